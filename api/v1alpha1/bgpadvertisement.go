@@ -1,0 +1,76 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// BGPAdvertisement announces addresses to routers, each as a host route from every node that can serve it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=bgpadv
+// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.pools`
+// +kubebuilder:printcolumn:name="Peers",type=string,JSONPath=`.spec.peers`
+// +kubebuilder:printcolumn:name="Communities",type=string,JSONPath=`.spec.communities`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type BGPAdvertisement struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +optional
+	Spec BGPAdvertisementSpec `json:"spec,omitempty"`
+}
+
+// BGPAdvertisementSpec says what is announced, to whom, and with which attributes. Where several
+// advertisements give one address to one peer, the first by name decides the attributes.
+type BGPAdvertisementSpec struct {
+	Selection `json:",inline"`
+
+	// Names of the BGPPeers that get the routes.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	Peers []string `json:"peers,omitempty"`
+
+	// Labels of the BGPPeers that get the routes, besides those named in peers. Neither: all peers.
+	// +optional
+	PeerSelector *metav1.LabelSelector `json:"peerSelector,omitempty"`
+
+	// Communities of the routes.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=set
+	Communities []Community `json:"communities,omitempty"`
+
+	// LOCAL_PREF of the routes (RFC 4271, section 5.1.5); sent to internal peers only.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	LocalPreference *int64 `json:"localPreference,omitempty"`
+
+	// MULTI_EXIT_DISC of the routes (RFC 4271, section 5.1.4).
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	MED *int64 `json:"med,omitempty"`
+
+	// How many times more the local AS number stands in the AS path, to make the routes less wanted.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=16
+	Prepend int32 `json:"prepend,omitempty"`
+}
+
+// Community is a standard community (64512:100, RFC 1997), a large one (64512:1:100, RFC 8092) or a
+// well-known name.
+//
+// +kubebuilder:validation:MaxLength=32
+// +kubebuilder:validation:XValidation:rule="self in ['no-export', 'no-advertise', 'no-export-subconfed', 'no-peer', 'blackhole', 'graceful-shutdown', 'accept-own'] || (self.matches('^[0-9]{1,5}:[0-9]{1,5}$') && self.split(':').all(p, int(p) <= 65535)) || (self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') && self.split(':').all(p, int(p) <= 4294967295))",message="must be a community such as 64512:100 (each part up to 65535), a large community such as 64512:1:100 (each part up to 4294967295), or one of no-export, no-advertise, no-export-subconfed, no-peer, blackhole, graceful-shutdown, accept-own"
+type Community string
+
+// BGPAdvertisementList is a list of BGPAdvertisements.
+//
+// +kubebuilder:object:root=true
+type BGPAdvertisementList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []BGPAdvertisement `json:"items"`
+}

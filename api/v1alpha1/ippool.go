@@ -1,0 +1,121 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// IPPool is a set of addresses that Services of type LoadBalancer may be given.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=pool
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.spec.addresses`
+// +kubebuilder:printcolumn:name="Auto",type=boolean,JSONPath=`.spec.autoAssign`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="IPv4",type=integer,JSONPath=`.status.ipv4.assigned`,description="IPv4 addresses in use"
+// +kubebuilder:printcolumn:name="IPv4-Free",type=integer,JSONPath=`.status.ipv4.available`
+// +kubebuilder:printcolumn:name="IPv6",type=integer,JSONPath=`.status.ipv6.assigned`,description="IPv6 addresses in use"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+type IPPool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec IPPoolSpec `json:"spec"`
+	// Written by Herald.
+	// +optional
+	Status IPPoolStatus `json:"status,omitempty"`
+}
+
+// IPPoolSpec says which addresses the pool holds and how they are given out.
+type IPPoolSpec struct {
+	// The pool's addresses: prefixes (198.51.100.0/26, 2001:db8:1::/112), ranges
+	// (198.51.100.100-198.51.100.120) and single addresses, in any mix of families. An address that
+	// an older pool holds already stays with that pool.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="!self.all(e, (isIP(e) || isCIDR(e) || (e.split('-').size() == 2 && e.split('-').all(p, isIP(p.trim())) && ip(e.split('-')[0].trim()).family() == ip(e.split('-')[1].trim()).family()))) || [self.map(e, isCIDR(e) ? [e.split('/')[0], e.split('/')[0], e] : [e.split('-')[0].trim(), e.split('-')[e.split('-').size() - 1].trim(), '']).map(p, [string(ip(p[0])), string(ip(p[1]))].map(s, (s.contains('.') ? s.split('.').map(o, ('00' + o).substring(size(o) - 1)) : s.replace('::', ':' + '0:0:0:0:0:0:0:0:'.substring(0, 2 * (8 - s.split(':').filter(g, g != '').size()))).split(':').filter(g, g != '').map(g, ('000' + g).substring(size(g) - 1))).join('')) + [p[0], p[2]])].all(all, all.all(a, all.exists_one(b, b[3] != '' ? cidr(b[3]).containsIP(a[2]) : size(a[0]) == size(b[0]) && b[0] <= a[0] && a[0] <= b[1])))",message="two entries overlap: every address may stand in the pool once; remove it from one of them"
+	Addresses []AddressRange `json:"addresses"`
+
+	// Addresses among those above that are never given out.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	Exclude []AddressRange `json:"exclude,omitempty"`
+
+	// Whether Services that name no pool may be served from this one. With false, an address is
+	// given only to a Service that asks for the pool (annotation herald.dev/pool) or for the address.
+	// +optional
+	// +kubebuilder:default=true
+	AutoAssign *bool `json:"autoAssign,omitempty"`
+
+	// Which pool is tried first: the higher number. Among equals the older pool.
+	// +optional
+	Priority int32 `json:"priority,omitempty"`
+
+	// How long an address rests after its Service is gone before another may have it, so that no
+	// router or client still takes it for the old one's.
+	// +optional
+	// +kubebuilder:default="10s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="must not be negative"
+	ReuseDelay *metav1.Duration `json:"reuseDelay,omitempty"`
+
+	// Stop giving out addresses. Those in use stay in use.
+	// +optional
+	Disabled bool `json:"disabled,omitempty"`
+}
+
+// AddressRange is a prefix, a range "first-last" or a single address.
+//
+// +kubebuilder:validation:MinLength=2
+// +kubebuilder:validation:MaxLength=83
+// +kubebuilder:validation:XValidation:rule="isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim())))",message="must be a prefix such as 198.51.100.0/26, a range such as 198.51.100.10-198.51.100.20, or an address"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'has bits set behind the prefix length: write ' + string(cidr(self).masked()) + ', or ' + self.split('/')[0] + ' for the one address'"
+// +kubebuilder:validation:XValidation:rule="!(self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim()))) || ip(self.split('-')[0].trim()).family() == ip(self.split('-')[1].trim()).family()",message="a range must have two ends of one family, both IPv4 or both IPv6"
+// +kubebuilder:validation:XValidation:rule="!(self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim())) && ip(self.split('-')[0].trim()).family() == ip(self.split('-')[1].trim()).family()) || [self.split('-').map(p, string(ip(p.trim()))).map(s, (s.contains('.') ? s.split('.').map(o, ('00' + o).substring(size(o) - 1)) : s.replace('::', ':' + '0:0:0:0:0:0:0:0:'.substring(0, 2 * (8 - s.split(':').filter(g, g != ”).size()))).split(':').filter(g, g != ”).map(g, ('000' + g).substring(size(g) - 1))).join(”))].all(k, k[0] <= k[1])",messageExpression="'the end precedes the start: write ' + self.split('-')[1].trim() + '-' + self.split('-')[0].trim()"
+type AddressRange string
+
+// IPPoolStatus is what the controller knows of a pool.
+type IPPoolStatus struct {
+	// +optional
+	IPv4 *PoolUsage `json:"ipv4,omitempty"`
+	// +optional
+	IPv6 *PoolUsage `json:"ipv6,omitempty"`
+
+	// Ready: addresses can be had. Overlaps: some addresses belong to an older pool. Exhausted: every
+	// address of a family is in use. OutOfRange: addresses in use that the pool no longer holds.
+	// NotAnnounced: no L2Advertisement or BGPAdvertisement selects the pool.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PoolUsage counts the addresses of one family. 9223372036854775807 stands for that many or more.
+type PoolUsage struct {
+	// Addresses that the pool holds.
+	Capacity int64 `json:"capacity"`
+	// Addresses in use by Services, or reserved.
+	Assigned int64 `json:"assigned"`
+	// Addresses whose Service is gone and that wait for spec.reuseDelay to pass.
+	Cooling int64 `json:"cooling"`
+	// Addresses that can be given out now.
+	Available int64 `json:"available"`
+}
+
+// Condition types of an IPPool.
+const (
+	PoolReady        = "Ready"
+	PoolOverlaps     = "Overlaps"
+	PoolExhausted    = "Exhausted"
+	PoolOutOfRange   = "OutOfRange"
+	PoolNotAnnounced = "NotAnnounced"
+)
+
+// IPPoolList is a list of IPPools.
+//
+// +kubebuilder:object:root=true
+type IPPoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []IPPool `json:"items"`
+}

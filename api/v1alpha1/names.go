@@ -1,0 +1,40 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+const (
+	// LoadBalancerClass in a Service's spec.loadBalancerClass asks for Herald by name.
+	LoadBalancerClass = "herald.dev/herald"
+
+	// AnnotationPool on a Service names the IPPool that its addresses are to come from.
+	AnnotationPool = "herald.dev/pool"
+	// AnnotationIPs on a Service lists the addresses that it wants, one per family, separated by commas.
+	AnnotationIPs = "herald.dev/ips"
+
+	// PoolFinalizer keeps a deleted IPPool until its last address is free.
+	PoolFinalizer = "herald.dev/in-use"
+)
+
+// AllocationName is the name of the IPAllocation that records an address: the address itself, for
+// IPv6 written in full with dashes for colons, so that one address has one name and the API server
+// refuses a second record of it.
+func AllocationName(address netip.Addr) string {
+	if address.Is4() {
+		return address.String()
+	}
+	return strings.ReplaceAll(address.StringExpanded(), ":", "-")
+}
+
+// ParseAllocationName is the inverse of AllocationName.
+func ParseAllocationName(name string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(strings.ReplaceAll(name, "-", ":"))
+	if err != nil || AllocationName(address) != name {
+		return netip.Addr{}, fmt.Errorf("%q is not the name of an IPAllocation: name it by its address, %s or %s",
+			name, "198.51.100.7", "2001-0db8-0000-0000-0000-0000-0000-0007")
+	}
+	return address, nil
+}

@@ -1,0 +1,93 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Selection is what an advertisement applies to. Every field narrows it; an empty one selects all.
+type Selection struct {
+	// Names of IPPools whose addresses are announced.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	Pools []string `json:"pools,omitempty"`
+
+	// Labels of IPPools whose addresses are announced, besides those named in pools.
+	// +optional
+	PoolSelector *metav1.LabelSelector `json:"poolSelector,omitempty"`
+
+	// Labels of the Services that are announced.
+	// +optional
+	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
+
+	// Labels of the namespaces whose Services are announced.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// Labels of the nodes that announce.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+}
+
+// Selector is a Selection made ready for use.
+//
+// +kubebuilder:object:generate=false
+type Selector struct {
+	pools                    []string
+	pool                     labels.Selector
+	service, namespace, node labels.Selector
+}
+
+// Compile parses the label selectors. An error names the field.
+func (s *Selection) Compile() (*Selector, error) {
+	c := &Selector{pools: s.Pools}
+	var err error
+	if c.service, err = CompileSelector("serviceSelector", s.ServiceSelector); err != nil {
+		return nil, err
+	}
+	if c.namespace, err = CompileSelector("namespaceSelector", s.NamespaceSelector); err != nil {
+		return nil, err
+	}
+	if c.node, err = CompileSelector("nodeSelector", s.NodeSelector); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.PoolSelector != nil:
+		c.pool, err = CompileSelector("poolSelector", s.PoolSelector)
+	case len(s.Pools) > 0:
+		c.pool = labels.Nothing()
+	default:
+		c.pool = labels.Everything()
+	}
+	return c, err
+}
+
+// Pool reports whether addresses of the pool are announced.
+func (c *Selector) Pool(name string, l map[string]string) bool {
+	return slices.Contains(c.pools, name) || c.pool.Matches(labels.Set(l))
+}
+
+// Service reports whether a Service with these labels, in a namespace with these, is announced.
+func (c *Selector) Service(service, namespace map[string]string) bool {
+	return c.service.Matches(labels.Set(service)) && c.namespace.Matches(labels.Set(namespace))
+}
+
+// Node reports whether a node with these labels announces.
+func (c *Selector) Node(l map[string]string) bool { return c.node.Matches(labels.Set(l)) }
+
+// CompileSelector parses the label selector of one field; nil selects all. An error names the field.
+func CompileSelector(field string, s *metav1.LabelSelector) (labels.Selector, error) {
+	if s == nil {
+		return labels.Everything(), nil
+	}
+	c, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return nil, fmt.Errorf("spec.%s: %w", field, err)
+	}
+	return c, nil
+}

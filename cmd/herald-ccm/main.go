@@ -1,0 +1,182 @@
+// Command herald-ccm is Herald's cloud-controller-manager: it gives Services of type LoadBalancer
+// addresses out of IPPools. It is the stock cloud-controller-manager with one controller, the service
+// controller, and package provider as its cloud.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/zapr"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/app"
+	"k8s.io/cloud-provider/app/config"
+	servicecontroller "k8s.io/cloud-provider/controllers/service"
+	"k8s.io/cloud-provider/names"
+	"k8s.io/cloud-provider/options"
+	"k8s.io/component-base/cli/flag"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+	genericcontrollermanager "k8s.io/controller-manager/app"
+	"k8s.io/controller-manager/controller"
+	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/provider"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log, err := zap.NewProduction()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	m := &manager{ctx: ctx, log: log}
+	cmd, err := m.command()
+	if err == nil {
+		err = cmd.ExecuteContext(ctx)
+	}
+	m.leave()
+	if err != nil {
+		log.Error("herald-ccm ends", zap.Error(err))
+		return 1
+	}
+	return 0
+}
+
+// manager is the process: what the pieces of the stock command share.
+type manager struct {
+	// ctx ends when the process is told to stop. The contexts that the stock app hands out do not: with
+	// leader election they end only with the lease.
+	ctx context.Context
+	log *zap.Logger
+
+	class     string
+	classless bool
+	election  *options.CloudControllerManagerOptions
+
+	// serving joins what runs while this process leads.
+	serving sync.WaitGroup
+	lease   *lease
+}
+
+// command is the stock command with our defaults, our flags and the one controller.
+func (m *manager) command() (*cobra.Command, error) {
+	opts, err := options.NewCloudControllerManagerOptions()
+	if err != nil {
+		return nil, err
+	}
+	opts.KubeCloudShared.CloudProvider.Name = provider.Name
+	// A lease of our own, so that another cloud-controller-manager can live in the same cluster.
+	opts.Generic.LeaderElection.ResourceName = "herald-ccm"
+	opts.Generic.LeaderElection.ResourceNamespace = namespace()
+	// The stock defaults (1 worker, 20 requests a second) would take half an hour over 10,000 Services.
+	opts.ServiceController.ConcurrentServiceSyncs = 16
+	opts.Generic.ClientConnection.QPS = 500
+	opts.Generic.ClientConnection.Burst = 1000
+	// Controllers start without a pause: there is one.
+	opts.Generic.ControllerStartInterval.Duration = 0
+	m.election = opts
+
+	flags := flag.NamedFlagSets{}
+	own := flags.FlagSet("herald")
+	own.StringVar(&m.class, "load-balancer-class", herald.LoadBalancerClass, "The spec.loadBalancerClass of the Services to serve.")
+	own.BoolVar(&m.classless, "serve-classless", true, "Whether to serve Services without spec.loadBalancerClass. Turn it off where another load balancer does.")
+
+	controllers := map[string]app.ControllerInitFuncConstructor{
+		names.ServiceLBController: {InitContext: app.ControllerInitContext{ClientName: "service-controller"}, Constructor: m.serviceController},
+	}
+	cmd := app.NewCloudControllerManagerCommand(opts, m.cloud, controllers, names.CCMControllerAliases(), flags, m.ctx.Done())
+	cmd.Use = "herald-ccm"
+	cmd.Long = "herald-ccm gives Services of type LoadBalancer addresses out of IPPools."
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	return cmd, nil
+}
+
+// cloud makes the provider. It runs on every replica, before election.
+func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
+	// Here rather than at start: the command's own logging flags take effect in between.
+	klog.SetLogger(zapr.NewLogger(m.log))
+	kube := c.ClientBuilder.ClientOrDie("herald")
+	set, err := client.New(rest.AddUserAgent(c.Kubeconfig, "herald"))
+	if err != nil {
+		m.log.Fatal("client for Herald's resources", zap.Error(err)) // Only a wrong kubeconfig, which has been read before, gets here.
+	}
+	if e := m.election.Generic.LeaderElection; e.LeaderElect {
+		m.lease = &lease{leases: kube.CoordinationV1().Leases(e.ResourceNamespace), name: e.ResourceName}
+	}
+	kinds := runtime.NewScheme()
+	_, _ = scheme.AddToScheme(kinds), herald.AddToScheme(kinds) // They fail only if called with two types of one name.
+	broadcaster := record.NewBroadcaster(record.WithContext(m.ctx))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+	return provider.New(provider.Config{
+		Kube: kube, Herald: set,
+		Services: c.SharedInformers.Core().V1().Services(),
+		Events:   broadcaster.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
+		Class:    m.class, Classless: m.classless,
+		Log: m.log,
+	})
+}
+
+// serviceController starts the stock service controller on the provider's projection of the Services.
+// It runs on the leader.
+func (m *manager) serviceController(init app.ControllerInitContext, c *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
+	return func(_ context.Context, shared genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
+		p := cloud.(*provider.Provider)
+		services, err := servicecontroller.New(cloud, c.ClientBuilder.ClientOrDie(init.ClientName), p.Services(), c.SharedInformers.Core().V1().Nodes(),
+			c.ComponentConfig.KubeCloudShared.ClusterName, nil)
+		if err != nil {
+			return nil, false, err
+		}
+		if m.lease != nil {
+			m.lease.led.Store(true)
+		}
+		m.serving.Go(func() {
+			if err := p.Run(m.ctx, func(ctx context.Context) {
+				services.Run(ctx, int(c.ComponentConfig.ServiceController.ConcurrentServiceSyncs), shared.ControllerManagerMetrics)
+			}); err != nil {
+				m.log.Error("provider", zap.Error(err))
+			}
+		})
+		return nil, true, nil
+	}
+}
+
+// leave ends the process in order: what served has stopped before the lease is given up.
+func (m *manager) leave() {
+	m.serving.Wait()
+	if m.lease != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		if err := m.lease.release(ctx); err != nil {
+			m.log.Warn("lease not released: the next leader waits for it to expire", zap.Error(err))
+		}
+	}
+	_ = m.log.Sync()
+}
+
+// namespace is where this process runs, and its lease belongs.
+func namespace() string {
+	if ns := os.Getenv("POD_NAMESPACE"); ns != "" {
+		return ns
+	}
+	return "herald-system"
+}

@@ -1,0 +1,70 @@
+// Command app is what runs in the pods of the stories: a web server that says which pod and node
+// it is and from which address it was asked.
+//
+// The answer is all that a load balancer's user can see of it, so the stories assert on nothing
+// else. The environment gives POD_NAME and NODE_NAME.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	// listen is all addresses of both families.
+	listen = ":8080"
+	// grace is how long requests under way may take after SIGTERM.
+	grace = 5 * time.Second
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	server := &http.Server{
+		Addr:              listen,
+		Handler:           answer(os.Getenv("POD_NAME"), os.Getenv("NODE_NAME")),
+		ReadHeaderTimeout: grace,
+	}
+	closed := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		ending, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		closed <- server.Shutdown(ending)
+	}()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		return 1
+	}
+	if err := <-closed; err != nil {
+		fmt.Fprintln(os.Stderr, "app: stop:", err)
+		return 1
+	}
+	return 0
+}
+
+// answer writes {"pod":…,"node":…,"client":…}; client is the address that the request came from,
+// without its port.
+func answer(pod, node string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"pod": pod, "node": node, "client": from.Addr().Unmap().String(),
+		})
+	})
+}

@@ -1,0 +1,143 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+const (
+	eth0 = "eth0"
+	// requestTimeout bounds one request. A lost SYN is sent again after a second, so a request
+	// that was hit by a failure fails and is not merely late.
+	requestTimeout = 800 * time.Millisecond
+)
+
+// Client is a host with one interface, eth0, from which one can ask. Nodes, routers and pods are
+// clients too.
+type Client struct {
+	Host       enclave.Host
+	IPv4, IPv6 netip.Addr
+	MAC        net.HardwareAddr
+}
+
+// Reply is the answer of the app in a pod.
+type Reply struct {
+	// Pod and Node that answered.
+	Pod  string `json:"pod"`
+	Node string `json:"node"`
+	// Client is the address that the pod saw the request come from.
+	Client netip.Addr `json:"client"`
+}
+
+// Get asks an app, over a connection of its own. The target is an address with a port.
+func (c *Client) Get(ctx context.Context, target string) (Reply, error) {
+	var reply Reply
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+"/", nil)
+	if err != nil {
+		return reply, err
+	}
+	transport := &http.Transport{DialContext: c.Dial, DisableKeepAlives: true}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return reply, fmt.Errorf("from %s: GET %s: %w", c.Host.Name, target, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return reply, fmt.Errorf("from %s: GET %s: %s", c.Host.Name, target, response.Status)
+	}
+	if err := json.NewDecoder(response.Body).Decode(&reply); err != nil {
+		return reply, fmt.Errorf("from %s: GET %s: not an app's answer: %w", c.Host.Name, target, err)
+	}
+	return reply, nil
+}
+
+// Eventually asks until an answer comes that accept has no objection to, and returns it.
+func (c *Client) Eventually(ctx context.Context, target string, accept func(Reply) error) (reply Reply, err error) {
+	err = Eventually(ctx, func(ctx context.Context) error {
+		if reply, err = c.Get(ctx, target); err != nil || accept == nil {
+			return err
+		}
+		return accept(reply)
+	})
+	return reply, err
+}
+
+// EventuallySilent asks until nothing answers any more.
+func (c *Client) EventuallySilent(ctx context.Context, target string) error {
+	return Eventually(ctx, func(ctx context.Context) error {
+		reply, err := c.Get(ctx, target)
+		if err == nil {
+			return fmt.Errorf("%s still answers %s for %s", reply.Pod, c.Host.Name, target)
+		}
+		return ctx.Err()
+	})
+}
+
+// Dial connects from the host. The address must be numeric.
+func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = c.Host.Do(func() error {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// ErrNoNeighbour says that the kernel has no link-layer address for a neighbour.
+var ErrNoNeighbour = errors.New("no neighbour entry")
+
+// Neighbour returns the MAC that the host's kernel sends to for the address now.
+func (c *Client) Neighbour(addr netip.Addr) (net.HardwareAddr, error) {
+	out, err := c.Host.Command(context.Background(), "ip", "neigh", "show", "to", addr.String(), "dev", eth0).Output()
+	if err != nil {
+		return nil, fmt.Errorf("neighbours of %s: %w", c.Host.Name, err)
+	}
+	if _, after, ok := strings.Cut(string(out), "lladdr "); ok {
+		return net.ParseMAC(strings.Fields(after)[0])
+	}
+	return nil, fmt.Errorf("%s for %s: %w", c.Host.Name, addr, ErrNoNeighbour)
+}
+
+// FlushNeighbour makes the host's kernel forget the MAC of the address, so that the next packet
+// asks for it anew.
+func (c *Client) FlushNeighbour(addr netip.Addr) error {
+	return c.Host.Script("ip neigh flush to %s dev %s", addr, eth0)
+}
+
+// describe finds out the addresses of a host that exists.
+func describe(h enclave.Host) (*Client, error) {
+	c := &Client{Host: h}
+	return c, h.Do(func() error {
+		i, err := net.InterfaceByName(eth0)
+		if err != nil {
+			return fmt.Errorf("on %s: %w", h.Name, err)
+		}
+		c.MAC = i.HardwareAddr
+		addrs, err := i.Addrs()
+		if err != nil {
+			return fmt.Errorf("on %s: %w", h.Name, err)
+		}
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			switch {
+			case err != nil:
+				return fmt.Errorf("on %s: %w", h.Name, err)
+			case p.Addr().Is4():
+				c.IPv4 = p.Addr()
+			case p.Addr().IsGlobalUnicast():
+				c.IPv6 = p.Addr()
+			}
+		}
+		return nil
+	})
+}

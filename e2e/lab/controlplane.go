@@ -1,0 +1,283 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// programs are those of the multi-call binary that the lab runs.
+var programs = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"}
+
+// controllers of kube-controller-manager. Nodes are the lab's own affair, so nothing that watches
+// over them is among these, and load balancers are Herald's.
+var controllers = []string{
+	"endpointslice-controller", "namespace-controller", "garbage-collector-controller",
+	"deployment-controller", "replicaset-controller", "daemonset-controller", "statefulset-controller",
+}
+
+// ControlPlane is a real etcd and kube-apiserver with Herald's custom resources and the namespace
+// herald-system. It has no nodes.
+type ControlPlane struct {
+	// Config is an administrator's, without a limit of requests.
+	Config *rest.Config
+	// Kubeconfig is a file with the same credentials.
+	Kubeconfig string
+	Client     kubernetes.Interface
+	Herald     *client.Set
+
+	options   ControlPlaneOptions
+	temporary bool // The folder is ours to remove.
+	env       *envtest.Environment
+	files     []io.Closer // Logs of etcd and kube-apiserver.
+
+	mu        sync.Mutex
+	processes []*Process // In the order of their making.
+}
+
+// StartControlPlane starts a control plane on the loopback interface. It needs no enclave, and no
+// root; within an enclave it cannot outlive the program.
+func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlane, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	return startControlPlane(ctx, o, "")
+}
+
+// startControlPlane lets the API server listen on the address; "" is the loopback interface.
+func startControlPlane(ctx context.Context, o ControlPlaneOptions, address string) (*ControlPlane, error) {
+	c := &ControlPlane{options: o}
+	if err := c.start(ctx, address); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *ControlPlane) start(ctx context.Context, address string) error {
+	if err := c.furnish(); err != nil {
+		return err
+	}
+	c.options.Progress("starting etcd and kube-apiserver")
+	if err := c.startServer(address); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil { // envtest knows no context.
+		return context.Cause(ctx)
+	}
+	c.options.Progress("installing the custom resources")
+	parallel, ctx := errgroup.WithContext(ctx)
+	parallel.Go(func() error {
+		_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
+			Paths: []string{filepath.Join(c.options.Root, "manifests", "crds")}, ErrorIfPathMissing: true, PollInterval: tick,
+		})
+		return err
+	})
+	parallel.Go(func() error { return c.createNamespace(ctx, HeraldNamespace) })
+	if c.options.Controllers {
+		parallel.Go(c.startControllers)
+	}
+	return parallel.Wait()
+}
+
+// furnish makes the folder with its logs and links to the programs.
+func (c *ControlPlane) furnish() error {
+	if c.options.Dir == "" {
+		// An enclave has a /run of its own, in memory, which ends with it.
+		parent := ""
+		if os.Getpid() == 1 {
+			parent = "/run"
+		}
+		dir, err := os.MkdirTemp(parent, "herald-lab-")
+		if err != nil {
+			return err
+		}
+		c.options.Dir, c.temporary = dir, true
+		// Routers run as users of their own.
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	dir, err := filepath.Abs(c.options.Dir)
+	if err != nil {
+		return err
+	}
+	c.options.Dir, c.Kubeconfig = dir, filepath.Join(dir, "kubeconfig")
+	for _, sub := range []string{"bin", "logs", "etcd", "certs"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, p := range programs {
+		link := filepath.Join(dir, "bin", p)
+		if err := os.Symlink(c.options.binary("kubernetes"), link); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *ControlPlane) startServer(address string) (err error) {
+	log.SetLogger(logr.Discard()) // Or controller-runtime complains that nobody did.
+	server, etcd := &envtest.APIServer{CertDir: c.path("certs")}, &envtest.Etcd{DataDir: c.path("etcd")}
+	if address != "" {
+		server.SecureServing.ListenAddr = envtest.ListenAddr{Address: address, Port: "6443"}
+	}
+	apiServer, _ := onSegment(apiServerHost)
+	server.Configure().
+		Set("service-cluster-ip-range", serviceCIDRs).
+		// Pods here have no token to mount, and nobody would take the taint off new nodes.
+		Set("disable-admission-plugins", "ServiceAccount", "TaintNodesByCondition").
+		// It looks for a default route otherwise, and an enclave has none.
+		Set("advertise-address", apiServer.Addr().String())
+	// The only member waits this long, in milliseconds, before it elects itself.
+	etcd.Configure().Set("heartbeat-interval", "10").Set("election-timeout", "100")
+	for name, out := range map[string][]*io.Writer{
+		"etcd":           {&etcd.Out, &etcd.Err},
+		"kube-apiserver": {&server.Out, &server.Err},
+	} {
+		f, err := os.Create(c.logPath(name))
+		if err != nil {
+			return err
+		}
+		c.files = append(c.files, f)
+		for _, w := range out {
+			*w = f
+		}
+	}
+	c.env = &envtest.Environment{BinaryAssetsDirectory: c.path("bin"), ControlPlane: envtest.ControlPlane{APIServer: server, Etcd: etcd}}
+	if c.Config, err = c.env.Start(); err != nil {
+		return fmt.Errorf("start the API server: %w: see %s", err, c.logPath("kube-apiserver"))
+	}
+	c.Config.QPS = -1 // No limit.
+	if err := os.WriteFile(c.Kubeconfig, c.env.KubeConfig, 0o600); err != nil {
+		return err
+	}
+	if c.Client, err = kubernetes.NewForConfig(c.Config); err != nil {
+		return err
+	}
+	c.Herald, err = client.New(c.Config)
+	return err
+}
+
+func (c *ControlPlane) startControllers() error {
+	return c.process(enclave.Host{}, "kube-controller-manager", c.path("bin", "kube-controller-manager"),
+		"--kubeconfig", c.Kubeconfig, "--controllers", strings.Join(controllers, ","),
+		"--leader-elect=false", "--secure-port=0", "--kube-api-qps=1000", "--kube-api-burst=2000",
+	).Start()
+}
+
+// Dir is the folder of logs, certificates and the database.
+func (c *ControlPlane) Dir() string { return c.options.Dir }
+
+// KubeconfigFor writes a kubeconfig for a user and returns the file's path. So a program can be run
+// with the rights that its manifests give it: its service account is the user
+// system:serviceaccount:NAMESPACE:NAME with the group system:serviceaccounts.
+func (c *ControlPlane) KubeconfigFor(user string, groups ...string) (string, error) {
+	u, err := c.env.AddUser(envtest.User{Name: user, Groups: groups}, nil)
+	if err != nil {
+		return "", err
+	}
+	content, err := u.KubeConfig()
+	if err != nil {
+		return "", err
+	}
+	path := c.path("kubeconfig-" + strings.ReplaceAll(user, ":", "-"))
+	return path, os.WriteFile(path, content, 0o600)
+}
+
+// Kubectl runs the real kubectl as administrator and returns what it wrote to its standard output.
+// Plugins (kubectl-herald) are found in build/bin.
+func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return c.kubectl(ctx, "", args...)
+}
+
+// Apply is kubectl apply, server-side, of one or more YAML documents.
+func (c *ControlPlane) Apply(ctx context.Context, yaml string) error {
+	_, err := c.kubectl(ctx, yaml, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return err
+}
+
+func (c *ControlPlane) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, c.path("bin", "kubectl"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig,
+		"KUBECACHEDIR="+c.path("kubectl-cache"), // Another lab's API server had the same address.
+		"PATH="+filepath.Dir(c.options.binary("kubernetes"))+":"+os.Getenv("PATH"))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// process makes a process that Close ends. A name that is taken gets a number.
+func (c *ControlPlane) process(host enclave.Host, name, path string, args ...string) *Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	base := name
+	for n := 2; c.named(name) != nil; n++ {
+		name = fmt.Sprintf("%s-%d", base, n)
+	}
+	p := &Process{Name: name, Host: host, Path: path, Args: args, LogPath: c.logPath(name)}
+	c.processes = append(c.processes, p)
+	return p
+}
+
+// Processes returns those that have been made, in that order, running or not. Those of pods are
+// not among them, nor etcd and kube-apiserver.
+func (c *ControlPlane) Processes() []*Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*Process(nil), c.processes...)
+}
+
+func (c *ControlPlane) named(name string) *Process {
+	for _, p := range c.processes {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+func (c *ControlPlane) path(elem ...string) string {
+	return filepath.Join(append([]string{c.options.Dir}, elem...)...)
+}
+
+func (c *ControlPlane) logPath(name string) string { return c.path("logs", name+".log") }
+
+// Close ends every process and removes the folder if it is a temporary one.
+func (c *ControlPlane) Close() error {
+	var all errgroup.Group
+	for _, p := range c.Processes() {
+		all.Go(p.Kill) // They have nothing to save that anybody will read.
+	}
+	errs := []error{all.Wait()}
+	if c.env != nil {
+		errs = append(errs, c.env.Stop())
+	}
+	for _, f := range c.files {
+		errs = append(errs, f.Close())
+	}
+	if c.temporary {
+		errs = append(errs, os.RemoveAll(c.options.Dir))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,52 @@
+package lab
+
+import (
+	"context"
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+const (
+	// HeraldNamespace is where Herald keeps its Leases and looks for Secrets.
+	HeraldNamespace = "herald-system"
+	// speakerLease makes a silent speaker count as dead sooner than the default does.
+	speakerLease = "3s"
+)
+
+// StartCCM starts herald-ccm beside the API server. The arguments are added to those it needs, and come
+// after them. Each call starts one more replica.
+func (c *ControlPlane) StartCCM(args ...string) (*Process, error) {
+	p := c.process(enclave.Host{}, "herald-ccm", c.options.binary("herald-ccm"),
+		append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
+	return p, p.Start()
+}
+
+// StartSpeaker starts herald-speaker on a node. The arguments are added to those it needs, and come
+// after them.
+func (l *Lab) StartSpeaker(n *Node, args ...string) (*Process, error) {
+	p := l.process(n.Host, "herald-speaker-"+n.Name, l.options.binary("herald-speaker"),
+		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name, "--lease-duration", speakerLease}, args...)...)
+	return p, p.Start()
+}
+
+// StartSpeakers starts herald-speaker on every node and returns them by the node's name.
+func (l *Lab) StartSpeakers(args ...string) (map[string]*Process, error) {
+	speakers := map[string]*Process{}
+	var errs []error
+	for _, n := range l.Nodes {
+		p, err := l.StartSpeaker(n, args...)
+		speakers[n.Name] = p
+		errs = append(errs, err)
+	}
+	return speakers, errors.Join(errs...)
+}
+
+func (c *ControlPlane) createNamespace(ctx context.Context, name string) error {
+	_, err := c.Client.CoreV1().Namespaces().Create(ctx,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	return err
+}

@@ -1,0 +1,150 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// Node is a machine of the cluster: a host on the segment with kube-proxy and a kubelet.
+type Node struct {
+	Client
+	// Name of the Node object, and of the host.
+	Name string
+	// Number in the address plan, counted from 1.
+	Number int
+	// Proxy is its kube-proxy.
+	Proxy *Process
+
+	kubelet *kubelet
+}
+
+// newNode makes the host with its routes to the pods of the others, as a CNI would. Its default
+// route is the enclave's own namespace, which forwards nothing.
+func newNode(number int) (*Node, error) {
+	name := fmt.Sprintf("k8s-node%d", number)
+	c, err := attach(name, nodeHosts+number)
+	n := &Node{Client: c, Name: name, Number: number}
+	if err != nil {
+		return n, err
+	}
+	gateway4, gateway6 := onSegment(apiServerHost)
+	return n, n.Host.Script(`
+		sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+		ip route add default via %s
+		ip route add default via %s
+	`, gateway4.Addr(), gateway6.Addr())
+}
+
+// meet gives two nodes routes to each other's pods.
+func meet(a, b *Node) error {
+	if err := a.routeToPodsOf(b); err != nil {
+		return err
+	}
+	return b.routeToPodsOf(a)
+}
+
+func (n *Node) routeToPodsOf(other *Node) error {
+	pods4, pods6 := podAddress(other.Number, 0)
+	return n.Host.Script("%s", routes(other.IPv4, other.IPv6, pods4, pods6))
+}
+
+// object is the Node as a healthy kubelet would have registered it.
+func (n *Node) object() *corev1.Node {
+	pods4, pods6 := podAddress(n.Number, 0)
+	resources := corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse("16"),
+		corev1.ResourceMemory: resource.MustParse("32Gi"),
+		corev1.ResourcePods:   resource.MustParse("200"),
+	}
+	now := metav1.Now()
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{
+			corev1.LabelHostname: n.Name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,
+		}},
+		Spec: corev1.NodeSpec{PodCIDR: pods4.String(), PodCIDRs: []string{pods4.String(), pods6.String()}},
+		Status: corev1.NodeStatus{
+			Capacity: resources, Allocatable: resources,
+			Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeInternalIP, Address: n.IPv4.String()},
+				{Type: corev1.NodeInternalIP, Address: n.IPv6.String()},
+				{Type: corev1.NodeHostName, Address: n.Name},
+			},
+			Conditions: []corev1.NodeCondition{{
+				Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
+				LastHeartbeatTime: now, LastTransitionTime: now,
+			}},
+		},
+	}
+}
+
+// register creates the Node object.
+func (n *Node) register(ctx context.Context, c kubernetes.Interface) error {
+	object := n.object()
+	created, err := c.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	created.Status = object.Status
+	_, err = c.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{})
+	return err
+}
+
+// startProxy starts kube-proxy and waits until it has written its rules.
+func (n *Node) startProxy(ctx context.Context, c *ControlPlane) error {
+	n.Proxy = c.process(n.Host, "kube-proxy-"+n.Name, c.path("bin", "kube-proxy"),
+		"--kubeconfig", c.Kubeconfig, "--hostname-override", n.Name, "--cluster-cidr", podCIDRs,
+		"--proxy-mode", "nftables",
+		"--conntrack-max-per-core", "0", // The table is the machine's, not the namespace's.
+		"--healthz-bind-address", "0.0.0.0:10256",
+	)
+	if err := n.Proxy.Start(); err != nil {
+		return err
+	}
+	if err := Eventually(ctx, n.proxyHealthy); err != nil {
+		return fmt.Errorf("%s does not become healthy: %w: see %s", n.Proxy.Name, err, n.Proxy.LogPath)
+	}
+	return nil
+}
+
+// proxyHealthy asks what a load balancer's health check would.
+func (n *Node) proxyHealthy(ctx context.Context) error {
+	if !n.Proxy.Running() {
+		return errors.New("it has ended")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s:10256/healthz", n.IPv4), nil)
+	if err != nil {
+		return err
+	}
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return errors.New(response.Status)
+	}
+	return nil
+}
+
+// Cut pulls the node's cable: it has no carrier and reaches neither the other hosts nor the API
+// server. What runs on it goes on.
+func (n *Node) Cut() error { return enclave.Host{}.Script("ip link set %s down", port(n.Name)) }
+
+// Isolate is what a broken switch does: the node keeps its carrier and every frame is lost.
+func (n *Node) Isolate() error { return enclave.Host{}.Script("ip link set %s nomaster", port(n.Name)) }
+
+// Heal undoes Cut and Isolate. Taking an interface down makes the kernel drop IPv6 routes, but that
+// is done to the switch's end of the cable, so the node's own stay.
+func (n *Node) Heal() error {
+	return enclave.Host{}.Script("ip link set %[1]s master %[2]s; ip link set %[1]s up", port(n.Name), bridge)
+}

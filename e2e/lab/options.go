@@ -1,0 +1,113 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// RouterKind says which routing daemon a router runs.
+type RouterKind string
+
+// The routing daemons of the lab.
+const (
+	FRR  RouterKind = "FRR"
+	BIRD RouterKind = "BIRD"
+)
+
+// Options of a [Lab]. The zero value is a lab of three nodes without a router.
+type Options struct {
+	// Nodes is how many there are at the start: 1 to [MaxNodes], 3 if it is 0.
+	Nodes int
+	// Routers on the segment, at most [MaxRouters]: the first is router1.
+	Routers []RouterKind
+	// Password of the BGP sessions (TCP MD5, RFC 2385). None if empty.
+	Password string
+	// Images says which program runs in a pod, by the name of the image. test/app is always there.
+	Images map[string]string
+	ControlPlaneOptions
+}
+
+// ControlPlaneOptions are those that a control plane alone has too.
+type ControlPlaneOptions struct {
+	// Controllers starts kube-controller-manager with the controllers that make endpoint slices,
+	// empty deleted namespaces, collect garbage and run Deployments. A Lab always has them.
+	Controllers bool
+	// Dir gets logs, certificates and the database. If empty it is a temporary folder, which
+	// Close removes.
+	Dir string
+	// Root is the folder of Herald's go.mod, where build/bin and manifests/crds are. If empty it
+	// is looked for upwards from the working directory.
+	Root string
+	// Progress is told what is being done now, in a few words.
+	Progress func(step string)
+}
+
+// complete fills in what was left out, and refuses what cannot be.
+func (o *Options) complete() error {
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	if o.Nodes < 1 || o.Nodes > MaxNodes {
+		return fmt.Errorf("lab: Options.Nodes is %d: choose 1 to %d", o.Nodes, MaxNodes)
+	}
+	if len(o.Routers) > MaxRouters {
+		return fmt.Errorf("lab: Options.Routers has %d: choose at most %d", len(o.Routers), MaxRouters)
+	}
+	for _, r := range o.Routers {
+		if r != FRR && r != BIRD {
+			return fmt.Errorf("lab: Options.Routers has %q: choose %s or %s", r, FRR, BIRD)
+		}
+	}
+	if err := o.ControlPlaneOptions.complete(); err != nil {
+		return err
+	}
+	images := map[string]string{"test/app": o.binary("app")}
+	for name, path := range o.Images {
+		images[name] = path
+	}
+	o.Images = images
+	return nil
+}
+
+func (o *ControlPlaneOptions) complete() (err error) {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	if o.Root == "" {
+		if o.Root, err = findRoot(); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(o.binary("kubernetes")); err != nil {
+		return fmt.Errorf("lab: Kubernetes is not built: %w: run `go build -o ../../build/bin/ .` in e2e/kubernetes", err)
+	}
+	return nil
+}
+
+// binary is the path of a program of ours.
+func (o *ControlPlaneOptions) binary(name string) string {
+	return filepath.Join(o.Root, "build", "bin", name)
+}
+
+// findRoot goes up from the working directory to the folder that has both go.mod and our manifests.
+func findRoot() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		_, noModule := os.Stat(filepath.Join(dir, "go.mod"))
+		_, noManifests := os.Stat(filepath.Join(dir, "manifests", "crds"))
+		if err := errors.Join(noModule, noManifests); err == nil {
+			return dir, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("lab: no Herald source tree at or above %s: set Options.Root", start)
+		}
+	}
+}

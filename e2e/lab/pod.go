@@ -1,0 +1,298 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+const (
+	// ReadyAnnotation with the value "false" on a Pod makes it not ready, as a failing readiness
+	// probe would.
+	ReadyAnnotation = "lab.herald.dev/ready"
+	// restartDelay is how long a container that ended stays down.
+	restartDelay = time.Second
+)
+
+// pod is one life of a Pod on a node.
+type pod struct {
+	client          kubernetes.Interface
+	node            *Node
+	namespace, name string
+	uid             types.UID
+	number          int // Host number in the node's pod ranges.
+	cancel          context.CancelFunc
+	updates         chan *corev1.Pod // The latest that is not yet seen; capacity one.
+	process         *Process
+
+	// The following belong to run's goroutine.
+	object   *corev1.Pod
+	state    podState
+	reported podState         // What the API was told last.
+	since    metav1.Time      // When readiness last changed.
+	restart  <-chan time.Time // Fires when a process that ended is due again.
+}
+
+// podState is what the status says of the pod. The zero podState is that of a Pod not seen yet.
+type podState struct {
+	phase     corev1.PodPhase
+	listening bool // The process accepts connections.
+	ready     bool
+	restarts  int32
+	problem   string // Why there is no process.
+}
+
+// podHost is the network namespace of a pod.
+func podHost(uid types.UID) enclave.Host { return enclave.Host{Name: "pod-" + string(uid[:8])} }
+
+// tell hands over the newest object. Only the kubelet's goroutine calls it.
+func (p *pod) tell(o *corev1.Pod) {
+	select {
+	case <-p.updates: // Out of date.
+	default:
+	}
+	p.updates <- o
+}
+
+// run runs the pod until it is deleted. ctx ends early when the Pod was deleted by force, or with
+// the kubelet.
+func (p *pod) run(ctx context.Context) {
+	p.object = <-p.updates
+	p.begin()
+	for p.object.DeletionTimestamp == nil && ctx.Err() == nil {
+		p.observe()
+		p.report(ctx)
+		p.wait(ctx)
+	}
+	p.end(ctx)
+}
+
+// begin makes the pod's namespace and starts its process.
+func (p *pod) begin() {
+	p.state.phase, p.since = corev1.PodPending, metav1.Now()
+	err := p.connect()
+	switch image := p.object.Spec.Containers[0].Image; {
+	case err != nil:
+	case p.object.Spec.HostNetwork:
+		err = errors.New("a pod of the lab has a network of its own: leave hostNetwork out")
+	case len(p.object.Spec.Containers) > 1:
+		err = errors.New("a pod of the lab has one container only")
+	case p.process.Path == "":
+		err = fmt.Errorf("image %q is unknown: name its program in Options.Images", image)
+	default:
+		err = p.process.Start()
+	}
+	if err != nil {
+		p.state.problem = err.Error()
+		return
+	}
+	p.state.phase = corev1.PodRunning
+}
+
+// connect does the work of a CNI's ptp plugin: a cable to the node, whose end is the gateway. There
+// is no bridge, so packets between pods of a node pass the node's Service rules both ways.
+func (p *pod) connect() error {
+	host, inner := podHost(p.uid), string(p.uid[:8])
+	if _, err := enclave.NewHost(host.Name); err != nil {
+		return err
+	}
+	outer := "pod" + inner
+	if err := enclave.Connect(p.node.Host, outer, host, eth0); err != nil {
+		return err
+	}
+	gateway4, gateway6 := podAddress(p.node.Number, 1)
+	v4, v6 := p.addresses()
+	if err := p.node.Host.Script(`
+		ip addr add %[1]s/32 dev %[5]s
+		ip addr add %[2]s/128 dev %[5]s nodad
+		ip route add %[3]s dev %[5]s
+		ip route add %[4]s dev %[5]s
+	`, gateway4.Addr(), gateway6.Addr(), v4, v6, outer); err != nil {
+		return err
+	}
+	return host.Script(`
+		ip addr add %[3]s/32 dev eth0
+		ip addr add %[4]s/128 dev eth0 nodad
+		ip route add %[1]s dev eth0
+		ip route add %[2]s dev eth0
+		ip route add default via %[1]s
+		ip route add default via %[2]s
+	`, gateway4.Addr(), gateway6.Addr(), v4, v6)
+}
+
+func (p *pod) addresses() (v4, v6 netip.Addr) {
+	prefix4, prefix6 := podAddress(p.node.Number, p.number)
+	return prefix4.Addr(), prefix6.Addr()
+}
+
+// observe brings state up to date with the process and the annotation.
+func (p *pod) observe() {
+	if p.state.phase != corev1.PodRunning {
+		return
+	}
+	if p.process.Running() {
+		p.state.listening = p.state.listening || p.listens()
+	} else {
+		p.state.listening = false
+		p.judge()
+	}
+	ready := p.state.listening && p.object.Annotations[ReadyAnnotation] != "false"
+	if ready != p.state.ready {
+		p.state.ready, p.since = ready, metav1.Now()
+	}
+}
+
+// judge decides by the restart policy what comes of a process that has ended.
+func (p *pod) judge() {
+	policy := p.object.Spec.RestartPolicy
+	switch failed := p.process.Err() != nil; {
+	case p.restart != nil:
+	case policy == corev1.RestartPolicyAlways || policy == corev1.RestartPolicyOnFailure && failed:
+		p.restart = time.After(restartDelay)
+	case failed:
+		p.state.phase = corev1.PodFailed
+	default:
+		p.state.phase = corev1.PodSucceeded
+	}
+}
+
+// listens tries the first container port; a pod that names none counts as listening.
+func (p *pod) listens() bool {
+	ports := p.object.Spec.Containers[0].Ports
+	if len(ports) == 0 {
+		return true
+	}
+	v4, _ := p.addresses()
+	target := net.JoinHostPort(v4.String(), strconv.Itoa(int(ports[0].ContainerPort)))
+	return p.process.Host.Do(func() error {
+		conn, err := net.DialTimeout("tcp", target, requestTimeout)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}) == nil
+}
+
+// exitCode is as a shell tells it: 128 and the number of the signal that ended a program.
+func exitCode(err error) int32 {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return 1
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int32(status.Signal())
+	}
+	return int32(exit.ExitCode())
+}
+
+// wait waits until there may be something to do.
+func (p *pod) wait(ctx context.Context) {
+	var again <-chan time.Time
+	var ended <-chan struct{}
+	if p.process.Running() {
+		ended = p.process.Ended()
+	}
+	if p.state != p.reported || ended != nil && !p.state.listening {
+		again = time.After(tick)
+	}
+	select {
+	case p.object = <-p.updates:
+	case <-again:
+	case <-ended:
+	case <-p.restart:
+		p.restart = nil
+		p.state.restarts++
+		if err := p.process.Start(); err != nil {
+			p.state.phase, p.state.problem = corev1.PodFailed, err.Error()
+		}
+	case <-ctx.Done():
+	}
+}
+
+// end ends the process and removes the namespace, and then the object, as a kubelet does.
+func (p *pod) end(ctx context.Context) {
+	deleted := p.object.DeletionTimestamp != nil && ctx.Err() == nil
+	if grace := p.object.DeletionGracePeriodSeconds; deleted && grace != nil {
+		stopping, cancel := context.WithTimeout(ctx, time.Duration(*grace)*time.Second)
+		defer cancel()
+		_ = p.process.Stop(stopping) // One that will not end is killed, and that is an end too.
+	}
+	_ = p.process.Kill()
+	_ = podHost(p.uid).Remove()
+	if !deleted {
+		return
+	}
+	now := int64(0)
+	_ = Eventually(ctx, func(ctx context.Context) error {
+		err := p.client.CoreV1().Pods(p.namespace).Delete(ctx, p.name, metav1.DeleteOptions{
+			GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &p.uid},
+		})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// report writes the status if it is not what was written last. What fails is written again.
+func (p *pod) report(ctx context.Context) {
+	if p.state == p.reported {
+		return
+	}
+	_, err := p.client.CoreV1().Pods(p.namespace).ApplyStatus(ctx, p.status(), metav1.ApplyOptions{FieldManager: "kubelet", Force: true})
+	if err == nil || apierrors.IsNotFound(err) {
+		p.reported = p.state
+	}
+}
+
+func (p *pod) status() *applycorev1.PodApplyConfiguration {
+	s := p.state
+	container := p.object.Spec.Containers[0]
+	state := applycorev1.ContainerState()
+	switch {
+	case s.problem != "":
+		state.WithWaiting(applycorev1.ContainerStateWaiting().WithReason("CannotStart").WithMessage(s.problem))
+	case s.phase == corev1.PodRunning:
+		state.WithRunning(applycorev1.ContainerStateRunning().WithStartedAt(p.since))
+	case s.phase == corev1.PodFailed:
+		state.WithTerminated(applycorev1.ContainerStateTerminated().WithReason("Error").WithExitCode(exitCode(p.process.Err())))
+	default:
+		state.WithTerminated(applycorev1.ContainerStateTerminated().WithReason("Completed").WithExitCode(0))
+	}
+	v4, v6 := p.addresses()
+	status := applycorev1.PodStatus().
+		WithPhase(s.phase).
+		WithHostIP(p.node.IPv4.String()).
+		WithHostIPs(applycorev1.HostIP().WithIP(p.node.IPv4.String()), applycorev1.HostIP().WithIP(p.node.IPv6.String())).
+		WithPodIP(v4.String()).
+		WithPodIPs(applycorev1.PodIP().WithIP(v4.String()), applycorev1.PodIP().WithIP(v6.String())).
+		WithStartTime(p.object.CreationTimestamp).
+		WithContainerStatuses(applycorev1.ContainerStatus().
+			WithName(container.Name).WithImage(container.Image).WithImageID(container.Image).
+			WithReady(s.ready).WithStarted(s.listening).WithRestartCount(s.restarts).WithState(state))
+	for kind, is := range map[corev1.PodConditionType]bool{
+		corev1.PodInitialized: true, corev1.ContainersReady: s.ready, corev1.PodReady: s.ready,
+	} {
+		truth := corev1.ConditionFalse
+		if is {
+			truth = corev1.ConditionTrue
+		}
+		status.WithConditions(applycorev1.PodCondition().WithType(kind).WithStatus(truth).WithLastTransitionTime(p.since))
+	}
+	return applycorev1.Pod(p.name, p.namespace).WithUID(p.uid).WithStatus(status)
+}

@@ -1,0 +1,160 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/e2e/lab/router"
+)
+
+// maximumPaths is how many nodes a router spreads connections over.
+const maximumPaths = 16
+
+// Router is a router on the segment with a network beyond it. It takes BGP sessions of any number of
+// nodes, from anywhere on the segment, in either family; it waits for them and does not call. It uses all
+// equally good paths at once and announces nothing to the nodes.
+type Router struct {
+	Client // Its leg on the segment.
+	Name   string
+	Kind   RouterKind
+	ASN    uint32
+	// Outside is a client beyond the router: it has routes to the segment and to the addresses
+	// that are reached by BGP, and no default route.
+	Outside *Client
+
+	ctx      context.Context // Of the lab: the daemon is killed when it ends.
+	dir      string
+	password string
+	daemon   router.Router // nil while it is stopped.
+}
+
+// newRouter makes router number r, counted from 1, and its client. The daemon is not started.
+func newRouter(ctx context.Context, r int, kind RouterKind, password, dir string) (*Router, error) {
+	made := &Router{
+		Name: fmt.Sprintf("router%d", r), Kind: kind, ASN: map[RouterKind]uint32{FRR: FRRASN, BIRD: BIRDASN}[kind],
+		Outside: &Client{Host: enclave.Host{Name: fmt.Sprintf("outside%d", r)}},
+		ctx:     ctx, dir: dir, password: password,
+	}
+	var err error
+	if made.Client, err = attach(made.Name, routerHosts+r); err != nil {
+		return made, err
+	}
+	if _, err := enclave.NewHost(made.Outside.Host.Name); err != nil {
+		return made, err
+	}
+	if err := enclave.Connect(made.Host, "eth1", made.Outside.Host, eth0); err != nil {
+		return made, err
+	}
+	near4, near6, far4, far6 := beyond(r)
+	// The hash policy is layer 4, so that one client's connections use all paths.
+	if err := made.Host.Script(`
+		ip addr add %s dev eth1
+		ip addr add %s dev eth1 nodad
+		sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+		sysctl -qw net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
+	`, near4, near6); err != nil {
+		return made, err
+	}
+	if *made.Outside, err = newClient(made.Outside.Host, far4, far6); err != nil {
+		return made, err
+	}
+	return made, made.Outside.Host.Script("%s", routes(near4.Addr(), near6.Addr(), segment4, segment6, routed4, routed6))
+}
+
+// routeTo lets a node reach the client of the router.
+func (n *Node) routeTo(r *Router) error {
+	far4, far6 := netip.PrefixFrom(r.Outside.IPv4, 25).Masked(), netip.PrefixFrom(r.Outside.IPv6, 64).Masked()
+	return n.Host.Script("%s", routes(r.IPv4, r.IPv6, far4, far6))
+}
+
+// Start starts the routing daemon and waits until it answers.
+func (r *Router) Start() (err error) {
+	if r.daemon != nil {
+		return fmt.Errorf("start %s: it is running already", r.Name)
+	}
+	config := router.Config{ASN: r.ASN, RouterID: r.IPv4, MaximumPaths: maximumPaths}
+	for _, p := range []netip.Prefix{segment4, segment6} {
+		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password})
+	}
+	if err := os.RemoveAll(r.dir); err != nil { // Sockets and process ids of an earlier life.
+		return err
+	}
+	switch r.Kind {
+	case FRR:
+		r.daemon, err = started(router.StartFRR(r.ctx, r.Host, r.dir, config.FRR()))
+	case BIRD:
+		r.daemon, err = started(router.StartBIRD(r.ctx, r.Host, r.dir, config.BIRD()))
+	}
+	if err != nil {
+		return fmt.Errorf("start %s on %s: %w", r.Kind, r.Name, err)
+	}
+	return nil
+}
+
+// started makes no interface of a nil pointer.
+func started[R router.Router](r R, err error) (router.Router, error) {
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Stop ends the daemon in good order: it closes its sessions, and its routes leave the kernel.
+func (r *Router) Stop() error { return r.end(router.Router.Stop) }
+
+// Kill ends the daemon as a crash does.
+func (r *Router) Kill() error { return r.end(router.Router.Kill) }
+
+func (r *Router) end(how func(router.Router) error) error {
+	if r.daemon == nil {
+		return nil
+	}
+	err := how(r.daemon)
+	r.daemon = nil
+	return err
+}
+
+// Restart is Stop, then Start.
+func (r *Router) Restart() error {
+	if err := r.Stop(); err != nil {
+		return err
+	}
+	return r.Start()
+}
+
+// Routes lists the paths that the router has learned by BGP.
+func (r *Router) Routes(ctx context.Context) ([]router.Route, error) {
+	if r.daemon == nil {
+		return nil, errors.New(r.Name + " is stopped")
+	}
+	return r.daemon.Routes(ctx)
+}
+
+// NextHops returns where the router's kernel sends packets for the prefix: several at equal cost.
+func (r *Router) NextHops(ctx context.Context, prefix netip.Prefix) (hops []netip.Addr, err error) {
+	family := "-4"
+	if prefix.Addr().Is6() {
+		family = "-6"
+	}
+	out, err := r.Host.Command(ctx, "ip", family, "route", "show", prefix.String()).Output()
+	if err != nil {
+		return nil, fmt.Errorf("routes of %s: %w", r.Name, err)
+	}
+	words := strings.Fields(string(out))
+	for i := 1; i < len(words); i++ {
+		if words[i-1] != "via" {
+			continue
+		}
+		hop, err := netip.ParseAddr(words[i])
+		if err != nil {
+			return nil, fmt.Errorf("routes of %s: %w", r.Name, err)
+		}
+		hops = append(hops, hop)
+	}
+	return hops, nil
+}

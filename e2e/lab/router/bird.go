@@ -1,0 +1,177 @@
+package router
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// BIRD is BIRD 2.
+type BIRD struct {
+	host   enclave.Host
+	dir    string
+	daemon *daemon
+}
+
+// StartBIRD starts BIRD with the given configuration, and returns when it answers. The context ends
+// it by force; Stop does so in good order.
+func StartBIRD(ctx context.Context, host enclave.Host, dir, config string) (*BIRD, error) {
+	if err := newDirectory(dir, "bird.conf", config); err != nil {
+		return nil, err
+	}
+	b := &BIRD{host: host, dir: dir}
+	var err error
+	b.daemon, err = startDaemon(ctx, host, "/usr/sbin/bird", "-f",
+		"-c", filepath.Join(dir, "bird.conf"), "-s", b.socket(), "-P", filepath.Join(dir, "bird.pid"))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.daemon.await(ctx, func(ctx context.Context) error { _, err := b.Show(ctx, "status"); return err }); err != nil {
+		_ = b.Kill()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *BIRD) socket() string { return filepath.Join(b.dir, "bird.ctl") }
+
+// Show runs birdc show.
+func (b *BIRD) Show(ctx context.Context, what ...string) (string, error) {
+	args := append([]string{"-s", b.socket(), "show"}, what...)
+	out, err := b.host.Command(ctx, "birdc", args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("birdc show %v: %w: %s", what, err, out)
+	}
+	return string(out), nil
+}
+
+// Stop implements Router.
+func (b *BIRD) Stop() error { return b.daemon.end(syscall.SIGTERM) }
+
+// Kill implements Router.
+func (b *BIRD) Kill() error { return b.daemon.end(syscall.SIGKILL) }
+
+// Routes implements Router.
+func (b *BIRD) Routes(ctx context.Context) ([]Route, error) {
+	return b.routes(ctx, "all")
+}
+
+// Prefixes implements Router.
+func (b *BIRD) Prefixes(ctx context.Context) ([]netip.Prefix, error) {
+	routes, err := b.routes(ctx, "primary")
+	var prefixes []netip.Prefix
+	for _, r := range routes {
+		prefixes = append(prefixes, r.Prefix)
+	}
+	return prefixes, err
+}
+
+func (b *BIRD) routes(ctx context.Context, which string) ([]Route, error) {
+	out, err := b.Show(ctx, "route", which, "where", "source", "=", "RTS_BGP")
+	if err != nil {
+		return nil, err
+	}
+	routes, err := parseBIRD(out)
+	if err != nil {
+		return nil, fmt.Errorf("BIRD's routes: %w", err)
+	}
+	slices.SortStableFunc(routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	return routes, nil
+}
+
+// parseBIRD reads "show route all". A path begins with a line whose first column is its prefix, or
+// blank if that is the same as above; its attributes follow, each with a tab in front.
+func parseBIRD(out string) ([]Route, error) {
+	var routes []Route
+	var prefix netip.Prefix
+	for lines := bufio.NewScanner(strings.NewReader(out)); lines.Scan(); {
+		line := lines.Text()
+		attribute, indented := strings.CutPrefix(line, "\t")
+		if indented {
+			if len(routes) == 0 {
+				return nil, fmt.Errorf("an attribute before any route: %q", line)
+			}
+			if err := routes[len(routes)-1].readBIRD(attribute); err != nil {
+				return nil, fmt.Errorf("route %v: %q: %w", prefix, attribute, err)
+			}
+			continue
+		}
+		first, rest, _ := strings.Cut(line, " ")
+		if first != "" {
+			p, err := netip.ParsePrefix(first)
+			if err != nil {
+				continue // a greeting, or the name of a table
+			}
+			prefix = p
+		}
+		if strings.Contains(rest, "[") {
+			routes = append(routes, Route{Prefix: prefix, Best: strings.Contains(rest, "] * ")})
+		}
+	}
+	return routes, nil
+}
+
+func (r *Route) readBIRD(attribute string) error {
+	name, value, _ := strings.Cut(attribute, ": ")
+	switch name {
+	case "BGP.next_hop":
+		for _, field := range strings.Fields(value) {
+			hop, err := netip.ParseAddr(field)
+			if err != nil {
+				return err
+			}
+			r.NextHops = append(r.NextHops, hop)
+		}
+	case "BGP.as_path":
+		for _, field := range strings.Fields(value) {
+			n, err := parse32(field)
+			if err != nil {
+				return err
+			}
+			r.ASPath = append(r.ASPath, *n)
+		}
+	case "BGP.med":
+		return assign(&r.MED, value)
+	case "BGP.local_pref":
+		return assign(&r.LocalPref, value)
+	case "BGP.community":
+		r.Communities = birdTuples(value)
+	case "BGP.large_community":
+		r.LargeCommunities = birdTuples(value)
+	}
+	return nil
+}
+
+// birdTuples turns "(64512,100) (64512, 1, 2)" into 64512:100 and 64512:1:2.
+func birdTuples(value string) []string {
+	var tuples []string
+	for tuple := range strings.SplitSeq(value, ")") {
+		if tuple = strings.TrimLeft(tuple, " ("); tuple != "" {
+			tuples = append(tuples, strings.ReplaceAll(strings.ReplaceAll(tuple, " ", ""), ",", ":"))
+		}
+	}
+	slices.Sort(tuples)
+	return tuples
+}
+
+func assign(to **uint32, value string) (err error) {
+	*to, err = parse32(value)
+	return err
+}
+
+func parse32(value string) (*uint32, error) {
+	n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	v := uint32(n)
+	return &v, nil
+}

@@ -1,0 +1,143 @@
+package router
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Config is a router for tests, in a form that both implementations can be told. It waits for its
+// neighbours to connect, accepts all they announce, announces nothing, and puts what it has learned
+// into its host's kernel.
+type Config struct {
+	ASN       uint32
+	RouterID  netip.Addr
+	Neighbors []Neighbor
+	// MaximumPaths is how many equally good paths the kernel gets. 0: one.
+	MaximumPaths int
+}
+
+// Neighbor is who may connect: one address or all of a range.
+type Neighbor struct {
+	Address netip.Addr // a link-local one with its zone
+	Range   netip.Prefix
+	ASN     uint32
+	// Password signs TCP segments (RFC 2385): one word, for FRR. Empty: none.
+	Password string
+	// MultihopTTL is for eBGP neighbours beyond this segment. 0: on it.
+	MultihopTTL uint8
+	// TTLSecurity is the number of hops of GTSM (RFC 5082). 0: off.
+	TTLSecurity uint8
+	// Source is this side's address. Unset: that of the interface.
+	Source netip.Addr
+	// IPv4Only leaves out the family that a session has to be told of separately.
+	IPv4Only bool
+}
+
+// FRR is the configuration for StartFRR.
+func (c Config) FRR() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("router bgp %d", c.ASN)
+	line(" bgp router-id %v", c.RouterID)
+	line(" no bgp ebgp-requires-policy") // RFC 8212 is for networks that are not on one bench
+	line(" no bgp network import-check")
+	var names []string
+	for i, n := range c.Neighbors {
+		name := n.Address.WithZone("").String()
+		if n.Range.IsValid() {
+			name = fmt.Sprintf("range%d", i)
+			line(" neighbor %s peer-group", name)
+		}
+		names = append(names, name)
+		line(" neighbor %s remote-as %d", name, n.ASN)
+		if zone := n.Address.Zone(); zone != "" {
+			line(" neighbor %s interface %s", name, zone)
+		}
+		if !n.Range.IsValid() {
+			line(" neighbor %s passive", name)
+		}
+		if n.Password != "" {
+			line(" neighbor %s password %s", name, n.Password)
+		}
+		if n.MultihopTTL > 0 {
+			line(" neighbor %s ebgp-multihop %d", name, n.MultihopTTL)
+		}
+		if n.TTLSecurity > 0 {
+			line(" neighbor %s ttl-security hops %d", name, n.TTLSecurity)
+		}
+		if n.Source.IsValid() {
+			line(" neighbor %s update-source %v", name, n.Source)
+		}
+		if n.Range.IsValid() {
+			line(" bgp listen range %v peer-group %s", n.Range, name) // once the group has its AS number
+		}
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		line(" address-family %s unicast", family)
+		for i, n := range c.Neighbors {
+			if family == "ipv6" && n.IPv4Only {
+				continue
+			}
+			line("  neighbor %s activate", names[i])
+			line("  neighbor %s route-map nothing out", names[i])
+		}
+		line("  maximum-paths %d", max(c.MaximumPaths, 1))
+		line("  maximum-paths ibgp %d", max(c.MaximumPaths, 1))
+		line(" exit-address-family")
+	}
+	line("route-map nothing deny 10")
+	return b.String()
+}
+
+// BIRD is the configuration for StartBIRD.
+func (c Config) BIRD() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("router id %v;", c.RouterID)
+	line("protocol device {}")
+	for _, family := range []string{"ipv4", "ipv6"} {
+		line("protocol kernel kernel_%s {", family)
+		line("  %s { import none; export where source = RTS_BGP; };", family)
+		if c.MaximumPaths > 1 {
+			line("  merge paths on limit %d;", c.MaximumPaths)
+		}
+		line("}")
+	}
+	for i, n := range c.Neighbors {
+		line("protocol bgp neighbor%d {", i)
+		if n.Source.IsValid() {
+			line("  local %v as %d;", n.Source, c.ASN)
+		} else {
+			line("  local as %d;", c.ASN)
+		}
+		if n.Range.IsValid() {
+			line("  neighbor range %v as %d;", n.Range, n.ASN)
+			line("  dynamic name \"neighbor%d_\";", i)
+		} else {
+			line("  neighbor %v as %d;", n.Address, n.ASN)
+			line("  passive on;")
+		}
+		if n.Password != "" {
+			line("  password \"%s\";", n.Password)
+		}
+		if n.TTLSecurity > 0 {
+			line("  ttl security on;")
+		}
+		switch {
+		case n.MultihopTTL > 0:
+			line("  multihop %d;", n.MultihopTTL)
+		case n.TTLSecurity > 1:
+			line("  multihop %d;", n.TTLSecurity)
+		case n.ASN == c.ASN:
+			line("  direct;") // iBGP is multihop otherwise, and next hops recursive
+		}
+		line("  error wait time 1, 2;") // else a minute and more without a session after an error
+		line("  ipv4 { import all; export none; };")
+		if !n.IPv4Only {
+			line("  ipv6 { import all; export none; };")
+		}
+		line("}")
+	}
+	return b.String()
+}

@@ -1,0 +1,227 @@
+package router
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// FRR is zebra and bgpd.
+type FRR struct {
+	host        enclave.Host
+	dir         string
+	zebra, bgpd *daemon
+}
+
+// StartFRR starts FRR with the given configuration, and returns when it answers. Its directory has
+// to be one that other users can reach, such as one in the enclave's /run. The context ends it by
+// force; Stop does so in good order.
+func StartFRR(ctx context.Context, host enclave.Host, dir, config string) (*FRR, error) {
+	if err := newDirectory(dir, "frr.conf", config); err != nil {
+		return nil, err
+	}
+	// FRR gives up being root, and makes its sockets after that.
+	if err := os.Chmod(dir, 0o777); err != nil {
+		return nil, err
+	}
+	f := &FRR{host: host, dir: dir}
+	if err := f.start(ctx); err != nil {
+		return nil, errors.Join(err, f.Kill())
+	}
+	return f, nil
+}
+
+func (f *FRR) start(ctx context.Context) (err error) {
+	if f.zebra, err = f.daemon(ctx, "zebra"); err != nil {
+		return err
+	}
+	// bgpd would try again only seconds later if zebra were not there yet.
+	if err := f.zebra.await(ctx, func(context.Context) error {
+		_, err := os.Stat(f.path("zserv.api"))
+		return err
+	}); err != nil {
+		return err
+	}
+	if f.bgpd, err = f.daemon(ctx, "bgpd"); err != nil {
+		return err
+	}
+	if err := f.bgpd.await(ctx, func(ctx context.Context) error {
+		_, err := f.Show(ctx, "show bgp summary json")
+		return err
+	}); err != nil {
+		return err
+	}
+	// It goes on without the lines that it does not understand; a test should not.
+	if said := f.bgpd.output.String(); strings.Contains(said, "Config Failed") || strings.Contains(said, "Unknown command") {
+		return fmt.Errorf("bgpd does not take its configuration: %s", said)
+	}
+	return nil
+}
+
+func (f *FRR) daemon(ctx context.Context, program string) (*daemon, error) {
+	return startDaemon(ctx, f.host, filepath.Join("/usr/lib/frr", program),
+		"-u", "frr", "-g", "frr", "-P", "0", "--log", "stdout", "--vty_socket", f.dir,
+		"-f", f.path("frr.conf"), "-i", f.path(program+".pid"), "-z", f.path("zserv.api"))
+}
+
+func (f *FRR) path(file string) string { return filepath.Join(f.dir, file) }
+
+// Show runs commands of vtysh, of any mode, and gives what they print.
+func (f *FRR) Show(ctx context.Context, commands ...string) ([]byte, error) {
+	args := []string{"--vty_socket", f.dir}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	out, err := f.host.Command(ctx, "vtysh", args...).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("vtysh %q: %w: %s", commands[0], err, out)
+	}
+	return out, nil
+}
+
+// Stop implements Router.
+func (f *FRR) Stop() error { return f.end(syscall.SIGTERM) }
+
+// Kill implements Router.
+func (f *FRR) Kill() error { return f.end(syscall.SIGKILL) }
+
+func (f *FRR) end(signal syscall.Signal) error {
+	var errs []error
+	for _, d := range []*daemon{f.bgpd, f.zebra} {
+		if d != nil {
+			errs = append(errs, d.end(signal))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// families are FRR's names for them.
+var families = []string{"ipv4", "ipv6"}
+
+// Prefixes implements Router.
+func (f *FRR) Prefixes(ctx context.Context) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, family := range families {
+		prefixes, err := f.prefixes(ctx, family)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, prefixes...)
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return all, nil
+}
+
+func (f *FRR) prefixes(ctx context.Context, family string) ([]netip.Prefix, error) {
+	out, err := f.Show(ctx, "show bgp "+family+" unicast json")
+	if err != nil {
+		return nil, err
+	}
+	var overview struct {
+		Routes map[netip.Prefix]json.RawMessage
+	}
+	if err := json.Unmarshal(out, &overview); err != nil {
+		return nil, fmt.Errorf("FRR's %s routes: %w", family, err)
+	}
+	return slices.Collect(maps.Keys(overview.Routes)), nil
+}
+
+// Routes implements Router.
+func (f *FRR) Routes(ctx context.Context) ([]Route, error) {
+	var routes []Route
+	for _, family := range families {
+		prefixes, err := f.prefixes(ctx, family)
+		if err != nil {
+			return nil, err
+		}
+		// Communities are told only of single prefixes; many questions fit into one command line.
+		for some := range slices.Chunk(prefixes, 500) {
+			var questions []string
+			for _, prefix := range some {
+				questions = append(questions, fmt.Sprintf("show bgp %s unicast %v json", family, prefix))
+			}
+			out, err := f.Show(ctx, questions...)
+			if err != nil {
+				return nil, err
+			}
+			found, err := parseFRR(out)
+			if err != nil {
+				return nil, fmt.Errorf("FRR's %s routes: %w", family, err)
+			}
+			routes = append(routes, found...)
+		}
+	}
+	slices.SortStableFunc(routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	return routes, nil
+}
+
+// parseFRR reads answers to "show bgp ... PREFIX json", one after the other.
+func parseFRR(out []byte) ([]Route, error) {
+	var routes []Route
+	for answers := json.NewDecoder(bytes.NewReader(out)); ; {
+		var answer struct {
+			Prefix netip.Prefix
+			Paths  []struct {
+				ASPath    struct{ Segments []struct{ List []uint32 } }
+				Metric    *uint32
+				LocPrf    *uint32
+				Multipath bool
+				Bestpath  struct{ Overall bool }
+				Community struct{ List []string }
+				Large     struct{ List []string } `json:"largeCommunity"`
+				Nexthops  []struct {
+					IP    netip.Addr
+					Scope string
+				}
+			}
+		}
+		if err := answers.Decode(&answer); errors.Is(err, io.EOF) {
+			return routes, nil
+		} else if err != nil {
+			return nil, err
+		}
+		for _, p := range answer.Paths {
+			r := Route{
+				Prefix: answer.Prefix, Best: p.Bestpath.Overall || p.Multipath,
+				MED: p.Metric, LocalPref: p.LocPrf, LargeCommunities: slices.Sorted(slices.Values(p.Large.List)),
+			}
+			for _, s := range p.ASPath.Segments {
+				r.ASPath = append(r.ASPath, s.List...)
+			}
+			for _, c := range p.Community.List {
+				r.Communities = append(r.Communities, cmp.Or(frrCommunities[strings.ToLower(c)], c))
+			}
+			slices.Sort(r.Communities)
+			for _, n := range p.Nexthops {
+				r.NextHops = append(r.NextHops, n.IP)
+			}
+			routes = append(routes, r)
+		}
+	}
+}
+
+// frrCommunities are the names that FRR prints in JSON, in lower case.
+var frrCommunities = map[string]string{
+	"gracefulshutdown": "65535:0",
+	"acceptown":        "65535:1",
+	"llgrstale":        "65535:6",
+	"nollgr":           "65535:7",
+	"blackhole":        "65535:666",
+	"noexport":         "65535:65281",
+	"noadvertise":      "65535:65282",
+	"localas":          "65535:65283",
+	"nopeer":           "65535:65284",
+}

@@ -1,0 +1,81 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// bridge is the segment: a switch in the enclave's own namespace.
+const bridge = "segment"
+
+// layBridge makes the segment, with the API server's address on it. Multicast snooping is off: a
+// switch without a querier would forget who listens, and stories are to be about Herald.
+func layBridge() error {
+	v4, v6 := onSegment(apiServerHost)
+	return enclave.Host{}.Script(`
+		ip link add %[1]s type bridge mcast_snooping 0
+		ip link set %[1]s up
+		ip addr add %[2]s dev %[1]s
+		ip addr add %[3]s dev %[1]s nodad
+	`, bridge, v4, v6)
+}
+
+func removeBridge() error { return enclave.Host{}.Script("ip link delete %s", bridge) }
+
+// port is the bridge's end of a host's cable.
+func port(host string) string { return "v-" + host }
+
+// attach makes a host on the segment.
+func attach(name string, number int) (Client, error) {
+	h, err := enclave.NewHost(name)
+	if err != nil {
+		return Client{Host: h}, err
+	}
+	if err := enclave.Connect(enclave.Host{}, port(name), h, eth0); err != nil {
+		return Client{Host: h}, err
+	}
+	if err := (enclave.Host{}).Script("ip link set %s master %s", port(name), bridge); err != nil {
+		return Client{Host: h}, err
+	}
+	v4, v6 := onSegment(number)
+	return newClient(h, v4, v6)
+}
+
+// detach removes a host. Its cable goes first: the kernel would remove that with the namespace, but
+// some time later.
+func detach(h enclave.Host) error {
+	cable := enclave.Host{}.Script("! ip link show %[1]s >/dev/null 2>&1 || ip link delete %[1]s", port(h.Name))
+	return errors.Join(cable, h.Remove())
+}
+
+// newClient gives a host's eth0 its addresses.
+func newClient(h enclave.Host, v4, v6 netip.Prefix) (Client, error) {
+	c := Client{Host: h, IPv4: v4.Addr(), IPv6: v6.Addr()}
+	if err := h.Script("ip addr add %s dev %s; ip addr add %s dev %s nodad", v4, eth0, v6, eth0); err != nil {
+		return c, err
+	}
+	return c, h.Do(func() error {
+		i, err := net.InterfaceByName(eth0)
+		if err != nil {
+			return err
+		}
+		c.MAC = i.HardwareAddr
+		return nil
+	})
+}
+
+// routes are the commands that let a host reach prefixes by way of a gateway of each family.
+func routes(gateway4, gateway6 netip.Addr, prefixes ...netip.Prefix) (script string) {
+	for _, p := range prefixes {
+		via := gateway4
+		if p.Addr().Is6() {
+			via = gateway6
+		}
+		script += fmt.Sprintf("ip route replace %s via %s\n", p, via)
+	}
+	return script
+}

@@ -1,0 +1,570 @@
+package ipam_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// A story is a line of steps on one Allocator; every step checks its own outcome.
+type story []step
+
+type step func(t *testing.T, a *ipam.Allocator)
+
+func TestAllocator(t *testing.T) {
+	const v4, v6 = ipam.IPv4, ipam.IPv6
+	public := pool("public", "198.51.100.0/30", "2001:db8::/126")
+	stories := map[string]story{
+		"the lowest free address is given, and kept": {
+			pools(public),
+			allocate(ask("web", v4), "198.51.100.0@public"),
+			allocate(ask("db", v4), "198.51.100.1@public"),
+			allocate(ask("web", v4), "198.51.100.0@public"),
+			held("web", "198.51.100.0@public"),
+		},
+		"a released address is the lowest free again": {
+			pools(public),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			allocate(ask("b", v4), "198.51.100.1@public"),
+			allocate(ask("c", v4), "198.51.100.2@public"),
+			release("b", "198.51.100.1"),
+			release("a", "198.51.100.0"),
+			allocate(ask("d", v4), "198.51.100.0@public"),
+			allocate(ask("e", v4), "198.51.100.1@public"),
+			allocate(ask("f", v4), "198.51.100.3@public"),
+		},
+		"only the holder releases": {
+			pools(public),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			releaseNothing("b", "198.51.100.0"),
+			releaseNothing("", "198.51.100.0"),
+			releaseNothing("a", "198.51.100.1"),
+			held("a", "198.51.100.0@public"),
+		},
+		"a full pool says so, and serves again after a release": {
+			pools(pool("tiny", "198.51.100.7")),
+			allocate(ask("a", v4), "198.51.100.7@tiny"),
+			refuse(ask("b", v4), ipam.ErrExhausted, "no auto-assigning pool has a free IPv4 address"),
+			refuse(ask("b", v4).from("tiny"), ipam.ErrExhausted, `pool "tiny" has no free IPv4 address`),
+			release("a", "198.51.100.7"),
+			allocate(ask("b", v4), "198.51.100.7@tiny"),
+		},
+		"ranges with a gap between them": {
+			pools(pool("gaps", "198.51.100.9", "198.51.100.0-198.51.100.1")),
+			allocate(ask("a", v4), "198.51.100.0@gaps"),
+			allocate(ask("b", v4), "198.51.100.1@gaps"),
+			allocate(ask("c", v4), "198.51.100.9@gaps"),
+			refuse(ask("d", v4), ipam.ErrExhausted, ""),
+		},
+
+		"a requested address is given exactly": {
+			pools(public),
+			allocate(ask("a", v4).exactly("198.51.100.2"), "198.51.100.2@public"),
+			allocate(ask("a", v4).exactly("198.51.100.2"), "198.51.100.2@public"),
+			allocate(ask("a", v4), "198.51.100.2@public"),
+			allocate(ask("b", v4), "198.51.100.0@public"),
+			allocate(ask("c", v4), "198.51.100.1@public"),
+			allocate(ask("d", v4), "198.51.100.3@public"),
+		},
+		"a requested address is taken": {
+			pools(public),
+			allocate(ask("web", v4), "198.51.100.0@public"),
+			refuse(ask("db", v4).exactly("198.51.100.0"), ipam.ErrTaken,
+				"198.51.100.0 is held by default/web: ask for another address or release it there"),
+			held("db"),
+		},
+		"a requested address is in no pool": {
+			pools(public),
+			refuse(ask("a", v4).exactly("203.0.113.1"), ipam.ErrNotInPool, "203.0.113.1 is in no pool"),
+			refuse(ask("a", v4).exactly("203.0.113.1").from("public"), ipam.ErrNotInPool, `203.0.113.1 is not in pool "public"`),
+		},
+		"a requested address is in another pool than the one named": {
+			pools(public, pool("other", "203.0.113.0/24")),
+			refuse(ask("a", v4).exactly("203.0.113.1").from("public"), ipam.ErrNotInPool,
+				`203.0.113.1 is in pool "other", not in pool "public"`),
+			refuse(ask("a", v4).exactly("203.0.113.1").from("gone"), ipam.ErrNoPool, `there is no pool "gone"`),
+			allocate(ask("a", v4).exactly("203.0.113.1").from("other"), "203.0.113.1@other"),
+		},
+		"a request for another address is a move, made before it breaks": {
+			pools(public),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			allocate(ask("a", v4).exactly("198.51.100.3"), "198.51.100.3@public"),
+			superfluous("a", []string{"198.51.100.3@public"}, "198.51.100.0@public"),
+			refuse(ask("b", v4).exactly("198.51.100.0"), ipam.ErrTaken, ""),
+			allocate(ask("a", v4), "198.51.100.3@public"), // the request withdrawn: no move back
+			release("a", "198.51.100.0"),
+			superfluous("a", []string{"198.51.100.3@public"}),
+			allocate(ask("b", v4), "198.51.100.0@public"),
+		},
+		"a move taken back halfway": {
+			pools(public),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			allocate(ask("a", v4).exactly("198.51.100.3"), "198.51.100.3@public"),
+			allocate(ask("a", v4).exactly("198.51.100.0"), "198.51.100.0@public"),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			superfluous("a", []string{"198.51.100.0@public"}, "198.51.100.3@public"),
+		},
+		"a move that fails leaves the old address": {
+			pools(public),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			refuse(ask("a", v4).exactly("203.0.113.1"), ipam.ErrNotInPool, ""),
+			held("a", "198.51.100.0@public"),
+		},
+		"naming another pool is a move": {
+			pools(public, pool("other", "203.0.113.0/31")),
+			allocate(ask("a", v4).from("public"), "198.51.100.0@public"),
+			allocate(ask("a", v4).from("other"), "203.0.113.0@other"),
+			superfluous("a", []string{"203.0.113.0@other"}, "198.51.100.0@public"),
+			allocate(ask("a", v4), "203.0.113.0@other"),
+			allocate(ask("a", v4).from("public"), "198.51.100.0@public"), // still its own
+		},
+		"naming a pool that cannot serve loses nothing": {
+			pools(public, pool("v6only", "2001:db8:1::/126")),
+			allocate(ask("a", v4, v6), "198.51.100.0@public", "2001:db8::@public"),
+			refuse(ask("a", v4, v6).from("v6only").preferring(), ipam.ErrNoPool, `pool "v6only" has no IPv4 addresses`),
+			held("a", "198.51.100.0@public", "2001:db8::@public"),
+		},
+
+		"no pool at all": {
+			refuse(ask("a", v4), ipam.ErrNoPool, "there is no pool: create one"),
+			refuse(ask("a", v4).from("public"), ipam.ErrNoPool, `there is no pool "public"`),
+		},
+		"no pool auto-assigns": {
+			pools(onRequest(public)),
+			refuse(ask("a", v4), ipam.ErrNoPool, "no pool auto-assigns"),
+			allocate(ask("a", v4).from("public"), "198.51.100.0@public"),
+			allocate(ask("b", v4).exactly("198.51.100.1"), "198.51.100.1@public"),
+		},
+		"no pool of the family": {
+			pools(pool("old", "198.51.100.0/30")),
+			refuse(ask("a", v6), ipam.ErrNoPool, "no auto-assigning pool has IPv6 addresses"),
+			refuse(ask("a", v6).from("old"), ipam.ErrNoPool, `pool "old" has no IPv6 addresses`),
+			refuse(ask("a", v4, v6), ipam.ErrNoPool, "IPv6"),
+			held("a"),
+		},
+		"a pool without addresses": {
+			pools(ipam.Pool{Name: "empty", AutoAssign: true}),
+			refuse(ask("a", v4), ipam.ErrNoPool, "no auto-assigning pool has IPv4 addresses"),
+		},
+		"a closed pool keeps what is held and gives nothing new": {
+			pools(public),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			pools(closed(public)),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			allocate(ask("a", v4).exactly("198.51.100.0"), "198.51.100.0@public"),
+			allocate(ask("a", v4).from("public"), "198.51.100.0@public"),
+			refuse(ask("b", v4), ipam.ErrNoPool, "no pool auto-assigns"),
+			refuse(ask("b", v4).from("public"), ipam.ErrNoPool, `pool "public" gives no new addresses`),
+			refuse(ask("b", v4).exactly("198.51.100.1"), ipam.ErrNoPool, `pool "public" gives no new addresses`),
+		},
+
+		"pools are asked by priority, then age": {
+			pools(pool("old", "198.51.100.0"), pool("young", "198.51.100.1"), first(pool("best", "198.51.100.2"))),
+			allocate(ask("a", v4), "198.51.100.2@best"),
+			allocate(ask("b", v4), "198.51.100.0@old"),
+			allocate(ask("c", v4), "198.51.100.1@young"),
+		},
+		"dual stack comes from one pool if it can": {
+			pools(first(pool("v4", "198.51.100.0/30")), pool("v6", "2001:db8::/126"), pool("both", "203.0.113.0/31", "2001:db8:1::/127")),
+			allocate(ask("a", v4, v6), "203.0.113.0@both", "2001:db8:1::@both"),
+			allocate(ask("b", v6, v4), "2001:db8:1::1@both", "203.0.113.1@both"),
+			allocate(ask("c", v4, v6), "198.51.100.0@v4", "2001:db8::@v6"),
+		},
+		"a second family comes from the pool of the first": {
+			pools(first(pool("v6", "2001:db8::/126")), public, onRequest(pool("quiet", "203.0.113.0/31", "2001:db8:1::/127"))),
+			allocate(ask("a", v4), "198.51.100.0@public"),
+			pools(first(pool("v6", "2001:db8:2::/126")), public, onRequest(pool("quiet", "203.0.113.0/31", "2001:db8:1::/127"))),
+			allocate(ask("a", v6, v4), "2001:db8::@public", "198.51.100.0@public"),
+			allocate(ask("b", v4, v6).exactly("198.51.100.3"), "198.51.100.3@public", "2001:db8::1@public"),
+			allocate(ask("c", v4, v6).exactly("203.0.113.0"), "203.0.113.0@quiet", "2001:db8:2::@v6"), // IPv6 was not asked of quiet
+		},
+		"required dual stack is all or nothing": {
+			pools(pool("v4", "198.51.100.0/30"), pool("v6", "2001:db8::")),
+			allocate(ask("a", v6), "2001:db8::@v6"),
+			refuse(ask("b", v4, v6), ipam.ErrExhausted, "IPv6"),
+			held("b"),
+			refuse(ask("b", v4, v6).exactly("198.51.100.1"), ipam.ErrExhausted, "IPv6"),
+			held("b"),
+			usage("v4", v4, ipam.Usage{Capacity: 4, Available: 4}),
+		},
+		"preferred dual stack takes what there is, and the rest when it comes": {
+			pools(pool("v4", "198.51.100.0/30")),
+			allocate(ask("a", v6, v4).preferring(), "198.51.100.0@v4"),
+			refuse(ask("b", v4, v6).preferring().exactly("2001:db8::"), ipam.ErrNotInPool, ""),
+			pools(pool("v4", "198.51.100.0/30"), pool("v6", "2001:db8::")),
+			allocate(ask("a", v6, v4).preferring(), "2001:db8::@v6", "198.51.100.0@v4"),
+			allocate(ask("b", v6, v4).preferring(), "198.51.100.1@v4"),
+			pools(),
+			allocate(ask("a", v6, v4).preferring(), "2001:db8::@v6", "198.51.100.0@v4"),
+			refuse(ask("c", v6, v4).preferring(), ipam.ErrNoPool, ""),
+		},
+		"a family no longer asked for is superfluous": {
+			pools(public),
+			allocate(ask("a", v4, v6), "198.51.100.0@public", "2001:db8::@public"),
+			allocate(ask("a", v6), "2001:db8::@public"),
+			superfluous("a", []string{"2001:db8::@public"}, "198.51.100.0@public"),
+			superfluous("a", nil, "198.51.100.0@public", "2001:db8::@public"),
+		},
+
+		"restored addresses are held, in a pool or not": {
+			restore("a", "198.51.100.0@public"),
+			restore("b", "203.0.113.9@gone"),
+			pools(public).displacing("203.0.113.9@gone"),
+			restore("a", "198.51.100.0@public"),
+			refuseRestore("b", "198.51.100.0@public", ipam.ErrTaken, "198.51.100.0 is held by default/a"),
+			allocate(ask("b", v4), "203.0.113.9@gone"),
+			allocate(ask("c", v4), "198.51.100.1@public"),
+			release("b", "203.0.113.9"),
+			displaced(),
+		},
+		"of two restored addresses the later is kept": {
+			pools(public),
+			restore("a", "198.51.100.3@public"),
+			restore("a", "198.51.100.1@public"),
+			restore("a", "198.51.100.3@public"), // nothing new
+			allocate(ask("a", v4), "198.51.100.1@public"),
+			superfluous("a", []string{"198.51.100.1@public"}, "198.51.100.3@public"),
+		},
+		"a reservation is held by no Service": {
+			pools(public),
+			reserve("", "198.51.100.0@public"),
+			reserve("web", "198.51.100.1"),
+			reserve("web", "198.51.100.1@public"),
+			allocate(ask("a", v4), "198.51.100.2@public"),
+			refuse(ask("b", v4).exactly("198.51.100.0"), ipam.ErrTaken, "198.51.100.0 is reserved: ask"),
+			refuse(ask("web", v4).exactly("198.51.100.1"), ipam.ErrTaken, "198.51.100.1 is reserved for default/web: ask"),
+			refuseReserve("db", "198.51.100.1@public", ipam.ErrTaken),
+			held(""),
+			release("", "198.51.100.1"),
+			allocate(ask("web", v4).exactly("198.51.100.1"), "198.51.100.1@public"),
+		},
+		"an adopted address of no pool stays, whichever pool is named": {
+			pools(public),
+			restore("a", "203.0.113.1"),
+			displaced("203.0.113.1"),
+			allocate(ask("a", v4).from("public"), "203.0.113.1"),
+		},
+
+		"narrowing a pool displaces, and takes nothing": {
+			pools(pool("p", "198.51.100.0/29")),
+			allocate(ask("a", v4).exactly("198.51.100.5"), "198.51.100.5@p"),
+			allocate(ask("b", v4), "198.51.100.0@p"),
+			pools(pool("p", "198.51.100.0/30")).displacing("198.51.100.5@p"),
+			allocate(ask("a", v4), "198.51.100.5@p"),
+			allocate(ask("a", v4).from("p"), "198.51.100.5@p"),
+			usage("p", v4, ipam.Usage{Capacity: 4, Assigned: 1, Available: 3}),
+			pools(pool("p", "198.51.100.0/29")),
+			usage("p", v4, ipam.Usage{Capacity: 8, Assigned: 2, Available: 6}),
+		},
+		"widening a pool moves nothing": {
+			pools(pool("p", "198.51.100.8/31")),
+			allocate(ask("a", v4), "198.51.100.8@p"),
+			allocate(ask("b", v4), "198.51.100.9@p"),
+			pools(pool("p", "198.51.100.0/28")),
+			allocate(ask("a", v4), "198.51.100.8@p"),
+			allocate(ask("b", v4), "198.51.100.9@p"),
+			allocate(ask("c", v4), "198.51.100.0@p"),
+		},
+		"a pool deleted and another with its addresses": {
+			pools(pool("p", "198.51.100.0/30")),
+			allocate(ask("a", v4), "198.51.100.0@p"),
+			pools().displacing("198.51.100.0@p"),
+			pools(pool("q", "198.51.100.0/30")).displacing("198.51.100.0@p"),
+			poolOf("198.51.100.0", "q"),
+			allocate(ask("a", v4).from("q"), "198.51.100.0@p"), // it is in q, and need not move
+			restore("a", "198.51.100.0@q"),
+			displaced(),
+			allocate(ask("a", v4), "198.51.100.0@q"),
+		},
+		"of overlapping pools the older has the address": {
+			pools(pool("old", "198.51.100.2-198.51.100.3"), closed(pool("middle", "198.51.100.5")), pool("young", "198.51.100.0/29")),
+			overlaps("young", "old 198.51.100.2-198.51.100.3", "middle 198.51.100.5-198.51.100.5"),
+			overlaps("old"),
+			overlaps("middle"),
+			usage("young", v4, ipam.Usage{Capacity: 5, Available: 5}),
+			allocate(ask("a", v4).from("young"), "198.51.100.0@young"),
+			allocate(ask("b", v4).from("young"), "198.51.100.1@young"),
+			allocate(ask("c", v4).from("young"), "198.51.100.4@young"),
+			allocate(ask("d", v4).from("young"), "198.51.100.6@young"),
+			allocate(ask("e", v4).exactly("198.51.100.2"), "198.51.100.2@old"),
+			refuse(ask("f", v4).exactly("198.51.100.5"), ipam.ErrNoPool, `pool "middle" gives no new`),
+			poolOf("198.51.100.5", "middle"),
+			poolOf("198.51.100.8", ""),
+		},
+		"a pool wholly inside an older one": {
+			pools(pool("old", "198.51.100.0/24", "2001:db8::/64"), pool("young", "198.51.100.7", "198.51.100.9", "2001:db8::/48")),
+			overlaps("young", "old 198.51.100.7-198.51.100.7 198.51.100.9-198.51.100.9 2001:db8::-2001:db8::ffff:ffff:ffff:ffff"),
+			refuse(ask("a", v4).from("young"), ipam.ErrNoPool, `pool "young" has no IPv4 addresses of its own`),
+			allocate(ask("a", v6).from("young"), "2001:db8:0:1::@young"),
+		},
+
+		"a /64 and a /48 cost nothing": {
+			pools(pool("lan", "2001:db8::/64"), pool("site", "2001:db8:1::/48"), pool("half", "2001:db8:2::/65")),
+			usage("lan", v6, ipam.Usage{Capacity: math.MaxUint64, Available: math.MaxUint64}),
+			allocate(ask("a", v6), "2001:db8::@lan"),
+			allocate(ask("b", v6), "2001:db8::1@lan"),
+			allocate(ask("c", v6).exactly("2001:db8::ffff:ffff:ffff:ffff"), "2001:db8::ffff:ffff:ffff:ffff@lan"),
+			allocate(ask("d", v6).from("site"), "2001:db8:1::@site"),
+			usage("lan", v6, ipam.Usage{Capacity: math.MaxUint64, Assigned: 3, Available: math.MaxUint64 - 3}),
+			usage("half", v6, ipam.Usage{Capacity: 1 << 63, Available: 1 << 63}),
+		},
+		"up to the last address there is": {
+			pools(pool("top", "223.255.255.255", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")),
+			allocate(ask("a", v4, v6), "223.255.255.255@top", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff@top"),
+			refuse(ask("b", v4, v6), ipam.ErrExhausted, ""),
+			release("a", "223.255.255.255"),
+			allocate(ask("b", v4), "223.255.255.255@top"),
+		},
+
+		"requests that contradict themselves": {
+			pools(public),
+			refuse(ask("", v4), ipam.ErrInvalid, "UID"),
+			refuse(ask("a"), ipam.ErrInvalid, "0 families"),
+			refuse(ask("a", v4, v6, v4), ipam.ErrInvalid, "3 families"),
+			refuse(ask("a", v4, v4), ipam.ErrInvalid, "IPv4 is asked for twice"),
+			refuse(ask("a", 0), ipam.ErrInvalid, "Family(0) is no family"),
+			refuse(ask("a", v6).exactly("198.51.100.1"), ipam.ErrInvalid, "198.51.100.1 is asked for, but no IPv4 address is"),
+			refuse(ask("a", v4).exactly("198.51.100.1").exactly("198.51.100.2"), ipam.ErrInvalid, "198.51.100.1 and 198.51.100.2"),
+			refuse(ask("a", v6).exactly("::ffff:198.51.100.1"), ipam.ErrInvalid, "write 198.51.100.1"),
+			refuse(ask("a", v6).exactly("2001:db8::1%eth0"), ipam.ErrInvalid, "write 2001:db8::1"),
+			refuseRestore("a", "::ffff:198.51.100.1@public", ipam.ErrInvalid, "write 198.51.100.1"),
+			held("a"),
+		},
+	}
+	for name, steps := range stories {
+		t.Run(name, func(t *testing.T) {
+			a := ipam.New()
+			for _, step := range steps {
+				step(t, a)
+			}
+		})
+	}
+}
+
+func TestErrorSaysWhoHoldsTheAddress(t *testing.T) {
+	a := ipam.New()
+	a.SetPools([]ipam.Pool{pool("public", "198.51.100.0/30")})
+	if _, err := a.Allocate(ipam.Request(ask("web", ipam.IPv4))); err != nil {
+		t.Fatal(err)
+	}
+	_, err := a.Allocate(ipam.Request(ask("db", ipam.IPv4).exactly("198.51.100.0")))
+	refused, ok := errors.AsType[*ipam.Error](err)
+	if !ok {
+		t.Fatalf("got %v, want an *ipam.Error", err)
+	}
+	if want := owner("web"); refused.Holder != want || refused.Pool != "public" || refused.Family != ipam.IPv4 ||
+		refused.Address != netip.MustParseAddr("198.51.100.0") {
+		t.Errorf("got %+v, want 198.51.100.0 of public held by %v", refused, want)
+	}
+}
+
+// Pools.
+
+func pool(name string, addresses ...string) ipam.Pool {
+	set, err := ipam.ParseAddresses(addresses, nil)
+	if err != nil {
+		panic(err)
+	}
+	return ipam.Pool{Name: name, Addresses: set, AutoAssign: true}
+}
+
+func onRequest(p ipam.Pool) ipam.Pool { p.AutoAssign = false; return p }
+func closed(p ipam.Pool) ipam.Pool    { p.Closed = true; return p }
+func first(p ipam.Pool) ipam.Pool     { p.Priority = 1; return p }
+
+// Requests.
+
+type request ipam.Request
+
+func owner(name string) ipam.Owner {
+	return ipam.Owner{Namespace: "default", Name: name, UID: name}
+}
+
+func ask(name string, families ...ipam.Family) request {
+	return request{Owner: owner(name), Families: families, RequireAll: true}
+}
+
+func (r request) preferring() request      { r.RequireAll = false; return r }
+func (r request) from(pool string) request { r.Pool = pool; return r }
+
+func (r request) exactly(addr string) request {
+	r.Addresses = append(slices.Clip(r.Addresses), netip.MustParseAddr(addr))
+	return r
+}
+
+// Steps. Allocations are written address@pool.
+
+func spell(all []ipam.Allocation) []string {
+	var out []string
+	for _, al := range all {
+		text := al.Address.String()
+		if al.Pool != "" {
+			text += "@" + al.Pool
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func read(text string, o ipam.Owner) ipam.Allocation {
+	addr, pool, _ := strings.Cut(text, "@")
+	return ipam.Allocation{Address: netip.MustParseAddr(addr), Pool: pool, Owner: o}
+}
+
+func same(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if len(got) == 0 && len(want) == 0 {
+		return
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func pools(all ...ipam.Pool) step {
+	return func(t *testing.T, a *ipam.Allocator) { t.Helper(); a.SetPools(all) }
+}
+
+// displacing checks what SetPools displaces.
+func (s step) displacing(want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		s(t, a)
+		displaced(want...)(t, a)
+	}
+}
+
+func displaced(want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) { t.Helper(); same(t, "displaced", spell(a.Displaced()), want) }
+}
+
+func allocate(r request, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		got, err := a.Allocate(ipam.Request(r))
+		if err != nil {
+			t.Fatalf("allocating for %s: %v", r.Owner, err)
+		}
+		same(t, "allocated for "+r.Owner.String(), spell(got), want)
+		for _, al := range got {
+			if al.Owner != r.Owner {
+				t.Fatalf("%v allocated for %v", al, r.Owner)
+			}
+			if holder, ok := a.Holder(al.Address); !ok || holder != al {
+				t.Fatalf("Holder(%s) = %v, %v; want %v", al.Address, holder, ok, al)
+			}
+		}
+	}
+}
+
+func refuse(r request, reason error, message string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		before := a.HeldBy(r.Owner.UID)
+		got, err := a.Allocate(ipam.Request(r))
+		if !errors.Is(err, reason) || !strings.Contains(err.Error(), message) {
+			t.Fatalf("allocating for %s: got %v, error %v; want %v, %q", r.Owner, got, err, reason, message)
+		}
+		if got != nil {
+			t.Fatalf("refused with %v and yet gave %v", err, got)
+		}
+		if diff := cmp.Diff(spell(before), spell(a.HeldBy(r.Owner.UID))); diff != "" {
+			t.Fatalf("a refused request changed what is held (-before +after):\n%s", diff)
+		}
+	}
+}
+
+func restored(al ipam.Allocation, reason error, message string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		err := a.Restore(al)
+		if !errors.Is(err, reason) || reason != nil && !strings.Contains(err.Error(), message) {
+			t.Fatalf("Restore(%v) = %v, want %v, %q", al, err, reason, message)
+		}
+	}
+}
+
+func restore(name, text string) step { return restored(read(text, owner(name)), nil, "") }
+func reserve(name, text string) step { return restored(read(text, reservation(name)), nil, "") }
+
+func refuseRestore(name, text string, reason error, message string) step {
+	return restored(read(text, owner(name)), reason, message)
+}
+
+func refuseReserve(name, text string, reason error) step {
+	return restored(read(text, reservation(name)), reason, "")
+}
+
+func reservation(name string) ipam.Owner {
+	if name == "" {
+		return ipam.Owner{}
+	}
+	return ipam.Owner{Namespace: "default", Name: name}
+}
+
+func released(uid, addr string, want bool) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got := a.Release(netip.MustParseAddr(addr), uid); got != want {
+			t.Fatalf("Release(%s, %q) = %v, want %v", addr, uid, got, want)
+		}
+	}
+}
+
+func release(uid, addr string) step        { return released(uid, addr, true) }
+func releaseNothing(uid, addr string) step { return released(uid, addr, false) }
+
+func held(uid string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) { t.Helper(); same(t, "held by "+uid, spell(a.HeldBy(uid)), want) }
+}
+
+func superfluous(uid string, wanted []string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var keep []ipam.Allocation
+		for _, text := range wanted {
+			keep = append(keep, read(text, owner(uid)))
+		}
+		same(t, "superfluous", spell(a.Superfluous(uid, keep)), want)
+	}
+}
+
+func usage(pool string, f ipam.Family, want ipam.Usage) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got := a.Usage(pool)[f]; got != want {
+			t.Fatalf("Usage(%q)[%s] = %+v, want %+v", pool, f, got, want)
+		}
+	}
+}
+
+func overlaps(pool string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var got []string
+		for _, o := range a.Overlaps(pool) {
+			text := o.Pool
+			for _, r := range o.Ranges {
+				text += fmt.Sprint(" ", r)
+			}
+			got = append(got, text)
+		}
+		same(t, "overlaps of "+pool, got, want)
+	}
+}
+
+func poolOf(addr, want string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got, ok := a.PoolOf(netip.MustParseAddr(addr)); got != want || ok != (want != "") {
+			t.Fatalf("PoolOf(%s) = %q, %v; want %q", addr, got, ok, want)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package ipam_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// filled returns an Allocator with this many addresses of a /15 taken, by owners
+// known by number, and who they are.
+func filled(b *testing.B, taken int) (*ipam.Allocator, []ipam.Allocation) {
+	b.Helper()
+	a := ipam.New()
+	a.SetPools(large)
+	all := make([]ipam.Allocation, 0, taken)
+	for i := range taken {
+		all = append(all, give(b, a, strconv.Itoa(i)))
+	}
+	return a, all
+}
+
+var large = []ipam.Pool{pool("large", "198.18.0.0/15")}
+
+func give(b *testing.B, a *ipam.Allocator, uid string) ipam.Allocation {
+	got, err := a.Allocate(ipam.Request{
+		Owner: ipam.Owner{Namespace: "default", Name: "web", UID: uid}, Families: []ipam.Family{ipam.IPv4}, RequireAll: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return got[0]
+}
+
+// BenchmarkAllocate measures one allocation and one release where this many addresses
+// are taken and stay taken: one in ten owners has gone, here and there, and with
+// each step one more goes, from anywhere, and a new one comes.
+func BenchmarkAllocate(b *testing.B) {
+	for _, taken := range []int{1000, 60000} {
+		b.Run(fmt.Sprintf("taken=%d", taken), func(b *testing.B) {
+			a, all := filled(b, taken+taken/10)
+			random := rand.New(rand.NewPCG(1, 2))
+			random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			for _, gone := range all[taken:] {
+				a.Release(gone.Address, gone.Owner.UID)
+			}
+			all = all[:taken]
+			// An owner is followed by one with the other of two UIDs, made beforehand so
+			// as to measure no strings.
+			next := make([]string, taken)
+			for i := range next {
+				next[i] = "new-" + strconv.Itoa(i)
+			}
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				i := n % taken // shuffled above
+				uid := all[i].Owner.UID
+				if !a.Release(all[i].Address, uid) {
+					b.Fatalf("%v is not held", all[i])
+				}
+				all[i], next[i] = give(b, a, next[i]), uid
+			}
+		})
+	}
+}
+
+// BenchmarkAllocateNew measures one allocation where none was ever released, so
+// that each is given from beyond all that are taken.
+func BenchmarkAllocateNew(b *testing.B) {
+	for _, taken := range []int{1000, 60000} {
+		b.Run(fmt.Sprintf("taken=%d", taken), func(b *testing.B) {
+			const batch = 5000 // then back to this many taken
+			a, _ := filled(b, taken)
+			uids := make([]string, batch)
+			for i := range uids {
+				uids[i] = "new-" + strconv.Itoa(i)
+			}
+			given := make([]ipam.Allocation, 0, batch)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if len(given) == batch {
+					b.StopTimer()
+					for _, al := range given {
+						a.Release(al.Address, al.Owner.UID)
+					}
+					given = given[:0]
+					a.SetPools(large)
+					first := give(b, a, "first") // moves the cursor past all that are taken
+					a.Release(first.Address, "first")
+					b.StartTimer()
+				}
+				given = append(given, give(b, a, uids[i%batch]))
+			}
+		})
+	}
+}
+
+// BenchmarkExhausted measures a refusal by a full pool.
+func BenchmarkExhausted(b *testing.B) {
+	a := ipam.New()
+	a.SetPools([]ipam.Pool{pool("full", "198.18.0.0/16")})
+	for i := range 1 << 16 {
+		give(b, a, strconv.Itoa(i))
+	}
+	req := ipam.Request{Owner: owner("late"), Families: []ipam.Family{ipam.IPv4}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := a.Allocate(req); err == nil {
+			b.Fatal("a full pool gave an address")
+		}
+	}
+}
+
+// BenchmarkRestart measures reading back 60000 records and the first allocation
+// after it, which walks past all of them.
+func BenchmarkRestart(b *testing.B) {
+	_, all := filled(b, 60000)
+	b.ReportAllocs()
+	for b.Loop() {
+		a := ipam.New()
+		a.SetPools(large)
+		for _, al := range all {
+			if err := a.Restore(al); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if got := give(b, a, "new"); got.Address != netip.MustParseAddr("198.18.234.96") {
+			b.Fatalf("got %v", got)
+		}
+	}
+}
+
+// BenchmarkSetPools measures an edit of one of 100 pools while 60000 addresses are held.
+func BenchmarkSetPools(b *testing.B) {
+	a, _ := filled(b, 60000)
+	pools := []ipam.Pool{large[0]}
+	for i := range 99 {
+		pools = append(pools, pool(fmt.Sprint("p", i), fmt.Sprintf("2001:db8:%x::/64", i)))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if displaced := a.SetPools(pools); len(displaced) > 0 {
+			b.Fatalf("displaced %v", displaced)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Why a request is refused. Test with [errors.Is]; the details are in [Error].
+var (
+	// ErrExhausted: the pools that may serve the request have no free address. It
+	// can be served once one is released.
+	ErrExhausted = errors.New("no free address")
+	// ErrTaken: the address is held by another owner.
+	ErrTaken = errors.New("address is taken")
+	// ErrNotInPool: the requested address is in no pool, or not in the one named.
+	ErrNotInPool = errors.New("address is not in the pool")
+	// ErrNoPool: no pool may serve the request: there is none, none auto-assigns,
+	// the one named is unknown or closed, or none has addresses of the family. It
+	// can be served once the pools change.
+	ErrNoPool = errors.New("no pool")
+	// ErrInvalid: the request contradicts itself. It can be served once it changes.
+	ErrInvalid = errors.New("invalid request")
+)
+
+// Error is a refused request. Its message is one sentence for the user: what
+// is wrong, with which object, and what to do about it.
+type Error struct {
+	Reason  error      // one of the sentinels above
+	Pool    string     // the pool concerned, if it is one
+	Family  Family     // the family concerned, if it is one
+	Address netip.Addr // the address concerned, if it is one
+	Holder  Owner      // with ErrTaken, who holds Address
+
+	message string
+}
+
+func (e *Error) Error() string { return e.message }
+func (e *Error) Unwrap() error { return e.Reason }
+
+func errTaken(holder Allocation) *Error {
+	addr := holder.Address
+	held := "held by " + holder.Owner.String()
+	if holder.Owner.UID == "" {
+		held = "reserved"
+		if holder.Owner.Name != "" {
+			held += " for " + holder.Owner.String()
+		}
+	}
+	return &Error{
+		Reason: ErrTaken, Pool: holder.Pool, Family: FamilyOf(addr), Address: addr, Holder: holder.Owner,
+		message: fmt.Sprintf("%s is %s: ask for another address or release it there", addr, held),
+	}
+}
+
+// errOutside says that addr is not in the pool asked for, or, if pool is empty, in
+// none. home is the pool it does lie in, if any.
+func errOutside(addr netip.Addr, pool string, home *pool) *Error {
+	e := &Error{Reason: ErrNotInPool, Pool: pool, Family: FamilyOf(addr), Address: addr}
+	switch {
+	case pool == "":
+		e.message = fmt.Sprintf("%s is in no pool: ask for an address of a pool, or add this one to a pool", addr)
+	case home == nil:
+		e.message = fmt.Sprintf("%s is not in pool %q, nor in any other: ask for an address of the pool, or add this one to it", addr, pool)
+	default:
+		e.message = fmt.Sprintf("%s is in pool %q, not in pool %q: name the pool it is in, or ask for an address of %q",
+			addr, home.Name, pool, pool)
+	}
+	return e
+}
+
+func errUnknownPool(pool string) *Error {
+	return &Error{Reason: ErrNoPool, Pool: pool,
+		message: fmt.Sprintf("there is no pool %q: create it, or name another", pool)}
+}
+
+func errClosedPool(pool string) *Error {
+	return &Error{Reason: ErrNoPool, Pool: pool,
+		message: fmt.Sprintf("pool %q gives no new addresses, it is disabled or being deleted: enable it, or name another", pool)}
+}
+
+func errInvalid(format string, args ...any) *Error {
+	return &Error{Reason: ErrInvalid, message: fmt.Sprintf(format, args...)}
+}
+
+// unserved says why no pool has an address of family f for the request.
+func (a *Allocator) unserved(req *Request, f Family) *Error {
+	e := &Error{Reason: ErrNoPool, Pool: req.Pool, Family: f}
+	if req.Pool != "" {
+		p := a.named[req.Pool]
+		switch {
+		case p == nil:
+			e.message = errUnknownPool(req.Pool).message
+		case p.Closed:
+			e.message = errClosedPool(req.Pool).message
+		case p.space(f).capacity == 0:
+			e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", req.Pool, f)
+		default:
+			e.Reason = ErrExhausted
+			e.message = fmt.Sprintf("pool %q has no free %s address: add addresses to it, or release some", req.Pool, f)
+		}
+		return e
+	}
+	switch {
+	case len(a.named) == 0:
+		e.message = "there is no pool: create one"
+	case len(a.auto) == 0:
+		e.message = "no pool auto-assigns addresses: name a pool, or let one auto-assign"
+	case !a.autoAssigns(f):
+		e.message = fmt.Sprintf("no auto-assigning pool has %s addresses: add some, or name a pool", f)
+	default:
+		e.Reason = ErrExhausted
+		e.message = fmt.Sprintf("no auto-assigning pool has a free %s address: add addresses to one, or release some", f)
+	}
+	return e
+}
+
+// autoAssigns reports whether an open auto-assigning pool has addresses of family
+// f, free or not.
+func (a *Allocator) autoAssigns(f Family) bool {
+	for _, p := range a.auto {
+		if p.space(f).capacity > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// check refuses what no state of the pools could serve.
+func (r *Request) check() error {
+	if r.Owner.UID == "" {
+		return errInvalid("%s asks for an address without a UID: only Restore holds addresses for nobody", r.Owner)
+	}
+	switch len(r.Families) {
+	case 1:
+	case 2:
+		if r.Families[0] == r.Families[1] {
+			return errInvalid("%s is asked for twice: ask for each family once", r.Families[0])
+		}
+	default:
+		return errInvalid("%d families are asked for: ask for one, or for both", len(r.Families))
+	}
+	for _, f := range r.Families {
+		if !f.valid() {
+			return errInvalid("%s is no family: ask for IPv4 or IPv6", f)
+		}
+	}
+	for i, addr := range r.Addresses {
+		if err := checkAddr(addr); err != nil {
+			return err
+		}
+		f := FamilyOf(addr)
+		if r.Families[0] != f && r.Families[len(r.Families)-1] != f {
+			return errInvalid("%s is asked for, but no %s address is: add the family, or ask for an %s address", addr, f, r.Families[0])
+		}
+		if first := r.address(f); i > 0 && first != addr {
+			return errInvalid("%s and %s are both asked for: ask for one %s address", first, addr, f)
+		}
+	}
+	return nil
+}
+
+// checkAddr refuses addresses that have a second spelling: two spellings would be
+// two keys, and so could have two owners.
+func checkAddr(addr netip.Addr) error {
+	switch {
+	case !addr.IsValid():
+		return errInvalid("the zero address cannot be held: name an address")
+	case addr.Zone() != "":
+		return errInvalid("%s has a zone: write %s", addr, addr.WithZone(""))
+	case addr.Is4In6():
+		return errInvalid("%s is an IPv4 address written as IPv6: write %s", addr, addr.Unmap())
+	}
+	return nil
+}

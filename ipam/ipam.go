@@ -1,0 +1,120 @@
+// Package ipam gives out addresses from pools: who holds which address, which
+// one is given next, and why one cannot be given.
+//
+// It is pure. There is no clock, no log, no I/O and no Kubernetes in it, so the
+// same pools and the same held addresses always lead to the same answer, on
+// whatever path they came about. What must outlast a process (the records), and
+// when a freed address may be used again, is the caller's affair: the Allocator is
+// an index over records, rebuilt with [Allocator.Restore].
+//
+// Three rules shape everything else:
+//
+//   - An address has one owner.
+//   - An address is never taken from its owner: not by a narrowed, closed or deleted
+//     pool, not by a later pool with a higher priority. Only [Allocator.Release] frees it.
+//   - The address given is the lowest free one of its pool.
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Family is an IP address family.
+type Family int
+
+// The families are numbered by IP version; the zero Family is none.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+var families = [...]Family{IPv4, IPv6}
+
+// FamilyOf returns the family of addr. As in netip, an IPv4-mapped IPv6 address
+// is IPv6; the zero Addr has no family.
+func FamilyOf(addr netip.Addr) Family {
+	switch {
+	case addr.Is4():
+		return IPv4
+	case addr.Is6():
+		return IPv6
+	default:
+		return 0
+	}
+}
+
+// String returns "IPv4" or "IPv6", as Kubernetes spells them.
+func (f Family) String() string {
+	if !f.valid() {
+		return fmt.Sprintf("Family(%d)", int(f))
+	}
+	return fmt.Sprintf("IPv%d", int(f))
+}
+
+func (f Family) valid() bool { return f == IPv4 || f == IPv6 }
+
+// index is the place of f in an array over families.
+func (f Family) index() int {
+	if f == IPv6 {
+		return 1
+	}
+	return 0
+}
+
+// Owner identifies who holds an address: a Service. The UID decides, so that a
+// Service deleted and created again under its old name is another owner; Namespace
+// and Name are for people. An Owner without UID stands for a reservation: the
+// address is held, but by no Service.
+type Owner struct{ Namespace, Name, UID string }
+
+// String returns "namespace/name", or what stands for it in a reservation that
+// names nobody.
+func (o Owner) String() string {
+	if o.Name == "" {
+		return "a reservation"
+	}
+	return o.Namespace + "/" + o.Name
+}
+
+// is reports whether o and other are one owner. Reservations have no UID to be
+// known by: they are the same if they say the same.
+func (o Owner) is(other Owner) bool {
+	return o.UID == other.UID && (o.UID != "" || o == other)
+}
+
+// Allocation is one address in the hands of one owner.
+type Allocation struct {
+	Address netip.Addr
+	// Pool is the pool the address was given from, as its record says. It may
+	// since have lost the address: see [Allocator.Displaced] and [Allocator.PoolOf].
+	Pool  string
+	Owner Owner
+}
+
+// Request says what an owner shall hold.
+type Request struct {
+	Owner Owner // with a UID
+	// Families wanted, one or both, in order of preference.
+	Families []Family
+	// RequireAll refuses the request unless every family can be served. Without
+	// it, one family is enough and the others are given if they can be; but a
+	// requested address and a family already held are never left out.
+	RequireAll bool
+	// Pool is the only pool to take from, whether it auto-assigns or not. If empty,
+	// any auto-assigning pool will do.
+	Pool string
+	// Addresses are to be given exactly, at most one per family. They may lie in a
+	// pool that does not auto-assign.
+	Addresses []netip.Addr
+}
+
+// address returns the requested address of family f, or the zero Addr.
+func (r *Request) address(f Family) netip.Addr {
+	for _, addr := range r.Addresses {
+		if FamilyOf(addr) == f {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,158 @@
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+)
+
+// unusable are the blocks no Service can be reached at from elsewhere.
+var unusable = []struct {
+	block netip.Prefix
+	what  string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), `"this network"`},           // RFC 1122 section 3.2.1.3 (a), (b)
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},               // RFC 1122 section 3.2.1.3 (g)
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},              // RFC 5771 section 3
+	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},       // RFC 919 section 7
+	{netip.MustParsePrefix("::/128"), "the unspecified address"},     // RFC 4291 section 2.5.2
+	{netip.MustParsePrefix("::1/128"), "loopback"},                   // RFC 4291 section 2.5.3
+	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4 written as IPv6"}, // RFC 4291 section 2.5.5.2
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},                 // RFC 4291 section 2.7
+}
+
+// ParseAddresses reads the addresses of a pool: CIDRs (198.51.100.0/26), ranges
+// with both ends included (198.51.100.1-198.51.100.9) and single addresses, of IPv4
+// and IPv6, less those in exclude, which is written the same way.
+//
+// Entries of addresses may not overlap, as that is more often a slip than meant;
+// those of exclude may, and may lie outside of addresses. The error
+// names the first entry that is wrong, by field and text, and how to mend it.
+func ParseAddresses(addresses, exclude []string) (*netipx.IPSet, error) {
+	if len(addresses) == 0 {
+		return nil, fmt.Errorf("addresses is empty: list a CIDR, a range or an address")
+	}
+	listed, err := parseEntries("addresses", addresses)
+	if err != nil {
+		return nil, err
+	}
+	excluded, err := parseEntries("exclude", exclude)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDisjoint(listed); err != nil {
+		return nil, err
+	}
+	var b netipx.IPSetBuilder
+	for _, e := range listed {
+		b.AddRange(e.IPRange)
+	}
+	for _, e := range excluded {
+		b.RemoveRange(e.IPRange)
+	}
+	return b.IPSet()
+}
+
+// entry is one line of a pool's addresses.
+type entry struct {
+	name string // its field and text, for errors
+	netipx.IPRange
+}
+
+func parseEntries(field string, texts []string) ([]entry, error) {
+	entries := make([]entry, len(texts))
+	for i, text := range texts {
+		name := fmt.Sprintf("%s[%d] %q", field, i, text)
+		r, err := parseRange(strings.TrimSpace(text))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for _, u := range unusable {
+			if r.Overlaps(netipx.RangeOfPrefix(u.block)) {
+				return nil, fmt.Errorf("%s: holds addresses of %s, which is %s: leave those out", name, u.block, u.what)
+			}
+		}
+		entries[i] = entry{name, r}
+	}
+	return entries, nil
+}
+
+// parseRange reads a CIDR, a range or a single address.
+func parseRange(text string) (netipx.IPRange, error) {
+	if text == "" {
+		return netipx.IPRange{}, fmt.Errorf("is empty: write a CIDR, a range or an address, or remove it")
+	}
+	if first, last, ok := strings.Cut(text, "-"); ok {
+		return parseEnds(strings.TrimSpace(first), strings.TrimSpace(last))
+	}
+	if addr, length, ok := strings.Cut(text, "/"); ok {
+		return parseCIDR(addr, length)
+	}
+	addr, err := parseAddr(text)
+	if err != nil {
+		return netipx.IPRange{}, err
+	}
+	return netipx.IPRangeFrom(addr, addr), nil
+}
+
+func parseEnds(first, last string) (netipx.IPRange, error) {
+	from, err := parseAddr(first)
+	if err != nil {
+		return netipx.IPRange{}, err
+	}
+	to, err := parseAddr(last)
+	if err != nil {
+		return netipx.IPRange{}, err
+	}
+	if FamilyOf(from) != FamilyOf(to) {
+		return netipx.IPRange{}, fmt.Errorf("starts with %s and ends with %s: write one range for each family", FamilyOf(from), FamilyOf(to))
+	}
+	if to.Less(from) {
+		return netipx.IPRange{}, fmt.Errorf("ends before it starts: write %s-%s", to, from)
+	}
+	return netipx.IPRangeFrom(from, to), nil
+}
+
+func parseCIDR(address, length string) (netipx.IPRange, error) {
+	addr, err := parseAddr(address)
+	if err != nil {
+		return netipx.IPRange{}, err
+	}
+	// Through netip and not strconv, which would take "+8" and "08" for lengths.
+	prefix, err := netip.ParsePrefix(addr.String() + "/" + length)
+	if err != nil {
+		return netipx.IPRange{}, fmt.Errorf("%q is no prefix length: write %s/ and a number from 0 to %d", length, addr, addr.BitLen())
+	}
+	if masked := prefix.Masked(); masked != prefix {
+		return netipx.IPRange{}, fmt.Errorf("has host bits set: write %s for the block or %s for the one address", masked, addr)
+	}
+	return netipx.RangeOfPrefix(prefix), nil
+}
+
+func parseAddr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	switch {
+	case err != nil:
+		return netip.Addr{}, fmt.Errorf("%q is no IP address: write a CIDR (198.51.100.0/26), a range (198.51.100.1-198.51.100.9) or an address", text)
+	case addr.Zone() != "":
+		return netip.Addr{}, fmt.Errorf("has the zone %q, and a pool is of no one interface: write %s", addr.Zone(), addr.WithZone(""))
+	case addr.Is4In6():
+		return netip.Addr{}, fmt.Errorf("is an IPv4 address written as IPv6: write %s", addr.Unmap())
+	}
+	return addr, nil
+}
+
+// checkDisjoint refuses entries that share an address. It sorts them by start:
+// if any two overlap, then two neighbours do.
+func checkDisjoint(entries []entry) error {
+	sorted := slices.SortedStableFunc(slices.Values(entries), func(x, y entry) int { return x.From().Compare(y.From()) })
+	for i := 1; i < len(sorted); i++ {
+		if x, y := sorted[i-1], sorted[i]; x.Overlaps(y.IPRange) {
+			return fmt.Errorf("%s overlaps %s: list each address once", y.name, x.name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,230 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// ledger is the allocator in memory, shared by the service controller's workers. Its lock guards
+// memory only and is never held over a call to the API server.
+type ledger struct {
+	mu    sync.Mutex
+	alloc *ipam.Allocator
+	// cooling holds the released addresses, with their pool. They are still held by their last owner.
+	cooling map[netip.Addr]string
+	// recorded holds the addresses whose record is known to exist and not to be released.
+	recorded map[netip.Addr]bool
+	// delays are the pools' reuse delays.
+	delays map[string]time.Duration
+}
+
+func newLedger() *ledger {
+	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]string{}, recorded: map[netip.Addr]bool{}, delays: map[string]time.Duration{}}
+}
+
+// allocate gives the Service what it asks for, in memory. A Service that carries an address without
+// holding one is given that address, if it is free: it was ours before a backup was restored, or
+// another load balancer gave it. If another Service holds it by now, ours gets a new one.
+func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := l.alloc.HeldBy(req.Owner.UID)
+	for _, address := range carried(svc) {
+		f := ipam.FamilyOf(address)
+		same := func(a netip.Addr) bool { return ipam.FamilyOf(a) == f }
+		if !slices.Contains(req.Families, f) || slices.ContainsFunc(req.Addresses, same) ||
+			slices.ContainsFunc(held, func(a ipam.Allocation) bool { return same(a.Address) }) {
+			continue
+		}
+		if _, taken := l.alloc.Holder(address); taken {
+			continue
+		}
+		adopting := req
+		adopting.Addresses = append(slices.Clone(req.Addresses), address)
+		// Adopted without regard to the pool's name: an address never moves by itself.
+		adopting.Pool = ""
+		if req.Pool != "" {
+			if in, ok := l.alloc.PoolOf(address); ok && in != req.Pool {
+				continue // The user names another pool now.
+			}
+		}
+		if _, ok := l.alloc.PoolOf(address); !ok {
+			return nil, &carriedError{address}
+		}
+		req.Addresses = adopting.Addresses
+	}
+	return l.alloc.Allocate(req)
+}
+
+// carriedError refuses a Service that arrived with an address that no pool holds. Giving it another
+// would be a move that nobody asked for.
+type carriedError struct{ address netip.Addr }
+
+func (e *carriedError) Error() string {
+	return "status.loadBalancer carries " + e.address.String() + ", which is in no IPPool: add it to spec.addresses of one to keep it, " +
+		"or clear the Service's status to be given another"
+}
+
+// settled reports whether the Service holds all that it asks for, recorded, and nothing else that is
+// not on its way out; with the addresses it holds.
+func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := l.live(req.Owner.UID)
+	if len(held) == 0 || len(held) > len(req.Families) || (req.RequireAll && len(held) < len(req.Families)) {
+		return nil, false
+	}
+	for _, a := range held {
+		if !l.recorded[a.Address] || !slices.Contains(req.Families, ipam.FamilyOf(a.Address)) || !l.from(a, req.Pool) {
+			return nil, false
+		}
+	}
+	for _, want := range req.Addresses {
+		if !slices.ContainsFunc(held, func(a ipam.Allocation) bool { return a.Address == want }) {
+			return nil, false
+		}
+	}
+	slices.SortFunc(held, func(x, y ipam.Allocation) int {
+		return slices.Index(req.Families, ipam.FamilyOf(x.Address)) - slices.Index(req.Families, ipam.FamilyOf(y.Address))
+	})
+	return held, true
+}
+
+// from reports whether an address serves a request that names this pool, or none. The lock is held.
+func (l *ledger) from(a ipam.Allocation, pool string) bool {
+	if pool == "" || a.Pool == "" || a.Pool == pool {
+		return true
+	}
+	home, _ := l.alloc.PoolOf(a.Address)
+	return home == pool
+}
+
+// live lists what an owner holds and has not released. The lock is held.
+func (l *ledger) live(uid string) []ipam.Allocation {
+	return slices.DeleteFunc(l.alloc.HeldBy(uid), func(a ipam.Allocation) bool { _, cooling := l.cooling[a.Address]; return cooling })
+}
+
+// heldBy lists what an owner holds, cooling addresses among it.
+func (l *ledger) heldBy(uid string) []ipam.Allocation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alloc.HeldBy(uid)
+}
+
+// liveOf lists what an owner holds and has not released.
+func (l *ledger) liveOf(uid string) []ipam.Allocation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.live(uid)
+}
+
+// superfluous lists what the owner holds beyond keep and has not yet released.
+func (l *ledger) superfluous(uid string, keep []ipam.Allocation) []ipam.Allocation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(l.alloc.Superfluous(uid, keep), func(a ipam.Allocation) bool { _, cooling := l.cooling[a.Address]; return cooling })
+}
+
+// holder returns who holds an address, and whether only until it has cooled down.
+func (l *ledger) holder(a netip.Addr) (_ ipam.Allocation, cooling, held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, cooling = l.cooling[a]
+	holder, held := l.alloc.Holder(a)
+	return holder, cooling, held
+}
+
+// learn takes over what a record says. A record outweighs whatever memory believed: the Service that
+// thought it had the address is returned, to be served anew.
+func (l *ledger) learn(a ipam.Allocation, released bool) (displaced ipam.Owner, was bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.alloc.Restore(a); errors.Is(err, ipam.ErrTaken) {
+		other, _ := l.alloc.Holder(a.Address)
+		l.alloc.Release(a.Address, other.Owner.UID)
+		displaced, was = other.Owner, other.Owner.UID != ""
+		_ = l.alloc.Restore(a) // The address is free now.
+	}
+	if released {
+		l.cooling[a.Address] = a.Pool
+		delete(l.recorded, a.Address)
+	} else {
+		delete(l.cooling, a.Address)
+		l.recorded[a.Address] = true
+	}
+	return displaced, was
+}
+
+// free gives an address back, if that owner holds it.
+func (l *ledger) free(a netip.Addr, uid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.cooling, a)
+	delete(l.recorded, a)
+	return l.alloc.Release(a, uid)
+}
+
+// unrecorded notes that the record of an address is gone.
+func (l *ledger) unrecorded(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.cooling, a)
+	delete(l.recorded, a)
+}
+
+func (l *ledger) setPools(pools []ipam.Pool, delays map[string]time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.alloc.SetPools(pools)
+	l.delays = delays
+}
+
+// delay is how long an address of the pool rests; that of a pool which is gone does not rest.
+func (l *ledger) delay(pool string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.delays[pool]
+}
+
+func (l *ledger) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.recorded) + len(l.cooling)
+}
+
+// use counts the addresses of a pool.
+func (l *ledger) use(pool string) use {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	u := use{families: l.alloc.Usage(pool), cooling: map[ipam.Family]int64{}}
+	for a, in := range l.cooling {
+		if in == pool {
+			u.cooling[ipam.FamilyOf(a)]++
+		}
+	}
+	for _, o := range l.alloc.Overlaps(pool) {
+		for _, r := range o.Ranges {
+			u.overlaps = append(u.overlaps, fmt.Sprintf("%s (pool %s)", r, o.Pool))
+		}
+	}
+	return u
+}
+
+// outside lists by pool the addresses that are recorded for it and that it no longer holds.
+func (l *ledger) outside() map[string][]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	by := map[string][]string{}
+	for _, a := range l.alloc.Displaced() {
+		by[a.Pool] = append(by[a.Pool], fmt.Sprintf("%s (%s)", a.Address, a.Owner))
+	}
+	return by
+}

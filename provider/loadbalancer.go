@@ -1,0 +1,110 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/api"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// unservedRetry is how long a Service that cannot be served is left alone if nothing changes. It is
+// tried at once when a pool changes or an address is freed, so this only bounds what was overlooked.
+const unservedRetry = 10 * time.Minute
+
+// GetLoadBalancer answers from the ledger, not from the Service: on a change of type the API server
+// wipes the status in the same write.
+func (p *Provider) GetLoadBalancer(_ context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
+	p.waiting.forget(svc)
+	held := p.ledger.liveOf(string(svc.UID))
+	if len(held) == 0 {
+		return nil, false, nil
+	}
+	return status(held), true, nil
+}
+
+// GetLoadBalancerName names the load balancer for logs.
+func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.Service) string {
+	return svc.Namespace + "/" + svc.Name
+}
+
+// EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It
+// is idempotent: what the Service has it keeps, and a second call writes nothing. The error of a Service
+// that cannot be served is written for its owner, since it becomes the event SyncLoadBalancerFailed.
+func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	p.waiting.forget(svc)
+	req, err := translate(svc)
+	if err != nil {
+		return nil, api.NewRetryError(err.Error(), unservedRetry)
+	}
+	for ctx.Err() == nil {
+		allocations, err := p.ledger.allocate(svc, req)
+		if err != nil {
+			p.waiting.add(svc)
+			return nil, api.NewRetryError(err.Error(), unservedRetry)
+		}
+		err = p.recordAll(ctx, allocations)
+		if errors.Is(err, errHeldByAnother) {
+			// The ledger has learned whose the address is; each round rules out one address.
+			p.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		// Make before break: the addresses that the user moved away from go when the new ones stand.
+		for _, old := range p.ledger.superfluous(req.Owner.UID, allocations) {
+			if err := p.records.release(ctx, old); err != nil {
+				return nil, err
+			}
+		}
+		p.pools.usageChanged()
+		p.report(svc, allocations)
+		return status(allocations), nil
+	}
+	return nil, ctx.Err()
+}
+
+func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation) error {
+	for _, a := range allocations {
+		if err := p.records.ensure(ctx, a); err != nil {
+			return fmt.Errorf("record %s: %w", a.Address, err)
+		}
+	}
+	return nil
+}
+
+// report tells the user when a Service lost the address that it came with.
+func (p *Provider) report(svc *corev1.Service, allocations []ipam.Allocation) {
+	for _, address := range carried(svc) {
+		holder, _, held := p.ledger.holder(address)
+		if held && holder.Owner.UID != string(svc.UID) {
+			p.events.Eventf(svc, corev1.EventTypeWarning, "AddressReplaced",
+				"%s, which the Service carried, is held by %s: it was given %s instead", address, holder.Owner, allocations[0].Address)
+		}
+	}
+}
+
+// UpdateLoadBalancer has nothing to do: which nodes serve is the speakers' decision.
+func (p *Provider) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
+	return cloudprovider.ImplementedElsewhere
+}
+
+// EnsureLoadBalancerDeleted releases what the Service holds. The Service is still there when this is
+// called, and may still be announced: the addresses cool down before they are given out again.
+func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
+	p.waiting.forget(svc)
+	for _, a := range p.ledger.liveOf(string(svc.UID)) {
+		if err := p.records.release(ctx, a); err != nil {
+			return fmt.Errorf("release %s: %w", a.Address, err)
+		}
+	}
+	p.pools.usageChanged()
+	return nil
+}

@@ -1,0 +1,191 @@
+package provider
+
+import (
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+)
+
+// projection is the Service informer as the service controller sees it. The stock controller serves
+// every Service without a class and none with one; through the projection it sees ours without their
+// class, and no others.
+//
+// It rests on three things that the controller does, which a test holds: it takes the informer by
+// interface, it queues what its handler is told, and it reads Services from the lister by key.
+type projection struct {
+	real      coreinformers.ServiceInformer
+	class     string
+	classless bool
+	ledger    *ledger
+	// gone is told the UID of every deleted Service.
+	gone func(uid string)
+
+	// handler is the service controller's, registered before anything runs.
+	handler cache.ResourceEventHandler
+	// opened tells that the ledger stands. Until then the handler is told nothing: a Service that
+	// needs nothing must not be taken for one that does.
+	opened atomic.Bool
+}
+
+func newProjection(real coreinformers.ServiceInformer, class string, classless bool, l *ledger) *projection {
+	return &projection{real: real, class: class, classless: classless, ledger: l}
+}
+
+// serves reports whether a Service is of type LoadBalancer and of our class.
+func (p *projection) serves(svc *corev1.Service) bool {
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return false
+	}
+	if svc.Spec.LoadBalancerClass == nil {
+		return p.classless
+	}
+	return *svc.Spec.LoadBalancerClass == p.class
+}
+
+// ours reports whether a Service is the service controller's business: one that we serve, or one that
+// we served and that has to be cleaned up after. A Service that became another type has lost its class
+// with it, so what tells is that it holds an address, or that it bears the finalizer where we are the
+// cluster's one cloud.
+func (p *projection) ours(svc *corev1.Service) bool {
+	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		return p.serves(svc)
+	}
+	return len(p.ledger.liveOf(string(svc.UID))) > 0 || p.classless && servicehelper.HasLBFinalizer(svc)
+}
+
+// content reports whether a sync of the Service would change nothing at all.
+func (p *projection) content(svc *corev1.Service) bool {
+	if svc.DeletionTimestamp != nil || !p.serves(svc) || !servicehelper.HasLBFinalizer(svc) {
+		return false
+	}
+	req, err := translate(svc)
+	if err != nil {
+		return false
+	}
+	held, ok := p.ledger.settled(req)
+	return ok && servicehelper.LoadBalancerStatusEqual(&svc.Status.LoadBalancer, status(held))
+}
+
+// project returns the Service as the service controller is to see it. The original is not changed.
+func (p *projection) project(svc *corev1.Service) *corev1.Service {
+	if svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass != p.class {
+		return svc
+	}
+	c := *svc
+	c.Spec.LoadBalancerClass = nil
+	return &c
+}
+
+// requeue has the service controller look at a Service again. It is the one door: whatever else
+// happens to addresses and pools, Services are written only by their controller.
+func (p *projection) requeue(svc *corev1.Service) {
+	if p.opened.Load() {
+		p.handler.OnAdd(p.project(svc), false)
+	}
+}
+
+// open tells the controller of every Service that needs something, and from now on of every change.
+func (p *projection) open() {
+	p.opened.Store(true)
+	for _, o := range p.real.Informer().GetStore().List() {
+		p.OnAdd(o, true)
+	}
+}
+
+// OnAdd passes on a Service that needs something.
+func (p *projection) OnAdd(o any, initial bool) {
+	svc := o.(*corev1.Service)
+	if p.opened.Load() && p.ours(svc) && !p.content(svc) {
+		p.handler.OnAdd(p.project(svc), initial)
+	}
+}
+
+// OnUpdate passes on what happens to a Service that is ours or was. The controller itself does not
+// look at the status, so a status that something wiped is brought to it as new.
+func (p *projection) OnUpdate(oldObj, newObj any) {
+	was, is := oldObj.(*corev1.Service), newObj.(*corev1.Service)
+	if !p.opened.Load() || was.ResourceVersion == is.ResourceVersion || !p.ours(was) && !p.ours(is) {
+		return
+	}
+	if p.content(was) && !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer) {
+		p.requeue(is)
+	}
+	p.handler.OnUpdate(p.project(was), p.project(is))
+}
+
+// OnDelete has the addresses of a Service that is gone looked at. The controller does not ask: it acts
+// on the deletion timestamp.
+func (p *projection) OnDelete(o any) {
+	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = tombstone.Obj
+	}
+	if svc, ok := o.(*corev1.Service); ok && p.opened.Load() {
+		p.gone(string(svc.UID))
+	}
+}
+
+// Informer is the informer that the service controller registers its handler with.
+func (p *projection) Informer() cache.SharedIndexInformer {
+	return projectedInformer{p.real.Informer(), p}
+}
+
+// Lister reads Services as they are projected.
+func (p *projection) Lister() corelisters.ServiceLister {
+	return projectedLister{p.real.Lister(), p}
+}
+
+type projectedInformer struct {
+	cache.SharedIndexInformer
+	p *projection
+}
+
+// AddEventHandlerWithResyncPeriod takes the controller's handler. There is no resync: it would compare
+// every Service with itself twice a minute.
+func (i projectedInformer) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler, _ time.Duration) (cache.ResourceEventHandlerRegistration, error) {
+	i.p.handler = h
+	return i.SharedIndexInformer.AddEventHandler(i.p)
+}
+
+type projectedLister struct {
+	corelisters.ServiceLister
+	p *projection
+}
+
+func (l projectedLister) List(s labels.Selector) ([]*corev1.Service, error) {
+	return l.all(l.ServiceLister.List(s))
+}
+
+func (l projectedLister) Services(namespace string) corelisters.ServiceNamespaceLister {
+	return projectedNamespace{l.ServiceLister.Services(namespace), l}
+}
+
+func (l projectedLister) all(services []*corev1.Service, err error) ([]*corev1.Service, error) {
+	projected := make([]*corev1.Service, 0, len(services))
+	for _, svc := range services {
+		projected = append(projected, l.p.project(svc))
+	}
+	return projected, err
+}
+
+type projectedNamespace struct {
+	corelisters.ServiceNamespaceLister
+	l projectedLister
+}
+
+func (n projectedNamespace) List(s labels.Selector) ([]*corev1.Service, error) {
+	return n.l.all(n.ServiceNamespaceLister.List(s))
+}
+
+func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
+	svc, err := n.ServiceNamespaceLister.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	return n.l.p.project(svc), nil
+}

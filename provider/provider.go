@@ -1,0 +1,172 @@
+// Package provider is the cloud behind Herald's cloud-controller-manager: it gives Services of type
+// LoadBalancer their addresses.
+//
+// The stock service controller drives it. A Service comes in through EnsureLoadBalancer, is
+// translated into an ipam.Request, gets its addresses from the ledger (the allocator in memory), has
+// each of them recorded as an IPAllocation, and only then are they returned for its status. The
+// records are the truth: the API server refuses a second record of one address, so whatever a stale
+// cache or a second leader believes, an address has one owner. The ledger is an index over them,
+// rebuilt before the first Service is served.
+//
+// Around that, each in a goroutine of its own:
+//
+//   - records: what the records say goes into the ledger, released addresses cool down and are freed;
+//   - pools: what the IPPools say goes into the ledger, and their status and finalizer are kept true;
+//   - waiting Services are served, oldest first, when an address may have become free.
+//
+// All of them ask for a Service to be looked at again through one door, the projection: it hands the
+// Service to the service controller's own queue. So that controller stays the only writer of a
+// Service's status.
+package provider
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	cloudprovider "k8s.io/cloud-provider"
+
+	"github.com/heraldlb/herald/api/client"
+)
+
+// Name is the provider's name in cloud-provider's registry and flags.
+const Name = "herald"
+
+// Config is what a Provider needs from its process.
+type Config struct {
+	Kube   kubernetes.Interface
+	Herald *client.Set
+	// Services is the cloud-controller-manager's shared informer. The Provider does not start it.
+	Services coreinformers.ServiceInformer
+	// Events takes events on Services and IPPools.
+	Events record.EventRecorder
+	// Class is the spec.loadBalancerClass that is served.
+	Class string
+	// Classless tells whether Services without a class are served too.
+	Classless bool
+	Log       *zap.Logger
+}
+
+// Provider implements cloudprovider.Interface and, in loadbalancer.go, cloudprovider.LoadBalancer.
+type Provider struct {
+	kube     kubernetes.Interface
+	herald   *client.Set
+	services corelisters.ServiceLister
+	events   record.EventRecorder
+	log      *zap.Logger
+
+	ledger     *ledger
+	projection *projection
+	records    *records
+	pools      *pools
+	waiting    *waiting
+
+	synced    []cache.InformerSynced
+	informers []cache.SharedIndexInformer
+}
+
+// New wires a Provider. Nothing runs before Run.
+func New(c Config) *Provider {
+	p := &Provider{
+		kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), events: c.Events, log: c.Log,
+		ledger: newLedger(),
+	}
+	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
+	p.waiting = newWaiting(p)
+	p.records = newRecords(p, c.Herald.Allocations.Informer())
+	p.projection.gone = p.records.serviceGone
+	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
+	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
+	p.synced = []cache.InformerSynced{c.Services.Informer().HasSynced}
+	for _, i := range p.informers {
+		p.synced = append(p.synced, i.HasSynced)
+	}
+	return p
+}
+
+// Services is the informer for the service controller: see projection.
+func (p *Provider) Services() coreinformers.ServiceInformer { return p.projection }
+
+// Run serves until ctx ends. It calls serve, which is the service controller, once the ledger stands:
+// no address is given out before every recorded one is known. It returns when everything it started
+// has ended.
+func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, i := range p.informers {
+		g.Go(func() error { i.RunWithContext(ctx); return nil })
+	}
+	g.Go(func() error {
+		if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
+			return nil
+		}
+		start := time.Now()
+		p.rebuild()
+		p.log.Info("ledger rebuilt", zap.Int("addresses", p.ledger.size()), zap.Duration("took", time.Since(start)))
+		g.Go(func() error { return p.records.run(ctx) })
+		g.Go(func() error { return p.pools.run(ctx) })
+		g.Go(func() error { return p.waiting.run(ctx) })
+		p.projection.open()
+		serve(ctx)
+		return nil
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// rebuild makes the ledger from what the API server holds: the pools, the recorded addresses, and then
+// those that Services carry in their status without a record (a restored backup, another load balancer
+// before us), the oldest Service first, so that nothing new is given out over their heads.
+func (p *Provider) rebuild() {
+	p.pools.load()
+	p.records.load()
+	for _, svc := range p.oldestFirst(func(svc *corev1.Service) bool {
+		return p.projection.serves(svc) && svc.DeletionTimestamp == nil && len(svc.Status.LoadBalancer.Ingress) > 0
+	}) {
+		if req, err := translate(svc); err == nil {
+			// A failure shows itself again, and is reported, when the Service is served.
+			_, _ = p.ledger.allocate(svc, req)
+		}
+	}
+}
+
+// Initialize is called by the app on becoming leader. There is nothing to do: Run does it.
+func (p *Provider) Initialize(cloudprovider.ControllerClientBuilder, <-chan struct{}) {}
+
+// LoadBalancer says that we have load balancers, which is all that we have.
+func (p *Provider) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return p, true }
+
+// Instances is not supported: Herald knows nothing of machines.
+func (p *Provider) Instances() (cloudprovider.Instances, bool) { return nil, false }
+
+// InstancesV2 is not supported.
+func (p *Provider) InstancesV2() (cloudprovider.InstancesV2, bool) { return nil, false }
+
+// Zones is not supported.
+func (p *Provider) Zones() (cloudprovider.Zones, bool) { return nil, false }
+
+// Clusters is not supported.
+func (p *Provider) Clusters() (cloudprovider.Clusters, bool) { return nil, false }
+
+// Routes is not supported.
+func (p *Provider) Routes() (cloudprovider.Routes, bool) { return nil, false }
+
+// ProviderName returns Name.
+func (p *Provider) ProviderName() string { return Name }
+
+// HasClusterID is true: we need none.
+func (p *Provider) HasClusterID() bool { return true }
+
+var (
+	_ cloudprovider.Interface    = (*Provider)(nil)
+	_ cloudprovider.LoadBalancer = (*Provider)(nil)
+)

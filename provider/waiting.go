@@ -1,0 +1,103 @@
+package provider
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// wakePeriod bounds how often the waiting Services are gone through.
+const wakePeriod = 200 * time.Millisecond
+
+// waiting is the Services that could not be served. When an address may have become free they are
+// tried in memory, the oldest first, and those that now have one go to the service controller; the
+// others cost neither an API call nor an event.
+type waiting struct {
+	p     *Provider
+	woken chan struct{}
+
+	mu       sync.Mutex
+	services map[types.NamespacedName]types.UID
+}
+
+func newWaiting(p *Provider) *waiting {
+	return &waiting{p: p, woken: make(chan struct{}, 1), services: map[types.NamespacedName]types.UID{}}
+}
+
+func (w *waiting) add(svc *corev1.Service) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.services[name(svc)] = svc.UID
+}
+
+func (w *waiting) forget(svc *corev1.Service) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.services, name(svc))
+}
+
+// holds reports whether the Service waits.
+func (w *waiting) holds(svc *corev1.Service) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.services[name(svc)] == svc.UID
+}
+
+func (w *waiting) empty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.services) == 0
+}
+
+// wake has the waiting Services tried soon. It does not block, and many calls count as one.
+func (w *waiting) wake() { pull(w.woken) }
+
+func (w *waiting) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.woken:
+		}
+		w.serve()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wakePeriod):
+		}
+	}
+}
+
+func (w *waiting) serve() {
+	if w.empty() {
+		return
+	}
+	for _, svc := range w.p.oldestFirst(func(svc *corev1.Service) bool {
+		return w.holds(svc) && svc.DeletionTimestamp == nil && w.p.projection.serves(svc)
+	}) {
+		req, err := translate(svc)
+		if err != nil {
+			continue
+		}
+		if _, err := w.p.ledger.allocate(svc, req); err == nil {
+			w.p.projection.requeue(svc)
+		}
+	}
+}
+
+// oldestFirst lists the Services that are chosen, by age.
+func (p *Provider) oldestFirst(chosen func(*corev1.Service) bool) []*corev1.Service {
+	all, _ := p.services.List(labels.Everything()) // A lister over memory does not fail.
+	all = slices.DeleteFunc(slices.Clone(all), func(svc *corev1.Service) bool { return !chosen(svc) })
+	slices.SortFunc(all, func(x, y *corev1.Service) int { return older(x, y) })
+	return all
+}
+
+func name(svc *corev1.Service) types.NamespacedName {
+	return types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
+}

@@ -1,0 +1,169 @@
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Defaults for what a [Peer] leaves zero.
+const (
+	DefaultPort         = 179              // RFC 4271 §8.2.1
+	DefaultHoldTime     = 90 * time.Second // RFC 4271 §10
+	DefaultConnectRetry = 2 * time.Second
+)
+
+const (
+	// RFC 4271 §4.2: zero (never, which is not offered here) or at least three seconds, sixteen bits.
+	minHoldTime = 3 * time.Second
+	maxHoldTime = 65535 * time.Second
+	// gobgp dials no more often than this, whatever it is told.
+	minConnectRetry = 2 * time.Second
+	maxConnectRetry = time.Hour
+	// RFC 4724 §3: twelve bits.
+	maxRestartTime = 4095 * time.Second
+	// TCP_MD5SIG_MAXKEYLEN of Linux. gobgp cuts longer ones off without a word.
+	maxPassword = 80
+)
+
+// Peer is one router and the session to it. Names are the keys; two peers may share an address, for
+// example in two VRFs. Durations are in whole seconds, as BGP carries them.
+type Peer struct {
+	Name     string
+	LocalASN uint32
+	PeerASN  uint32 // equal to LocalASN: iBGP
+	// RouterID is the BGP identifier (RFC 6286), written as an IPv4 address.
+	RouterID netip.Addr
+	// Address is the router. A link-local one carries its zone: fe80::1%eth0.
+	Address netip.Addr
+	Port    uint16 // 0: DefaultPort
+
+	// LocalAddress is the source of the connection. Unset: the kernel's choice.
+	LocalAddress netip.Addr
+	// Interface binds the connection to a device, usually a VRF. Empty: none.
+	Interface string
+
+	HoldTime      time.Duration // 0: DefaultHoldTime
+	KeepaliveTime time.Duration // 0: a third of the hold time
+	// ConnectRetry is the pause between two attempts to connect. 0: DefaultConnectRetry, which is
+	// also the least.
+	ConnectRetry time.Duration
+
+	// MultihopTTL is the TTL of packets to an eBGP router. 0: it is on this segment (a TTL of one).
+	MultihopTTL uint8
+	// TTLSecurity turns on GTSM (RFC 5082) for a router at most so many hops away, 1 being a
+	// neighbour on this segment: packets leave with TTL 255, and those with less than 256 minus
+	// TTLSecurity are dropped. 0: off. The router has to do the same.
+	TTLSecurity uint8
+	// Password signs every TCP segment (RFC 2385). Empty: no signatures.
+	Password string
+	// GracefulRestart keeps the router's routes while this program restarts (RFC 4724). Nil: off.
+	GracefulRestart *GracefulRestart
+
+	// NextHop4 and NextHop6 are announced for prefixes of their family. When unset, the session's
+	// own family uses the session's local address; the other family then has none and is withheld.
+	NextHop4, NextHop6 netip.Addr
+}
+
+// GracefulRestart is the part of a restarting speaker (RFC 4724). When [Speaker.Run] ends, the
+// session closes without a NOTIFICATION, and the router goes on forwarding for RestartTime. A peer
+// that leaves by [Speaker.SetPeers] is closed for good and its routes go at once.
+//
+// A program that restarts must call [Speaker.Set] for everything it knows before its first
+// SetPeers: the router drops what is missing when the first batch ends.
+type GracefulRestart struct {
+	RestartTime time.Duration // up to 4095 s
+}
+
+// Validate says what is wrong with a peer, all of it at once.
+func (p Peer) Validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("peer %q: %s: %w", p.Name, field, fmt.Errorf(format, args...)))
+	}
+	if p.Name == "" {
+		bad("Name", "is empty; every peer needs a name of its own")
+	}
+	if p.LocalASN == 0 {
+		bad("LocalASN", "is 0, which is reserved (RFC 7607); give this node's AS number")
+	}
+	if p.PeerASN == 0 {
+		bad("PeerASN", "is 0, which is reserved (RFC 7607); give the router's AS number")
+	}
+	if !p.RouterID.Is4() || p.RouterID.IsUnspecified() {
+		bad("RouterID", "%v is not an IPv4 address other than 0.0.0.0 (RFC 6286)", p.RouterID)
+	}
+	switch a := p.Address; {
+	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6():
+		bad("Address", "%v is not the address of a router", a)
+	case a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "":
+		bad("Address", "%v is link-local and needs its interface: %v%%eth0", a, a)
+	}
+	if p.LocalAddress.IsValid() && p.LocalAddress.Is4() != p.Address.Is4() {
+		bad("LocalAddress", "%v is not of the family of the router's address %v", p.LocalAddress, p.Address)
+	}
+	hold := orDefault(p.HoldTime, DefaultHoldTime)
+	if hold < minHoldTime || hold > maxHoldTime || !wholeSeconds(hold) {
+		bad("HoldTime", "%v is not in whole seconds between %v and %v", hold, minHoldTime, maxHoldTime)
+	}
+	if k := p.KeepaliveTime; k != 0 && (k < time.Second || k >= hold || !wholeSeconds(k)) {
+		bad("KeepaliveTime", "%v is not in whole seconds between 1s and the hold time of %v", k, hold)
+	}
+	if r := orDefault(p.ConnectRetry, DefaultConnectRetry); r < minConnectRetry || r > maxConnectRetry || !wholeSeconds(r) {
+		bad("ConnectRetry", "%v is not in whole seconds between %v and %v", r, minConnectRetry, maxConnectRetry)
+	}
+	if p.MultihopTTL != 0 && p.TTLSecurity != 0 {
+		bad("TTLSecurity", "excludes MultihopTTL: it sends with TTL 255 already; keep one of them")
+	}
+	if len(p.Password) > maxPassword {
+		bad("Password", "has %d bytes, Linux takes up to %d", len(p.Password), maxPassword)
+	}
+	if g := p.GracefulRestart; g != nil && (g.RestartTime < time.Second || g.RestartTime > maxRestartTime || !wholeSeconds(g.RestartTime)) {
+		bad("GracefulRestart.RestartTime", "%v is not in whole seconds between 1s and %v", g.RestartTime, maxRestartTime)
+	}
+	if n := p.NextHop4; n.IsValid() && (!n.Is4() || n.IsUnspecified() || n.IsMulticast()) {
+		bad("NextHop4", "%v is not the IPv4 address of a host", n)
+	}
+	if n := p.NextHop6; n.IsValid() && (!n.Is6() || n.Is4In6() || n.Zone() != "" || n.IsUnspecified() || n.IsMulticast()) {
+		bad("NextHop6", "%v is not the IPv6 address of a host without a zone", n)
+	}
+	return errors.Join(errs...)
+}
+
+// same says that a session to p serves q as well. Anything else needs a new session: BGP settles
+// capabilities and timers once, in OPEN, and a connection has its addresses and its key for life.
+func (p Peer) same(q Peer) bool {
+	if (p.GracefulRestart == nil) != (q.GracefulRestart == nil) {
+		return false
+	}
+	if p.GracefulRestart != nil && *p.GracefulRestart != *q.GracefulRestart {
+		return false
+	}
+	p.GracefulRestart, q.GracefulRestart = nil, nil
+	return p == q
+}
+
+// nextHop is what a prefix of the given family is announced with. The unspecified address stands
+// for the session's own; false means that there is none.
+func (p Peer) nextHop(is4 bool) (netip.Addr, bool) {
+	explicit, own := p.NextHop6, netip.IPv6Unspecified()
+	if is4 {
+		explicit, own = p.NextHop4, netip.IPv4Unspecified()
+	}
+	if explicit.IsValid() {
+		return explicit, true
+	}
+	return own, is4 == p.Address.Is4()
+}
+
+func (p Peer) internal() bool { return p.LocalASN == p.PeerASN }
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+func wholeSeconds(d time.Duration) bool { return d%time.Second == 0 }

@@ -1,0 +1,105 @@
+package bgp
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+func validPeer() Peer {
+	return Peer{
+		Name: "tor", LocalASN: 64512, PeerASN: 64500, RouterID: netip.MustParseAddr("198.18.0.1"),
+		Address: netip.MustParseAddr("198.18.0.2"),
+	}
+}
+
+func TestValidateNamesTheFaultyField(t *testing.T) {
+	for _, c := range []struct {
+		fault  string // empty: none
+		change func(*Peer)
+	}{
+		{"", func(*Peer) {}},
+		{"", func(p *Peer) { p.Address = netip.MustParseAddr("fe80::1%eth0") }},
+		{"", func(p *Peer) { p.HoldTime, p.KeepaliveTime = 3*time.Second, time.Second }},
+		{"", func(p *Peer) { p.HoldTime = 10 * time.Second }}, // a third of it is no whole second, but a default
+		{"", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 2 * time.Minute} }},
+		{"", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("2001:db8::1") }},
+		{"Name", func(p *Peer) { p.Name = "" }},
+		{"LocalASN", func(p *Peer) { p.LocalASN = 0 }},
+		{"PeerASN", func(p *Peer) { p.PeerASN = 0 }},
+		{"RouterID", func(p *Peer) { p.RouterID = netip.Addr{} }},
+		{"RouterID", func(p *Peer) { p.RouterID = netip.MustParseAddr("2001:db8::1") }},
+		{"Address", func(p *Peer) { p.Address = netip.Addr{} }},
+		{"Address", func(p *Peer) { p.Address = netip.MustParseAddr("::ffff:198.18.0.2") }},
+		{"Address", func(p *Peer) { p.Address = netip.MustParseAddr("fe80::1") }},
+		{"LocalAddress", func(p *Peer) { p.LocalAddress = netip.MustParseAddr("2001:db8::1") }},
+		{"HoldTime", func(p *Peer) { p.HoldTime = 2 * time.Second }},
+		{"HoldTime", func(p *Peer) { p.HoldTime = 3500 * time.Millisecond }},
+		{"HoldTime", func(p *Peer) { p.HoldTime = 20 * time.Hour }},
+		{"KeepaliveTime", func(p *Peer) { p.KeepaliveTime = 90 * time.Second }},
+		{"KeepaliveTime", func(p *Peer) { p.KeepaliveTime = 1500 * time.Millisecond }},
+		{"ConnectRetry", func(p *Peer) { p.ConnectRetry = time.Second }},
+		{"TTLSecurity", func(p *Peer) { p.TTLSecurity, p.MultihopTTL = 1, 2 }},
+		{"Password", func(p *Peer) { p.Password = strings.Repeat("x", 81) }},
+		{"GracefulRestart.RestartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{} }},
+		{"GracefulRestart.RestartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 4096 * time.Second} }},
+		{"NextHop4", func(p *Peer) { p.NextHop4 = netip.MustParseAddr("2001:db8::1") }},
+		{"NextHop6", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("198.18.0.1") }},
+	} {
+		p := validPeer()
+		c.change(&p)
+		err := p.Validate()
+		switch {
+		case c.fault == "" && err != nil:
+			t.Errorf("%+v: %v", p, err)
+		case c.fault != "" && (err == nil || !strings.Contains(err.Error(), ": "+c.fault+": ") || strings.Contains(err.Error(), "\n")):
+			t.Errorf("%+v: %v, want one fault, of %s", p, err, c.fault)
+		}
+	}
+}
+
+func TestSamePeerNeedsNoNewSession(t *testing.T) {
+	gr := func(d time.Duration) *GracefulRestart { return &GracefulRestart{RestartTime: d} }
+	p, q := validPeer(), validPeer()
+	p.GracefulRestart, q.GracefulRestart = gr(time.Minute), gr(time.Minute)
+	if !p.same(q) {
+		t.Error("equal peers are not the same")
+	}
+	for _, change := range []func(*Peer){
+		func(p *Peer) { p.GracefulRestart = nil },
+		func(p *Peer) { p.GracefulRestart = gr(time.Hour) },
+		func(p *Peer) { p.Password = "secret" },
+		func(p *Peer) { p.NextHop6 = netip.MustParseAddr("2001:db8::1") },
+	} {
+		q := q
+		if change(&q); p.same(q) || q.same(p) {
+			t.Errorf("%+v and %+v are the same", p, q)
+		}
+	}
+}
+
+func TestNextHop(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("198.18.0.9"), netip.MustParseAddr("2001:db8::9")
+	over4, over6 := validPeer(), validPeer()
+	over6.Address = netip.MustParseAddr("2001:db8::2")
+	both := over4
+	both.NextHop4, both.NextHop6 = v4, v6
+	for _, c := range []struct {
+		peer Peer
+		is4  bool
+		want netip.Addr
+		ok   bool
+	}{
+		{over4, true, netip.IPv4Unspecified(), true},
+		{over4, false, netip.IPv6Unspecified(), false},
+		{over6, true, netip.IPv4Unspecified(), false},
+		{over6, false, netip.IPv6Unspecified(), true},
+		{both, true, v4, true},
+		{both, false, v6, true},
+	} {
+		if got, ok := c.peer.nextHop(c.is4); got != c.want || ok != c.ok {
+			t.Errorf("next hop of IPv4 %t over %v: %v, %t, want %v, %t", c.is4, c.peer.Address, got, ok, c.want, c.ok)
+		}
+	}
+}

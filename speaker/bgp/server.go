@@ -1,0 +1,277 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/osrg/gobgp/v4/pkg/server"
+)
+
+// batchSize is how many paths gobgp gets at once. It handles a batch under its lock, so this also
+// bounds how long keepalives may wait for it: 500 take about 25 ms.
+const batchSize = 500
+
+// deferralTime is how long after a restart routes wait for the router to say that it has sent all
+// of its own (RFC 4724 §4.1). We use none of them, so there is nothing to wait for.
+const deferralTime = 1 // second; zero would be gobgp's default, six minutes
+
+var families = []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC}
+
+// routeServer is a gobgp server with one neighbour. Calls are for one goroutine.
+type routeServer struct {
+	gobgp   *server.BgpServer
+	peer    Peer
+	serving sync.WaitGroup
+	stopped chan struct{}
+	unwatch context.CancelFunc
+	// attributes of the last path that was built: most prefixes of a peer have the same.
+	lastAttributes Attributes
+	lastNextHop    netip.Addr
+	lastPath       []bgp.PathAttributeInterface
+}
+
+// startServer starts a server that has no neighbour yet. It calls changed, from a goroutine of
+// gobgp's, whenever the session's state changes.
+func startServer(ctx context.Context, peer Peer, log slog.Handler, changed func(*apiutil.WatchEventMessage_PeerEvent, time.Time)) (*routeServer, error) {
+	s := &routeServer{
+		// The level is the handler's business.
+		gobgp:   server.NewBgpServer(server.LoggerOption(slog.New(log), nil)),
+		peer:    peer,
+		stopped: make(chan struct{}),
+	}
+	s.serving.Go(s.gobgp.Serve)
+	err := startAlone(ctx, s, &api.StartBgpRequest{Global: &api.Global{
+		Asn:        peer.LocalASN,
+		RouterId:   peer.RouterID.String(),
+		ListenPort: -1,
+	}})
+	if err == nil {
+		err = s.refuseRoutes(ctx)
+	}
+	// The state is of interest until the server has stopped, longer than ctx.
+	watch, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	s.unwatch = unwatch
+	if err == nil {
+		err = s.gobgp.WatchEvent(watch, server.WatchEventMessageCallbacks{OnPeerUpdate: changed}, server.WatchPeer())
+	}
+	if err != nil {
+		s.stop(false)
+		return nil, fmt.Errorf("start BGP server for peer %q: %w", peer.Name, err)
+	}
+	return s, nil
+}
+
+// refuseRoutes lets nothing into the RIB but what we add. A route from the router might replace ours
+// there, and the router would see ours withdrawn.
+func (s *routeServer) refuseRoutes(ctx context.Context) error {
+	own := &api.Policy{Name: "own", Statements: []*api.Statement{{
+		Name:       "own",
+		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
+		Actions:    &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
+	}}}
+	if err := s.gobgp.AddPolicy(ctx, &api.AddPolicyRequest{Policy: own}); err != nil {
+		return err
+	}
+	return s.gobgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+		Name:          "global",
+		Direction:     api.PolicyDirection_POLICY_DIRECTION_IMPORT,
+		Policies:      []*api.Policy{own},
+		DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
+	}})
+}
+
+// connect adds the neighbour: from here on gobgp dials.
+func (s *routeServer) connect(ctx context.Context) error {
+	if err := s.gobgp.AddPeer(ctx, &api.AddPeerRequest{Peer: neighbour(s.peer)}); err != nil {
+		return fmt.Errorf("add peer %q: %w", s.peer.Name, err)
+	}
+	return nil
+}
+
+// shutDown closes an established session with Cease, Administrative Shutdown, and a word for the
+// router's log (RFC 4486, RFC 9003). It returns before that is done.
+func (s *routeServer) shutDown(ctx context.Context) error {
+	return s.gobgp.DisablePeer(ctx, &api.DisablePeerRequest{
+		Address:       s.peer.Address.String(),
+		Communication: "speaker stops",
+	})
+}
+
+// stop ends the server and waits until it has ended. The router is told by a NOTIFICATION that its
+// session is gone, unless it should keep our routes for a restart (RFC 4724 §4).
+func (s *routeServer) stop(keepRoutes bool) {
+	// The only errors are those of a server that does not run, which is what is wanted.
+	_ = s.gobgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: keepRoutes})
+	s.gobgp.Stop() // what StopBgp leaves: the loop of gobgp's own, unused BFD
+	s.serving.Wait()
+	s.unwatch()
+	endLockstep(s)
+}
+
+// announce adds paths or replaces them.
+func (s *routeServer) announce(routes []route) error {
+	for batch := range slices.Chunk(routes, batchSize) {
+		paths := make([]*apiutil.Path, len(batch))
+		for i, r := range batch {
+			path, err := s.path(r)
+			if err != nil {
+				return err
+			}
+			paths[i] = path
+		}
+		if _, err := s.gobgp.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
+			return fmt.Errorf("announce %d prefixes from %v to peer %q: %w", len(batch), batch[0].prefix, s.peer.Name, err)
+		}
+	}
+	return nil
+}
+
+// withdraw removes paths by what they are: by UUID gobgp would look through all of them for each.
+func (s *routeServer) withdraw(prefixes []netip.Prefix) error {
+	for batch := range slices.Chunk(prefixes, batchSize) {
+		paths := make([]*apiutil.Path, len(batch))
+		for i, prefix := range batch {
+			nlri, err := bgp.NewIPAddrPrefix(prefix)
+			if err != nil {
+				return fmt.Errorf("prefix %v: %w", prefix, err)
+			}
+			paths[i] = &apiutil.Path{Family: familyOf(prefix), Nlri: nlri, Withdrawal: true}
+		}
+		if err := s.gobgp.DeletePath(apiutil.DeletePathRequest{Paths: paths}); err != nil {
+			return fmt.Errorf("withdraw %d prefixes from %v from peer %q: %w", len(batch), batch[0], s.peer.Name, err)
+		}
+	}
+	return nil
+}
+
+// route is a prefix as it is announced to one peer.
+type route struct {
+	prefix  netip.Prefix
+	nextHop netip.Addr
+	Attributes
+}
+
+func (s *routeServer) path(r route) (*apiutil.Path, error) {
+	nlri, err := bgp.NewIPAddrPrefix(r.prefix)
+	if err != nil {
+		return nil, fmt.Errorf("prefix %v: %w", r.prefix, err)
+	}
+	if s.lastPath == nil || s.lastNextHop != r.nextHop || !s.lastAttributes.same(r.Attributes) {
+		if s.lastPath, err = pathAttributes(s.peer, r); err != nil {
+			return nil, fmt.Errorf("attributes of %v: %w", r.prefix, err)
+		}
+		s.lastNextHop, s.lastAttributes = r.nextHop, r.Attributes
+	}
+	return &apiutil.Path{Family: familyOf(r.prefix), Nlri: nlri, Attrs: s.lastPath, Age: time.Now().Unix()}, nil
+}
+
+// pathAttributes are in the order of their type codes, as RFC 4271 §5 asks.
+func pathAttributes(peer Peer, r route) ([]bgp.PathAttributeInterface, error) {
+	attributes := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(bgp.BGP_ORIGIN_ATTR_TYPE_IGP)}
+	if r.Prepend > 0 && !peer.internal() {
+		// gobgp puts the local AS number in front once more, as it does for every eBGP peer.
+		path := slices.Repeat([]uint32{peer.LocalASN}, int(r.Prepend))
+		attributes = append(attributes, bgp.NewPathAttributeAsPath([]bgp.AsPathParamInterface{
+			bgp.NewAs4PathParam(bgp.BGP_ASPATH_ATTR_TYPE_SEQ, path),
+		}))
+	}
+	// gobgp itself turns this into MP_REACH_NLRI (RFC 4760) where it has to be.
+	nextHop, err := bgp.NewPathAttributeNextHop(r.nextHop)
+	if err != nil {
+		return nil, err
+	}
+	attributes = append(attributes, nextHop)
+	if r.MED != nil {
+		attributes = append(attributes, bgp.NewPathAttributeMultiExitDisc(*r.MED))
+	}
+	if r.LocalPref != nil && peer.internal() {
+		attributes = append(attributes, bgp.NewPathAttributeLocalPref(*r.LocalPref))
+	}
+	if len(r.Communities) > 0 {
+		values := make([]uint32, len(r.Communities))
+		for i, c := range r.Communities {
+			values[i] = uint32(c)
+		}
+		attributes = append(attributes, bgp.NewPathAttributeCommunities(values))
+	}
+	if len(r.LargeCommunities) > 0 {
+		values := make([]*bgp.LargeCommunity, len(r.LargeCommunities))
+		for i, c := range r.LargeCommunities {
+			values[i] = bgp.NewLargeCommunity(c.Global, c.Local1, c.Local2)
+		}
+		attributes = append(attributes, bgp.NewPathAttributeLargeCommunities(values))
+	}
+	return attributes, nil
+}
+
+// neighbour is gobgp's view of a valid peer.
+func neighbour(p Peer) *api.Peer {
+	hold := orDefault(p.HoldTime, DefaultHoldTime)
+	n := &api.Peer{
+		Conf: &api.PeerConf{
+			NeighborAddress: p.Address.String(),
+			LocalAsn:        p.LocalASN,
+			PeerAsn:         p.PeerASN,
+			AuthPassword:    p.Password,
+		},
+		Transport: &api.Transport{
+			RemotePort:    uint32(p.Port),
+			BindInterface: p.Interface,
+		},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			HoldTime:          seconds(hold),
+			KeepaliveInterval: seconds(orDefault(p.KeepaliveTime, hold/3)),
+			ConnectRetry:      seconds(orDefault(p.ConnectRetry, DefaultConnectRetry)),
+			// gobgp's 30 s after a router's reset would be half a minute without routes.
+			IdleHoldTimeAfterReset: 1,
+		}},
+	}
+	switch {
+	case p.LocalAddress.IsValid():
+		n.Transport.LocalAddress = p.LocalAddress.String()
+	case p.Address.Zone() != "":
+		// Else gobgp looks for the interface's address now, and gives up if it has none yet.
+		n.Transport.LocalAddress = netip.IPv6Unspecified().String()
+	}
+	if p.MultihopTTL > 0 {
+		n.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(p.MultihopTTL)}
+	}
+	if p.TTLSecurity > 0 {
+		n.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: 256 - uint32(p.TTLSecurity)}
+	}
+	if g := p.GracefulRestart; g != nil {
+		n.GracefulRestart = &api.GracefulRestart{
+			Enabled:      true,
+			RestartTime:  uint32(seconds(g.RestartTime)),
+			DeferralTime: deferralTime,
+			// It is not known whether there was a session before. If not, this does no harm.
+			LocalRestarting: true,
+		}
+	}
+	for _, f := range families {
+		n.AfiSafis = append(n.AfiSafis, &api.AfiSafi{
+			Config: &api.AfiSafiConfig{Family: apiutil.ToApiFamily(f.Afi(), f.Safi()), Enabled: true},
+			MpGracefulRestart: &api.MpGracefulRestart{
+				Config: &api.MpGracefulRestartConfig{Enabled: p.GracefulRestart != nil},
+			},
+		})
+	}
+	return n
+}
+
+func familyOf(prefix netip.Prefix) bgp.Family {
+	if prefix.Addr().Is4() {
+		return bgp.RF_IPv4_UC
+	}
+	return bgp.RF_IPv6_UC
+}
+
+func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }

@@ -1,0 +1,162 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+)
+
+// errRemoved is the cause of a session's end when the peer is no longer wanted as it was.
+var errRemoved = errors.New("peer removed")
+
+const (
+	// restartPause is how long a session waits after a failure of our own.
+	restartPause = 5 * time.Second
+	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
+	shutDownTime = 2 * time.Second
+)
+
+// session makes one peer hear what its ribOut wishes. Its goroutine, run, owns it.
+type session struct {
+	peer   Peer
+	out    *ribOut
+	status *status
+	log    *zap.Logger
+
+	server *routeServer
+	// told is what gobgp has been given, withheld what has no next hop.
+	told     map[netip.Prefix]Attributes
+	withheld map[netip.Prefix]struct{}
+}
+
+// run keeps the session until the context ends. If that is for errRemoved, the router is told to
+// forget us; otherwise a peer with graceful restart keeps our routes.
+func (s *session) run(ctx context.Context) {
+	defer s.status.end()
+	for ctx.Err() == nil {
+		err := s.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.status.fail(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(restartPause):
+		}
+	}
+}
+
+func (s *session) serve(ctx context.Context) error {
+	log := slog.Handler(zapslog.NewHandler(s.log.Core(), zapslog.WithName(s.log.Name()), zapslog.AddStacktraceAt(slog.LevelError+1)))
+	var err error
+	s.server, err = startServer(ctx, s.peer, logTap{log, s.status}, s.status.observe)
+	if err != nil {
+		return err
+	}
+	s.told, s.withheld = map[netip.Prefix]Attributes{}, map[netip.Prefix]struct{}{}
+	defer s.stop(ctx)
+
+	// All routes first: the router learns them in its first batch, and one that has kept them over a
+	// restart misses none (RFC 4724 §4.1).
+	all := s.out.all()
+	changes := make(map[netip.Prefix]*Attributes, len(all))
+	for prefix, a := range all {
+		changes[prefix] = &a
+	}
+	if err := s.apply(changes); err != nil {
+		return err
+	}
+	if err := s.server.connect(ctx); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.out.wake:
+			if err := s.apply(s.out.takeChanged()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// apply hands on what differs from what gobgp has. New routes come first: make before break.
+func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
+	var announce []route
+	var withdraw []netip.Prefix
+	for prefix, wished := range changes {
+		old, told := s.told[prefix]
+		delete(s.withheld, prefix)
+		if wished == nil {
+			if told {
+				withdraw = append(withdraw, prefix)
+			}
+			continue
+		}
+		nextHop, ok := s.peer.nextHop(prefix.Addr().Is4())
+		switch {
+		case !ok:
+			s.withheld[prefix] = struct{}{}
+		case !told || !old.same(*wished):
+			announce = append(announce, route{prefix, nextHop, *wished})
+		}
+	}
+	if err := s.server.announce(announce); err != nil {
+		return err
+	}
+	for _, r := range announce {
+		s.told[r.prefix] = r.Attributes
+	}
+	if err := s.server.withdraw(withdraw); err != nil {
+		return err
+	}
+	for _, prefix := range withdraw {
+		delete(s.told, prefix)
+	}
+	s.status.count(countFamilies(s.told), countFamilies(s.withheld))
+	return nil
+}
+
+// stop ends the session in the way that its cause asks for, and joins all of gobgp.
+func (s *session) stop(ctx context.Context) {
+	leaving := errors.Is(context.Cause(ctx), errRemoved)
+	keepRoutes := s.peer.GracefulRestart != nil && ctx.Err() != nil && !leaving
+	if s.status.established() && !keepRoutes && !leaving {
+		// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown.
+		s.shutDown(context.WithoutCancel(ctx))
+	}
+	s.server.stop(keepRoutes)
+}
+
+func (s *session) shutDown(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, shutDownTime)
+	defer cancel()
+	if err := s.server.shutDown(ctx); err != nil {
+		s.log.Warn("BGP session closes without a word to the router", zap.Error(err))
+		return
+	}
+	for s.status.established() {
+		select {
+		case <-s.status.settled:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func countFamilies[V any](prefixes map[netip.Prefix]V) (c counts) {
+	for prefix := range prefixes {
+		if prefix.Addr().Is4() {
+			c.v4++
+		} else {
+			c.v6++
+		}
+	}
+	return c
+}

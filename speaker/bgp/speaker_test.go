@@ -1,0 +1,197 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAttributesEqualAsSets(t *testing.T) {
+	med := func(v uint32) *uint32 { return &v }
+	a := Attributes{Communities: []Community{1, 2, 2}, LargeCommunities: []LargeCommunity{{1, 2, 3}, {1, 1, 1}}, MED: med(5)}
+	if b := (Attributes{Communities: []Community{2, 1}, LargeCommunities: []LargeCommunity{{1, 1, 1}, {1, 2, 3}}, MED: med(5)}); !a.Equal(b) {
+		t.Errorf("%+v and %+v differ", a, b)
+	}
+	for _, b := range []Attributes{
+		{},
+		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities},
+		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(6)},
+		{Communities: []Community{1, 3}, LargeCommunities: a.LargeCommunities, MED: med(5)},
+		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), Prepend: 1},
+		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), LocalPref: med(1)},
+	} {
+		if a.Equal(b) || b.Equal(a) {
+			t.Errorf("%+v and %+v are equal", a, b)
+		}
+	}
+}
+
+// Whatever is set in whatever order, with sessions looking at any time, each peer ends up being told
+// exactly what was said last; and nothing is kept for names that nobody needs.
+func TestPeersAreToldWhatWasSaidLast(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	rapid.Check(t, func(t *rapid.T) {
+		s := New(zaptest.NewLogger(quiet{}))
+		model := map[netip.Prefix]map[string]Attributes{}
+		told := map[string]map[netip.Prefix]Attributes{} // what sessions have taken
+		for _, name := range names {
+			told[name] = map[netip.Prefix]Attributes{}
+		}
+		look := func(name string) {
+			if s.ribs[name] == nil {
+				return
+			}
+			for prefix, a := range s.ribs[name].takeChanged() {
+				if a == nil {
+					delete(told[name], prefix)
+				} else {
+					told[name][prefix] = *a
+				}
+			}
+		}
+		everyone := func() []Peer {
+			var peers []Peer
+			for _, name := range names {
+				p := validPeer()
+				p.Name = name
+				peers = append(peers, p)
+			}
+			return peers
+		}
+		if faults := s.SetPeers(everyone()); faults != nil {
+			t.Fatal(faults)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"set": func(t *rapid.T) {
+				prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, rapid.Byte().Draw(t, "host") % 4}), 32)
+				exports := map[string]Attributes{}
+				for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom(names), rapid.ID).Draw(t, "peers") {
+					exports[name] = Attributes{Prepend: rapid.Byte().Draw(t, "prepend") % 3}
+				}
+				s.Set(prefix, exports)
+				model[prefix] = exports
+			},
+			"look": func(t *rapid.T) { look(rapid.SampledFrom(names).Draw(t, "peer")) },
+		})
+		for _, name := range names {
+			look(name)
+			want := map[netip.Prefix]Attributes{}
+			for prefix, exports := range model {
+				if a, ok := exports[name]; ok {
+					want[prefix] = a
+				}
+			}
+			if !maps.EqualFunc(want, told[name], Attributes.Equal) {
+				t.Fatalf("peer %s was told %v, want %v", name, told[name], want)
+			}
+			if all := s.ribs[name].all(); !maps.EqualFunc(want, all, Attributes.Equal) {
+				t.Fatalf("a new session of peer %s would be told %v, want %v", name, all, want)
+			}
+		}
+		s.SetPeers(nil)
+		for prefix := range model {
+			s.Set(prefix, nil)
+		}
+		if len(s.ribs) != 0 || len(s.hearers) != 0 || len(s.members) != 0 {
+			t.Fatalf("left behind: %v, %v, %v", s.ribs, s.hearers, s.members)
+		}
+	})
+}
+
+func TestSayingTheSameAgainIsNoChange(t *testing.T) {
+	s := New(zaptest.NewLogger(t))
+	prefix := netip.MustParsePrefix("198.51.100.1/32")
+	s.Set(prefix, map[string]Attributes{"a": {Communities: []Community{1, 2}}})
+	if got := len(s.ribs["a"].takeChanged()); got != 1 {
+		t.Fatalf("%d changes, want 1", got)
+	}
+	// Host bits and order are no difference either.
+	s.Set(prefix, map[string]Attributes{"a": {Communities: []Community{2, 1}}})
+	if got := s.ribs["a"].takeChanged(); len(got) != 0 {
+		t.Errorf("changes %v, want none", got)
+	}
+}
+
+func TestWhatCallersKeepIsTheirs(t *testing.T) {
+	s := New(zaptest.NewLogger(t))
+	prefix := netip.MustParsePrefix("198.51.100.1/32")
+	med, communities := uint32(1), []Community{1}
+	s.Set(prefix, map[string]Attributes{"a": {MED: &med, Communities: communities}})
+	med, communities[0] = 2, 2
+	got := s.ribs["a"].all()[prefix]
+	if *got.MED != 1 || got.Communities[0] != 1 {
+		t.Errorf("attributes changed behind the speaker's back: %+v", got)
+	}
+}
+
+func TestSetPeersReportsFaultsByName(t *testing.T) {
+	s := New(zaptest.NewLogger(t))
+	good, twin, broken := validPeer(), validPeer(), validPeer()
+	twin.PeerASN = 1
+	broken.Name, broken.LocalASN = "broken", 0
+	faults := s.SetPeers([]Peer{good, twin, broken})
+	if got := slices.Sorted(maps.Keys(faults)); !slices.Equal(got, []string{"broken", "tor"}) {
+		t.Errorf("faults of %v: %v", got, faults)
+	}
+	sessions := s.Sessions()
+	if len(sessions) != 1 || sessions[0].Peer != "tor" || sessions[0].State != Idle {
+		t.Errorf("sessions %+v, want tor alone, idle", sessions)
+	}
+	if got := s.members["tor"].peer.PeerASN; got != good.PeerASN {
+		t.Errorf("the second of two peers of one name was taken, with AS number %d", got)
+	}
+}
+
+// Servers that start, stop and get routes at the same time, each in its own goroutine: this is for
+// the race detector, and for lockstep not to lock up.
+func TestManySessionsComeAndGo(t *testing.T) {
+	s := New(zaptest.NewLogger(quiet{}))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	for round := range 4 {
+		var peers []Peer
+		exports := map[string]Attributes{}
+		for i := range 8 {
+			p := validPeer()
+			p.Name = fmt.Sprint("peer", i)
+			// A port on which nobody listens, and another one each time for every second peer.
+			p.Address, p.Port = netip.MustParseAddr("127.0.0.1"), uint16(1+i%2*round)
+			peers = append(peers, p)
+			exports[p.Name] = Attributes{Prepend: uint8(round)}
+		}
+		s.SetPeers(peers)
+		for slices.ContainsFunc(s.Sessions(), func(s Session) bool { return s.State == Idle }) {
+			<-s.Changed()
+		}
+		for host := range byte(50) {
+			s.Set(netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, host}), 32), exports)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := s.Run(ctx); err == nil {
+		t.Error("it runs a second time")
+	}
+}
+
+// quiet is a test's log that nobody reads.
+type quiet struct{}
+
+func (quiet) Logf(string, ...any)   {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fail()                 {}
+func (quiet) Failed() bool          { return false }
+func (quiet) Name() string          { return "" }
+func (quiet) FailNow()              {}

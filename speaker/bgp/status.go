@@ -1,0 +1,312 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/zap"
+)
+
+// State is a state of the BGP finite state machine (RFC 4271 §8.2.2).
+type State uint8
+
+// The states. A session that is being dialled is in Active: gobgp does not show Connect and OpenSent
+// for connections that it opens itself.
+const (
+	Idle State = iota
+	Connect
+	Active
+	OpenSent
+	OpenConfirm
+	Established
+)
+
+func (s State) String() string {
+	names := [...]string{"Idle", "Connect", "Active", "OpenSent", "OpenConfirm", "Established"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// Session is how a peer fares.
+type Session struct {
+	Peer  string
+	State State
+	// Since is when the session came up, or when it went down or was first tried.
+	Since time.Time
+	// Reason says, in words for people, why the session is not up. Empty while it is, and until the
+	// first attempt has failed.
+	Reason string
+	// Advertised4 and Advertised6 are how many prefixes of each family the router has been told of
+	// and may use. Zero while the session is down.
+	Advertised4, Advertised6 int
+	// Withheld is how many prefixes cannot be told to this router, because there is no next hop of
+	// their family or the router does not speak it on this session; WithheldReason says which.
+	Withheld       int
+	WithheldReason string
+}
+
+// Uptime is how long the session has been up; zero if it is not.
+func (s Session) Uptime(now time.Time) time.Duration {
+	if s.State != Established {
+		return 0
+	}
+	return now.Sub(s.Since)
+}
+
+// status is what is known about a session. Goroutines of gobgp's write it.
+type status struct {
+	peer    Peer
+	log     *zap.Logger
+	changed func() // the session's state has changed
+	// settled gets a value when the session has left or reached Established; capacity one.
+	settled chan struct{}
+
+	mu       sync.Mutex
+	state    State
+	since    time.Time
+	reason   string
+	families []bgp.Family // that the router speaks, while established
+	sent     counts
+	unsent   counts // for want of a next hop
+}
+
+// counts are numbers of prefixes.
+type counts struct{ v4, v6 int }
+
+func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
+	return &status{peer: peer, log: log, changed: changed, settled: make(chan struct{}, 1), since: time.Now()}
+}
+
+func (s *status) session() Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := Session{Peer: s.peer.Name, State: s.state, Since: s.since}
+	if s.state != Established {
+		out.Reason = s.reason
+	}
+	var why []string
+	family := func(name string, f bgp.Family, sent, unsent int, advertised *int) {
+		if unsent > 0 {
+			out.Withheld += unsent
+			why = append(why, fmt.Sprintf("%s prefixes need a next hop of their own on this session: set NextHop%s", name, name[len("IPv"):]))
+		}
+		if s.state != Established || sent == 0 {
+			return
+		}
+		if !slices.Contains(s.families, f) {
+			out.Withheld += sent
+			why = append(why, fmt.Sprintf("the router does not speak %s unicast on this session: activate that address family there", name))
+			return
+		}
+		*advertised = sent
+	}
+	family("IPv4", bgp.RF_IPv4_UC, s.sent.v4, s.unsent.v4, &out.Advertised4)
+	family("IPv6", bgp.RF_IPv6_UC, s.sent.v6, s.unsent.v6, &out.Advertised6)
+	out.WithheldReason = strings.Join(why, "; ")
+	return out
+}
+
+func (s *status) count(sent, unsent counts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent, s.unsent = sent, unsent
+}
+
+func (s *status) established() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == Established
+}
+
+// fail notes a failure of our own.
+func (s *status) fail(err error) {
+	s.log.Error("BGP session cannot start", zap.Error(err))
+	s.enter(Idle, time.Now(), err.Error(), nil)
+}
+
+// end notes that the session is over for good.
+func (s *status) end() { s.enter(Idle, time.Now(), "closed by this node", nil) }
+
+// observe is called by gobgp on each change of state.
+func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
+	if event.Type != apiutil.PEER_EVENT_STATE {
+		return
+	}
+	var families []bgp.Family
+	for _, capability := range event.Peer.State.RemoteCap {
+		if mp, ok := capability.(*bgp.CapMultiProtocol); ok {
+			families = append(families, mp.CapValue)
+		}
+	}
+	if len(families) == 0 {
+		families = []bgp.Family{bgp.RF_IPv4_UC} // RFC 4760 §8: a router that names none
+	}
+	// gobgp numbers states as RFC 4271 lists them, and so do we.
+	state := State(event.Peer.State.SessionState)
+	s.enter(state, at, s.explainEvent(state, event.Peer.State.DisconnectMessage), families)
+}
+
+// enter changes the state. An empty reason leaves what the log has told, which is the better source.
+func (s *status) enter(state State, at time.Time, reason string, families []bgp.Family) {
+	s.mu.Lock()
+	was := s.state
+	s.state = state
+	if reason != "" {
+		s.reason = reason
+	}
+	if state == Established {
+		s.families, s.reason = families, ""
+	}
+	if (was == Established) != (state == Established) {
+		s.since = at
+	}
+	reason = s.reason
+	s.mu.Unlock()
+
+	if (was == Established) != (state == Established) {
+		if state == Established {
+			s.log.Info("BGP session established")
+		} else {
+			s.log.Warn("BGP session down", zap.String("reason", reason))
+		}
+		select {
+		case s.settled <- struct{}{}:
+		default:
+		}
+	}
+	if was != state {
+		s.changed()
+	}
+}
+
+// because notes why the session is not up.
+func (s *status) because(format string, args ...any) {
+	reason := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	news := s.reason != reason && s.state != Established // else the change of state to come tells it
+	s.reason = reason
+	s.mu.Unlock()
+	if news {
+		s.log.Info("BGP session not established", zap.String("reason", reason))
+		s.changed()
+	}
+}
+
+// explainEvent makes a reason of what gobgp says about a change of state, if it says more than its
+// log did.
+func (s *status) explainEvent(state State, message string) string {
+	if state != Idle {
+		return ""
+	}
+	switch message {
+	case "read-failed", "write-failed":
+		return "the router closed the connection without a NOTIFICATION; its log may tell why"
+	case "invalid-msg": // in OpenConfirm, where gobgp does not tell what it has received
+		return s.openRefused()
+	}
+	return ""
+}
+
+func (s *status) openRefused() string {
+	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d from this node, or another address; its log tells", s.peer.LocalASN)
+}
+
+// explainLog makes a reason of what gobgp logs: why a dial failed and what a NOTIFICATION said is
+// told nowhere else.
+func (s *status) explainLog(record slog.Record) {
+	switch record.Message {
+	case "failed to connect":
+		s.because("%s", s.explainDial(text(record, "Error")))
+	case "outgoing connection IO error":
+		s.because("the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
+	case "received notification":
+		code, subcode := number(record, "Code"), number(record, "Subcode")
+		s.because("the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+	case "sent notification":
+		code, subcode := number(record, "Code"), number(record, "Subcode")
+		switch {
+		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
+			// gobgp says so of any message before OPEN, and a NOTIFICATION is the only one to expect.
+			s.because("%s", s.openRefused())
+		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
+			s.because("the router's AS number is not %d, which is configured as PeerASN here", s.peer.PeerASN)
+		default:
+			s.because("this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+		}
+	}
+}
+
+func (s *status) explainDial(failure string) string {
+	switch {
+	case strings.Contains(failure, "connection refused"):
+		return "connection refused: no BGP listens there, or the router does not know this node as its neighbour (" + failure + ")"
+	case strings.Contains(failure, "timeout"):
+		hint := "the router is down, a firewall is in between, or it expects a password and none is set here"
+		if s.peer.Password != "" {
+			hint = "with a password that is set on one side only, or differs, TCP packets are dropped in silence; or the router is down, or a firewall is in between"
+		}
+		return "no answer: " + hint + " (" + failure + ")"
+	}
+	return failure
+}
+
+// text and number read an attribute of a log record.
+func text(record slog.Record, key string) (value string) {
+	record.Attrs(func(a slog.Attr) bool {
+		if a.Key == key {
+			value = a.Value.String()
+		}
+		return a.Key != key
+	})
+	return value
+}
+
+func number(record slog.Record, key string) uint8 {
+	n, err := strconv.ParseUint(text(record, key), 10, 8)
+	if err != nil {
+		return 0 // which is no code of a NOTIFICATION
+	}
+	return uint8(n)
+}
+
+// logTap hands gobgp's log to our own, one level quieter because status says what matters, and lets
+// status read along.
+type logTap struct {
+	slog.Handler
+	status *status
+}
+
+// Enabled is always true: status reads debug messages too.
+func (t logTap) Enabled(context.Context, slog.Level) bool { return true }
+
+func (t logTap) Handle(ctx context.Context, record slog.Record) error {
+	t.status.explainLog(record)
+	if record.Message == "failed to stop BGP server" {
+		return nil // we call Stop after StopBgp, on purpose
+	}
+	if record.Level == slog.LevelInfo {
+		record.Level = slog.LevelDebug
+	}
+	if !t.Handler.Enabled(ctx, record.Level) {
+		return nil
+	}
+	return t.Handler.Handle(ctx, record)
+}
+
+func (t logTap) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logTap{t.Handler.WithAttrs(attrs), t.status}
+}
+
+func (t logTap) WithGroup(name string) slog.Handler {
+	return logTap{t.Handler.WithGroup(name), t.status}
+}

@@ -1,0 +1,411 @@
+package speaker
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// inputs is everything the speaker watches, and what of it has changed since it was last asked.
+//
+// A change of one Service, of its endpoints or of a record makes one Service dirty; a change of
+// anything that all decisions share makes all of them. Many changes at once are one.
+type inputs struct {
+	services, slices, nodes, namespaces, leases, secrets cache.SharedIndexInformer
+	allocations, pools, l2, bgp, peers, statuses         cache.SharedIndexInformer
+	namespace                                            string        // Herald's own
+	trigger                                              chan struct{} // capacity one
+
+	mu    sync.Mutex
+	dirty changes
+}
+
+// changes is what is dirty.
+type changes struct {
+	services map[types.NamespacedName]bool
+	leases   map[string]bool
+	all      bool
+}
+
+func noChanges() changes {
+	return changes{services: map[types.NamespacedName]bool{}, leases: map[string]bool{}}
+}
+
+const (
+	// Names of indexes: slices by Service, statuses by claimed address.
+	bySvc, byClaim = "service", "claim"
+
+	// leaseLabel marks the Leases of speakers.
+	leaseLabel, leaseLabelValue = "app.kubernetes.io/component", "speaker"
+)
+
+// newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
+// every node of the cluster holds all of them.
+func newInputs(kube kubernetes.Interface, set *client.Set, namespace string) (*inputs, error) {
+	in := &inputs{namespace: namespace, trigger: make(chan struct{}, 1), dirty: noChanges()}
+	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
+		return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
+	}
+	everything := factory(metav1.NamespaceAll, nil)
+	in.services = factory(metav1.NamespaceAll, func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer)).String()
+	}).Core().V1().Services().Informer()
+	in.slices = everything.Discovery().V1().EndpointSlices().Informer()
+	in.nodes = everything.Core().V1().Nodes().Informer()
+	in.namespaces = everything.Core().V1().Namespaces().Informer()
+	in.leases = factory(namespace, func(o *metav1.ListOptions) {
+		o.LabelSelector = labels.Set{leaseLabel: leaseLabelValue}.String()
+	}).Coordination().V1().Leases().Informer()
+	in.secrets = factory(namespace, func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeBasicAuth)).String()
+	}).Core().V1().Secrets().Informer()
+	in.allocations, in.pools = set.Allocations.Informer(), set.Pools.Informer()
+	in.l2, in.bgp = set.L2Advertisements.Informer(), set.BGPAdvertisements.Informer()
+	in.peers, in.statuses = set.BGPPeers.Informer(), set.SpeakerStatuses.Informer()
+
+	for _, i := range in.everyInformer() {
+		if err := i.SetTransform(strip); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.slices.AddIndexers(cache.Indexers{bySvc: func(o any) ([]string, error) {
+		return []string{sliceService(o.(*discoveryv1.EndpointSlice)).String()}, nil
+	}}); err != nil {
+		return nil, err
+	}
+
+	if err := in.statuses.AddIndexers(cache.Indexers{byClaim: func(o any) ([]string, error) {
+		return o.(*herald.SpeakerStatus).Status.Claims, nil
+	}}); err != nil {
+		return nil, err
+	}
+
+	one := func(name func(any) []types.NamespacedName) cache.ResourceEventHandler {
+		return onChange(func(before, after any) {
+			for _, o := range []any{before, after} {
+				if o != nil {
+					in.touch(name(o)...)
+				}
+			}
+		})
+	}
+	every := onChange(func(before, after any) {
+		if matters(before, after) {
+			in.touchAll()
+		}
+	})
+	handlers := map[cache.SharedIndexInformer]cache.ResourceEventHandler{
+		in.services: one(func(o any) []types.NamespacedName { return []types.NamespacedName{nameOf(o.(*corev1.Service))} }),
+		in.slices: one(func(o any) []types.NamespacedName {
+			return []types.NamespacedName{sliceService(o.(*discoveryv1.EndpointSlice))}
+		}),
+		in.allocations: one(func(o any) []types.NamespacedName { return holders(o.(*herald.IPAllocation)) }),
+		in.statuses: onChange(func(before, after any) {
+			if !sameInterfaces(before, after) {
+				in.touchAll()
+				return
+			}
+			in.touch(in.claimants(before, after)...)
+		}),
+		in.leases: onChange(func(before, after any) {
+			if after == nil {
+				after = before
+			}
+			in.touchLease(after.(*coordinationv1.Lease).Name)
+		}),
+	}
+	for _, i := range []cache.SharedIndexInformer{in.nodes, in.namespaces, in.secrets, in.pools, in.l2, in.bgp, in.peers} {
+		handlers[i] = every
+	}
+	for i, h := range handlers {
+		if _, err := i.AddEventHandler(h); err != nil {
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+func (in *inputs) everyInformer() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{
+		in.services, in.slices, in.nodes, in.namespaces, in.leases, in.secrets,
+		in.allocations, in.pools, in.l2, in.bgp, in.peers, in.statuses,
+	}
+}
+
+// run watches until ctx ends, and returns when all watches have ended.
+func (in *inputs) run(ctx context.Context) {
+	var watches sync.WaitGroup
+	for _, i := range in.everyInformer() {
+		watches.Go(func() { i.RunWithContext(ctx) })
+	}
+	watches.Wait()
+}
+
+// wait returns true once every watch has listed what there is.
+func (in *inputs) wait(ctx context.Context) bool {
+	var synced []cache.InformerSynced
+	for _, i := range in.everyInformer() {
+		synced = append(synced, i.HasSynced)
+	}
+	return cache.WaitForCacheSync(ctx.Done(), synced...)
+}
+
+func (in *inputs) touch(names ...types.NamespacedName) {
+	in.change(func(c *changes) {
+		for _, n := range names {
+			c.services[n] = true
+		}
+	})
+}
+
+func (in *inputs) touchLease(name string) { in.change(func(c *changes) { c.leases[name] = true }) }
+
+func (in *inputs) touchAll() { in.change(func(c *changes) { c.all = true }) }
+
+func (in *inputs) change(note func(*changes)) {
+	in.mu.Lock()
+	note(&in.dirty)
+	in.mu.Unlock()
+	select {
+	case in.trigger <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is dirty, and starts anew.
+func (in *inputs) take() changes {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := in.dirty
+	in.dirty = noChanges()
+	return c
+}
+
+// lease returns a speaker's Lease; nil if there is none.
+func (in *inputs) lease(name string) *coordinationv1.Lease {
+	o, exists, err := in.leases.GetStore().GetByKey(in.namespace + "/" + name)
+	if err != nil || !exists {
+		return nil
+	}
+	return o.(*coordinationv1.Lease)
+}
+
+// service assembles one Service; nil if there is none or it is going.
+func (in *inputs) service(name types.NamespacedName) *Service {
+	o, exists, err := in.services.GetStore().GetByKey(name.String())
+	if err != nil || !exists {
+		return nil
+	}
+	svc := o.(*corev1.Service)
+	if svc.DeletionTimestamp != nil {
+		return nil
+	}
+	s := &Service{
+		Name: name, Labels: svc.Labels,
+		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+		Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
+		Ready:  in.ready(name),
+	}
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		address, err := netip.ParseAddr(ingress.IP)
+		if err != nil {
+			continue
+		}
+		if pool, ok := in.recorded(address, svc.UID); ok {
+			s.Addresses = append(s.Addresses, Address{Addr: address, Pool: pool, Claims: in.claims(address)})
+		}
+	}
+	return s
+}
+
+// recorded reports whether the address is recorded for the Service with this UID and not released.
+func (in *inputs) recorded(address netip.Addr, uid types.UID) (pool string, ok bool) {
+	o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address))
+	if err != nil || !exists {
+		return "", false
+	}
+	rec := o.(*herald.IPAllocation)
+	if rec.Status.ReleasedAt != nil || !slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return o.UID == uid }) {
+		return "", false
+	}
+	return rec.Spec.Pool, true
+}
+
+// claims lists the nodes that say they answer for the address.
+func (in *inputs) claims(address netip.Addr) []string {
+	nodes, err := in.statuses.GetIndexer().IndexKeys(byClaim, address.String())
+	if err != nil {
+		return nil
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+// ready lists the nodes with a ready endpoint of a Service.
+func (in *inputs) ready(name types.NamespacedName) []string {
+	objects, err := in.slices.GetIndexer().ByIndex(bySvc, name.String())
+	if err != nil {
+		return nil
+	}
+	var nodes []string
+	for _, o := range objects {
+		for _, e := range o.(*discoveryv1.EndpointSlice).Endpoints {
+			// Nil means ready (discovery/v1, EndpointConditions).
+			if e.NodeName != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
+				nodes = append(nodes, *e.NodeName)
+			}
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// everyService lists the names of all Services of type LoadBalancer.
+func (in *inputs) everyService() []types.NamespacedName {
+	var names []types.NamespacedName
+	for _, svc := range client.Items[*corev1.Service](in.services.GetStore()) {
+		names = append(names, nameOf(svc))
+	}
+	return names
+}
+
+// claimants names the Services whose addresses are claimed in one of two statuses and not in the other.
+func (in *inputs) claimants(before, after any) []types.NamespacedName {
+	changed := map[string]int{}
+	for _, o := range []any{before, after} {
+		if o != nil {
+			for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
+				changed[c]++
+			}
+		}
+	}
+	var names []types.NamespacedName
+	for c, times := range changed {
+		address, err := netip.ParseAddr(c)
+		if times != 1 || err != nil {
+			continue
+		}
+		if o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address)); err == nil && exists {
+			names = append(names, holders(o.(*herald.IPAllocation))...)
+		}
+	}
+	return names
+}
+
+// onChange calls f with the object before and after, nil for none.
+func onChange(f func(before, after any)) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { f(nil, o) },
+		UpdateFunc: func(before, after any) {
+			if before.(metav1.Object).GetResourceVersion() != after.(metav1.Object).GetResourceVersion() {
+				f(before, after)
+			}
+		},
+		DeleteFunc: func(o any) {
+			if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = tombstone.Obj
+			}
+			f(o, nil)
+		},
+	}
+}
+
+// matters reports whether a change of something that all decisions share can change one. A node's
+// heartbeat and a pool's status do not.
+func matters(before, after any) bool {
+	if before == nil || after == nil {
+		return true
+	}
+	b, a := before.(metav1.Object), after.(metav1.Object)
+	if !labels.Equals(b.GetLabels(), a.GetLabels()) {
+		return true
+	}
+	switch before := before.(type) {
+	case *corev1.Namespace:
+		return false
+	case *corev1.Node:
+		return !slices.Equal(before.Status.Addresses, after.(*corev1.Node).Status.Addresses)
+	case *corev1.Secret:
+		return string(before.Data[corev1.BasicAuthPasswordKey]) != string(after.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey])
+	}
+	return b.GetGeneration() != a.GetGeneration()
+}
+
+func sameInterfaces(before, after any) bool {
+	if before == nil || after == nil {
+		return false
+	}
+	b, a := before.(*herald.SpeakerStatus).Status.Interfaces, after.(*herald.SpeakerStatus).Status.Interfaces
+	return slices.EqualFunc(b, a, func(x, y herald.SpeakerInterface) bool {
+		return x.Name == y.Name && slices.Equal(x.Subnets, y.Subnets)
+	})
+}
+
+// strip drops what no decision looks at.
+func strip(o any) (any, error) {
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return o, nil // A tombstone.
+	}
+	m.SetManagedFields(nil)
+	switch o := o.(type) {
+	case *corev1.Service:
+		o.Annotations, o.Spec.Ports, o.Spec.Selector = nil, nil, nil
+	case *corev1.Node:
+		o.Annotations = nil
+		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses}
+	case *corev1.Namespace:
+		o.Annotations = nil
+	case *discoveryv1.EndpointSlice:
+		o.Annotations, o.Ports = nil, nil
+		for i := range o.Endpoints {
+			e := &o.Endpoints[i]
+			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}}
+		}
+	}
+	return o, nil
+}
+
+func sliceService(o *discoveryv1.EndpointSlice) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
+}
+
+func nameOf(o metav1.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+func holders(o *herald.IPAllocation) []types.NamespacedName {
+	var names []types.NamespacedName
+	for _, owner := range o.Spec.Owners {
+		names = append(names, types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name})
+	}
+	return names
+}
+
+// parseSubnets reads subnets as a SpeakerStatus has them; what cannot be read is left out.
+func parseSubnets(texts []string) []netip.Prefix {
+	var subnets []netip.Prefix
+	for _, t := range texts {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(t)); err == nil {
+			subnets = append(subnets, p)
+		}
+	}
+	return subnets
+}

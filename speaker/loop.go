@@ -1,0 +1,271 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/heraldlb/herald/speaker/arp"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// passPeriod bounds how often decisions are made: what happens within it is looked at together.
+const passPeriod = 20 * time.Millisecond
+
+// reportPeriod bounds how often this node's status is put together and, if it differs, written.
+const reportPeriod = 300 * time.Millisecond
+
+// loop owns the decisions. All its fields belong to the goroutine in run.
+type loop struct {
+	s         *Speaker
+	freshness *freshness
+
+	shared    *Shared
+	decisions map[types.NamespacedName]Decision
+	// l2 and routes tell which Service an address is announced for: when it passes from one to another,
+	// the order in which they are looked at must not matter.
+	l2     map[netip.Addr]types.NamespacedName
+	routes map[netip.Prefix]types.NamespacedName
+	claims map[netip.Addr]bool // what arp was told to answer for
+
+	complaints map[string]string // by object, what was reported last
+	invalid    []complaint       // of this node's peers
+	sessions   map[string]sessionReport
+
+	passes, decided prometheus.Counter
+	owned           prometheus.Gauge
+}
+
+func newLoop(s *Speaker) *loop {
+	metric := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "herald", Subsystem: "speaker", Name: name, Help: help}
+	}
+	return &loop{
+		s: s, freshness: newFreshness(s.config.Node, s.config.LeaseDuration),
+		decisions: map[types.NamespacedName]Decision{},
+		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]bool{},
+		complaints: map[string]string{}, sessions: map[string]sessionReport{},
+		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty Services."))),
+		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one Service."))),
+		owned:   prometheus.NewGauge(prometheus.GaugeOpts(metric("l2_addresses", "Addresses that this node answers ARP for."))),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (l *loop) Describe(c chan<- *prometheus.Desc) {
+	for _, m := range []prometheus.Collector{l.passes, l.decided, l.owned} {
+		m.Describe(c)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (l *loop) Collect(c chan<- prometheus.Metric) {
+	for _, m := range []prometheus.Collector{l.passes, l.decided, l.owned} {
+		m.Collect(c)
+	}
+}
+
+func (l *loop) run(ctx context.Context) error {
+	for name := range l.everyLease() {
+		l.s.inputs.touchLease(name)
+	}
+	l.s.inputs.touchAll()
+	var reported time.Time
+	var due <-chan time.Time // when to report; nil if nothing has changed
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-due:
+			l.report()
+			reported, due = time.Now(), nil
+			continue
+		case <-l.s.links.Changed():
+			l.takeInterfaces()
+		case <-l.s.bgp.Changed():
+		case <-l.s.inputs.trigger:
+			l.takeInterfaces()
+			l.pass(l.s.inputs.take())
+			l.s.ready.Store(true)
+		}
+		if due == nil {
+			// At once if it is the first change for a while: the others may be waiting for it.
+			due = time.After(time.Until(reported.Add(reportPeriod)))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(passPeriod):
+		}
+	}
+}
+
+func (l *loop) everyLease() map[string]bool {
+	names := map[string]bool{}
+	for _, key := range l.s.inputs.leases.GetStore().ListKeys() {
+		names[key[len(l.s.inputs.namespace)+1:]] = true
+	}
+	return names
+}
+
+// takeInterfaces tells arp which interfaces there are.
+func (l *loop) takeInterfaces() {
+	var interfaces []arp.Interface
+	for _, i := range l.s.links.Interfaces() {
+		interfaces = append(interfaces, arp.Interface{Name: i.Name, Index: i.Index, MAC: i.MAC, Up: i.Up})
+	}
+	l.s.arp.SetInterfaces(interfaces)
+}
+
+// pass brings the decisions up to date with what changed.
+func (l *loop) pass(c changes) {
+	l.passes.Inc()
+	if l.observe(c.leases) {
+		c.all = true
+	}
+	if c.all || l.shared == nil {
+		l.share()
+		for name := range l.decisions {
+			c.services[name] = true
+		}
+		for _, name := range l.s.inputs.everyService() {
+			c.services[name] = true
+		}
+	}
+	// What is given up comes before what is taken up, so that nothing has two answers on the way.
+	next := make(map[types.NamespacedName]Decision, len(c.services))
+	for name := range c.services {
+		if svc := l.s.inputs.service(name); svc != nil {
+			next[name] = Decide(l.shared, svc)
+			l.decided.Inc()
+		}
+	}
+	for name := range c.services {
+		l.give(name, l.decisions[name], next[name])
+	}
+	for name := range c.services {
+		l.take(name, l.decisions[name], next[name])
+		if d, ok := next[name]; ok {
+			l.decisions[name] = d
+		} else {
+			delete(l.decisions, name)
+		}
+	}
+}
+
+// observe judges the speakers whose Leases changed, and reports whether anybody's being alive did. Our
+// own renewal moves the clock, so it may show that others have long been silent.
+func (l *loop) observe(leases map[string]bool) (changed bool) {
+	before := map[string]bool{}
+	for node := range l.freshness.seen {
+		before[node] = l.freshness.alive(node)
+	}
+	now := time.Now()
+	for name := range leases {
+		node, ok := nodeOfLease(name)
+		if !ok {
+			continue
+		}
+		o := l.s.inputs.lease(name)
+		if o == nil {
+			l.freshness.forget(node)
+			changed = changed || before[node]
+			continue
+		}
+		holder, renewed := "", time.Time{}
+		if o.Spec.HolderIdentity != nil {
+			holder = *o.Spec.HolderIdentity
+		}
+		if o.Spec.RenewTime != nil {
+			renewed = o.Spec.RenewTime.Time
+		}
+		l.freshness.observe(node, holder, renewed, now)
+	}
+	for node := range l.freshness.seen {
+		changed = changed || l.freshness.alive(node) != before[node]
+	}
+	return changed
+}
+
+// share assembles anew what all decisions rest on, and this node's peers.
+func (l *loop) share() {
+	shared, complaints := l.s.inputs.shared(l.s.config.Node, l.s.health.healthy(), l.freshness.alive)
+	l.shared = shared
+	peers, invalid := l.s.inputs.ownPeers(l.s.config.Node)
+	for name, err := range l.s.bgp.SetPeers(peers) {
+		if o, exists, _ := l.s.inputs.peers.GetStore().GetByKey(name); exists {
+			invalid = append(invalid, complaint{o.(named), "BGPPeer", "Invalid", err})
+		}
+	}
+	l.invalid = invalid
+	l.complain(append(complaints, invalid...))
+}
+
+// give stops what the new decision does not announce any more.
+func (l *loop) give(name types.NamespacedName, before, after Decision) {
+	for _, b := range before.L2 {
+		if l.l2[b.Address] == name && !slices.ContainsFunc(after.L2, func(a L2Decision) bool { return a.Address == b.Address && len(a.Interfaces) > 0 }) {
+			l.s.arp.Set(b.Address, nil)
+			delete(l.l2, b.Address)
+			delete(l.claims, b.Address)
+		}
+	}
+	for _, b := range before.BGP {
+		if l.routes[b.Prefix] == name && !slices.ContainsFunc(after.BGP, func(a BGPDecision) bool { return a.Prefix == b.Prefix }) {
+			l.s.bgp.Set(b.Prefix, nil)
+			delete(l.routes, b.Prefix)
+		}
+	}
+}
+
+// take starts or changes what the new decision announces.
+func (l *loop) take(name types.NamespacedName, before, after Decision) {
+	for _, a := range after.L2 {
+		if len(a.Interfaces) == 0 {
+			continue
+		}
+		same := slices.ContainsFunc(before.L2, func(b L2Decision) bool { return b.Address == a.Address && slices.Equal(b.Interfaces, a.Interfaces) })
+		if same && l.l2[a.Address] == name {
+			continue
+		}
+		l.s.arp.Set(a.Address, a.Interfaces)
+		l.l2[a.Address], l.claims[a.Address] = name, true
+	}
+	for _, a := range after.BGP {
+		same := slices.ContainsFunc(before.BGP, func(b BGPDecision) bool {
+			return b.Prefix == a.Prefix && maps.EqualFunc(b.Exports, a.Exports, bgp.Attributes.Equal)
+		})
+		if same && l.routes[a.Prefix] == name {
+			continue
+		}
+		l.s.bgp.Set(a.Prefix, a.Exports)
+		l.routes[a.Prefix] = name
+	}
+}
+
+// named is an object with a name, which events can be about.
+type named interface {
+	runtime.Object
+	GetName() string
+}
+
+// complain reports what is wrong with objects, once as long as it stays the same.
+func (l *loop) complain(complaints []complaint) {
+	current := map[string]string{}
+	for _, c := range complaints {
+		key := c.kind + "/" + c.object.GetName()
+		current[key] = c.err.Error()
+		if l.complaints[key] != current[key] {
+			l.s.config.Events.Event(c.object, corev1.EventTypeWarning, c.reason, fmt.Sprintf("node %s: %v", l.s.config.Node, c.err))
+		}
+	}
+	l.complaints = current
+}

@@ -1,0 +1,217 @@
+package speaker
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// complaint is what is wrong with one of the user's objects. It affects that object only.
+type complaint struct {
+	object named
+	kind   string
+	reason string
+	err    error
+}
+
+// shared assembles what all decisions rest on, and tells what had to be left out.
+func (in *inputs) shared(self string, healthy bool, alive func(node string) bool) (*Shared, []complaint) {
+	s := &Shared{
+		Self: self, Healthy: healthy,
+		Nodes: map[string]Node{}, Pools: map[string]map[string]string{}, Namespaces: map[string]map[string]string{},
+	}
+	var complaints []complaint
+	statuses := client.Items[*herald.SpeakerStatus](in.statuses.GetStore())
+	slices.SortFunc(statuses, byName)
+	interfaces := map[string][]Interface{}
+	for _, o := range statuses {
+		for _, i := range o.Status.Interfaces {
+			interfaces[o.Name] = append(interfaces[o.Name], Interface{Name: i.Name, Subnets: parseSubnets(i.Subnets)})
+		}
+	}
+	for _, o := range client.Items[*corev1.Node](in.nodes.GetStore()) {
+		_, excluded := o.Labels[corev1.LabelNodeExcludeBalancers]
+		s.Nodes[o.Name] = Node{Labels: o.Labels, Excluded: excluded, Alive: alive(o.Name), Interfaces: interfaces[o.Name]}
+	}
+	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
+		s.Pools[o.Name] = o.Labels
+	}
+	for _, o := range client.Items[*corev1.Namespace](in.namespaces.GetStore()) {
+		s.Namespaces[o.Name] = o.Labels
+	}
+	for _, o := range client.Items[*herald.L2Advertisement](in.l2.GetStore()) {
+		selector, err := o.Spec.Compile()
+		if err != nil {
+			complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
+			continue
+		}
+		s.L2 = append(s.L2, L2Advertisement{Name: o.Name, Selector: selector, Interfaces: o.Spec.Interfaces})
+	}
+	for _, o := range client.Items[*herald.BGPAdvertisement](in.bgp.GetStore()) {
+		ad, err := in.bgpAdvertisement(o)
+		if err != nil {
+			complaints = append(complaints, complaint{o, "BGPAdvertisement", "Invalid", err})
+			continue
+		}
+		s.BGP = append(s.BGP, ad)
+	}
+	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
+	return s, complaints
+}
+
+// bgpAdvertisement translates one BGPAdvertisement.
+func (in *inputs) bgpAdvertisement(o *herald.BGPAdvertisement) (BGPAdvertisement, error) {
+	ad := BGPAdvertisement{Name: o.Name}
+	var err error
+	if ad.Selector, err = o.Spec.Compile(); err != nil {
+		return ad, err
+	}
+	peer, err := herald.CompileSelector("peerSelector", o.Spec.PeerSelector)
+	if err != nil {
+		return ad, err
+	}
+	if o.Spec.PeerSelector == nil && len(o.Spec.Peers) > 0 {
+		peer = labels.Nothing()
+	}
+	for _, p := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
+		if slices.Contains(o.Spec.Peers, p.Name) || peer.Matches(labels.Set(p.Labels)) {
+			ad.Peers = append(ad.Peers, p.Name)
+		}
+	}
+	slices.Sort(ad.Peers)
+	texts := make([]string, len(o.Spec.Communities))
+	for i, c := range o.Spec.Communities {
+		texts[i] = string(c)
+	}
+	if ad.Attributes.Communities, ad.Attributes.LargeCommunities, err = bgp.ParseCommunities(texts...); err != nil {
+		return ad, fmt.Errorf("spec.communities: %w", err)
+	}
+	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
+	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
+	return ad, nil
+}
+
+func number(n *int64) *uint32 {
+	if n == nil {
+		return nil
+	}
+	u := uint32(*n) // The schema allows what fits.
+	return &u
+}
+
+// ownPeers are the sessions that this node is to hold. A peer that cannot be used is left out, and its
+// complaint says why.
+func (in *inputs) ownPeers(self string) (peers []bgp.Peer, complaints []complaint) {
+	o, exists, err := in.nodes.GetStore().GetByKey(self)
+	if err != nil || !exists {
+		return nil, nil
+	}
+	node := o.(*corev1.Node)
+	for _, o := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
+		selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector)
+		if err != nil {
+			complaints = append(complaints, complaint{o, "BGPPeer", "Invalid", err})
+			continue
+		}
+		if !selector.Matches(labels.Set(node.Labels)) {
+			continue
+		}
+		peer, reason, err := in.peer(o, node)
+		if err != nil {
+			complaints = append(complaints, complaint{o, "BGPPeer", reason, err})
+			continue
+		}
+		peers = append(peers, peer)
+	}
+	slices.SortFunc(peers, func(x, y bgp.Peer) int { return cmp.Compare(x.Name, y.Name) })
+	return peers, complaints
+}
+
+// peer translates one BGPPeer for this node.
+func (in *inputs) peer(o *herald.BGPPeer, node *corev1.Node) (_ bgp.Peer, reason string, _ error) {
+	p := bgp.Peer{
+		Name: o.Name, LocalASN: uint32(o.Spec.LocalASN), PeerASN: uint32(o.Spec.PeerASN),
+		Port: uint16(o.Spec.Port), MultihopTTL: uint8(o.Spec.MultihopTTL),
+		NextHop4: nodeAddress(node, netip.Addr.Is4), NextHop6: nodeAddress(node, netip.Addr.Is6),
+	}
+	var err error
+	if p.Address, err = netip.ParseAddr(o.Spec.Address); err != nil {
+		return p, "Invalid", fmt.Errorf("spec.address: %w", err)
+	}
+	if o.Spec.SourceAddress != "" {
+		if p.LocalAddress, err = netip.ParseAddr(o.Spec.SourceAddress); err != nil {
+			return p, "Invalid", fmt.Errorf("spec.sourceAddress: %w", err)
+		}
+	}
+	// The session's own address is the better next hop in the session's own family.
+	if p.Address.Is4() {
+		p.NextHop4 = netip.Addr{}
+	} else {
+		p.NextHop6 = netip.Addr{}
+	}
+	p.RouterID = routerID(node)
+	if o.Spec.HoldTime != nil {
+		p.HoldTime = o.Spec.HoldTime.Duration
+	}
+	if o.Spec.KeepaliveTime != nil {
+		p.KeepaliveTime = o.Spec.KeepaliveTime.Duration
+	}
+	if o.Spec.ConnectRetryTime != nil {
+		p.ConnectRetry = o.Spec.ConnectRetryTime.Duration
+	}
+	if o.Spec.PasswordSecret != nil {
+		if p.Password, err = in.password(o.Spec.PasswordSecret.Name); err != nil {
+			return p, "SecretMissing", fmt.Errorf("spec.passwordSecret: %w", err)
+		}
+	}
+	return p, "Invalid", p.Validate()
+}
+
+// password reads a session's password.
+func (in *inputs) password(name string) (string, error) {
+	o, exists, err := in.secrets.GetStore().GetByKey(in.namespace + "/" + name)
+	if err != nil || !exists {
+		return "", fmt.Errorf("there is no Secret %s/%s of type %s: create it, with the password under the key %q",
+			in.namespace, name, corev1.SecretTypeBasicAuth, corev1.BasicAuthPasswordKey)
+	}
+	if password := o.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey]; len(password) > 0 {
+		return string(password), nil
+	}
+	return "", fmt.Errorf("the Secret %s/%s has no key %q: put the password there", in.namespace, name, corev1.BasicAuthPasswordKey)
+}
+
+// nodeAddress is the node's internal address of a family, or the zero Addr.
+func nodeAddress(node *corev1.Node, family func(netip.Addr) bool) netip.Addr {
+	for _, a := range node.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if address, err := netip.ParseAddr(a.Address); err == nil && family(address) {
+			return address
+		}
+	}
+	return netip.Addr{}
+}
+
+// routerID is the node's IPv4 address or, on a node without one, a number that is its own: the BGP
+// identifier only has to be unique within an AS (RFC 6286).
+func routerID(node *corev1.Node) netip.Addr {
+	if a := nodeAddress(node, netip.Addr.Is4); a.IsValid() {
+		return a
+	}
+	h := rank(netip.IPv6Unspecified(), node.Name)
+	return netip.AddrFrom4([4]byte{byte(h>>24)&0x7f | 1, byte(h >> 16), byte(h >> 8), byte(h)})
+}
+
+func byName[T interface{ GetName() string }](x, y T) int {
+	return cmp.Compare(x.GetName(), y.GetName())
+}

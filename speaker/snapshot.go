@@ -1,0 +1,97 @@
+package speaker
+
+import (
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// Shared is what the decisions about all Services rest on. Together with a Service it is a snapshot.
+// Every node sees the same, but for the delays of the wire; only Self and Healthy are its own.
+type Shared struct {
+	// Self is the name of this node.
+	Self string
+	// Healthy tells whether this node's kube-proxy serves. A node that cannot deliver announces nothing.
+	Healthy bool
+
+	Nodes      map[string]Node
+	Pools      map[string]map[string]string // labels by name
+	Namespaces map[string]map[string]string // labels by name
+	L2         []L2Advertisement            // by name
+	BGP        []BGPAdvertisement           // by name
+}
+
+// Node is a node as far as it may announce.
+type Node struct {
+	Labels map[string]string
+	// Excluded: it bears the label node.kubernetes.io/exclude-from-external-load-balancers.
+	Excluded bool
+	// Alive: its speaker's Lease is fresh, which also says that its kube-proxy serves.
+	Alive bool
+	// Interfaces are those that are up, with their subnets.
+	Interfaces []Interface
+}
+
+// Interface is where a node meets a segment.
+type Interface struct {
+	Name    string
+	Subnets []netip.Prefix
+}
+
+// eligible reports whether the node may announce anything.
+func (n Node) eligible() bool { return n.Alive && !n.Excluded }
+
+// reaches lists the node's interfaces on which an address is announced: those that are named or, if
+// none is, those with a subnet that holds it.
+func (n Node) reaches(address netip.Addr, named []string) []string {
+	var on []string
+	for _, i := range n.Interfaces {
+		holds := slices.ContainsFunc(i.Subnets, func(s netip.Prefix) bool { return s.Contains(address) })
+		if slices.Contains(named, i.Name) || len(named) == 0 && holds {
+			on = append(on, i.Name)
+		}
+	}
+	return on
+}
+
+// L2Advertisement is one that can be used.
+type L2Advertisement struct {
+	Name       string
+	Selector   *herald.Selector
+	Interfaces []string
+}
+
+// BGPAdvertisement is one that can be used.
+type BGPAdvertisement struct {
+	Name     string
+	Selector *herald.Selector
+	// Peers are the names of those peers of this node that get the routes.
+	Peers      []string
+	Attributes bgp.Attributes
+}
+
+// Service is one Service of type LoadBalancer.
+type Service struct {
+	Name   types.NamespacedName
+	Labels map[string]string
+	// Addresses are those in its status that are recorded for its UID; nothing else is announced.
+	Addresses []Address
+	// Local: traffic is delivered only to endpoints on the node that it reaches.
+	Local bool
+	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
+	Sticky bool
+	// Ready lists the nodes that have a ready endpoint.
+	Ready []string
+}
+
+// Address is an address of a Service.
+type Address struct {
+	netip.Addr
+	Pool string
+	// Claims are the nodes that say, each by its SpeakerStatus, that they answer for the address.
+	Claims []string
+}

@@ -1,0 +1,155 @@
+// Package speaker announces the addresses of Services from one node.
+//
+// It watches Services, their endpoints, the records of their addresses, nodes, pools, advertisements
+// and the other speakers, and asks Decide, which is pure, what this node announces for each Service.
+// What differs from before goes to the announcers: package arp on the segment, package bgp to the
+// routers. A changed Service costs one decision; a change of what all decisions share costs one pass
+// over all Services, however many changes came together.
+//
+//	informers → dirty set → Shared, Service → Decide → difference → arp.Set, bgp.Set
+//
+// One goroutine, the loop, owns the decisions. Around it run the Lease that says this speaker is alive,
+// the watch of the node's kube-proxy, the watch of its interfaces, and the SpeakerStatus that tells
+// people, and the other speakers, what this node does.
+//
+// Without the API server a speaker goes on with what it knows.
+package speaker
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/speaker/arp"
+	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/link"
+)
+
+// Config is what a Speaker needs from its process.
+type Config struct {
+	Kube   kubernetes.Interface
+	Herald *client.Set
+	// Events takes events on Herald's resources.
+	Events record.EventRecorder
+	// Node is the name of the node that this is.
+	Node string
+	// Namespace is Herald's own: of the speakers' Leases and the peers' Secrets.
+	Namespace string
+	// LeaseDuration is how long the other speakers count on this one without a sign of life. The Lease is
+	// renewed three times in it.
+	LeaseDuration time.Duration
+	// KubeProxyHealth is the URL that tells whether the node's kube-proxy serves; empty: it always does.
+	KubeProxyHealth string
+	Metrics         prometheus.Registerer
+	Log             *zap.Logger
+}
+
+// Speaker is the speaker of one node.
+type Speaker struct {
+	config Config
+	log    *zap.Logger
+
+	inputs *inputs
+	links  *link.Watcher
+	arp    *arp.Responder
+	bgp    *bgp.Speaker
+
+	loop   *loop
+	status *statusWriter
+	health *proxyHealth
+	lease  *lease
+
+	ready atomic.Bool
+}
+
+// New wires a Speaker. Nothing runs before Run.
+func New(c Config) (*Speaker, error) {
+	s := &Speaker{config: c, log: c.Log, links: link.Watch(c.Log.Named("link")), arp: arp.New(c.Log.Named("arp"), arp.Options{}), bgp: bgp.New(c.Log.Named("bgp"))}
+	var err error
+	if s.inputs, err = newInputs(c.Kube, c.Herald, c.Namespace); err != nil {
+		return nil, err
+	}
+	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), s.inputs.touchAll)
+	s.lease = newLease(c.Kube.CoordinationV1().Leases(c.Namespace), c.Node, c.LeaseDuration, c.Log.Named("lease"))
+	s.status = newStatusWriter(c.Herald, c.Node, c.Log.Named("status"))
+	s.loop = newLoop(s)
+	if c.Metrics != nil {
+		c.Metrics.MustRegister(s.loop, arpCollector{s.arp}, bgpCollector{s.bgp})
+	}
+	return s, nil
+}
+
+// Ready reports whether the speaker has made its first decisions.
+func (s *Speaker) Ready() bool { return s.ready.Load() }
+
+// Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the
+// Lease, before the other speakers, and Run returns when all that it started has ended.
+func (s *Speaker) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { s.inputs.run(ctx); return nil })
+	g.Go(func() error { return s.links.Run(ctx) })
+	g.Go(func() error { return s.health.run(ctx) })
+	g.Go(func() error { return s.announce(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// announce runs what has an order at both ends. The Lease is begun when this node can be counted on, and
+// given up when it is silent.
+func (s *Speaker) announce(ctx context.Context) error {
+	if !s.inputs.wait(ctx) {
+		return ctx.Err()
+	}
+	if err := s.awaitInterfaces(ctx); err != nil {
+		return err
+	}
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.lease.run(ctx, s.health.healthy) })
+	g.Go(func() error { return s.arp.Run(ctx) })
+	g.Go(func() error { return s.bgp.Run(ctx) })
+	g.Go(func() error { return s.loop.run(ctx) })
+	g.Go(func() error { return s.status.run(ctx) })
+	err := g.Wait()
+	s.lease.release()
+	return err
+}
+
+// awaitInterfaces returns when the watch has seen the interfaces that there are. A status written before
+// would tell the others that this node is on no segment.
+func (s *Speaker) awaitInterfaces(ctx context.Context) error {
+	there, err := link.List()
+	if err != nil {
+		return err
+	}
+	for len(there) > 0 && len(s.links.Interfaces()) == 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.links.Changed():
+		}
+	}
+	return nil
+}
+
+// begin prepares the return of a speaker that was away. If it was away for long, the others have
+// taken over: then it must not seem to hold what it held.
+func (s *Speaker) begin(ctx context.Context) error {
+	held, err := s.lease.held(ctx)
+	if err != nil {
+		return err
+	}
+	return s.status.begin(ctx, held)
+}

@@ -1,0 +1,220 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// States of a session in a SpeakerStatus. The finer ones of RFC 4271 come and go with every attempt.
+const (
+	sessionEstablished = "Established"
+	sessionDown        = "Down"
+	sessionInvalid     = "Invalid"
+)
+
+// sessionReport is what was last said of a session in an event.
+type sessionReport struct {
+	up     bool
+	reason string
+}
+
+// report puts this node's status together, for the writer to write if it differs, and reports sessions
+// that went up or down.
+func (l *loop) report() {
+	if l.shared == nil {
+		return // No decision has been made yet; to say so would look like giving everything up.
+	}
+	var st herald.SpeakerStatusStatus
+	for _, i := range l.s.links.Interfaces() {
+		if !i.Up || len(i.Subnets) == 0 && !l.named(i.Name) {
+			continue // The interfaces of pods come and go and are of no interest.
+		}
+		o := herald.SpeakerInterface{Name: i.Name, MAC: i.MAC.String()}
+		for _, s := range i.Subnets {
+			o.Subnets = append(o.Subnets, s.String())
+		}
+		st.Interfaces = append(st.Interfaces, o)
+	}
+	for address := range l.claims {
+		st.Claims = append(st.Claims, address.String())
+	}
+	slices.Sort(st.Claims)
+	st.L2Addresses = int32(len(st.Claims)) //nolint:gosec // An address each.
+	l.owned.Set(float64(len(st.Claims)))
+	up := 0
+	for _, s := range l.s.bgp.Sessions() {
+		o := herald.SpeakerSession{Peer: s.Peer, State: sessionDown, Reason: s.Reason, Routes: int32(s.Advertised4 + s.Advertised6)} //nolint:gosec // A route each.
+		if since := metav1.NewTime(s.Since); !since.IsZero() {
+			o.Since = &since
+		}
+		if s.State == bgp.Established {
+			up++
+			o.State, o.Reason = sessionEstablished, s.WithheldReason
+		}
+		st.Sessions = append(st.Sessions, o)
+		l.announceSession(s)
+	}
+	for _, c := range l.invalid {
+		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: c.object.GetName(), State: sessionInvalid, Reason: c.err.Error()})
+	}
+	slices.SortFunc(st.Sessions, func(x, y herald.SpeakerSession) int {
+		if x.Peer < y.Peer {
+			return -1
+		}
+		return 1
+	})
+	if len(st.Sessions) > 0 {
+		st.Established = fmt.Sprintf("%d/%d", up, len(st.Sessions))
+	}
+	switch self := l.shared.Nodes[l.s.config.Node]; {
+	case !l.s.health.healthy():
+		st.Problem = "kube-proxy does not serve on this node"
+	case self.Excluded:
+		st.Problem = "the node bears the label " + corev1.LabelNodeExcludeBalancers
+	}
+	l.s.status.set(st)
+}
+
+// named reports whether an L2Advertisement names the interface.
+func (l *loop) named(name string) bool {
+	return slices.ContainsFunc(l.shared.L2, func(ad L2Advertisement) bool { return slices.Contains(ad.Interfaces, name) })
+}
+
+// announceSession makes an event of a session that went up, or is down for another reason than before.
+func (l *loop) announceSession(s bgp.Session) {
+	now := sessionReport{up: s.State == bgp.Established, reason: s.Reason}
+	before, known := l.sessions[s.Peer]
+	if now == before && known || !now.up && now.reason == "" {
+		return
+	}
+	l.sessions[s.Peer] = now
+	o, exists, err := l.s.inputs.peers.GetStore().GetByKey(s.Peer)
+	if err != nil || !exists {
+		delete(l.sessions, s.Peer)
+		return
+	}
+	if now.up {
+		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeNormal, "SessionUp", "node %s: the session is established", l.s.config.Node)
+	} else {
+		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeWarning, "SessionDown", "node %s: %s", l.s.config.Node, now.reason)
+	}
+}
+
+// statusWriter writes this node's SpeakerStatus when it differs from what was written last.
+type statusWriter struct {
+	client  *client.Set
+	node    string
+	log     *zap.Logger
+	changed chan struct{}
+
+	mu   sync.Mutex
+	want herald.SpeakerStatusStatus
+
+	// written belongs to run.
+	written *herald.SpeakerStatus
+}
+
+func newStatusWriter(c *client.Set, node string, log *zap.Logger) *statusWriter {
+	return &statusWriter{client: c, node: node, log: log, changed: make(chan struct{}, 1)}
+}
+
+// set has the status written soon.
+func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
+	w.mu.Lock()
+	w.want = st
+	w.mu.Unlock()
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// begin reads what an earlier speaker of this node wrote and, unless that speaker is still counted on,
+// takes back what it claimed.
+func (w *statusWriter) begin(ctx context.Context, held bool) error {
+	o, err := w.client.SpeakerStatuses.Get(ctx, w.node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.written = o
+	if held || len(o.Status.Claims) == 0 {
+		return nil
+	}
+	o.Status.Claims, o.Status.L2Addresses = nil, 0
+	w.written, err = w.client.SpeakerStatuses.Update(ctx, o, metav1.UpdateOptions{})
+	return err
+}
+
+func (w *statusWriter) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.changed:
+		}
+		w.mu.Lock()
+		want := w.want
+		w.mu.Unlock()
+		if err := w.write(ctx, want); err != nil && ctx.Err() == nil {
+			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))
+			select {
+			case w.changed <- struct{}{}:
+			default:
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatus) error {
+	if w.written != nil && equality.Semantic.DeepEqual(w.written.Status, want) {
+		return nil
+	}
+	if w.written == nil {
+		o, err := w.client.SpeakerStatuses.Create(ctx, &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: w.node}, Status: want}, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			o, err = w.client.SpeakerStatuses.Get(ctx, w.node, metav1.GetOptions{})
+			if err == nil {
+				w.written = o
+				return w.write(ctx, want)
+			}
+		}
+		if err == nil {
+			w.written = o
+		}
+		return err
+	}
+	o := w.written.DeepCopy()
+	o.Status = want
+	updated, err := w.client.SpeakerStatuses.Update(ctx, o, metav1.UpdateOptions{})
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		// Somebody changed or deleted it by hand.
+		w.written = nil
+		return w.write(ctx, want)
+	case err != nil:
+		return err
+	}
+	w.written = updated
+	return nil
+}
