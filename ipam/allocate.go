@@ -81,7 +81,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, error) {
 // it took, unless the request names a pool and that address is from another. An
 // address recorded without a pool is from none and may stay.
 func (a *Allocator) kept(req *Request, f Family) (Allocation, bool) {
-	for _, h := range slices.Backward(a.owners[req.Owner.UID]) {
+	for h := range a.takenBy(req.Owner.UID) {
 		fits := req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || h.in(req.Pool)
 		if FamilyOf(h.Address) == f && fits {
 			return h.Allocation, true
@@ -92,7 +92,12 @@ func (a *Allocator) kept(req *Request, f Family) (Allocation, bool) {
 
 // holds reports whether the owner has an address of family f at all.
 func (a *Allocator) holds(uid string, f Family) bool {
-	return slices.ContainsFunc(a.owners[uid], func(h *holding) bool { return FamilyOf(h.Address) == f })
+	for h := range a.takenBy(uid) {
+		if FamilyOf(h.Address) == f {
+			return true
+		}
+	}
+	return false
 }
 
 // choose adds to given a free address of each family wanted, or of as many as the
@@ -163,8 +168,6 @@ func (a *Allocator) grant(al Allocation) {
 		return
 	}
 	// The owner holds it and settles on it: it becomes the one taken last.
-	own := a.owners[al.Owner.UID]
-	if i := slices.Index(own, h); i < len(own)-1 {
-		a.owners[al.Owner.UID] = append(slices.Delete(own, i, i+1), h)
-	}
+	a.unlink(h)
+	a.link(h)
 }

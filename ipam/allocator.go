@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -14,13 +15,14 @@ type Allocator struct {
 	spans []span           // which address is in which pool
 
 	held   map[netip.Addr]*holding
-	owners map[string][]*holding // what each UID holds, last taken last; no reservations
+	owners map[string]*holding // what each UID took last; no reservations
 }
 
 // holding is an address that is held, and where it lies.
 type holding struct {
 	Allocation
-	home *pool // whose address it is now; nil if no pool's
+	home   *pool    // whose address it is now; nil if no pool's
+	before *holding // what the same UID took before it
 }
 
 // in reports whether the address is in this pool now.
@@ -31,7 +33,7 @@ func New() *Allocator {
 	return &Allocator{
 		named:  make(map[string]*pool),
 		held:   make(map[netip.Addr]*holding),
-		owners: make(map[string][]*holding),
+		owners: make(map[string]*holding),
 	}
 }
 
@@ -105,8 +107,38 @@ func (a *Allocator) hold(al Allocation) {
 	h := &holding{Allocation: al}
 	a.settle(h)
 	a.held[al.Address] = h
-	if uid := al.Owner.UID; uid != "" {
-		a.owners[uid] = append(a.owners[uid], h)
+	a.link(h)
+}
+
+// link makes h what its owner took last.
+func (a *Allocator) link(h *holding) {
+	if uid := h.Owner.UID; uid != "" {
+		h.before = a.owners[uid]
+		a.owners[uid] = h
+	}
+}
+
+// unlink forgets that h was ever taken by its owner.
+func (a *Allocator) unlink(h *holding) {
+	uid := h.Owner.UID
+	for later := range a.takenBy(uid) {
+		if later.before == h {
+			later.before = h.before
+			return
+		}
+	}
+	if h.before != nil {
+		a.owners[uid] = h.before
+	} else {
+		delete(a.owners, uid)
+	}
+}
+
+// takenBy goes through what the owner with this UID holds, last taken first.
+func (a *Allocator) takenBy(uid string) iter.Seq[*holding] {
+	return func(yield func(*holding) bool) {
+		for h := a.owners[uid]; h != nil && yield(h); h = h.before {
+		}
 	}
 }
 
@@ -129,11 +161,7 @@ func (a *Allocator) Release(addr netip.Addr, uid string) bool {
 	if h.home != nil {
 		h.home.space(FamilyOf(addr)).release(addr)
 	}
-	if own := a.owners[uid]; len(own) > 1 {
-		a.owners[uid] = slices.DeleteFunc(own, func(other *holding) bool { return other == h })
-	} else {
-		delete(a.owners, uid)
-	}
+	a.unlink(h)
 	return true
 }
 
@@ -150,9 +178,10 @@ func (a *Allocator) Holder(addr netip.Addr) (Allocation, bool) {
 // are held by nobody: HeldBy("") is empty.
 func (a *Allocator) HeldBy(uid string) []Allocation {
 	var all []Allocation
-	for _, h := range a.owners[uid] {
+	for h := range a.takenBy(uid) {
 		all = append(all, h.Allocation)
 	}
+	slices.Reverse(all)
 	return all
 }
 

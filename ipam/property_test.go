@@ -172,8 +172,8 @@ func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Fami
 			candidates = append(candidates, p.Name)
 		}
 	}
-	// preferred is the order of choice: pools that serve a family already, pools
-	// that can serve all that is wanted, any.
+	// The order of choice: pools that serve a family already and can serve the rest,
+	// pools that can serve all that is wanted, any.
 	rank := func(pool string) int {
 		if slices.ContainsFunc(want, func(f ipam.Family) bool { return len(m.free(pool, f)) == 0 }) {
 			return 2
@@ -197,7 +197,7 @@ func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Fami
 			}
 		}
 		if chosen != nil {
-			defer func() { given[f] = *chosen }() // later: rank looks at given
+			given[f] = *chosen
 			continue
 		}
 		reason := ipam.ErrExhausted
@@ -212,9 +212,7 @@ func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Fami
 			refused = reason
 		}
 	}
-	if refused != nil && len(want) == len(req.Families) && !slices.ContainsFunc(want, func(f ipam.Family) bool {
-		return slices.ContainsFunc(candidates, func(pool string) bool { return len(m.free(pool, f)) > 0 })
-	}) {
+	if len(given) == 0 {
 		return refused
 	}
 	return nil

@@ -33,7 +33,6 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
-	// +kubebuilder:validation:XValidation:rule="!self.all(e, (isIP(e) || isCIDR(e) || (e.split('-').size() == 2 && e.split('-').all(p, isIP(p.trim())) && ip(e.split('-')[0].trim()).family() == ip(e.split('-')[1].trim()).family()))) || [self.map(e, isCIDR(e) ? [e.split('/')[0], e.split('/')[0], e] : [e.split('-')[0].trim(), e.split('-')[e.split('-').size() - 1].trim(), '']).map(p, [string(ip(p[0])), string(ip(p[1]))].map(s, (s.contains('.') ? s.split('.').map(o, ('00' + o).substring(size(o) - 1)) : s.replace('::', ':' + '0:0:0:0:0:0:0:0:'.substring(0, 2 * (8 - s.split(':').filter(g, g != '').size()))).split(':').filter(g, g != '').map(g, ('000' + g).substring(size(g) - 1))).join('')) + [p[0], p[2]])].all(all, all.all(a, all.exists_one(b, b[3] != '' ? cidr(b[3]).containsIP(a[2]) : size(a[0]) == size(b[0]) && b[0] <= a[0] && a[0] <= b[1])))",message="two entries overlap: every address may stand in the pool once; remove it from one of them"
 	Addresses []AddressRange `json:"addresses"`
 
 	// Addresses among those above that are never given out.
@@ -64,14 +63,14 @@ type IPPoolSpec struct {
 	Disabled bool `json:"disabled,omitempty"`
 }
 
-// AddressRange is a prefix, a range "first-last" or a single address.
+// AddressRange is a prefix, a range "first-last" or a single address. That a range does not end before it
+// starts, and that entries do not overlap, is told by the policy in manifests/policies.
 //
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=83
-// +kubebuilder:validation:XValidation:rule="isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim())))",message="must be a prefix such as 198.51.100.0/26, a range such as 198.51.100.10-198.51.100.20, or an address"
-// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'has bits set behind the prefix length: write ' + string(cidr(self).masked()) + ', or ' + self.split('/')[0] + ' for the one address'"
+// +kubebuilder:validation:XValidation:rule="(isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim())))) && !(self.contains(':') && self.split('-').exists(p, p.contains(':') && p.contains('.')))",message="must be a prefix such as 198.51.100.0/26, a range such as 198.51.100.10-198.51.100.20, or an address"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'has bits set behind the prefix length: write the first address of the prefix, or ' + self.split('/')[0] + ' for the one address'"
 // +kubebuilder:validation:XValidation:rule="!(self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim()))) || ip(self.split('-')[0].trim()).family() == ip(self.split('-')[1].trim()).family()",message="a range must have two ends of one family, both IPv4 or both IPv6"
-// +kubebuilder:validation:XValidation:rule="!(self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim())) && ip(self.split('-')[0].trim()).family() == ip(self.split('-')[1].trim()).family()) || [self.split('-').map(p, string(ip(p.trim()))).map(s, (s.contains('.') ? s.split('.').map(o, ('00' + o).substring(size(o) - 1)) : s.replace('::', ':' + '0:0:0:0:0:0:0:0:'.substring(0, 2 * (8 - s.split(':').filter(g, g != ”).size()))).split(':').filter(g, g != ”).map(g, ('000' + g).substring(size(g) - 1))).join(”))].all(k, k[0] <= k[1])",messageExpression="'the end precedes the start: write ' + self.split('-')[1].trim() + '-' + self.split('-')[0].trim()"
 type AddressRange string
 
 // IPPoolStatus is what the controller knows of a pool.

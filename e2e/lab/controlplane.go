@@ -82,6 +82,7 @@ func (c *ControlPlane) start(ctx context.Context, address string) error {
 		return context.Cause(ctx)
 	}
 	c.options.Progress("installing the custom resources")
+	parent := ctx
 	parallel, ctx := errgroup.WithContext(ctx)
 	parallel.Go(func() error {
 		_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
@@ -93,7 +94,10 @@ func (c *ControlPlane) start(ctx context.Context, address string) error {
 	if c.options.Controllers {
 		parallel.Go(c.startControllers)
 	}
-	return parallel.Wait()
+	if err := parallel.Wait(); err != nil {
+		return err
+	}
+	return c.installPolicies(parent)
 }
 
 // furnish makes the folder with its logs and links to the programs.

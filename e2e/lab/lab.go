@@ -47,15 +47,15 @@ type Lab struct {
 	errs  []error        // Of the kubelets.
 }
 
-// Start stands up a lab and returns when kube-proxy has written its rules on every node. When ctx ends
-// later, pods and routers end with it.
+// Start stands up a lab and returns when kube-proxy has written its rules on every node. ctx is for
+// the start only; a lab that is up stays so until Close.
 func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	o.Controllers = true
 	l := &Lab{options: o}
-	l.ctx, l.cancel = context.WithCancel(ctx)
+	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := l.start(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -31,7 +31,7 @@ const patience = time.Minute
 // start stands up a lab for one test.
 func start(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	began := time.Now()
 	o.Progress = func(step string) { t.Logf("%5.2fs %s", time.Since(began).Seconds(), step) }
 	l, err := lab.Start(ctx, o)
@@ -276,12 +276,12 @@ func TestAClientBeyondEachRouterReachesALoadBalancerAddress(t *testing.T) {
 }
 
 func TestRoutersTakeRoutesOverSessionsWithAPassword(t *testing.T) {
-	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct horse"})
+	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct-horse"})
 	for _, n := range l.Nodes { // BIRD stands in for a speaker.
 		config := fmt.Sprintf("router id %s;\nprotocol device {}\n"+
 			"protocol static { ipv4; route 198.51.100.7/32 blackhole; }\n", n.IPv4)
 		for _, r := range l.Routers {
-			config += fmt.Sprintf("protocol bgp %s { local as %d; neighbor %s as %d; password \"correct horse\";\n"+
+			config += fmt.Sprintf("protocol bgp %s { local as %d; neighbor %s as %d; password \"correct-horse\";\n"+
 				"connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import none; export all; }; }\n",
 				r.Name, lab.NodeASN, r.IPv4, r.ASN)
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // RouterKind says which routing daemon a router runs.
@@ -23,7 +24,7 @@ type Options struct {
 	Nodes int
 	// Routers on the segment, at most [MaxRouters]: the first is router1.
 	Routers []RouterKind
-	// Password of the BGP sessions (TCP MD5, RFC 2385). None if empty.
+	// Password of the BGP sessions (TCP MD5, RFC 2385), without spaces. None if empty.
 	Password string
 	// Images says which program runs in a pod, by the name of the image. test/app is always there.
 	Images map[string]string
@@ -60,6 +61,9 @@ func (o *Options) complete() error {
 		if r != FRR && r != BIRD {
 			return fmt.Errorf("lab: Options.Routers has %q: choose %s or %s", r, FRR, BIRD)
 		}
+	}
+	if strings.ContainsAny(o.Password, " \t\n\"") {
+		return fmt.Errorf("lab: Options.Password %q cannot be written in the routers' configurations: leave out spaces and quotes", o.Password)
 	}
 	if err := o.ControlPlaneOptions.complete(); err != nil {
 		return err

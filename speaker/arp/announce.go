@@ -62,6 +62,7 @@ func (a *agenda) strike(c *claim) {
 
 // begin starts c's burst over.
 func (r *Responder) begin(c *claim, now time.Time) {
+	c.step = 0
 	r.agenda.put(c, now.Add(r.options.Burst[0]))
 }
 

@@ -256,6 +256,52 @@ func TestAnAnnouncedAddressPassesTheFilter(t *testing.T) {
 	})
 }
 
+// Between the build of a filter and the first announcement an address may have gone again.
+func TestAnAddressGivenUpWhileItsFilterIsBuiltIsNotAnnounced(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, r *Responder, wire *segment) {
+		wire.during = func() { r.Set(vip, nil) }
+		r.SetInterfaces([]Interface{eth0})
+		r.Set(vip2, []string{"eth0"})
+		r.Set(vip, []string{"eth0"})
+		pass(time.Minute)
+		for _, s := range wire.taken() {
+			if s.p.SenderIP != vip2 {
+				t.Fatal(describe(s.eth, s.p))
+			}
+		}
+		if got := r.Owned()["eth0"]; !slices.Equal(got, []netip.Addr{vip2}) {
+			t.Errorf("owned %v", got)
+		}
+	})
+}
+
+// Calls may come between any two steps of the loop, here while it closes the socket of an interface
+// that has gone: the one that takes its name afterwards must not be forgotten in its stead.
+func TestAnInterfaceIsNotMistakenForItsPredecessor(t *testing.T) {
+	r, wire := New(zap.NewNop(), quiet), newSegment()
+	r.listen = wire.listen
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer r.closeAll()
+	r.SetInterfaces([]Interface{eth0})
+	r.Set(vip, []string{"eth0"})
+	r.attend(&readers)
+	r.Set(vip, nil)
+	r.SetInterfaces(nil)
+	wire.during = func() {
+		wire.during = nil
+		r.Set(vip, []string{"eth0"})
+		r.Set(vip, nil)
+	}
+	r.attend(&readers)
+	r.Set(vip, []string{"eth0"})
+	r.SetInterfaces([]Interface{eth0})
+	r.attend(&readers)
+	if got := r.Owned()["eth0"]; !slices.Equal(got, []netip.Addr{vip}) {
+		t.Errorf("owned %v", got)
+	}
+}
+
 func TestASocketThatFailsIsOpenedAgainWithBackoff(t *testing.T) {
 	bubble(t, Options{Burst: ms(0), Refresh: -1}, func(t *testing.T, r *Responder, wire *segment) {
 		r.SetInterfaces([]Interface{eth0})
@@ -263,17 +309,13 @@ func TestASocketThatFailsIsOpenedAgainWithBackoff(t *testing.T) {
 		pass(time.Minute)
 		wire.taken()
 		broken := time.Now()
-		wire.mu.Lock()
-		wire.fail = errors.New("no such device")
-		wire.mu.Unlock()
+		wire.breakDown(errors.New("no such device"))
 		wire.port("eth0").broken <- errors.New("network is down")
 		pass(time.Minute)
 		if s := r.Stats()[0]; s.Serving {
 			t.Errorf("serving without a socket: %+v", s)
 		}
-		wire.mu.Lock()
-		wire.fail = nil
-		wire.mu.Unlock()
+		wire.breakDown(nil)
 		repaired := time.Now()
 		pass(maxBackoff)
 		at := schedule(wire.taken(), repaired, "eth0", vip)
@@ -281,14 +323,10 @@ func TestASocketThatFailsIsOpenedAgainWithBackoff(t *testing.T) {
 			t.Errorf("announced at %v after the repair, %v after the failure", at, repaired.Sub(broken))
 		}
 		// News of the interface end the wait.
-		wire.mu.Lock()
-		wire.fail = errors.New("no such device")
-		wire.mu.Unlock()
+		wire.breakDown(errors.New("no such device"))
 		wire.port("eth0").broken <- errors.New("network is down")
 		pass(time.Minute)
-		wire.mu.Lock()
-		wire.fail = nil
-		wire.mu.Unlock()
+		wire.breakDown(nil)
 		moved := eth0
 		moved.Index = 9
 		now := time.Now()
@@ -296,6 +334,31 @@ func TestASocketThatFailsIsOpenedAgainWithBackoff(t *testing.T) {
 		pass(time.Second)
 		if at := schedule(wire.taken(), now, "eth0", vip); !slices.Equal(at, ms(0)) {
 			t.Errorf("announced at %v after the news", at)
+		}
+	})
+}
+
+func TestAFilterThatIsRefusedComesWithANewSocket(t *testing.T) {
+	bubble(t, Options{Burst: ms(0), Refresh: -1}, func(t *testing.T, r *Responder, wire *segment) {
+		r.SetInterfaces([]Interface{eth0})
+		r.Set(vip, []string{"eth0"})
+		pass(time.Minute)
+		wire.taken()
+		wire.breakDown(errors.New("cannot allocate memory"))
+		r.Set(vip2, []string{"eth0"})
+		pass(time.Second)
+		if all := wire.taken(); len(all) != 0 {
+			t.Errorf("announced without a filter that fits: %s", describe(all[0].eth, all[0].p))
+		}
+		wire.breakDown(nil)
+		pass(maxBackoff)
+		for _, a := range []netip.Addr{vip, vip2} {
+			if at := schedule(wire.sent, time.Now(), "eth0", a); len(at) != 1 {
+				t.Errorf("%v announced %d times", a, len(at))
+			}
+			if wire.port("eth0").passes(ask(a)) == 0 {
+				t.Errorf("%v is filtered", a)
+			}
 		}
 	})
 }

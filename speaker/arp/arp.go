@@ -178,10 +178,12 @@ func (r *Responder) link(name string) *link {
 	return l
 }
 
-// forget removes a link that neither exists nor is asked for. There may be another of that name by now.
+// forget removes a link that neither exists nor is asked for. Nothing may lead to it any more: there
+// can be another of that name soon.
 func (r *Responder) forget(l *link) {
-	if r.links[l.name] == l && l.ifi.Index == 0 && len(l.claims) == 0 {
+	if l.ifi.Index == 0 && len(l.claims) == 0 {
 		delete(r.links, l.name)
+		delete(r.dirty, l)
 	}
 }
 

@@ -53,6 +53,12 @@ type station struct {
 	err    error             // why it has to be closed
 }
 
+// retreat puts off the next socket after a failure.
+func (l *link) retreat() {
+	l.backoff = min(max(2*l.backoff, minBackoff), maxBackoff)
+	l.notBefore = time.Now().Add(l.backoff)
+}
+
 // isServing says whether requests are answered.
 func (l *link) isServing() bool { return l.station != nil && l.station.err == nil }
 

@@ -75,7 +75,9 @@ type segment struct {
 	opens map[string]int
 	sent  []sent
 	hook  func(sent)
-	fail  error // for listen
+	// during is called while the responder is busy with a port, without its lock.
+	during func()
+	fail   error // of listen and SetFilter
 }
 
 type sent struct {
@@ -91,21 +93,31 @@ func newSegment() *segment {
 }
 
 func (s *segment) listen(i Interface, filter []bpf.Instruction) (conn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fail != nil {
-		return nil, s.fail
-	}
-	if s.open[i.Name] != nil {
-		return nil, fmt.Errorf("%s is open already", i.Name)
-	}
 	p := &port{segment: s, name: i.Name, in: make(chan []byte), closed: make(chan struct{}), broken: make(chan error)}
 	if err := p.SetFilter(filter); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[i.Name] != nil {
+		return nil, fmt.Errorf("%s is open already", i.Name)
+	}
 	s.open[i.Name] = p
 	s.opens[i.Name]++
 	return p, nil
+}
+
+// breakDown makes sockets and filters fail from now on; nil repairs them.
+func (s *segment) breakDown(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+func (s *segment) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fail
 }
 
 // taken returns what was sent since it was called last.
@@ -178,8 +190,14 @@ func (p *port) Write(frame []byte) error {
 }
 
 func (p *port) SetFilter(filter []bpf.Instruction) error {
+	if p.segment.during != nil {
+		p.segment.during()
+	}
 	vm, err := bpf.NewVM(filter)
 	if err != nil {
+		return err
+	}
+	if err := p.segment.failure(); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -189,6 +207,9 @@ func (p *port) SetFilter(filter []bpf.Instruction) error {
 }
 
 func (p *port) Close() error {
+	if p.segment.during != nil {
+		p.segment.during()
+	}
 	p.segment.mu.Lock()
 	defer p.segment.mu.Unlock()
 	delete(p.segment.open, p.name)

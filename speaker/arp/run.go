@@ -118,19 +118,21 @@ func (r *Responder) attendTo(l *link, readers *sync.WaitGroup) (again time.Time)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil {
-		// Of a socket that keeps its old filter one cannot say what it answers, so it is opened afresh.
-		if l.station != nil && l.station.err == nil {
-			l.station.err = err
-		} else if l.epoch == epoch {
-			r.retreat(l, err)
-		}
-		r.dirty[l] = struct{}{}
-		return time.Now()
-	}
-	if l.station == nil {
+	switch {
+	case err == nil && l.station == nil:
 		l.station = s
 		readers.Go(func() { r.read(l, s) })
+	case err != nil && l.station == nil:
+		if l.epoch == epoch {
+			l.retreat()
+		}
+		r.touch(l)
+		return time.Time{}
+	case err != nil:
+		// With its old filter the socket would not hear all requests; the next one gets its filter first.
+		l.station.err = err
+		r.touch(l)
+		return time.Time{}
 	}
 	l.notBefore = now.Add(filterSpacing)
 	for _, c := range fresh {
@@ -144,6 +146,7 @@ func (r *Responder) attendTo(l *link, readers *sync.WaitGroup) (again time.Time)
 func (r *Responder) open(i Interface, epoch int, code filter) (*station, error) {
 	c, err := r.listen(i, code)
 	if err != nil {
+		r.log.Warn("cannot answer ARP, trying again", zap.String("interface", i.Name), zap.Error(err))
 		return nil, err
 	}
 	r.log.Debug("answering ARP", zap.String("interface", i.Name), zap.Int("index", i.Index), zap.Stringer("mac", i.MAC))
@@ -161,18 +164,15 @@ func (r *Responder) leave(l *link) {
 		if time.Since(s.opened) > maxBackoff {
 			l.backoff = 0
 		}
-		r.retreat(l, s.err)
+		l.retreat()
 	}
 }
 
-// retreat puts off the next socket of l after an error.
-func (r *Responder) retreat(l *link, err error) {
-	l.backoff = min(max(2*l.backoff, minBackoff), maxBackoff)
-	l.notBefore = time.Now().Add(l.backoff)
-	r.log.Warn("cannot answer ARP, trying again", zap.String("interface", l.name), zap.Duration("after", l.backoff), zap.Error(err))
-}
-
+// close needs no lock: once it has been left, nobody changes s.
 func (r *Responder) close(l *link, s *station) {
+	if s.err != nil {
+		r.log.Warn("lost an ARP socket, opening it again", zap.String("interface", l.name), zap.Error(s.err))
+	}
 	if err := s.Close(); err != nil {
 		r.log.Warn("close ARP socket", zap.String("interface", l.name), zap.Error(err))
 	}

@@ -21,6 +21,8 @@
 //
 // # What it does not do
 //
+// Routes that a router sends are refused, but gobgp keeps them in memory: routers should send none.
+//
 // It does not listen (RFC 4271 lets both ends dial; routers are the passive end here), does not
 // offer ADD-PATH, TCP-AO or confederations, and does not watch BFD: a caller that learns from
 // elsewhere that a router is dead drops the peer with [Speaker.SetPeers].

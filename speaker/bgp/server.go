@@ -11,6 +11,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
@@ -52,6 +53,11 @@ func startServer(ctx context.Context, peer Peer, log slog.Handler, changed func(
 		Asn:        peer.LocalASN,
 		RouterId:   peer.RouterID.String(),
 		ListenPort: -1,
+		// The default is every family there is, with 10 MiB of empty tables for them.
+		Families: []uint32{
+			uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV4_UNICAST]),
+			uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV6_UNICAST]),
+		},
 	}})
 	if err == nil {
 		err = s.refuseRoutes(ctx)

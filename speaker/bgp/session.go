@@ -125,6 +125,9 @@ func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
 
 // stop ends the session in the way that its cause asks for, and joins all of gobgp.
 func (s *session) stop(ctx context.Context) {
+	if ctx.Err() != nil {
+		s.status.close()
+	}
 	leaving := errors.Is(context.Cause(ctx), errRemoved)
 	keepRoutes := s.peer.GracefulRestart != nil && ctx.Err() != nil && !leaving
 	if s.status.established() && !keepRoutes && !leaving {

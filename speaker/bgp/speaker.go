@@ -96,9 +96,11 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	news := false
 	for name, m := range s.members {
 		if p, ok := wished[name]; !ok || !m.peer.same(p) {
 			delete(s.members, name)
+			news = true
 		}
 	}
 	for name, p := range wished {
@@ -109,14 +111,17 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 			own := *g
 			p.GracefulRestart = &own
 		}
+		news = true
 		log := s.log.With(zap.String("peer", name), zap.Stringer("router", p.Address))
 		s.members[name] = &member{peer: p, out: s.rib(name), status: newStatus(p, log, func() { signal(s.changed) })}
 	}
 	for name := range s.ribs {
 		s.forget(name)
 	}
-	signal(s.wake)
-	signal(s.changed)
+	if news {
+		signal(s.wake)
+		signal(s.changed)
+	}
 	if len(faults) == 0 {
 		return nil
 	}

@@ -151,6 +151,23 @@ func TestSetPeersReportsFaultsByName(t *testing.T) {
 	}
 }
 
+// A caller may answer each change by saying again what it wishes; that must come to rest.
+func TestSetPeersWithTheSamePeersIsNoChange(t *testing.T) {
+	s := New(zaptest.NewLogger(t))
+	for _, wantNews := range []bool{true, false} {
+		s.SetPeers([]Peer{validPeer()})
+		news := false
+		select {
+		case <-s.Changed():
+			news = true
+		default:
+		}
+		if news != wantNews {
+			t.Errorf("change told: %t, want %t", news, wantNews)
+		}
+	}
+}
+
 // Servers that start, stop and get routes at the same time, each in its own goroutine: this is for
 // the race detector, and for lockstep not to lock up.
 func TestManySessionsComeAndGo(t *testing.T) {

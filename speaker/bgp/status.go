@@ -72,6 +72,7 @@ type status struct {
 	settled chan struct{}
 
 	mu       sync.Mutex
+	closing  bool // by this node, for good
 	state    State
 	since    time.Time
 	reason   string
@@ -134,7 +135,13 @@ func (s *status) fail(err error) {
 	s.enter(Idle, time.Now(), err.Error(), nil)
 }
 
-// end notes that the session is over for good.
+// close notes that what follows is on purpose, end that it is over.
+func (s *status) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+}
+
 func (s *status) end() { s.enter(Idle, time.Now(), "closed by this node", nil) }
 
 // observe is called by gobgp on each change of state.
@@ -171,12 +178,16 @@ func (s *status) enter(state State, at time.Time, reason string, families []bgp.
 		s.since = at
 	}
 	reason = s.reason
+	closing := s.closing
 	s.mu.Unlock()
 
 	if (was == Established) != (state == Established) {
-		if state == Established {
+		switch {
+		case state == Established:
 			s.log.Info("BGP session established")
-		} else {
+		case closing:
+			s.log.Info("BGP session closed")
+		default:
 			s.log.Warn("BGP session down", zap.String("reason", reason))
 		}
 		select {

@@ -3,10 +3,12 @@ package interop
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +30,11 @@ type leakChecked struct{ *testing.M }
 func (m leakChecked) Run() int {
 	// Addresses are usable at once, on links that nobody else can reach.
 	if err := (enclave.Host{}).Script("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// Stories spend their time waiting, not computing: more of them fit than there are processors.
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -73,7 +80,7 @@ func withEach(t *testing.T, story func(*testing.T, implementation)) {
 
 // rack is a router on a cable of its own to this node, which is the enclave's own namespace.
 type rack struct {
-	t              *testing.T
+	t              testing.TB
 	kind           implementation
 	host           enclave.Host
 	port           string // the node's end of the cable
@@ -86,13 +93,13 @@ type rack struct {
 var racks atomic.Int32
 
 // newRack connects a router that expects this node at its IPv4 address; start turns it on.
-func newRack(t *testing.T, kind implementation) *rack {
+func newRack(t testing.TB, kind implementation) *rack {
 	t.Helper()
 	return newRackAt(t, kind, racks.Add(1), "eth")
 }
 
 // newRackAt makes the addresses from the number, and the name of the node's device from both.
-func newRackAt(t *testing.T, kind implementation, number int32, device string) *rack {
+func newRackAt(t testing.TB, kind implementation, number int32, device string) *rack {
 	t.Helper()
 	address := func(format string) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(format, number)) }
 	r := &rack{
@@ -168,6 +175,26 @@ func (r *rack) heard(want ...router.Route) error {
 	return nil
 }
 
+// wasTold checks why the router believes that its last session has ended, in any case of letters.
+func (r *rack) wasTold(reason string) {
+	r.t.Helper()
+	var said string
+	var err error
+	switch router := r.router.(type) {
+	case *router.FRR:
+		var out []byte
+		out, err = router.Show(context.Background(), "show bgp neighbors json")
+		said = string(out)
+	case *router.BIRD:
+		said, err = router.Show(context.Background(), "protocols", "all")
+	}
+	r.must(err)
+	said = strings.ReplaceAll(strings.ToLower(said), "deconfigured", "de-configured")
+	if !strings.Contains(said, reason) {
+		r.t.Errorf("the router was not told %q: %s", reason, said)
+	}
+}
+
 func (r *rack) internal() bool { return r.config.ASN == nodeASN }
 
 // plain is how the router sees a prefix that this node announces without attributes.
@@ -182,11 +209,11 @@ func (r *rack) plain(prefix netip.Prefix) router.Route {
 // speaker runs a speaker until the test ends or stop is called.
 type speaker struct {
 	*bgp.Speaker
-	t    *testing.T
+	t    testing.TB
 	stop func()
 }
 
-func newSpeaker(t *testing.T, peers ...bgp.Peer) *speaker {
+func newSpeaker(t testing.TB, peers ...bgp.Peer) *speaker {
 	t.Helper()
 	s := prepareSpeaker(t)
 	s.peers(peers...)
@@ -194,7 +221,7 @@ func newSpeaker(t *testing.T, peers ...bgp.Peer) *speaker {
 	return s
 }
 
-func prepareSpeaker(t *testing.T) *speaker {
+func prepareSpeaker(t testing.TB) *speaker {
 	return &speaker{Speaker: bgp.New(zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))), t: t}
 }
 
@@ -253,7 +280,7 @@ func (s *speaker) undisturbed(was bgp.Session) {
 }
 
 // eventually tries until there is no error.
-func eventually(t *testing.T, try func() error) {
+func eventually(t testing.TB, try func() error) {
 	t.Helper()
 	if err := within(patience, try); err != nil {
 		t.Fatal(err)

@@ -100,9 +100,11 @@ func TestSessionOverLinkLocalAddresses(t *testing.T) {
 		r.must((enclave.Host{}).Script("ip addr add %v/64 dev %s", node, r.port))
 		r.must(r.host.Script("ip addr add %v/64 dev eth0", far))
 		r.config.Neighbors[0].Address = node.WithZone("eth0")
+		r.config.Neighbors[0].Password = "secret"
 		r.start()
 		p := r.peer("tor")
 		p.Address, p.LocalAddress, p.NextHop4 = far.WithZone(r.port), node.WithZone(r.port), r.node4
+		p.Password = "secret"
 		s := newSpeaker(t, p)
 		s.Set(vip4, to(bgp.Attributes{}, "tor"))
 		s.Set(vip6, to(bgp.Attributes{}, "tor"))
@@ -182,6 +184,7 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 		if err := within(5*time.Second, func() error { return a.heard() }); err != nil {
 			t.Errorf("a removed peer keeps routes: %v", err)
 		}
+		a.wasTold("de-configured")
 		s.undisturbed(upB)
 		b.hears(b.plain(vip4), med(b.plain(other), 2))
 	})
@@ -314,6 +317,7 @@ func TestStopDropsRoutesAtOnce(t *testing.T) {
 		if err := within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Fatal(err)
 		}
+		r.wasTold("administrative shutdown")
 		if err := s.down("tor", "closed by this node"); err != nil {
 			t.Error(err)
 		}
@@ -439,6 +443,33 @@ func TestDynamicNeighborRangeWithPassword(t *testing.T) {
 		s := newSpeaker(t, p)
 		s.Set(vip4, to(bgp.Attributes{}, "tor"))
 		r.hears(r.plain(vip4))
+	})
+}
+
+// Two nodes announce one address, and the router's kernel gets a next hop for each of them.
+func TestEqualCostPathsReachTheKernel(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		second := netip.AddrFrom4([4]byte{198, 18, r.node4.As4()[2], 9})
+		r.must((enclave.Host{}).Script("ip addr add %v/24 dev %s", second, r.port))
+		r.config.MaximumPaths = 8
+		r.config.Neighbors = append(r.config.Neighbors, router.Neighbor{Address: second, ASN: nodeASN})
+		r.start()
+		for _, node := range []netip.Addr{r.node4, second} {
+			p := r.peer("tor")
+			p.LocalAddress, p.RouterID = node, node
+			s := newSpeaker(t, p)
+			s.Set(vip4, to(bgp.Attributes{}, "tor"))
+		}
+		eventually(t, func() error {
+			out, err := r.host.Command(t.Context(), "ip", "route", "show", vip4.Addr().String()).CombinedOutput()
+			for _, node := range []netip.Addr{r.node4, second} {
+				if err == nil && !strings.Contains(string(out), "via "+node.String()+" ") {
+					err = fmt.Errorf("no next hop %v in %q", node, out)
+				}
+			}
+			return err
+		})
 	})
 }
 

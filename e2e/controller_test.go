@@ -1,0 +1,452 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// withCCM starts an API server and herald-ccm.
+func withCCM(t *testing.T, args ...string) (*cluster, *lab.ControlPlane, *lab.Process) {
+	t.Helper()
+	ctx, plane := startControlPlane(t, false)
+	ccm, err := plane.StartCCM(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(ccm.Log())
+		}
+	})
+	return clusterOf(t, ctx, plane), plane, ccm
+}
+
+func TestAServiceGetsItsAddress(t *testing.T) {
+	c, _, _ := withCCM(t)
+	c.pool("public", delay(0), "198.51.100.1-198.51.100.100", "2001:db8:51::/112")
+	c.pool("private", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no; delay(0)(s) }, "198.51.100.200-198.51.100.210")
+
+	t.Run("the lowest free one, recorded, as a VIP, in four writes and two events", func(t *testing.T) {
+		c := c.within(t)
+		c.service("warm-up")
+		c.holds("warm-up", "198.51.100.1")
+		c.event("Service", "warm-up", "EnsuredLoadBalancer", "")
+		before := c.writes()
+		c.service("web")
+		svc := c.holds("web", "198.51.100.2")
+		c.event("Service", "web", "EnsuredLoadBalancer", "")
+		if mode := svc.Status.LoadBalancer.Ingress[0].IPMode; mode == nil || *mode != corev1.LoadBalancerIPModeVIP {
+			t.Errorf("ipMode %v, want VIP", mode)
+		}
+		if !slices.Contains(svc.Finalizers, "service.kubernetes.io/load-balancer-cleanup") {
+			t.Errorf("finalizers %v", svc.Finalizers)
+		}
+		d := since(before, c.writes())
+		delete(d, "PUT ippools/status") // Once a second at most, however many Services there are.
+		want := map[string]int{"POST services": 1 /* ours */, "PATCH services/status": 2 /* finalizer and status */, "POST ipallocations": 1, "POST events": 2}
+		if diff := cmp.Diff(want, d); diff != "" {
+			t.Errorf("writes (-want +got):\n%s", diff)
+		}
+		c.remove("warm-up")
+		c.remove("web")
+	})
+	t.Run("by class", func(t *testing.T) {
+		c := c.within(t)
+		c.service("foreign", classed("example.com/other"))
+		c.service("ours", classed(herald.LoadBalancerClass))
+		c.eventually("an address", func(context.Context) error {
+			if len(addresses(c.get("ours"))) != 1 {
+				return errors.New("none")
+			}
+			return nil
+		})
+		if svc := c.get("foreign"); len(svc.Finalizers) != 0 || len(addresses(svc)) != 0 {
+			t.Errorf("a Service of another class was touched: %v %v", svc.Finalizers, addresses(svc))
+		}
+		// What the other load balancer wrote stays, also when the Service goes.
+		c.must(setStatus(c, "foreign", "203.0.113.9"))
+		c.edit("foreign", func(svc *corev1.Service) {
+			svc.Finalizers = append(svc.Finalizers, "service.kubernetes.io/load-balancer-cleanup")
+		})
+		c.remove("foreign")
+		c.remove("ours")
+		c.gone("ours")
+		if svc := c.get("foreign"); !slices.Equal(addresses(svc), []string{"203.0.113.9"}) || len(svc.Finalizers) != 1 {
+			t.Errorf("a Service of another class was touched: %v %v", svc.Finalizers, addresses(svc))
+		}
+		c.edit("foreign", func(svc *corev1.Service) { svc.Finalizers = nil })
+	})
+	t.Run("a wiped status is repaired", func(t *testing.T) {
+		c := c.within(t)
+		c.service("wiped", annotated(herald.AnnotationIPs, "198.51.100.50"))
+		c.holds("wiped", "198.51.100.50")
+		c.must(setStatus(c, "wiped"))
+		c.holds("wiped", "198.51.100.50")
+	})
+	t.Run("a record deleted by hand is written again", func(t *testing.T) {
+		c := c.within(t)
+		c.must(c.herald.Allocations.Delete(c.ctx, "198.51.100.50", metav1.DeleteOptions{}))
+		c.holds("wiped", "198.51.100.50")
+		c.remove("wiped")
+	})
+	t.Run("another type and back keeps the address if nobody took it", func(t *testing.T) {
+		c := c.within(t)
+		c.service("types", annotated(herald.AnnotationIPs, "198.51.100.60"), classed(herald.LoadBalancerClass))
+		c.holds("types", "198.51.100.60")
+		c.edit("types", func(svc *corev1.Service) {
+			svc.Spec.Type, svc.Spec.LoadBalancerClass = corev1.ServiceTypeClusterIP, nil
+			svc.Spec.AllocateLoadBalancerNodePorts = nil
+			svc.Spec.Ports[0].NodePort = 0
+		})
+		c.eventually("cleaned up after", func(context.Context) error {
+			if svc := c.get("types"); len(svc.Finalizers) > 0 || len(addresses(svc)) > 0 {
+				return fmt.Errorf("%v %v", svc.Finalizers, addresses(svc))
+			}
+			return nil
+		})
+		c.unrecorded("198.51.100.60")
+		c.edit("types", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
+		c.holds("types", "198.51.100.60")
+		c.remove("types")
+	})
+	t.Run("both families", func(t *testing.T) {
+		c := c.within(t)
+		c.service("dual", dualStack, annotated(herald.AnnotationIPs, "2001:db8:51::7, 198.51.100.70"))
+		c.holds("dual", "198.51.100.70", "2001:db8:51::7")
+		c.remove("dual")
+	})
+	t.Run("from the pool that it names, which others do not get", func(t *testing.T) {
+		c := c.within(t)
+		c.service("named", annotated(herald.AnnotationPool, "private"))
+		c.holds("named", "198.51.100.200")
+		c.edit("named", annotated(herald.AnnotationIPs, "198.51.100.205"))
+		c.holds("named", "198.51.100.205")
+		c.unrecorded("198.51.100.200")
+		c.edit("named", func(svc *corev1.Service) { svc.Annotations = nil })
+		c.service("flush")
+		c.eventually("an address", func(context.Context) error {
+			if len(addresses(c.get("flush"))) == 0 {
+				return errors.New("none")
+			}
+			return nil
+		})
+		c.holds("named", "198.51.100.205") // It asked for nothing else, so nothing moves.
+		c.remove("named")
+		c.remove("flush")
+	})
+}
+
+func TestWhatCannotBeServedSaysWhy(t *testing.T) {
+	c, _, _ := withCCM(t)
+	c.service("early")
+	c.event("Service", "early", "SyncLoadBalancerFailed", "IPPool")
+	c.pool("tiny", delay(0), "198.51.100.1-198.51.100.2")
+	c.holds("early", "198.51.100.1") // A pool that appears serves those that wait.
+	c.condition("tiny", herald.PoolNotAnnounced, metav1.ConditionTrue, "create one with spec.pools: [tiny]")
+	c.service("second")
+	c.holds("second", "198.51.100.2")
+
+	for _, story := range []struct{ name, key, value, message string }{
+		{"outside", herald.AnnotationIPs, "203.0.113.1", "203.0.113.1"},
+		{"taken", herald.AnnotationIPs, "198.51.100.1", "default/early"},
+		{"no-address", herald.AnnotationIPs, "web", `"web" is no IP address`},
+		{"wrong-family", herald.AnnotationIPs, "2001:db8::1", "spec.ipFamilies"},
+		{"two-of-a-family", herald.AnnotationIPs, "198.51.100.1,198.51.100.2", "one of each family"},
+		{"unknown-pool", herald.AnnotationPool, "gold", "gold"},
+		{"exhausted", "", "", "tiny"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			c := c.within(t)
+			c.service(story.name, annotated(story.key+"", story.value), func(svc *corev1.Service) { delete(svc.Annotations, "") })
+			c.event("Service", story.name, "SyncLoadBalancerFailed", story.message)
+			if story.name != "exhausted" {
+				c.remove(story.name) // Nothing was given, and nothing holds it back.
+				c.gone(story.name)
+			}
+		})
+	}
+	c.condition("tiny", herald.PoolExhausted, metav1.ConditionTrue, "IPv4")
+	c.holds("early", "198.51.100.1")
+	c.holds("second", "198.51.100.2")
+
+	// An address that frees serves the one that waits.
+	c.remove("second")
+	c.holds("exhausted", "198.51.100.2")
+
+	// A pool in use goes when its last address does, and says who holds it.
+	c.must(c.herald.Pools.Delete(c.ctx, "tiny", metav1.DeleteOptions{}))
+	c.condition("tiny", herald.PoolReady, metav1.ConditionFalse, "198.51.100.1 (default/early)")
+	c.holds("early", "198.51.100.1")
+	c.remove("early")
+	c.remove("exhausted")
+	c.eventually("the pool is gone", func(ctx context.Context) error {
+		_, err := c.herald.Pools.Get(ctx, "tiny", metav1.GetOptions{})
+		return missing(err)
+	})
+}
+
+func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
+	c, _, _ := withCCM(t)
+	// Multicast passes the schema; no Service can have it.
+	c.pool("broken", nil, "224.0.0.0/24")
+	c.pool("older", delay(0), "198.51.100.0/30")
+	c.pool("younger", delay(0), "198.51.100.2-198.51.100.9")
+	c.condition("broken", herald.PoolReady, metav1.ConditionFalse, "224.0.0.0/24")
+	c.condition("younger", herald.PoolOverlaps, metav1.ConditionTrue, "198.51.100.2-198.51.100.3 (pool older)")
+	c.service("web")
+	c.holds("web", "198.51.100.0")
+
+	// Narrowing a pool takes nothing away.
+	c.eventually("narrowed", func(ctx context.Context) error {
+		p, err := c.herald.Pools.Get(ctx, "older", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		p.Spec.Addresses = []herald.AddressRange{"198.51.100.1"}
+		_, err = c.herald.Pools.Update(ctx, p, metav1.UpdateOptions{})
+		return err
+	})
+	c.condition("older", herald.PoolOutOfRange, metav1.ConditionTrue, "198.51.100.0 (default/web)")
+	c.holds("web", "198.51.100.0")
+}
+
+func TestAReleasedAddressCoolsDown(t *testing.T) {
+	c, _, ccm := withCCM(t)
+	c.pool("public", delay(4*time.Second), "198.51.100.1")
+	c.service("old")
+	c.holds("old", "198.51.100.1")
+	c.remove("old")
+	c.gone("old")
+	rec, err := c.herald.Allocations.Get(c.ctx, "198.51.100.1", metav1.GetOptions{})
+	c.must(err)
+	if rec.Status.ReleasedAt == nil {
+		t.Fatal("the record of a deleted Service is not released")
+	}
+	// Also over a restart: the delay is counted from the release.
+	c.must(ccm.Stop(c.ctx))
+	c.must(ccm.Start())
+	c.service("new")
+	c.event("Service", "new", "SyncLoadBalancerFailed", "public")
+	c.holds("new", "198.51.100.1")
+	if rested := time.Since(rec.Status.ReleasedAt.Time); rested < 4*time.Second {
+		t.Errorf("given again after %v, want 4s at least", rested)
+	}
+}
+
+// TestRestartIsANoOp holds with 500 Services, of which some wait for an address that there is none for.
+func TestRestartIsANoOp(t *testing.T) {
+	const many = 500
+	c, _, ccm := withCCM(t)
+	c.pool("public", nil, "198.51.100.0/24", "203.0.113.0/24")
+	for i := range many {
+		c.service(fmt.Sprintf("svc-%03d", i))
+	}
+	c.eventually("everybody has an address", func(ctx context.Context) error {
+		if n := len(c.allAddresses()); n < many {
+			return fmt.Errorf("%d have", n)
+		}
+		return nil
+	})
+	c.condition("public", herald.PoolReady, metav1.ConditionTrue, "")
+	c.eventually("the pool counts them", func(ctx context.Context) error {
+		p, err := c.herald.Pools.Get(ctx, "public", metav1.GetOptions{})
+		if err != nil || p.Status.IPv4 == nil || p.Status.IPv4.Assigned != many {
+			return fmt.Errorf("%+v, %w", p.Status.IPv4, err)
+		}
+		return nil
+	})
+	had := c.allAddresses()
+	c.must(ccm.Stop(c.ctx))
+	before := c.writes()
+	c.must(ccm.Start())
+	// One new Service is served after all that a restart would do.
+	c.service("canary")
+	c.eventually("the canary is served", func(context.Context) error {
+		if len(addresses(c.get("canary"))) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	c.event("Service", "canary", "EnsuredLoadBalancer", "")
+	d := since(before, c.writes())
+	delete(d, "PUT ippools/status") // The canary's.
+	d["POST events"]--              // "herald-ccm became leader".
+	want := map[string]int{"POST services": 1, "PATCH services/status": 2, "POST ipallocations": 1, "POST events": 2}
+	if diff := cmp.Diff(want, d); diff != "" {
+		t.Errorf("writes of the canary alone (-want +got):\n%s", diff)
+	}
+	has := c.allAddresses()
+	delete(has, "canary")
+	if diff := cmp.Diff(had, has); diff != "" {
+		t.Errorf("addresses moved:\n%s", diff)
+	}
+}
+
+func TestAddressesWithoutRecordsAreAdopted(t *testing.T) {
+	c, _, ccm := withCCM(t)
+	c.pool("public", delay(0), "198.51.100.1-198.51.100.5")
+	c.service("first")
+	c.holds("first", "198.51.100.1")
+	c.service("second")
+	c.holds("second", "198.51.100.2")
+	c.must(ccm.Stop(c.ctx))
+	// A backup restored without the records; a Service that another load balancer served; one that
+	// comes with an address that somebody has; and one that is new and must not get any of these.
+	for _, name := range []string{"198.51.100.1", "198.51.100.2"} {
+		c.must(c.herald.Allocations.Delete(c.ctx, name, metav1.DeleteOptions{}))
+	}
+	c.service("new")
+	c.service("arrived", classed(herald.LoadBalancerClass))
+	c.must(setStatus(c, "arrived", "198.51.100.3"))
+	c.service("late", classed(herald.LoadBalancerClass))
+	c.must(setStatus(c, "late", "198.51.100.3"))
+	c.service("stranger", classed(herald.LoadBalancerClass))
+	c.must(setStatus(c, "stranger", "203.0.113.5"))
+	c.must(ccm.Start())
+	c.holds("first", "198.51.100.1")
+	c.holds("second", "198.51.100.2")
+	c.event("Service", "stranger", "SyncLoadBalancerFailed", "203.0.113.5, which is in no IPPool")
+	if got := addresses(c.get("stranger")); !slices.Equal(got, []string{"203.0.113.5"}) {
+		t.Errorf("an address that cannot be adopted was taken away: %v", got)
+	}
+	// Both were made in one second, so either may count as the older; the other is told.
+	var keeper, loser string
+	c.eventually("one keeps the address that two came with", func(ctx context.Context) error {
+		rec, err := c.herald.Allocations.Get(ctx, "198.51.100.3", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		keeper = rec.Spec.Owners[0].Name
+		loser = map[string]string{"arrived": "late", "late": "arrived"}[keeper]
+		return nil
+	})
+	c.holds(keeper, "198.51.100.3")
+	c.event("Service", loser, "AddressReplaced", "198.51.100.3")
+	has := c.allAddresses()
+	seen := map[string]string{}
+	for name, a := range has {
+		if other := seen[a]; other != "" {
+			t.Errorf("%s and %s both have %s", name, other, a)
+		}
+		seen[a] = name
+	}
+}
+
+func TestAServiceThatVanishedIsCollected(t *testing.T) {
+	c, _, ccm := withCCM(t)
+	c.pool("public", delay(0), "198.51.100.1")
+	c.service("gone")
+	c.holds("gone", "198.51.100.1")
+	c.must(ccm.Stop(c.ctx))
+	// Force-deleted while nobody looked.
+	c.edit("gone", func(svc *corev1.Service) { svc.Finalizers = nil })
+	c.remove("gone")
+	c.gone("gone")
+	c.must(ccm.Start())
+	c.unrecorded("198.51.100.1")
+}
+
+func TestAReservationIsGivenToNobody(t *testing.T) {
+	c, _, _ := withCCM(t)
+	_, err := c.herald.Allocations.Create(c.ctx, &herald.IPAllocation{
+		ObjectMeta: metav1.ObjectMeta{Name: "198.51.100.1"}, Spec: herald.IPAllocationSpec{Address: "198.51.100.1"},
+	}, metav1.CreateOptions{})
+	c.must(err)
+	c.pool("public", nil, "198.51.100.1-198.51.100.2")
+	c.service("web")
+	c.holds("web", "198.51.100.2")
+	c.service("greedy", annotated(herald.AnnotationIPs, "198.51.100.1"))
+	c.event("Service", "greedy", "SyncLoadBalancerFailed", "reserv")
+}
+
+// TestTheLeaseIsGivenUp shows that a restart does not cost the 15 s for which a Lease is good.
+func TestTheLeaseIsGivenUp(t *testing.T) {
+	c, plane, first := withCCM(t)
+	c.pool("public", nil, "198.51.100.0/24")
+	c.service("one")
+	c.holds("one", "198.51.100.0")
+	second, err := plane.StartCCM("--secure-port", "10259")
+	c.must(err)
+	c.must(first.Stop(c.ctx))
+	lease, err := c.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(c.ctx, "herald-ccm", metav1.GetOptions{})
+	c.must(err)
+	if lease.Spec.LeaseDurationSeconds != nil && *lease.Spec.LeaseDurationSeconds == 15 && *lease.Spec.LeaseTransitions == 0 {
+		t.Errorf("the Lease still belongs to the one that stopped: %+v", lease.Spec)
+	}
+	c.service("two")
+	c.holds("two", "198.51.100.1")
+	if !second.Running() {
+		t.Error(second.Log())
+	}
+}
+
+func setStatus(c *cluster, name string, ips ...string) error {
+	patch := `{"status":{"loadBalancer":{"ingress":[` + strings.Join(quoteIngress(ips), ",") + `]}}}`
+	_, err := c.kube.CoreV1().Services("default").Patch(c.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	return err
+}
+
+func quoteIngress(ips []string) []string {
+	var list []string
+	for _, ip := range ips {
+		list = append(list, fmt.Sprintf(`{"ip":%q}`, ip))
+	}
+	return list
+}
+
+// gone waits until a Service is no more.
+func (c *cluster) gone(name string) {
+	c.t.Helper()
+	c.eventually("Service "+name+" is gone", func(ctx context.Context) error {
+		_, err := c.kube.CoreV1().Services("default").Get(ctx, name, metav1.GetOptions{})
+		return missing(err)
+	})
+}
+
+// unrecorded waits until an address has no record.
+func (c *cluster) unrecorded(address string) {
+	c.t.Helper()
+	c.eventually(address+" is free", func(ctx context.Context) error {
+		_, err := c.herald.Allocations.Get(ctx, herald.AllocationName(netip.MustParseAddr(address)), metav1.GetOptions{})
+		return missing(err)
+	})
+}
+
+func missing(err error) error {
+	switch {
+	case err == nil:
+		return errors.New("it is still there")
+	case apierrors.IsNotFound(err):
+		return nil
+	}
+	return err
+}
+
+// allAddresses are the addresses of all Services that have one, by name.
+func (c *cluster) allAddresses() map[string]string {
+	c.t.Helper()
+	list, err := c.kube.CoreV1().Services("default").List(c.ctx, metav1.ListOptions{})
+	c.must(err)
+	all := map[string]string{}
+	for _, svc := range list.Items {
+		if a := addresses(&svc); len(a) > 0 {
+			all[svc.Name] = strings.Join(a, ",")
+		}
+	}
+	return all
+}

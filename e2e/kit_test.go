@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+	"k8s.io/client-go/kubernetes"
+)
+
+// cluster is what a story needs of one: how to reach it, and the context that bounds the story.
+type cluster struct {
+	t      *testing.T
+	ctx    context.Context
+	kube   kubernetes.Interface
+	herald *client.Set
+}
+
+func clusterOf(t *testing.T, ctx context.Context, c *lab.ControlPlane) *cluster {
+	return &cluster{t: t, ctx: ctx, kube: c.Client, herald: c.Herald}
+}
+
+// within is the same cluster in a subtest.
+func (c *cluster) within(t *testing.T) *cluster {
+	o := *c
+	o.t = t
+	return &o
+}
+
+// eventually waits for a condition and fails the story if it does not come.
+func (c *cluster) eventually(what string, check func(ctx context.Context) error) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	if err := lab.Eventually(ctx, check); err != nil {
+		c.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func (c *cluster) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// pool creates an IPPool.
+func (c *cluster) pool(name string, edit func(*herald.IPPoolSpec), addresses ...herald.AddressRange) {
+	c.t.Helper()
+	p := &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: herald.IPPoolSpec{Addresses: addresses}}
+	if edit != nil {
+		edit(&p.Spec)
+	}
+	_, err := c.herald.Pools.Create(c.ctx, p, metav1.CreateOptions{})
+	c.must(err)
+}
+
+func delay(d time.Duration) func(*herald.IPPoolSpec) {
+	return func(s *herald.IPPoolSpec) { s.ReuseDelay = &metav1.Duration{Duration: d} }
+}
+
+// service creates a Service of type LoadBalancer in the namespace default.
+func (c *cluster) service(name string, edit ...func(*corev1.Service)) *corev1.Service {
+	c.t.Helper()
+	svc := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"app": "pod"},
+			Ports: []corev1.ServicePort{{Port: 9000}},
+		},
+	}
+	for _, e := range edit {
+		e(svc)
+	}
+	svc, err := c.kube.CoreV1().Services("default").Create(c.ctx, svc, metav1.CreateOptions{})
+	c.must(err)
+	return svc
+}
+
+func annotated(key, value string) func(*corev1.Service) {
+	return func(svc *corev1.Service) {
+		if svc.Annotations == nil {
+			svc.Annotations = map[string]string{}
+		}
+		svc.Annotations[key] = value
+	}
+}
+
+func classed(class string) func(*corev1.Service) {
+	return func(svc *corev1.Service) { svc.Spec.LoadBalancerClass = &class }
+}
+
+func local(svc *corev1.Service) {
+	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+}
+
+func dualStack(svc *corev1.Service) {
+	policy := corev1.IPFamilyPolicyRequireDualStack
+	svc.Spec.IPFamilyPolicy = &policy
+}
+
+func (c *cluster) get(name string) *corev1.Service {
+	c.t.Helper()
+	svc, err := c.kube.CoreV1().Services("default").Get(c.ctx, name, metav1.GetOptions{})
+	c.must(err)
+	return svc
+}
+
+// edit changes a Service, again if somebody else did at the same time.
+func (c *cluster) edit(name string, change func(*corev1.Service)) {
+	c.t.Helper()
+	c.eventually("edit of Service "+name, func(ctx context.Context) error {
+		svc, err := c.kube.CoreV1().Services("default").Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(svc)
+		_, err = c.kube.CoreV1().Services("default").Update(ctx, svc, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+func (c *cluster) remove(name string) {
+	c.t.Helper()
+	c.must(c.kube.CoreV1().Services("default").Delete(c.ctx, name, metav1.DeleteOptions{}))
+}
+
+// addresses are those in a Service's status.
+func addresses(svc *corev1.Service) []string {
+	var list []string
+	for _, i := range svc.Status.LoadBalancer.Ingress {
+		list = append(list, i.IP)
+	}
+	return list
+}
+
+// holds waits until the Service has exactly these addresses, each recorded for it.
+func (c *cluster) holds(name string, want ...string) *corev1.Service {
+	c.t.Helper()
+	var svc *corev1.Service
+	c.eventually(fmt.Sprintf("Service %s with %v", name, want), func(ctx context.Context) (err error) {
+		if svc, err = c.kube.CoreV1().Services("default").Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		if got := addresses(svc); strings.Join(got, ",") != strings.Join(want, ",") {
+			return fmt.Errorf("it has %v", got)
+		}
+		for _, a := range want {
+			rec, err := c.herald.Allocations.Get(ctx, herald.AllocationName(netip.MustParseAddr(a)), metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if len(rec.Spec.Owners) != 1 || rec.Spec.Owners[0].UID != svc.UID || rec.Status.ReleasedAt != nil {
+				return fmt.Errorf("the record of %s says %+v, released %v", a, rec.Spec.Owners, rec.Status.ReleasedAt)
+			}
+		}
+		return nil
+	})
+	return svc
+}
+
+// event waits for an event about an object whose message contains the text.
+func (c *cluster) event(kind, name, reason, text string) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("event %s of %s %s with %q", reason, kind, name, text), func(ctx context.Context) error {
+		list, err := c.kube.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name})
+		if err != nil {
+			return err
+		}
+		var seen []string
+		for _, e := range list.Items {
+			if e.Reason == reason && strings.Contains(e.Message, text) {
+				return nil
+			}
+			seen = append(seen, e.Reason+": "+e.Message)
+		}
+		return errors.New("there are:\n" + strings.Join(seen, "\n"))
+	})
+}
+
+// condition waits for a condition of an IPPool whose message contains the text.
+func (c *cluster) condition(pool, kind string, status metav1.ConditionStatus, text string) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("condition %s=%s of IPPool %s with %q", kind, status, pool, text), func(ctx context.Context) error {
+		p, err := c.herald.Pools.Get(ctx, pool, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, o := range p.Status.Conditions {
+			if o.Type == kind && o.Status == status && strings.Contains(o.Message, text) {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %+v", p.Status.Conditions)
+	})
+}
+
+// writes counts the requests that the API server got to change something, by resource and verb, as
+// "POST ipallocations" or "PATCH services/status".
+func (c *cluster) writes() map[string]int {
+	c.t.Helper()
+	text, err := c.kube.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(c.ctx)
+	c.must(err)
+	label := regexp.MustCompile(`(\w+)="([^"]*)"`)
+	counts := map[string]int{}
+	lines := bufio.NewScanner(strings.NewReader(string(text)))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line, ok := strings.CutPrefix(lines.Text(), "apiserver_request_total{")
+		if !ok {
+			continue
+		}
+		labels := map[string]string{}
+		for _, m := range label.FindAllStringSubmatch(line, -1) {
+			labels[m[1]] = m[2]
+		}
+		switch labels["verb"] {
+		case "POST", "PUT", "PATCH", "APPLY", "DELETE":
+		default:
+			continue
+		}
+		n, err := strconv.ParseFloat(line[strings.LastIndex(line, " ")+1:], 64)
+		c.must(err)
+		name := labels["verb"] + " " + labels["resource"]
+		if s := labels["subresource"]; s != "" {
+			name += "/" + s
+		}
+		counts[name] += int(n)
+	}
+	return counts
+}
+
+// since subtracts, and leaves out what did not change and what is nobody's doing here: Leases.
+func since(before, after map[string]int) map[string]int {
+	d := map[string]int{}
+	for k, n := range after {
+		if n != before[k] && !strings.HasSuffix(k, " leases") {
+			d[k] = n - before[k]
+		}
+	}
+	return d
+}

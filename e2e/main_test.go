@@ -1,0 +1,39 @@
+// Package e2e tells stories about Herald's real programs in a real cluster: what a user does, and what
+// then happens to addresses and packets.
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+func TestMain(m *testing.M) { enclave.RunTests(m) }
+
+// patience bounds a story. Nothing waits so long unless something is broken.
+const patience = 3 * time.Minute
+
+func storyContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// startControlPlane starts an API server that is empty but for Herald's resources.
+func startControlPlane(t *testing.T, controllers bool) (context.Context, *lab.ControlPlane) {
+	t.Helper()
+	ctx := storyContext(t)
+	c, err := lab.StartControlPlane(ctx, lab.ControlPlaneOptions{Controllers: controllers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ctx, c
+}
