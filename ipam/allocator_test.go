@@ -51,7 +51,7 @@ func TestAllocator(t *testing.T) {
 		"a full pool says so, and serves again after a release": {
 			pools(pool("tiny", "198.51.100.7")),
 			allocate(ask("a", v4), "198.51.100.7@tiny"),
-			refuse(ask("b", v4), ipam.ErrExhausted, "no auto-assigning pool has a free IPv4 address"),
+			refuse(ask("b", v4), ipam.ErrExhausted, ") has a free IPv4 address"),
 			refuse(ask("b", v4).from("tiny"), ipam.ErrExhausted, `pool "tiny" has no free IPv4 address`),
 			release("a", "198.51.100.7"),
 			allocate(ask("b", v4), "198.51.100.7@tiny"),
@@ -133,7 +133,7 @@ func TestAllocator(t *testing.T) {
 		},
 
 		"no pool at all": {
-			refuse(ask("a", v4), ipam.ErrNoPool, "there is no pool: create one"),
+			refuse(ask("a", v4), ipam.ErrNoPool, "there is no IPPool: create one"),
 			refuse(ask("a", v4).from("public"), ipam.ErrNoPool, `there is no pool "public"`),
 		},
 		"no pool auto-assigns": {
@@ -144,14 +144,14 @@ func TestAllocator(t *testing.T) {
 		},
 		"no pool of the family": {
 			pools(pool("old", "198.51.100.0/30")),
-			refuse(ask("a", v6), ipam.ErrNoPool, "no auto-assigning pool has IPv6 addresses"),
+			refuse(ask("a", v6), ipam.ErrNoPool, ") has IPv6 addresses"),
 			refuse(ask("a", v6).from("old"), ipam.ErrNoPool, `pool "old" has no IPv6 addresses`),
 			refuse(ask("a", v4, v6), ipam.ErrNoPool, "IPv6"),
 			held("a"),
 		},
 		"a pool without addresses": {
 			pools(ipam.Pool{Name: "empty", AutoAssign: true}),
-			refuse(ask("a", v4), ipam.ErrNoPool, "no auto-assigning pool has IPv4 addresses"),
+			refuse(ask("a", v4), ipam.ErrNoPool, ") has IPv4 addresses"),
 		},
 		"a closed pool keeps what is held and gives nothing new": {
 			pools(public),

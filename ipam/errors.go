@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Why a request is refused. Test with [errors.Is]; the details are in [Error].
@@ -103,14 +104,14 @@ func (a *Allocator) unserved(req *Request, f Family) *Error {
 	}
 	switch {
 	case len(a.named) == 0:
-		e.message = "there is no pool: create one"
+		e.message = "there is no IPPool: create one"
 	case len(a.auto) == 0:
 		e.message = "no pool auto-assigns addresses: name a pool, or let one auto-assign"
 	case !a.autoAssigns(f):
-		e.message = fmt.Sprintf("no auto-assigning pool has %s addresses: add some, or name a pool", f)
+		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", a.autoNames(), f)
 	default:
 		e.Reason = ErrExhausted
-		e.message = fmt.Sprintf("no auto-assigning pool has a free %s address: add addresses to one, or release some", f)
+		e.message = fmt.Sprintf("no auto-assigning pool (%s) has a free %s address: add addresses to one, or release some", a.autoNames(), f)
 	}
 	return e
 }
@@ -124,6 +125,19 @@ func (a *Allocator) autoAssigns(f Family) bool {
 		}
 	}
 	return false
+}
+
+// autoNames lists the open auto-assigning pools, or the first of many.
+func (a *Allocator) autoNames() string {
+	const most = 5
+	var names []string
+	for _, p := range a.auto {
+		names = append(names, p.Name)
+	}
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 // check refuses what no state of the pools could serve.

@@ -30,38 +30,48 @@ func newLedger() *ledger {
 	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]string{}, recorded: map[netip.Addr]bool{}, delays: map[string]time.Duration{}}
 }
 
-// allocate gives the Service what it asks for, in memory. A Service that carries an address without
-// holding one is given that address, if it is free: it was ours before a backup was restored, or
-// another load balancer gave it. If another Service holds it by now, ours gets a new one.
+// allocate gives the Service what it asks for, in memory, after it has adopted what it carries. If
+// another Service holds that by now, ours gets a new address.
 func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held := l.alloc.HeldBy(req.Owner.UID)
+	if err := l.adopt(svc, req); err != nil {
+		return nil, err
+	}
+	return l.alloc.Allocate(req)
+}
+
+// adoptOnly gives the Service what it carries, and nothing else.
+func (l *ledger) adoptOnly(svc *corev1.Service, req ipam.Request) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.adopt(svc, req)
+}
+
+// adopt gives a Service the addresses that its status carries, if they are free and the Service holds
+// and asks for no others: they were ours before a backup was restored, or another load balancer gave
+// them. The lock is held.
+func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 	for _, address := range carried(svc) {
 		f := ipam.FamilyOf(address)
 		same := func(a netip.Addr) bool { return ipam.FamilyOf(a) == f }
 		if !slices.Contains(req.Families, f) || slices.ContainsFunc(req.Addresses, same) ||
-			slices.ContainsFunc(held, func(a ipam.Allocation) bool { return same(a.Address) }) {
+			slices.ContainsFunc(l.alloc.HeldBy(req.Owner.UID), func(a ipam.Allocation) bool { return same(a.Address) }) {
 			continue
 		}
-		if _, taken := l.alloc.Holder(address); taken {
-			continue
+		pool, ok := l.alloc.PoolOf(address)
+		if !ok {
+			return &carriedError{address}
 		}
-		adopting := req
-		adopting.Addresses = append(slices.Clone(req.Addresses), address)
-		// Adopted without regard to the pool's name: an address never moves by itself.
-		adopting.Pool = ""
-		if req.Pool != "" {
-			if in, ok := l.alloc.PoolOf(address); ok && in != req.Pool {
-				continue // The user names another pool now.
-			}
+		if req.Pool != "" && req.Pool != pool {
+			continue // The user wants it from another pool now.
 		}
-		if _, ok := l.alloc.PoolOf(address); !ok {
-			return nil, &carriedError{address}
+		// What is taken stays with whoever has it.
+		if err := l.alloc.Restore(ipam.Allocation{Address: address, Pool: pool, Owner: req.Owner}); err != nil && !errors.Is(err, ipam.ErrTaken) {
+			return err
 		}
-		req.Addresses = adopting.Addresses
 	}
-	return l.alloc.Allocate(req)
+	return nil
 }
 
 // carriedError refuses a Service that arrived with an address that no pool holds. Giving it another
@@ -124,6 +134,11 @@ func (l *ledger) liveOf(uid string) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.live(uid)
+}
+
+// serves reports whether an owner holds an address of the family and has not released it.
+func (l *ledger) serves(uid string, f ipam.Family) bool {
+	return slices.ContainsFunc(l.liveOf(uid), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f })
 }
 
 // superfluous lists what the owner holds beyond keep and has not yet released.

@@ -134,7 +134,7 @@ func (p *Provider) rebuild() {
 	}) {
 		if req, err := translate(svc); err == nil {
 			// A failure shows itself again, and is reported, when the Service is served.
-			_, _ = p.ledger.allocate(svc, req)
+			_ = p.ledger.adoptOnly(svc, req)
 		}
 	}
 }

@@ -129,8 +129,11 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 	case rec.Status.ReleasedAt == nil:
 		return nil
 	case wants && slices.Contains(carried(svc), address):
-		// Released and wanted again: the Service takes it back, or has yet to move off it.
-		r.p.projection.requeue(svc)
+		// Its status still says this address. If it moved on to another, that is about to change; if
+		// not, it is to take this one back.
+		if !r.p.ledger.serves(a.Owner.UID, ipam.FamilyOf(address)) {
+			r.p.projection.requeue(svc)
+		}
 		r.queue.AddAfter(name, time.Second)
 		return nil
 	case svc != nil && svc.DeletionTimestamp != nil:

@@ -58,46 +58,50 @@ func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlan
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	return startControlPlane(ctx, o, "")
-}
-
-// startControlPlane lets the API server listen on the address; "" is the loopback interface.
-func startControlPlane(ctx context.Context, o ControlPlaneOptions, address string) (*ControlPlane, error) {
-	c := &ControlPlane{options: o}
-	if err := c.start(ctx, address); err != nil {
+	c, err := startServer(o, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.install(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-func (c *ControlPlane) start(ctx context.Context, address string) error {
-	if err := c.furnish(); err != nil {
-		return err
+// startServer starts etcd and the API server, which listens on the address; "" is the loopback
+// interface. It knows no context, because envtest does not.
+func startServer(o ControlPlaneOptions, address string) (*ControlPlane, error) {
+	c := &ControlPlane{options: o}
+	err := c.furnish()
+	if err == nil {
+		o.Progress("starting etcd and kube-apiserver")
+		err = c.startServer(address)
 	}
-	c.options.Progress("starting etcd and kube-apiserver")
-	if err := c.startServer(address); err != nil {
-		return err
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
-	if err := ctx.Err(); err != nil { // envtest knows no context.
-		return context.Cause(ctx)
-	}
+	return c, nil
+}
+
+// install makes Herald's resources and starts the controllers.
+func (c *ControlPlane) install(ctx context.Context) error {
 	c.options.Progress("installing the custom resources")
-	parent := ctx
-	parallel, ctx := errgroup.WithContext(ctx)
+	parallel, inner := errgroup.WithContext(ctx)
 	parallel.Go(func() error {
 		_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
 			Paths: []string{filepath.Join(c.options.Root, "manifests", "crds")}, ErrorIfPathMissing: true, PollInterval: tick,
 		})
 		return err
 	})
-	parallel.Go(func() error { return c.createNamespace(ctx, HeraldNamespace) })
+	parallel.Go(func() error { return c.applyPolicies(inner) })
+	parallel.Go(func() error { return c.createNamespace(inner, HeraldNamespace) })
 	if c.options.Controllers {
 		parallel.Go(c.startControllers)
 	}
 	if err := parallel.Wait(); err != nil {
 		return err
 	}
-	return c.installPolicies(parent)
+	return c.awaitPolicies(ctx)
 }
 
 // furnish makes the folder with its logs and links to the programs.

@@ -66,20 +66,32 @@ func (l *Lab) start(ctx context.Context) error {
 	if err := layBridge(); err != nil {
 		return err
 	}
-	var parallel errgroup.Group
-	parallel.Go(func() (err error) {
+	var ground errgroup.Group
+	ground.Go(func() (err error) {
 		v4, _ := onSegment(apiServerHost)
-		l.ControlPlane, err = startControlPlane(ctx, l.options.ControlPlaneOptions, v4.Addr().String())
+		l.ControlPlane, err = startServer(l.options.ControlPlaneOptions, v4.Addr().String())
 		return err
 	})
-	parallel.Go(l.layHosts)
-	if err := parallel.Wait(); err != nil {
+	ground.Go(l.layHosts)
+	if err := ground.Wait(); err != nil {
 		return err
 	}
-	return l.startPrograms(ctx)
+	cluster, ctx := errgroup.WithContext(ctx)
+	cluster.Go(func() error { return l.install(ctx) })
+	l.options.Progress("starting kube-scheduler, kube-proxy and the routers")
+	cluster.Go(l.process(enclave.Host{}, "kube-scheduler", l.path("bin", "kube-scheduler"),
+		"--kubeconfig", l.Kubeconfig, "--leader-elect=false", "--secure-port=0").Start)
+	for _, n := range l.Nodes {
+		cluster.Go(func() error { return l.startNode(ctx, n) })
+	}
+	for _, r := range l.Routers {
+		r.dir = l.path(r.Name)
+		cluster.Go(r.Start)
+	}
+	return cluster.Wait()
 }
 
-// layHosts makes nodes, routers and clients and lays the routes among them.
+// layHosts makes clients, routers and nodes and lays the routes among them.
 func (l *Lab) layHosts() error {
 	l.options.Progress("laying cables")
 	client, err := attach("client", clientHost)
@@ -88,6 +100,17 @@ func (l *Lab) layHosts() error {
 		return err
 	}
 	l.Segment = &client
+	for i, kind := range l.options.Routers {
+		r, err := newRouter(l.ctx, i+1, kind, l.options.Password)
+		l.own(r.Host, r.Outside.Host)
+		if err != nil {
+			return err
+		}
+		l.Routers = append(l.Routers, r)
+	}
+	if len(l.Routers) > 0 {
+		l.Outside = l.Routers[0].Outside
+	}
 	for i := range l.options.Nodes {
 		if _, err := l.layNode(i + 1); err != nil {
 			return err
@@ -114,36 +137,6 @@ func (l *Lab) layNode(number int) (*Node, error) {
 	}
 	l.Nodes = append(l.Nodes, n)
 	return n, nil
-}
-
-func (l *Lab) startPrograms(ctx context.Context) error {
-	parallel, ctx := errgroup.WithContext(ctx)
-	for i, kind := range l.options.Routers {
-		name := fmt.Sprintf("router%d", i+1)
-		r, err := newRouter(l.ctx, i+1, kind, l.options.Password, l.path(name))
-		l.own(r.Host, r.Outside.Host)
-		if err != nil {
-			return err
-		}
-		for _, n := range l.Nodes {
-			if err := n.routeTo(r); err != nil {
-				return err
-			}
-		}
-		if i == 0 {
-			l.Outside = r.Outside
-		}
-		l.Routers = append(l.Routers, r)
-		l.options.Progress(fmt.Sprintf("starting %s on %s", kind, name))
-		parallel.Go(r.Start)
-	}
-	l.options.Progress("starting kube-scheduler and kube-proxy")
-	parallel.Go(l.process(enclave.Host{}, "kube-scheduler", l.path("bin", "kube-scheduler"),
-		"--kubeconfig", l.Kubeconfig, "--leader-elect=false", "--secure-port=0").Start)
-	for _, n := range l.Nodes {
-		parallel.Go(func() error { return l.startNode(ctx, n) })
-	}
-	return parallel.Wait()
 }
 
 func (l *Lab) startNode(ctx context.Context, n *Node) error {

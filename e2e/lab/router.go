@@ -28,17 +28,17 @@ type Router struct {
 	Outside *Client
 
 	ctx      context.Context // Of the lab: the daemon is killed when it ends.
-	dir      string
+	dir      string          // Of the daemon; it is emptied at each start.
 	password string
 	daemon   router.Router // nil while it is stopped.
 }
 
 // newRouter makes router number r, counted from 1, and its client. The daemon is not started.
-func newRouter(ctx context.Context, r int, kind RouterKind, password, dir string) (*Router, error) {
+func newRouter(ctx context.Context, r int, kind RouterKind, password string) (*Router, error) {
 	made := &Router{
 		Name: fmt.Sprintf("router%d", r), Kind: kind, ASN: map[RouterKind]uint32{FRR: FRRASN, BIRD: BIRDASN}[kind],
 		Outside: &Client{Host: enclave.Host{Name: fmt.Sprintf("outside%d", r)}},
-		ctx:     ctx, dir: dir, password: password,
+		ctx:     ctx, password: password,
 	}
 	var err error
 	if made.Client, err = attach(made.Name, routerHosts+r); err != nil {

@@ -10,8 +10,8 @@
 // The protocol is gobgp's. Every peer has a gobgp server of its own, with that peer as its only
 // neighbour. Its local RIB therefore is the peer's Adj-RIB-Out: attributes may differ from peer to
 // peer without any export policy, adding or breaking one peer cannot touch another, and the same
-// router address may appear in two VRFs. What crosses from gobgp into this package is in
-// server.go, lockstep.go and status.go; nothing of it is seen by callers.
+// router address may appear in two VRFs. What crosses from gobgp into this package is in server.go,
+// lockstep.go, status.go and reason.go; nothing of it is seen by callers.
 //
 // # The way of a prefix
 //

@@ -1,11 +1,8 @@
 package bgp
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -198,126 +195,4 @@ func (s *status) enter(state State, at time.Time, reason string, families []bgp.
 	if was != state {
 		s.changed()
 	}
-}
-
-// because notes why the session is not up.
-func (s *status) because(format string, args ...any) {
-	reason := fmt.Sprintf(format, args...)
-	s.mu.Lock()
-	news := s.reason != reason && s.state != Established // else the change of state to come tells it
-	s.reason = reason
-	s.mu.Unlock()
-	if news {
-		s.log.Info("BGP session not established", zap.String("reason", reason))
-		s.changed()
-	}
-}
-
-// explainEvent makes a reason of what gobgp says about a change of state, if it says more than its
-// log did.
-func (s *status) explainEvent(state State, message string) string {
-	if state != Idle {
-		return ""
-	}
-	switch message {
-	case "read-failed", "write-failed":
-		return "the router closed the connection without a NOTIFICATION; its log may tell why"
-	case "invalid-msg": // in OpenConfirm, where gobgp does not tell what it has received
-		return s.openRefused()
-	}
-	return ""
-}
-
-func (s *status) openRefused() string {
-	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d from this node, or another address; its log tells", s.peer.LocalASN)
-}
-
-// explainLog makes a reason of what gobgp logs: why a dial failed and what a NOTIFICATION said is
-// told nowhere else.
-func (s *status) explainLog(record slog.Record) {
-	switch record.Message {
-	case "failed to connect":
-		s.because("%s", s.explainDial(text(record, "Error")))
-	case "outgoing connection IO error":
-		s.because("the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
-	case "received notification":
-		code, subcode := number(record, "Code"), number(record, "Subcode")
-		s.because("the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
-	case "sent notification":
-		code, subcode := number(record, "Code"), number(record, "Subcode")
-		switch {
-		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
-			// gobgp says so of any message before OPEN, and a NOTIFICATION is the only one to expect.
-			s.because("%s", s.openRefused())
-		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
-			s.because("the router's AS number is not %d, which is configured as PeerASN here", s.peer.PeerASN)
-		default:
-			s.because("this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
-		}
-	}
-}
-
-func (s *status) explainDial(failure string) string {
-	switch {
-	case strings.Contains(failure, "connection refused"):
-		return "connection refused: no BGP listens there, or the router does not know this node as its neighbour (" + failure + ")"
-	case strings.Contains(failure, "timeout"):
-		hint := "the router is down, a firewall is in between, or it expects a password and none is set here"
-		if s.peer.Password != "" {
-			hint = "with a password that is set on one side only, or differs, TCP packets are dropped in silence; or the router is down, or a firewall is in between"
-		}
-		return "no answer: " + hint + " (" + failure + ")"
-	}
-	return failure
-}
-
-// text and number read an attribute of a log record.
-func text(record slog.Record, key string) (value string) {
-	record.Attrs(func(a slog.Attr) bool {
-		if a.Key == key {
-			value = a.Value.String()
-		}
-		return a.Key != key
-	})
-	return value
-}
-
-func number(record slog.Record, key string) uint8 {
-	n, err := strconv.ParseUint(text(record, key), 10, 8)
-	if err != nil {
-		return 0 // which is no code of a NOTIFICATION
-	}
-	return uint8(n)
-}
-
-// logTap hands gobgp's log to our own, one level quieter because status says what matters, and lets
-// status read along.
-type logTap struct {
-	slog.Handler
-	status *status
-}
-
-// Enabled is always true: status reads debug messages too.
-func (t logTap) Enabled(context.Context, slog.Level) bool { return true }
-
-func (t logTap) Handle(ctx context.Context, record slog.Record) error {
-	t.status.explainLog(record)
-	if record.Message == "failed to stop BGP server" {
-		return nil // we call Stop after StopBgp, on purpose
-	}
-	if record.Level == slog.LevelInfo {
-		record.Level = slog.LevelDebug
-	}
-	if !t.Handler.Enabled(ctx, record.Level) {
-		return nil
-	}
-	return t.Handler.Handle(ctx, record)
-}
-
-func (t logTap) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return logTap{t.Handler.WithAttrs(attrs), t.status}
-}
-
-func (t logTap) WithGroup(name string) slog.Handler {
-	return logTap{t.Handler.WithGroup(name), t.status}
 }

@@ -34,6 +34,8 @@ func Enter() error {
 		if err := os.Unsetenv(marker); err != nil {
 			return err
 		}
+		// The first thread is what /proc/self shows; it stays here, whatever Host.Do does with others.
+		runtime.LockOSThread()
 		return furnish()
 	}
 	if os.Geteuid() != 0 {
