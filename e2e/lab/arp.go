@@ -156,8 +156,9 @@ func (c *Client) ARP(ctx context.Context, addr netip.Addr) (answered []net.Hardw
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	// An announcement is no answer: within the window the address may pass from one to another.
 	return macs(slices.DeleteFunc(w.Packets(addr, time.Time{}), func(p ARPPacket) bool {
-		return p.Operation != arp.OperationReply
+		return p.Operation != arp.OperationReply || p.Gratuitous()
 	})), nil
 }
 

@@ -93,7 +93,7 @@ func (c *ControlPlane) install(ctx context.Context) error {
 		})
 		return err
 	})
-	parallel.Go(func() error { return c.applyPolicies(inner) })
+	parallel.Go(func() error { return c.createPolicies(inner) })
 	parallel.Go(func() error { return c.createNamespace(inner, HeraldNamespace) })
 	if c.options.Controllers {
 		parallel.Go(c.startControllers)

@@ -1,27 +1,66 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// applyPolicies applies Herald's admission policies.
-func (c *ControlPlane) applyPolicies(ctx context.Context) error {
-	yaml, err := os.ReadFile(filepath.Join(c.options.Root, "manifests", "policies", "ippools.yaml"))
+// createPolicies creates Herald's admission policies. Every lab starts with this, so it does without
+// kubectl, which would first ask what the API server has to offer.
+func (c *ControlPlane) createPolicies(ctx context.Context) error {
+	path := filepath.Join(c.options.Root, "manifests", "policies", "ippools.yaml")
+	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return c.Apply(ctx, string(yaml))
+	defer file.Close()
+	for documents := yaml.NewYAMLReader(bufio.NewReader(file)); ; {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = c.createPolicy(ctx, document)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
 }
 
-// awaitPolicies returns when the API server enforces the policies: it takes them up with a delay.
+func (c *ControlPlane) createPolicy(ctx context.Context, document []byte) error {
+	object, kind, err := scheme.Codecs.UniversalDeserializer().Decode(document, nil, nil)
+	if err != nil {
+		return err
+	}
+	api := c.Client.AdmissionregistrationV1()
+	switch o := object.(type) {
+	case *admissionv1.ValidatingAdmissionPolicy:
+		_, err = api.ValidatingAdmissionPolicies().Create(ctx, o, metav1.CreateOptions{})
+	case *admissionv1.ValidatingAdmissionPolicyBinding:
+		_, err = api.ValidatingAdmissionPolicyBindings().Create(ctx, o, metav1.CreateOptions{})
+	default:
+		err = fmt.Errorf("%s is no admission policy", kind)
+	}
+	return err
+}
+
+// awaitPolicies returns when the API server enforces the policies: it looks for new ones once a second.
+// Most of the time goes to its holding back the first creation of a new kind by two seconds, for the
+// sake of its replicas. Stories would have to wait for that if this did not.
 func (c *ControlPlane) awaitPolicies(ctx context.Context) error {
 	reversed := &herald.IPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: "reversed"},

@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// field is a cluster with Herald in it and routers and clients around it.
+type field struct {
+	*cluster
+	lab      *lab.Lab
+	ccm      *lab.Process
+	speakers map[string]*lab.Process
+}
+
+// withLab stands up a lab with Herald's programs in it.
+func withLab(t *testing.T, o lab.Options) *field {
+	t.Helper()
+	ctx := storyContext(t)
+	l, err := lab.Start(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l.DumpOnFailure(t)
+	f := &field{cluster: clusterOf(t, ctx, l.ControlPlane), lab: l}
+	if f.ccm, err = l.StartCCM(); err != nil {
+		t.Fatal(err)
+	}
+	if f.speakers, err = l.StartSpeakers(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *field) within(t *testing.T) *field {
+	o := *f
+	o.cluster = f.cluster.within(t)
+	return &o
+}
+
+// announce has every pool announced on the segment and to every router.
+func (f *field) announce() {
+	f.t.Helper()
+	for _, r := range f.lab.Routers {
+		_, err := f.herald.BGPPeers.Create(f.ctx, peerOf(r), metav1.CreateOptions{})
+		f.must(err)
+	}
+	_, err := f.herald.L2Advertisements.Create(f.ctx, &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
+	f.must(err)
+	_, err = f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
+	f.must(err)
+}
+
+// peerOf is the BGPPeer for a router of the lab.
+func peerOf(r *lab.Router) *herald.BGPPeer {
+	return &herald.BGPPeer{
+		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: map[string]string{"kind": strings.ToLower(string(r.Kind))}},
+		Spec: herald.BGPPeerSpec{
+			LocalASN: lab.NodeASN, PeerASN: int64(r.ASN), Address: r.IPv4.String(),
+			HoldTime: &metav1.Duration{Duration: 3 * time.Second}, KeepaliveTime: &metav1.Duration{Duration: time.Second},
+		},
+	}
+}
+
+// pod runs the app on a node, under the label app: pod, and waits until it is ready.
+func (f *field) pod(name, node string) {
+	f.t.Helper()
+	_, err := f.kube.CoreV1().Pods("default").Create(f.ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "pod"}},
+		Spec: corev1.PodSpec{
+			NodeSelector: map[string]string{corev1.LabelHostname: node},
+			Containers:   []corev1.Container{{Name: "container", Image: "test/app", Ports: []corev1.ContainerPort{{ContainerPort: 8080}}}},
+		},
+	}, metav1.CreateOptions{})
+	f.must(err)
+	f.must(f.lab.AwaitPod(f.ctx, "default", name, true))
+}
+
+func to8080(svc *corev1.Service) { svc.Spec.Ports[0].TargetPort.IntVal = 8080 }
+
+// answeredBy waits until exactly this node answers ARP for an address; with no name, until none does.
+func (f *field) answeredBy(address string, nodes ...string) (node string) {
+	f.t.Helper()
+	f.eventually(fmt.Sprintf("%s answered by one of %v", address, nodes), func(ctx context.Context) error {
+		answers, err := f.lab.Segment.ARP(ctx, netip.MustParseAddr(address))
+		if err != nil {
+			return err
+		}
+		if len(answers) > 1 {
+			f.t.Errorf("two answers for %s: %v", address, answers)
+		}
+		if len(answers) == 0 {
+			if len(nodes) == 0 {
+				return nil
+			}
+			return errors.New("nobody answers")
+		}
+		n := f.lab.NodeByMAC(answers[0])
+		if n == nil {
+			return fmt.Errorf("a stranger answers: %v", answers[0])
+		}
+		node = n.Name
+		if !slices.Contains(nodes, node) {
+			return fmt.Errorf("%s answers", node)
+		}
+		return nil
+	})
+	return node
+}
+
+// routed waits until a router's next hops for an address are exactly these nodes.
+func (f *field) routed(r *lab.Router, address string, nodes ...string) {
+	f.t.Helper()
+	addr := netip.MustParseAddr(address)
+	prefix := netip.PrefixFrom(addr, addr.BitLen())
+	slices.Sort(nodes)
+	f.eventually(fmt.Sprintf("%s routes %s to %v", r.Name, address, nodes), func(ctx context.Context) error {
+		hops, err := r.NextHops(ctx, prefix)
+		if err != nil {
+			return err
+		}
+		var via []string
+		for _, h := range hops {
+			name := h.String()
+			for _, n := range f.lab.Nodes {
+				if n.IPv4 == h || n.IPv6 == h {
+					name = n.Name
+				}
+			}
+			via = append(via, name)
+		}
+		slices.Sort(via)
+		if !slices.Equal(via, nodes) {
+			return fmt.Errorf("it routes to %v", via)
+		}
+		return nil
+	})
+}
+
+// reached asks an address from a client until an answer comes.
+func (f *field) reached(from *lab.Client, target string) lab.Reply {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
+	defer cancel()
+	reply, err := from.Eventually(ctx, target, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return reply
+}
+
+func names(l *lab.Lab) (all []string) {
+	for _, n := range l.Nodes {
+		all = append(all, n.Name)
+	}
+	return all
+}
+
+// TestAClientReachesAService is the main job, from the segment by ARP and from behind a router by BGP.
+func TestAClientReachesAService(t *testing.T) {
+	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
+		t.Run(string(kind), func(t *testing.T) {
+			f := withLab(t, lab.Options{Routers: []lab.RouterKind{kind}})
+			f.announce()
+			f.pool("segment", delay(0), "198.18.0.200-198.18.0.250", "2001:db8:18::200-2001:db8:18::250")
+			f.pool("routed", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no }, "198.51.100.0/24", "2001:db8:51::/112")
+			router, all := f.lab.Routers[0], names(f.lab)
+			f.pod("pod-1", all[0])
+			f.pod("pod-2", all[1])
+
+			t.Run("on the segment and from outside", func(t *testing.T) {
+				f := f.within(t)
+				f.service("web", to8080)
+				f.holds("web", "198.18.0.200")
+				f.answeredBy("198.18.0.200", all...)
+				f.routed(router, "198.18.0.200", all...)
+				f.reached(f.lab.Segment, "198.18.0.200:9000")
+				f.reached(f.lab.Outside, "198.18.0.200:9000")
+			})
+			t.Run("an address that is on no segment, by BGP alone, in both families", func(t *testing.T) {
+				f := f.within(t)
+				f.service("dual", to8080, dualStack, annotated(herald.AnnotationPool, "routed"))
+				f.holds("dual", "198.51.100.0", "2001:db8:51::")
+				f.routed(router, "198.51.100.0", all...)
+				f.routed(router, "2001:db8:51::", all...)
+				f.reached(f.lab.Outside, "198.51.100.0:9000")
+				f.reached(f.lab.Outside, "[2001:db8:51::]:9000")
+				f.answeredBy("198.51.100.0")
+			})
+			t.Run("with policy Local only where the pods are, and they see who asks", func(t *testing.T) {
+				f := f.within(t)
+				f.service("local", to8080, local)
+				f.holds("local", "198.18.0.201")
+				owner := f.answeredBy("198.18.0.201", all[0], all[1])
+				f.routed(router, "198.18.0.201", all[0], all[1])
+				if r := f.reached(f.lab.Segment, "198.18.0.201:9000"); r.Client != f.lab.Segment.IPv4 || r.Node != owner {
+					t.Errorf("%+v; want the client %s as seen on %s", r, f.lab.Segment.IPv4, owner)
+				}
+				if r := f.reached(f.lab.Outside, "198.18.0.201:9000"); r.Client != f.lab.Outside.IPv4 {
+					t.Errorf("%+v; want the client %s", r, f.lab.Outside.IPv4)
+				}
+				pods := map[string]string{all[0]: "pod-1", all[1]: "pod-2"}
+				other := map[string]string{all[0]: all[1], all[1]: all[0]}[owner]
+				f.must(f.lab.SetReady(f.ctx, "default", pods[owner], false))
+				f.answeredBy("198.18.0.201", other)
+				f.routed(router, "198.18.0.201", other)
+				f.must(f.lab.SetReady(f.ctx, "default", pods[other], false))
+				// The last ready endpoint is gone: nothing is announced, under either policy.
+				f.answeredBy("198.18.0.201")
+				f.answeredBy("198.18.0.200")
+				f.routed(router, "198.18.0.201")
+				f.routed(router, "198.18.0.200")
+				for _, p := range pods {
+					f.must(f.lab.SetReady(f.ctx, "default", p, true))
+				}
+				f.answeredBy("198.18.0.201", all[0], all[1])
+				f.routed(router, "198.18.0.201", all[0], all[1])
+				f.reached(f.lab.Outside, "198.18.0.201:9000")
+			})
+			t.Run("not from a node that is excluded", func(t *testing.T) {
+				f := f.within(t)
+				owner := f.answeredBy("198.18.0.200", all...)
+				rest := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == owner })
+				f.label(owner, corev1.LabelNodeExcludeBalancers, "")
+				f.routed(router, "198.18.0.200", rest...)
+				now := f.answeredBy("198.18.0.200", rest...)
+				f.unlabel(owner, corev1.LabelNodeExcludeBalancers)
+				f.routed(router, "198.18.0.200", all...)
+				f.answeredBy("198.18.0.200", now) // It stays where it is.
+			})
+			t.Run("until the Service is deleted", func(t *testing.T) {
+				f := f.within(t)
+				for _, name := range []string{"web", "dual", "local"} {
+					f.remove(name)
+					f.gone(name)
+				}
+				for _, a := range []string{"198.18.0.200", "198.51.100.0", "2001:db8:51::", "198.18.0.201"} {
+					f.routed(router, a)
+				}
+				f.answeredBy("198.18.0.200")
+				f.answeredBy("198.18.0.201")
+			})
+		})
+	}
+}
+
+func (f *field) label(node, key, value string) {
+	f.t.Helper()
+	_, err := f.lab.Kubectl(f.ctx, "label", "--overwrite", "node", node, key+"="+value)
+	f.must(err)
+}
+
+func (f *field) unlabel(node, key string) {
+	f.t.Helper()
+	_, err := f.lab.Kubectl(f.ctx, "label", "node", node, key+"-")
+	f.must(err)
+}
