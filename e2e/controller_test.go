@@ -261,7 +261,7 @@ func TestRestartIsANoOp(t *testing.T) {
 	for i := range many {
 		c.service(fmt.Sprintf("svc-%03d", i))
 	}
-	c.eventually("everybody has an address", func(ctx context.Context) error {
+	c.eventually("everybody has an address", func(context.Context) error {
 		if n := len(c.allAddresses()); n < many {
 			return fmt.Errorf("%d have", n)
 		}

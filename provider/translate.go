@@ -36,7 +36,7 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 	if value == "" {
 		return req, nil
 	}
-	for _, text := range strings.Split(value, ",") {
+	for text := range strings.SplitSeq(value, ",") {
 		address, err := netip.ParseAddr(strings.TrimSpace(text))
 		if err != nil {
 			return req, fmt.Errorf("%s: %q is no IP address: write addresses separated by commas, one per family", field, strings.TrimSpace(text))

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/heraldlb/herald/speaker/bgp"
 )
@@ -93,20 +94,22 @@ func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool)
 // answers for the address, and this one does not yet. Break before make: two answers for one address
 // harm, a moment without any does not.
 func (s *Shared) heldElsewhere(address Address) bool {
-	return !slices.Contains(address.Claims, s.Self) && slices.ContainsFunc(address.Claims, func(n string) bool { return s.Nodes[n].Alive })
+	return !address.claimedBy(s.Self) && slices.ContainsFunc(address.Claims, func(c Claim) bool { return s.Nodes[c.Node].Alive })
 }
 
-// owner is the candidate that ranks highest for the address among those that answer for it already or,
-// if there is none, among all. So an address stays where it is when nodes come or come back.
-func owner(address netip.Addr, candidates, claims []string) string {
-	if held := slices.DeleteFunc(slices.Clone(candidates), func(n string) bool { return !slices.Contains(claims, n) }); len(held) > 0 {
-		candidates = held
-	}
+// owner is the candidate that has taken the address last or, if none has, the one that ranks highest
+// for it. So an address stays where it is when nodes come or come back, and one that was away yields to
+// the one that stood in for it.
+func owner(address netip.Addr, candidates []string, claims []Claim) string {
 	if len(candidates) == 0 {
 		return ""
 	}
+	claimed := map[string]time.Time{} // The zero time is before all others.
+	for _, c := range claims {
+		claimed[c.Node] = c.Since
+	}
 	return slices.MaxFunc(candidates, func(a, b string) int {
-		return cmp.Or(cmp.Compare(rank(address, a), rank(address, b)), cmp.Compare(a, b))
+		return cmp.Or(claimed[a].Compare(claimed[b]), cmp.Compare(rank(address, a), rank(address, b)), cmp.Compare(a, b))
 	})
 }
 

@@ -1,11 +1,13 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -92,7 +94,11 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string) (*i
 	}
 
 	if err := in.statuses.AddIndexers(cache.Indexers{byClaim: func(o any) ([]string, error) {
-		return o.(*herald.SpeakerStatus).Status.Claims, nil
+		var addresses []string
+		for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
+			addresses = append(addresses, c.Address)
+		}
+		return addresses, nil
 	}}); err != nil {
 		return nil, err
 	}
@@ -207,8 +213,9 @@ func (in *inputs) lease(name string) *coordinationv1.Lease {
 	return o.(*coordinationv1.Lease)
 }
 
-// service assembles one Service; nil if there is none or it is going.
-func (in *inputs) service(name types.NamespacedName) *Service {
+// service assembles one Service; nil if there is none or it is going. What this node itself claims is
+// asked of own: its status at the API server lags behind.
+func (in *inputs) service(name types.NamespacedName, self string, own func(netip.Addr) (time.Time, bool)) *Service {
 	o, exists, err := in.services.GetStore().GetByKey(name.String())
 	if err != nil || !exists {
 		return nil
@@ -229,7 +236,11 @@ func (in *inputs) service(name types.NamespacedName) *Service {
 			continue
 		}
 		if pool, ok := in.recorded(address, svc.UID); ok {
-			s.Addresses = append(s.Addresses, Address{Addr: address, Pool: pool, Claims: in.claims(address)})
+			claims := slices.DeleteFunc(in.claims(address), func(c Claim) bool { return c.Node == self })
+			if since, ok := own(address); ok {
+				claims = append(claims, Claim{Node: self, Since: since})
+			}
+			s.Addresses = append(s.Addresses, Address{Addr: address, Pool: pool, Claims: claims})
 		}
 	}
 	return s
@@ -248,14 +259,45 @@ func (in *inputs) recorded(address netip.Addr, uid types.UID) (pool string, ok b
 	return rec.Spec.Pool, true
 }
 
-// claims lists the nodes that say they answer for the address.
-func (in *inputs) claims(address netip.Addr) []string {
-	nodes, err := in.statuses.GetIndexer().IndexKeys(byClaim, address.String())
+// claims lists who says to answer for the address.
+func (in *inputs) claims(address netip.Addr) []Claim {
+	statuses, err := in.statuses.GetIndexer().ByIndex(byClaim, address.String())
 	if err != nil {
 		return nil
 	}
-	slices.Sort(nodes)
-	return nodes
+	var claims []Claim
+	for _, o := range statuses {
+		status := o.(*herald.SpeakerStatus)
+		if c, ok := findClaim(status.Status.Claims, address); ok {
+			claims = append(claims, Claim{Node: status.Name, Since: c.Since.Time})
+		}
+	}
+	slices.SortFunc(claims, func(x, y Claim) int { return cmp.Compare(x.Node, y.Node) })
+	return claims
+}
+
+// findClaim looks an address up among claims, which are sorted.
+func findClaim(claims []herald.SpeakerClaim, address netip.Addr) (herald.SpeakerClaim, bool) {
+	i, ok := slices.BinarySearchFunc(claims, address.String(), func(c herald.SpeakerClaim, a string) int { return cmp.Compare(c.Address, a) })
+	if !ok {
+		return herald.SpeakerClaim{}, false
+	}
+	return claims[i], true
+}
+
+// claimsOf lists what a node says it answers for, as far as the API server knows.
+func (in *inputs) claimsOf(node string) map[netip.Addr]time.Time {
+	claims := map[netip.Addr]time.Time{}
+	o, exists, err := in.statuses.GetStore().GetByKey(node)
+	if err != nil || !exists {
+		return claims
+	}
+	for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
+		if address, err := netip.ParseAddr(c.Address); err == nil {
+			claims[address] = c.Since.Time
+		}
+	}
+	return claims
 }
 
 // ready lists the nodes with a ready endpoint of a Service.
@@ -288,7 +330,7 @@ func (in *inputs) everyService() []types.NamespacedName {
 
 // claimants names the Services whose addresses are claimed in one of two statuses and not in the other.
 func (in *inputs) claimants(before, after any) []types.NamespacedName {
-	changed := map[string]int{}
+	changed := map[herald.SpeakerClaim]int{}
 	for _, o := range []any{before, after} {
 		if o != nil {
 			for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
@@ -298,7 +340,7 @@ func (in *inputs) claimants(before, after any) []types.NamespacedName {
 	}
 	var names []types.NamespacedName
 	for c, times := range changed {
-		address, err := netip.ParseAddr(c)
+		address, err := netip.ParseAddr(c.Address)
 		if times != 1 || err != nil {
 			continue
 		}

@@ -31,19 +31,6 @@ func newLease(leases typedcoordinationv1.LeaseInterface, node string, duration t
 	return &lease{leases: leases, node: node, duration: duration, log: log}
 }
 
-// held reports whether the Lease that an earlier speaker of this node left behind is still good.
-func (l *lease) held(ctx context.Context) (bool, error) {
-	o, err := l.leases.Get(ctx, leasePrefix+l.node, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return o.Spec.HolderIdentity != nil && *o.Spec.HolderIdentity == l.node &&
-		o.Spec.RenewTime != nil && time.Since(o.Spec.RenewTime.Time) < l.duration, nil
-}
-
 // run renews until ctx ends. A failure is tried again at the next turn: nothing else depends on it here.
 func (l *lease) run(ctx context.Context, healthy func() bool) error {
 	// A change of health is acted on within a tenth of the duration, not at the next renewal.

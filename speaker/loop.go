@@ -20,8 +20,12 @@ import (
 // passPeriod bounds how often decisions are made: what happens within it is looked at together.
 const passPeriod = 20 * time.Millisecond
 
-// reportPeriod bounds how often this node's status is put together and, if it differs, written.
-const reportPeriod = 300 * time.Millisecond
+// reportPeriod bounds how often this node's status is put together and, if it differs, written. The other
+// speakers wait for what it claims, so it is short; but the status grows with the claims, and so must
+// the time between two of them, or a thousand new Services would cost a thousand times a thousand claims.
+func reportPeriod(claims int) time.Duration {
+	return 50*time.Millisecond + time.Duration(claims)*200*time.Microsecond
+}
 
 // loop owns the decisions. All its fields belong to the goroutine in run.
 type loop struct {
@@ -34,7 +38,9 @@ type loop struct {
 	// the order in which they are looked at must not matter.
 	l2     map[netip.Addr]types.NamespacedName
 	routes map[netip.Prefix]types.NamespacedName
-	claims map[netip.Addr]bool // what arp was told to answer for
+	// claims is what arp was told to answer for, and since when; inherited is what this node answered for
+	// before its speaker was restarted, until it is decided about.
+	claims, inherited map[netip.Addr]time.Time
 
 	complaints map[string]string // by object, what was reported last
 	invalid    []complaint       // of this node's peers
@@ -51,7 +57,7 @@ func newLoop(s *Speaker) *loop {
 	return &loop{
 		s: s, freshness: newFreshness(s.config.Node, s.config.LeaseDuration),
 		decisions: map[types.NamespacedName]Decision{},
-		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]bool{},
+		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]time.Time{},
 		complaints: map[string]string{}, sessions: map[string]sessionReport{},
 		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty Services."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one Service."))),
@@ -78,6 +84,7 @@ func (l *loop) run(ctx context.Context) error {
 		l.s.inputs.touchLease(name)
 	}
 	l.s.inputs.touchAll()
+	l.inherited = l.s.inputs.claimsOf(l.s.config.Node)
 	var reported time.Time
 	var due <-chan time.Time // when to report; nil if nothing has changed
 	for {
@@ -98,7 +105,7 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		if due == nil {
 			// At once if it is the first change for a while: the others may be waiting for it.
-			due = time.After(time.Until(reported.Add(reportPeriod)))
+			due = time.After(time.Until(reported.Add(reportPeriod(len(l.claims)))))
 		}
 		select {
 		case <-ctx.Done():
@@ -143,7 +150,7 @@ func (l *loop) pass(c changes) {
 	// What is given up comes before what is taken up, so that nothing has two answers on the way.
 	next := make(map[types.NamespacedName]Decision, len(c.services))
 	for name := range c.services {
-		if svc := l.s.inputs.service(name); svc != nil {
+		if svc := l.s.inputs.service(name, l.s.config.Node, l.claim); svc != nil {
 			next[name] = Decide(l.shared, svc)
 			l.decided.Inc()
 		}
@@ -159,6 +166,7 @@ func (l *loop) pass(c changes) {
 			delete(l.decisions, name)
 		}
 	}
+	l.inherited = nil // The first pass has decided about all of it.
 }
 
 // observe judges the speakers whose Leases changed, and reports whether anybody's being alive did. Our
@@ -237,7 +245,12 @@ func (l *loop) take(name types.NamespacedName, before, after Decision) {
 			continue
 		}
 		l.s.arp.Set(a.Address, a.Interfaces)
-		l.l2[a.Address], l.claims[a.Address] = name, true
+		l.l2[a.Address] = name
+		since, ok := l.claim(a.Address)
+		if !ok {
+			since = time.Now().Truncate(time.Microsecond) // As precise as a MicroTime.
+		}
+		l.claims[a.Address] = since
 	}
 	for _, a := range after.BGP {
 		same := slices.ContainsFunc(before.BGP, func(b BGPDecision) bool {
@@ -249,6 +262,15 @@ func (l *loop) take(name types.NamespacedName, before, after Decision) {
 		l.s.bgp.Set(a.Prefix, a.Exports)
 		l.routes[a.Prefix] = name
 	}
+}
+
+// claim is since when this node answers for an address.
+func (l *loop) claim(address netip.Addr) (time.Time, bool) {
+	if since, ok := l.claims[address]; ok {
+		return since, true
+	}
+	since, ok := l.inherited[address]
+	return since, ok
 }
 
 // named is an object with a name, which events can be about.

@@ -3,6 +3,7 @@ package speaker
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -92,6 +93,17 @@ type Service struct {
 type Address struct {
 	netip.Addr
 	Pool string
-	// Claims are the nodes that say, each by its SpeakerStatus, that they answer for the address.
-	Claims []string
+	// Claims of nodes, each by its SpeakerStatus, to answer for the address; at most one of each.
+	Claims []Claim
+}
+
+// claimedBy reports whether the node is among those that claim the address.
+func (a Address) claimedBy(node string) bool {
+	return slices.ContainsFunc(a.Claims, func(c Claim) bool { return c.Node == node })
+}
+
+// Claim says that a node answers for an address, and since when.
+type Claim struct {
+	Node  string
+	Since time.Time
 }

@@ -113,9 +113,6 @@ func (s *Speaker) announce(ctx context.Context) error {
 	if err := s.awaitInterfaces(ctx); err != nil {
 		return err
 	}
-	if err := s.begin(ctx); err != nil {
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.lease.run(ctx, s.health.healthy) })
 	g.Go(func() error { return s.arp.Run(ctx) })
@@ -142,14 +139,4 @@ func (s *Speaker) awaitInterfaces(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// begin prepares the return of a speaker that was away. If it was away for long, the others have
-// taken over: then it must not seem to hold what it held.
-func (s *Speaker) begin(ctx context.Context) error {
-	held, err := s.lease.held(ctx)
-	if err != nil {
-		return err
-	}
-	return s.status.begin(ctx, held)
 }

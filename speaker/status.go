@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -48,10 +49,10 @@ func (l *loop) report() {
 		}
 		st.Interfaces = append(st.Interfaces, o)
 	}
-	for address := range l.claims {
-		st.Claims = append(st.Claims, address.String())
+	for address, since := range l.claims {
+		st.Claims = append(st.Claims, herald.SpeakerClaim{Address: address.String(), Since: metav1.NewMicroTime(since)})
 	}
-	slices.Sort(st.Claims)
+	slices.SortFunc(st.Claims, func(x, y herald.SpeakerClaim) int { return cmp.Compare(x.Address, y.Address) })
 	st.L2Addresses = int32(len(st.Claims)) //nolint:gosec // An address each.
 	l.owned.Set(float64(len(st.Claims)))
 	up := 0
@@ -70,12 +71,7 @@ func (l *loop) report() {
 	for _, c := range l.invalid {
 		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: c.object.GetName(), State: sessionInvalid, Reason: c.err.Error()})
 	}
-	slices.SortFunc(st.Sessions, func(x, y herald.SpeakerSession) int {
-		if x.Peer < y.Peer {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(st.Sessions, func(x, y herald.SpeakerSession) int { return cmp.Compare(x.Peer, y.Peer) })
 	if len(st.Sessions) > 0 {
 		st.Established = fmt.Sprintf("%d/%d", up, len(st.Sessions))
 	}
@@ -140,25 +136,6 @@ func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
 	case w.changed <- struct{}{}:
 	default:
 	}
-}
-
-// begin reads what an earlier speaker of this node wrote and, unless that speaker is still counted on,
-// takes back what it claimed.
-func (w *statusWriter) begin(ctx context.Context, held bool) error {
-	o, err := w.client.SpeakerStatuses.Get(ctx, w.node, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	w.written = o
-	if held || len(o.Status.Claims) == 0 {
-		return nil
-	}
-	o.Status.Claims, o.Status.L2Addresses = nil, 0
-	w.written, err = w.client.SpeakerStatuses.Update(ctx, o, metav1.UpdateOptions{})
-	return err
 }
 
 func (w *statusWriter) run(ctx context.Context) error {

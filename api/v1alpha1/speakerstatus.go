@@ -30,10 +30,11 @@ type SpeakerStatusStatus struct {
 	// +listMapKey=name
 	Interfaces []SpeakerInterface `json:"interfaces,omitempty"`
 
-	// Addresses that the node answers ARP for.
+	// Addresses that the node answers ARP for, sorted as texts.
 	// +optional
-	// +listType=set
-	Claims []string `json:"claims,omitempty"`
+	// +listType=map
+	// +listMapKey=address
+	Claims []SpeakerClaim `json:"claims,omitempty"`
 	// How many those are.
 	L2Addresses int32 `json:"l2Addresses"`
 
@@ -49,6 +50,14 @@ type SpeakerStatusStatus struct {
 	// Why the node announces nothing; empty if it does.
 	// +optional
 	Problem string `json:"problem,omitempty"`
+}
+
+// SpeakerClaim is an address that the node answers for.
+type SpeakerClaim struct {
+	Address string `json:"address"`
+	// Since when. Of two nodes that claim one address the later keeps it: it took over from the other,
+	// which was away and has not noticed.
+	Since metav1.MicroTime `json:"since"`
 }
 
 // SpeakerInterface is an interface that is up.

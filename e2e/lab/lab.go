@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -247,7 +248,7 @@ func (l *Lab) Close() error {
 	if l.ControlPlane != nil {
 		all.Go(l.ControlPlane.Close)
 	}
-	errs := append(l.errs, all.Wait())
+	errs := append(slices.Clone(l.errs), all.Wait())
 	for _, h := range l.hosts {
 		errs = append(errs, detach(h))
 	}

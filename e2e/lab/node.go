@@ -24,8 +24,6 @@ type Node struct {
 	Number int
 	// Proxy is its kube-proxy.
 	Proxy *Process
-
-	kubelet *kubelet
 }
 
 // newNode makes the host with its routes to the pods of the others, as a CNI would. Its default

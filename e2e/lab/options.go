@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,9 +70,7 @@ func (o *Options) complete() error {
 		return err
 	}
 	images := map[string]string{"test/app": o.binary("app")}
-	for name, path := range o.Images {
-		images[name] = path
-	}
+	maps.Copy(images, o.Images)
 	o.Images = images
 	return nil
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab and its tests call and that are missing; usually none.
-# Nothing is upgraded, and no daemon is started or left to start at the next boot: the lab runs its
+# No daemon is started or left to start at the next boot: the lab runs its
 # own, inside its own namespaces.
 set -euo pipefail
 

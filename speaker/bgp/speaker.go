@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -177,11 +178,7 @@ func (s *Speaker) Changed() <-chan struct{} { return s.changed }
 func (s *Speaker) wished() map[string]*member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wished := make(map[string]*member, len(s.members))
-	for name, m := range s.members {
-		wished[name] = m
-	}
-	return wished
+	return maps.Clone(s.members)
 }
 
 // rib and forget are called with the lock held.

@@ -123,7 +123,7 @@ func (r *Route) readBIRD(attribute string) error {
 	name, value, _ := strings.Cut(attribute, ": ")
 	switch name {
 	case "BGP.next_hop":
-		for _, field := range strings.Fields(value) {
+		for field := range strings.FieldsSeq(value) {
 			hop, err := netip.ParseAddr(field)
 			if err != nil {
 				return err
@@ -131,7 +131,7 @@ func (r *Route) readBIRD(attribute string) error {
 			r.NextHops = append(r.NextHops, hop)
 		}
 	case "BGP.as_path":
-		for _, field := range strings.Fields(value) {
+		for field := range strings.FieldsSeq(value) {
 			n, err := parse32(field)
 			if err != nil {
 				return err

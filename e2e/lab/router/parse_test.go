@@ -12,8 +12,6 @@ var compare = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
-func ptr(v uint32) *uint32 { return &v }
-
 func TestParseBIRD(t *testing.T) {
 	const out = `BIRD 2.0.12 ready.
 Table master4:
@@ -45,7 +43,7 @@ Table master6:
 	if diff := cmp.Diff([]Route{{
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"4200000000:1:2", "64512:1:2"},
-		MED: ptr(50), LocalPref: ptr(250), ASPath: []uint32{64512, 64512},
+		MED: new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
 	}, {
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")},
 	}, {
@@ -86,7 +84,7 @@ func TestParseFRR(t *testing.T) {
 	if diff := cmp.Diff([]Route{{
 		Prefix: vip, NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"64512:1:2"},
-		MED: ptr(50), LocalPref: ptr(250), ASPath: []uint32{64512, 64512},
+		MED: new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
 	}, {
 		Prefix: vip, NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")}, Best: true,
 	}, {

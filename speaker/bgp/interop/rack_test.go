@@ -312,5 +312,3 @@ func to(attributes bgp.Attributes, peers ...string) map[string]bgp.Attributes {
 	}
 	return exports
 }
-
-func ptr(v uint32) *uint32 { return &v }

@@ -23,15 +23,15 @@ var (
 var decorated = bgp.Attributes{
 	Communities:      []bgp.Community{bgp.NoExport, nodeASN<<16 | 100},
 	LargeCommunities: []bgp.LargeCommunity{{Global: 4200000000, Local1: 1, Local2: 2}},
-	MED:              ptr(50),
-	LocalPref:        ptr(250),
+	MED:              new(uint32(50)),
+	LocalPref:        new(uint32(250)),
 	Prepend:          2,
 }
 
 func decorate(r router.Route) router.Route {
 	r.Communities = []string{"64512:100", "65535:65281"}
 	r.LargeCommunities = []string{"4200000000:1:2"}
-	r.MED = ptr(50)
+	r.MED = new(uint32(50))
 	return r
 }
 
@@ -72,7 +72,7 @@ func TestInternalPeerHearsLocalPreferenceAndNoPrepending(t *testing.T) {
 		s := newSpeaker(t, r.peer("tor"))
 		s.Set(vip4, to(decorated, "tor"))
 		want := decorate(r.plain(vip4))
-		want.ASPath, want.LocalPref = nil, ptr(250)
+		want.ASPath, want.LocalPref = nil, new(uint32(250))
 		r.hears(want)
 	})
 }
@@ -147,7 +147,7 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 		s := newSpeaker(t, a.peer("a"), b.peer("b"))
 		other := netip.MustParsePrefix("198.51.100.2/32")
 		s.Set(vip4, to(bgp.Attributes{}, "a"))
-		s.Set(other, map[string]bgp.Attributes{"a": {MED: ptr(1)}, "b": {MED: ptr(2)}})
+		s.Set(other, map[string]bgp.Attributes{"a": {MED: new(uint32(1))}, "b": {MED: new(uint32(2))}})
 		med := func(r router.Route, med uint32) router.Route { r.MED = &med; return r }
 		a.hears(a.plain(vip4), med(a.plain(other), 1))
 		b.hears(med(b.plain(other), 2))
@@ -171,7 +171,7 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 			t.Errorf("faults %v, want one of peer broken", faults)
 		}
 		eventually(t, func() error {
-			if now := s.session("a"); now.State != bgp.Established || now.Since == upA.Since {
+			if now := s.session("a"); now.State != bgp.Established || now.Since.Equal(upA.Since) {
 				return fmt.Errorf("session a is %v since %v", now.State, now.Since)
 			}
 			return nil
@@ -282,7 +282,7 @@ func TestRouterRestarts(t *testing.T) {
 				if err := within(15*time.Second, func() error { return r.heard(r.plain(vip4)) }); err != nil {
 					t.Fatal(err)
 				}
-				if s.up("tor").Since == before.Since {
+				if s.up("tor").Since.Equal(before.Since) {
 					t.Error("the session did not notice the restart")
 				}
 			})

@@ -1,0 +1,102 @@
+# Everything that is done with this tree, by people and by CI (.ci/run), has a target here.
+# `make` alone lists them.
+
+SHELL         := bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS     += --no-print-directory
+.NOTPARALLEL:
+
+bin := build/bin
+
+# The linter and the code generator are pinned in a module of their own.
+tool := go tool -modfile=tools/go.mod
+
+# Without buildvcs a commit that changes no code relinks nothing.
+static := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+
+kubernetes_version := v1.36.3
+version_package    := k8s.io/component-base/version
+kubernetes_ldflags := -s -w -X $(version_package).gitVersion=$(kubernetes_version) \
+	-X $(version_package).gitMajor=1 -X $(version_package).gitMinor=36
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##### Building
+
+.PHONY: build
+build: toolchain ## Build Herald's programs, static, into build/bin
+	@mkdir -p $(bin)
+	$(static) -o $(bin)/ ./cmd/... ./e2e/app
+
+.PHONY: kubernetes
+kubernetes: toolchain $(bin)/kubernetes ## Build Kubernetes for the tests; about ten minutes the first time, then seconds
+
+$(bin)/kubernetes: $(wildcard e2e/kubernetes/*)
+	@mkdir -p $(bin)
+	@echo "Building Kubernetes $(kubernetes_version): about ten minutes on two cores the first time, seconds after that."
+	@cd e2e/kubernetes && $(static) -ldflags "$(kubernetes_ldflags)" -o ../../$@ .
+
+.PHONY: packages
+packages: ## Install the Debian packages that the lab needs and that are missing
+	@e2e/lab/packages.sh
+
+.PHONY: generate
+generate: toolchain ## Make deep copies and CRDs from api/
+	$(tool) controller-gen object crd paths=./api/... output:crd:dir=manifests/crds
+
+.PHONY: clean
+clean: ## Remove what was built here; Go's own cache stays
+	rm -rf build
+
+##### Checking
+
+.PHONY: verify
+verify: toolchain drift lint ## Check all that needs no tests to run: generated files, format, linters, go.mod files, house rules
+	go vet ./...
+	test -z "$$(gofmt -l .)"
+	go test .
+	@for module in tools e2e/kubernetes .; do (set -x; go -C $$module mod tidy -diff); done
+
+.PHONY: lint
+lint: toolchain ## Run the linters and the format check of .golangci.yaml
+	$(tool) golangci-lint run ./...
+
+.PHONY: drift
+drift: toolchain
+	@rm -rf build/_generated
+	@$(tool) controller-gen object crd paths=./api/... output:crd:dir=build/_generated/crds output:object:dir=build/_generated/api
+	@diff -r build/_generated/crds manifests/crds && diff build/_generated/api/zz_generated.deepcopy.go api/v1alpha1/ || \
+		{ echo "Generated files are not what api/ says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
+
+.PHONY: test
+test: root packages build kubernetes ## Run all Go tests with the race detector, those in network namespaces among them; needs root
+	HERALD_REQUIRE_ROOT=1 go test -race -count=1 -p 2 -timeout 15m ./...
+
+.PHONY: demo
+demo: root packages build kubernetes ## Show Herald at work in a cluster of network namespaces; needs root
+	@$(static) -o $(bin)/ ./e2e/demo
+	@exec $(bin)/demo
+
+.PHONY: e2e
+e2e: root packages build kubernetes ## Run the demo as a user without a terminal would, and check that it ends well; needs root
+	@$(static) -o $(bin)/ ./e2e/demo
+	@$(bin)/demo </dev/null 2>&1 | tee build/demo.txt
+	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
+
+.PHONY: bench
+bench: root packages build kubernetes ## Measure: allocation, ARP, BGP against real routers, the lab; needs root
+	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/... ./e2e/...
+
+##### What the targets above rest on
+
+.PHONY: toolchain
+toolchain:
+	@command -v go >/dev/null || { echo "There is no go in PATH: install the Go that go.mod names, from https://go.dev/dl, and with sudo keep it there: sudo env PATH=\"\$$PATH\" make ..." >&2; exit 1; }
+	@go list -m >/dev/null || { echo "$$(go version 2>/dev/null || echo This Go) is too old: install the Go that go.mod names, from https://go.dev/dl, or let it fetch that itself: GOTOOLCHAIN=auto" >&2; exit 1; }
+
+.PHONY: root
+root:
+	@test "$$(id -u)" = 0 || { echo "This makes network namespaces, which needs root: sudo env PATH=\"\$$PATH\" make $(MAKECMDGOALS)" >&2; exit 1; }

@@ -1,0 +1,324 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// referee asks for an address all the time, and sees to it that it passes from node to node in one
+// piece: once another has claimed it, the one before is not heard any more.
+type referee struct {
+	f       *field
+	address netip.Addr
+	watch   *lab.ARPWatch
+	cancel  context.CancelFunc
+	asking  sync.WaitGroup
+}
+
+func (f *field) referee(address string) *referee {
+	f.t.Helper()
+	w, err := f.lab.Segment.WatchARP()
+	f.must(err)
+	ctx, cancel := context.WithCancel(f.ctx)
+	r := &referee{f: f, address: netip.MustParseAddr(address), watch: w, cancel: cancel}
+	r.asking.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = f.lab.Segment.ARP(ctx, r.address) // What is heard is judged at the end.
+		}
+	})
+	return r
+}
+
+// judge fails the story unless the address was held by these nodes, in this order.
+func (r *referee) judge(nodes ...string) {
+	r.f.t.Helper()
+	r.cancel()
+	r.asking.Wait()
+	var runs []string
+	for _, p := range r.watch.Packets(r.address, time.Time{}) {
+		name := p.SenderMAC.String()
+		if n := r.f.lab.NodeByMAC(p.SenderMAC); n != nil {
+			name = n.Name
+		}
+		if len(runs) == 0 || runs[len(runs)-1] != name {
+			runs = append(runs, name)
+		}
+	}
+	r.f.must(r.watch.Close())
+	if !slices.Equal(runs, nodes) {
+		r.f.t.Errorf("%s was held by %v, want %v", r.address, runs, nodes)
+	}
+}
+
+func without(all []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == one })
+}
+
+// TestNodesComeAndGo is one cluster through a bad day.
+func TestNodesComeAndGo(t *testing.T) {
+	f := withLab(t, lab.Options{Nodes: 4, Routers: []lab.RouterKind{lab.BIRD}})
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	router, all := f.lab.Routers[0], names(f.lab)
+	f.service("web", to8080)
+	f.holds("web", address)
+	// The pod is on a node that is not hurt: only the way to it is at stake.
+	f.pod("pod-1", all[0])
+	f.routed(router, address, all...)
+	first := f.answeredBy(address, all...)
+	if first == all[0] {
+		// The ranking of the fourth node decides nothing that follows, so any other will do.
+		f.label(all[0], corev1.LabelNodeExcludeBalancers, "")
+		first = f.answeredBy(address, all[1:]...)
+		all = all[1:]
+		f.routed(router, address, all...)
+	}
+
+	t.Run("a speaker that is killed and comes back soon loses nothing", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		f.must(f.speakers[first].Kill())
+		f.routed(router, address, without(all, first)...) // The kernel closes its sessions.
+		f.must(f.speakers[first].Start())
+		f.routed(router, address, all...)
+		f.answeredBy(address, first)
+		r.judge(first)
+	})
+	t.Run("a speaker that stops hands over at once, and does not take back", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
+		f.must(f.speakers[first].Stop(f.ctx))
+		second := f.answeredBy(address, without(all, first)...)
+		f.routed(router, address, without(all, first)...)
+		report := probe.Stop()
+		t.Logf("planned stop: %v", report)
+		f.must(f.speakers[first].Start())
+		f.routed(router, address, all...)
+		f.answeredBy(address, second)
+		r.judge(first, second)
+		first = second
+	})
+	t.Run("a frozen speaker is dead to the others, and yields when it wakes", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		f.must(f.speakers[first].Freeze())
+		second := f.answeredBy(address, without(all, first)...)
+		f.routed(router, address, without(all, first)...) // The hold time.
+		f.must(f.speakers[first].Resume())
+		f.routed(router, address, all...)
+		f.answeredBy(address, second)
+		f.eventually("the status of the one that woke", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, first, metav1.GetOptions{})
+			if err == nil && len(s.Status.Claims) > 0 {
+				err = fmt.Errorf("it still claims %v", s.Status.Claims)
+			}
+			return err
+		})
+		// It cannot know that it slept, so it may have answered until it heard of that.
+		r.cancel()
+		r.asking.Wait()
+		f.must(r.watch.Close())
+		first = second
+	})
+	t.Run("a node that is cut off", func(t *testing.T) {
+		f := f.within(t)
+		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
+		outside := f.lab.Outside.Probe(f.ctx, target, 20*time.Millisecond)
+		f.must(f.lab.Node(first).Cut())
+		second := f.answeredBy(address, without(all, first)...)
+		f.routed(router, address, without(all, first)...)
+		f.reached(f.lab.Segment, target)
+		f.reached(f.lab.Outside, target)
+		t.Logf("node cut off, Leases of 3s, hold time of 3s: from the segment %v; from outside %v", probe.Stop(), outside.Stop())
+		f.must(f.lab.Node(first).Heal())
+		f.routed(router, address, all...)
+		f.answeredBy(address, second)
+		first = second
+	})
+	t.Run("a node whose kube-proxy died announces nothing", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		f.must(f.lab.Node(first).Proxy.Kill())
+		second := f.answeredBy(address, without(all, first)...)
+		f.routed(router, address, without(all, first)...)
+		f.eventually("it says so", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, first, metav1.GetOptions{})
+			if err == nil && !strings.Contains(s.Status.Problem, "kube-proxy") {
+				err = fmt.Errorf("problem: %q", s.Status.Problem)
+			}
+			return err
+		})
+		f.must(f.lab.Node(first).Proxy.Start())
+		f.routed(router, address, all...)
+		r.judge(first, second)
+		first = second
+	})
+	t.Run("Herald's controller away: everything goes on", func(t *testing.T) {
+		f := f.within(t)
+		f.must(f.ccm.Kill())
+		f.must(f.speakers[first].Stop(f.ctx))
+		second := f.answeredBy(address, without(all, first)...)
+		f.reached(f.lab.Segment, target)
+		f.must(f.speakers[first].Start())
+		f.routed(router, address, all...)
+		f.answeredBy(address, second)
+		f.must(f.ccm.Start())
+	})
+	t.Run("another advertisement adds and takes away", func(t *testing.T) {
+		f := f.within(t)
+		f.must(f.herald.L2Advertisements.Delete(f.ctx, "all", metav1.DeleteOptions{}))
+		f.answeredBy(address)
+		f.routed(router, address, all...)
+		f.must(f.herald.BGPAdvertisements.Delete(f.ctx, "all", metav1.DeleteOptions{}))
+		f.routed(router, address)
+		f.condition("segment", herald.PoolNotAnnounced, metav1.ConditionTrue, "")
+	})
+}
+
+// TestPeersThatCannotWork shows that one bad peer is told, and disturbs no other.
+func TestPeersThatCannotWork(t *testing.T) {
+	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct"})
+	const address = "198.18.0.200"
+	good, other := f.lab.Routers[0], f.lab.Routers[1]
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	f.secret("good", "correct")
+	f.secret("bad", "wrong")
+	withSecret := func(r *lab.Router, secret string) {
+		p := peerOf(r)
+		p.Spec.PasswordSecret = &herald.SecretReference{Name: secret}
+		_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
+		f.must(err)
+	}
+	withSecret(good, "good")
+	_, err := f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
+	f.must(err)
+	f.service("web", to8080)
+	f.pod("pod-1", "k8s-node1")
+	f.holds("web", address)
+	f.routed(good, address, names(f.lab)...)
+	up := f.since("k8s-node1", good.Name)
+
+	t.Run("a wrong password", func(t *testing.T) {
+		f := f.within(t)
+		withSecret(other, "bad")
+		f.event("BGPPeer", other.Name, "SessionDown", "password")
+		f.routed(other, address)
+	})
+	t.Run("a password that is put right", func(t *testing.T) {
+		f := f.within(t)
+		f.must(f.patchPeer(other.Name, `{"spec":{"passwordSecret":{"name":"good"}}}`))
+		f.routed(other, address, names(f.lab)...)
+		f.event("BGPPeer", other.Name, "SessionUp", "established")
+	})
+	t.Run("a Secret that is missing, and comes", func(t *testing.T) {
+		f := f.within(t)
+		f.must(f.patchPeer(other.Name, `{"spec":{"passwordSecret":{"name":"later"}}}`))
+		f.event("BGPPeer", other.Name, "SecretMissing", "there is no Secret herald-system/later")
+		f.routed(other, address)
+		f.eventually("the speaker's status says so", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, "k8s-node1", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for _, o := range s.Status.Sessions {
+				if o.Peer == other.Name && o.State == "Invalid" && strings.Contains(o.Reason, "later") {
+					return nil
+				}
+			}
+			return fmt.Errorf("sessions: %+v", s.Status.Sessions)
+		})
+		f.secret("later", "correct")
+		f.routed(other, address, names(f.lab)...)
+	})
+	t.Run("peers get what is meant for them", func(t *testing.T) {
+		f := f.within(t)
+		f.must(f.herald.BGPAdvertisements.Delete(f.ctx, "all", metav1.DeleteOptions{}))
+		f.routed(other, address)
+		preference := int64(50)
+		for _, ad := range []*herald.BGPAdvertisement{
+			{ObjectMeta: metav1.ObjectMeta{Name: "to-one"}, Spec: herald.BGPAdvertisementSpec{Peers: []string{good.Name}, Communities: []herald.Community{"64512:100", "no-export", "64512:1:2"}, LocalPreference: &preference}},
+			{ObjectMeta: metav1.ObjectMeta{Name: "to-other"}, Spec: herald.BGPAdvertisementSpec{PeerSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kind": "bird"}}, Prepend: 2}},
+		} {
+			_, err := f.herald.BGPAdvertisements.Create(f.ctx, ad, metav1.CreateOptions{})
+			f.must(err)
+		}
+		f.routed(good, address, names(f.lab)...)
+		f.routed(other, address, names(f.lab)...)
+		f.eventually("communities at the one", func(ctx context.Context) error { return f.attribute(ctx, good, "communities", "64512:100") })
+		f.eventually("a longer path at the other", func(ctx context.Context) error { return f.attribute(ctx, other, "path", "64512 64512 64512") })
+		if err := f.attribute(f.ctx, other, "communities", "64512:100"); err == nil {
+			t.Error("the other router got the communities too")
+		}
+	})
+	if now := f.since("k8s-node1", good.Name); !now.Equal(up) {
+		t.Errorf("the session with the good peer was reset: up since %v, before since %v", now, up)
+	}
+}
+
+// attribute looks for a value among the attributes of every route of a router.
+func (f *field) attribute(ctx context.Context, r *lab.Router, what, value string) error {
+	routes, err := r.Routes(ctx)
+	if err != nil {
+		return err
+	}
+	if len(routes) == 0 {
+		return errors.New("no routes")
+	}
+	for _, route := range routes {
+		text := map[string]string{
+			"communities": fmt.Sprint(route.Communities, route.LargeCommunities),
+			"path":        strings.Trim(fmt.Sprint(route.ASPath), "[]"),
+		}[what]
+		if !strings.Contains(text, value) {
+			return fmt.Errorf("%s of %v: %s", what, route.Prefix, text)
+		}
+	}
+	return nil
+}
+
+func (f *field) secret(name, password string) {
+	f.t.Helper()
+	_, err := f.kube.CoreV1().Secrets(lab.HeraldNamespace).Create(f.ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretTypeBasicAuth, StringData: map[string]string{corev1.BasicAuthPasswordKey: password},
+	}, metav1.CreateOptions{})
+	f.must(err)
+}
+
+func (f *field) patchPeer(name, patch string) error {
+	_, err := f.lab.Kubectl(f.ctx, "patch", "bgppeer", name, "--type", "merge", "-p", patch)
+	return err
+}
+
+// since is when a node's session with a peer came up.
+func (f *field) since(node, peer string) (since time.Time) {
+	f.t.Helper()
+	f.eventually("the session's age in the SpeakerStatus", func(ctx context.Context) error {
+		s, err := f.herald.SpeakerStatuses.Get(ctx, node, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, o := range s.Status.Sessions {
+			if o.Peer == peer && o.State == "Established" && o.Since != nil {
+				since = o.Since.Time
+				return nil
+			}
+		}
+		return fmt.Errorf("sessions: %+v", s.Status.Sessions)
+	})
+	return since
+}
