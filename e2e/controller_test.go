@@ -21,7 +21,7 @@ import (
 )
 
 // withCCM starts an API server and herald-ccm.
-func withCCM(t *testing.T, args ...string) (*cluster, *lab.ControlPlane, *lab.Process) {
+func withCCM(t testing.TB, args ...string) (*cluster, *lab.ControlPlane, *lab.Process) {
 	t.Helper()
 	ctx, plane := startControlPlane(t, false)
 	// Without a node the service controller adds an event to every sync.

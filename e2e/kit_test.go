@@ -14,27 +14,28 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
-	"k8s.io/client-go/kubernetes"
 )
 
 // cluster is what a story needs of one: how to reach it, and the context that bounds the story.
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	kube   kubernetes.Interface
 	herald *client.Set
 }
 
-func clusterOf(t *testing.T, ctx context.Context, c *lab.ControlPlane) *cluster {
+func clusterOf(t testing.TB, ctx context.Context, c *lab.ControlPlane) *cluster {
 	return &cluster{t: t, ctx: ctx, kube: c.Client, herald: c.Herald}
 }
 
 // within is the same cluster in a subtest.
-func (c *cluster) within(t *testing.T) *cluster {
+func (c *cluster) within(t testing.TB) *cluster {
 	o := *c
 	o.t = t
 	return &o
@@ -252,4 +253,10 @@ func since(before, after map[string]int) map[string]int {
 		}
 	}
 	return d
+}
+
+// asService is the Service in a watch event.
+func asService(o runtime.Object) (*corev1.Service, bool) {
+	svc, ok := o.(*corev1.Service)
+	return svc, ok
 }

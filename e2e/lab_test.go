@@ -26,7 +26,7 @@ type field struct {
 }
 
 // withLab stands up a lab with Herald's programs in it.
-func withLab(t *testing.T, o lab.Options) *field {
+func withLab(t testing.TB, o lab.Options) *field {
 	t.Helper()
 	ctx := storyContext(t)
 	l, err := lab.Start(ctx, o)
@@ -49,7 +49,7 @@ func withLab(t *testing.T, o lab.Options) *field {
 	return f
 }
 
-func (f *field) within(t *testing.T) *field {
+func (f *field) within(t testing.TB) *field {
 	o := *f
 	o.cluster = f.cluster.within(t)
 	return &o

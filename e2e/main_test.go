@@ -16,14 +16,14 @@ func TestMain(m *testing.M) { enclave.RunTests(m) }
 // patience bounds a story. Nothing waits so long unless something is broken.
 const patience = 3 * time.Minute
 
-func storyContext(t *testing.T) context.Context {
+func storyContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 // startControlPlane starts an API server that is empty but for Herald's resources.
-func startControlPlane(t *testing.T, controllers bool) (context.Context, *lab.ControlPlane) {
+func startControlPlane(t testing.TB, controllers bool) (context.Context, *lab.ControlPlane) {
 	t.Helper()
 	ctx := storyContext(t)
 	c, err := lab.StartControlPlane(ctx, lab.ControlPlaneOptions{Controllers: controllers})

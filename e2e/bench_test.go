@@ -1,0 +1,256 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// These measure, and never fail for being slow. Run them by `make bench`.
+
+// BenchmarkServices creates many Services at once and waits until each has its address, against a real
+// API server on the same machine.
+func BenchmarkServices(b *testing.B) {
+	for _, many := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("services=%d", many), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				c, _, ccm := withCCM(b)
+				c.pool("public", nil, "198.51.100.0/24", "198.18.0.0/20")
+				c.service("warm-up")
+				c.holds("warm-up", "198.18.0.0")
+				c.event("Service", "warm-up", "EnsuredLoadBalancer", "")
+				before, cpu := c.writes(), cpuSeconds(b, ccm.PID())
+				b.StartTimer()
+				c.createMany(many)
+				c.awaitAddresses(many + 1)
+				b.StopTimer()
+				used := cpuSeconds(b, ccm.PID()) - cpu
+				c.settle()
+				b.ReportMetric(float64(many)/b.Elapsed().Seconds(), "services/s")
+				b.ReportMetric(used*1000/float64(many), "cpu-ms/service")
+				// What Herald writes for a Service; POST services and ipaddresses are the user's and the API server's.
+				d := since(before, c.writes())
+				n := d["PATCH services/status"] + d["POST ipallocations"] + d["PUT ipallocations"] + d["POST events"] + d["PATCH events"]
+				b.ReportMetric(float64(n)/float64(many), "writes/service")
+				b.ReportMetric(float64(d["PUT ippools/status"]), "pool-writes")
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkCreateToReply is the time from the creation of a Service to the first answer that a client on
+// the segment, and one behind a router, gets from its address; the median of twenty. The most of it is
+// kube-proxy's: it writes its rules once a second at most (--nftables-min-sync-period).
+func BenchmarkCreateToReply(b *testing.B) {
+	const samples = 20
+	for b.Loop() {
+		f := withLab(b, lab.Options{Routers: []lab.RouterKind{lab.FRR}})
+		f.announce()
+		f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+		f.pod("pod-1", "k8s-node1")
+		f.service("warm-up", to8080)
+		f.reached(f.lab.Segment, "198.18.0.200:9000")
+		f.reached(f.lab.Outside, "198.18.0.200:9000")
+		var address, segment, outside []time.Duration
+		for i := range samples {
+			start := time.Now()
+			f.service(fmt.Sprintf("web-%d", i), to8080)
+			target := fmt.Sprintf("198.18.0.%d:9000", 201+i)
+			var both sync.WaitGroup
+			var a, s, o time.Duration
+			both.Go(func() {
+				f.eventually("an address", func(context.Context) error {
+					if len(addresses(f.get(fmt.Sprintf("web-%d", i)))) == 0 {
+						return errors.New("none")
+					}
+					return nil
+				})
+				a = time.Since(start)
+			})
+			both.Go(func() { s = f.firstReply(f.lab.Segment, target).Sub(start) })
+			both.Go(func() { o = f.firstReply(f.lab.Outside, target).Sub(start) })
+			both.Wait()
+			address, segment, outside = append(address, a), append(segment, s), append(outside, o)
+		}
+		b.ReportMetric(float64(median(address).Milliseconds()), "p50-ms-address")
+		b.ReportMetric(float64(median(segment).Milliseconds()), "p50-ms-arp")
+		b.ReportMetric(float64(median(outside).Milliseconds()), "p50-ms-bgp")
+	}
+}
+
+// firstReply asks every 20 ms, without waiting for the answer to what it asked before, and returns when
+// the first answer came.
+func (f *field) firstReply(from *lab.Client, target string) time.Time {
+	ctx, cancel := context.WithCancel(f.ctx)
+	first := make(chan time.Time, 1)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		asking.Go(func() {
+			if _, err := from.Get(ctx, target); err == nil {
+				select {
+				case first <- time.Now():
+				default:
+				}
+			}
+		})
+		select {
+		case at := <-first:
+			return at
+		case <-ctx.Done():
+			f.t.Error(ctx.Err())
+			return time.Time{}
+		case <-ticker.C:
+		}
+	}
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// BenchmarkMemory is the resident memory of Herald's programs, idle and with 1,000 Services that are
+// announced by ARP and to one router.
+func BenchmarkMemory(b *testing.B) {
+	const many = 1000
+	for b.Loop() {
+		f := withLab(b, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}})
+		f.announce()
+		f.pool("routed", nil, "198.51.100.0/24", "198.18.4.0/22")
+		f.pod("pod-1", "k8s-node1")
+		f.service("warm-up", to8080)
+		f.holds("warm-up", "198.18.4.0")
+		speaker := f.speakers["k8s-node1"]
+		b.ReportMetric(residentMB(b, f.ccm.PID()), "ccm-idle-MB")
+		b.ReportMetric(residentMB(b, speaker.PID()), "speaker-idle-MB")
+		f.createMany(many)
+		f.awaitAddresses(many + 1)
+		f.eventually("all routes at the router", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, "k8s-node1", metav1.GetOptions{})
+			if err == nil && (len(s.Status.Sessions) == 0 || s.Status.Sessions[0].Routes < many+1) {
+				err = fmt.Errorf("%+v", s.Status.Sessions)
+			}
+			return err
+		})
+		b.ReportMetric(residentMB(b, f.ccm.PID()), "ccm-1000-MB")
+		b.ReportMetric(residentMB(b, speaker.PID()), "speaker-1000-MB")
+	}
+}
+
+// createMany creates Services in several goroutines.
+func (c *cluster) createMany(many int) {
+	c.t.Helper()
+	numbers := make(chan int)
+	var workers sync.WaitGroup
+	for range 8 {
+		workers.Go(func() {
+			for i := range numbers {
+				c.service(fmt.Sprintf("svc-%05d", i), to8080)
+			}
+		})
+	}
+	for i := range many {
+		numbers <- i
+	}
+	close(numbers)
+	workers.Wait()
+}
+
+// awaitAddresses waits until so many Services have an address.
+func (c *cluster) awaitAddresses(many int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	watched := map[string]bool{}
+	w, err := c.kube.CoreV1().Services("default").Watch(ctx, metav1.ListOptions{})
+	c.must(err)
+	defer w.Stop()
+	for len(watched) < many {
+		select {
+		case e := <-w.ResultChan():
+			if svc, ok := asService(e.Object); ok && len(addresses(svc)) > 0 {
+				watched[svc.Name] = true
+			}
+		case <-ctx.Done():
+			c.t.Fatalf("%d of %d Services have an address", len(watched), many)
+		}
+	}
+}
+
+// settle waits until nothing has been written for a second: events come after what they are about, and
+// some may be left out when there are very many.
+func (c *cluster) settle() {
+	c.t.Helper()
+	var last map[string]int
+	var since time.Time
+	c.eventually("no more writes", func(context.Context) error {
+		now := c.writes()
+		if !maps.Equal(now, last) {
+			last, since = now, time.Now()
+		}
+		if quiet := time.Since(since); quiet < time.Second {
+			return fmt.Errorf("quiet for %v", quiet)
+		}
+		return nil
+	})
+}
+
+// residentMB is the resident memory of a process, in MB (10^6 bytes).
+func residentMB(t testing.TB, pid int) float64 {
+	t.Helper()
+	for _, line := range strings.Split(procFile(t, pid, "status"), "\n") {
+		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(kb, "kB")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return float64(n) * 1024 / 1e6
+		}
+	}
+	t.Fatalf("process %d has no VmRSS", pid)
+	return 0
+}
+
+// cpuSeconds is the processor time that a process has used, in user and system mode (proc(5)).
+func cpuSeconds(t testing.TB, pid int) float64 {
+	t.Helper()
+	stat := procFile(t, pid, "stat")
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
+	ticks := 0
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	const ticksPerSecond = 100 // USER_HZ, on every architecture that matters here.
+	return float64(ticks) / ticksPerSecond
+}
+
+func procFile(t testing.TB, pid int, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
