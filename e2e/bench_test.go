@@ -216,7 +216,7 @@ func (c *cluster) settle() {
 // residentMB is the resident memory of a process, in MB (10^6 bytes).
 func residentMB(t testing.TB, pid int) float64 {
 	t.Helper()
-	for _, line := range strings.Split(procFile(t, pid, "status"), "\n") {
+	for line := range strings.SplitSeq(procFile(t, pid, "status"), "\n") {
 		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(kb, "kB")))
 			if err != nil {

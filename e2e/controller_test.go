@@ -457,8 +457,12 @@ func (c *cluster) allAddresses() map[string]string {
 	return all
 }
 
-// tail is the end of a log.
+// tail is the end of a log, or what the race detector found.
 func tail(log string) string {
+	const most = 40
 	lines := strings.Split(log, "\n")
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "DATA RACE") }); i >= 0 {
+		return strings.Join(lines[i:min(i+2*most, len(lines))], "\n")
+	}
+	return strings.Join(lines[max(0, len(lines)-most):], "\n")
 }

@@ -39,6 +39,12 @@ func (f *field) referee(address string) *referee {
 			_, _ = f.lab.Segment.ARP(ctx, r.address) // What is heard is judged at the end.
 		}
 	})
+	f.eventually("the referee hears somebody", func(context.Context) error {
+		if len(w.Packets(r.address, time.Time{})) == 0 {
+			return errors.New("nobody")
+		}
+		return nil
+	})
 	return r
 }
 

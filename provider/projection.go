@@ -23,8 +23,8 @@ type projection struct {
 	class     string
 	classless bool
 	ledger    *ledger
-	// gone is told the UID of every deleted Service.
-	gone func(uid string)
+	// gone is told of every deleted Service.
+	gone func(*corev1.Service)
 
 	// handler is the service controller's, registered before anything runs.
 	handler cache.ResourceEventHandler
@@ -126,7 +126,7 @@ func (p *projection) OnDelete(o any) {
 		o = tombstone.Obj
 	}
 	if svc, ok := o.(*corev1.Service); ok && p.opened.Load() {
-		p.gone(string(svc.UID))
+		p.gone(svc)
 	}
 }
 
@@ -188,4 +188,23 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 		return nil, err
 	}
 	return n.l.p.project(svc), nil
+}
+
+// quietNodes is the Node informer as the service controller sees it: it can list nodes, and hears of no
+// change. Nothing of ours depends on which nodes there are, and the controller's way of following them
+// walks all Services, while others write what it reads.
+type quietNodes struct{ coreinformers.NodeInformer }
+
+// QuietNodes hides from the service controller that nodes change.
+func QuietNodes(real coreinformers.NodeInformer) coreinformers.NodeInformer { return quietNodes{real} }
+
+func (n quietNodes) Informer() cache.SharedIndexInformer {
+	return quietInformer{n.NodeInformer.Informer()}
+}
+
+type quietInformer struct{ cache.SharedIndexInformer }
+
+// AddEventHandlerWithResyncPeriod takes no notice of the handler.
+func (quietInformer) AddEventHandlerWithResyncPeriod(cache.ResourceEventHandler, time.Duration) (cache.ResourceEventHandlerRegistration, error) {
+	return nil, nil
 }

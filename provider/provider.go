@@ -82,7 +82,10 @@ func New(c Config) *Provider {
 	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
 	p.waiting = newWaiting(p)
 	p.records = newRecords(p, c.Herald.Allocations.Informer())
-	p.projection.gone = p.records.serviceGone
+	p.projection.gone = func(svc *corev1.Service) {
+		p.waiting.forget(svc)
+		p.records.serviceGone(string(svc.UID))
+	}
 	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
 	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
 	p.synced = []cache.InformerSynced{c.Services.Informer().HasSynced}

@@ -38,7 +38,7 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 	}
 	for text := range strings.SplitSeq(value, ",") {
 		address, err := netip.ParseAddr(strings.TrimSpace(text))
-		if err != nil {
+		if err != nil || address.Zone() != "" {
 			return req, fmt.Errorf("%s: %q is no IP address: write addresses separated by commas, one per family", field, strings.TrimSpace(text))
 		}
 		family := ipam.FamilyOf(address)

@@ -57,10 +57,16 @@ func (f *freshness) observe(node, holder string, renewed, now time.Time) {
 	s.at = f.clock
 }
 
-// tick lets the clock catch up to now, but for longer gaps than between renewals: then we heard nothing.
+// tick lets the clock catch up to now. After a gap in which a renewal of ours is missing we were deaf:
+// it does not count, and everybody has a whole duration again to be heard in.
 func (f *freshness) tick(now time.Time) {
-	if !f.heard.IsZero() {
-		f.clock += max(0, min(now.Sub(f.heard), 2*f.renew))
+	gap := max(0, now.Sub(f.heard))
+	if f.heard.IsZero() || gap > 2*f.renew {
+		for _, s := range f.seen {
+			s.at = f.clock
+		}
+	} else {
+		f.clock += gap
 	}
 	f.heard = now
 }

@@ -23,12 +23,9 @@ func nodeOfLease(name string) (string, bool) { return strings.CutPrefix(name, le
 type lease struct {
 	leases   typedcoordinationv1.LeaseInterface
 	node     string
+	owner    func() []metav1.OwnerReference
 	duration time.Duration
 	log      *zap.Logger
-}
-
-func newLease(leases typedcoordinationv1.LeaseInterface, node string, duration time.Duration, log *zap.Logger) *lease {
-	return &lease{leases: leases, node: node, duration: duration, log: log}
 }
 
 // run renews until ctx ends. A failure is tried again at the next turn: nothing else depends on it here.
@@ -80,8 +77,10 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	o, err := l.leases.Get(ctx, leasePrefix+l.node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = l.leases.Create(ctx, &coordinationv1.Lease{
-			ObjectMeta: metav1.ObjectMeta{Name: leasePrefix + l.node, Labels: map[string]string{leaseLabel: leaseLabelValue}},
-			Spec:       spec,
+			ObjectMeta: metav1.ObjectMeta{
+				Name: leasePrefix + l.node, OwnerReferences: l.owner(), Labels: map[string]string{leaseLabel: leaseLabelValue},
+			},
+			Spec: spec,
 		}, metav1.CreateOptions{})
 		return err
 	}

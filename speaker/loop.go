@@ -20,6 +20,13 @@ import (
 // passPeriod bounds how often decisions are made: what happens within it is looked at together.
 const passPeriod = 20 * time.Millisecond
 
+// The loop shows that it is alive at least once in beatPeriod; after beatMissing without a sign it counts
+// as stuck.
+const (
+	beatPeriod  = time.Second
+	beatMissing = 15 * time.Second
+)
+
 // reportPeriod bounds how often this node's status is put together and, if it differs, written. The other
 // speakers wait for what it claims, so it is short; but the status grows with the claims, and so must
 // the time between two of them, or a thousand new Services would cost a thousand times a thousand claims.
@@ -85,12 +92,17 @@ func (l *loop) run(ctx context.Context) error {
 	}
 	l.s.inputs.touchAll()
 	l.inherited = l.s.inputs.claimsOf(l.s.config.Node)
+	beat := time.NewTicker(beatPeriod)
+	defer beat.Stop()
 	var reported time.Time
 	var due <-chan time.Time // when to report; nil if nothing has changed
 	for {
+		l.s.beat.Store(time.Now().UnixNano())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-beat.C:
+			continue
 		case <-due:
 			l.report()
 			reported, due = time.Now(), nil

@@ -24,6 +24,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 
@@ -68,6 +70,7 @@ type Speaker struct {
 	lease  *lease
 
 	ready atomic.Bool
+	beat  atomic.Int64 // when the loop last came round, in nanoseconds since 1970; 0 before it runs
 }
 
 // New wires a Speaker. Nothing runs before Run.
@@ -78,8 +81,10 @@ func New(c Config) (*Speaker, error) {
 		return nil, err
 	}
 	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), s.inputs.touchAll)
-	s.lease = newLease(c.Kube.CoordinationV1().Leases(c.Namespace), c.Node, c.LeaseDuration, c.Log.Named("lease"))
-	s.status = newStatusWriter(c.Herald, c.Node, c.Log.Named("status"))
+	s.lease = &lease{
+		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, duration: c.LeaseDuration, log: c.Log.Named("lease"),
+	}
+	s.status = newStatusWriter(c.Herald, c.Node, s.owner, c.Log.Named("status"))
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
 		c.Metrics.MustRegister(s.loop, arpCollector{s.arp}, bgpCollector{s.bgp})
@@ -89,6 +94,13 @@ func New(c Config) (*Speaker, error) {
 
 // Ready reports whether the speaker has made its first decisions.
 func (s *Speaker) Ready() bool { return s.ready.Load() }
+
+// Healthy reports whether the loop comes round. One that is stuck would go on announcing what it once
+// decided, so the node gives up its Lease, and the process is to be restarted.
+func (s *Speaker) Healthy() bool {
+	beat := s.beat.Load()
+	return beat == 0 || time.Since(time.Unix(0, beat)) < beatMissing
+}
 
 // Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the
 // Lease, before the other speakers, and Run returns when all that it started has ended.
@@ -114,7 +126,7 @@ func (s *Speaker) announce(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.lease.run(ctx, s.health.healthy) })
+	g.Go(func() error { return s.lease.run(ctx, func() bool { return s.Healthy() && s.health.healthy() }) })
 	g.Go(func() error { return s.arp.Run(ctx) })
 	g.Go(func() error { return s.bgp.Run(ctx) })
 	g.Go(func() error { return s.loop.run(ctx) })
@@ -139,4 +151,13 @@ func (s *Speaker) awaitInterfaces(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// owner makes what this speaker writes of its node go when the node goes.
+func (s *Speaker) owner() []metav1.OwnerReference {
+	o, exists, err := s.inputs.nodes.GetStore().GetByKey(s.config.Node)
+	if err != nil || !exists {
+		return nil
+	}
+	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: s.config.Node, UID: o.(*corev1.Node).UID}}
 }

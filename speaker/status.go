@@ -113,6 +113,7 @@ func (l *loop) announceSession(s bgp.Session) {
 type statusWriter struct {
 	client  *client.Set
 	node    string
+	owner   func() []metav1.OwnerReference
 	log     *zap.Logger
 	changed chan struct{}
 
@@ -123,8 +124,8 @@ type statusWriter struct {
 	written *herald.SpeakerStatus
 }
 
-func newStatusWriter(c *client.Set, node string, log *zap.Logger) *statusWriter {
-	return &statusWriter{client: c, node: node, log: log, changed: make(chan struct{}, 1)}
+func newStatusWriter(c *client.Set, node string, owner func() []metav1.OwnerReference, log *zap.Logger) *statusWriter {
+	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1)}
 }
 
 // set has the status written soon.
@@ -168,7 +169,9 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 		return nil
 	}
 	if w.written == nil {
-		o, err := w.client.SpeakerStatuses.Create(ctx, &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: w.node}, Status: want}, metav1.CreateOptions{})
+		o, err := w.client.SpeakerStatuses.Create(ctx, &herald.SpeakerStatus{
+			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: w.owner()}, Status: want,
+		}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			o, err = w.client.SpeakerStatuses.Get(ctx, w.node, metav1.GetOptions{})
 			if err == nil {

@@ -76,6 +76,7 @@ type manager struct {
 	// serving joins what runs while this process leads.
 	serving sync.WaitGroup
 	lease   *lease
+	events  record.EventBroadcaster
 }
 
 // command is the stock command with our defaults, our flags and the one controller.
@@ -125,12 +126,12 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	}
 	kinds := runtime.NewScheme()
 	_, _ = scheme.AddToScheme(kinds), herald.AddToScheme(kinds) // They fail only if called with two types of one name.
-	broadcaster := record.NewBroadcaster(record.WithContext(m.ctx))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+	m.events = record.NewBroadcaster()
+	m.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	return provider.New(provider.Config{
 		Kube: kube, Herald: set,
 		Services: c.SharedInformers.Core().V1().Services(),
-		Events:   broadcaster.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
+		Events:   m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
 		Class:    m.class, Classless: m.classless,
 		Log: m.log,
 	})
@@ -141,7 +142,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 func (m *manager) serviceController(init app.ControllerInitContext, c *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
 	return func(_ context.Context, shared genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
 		p := cloud.(*provider.Provider)
-		services, err := servicecontroller.New(cloud, c.ClientBuilder.ClientOrDie(init.ClientName), p.Services(), c.SharedInformers.Core().V1().Nodes(),
+		services, err := servicecontroller.New(cloud, c.ClientBuilder.ClientOrDie(init.ClientName), p.Services(), provider.QuietNodes(c.SharedInformers.Core().V1().Nodes()),
 			c.ComponentConfig.KubeCloudShared.ClusterName, nil)
 		if err != nil {
 			return nil, false, err
@@ -163,6 +164,9 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 // leave ends the process in order: what served has stopped before the lease is given up.
 func (m *manager) leave() {
 	m.serving.Wait()
+	if m.events != nil {
+		m.events.Shutdown()
+	}
 	if m.lease != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()

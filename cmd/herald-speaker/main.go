@@ -119,23 +119,17 @@ func (f *flags) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serve(ctx, f.listen, registry, s.Ready) })
+	g.Go(func() error { return serve(ctx, f.listen, registry, s) })
 	g.Go(func() error { return s.Run(ctx) })
 	return g.Wait()
 }
 
 // serve answers for probes and metrics until ctx ends.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, ready func() bool) error {
+func serve(ctx context.Context, address string, registry *prometheus.Registry, s *speaker.Speaker) error {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !ready() {
-			http.Error(w, "no decisions yet", http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = fmt.Fprintln(w, "ok")
-	})
+	mux.HandleFunc("/healthz", probe(s.Healthy, "the loop is stuck"))
+	mux.HandleFunc("/readyz", probe(s.Ready, "no decisions yet"))
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -152,4 +146,15 @@ func serve(ctx context.Context, address string, registry *prometheus.Registry, r
 		return err
 	}
 	return nil
+}
+
+// probe answers 200 while a condition holds, and 503 with what is wrong otherwise.
+func probe(good func() bool, otherwise string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if !good() {
+			http.Error(w, otherwise, http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	}
 }

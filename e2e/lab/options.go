@@ -90,9 +90,20 @@ func (o *ControlPlaneOptions) complete() (err error) {
 	return nil
 }
 
-// binary is the path of a program of ours.
+// binary is the path of a program of ours. Where HERALD_RACE is set, those that were built with the race
+// detector come first.
 func (o *ControlPlaneOptions) binary(name string) string {
+	if os.Getenv("HERALD_RACE") != "" {
+		if path := filepath.Join(o.Root, "build", "race", name); exists(path) {
+			return path
+		}
+	}
 	return filepath.Join(o.Root, "build", "bin", name)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // findRoot goes up from the working directory to the folder that has both go.mod and our manifests.

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// every is how often a client asks while a failure is measured.
+const every = 20 * time.Millisecond
+
+// standing is where an address stands: who answers ARP for it, and where the router sends it.
+type standing struct {
+	owner *lab.Node
+	hops  []string // Names of nodes, sorted.
+}
+
+var standingHeader = []string{"owner by ARP", "next hops"}
+
+func (s standing) cells() []string {
+	return []string{s.owner.Name + "\n" + s.owner.MAC.String(), strings.Join(s.hops, "\n")}
+}
+
+// owner asks the segment who has the address.
+func (s *story) owner(ctx context.Context) (*lab.Node, error) {
+	answers, err := s.lab.Segment.ARP(ctx, s.address)
+	if err != nil {
+		return nil, err
+	}
+	if len(answers) != 1 {
+		return nil, fmt.Errorf("ARP for %s is answered by %v, want one", s.address, answers)
+	}
+	node := s.lab.NodeByMAC(answers[0])
+	if node == nil {
+		return nil, fmt.Errorf("ARP for %s is answered by %v, which is no node", s.address, answers[0])
+	}
+	return node, nil
+}
+
+// awaitHops waits until the router's next hops for the address are these nodes.
+func (s *story) awaitHops(ctx context.Context, nodes ...*lab.Node) error {
+	router := s.lab.Routers[0]
+	return lab.Eventually(ctx, func(ctx context.Context) error {
+		hops, err := router.NextHops(ctx, netip.PrefixFrom(s.address, s.address.BitLen()))
+		if err != nil {
+			return err
+		}
+		missing := slices.ContainsFunc(nodes, func(n *lab.Node) bool { return !slices.Contains(hops, n.IPv4) })
+		if missing || len(hops) != len(nodes) {
+			return fmt.Errorf("%s sends %s to %v", router.Name, s.address, hops)
+		}
+		return nil
+	})
+}
+
+// stands waits until the router's next hops are these nodes and one node answers ARP.
+func (s *story) stands(ctx context.Context, hops ...*lab.Node) (is standing, err error) {
+	if err := s.awaitHops(ctx, hops...); err != nil {
+		return is, err
+	}
+	for _, n := range hops {
+		is.hops = append(is.hops, n.Name)
+	}
+	err = lab.Eventually(ctx, func(ctx context.Context) error {
+		is.owner, err = s.owner(ctx)
+		return err
+	})
+	return is, err
+}
+
+// but are the nodes without one.
+func (s *story) but(node *lab.Node) []*lab.Node {
+	return slices.DeleteFunc(slices.Clone(s.lab.Nodes), func(n *lab.Node) bool { return n == node })
+}
+
+// probe is a client that asks again and again.
+type probe struct {
+	way    string
+	client *lab.Client
+	*lab.Probe
+}
+
+func (s *story) startProbes(ctx context.Context) (string, error) {
+	// They outlive this step. The enclave's end would stop them too.
+	ctx = context.WithoutCancel(ctx)
+	for _, p := range []probe{{way: "segment, by ARP", client: s.lab.Segment}, {way: "behind the router, by BGP", client: s.lab.Outside}} {
+		p.Probe = p.client.Probe(ctx, s.target(), every)
+		s.probes = append(s.probes, p)
+	}
+	return s.target(), s.answered(ctx)
+}
+
+// answered waits until both clients are answered.
+func (s *story) answered(ctx context.Context) error {
+	for _, from := range []*lab.Client{s.lab.Segment, s.lab.Outside} {
+		if _, err := from.Eventually(ctx, s.target(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *story) cut(ctx context.Context) (string, error) {
+	s.lost = s.before.owner
+	if s.lost.Name == "k8s-node1" {
+		// Nobody in the lab does what Kubernetes' node controller does for the pods of a lost node.
+		if err := s.lab.SetReady(ctx, namespace, "pod-1", false); err != nil {
+			return "", err
+		}
+	}
+	s.lostAt = time.Now()
+	return s.lost.Name, s.lost.Cut()
+}
+
+func (s *story) hopDropped(ctx context.Context) (string, error) {
+	err := s.awaitHops(ctx, s.but(s.lost)...)
+	took := time.Since(s.lostAt).Milliseconds()
+	s.figures.add("bgp_failover_ms", "%d", took)
+	return fmt.Sprintf("%d ms after the loss", took), err
+}
+
+func (s *story) ownerMoved(ctx context.Context) (said string, err error) {
+	if s.now, err = s.stands(ctx, s.but(s.lost)...); err != nil {
+		return "", err
+	}
+	if s.now.owner == s.lost {
+		return "", errors.New(s.now.owner.Name + " is cut off and answers")
+	}
+	return s.now.owner.Name + "\n" + s.terminal.table(append([]string{""}, standingHeader...),
+		append([]string{"before"}, s.before.cells()...), append([]string{"now"}, s.now.cells()...)), nil
+}
+
+// servedAgain ends the probes and shows what the clients noticed.
+func (s *story) servedAgain(ctx context.Context) (string, error) {
+	if err := s.answered(ctx); err != nil {
+		return "", err
+	}
+	var rows [][]string
+	var gaps []int64
+	for _, p := range s.probes {
+		r := p.Stop()
+		gaps = append(gaps, r.LongestGap.Milliseconds())
+		rows = append(rows, []string{p.way, strconv.Itoa(r.Requests), strconv.Itoa(r.Failures), fmt.Sprintf("%d ms", r.LongestGap.Milliseconds())})
+	}
+	s.figures.add("arp_failover_ms", "%d", gaps[0])
+	s.figures.add("outside_gap_ms", "%d", gaps[1])
+	return "\n" + s.terminal.table([]string{"client", "requests", "failed", "longest gap"}, rows...), nil
+}
+
+func (s *story) heal(context.Context) (string, error) {
+	node := s.lost
+	s.lost = nil
+	return node.Name, node.Heal()
+}
+
+func (s *story) hopBack(ctx context.Context) (string, error) {
+	return "", s.awaitHops(ctx, s.lab.Nodes...)
+}
+
+// stays sees that the node that came back has not taken the address again.
+func (s *story) stays(ctx context.Context) (string, error) {
+	owner, err := s.owner(ctx)
+	if err != nil {
+		return "", err
+	}
+	if owner != s.now.owner {
+		return "", fmt.Errorf("%s went from %s to %s", s.address, s.now.owner.Name, owner.Name)
+	}
+	return owner.Name, nil
+}
+
+// killSpeaker ends a speaker as a crash would, on a node that does not answer ARP for the address.
+func (s *story) killSpeaker(ctx context.Context) (string, error) {
+	victim := s.before.owner
+	began := time.Now()
+	if err := s.speakers[victim.Name].Kill(); err != nil {
+		return "", err
+	}
+	err := s.awaitHops(ctx, s.but(victim)...)
+	took := time.Since(began).Milliseconds()
+	s.figures.add("crash_withdrawn_ms", "%d", took)
+	return fmt.Sprintf("the speaker of %s\nrouter1 drops the next hop %d ms after", victim.Name, took), err
+}
+
+func (s *story) served(ctx context.Context) (string, error) { return s.target(), s.answered(ctx) }

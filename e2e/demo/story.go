@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+const (
+	// labDir is in the enclave's own /run, which is in memory and ends with it.
+	labDir = "/run/herald-demo"
+	// patience bounds a step. None waits so long unless something is broken.
+	patience = time.Minute
+)
+
+//go:embed manifests
+var manifests embed.FS
+
+// story is what the steps hand on to one another.
+type story struct {
+	terminal *terminal
+	began    time.Time
+	figures  figures
+
+	lab      *lab.Lab // nil until it is up.
+	speakers map[string]*lab.Process
+	applied  time.Time  // When kubectl apply was started the last time.
+	address  netip.Addr // Of svc-1 as a Service of type LoadBalancer.
+
+	before, now standing
+	lost        *lab.Node // nil while all are well.
+	lostAt      time.Time
+	probes      []probe
+}
+
+func newStory(t *terminal) *story { return &story{terminal: t, began: time.Now()} }
+
+// chapter is a few steps under a heading.
+type chapter struct {
+	title string
+	steps []step
+	// note is what is to be known about what was seen.
+	note string
+}
+
+// step does one thing, or waits for one to be so.
+type step struct {
+	what string
+	do   func(context.Context) (said string, err error)
+	show string // A manifest to be shown first.
+}
+
+// chapters is the story.
+func (s *story) chapters() []chapter {
+	return []chapter{
+		{title: "A cluster, and Herald in it", steps: []step{
+			{what: "Kubernetes on three nodes, an FRR router, two clients", do: s.startLab},
+			{what: "herald-ccm, and herald-speaker on each node", do: s.startHerald},
+			s.apply("quickstart.yaml", all),
+			{what: "every node has a BGP session with router1", do: s.sessions},
+		}},
+		{title: "ClusterIP: a Service for those inside", steps: []step{
+			s.apply("clusterip.yaml", service),
+			{what: "pod-1 runs", do: s.podRuns("pod-1")},
+			{what: "a pod on k8s-node2 asks CLUSTER-IP:9000", do: s.askClusterIP},
+			{what: "the clients outside the cluster have no way there", do: s.clusterIPIsInside},
+		}},
+		{title: "NodePort: a port of the nodes", steps: []step{
+			s.apply("nodeport.yaml", service),
+			{what: "the client on the segment asks NODE-IP:30000", do: s.askNodePort},
+			{what: "nodes without the pod are silent, as the policy is Local", do: s.nodePortIsLocal},
+		}},
+		{title: "LoadBalancer: an address of its own", steps: []step{
+			s.apply("loadbalancer.yaml", service),
+			{what: "svc-1 gets an EXTERNAL-IP", do: s.externalIP},
+			{what: "the client on the segment asks EXTERNAL-IP:9000, by ARP", do: s.askFromSegment},
+			{what: "the client behind the router asks it, by BGP", do: s.askFromOutside},
+			{what: "pod-2 runs, clear of pod-1 and of the address", do: s.secondPod},
+			{what: "one node has the address by ARP, all by BGP", do: s.whoHasIt},
+		}, note: "Until the first answer it is mostly kube-proxy that is waited for: it lets a\n" +
+			"second pass between two changes of its rules."},
+		{title: "The node that has the address is lost", steps: []step{
+			{what: "both clients ask every 20 ms", do: s.startProbes},
+			{what: "pull the cable", do: s.cut},
+			{what: "router1 drops the next hop", do: s.hopDropped},
+			{what: "another node answers ARP for the address", do: s.ownerMoved},
+			{what: "both clients are served again", do: s.servedAgain},
+		}, note: "The gap is the longest time between two requests that were answered. On the\n" +
+			"segment a node counts as lost when its speaker's Lease ends (3 s here, 30 s\n" +
+			"by default); at the router when the BGP hold time does (3 s here, 90 s by\n" +
+			"default), and until then a share of the connections goes to the lost node.\n" +
+			"Detection in less than a second is not there yet."},
+		{title: "The node comes back", steps: []step{
+			{what: "plug the cable in", do: s.heal},
+			{what: "router1 has the next hop again", do: s.hopBack},
+			{what: "the address stays where it is", do: s.stays},
+		}},
+		{title: "A speaker crashes on a node that lives", steps: []step{
+			{what: "kill -9", do: s.killSpeaker},
+			{what: "both clients are served", do: s.served},
+		}, note: "The kernel closes the sessions of a process that dies: no hold time passes."},
+	}
+}
+
+// tell tells the story up to its end, or to the first step that fails.
+func (s *story) tell(ctx context.Context) error {
+	s.terminal.heading("Herald, a load balancer for bare-metal Kubernetes")
+	s.terminal.note("Kubernetes, FRR, the kernel's networking and Herald are the real ones. A node\n" +
+		"is a network namespace, a pod is a process. This machine's own network is not\n" +
+		"touched.")
+	for i, c := range s.chapters() {
+		s.terminal.heading(fmt.Sprintf("%d  %s", i+1, c.title))
+		for _, step := range c.steps {
+			if step.show != "" {
+				s.terminal.block(step.show)
+			}
+			if err := s.take(ctx, step); err != nil {
+				return fmt.Errorf("%s: %s: %w", c.title, step.what, err)
+			}
+		}
+		s.terminal.note(c.note)
+	}
+	return nil
+}
+
+func (s *story) take(ctx context.Context, step step) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %v", patience))
+	defer cancel()
+	return s.terminal.step(step.what, func() (string, error) { return step.do(ctx) })
+}
+
+// close takes the cluster down. Whatever it misses goes with the enclave.
+func (s *story) close() error {
+	if s.lab == nil {
+		return nil
+	}
+	s.terminal.heading("The end")
+	err := s.terminal.step("take the cluster down", func() (string, error) {
+		for _, p := range s.probes {
+			p.Stop()
+		}
+		if s.lost != nil {
+			// The API server would wait for connections that nobody can close any more.
+			if err := s.lost.Heal(); err != nil {
+				return "", err
+			}
+		}
+		return "", s.lab.Close()
+	})
+	s.figures.add("elapsed_s", "%.1f", time.Since(s.began).Seconds())
+	return err
+}
+
+// The documents of a manifest to show.
+func all(manifest string) string { return manifest }
+func service(manifest string) string {
+	return manifest[strings.LastIndex(manifest, "---\n")+len("---\n"):]
+}
+
+// apply is the step that applies a manifest, having shown the part of it that matters.
+func (s *story) apply(file string, part func(manifest string) string) step {
+	manifest, err := manifests.ReadFile("manifests/" + file)
+	return step{
+		what: "kubectl apply -f " + file, show: part(string(manifest)),
+		do: func(ctx context.Context) (string, error) {
+			if err != nil {
+				return "", err
+			}
+			s.applied = time.Now()
+			return "", s.lab.Apply(ctx, string(manifest))
+		},
+	}
+}
+
+// figures are what was measured, as key=value in the order of their measuring.
+type figures []string
+
+func (f *figures) add(key, format string, value any) {
+	*f = append(*f, key+"="+fmt.Sprintf(format, value))
+}
+
+func (f figures) String() string { return strings.Join(f, " ") }
+
+// silent is nil if a request was not answered, for another reason than that ctx ended.
+func silent(ctx context.Context, from *lab.Client, target string) error {
+	reply, err := from.Get(ctx, target)
+	if err == nil {
+		return fmt.Errorf("%s answers %s at %s", reply.Pod, from.Host.Name, target)
+	}
+	return context.Cause(ctx)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/charmbracelet/lipgloss"
+)
+
+var errBroken = errors.New("broken")
+
+// tellOn shows one of everything.
+func tellOn(t *terminal) error {
+	t.heading("1  Heading")
+	t.block("kind: IPPool\n---\n")
+	err := t.step("starting", func() (string, error) {
+		t.progress("half way")
+		return "done\n" + t.table([]string{"address", "owner"}, []string{"198.18.0.200", "k8s-node3"}), nil
+	})
+	return errors.Join(err, t.step("failing", func() (string, error) { return "ignored", errBroken }))
+}
+
+func TestWithoutAWatcherLinesArePlain(t *testing.T) {
+	var out bytes.Buffer
+	if err := tellOn(styled(&out)); !errors.Is(err, errBroken) {
+		t.Errorf("error %v, want that of the step", err)
+	}
+	if strings.ContainsAny(out.String(), "\r\x1b") {
+		t.Errorf("escape codes in %q", out.String())
+	}
+	for _, want := range []string{"│ kind: IPPool\n", "· half way\n", "✓   0.0 s  starting: done\n", "│ 198.18.0.200 │ k8s-node3 │\n", "✗   0.0 s  failing\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+// TestASpinnerLeavesNothingBehind plays a terminal for the one escape code that is used: what remains is
+// what a pipe would have got, but for the progress, which is the spinner's.
+func TestASpinnerLeavesNothingBehind(t *testing.T) {
+	var plain, live bytes.Buffer
+	_ = tellOn(styled(&plain))
+	watched := styled(&live)
+	watched.width = func() int { return 40 }
+	_ = tellOn(watched)
+	if !strings.Contains(live.String(), wipe) {
+		t.Fatal("there is no spinner")
+	}
+	var seen []string
+	for line := range strings.Lines(live.String()) {
+		frames := strings.Split(line, wipe)
+		for _, frame := range frames[1:max(1, len(frames)-1)] {
+			if w := lipgloss.Width(frame); w >= 40 {
+				t.Errorf("a frame of %d columns wraps: %q", w, frame)
+			}
+		}
+		seen = append(seen, frames[len(frames)-1])
+	}
+	want := strings.Replace(plain.String(), indent+"· half way\n", "", 1)
+	if got := strings.Join(seen, ""); got != want {
+		t.Errorf("a watcher is left with\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestAPodsCopyDiffersInNameLabelAndNode(t *testing.T) {
+	got, err := copyOf("pod-2", "other", "k8s-node3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"name: pod-2\n", "app: other\n", "kubernetes.io/hostname: k8s-node3\n", "image: test/app\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "Service") {
+		t.Errorf("the Service came along:\n%s", got)
+	}
+}

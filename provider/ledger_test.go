@@ -1,0 +1,332 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+func pool(t ipam.Pool, ranges ...string) ipam.Pool {
+	set, err := ipam.ParseAddresses(ranges, nil)
+	if err != nil {
+		panic(err) // The tests' own ranges.
+	}
+	t.Addresses = set
+	return t
+}
+
+// The pools of the stories. What is given first is 198.51.100.0 and 2001:db8::.
+func storyPools() []ipam.Pool {
+	return []ipam.Pool{
+		pool(ipam.Pool{Name: "public", AutoAssign: true}, "198.51.100.0/29", "2001:db8::/125"),
+		pool(ipam.Pool{Name: "second", AutoAssign: true}, "198.51.100.16/29"),
+		pool(ipam.Pool{Name: "manual"}, "203.0.113.0/29"),
+		pool(ipam.Pool{Name: "disabled", AutoAssign: true, Closed: true}, "203.0.113.16/29"),
+	}
+}
+
+func storyLedger() *ledger {
+	l := newLedger()
+	l.setPools(storyPools(), nil)
+	return l
+}
+
+// carrying is a Service with these addresses in its status.
+func carrying(uid string, w wish, texts ...string) *corev1.Service {
+	svc := service(uid, w)
+	var given []ipam.Allocation
+	for _, a := range addresses(texts...) {
+		given = append(given, ipam.Allocation{Address: a})
+	}
+	svc.Status.LoadBalancer = *status(given)
+	return svc
+}
+
+// given is what a record says of an address.
+func given(address, pool, uid string) ipam.Allocation {
+	a := ipam.Allocation{Address: netip.MustParseAddr(address), Pool: pool}
+	if uid != "" {
+		a.Owner = ipam.Owner{Namespace: "default", Name: uid, UID: uid}
+	}
+	return a
+}
+
+func ask(t testing.TB, l *ledger, svc *corev1.Service) ([]ipam.Allocation, error) {
+	t.Helper()
+	req, err := translate(svc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.allocate(svc, req)
+}
+
+func TestAdoptingWhatAServiceCarries(t *testing.T) {
+	four := []corev1.IPFamily{v4}
+	type stand struct {
+		ipam.Allocation
+		released bool
+	}
+	for _, story := range []struct {
+		name    string
+		records []stand
+		svc     *corev1.Service
+		want    string // the addresses it gets, with their pools
+	}{
+		{"nothing carried", nil, carrying("web", wish{families: four}), "198.51.100.0 (public)"},
+		{"free: it stays", nil, carrying("web", wish{families: four}, "198.51.100.5"), "198.51.100.5 (public)"},
+		{"both families", nil, carrying("web", wish{families: []corev1.IPFamily{v6, v4}}, "198.51.100.5", "2001:db8::5"), "2001:db8::5 (public), 198.51.100.5 (public)"},
+		{"the other family is given", nil, carrying("web", wish{families: []corev1.IPFamily{v4, v6}}, "198.51.100.5"), "198.51.100.5 (public), 2001:db8:: (public)"},
+		{"of a pool that does not auto-assign", nil, carrying("web", wish{families: four}, "203.0.113.3"), "203.0.113.3 (manual)"},
+		{"of a disabled pool", nil, carrying("web", wish{families: four}, "203.0.113.17"), "203.0.113.17 (disabled)"},
+		{"taken: it gets another", []stand{{given("198.51.100.5", "public", "mail"), false}},
+			carrying("web", wish{families: four}, "198.51.100.5"), "198.51.100.0 (public)"},
+		{"reserved: it gets another", []stand{{given("198.51.100.5", "public", ""), false}},
+			carrying("web", wish{families: four}, "198.51.100.5"), "198.51.100.0 (public)"},
+		{"cooling after another: it gets another", []stand{{given("198.51.100.5", "public", "mail"), true}},
+			carrying("web", wish{families: four}, "198.51.100.5"), "198.51.100.0 (public)"},
+		{"cooling after itself: it takes it back", []stand{{given("198.51.100.5", "public", "web"), true}},
+			carrying("web", wish{families: four}), "198.51.100.5 (public)"},
+		{"from the pool that is asked for", nil, carrying("web", wish{families: four, pool: "second"}, "198.51.100.20"), "198.51.100.20 (second)"},
+		{"another pool is asked for", nil, carrying("web", wish{families: four, pool: "second"}, "198.51.100.5"), "198.51.100.16 (second)"},
+		{"another address is asked for", nil, carrying("web", wish{families: four, ips: "198.51.100.3"}, "198.51.100.5"), "198.51.100.3 (public)"},
+		{"another address than one in no pool", nil, carrying("web", wish{families: four, ips: "198.51.100.3"}, "198.18.0.9"), "198.51.100.3 (public)"},
+		{"a record outweighs the status", []stand{{given("198.51.100.3", "public", "web"), false}},
+			carrying("web", wish{families: four}, "198.51.100.5"), "198.51.100.3 (public)"},
+		{"a record outweighs a status that is in no pool", []stand{{given("198.51.100.3", "public", "web"), false}},
+			carrying("web", wish{families: four}, "198.18.0.9"), "198.51.100.3 (public)"},
+		{"a record of the other family does not", []stand{{given("2001:db8::3", "public", "web"), false}},
+			carrying("web", wish{families: []corev1.IPFamily{v4, v6}}, "198.51.100.5"), "198.51.100.5 (public), 2001:db8::3 (public)"},
+		{"a family it does not want any more", nil, carrying("web", wish{families: four}, "2001:db8::5"), "198.51.100.0 (public)"},
+		{"of two in one family the first", nil, carrying("web", wish{families: four}, "198.51.100.5", "198.51.100.4"), "198.51.100.5 (public)"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			l := storyLedger()
+			for _, r := range story.records {
+				l.learn(r.Allocation, r.released)
+			}
+			allocations, err := ask(t, l, story.svc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range allocations {
+				got = append(got, fmt.Sprintf("%s (%s)", a.Address, a.Pool))
+			}
+			if strings.Join(got, ", ") != story.want {
+				t.Errorf("%v, want %s", got, story.want)
+			}
+		})
+	}
+}
+
+func TestAnAddressInNoPoolIsNotReplacedUnasked(t *testing.T) {
+	l := storyLedger()
+	_, err := ask(t, l, carrying("web", wish{families: []corev1.IPFamily{v4}}, "198.18.0.9"))
+	if refused, ok := errors.AsType[*carriedError](err); !ok || refused.address != netip.MustParseAddr("198.18.0.9") {
+		t.Fatalf("%v, want a refusal of the address it carries", err)
+	}
+	for _, says := range []string{"198.18.0.9", "in no IPPool", "spec.addresses", "clear the Service's status"} {
+		if !strings.Contains(err.Error(), says) {
+			t.Errorf("%q does not say %q", err, says)
+		}
+	}
+	if held := l.heldBy("web"); len(held) > 0 {
+		t.Errorf("it was refused and holds %v", held)
+	}
+}
+
+func TestAdoptOnlyGivesNothingNew(t *testing.T) {
+	l := storyLedger()
+	for uid, carried := range map[string][]string{"with": {"198.51.100.5"}, "without": nil} {
+		svc := carrying(uid, wish{families: []corev1.IPFamily{v4, v6}}, carried...)
+		req, err := translate(svc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.adoptOnly(svc, req); err != nil {
+			t.Fatal(err)
+		}
+		if held := l.heldBy(uid); len(held) != len(carried) {
+			t.Errorf("%s: holds %v, carried %v", uid, held, carried)
+		}
+	}
+}
+
+func TestSettled(t *testing.T) {
+	four, both := []corev1.IPFamily{v4}, []corev1.IPFamily{v4, v6}
+	const required, preferred = corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicyPreferDualStack
+	mine, mine6 := given("198.51.100.5", "public", "web"), given("2001:db8::5", "public", "web")
+	learn := func(records ...ipam.Allocation) func(*ledger) {
+		return func(l *ledger) {
+			for _, r := range records {
+				l.learn(r, false)
+			}
+		}
+	}
+	for _, story := range []struct {
+		name string
+		wish wish
+		past func(*ledger)
+		want bool
+	}{
+		{"it holds nothing", wish{families: four}, func(*ledger) {}, false},
+		{"it holds what it asks for", wish{families: four}, learn(mine), true},
+		{"in memory only", wish{families: four}, func(l *ledger) { _ = l.alloc.Restore(mine) }, false},
+		{"the record is gone", wish{families: four}, func(l *ledger) { learn(mine)(l); l.unrecorded(mine.Address) }, false},
+		{"it gave it up", wish{families: four}, func(l *ledger) { l.learn(mine, true) }, false},
+		{"it gave one up and has another", wish{families: four}, func(l *ledger) {
+			l.learn(given("198.51.100.4", "public", "web"), true)
+			l.learn(mine, false)
+		}, true},
+		{"a family is missing", wish{families: both, policy: required}, learn(mine), false},
+		{"a family that may be missing is", wish{families: both, policy: preferred}, learn(mine), true},
+		{"both families", wish{families: both, policy: required}, learn(mine6, mine), true},
+		{"a family too many", wish{families: four}, learn(mine, mine6), false},
+		{"the other family", wish{families: four}, learn(mine6), false},
+		{"another address is asked for", wish{families: four, ips: "198.51.100.6"}, learn(mine), false},
+		{"that very address is asked for", wish{families: four, ips: "198.51.100.5"}, learn(mine), true},
+		{"another pool is asked for", wish{families: four, pool: "second"}, learn(mine), false},
+		{"that very pool is asked for", wish{families: four, pool: "public"}, learn(mine), true},
+		{"recorded without a pool", wish{families: four, pool: "second"}, learn(given("198.51.100.5", "", "web")), true},
+		{"the pool asked for has it by now", wish{families: four, pool: "public"}, learn(given("198.51.100.5", "gone", "web")), true},
+		{"in no pool any more", wish{families: four}, learn(given("198.18.0.9", "public", "web")), true},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			l := storyLedger()
+			story.past(l)
+			svc := service("web", story.wish)
+			req, err := translate(svc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held, ok := l.settled(req)
+			if ok != story.want {
+				t.Fatalf("%v with %v, want %v", ok, held, story.want)
+			}
+			for i := 1; i < len(held); i++ {
+				if req.Families[i] != ipam.FamilyOf(held[i].Address) {
+					t.Errorf("%v are not in the order of the families", held)
+				}
+			}
+		})
+	}
+}
+
+func TestARecordOutweighsMemory(t *testing.T) {
+	l := storyLedger()
+	web, mail := service("web", wish{families: []corev1.IPFamily{v4}}), service("mail", wish{families: []corev1.IPFamily{v4}})
+	before, err := ask(t, l, web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := before[0].Address
+
+	// Another leader has recorded the address for another Service.
+	displaced, was := l.learn(given(address.String(), "public", "mail"), false)
+	if !was || displaced != owner(web) {
+		t.Errorf("displaced is %v (%v), want default/web", displaced, was)
+	}
+	if holder, cooling, held := l.holder(address); !held || cooling || holder.Owner != owner(mail) {
+		t.Errorf("holder is %v", holder)
+	}
+	if held := l.heldBy("web"); len(held) > 0 {
+		t.Errorf("default/web still has %v", held)
+	}
+	after, err := ask(t, l, web)
+	if err != nil || after[0].Address == address {
+		t.Errorf("default/web is served with %v, %v", after, err)
+	}
+	if l.free(address, "web"); len(l.heldBy("mail")) != 1 {
+		t.Error("default/web freed what default/mail has")
+	}
+
+	for _, story := range []struct {
+		name     string
+		learned  ipam.Allocation
+		released bool
+		was      bool
+	}{
+		{"the same again", given(address.String(), "public", "mail"), false, false},
+		{"it is released", given(address.String(), "public", "mail"), true, false},
+		{"it is reserved", given(address.String(), "public", ""), false, true},
+		{"nobody is displaced where it was reserved", given(address.String(), "public", "web"), false, false},
+	} {
+		if displaced, was := l.learn(story.learned, story.released); was != story.was {
+			t.Errorf("%s: displaced %v", story.name, displaced)
+		}
+		if holder, cooling, held := l.holder(address); !held || holder.Owner != story.learned.Owner || cooling != story.released {
+			t.Errorf("%s: held by %v, cooling %v", story.name, holder, cooling)
+		}
+	}
+}
+
+func TestUseCountsWhatCools(t *testing.T) {
+	l := storyLedger()
+	l.learn(given("198.51.100.1", "public", "web"), false)
+	l.learn(given("198.51.100.2", "public", "mail"), true)
+	l.learn(given("2001:db8::1", "public", "mail"), true)
+	l.learn(given("198.51.100.17", "second", "web"), true)
+	l.learn(given("198.18.0.9", "public", "web"), false)
+	u := l.use("public")
+	for f, want := range map[ipam.Family][4]int64{ipam.IPv4: {8, 1, 1, 6}, ipam.IPv6: {8, 0, 1, 7}} {
+		p := u.family(f)
+		if got := [4]int64{p.Capacity, p.Assigned, p.Cooling, p.Available}; got != want {
+			t.Errorf("%s: capacity, assigned, cooling, available are %v, want %v", f, got, want)
+		}
+	}
+	want := map[string][]string{"public": {"198.18.0.9 (default/web)"}}
+	if diff := gocmp.Diff(want, l.outside()); diff != "" {
+		t.Errorf("outside (-want +got):\n%s", diff)
+	}
+	if n := l.size(); n != 5 {
+		t.Errorf("size %d, want 5", n)
+	}
+}
+
+// The service controller's workers share the ledger: of many Services that ask at once, each gets an
+// address of its own, and those for whom there is none get none.
+func TestWorkersShareTheLedger(t *testing.T) {
+	const workers, each = 8, 20
+	l := newLedger()
+	l.setPools([]ipam.Pool{pool(ipam.Pool{Name: "public", AutoAssign: true}, "198.51.100.0/25")}, nil)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range each {
+				svc := service(fmt.Sprintf("web-%d-%d", w, i), wish{families: []corev1.IPFamily{v4}})
+				req, _ := translate(svc)
+				allocations, err := l.allocate(svc, req)
+				for _, a := range allocations {
+					l.learn(a, false)
+				}
+				if err != nil && !errors.Is(err, ipam.ErrExhausted) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	holders := map[netip.Addr]string{}
+	for w := range workers {
+		for i := range each {
+			uid := fmt.Sprintf("web-%d-%d", w, i)
+			for _, a := range l.liveOf(uid) {
+				if other, taken := holders[a.Address]; taken {
+					t.Errorf("%s is held by %s and %s", a.Address, other, uid)
+				}
+				holders[a.Address] = uid
+			}
+		}
+	}
+	if len(holders) != 128 {
+		t.Errorf("%d addresses are held, want all 128", len(holders))
+	}
+}

@@ -1,0 +1,383 @@
+package speaker
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+var (
+	vip  = netip.MustParseAddr("198.51.100.7")
+	vip6 = netip.MustParseAddr("2001:db8::7")
+
+	// The nodes of the stories, by their rank for vip: which is which is the hash's affair.
+	first, second, third = podium(vip)
+
+	noon = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+)
+
+func podium(address netip.Addr) (first, second, third string) {
+	n := []string{"n1", "n2", "n3"}
+	slices.SortFunc(n, func(x, y string) int { return cmp.Compare(rank(address, y), rank(address, x)) })
+	return n[0], n[1], n[2]
+}
+
+func compile(t testing.TB, s herald.Selection) *herald.Selector {
+	t.Helper()
+	c, err := s.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func matching(key, value string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
+}
+
+func claimed(minutes int, by string) Claim {
+	return Claim{Node: by, Since: noon.Add(time.Duration(minutes) * time.Minute)}
+}
+
+func editNode(s *Shared, name string, change func(*Node)) {
+	n := s.Nodes[name]
+	change(&n)
+	s.Nodes[name] = n
+}
+
+// cluster is three nodes that are alike, one pool, and one Service with an endpoint on each node. Nothing
+// is advertised.
+func cluster() (*Shared, *Service) {
+	s := &Shared{
+		Healthy:    true,
+		Nodes:      map[string]Node{},
+		Pools:      map[string]map[string]string{"public": {"tier": "front"}},
+		Namespaces: map[string]map[string]string{"default": {"team": "web"}},
+	}
+	for _, name := range []string{first, second, third} {
+		s.Nodes[name] = Node{Labels: map[string]string{"node": name}, Alive: true, Interfaces: []Interface{
+			{Name: "eth0", Subnets: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/64")}},
+			{Name: "eth1", Subnets: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}},
+		}}
+	}
+	return s, &Service{
+		Name:      types.NamespacedName{Namespace: "default", Name: "web"},
+		Labels:    map[string]string{"app": "web"},
+		Addresses: []Address{{Addr: vip, Pool: "public"}},
+		Ready:     []string{first, second, third},
+	}
+}
+
+// on is the snapshot as the node has it.
+func on(node string, shared *Shared) *Shared {
+	s := *shared
+	s.Self = node
+	return &s
+}
+
+// answer asks every node about the address on the segment and sums up: "n1 on eth0", or "n1 waits" if it
+// is the owner and does not answer yet, "nobody" if no node can, "unannounced" if nothing is said about it.
+func answer(t testing.TB, shared *Shared, svc *Service, address netip.Addr) string {
+	t.Helper()
+	said := map[string]bool{}
+	var answering []string
+	for node := range shared.Nodes {
+		d := Decide(on(node, shared), svc)
+		i := slices.IndexFunc(d.L2, func(d L2Decision) bool { return d.Address == address })
+		if i < 0 {
+			said["unannounced"] = true
+			continue
+		}
+		said[cmp.Or(d.L2[i].Owner, "nobody")] = true
+		if len(d.L2[i].Interfaces) > 0 {
+			answering = append(answering, node+" on "+strings.Join(d.L2[i].Interfaces, " and "))
+		}
+	}
+	if len(said) != 1 {
+		t.Fatalf("the nodes disagree about the owner: %v", said)
+	}
+	for owner := range said {
+		switch {
+		case len(answering) > 1:
+			t.Fatalf("several nodes answer: %v", answering)
+		case len(answering) == 1 && !strings.HasPrefix(answering[0], owner+" "):
+			t.Fatalf("%s, but the owner is %s", answering[0], owner)
+		case len(answering) == 1:
+			return answering[0]
+		case owner != "nobody" && owner != "unannounced":
+			return owner + " waits"
+		}
+		return owner
+	}
+	return ""
+}
+
+func TestWhoAnswersOnTheSegment(t *testing.T) {
+	all := func(t *testing.T, s *Shared) { // announces everything
+		s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
+	}
+	selecting := func(selection herald.Selection, interfaces ...string) func(*testing.T, *Shared, *Service) {
+		return func(t *testing.T, s *Shared, _ *Service) {
+			s.L2 = []L2Advertisement{{Name: "some", Selector: compile(t, selection), Interfaces: interfaces}}
+		}
+	}
+	with := func(change func(s *Shared, svc *Service)) func(*testing.T, *Shared, *Service) {
+		return func(t *testing.T, s *Shared, svc *Service) {
+			all(t, s)
+			change(s, svc)
+		}
+	}
+	for _, story := range []struct {
+		name   string
+		change func(*testing.T, *Shared, *Service)
+		want   string
+	}{
+		// Who can serve.
+		{"the highest rank of those that can", with(func(*Shared, *Service) {}), first + " on eth0"},
+		{"an endpoint anywhere is enough", with(func(_ *Shared, svc *Service) { svc.Ready = []string{third} }), first + " on eth0"},
+		{"policy Local asks for an endpoint on the node", with(func(_ *Shared, svc *Service) {
+			svc.Local, svc.Ready = true, []string{third}
+		}), third + " on eth0"},
+		{"no ready endpoint", with(func(_ *Shared, svc *Service) { svc.Ready = nil }), "nobody"},
+		{"no ready endpoint, policy Local", with(func(_ *Shared, svc *Service) { svc.Local, svc.Ready = true, nil }), "nobody"},
+		{"an excluded node stands back", with(func(s *Shared, _ *Service) {
+			editNode(s, first, func(n *Node) { n.Excluded = true })
+		}), second + " on eth0"},
+		{"so does one whose speaker is dead", with(func(s *Shared, _ *Service) {
+			editNode(s, first, func(n *Node) { n.Alive = false })
+		}), second + " on eth0"},
+		{"all nodes are excluded", with(func(s *Shared, _ *Service) {
+			for name := range s.Nodes {
+				editNode(s, name, func(n *Node) { n.Excluded = true })
+			}
+		}), "nobody"},
+		{"an owner without a working kube-proxy does not answer", with(func(s *Shared, _ *Service) { s.Healthy = false }), first + " waits"},
+
+		// What is announced.
+		{"no advertisement", func(*testing.T, *Shared, *Service) {}, "unannounced"},
+		{"pool by name", selecting(herald.Selection{Pools: []string{"public"}}), first + " on eth0"},
+		{"another pool by name", selecting(herald.Selection{Pools: []string{"internal"}}), "unannounced"},
+		{"pool by its labels", selecting(herald.Selection{PoolSelector: matching("tier", "front")}), first + " on eth0"},
+		{"other labels", selecting(herald.Selection{PoolSelector: matching("tier", "back")}), "unannounced"},
+		{"by name besides by labels", selecting(herald.Selection{Pools: []string{"public"}, PoolSelector: matching("tier", "back")}), first + " on eth0"},
+		{"by labels besides by name", selecting(herald.Selection{Pools: []string{"internal"}, PoolSelector: matching("tier", "front")}), first + " on eth0"},
+		{"a pool that is gone has its name still", func(t *testing.T, s *Shared, svc *Service) {
+			selecting(herald.Selection{Pools: []string{"public"}})(t, s, svc)
+			delete(s.Pools, "public")
+		}, first + " on eth0"},
+		{"a pool that is gone has no labels", func(t *testing.T, s *Shared, svc *Service) {
+			selecting(herald.Selection{PoolSelector: matching("tier", "front")})(t, s, svc)
+			delete(s.Pools, "public")
+		}, "unannounced"},
+		{"Service by its labels", selecting(herald.Selection{ServiceSelector: matching("app", "web")}), first + " on eth0"},
+		{"other Services", selecting(herald.Selection{ServiceSelector: matching("app", "mail")}), "unannounced"},
+		{"namespace by its labels", selecting(herald.Selection{NamespaceSelector: matching("team", "web")}), first + " on eth0"},
+		{"other namespaces", selecting(herald.Selection{NamespaceSelector: matching("team", "mail")}), "unannounced"},
+		{"node by its labels", selecting(herald.Selection{NodeSelector: matching("node", third)}), third + " on eth0"},
+		{"no such node", selecting(herald.Selection{NodeSelector: matching("node", "n9")}), "nobody"},
+		{"fields narrow each other", selecting(herald.Selection{Pools: []string{"public"}, ServiceSelector: matching("app", "mail")}), "unannounced"},
+
+		// On which interfaces.
+		{"the interface with the subnet", selecting(herald.Selection{}), first + " on eth0"},
+		{"the interface that is named", selecting(herald.Selection{}, "eth1"), first + " on eth1"},
+		{"each one that is named", selecting(herald.Selection{}, "eth1", "eth0"), first + " on eth0 and eth1"},
+		{"a name that no node has", selecting(herald.Selection{}, "eth9"), "nobody"},
+		{"no subnet that fits", with(func(_ *Shared, svc *Service) {
+			svc.Addresses[0].Addr = netip.MustParseAddr("198.18.0.7")
+		}), "nobody"},
+		{"only one node is on the segment", with(func(s *Shared, _ *Service) {
+			for _, name := range []string{first, second} {
+				editNode(s, name, func(n *Node) { n.Interfaces = n.Interfaces[1:] })
+			}
+		}), third + " on eth0"},
+		{"two advertisements add up", func(t *testing.T, s *Shared, _ *Service) {
+			s.L2 = []L2Advertisement{
+				{Name: "a", Selector: compile(t, herald.Selection{})},
+				{Name: "b", Selector: compile(t, herald.Selection{}), Interfaces: []string{"eth0", "eth1"}},
+			}
+		}, first + " on eth0 and eth1"},
+		{"an advertisement adds nothing on nodes that it does not select", func(t *testing.T, s *Shared, _ *Service) {
+			s.L2 = []L2Advertisement{
+				{Name: "a", Selector: compile(t, herald.Selection{NodeSelector: matching("node", first)})},
+				{Name: "b", Selector: compile(t, herald.Selection{NodeSelector: matching("node", second)}), Interfaces: []string{"eth1"}},
+			}
+		}, first + " on eth0"},
+
+		// One at a time.
+		{"it stays where it is when a better node comes back", with(func(_ *Shared, svc *Service) {
+			svc.Addresses[0].Claims = []Claim{claimed(0, third)}
+		}), third + " on eth0"},
+		{"break before make: an excluded node still answers", with(func(s *Shared, svc *Service) {
+			editNode(s, third, func(n *Node) { n.Excluded = true })
+			svc.Addresses[0].Claims = []Claim{claimed(0, third)}
+		}), first + " waits"},
+		{"break before make: the endpoint went elsewhere", with(func(_ *Shared, svc *Service) {
+			svc.Local, svc.Ready = true, []string{second}
+			svc.Addresses[0].Claims = []Claim{claimed(0, third)}
+		}), second + " waits"},
+		{"nobody waits for a dead node", with(func(s *Shared, svc *Service) {
+			editNode(s, third, func(n *Node) { n.Alive = false })
+			svc.Addresses[0].Claims = []Claim{claimed(0, third)}
+		}), first + " on eth0"},
+		{"nor for a node that is gone", with(func(s *Shared, svc *Service) {
+			delete(s.Nodes, third)
+			svc.Addresses[0].Claims = []Claim{claimed(0, third)}
+		}), first + " on eth0"},
+		{"who was away yields to who stood in", with(func(_ *Shared, svc *Service) {
+			svc.Addresses[0].Claims = []Claim{claimed(0, first), claimed(1, third)}
+		}), third + " on eth0"},
+		{"unless that one cannot serve any more", with(func(s *Shared, svc *Service) {
+			editNode(s, third, func(n *Node) { n.Excluded = true })
+			svc.Addresses[0].Claims = []Claim{claimed(0, first), claimed(1, third)}
+		}), first + " on eth0"},
+		{"of two claims of one time the higher rank keeps it", with(func(_ *Shared, svc *Service) {
+			svc.Addresses[0].Claims = []Claim{claimed(0, third), claimed(0, second)}
+		}), second + " on eth0"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			s, svc := cluster()
+			story.change(t, s, svc)
+			if got := answer(t, s, svc, svc.Addresses[0].Addr); got != story.want {
+				t.Errorf("%s, want %s", got, story.want)
+			}
+		})
+	}
+}
+
+// announcers lists for each node that announces the address the peers that it announces it to.
+func announcers(shared *Shared, svc *Service, address netip.Addr) map[string][]string {
+	by := map[string][]string{}
+	for node := range shared.Nodes {
+		for _, d := range Decide(on(node, shared), svc).BGP {
+			if d.Prefix != netip.PrefixFrom(address, address.BitLen()) {
+				continue
+			}
+			for peer := range d.Exports {
+				by[node] = append(by[node], peer)
+			}
+			slices.Sort(by[node])
+		}
+	}
+	return by
+}
+
+func TestWhoAnnouncesToRouters(t *testing.T) {
+	tor := []string{"tor"}
+	everywhere := map[string][]string{first: tor, second: tor, third: tor}
+	for _, story := range []struct {
+		name      string
+		selection herald.Selection
+		change    func(*Shared, *Service)
+		want      map[string][]string
+	}{
+		{"every node", herald.Selection{}, func(*Shared, *Service) {}, everywhere},
+		{"an endpoint anywhere is enough", herald.Selection{}, func(_ *Shared, svc *Service) { svc.Ready = []string{third} }, everywhere},
+		{"policy Local: the nodes with an endpoint", herald.Selection{}, func(_ *Shared, svc *Service) {
+			svc.Local, svc.Ready = true, []string{first, third}
+		}, map[string][]string{first: tor, third: tor}},
+		{"no ready endpoint", herald.Selection{}, func(_ *Shared, svc *Service) { svc.Ready = nil }, map[string][]string{}},
+		{"not an excluded node", herald.Selection{}, func(s *Shared, _ *Service) {
+			editNode(s, first, func(n *Node) { n.Excluded = true })
+		}, map[string][]string{second: tor, third: tor}},
+		{"not where kube-proxy does not serve", herald.Selection{}, func(s *Shared, _ *Service) { s.Healthy = false }, map[string][]string{}},
+		{"whoever is at work does so without a Lease: the session is its own sign of life", herald.Selection{}, func(s *Shared, _ *Service) {
+			editNode(s, first, func(n *Node) { n.Alive = false })
+		}, everywhere},
+		{"a subnet is not asked for", herald.Selection{}, func(s *Shared, _ *Service) {
+			for name := range s.Nodes {
+				editNode(s, name, func(n *Node) { n.Interfaces = nil })
+			}
+		}, everywhere},
+		{"pool by name", herald.Selection{Pools: []string{"public"}}, func(*Shared, *Service) {}, everywhere},
+		{"another pool", herald.Selection{Pools: []string{"internal"}}, func(*Shared, *Service) {}, map[string][]string{}},
+		{"other Services", herald.Selection{ServiceSelector: matching("app", "mail")}, func(*Shared, *Service) {}, map[string][]string{}},
+		{"other namespaces", herald.Selection{NamespaceSelector: matching("team", "mail")}, func(*Shared, *Service) {}, map[string][]string{}},
+		{"nodes by their labels", herald.Selection{NodeSelector: matching("node", second)}, func(*Shared, *Service) {}, map[string][]string{second: tor}},
+		{"an advertisement without peers", herald.Selection{}, func(s *Shared, _ *Service) { s.BGP[0].Peers = nil }, map[string][]string{}},
+		{"a sticky Service: one node", herald.Selection{}, func(_ *Shared, svc *Service) { svc.Sticky = true }, map[string][]string{first: tor}},
+		{"a sticky Service: one of those with an endpoint", herald.Selection{}, func(_ *Shared, svc *Service) {
+			svc.Sticky, svc.Local, svc.Ready = true, true, []string{second, third}
+		}, map[string][]string{second: tor}},
+		{"a sticky Service: one that is alive", herald.Selection{}, func(s *Shared, svc *Service) {
+			svc.Sticky = true
+			editNode(s, first, func(n *Node) { n.Alive = false })
+		}, map[string][]string{second: tor}},
+		{"a sticky Service: one that is selected", herald.Selection{NodeSelector: matching("node", third)}, func(_ *Shared, svc *Service) {
+			svc.Sticky = true
+		}, map[string][]string{third: tor}},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			s, svc := cluster()
+			s.BGP = []BGPAdvertisement{{Name: "some", Selector: compile(t, story.selection), Peers: tor}}
+			story.change(s, svc)
+			if diff := gocmp.Diff(story.want, announcers(s, svc, vip)); diff != "" {
+				t.Errorf("peers by node (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestIPv6IsForRoutersOnly(t *testing.T) {
+	s, svc := cluster()
+	svc.Addresses = append(svc.Addresses, Address{Addr: vip6, Pool: "public"})
+	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
+	s.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
+	if got := answer(t, s, svc, vip6); got != "unannounced" {
+		t.Errorf("on the segment: %s, want it unannounced", got)
+	}
+	if got := answer(t, s, svc, vip); got != first+" on eth0" {
+		t.Errorf("%s on the segment: %s", vip, got)
+	}
+	for _, address := range []netip.Addr{vip, vip6} {
+		if got := announcers(s, svc, address); len(got) != 3 {
+			t.Errorf("%s is announced by %v, want all nodes", address, got)
+		}
+	}
+}
+
+func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
+	s, svc := cluster()
+	high, low := bgp.Attributes{LocalPref: new(uint32(200))}, bgp.Attributes{LocalPref: new(uint32(50))}
+	s.BGP = []BGPAdvertisement{
+		{Name: "a", Selector: compile(t, herald.Selection{Pools: []string{"internal"}}), Peers: []string{"east", "west"}},
+		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"east"}, Attributes: high},
+		{Name: "c", Selector: compile(t, herald.Selection{}), Peers: []string{"east", "west"}, Attributes: low},
+	}
+	want := Decision{BGP: []BGPDecision{{
+		Prefix:  netip.PrefixFrom(vip, 32),
+		Exports: map[string]bgp.Attributes{"east": high, "west": low},
+	}}}
+	if diff := gocmp.Diff(want, Decide(on(second, s), svc), gocmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestANodeThatTheClusterDoesNotKnowAnnouncesNothing(t *testing.T) {
+	s, svc := cluster()
+	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
+	s.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
+	d := Decide(on("stranger", s), svc)
+	if len(d.BGP) > 0 || len(d.L2) != 1 || len(d.L2[0].Interfaces) > 0 {
+		t.Errorf("it announces %+v", d)
+	}
+}
+
+func TestNothingIsAnnouncedForAServiceWithoutAddresses(t *testing.T) {
+	s, svc := cluster()
+	svc.Addresses = nil
+	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
+	s.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
+	if d := Decide(on(first, s), svc); len(d.L2)+len(d.BGP) > 0 {
+		t.Errorf("it announces %+v", d)
+	}
+}
