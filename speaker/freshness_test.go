@@ -96,10 +96,17 @@ func TestWhoIsAlive(t *testing.T) {
 			l.pass(time.Second, "self")
 			l.pass(renewal, "self", "other")
 		}, true},
+		{"and comes back: the neighbour has a whole duration to be heard in", func(l *listener) {
+			l.renew("self", "other")
+			l.pass(time.Hour, "self")
+			for range 3 {
+				l.pass(renewal, "self")
+			}
+		}, true},
 		{"and comes back, the neighbour does not", func(l *listener) {
 			l.renew("self", "other")
 			l.pass(time.Hour, "self")
-			for range 2 {
+			for range 4 {
 				l.pass(renewal, "self")
 			}
 		}, false},
