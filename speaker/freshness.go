@@ -53,8 +53,14 @@ func (f *freshness) observe(node, holder string, renewed, now time.Time) {
 	s.renewed = renewed
 	if node == f.self {
 		f.tick(now)
+		s.at = f.clock
+		return
 	}
 	s.at = f.clock
+	if !f.heard.IsZero() {
+		// What the clock will say of this moment when our next renewal moves it.
+		s.at += max(0, min(now.Sub(f.heard), 2*f.renew))
+	}
 }
 
 // tick lets the clock catch up to now. After a gap in which a renewal of ours is missing we were deaf:

@@ -64,6 +64,12 @@ func TestWhoIsAlive(t *testing.T) {
 			}
 			l.renew("other")
 		}, true},
+		{"heard between two renewals of ours", func(l *listener) {
+			l.renew("self")
+			l.pass(2*renewal-time.Second, "other")
+			l.pass(time.Second, "self")
+			l.pass(renewal+2*time.Second, "self")
+		}, true},
 		{"the same Lease seen again is no renewal", func(l *listener) {
 			l.renew("self", "other")
 			then := l.now

@@ -85,7 +85,7 @@ func (o *ControlPlaneOptions) complete() (err error) {
 		}
 	}
 	if _, err := os.Stat(o.binary("kubernetes")); err != nil {
-		return fmt.Errorf("lab: Kubernetes is not built: %w: run `go build -o ../../build/bin/ .` in e2e/kubernetes", err)
+		return fmt.Errorf("lab: Kubernetes is not built: %w: run `make kubernetes`", err)
 	}
 	return nil
 }
