@@ -205,6 +205,23 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	})
 }
 
+func TestAPreferredFamilyComesWhenThereIsAPoolForIt(t *testing.T) {
+	c, _, _ := withCCM(t)
+	c.pool("four", delay(0), "198.51.100.0/24")
+	prefer := corev1.IPFamilyPolicyPreferDualStack
+	c.service("both", func(svc *corev1.Service) { svc.Spec.IPFamilyPolicy = &prefer })
+	c.holds("both", "198.51.100.0")
+	require := corev1.IPFamilyPolicyRequireDualStack
+	c.service("strict", dualStack)
+	c.event("Service", "strict", "SyncLoadBalancerFailed", "IPv6")
+	c.edit("strict", func(svc *corev1.Service) { svc.Spec.IPFamilyPolicy = &prefer })
+	c.holds("strict", "198.51.100.1")
+	c.edit("strict", func(svc *corev1.Service) { svc.Spec.IPFamilyPolicy = &require })
+	c.pool("six", delay(0), "2001:db8:51::/112")
+	c.holds("both", "198.51.100.0", "2001:db8:51::")
+	c.holds("strict", "198.51.100.1", "2001:db8:51::1")
+}
+
 func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c, _, _ := withCCM(t)
 	// Multicast passes the schema; no Service can have it.
@@ -365,6 +382,28 @@ func TestAServiceThatVanishedIsCollected(t *testing.T) {
 	c.gone("gone")
 	c.must(ccm.Start())
 	c.unrecorded("198.51.100.1")
+}
+
+// TestAServiceThatBecameSomebodyElsesLetsGo is about one that changed its type, and then its class, while
+// nobody looked.
+func TestAServiceThatBecameSomebodyElsesLetsGo(t *testing.T) {
+	c, _, ccm := withCCM(t)
+	c.pool("public", delay(0), "198.51.100.1")
+	c.service("turncoat")
+	c.holds("turncoat", "198.51.100.1")
+	c.must(ccm.Stop(c.ctx))
+	c.edit("turncoat", func(svc *corev1.Service) {
+		svc.Spec.Type, svc.Spec.AllocateLoadBalancerNodePorts, svc.Finalizers = corev1.ServiceTypeClusterIP, nil, nil
+		svc.Spec.Ports[0].NodePort = 0
+	})
+	c.edit("turncoat", func(svc *corev1.Service) {
+		svc.Spec.Type = corev1.ServiceTypeLoadBalancer
+		classed("example.com/other")(svc)
+	})
+	c.must(ccm.Start())
+	c.unrecorded("198.51.100.1")
+	c.service("next")
+	c.holds("next", "198.51.100.1")
 }
 
 func TestAReservationIsGivenToNobody(t *testing.T) {

@@ -174,6 +174,20 @@ func TestNodesComeAndGo(t *testing.T) {
 		r.judge(first, second)
 		first = second
 	})
+	t.Run("a status that is deleted by hand moves nothing, and is written again", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		f.must(f.herald.SpeakerStatuses.Delete(f.ctx, first, metav1.DeleteOptions{}))
+		f.eventually("the status is back", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, first, metav1.GetOptions{})
+			if err == nil && (len(s.Status.Claims) == 0 || len(s.Status.Interfaces) == 0) {
+				err = fmt.Errorf("%+v", s.Status)
+			}
+			return err
+		})
+		f.answeredBy(address, first)
+		r.judge(first)
+	})
 	t.Run("Herald's controller away: everything goes on", func(t *testing.T) {
 		f := f.within(t)
 		f.must(f.ccm.Kill())

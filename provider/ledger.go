@@ -3,6 +3,7 @@ package provider
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -18,8 +19,8 @@ import (
 type ledger struct {
 	mu    sync.Mutex
 	alloc *ipam.Allocator
-	// cooling holds the released addresses, with their pool. They are still held by their last owner.
-	cooling map[netip.Addr]string
+	// cooling holds the released addresses. They are still held by their last owner.
+	cooling map[netip.Addr]bool
 	// recorded holds the addresses whose record is known to exist and not to be released.
 	recorded map[netip.Addr]bool
 	// delays are the pools' reuse delays.
@@ -27,7 +28,7 @@ type ledger struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]string{}, recorded: map[netip.Addr]bool{}, delays: map[string]time.Duration{}}
+	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]bool{}, recorded: map[netip.Addr]bool{}, delays: map[string]time.Duration{}}
 }
 
 // allocate gives the Service what it asks for, in memory, after it has adopted what it carries. If
@@ -119,7 +120,7 @@ func (l *ledger) from(a ipam.Allocation, pool string) bool {
 
 // live lists what an owner holds and has not released. The lock is held.
 func (l *ledger) live(uid string) []ipam.Allocation {
-	return slices.DeleteFunc(l.alloc.HeldBy(uid), func(a ipam.Allocation) bool { _, cooling := l.cooling[a.Address]; return cooling })
+	return slices.DeleteFunc(l.alloc.HeldBy(uid), func(a ipam.Allocation) bool { return l.cooling[a.Address] })
 }
 
 // heldBy lists what an owner holds, cooling addresses among it.
@@ -145,14 +146,14 @@ func (l *ledger) serves(uid string, f ipam.Family) bool {
 func (l *ledger) superfluous(uid string, keep []ipam.Allocation) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.DeleteFunc(l.alloc.Superfluous(uid, keep), func(a ipam.Allocation) bool { _, cooling := l.cooling[a.Address]; return cooling })
+	return slices.DeleteFunc(l.alloc.Superfluous(uid, keep), func(a ipam.Allocation) bool { return l.cooling[a.Address] })
 }
 
 // holder returns who holds an address, and whether only until it has cooled down.
 func (l *ledger) holder(a netip.Addr) (_ ipam.Allocation, cooling, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, cooling = l.cooling[a]
+	cooling = l.cooling[a]
 	holder, held := l.alloc.Holder(a)
 	return holder, cooling, held
 }
@@ -169,7 +170,7 @@ func (l *ledger) learn(a ipam.Allocation, released bool) (displaced ipam.Owner, 
 		_ = l.alloc.Restore(a) // The address is free now.
 	}
 	if released {
-		l.cooling[a.Address] = a.Pool
+		l.cooling[a.Address] = true
 		delete(l.recorded, a.Address)
 	} else {
 		delete(l.cooling, a.Address)
@@ -215,13 +216,20 @@ func (l *ledger) size() int {
 	return len(l.recorded) + len(l.cooling)
 }
 
+// coolingDown lists the addresses that are released and not yet free.
+func (l *ledger) coolingDown() []netip.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.cooling))
+}
+
 // use counts the addresses of a pool.
 func (l *ledger) use(pool string) use {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := use{families: l.alloc.Usage(pool), cooling: map[ipam.Family]int64{}}
-	for a, in := range l.cooling {
-		if in == pool {
+	for a := range l.cooling {
+		if in, _ := l.alloc.PoolOf(a); in == pool { // As they are counted as assigned.
 			u.cooling[ipam.FamilyOf(a)]++
 		}
 	}

@@ -123,6 +123,9 @@ func TestAdoptingWhatAServiceCarries(t *testing.T) {
 			if strings.Join(got, ", ") != story.want {
 				t.Errorf("%v, want %s", got, story.want)
 			}
+			if held := l.heldBy("web"); len(held) != len(allocations) {
+				t.Errorf("it holds %v, which is more than it was given", held)
+			}
 		})
 	}
 }

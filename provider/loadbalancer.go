@@ -44,9 +44,10 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 		return nil, api.NewRetryError(err.Error(), unservedRetry)
 	}
 	for ctx.Err() == nil {
+		// It waits from before the look, so that nothing that is freed in between is missed.
+		p.waiting.add(svc)
 		allocations, err := p.ledger.allocate(svc, req)
 		if err != nil {
-			p.waiting.add(svc)
 			return nil, api.NewRetryError(err.Error(), unservedRetry)
 		}
 		err = p.recordAll(ctx, allocations)
@@ -63,6 +64,9 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 			if err := p.records.release(ctx, old); err != nil {
 				return nil, err
 			}
+		}
+		if len(allocations) == len(req.Families) {
+			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}
 		p.pools.usageChanged()
 		p.report(svc, allocations)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -49,6 +50,8 @@ func newPools(p *Provider, informer, l2, bgp cache.SharedIndexInformer) *pools {
 				// Our own writes of status do not count; a deletion does, and raises the generation.
 				if before.(metav1.Object).GetGeneration() != after.(metav1.Object).GetGeneration() {
 					hit()
+				} else if !maps.Equal(before.(metav1.Object).GetLabels(), after.(metav1.Object).GetLabels()) {
+					pull(s.used) // An advertisement may select the pool by its labels.
 				}
 			},
 			DeleteFunc: func(any) { hit() },
@@ -130,17 +133,18 @@ func (s *pools) load() {
 	delays := map[string]time.Duration{}
 	clear(s.invalid)
 	for _, o := range s.list() {
+		if o.Spec.ReuseDelay != nil {
+			delays[o.Name] = o.Spec.ReuseDelay.Duration
+		}
 		pool, err := translatePool(o)
 		if err != nil {
 			s.invalid[o.Name] = err
 			continue
 		}
 		usable = append(usable, pool)
-		if o.Spec.ReuseDelay != nil {
-			delays[o.Name] = o.Spec.ReuseDelay.Duration
-		}
 	}
 	s.p.ledger.setPools(usable, delays)
+	s.p.records.reconsider()
 }
 
 func translatePool(o *herald.IPPool) (ipam.Pool, error) {
@@ -168,6 +172,9 @@ func texts(ranges []herald.AddressRange) []string {
 // publish writes the status of every pool where it changed, and the finalizer: every pool bears it from
 // the first, since one added on first use would race with a deletion.
 func (s *pools) publish(ctx context.Context) error {
+	if slices.ContainsFunc(s.list(), func(o *herald.IPPool) bool { return o.DeletionTimestamp != nil }) {
+		s.load() // A pool is closed for sure before it may go.
+	}
 	outside := s.p.ledger.outside()
 	announced := s.announced()
 	var errs []error
@@ -178,7 +185,6 @@ func (s *pools) publish(ctx context.Context) error {
 			u.holders = s.p.records.holders(o.Name)
 		}
 		err := s.publishOne(ctx, o, u, announced(o))
-		// A conflict means that our cache lags: the change that is on its way triggers us again.
 		if err != nil && !apierrors.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("IPPool %s: %w", o.Name, err))
 		}
@@ -227,6 +233,8 @@ func (s *pools) describe(o *herald.IPPool, u use, announced bool) {
 		message = fmt.Sprintf("the pool is deleted when its last address is free; in use: %s", someOf(u.holders))
 	case o.Spec.Disabled:
 		ready, reason, message = false, "Disabled", "spec.disabled is set: nothing new is given out"
+	case len(u.families) == 0:
+		ready, reason, message = false, "NoAddresses", "the pool has no address of its own: all are excluded, or belong to older pools"
 	case len(exhausted) > 0 && len(exhausted) == len(u.families):
 		ready, reason, message = false, "Exhausted", "every address is in use: add some to spec.addresses, or delete Services"
 	}

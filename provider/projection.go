@@ -1,10 +1,12 @@
 package provider
 
 import (
+	"reflect"
 	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -56,7 +58,7 @@ func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc)
 	}
-	return len(p.ledger.liveOf(string(svc.UID))) > 0 || p.classless && servicehelper.HasLBFinalizer(svc)
+	return len(p.ledger.heldBy(string(svc.UID))) > 0 || p.classless && servicehelper.HasLBFinalizer(svc)
 }
 
 // content reports whether a sync of the Service would change nothing at all.
@@ -107,13 +109,14 @@ func (p *projection) OnAdd(o any, initial bool) {
 }
 
 // OnUpdate passes on what happens to a Service that is ours or was. The controller itself does not
-// look at the status, so a status that something wiped is brought to it as new.
+// look at the status or at the family policy, so what became of them is brought to it as new.
 func (p *projection) OnUpdate(oldObj, newObj any) {
 	was, is := oldObj.(*corev1.Service), newObj.(*corev1.Service)
 	if !p.opened.Load() || was.ResourceVersion == is.ResourceVersion || !p.ours(was) && !p.ours(is) {
 		return
 	}
-	if p.content(was) && !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer) {
+	wiped := p.content(was) && !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer)
+	if wiped || p.serves(is) && !reflect.DeepEqual(was.Spec.IPFamilyPolicy, is.Spec.IPFamilyPolicy) {
 		p.requeue(is)
 	}
 	p.handler.OnUpdate(p.project(was), p.project(is))
@@ -125,7 +128,7 @@ func (p *projection) OnDelete(o any) {
 	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = tombstone.Obj
 	}
-	if svc, ok := o.(*corev1.Service); ok && p.opened.Load() {
+	if svc, ok := o.(*corev1.Service); ok {
 		p.gone(svc)
 	}
 }
@@ -190,21 +193,30 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	return n.l.p.project(svc), nil
 }
 
-// quietNodes is the Node informer as the service controller sees it: it can list nodes, and hears of no
-// change. Nothing of ours depends on which nodes there are, and the controller's way of following them
-// walks all Services, while others write what it reads.
-type quietNodes struct{ coreinformers.NodeInformer }
+// oneNode is the Node informer as the service controller sees it: there is one node, and it never
+// changes. Nothing of ours depends on which nodes there are, while the controller would walk all
+// Services when one changes, reading what others write, and keep each Service's list of them for ever.
+type oneNode struct{}
 
-// QuietNodes hides from the service controller that nodes change.
-func QuietNodes(real coreinformers.NodeInformer) coreinformers.NodeInformer { return quietNodes{real} }
+// OneNode hides from the service controller which nodes there are. That there is one keeps it from
+// warning, with every Service, that there is none.
+func OneNode() coreinformers.NodeInformer { return oneNode{} }
 
-func (n quietNodes) Informer() cache.SharedIndexInformer {
-	return quietInformer{n.NodeInformer.Informer()}
+func (oneNode) Informer() cache.SharedIndexInformer { return silentInformer{} }
+
+func (oneNode) Lister() corelisters.NodeLister {
+	nodes := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
+	_ = nodes.Add(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "any"}}) // Only a key that cannot be made fails.
+	return corelisters.NewNodeLister(nodes)
 }
 
-type quietInformer struct{ cache.SharedIndexInformer }
+// silentInformer is the two methods that the service controller calls.
+type silentInformer struct{ cache.SharedIndexInformer }
 
 // AddEventHandlerWithResyncPeriod takes no notice of the handler.
-func (quietInformer) AddEventHandlerWithResyncPeriod(cache.ResourceEventHandler, time.Duration) (cache.ResourceEventHandlerRegistration, error) {
+func (silentInformer) AddEventHandlerWithResyncPeriod(cache.ResourceEventHandler, time.Duration) (cache.ResourceEventHandlerRegistration, error) {
 	return nil, nil
 }
+
+// HasSynced is true: there is nothing to wait for.
+func (silentInformer) HasSynced() bool { return true }

@@ -50,6 +50,13 @@ func newRecords(p *Provider, informer cache.SharedIndexInformer) *records {
 	return r
 }
 
+// reconsider has the addresses that cool down looked at: their pool's delay may have changed.
+func (r *records) reconsider() {
+	for _, a := range r.p.ledger.coolingDown() {
+		r.queue.Add(herald.AllocationName(a))
+	}
+}
+
 // serviceGone has the addresses of a deleted Service looked at.
 func (r *records) serviceGone(uid string) {
 	for _, a := range r.p.ledger.heldBy(uid) {
@@ -124,7 +131,7 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 	svc := r.service(a.Owner)
 	wants := svc != nil && svc.DeletionTimestamp == nil && r.p.projection.serves(svc)
 	switch {
-	case rec.Status.ReleasedAt == nil && svc == nil:
+	case rec.Status.ReleasedAt == nil && (svc == nil || svc.DeletionTimestamp == nil && !wants):
 		return r.orphan(ctx, a)
 	case rec.Status.ReleasedAt == nil:
 		return nil
@@ -173,11 +180,12 @@ func (r *records) recordGone(address netip.Addr) {
 	}
 }
 
-// orphan releases an address whose Service is gone without having been cleaned up after. The cache is
-// not enough to say so: another leader may have recorded a Service that has not reached us yet.
+// orphan releases an address whose Service is gone, or has ceased to be ours, without having been cleaned
+// up after. The cache is not enough to say so: another leader may have recorded a Service that has not
+// reached us yet.
 func (r *records) orphan(ctx context.Context, a ipam.Allocation) error {
 	svc, err := r.p.kube.CoreV1().Services(a.Owner.Namespace).Get(ctx, a.Owner.Name, metav1.GetOptions{})
-	if err == nil && string(svc.UID) == a.Owner.UID {
+	if err == nil && string(svc.UID) == a.Owner.UID && (svc.DeletionTimestamp != nil || r.p.projection.serves(svc)) {
 		return nil
 	}
 	if err != nil && !apierrors.IsNotFound(err) {

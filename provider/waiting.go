@@ -14,7 +14,7 @@ import (
 // wakePeriod bounds how often the waiting Services are gone through.
 const wakePeriod = 200 * time.Millisecond
 
-// waiting is the Services that could not be served. When an address may have become free they are
+// waiting is the Services that could not be served, or have but one of the families that they prefer. When an address may have become free they are
 // tried in memory, the oldest first, and those that now have one go to the service controller; the
 // others cost neither an API call nor an event.
 type waiting struct {
@@ -84,7 +84,12 @@ func (w *waiting) serve() {
 		if err != nil {
 			continue
 		}
-		if _, err := w.p.ledger.allocate(svc, req); err == nil {
+		if _, err := w.p.ledger.allocate(svc, req); err != nil {
+			continue
+		}
+		if w.p.records.service(req.Owner) == nil {
+			w.p.records.serviceGone(req.Owner.UID) // It was deleted in between, and asks for nothing any more.
+		} else if !w.p.projection.content(svc) {
 			w.p.projection.requeue(svc)
 		}
 	}

@@ -23,6 +23,9 @@ type L2Decision struct {
 	Owner string
 	// Interfaces on which this node answers: none unless it is the owner and nobody else still answers.
 	Interfaces []string
+	// After is when the latest of the other claims began. The clocks of two nodes may differ, but who
+	// takes an address from another has taken it later.
+	After time.Time
 }
 
 // BGPDecision is about one address at the routers.
@@ -77,6 +80,11 @@ func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool)
 		return L2Decision{}, false
 	}
 	d := L2Decision{Address: address.Addr, Owner: owner(address.Addr, candidates, address.Claims)}
+	for _, c := range address.Claims {
+		if c.Node != s.Self && c.Since.After(d.After) {
+			d.After = c.Since
+		}
+	}
 	if d.Owner == s.Self && s.Healthy && !s.heldElsewhere(address) {
 		for _, ad := range s.L2 {
 			if self := s.Nodes[s.Self]; ad.Selector.Pool(address.Pool, s.Pools[address.Pool]) && ad.Selector.Node(self.Labels) &&
@@ -143,7 +151,7 @@ func (s *Shared) decideBGP(svc *Service, address Address) map[string]bgp.Attribu
 			continue
 		}
 		for _, peer := range ad.Peers {
-			if _, ok := exports[peer]; !ok { // The first by name decides.
+			if _, ok := exports[peer]; !ok && s.holds(peer, self.Labels) { // The first by name decides.
 				exports[peer] = ad.Attributes
 			}
 		}
@@ -155,7 +163,8 @@ func (s *Shared) decideBGP(svc *Service, address Address) map[string]bgp.Attribu
 func (s *Shared) stickyNode(svc *Service, address Address, ad BGPAdvertisement) string {
 	var candidates []string
 	for name, node := range s.Nodes {
-		if node.eligible() && svc.delivers(name) && ad.Selector.Node(node.Labels) {
+		speaks := slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) })
+		if speaks && node.eligible() && svc.delivers(name) && ad.Selector.Node(node.Labels) {
 			candidates = append(candidates, name)
 		}
 	}

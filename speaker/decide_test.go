@@ -10,6 +10,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -314,6 +315,13 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 		}, map[string][]string{second: tor}},
 		{"a sticky Service: one that is selected", herald.Selection{NodeSelector: matching("node", third)}, func(_ *Shared, svc *Service) {
 			svc.Sticky = true
+		}, map[string][]string{third: tor}},
+		{"a peer of some nodes", herald.Selection{}, func(s *Shared, _ *Service) {
+			s.PeerNodes = map[string]labels.Selector{"tor": labels.SelectorFromSet(labels.Set{"node": third})}
+		}, map[string][]string{third: tor}},
+		{"a sticky Service: one that holds a session", herald.Selection{}, func(s *Shared, svc *Service) {
+			svc.Sticky = true
+			s.PeerNodes = map[string]labels.Selector{"tor": labels.SelectorFromSet(labels.Set{"node": third})}
 		}, map[string][]string{third: tor}},
 	} {
 		t.Run(story.name, func(t *testing.T) {

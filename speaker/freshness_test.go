@@ -163,6 +163,16 @@ func TestWhoIsAlive(t *testing.T) {
 			l.observe("other", "other", l.now.Add(-time.Hour), l.now)
 			l.pass(time.Second, "other")
 		}, true},
+		{"left behind long ago, and written again by others than its speaker", func(l *listener) {
+			l.renew("self")
+			then := l.now.Add(-time.Hour)
+			l.observe("other", "other", then, l.now)
+			l.observe("other", "other", then, l.now)
+		}, false},
+		{"left behind a little longer ago than it is good: its clock may be late", func(l *listener) {
+			l.renew("self")
+			l.observe("other", "other", l.now.Add(-2*goodFor), l.now)
+		}, true},
 		{"a Lease that was never renewed", func(l *listener) {
 			l.renew("self")
 			l.observe("other", "other", time.Time{}, l.now)

@@ -32,8 +32,9 @@ import (
 type inputs struct {
 	services, slices, nodes, namespaces, leases, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers, statuses         cache.SharedIndexInformer
-	namespace                                            string        // Herald's own
-	trigger                                              chan struct{} // capacity one
+	namespace                                            string            // Herald's own
+	lost                                                 func(node string) // told of deleted SpeakerStatuses
+	trigger                                              chan struct{}     // capacity one
 
 	mu    sync.Mutex
 	dirty changes
@@ -124,6 +125,9 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string) (*i
 		}),
 		in.allocations: one(func(o any) []types.NamespacedName { return holders(o.(*herald.IPAllocation)) }),
 		in.statuses: onChange(func(before, after any) {
+			if after == nil && in.lost != nil {
+				in.lost(before.(*herald.SpeakerStatus).Name)
+			}
 			if !sameInterfaces(before, after) {
 				in.touchAll()
 				return

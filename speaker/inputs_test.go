@@ -316,13 +316,14 @@ func TestReadyLooksAtAllSlices(t *testing.T) {
 	mail := types.NamespacedName{Namespace: "default", Name: "mail"}
 	elsewhere := types.NamespacedName{Namespace: "other", Name: "web"}
 	in := watched(t,
-		slice("web-a", web, endpoint("n3", new(true)), endpoint("n1", nil), endpoint("n1", new(true))),
+		slice("web-a", web, endpoint("n3", new(true)), endpoint("n1", new(true)), endpoint("n1", new(true))),
 		slice("web-b", web, endpoint("n2", new(false)), endpoint("n3", new(true))),
-		slice("web-c", web),
+		slice("web-c", web, endpoint("n6", nil)),
+		slice("web-d", web),
 		slice("mail-a", mail, endpoint("n4", new(true))),
 		slice("web-a", elsewhere, endpoint("n5", new(true))))
 	for name, want := range map[types.NamespacedName][]string{
-		web: {"n1", "n3"}, mail: {"n4"}, elsewhere: {"n5"}, {Namespace: "default", Name: "none"}: nil,
+		web: {"n1", "n3", "n6"}, mail: {"n4"}, elsewhere: {"n5"}, {Namespace: "default", Name: "none"}: nil,
 	} {
 		if got := in.ready(name); !slices.Equal(got, want) {
 			t.Errorf("%s: ready on %v, want %v", name, got, want)

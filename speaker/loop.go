@@ -109,6 +109,7 @@ func (l *loop) run(ctx context.Context) error {
 			continue
 		case <-l.s.links.Changed():
 			l.takeInterfaces()
+			l.s.inputs.touchAll()
 		case <-l.s.bgp.Changed():
 		case <-l.s.inputs.trigger:
 			l.takeInterfaces()
@@ -179,6 +180,7 @@ func (l *loop) pass(c changes) {
 		}
 	}
 	l.inherited = nil // The first pass has decided about all of it.
+	l.s.announcing.Store(l.shared.Healthy)
 }
 
 // observe judges the speakers whose Leases changed, and reports whether anybody's being alive did. Our
@@ -218,6 +220,15 @@ func (l *loop) observe(leases map[string]bool) (changed bool) {
 // share assembles anew what all decisions rest on, and this node's peers.
 func (l *loop) share() {
 	shared, complaints := l.s.inputs.shared(l.s.config.Node, l.s.health.healthy(), l.freshness.alive)
+	if self, ok := shared.Nodes[l.s.config.Node]; ok {
+		self.Interfaces = nil // Its own it knows better than the API server does.
+		for _, i := range l.s.links.Interfaces() {
+			if i.Up {
+				self.Interfaces = append(self.Interfaces, Interface{Name: i.Name, Subnets: i.Subnets})
+			}
+		}
+		shared.Nodes[l.s.config.Node] = self
+	}
 	l.shared = shared
 	peers, invalid := l.s.inputs.ownPeers(l.s.config.Node)
 	for name, err := range l.s.bgp.SetPeers(peers) {
@@ -261,6 +272,9 @@ func (l *loop) take(name types.NamespacedName, before, after Decision) {
 		since, ok := l.claim(a.Address)
 		if !ok {
 			since = time.Now().Truncate(time.Microsecond) // As precise as a MicroTime.
+			if !since.After(a.After) {
+				since = a.After.Add(time.Microsecond)
+			}
 		}
 		l.claims[a.Address] = since
 	}

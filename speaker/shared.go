@@ -47,6 +47,7 @@ func (in *inputs) shared(self string, healthy bool, alive func(node string) bool
 	for _, o := range client.Items[*corev1.Namespace](in.namespaces.GetStore()) {
 		s.Namespaces[o.Name] = o.Labels
 	}
+	s.PeerNodes = in.peerNodes()
 	for _, o := range client.Items[*herald.L2Advertisement](in.l2.GetStore()) {
 		selector, err := o.Spec.Compile()
 		if err != nil {
@@ -66,6 +67,25 @@ func (in *inputs) shared(self string, healthy bool, alive func(node string) bool
 	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
 	return s, complaints
+}
+
+// peerNodes tells which nodes hold which sessions.
+func (in *inputs) peerNodes() map[string]labels.Selector {
+	var nodes map[string]labels.Selector
+	for _, o := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
+		if o.Spec.NodeSelector == nil {
+			continue
+		}
+		if nodes == nil {
+			nodes = map[string]labels.Selector{}
+		}
+		// One that is invalid is complained about with the peers; no node holds it.
+		nodes[o.Name] = labels.Nothing()
+		if selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector); err == nil {
+			nodes[o.Name] = selector
+		}
+	}
+	return nodes
 }
 
 // bgpAdvertisement translates one BGPAdvertisement.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -24,6 +25,8 @@ type Shared struct {
 	Namespaces map[string]map[string]string // labels by name
 	L2         []L2Advertisement            // by name
 	BGP        []BGPAdvertisement           // by name
+	// PeerNodes says which nodes hold the session with a peer, for those peers that not all nodes hold.
+	PeerNodes map[string]labels.Selector
 }
 
 // Node is a node as far as it may announce.
@@ -45,6 +48,12 @@ type Interface struct {
 
 // eligible reports whether the node may announce anything.
 func (n Node) eligible() bool { return n.Alive && !n.Excluded }
+
+// holds reports whether nodes with these labels hold the session with the peer.
+func (s *Shared) holds(peer string, node map[string]string) bool {
+	selector, some := s.PeerNodes[peer]
+	return !some || selector.Matches(labels.Set(node))
+}
 
 // reaches lists the node's interfaces on which an address is announced: those that are named or, if
 // none is, those with a subnet that holds it.
@@ -70,7 +79,7 @@ type L2Advertisement struct {
 type BGPAdvertisement struct {
 	Name     string
 	Selector *herald.Selector
-	// Peers are the names of those peers of this node that get the routes.
+	// Peers are the names of the peers that get the routes, from the nodes that hold their sessions.
 	Peers      []string
 	Attributes bgp.Attributes
 }

@@ -70,7 +70,9 @@ type Speaker struct {
 	lease  *lease
 
 	ready atomic.Bool
-	beat  atomic.Int64 // when the loop last came round, in nanoseconds since 1970; 0 before it runs
+	// announcing tells that the loop's last pass was made for a node that may announce.
+	announcing atomic.Bool
+	beat       atomic.Int64 // when the loop last came round, in nanoseconds since 1970; 0 before it runs
 }
 
 // New wires a Speaker. Nothing runs before Run.
@@ -85,6 +87,7 @@ func New(c Config) (*Speaker, error) {
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, duration: c.LeaseDuration, log: c.Log.Named("lease"),
 	}
 	s.status = newStatusWriter(c.Herald, c.Node, s.owner, c.Log.Named("status"))
+	s.inputs.lost = s.status.lost
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
 		c.Metrics.MustRegister(s.loop, arpCollector{s.arp}, bgpCollector{s.bgp})
@@ -126,7 +129,7 @@ func (s *Speaker) announce(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.lease.run(ctx, func() bool { return s.Healthy() && s.health.healthy() }) })
+	g.Go(func() error { return s.lease.run(ctx, func() bool { return s.Healthy() && s.announcing.Load() }) })
 	g.Go(func() error { return s.arp.Run(ctx) })
 	g.Go(func() error { return s.bgp.Run(ctx) })
 	g.Go(func() error { return s.loop.run(ctx) })

@@ -40,12 +40,14 @@ func (l *loop) report() {
 	}
 	var st herald.SpeakerStatusStatus
 	for _, i := range l.s.links.Interfaces() {
-		if !i.Up || len(i.Subnets) == 0 && !l.named(i.Name) {
-			continue // The interfaces of pods come and go and are of no interest.
-		}
 		o := herald.SpeakerInterface{Name: i.Name, MAC: i.MAC.String()}
 		for _, s := range i.Subnets {
-			o.Subnets = append(o.Subnets, s.String())
+			if !s.IsSingleIP() { // Such a subnet has no room for a Service's address.
+				o.Subnets = append(o.Subnets, s.String())
+			}
+		}
+		if !i.Up || len(o.Subnets) == 0 && !l.named(i.Name) {
+			continue // The interfaces of pods come and go and are of no interest.
 		}
 		st.Interfaces = append(st.Interfaces, o)
 	}
@@ -117,8 +119,9 @@ type statusWriter struct {
 	log     *zap.Logger
 	changed chan struct{}
 
-	mu   sync.Mutex
-	want herald.SpeakerStatusStatus
+	mu      sync.Mutex
+	want    herald.SpeakerStatusStatus
+	deleted bool // Somebody deleted what was written.
 
 	// written belongs to run.
 	written *herald.SpeakerStatus
@@ -126,6 +129,20 @@ type statusWriter struct {
 
 func newStatusWriter(c *client.Set, node string, owner func() []metav1.OwnerReference, log *zap.Logger) *statusWriter {
 	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1)}
+}
+
+// lost has this node's status written again: without it the node is on no segment, for the others.
+func (w *statusWriter) lost(node string) {
+	if node != w.node {
+		return
+	}
+	w.mu.Lock()
+	w.deleted = true
+	w.mu.Unlock()
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
 }
 
 // set has the status written soon.
@@ -148,6 +165,9 @@ func (w *statusWriter) run(ctx context.Context) error {
 		}
 		w.mu.Lock()
 		want := w.want
+		if w.deleted {
+			w.written, w.deleted = nil, false
+		}
 		w.mu.Unlock()
 		if err := w.write(ctx, want); err != nil && ctx.Err() == nil {
 			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))

@@ -142,7 +142,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 func (m *manager) serviceController(init app.ControllerInitContext, c *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
 	return func(_ context.Context, shared genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
 		p := cloud.(*provider.Provider)
-		services, err := servicecontroller.New(cloud, c.ClientBuilder.ClientOrDie(init.ClientName), p.Services(), provider.QuietNodes(c.SharedInformers.Core().V1().Nodes()),
+		services, err := servicecontroller.New(cloud, c.ClientBuilder.ClientOrDie(init.ClientName), p.Services(), provider.OneNode(),
 			c.ComponentConfig.KubeCloudShared.ClusterName, nil)
 		if err != nil {
 			return nil, false, err
@@ -161,7 +161,9 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 	}
 }
 
-// leave ends the process in order: what served has stopped before the lease is given up.
+// leave ends the process in order: what served has been stopped before the lease is given up. The stock
+// controller does not wait for its workers, so one that is just writing a status may finish that; the
+// records keep even then two Services from having one address.
 func (m *manager) leave() {
 	m.serving.Wait()
 	if m.events != nil {

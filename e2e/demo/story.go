@@ -36,6 +36,7 @@ type story struct {
 	lost        *lab.Node // nil while all are well.
 	lostAt      time.Time
 	probes      []probe
+	watch       *lab.ARPWatch // Of the segment since then; nil before.
 }
 
 func newStory(t *terminal) *story { return &story{terminal: t, began: time.Now()} }
@@ -88,7 +89,7 @@ func (s *story) chapters() []chapter {
 			{what: "both clients ask every 20 ms", do: s.startProbes},
 			{what: "pull the cable", do: s.cut},
 			{what: "router1 drops the next hop", do: s.hopDropped},
-			{what: "another node answers ARP for the address", do: s.ownerMoved},
+			{what: "another node takes the address", do: s.ownerMoved},
 			{what: "both clients are served again", do: s.servedAgain},
 		}, note: "The gap is the longest time between two requests that were answered. On the\n" +
 			"segment a node counts as lost when its speaker's Lease ends (3 s here, 30 s\n" +
