@@ -73,9 +73,10 @@ drift: toolchain
 
 .PHONY: test
 test: root packages build kubernetes ## Run all Go tests with the race detector, those in network namespaces among them; needs root
-	@# The programs themselves, too, are watched for races while the stories run; one found ends them.
+	@# The programs themselves, too, are watched for races while the stories run; one found ends them. They
+	@# do not linger at their end, as such programs do otherwise, for their leader election would go on.
 	CGO_ENABLED=1 go build -race -o build/race/ ./cmd/...
-	HERALD_REQUIRE_ROOT=1 HERALD_RACE=1 GORACE=halt_on_error=1 go test -race -count=1 -p 2 -timeout 20m ./...
+	HERALD_REQUIRE_ROOT=1 HERALD_RACE=1 GORACE='halt_on_error=1 atexit_sleep_ms=0' go test -race -count=1 -p 2 -timeout 20m ./...
 
 .PHONY: demo
 demo: root packages build kubernetes ## Show Herald at work in a cluster of network namespaces; needs root
