@@ -10,6 +10,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
@@ -103,6 +104,9 @@ func drawShared(t *rapid.T) *Shared {
 			Name: name, Selector: drawSelection(t, name), Peers: drawSome(t, []string{"east", "west"}, name+" peers"),
 			Attributes: bgp.Attributes{Prepend: uint8(i)},
 		})
+	}
+	if l := drawLabels(t, "nodes with a session to east"); l != nil {
+		s.PeerNodes = map[string]labels.Selector{"east": labels.SelectorFromSet(l)}
 	}
 	return s
 }
@@ -306,28 +310,34 @@ func TestANewNodeTakesNothingThatSomebodyHas(t *testing.T) {
 	})
 }
 
+// act returns the addresses as they are claimed after every node has decided once and all have heard of it.
+func act(shared *Shared, svc *Service) []Address {
+	next := slices.Clone(svc.Addresses)
+	for i, a := range svc.Addresses {
+		// The dead write nothing: what they claimed stands.
+		next[i].Claims = slices.DeleteFunc(slices.Clone(a.Claims), func(c Claim) bool { return shared.Nodes[c.Node].Alive })
+		for name, node := range shared.Nodes {
+			d := Decide(on(name, shared), svc).L2
+			answers := slices.IndexFunc(d, func(d L2Decision) bool { return d.Address == a.Addr && len(d.Interfaces) > 0 })
+			if answers < 0 || !node.Alive {
+				continue
+			}
+			claim := Claim{Node: name, Since: d[answers].After.Add(time.Microsecond)}
+			if had := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == name }); had >= 0 {
+				claim = a.Claims[had]
+			}
+			next[i].Claims = append(next[i].Claims, claim)
+		}
+	}
+	return next
+}
+
 // Whoever claims what: after one round all but the owner have given up, and after two the owner answers.
 func TestClaimsConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, svc := drawShared(t), drawService(t)
 		for round := range 2 {
-			next := slices.Clone(svc.Addresses)
-			for i, a := range svc.Addresses {
-				// The dead write nothing: what they claimed stands.
-				next[i].Claims = slices.DeleteFunc(slices.Clone(a.Claims), func(c Claim) bool { return s.Nodes[c.Node].Alive })
-				for name := range s.Nodes {
-					answers := slices.ContainsFunc(Decide(on(name, s), svc).L2, func(d L2Decision) bool { return d.Address == a.Addr && len(d.Interfaces) > 0 })
-					if !answers || !s.Nodes[name].Alive {
-						continue
-					}
-					since := noon.Add(time.Hour)
-					if i := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == name }); i >= 0 {
-						since = a.Claims[i].Since
-					}
-					next[i].Claims = append(next[i].Claims, Claim{Node: name, Since: since})
-				}
-			}
-			svc.Addresses = next
+			svc.Addresses = act(s, svc)
 			owners := ownersOf(s, svc)
 			for _, a := range svc.Addresses {
 				alive := slices.DeleteFunc(slices.Clone(a.Claims), func(c Claim) bool { return !s.Nodes[c.Node].Alive })
@@ -337,6 +347,27 @@ func TestClaimsConverge(t *testing.T) {
 				if round == 1 && owners[a.Addr] != "" && len(alive) == 0 {
 					t.Fatalf("%s owns %s and still does not answer", owners[a.Addr], a)
 				}
+			}
+		}
+	})
+}
+
+// Who took an address over keeps it when the dead come back with what they claimed when they died.
+func TestWhoTookOverKeepsIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, svc := drawShared(t), drawService(t)
+		before := svc.Addresses
+		svc.Addresses = act(s, svc)
+		svc.Addresses = act(s, svc)
+		has := ownersOf(s, svc)
+		for name, n := range s.Nodes {
+			n.Alive = true
+			s.Nodes[name] = n
+		}
+		owners := ownersOf(s, svc)
+		for _, a := range before {
+			if was, is := has[a.Addr], owners[a.Addr]; was != "" && !a.claimedBy(was) && is != was {
+				t.Fatalf("%s moves from %s, which took it over, to %s, which was away", a, was, is)
 			}
 		}
 	})

@@ -370,6 +370,27 @@ func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 	}
 }
 
+// Who takes an address from others takes it later than they did, whatever the clocks say.
+func TestAnOwnerIsToldOfTheLatestOtherClaim(t *testing.T) {
+	s, svc := cluster()
+	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
+	for _, story := range []struct {
+		name   string
+		claims []Claim
+		want   time.Time
+	}{
+		{"none", nil, time.Time{}},
+		{"our own", []Claim{claimed(0, first)}, time.Time{}},
+		{"others', and our own later", []Claim{claimed(1, second), claimed(2, third), claimed(3, first)}, noon.Add(2 * time.Minute)},
+		{"of a node that is gone", []Claim{claimed(5, "n9"), claimed(1, second)}, noon.Add(5 * time.Minute)},
+	} {
+		svc.Addresses[0].Claims = story.claims
+		if got := Decide(on(first, s), svc).L2[0].After; !got.Equal(story.want) {
+			t.Errorf("%s: %v, want %v", story.name, got, story.want)
+		}
+	}
+}
+
 func TestANodeThatTheClusterDoesNotKnowAnnouncesNothing(t *testing.T) {
 	s, svc := cluster()
 	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}

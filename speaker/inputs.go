@@ -289,19 +289,14 @@ func findClaim(claims []herald.SpeakerClaim, address netip.Addr) (herald.Speaker
 	return claims[i], true
 }
 
-// claimsOf lists what a node says it answers for, as far as the API server knows.
-func (in *inputs) claimsOf(node string) map[netip.Addr]time.Time {
-	claims := map[netip.Addr]time.Time{}
+// claimOf is since when a node says that it answers for an address, as far as the API server knows.
+func (in *inputs) claimOf(node string, address netip.Addr) (time.Time, bool) {
 	o, exists, err := in.statuses.GetStore().GetByKey(node)
 	if err != nil || !exists {
-		return claims
+		return time.Time{}, false
 	}
-	for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
-		if address, err := netip.ParseAddr(c.Address); err == nil {
-			claims[address] = c.Since.Time
-		}
-	}
-	return claims
+	c, ok := findClaim(o.(*herald.SpeakerStatus).Status.Claims, address)
+	return c.Since.Time, ok
 }
 
 // ready lists the nodes with a ready endpoint of a Service.

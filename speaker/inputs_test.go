@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -312,6 +311,21 @@ func TestWhichPeersAnAdvertisementIsFor(t *testing.T) {
 	}
 }
 
+func TestWhichNodesHoldTheSessionWithAPeer(t *testing.T) {
+	rack, a, b := matching("rack", "a"), map[string]string{"rack": "a"}, map[string]string{"rack": "b"}
+	near := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
+	in := watched(t,
+		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "all"}},
+		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "some"}, Spec: herald.BGPPeerSpec{NodeSelector: rack}},
+		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "invalid"}, Spec: herald.BGPPeerSpec{NodeSelector: near}})
+	s, _ := in.shared("n1", true, func(string) bool { return true })
+	for peer, want := range map[string][2]bool{"all": {true, true}, "some": {true, false}, "invalid": {false, false}} {
+		if got := [2]bool{s.holds(peer, a), s.holds(peer, b)}; got != want {
+			t.Errorf("%s: held by nodes in rack a and b: %v, want %v", peer, got, want)
+		}
+	}
+}
+
 func TestReadyLooksAtAllSlices(t *testing.T) {
 	mail := types.NamespacedName{Namespace: "default", Name: "mail"}
 	elsewhere := types.NamespacedName{Namespace: "other", Name: "web"}
@@ -352,13 +366,18 @@ func TestClaimsOfOthersAreWhatTheySayAndOursWhatWeKnow(t *testing.T) {
 		}
 	}
 
-	// A restarted speaker takes over from its predecessor.
-	want := map[netip.Addr]time.Time{vip: noon, netip.MustParseAddr("198.51.100.8"): noon, netip.MustParseAddr("198.51.100.70"): noon}
-	if got := in.claimsOf("n3"); !maps.EqualFunc(got, want, time.Time.Equal) {
-		t.Errorf("claims of n3: %v, want %v", got, want)
-	}
-	if got := in.claimsOf("n9"); len(got) > 0 {
-		t.Errorf("claims of a node without a status: %v", got)
+	// A restarted speaker takes up what its status says.
+	for _, story := range []struct {
+		node, address string
+		want          bool
+	}{
+		{"n3", "198.51.100.7", true}, {"n3", "198.51.100.70", true}, {"n3", "198.51.100.8", true},
+		{"n3", "198.51.100.9", false}, {"n4", "198.51.100.7", false}, {"n9", "198.51.100.7", false},
+	} {
+		since, ok := in.claimOf(story.node, netip.MustParseAddr(story.address))
+		if ok != story.want || ok && !since.Equal(noon) {
+			t.Errorf("%s claims %s: %v since %s, want %v", story.node, story.address, ok, since, story.want)
+		}
 	}
 }
 

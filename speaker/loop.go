@@ -45,9 +45,7 @@ type loop struct {
 	// the order in which they are looked at must not matter.
 	l2     map[netip.Addr]types.NamespacedName
 	routes map[netip.Prefix]types.NamespacedName
-	// claims is what arp was told to answer for, and since when; inherited is what this node answered for
-	// before its speaker was restarted, until it is decided about.
-	claims, inherited map[netip.Addr]time.Time
+	claims map[netip.Addr]time.Time // what arp was told to answer for, and since when
 
 	complaints map[string]string // by object, what was reported last
 	invalid    []complaint       // of this node's peers
@@ -91,7 +89,6 @@ func (l *loop) run(ctx context.Context) error {
 		l.s.inputs.touchLease(name)
 	}
 	l.s.inputs.touchAll()
-	l.inherited = l.s.inputs.claimsOf(l.s.config.Node)
 	beat := time.NewTicker(beatPeriod)
 	defer beat.Stop()
 	var reported time.Time
@@ -179,7 +176,6 @@ func (l *loop) pass(c changes) {
 			delete(l.decisions, name)
 		}
 	}
-	l.inherited = nil // The first pass has decided about all of it.
 	l.s.announcing.Store(l.shared.Healthy)
 }
 
@@ -290,13 +286,15 @@ func (l *loop) take(name types.NamespacedName, before, after Decision) {
 	}
 }
 
-// claim is since when this node answers for an address.
+// claim is since when this node answers for an address. What it does not answer for now, but still claims
+// in its status, it held before its speaker was restarted, or before it lost the segment and the API
+// server with it. Should it come by the address again, it is by the old claim, which yields to that of
+// whoever stood in for it.
 func (l *loop) claim(address netip.Addr) (time.Time, bool) {
 	if since, ok := l.claims[address]; ok {
 		return since, true
 	}
-	since, ok := l.inherited[address]
-	return since, ok
+	return l.s.inputs.claimOf(l.s.config.Node, address)
 }
 
 // named is an object with a name, which events can be about.

@@ -82,6 +82,7 @@ func New(c Config) (*Speaker, error) {
 	if s.inputs, err = newInputs(c.Kube, c.Herald, c.Namespace); err != nil {
 		return nil, err
 	}
+	s.announcing.Store(true) // Until the first pass says otherwise, the Lease stays as it is.
 	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), s.inputs.touchAll)
 	s.lease = &lease{
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, duration: c.LeaseDuration, log: c.Log.Named("lease"),

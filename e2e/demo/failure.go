@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -181,7 +182,8 @@ func (s *story) hopBack(ctx context.Context) (string, error) {
 	return "", s.awaitHops(ctx, s.lab.Nodes...)
 }
 
-// stays sees that the node that came back has not taken the address again.
+// stays sees that the node that came back has not kept the address, and tells for how long it said
+// that it has it, which is as long as two nodes did.
 func (s *story) stays(ctx context.Context) (string, error) {
 	owner, err := s.owner(ctx)
 	if err != nil {
@@ -190,7 +192,18 @@ func (s *story) stays(ctx context.Context) (string, error) {
 	if owner != s.now.owner {
 		return "", fmt.Errorf("%s went from %s to %s", s.address, s.now.owner.Name, owner.Name)
 	}
-	return owner.Name, nil
+	back := s.before.owner
+	claims := slices.DeleteFunc(s.watch.Packets(s.address, s.lostAt), func(p lab.ARPPacket) bool {
+		return !bytes.Equal(p.SenderMAC, back.MAC)
+	})
+	both := time.Duration(0)
+	said := fmt.Sprintf("%s\n%s did not say that it has it", owner.Name, back.Name)
+	if len(claims) > 0 {
+		both = claims[len(claims)-1].At.Sub(claims[0].At)
+		said = fmt.Sprintf("%s\n%s said so too for %d ms, until it heard of %s", owner.Name, back.Name, both.Milliseconds(), owner.Name)
+	}
+	s.figures.add("two_owners_ms", "%d", both.Milliseconds())
+	return said, nil
 }
 
 // killSpeaker ends a speaker as a crash would, on a node that does not answer ARP for the address.

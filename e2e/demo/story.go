@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -99,7 +100,7 @@ func (s *story) chapters() []chapter {
 		{title: "The node comes back", steps: []step{
 			{what: "plug the cable in", do: s.heal},
 			{what: "router1 has the next hop again", do: s.hopBack},
-			{what: "the address stays where it is", do: s.stays},
+			{what: "the node that stood in has the address", do: s.stays},
 		}},
 		{title: "A speaker crashes on a node that lives", steps: []step{
 			{what: "kill -9", do: s.killSpeaker},
@@ -145,13 +146,17 @@ func (s *story) close() error {
 		for _, p := range s.probes {
 			p.Stop()
 		}
+		var watched error
+		if s.watch != nil {
+			watched = s.watch.Close()
+		}
 		if s.lost != nil {
 			// The API server would wait for connections that nobody can close any more.
 			if err := s.lost.Heal(); err != nil {
 				return "", err
 			}
 		}
-		return "", s.lab.Close()
+		return "", errors.Join(watched, s.lab.Close())
 	})
 	s.figures.add("elapsed_s", "%.1f", time.Since(s.began).Seconds())
 	return err
