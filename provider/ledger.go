@@ -90,7 +90,13 @@ func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	held := l.live(req.Owner.UID)
-	if len(held) == 0 || len(held) > len(req.Families) || (req.RequireAll && len(held) < len(req.Families)) {
+	served := 0
+	for _, f := range req.Families {
+		if slices.ContainsFunc(held, func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f }) {
+			served++
+		}
+	}
+	if served == 0 || served != len(held) || req.RequireAll && served < len(req.Families) {
 		return nil, false
 	}
 	for _, a := range held {
@@ -183,9 +189,12 @@ func (l *ledger) learn(a ipam.Allocation, released bool) (displaced ipam.Owner, 
 func (l *ledger) free(a netip.Addr, uid string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.alloc.Release(a, uid) {
+		return false
+	}
 	delete(l.cooling, a)
 	delete(l.recorded, a)
-	return l.alloc.Release(a, uid)
+	return true
 }
 
 // unrecorded notes that the record of an address is gone.

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -299,7 +300,7 @@ func (in *inputs) claimOf(node string, address netip.Addr) (time.Time, bool) {
 	return c.Since.Time, ok
 }
 
-// ready lists the nodes with a ready endpoint of a Service.
+// ready lists the nodes with a ready endpoint of a Service, and "" for endpoints that are on no node.
 func (in *inputs) ready(name types.NamespacedName) []string {
 	objects, err := in.slices.GetIndexer().ByIndex(bySvc, name.String())
 	if err != nil {
@@ -309,8 +310,8 @@ func (in *inputs) ready(name types.NamespacedName) []string {
 	for _, o := range objects {
 		for _, e := range o.(*discoveryv1.EndpointSlice).Endpoints {
 			// Nil means ready (discovery/v1, EndpointConditions).
-			if e.NodeName != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
-				nodes = append(nodes, *e.NodeName)
+			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+				nodes = append(nodes, ptr.Deref(e.NodeName, ""))
 			}
 		}
 	}

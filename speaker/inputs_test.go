@@ -534,3 +534,19 @@ func TestChangesAddUpUntilTheyAreTaken(t *testing.T) {
 		t.Errorf("taken twice: %+v", c)
 	}
 }
+
+// Endpoints that users write by hand are on no node: any node can forward to them, none has them.
+func TestEndpointsOnNoNodeServeUnderClusterPolicyOnly(t *testing.T) {
+	in := watched(t, &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: web.Namespace, Name: "by-hand", Labels: map[string]string{discoveryv1.LabelServiceName: web.Name}},
+		Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.9"}}},
+	})
+	svc := &Service{Ready: in.ready(web)}
+	if !svc.delivers("n1") {
+		t.Error("under Cluster policy the node does not serve")
+	}
+	svc.Local = true
+	if svc.delivers("n1") {
+		t.Error("under Local policy the node serves")
+	}
+}

@@ -30,15 +30,16 @@ type lease struct {
 
 // run renews until ctx ends. A failure is tried again at the next turn: nothing else depends on it here.
 func (l *lease) run(ctx context.Context, healthy func() bool) error {
-	// A change of health is acted on within a tenth of the duration, not at the next renewal.
-	ticker := time.NewTicker(max(l.duration/10, 100*time.Millisecond))
+	// A change of health is acted on at a tick, not at the next renewal.
+	tick := max(l.duration/12, 50*time.Millisecond)
+	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	var renewed time.Time
 	given := false
 	for {
 		var err error
 		switch now := healthy(); {
-		case now && (given || time.Since(renewed) >= l.duration/3):
+		case now && (given || time.Since(renewed) > l.duration/3-tick/2):
 			if err = l.write(ctx, l.node); err == nil {
 				renewed, given = time.Now(), false
 			}

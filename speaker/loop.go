@@ -220,7 +220,7 @@ func (l *loop) share() {
 		self.Interfaces = nil // Its own it knows better than the API server does.
 		for _, i := range l.s.links.Interfaces() {
 			if i.Up {
-				self.Interfaces = append(self.Interfaces, Interface{Name: i.Name, Subnets: i.Subnets})
+				self.Interfaces = append(self.Interfaces, Interface{Name: i.Name, Subnets: roomy(i.Subnets)})
 			}
 		}
 		shared.Nodes[l.s.config.Node] = self

@@ -94,7 +94,8 @@ type Service struct {
 	Local bool
 	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
 	Sticky bool
-	// Ready lists the nodes that have a ready endpoint.
+	// Ready lists the nodes that have a ready endpoint; "" stands for ready endpoints that are on no node,
+	// such as those that users write by hand.
 	Ready []string
 }
 

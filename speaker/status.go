@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -41,10 +42,8 @@ func (l *loop) report() {
 	var st herald.SpeakerStatusStatus
 	for _, i := range l.s.links.Interfaces() {
 		o := herald.SpeakerInterface{Name: i.Name, MAC: i.MAC.String()}
-		for _, s := range i.Subnets {
-			if !s.IsSingleIP() { // Such a subnet has no room for a Service's address.
-				o.Subnets = append(o.Subnets, s.String())
-			}
+		for _, s := range roomy(i.Subnets) {
+			o.Subnets = append(o.Subnets, s.String())
 		}
 		if !i.Up || len(o.Subnets) == 0 && !l.named(i.Name) {
 			continue // The interfaces of pods come and go and are of no interest.
@@ -84,6 +83,12 @@ func (l *loop) report() {
 		st.Problem = "the node bears the label " + corev1.LabelNodeExcludeBalancers
 	}
 	l.s.status.set(st)
+}
+
+// roomy leaves out the subnets that have no room for a Service's address: the ends of links to pods, and
+// addresses of Services that somebody put on an interface.
+func roomy(subnets []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(subnets), netip.Prefix.IsSingleIP)
 }
 
 // named reports whether an L2Advertisement names the interface.
