@@ -34,7 +34,9 @@ func (f *field) referee(address string) *referee {
 	f.must(err)
 	ctx, cancel := context.WithCancel(f.ctx)
 	r := &referee{f: f, address: netip.MustParseAddr(address), watch: w, cancel: cancel}
+	f.referees.Add(1)
 	r.asking.Go(func() {
+		defer f.referees.Add(-1)
 		for ctx.Err() == nil {
 			_, _ = f.lab.Segment.ARP(ctx, r.address) // What is heard is judged at the end.
 		}
