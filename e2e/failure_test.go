@@ -132,14 +132,12 @@ func TestNodesComeAndGo(t *testing.T) {
 			}
 			return err
 		})
-		// It cannot know that it slept, so it may have answered until it heard of that.
-		r.cancel()
-		r.asking.Wait()
-		f.must(r.watch.Close())
+		r.judge(first, second)
 		first = second
 	})
 	t.Run("a node that is cut off", func(t *testing.T) {
 		f := f.within(t)
+		r := f.referee(address)
 		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
 		outside := f.lab.Outside.Probe(f.ctx, target, 20*time.Millisecond)
 		f.must(f.lab.Node(first).Cut())
@@ -151,6 +149,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.must(f.lab.Node(first).Heal())
 		f.routed(router, address, all...)
 		f.answeredBy(address, second)
+		r.judge(first, second)
 		first = second
 	})
 	t.Run("a node whose kube-proxy died announces nothing", func(t *testing.T) {
@@ -181,6 +180,33 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.routed(router, address, all...)
 		f.answeredBy(address, second)
 		f.must(f.ccm.Start())
+		first = second
+	})
+	t.Run("the API server away: everything goes on", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
+		outside := f.lab.Outside.Probe(f.ctx, target, 20*time.Millisecond)
+		f.must(f.lab.FreezeAPIServer())
+		// Longer than a Lease is good: whoever took silence for death would act on it now.
+		select {
+		case <-f.ctx.Done():
+		case <-time.After(3 * lab.SpeakerLease):
+		}
+		f.routed(router, address, all...)
+		f.must(f.lab.ResumeAPIServer())
+		// Whatever they do about the time they were not heard, they do within the next Lease.
+		select {
+		case <-f.ctx.Done():
+		case <-time.After(lab.SpeakerLease):
+		}
+		f.answeredBy(address, first)
+		for from, p := range map[string]*lab.Probe{"the segment": probe, "outside": outside} {
+			if report := p.Stop(); report.Failures > 0 || report.Requests == 0 {
+				t.Errorf("from %s: %v", from, report)
+			}
+		}
+		r.judge(first)
 	})
 	t.Run("another advertisement adds and takes away", func(t *testing.T) {
 		f := f.within(t)

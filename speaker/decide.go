@@ -85,7 +85,7 @@ func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool)
 			d.After = c.Since
 		}
 	}
-	if d.Owner == s.Self && s.Healthy && !s.heldElsewhere(address) {
+	if d.Owner == s.Self && s.Healthy && !s.Away && !s.heldElsewhere(address) {
 		for _, ad := range s.L2 {
 			if self := s.Nodes[s.Self]; ad.Selector.Pool(address.Pool, s.Pools[address.Pool]) && ad.Selector.Node(self.Labels) &&
 				ad.Selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace]) {

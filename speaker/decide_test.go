@@ -163,6 +163,9 @@ func TestWhoAnswersOnTheSegment(t *testing.T) {
 			}
 		}), "nobody"},
 		{"an owner without a working kube-proxy does not answer", with(func(s *Shared, _ *Service) { s.Healthy = false }), first + " waits"},
+		{"nor does one that has not heard yet what happened while it was away", with(func(s *Shared, svc *Service) {
+			s.Away, svc.Addresses[0].Claims = true, []Claim{claimed(0, first)}
+		}), first + " waits"},
 
 		// What is announced.
 		{"no advertisement", func(*testing.T, *Shared, *Service) {}, "unannounced"},
@@ -290,6 +293,7 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 		{"not an excluded node", herald.Selection{}, func(s *Shared, _ *Service) {
 			editNode(s, first, func(n *Node) { n.Excluded = true })
 		}, map[string][]string{second: tor, third: tor}},
+		{"also where the node was away from its segment", herald.Selection{}, func(s *Shared, _ *Service) { s.Away = true }, everywhere},
 		{"not where kube-proxy does not serve", herald.Selection{}, func(s *Shared, _ *Service) { s.Healthy = false }, map[string][]string{}},
 		{"whoever is at work does so without a Lease: the session is its own sign of life", herald.Selection{}, func(s *Shared, _ *Service) {
 			editNode(s, first, func(n *Node) { n.Alive = false })

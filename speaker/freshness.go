@@ -67,7 +67,7 @@ func (f *freshness) observe(node, holder string, renewed, now time.Time) {
 // it does not count, and everybody has a whole duration again to be heard in.
 func (f *freshness) tick(now time.Time) {
 	gap := max(0, now.Sub(f.heard))
-	if f.heard.IsZero() || gap > 2*f.renew {
+	if f.heard.IsZero() || f.deaf(now) {
 		for _, s := range f.seen {
 			s.at = f.clock
 		}
@@ -75,6 +75,12 @@ func (f *freshness) tick(now time.Time) {
 		f.clock += gap
 	}
 	f.heard = now
+}
+
+// deaf reports whether our own renewals have been missing for so long that others may soon count us dead.
+// A renewal was heard after it was written, so they do that not before a whole duration from then.
+func (f *freshness) deaf(now time.Time) bool {
+	return !f.heard.IsZero() && now.Sub(f.heard) > 2*f.renew
 }
 
 // forget drops a Lease that was deleted.

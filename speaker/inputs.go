@@ -37,6 +37,10 @@ type inputs struct {
 	lost                                                 func(node string) // told of deleted SpeakerStatuses
 	trigger                                              chan struct{}     // capacity one
 
+	cancel  context.CancelFunc // of start
+	watches sync.WaitGroup
+	synced  chan struct{} // closed once every watch has listed what there is
+
 	mu    sync.Mutex
 	dirty changes
 }
@@ -63,7 +67,7 @@ const (
 // newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
 // every node of the cluster holds all of them.
 func newInputs(kube kubernetes.Interface, set *client.Set, namespace string) (*inputs, error) {
-	in := &inputs{namespace: namespace, trigger: make(chan struct{}, 1), dirty: noChanges()}
+	in := &inputs{namespace: namespace, trigger: make(chan struct{}, 1), synced: make(chan struct{}), dirty: noChanges()}
 	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
 		return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
 	}
@@ -160,22 +164,33 @@ func (in *inputs) everyInformer() []cache.SharedIndexInformer {
 	}
 }
 
-// run watches until ctx ends, and returns when all watches have ended.
-func (in *inputs) run(ctx context.Context) {
-	var watches sync.WaitGroup
-	for _, i := range in.everyInformer() {
-		watches.Go(func() { i.RunWithContext(ctx) })
-	}
-	watches.Wait()
-}
-
-// wait returns true once every watch has listed what there is.
-func (in *inputs) wait(ctx context.Context) bool {
+// start watches until ctx ends or stop is called.
+func (in *inputs) start(ctx context.Context) {
+	ctx, in.cancel = context.WithCancel(ctx)
 	var synced []cache.InformerSynced
 	for _, i := range in.everyInformer() {
 		synced = append(synced, i.HasSynced)
+		in.watches.Go(func() { i.RunWithContext(ctx) })
 	}
-	return cache.WaitForCacheSync(ctx.Done(), synced...)
+	in.watches.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), synced...) {
+			close(in.synced)
+		}
+	})
+}
+
+// stop returns when all watches have ended.
+func (in *inputs) stop() {
+	in.cancel()
+	in.watches.Wait()
+}
+
+// touchEverything makes all dirty, the Leases too.
+func (in *inputs) touchEverything() {
+	for _, key := range in.leases.GetStore().ListKeys() {
+		in.touchLease(key[len(in.namespace)+1:])
+	}
+	in.touchAll()
 }
 
 func (in *inputs) touch(names ...types.NamespacedName) {
@@ -194,8 +209,13 @@ func (in *inputs) change(note func(*changes)) {
 	in.mu.Lock()
 	note(&in.dirty)
 	in.mu.Unlock()
+	pull(in.trigger)
+}
+
+// pull pulls a trigger of capacity one: pulled twice before it is looked at, it is pulled once.
+func pull(trigger chan<- struct{}) {
 	select {
-	case in.trigger <- struct{}{}:
+	case trigger <- struct{}{}:
 	default:
 	}
 }

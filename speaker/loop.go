@@ -15,17 +15,14 @@ import (
 
 	"github.com/heraldlb/herald/speaker/arp"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/link"
 )
 
 // passPeriod bounds how often decisions are made: what happens within it is looked at together.
 const passPeriod = 20 * time.Millisecond
 
-// The loop shows that it is alive at least once in beatPeriod; after beatMissing without a sign it counts
-// as stuck.
-const (
-	beatPeriod  = time.Second
-	beatMissing = 15 * time.Second
-)
+// turnMissing is how long the loop may not come round before it counts as stuck.
+const turnMissing = 15 * time.Second
 
 // reportPeriod bounds how often this node's status is put together and, if it differs, written. The other
 // speakers wait for what it claims, so it is short; but the status grows with the claims, and so must
@@ -38,6 +35,8 @@ func reportPeriod(claims int) time.Duration {
 type loop struct {
 	s         *Speaker
 	freshness *freshness
+	absence   absence
+	pending   *inputs // that are listed anew after an absence; nil if there was none
 
 	shared    *Shared
 	decisions map[types.NamespacedName]Decision
@@ -60,7 +59,7 @@ func newLoop(s *Speaker) *loop {
 		return prometheus.Opts{Namespace: "herald", Subsystem: "speaker", Name: name, Help: help}
 	}
 	return &loop{
-		s: s, freshness: newFreshness(s.config.Node, s.config.LeaseDuration),
+		s: s, freshness: newFreshness(s.config.Node, s.config.LeaseDuration), absence: newAbsence(s.config.LeaseDuration),
 		decisions: map[types.NamespacedName]Decision{},
 		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]time.Time{},
 		complaints: map[string]string{}, sessions: map[string]sessionReport{},
@@ -85,33 +84,51 @@ func (l *loop) Collect(c chan<- prometheus.Metric) {
 }
 
 func (l *loop) run(ctx context.Context) error {
-	for name := range l.everyLease() {
-		l.s.inputs.touchLease(name)
-	}
-	l.s.inputs.touchAll()
-	beat := time.NewTicker(beatPeriod)
+	defer func() {
+		if l.pending != nil {
+			l.pending.stop()
+		}
+	}()
+	l.s.in().touchEverything()
+	beat := time.NewTicker(min(nap(l.s.config.LeaseDuration)/4, time.Second))
 	defer beat.Stop()
 	var reported time.Time
 	var due <-chan time.Time // when to report; nil if nothing has changed
 	for {
-		l.s.beat.Store(time.Now().UnixNano())
+		var back <-chan struct{}
+		if l.pending != nil {
+			back = l.pending.synced
+		}
+		act, beats := func(time.Time) {}, false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-beat.C:
-			continue
+			beats = true
 		case <-due:
-			l.report()
-			reported, due = time.Now(), nil
-			continue
+			act = func(now time.Time) {
+				l.report()
+				reported, due = now, nil
+			}
+			beats = true
+		case <-back:
+			act = func(time.Time) { l.listenTo(l.pending) }
 		case <-l.s.links.Changed():
-			l.takeInterfaces()
-			l.s.inputs.touchAll()
+			act = func(time.Time) { l.s.in().touchAll() }
 		case <-l.s.bgp.Changed():
-		case <-l.s.inputs.trigger:
-			l.takeInterfaces()
-			l.pass(l.s.inputs.take())
-			l.s.ready.Store(true)
+		case <-l.s.in().trigger:
+			act = func(now time.Time) {
+				l.pass(l.s.in().take(), now)
+				l.s.ready.Store(true)
+			}
+		}
+		now, err := l.turn(ctx)
+		if err != nil {
+			return err
+		}
+		act(now)
+		if beats {
+			continue
 		}
 		if due == nil {
 			// At once if it is the first change for a while: the others may be waiting for it.
@@ -125,27 +142,36 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-func (l *loop) everyLease() map[string]bool {
-	names := map[string]bool{}
-	for _, key := range l.s.inputs.leases.GetStore().ListKeys() {
-		names[key[len(l.s.inputs.namespace)+1:]] = true
+// turn is what comes first whenever the loop comes round: it looks whether this node was away, before
+// anything is done with what was heard, and before the process counts as awake. It returns the time.
+func (l *loop) turn(ctx context.Context) (time.Time, error) {
+	now := time.Now()
+	interfaces := l.s.links.Interfaces()
+	if l.absence.over(now, interfaces, l.usedLinks) && l.freshness.deaf(now) {
+		if err := l.listenAnew(ctx); err != nil {
+			return now, err
+		}
+		l.s.in().touchAll()
+		l.pass(l.s.in().take(), now)
 	}
-	return names
+	l.takeInterfaces(interfaces)
+	l.s.turned.Store(int64(now.Sub(l.s.began)))
+	return now, nil
 }
 
 // takeInterfaces tells arp which interfaces there are.
-func (l *loop) takeInterfaces() {
+func (l *loop) takeInterfaces(links []link.Interface) {
 	var interfaces []arp.Interface
-	for _, i := range l.s.links.Interfaces() {
+	for _, i := range links {
 		interfaces = append(interfaces, arp.Interface{Name: i.Name, Index: i.Index, MAC: i.MAC, Up: i.Up})
 	}
 	l.s.arp.SetInterfaces(interfaces)
 }
 
 // pass brings the decisions up to date with what changed.
-func (l *loop) pass(c changes) {
+func (l *loop) pass(c changes, now time.Time) {
 	l.passes.Inc()
-	if l.observe(c.leases) {
+	if l.observe(c.leases, now) {
 		c.all = true
 	}
 	if c.all || l.shared == nil {
@@ -153,14 +179,14 @@ func (l *loop) pass(c changes) {
 		for name := range l.decisions {
 			c.services[name] = true
 		}
-		for _, name := range l.s.inputs.everyService() {
+		for _, name := range l.s.in().everyService() {
 			c.services[name] = true
 		}
 	}
 	// What is given up comes before what is taken up, so that nothing has two answers on the way.
 	next := make(map[types.NamespacedName]Decision, len(c.services))
 	for name := range c.services {
-		if svc := l.s.inputs.service(name, l.s.config.Node, l.claim); svc != nil {
+		if svc := l.s.in().service(name, l.s.config.Node, l.claim); svc != nil {
 			next[name] = Decide(l.shared, svc)
 			l.decided.Inc()
 		}
@@ -181,18 +207,17 @@ func (l *loop) pass(c changes) {
 
 // observe judges the speakers whose Leases changed, and reports whether anybody's being alive did. Our
 // own renewal moves the clock, so it may show that others have long been silent.
-func (l *loop) observe(leases map[string]bool) (changed bool) {
+func (l *loop) observe(leases map[string]bool, now time.Time) (changed bool) {
 	before := map[string]bool{}
 	for node := range l.freshness.seen {
 		before[node] = l.freshness.alive(node)
 	}
-	now := time.Now()
 	for name := range leases {
 		node, ok := nodeOfLease(name)
 		if !ok {
 			continue
 		}
-		o := l.s.inputs.lease(name)
+		o := l.s.in().lease(name)
 		if o == nil {
 			l.freshness.forget(node)
 			changed = changed || before[node]
@@ -215,7 +240,8 @@ func (l *loop) observe(leases map[string]bool) (changed bool) {
 
 // share assembles anew what all decisions rest on, and this node's peers.
 func (l *loop) share() {
-	shared, complaints := l.s.inputs.shared(l.s.config.Node, l.s.health.healthy(), l.freshness.alive)
+	shared, complaints := l.s.in().shared(l.s.config.Node, l.s.health.healthy(), l.freshness.alive)
+	shared.Away = l.pending != nil
 	if self, ok := shared.Nodes[l.s.config.Node]; ok {
 		self.Interfaces = nil // Its own it knows better than the API server does.
 		for _, i := range l.s.links.Interfaces() {
@@ -226,9 +252,9 @@ func (l *loop) share() {
 		shared.Nodes[l.s.config.Node] = self
 	}
 	l.shared = shared
-	peers, invalid := l.s.inputs.ownPeers(l.s.config.Node)
+	peers, invalid := l.s.in().ownPeers(l.s.config.Node)
 	for name, err := range l.s.bgp.SetPeers(peers) {
-		if o, exists, _ := l.s.inputs.peers.GetStore().GetByKey(name); exists {
+		if o, exists, _ := l.s.in().peers.GetStore().GetByKey(name); exists {
 			invalid = append(invalid, complaint{o.(named), "BGPPeer", "Invalid", err})
 		}
 	}
@@ -294,7 +320,7 @@ func (l *loop) claim(address netip.Addr) (time.Time, bool) {
 	if since, ok := l.claims[address]; ok {
 		return since, true
 	}
-	return l.s.inputs.claimOf(l.s.config.Node, address)
+	return l.s.in().claimOf(l.s.config.Node, address)
 }
 
 // named is an object with a name, which events can be about.

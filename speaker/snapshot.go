@@ -19,6 +19,9 @@ type Shared struct {
 	Self string
 	// Healthy tells whether this node's kube-proxy serves. A node that cannot deliver announces nothing.
 	Healthy bool
+	// Away tells that this node was asleep or off the network, and has not heard yet what became of its
+	// addresses meanwhile: it answers for nothing on the segment.
+	Away bool
 
 	Nodes      map[string]Node
 	Pools      map[string]map[string]string // labels by name

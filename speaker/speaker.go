@@ -39,6 +39,9 @@ import (
 type Config struct {
 	Kube   kubernetes.Interface
 	Herald *client.Set
+	// Reconnect, if it is set, drops the connections to the API server, so that the next request makes
+	// new ones. Those of before a loss of the network may hang for long after it.
+	Reconnect func()
 	// Events takes events on Herald's resources.
 	Events record.EventRecorder
 	// Node is the name of the node that this is.
@@ -59,7 +62,7 @@ type Speaker struct {
 	config Config
 	log    *zap.Logger
 
-	inputs *inputs
+	inputs atomic.Pointer[inputs] // the loop's, which replaces them after an absence; see in
 	links  *link.Watcher
 	arp    *arp.Responder
 	bgp    *bgp.Speaker
@@ -72,23 +75,25 @@ type Speaker struct {
 	ready atomic.Bool
 	// announcing tells that the loop's last pass was made for a node that may announce.
 	announcing atomic.Bool
-	beat       atomic.Int64 // when the loop last came round, in nanoseconds since 1970; 0 before it runs
+	began      time.Time
+	turned     atomic.Int64 // when the loop last came round, in nanoseconds since it began; 0 before it runs
 }
 
 // New wires a Speaker. Nothing runs before Run.
 func New(c Config) (*Speaker, error) {
-	s := &Speaker{config: c, log: c.Log, links: link.Watch(c.Log.Named("link")), arp: arp.New(c.Log.Named("arp"), arp.Options{}), bgp: bgp.New(c.Log.Named("bgp"))}
-	var err error
-	if s.inputs, err = newInputs(c.Kube, c.Herald, c.Namespace); err != nil {
-		return nil, err
-	}
+	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp"))}
+	s.arp = arp.New(c.Log.Named("arp"), arp.Options{Silent: s.stalled})
 	s.announcing.Store(true) // Until the first pass says otherwise, the Lease stays as it is.
-	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), s.inputs.touchAll)
+	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), func() { s.in().touchAll() })
 	s.lease = &lease{
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, duration: c.LeaseDuration, log: c.Log.Named("lease"),
 	}
 	s.status = newStatusWriter(c.Herald, c.Node, s.owner, c.Log.Named("status"))
-	s.inputs.lost = s.status.lost
+	in, err := s.newInputs()
+	if err != nil {
+		return nil, err
+	}
+	s.inputs.Store(in)
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
 		c.Metrics.MustRegister(s.loop, arpCollector{s.arp}, bgpCollector{s.bgp})
@@ -101,16 +106,38 @@ func (s *Speaker) Ready() bool { return s.ready.Load() }
 
 // Healthy reports whether the loop comes round. One that is stuck would go on announcing what it once
 // decided, so the node gives up its Lease, and the process is to be restarted.
-func (s *Speaker) Healthy() bool {
-	beat := s.beat.Load()
-	return beat == 0 || time.Since(time.Unix(0, beat)) < beatMissing
+func (s *Speaker) Healthy() bool { return s.sinceTurn() < turnMissing }
+
+// stalled reports whether the loop has not come round for so long that what it decided may be out of
+// date: the process was frozen, and others may have been given its addresses.
+func (s *Speaker) stalled() bool { return s.sinceTurn() > nap(s.config.LeaseDuration) }
+
+// sinceTurn is how long ago the loop came round; 0 before it runs.
+func (s *Speaker) sinceTurn() time.Duration {
+	turned := s.turned.Load()
+	if turned == 0 {
+		return 0
+	}
+	return time.Since(s.began) - time.Duration(turned)
+}
+
+// in is what the speaker watches now.
+func (s *Speaker) in() *inputs { return s.inputs.Load() }
+
+func (s *Speaker) newInputs() (*inputs, error) {
+	in, err := newInputs(s.config.Kube, s.config.Herald, s.config.Namespace)
+	if err == nil {
+		in.lost = s.status.lost
+	}
+	return in, err
 }
 
 // Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the
 // Lease, before the other speakers, and Run returns when all that it started has ended.
 func (s *Speaker) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { s.inputs.run(ctx); return nil })
+	s.in().start(ctx)
+	defer func() { s.in().stop() }()
 	g.Go(func() error { return s.links.Run(ctx) })
 	g.Go(func() error { return s.health.run(ctx) })
 	g.Go(func() error { return s.announce(ctx) })
@@ -123,8 +150,10 @@ func (s *Speaker) Run(ctx context.Context) error {
 // announce runs what has an order at both ends. The Lease is begun when this node can be counted on, and
 // given up when it is silent.
 func (s *Speaker) announce(ctx context.Context) error {
-	if !s.inputs.wait(ctx) {
+	select {
+	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.in().synced:
 	}
 	if err := s.awaitInterfaces(ctx); err != nil {
 		return err
@@ -159,7 +188,7 @@ func (s *Speaker) awaitInterfaces(ctx context.Context) error {
 
 // owner makes what this speaker writes of its node go when the node goes.
 func (s *Speaker) owner() []metav1.OwnerReference {
-	o, exists, err := s.inputs.nodes.GetStore().GetByKey(s.config.Node)
+	o, exists, err := s.in().nodes.GetStore().GetByKey(s.config.Node)
 	if err != nil || !exists {
 		return nil
 	}

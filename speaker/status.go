@@ -36,8 +36,8 @@ type sessionReport struct {
 // report puts this node's status together, for the writer to write if it differs, and reports sessions
 // that went up or down.
 func (l *loop) report() {
-	if l.shared == nil {
-		return // No decision has been made yet; to say so would look like giving everything up.
+	if l.shared == nil || l.shared.Away {
+		return // Nothing has been decided, or not yet again; to say so would look like giving everything up.
 	}
 	var st herald.SpeakerStatusStatus
 	for _, i := range l.s.links.Interfaces() {
@@ -104,7 +104,7 @@ func (l *loop) announceSession(s bgp.Session) {
 		return
 	}
 	l.sessions[s.Peer] = now
-	o, exists, err := l.s.inputs.peers.GetStore().GetByKey(s.Peer)
+	o, exists, err := l.s.in().peers.GetStore().GetByKey(s.Peer)
 	if err != nil || !exists {
 		delete(l.sessions, s.Peer)
 		return
@@ -144,10 +144,7 @@ func (w *statusWriter) lost(node string) {
 	w.mu.Lock()
 	w.deleted = true
 	w.mu.Unlock()
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
+	pull(w.changed)
 }
 
 // set has the status written soon.
@@ -155,10 +152,7 @@ func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
 	w.mu.Lock()
 	w.want = st
 	w.mu.Unlock()
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
+	pull(w.changed)
 }
 
 func (w *statusWriter) run(ctx context.Context) error {
@@ -176,10 +170,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 		w.mu.Unlock()
 		if err := w.write(ctx, want); err != nil && ctx.Err() == nil {
 			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))
-			select {
-			case w.changed <- struct{}{}:
-			default:
-			}
+			pull(w.changed)
 			select {
 			case <-ctx.Done():
 				return ctx.Err()

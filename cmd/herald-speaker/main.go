@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/client"
@@ -94,6 +95,8 @@ func (f *flags) run(ctx context.Context) error {
 	config.UserAgent = "herald-speaker"
 	// What a speaker writes is bounded by what changes on its node.
 	config.QPS, config.Burst = 50, 100
+	connections := connrotation.NewDialer((&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 10 * time.Second}).DialContext)
+	config.Dial = connections.DialContext
 	kubeConfig := rest.CopyConfig(config)
 	kubeConfig.ContentType, kubeConfig.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
 	kube, err := kubernetes.NewForConfig(kubeConfig)
@@ -110,7 +113,7 @@ func (f *flags) run(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s, err := speaker.New(speaker.Config{
-		Kube: kube, Herald: set,
+		Kube: kube, Herald: set, Reconnect: connections.CloseAll,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
 		Node:   f.node, Namespace: f.namespace, LeaseDuration: f.leaseDuration, KubeProxyHealth: f.proxyHealth,
 		Metrics: registry, Log: log,

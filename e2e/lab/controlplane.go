@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -189,6 +191,34 @@ func (c *ControlPlane) startControllers() error {
 		"--kubeconfig", c.Kubeconfig, "--controllers", strings.Join(controllers, ","),
 		"--leader-elect=false", "--secure-port=0", "--kube-api-qps=1000", "--kube-api-burst=2000",
 	).Start()
+}
+
+// FreezeAPIServer stops kube-apiserver in its tracks: connections to it stay, and hang.
+func (c *ControlPlane) FreezeAPIServer() error { return c.signalAPIServer(unix.SIGSTOP) }
+
+// ResumeAPIServer undoes FreezeAPIServer.
+func (c *ControlPlane) ResumeAPIServer() error { return c.signalAPIServer(unix.SIGCONT) }
+
+// signalAPIServer looks for the process by its program, which is a link in this control plane's own folder:
+// envtest keeps the process to itself.
+func (c *ControlPlane) signalAPIServer(s unix.Signal) error {
+	program := c.path("bin", "kube-apiserver")
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		line, err := os.ReadFile(p)
+		if err != nil || !bytes.HasPrefix(line, append([]byte(program), 0)) {
+			continue // It may have ended meanwhile.
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		if err != nil {
+			return err
+		}
+		return unix.Kill(pid, s)
+	}
+	return fmt.Errorf("%s is not running", program)
 }
 
 // Dir is the folder of logs, certificates and the database.

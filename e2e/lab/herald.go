@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,8 +14,8 @@ import (
 const (
 	// HeraldNamespace is where Herald keeps its Leases and looks for Secrets.
 	HeraldNamespace = "herald-system"
-	// speakerLease makes a silent speaker count as dead sooner than the default does.
-	speakerLease = "3s"
+	// SpeakerLease makes a silent speaker count as dead sooner than the default does.
+	SpeakerLease = 3 * time.Second
 )
 
 // StartCCM starts herald-ccm beside the API server. The arguments are added to those it needs, and come
@@ -29,7 +30,7 @@ func (c *ControlPlane) StartCCM(args ...string) (*Process, error) {
 // after them.
 func (l *Lab) StartSpeaker(n *Node, args ...string) (*Process, error) {
 	p := l.process(n.Host, "herald-speaker-"+n.Name, l.options.binary("herald-speaker"),
-		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name, "--lease-duration", speakerLease}, args...)...)
+		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name, "--lease-duration", SpeakerLease.String()}, args...)...)
 	return p, p.Start()
 }
 

@@ -88,6 +88,9 @@ func (r *Responder) announceNext(now time.Time) (again time.Time, done bool) {
 	if c.due.After(now) {
 		return c.due, true
 	}
+	if r.options.Silent() {
+		return now.Add(silencePeriod), true
+	}
 	if !r.pace.AllowN(now, 1) {
 		return now.Add(time.Duration(float64(time.Second) / r.options.Rate)), true
 	}

@@ -54,6 +54,10 @@ type Options struct {
 	Refresh time.Duration
 	// Rate is the most announcements a second, over all interfaces. An announcement is two packets.
 	Rate float64
+	// Silent, if it is set, is asked before each frame: while it says true, nothing is sent. A process
+	// that was frozen finds requests in its sockets, and would answer them before anybody could tell it
+	// that the addresses are another's by now.
+	Silent func() bool
 }
 
 // Responder answers and announces. Its methods may be called from any goroutine, before,
@@ -81,6 +85,9 @@ func New(log *zap.Logger, options Options) *Responder {
 	}
 	options.Refresh = cmp.Or(options.Refresh, DefaultRefresh)
 	options.Rate = cmp.Or(options.Rate, DefaultRate)
+	if options.Silent == nil {
+		options.Silent = func() bool { return false }
+	}
 	return &Responder{
 		log:     log,
 		options: options,

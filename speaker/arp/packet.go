@@ -33,6 +33,8 @@ const (
 	// DropNotOwned: for an address that is not (any more) answered for on this interface. Few: the
 	// socket's filter leaves most of them in the kernel.
 	DropNotOwned Drop = "not_owned"
+	// DropSilent: while [Options].Silent said true.
+	DropSilent Drop = "silent"
 )
 
 // hardwareEthernet is ar$hrd in RFC 826.

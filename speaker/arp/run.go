@@ -20,6 +20,9 @@ const (
 	// maxBackoff, or at once when SetInterfaces has news of the interface.
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
+
+	// silencePeriod is how often a Responder that has announcements to make asks whether it may.
+	silencePeriod = 50 * time.Millisecond
 )
 
 // filter is a program for the virtual machine in the kernel.
@@ -211,6 +214,9 @@ func (r *Responder) read(l *link, s *station) {
 // handle is the way of one frame. An observer of conflicts would go between its two lines.
 func (r *Responder) handle(l *link, s *station, frame []byte) Drop {
 	q, drop := parse(frame, s.self)
+	if drop == "" && r.options.Silent() {
+		drop = DropSilent
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return l.receive(s, q, drop)
