@@ -23,6 +23,8 @@ type L2Decision struct {
 	Owner string
 	// Interfaces on which this node answers: none unless it is the owner and nobody else still answers.
 	Interfaces []string
+	// Ask: this node is to say that it wants the address, and to wait until it has read that itself.
+	Ask bool
 	// After is when the latest of the other claims began. The clocks of two nodes may differ, but who
 	// takes an address from another has taken it later.
 	After time.Time
@@ -85,7 +87,16 @@ func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool)
 			d.After = c.Since
 		}
 	}
-	if d.Owner == s.Self && s.Healthy && !s.Away && !s.heldElsewhere(address) {
+	if d.Owner != s.Self || !s.Healthy || s.Away {
+		return d, true
+	}
+	own, claimed := address.claim(s.Self)
+	switch {
+	case own.Since.IsZero() && s.claimedElsewhere(address):
+		// Wait.
+	case !claimed:
+		d.Ask = true
+	default:
 		for _, ad := range s.L2 {
 			if self := s.Nodes[s.Self]; ad.Selector.Pool(address.Pool, s.Pools[address.Pool]) && ad.Selector.Node(self.Labels) &&
 				ad.Selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace]) {
@@ -98,11 +109,14 @@ func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool)
 	return d, true
 }
 
-// heldElsewhere reports whether this node has to wait: another one that is alive still says that it
-// answers for the address, and this one does not yet. Break before make: two answers for one address
-// harm, a moment without any does not.
-func (s *Shared) heldElsewhere(address Address) bool {
-	return !address.claimedBy(s.Self) && slices.ContainsFunc(address.Claims, func(c Claim) bool { return s.Nodes[c.Node].Alive })
+// claimedElsewhere reports whether a node that does not have the address has to wait: another one that
+// is alive still says that it answers for it, or asks as well. Break before make: two answers for one
+// address harm, a moment without any does not.
+//
+// Who asks and then reads what it asked has read, too, whatever others asked before: there is one order
+// of all that is written. So of several that ask at once one at most sees nobody else, and takes it.
+func (s *Shared) claimedElsewhere(address Address) bool {
+	return slices.ContainsFunc(address.Claims, func(c Claim) bool { return c.Node != s.Self && s.Nodes[c.Node].Alive })
 }
 
 // owner is the candidate that has taken the address last or, if none has, the one that ranks highest

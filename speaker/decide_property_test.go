@@ -303,11 +303,17 @@ func TestANewNodeTakesNothingThatSomebodyHas(t *testing.T) {
 			switch is, was := after[a.Addr], before[a.Addr]; {
 			case is != was && is != "new" && was != "":
 				t.Fatalf("%s: a node comes, and it moves from %q to %q", a, was, is)
-			case is == "new" && was != "" && a.claimedBy(was):
+			case is == "new" && was != "" && has(a, was):
 				t.Fatalf("%s: the new node takes it from %q, which has it", a, was)
 			}
 		}
 	})
+}
+
+// has reports whether a node says that it answers for the address, and does not only ask to.
+func has(a Address, node string) bool {
+	c, _ := a.claim(node)
+	return !c.Since.IsZero()
 }
 
 // act returns the addresses as they are claimed after every node has decided once and all have heard of it.
@@ -318,33 +324,39 @@ func act(shared *Shared, svc *Service) []Address {
 		next[i].Claims = slices.DeleteFunc(slices.Clone(a.Claims), func(c Claim) bool { return shared.Nodes[c.Node].Alive })
 		for name, node := range shared.Nodes {
 			d := Decide(on(name, shared), svc).L2
-			answers := slices.IndexFunc(d, func(d L2Decision) bool { return d.Address == a.Addr && len(d.Interfaces) > 0 })
-			if answers < 0 || !node.Alive {
+			about := slices.IndexFunc(d, func(d L2Decision) bool { return d.Address == a.Addr })
+			if about < 0 || !node.Alive {
 				continue
 			}
-			claim := Claim{Node: name, Since: d[answers].After.Add(time.Microsecond)}
-			if had := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == name }); had >= 0 {
-				claim = a.Claims[had]
+			claim, _ := a.claim(name)
+			switch {
+			case d[about].Ask:
+				next[i].Claims = append(next[i].Claims, Claim{Node: name})
+			case len(d[about].Interfaces) == 0:
+			case claim.Since.IsZero():
+				next[i].Claims = append(next[i].Claims, Claim{Node: name, Since: d[about].After.Add(time.Microsecond)})
+			default:
+				next[i].Claims = append(next[i].Claims, claim)
 			}
-			next[i].Claims = append(next[i].Claims, claim)
 		}
 	}
 	return next
 }
 
-// Whoever claims what: after one round all but the owner have given up, and after two the owner answers.
+// Whoever claims what: after one round all but the owner have given up, after two it asks, and after three
+// it answers.
 func TestClaimsConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, svc := drawShared(t), drawService(t)
-		for round := range 2 {
+		for round := range 3 {
 			svc.Addresses = act(s, svc)
 			owners := ownersOf(s, svc)
 			for _, a := range svc.Addresses {
 				alive := slices.DeleteFunc(slices.Clone(a.Claims), func(c Claim) bool { return !s.Nodes[c.Node].Alive })
 				if len(alive) > 1 || len(alive) == 1 && alive[0].Node != owners[a.Addr] {
-					t.Fatalf("round %d: %s is the owner of %s, and these answer: %v", round, owners[a.Addr], a, alive)
+					t.Fatalf("round %d: %s is the owner of %s, and these claim: %v", round, owners[a.Addr], a, alive)
 				}
-				if round == 1 && owners[a.Addr] != "" && len(alive) == 0 {
+				if round == 2 && owners[a.Addr] != "" && !has(a, owners[a.Addr]) {
 					t.Fatalf("%s owns %s and still does not answer", owners[a.Addr], a)
 				}
 			}
@@ -357,16 +369,17 @@ func TestWhoTookOverKeepsIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, svc := drawShared(t), drawService(t)
 		before := svc.Addresses
-		svc.Addresses = act(s, svc)
-		svc.Addresses = act(s, svc)
-		has := ownersOf(s, svc)
+		for range 3 {
+			svc.Addresses = act(s, svc)
+		}
+		had := ownersOf(s, svc)
 		for name, n := range s.Nodes {
 			n.Alive = true
 			s.Nodes[name] = n
 		}
 		owners := ownersOf(s, svc)
 		for _, a := range before {
-			if was, is := has[a.Addr], owners[a.Addr]; was != "" && !a.claimedBy(was) && is != was {
+			if was, is := had[a.Addr], owners[a.Addr]; was != "" && !has(a, was) && is != was {
 				t.Fatalf("%s moves from %s, which took it over, to %s, which was away", a, was, is)
 			}
 		}

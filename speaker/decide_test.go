@@ -86,15 +86,37 @@ func on(node string, shared *Shared) *Shared {
 	return &s
 }
 
+// asked is the Service after the node has asked for one of its addresses, and read that.
+func asked(svc *Service, address netip.Addr, node string) *Service {
+	s := *svc
+	s.Addresses = slices.Clone(svc.Addresses)
+	for i, a := range s.Addresses {
+		if a.Addr == address {
+			s.Addresses[i].Claims = append(slices.Clone(a.Claims), Claim{Node: node})
+		}
+	}
+	return &s
+}
+
 // answer asks every node about the address on the segment and sums up: "n1 on eth0", or "n1 waits" if it
-// is the owner and does not answer yet, "nobody" if no node can, "unannounced" if nothing is said about it.
+// is the owner and does not answer even after it has asked, "nobody" if no node can, "unannounced" if
+// nothing is said about it.
 func answer(t testing.TB, shared *Shared, svc *Service, address netip.Addr) string {
 	t.Helper()
 	said := map[string]bool{}
 	var answering []string
 	for node := range shared.Nodes {
-		d := Decide(on(node, shared), svc)
-		i := slices.IndexFunc(d.L2, func(d L2Decision) bool { return d.Address == address })
+		about := func(svc *Service) (d Decision, i int) {
+			d = Decide(on(node, shared), svc)
+			return d, slices.IndexFunc(d.L2, func(d L2Decision) bool { return d.Address == address })
+		}
+		d, i := about(svc)
+		if i >= 0 && d.L2[i].Ask {
+			if len(d.L2[i].Interfaces) > 0 {
+				t.Fatalf("%s asks and answers already", node)
+			}
+			d, i = about(asked(svc, address, node))
+		}
 		if i < 0 {
 			said["unannounced"] = true
 			continue
@@ -218,6 +240,16 @@ func TestWhoAnswersOnTheSegment(t *testing.T) {
 		}, first + " on eth0"},
 
 		// One at a time.
+		{"who asks waits for who asks as well", with(func(_ *Shared, svc *Service) {
+			svc.Addresses[0].Claims = []Claim{{Node: third}}
+		}), first + " waits"},
+		{"not for a dead one", with(func(s *Shared, svc *Service) {
+			editNode(s, third, func(n *Node) { n.Alive = false })
+			svc.Addresses[0].Claims = []Claim{{Node: third}}
+		}), first + " on eth0"},
+		{"who has it is not disturbed by who asks", with(func(_ *Shared, svc *Service) {
+			svc.Addresses[0].Claims = []Claim{claimed(0, third), {Node: first}, {Node: second}}
+		}), third + " on eth0"},
 		{"it stays where it is when a better node comes back", with(func(_ *Shared, svc *Service) {
 			svc.Addresses[0].Claims = []Claim{claimed(0, third)}
 		}), third + " on eth0"},

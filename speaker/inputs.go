@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -33,9 +32,9 @@ import (
 type inputs struct {
 	services, slices, nodes, namespaces, leases, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers, statuses         cache.SharedIndexInformer
-	namespace                                            string            // Herald's own
-	lost                                                 func(node string) // told of deleted SpeakerStatuses
-	trigger                                              chan struct{}     // capacity one
+	namespace                                            string                                     // Herald's own
+	observe                                              func(node string, o *herald.SpeakerStatus) // told of every SpeakerStatus; nil: it is gone
+	trigger                                              chan struct{}                              // capacity one
 
 	cancel  context.CancelFunc // of start
 	watches sync.WaitGroup
@@ -66,8 +65,8 @@ const (
 
 // newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
 // every node of the cluster holds all of them.
-func newInputs(kube kubernetes.Interface, set *client.Set, namespace string) (*inputs, error) {
-	in := &inputs{namespace: namespace, trigger: make(chan struct{}, 1), synced: make(chan struct{}), dirty: noChanges()}
+func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, observe func(string, *herald.SpeakerStatus)) (*inputs, error) {
+	in := &inputs{namespace: namespace, observe: observe, trigger: make(chan struct{}, 1), synced: make(chan struct{}), dirty: noChanges()}
 	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
 		return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
 	}
@@ -130,8 +129,10 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string) (*i
 		}),
 		in.allocations: one(func(o any) []types.NamespacedName { return holders(o.(*herald.IPAllocation)) }),
 		in.statuses: onChange(func(before, after any) {
-			if after == nil && in.lost != nil {
-				in.lost(before.(*herald.SpeakerStatus).Name)
+			if after != nil {
+				in.observe(after.(*herald.SpeakerStatus).Name, after.(*herald.SpeakerStatus))
+			} else {
+				in.observe(before.(*herald.SpeakerStatus).Name, nil)
 			}
 			if !sameInterfaces(before, after) {
 				in.touchAll()
@@ -240,7 +241,7 @@ func (in *inputs) lease(name string) *coordinationv1.Lease {
 
 // service assembles one Service; nil if there is none or it is going. What this node itself claims is
 // asked of own: its status at the API server lags behind.
-func (in *inputs) service(name types.NamespacedName, self string, own func(netip.Addr) (time.Time, bool)) *Service {
+func (in *inputs) service(name types.NamespacedName, self string, own func(netip.Addr) (Claim, bool)) *Service {
 	o, exists, err := in.services.GetStore().GetByKey(name.String())
 	if err != nil || !exists {
 		return nil
@@ -262,8 +263,8 @@ func (in *inputs) service(name types.NamespacedName, self string, own func(netip
 		}
 		if pool, ok := in.recorded(address, svc.UID); ok {
 			claims := slices.DeleteFunc(in.claims(address), func(c Claim) bool { return c.Node == self })
-			if since, ok := own(address); ok {
-				claims = append(claims, Claim{Node: self, Since: since})
+			if c, ok := own(address); ok {
+				claims = append(claims, c)
 			}
 			s.Addresses = append(s.Addresses, Address{Addr: address, Pool: pool, Claims: claims})
 		}
@@ -294,7 +295,7 @@ func (in *inputs) claims(address netip.Addr) []Claim {
 	for _, o := range statuses {
 		status := o.(*herald.SpeakerStatus)
 		if c, ok := findClaim(status.Status.Claims, address); ok {
-			claims = append(claims, Claim{Node: status.Name, Since: c.Since.Time})
+			claims = append(claims, claimOf(status.Name, c))
 		}
 	}
 	slices.SortFunc(claims, func(x, y Claim) int { return cmp.Compare(x.Node, y.Node) })
@@ -310,14 +311,22 @@ func findClaim(claims []herald.SpeakerClaim, address netip.Addr) (herald.Speaker
 	return claims[i], true
 }
 
-// claimOf is since when a node says that it answers for an address, as far as the API server knows.
-func (in *inputs) claimOf(node string, address netip.Addr) (time.Time, bool) {
+// claimOf is a claim as decisions see it.
+func claimOf(node string, c herald.SpeakerClaim) Claim {
+	claim := Claim{Node: node}
+	if c.Since != nil {
+		claim.Since = c.Since.Time
+	}
+	return claim
+}
+
+// status is what the API server is known to have of a node; nil if nothing.
+func (in *inputs) status(node string) *herald.SpeakerStatus {
 	o, exists, err := in.statuses.GetStore().GetByKey(node)
 	if err != nil || !exists {
-		return time.Time{}, false
+		return nil
 	}
-	c, ok := findClaim(o.(*herald.SpeakerStatus).Status.Claims, address)
-	return c.Since.Time, ok
+	return o.(*herald.SpeakerStatus)
 }
 
 // ready lists the nodes with a ready endpoint of a Service, and "" for endpoints that are on no node.
@@ -350,17 +359,21 @@ func (in *inputs) everyService() []types.NamespacedName {
 
 // claimants names the Services whose addresses are claimed in one of two statuses and not in the other.
 func (in *inputs) claimants(before, after any) []types.NamespacedName {
-	changed := map[herald.SpeakerClaim]int{}
+	type claim struct {
+		address string
+		Claim
+	}
+	changed := map[claim]int{}
 	for _, o := range []any{before, after} {
 		if o != nil {
 			for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
-				changed[c]++
+				changed[claim{c.Address, claimOf("", c)}]++
 			}
 		}
 	}
 	var names []types.NamespacedName
 	for c, times := range changed {
-		address, err := netip.ParseAddr(c.Address)
+		address, err := netip.ParseAddr(c.address)
 		if times != 1 || err != nil {
 			continue
 		}

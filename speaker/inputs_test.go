@@ -32,7 +32,7 @@ func watched(t testing.TB, objects ...metav1.Object) *inputs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := newInputs(kube, set, "herald-system")
+	in, err := newInputs(kube, set, "herald-system", func(string, *herald.SpeakerStatus) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,12 +139,12 @@ func slice(name string, svc types.NamespacedName, endpoints ...discoveryv1.Endpo
 func claiming(node string, addresses ...string) *herald.SpeakerStatus {
 	o := &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: node}}
 	for _, a := range slices.Sorted(slices.Values(addresses)) {
-		o.Status.Claims = append(o.Status.Claims, herald.SpeakerClaim{Address: a, Since: metav1.NewMicroTime(noon)})
+		o.Status.Claims = append(o.Status.Claims, herald.SpeakerClaim{Address: a, Since: new(metav1.NewMicroTime(noon))})
 	}
 	return o
 }
 
-func nothingOwn(netip.Addr) (time.Time, bool) { return time.Time{}, false }
+func nothingOwn(netip.Addr) (Claim, bool) { return Claim{}, false }
 
 func TestOnlyRecordedAddressesAreTheServices(t *testing.T) {
 	for _, story := range []struct {
@@ -355,28 +355,14 @@ func TestClaimsOfOthersAreWhatTheySayAndOursWhatWeKnow(t *testing.T) {
 	later := noon.Add(time.Minute)
 	for _, story := range []struct {
 		name string
-		own  func(netip.Addr) (time.Time, bool)
+		own  func(netip.Addr) (Claim, bool)
 		want []Claim
 	}{
 		{"we gave it up, the API server does not know yet", nothingOwn, others},
-		{"we took it up anew", func(netip.Addr) (time.Time, bool) { return later, true }, append(slices.Clone(others), Claim{"self", later})},
+		{"we took it up anew", func(netip.Addr) (Claim, bool) { return Claim{"self", later}, true }, append(slices.Clone(others), Claim{"self", later})},
 	} {
 		if got := in.service(web, "self", story.own).Addresses[0].Claims; !slices.Equal(got, story.want) {
 			t.Errorf("%s: %v, want %v", story.name, got, story.want)
-		}
-	}
-
-	// A restarted speaker takes up what its status says.
-	for _, story := range []struct {
-		node, address string
-		want          bool
-	}{
-		{"n3", "198.51.100.7", true}, {"n3", "198.51.100.70", true}, {"n3", "198.51.100.8", true},
-		{"n3", "198.51.100.9", false}, {"n4", "198.51.100.7", false}, {"n9", "198.51.100.7", false},
-	} {
-		since, ok := in.claimOf(story.node, netip.MustParseAddr(story.address))
-		if ok != story.want || ok && !since.Equal(noon) {
-			t.Errorf("%s claims %s: %v since %s, want %v", story.node, story.address, ok, since, story.want)
 		}
 	}
 }
@@ -387,7 +373,9 @@ func TestAChangedClaimConcernsItsServiceAlone(t *testing.T) {
 	in := watched(t, recordFor("198.51.100.7", "web-uid"), other)
 	mail := types.NamespacedName{Namespace: "default", Name: "mail"}
 	later := claiming("n1", "198.51.100.7", "198.51.100.8")
-	later.Status.Claims[0].Since = metav1.NewMicroTime(noon.Add(time.Second))
+	later.Status.Claims[0].Since = new(metav1.NewMicroTime(noon.Add(time.Second)))
+	asking := claiming("n1", "198.51.100.7")
+	asking.Status.Claims[0].Since = nil
 	for _, story := range []struct {
 		name          string
 		before, after any
@@ -399,6 +387,7 @@ func TestAChangedClaimConcernsItsServiceAlone(t *testing.T) {
 		{"one claim less", claiming("n1", "198.51.100.7", "198.51.100.8"), claiming("n1", "198.51.100.8"), []types.NamespacedName{web}},
 		{"the same claims", claiming("n1", "198.51.100.7"), claiming("n1", "198.51.100.7"), nil},
 		{"a claim from another time", claiming("n1", "198.51.100.7", "198.51.100.8"), later, []types.NamespacedName{web}},
+		{"a claim that was asked for", asking, claiming("n1", "198.51.100.7"), []types.NamespacedName{web}},
 		{"a claim of what nobody has", nil, claiming("n1", "198.51.100.9"), nil},
 		{"a claim that is no address", nil, claiming("n1", "garbage"), nil},
 	} {

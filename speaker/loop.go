@@ -44,7 +44,8 @@ type loop struct {
 	// the order in which they are looked at must not matter.
 	l2     map[netip.Addr]types.NamespacedName
 	routes map[netip.Prefix]types.NamespacedName
-	claims map[netip.Addr]time.Time // what arp was told to answer for, and since when
+	claims map[netip.Addr]time.Time            // what arp was told to answer for, and since when
+	asks   map[netip.Addr]types.NamespacedName // what this node asks for, and for which Service
 
 	complaints map[string]string // by object, what was reported last
 	invalid    []complaint       // of this node's peers
@@ -61,7 +62,7 @@ func newLoop(s *Speaker) *loop {
 	return &loop{
 		s: s, freshness: newFreshness(s.config.Node, s.config.LeaseDuration), absence: newAbsence(s.config.LeaseDuration),
 		decisions: map[types.NamespacedName]Decision{},
-		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]time.Time{},
+		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]time.Time{}, asks: map[netip.Addr]types.NamespacedName{},
 		complaints: map[string]string{}, sessions: map[string]sessionReport{},
 		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty Services."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one Service."))),
@@ -116,6 +117,9 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.links.Changed():
 			act = func(time.Time) { l.s.in().touchAll() }
 		case <-l.s.bgp.Changed():
+		case <-l.s.status.wrote:
+			// What was asked for stands now: it may be time to take it.
+			act = func(time.Time) { l.s.in().touch(slices.Collect(maps.Values(l.asks))...) }
 		case <-l.s.in().trigger:
 			act = func(now time.Time) {
 				l.pass(l.s.in().take(), now)
@@ -270,6 +274,9 @@ func (l *loop) give(name types.NamespacedName, before, after Decision) {
 			delete(l.l2, b.Address)
 			delete(l.claims, b.Address)
 		}
+		if l.asks[b.Address] == name {
+			delete(l.asks, b.Address) // Or take repeats it.
+		}
 	}
 	for _, b := range before.BGP {
 		if l.routes[b.Prefix] == name && !slices.ContainsFunc(after.BGP, func(a BGPDecision) bool { return a.Prefix == b.Prefix }) {
@@ -282,6 +289,9 @@ func (l *loop) give(name types.NamespacedName, before, after Decision) {
 // take starts or changes what the new decision announces.
 func (l *loop) take(name types.NamespacedName, before, after Decision) {
 	for _, a := range after.L2 {
+		if a.Ask {
+			l.asks[a.Address] = name
+		}
 		if len(a.Interfaces) == 0 {
 			continue
 		}
@@ -291,8 +301,11 @@ func (l *loop) take(name types.NamespacedName, before, after Decision) {
 		}
 		l.s.arp.Set(a.Address, a.Interfaces)
 		l.l2[a.Address] = name
-		since, ok := l.claim(a.Address)
-		if !ok {
+		since := time.Time{}
+		if c, ok := l.claim(a.Address); ok {
+			since = c.Since
+		}
+		if since.IsZero() {
 			since = time.Now().Truncate(time.Microsecond) // As precise as a MicroTime.
 			if !since.After(a.After) {
 				since = a.After.Add(time.Microsecond)
@@ -312,15 +325,22 @@ func (l *loop) take(name types.NamespacedName, before, after Decision) {
 	}
 }
 
-// claim is since when this node answers for an address. What it does not answer for now, but still claims
-// in its status, it held before its speaker was restarted, or before it lost the segment and the API
-// server with it. Should it come by the address again, it is by the old claim, which yields to that of
-// whoever stood in for it.
-func (l *loop) claim(address netip.Addr) (time.Time, bool) {
+// claim is this node's own. What it does not answer for now, but has in its status, it has asked for, or
+// held before its speaker was restarted, or before it lost the segment and the API server with it.
+// Should it come by the address again, it is by the old claim, which yields to that of whoever stood in
+// for it. The status counts only if it is known to be what the API server has: what was given up, and
+// perhaps taken by another meanwhile, is in the watch for a while yet.
+func (l *loop) claim(address netip.Addr) (Claim, bool) {
+	self := l.s.config.Node
 	if since, ok := l.claims[address]; ok {
-		return since, true
+		return Claim{Node: self, Since: since}, true
 	}
-	return l.s.in().claimOf(l.s.config.Node, address)
+	status := l.s.in().status(self)
+	if status == nil || !l.s.status.stands(status.ResourceVersion) {
+		return Claim{}, false
+	}
+	c, ok := findClaim(status.Status.Claims, address)
+	return claimOf(self, c), ok
 }
 
 // named is an object with a name, which events can be about.

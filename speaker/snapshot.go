@@ -110,12 +110,17 @@ type Address struct {
 	Claims []Claim
 }
 
-// claimedBy reports whether the node is among those that claim the address.
-func (a Address) claimedBy(node string) bool {
-	return slices.ContainsFunc(a.Claims, func(c Claim) bool { return c.Node == node })
+// claim returns a node's claim.
+func (a Address) claim(node string) (_ Claim, ok bool) {
+	i := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == node })
+	if i < 0 {
+		return Claim{}, false
+	}
+	return a.Claims[i], true
 }
 
-// Claim says that a node answers for an address, and since when.
+// Claim says that a node answers for an address, and since when. A zero time says that it only asks to:
+// it does not have the address, but whoever else wants it sees that it may soon.
 type Claim struct {
 	Node  string
 	Since time.Time

@@ -125,11 +125,7 @@ func (s *Speaker) sinceTurn() time.Duration {
 func (s *Speaker) in() *inputs { return s.inputs.Load() }
 
 func (s *Speaker) newInputs() (*inputs, error) {
-	in, err := newInputs(s.config.Kube, s.config.Herald, s.config.Namespace)
-	if err == nil {
-		in.lost = s.status.lost
-	}
-	return in, err
+	return newInputs(s.config.Kube, s.config.Herald, s.config.Namespace, s.status.observe)
 }
 
 // Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -51,11 +52,16 @@ func (l *loop) report() {
 		st.Interfaces = append(st.Interfaces, o)
 	}
 	for address, since := range l.claims {
-		st.Claims = append(st.Claims, herald.SpeakerClaim{Address: address.String(), Since: metav1.NewMicroTime(since)})
+		st.Claims = append(st.Claims, herald.SpeakerClaim{Address: address.String(), Since: new(metav1.NewMicroTime(since))})
+	}
+	for address := range l.asks {
+		if _, has := l.claims[address]; !has {
+			st.Claims = append(st.Claims, herald.SpeakerClaim{Address: address.String()})
+		}
 	}
 	slices.SortFunc(st.Claims, func(x, y herald.SpeakerClaim) int { return cmp.Compare(x.Address, y.Address) })
-	st.L2Addresses = int32(len(st.Claims)) //nolint:gosec // An address each.
-	l.owned.Set(float64(len(st.Claims)))
+	st.L2Addresses = int32(len(l.claims)) //nolint:gosec // An address each.
+	l.owned.Set(float64(len(l.claims)))
 	up := 0
 	for _, s := range l.s.bgp.Sessions() {
 		o := herald.SpeakerSession{Peer: s.Peer, State: sessionDown, Reason: s.Reason, Routes: int32(s.Advertised4 + s.Advertised6)} //nolint:gosec // A route each.
@@ -124,27 +130,66 @@ type statusWriter struct {
 	log     *zap.Logger
 	changed chan struct{}
 
+	wrote chan struct{} // What was written last stands.
+
 	mu      sync.Mutex
 	want    herald.SpeakerStatusStatus
-	deleted bool // Somebody deleted what was written.
+	foreign bool   // Somebody else deleted or changed what was written.
+	version string // The resource version of what was written last; empty if nothing was.
+	unsure  bool   // A write is under way, or has failed and may have been carried out.
 
 	// written belongs to run.
 	written *herald.SpeakerStatus
 }
 
 func newStatusWriter(c *client.Set, node string, owner func() []metav1.OwnerReference, log *zap.Logger) *statusWriter {
-	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1)}
+	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
 }
 
-// lost has this node's status written again: without it the node is on no segment, for the others.
-func (w *statusWriter) lost(node string) {
+// stands reports whether the API server is known to have this version of the status still. Before the
+// first write it has what there was at the start.
+func (w *statusWriter) stands(version string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.unsure && (w.version == "" || w.version == version)
+}
+
+// begin notes that a write is under way.
+func (w *statusWriter) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unsure = true
+}
+
+// stood notes what has been written.
+func (w *statusWriter) stood(o *herald.SpeakerStatus) {
+	w.written = o
+	w.mu.Lock()
+	w.version, w.unsure = o.ResourceVersion, false
+	w.mu.Unlock()
+	pull(w.wrote)
+}
+
+// observe takes what the watch says of a node's status; nil: it is gone. If somebody else changed or
+// deleted ours it is written again: without it the node is on no segment, for the others.
+func (w *statusWriter) observe(node string, o *herald.SpeakerStatus) {
 	if node != w.node {
 		return
 	}
 	w.mu.Lock()
-	w.deleted = true
+	foreign := o == nil || !w.unsure && newer(o.ResourceVersion, w.version)
+	w.foreign = w.foreign || foreign
 	w.mu.Unlock()
-	pull(w.changed)
+	if foreign {
+		pull(w.changed)
+	}
+}
+
+// newer compares resource versions, which are numbers (KEP-5504). None is newer than one that is not known.
+func newer(version, than string) bool {
+	v, err := strconv.ParseUint(version, 10, 64)
+	t, unknown := strconv.ParseUint(than, 10, 64)
+	return err == nil && unknown == nil && v > t
 }
 
 // set has the status written soon.
@@ -164,8 +209,8 @@ func (w *statusWriter) run(ctx context.Context) error {
 		}
 		w.mu.Lock()
 		want := w.want
-		if w.deleted {
-			w.written, w.deleted = nil, false
+		if w.foreign {
+			w.written, w.foreign = nil, false
 		}
 		w.mu.Unlock()
 		if err := w.write(ctx, want); err != nil && ctx.Err() == nil {
@@ -184,6 +229,7 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 	if w.written != nil && equality.Semantic.DeepEqual(w.written.Status, want) {
 		return nil
 	}
+	w.begin()
 	if w.written == nil {
 		o, err := w.client.SpeakerStatuses.Create(ctx, &herald.SpeakerStatus{
 			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: w.owner()}, Status: want,
@@ -191,12 +237,12 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 		if apierrors.IsAlreadyExists(err) {
 			o, err = w.client.SpeakerStatuses.Get(ctx, w.node, metav1.GetOptions{})
 			if err == nil {
-				w.written = o
+				w.stood(o)
 				return w.write(ctx, want)
 			}
 		}
 		if err == nil {
-			w.written = o
+			w.stood(o)
 		}
 		return err
 	}
@@ -211,6 +257,6 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 	case err != nil:
 		return err
 	}
-	w.written = updated
+	w.stood(updated)
 	return nil
 }

@@ -52,12 +52,14 @@ type SpeakerStatusStatus struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// SpeakerClaim is an address that the node answers for.
+// SpeakerClaim is an address that the node answers for, or asks to.
 type SpeakerClaim struct {
 	Address string `json:"address"`
-	// Since when. Of two nodes that claim one address the later keeps it: it took over from the other,
-	// which was away and has not noticed.
-	Since metav1.MicroTime `json:"since"`
+	// Since when the node answers for it. Of two nodes that claim one address the later keeps it: it took
+	// over from the other, which was away and has not noticed. None: the node only asks, and answers once
+	// it has read its own request here and nobody else's.
+	// +optional
+	Since *metav1.MicroTime `json:"since,omitempty"`
 }
 
 // SpeakerInterface is an interface that is up.
