@@ -43,6 +43,20 @@ $(bin)/kubernetes: $(wildcard e2e/kubernetes/*)
 packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
 
+.PHONY: images
+images: build ## Build Herald's image, and that of the stories' pods, from build/bin with the docker at hand
+	@e2e/kind/images.sh
+
+.PHONY: node
+node: toolchain root kubernetes ## Prepare what the node image for kind is made of; two minutes the first time
+	@e2e/lab/packages.sh kind
+	@go build -modfile=tools/go.mod -o $(bin)/kind sigs.k8s.io/kind
+	@$(static) -ldflags '-s -w' -o $(bin)/pause ./e2e/kind/pause
+	@mkdir -p build/kind
+	@go list -modfile=tools/go.mod -m -f '{{.Dir}}' sigs.k8s.io/kind > build/kind/module
+	@$(bin)/kubernetes kubeadm config images list --kubernetes-version $(kubernetes_version) > build/kind/images.txt
+	@e2e/kind/node/debian.sh build/kind
+
 .PHONY: generate
 generate: toolchain ## Make deep copies and CRDs from api/
 	$(tool) controller-gen object crd paths=./api/... output:crd:dir=manifests/crds

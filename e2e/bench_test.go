@@ -63,8 +63,8 @@ func BenchmarkCreateToReply(b *testing.B) {
 		f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 		f.pod("pod-1", "k8s-node1")
 		f.service("warm-up", to8080)
-		f.reached(f.lab.Segment, "198.18.0.200:9000")
-		f.reached(f.lab.Outside, "198.18.0.200:9000")
+		f.reached(f.site.Segment, "198.18.0.200:9000")
+		f.reached(f.site.Outside, "198.18.0.200:9000")
 		var address, segment, outside []time.Duration
 		for i := range samples {
 			start := time.Now()
@@ -81,8 +81,8 @@ func BenchmarkCreateToReply(b *testing.B) {
 				})
 				a = time.Since(start)
 			})
-			both.Go(func() { s = f.firstReply(f.lab.Segment, target).Sub(start) })
-			both.Go(func() { o = f.firstReply(f.lab.Outside, target).Sub(start) })
+			both.Go(func() { s = f.firstReply(f.site.Segment, target).Sub(start) })
+			both.Go(func() { o = f.firstReply(f.site.Outside, target).Sub(start) })
 			both.Wait()
 			address, segment, outside = append(address, a), append(segment, s), append(outside, o)
 		}

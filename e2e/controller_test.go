@@ -37,7 +37,7 @@ func withCCM(t testing.TB, args ...string) (*cluster, *lab.ControlPlane, *lab.Pr
 			t.Log(tail(ccm.Log()))
 		}
 	})
-	return clusterOf(t, ctx, plane), plane, ccm
+	return clusterOf(t, ctx, &plane.Access), plane, ccm
 }
 
 func TestAServiceGetsItsAddress(t *testing.T) {

@@ -30,7 +30,7 @@ type referee struct {
 
 func (f *field) referee(address string) *referee {
 	f.t.Helper()
-	w, err := f.lab.Segment.WatchARP()
+	w, err := f.site.Segment.WatchARP()
 	f.must(err)
 	ctx, cancel := context.WithCancel(f.ctx)
 	r := &referee{f: f, address: netip.MustParseAddr(address), watch: w, cancel: cancel}
@@ -38,7 +38,7 @@ func (f *field) referee(address string) *referee {
 	r.asking.Go(func() {
 		defer f.referees.Add(-1)
 		for ctx.Err() == nil {
-			_, _ = f.lab.Segment.ARP(ctx, r.address) // What is heard is judged at the end.
+			_, _ = f.site.Segment.ARP(ctx, r.address) // What is heard is judged at the end.
 		}
 	})
 	f.eventually("the referee hears somebody", func(context.Context) error {
@@ -58,7 +58,7 @@ func (r *referee) judge(nodes ...string) {
 	var runs []string
 	for _, p := range r.watch.Packets(r.address, time.Time{}) {
 		name := p.SenderMAC.String()
-		if n := r.f.lab.NodeByMAC(p.SenderMAC); n != nil {
+		if n := r.f.site.NodeByMAC(p.SenderMAC); n != nil {
 			name = n.Name
 		}
 		if len(runs) == 0 || runs[len(runs)-1] != name {
@@ -77,11 +77,11 @@ func without(all []string, one string) []string {
 
 // TestNodesComeAndGo is one cluster through a bad day.
 func TestNodesComeAndGo(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 4, Routers: []lab.RouterKind{lab.BIRD}})
+	f := withHerald(t, lab.Options{Nodes: 4, Routers: []lab.RouterKind{lab.BIRD}})
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
-	router, all := f.lab.Routers[0], names(f.lab)
+	router, all := f.site.Routers[0], names(f.site)
 	f.service("web", to8080)
 	f.holds("web", address)
 	// The pod is on a node that announces nothing and is not hurt: only the way to it is at stake.
@@ -104,7 +104,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	t.Run("a speaker that stops hands over at once, and does not take back", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
-		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
+		probe := f.site.Segment.Probe(f.ctx, target, 20*time.Millisecond)
 		f.must(f.speakers[first].Stop(f.ctx))
 		second := f.answeredBy(address, without(all, first)...)
 		f.routed(router, address, without(all, first)...)
@@ -138,15 +138,15 @@ func TestNodesComeAndGo(t *testing.T) {
 	t.Run("a node that is cut off", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
-		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
-		outside := f.lab.Outside.Probe(f.ctx, target, 20*time.Millisecond)
-		f.must(f.lab.Node(first).Cut())
+		probe := f.site.Segment.Probe(f.ctx, target, 20*time.Millisecond)
+		outside := f.site.Outside.Probe(f.ctx, target, 20*time.Millisecond)
+		f.must(f.site.Node(first).Cut())
 		second := f.answeredBy(address, without(all, first)...)
 		f.routed(router, address, without(all, first)...)
-		f.reached(f.lab.Segment, target)
-		f.reached(f.lab.Outside, target)
+		f.reached(f.site.Segment, target)
+		f.reached(f.site.Outside, target)
 		t.Logf("node cut off, Leases of 3s, hold time of 3s: from the segment %v; from outside %v", probe.Stop(), outside.Stop())
-		f.must(f.lab.Node(first).Heal())
+		f.must(f.site.Node(first).Heal())
 		f.routed(router, address, all...)
 		f.answeredBy(address, second)
 		r.judge(first, second)
@@ -155,7 +155,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	t.Run("a node whose kube-proxy died announces nothing", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
-		f.must(f.lab.Node(first).Proxy.Kill())
+		f.must(f.proxies[first].Freeze())
 		second := f.answeredBy(address, without(all, first)...)
 		f.routed(router, address, without(all, first)...)
 		f.eventually("it says so", func(ctx context.Context) error {
@@ -165,7 +165,7 @@ func TestNodesComeAndGo(t *testing.T) {
 			}
 			return err
 		})
-		f.must(f.lab.Node(first).Proxy.Start())
+		f.must(f.proxies[first].Resume())
 		f.routed(router, address, all...)
 		r.judge(first, second)
 		first = second
@@ -175,7 +175,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.must(f.ccm.Kill())
 		f.must(f.speakers[first].Stop(f.ctx))
 		second := f.answeredBy(address, without(all, first)...)
-		f.reached(f.lab.Segment, target)
+		f.reached(f.site.Segment, target)
 		f.must(f.speakers[first].Start())
 		f.routed(router, address, all...)
 		f.answeredBy(address, second)
@@ -185,16 +185,16 @@ func TestNodesComeAndGo(t *testing.T) {
 	t.Run("the API server away: everything goes on", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
-		probe := f.lab.Segment.Probe(f.ctx, target, 20*time.Millisecond)
-		outside := f.lab.Outside.Probe(f.ctx, target, 20*time.Millisecond)
-		f.must(f.lab.FreezeAPIServer())
+		probe := f.site.Segment.Probe(f.ctx, target, 20*time.Millisecond)
+		outside := f.site.Outside.Probe(f.ctx, target, 20*time.Millisecond)
+		f.must(f.apiServer.Freeze())
 		// Longer than a Lease is good: whoever took silence for death would act on it now.
 		select {
 		case <-f.ctx.Done():
 		case <-time.After(3 * lab.SpeakerLease):
 		}
 		f.routed(router, address, all...)
-		f.must(f.lab.ResumeAPIServer())
+		f.must(f.apiServer.Resume())
 		// Whatever they do about the time they were not heard, they do within the next Lease.
 		select {
 		case <-f.ctx.Done():
@@ -232,9 +232,9 @@ func TestNodesComeAndGo(t *testing.T) {
 
 // TestPeersThatCannotWork shows that one bad peer is told, and disturbs no other.
 func TestPeersThatCannotWork(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct"})
+	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct"})
 	const address = "198.18.0.200"
-	good, other := f.lab.Routers[0], f.lab.Routers[1]
+	good, other := f.site.Routers[0], f.site.Routers[1]
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 	f.secret("good", "correct")
 	f.secret("bad", "wrong")
@@ -250,7 +250,7 @@ func TestPeersThatCannotWork(t *testing.T) {
 	f.service("web", to8080)
 	f.pod("pod-1", "k8s-node1")
 	f.holds("web", address)
-	f.routed(good, address, names(f.lab)...)
+	f.routed(good, address, names(f.site)...)
 	up := f.since("k8s-node1", good.Name)
 
 	t.Run("a wrong password", func(t *testing.T) {
@@ -262,7 +262,7 @@ func TestPeersThatCannotWork(t *testing.T) {
 	t.Run("a password that is put right", func(t *testing.T) {
 		f := f.within(t)
 		f.must(f.patchPeer(other.Name, `{"spec":{"passwordSecret":{"name":"good"}}}`))
-		f.routed(other, address, names(f.lab)...)
+		f.routed(other, address, names(f.site)...)
 		f.event("BGPPeer", other.Name, "SessionUp", "established")
 	})
 	t.Run("a Secret that is missing, and comes", func(t *testing.T) {
@@ -283,7 +283,7 @@ func TestPeersThatCannotWork(t *testing.T) {
 			return fmt.Errorf("sessions: %+v", s.Status.Sessions)
 		})
 		f.secret("later", "correct")
-		f.routed(other, address, names(f.lab)...)
+		f.routed(other, address, names(f.site)...)
 	})
 	t.Run("peers get what is meant for them", func(t *testing.T) {
 		f := f.within(t)
@@ -297,8 +297,8 @@ func TestPeersThatCannotWork(t *testing.T) {
 			_, err := f.herald.BGPAdvertisements.Create(f.ctx, ad, metav1.CreateOptions{})
 			f.must(err)
 		}
-		f.routed(good, address, names(f.lab)...)
-		f.routed(other, address, names(f.lab)...)
+		f.routed(good, address, names(f.site)...)
+		f.routed(other, address, names(f.site)...)
 		f.eventually("communities at the one", func(ctx context.Context) error { return f.attribute(ctx, good, "communities", "64512:100") })
 		f.eventually("a longer path at the other", func(ctx context.Context) error { return f.attribute(ctx, other, "path", "64512 64512 64512") })
 		if err := f.attribute(f.ctx, other, "communities", "64512:100"); err == nil {
@@ -340,7 +340,7 @@ func (f *field) secret(name, password string) {
 }
 
 func (f *field) patchPeer(name, patch string) error {
-	_, err := f.lab.Kubectl(f.ctx, "patch", "bgppeer", name, "--type", "merge", "-p", patch)
+	_, err := f.access.Kubectl(f.ctx, "patch", "bgppeer", name, "--type", "merge", "-p", patch)
 	return err
 }
 

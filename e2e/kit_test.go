@@ -28,10 +28,11 @@ type cluster struct {
 	ctx    context.Context
 	kube   kubernetes.Interface
 	herald *client.Set
+	access *lab.Access
 }
 
-func clusterOf(t testing.TB, ctx context.Context, c *lab.ControlPlane) *cluster {
-	return &cluster{t: t, ctx: ctx, kube: c.Client, herald: c.Herald}
+func clusterOf(t testing.TB, ctx context.Context, a *lab.Access) *cluster {
+	return &cluster{t: t, ctx: ctx, kube: a.Client, herald: a.Herald, access: a}
 }
 
 // within is the same cluster in a subtest.

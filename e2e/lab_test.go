@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,40 +17,6 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// field is a cluster with Herald in it and routers and clients around it.
-type field struct {
-	*cluster
-	lab      *lab.Lab
-	ccm      *lab.Process
-	speakers map[string]*lab.Process
-	// referees counts those at work, who ask for addresses too.
-	referees *atomic.Int32
-}
-
-// withLab stands up a lab with Herald's programs in it.
-func withLab(t testing.TB, o lab.Options) *field {
-	t.Helper()
-	ctx := storyContext(t)
-	l, err := lab.Start(ctx, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	l.DumpOnFailure(t)
-	f := &field{cluster: clusterOf(t, ctx, l.ControlPlane), lab: l, referees: &atomic.Int32{}}
-	if f.ccm, err = l.StartCCM(); err != nil {
-		t.Fatal(err)
-	}
-	if f.speakers, err = l.StartSpeakers(); err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
 func (f *field) within(t testing.TB) *field {
 	o := *f
 	o.cluster = f.cluster.within(t)
@@ -61,7 +26,7 @@ func (f *field) within(t testing.TB) *field {
 // announce has every pool announced on the segment and to every router.
 func (f *field) announce() {
 	f.t.Helper()
-	for _, r := range f.lab.Routers {
+	for _, r := range f.site.Routers {
 		_, err := f.herald.BGPPeers.Create(f.ctx, peerOf(r), metav1.CreateOptions{})
 		f.must(err)
 	}
@@ -85,15 +50,23 @@ func peerOf(r *lab.Router) *herald.BGPPeer {
 // pod runs the app on a node, under the label app: pod, and waits until it is ready.
 func (f *field) pod(name, node string) {
 	f.t.Helper()
+	from := func(name, path string) corev1.EnvVar {
+		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+	}
 	_, err := f.kube.CoreV1().Pods("default").Create(f.ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "pod"}},
 		Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{corev1.LabelHostname: node},
-			Containers:   []corev1.Container{{Name: "container", Image: "test/app", Ports: []corev1.ContainerPort{{ContainerPort: 8080}}}},
+			NodeSelector:   map[string]string{corev1.LabelHostname: node},
+			ReadinessGates: []corev1.PodReadinessGate{{ConditionType: lab.ReadyGate}},
+			Containers: []corev1.Container{{
+				Name: "container", Image: "test/app", ImagePullPolicy: corev1.PullIfNotPresent,
+				Ports: []corev1.ContainerPort{{ContainerPort: 8080}},
+				Env:   []corev1.EnvVar{from("POD_NAME", "metadata.name"), from("NODE_NAME", "spec.nodeName")},
+			}},
 		},
 	}, metav1.CreateOptions{})
 	f.must(err)
-	f.must(f.lab.AwaitPod(f.ctx, "default", name, true))
+	f.must(f.access.SetReady(f.ctx, "default", name, true))
 }
 
 func to8080(svc *corev1.Service) { svc.Spec.Ports[0].TargetPort.IntVal = 8080 }
@@ -103,7 +76,7 @@ func (f *field) answeredBy(address string, nodes ...string) (node string) {
 	f.t.Helper()
 	twice := 0
 	f.eventually(fmt.Sprintf("%s answered by one of %v", address, nodes), func(ctx context.Context) error {
-		answers, err := f.lab.Segment.ARP(ctx, netip.MustParseAddr(address))
+		answers, err := f.site.Segment.ARP(ctx, netip.MustParseAddr(address))
 		if err != nil {
 			return err
 		}
@@ -123,7 +96,7 @@ func (f *field) answeredBy(address string, nodes ...string) (node string) {
 			}
 			return errors.New("nobody answers")
 		}
-		n := f.lab.NodeByMAC(answers[0])
+		n := f.site.NodeByMAC(answers[0])
 		if n == nil {
 			return fmt.Errorf("a stranger answers: %v", answers[0])
 		}
@@ -150,7 +123,7 @@ func (f *field) routed(r *lab.Router, address string, nodes ...string) {
 		var via []string
 		for _, h := range hops {
 			name := h.String()
-			for _, n := range f.lab.Nodes {
+			for _, n := range f.site.Nodes {
 				if n.IPv4 == h || n.IPv6 == h {
 					name = n.Name
 				}
@@ -177,7 +150,7 @@ func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	return reply
 }
 
-func names(l *lab.Lab) (all []string) {
+func names(l *lab.Site) (all []string) {
 	for _, n := range l.Nodes {
 		all = append(all, n.Name)
 	}
@@ -188,11 +161,11 @@ func names(l *lab.Lab) (all []string) {
 func TestAClientReachesAService(t *testing.T) {
 	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
 		t.Run(string(kind), func(t *testing.T) {
-			f := withLab(t, lab.Options{Routers: []lab.RouterKind{kind}})
+			f := withHerald(t, lab.Options{Routers: []lab.RouterKind{kind}})
 			f.announce()
 			f.pool("segment", delay(0), "198.18.0.200-198.18.0.250", "2001:db8:18::200-2001:db8:18::250")
 			f.pool("routed", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no }, "198.51.100.0/24", "2001:db8:51::/112")
-			router, all := f.lab.Routers[0], names(f.lab)
+			router, all := f.site.Routers[0], names(f.site)
 			f.pod("pod-1", all[0])
 			f.pod("pod-2", all[1])
 
@@ -202,8 +175,8 @@ func TestAClientReachesAService(t *testing.T) {
 				f.holds("web", "198.18.0.200")
 				f.answeredBy("198.18.0.200", all...)
 				f.routed(router, "198.18.0.200", all...)
-				f.reached(f.lab.Segment, "198.18.0.200:9000")
-				f.reached(f.lab.Outside, "198.18.0.200:9000")
+				f.reached(f.site.Segment, "198.18.0.200:9000")
+				f.reached(f.site.Outside, "198.18.0.200:9000")
 			})
 			t.Run("an address that is on no segment, by BGP alone, in both families", func(t *testing.T) {
 				f := f.within(t)
@@ -211,8 +184,8 @@ func TestAClientReachesAService(t *testing.T) {
 				f.holds("dual", "198.51.100.0", "2001:db8:51::")
 				f.routed(router, "198.51.100.0", all...)
 				f.routed(router, "2001:db8:51::", all...)
-				f.reached(f.lab.Outside, "198.51.100.0:9000")
-				f.reached(f.lab.Outside, "[2001:db8:51::]:9000")
+				f.reached(f.site.Outside, "198.51.100.0:9000")
+				f.reached(f.site.Outside, "[2001:db8:51::]:9000")
 				f.answeredBy("198.51.100.0")
 			})
 			t.Run("with policy Local only where the pods are, and they see who asks", func(t *testing.T) {
@@ -221,29 +194,29 @@ func TestAClientReachesAService(t *testing.T) {
 				f.holds("local", "198.18.0.201")
 				owner := f.answeredBy("198.18.0.201", all[0], all[1])
 				f.routed(router, "198.18.0.201", all[0], all[1])
-				if r := f.reached(f.lab.Segment, "198.18.0.201:9000"); r.Client != f.lab.Segment.IPv4 || r.Node != owner {
-					t.Errorf("%+v; want the client %s as seen on %s", r, f.lab.Segment.IPv4, owner)
+				if r := f.reached(f.site.Segment, "198.18.0.201:9000"); r.Client != f.site.Segment.IPv4 || r.Node != owner {
+					t.Errorf("%+v; want the client %s as seen on %s", r, f.site.Segment.IPv4, owner)
 				}
-				if r := f.reached(f.lab.Outside, "198.18.0.201:9000"); r.Client != f.lab.Outside.IPv4 {
-					t.Errorf("%+v; want the client %s", r, f.lab.Outside.IPv4)
+				if r := f.reached(f.site.Outside, "198.18.0.201:9000"); r.Client != f.site.Outside.IPv4 {
+					t.Errorf("%+v; want the client %s", r, f.site.Outside.IPv4)
 				}
 				pods := map[string]string{all[0]: "pod-1", all[1]: "pod-2"}
 				other := map[string]string{all[0]: all[1], all[1]: all[0]}[owner]
-				f.must(f.lab.SetReady(f.ctx, "default", pods[owner], false))
+				f.must(f.access.SetReady(f.ctx, "default", pods[owner], false))
 				f.answeredBy("198.18.0.201", other)
 				f.routed(router, "198.18.0.201", other)
-				f.must(f.lab.SetReady(f.ctx, "default", pods[other], false))
+				f.must(f.access.SetReady(f.ctx, "default", pods[other], false))
 				// The last ready endpoint is gone: nothing is announced, under either policy.
 				f.answeredBy("198.18.0.201")
 				f.answeredBy("198.18.0.200")
 				f.routed(router, "198.18.0.201")
 				f.routed(router, "198.18.0.200")
 				for _, p := range pods {
-					f.must(f.lab.SetReady(f.ctx, "default", p, true))
+					f.must(f.access.SetReady(f.ctx, "default", p, true))
 				}
 				f.answeredBy("198.18.0.201", all[0], all[1])
 				f.routed(router, "198.18.0.201", all[0], all[1])
-				f.reached(f.lab.Outside, "198.18.0.201:9000")
+				f.reached(f.site.Outside, "198.18.0.201:9000")
 			})
 			t.Run("not from a node that is excluded", func(t *testing.T) {
 				f := f.within(t)
@@ -274,12 +247,12 @@ func TestAClientReachesAService(t *testing.T) {
 
 func (f *field) label(node, key, value string) {
 	f.t.Helper()
-	_, err := f.lab.Kubectl(f.ctx, "label", "--overwrite", "node", node, key+"="+value)
+	_, err := f.access.Kubectl(f.ctx, "label", "--overwrite", "node", node, key+"="+value)
 	f.must(err)
 }
 
 func (f *field) unlabel(node, key string) {
 	f.t.Helper()
-	_, err := f.lab.Kubectl(f.ctx, "label", "node", node, key+"-")
+	_, err := f.access.Kubectl(f.ctx, "label", "node", node, key+"-")
 	f.must(err)
 }

@@ -8,10 +8,7 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/e2e/lab"
-	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
-
-func TestMain(m *testing.M) { enclave.RunTests(m) }
 
 // patience bounds a story. Nothing waits so long unless something is broken.
 const patience = 3 * time.Minute

@@ -2,7 +2,7 @@
 // it is and from which address it was asked.
 //
 // The answer is all that a load balancer's user can see of it, so the stories assert on nothing
-// else. The environment gives POD_NAME and NODE_NAME.
+// else. The environment gives POD_NAME and NODE_NAME; a pod that says nothing has its name for a hostname.
 package main
 
 import (
@@ -30,9 +30,13 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	pod := os.Getenv("POD_NAME")
+	if pod == "" {
+		pod, _ = os.Hostname() // Without one it stays empty, and the answer shows it.
+	}
 	server := &http.Server{
 		Addr:              listen,
-		Handler:           answer(os.Getenv("POD_NAME"), os.Getenv("NODE_NAME")),
+		Handler:           answer(pod, os.Getenv("NODE_NAME")),
 		ReadHeaderTimeout: grace,
 	}
 	closed := make(chan error, 1)

@@ -1,27 +1,20 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/heraldlb/herald/api/client"
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
@@ -38,13 +31,7 @@ var controllers = []string{
 // ControlPlane is a real etcd and kube-apiserver with Herald's custom resources and the namespace
 // herald-system. It has no nodes.
 type ControlPlane struct {
-	// Config is an administrator's, without a limit of requests.
-	Config *rest.Config
-	// Kubeconfig is a file with the same credentials.
-	Kubeconfig string
-	Client     kubernetes.Interface
-	Herald     *client.Set
-
+	Access
 	options   ControlPlaneOptions
 	temporary bool // The folder is ours to remove.
 	env       *envtest.Environment
@@ -128,7 +115,8 @@ func (c *ControlPlane) furnish() error {
 	if err != nil {
 		return err
 	}
-	c.options.Dir, c.Kubeconfig = dir, filepath.Join(dir, "kubeconfig")
+	c.options.Dir = dir
+	c.Access = Access{Kubeconfig: c.path("kubeconfig"), kubectl: c.path("bin", "kubectl"), cache: c.path("kubectl-cache"), plugins: filepath.Dir(c.options.binary("kubernetes"))}
 	for _, sub := range []string{"bin", "logs", "etcd", "certs"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return err
@@ -172,18 +160,13 @@ func (c *ControlPlane) startServer(address string) (err error) {
 		}
 	}
 	c.env = &envtest.Environment{BinaryAssetsDirectory: c.path("bin"), ControlPlane: envtest.ControlPlane{APIServer: server, Etcd: etcd}}
-	if c.Config, err = c.env.Start(); err != nil {
+	if _, err = c.env.Start(); err != nil {
 		return fmt.Errorf("start the API server: %w: see %s", err, c.logPath("kube-apiserver"))
 	}
-	c.Config.QPS = -1 // No limit.
 	if err := os.WriteFile(c.Kubeconfig, c.env.KubeConfig, 0o600); err != nil {
 		return err
 	}
-	if c.Client, err = kubernetes.NewForConfig(c.Config); err != nil {
-		return err
-	}
-	c.Herald, err = client.New(c.Config)
-	return err
+	return c.connect()
 }
 
 func (c *ControlPlane) startControllers() error {
@@ -193,33 +176,8 @@ func (c *ControlPlane) startControllers() error {
 	).Start()
 }
 
-// FreezeAPIServer stops kube-apiserver in its tracks: connections to it stay, and hang.
-func (c *ControlPlane) FreezeAPIServer() error { return c.signalAPIServer(unix.SIGSTOP) }
-
-// ResumeAPIServer undoes FreezeAPIServer.
-func (c *ControlPlane) ResumeAPIServer() error { return c.signalAPIServer(unix.SIGCONT) }
-
-// signalAPIServer looks for the process by its program, which is a link in this control plane's own folder:
-// envtest keeps the process to itself.
-func (c *ControlPlane) signalAPIServer(s unix.Signal) error {
-	program := c.path("bin", "kube-apiserver")
-	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return err
-	}
-	for _, p := range processes {
-		line, err := os.ReadFile(p)
-		if err != nil || !bytes.HasPrefix(line, append([]byte(program), 0)) {
-			continue // It may have ended meanwhile.
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
-		if err != nil {
-			return err
-		}
-		return unix.Kill(pid, s)
-	}
-	return fmt.Errorf("%s is not running", program)
-}
+// APIServer is kube-apiserver, which envtest keeps to itself.
+func (c *ControlPlane) APIServer() Resident { return Resident{Program: "kube-apiserver"} }
 
 // Dir is the folder of logs, certificates and the database.
 func (c *ControlPlane) Dir() string { return c.options.Dir }
@@ -238,31 +196,6 @@ func (c *ControlPlane) KubeconfigFor(user string, groups ...string) (string, err
 	}
 	path := c.path("kubeconfig-" + strings.ReplaceAll(user, ":", "-"))
 	return path, os.WriteFile(path, content, 0o600)
-}
-
-// Kubectl runs the real kubectl as administrator and returns what it wrote to its standard output.
-// Plugins (kubectl-herald) are found in build/bin.
-func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, error) {
-	return c.kubectl(ctx, "", args...)
-}
-
-// Apply is kubectl apply, server-side, of one or more YAML documents.
-func (c *ControlPlane) Apply(ctx context.Context, yaml string) error {
-	_, err := c.kubectl(ctx, yaml, "apply", "--server-side", "--force-conflicts", "-f", "-")
-	return err
-}
-
-func (c *ControlPlane) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, c.path("bin", "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig,
-		"KUBECACHEDIR="+c.path("kubectl-cache"), // Another lab's API server had the same address.
-		"PATH="+filepath.Dir(c.options.binary("kubernetes"))+":"+os.Getenv("PATH"))
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.String(), nil
 }
 
 // process makes a process that Close ends. A name that is taken gets a number.

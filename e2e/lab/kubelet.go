@@ -18,7 +18,7 @@ import (
 // kubelet plays the kubelet of one node: a pod is one process in a network namespace of its own.
 // It takes what matters to Services from a Pod: where it runs, its addresses, whether it is ready,
 // how it ends. There are no volumes, probes, resources or images; a pod is ready once it listens on
-// its first container port, and unless the annotation [ReadyAnnotation] says no. The kubelet lives in
+// its first container port, and unless the condition [ReadyGate] says no. The kubelet lives in
 // the lab and not on the node, so it reports even while the node is cut off.
 type kubelet struct {
 	node   *Node
@@ -131,7 +131,9 @@ func (k *kubelet) newPod(o *corev1.Pod) *pod {
 	}
 	p.process.LogPath = filepath.Join(k.logs, p.process.Name+".log")
 	for _, e := range container.Env {
-		p.process.Env = append(p.process.Env, e.Name+"="+e.Value)
+		if e.ValueFrom == nil { // What pods take from their own fields is there already.
+			p.process.Env = append(p.process.Env, e.Name+"="+e.Value)
+		}
 	}
 	p.tell(o)
 	return p

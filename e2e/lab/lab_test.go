@@ -523,6 +523,22 @@ func TestAControlPlaneAloneHasHeraldsResources(t *testing.T) {
 		t.Errorf("kubectl: %q, %v", out, err)
 	}
 
+	t.Log("its API server can be stopped in its tracks")
+	if err := c.APIServer().Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	frozen, end := context.WithTimeout(ctx, time.Second)
+	if _, err := c.Herald.Pools.List(frozen, metav1.ListOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a frozen API server: got %v, want no answer", err)
+	}
+	end()
+	if err := c.APIServer().Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Herald.Pools.List(ctx, metav1.ListOptions{}); err != nil {
+		t.Errorf("after it was resumed: %v", err)
+	}
+
 	t.Log("RBAC holds for whoever is not the administrator")
 	nobody, err := c.KubeconfigFor("system:serviceaccount:default:nobody", "system:serviceaccounts")
 	if err != nil {

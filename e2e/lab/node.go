@@ -22,8 +22,19 @@ type Node struct {
 	Name string
 	// Number in the address plan, counted from 1.
 	Number int
-	// Proxy is its kube-proxy.
+	// Proxy is its kube-proxy, where the lab started it.
 	Proxy *Process
+
+	port string // The switch's end of its cable.
+}
+
+// NewNode is a node of a cluster that is no lab's: its host, and the switch's end of its cable.
+func NewNode(name string, number int, host enclave.Host, port string) (*Node, error) {
+	c, err := describe(host)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{Client: *c, Name: name, Number: number, port: port}, nil
 }
 
 // newNode makes the host with its routes to the pods of the others, as a CNI would. Its default
@@ -31,7 +42,7 @@ type Node struct {
 func newNode(number int) (*Node, error) {
 	name := fmt.Sprintf("k8s-node%d", number)
 	c, err := attach(name, nodeHosts+number)
-	n := &Node{Client: c, Name: name, Number: number}
+	n := &Node{Client: c, Name: name, Number: number, port: port(name)}
 	if err != nil {
 		return n, err
 	}
@@ -136,13 +147,13 @@ func (n *Node) proxyHealthy(ctx context.Context) error {
 
 // Cut pulls the node's cable: it has no carrier and reaches neither the other hosts nor the API
 // server. What runs on it goes on.
-func (n *Node) Cut() error { return enclave.Host{}.Script("ip link set %s down", port(n.Name)) }
+func (n *Node) Cut() error { return enclave.Host{}.Script("ip link set %s down", n.port) }
 
 // Isolate is what a broken switch does: the node keeps its carrier and every frame is lost.
-func (n *Node) Isolate() error { return enclave.Host{}.Script("ip link set %s nomaster", port(n.Name)) }
+func (n *Node) Isolate() error { return enclave.Host{}.Script("ip link set %s nomaster", n.port) }
 
 // Heal undoes Cut and Isolate. Taking an interface down makes the kernel drop IPv6 routes, but that
 // is done to the switch's end of the cable, so the node's own stay.
 func (n *Node) Heal() error {
-	return enclave.Host{}.Script("ip link set %[1]s master %[2]s; ip link set %[1]s up", port(n.Name), bridge)
+	return enclave.Host{}.Script("ip link set %[1]s master %[2]s; ip link set %[1]s up", n.port, Bridge)
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the lab and its tests call and that are missing; usually none.
+# Installs the Debian packages that the lab and its tests call and that are missing; usually none. With
+# the argument kind also those for a cluster in containers.
 # No daemon is started or left to start at the next boot: the lab runs its
 # own, inside its own namespaces.
 set -euo pipefail
@@ -13,6 +14,14 @@ packages=(
   bird2          # routers of another make
   gcc libc6-dev  # go test -race
 )
+if [ "${1:-}" = kind ]; then
+  packages+=(
+    docker.io containerd runc # containers
+    iptables                  # dockerd's rules
+    jq                        # the program before runc
+    debootstrap               # the nodes' Debian
+  )
+fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   programs=(ip sysctl nft arping /usr/lib/frr/zebra /usr/lib/frr/bgpd vtysh /usr/sbin/bird birdc cc)
@@ -65,6 +74,8 @@ for p in "${missing[@]}"; do
   case $p in
     frr) service=frr ;;
     bird2) service=bird ;;
+    docker.io) service=docker ;;
+    containerd) service=containerd ;;
     *) continue ;;
   esac
   if [ -d /run/systemd/system ]; then systemctl disable --now --quiet "$service"; fi

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -22,9 +23,6 @@ import (
 )
 
 const (
-	// ReadyAnnotation with the value "false" on a Pod makes it not ready, as a failing readiness
-	// probe would.
-	ReadyAnnotation = "lab.herald.dev/ready"
 	// restartDelay is how long a container that ended stays down.
 	restartDelay = time.Second
 )
@@ -151,10 +149,20 @@ func (p *pod) observe() {
 		p.state.listening = false
 		p.judge()
 	}
-	ready := p.state.listening && p.object.Annotations[ReadyAnnotation] != "false"
+	ready := p.state.listening && p.gateOpen()
 	if ready != p.state.ready {
 		p.state.ready, p.since = ready, metav1.Now()
 	}
+}
+
+// gateOpen reports whether the ReadyGate lets the pod be ready: where it is named it has to be true.
+func (p *pod) gateOpen() bool {
+	for _, c := range p.object.Status.Conditions {
+		if c.Type == ReadyGate {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return !slices.ContainsFunc(p.object.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == ReadyGate })
 }
 
 // judge decides by the restart policy what comes of a process that has ended.

@@ -9,8 +9,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// bridge is the segment: a switch in the enclave's own namespace.
-const bridge = "segment"
+// Bridge is the segment: a switch in the enclave's own namespace.
+const Bridge = "segment"
 
 // layBridge makes the segment, with the API server's address on it. Multicast snooping is off: a
 // switch without a querier would forget who listens, and stories are to be about Herald.
@@ -21,10 +21,10 @@ func layBridge() error {
 		ip link set %[1]s up
 		ip addr add %[2]s dev %[1]s
 		ip addr add %[3]s dev %[1]s nodad
-	`, bridge, v4, v6)
+	`, Bridge, v4, v6)
 }
 
-func removeBridge() error { return enclave.Host{}.Script("ip link delete %s", bridge) }
+func removeBridge() error { return enclave.Host{}.Script("ip link delete %s", Bridge) }
 
 // port is the bridge's end of a host's cable.
 func port(host string) string { return "v-" + host }
@@ -38,7 +38,11 @@ func attach(name string, number int) (Client, error) {
 	if err := enclave.Connect(enclave.Host{}, port(name), h, eth0); err != nil {
 		return Client{Host: h}, err
 	}
-	if err := (enclave.Host{}).Script("ip link set %s master %s", port(name), bridge); err != nil {
+	if err := (enclave.Host{}).Script("ip link set %s master %s", port(name), Bridge); err != nil {
+		return Client{Host: h}, err
+	}
+	// Whoever is made once more, at a cluster that stays, is to be known there still.
+	if err := h.Script("ip link set %s address 02:00:5e:00:53:%02x", eth0, number); err != nil {
 		return Client{Host: h}, err
 	}
 	v4, v6 := onSegment(number)

@@ -24,6 +24,14 @@ import (
 // marker is set in the environment of the process that runs inside.
 const marker = "HERALD_ENCLAVE"
 
+// The first thread is what /proc/self shows; inside it stays where it is, whatever Host.Do does with
+// others. Only an init function is sure to run on it.
+func init() {
+	if os.Getenv(marker) != "" {
+		runtime.LockOSThread()
+	}
+}
+
 // ErrNotRoot says that namespaces cannot be made by this user.
 var ErrNotRoot = errors.New("network namespaces need root: run it again with sudo")
 
@@ -34,8 +42,6 @@ func Enter() error {
 		if err := os.Unsetenv(marker); err != nil {
 			return err
 		}
-		// The first thread is what /proc/self shows; it stays here, whatever Host.Do does with others.
-		runtime.LockOSThread()
 		return furnish()
 	}
 	if os.Geteuid() != 0 {

@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/heraldlb/herald/e2e/kind"
+	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// field is a cluster with Herald in it and routers and clients around it. What is told of it holds for
+// the lab and for kind alike; HERALD_CLUSTER=kind tells it of kind.
+type field struct {
+	*cluster
+	site      *lab.Site
+	ccm       program
+	speakers  map[string]service // by node
+	proxies   map[string]frozen  // kube-proxies, by node
+	apiServer frozen
+	// referees counts those at work, who ask for addresses too.
+	referees *atomic.Int32
+}
+
+// program is one that can be killed, and started again.
+type program interface {
+	Kill() error
+	Start() error
+}
+
+// frozen is a program that can be stopped in its tracks.
+type frozen interface {
+	Freeze() error
+	Resume() error
+}
+
+// service is a program that can be told to end well, too.
+type service interface {
+	program
+	frozen
+	Stop(ctx context.Context) error
+}
+
+func onKind() bool { return os.Getenv("HERALD_CLUSTER") == "kind" }
+
+// withHerald is a cluster for one story, of the kind that is asked for. On kind the number of nodes is
+// fixed: there are three.
+func withHerald(t testing.TB, o lab.Options) *field {
+	t.Helper()
+	if onKind() {
+		return withKind(t, o)
+	}
+	return withLab(t, o).field
+}
+
+// labField is a field of the lab, whose programs are processes.
+type labField struct {
+	*field
+	ccm      *lab.Process
+	speakers map[string]*lab.Process
+}
+
+// withLab stands up a lab with Herald's programs in it.
+func withLab(t testing.TB, o lab.Options) *labField {
+	t.Helper()
+	ctx := storyContext(t)
+	l, err := lab.Start(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l.DumpOnFailure(t)
+	f := &labField{field: &field{
+		cluster: clusterOf(t, ctx, &l.Access), site: &l.Site, apiServer: l.APIServer(), referees: &atomic.Int32{},
+		speakers: map[string]service{}, proxies: map[string]frozen{},
+	}}
+	if f.ccm, err = l.StartCCM(); err != nil {
+		t.Fatal(err)
+	}
+	if f.speakers, err = l.StartSpeakers(); err != nil {
+		t.Fatal(err)
+	}
+	f.field.ccm = f.ccm
+	for _, n := range l.Nodes {
+		f.field.speakers[n.Name], f.proxies[n.Name] = f.speakers[n.Name], n.Proxy
+	}
+	return f
+}
+
+// shared is the one cluster of kind that all stories are told of, one after the other.
+var shared *kind.Cluster
+
+// withKind takes away what the story before left, and lays a site around the nodes.
+func withKind(t testing.TB, o lab.Options) *field {
+	t.Helper()
+	ctx := storyContext(t)
+	t.Cleanup(func() {
+		if t.Failed() && shared != nil {
+			dir := filepath.Join(root(t), "build", "failures", strings.ReplaceAll(t.Name(), "/", "_"))
+			t.Logf("what one would look at is in %s: %v", dir, shared.Dump(dir))
+		}
+	})
+	if shared == nil {
+		startKind(t)
+	}
+	if err := shared.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	site, err := lab.Surround(context.WithoutCancel(ctx), shared.Nodes, o.Routers, o.Password, shared.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := site.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	f := &field{
+		cluster: clusterOf(t, ctx, &shared.Access), site: site, ccm: shared.CCM(), apiServer: shared.APIServer(), referees: &atomic.Int32{},
+		speakers: map[string]service{}, proxies: map[string]frozen{},
+	}
+	for _, n := range shared.Nodes {
+		f.speakers[n.Name], f.proxies[n.Name] = shared.Speaker(n), lab.Resident{Program: "kube-proxy", Host: n.Host}
+	}
+	return f
+}
+
+func startKind(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
+	defer cancel()
+	var err error
+	if shared, err = kind.Start(ctx, kind.Options{
+		Root: root(t), NodeImage: os.Getenv("HERALD_NODE_IMAGE"), Progress: func(step string) { t.Log(step) },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.Install(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// root is the folder of Herald's go.mod.
+func root(t testing.TB) string {
+	dir, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// stories closes what the stories shared.
+type stories struct{ *testing.M }
+
+func (s stories) Run() int {
+	code := s.M.Run()
+	if shared == nil {
+		return code
+	}
+	if err := shared.Close(); err != nil {
+		_, _ = os.Stderr.WriteString(err.Error() + "\n")
+		return max(code, 1)
+	}
+	return code
+}
+
+func TestMain(m *testing.M) { enclave.RunTests(stories{m}) }

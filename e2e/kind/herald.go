@@ -1,0 +1,141 @@
+package kind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// Install installs Herald from its manifests, with what herald/ changes, and waits until it runs.
+func (c *Cluster) Install(ctx context.Context) error {
+	if err := c.LoadImages(ctx); err != nil {
+		return err
+	}
+	if err := c.Manifests(ctx, "apply", "--server-side", "--force-conflicts"); err != nil {
+		return err
+	}
+	return c.AwaitHerald(ctx)
+}
+
+// Manifests runs a command of kubectl on Herald's manifests.
+func (c *Cluster) Manifests(ctx context.Context, command string, args ...string) error {
+	_, err := c.Kubectl(ctx, append([]string{command, "-k", c.options.Root + "/e2e/kind/herald"}, args...)...)
+	return err
+}
+
+// AwaitHerald waits until all of Herald runs.
+func (c *Cluster) AwaitHerald(ctx context.Context) error {
+	for _, what := range []string{"deployment/herald-ccm", "daemonset/herald-speaker"} {
+		if _, err := c.Kubectl(ctx, "rollout", "status", "-n", lab.HeraldNamespace, what, "--timeout=2m"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// APIServer is the cluster's only one.
+func (c *Cluster) APIServer() lab.Resident {
+	return lab.Resident{Program: "kube-apiserver", Host: enclave.Host{Name: ControlPlane}}
+}
+
+// Speaker is herald-speaker on one node, and Stop and Start are what draining the node's speaker would
+// do. One that is killed is started again by its kubelet.
+type Speaker struct {
+	lab.Resident
+	cluster *Cluster
+	node    string
+}
+
+// Speaker returns that of a node.
+func (c *Cluster) Speaker(n *lab.Node) *Speaker {
+	return &Speaker{Resident: lab.Resident{Program: "herald-speaker", Host: n.Host}, cluster: c, node: n.Name}
+}
+
+// Stop makes the speaker leave its node, and waits until it has.
+func (s *Speaker) Stop(ctx context.Context) error {
+	if _, err := s.cluster.Kubectl(ctx, "label", "--overwrite", "node", s.node, "e2e.herald.dev/speaker=stopped"); err != nil {
+		return err
+	}
+	return lab.Eventually(ctx, func(context.Context) error {
+		if pid, err := s.PID(); err == nil {
+			return fmt.Errorf("the speaker of %s still runs as process %d", s.node, pid)
+		}
+		return nil
+	})
+}
+
+// Start lets the speaker come back, and waits until it runs.
+func (s *Speaker) Start() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := s.cluster.Kubectl(ctx, "label", "node", s.node, "e2e.herald.dev/speaker-"); err != nil {
+		return err
+	}
+	return lab.Eventually(ctx, func(context.Context) error {
+		_, err := s.PID()
+		return err
+	})
+}
+
+// CCM is herald-ccm with all its replicas.
+type CCM struct{ cluster *Cluster }
+
+// CCM returns it.
+func (c *Cluster) CCM() CCM { return CCM{c} }
+
+// Kill ends every replica as the loss of their nodes would, and none comes back before Start.
+func (c CCM) Kill() error {
+	return c.within(func(ctx context.Context) error {
+		if _, err := c.cluster.Kubectl(ctx, "scale", "-n", lab.HeraldNamespace, "deployment/herald-ccm", "--replicas=0"); err != nil {
+			return err
+		}
+		_, err := c.cluster.Kubectl(ctx, "delete", "pods", "-n", lab.HeraldNamespace, "-l", "app.kubernetes.io/name=herald-ccm", "--grace-period=0", "--force")
+		return err
+	})
+}
+
+// Start lets the replicas come back, and waits until they run.
+func (c CCM) Start() error {
+	return c.within(func(ctx context.Context) error {
+		if _, err := c.cluster.Kubectl(ctx, "scale", "-n", lab.HeraldNamespace, "deployment/herald-ccm", "--replicas=2"); err != nil {
+			return err
+		}
+		return c.cluster.AwaitHerald(ctx)
+	})
+}
+
+func (c CCM) within(f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	return f(ctx)
+}
+
+// Reset takes away what a story made: its Services, pods and Herald's configuration, and whatever it did to
+// nodes. It returns when no address is in use any more.
+func (c *Cluster) Reset(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"delete", "services", "-n", "default", "--field-selector=metadata.name!=kubernetes"},
+		{"delete", "pods,deployments", "-n", "default", "--all", "--grace-period=1"},
+		{"delete", "secrets", "-n", lab.HeraldNamespace, "--field-selector=type=kubernetes.io/basic-auth"},
+		{"delete", "bgpadvertisements,l2advertisements,bgppeers", "--all"},
+		{"delete", "ippools,ipallocations", "--all"},
+		{"label", "nodes", "-l", "!node-role.kubernetes.io/control-plane", "node.kubernetes.io/exclude-from-external-load-balancers-"},
+	} {
+		if _, err := c.Kubectl(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return lab.Eventually(ctx, func(ctx context.Context) error {
+		list, err := c.Herald.Allocations.List(ctx, metav1.ListOptions{})
+		if err == nil && len(list.Items) > 0 {
+			err = errors.New("there are still addresses in use")
+		}
+		return err
+	})
+}

@@ -1,0 +1,112 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/heraldlb/herald/api/client"
+)
+
+// Access is how a cluster's API server is reached, as administrator and without a limit of requests.
+type Access struct {
+	Config *rest.Config
+	// Kubeconfig is a file with the same credentials.
+	Kubeconfig string
+	Client     kubernetes.Interface
+	Herald     *client.Set
+
+	kubectl string // The program.
+	cache   string // Folder: another cluster's API server had the same address.
+	plugins string // Folder.
+}
+
+// NewAccess reads a kubeconfig. The program kubectl is the real one, and what it remembers of the API
+// server is kept in the folder cache.
+func NewAccess(kubeconfig, kubectl, cache string) (Access, error) {
+	a := Access{Kubeconfig: kubeconfig, kubectl: kubectl, cache: cache}
+	return a, a.connect()
+}
+
+func (a *Access) connect() (err error) {
+	if a.Config, err = clientcmd.BuildConfigFromFlags("", a.Kubeconfig); err != nil {
+		return err
+	}
+	a.Config.QPS = -1
+	if a.Client, err = kubernetes.NewForConfig(a.Config); err != nil {
+		return err
+	}
+	a.Herald, err = client.New(a.Config)
+	return err
+}
+
+// Kubectl runs the real kubectl and returns what it wrote to its standard output. Plugins (kubectl-herald)
+// are found in build/bin.
+func (a *Access) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return a.run(ctx, "", args...)
+}
+
+// Apply is kubectl apply, server-side, of one or more YAML documents.
+func (a *Access) Apply(ctx context.Context, yaml string) error {
+	_, err := a.run(ctx, yaml, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return err
+}
+
+func (a *Access) run(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, a.kubectl, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+a.Kubeconfig, "KUBECACHEDIR="+a.cache, "PATH="+a.plugins+":"+os.Getenv("PATH"))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// ReadyGate is the condition by which SetReady makes pods ready or not. Pods have to name it among their
+// readiness gates; in a lab those that do not are held to it, too, once it is there.
+const ReadyGate corev1.PodConditionType = "e2e.herald.dev/ready"
+
+// SetReady makes a pod ready or not ready, as its readiness probe would, and waits until its status
+// says so.
+func (a *Access) SetReady(ctx context.Context, namespace, name string, ready bool) error {
+	status := map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionFalse}[ready]
+	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":%q}]}}`, ReadyGate, status)
+	if _, err := a.Client.CoreV1().Pods(namespace).Patch(ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+		return err
+	}
+	return a.AwaitPod(ctx, namespace, name, ready)
+}
+
+// AwaitPod waits until the pod's status says that it is ready, or that it is not.
+func (a *Access) AwaitPod(ctx context.Context, namespace, name string, ready bool) error {
+	return Eventually(ctx, func(ctx context.Context) error {
+		p, err := a.Client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if is := podReady(p); is != ready {
+			return fmt.Errorf("pod %s/%s in phase %s: ready is %t, want %t", namespace, name, p.Status.Phase, is, ready)
+		}
+		return nil
+	})
+}
+
+func podReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
