@@ -9,7 +9,7 @@ MAKEFLAGS     += --no-print-directory
 
 bin := build/bin
 
-# The linter and the code generator are pinned in a module of their own.
+# The linter and the generators are pinned in a module of their own.
 tool := go tool -modfile=tools/go.mod
 
 # Without buildvcs a commit that changes no code relinks nothing.
@@ -44,8 +44,11 @@ packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
 
 .PHONY: generate
-generate: toolchain ## Make deep copies and CRDs from api/
+generate: toolchain ## Make deep copies and CRDs from api/, and manifests/herald.yaml from manifests/base
 	$(tool) controller-gen object crd paths=./api/... output:crd:dir=manifests/crds
+	@$(render) > manifests/herald.yaml
+
+render = { echo '\# Made by `make generate` from manifests/base. Edit that.'; $(tool) kustomize build manifests/base; }
 
 .PHONY: clean
 clean: ## Remove what was built here; Go's own cache stays
@@ -68,8 +71,10 @@ lint: toolchain ## Run the linters and the format check of .golangci.yaml
 drift: toolchain
 	@rm -rf build/_generated
 	@$(tool) controller-gen object crd paths=./api/... output:crd:dir=build/_generated/crds output:object:dir=build/_generated/api
-	@diff -r build/_generated/crds manifests/crds && diff build/_generated/api/zz_generated.deepcopy.go api/v1alpha1/ || \
+	@diff -r -x kustomization.yaml build/_generated/crds manifests/crds && diff build/_generated/api/zz_generated.deepcopy.go api/v1alpha1/ || \
 		{ echo "Generated files are not what api/ says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
+	@$(render) | diff - manifests/herald.yaml || \
+		{ echo "manifests/herald.yaml is not what manifests/base says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
 
 .PHONY: test
 test: root packages build kubernetes ## Run all Go tests with the race detector, those in network namespaces among them; needs root
