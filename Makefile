@@ -12,6 +12,9 @@ bin := build/bin
 # The linter and the generators are pinned in a module of their own.
 tool := go tool -modfile=tools/go.mod
 
+# The name that the manifests give to the image.
+image := ghcr.io/heraldlb/herald:dev
+
 # Without buildvcs a commit that changes no code relinks nothing.
 static := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
@@ -42,6 +45,15 @@ $(bin)/kubernetes: $(wildcard e2e/kubernetes/*)
 .PHONY: packages
 packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
+
+# The last stage of the Dockerfile takes the programs out of the build's context instead of the first stage.
+# So it needs no base image, and any builder will do: the classic one would run the first stage too.
+.PHONY: images
+images: build ## Build Herald's image, and test/app for the tests' pods, from build/bin: needs docker but no registry
+	@mkdir -p build/images
+	@sed '/^FROM scratch/,$$!d; s|--from=build /out/herald-ccm /out/herald-speaker|herald-ccm herald-speaker|' Dockerfile > build/images/Dockerfile
+	tar -c -C build/images Dockerfile -C $(CURDIR)/$(bin) herald-ccm herald-speaker | docker build -q -t $(image) -
+	tar -c -C e2e/app Dockerfile -C $(CURDIR)/$(bin) app | docker build -q -t test/app -
 
 .PHONY: generate
 generate: toolchain ## Make deep copies and CRDs from api/, and manifests/herald.yaml from manifests/base
