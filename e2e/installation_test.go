@@ -71,7 +71,7 @@ func (i installation) start(program string, fits ...func(*corev1.Pod) bool) (sta
 		container := pod.Spec.Containers[0]
 		kubeconfig := filepath.Join(i.lab.Dir(), "kubeconfig-"+pod.Name)
 		i.must(os.WriteFile(kubeconfig, []byte(i.kubeconfig(i.token(pod.Spec.ServiceAccountName, &pod))), 0o644)) // Not only for root.
-		args := append(container.Args, "--kubeconfig", kubeconfig)
+		args := slices.Concat(container.Args, []string{"--kubeconfig", kubeconfig})
 		if program == "herald-ccm" {
 			args = append(args, "--authentication-kubeconfig", kubeconfig, "--authorization-kubeconfig", kubeconfig)
 		}
