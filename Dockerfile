@@ -13,6 +13,13 @@ ARG TARGETOS TARGETARCH
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -buildvcs=false -ldflags "-s -w" -o /out/ ./cmd/herald-ccm ./cmd/herald-speaker
 
+# From here on this is also what `make images` builds, from programs that it has.
 FROM scratch
-COPY --from=build /out/ /usr/local/bin/
+LABEL org.opencontainers.image.title="Herald" \
+      org.opencontainers.image.description="Load balancer for Kubernetes clusters that have no cloud under them" \
+      org.opencontainers.image.source="https://github.com/heraldlb/herald" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /out/herald-ccm /out/herald-speaker /usr/local/bin/
 ENV PATH=/usr/local/bin
+# A speaker that answers ARP has to be root: its pod says so.
+USER 65532:65532

@@ -9,8 +9,11 @@ MAKEFLAGS     += --no-print-directory
 
 bin := build/bin
 
-# The linter and the code generator are pinned in a module of their own.
+# The linter and the generators are pinned in a module of their own.
 tool := go tool -modfile=tools/go.mod
+
+# The name that the manifests give to the image.
+image := ghcr.io/heraldlb/herald:dev
 
 # Without buildvcs a commit that changes no code relinks nothing.
 static := CGO_ENABLED=0 go build -trimpath -buildvcs=false
@@ -44,8 +47,8 @@ packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
 
 .PHONY: images
-images: build ## Build Herald's image, and that of the stories' pods, from build/bin with the docker at hand
-	@e2e/kind/images.sh
+images: build ## Build Herald's image, and test/app for the tests' pods, from build/bin: needs docker but no registry
+	@e2e/kind/images.sh $(image)
 
 .PHONY: node
 node: toolchain root kubernetes ## Prepare what the node image for kind is made of; two minutes the first time
@@ -58,8 +61,11 @@ node: toolchain root kubernetes ## Prepare what the node image for kind is made 
 	@e2e/kind/node/debian.sh build/kind
 
 .PHONY: generate
-generate: toolchain ## Make deep copies and CRDs from api/
+generate: toolchain ## Make deep copies and CRDs from api/, and manifests/herald.yaml from manifests/base
 	$(tool) controller-gen object crd paths=./api/... output:crd:dir=manifests/crds
+	@$(render) > manifests/herald.yaml
+
+render = { echo '\# Made by `make generate` from manifests/base. Edit that.'; $(tool) kustomize build manifests/base; }
 
 .PHONY: clean
 clean: ## Remove what was built here; Go's own cache stays
@@ -82,8 +88,10 @@ lint: toolchain ## Run the linters and the format check of .golangci.yaml
 drift: toolchain
 	@rm -rf build/_generated
 	@$(tool) controller-gen object crd paths=./api/... output:crd:dir=build/_generated/crds output:object:dir=build/_generated/api
-	@diff -r build/_generated/crds manifests/crds && diff build/_generated/api/zz_generated.deepcopy.go api/v1alpha1/ || \
+	@diff -r -x kustomization.yaml build/_generated/crds manifests/crds && diff build/_generated/api/zz_generated.deepcopy.go api/v1alpha1/ || \
 		{ echo "Generated files are not what api/ says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
+	@$(render) | diff - manifests/herald.yaml || \
+		{ echo "manifests/herald.yaml is not what manifests/base says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
 
 .PHONY: test
 test: root packages build kubernetes ## Run all Go tests with the race detector, those in network namespaces among them; needs root

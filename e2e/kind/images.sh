@@ -1,16 +1,13 @@
 #!/usr/bin/env bash
-# Builds the images from programs that are there (make build), on a machine that can pull none: Herald's is
-# the last stage of its Dockerfile, and test/app is what runs in the pods of the stories.
+# Builds Herald's image, and test/app for the pods of the stories, from the programs in build/bin.
+#
+# The last stage of the Dockerfile takes them out of the build's context instead of the first stage. So it
+# needs no base image, and any builder will do: the classic one would run the first stage too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
-cp build/bin/herald-ccm build/bin/herald-speaker build/bin/app "$context"
-sed -e '1,/^FROM scratch/{/^FROM scratch/!d}' -e 's# --from=build##; s#/out/##g' Dockerfile >"$context/Dockerfile"
-printf 'FROM scratch\nCOPY app /app\nENTRYPOINT ["/app"]\n' >"$context/app.Dockerfile"
-
-# The old builder is the one that every docker has.
-export DOCKER_BUILDKIT=0
-docker build -q -t ghcr.io/heraldlb/herald:dev "$context" 2>/dev/null
-docker build -q -t test/app -f "$context/app.Dockerfile" "$context" 2>/dev/null
+herald=$(mktemp -d)
+trap 'rm -r "$herald"' EXIT
+sed '/^FROM scratch/,$!d; s|--from=build /out/herald-ccm /out/herald-speaker|herald-ccm herald-speaker|' Dockerfile >"$herald/Dockerfile"
+tar -c -C "$herald" Dockerfile -C "$PWD/build/bin" herald-ccm herald-speaker | docker build -q -t "$1" -
+tar -c -C e2e/app Dockerfile -C "$PWD/build/bin" app | docker build -q -t test/app -

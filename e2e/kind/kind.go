@@ -30,6 +30,9 @@ const (
 	// ControlPlane is the name of the node, and of the host, that runs it. It is excluded from load
 	// balancing, as kubeadm does by default.
 	ControlPlane = clusterName + "-control-plane"
+
+	// image is Herald's, as the manifests name it.
+	image = "ghcr.io/heraldlb/herald:dev"
 )
 
 //go:embed cluster.yaml
@@ -78,10 +81,10 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if c.engine, err = startEngine(ctx, c.options.Root, c.dir); err != nil {
 		return err
 	}
-	image := c.options.NodeImage
-	if image == "" {
+	node := c.options.NodeImage
+	if node == "" {
 		c.options.Progress("making the node image, unless it is there")
-		if image, err = c.engine.nodeImage(ctx); err != nil {
+		if node, err = c.engine.nodeImage(ctx); err != nil {
 			return err
 		}
 	}
@@ -94,7 +97,7 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		return err
 	}
 	kubeconfig := filepath.Join(c.dir, "kubeconfig")
-	if _, err := c.engine.run(ctx, "build/bin/kind", "create", "cluster", "--name", clusterName, "--image", image,
+	if _, err := c.engine.run(ctx, "build/bin/kind", "create", "cluster", "--name", clusterName, "--image", node,
 		"--config", file, "--kubeconfig", kubeconfig, "--retain"); err != nil {
 		return err
 	}
@@ -213,10 +216,10 @@ func (c *Cluster) awaitNodes(ctx context.Context) error {
 
 // LoadImages builds Herald's image and that of the stories' pods and puts them on every node.
 func (c *Cluster) LoadImages(ctx context.Context) error {
-	if _, err := c.engine.run(ctx, "e2e/kind/images.sh"); err != nil {
+	if _, err := c.engine.run(ctx, "e2e/kind/images.sh", image); err != nil {
 		return err
 	}
-	_, err := c.engine.run(ctx, "build/bin/kind", "load", "docker-image", "--name", clusterName, "ghcr.io/heraldlb/herald:dev", "test/app:latest")
+	_, err := c.engine.run(ctx, "build/bin/kind", "load", "docker-image", "--name", clusterName, image, "test/app:latest")
 	return err
 }
 

@@ -101,6 +101,9 @@ func (o *ControlPlaneOptions) binary(name string) string {
 	return filepath.Join(o.Root, "build", "bin", name)
 }
 
+// Program is the path of a program of Herald's, as the lab runs it.
+func (c *ControlPlane) Program(name string) string { return c.options.binary(name) }
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

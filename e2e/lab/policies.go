@@ -21,7 +21,16 @@ import (
 // createPolicies creates Herald's admission policies. Every lab starts with this, so it does without
 // kubectl, which would first ask what the API server has to offer.
 func (c *ControlPlane) createPolicies(ctx context.Context) error {
-	path := filepath.Join(c.options.Root, "manifests", "policies", "ippools.yaml")
+	folder := filepath.Join(c.options.Root, "manifests", "policies")
+	for _, name := range []string{"ippools.yaml", "speakers.yaml"} {
+		if err := c.createPoliciesIn(ctx, filepath.Join(folder, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *ControlPlane) createPoliciesIn(ctx context.Context, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err

@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// installation is a lab in which Herald was installed as users do it: its programs run as the pods say that
+// the API server holds, with the command, user, capabilities and token of the container.
+type installation struct{ *field }
+
+func (i installation) within(t testing.TB) installation { return installation{i.field.within(t)} }
+
+func (i installation) kubectl(args ...string) string {
+	i.t.Helper()
+	out, err := i.lab.Kubectl(i.ctx, args...)
+	if err != nil {
+		i.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+// pods waits until a program has one pod on each node, all of which fit, and returns them in the nodes' order.
+func (i installation) pods(program string, fits func(*corev1.Pod) bool) (pods []corev1.Pod) {
+	i.t.Helper()
+	i.eventually("pods of "+program, func(ctx context.Context) error {
+		list, err := i.kube.CoreV1().Pods(lab.HeraldNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + program})
+		if err != nil {
+			return err
+		}
+		pods = list.Items
+		slices.SortFunc(pods, func(a, b corev1.Pod) int { return strings.Compare(a.Spec.NodeName, b.Spec.NodeName) })
+		var on []string
+		for _, p := range pods {
+			if p.DeletionTimestamp == nil && (fits == nil || fits(&p)) {
+				on = append(on, p.Spec.NodeName)
+			}
+		}
+		if len(on) != len(pods) || !slices.Equal(on, names(i.lab)) {
+			return fmt.Errorf("of %d pods those on %q fit", len(pods), on)
+		}
+		return nil
+	})
+	return pods
+}
+
+// start runs what is in a program's pods, as kubelets and container runtimes would.
+func (i installation) start(program string, fits ...func(*corev1.Pod) bool) (started []*lab.Process) {
+	i.t.Helper()
+	fits = append(fits, nil)
+	for _, pod := range i.pods(program, fits[0]) {
+		container := pod.Spec.Containers[0]
+		kubeconfig := filepath.Join(i.lab.Dir(), "kubeconfig-"+pod.Name)
+		i.must(os.WriteFile(kubeconfig, []byte(i.kubeconfig(i.token(pod.Spec.ServiceAccountName, &pod))), 0o644)) // Not only for root.
+		args := slices.Concat(container.Args, []string{"--kubeconfig", kubeconfig})
+		if program == "herald-ccm" {
+			args = append(args, "--authentication-kubeconfig", kubeconfig, "--authorization-kubeconfig", kubeconfig)
+		}
+		p := &lab.Process{
+			Name: pod.Name, Host: i.lab.Node(pod.Spec.NodeName).Host,
+			Path: "/bin/sh", Args: append([]string{"-c", confinement(&pod), "sh", i.lab.Program(container.Command[0])}, args...),
+			Env:     []string{"POD_NAMESPACE=" + pod.Namespace, "NODE_NAME=" + pod.Spec.NodeName},
+			LogPath: filepath.Join(i.lab.Dir(), "logs", pod.Name+".log"),
+		}
+		i.must(p.Start())
+		i.t.Cleanup(func() { _ = p.Kill() })
+		started = append(started, p)
+	}
+	return started
+}
+
+// confinement is a shell script that runs its arguments with the rights of the pod's container. The program is
+// opened before they are given up: without them, one may not get into the folder where it is.
+func confinement(pod *corev1.Pod) string {
+	capabilities := "-all"
+	for _, c := range pod.Spec.Containers[0].SecurityContext.Capabilities.Add {
+		capabilities += ",+" + strings.ToLower(string(c))
+	}
+	return fmt.Sprintf(`exec 3<"$1"; shift; exec setpriv --reuid=%[1]d --regid=%[1]d --clear-groups --inh-caps=-all --bounding-set=%[2]s --no-new-privs /proc/self/fd/3 "$@"`,
+		*pod.Spec.SecurityContext.RunAsUser, capabilities)
+}
+
+// token is one of a ServiceAccount of Herald's: that which the kubelet would mount into the pod, or one for
+// whoever asks for it if there is no pod.
+func (i installation) token(account string, pod *corev1.Pod) string {
+	i.t.Helper()
+	request := &authenticationv1.TokenRequest{}
+	if pod != nil {
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+	}
+	request, err := i.kube.CoreV1().ServiceAccounts(lab.HeraldNamespace).CreateToken(i.ctx, account, request, metav1.CreateOptions{})
+	i.must(err)
+	return request.Status.Token
+}
+
+func (i installation) kubeconfig(token string) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Config
+clusters: [{name: lab, cluster: {server: "https://%s", certificate-authority-data: %s}}]
+users: [{name: pod, user: {token: %s}}]
+contexts: [{name: pod, context: {cluster: lab, user: pod}}]
+current-context: pod
+`, strings.TrimPrefix(i.lab.Config.Host, "https://"), base64.StdEncoding.EncodeToString(i.lab.Config.CAData), token)
+}
+
+// as is the cluster as the owner of a token sees it.
+func (i installation) as(token string) *cluster {
+	i.t.Helper()
+	config := rest.AnonymousClientConfig(i.lab.Config)
+	config.BearerToken = token
+	o := *i.cluster
+	var err error
+	o.kube, err = kubernetes.NewForConfig(config)
+	i.must(err)
+	o.herald, err = client.New(config)
+	i.must(err)
+	return &o
+}
+
+// refusals is what the API server counts of requests that it forbade: those that the authorizers let through
+// to nowhere, and those that admission stopped.
+func (i installation) refusals() []string {
+	i.t.Helper()
+	text, err := i.kube.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(i.ctx)
+	i.must(err)
+	var counts []string
+	for line := range bytes.Lines(text) {
+		if refusal.Match(line) {
+			counts = append(counts, string(line))
+		}
+	}
+	return counts
+}
+
+var refusal = regexp.MustCompile(`^(authorization_attempts_total\{result="(denied|no-opinion|error)"|apiserver_request_total\{.*code="403")`)
+
+// metricsAreForThoseWhoMay asks a herald-ccm for its metrics.
+func (i installation) metricsAreForThoseWhoMay(ccm *lab.Process) {
+	i.t.Helper()
+	i.kubectl("create", "serviceaccount", "prometheus", "-n", lab.HeraldNamespace)
+	i.kubectl("create", "clusterrole", "prometheus", "--verb=get", "--non-resource-url=/metrics")
+	i.kubectl("create", "clusterrolebinding", "prometheus", "--clusterrole=prometheus", "--serviceaccount="+lab.HeraldNamespace+":prometheus")
+	node := &lab.Client{Host: ccm.Host}
+	// Its certificate is its own.
+	transport := &http.Transport{DialContext: node.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // As Prometheus does.
+	defer transport.CloseIdleConnections()
+	for _, ask := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/healthz", "", http.StatusOK},
+		{"/metrics", "", http.StatusForbidden},
+		{"/metrics", i.token("herald-speaker", nil), http.StatusForbidden},
+		{"/metrics", i.token("prometheus", nil), http.StatusOK},
+	} {
+		i.eventually(fmt.Sprintf("%s with %d", ask.path, ask.want), func(ctx context.Context) error {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:10258"+ask.path, nil)
+			if err != nil {
+				return err
+			}
+			if ask.token != "" {
+				request.Header.Set("Authorization", "Bearer "+ask.token)
+			}
+			response, err := transport.RoundTrip(request)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			if response.StatusCode != ask.want {
+				return fmt.Errorf("it is %s", response.Status)
+			}
+			return nil
+		})
+	}
+}

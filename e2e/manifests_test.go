@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+const complete = "../manifests/herald.yaml"
+
+// TestManifests is one story: Herald is installed, serves, is refused what is not its business, is taken away, and is
+// installed again.
+func TestManifests(t *testing.T) {
+	ctx := storyContext(t)
+	const password = "open-sesame"
+	l, err := lab.Start(ctx, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}, Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l.DumpOnFailure(t)
+	i := installation{&field{cluster: clusterOf(t, ctx, l.ControlPlane), lab: l}}
+
+	i.kubectl("apply", "-f", complete) // Over what the lab brings along.
+	i.kubectl("apply", "--dry-run=server", "-f", "../manifests/samples")
+	router, before := l.Routers[0], i.refusals()
+	i.secret(router.Name, password)
+	i.announce()
+	i.must(i.patchPeer(router.Name, `{"spec":{"passwordSecret":{"name":"`+router.Name+`"}}}`))
+	i.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	ccms, speakers := i.start("herald-ccm"), i.start("herald-speaker")
+	i.pod("web", "k8s-node1")
+	i.service("web", to8080)
+	i.holds("web", "198.18.0.200")
+	i.reached(l.Segment, "198.18.0.200:9000")
+	i.reached(l.Outside, "198.18.0.200:9000")
+	i.routed(router, "198.18.0.200", names(l)...)
+	i.event("Service", "web", "EnsuredLoadBalancer", "")
+	i.event("BGPPeer", router.Name, "SessionUp", "node k8s-node2")
+	i.metricsAreForThoseWhoMay(ccms[0])
+
+	// The other one leads, if it does not already, and takes an address back.
+	i.must(ccms[0].Stop(ctx))
+	i.service("next", to8080)
+	i.holds("next", "198.18.0.201")
+	i.remove("next")
+	i.unrecorded("198.18.0.201")
+	if diff := cmp.Diff(before, i.refusals()); diff != "" {
+		t.Errorf("refused to Herald (-before +after):\n%s", diff)
+	}
+
+	t.Run("what its programs may not", func(t *testing.T) {
+		i.within(t).refused()
+		if cmp.Equal(before, i.refusals()) {
+			t.Error("the API server does not count refusals where this test looks for them")
+		}
+	})
+
+	// The overlay for BGP: without capabilities, and not as root.
+	for _, s := range speakers {
+		i.must(s.Stop(ctx))
+	}
+	i.routed(router, "198.18.0.200")
+	i.kubectl("apply", "-k", "../manifests/overlays/bgp")
+	bare := i.start("herald-speaker", func(pod *corev1.Pod) bool { return *pod.Spec.SecurityContext.RunAsUser != 0 })
+	i.routed(router, "198.18.0.200", names(l)...)
+	i.reached(l.Outside, "198.18.0.200:9000")
+
+	// The policy is not in the garbage collector's way: a node takes along what its speaker wrote.
+	i.must(bare[1].Stop(ctx))
+	i.kubectl("delete", "node", "k8s-node2")
+	i.eventually("what the node's speaker wrote is gone", func(ctx context.Context) error {
+		_, status := i.herald.SpeakerStatuses.Get(ctx, "k8s-node2", metav1.GetOptions{})
+		_, lease := i.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(ctx, "speaker-k8s-node2", metav1.GetOptions{})
+		return errors.Join(missing(status), missing(lease))
+	})
+
+	// What Herald has to let go of, then Herald.
+	i.kubectl("delete", "service", "web")
+	i.kubectl("delete", "ippools", "--all", "--timeout=30s")
+	for _, programs := range [][]*lab.Process{ccms, speakers, bare} {
+		for _, p := range programs {
+			i.must(p.Stop(ctx))
+			if strings.Contains(strings.ToLower(p.Log()), "forbidden") {
+				t.Errorf("%s was refused something:\n%s", p.Name, p.Log())
+			}
+		}
+	}
+	i.kubectl("delete", "-f", complete, "--timeout=60s")
+	if left := i.kubectl("get", "-f", complete, "--ignore-not-found", "-o", "name"); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+
+	// Now that the API server knows nothing of Herald, both ways to apply it work, and a second time nothing is
+	// left to do, or diff would fail.
+	// To change from one to the other takes force: defaults count as somebody else's will.
+	for _, how := range [][]string{{"--server-side=false"}, {"--server-side", "--force-conflicts"}} {
+		i.kubectl(append([]string{"apply", "-f", complete}, how...)...)
+		i.kubectl(append([]string{"diff", "-f", complete}, how...)...)
+	}
+}
+
+// refused tries what nobody may do with the token of a pod of Herald's.
+func (i installation) refused() {
+	const own, other = "k8s-node1", "k8s-node2"
+	ctx, ns := i.ctx, lab.HeraldNamespace
+	speaker := i.as(i.token("herald-speaker", &i.pods("herald-speaker", nil)[0]))
+	unbound := i.as(i.token("herald-speaker", nil))
+	ccm := i.as(i.token("herald-ccm", &i.pods("herald-ccm", nil)[0]))
+
+	status := func(c *cluster, name string) func() error {
+		return func() error {
+			o, err := i.herald.SpeakerStatuses.Get(ctx, name, metav1.GetOptions{})
+			i.must(err)
+			_, err = c.herald.SpeakerStatuses.Update(ctx, o, metav1.UpdateOptions{})
+			return err
+		}
+	}
+	lease := func(c *cluster, name string) func() error {
+		return func() error {
+			o, err := i.kube.CoordinationV1().Leases(ns).Get(ctx, name, metav1.GetOptions{})
+			i.must(err)
+			_, err = c.kube.CoordinationV1().Leases(ns).Update(ctx, o, metav1.UpdateOptions{})
+			return err
+		}
+	}
+	secrets := func(c *cluster, ns string) func() error {
+		return func() error {
+			_, err := c.kube.CoreV1().Secrets(ns).List(ctx, metav1.ListOptions{})
+			return err
+		}
+	}
+	for _, story := range []struct {
+		name    string
+		attempt func() error
+		refusal string // Empty where there is to be none: to show that it is the rest that makes the difference.
+	}{
+		{"a speaker writes its own SpeakerStatus", status(speaker, own), ""},
+		{"a speaker writes its own Lease", lease(speaker, "speaker-"+own), ""},
+		{"an administrator writes a SpeakerStatus", status(i.cluster, other), ""},
+		{"an administrator writes a speaker's Lease", lease(i.cluster, "speaker-"+other), ""},
+		{"a speaker writes another's SpeakerStatus", status(speaker, other), "the speaker of node k8s-node1 writes k8s-node1 only: k8s-node2 is not its own"},
+		{"a speaker writes another's Lease", lease(speaker, "speaker-"+other), "the speaker of node k8s-node1 writes speaker-k8s-node1 only: speaker-k8s-node2 is not its own"},
+		{"a speaker writes the leader's Lease", lease(speaker, "herald-ccm"), "herald-ccm is not its own"},
+		{"a speaker makes a SpeakerStatus for a node to come", func() error {
+			_, err := speaker.herald.SpeakerStatuses.Create(ctx, &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: "k8s-node3"}}, metav1.CreateOptions{})
+			return err
+		}, "k8s-node3 is not its own"},
+		{"a speaker makes a Lease for a node to come", func() error {
+			_, err := speaker.kube.CoordinationV1().Leases(ns).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "speaker-k8s-node3"}}, metav1.CreateOptions{})
+			return err
+		}, "speaker-k8s-node3 is not its own"},
+		{"a token that was made for no pod writes a SpeakerStatus", status(unbound, own), "the token of the speaker names no node"},
+		{"a speaker deletes a SpeakerStatus", func() error {
+			return speaker.herald.SpeakerStatuses.Delete(ctx, other, metav1.DeleteOptions{})
+		}, `cannot delete resource "speakerstatuses"`},
+		{"a speaker reads Secrets elsewhere", secrets(speaker, "default"), `cannot list resource "secrets" in API group "" in the namespace "default"`},
+		{"a speaker reads all Secrets", secrets(speaker, metav1.NamespaceAll), `cannot list resource "secrets"`},
+		{"herald-ccm reads Secrets", secrets(ccm, ns), `cannot list resource "secrets"`},
+		{"herald-ccm writes a speaker's Lease", lease(ccm, "speaker-"+own), `cannot update resource "leases"`},
+		{"herald-ccm changes a Service's spec", func() error {
+			_, err := ccm.kube.CoreV1().Services("default").Update(ctx, i.get("web"), metav1.UpdateOptions{})
+			return err
+		}, `cannot update resource "services"`},
+	} {
+		switch err := story.attempt(); {
+		case story.refusal == "" && err != nil && !apierrors.IsConflict(err):
+			i.t.Errorf("%s: %v", story.name, err)
+		case story.refusal != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), story.refusal)):
+			i.t.Errorf("%s: %v; want it forbidden, with %q", story.name, err, story.refusal)
+		}
+	}
+}
