@@ -26,9 +26,12 @@ import (
 
 // installation is a lab in which Herald was installed as users do it: its programs run as the pods say that
 // the API server holds, with the command, user, capabilities and token of the container.
-type installation struct{ *field }
+type installation struct {
+	*field
+	lab *lab.Lab
+}
 
-func (i installation) within(t testing.TB) installation { return installation{i.field.within(t)} }
+func (i installation) within(t testing.TB) installation { return installation{i.field.within(t), i.lab} }
 
 func (i installation) kubectl(args ...string) string {
 	i.t.Helper()
@@ -55,7 +58,7 @@ func (i installation) pods(program string, fits func(*corev1.Pod) bool) (pods []
 				on = append(on, p.Spec.NodeName)
 			}
 		}
-		if len(on) != len(pods) || !slices.Equal(on, names(i.lab)) {
+		if len(on) != len(pods) || !slices.Equal(on, names(i.site)) {
 			return fmt.Errorf("of %d pods those on %q fit", len(pods), on)
 		}
 		return nil

@@ -33,7 +33,7 @@ func TestManifests(t *testing.T) {
 		}
 	})
 	l.DumpOnFailure(t)
-	i := installation{&field{cluster: clusterOf(t, ctx, l.ControlPlane), lab: l}}
+	i := installation{&field{cluster: clusterOf(t, ctx, &l.Access), site: &l.Site}, l}
 
 	i.kubectl("apply", "-f", complete) // Over what the lab brings along.
 	i.kubectl("apply", "--dry-run=server", "-f", "../manifests/samples")
@@ -48,7 +48,7 @@ func TestManifests(t *testing.T) {
 	i.holds("web", "198.18.0.200")
 	i.reached(l.Segment, "198.18.0.200:9000")
 	i.reached(l.Outside, "198.18.0.200:9000")
-	i.routed(router, "198.18.0.200", names(l)...)
+	i.routed(router, "198.18.0.200", names(i.site)...)
 	i.event("Service", "web", "EnsuredLoadBalancer", "")
 	i.event("BGPPeer", router.Name, "SessionUp", "node k8s-node2")
 	i.metricsAreForThoseWhoMay(ccms[0])
@@ -77,7 +77,7 @@ func TestManifests(t *testing.T) {
 	i.routed(router, "198.18.0.200")
 	i.kubectl("apply", "-k", "../manifests/overlays/bgp")
 	bare := i.start("herald-speaker", func(pod *corev1.Pod) bool { return *pod.Spec.SecurityContext.RunAsUser != 0 })
-	i.routed(router, "198.18.0.200", names(l)...)
+	i.routed(router, "198.18.0.200", names(i.site)...)
 	i.reached(l.Outside, "198.18.0.200:9000")
 
 	// The policy is not in the garbage collector's way: a node takes along what its speaker wrote.
