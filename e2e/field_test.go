@@ -101,7 +101,6 @@ var shared *kind.Cluster
 // withKind takes away what the story before left, and lays a site around the nodes.
 func withKind(t testing.TB, o lab.Options) *field {
 	t.Helper()
-	ctx := storyContext(t)
 	t.Cleanup(func() {
 		if t.Failed() && shared != nil {
 			dir := filepath.Join(root(t), "build", "failures", strings.ReplaceAll(t.Name(), "/", "_"))
@@ -111,6 +110,7 @@ func withKind(t testing.TB, o lab.Options) *field {
 	if shared == nil {
 		startKind(t)
 	}
+	ctx := storyContext(t)
 	if err := shared.Reset(ctx); err != nil {
 		t.Fatal(err)
 	}
