@@ -25,7 +25,7 @@ kubernetes_ldflags := -s -w -X $(version_package).gitVersion=$(kubernetes_versio
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##### Building
 
@@ -50,15 +50,16 @@ packages: ## Install the Debian packages that the lab needs and that are missing
 images: build ## Build Herald's image, and test/app for the tests' pods, from build/bin: needs docker but no registry
 	@e2e/kind/images.sh $(image)
 
-.PHONY: node
-node: toolchain root kubernetes ## Prepare what the node image for kind is made of; two minutes the first time
+.PHONY: kind
+kind: build kubernetes ## Build what a kind cluster consists of; two minutes more the first time; needs root
 	@e2e/lab/packages.sh kind
-	@go build -modfile=tools/go.mod -o $(bin)/kind sigs.k8s.io/kind
-	@$(static) -ldflags '-s -w' -o $(bin)/pause ./e2e/kind/pause
-	@mkdir -p build/kind
-	@go list -modfile=tools/go.mod -m -f '{{.Dir}}' sigs.k8s.io/kind > build/kind/module
-	@$(bin)/kubernetes kubeadm config images list --kubernetes-version $(kubernetes_version) > build/kind/images.txt
-	@e2e/kind/node/debian.sh build/kind
+	@$(static) -ldflags "-s -w" -o $(bin)/ ./e2e/kind/pause
+	@$(static) -o $(bin)/ ./e2e/kind/cluster
+	@cd e2e/kind/coredns && $(static) -ldflags "-s -w" -o ../../../$(bin)/coredns .
+	@$(static) -modfile=tools/go.mod -o $(bin)/kind sigs.k8s.io/kind
+	@mkdir -p build/kind && rm -rf build/kind/base
+	@cp -r --no-preserve=mode "$$(go list -modfile=tools/go.mod -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files" build/kind/base
+	@[ -n "$${HERALD_NODE_IMAGE-}" ] || e2e/kind/node/debian.sh build/kind
 
 .PHONY: generate
 generate: toolchain ## Make deep copies and CRDs from api/, and manifests/herald.yaml from manifests/base
@@ -78,7 +79,7 @@ verify: toolchain drift lint ## Check all that needs no tests to run: generated 
 	go vet ./...
 	test -z "$$(gofmt -l .)"
 	go test .
-	@for module in tools e2e/kubernetes .; do (set -x; go -C $$module mod tidy -diff); done
+	@for module in tools e2e/kubernetes e2e/kind/coredns .; do (set -x; go -C $$module mod tidy -diff); done
 
 .PHONY: lint
 lint: toolchain ## Run the linters and the format check of .golangci.yaml
@@ -116,6 +117,20 @@ bench: root packages build kubernetes ## Measure: allocation, ARP, BGP against r
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/...
 	@# A round in the lab is long enough to be one.
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 30m ./e2e/...
+
+##### A kind cluster for work
+
+.PHONY: e2e-up
+e2e-up: root kind ## Stand up a kind cluster that stays, in an enclave; needs root
+	@$(bin)/cluster up
+
+.PHONY: e2e-shell
+e2e-shell: root ## Open a shell beside that cluster, with kubectl, docker and kind
+	@$(bin)/cluster shell
+
+.PHONY: e2e-down
+e2e-down: root ## Take that cluster away
+	@$(bin)/cluster down
 
 ##### What the targets above rest on
 

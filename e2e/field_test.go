@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,7 +105,7 @@ func withKind(t testing.TB, o lab.Options) *field {
 	t.Cleanup(func() {
 		if t.Failed() && shared != nil {
 			dir := filepath.Join(root(t), "build", "failures", strings.ReplaceAll(t.Name(), "/", "_"))
-			t.Logf("what one would look at is in %s: %v", dir, shared.Dump(dir))
+			t.Logf("what one would look at is in %s: %v", dir, shared.Logs(context.WithoutCancel(t.Context()), dir))
 		}
 	})
 	if shared == nil {
@@ -114,7 +115,11 @@ func withKind(t testing.TB, o lab.Options) *field {
 	if err := shared.Reset(ctx); err != nil {
 		t.Fatal(err)
 	}
-	site, err := lab.Surround(context.WithoutCancel(ctx), shared.Nodes, o.Routers, o.Password, shared.Dir())
+	var nodes []*lab.Node
+	for _, n := range shared.Nodes {
+		nodes = append(nodes, n.Node)
+	}
+	site, err := lab.Surround(context.WithoutCancel(ctx), nodes, o.Routers, o.Password, "/run/routers")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +144,7 @@ func startKind(t testing.TB) {
 	defer cancel()
 	var err error
 	if shared, err = kind.Start(ctx, kind.Options{
-		Root: root(t), NodeImage: os.Getenv("HERALD_NODE_IMAGE"), Progress: func(step string) { t.Log(step) },
+		DualStack: true, NodeImage: os.Getenv("HERALD_NODE_IMAGE"), Progress: func(step string) { fmt.Println("kind:", step) },
 	}); err != nil {
 		t.Fatal(err)
 	}

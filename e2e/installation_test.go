@@ -31,7 +31,9 @@ type installation struct {
 	lab *lab.Lab
 }
 
-func (i installation) within(t testing.TB) installation { return installation{i.field.within(t), i.lab} }
+func (i installation) within(t testing.TB) installation {
+	return installation{i.field.within(t), i.lab}
+}
 
 func (i installation) kubectl(args ...string) string {
 	i.t.Helper()

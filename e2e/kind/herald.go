@@ -4,17 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/e2e/lab"
-	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
+
+// image is Herald's, as the manifests name it.
+const image = "ghcr.io/heraldlb/herald:dev"
 
 // Install installs Herald from its manifests, with what herald/ changes, and waits until it runs.
 func (c *Cluster) Install(ctx context.Context) error {
-	if err := c.LoadImages(ctx); err != nil {
+	if _, err := c.docker.call(ctx, nil, filepath.Join(c.options.Root, "e2e/kind/images.sh"), image); err != nil {
+		return err
+	}
+	if err := c.LoadImage(ctx, image, "test/app:latest"); err != nil {
 		return err
 	}
 	if err := c.Manifests(ctx, "apply", "--server-side", "--force-conflicts"); err != nil {
@@ -25,7 +31,7 @@ func (c *Cluster) Install(ctx context.Context) error {
 
 // Manifests runs a command of kubectl on Herald's manifests.
 func (c *Cluster) Manifests(ctx context.Context, command string, args ...string) error {
-	_, err := c.Kubectl(ctx, append([]string{command, "-k", c.options.Root + "/e2e/kind/herald"}, args...)...)
+	_, err := c.Kubectl(ctx, append([]string{command, "-k", filepath.Join(c.options.Root, "e2e/kind/herald")}, args...)...)
 	return err
 }
 
@@ -41,7 +47,7 @@ func (c *Cluster) AwaitHerald(ctx context.Context) error {
 
 // APIServer is the cluster's only one.
 func (c *Cluster) APIServer() lab.Resident {
-	return lab.Resident{Program: "kube-apiserver", Host: enclave.Host{Name: ControlPlane}}
+	return lab.Resident{Program: "kube-apiserver", Host: c.ControlPlane.Host}
 }
 
 // Speaker is herald-speaker on one node, and Stop and Start are what draining the node's speaker would
@@ -53,7 +59,7 @@ type Speaker struct {
 }
 
 // Speaker returns that of a node.
-func (c *Cluster) Speaker(n *lab.Node) *Speaker {
+func (c *Cluster) Speaker(n *Node) *Speaker {
 	return &Speaker{Resident: lab.Resident{Program: "herald-speaker", Host: n.Host}, cluster: c, node: n.Name}
 }
 

@@ -1,75 +1,82 @@
-// Package kind is a Kubernetes cluster of kind inside an enclave, without a registry to pull from.
+// Package kind is a real Kubernetes cluster for the stories: kind's, with kubelets, containers and pods,
+// on a machine that needs no Docker running and no registry to pull from.
 //
-// dockerd runs in the enclave as any other process of a story does, so its bridge, its rules, its
-// containers and all that runs in them are gone when the enclave is. What is kept between runs, under
-// build/kind, is its store of images. The bridge is the [lab.Bridge] of the lab, with the lab's address
-// plan, so clients and routers stand around these nodes as they do around the lab's.
+// All of it is inside an enclave (package enclave): the Docker daemon, its network and the nodes end with
+// the program, whatever happens to it. What stays is a cache of images in build/kind. The nodes are on a
+// bridge that is called and numbered as the lab's segment (e2e/lab/plan.go), so a lab's clients and routers
+// can stand around this cluster, too.
+//
+// The node image is made here from Debian packages and Kubernetes' modules (folder node), or given.
 package kind
 
 import (
 	"context"
-	_ "embed" // The cluster's configuration.
+	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"text/template"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/heraldlb/herald/e2e/lab"
-	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
 const (
-	clusterName = "herald"
-	// ControlPlane is the name of the node, and of the host, that runs it. It is excluded from load
-	// balancing, as kubeadm does by default.
-	ControlPlane = clusterName + "-control-plane"
-
-	// image is Herald's, as the manifests name it.
-	image = "ghcr.io/heraldlb/herald:dev"
+	name = "herald"
+	// closing is how long Close may take, and logging the logs of a cluster that does not come up.
+	closing = time.Minute
+	logging = time.Minute
 )
 
-//go:embed cluster.yaml
-var config string
+// workers are called as in users' manifests.
+var workers = []string{"k8s-node1", "k8s-node2", "k8s-node3"}
 
-// Options of a cluster.
+// Options of a [Cluster]. The zero value is a cluster for IPv4 with a node image that is made here.
 type Options struct {
-	// Root is the folder of Herald's go.mod, where build/bin is.
-	Root string
-	// NodeImage is one that the docker in use can find; empty: it is made here.
+	// DualStack gives nodes, pods and Services addresses of both families, IPv4 first.
+	DualStack bool
+	// NodeImage is a file that docker save has written of a kindest/node image of Kubernetes 1.36 or later,
+	// for those who can pull one. If it is empty, an image is made from what is in build, or was made before.
 	NodeImage string
+	// Root is the folder of Herald's go.mod. If empty it is looked for upwards from the working directory.
+	Root string
 	// Progress is told what is being done now, in a few words.
 	Progress func(step string)
 }
 
-// Cluster is one that runs.
+// Cluster is a cluster that is up.
 type Cluster struct {
 	lab.Access
 	// Nodes are the workers, k8s-node1 first.
-	Nodes []*lab.Node
+	Nodes []*Node
+	// ControlPlane runs no pods but its own.
+	ControlPlane *Node
 
 	options Options
-	dir     string // Temporary: logs and the kubeconfig.
-	engine  *engine
+	docker  *docker
+	lock    *os.File
 }
 
-// Start makes the cluster and returns when its nodes are ready. It is to be called inside an enclave, once.
+// Start stands up a cluster, with all its nodes ready and all its own pods running. It must be called
+// inside an enclave, and there is one cluster at a time in a source tree.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	dir, err := os.MkdirTemp("/run", "kind-")
-	if err != nil {
-		return nil, err
+	if os.Getpid() != 1 {
+		return nil, errors.New("kind: call enclave.Enter first: this would be the machine's own network")
 	}
-	// Routers run as users of their own.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
+	if o.Progress == nil {
+		o.Progress = func(string) {}
 	}
-	c := &Cluster{options: o, dir: dir}
+	c := &Cluster{options: o}
+	if o.Root == "" {
+		var err error
+		if c.options.Root, err = lab.FindRoot(); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -77,160 +84,146 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) (err error) {
-	c.options.Progress("starting dockerd")
-	if c.engine, err = startEngine(ctx, c.options.Root, c.dir); err != nil {
+	if err := c.prepared(); err != nil {
 		return err
 	}
-	node := c.options.NodeImage
-	if node == "" {
-		c.options.Progress("making the node image, unless it is there")
-		if node, err = c.engine.nodeImage(ctx); err != nil {
-			return err
-		}
-	}
-	c.options.Progress("creating the cluster")
-	if err := c.engine.layNetwork(ctx); err != nil {
+	if c.lock, err = lock(c.cache("lock")); err != nil {
 		return err
 	}
-	file := filepath.Join(c.dir, "cluster.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+	c.options.Progress("starting Docker")
+	if c.docker, err = startDocker(ctx, c.options.Root, c.cache("docker")); err != nil {
 		return err
 	}
-	kubeconfig := filepath.Join(c.dir, "kubeconfig")
-	if _, err := c.engine.run(ctx, "build/bin/kind", "create", "cluster", "--name", clusterName, "--image", node,
-		"--config", file, "--kubeconfig", kubeconfig, "--retain"); err != nil {
-		return err
-	}
-	kubectl := filepath.Join(c.dir, "kubectl")
-	if err := os.Symlink(filepath.Join(c.options.Root, "build/bin/kubernetes"), kubectl); err != nil {
-		return err
-	}
-	if c.Access, err = lab.NewAccess(kubeconfig, kubectl, filepath.Join(c.dir, "kubectl-cache")); err != nil {
-		return err
-	}
-	if err := c.adopt(ctx); err != nil {
-		return err
-	}
-	c.options.Progress("waiting for the nodes")
-	return c.awaitNodes(ctx)
-}
-
-// adopt gives the nodes' networks their names in the enclave, and does the work of a CNI: the
-// configuration of kind's own plugins on each node, and routes to the pods of the others.
-func (c *Cluster) adopt(ctx context.Context) error {
-	objects, err := c.podRanges(ctx)
+	image, err := c.nodeImage(ctx)
 	if err != nil {
 		return err
 	}
-	containers := map[string]string{ControlPlane: ControlPlane}
-	for i := range len(objects) - 1 {
-		name := clusterName + "-worker"
-		if i > 0 {
-			name += fmt.Sprint(i + 1)
-		}
-		containers[fmt.Sprintf("k8s-node%d", i+1)] = name
+	err = c.create(ctx, image)
+	if err == nil {
+		err = c.furnish(ctx)
 	}
-	nodes := map[string]*lab.Node{}
-	for name, container := range containers {
-		number := 0
-		_, _ = fmt.Sscanf(name, "k8s-node%d", &number) // 0 is the control plane's.
-		if nodes[name], err = c.adoptNode(ctx, name, container, number); err != nil {
-			return fmt.Errorf("node %s: %w", name, err)
-		}
+	if err != nil {
+		logs, cancel := context.WithTimeout(context.WithoutCancel(ctx), logging)
+		defer cancel()
+		err = errors.Join(fmt.Errorf("%w: see %s", err, c.cache("logs")), c.Logs(logs, c.cache("logs")))
 	}
-	for name, object := range objects {
-		for other, from := range nodes {
-			for _, pods := range object.Spec.PodCIDRs {
-				via := nodes[name].IPv4
-				if strings.Contains(pods, ":") {
-					via = nodes[name].IPv6
-				}
-				if other == name {
-					continue
-				}
-				if err := from.Host.Script("ip route replace %s via %s", pods, via); err != nil {
-					return err
-				}
-			}
-		}
-		if err := c.engine.configureCNI(ctx, containers[name], object.Spec.PodCIDRs); err != nil {
-			return err
-		}
+	return err
+}
+
+// prepared checks for what cannot be made in an enclave, which has no network.
+func (c *Cluster) prepared() error {
+	needs := []string{c.binary("kind"), c.binary("kubernetes")}
+	if c.options.NodeImage == "" {
+		needs = append(needs, c.binary("coredns"), c.binary("pause"), c.cache("debian.tar"), c.cache("base"))
 	}
-	for i := range len(objects) - 1 {
-		c.Nodes = append(c.Nodes, nodes[fmt.Sprintf("k8s-node%d", i+1)])
+	for _, path := range needs {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("kind: %w: run `make kind`", err)
+		}
 	}
 	return nil
 }
 
-// podRanges are the Nodes, once each has its range of pod addresses.
-func (c *Cluster) podRanges(ctx context.Context) (map[string]*corev1.Node, error) {
-	nodes := map[string]*corev1.Node{}
-	return nodes, lab.Eventually(ctx, func(ctx context.Context) error {
-		list, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return err
-		}
-		for _, n := range list.Items {
-			if len(n.Spec.PodCIDRs) == 0 {
-				return fmt.Errorf("node %s has no pod range", n.Name)
-			}
-			nodes[n.Name] = &n
-		}
-		return nil
-	})
-}
-
-func (c *Cluster) adoptNode(ctx context.Context, name, container string, number int) (*lab.Node, error) {
-	pid, err := c.engine.run(ctx, "docker", "inspect", "-f", "{{.State.Pid}}", container)
+// lock makes this the one cluster of the source tree. The kernel unlocks when the program ends.
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	if err := (enclave.Host{}).Script("ip netns attach %s %s", name, strings.TrimSpace(pid)); err != nil {
-		return nil, err
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w: another cluster of this source tree is up: wait for it, or run `make e2e-down`", path, err), f.Close())
 	}
-	host := enclave.Host{Name: name}
-	var far int
-	if err := host.Do(func() error {
-		l, err := netlink.LinkByName("eth0")
-		if err == nil {
-			far = l.Attrs().ParentIndex
-		}
+	return f, nil
+}
+
+//go:embed cluster.yaml
+var configuration string
+
+// create makes the network and lets kind make the cluster, whose nodes are not ready yet for want of a CNI.
+func (c *Cluster) create(ctx context.Context, image string) error {
+	if err := c.createNetwork(ctx); err != nil {
 		return err
-	}); err != nil {
-		return nil, err
 	}
-	port, err := net.InterfaceByIndex(far)
+	values := map[string]any{"Families": "ipv4", "Pods": pods4, "Services": services4, "Workers": workers}
+	if c.options.DualStack {
+		values["Families"], values["Pods"], values["Services"] = "dual", pods4+","+pods6, services4+","+services6
+	}
+	var config strings.Builder
+	if err := template.Must(template.New("cluster.yaml").Parse(configuration)).Execute(&config, values); err != nil {
+		return err
+	}
+	c.options.Progress("creating a cluster of four nodes")
+	_, err := c.kind(ctx, config.String(), "create", "cluster", "--config", "-", "--image", image, "--kubeconfig", c.cache("kubeconfig"), "--retain")
 	if err != nil {
-		return nil, err
-	}
-	return lab.NewNode(name, number, host, port.Name)
-}
-
-func (c *Cluster) awaitNodes(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	_, err := c.Kubectl(ctx, "wait", "nodes", "--all", "--for=condition=Ready", "--timeout=2m")
-	return err
-}
-
-// LoadImages builds Herald's image and that of the stories' pods and puts them on every node.
-func (c *Cluster) LoadImages(ctx context.Context) error {
-	if _, err := c.engine.run(ctx, "e2e/kind/images.sh", image); err != nil {
 		return err
 	}
-	_, err := c.engine.run(ctx, "build/bin/kind", "load", "docker-image", "--name", clusterName, image, "test/app:latest")
+	kubectl := filepath.Join("/run", "kubectl")
+	if err := os.Symlink(c.binary("kubernetes"), kubectl); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	c.Access, err = lab.NewAccess(c.cache("kubeconfig"), kubectl, "/run/kubectl-cache")
 	return err
 }
 
-// Dir is a folder that ends with the cluster.
-func (c *Cluster) Dir() string { return c.dir }
+//go:embed images.yaml
+var images string
 
-// Close ends everything that the cluster consists of.
+// furnish makes the cluster fit for pods.
+func (c *Cluster) furnish(ctx context.Context) error {
+	c.options.Progress("laying the pods' network")
+	if err := c.findNodes(ctx); err != nil {
+		return err
+	}
+	if err := c.connectPods(ctx); err != nil {
+		return err
+	}
+	if err := c.Apply(ctx, images); err != nil {
+		return err
+	}
+	c.options.Progress("waiting until all is ready")
+	return lab.Eventually(ctx, c.ready)
+}
+
+// LoadImage copies images from Docker to the nodes.
+func (c *Cluster) LoadImage(ctx context.Context, images ...string) error {
+	_, err := c.kind(ctx, "", append([]string{"load", "docker-image"}, images...)...)
+	return err
+}
+
+// BuildImage is docker build: the Dockerfile's text, with a folder to copy from. It can pull nothing.
+func (c *Cluster) BuildImage(ctx context.Context, image, dockerfile, dir string) error {
+	_, err := c.docker.run(ctx, strings.NewReader(dockerfile), "build", "--tag", image, "--file", "-", dir)
+	return err
+}
+
+func (c *Cluster) kind(ctx context.Context, stdin string, args ...string) (string, error) {
+	args = append(args, "--name", name)
+	return c.docker.call(ctx, strings.NewReader(stdin), c.binary("kind"), args...)
+}
+
+func (c *Cluster) binary(name string) string {
+	return filepath.Join(c.options.Root, "build", "bin", name)
+}
+
+// cache is a path in the folder that outlives the cluster.
+func (c *Cluster) cache(name string) string {
+	return filepath.Join(c.options.Root, "build", "kind", name)
+}
+
+// Close removes the cluster and ends Docker. Only the cache stays.
 func (c *Cluster) Close() error {
-	var err error
-	if c.engine != nil {
-		err = c.engine.close()
+	c.options.Progress("taking it down")
+	ctx, cancel := context.WithTimeout(context.Background(), closing)
+	defer cancel()
+	var errs []error
+	for _, n := range c.all() {
+		errs = append(errs, n.Host.Remove())
 	}
-	return errors.Join(err, os.RemoveAll(c.dir))
+	if c.docker != nil {
+		errs = append(errs, c.docker.stop(ctx))
+	}
+	if c.lock != nil {
+		errs = append(errs, c.lock.Close())
+	}
+	return errors.Join(errs...)
 }

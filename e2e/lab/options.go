@@ -80,7 +80,7 @@ func (o *ControlPlaneOptions) complete() (err error) {
 		o.Progress = func(string) {}
 	}
 	if o.Root == "" {
-		if o.Root, err = findRoot(); err != nil {
+		if o.Root, err = FindRoot(); err != nil {
 			return err
 		}
 	}
@@ -109,8 +109,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// findRoot goes up from the working directory to the folder that has both go.mod and our manifests.
-func findRoot() (string, error) {
+// FindRoot goes up from the working directory to the folder that has both go.mod and our manifests.
+func FindRoot() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
 		return "", err

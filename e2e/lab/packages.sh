@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the lab and its tests call and that are missing; usually none. With
-# the argument kind also those for a cluster in containers.
+# Installs the Debian packages that the lab and its tests call and that are missing; usually none. With the
+# argument kind, those that a kind cluster needs, too.
 # No daemon is started or left to start at the next boot: the lab runs its
 # own, inside its own namespaces.
 set -euo pipefail
@@ -14,17 +14,16 @@ packages=(
   bird2          # routers of another make
   gcc libc6-dev  # go test -race
 )
-if [ "${1:-}" = kind ]; then
-  packages+=(
-    docker.io containerd runc # containers
-    iptables                  # dockerd's rules
-    jq                        # the program before runc
-    debootstrap               # the nodes' Debian
-  )
+
+programs=(ip sysctl nft arping /usr/lib/frr/zebra /usr/lib/frr/bgpd vtysh /usr/sbin/bird birdc cc)
+if [ "${1-}" = kind ]; then
+  packages+=(debootstrap debian-archive-keyring jq) # the node image, and runc's shim
+  programs+=(debootstrap jq dockerd docker)
+  # Docker's own packages serve as well, and would have to go for Debian's.
+  command -v dockerd >/dev/null || packages+=(docker.io)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-  programs=(ip sysctl nft arping /usr/lib/frr/zebra /usr/lib/frr/bgpd vtysh /usr/sbin/bird birdc cc)
   missing=()
   for p in "${programs[@]}"; do command -v "$p" >/dev/null || missing+=("$p"); done
   [ ${#missing[@]} -eq 0 ] && exit 0
@@ -72,11 +71,10 @@ fi
 
 for p in "${missing[@]}"; do
   case $p in
-    frr) service=frr ;;
-    bird2) service=bird ;;
-    docker.io) service=docker ;;
-    containerd) service=containerd ;;
+    frr) services=(frr) ;;
+    bird2) services=(bird) ;;
+    docker.io) services=(docker.socket docker containerd) ;;
     *) continue ;;
   esac
-  if [ -d /run/systemd/system ]; then systemctl disable --now --quiet "$service"; fi
+  if [ -d /run/systemd/system ]; then systemctl disable --now --quiet "${services[@]}"; fi
 done

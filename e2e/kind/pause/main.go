@@ -8,6 +8,8 @@ import (
 )
 
 func main() {
+	// It is process 1 where containers of a pod share their processes; so the kernel reaps the orphans.
+	signal.Ignore(syscall.SIGCHLD)
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)
 	<-end

@@ -1,0 +1,91 @@
+package kind
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestAnotherContentIsAnotherImage(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "runc")
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"nothing", func() error { return nil }},
+		{"a file", func() error { return os.WriteFile(file, []byte("a"), 0o644) }},
+		{"another content", func() error { return os.WriteFile(file, []byte("b"), 0o644) }},
+		{"another mode", func() error { return os.Chmod(file, 0o755) }},
+		{"another name", func() error { return os.Rename(file, file+"c") }},
+	}
+	seen := map[string]string{}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			t.Fatal(err)
+		}
+		print, err := fingerprint(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := fingerprint(dir); err != nil || again != print {
+			t.Errorf("%s: %s, then %s, %v", s.what, print, again, err)
+		}
+		if before, ok := seen[print]; ok {
+			t.Errorf("%s has the fingerprint of %s", s.what, before)
+		}
+		seen[print] = s.what
+	}
+}
+
+func TestConflist(t *testing.T) {
+	got, err := conflist([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{
+  "cniVersion": "0.4.0",
+  "name": "pods",
+  "plugins": [
+    {
+      "ipam": {
+        "dataDir": "/run/cni-addresses",
+        "ranges": [
+          [
+            {
+              "subnet": "10.244.1.0/24"
+            }
+          ],
+          [
+            {
+              "subnet": "fd00:10:244:1::/64"
+            }
+          ]
+        ],
+        "routes": [
+          {
+            "dst": "0.0.0.0/0"
+          },
+          {
+            "dst": "::/0"
+          }
+        ],
+        "type": "host-local"
+      },
+      "type": "ptp"
+    },
+    {
+      "capabilities": {
+        "portMappings": true
+      },
+      "type": "portmap"
+    }
+  ]
+}`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
