@@ -114,8 +114,8 @@ func (c *Client) FlushNeighbour(addr netip.Addr) error {
 	return c.Host.Script("ip neigh flush to %s dev %s", addr, eth0)
 }
 
-// describe finds out the addresses of a host that exists.
-func describe(h enclave.Host) (*Client, error) {
+// ClientOn is a client on a host that exists, with the addresses that it has.
+func ClientOn(h enclave.Host) (*Client, error) {
 	c := &Client{Host: h}
 	return c, h.Do(func() error {
 		i, err := net.InterfaceByName(eth0)

@@ -146,7 +146,7 @@ func (l *Lab) InPod(ctx context.Context, namespace, name string) (*Client, error
 	if err != nil {
 		return nil, err
 	}
-	return describe(podHost(p.UID))
+	return ClientOn(podHost(p.UID))
 }
 
 // Close ends every process and takes the network away. What it returns is only of interest to tests

@@ -30,7 +30,7 @@ type Node struct {
 
 // NewNode is a node of a cluster that is no lab's: its host, and the switch's end of its cable.
 func NewNode(name string, number int, host enclave.Host, port string) (*Node, error) {
-	c, err := describe(host)
+	c, err := ClientOn(host)
 	if err != nil {
 		return nil, err
 	}

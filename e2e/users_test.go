@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// What is told here needs kubelets, containers, Deployments that roll and nodes that are drained: kind.
+func onlyOnKind(t *testing.T) *field {
+	t.Helper()
+	if !onKind() {
+		t.Skip("a story of kind: make e2e")
+	}
+	f := withKind(t, lab.Options{Routers: []lab.RouterKind{lab.FRR}})
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	return f
+}
+
+// manifest applies one of the three manifests that users begin with, as it stands.
+func (f *field) manifest(name string) {
+	f.t.Helper()
+	yaml, err := os.ReadFile("demo/manifests/" + name)
+	f.must(err)
+	f.must(f.access.Apply(f.ctx, string(yaml)))
+	f.must(f.access.AwaitPod(f.ctx, "default", "pod-1", true))
+}
+
+// TestUsersManifests is the way of most users: a Service for those inside, on a port of the nodes, and
+// with an address of its own.
+func TestUsersManifests(t *testing.T) {
+	f := onlyOnKind(t)
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	all := names(f.site)
+
+	f.manifest("clusterip.yaml")
+	f.pod("asker", all[1])
+	inside, err := shared.InPod(f.ctx, "default", "asker")
+	f.must(err)
+	clusterIP := f.get("svc-1").Spec.ClusterIP + ":9000"
+	if r := f.reached(inside, clusterIP); r.Pod != "pod-1" && r.Pod != "asker" {
+		t.Errorf("%s: %+v answers", clusterIP, r)
+	}
+	f.must(f.site.Segment.EventuallySilent(f.ctx, clusterIP))
+	_, err = f.access.Kubectl(f.ctx, "delete", "pod", "asker", "--grace-period=1")
+	f.must(err)
+
+	f.manifest("nodeport.yaml")
+	if r := f.reached(f.site.Segment, netip.AddrPortFrom(f.site.Node(all[0]).IPv4, 30000).String()); r.Pod != "pod-1" || r.Client != f.site.Segment.IPv4 {
+		t.Errorf("%+v; want pod-1, which sees the client", r)
+	}
+	for _, n := range all[1:] {
+		f.must(f.site.Segment.EventuallySilent(f.ctx, netip.AddrPortFrom(f.site.Node(n).IPv4, 30000).String()))
+	}
+
+	f.manifest("loadbalancer.yaml")
+	f.holds("svc-1", address)
+	f.answeredBy(address, all...)
+	f.routed(f.site.Routers[0], address, all...)
+	for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
+		if r := f.reached(from, target); r.Pod != "pod-1" {
+			t.Errorf("%s: %+v answers", from.Host.Name, r)
+		}
+	}
+}
+
+// load is a client on the segment and one behind the router, who ask all the time.
+type load struct {
+	f      *field
+	probes map[string]*lab.Probe
+}
+
+// underLoad has a Deployment of two pods with a Service, and two clients that ask it.
+func (f *field) underLoad(target string) *load {
+	f.t.Helper()
+	f.must(f.access.Apply(f.ctx, deployment))
+	f.rolled("default", "deployment/web")
+	f.service("web", to8080)
+	f.reached(f.site.Segment, target)
+	f.reached(f.site.Outside, target)
+	f.routed(f.site.Routers[0], strings.TrimSuffix(target, ":9000"), names(f.site)...)
+	return &load{f, map[string]*lab.Probe{
+		"the segment": f.site.Segment.Probe(f.ctx, target, 50*time.Millisecond),
+		"outside":     f.site.Outside.Probe(f.ctx, target, 50*time.Millisecond),
+	}}
+}
+
+// noneFailed ends the load.
+func (l *load) noneFailed() {
+	l.f.t.Helper()
+	for from, p := range l.probes {
+		report := p.Stop()
+		l.f.t.Logf("from %s: %v", from, report)
+		if report.Failures > 0 || report.Requests == 0 {
+			l.f.t.Errorf("from %s: %v; want no failure", from, report)
+		}
+	}
+}
+
+func (f *field) rolled(namespace, what string) {
+	f.t.Helper()
+	_, err := f.access.Kubectl(f.ctx, "rollout", "status", "-n", namespace, what, "--timeout=2m")
+	f.must(err)
+}
+
+func (f *field) kubectl(args ...string) {
+	f.t.Helper()
+	_, err := f.access.Kubectl(f.ctx, args...)
+	f.must(err)
+}
+
+// A pod that is told to end serves for some seconds more: as long as kube-proxies need to hear of it.
+const deployment = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: pod}}
+  strategy: {rollingUpdate: {maxUnavailable: 0}}
+  template:
+    metadata: {labels: {app: pod}}
+    spec:
+      containers:
+        - name: app
+          image: test/app
+          ports: [{containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+          lifecycle: {preStop: {sleep: {seconds: 5}}}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec:
+  maxUnavailable: 1
+  selector: {matchLabels: {app: pod}}
+`
+
+// TestChangesUnderLoad changes all that can be changed while clients ask. None of them notices.
+func TestChangesUnderLoad(t *testing.T) {
+	f := onlyOnKind(t)
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	all := names(f.site)
+	l := f.underLoad(target)
+
+	t.Run("the workload is updated", func(t *testing.T) {
+		f := f.within(t)
+		f.kubectl("rollout", "restart", "deployment/web")
+		f.rolled("default", "deployment/web")
+	})
+	t.Run("the node with the address is drained", func(t *testing.T) {
+		f := f.within(t)
+		owner := f.answeredBy(address, all...)
+		f.kubectl("drain", owner, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=90s")
+		f.eventually("the pods run elsewhere", func(ctx context.Context) error {
+			pods, err := f.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=pod"})
+			for _, p := range pods.Items {
+				if p.Spec.NodeName == owner {
+					err = errors.Join(err, fmt.Errorf("%s is on %s", p.Name, owner))
+				}
+			}
+			return err
+		})
+		f.kubectl("uncordon", owner)
+		// A drained node forwards as any other: its speaker is told by an exclusion or a taint, not by this.
+		f.answeredBy(address, owner)
+	})
+	t.Run("Herald's leader is killed", func(t *testing.T) {
+		f := f.within(t)
+		before := f.leader()
+		f.kubectl("delete", "pod", "-n", lab.HeraldNamespace, before, "--grace-period=0", "--force")
+		f.service("another", to8080)
+		f.holds("another", "198.18.0.201")
+		if now := f.leader(); now == before {
+			t.Errorf("%s leads still", now)
+		}
+		f.remove("another")
+	})
+	t.Run("Herald is updated", func(t *testing.T) {
+		f := f.within(t)
+		f.kubectl("rollout", "restart", "-n", lab.HeraldNamespace, "deployment/herald-ccm", "daemonset/herald-speaker")
+		f.rolled(lab.HeraldNamespace, "deployment/herald-ccm")
+		f.rolled(lab.HeraldNamespace, "daemonset/herald-speaker")
+		f.answeredBy(address, all...)
+		f.routed(f.site.Routers[0], address, all...)
+	})
+	l.noneFailed()
+	f.holds("web", address)
+}
+
+// leader is the pod that holds herald-ccm's lease.
+func (f *field) leader() (pod string) {
+	f.t.Helper()
+	f.eventually("a leader", func(ctx context.Context) error {
+		lease, err := f.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(ctx, "herald-ccm", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
+			return errors.New("nobody holds the lease")
+		}
+		pod, _, _ = strings.Cut(*lease.Spec.HolderIdentity, "_")
+		return nil
+	})
+	return pod
+}
+
+// TestUninstall takes Herald away while Services have addresses, and installs it again.
+func TestUninstall(t *testing.T) {
+	f := onlyOnKind(t)
+	const address = "198.18.0.200"
+	f.pod("pod-1", names(f.site)[0])
+	f.service("web", to8080)
+	f.holds("web", address)
+	f.answeredBy(address, names(f.site)...)
+
+	// What Herald has to let go of, then Herald.
+	f.edit("web", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP })
+	f.eventually("the Service is let go", func(context.Context) error {
+		if finalizers := f.get("web").Finalizers; len(finalizers) > 0 {
+			return fmt.Errorf("it has %v", finalizers)
+		}
+		return nil
+	})
+	f.kubectl("delete", "ippools", "--all", "--timeout=30s")
+	f.must(shared.Manifests(f.ctx, "delete", "--timeout=90s"))
+	t.Cleanup(func() { // For the stories to come.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := shared.Install(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	f.answeredBy(address)
+	f.routed(f.site.Routers[0], address)
+	if _, err := f.kube.CoreV1().Namespaces().Get(f.ctx, lab.HeraldNamespace, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the namespace: %v; want it gone", err)
+	}
+	out, err := f.access.Kubectl(f.ctx, "get", "crds,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name")
+	f.must(err)
+	if left := slices.DeleteFunc(strings.Fields(out), func(name string) bool { return !strings.Contains(name, "herald") }); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
