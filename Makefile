@@ -106,11 +106,16 @@ demo: root packages build kubernetes ## Show Herald at work in a cluster of netw
 	@$(static) -o $(bin)/ ./e2e/demo
 	@exec $(bin)/demo
 
+# Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
+stories := TestAClientReachesAService|TestNodesComeAndGo|TestPeersThatCannotWork|TestUsersManifests|TestChangesUnderLoad|TestUninstall
+
 .PHONY: e2e
-e2e: root packages build kubernetes ## Run the demo as a user without a terminal would, and check that it ends well; needs root
+e2e: root packages build kubernetes kind ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
 	@$(static) -o $(bin)/ ./e2e/demo
 	@$(bin)/demo </dev/null 2>&1 | tee build/demo.txt
 	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
+	@rm -rf build/failures
+	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e
 
 .PHONY: bench
 bench: root packages build kubernetes ## Measure: allocation, ARP, BGP against real routers, the lab; needs root

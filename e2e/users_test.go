@@ -79,33 +79,32 @@ func TestUsersManifests(t *testing.T) {
 
 // load is a client on the segment and one behind the router, who ask all the time.
 type load struct {
-	f      *field
-	probes map[string]*lab.Probe
+	f               *field
+	segment, behind *lab.Probe
 }
 
-// underLoad has a Deployment of two pods with a Service, and two clients that ask it.
+// underLoad has two clients ask a Service that is reached.
 func (f *field) underLoad(target string) *load {
 	f.t.Helper()
-	f.must(f.access.Apply(f.ctx, deployment))
-	f.rolled("default", "deployment/web")
-	f.service("web", to8080)
 	f.reached(f.site.Segment, target)
 	f.reached(f.site.Outside, target)
 	f.routed(f.site.Routers[0], strings.TrimSuffix(target, ":9000"), names(f.site)...)
-	return &load{f, map[string]*lab.Probe{
-		"the segment": f.site.Segment.Probe(f.ctx, target, 50*time.Millisecond),
-		"outside":     f.site.Outside.Probe(f.ctx, target, 50*time.Millisecond),
-	}}
+	return &load{f, f.site.Segment.Probe(f.ctx, target, 50*time.Millisecond), f.site.Outside.Probe(f.ctx, target, 50*time.Millisecond)}
 }
 
-// noneFailed ends the load.
-func (l *load) noneFailed() {
+// judge ends the load: no request may have failed. Where the router's next hops changed meanwhile, a
+// connection that was open then may have come to another node, which knows nothing of it and resets it.
+func (l *load) judge(hopsChanged bool) {
 	l.f.t.Helper()
-	for from, p := range l.probes {
+	for from, p := range map[string]*lab.Probe{"the segment": l.segment, "behind the router": l.behind} {
 		report := p.Stop()
 		l.f.t.Logf("from %s: %v", from, report)
-		if report.Failures > 0 || report.Requests == 0 {
-			l.f.t.Errorf("from %s: %v; want no failure", from, report)
+		failures := report.Errors
+		if hopsChanged && p == l.behind {
+			failures = slices.DeleteFunc(failures, func(e string) bool { return strings.Contains(e, "connection reset by peer") })
+		}
+		if len(failures) > 0 || report.Requests == 0 {
+			l.f.t.Errorf("from %s: %v; want no failure:\n%s", from, report, strings.Join(failures, "\n"))
 		}
 	}
 }
@@ -149,11 +148,14 @@ spec:
   selector: {matchLabels: {app: pod}}
 `
 
-// TestChangesUnderLoad changes all that can be changed while clients ask. None of them notices.
+// TestChangesUnderLoad changes all that can be changed while clients ask, and they do not notice.
 func TestChangesUnderLoad(t *testing.T) {
 	f := onlyOnKind(t)
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	all := names(f.site)
+	f.must(f.access.Apply(f.ctx, deployment))
+	f.rolled("default", "deployment/web")
+	f.service("web", to8080)
 	l := f.underLoad(target)
 
 	t.Run("the workload is updated", func(t *testing.T) {
@@ -189,6 +191,9 @@ func TestChangesUnderLoad(t *testing.T) {
 		}
 		f.remove("another")
 	})
+	l.judge(false)
+
+	l = f.underLoad(target)
 	t.Run("Herald is updated", func(t *testing.T) {
 		f := f.within(t)
 		f.kubectl("rollout", "restart", "-n", lab.HeraldNamespace, "deployment/herald-ccm", "daemonset/herald-speaker")
@@ -197,7 +202,7 @@ func TestChangesUnderLoad(t *testing.T) {
 		f.answeredBy(address, all...)
 		f.routed(f.site.Routers[0], address, all...)
 	})
-	l.noneFailed()
+	l.judge(true)
 	f.holds("web", address)
 }
 

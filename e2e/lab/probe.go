@@ -17,7 +17,7 @@ type Probe struct {
 	started time.Time
 	sent    int
 	good    []time.Time // When requests that were answered were sent; not in order.
-	failed  int
+	failed  []string // What was said, and when.
 	by      map[string]int
 }
 
@@ -25,6 +25,8 @@ type Probe struct {
 type ProbeReport struct {
 	// Requests that were sent and came to an end, and how many of them failed.
 	Requests, Failures int
+	// Errors are those of the failures, with the times of the requests.
+	Errors []string
 	// LongestGap is the longest time without a request that was answered. It counts between the
 	// moments of sending, so it is what a user would have had to wait; it is never below the
 	// probe's interval.
@@ -67,7 +69,7 @@ func (p *Probe) ask(ctx context.Context, c *Client, target string) {
 	defer p.mu.Unlock()
 	p.sent++
 	if err != nil {
-		p.failed++
+		p.failed = append(p.failed, fmt.Sprintf("%s: %v", sent.Format("15:04:05.000"), err))
 		return
 	}
 	p.good = append(p.good, sent)
@@ -79,7 +81,7 @@ func (p *Probe) Stop() ProbeReport {
 	p.cancel()
 	p.work.Wait()
 	return ProbeReport{
-		Requests: p.sent, Failures: p.failed, ByNode: p.by,
+		Requests: p.sent, Failures: len(p.failed), Errors: p.failed, ByNode: p.by,
 		LongestGap: longestGap(p.started, p.good, time.Now()),
 	}
 }
