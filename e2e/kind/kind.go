@@ -90,6 +90,9 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if c.lock, err = lock(c.cache("lock")); err != nil {
 		return err
 	}
+	if err := watchable(); err != nil {
+		return err
+	}
 	c.options.Progress("starting Docker")
 	if c.docker, err = startDocker(ctx, c.options.Root, c.cache("docker")); err != nil {
 		return err

@@ -62,7 +62,7 @@ func start(t *testing.T, o kind.Options) *kind.Cluster {
 			t.Error("close:", err)
 		}
 		t.Logf("closed after %v", time.Since(closing).Round(100*time.Millisecond))
-		for _, l := range leftovers(t) {
+		for _, l := range leftovers(t, c) {
 			t.Error("left behind:", l)
 		}
 	})
@@ -245,8 +245,9 @@ func memory(t *testing.T) string {
 }
 
 // leftovers are processes, control groups, hosts, interfaces and containers that a cluster should have
-// taken away. This program is process 1 of its enclave, so it sees no others.
-func leftovers(t *testing.T) (left []string) {
+// taken away. This program is process 1 of its enclave, so it sees no others; with control groups it has to ask
+// for the cluster's own.
+func leftovers(t *testing.T, c *kind.Cluster) (left []string) {
 	glob := func(pattern string) []string {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
@@ -265,8 +266,11 @@ func leftovers(t *testing.T) (left []string) {
 			left = append(left, "process "+string(name)+")")
 		}
 	}
-	left = append(left, glob("/sys/fs/cgroup/herald-e2e-*")...)
-	left = append(left, glob("/sys/fs/cgroup/*/herald-e2e-*")...)
+	groups, err := c.ControlGroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	left = append(left, groups...)
 	left = append(left, glob("/run/netns/*")...)
 	left = append(left, glob("/proc/sys/net/ipv4/conf/veth*")...)
 	left = append(left, glob("/proc/sys/net/ipv4/conf/segment")...)

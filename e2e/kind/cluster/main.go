@@ -1,5 +1,5 @@
-// Command cluster keeps a kind cluster with Herald in it for work: it stands up in the background, in an enclave, and stays
-// until it is told to go.
+// Command cluster keeps a kind cluster with Herald in it for work: it stands up in the background, in an
+// enclave, and stays until it is told to go.
 //
 //	cluster up              stand it up and return
 //	cluster shell [command] run a shell, or a command, inside: with kubectl, docker and kind
