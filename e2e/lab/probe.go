@@ -17,7 +17,7 @@ type Probe struct {
 	started time.Time
 	sent    int
 	good    []time.Time // When requests that were answered were sent; not in order.
-	failed  []string // What was said, and when.
+	failed  []string    // What was said, and when.
 	by      map[string]int
 }
 
