@@ -35,10 +35,13 @@ func clusterOf(t testing.TB, ctx context.Context, a *lab.Access) *cluster {
 	return &cluster{t: t, ctx: ctx, kube: a.Client, herald: a.Herald, access: a}
 }
 
-// within is the same cluster in a subtest.
+// within is the same cluster in a subtest. What goes on under its context ends with it.
 func (c *cluster) within(t testing.TB) *cluster {
 	o := *c
 	o.t = t
+	var cancel context.CancelFunc
+	o.ctx, cancel = context.WithCancel(c.ctx)
+	t.Cleanup(cancel)
 	return &o
 }
 

@@ -61,20 +61,24 @@ func startDocker(ctx context.Context, root, dir string) (*docker, error) {
 	return d, errors.Join(d.await(ctx), d.clear(ctx))
 }
 
-// shade keeps the daemon from the machine's own folders: it takes no settings from /etc/docker and leaves no
-// key there, and what its containerd makes in /opt is made in memory. Once is enough for an enclave.
+// shade keeps the daemon from the machine's own folders: what it makes in /etc and its containerd in /opt is
+// made in memory, and it takes no settings from /etc/docker, which need not be there. Once is enough for an
+// enclave.
 var shade = sync.OnceValue(func() error {
-	if err := unix.Mount("tmpfs", "/etc/docker", "tmpfs", 0, ""); err != nil {
-		return fmt.Errorf("mount /etc/docker: %w", err)
-	}
-	const upper, work = "/run/opt/upper", "/run/opt/work"
-	for _, dir := range []string{upper, work} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, folder := range []string{"/etc", "/opt"} {
+		upper, work := filepath.Join("/run/shade", folder, "upper"), filepath.Join("/run/shade", folder, "work")
+		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 			return err
 		}
+		if err := unix.Mount("overlay", folder, "overlay", 0, "lowerdir="+folder+",upperdir="+upper+",workdir="+work); err != nil {
+			return fmt.Errorf("mount %s: %w", folder, err)
+		}
 	}
-	if err := unix.Mount("overlay", "/opt", "overlay", 0, "lowerdir=/opt,upperdir="+upper+",workdir="+work); err != nil {
-		return fmt.Errorf("mount /opt: %w", err)
+	if err := os.MkdirAll("/etc/docker", 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", "/etc/docker", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /etc/docker: %w", err)
 	}
 	return nil
 })

@@ -87,7 +87,8 @@ func (c *Client) EventuallySilent(ctx context.Context, target string) error {
 // Dial connects from the host. The address must be numeric.
 func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	err = c.Host.Do(func() error {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		// A transport goes on dialling for a request that was given up, and each dial holds a thread.
+		conn, err = (&net.Dialer{Timeout: requestTimeout}).DialContext(ctx, network, address)
 		return err
 	})
 	return conn, err
