@@ -65,8 +65,8 @@ type labField struct {
 	speakers map[string]*lab.Process
 }
 
-// withLab stands up a lab with Herald's programs in it.
-func withLab(t testing.TB, o lab.Options) *labField {
+// startLab stands up a lab without Herald.
+func startLab(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	t.Helper()
 	ctx := storyContext(t)
 	l, err := lab.Start(ctx, o)
@@ -79,6 +79,14 @@ func withLab(t testing.TB, o lab.Options) *labField {
 		}
 	})
 	l.DumpOnFailure(t)
+	return ctx, l
+}
+
+// withLab stands up a lab with Herald's programs in it.
+func withLab(t testing.TB, o lab.Options) *labField {
+	t.Helper()
+	ctx, l := startLab(t, o)
+	var err error
 	f := &labField{field: &field{
 		cluster: clusterOf(t, ctx, &l.Access), site: &l.Site, apiServer: l.APIServer(), referees: &atomic.Int32{},
 		speakers: map[string]service{}, proxies: map[string]frozen{},

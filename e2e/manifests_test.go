@@ -21,18 +21,8 @@ const complete = "../manifests/herald.yaml"
 // TestManifests is one story: Herald is installed, serves, is refused what is not its business, is taken away, and is
 // installed again.
 func TestManifests(t *testing.T) {
-	ctx := storyContext(t)
 	const password = "open-sesame"
-	l, err := lab.Start(ctx, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}, Password: password})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	l.DumpOnFailure(t)
+	ctx, l := startLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}, Password: password})
 	i := installation{&field{cluster: clusterOf(t, ctx, &l.Access), site: &l.Site}, l}
 
 	i.kubectl("apply", "-f", complete) // Over what the lab brings along.
