@@ -130,7 +130,7 @@ type statusWriter struct {
 	log     *zap.Logger
 	changed chan struct{}
 
-	wrote chan struct{} // What was written last stands.
+	wrote chan struct{} // What was written last stands, or was read back.
 
 	mu      sync.Mutex
 	want    herald.SpeakerStatusStatus
@@ -180,6 +180,9 @@ func (w *statusWriter) observe(node string, o *herald.SpeakerStatus) {
 	foreign := o == nil || !w.unsure && newer(o.ResourceVersion, w.version)
 	w.foreign = w.foreign || foreign
 	w.mu.Unlock()
+	// Of two writes in a row the first may be read back when the second is under way, and counts only with
+	// the second, which says nothing new of what was asked for.
+	pull(w.wrote)
 	if foreign {
 		pull(w.changed)
 	}

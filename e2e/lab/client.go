@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,7 +28,11 @@ type Client struct {
 	Host       enclave.Host
 	IPv4, IPv6 netip.Addr
 	MAC        net.HardwareAddr
+	// Timeout of a request; requestTimeout if it is 0.
+	Timeout time.Duration
 }
+
+func (c *Client) timeout() time.Duration { return cmp.Or(c.Timeout, requestTimeout) }
 
 // Reply is the answer of the app in a pod.
 type Reply struct {
@@ -41,7 +46,7 @@ type Reply struct {
 // Get asks an app, over a connection of its own. The target is an address with a port.
 func (c *Client) Get(ctx context.Context, target string) (Reply, error) {
 	var reply Reply
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+"/", nil)
 	if err != nil {
@@ -88,7 +93,7 @@ func (c *Client) EventuallySilent(ctx context.Context, target string) error {
 func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	err = c.Host.Do(func() error {
 		// A transport goes on dialling for a request that was given up, and each dial holds a thread.
-		conn, err = (&net.Dialer{Timeout: requestTimeout}).DialContext(ctx, network, address)
+		conn, err = (&net.Dialer{Timeout: c.timeout()}).DialContext(ctx, network, address)
 		return err
 	})
 	return conn, err
