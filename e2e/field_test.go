@@ -163,7 +163,7 @@ func startKind(t testing.TB) {
 
 // root is the folder of Herald's go.mod.
 func root(t testing.TB) string {
-	dir, err := filepath.Abs("..")
+	dir, err := lab.FindRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

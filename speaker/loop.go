@@ -113,7 +113,12 @@ func (l *loop) run(ctx context.Context) error {
 			}
 			beats = true
 		case <-back:
-			act = func(time.Time) { l.listenTo(l.pending) }
+			heard := l.pending
+			act = func(time.Time) {
+				if l.pending == heard { // Or the node was away once more, and is listening anew.
+					l.listenTo(heard)
+				}
+			}
 		case <-l.s.links.Changed():
 			act = func(time.Time) { l.s.in().touchAll() }
 		case <-l.s.bgp.Changed():
