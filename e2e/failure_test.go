@@ -88,6 +88,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	f.pod("pod-1", all[0])
 	f.label(all[0], corev1.LabelNodeExcludeBalancers, "")
 	all = all[1:]
+	f.served(target)
 	f.routed(router, address, all...)
 	first := f.answeredBy(address, all...)
 
@@ -101,7 +102,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.answeredBy(address, first)
 		r.judge(first)
 	})
-	t.Run("a speaker that stops hands over at once, and does not take back", func(t *testing.T) {
+	t.Run("a speaker that stops hands over, and does not take back", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
 		probe := f.site.Segment.Probe(f.ctx, target, 20*time.Millisecond)

@@ -35,8 +35,12 @@ func clusterOf(t testing.TB, ctx context.Context, a *lab.Access) *cluster {
 	return &cluster{t: t, ctx: ctx, kube: a.Client, herald: a.Herald, access: a}
 }
 
-// within is the same cluster in a subtest. What goes on under its context ends with it.
+// within is the same cluster in a subtest. What goes on under its context ends with it. The parts of a
+// story build on one another, so what follows one that failed is not told.
 func (c *cluster) within(t testing.TB) *cluster {
+	if c.t.Failed() {
+		t.Skip("a part before this one failed")
+	}
 	o := *c
 	o.t = t
 	var cancel context.CancelFunc

@@ -36,6 +36,15 @@ func (f *field) announce() {
 	f.must(err)
 }
 
+// gracefully has every router keep its routes while a speaker is replaced.
+func (f *field) gracefully() {
+	f.t.Helper()
+	for _, r := range f.site.Routers {
+		_, err := f.access.Kubectl(f.ctx, "patch", "bgppeer", r.Name, "--type=merge", "-p", `{"spec":{"gracefulRestart":{}}}`)
+		f.must(err)
+	}
+}
+
 // peerOf is the BGPPeer for a router of the lab.
 func peerOf(r *lab.Router) *herald.BGPPeer {
 	return &herald.BGPPeer{
@@ -138,16 +147,51 @@ func (f *field) routed(r *lab.Router, address string, nodes ...string) {
 	})
 }
 
+// serving is how long a kube-proxy may take to serve what it has heard of: after a write to nftables that
+// failed it tries again only after its syncPeriod of 30 s, and calls itself healthy for twice as long.
+const serving = 75 * time.Second
+
 // reached asks an address from a client until an answer comes.
 func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, serving)
 	defer cancel()
 	reply, err := from.Eventually(ctx, target, nil)
 	if err != nil {
+		f.explain(from, target)
 		f.t.Fatal(err)
 	}
 	return reply
+}
+
+// served waits until the kube-proxy of every node forwards what is for the target. What is told of addresses
+// that move is not to depend on that.
+func (f *field) served(target string) {
+	f.t.Helper()
+	for _, n := range f.site.Nodes {
+		// A node's own requests meet its kube-proxy, and nothing of what Herald does.
+		began := time.Now()
+		f.reached(&n.Client, target)
+		if took := time.Since(began); took > 5*time.Second {
+			f.t.Logf("the kube-proxy of %s took %v to serve %s", n.Name, took, target)
+		}
+	}
+}
+
+// explain logs on which part of the way to a target requests are lost.
+func (f *field) explain(from *lab.Client, target string) {
+	f.t.Helper()
+	if mac, err := from.Neighbour(netip.MustParseAddrPort(target).Addr()); err != nil {
+		f.t.Log(err)
+	} else if n := f.site.NodeByMAC(mac); n != nil {
+		f.t.Logf("%s sends to %s", from.Host.Name, n.Name)
+	} else {
+		f.t.Logf("%s sends to the stranger %v", from.Host.Name, mac)
+	}
+	for _, n := range f.site.Nodes {
+		reply, err := n.Get(f.ctx, target)
+		f.t.Logf("%s itself: answered by %q, %v", n.Name, reply.Pod, err)
+	}
 }
 
 func names(l *lab.Site) (all []string) {

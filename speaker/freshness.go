@@ -9,7 +9,7 @@ import "time"
 // stands still and nobody is declared dead.
 type freshness struct {
 	self     string
-	duration time.Duration // of a Lease: how long it is good without a renewal
+	duration time.Duration // of our own Lease: how long it is good without a renewal
 	renew    time.Duration // how often it is renewed
 
 	clock time.Duration        // how long we have been listening
@@ -21,6 +21,7 @@ type freshness struct {
 type sighting struct {
 	renewed time.Time     // as it says; told apart, never compared with our clock but on first sight
 	at      time.Duration // on our listening clock
+	good    time.Duration // how long it may be silent
 	gone    bool          // it said goodbye
 }
 
@@ -32,13 +33,14 @@ func newFreshness(self string, duration time.Duration) *freshness {
 	return &freshness{self: self, duration: duration, renew: duration / 3, seen: map[string]*sighting{}}
 }
 
-// observe takes note of a Lease. An empty holder has given it up.
-func (f *freshness) observe(node, holder string, renewed, now time.Time) {
+// observe takes note of a Lease, which is good for a while without a renewal. An empty holder has given
+// it up.
+func (f *freshness) observe(node, holder string, renewed time.Time, good time.Duration, now time.Time) {
 	s, known := f.seen[node]
 	if !known {
 		s = &sighting{}
 		f.seen[node] = s
-		if now.Sub(renewed) > staleOnSight*f.duration {
+		if now.Sub(renewed) > staleOnSight*good {
 			s.gone = true
 		}
 	} else if holder != "" && !renewed.Equal(s.renewed) {
@@ -50,7 +52,7 @@ func (f *freshness) observe(node, holder string, renewed, now time.Time) {
 	if known && renewed.Equal(s.renewed) {
 		return
 	}
-	s.renewed = renewed
+	s.renewed, s.good = renewed, good
 	if node == f.self {
 		f.tick(now)
 		s.at = f.clock
@@ -89,5 +91,5 @@ func (f *freshness) forget(node string) { delete(f.seen, node) }
 // alive reports whether the node's speaker is to be counted on.
 func (f *freshness) alive(node string) bool {
 	s, ok := f.seen[node]
-	return ok && !s.gone && f.clock-s.at <= f.duration
+	return ok && !s.gone && f.clock-s.at <= s.good
 }

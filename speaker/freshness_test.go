@@ -24,11 +24,11 @@ func newListener() *listener { return &listener{newFreshness("self", goodFor), n
 // renew lets renewals come in, written now by clocks that are right.
 func (l *listener) renew(nodes ...string) {
 	for _, n := range nodes {
-		l.observe(n, n, l.now, l.now)
+		l.observe(n, n, l.now, goodFor, l.now)
 	}
 }
 
-func (l *listener) goodbye(node string) { l.observe(node, "", l.now, l.now) }
+func (l *listener) goodbye(node string) { l.observe(node, "", l.now, goodFor, l.now) }
 
 // pass lets time go by, with renewals at its end.
 func (l *listener) pass(d time.Duration, nodes ...string) {
@@ -75,8 +75,22 @@ func TestWhoIsAlive(t *testing.T) {
 			then := l.now
 			for range 4 {
 				l.pass(renewal, "self")
-				l.observe("other", "other", then, l.now)
+				l.observe("other", "other", then, goodFor, l.now)
 			}
+		}, false},
+
+		{"its last word is good for longer than ours", func(l *listener) {
+			l.renew("self")
+			l.observe("other", "other", l.now, 2*goodFor, l.now)
+			for range 5 {
+				l.pass(renewal, "self")
+			}
+		}, true},
+		{"its last word was good for less, and that is over", func(l *listener) {
+			l.renew("self")
+			l.observe("other", "other", l.now, goodFor/3, l.now)
+			l.pass(renewal, "self")
+			l.pass(renewal/2, "self")
 		}, false},
 
 		// While nothing is heard of oneself, silence says nothing.
@@ -132,7 +146,7 @@ func TestWhoIsAlive(t *testing.T) {
 			l.goodbye("other")
 			then := l.now
 			l.pass(renewal, "self")
-			l.observe("other", "", then, l.now)
+			l.observe("other", "", then, goodFor, l.now)
 		}, false},
 		{"its goodbye is the first that is seen of it", func(l *listener) {
 			l.renew("self")
@@ -156,44 +170,44 @@ func TestWhoIsAlive(t *testing.T) {
 		// Clocks.
 		{"left behind long ago", func(l *listener) {
 			l.renew("self")
-			l.observe("other", "other", l.now.Add(-time.Hour), l.now)
+			l.observe("other", "other", l.now.Add(-time.Hour), goodFor, l.now)
 		}, false},
 		{"left behind long ago, and taken up again", func(l *listener) {
 			l.renew("self")
-			l.observe("other", "other", l.now.Add(-time.Hour), l.now)
+			l.observe("other", "other", l.now.Add(-time.Hour), goodFor, l.now)
 			l.pass(time.Second, "other")
 		}, true},
 		{"left behind long ago, and written again by others than its speaker", func(l *listener) {
 			l.renew("self")
 			then := l.now.Add(-time.Hour)
-			l.observe("other", "other", then, l.now)
-			l.observe("other", "other", then, l.now)
+			l.observe("other", "other", then, goodFor, l.now)
+			l.observe("other", "other", then, goodFor, l.now)
 		}, false},
 		{"left behind a little longer ago than it is good: its clock may be late", func(l *listener) {
 			l.renew("self")
-			l.observe("other", "other", l.now.Add(-2*goodFor), l.now)
+			l.observe("other", "other", l.now.Add(-2*goodFor), goodFor, l.now)
 		}, true},
 		{"a Lease that was never renewed", func(l *listener) {
 			l.renew("self")
-			l.observe("other", "other", time.Time{}, l.now)
+			l.observe("other", "other", time.Time{}, goodFor, l.now)
 		}, false},
 		{"its clock is a minute late", func(l *listener) {
 			l.renew("self")
 			for range 9 {
-				l.observe("other", "other", l.now.Add(-time.Minute), l.now)
+				l.observe("other", "other", l.now.Add(-time.Minute), goodFor, l.now)
 				l.pass(renewal, "self")
 			}
 		}, true},
 		{"its clock is an hour early", func(l *listener) {
 			l.renew("self")
 			for range 9 {
-				l.observe("other", "other", l.now.Add(time.Hour), l.now)
+				l.observe("other", "other", l.now.Add(time.Hour), goodFor, l.now)
 				l.pass(renewal, "self")
 			}
 		}, true},
 		{"an early clock does not keep it alive", func(l *listener) {
 			l.renew("self")
-			l.observe("other", "other", l.now.Add(time.Hour), l.now)
+			l.observe("other", "other", l.now.Add(time.Hour), goodFor, l.now)
 			for range 4 {
 				l.pass(renewal, "self")
 			}
@@ -203,7 +217,7 @@ func TestWhoIsAlive(t *testing.T) {
 			for range 9 {
 				l.now = l.now.Add(renewal)
 				l.renew("self")
-				l.observe("other", "other", l.now.Add(-24*time.Hour), l.now)
+				l.observe("other", "other", l.now.Add(-24*time.Hour), goodFor, l.now)
 			}
 		}, true},
 		{"our own clock is set back", func(l *listener) {

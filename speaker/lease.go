@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"math"
 	"strings"
 	"time"
 
@@ -40,11 +41,11 @@ func (l *lease) run(ctx context.Context, healthy func() bool) error {
 		var err error
 		switch now := healthy(); {
 		case now && (given || time.Since(renewed) > l.duration/3-tick/2):
-			if err = l.write(ctx, l.node); err == nil {
+			if err = l.write(ctx, l.node, l.duration); err == nil {
 				renewed, given = time.Now(), false
 			}
 		case !now && !given:
-			if err = l.write(ctx, ""); err == nil {
+			if err = l.write(ctx, "", l.duration); err == nil {
 				given = true
 			}
 		}
@@ -60,20 +61,25 @@ func (l *lease) run(ctx context.Context, healthy func() bool) error {
 }
 
 // release gives the Lease up at the end, so that the others take over at once.
-func (l *lease) release() {
+func (l *lease) release() { l.last("", l.duration) }
+
+// leave makes the Lease good for as long as a successor may take to come.
+func (l *lease) leave() { l.last(l.node, successorTime) }
+
+func (l *lease) last(holder string, good time.Duration) {
 	// The process was told to end: what it was given is over, this is what it does on its own time.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if err := l.write(ctx, ""); err != nil {
-		l.log.Warn("Lease not given up: the other speakers wait for it to expire", zap.Error(err))
+	if err := l.write(ctx, holder, good); err != nil {
+		l.log.Warn("last word not written: the other speakers wait for the Lease to expire", zap.Error(err))
 	}
 }
 
-// write sets the holder, and the time.
-func (l *lease) write(ctx context.Context, holder string) error {
+// write sets the holder, the time, and how long the Lease is good from now.
+func (l *lease) write(ctx context.Context, holder string, good time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, max(l.duration/3, time.Second))
 	defer cancel()
-	now, seconds := metav1.NowMicro(), int32(max(l.duration/time.Second, 1))
+	now, seconds := metav1.NowMicro(), int32(math.Ceil(good.Seconds()))
 	spec := coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &now, LeaseDurationSeconds: &seconds}
 	o, err := l.leases.Get(ctx, leasePrefix+l.node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {

@@ -183,8 +183,10 @@ func (l *loop) pass(c changes, now time.Time) {
 	if l.observe(c.leases, now) {
 		c.all = true
 	}
-	if c.all || l.shared == nil {
-		l.share()
+	anew := c.all || l.shared == nil
+	var complaints []complaint
+	if anew {
+		complaints = l.share()
 		for name := range l.decisions {
 			c.services[name] = true
 		}
@@ -211,6 +213,11 @@ func (l *loop) pass(c changes, now time.Time) {
 			delete(l.decisions, name)
 		}
 	}
+	if anew {
+		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
+		// in the first batch.
+		l.takePeers(complaints)
+	}
 	l.s.announcing.Store(l.shared.Healthy)
 }
 
@@ -232,14 +239,8 @@ func (l *loop) observe(leases map[string]bool, now time.Time) (changed bool) {
 			changed = changed || before[node]
 			continue
 		}
-		holder, renewed := "", time.Time{}
-		if o.Spec.HolderIdentity != nil {
-			holder = *o.Spec.HolderIdentity
-		}
-		if o.Spec.RenewTime != nil {
-			renewed = o.Spec.RenewTime.Time
-		}
-		l.freshness.observe(node, holder, renewed, now)
+		t := termsOf(o, l.s.config.LeaseDuration)
+		l.freshness.observe(node, t.holder, t.renewed, t.good, now)
 	}
 	for node := range l.freshness.seen {
 		changed = changed || l.freshness.alive(node) != before[node]
@@ -247,8 +248,8 @@ func (l *loop) observe(leases map[string]bool, now time.Time) (changed bool) {
 	return changed
 }
 
-// share assembles anew what all decisions rest on, and this node's peers.
-func (l *loop) share() {
+// share assembles anew what all decisions rest on, and returns what is wrong with some of it.
+func (l *loop) share() []complaint {
 	shared, complaints := l.s.in().shared(l.s.config.Node, l.s.health.healthy(), l.freshness.alive)
 	shared.Away = l.pending != nil
 	if self, ok := shared.Nodes[l.s.config.Node]; ok {
@@ -261,6 +262,11 @@ func (l *loop) share() {
 		shared.Nodes[l.s.config.Node] = self
 	}
 	l.shared = shared
+	return complaints
+}
+
+// takePeers tells bgp which peers there are, and reports what is wrong with some, or with what share found.
+func (l *loop) takePeers(complaints []complaint) {
 	peers, invalid := l.s.in().ownPeers(l.s.config.Node)
 	for name, err := range l.s.bgp.SetPeers(peers) {
 		if o, exists, _ := l.s.in().peers.GetStore().GetByKey(name); exists {

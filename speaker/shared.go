@@ -179,6 +179,9 @@ func (in *inputs) peer(o *herald.BGPPeer, node *corev1.Node) (_ bgp.Peer, reason
 		p.NextHop6 = netip.Addr{}
 	}
 	p.RouterID = routerID(node)
+	if g := o.Spec.GracefulRestart; g != nil {
+		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: g.RestartTime.Duration}
+	}
 	if o.Spec.HoldTime != nil {
 		p.HoldTime = o.Spec.HoldTime.Duration
 	}

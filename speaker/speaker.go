@@ -46,6 +46,8 @@ type Config struct {
 	Events record.EventRecorder
 	// Node is the name of the node that this is.
 	Node string
+	// Pod is the speaker's own, in Herald's namespace; empty if it runs in none.
+	Pod string
 	// Namespace is Herald's own: of the speakers' Leases and the peers' Secrets.
 	Namespace string
 	// LeaseDuration is how long the other speakers count on this one without a sign of life. The Lease is
@@ -129,8 +131,12 @@ func (s *Speaker) newInputs() (*inputs, error) {
 }
 
 // Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the
-// Lease, before the other speakers, and Run returns when all that it started has ended.
+// Lease, before the other speakers, unless a successor is to find everything as it was. Run returns when
+// all that it started has ended.
 func (s *Speaker) Run(ctx context.Context) error {
+	told := ctx
+	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer context.AfterFunc(told, func() { end(s.farewell()) })()
 	g, ctx := errgroup.WithContext(ctx)
 	s.in().start(ctx)
 	defer func() { s.in().stop() }()
@@ -144,7 +150,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 }
 
 // announce runs what has an order at both ends. The Lease is begun when this node can be counted on, and
-// given up when it is silent.
+// given up when it is silent, or left to the successor.
 func (s *Speaker) announce(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -154,6 +160,9 @@ func (s *Speaker) announce(ctx context.Context) error {
 	if err := s.awaitInterfaces(ctx); err != nil {
 		return err
 	}
+	if err := s.lease.takeOver(ctx, s.in().lease(leasePrefix+s.config.Node)); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.lease.run(ctx, func() bool { return s.Healthy() && s.announcing.Load() }) })
 	g.Go(func() error { return s.arp.Run(ctx) })
@@ -161,7 +170,11 @@ func (s *Speaker) announce(ctx context.Context) error {
 	g.Go(func() error { return s.loop.run(ctx) })
 	g.Go(func() error { return s.status.run(ctx) })
 	err := g.Wait()
-	s.lease.release()
+	if errors.Is(context.Cause(ctx), bgp.ErrRestart) && s.Healthy() && s.announcing.Load() {
+		s.lease.leave()
+	} else {
+		s.lease.release()
+	}
 	return err
 }
 

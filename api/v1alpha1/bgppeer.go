@@ -73,6 +73,12 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:Maximum=255
 	MultihopTTL int32 `json:"multihopTTL,omitempty"`
 
+	// Let the router keep the routes while the node's speaker is replaced or crashes (RFC 4724): the node
+	// forwards meanwhile. The router must support it, as BIRD and FRR do unless told otherwise. None: the
+	// routes go with the session.
+	// +optional
+	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`
+
 	// The Secret with the password of the session (TCP MD5, RFC 2385).
 	// +optional
 	PasswordSecret *SecretReference `json:"passwordSecret,omitempty"`
@@ -80,6 +86,15 @@ type BGPPeerSpec struct {
 	// Labels of the nodes that hold the session. None: all nodes.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+}
+
+// GracefulRestart is what a router is asked for when the session to it ends without a NOTIFICATION.
+type GracefulRestart struct {
+	// How long it keeps the routes, in whole seconds.
+	// +optional
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('4095s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 1s to 4095s (RFC 4724, section 3)"
+	RestartTime metav1.Duration `json:"restartTime,omitzero"`
 }
 
 // SecretReference names a Secret of type kubernetes.io/basic-auth in Herald's own namespace; its key

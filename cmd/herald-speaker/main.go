@@ -115,7 +115,7 @@ func (f *flags) run(ctx context.Context) error {
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Reconnect: connections.CloseAll,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
-		Node:   f.node, Namespace: f.namespace, LeaseDuration: f.leaseDuration, KubeProxyHealth: f.proxyHealth,
+		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, LeaseDuration: f.leaseDuration, KubeProxyHealth: f.proxyHealth,
 		Metrics: registry, Log: log,
 	})
 	if err != nil {

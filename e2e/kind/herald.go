@@ -123,8 +123,28 @@ func (c CCM) within(f func(context.Context) error) error {
 }
 
 // Reset takes away what a story made: its Services, pods and Herald's configuration, and whatever it did to
-// nodes. It returns when no address is in use any more.
+// nodes and programs, also if it failed half-way. It returns when no address is in use any more.
 func (c *Cluster) Reset(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if err := n.Heal(); err != nil {
+			return err
+		}
+		for _, program := range []string{"kube-proxy", "herald-speaker"} {
+			// What does not run is started again by its kubelet, not frozen.
+			if err := (lab.Resident{Program: program, Host: n.Host}).Resume(); err != nil && !errors.Is(err, lab.ErrNotRunning) {
+				return err
+			}
+		}
+	}
+	if err := c.APIServer().Resume(); err != nil {
+		return err
+	}
+	if _, err := c.Kubectl(ctx, "label", "nodes", "--all", "e2e.herald.dev/speaker-"); err != nil {
+		return err
+	}
+	if err := c.CCM().Start(); err != nil { // Without it nothing would release addresses.
+		return err
+	}
 	for _, args := range [][]string{
 		{"delete", "services", "-n", "default", "--field-selector=metadata.name!=kubernetes"},
 		{"delete", "pods,deployments", "-n", "default", "--all", "--grace-period=1"},

@@ -81,7 +81,9 @@ func (c *Cluster) connectPods(ctx context.Context) error {
 }
 
 func (c *Cluster) connectPodsOf(ctx context.Context, n *Node, ranges map[string][]netip.Prefix) error {
-	var routes strings.Builder
+	var script strings.Builder
+	// The CNI plugin does this too, but only where there is a pod, and every node is to forward.
+	script.WriteString("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n")
 	for _, other := range c.all() {
 		for _, r := range ranges[other.Name] {
 			via := other.IPv4
@@ -89,11 +91,11 @@ func (c *Cluster) connectPodsOf(ctx context.Context, n *Node, ranges map[string]
 				via = other.IPv6
 			}
 			if other != n {
-				fmt.Fprintf(&routes, "ip route replace %s via %s\n", r, via)
+				fmt.Fprintf(&script, "ip route replace %s via %s\n", r, via)
 			}
 		}
 	}
-	if err := n.Host.Script("%s", routes.String()); err != nil {
+	if err := n.Host.Script("%s", script.String()); err != nil {
 		return err
 	}
 	conf, err := conflist(ranges[n.Name])

@@ -31,8 +31,13 @@ func (c *ControlPlane) StartCCM(args ...string) (*Process, error) {
 func (l *Lab) StartSpeaker(n *Node, args ...string) (*Process, error) {
 	p := l.process(n.Host, "herald-speaker-"+n.Name, l.options.binary("herald-speaker"),
 		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name, "--lease-duration", SpeakerLease.String()}, args...)...)
+	p.Env = append(p.Env, "POD_NAME="+SpeakerPod(n))
 	return p, p.Start()
 }
+
+// SpeakerPod is the name of the pod that a node's speaker takes itself for. Unless a story makes it, there is
+// none.
+func SpeakerPod(n *Node) string { return "herald-speaker-" + n.Name }
 
 // StartSpeakers starts herald-speaker on every node and returns them by the node's name.
 func (l *Lab) StartSpeakers(args ...string) (map[string]*Process, error) {

@@ -56,10 +56,11 @@ func (r Resident) PID() (int, error) {
 		}
 		return strconv.Atoi(filepath.Base(p))
 	}
-	return 0, fmt.Errorf("%s on host %q: %w", r.Program, r.Host.Name, errNotRunning)
+	return 0, fmt.Errorf("%s on host %q: %w", r.Program, r.Host.Name, ErrNotRunning)
 }
 
-var errNotRunning = errors.New("it is not running")
+// ErrNotRunning says that the program has no process now.
+var ErrNotRunning = errors.New("it is not running")
 
 func (r Resident) signal(s unix.Signal) error {
 	pid, err := r.PID()

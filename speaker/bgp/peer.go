@@ -66,9 +66,10 @@ type Peer struct {
 	NextHop4, NextHop6 netip.Addr
 }
 
-// GracefulRestart is the part of a restarting speaker (RFC 4724). When [Speaker.Run] ends, the
-// session closes without a NOTIFICATION, and the router goes on forwarding for RestartTime. A peer
-// that leaves by [Speaker.SetPeers] is closed for good and its routes go at once.
+// GracefulRestart is the part of a restarting speaker (RFC 4724). When [Speaker.Run] ends for
+// [ErrRestart], or the program crashes, the session closes without a NOTIFICATION, and the router goes
+// on forwarding for RestartTime. A peer that leaves by [Speaker.SetPeers] is closed for good and its
+// routes go at once.
 //
 // A program that restarts must call [Speaker.Set] for everything it knows before its first
 // SetPeers: the router drops what is missing when the first batch ends.

@@ -34,8 +34,8 @@ type session struct {
 	withheld map[netip.Prefix]struct{}
 }
 
-// run keeps the session until the context ends. If that is for errRemoved, the router is told to
-// forget us; otherwise a peer with graceful restart keeps our routes.
+// run keeps the session until the context ends. The router is told to forget us, unless it does
+// graceful restart and the cause is ErrRestart.
 func (s *session) run(ctx context.Context) {
 	defer s.status.end()
 	for ctx.Err() == nil {
@@ -129,7 +129,7 @@ func (s *session) stop(ctx context.Context) {
 		s.status.close()
 	}
 	leaving := errors.Is(context.Cause(ctx), errRemoved)
-	keepRoutes := s.peer.GracefulRestart != nil && ctx.Err() != nil && !leaving
+	keepRoutes := s.peer.GracefulRestart != nil && errors.Is(context.Cause(ctx), ErrRestart)
 	if s.status.established() && !keepRoutes && !leaving {
 		// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown.
 		s.shutDown(context.WithoutCancel(ctx))

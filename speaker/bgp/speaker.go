@@ -50,9 +50,13 @@ func New(log *zap.Logger) *Speaker {
 	}
 }
 
+// ErrRestart is the cause to end Run's context with when a successor will hold the sessions soon.
+var ErrRestart = errors.New("a successor follows")
+
 // Run holds the sessions until the context ends, and returns when all have been closed: with Cease,
-// Administrative Shutdown (RFC 4486, RFC 9003), upon which routers drop our routes at once, or for
-// peers with graceful restart without a word, upon which they keep them. It may run once.
+// Administrative Shutdown (RFC 4486, RFC 9003), upon which routers drop our routes at once. If the
+// context's cause is ErrRestart, peers with graceful restart are closed without a word, upon which they
+// keep them. It may run once.
 func (s *Speaker) Run(ctx context.Context) error {
 	s.mu.Lock()
 	again := s.running

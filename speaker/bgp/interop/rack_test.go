@@ -211,8 +211,8 @@ func (r *rack) plain(prefix netip.Prefix) router.Route {
 // speaker runs a speaker until the test ends or stop is called.
 type speaker struct {
 	*bgp.Speaker
-	t    testing.TB
-	stop func()
+	t   testing.TB
+	end func(cause error)
 }
 
 func newSpeaker(t testing.TB, peers ...bgp.Peer) *speaker {
@@ -228,22 +228,24 @@ func prepareSpeaker(t testing.TB) *speaker {
 }
 
 func (s *speaker) run() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
 	stopped := false
-	s.stop = func() {
+	s.end = func(cause error) {
 		if stopped {
 			return
 		}
 		stopped = true
-		cancel()
+		cancel(cause)
 		if err := <-done; err != nil {
 			s.t.Error(err)
 		}
 	}
 	s.t.Cleanup(s.stop)
 }
+
+func (s *speaker) stop() { s.end(nil) }
 
 func (s *speaker) peers(peers ...bgp.Peer) {
 	s.t.Helper()

@@ -334,7 +334,7 @@ func TestGracefulRestartKeepsRoutes(t *testing.T) {
 		s.Set(vip4, to(bgp.Attributes{}, "tor"))
 		s.Set(vip6, to(bgp.Attributes{}, "tor"))
 		r.hears(r.plain(vip4), r.plain(vip6))
-		s.stop()
+		s.end(bgp.ErrRestart)
 
 		// A successor that announces one of them still: the router must not miss that one for a
 		// moment, and must drop the other.

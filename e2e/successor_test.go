@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestASuccessorFindsEverythingAsItWas replaces the speaker that has the address, as an update of Herald
+// does, and then takes it away for good.
+func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
+	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}}).field
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	all := names(f.site)
+	f.announce()
+	f.gracefully()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	f.service("web", to8080)
+	f.pod("pod-1", all[0])
+	for _, r := range f.site.Routers {
+		f.routed(r, address, all...)
+	}
+	owner := f.answeredBy(address, all...)
+	f.served(target)
+
+	t.Run("replaced", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		probes := []*lab.Probe{f.site.Segment.Probe(f.ctx, target, 20*time.Millisecond), f.site.Outside.Probe(f.ctx, target, 20*time.Millisecond)}
+		f.podDeleted(lab.SpeakerPod(f.site.Node(owner)))
+		f.must(f.speakers[owner].Stop(f.ctx))
+		for _, r := range f.site.Routers {
+			f.routed(r, address, all...) // At once, and still when the kernel has closed what was open.
+		}
+		// Longer than the others count on a silent speaker otherwise.
+		select {
+		case <-f.ctx.Done():
+		case <-time.After(lab.SpeakerLease + time.Second):
+		}
+		for _, r := range f.site.Routers {
+			f.routed(r, address, all...)
+		}
+		f.must(f.speakers[owner].Start())
+		f.answeredBy(address, owner)
+		f.eventually("its sessions are up", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, owner, metav1.GetOptions{})
+			if err == nil && s.Status.Established != "2/2" {
+				err = fmt.Errorf("%s are", s.Status.Established)
+			}
+			return err
+		})
+		for _, p := range probes {
+			if report := p.Stop(); report.Failures > 0 || report.Requests == 0 {
+				t.Errorf("%v: %v", report, report.Errors)
+			}
+		}
+		for _, r := range f.site.Routers {
+			f.routed(r, address, all...)
+		}
+		r.judge(owner)
+	})
+	t.Run("gone for good", func(t *testing.T) {
+		f := f.within(t)
+		r := f.referee(address)
+		f.must(f.speakers[owner].Stop(f.ctx))
+		second := f.answeredBy(address, without(all, owner)...)
+		r.judge(owner, second)
+	})
+}
+
+// podDeleted makes a pod that is being deleted and is not gone.
+func (f *field) podDeleted(name string) {
+	f.t.Helper()
+	pods := f.kube.CoreV1().Pods(lab.HeraldNamespace)
+	_, err := pods.Create(f.ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{"e2e.herald.dev/stays"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "herald-speaker", Image: "herald"}}},
+	}, metav1.CreateOptions{})
+	f.must(err)
+	f.must(pods.Delete(f.ctx, name, metav1.DeleteOptions{}))
+}
