@@ -408,6 +408,85 @@ func TestAServiceThatBecameSomebodyElsesLetsGo(t *testing.T) {
 	c.holds("next", "198.51.100.1")
 }
 
+// TestTwoClassesShareThePools has two controllers, each of a class, give out of one pool. Each leaves alone
+// what is the other's, and neither gives an address twice.
+func TestTwoClassesShareThePools(t *testing.T) {
+	c, plane, first := withCCM(t)
+	second, err := plane.StartCCM("--load-balancer-class=example.com/second", "--serve-classless=false", "--leader-elect-resource-name=herald-ccm-second", "--secure-port=0")
+	c.must(err)
+	c.pool("public", delay(0), "198.51.100.1-198.51.100.12")
+	all := map[string]string{} // the Service of each address
+	serve := func(from, to int) {
+		t.Helper()
+		var names []string
+		for i := range 2 * (to - from) {
+			name := fmt.Sprintf("first-%d", from+i/2)
+			class := func(*corev1.Service) {}
+			if i%2 == 1 {
+				name, class = fmt.Sprintf("second-%d", from+i/2), classed("example.com/second")
+			}
+			c.service(name, class)
+			names = append(names, name)
+		}
+		for _, name := range names {
+			c.eventually(name+" has an address", func(context.Context) error {
+				if len(addresses(c.get(name))) != 1 {
+					return errors.New("it has none")
+				}
+				return nil
+			})
+			address := addresses(c.get(name))[0]
+			if other, twice := all[address]; twice {
+				t.Errorf("%s is given to %s and to %s", address, name, other)
+			}
+			all[address] = name
+		}
+	}
+	serve(0, 5)
+
+	// A restart looks at every record.
+	for _, ccm := range []*lab.Process{first, second} {
+		c.must(ccm.Stop(c.ctx))
+		c.must(ccm.Start())
+	}
+	serve(5, 6)
+	for address, name := range all {
+		c.holds(name, address)
+	}
+	before := c.writes()
+	time.Sleep(2 * time.Second) // Whoever corrected the other would do so now.
+	if d := since(before, c.writes()); len(d) > 0 {
+		t.Errorf("they do not come to rest: %v", d)
+	}
+
+	// Each cleans up after its own, also when a Service becomes another type.
+	for address, name := range all {
+		switch name {
+		case "first-0", "second-0":
+			c.remove(name)
+		case "first-1", "second-1":
+			c.edit(name, func(svc *corev1.Service) {
+				svc.Spec.Type, svc.Spec.LoadBalancerClass, svc.Spec.AllocateLoadBalancerNodePorts = corev1.ServiceTypeClusterIP, nil, nil
+				svc.Spec.Ports[0].NodePort = 0
+			})
+			c.eventually(name+" is let go", func(context.Context) error {
+				if svc := c.get(name); len(svc.Finalizers) > 0 || len(addresses(svc)) > 0 {
+					return fmt.Errorf("%v, %v", svc.Finalizers, addresses(svc))
+				}
+				return nil
+			})
+		default:
+			continue
+		}
+		c.unrecorded(address)
+		delete(all, address)
+	}
+	serve(6, 8)
+	for address, name := range all {
+		c.holds(name, address)
+	}
+}
+
 func TestAReservationIsGivenToNobody(t *testing.T) {
 	c, _, _ := withCCM(t)
 	_, err := c.herald.Allocations.Create(c.ctx, &herald.IPAllocation{

@@ -214,6 +214,65 @@ func TestChangesUnderLoad(t *testing.T) {
 	f.holds("web", address)
 }
 
+// second is what a second herald-ccm needs beside a Deployment of its own: a Lease.
+const second = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: herald-ccm-second, namespace: herald-system}
+rules:
+  - {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [herald-ccm-second], verbs: [get, update]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: herald-ccm-second, namespace: herald-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: herald-ccm-second}
+subjects: [{kind: ServiceAccount, name: herald-ccm, namespace: herald-system}]
+`
+
+// TestTwoClassesSideBySide has a second controller serve a class of its own, out of the same pool.
+func TestTwoClassesSideBySide(t *testing.T) {
+	f := onlyOnKind(t)
+	const class = "example.com/second"
+	f.must(f.access.Apply(f.ctx, second))
+	deployments := f.kube.AppsV1().Deployments(lab.HeraldNamespace)
+	d, err := deployments.Get(f.ctx, "herald-ccm", metav1.GetOptions{})
+	f.must(err)
+	labels := map[string]string{"app.kubernetes.io/name": "herald-ccm-second"}
+	d.ObjectMeta = metav1.ObjectMeta{Name: "herald-ccm-second", Labels: labels}
+	d.Spec.Selector.MatchLabels, d.Spec.Template.Labels = labels, labels
+	ccm := &d.Spec.Template.Spec.Containers[0]
+	ccm.Args = append(ccm.Args, "--load-balancer-class="+class, "--serve-classless=false", "--leader-elect-resource-name=herald-ccm-second")
+	_, err = deployments.Create(f.ctx, d, metav1.CreateOptions{})
+	f.must(err)
+	t.Cleanup(func() {
+		for _, what := range []string{"services/first", "services/second", "deployment/herald-ccm-second", "role/herald-ccm-second", "rolebinding/herald-ccm-second"} {
+			namespace := lab.HeraldNamespace
+			if strings.HasPrefix(what, "services/") {
+				namespace = "default"
+			}
+			if _, err := f.access.Kubectl(context.WithoutCancel(f.ctx), "delete", "--ignore-not-found", "-n", namespace, what); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	f.rolled(lab.HeraldNamespace, "deployment/herald-ccm-second")
+	f.pod("pod-1", names(f.site)[0])
+	f.service("first", to8080)
+	f.holds("first", "198.18.0.200")
+	f.service("second", to8080, classed(class))
+	f.holds("second", "198.18.0.201")
+	for _, target := range []string{"198.18.0.200:9000", "198.18.0.201:9000"} {
+		f.reached(f.site.Segment, target)
+		f.reached(f.site.Outside, target)
+	}
+	// Neither tidies up after the other.
+	f.kubectl("rollout", "restart", "-n", lab.HeraldNamespace, "deployment/herald-ccm")
+	f.rolled(lab.HeraldNamespace, "deployment/herald-ccm")
+	f.service("third", to8080)
+	f.holds("third", "198.18.0.202")
+	f.holds("second", "198.18.0.201")
+}
+
 // leader is the pod that holds herald-ccm's lease.
 func (f *field) leader() (pod string) {
 	f.t.Helper()

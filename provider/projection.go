@@ -25,6 +25,8 @@ type projection struct {
 	class     string
 	classless bool
 	ledger    *ledger
+	// holds tells whether a Service has an address of ours.
+	holds func(uid string) bool
 	// gone is told of every deleted Service.
 	gone func(*corev1.Service)
 
@@ -58,7 +60,7 @@ func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc)
 	}
-	return len(p.ledger.heldBy(string(svc.UID))) > 0 || p.classless && servicehelper.HasLBFinalizer(svc)
+	return p.holds(string(svc.UID)) || p.classless && servicehelper.HasLBFinalizer(svc)
 }
 
 // content reports whether a sync of the Service would change nothing at all.

@@ -57,6 +57,7 @@ type Config struct {
 
 // Provider implements cloudprovider.Interface and, in loadbalancer.go, cloudprovider.LoadBalancer.
 type Provider struct {
+	class    string
 	kube     kubernetes.Interface
 	herald   *client.Set
 	services corelisters.ServiceLister
@@ -76,12 +77,13 @@ type Provider struct {
 // New wires a Provider. Nothing runs before Run.
 func New(c Config) *Provider {
 	p := &Provider{
-		kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), events: c.Events, log: c.Log,
+		class: c.Class, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), events: c.Events, log: c.Log,
 		ledger: newLedger(),
 	}
 	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
 	p.waiting = newWaiting(p)
 	p.records = newRecords(p, c.Herald.Allocations.Informer())
+	p.projection.holds = p.records.holdsAny
 	p.projection.gone = func(svc *corev1.Service) {
 		p.waiting.forget(svc)
 		p.records.serviceGone(string(svc.UID))

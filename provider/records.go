@@ -57,6 +57,20 @@ func (r *records) reconsider() {
 	}
 }
 
+// ours reports whether a record is of our making: several controllers, each of a class, may give out of the
+// same pools. One that says nothing of a class was written before there were several.
+func (r *records) ours(rec *herald.IPAllocation) bool {
+	return rec.Spec.Class == "" || rec.Spec.Class == r.p.class
+}
+
+// holdsAny reports whether an owner has an address of ours, cooling ones among them.
+func (r *records) holdsAny(uid string) bool {
+	return slices.ContainsFunc(r.p.ledger.heldBy(uid), func(a ipam.Allocation) bool {
+		rec := r.cached(herald.AllocationName(a.Address))
+		return rec == nil || r.ours(rec) // What is not recorded is about to be.
+	})
+}
+
 // serviceGone has the addresses of a deleted Service looked at.
 func (r *records) serviceGone(uid string) {
 	for _, a := range r.p.ledger.heldBy(uid) {
@@ -127,6 +141,9 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 	r.p.pools.usageChanged()
 	if a.Owner.UID == "" {
 		return nil // A reservation: nobody's to release but the user's.
+	}
+	if !r.ours(rec) {
+		return nil // It is in use, and that is all there is to know.
 	}
 	svc := r.service(a.Owner)
 	wants := svc != nil && svc.DeletionTimestamp == nil && r.p.projection.serves(svc)
@@ -201,7 +218,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation) error {
 	for {
 		switch {
 		case rec == nil:
-			_, err := r.p.herald.Allocations.Create(ctx, recordOf(a), metav1.CreateOptions{})
+			_, err := r.p.herald.Allocations.Create(ctx, r.recordOf(a), metav1.CreateOptions{})
 			if err == nil {
 				r.p.ledger.learn(a, false)
 				return nil
@@ -214,12 +231,13 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation) error {
 				r.p.ledger.learn(other, rec.Status.ReleasedAt != nil)
 			}
 			return fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
-		case rec.Status.ReleasedAt == nil:
+		case rec.Status.ReleasedAt == nil && r.ours(rec):
 			r.p.ledger.learn(a, false)
 			return nil
 		default:
+			// Released, or of another class, which the Service has left with its type and come to ours.
 			taken := rec.DeepCopy()
-			taken.Status.ReleasedAt = nil
+			taken.Spec.Class, taken.Status.ReleasedAt = r.p.class, nil
 			_, err := r.p.herald.Allocations.Update(ctx, taken, metav1.UpdateOptions{})
 			if err == nil {
 				r.p.ledger.learn(a, false)
@@ -316,12 +334,13 @@ func (r *records) service(o ipam.Owner) *corev1.Service {
 	return svc
 }
 
-func recordOf(a ipam.Allocation) *herald.IPAllocation {
+func (r *records) recordOf(a ipam.Allocation) *herald.IPAllocation {
 	return &herald.IPAllocation{
 		ObjectMeta: metav1.ObjectMeta{Name: herald.AllocationName(a.Address)},
 		Spec: herald.IPAllocationSpec{
 			Address: a.Address.String(),
 			Pool:    a.Pool,
+			Class:   r.p.class,
 			Owners:  []herald.AllocationOwner{{Namespace: a.Owner.Namespace, Name: a.Owner.Name, UID: types.UID(a.Owner.UID)}},
 		},
 	}

@@ -17,6 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.owners[0].namespace`
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.owners[0].name`
+// +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.spec.class`,priority=1
 // +kubebuilder:printcolumn:name="Released",type=date,JSONPath=`.status.releasedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type IPAllocation struct {
@@ -40,6 +41,12 @@ type IPAllocationSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Pool string `json:"pool,omitempty"`
+
+	// The load-balancer class of the controller that gave the address out. Only that one releases it, so that
+	// several may serve one cluster from the same pools.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Class string `json:"class,omitempty"`
 
 	// The Services that hold the address. None: it is reserved for nobody.
 	// +optional
