@@ -110,15 +110,18 @@ var shared *kind.Cluster
 // withKind takes away what the story before left, and lays a site around the nodes.
 func withKind(t testing.TB, o lab.Options) *field {
 	t.Helper()
+	return withKindOf(t, kind.DualStack, o)
+}
+
+func withKindOf(t testing.TB, families kind.Families, o lab.Options) *field {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() && shared != nil {
 			dir := filepath.Join(root(t), "build", "failures", strings.ReplaceAll(t.Name(), "/", "_"))
 			t.Logf("what one would look at is in %s: %v", dir, shared.Logs(context.WithoutCancel(t.Context()), dir))
 		}
 	})
-	if shared == nil {
-		startKind(t)
-	}
+	startKind(t, families)
 	ctx := storyContext(t)
 	if err := shared.Reset(ctx); err != nil {
 		t.Fatal(err)
@@ -146,13 +149,24 @@ func withKind(t testing.TB, o lab.Options) *field {
 	return f
 }
 
-func startKind(t testing.TB) {
+// startKind has shared be of the families. A machine bears one such cluster at a time.
+func startKind(t testing.TB, families kind.Families) {
 	t.Helper()
+	if shared != nil && shared.Families() == families {
+		return
+	}
+	if shared != nil {
+		before := shared
+		shared = nil
+		if err := before.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	defer cancel()
 	var err error
 	if shared, err = kind.Start(ctx, kind.Options{
-		DualStack: true, NodeImage: os.Getenv("HERALD_NODE_IMAGE"), Progress: func(step string) { fmt.Println("kind:", step) },
+		Families: families, NodeImage: os.Getenv("HERALD_NODE_IMAGE"), Progress: func(step string) { fmt.Println("kind:", step) },
 	}); err != nil {
 		t.Fatal(err)
 	}

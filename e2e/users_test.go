@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/kind"
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
@@ -325,5 +327,43 @@ func TestUninstall(t *testing.T) {
 	f.must(err)
 	if left := slices.DeleteFunc(strings.Fields(out), func(name string) bool { return !strings.Contains(name, "herald") }); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestIPv6Only is a cluster that knows no IPv4, with a session over IPv6 to each router.
+func TestIPv6Only(t *testing.T) {
+	if !onKind() {
+		t.Skip("a story of kind: make e2e")
+	}
+	f := withKindOf(t, kind.IPv6, lab.Options{Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
+	const address, target = "2001:db8:51::", "[2001:db8:51::]:9000"
+	all := names(f.site)
+	for _, r := range f.site.Routers {
+		peer := peerOf(r)
+		peer.Spec.Address = r.IPv6.String()
+		_, err := f.herald.BGPPeers.Create(f.ctx, peer, metav1.CreateOptions{})
+		f.must(err)
+	}
+	_, err := f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
+	f.must(err)
+	f.pool("routed", delay(0), "198.51.100.0/24", "2001:db8:51::/112")
+	f.service("web", to8080)
+	f.holds("web", address)
+	f.pod("pod-1", all[0])
+	for _, r := range f.site.Routers {
+		f.routed(r, address, all...)
+	}
+	f.served(target)
+	f.reached(f.site.Outside, target)
+	f.edit("web", local)
+	for _, r := range f.site.Routers {
+		f.routed(r, address, all[0])
+	}
+	if r := f.reached(f.site.Outside, target); r.Client != f.site.Outside.IPv6 {
+		t.Errorf("the pod sees %v, want the client's own %v", r.Client, f.site.Outside.IPv6)
+	}
+	f.must(f.access.SetReady(f.ctx, "default", "pod-1", false))
+	for _, r := range f.site.Routers {
+		f.routed(r, address)
 	}
 }

@@ -35,10 +35,32 @@ const (
 // workers are called as in users' manifests.
 var workers = []string{"k8s-node1", "k8s-node2", "k8s-node3"}
 
-// Options of a [Cluster]. The zero value is a cluster for IPv4 with a node image that is made here.
+// Families are those in which Kubernetes knows its nodes, pods and Services, in kind's words. The segment has
+// addresses of both.
+type Families string
+
+// There may be one family or two, IPv4 first.
+const (
+	IPv4      Families = "ipv4"
+	IPv6      Families = "ipv6"
+	DualStack Families = "dual"
+)
+
+// of keeps of a list for IPv4 and IPv6 what is of the families.
+func (f Families) of(v4, v6 string) string {
+	switch f {
+	case IPv4:
+		return v4
+	case IPv6:
+		return v6
+	default:
+		return v4 + "," + v6
+	}
+}
+
+// Options of a [Cluster]. All but the families may be left out.
 type Options struct {
-	// DualStack gives nodes, pods and Services addresses of both families, IPv4 first.
-	DualStack bool
+	Families Families
 	// NodeImage is a file that docker save has written of a kindest/node image of Kubernetes 1.36 or later,
 	// for those who can pull one. If it is empty, an image is made from what is in build, or was made before.
 	NodeImage string
@@ -147,10 +169,8 @@ func (c *Cluster) create(ctx context.Context, image string) error {
 	if err := c.createNetwork(ctx); err != nil {
 		return err
 	}
-	values := map[string]any{"Families": "ipv4", "Pods": pods4, "Services": services4, "Workers": workers}
-	if c.options.DualStack {
-		values["Families"], values["Pods"], values["Services"] = "dual", pods4+","+pods6, services4+","+services6
-	}
+	f := c.options.Families
+	values := map[string]any{"Families": f, "Pods": f.of(pods4, pods6), "Services": f.of(services4, services6), "Workers": workers}
 	var config strings.Builder
 	if err := template.Must(template.New("cluster.yaml").Parse(configuration)).Execute(&config, values); err != nil {
 		return err
@@ -186,6 +206,9 @@ func (c *Cluster) furnish(ctx context.Context) error {
 	c.options.Progress("waiting until all is ready")
 	return lab.Eventually(ctx, c.ready)
 }
+
+// Families are those of the cluster's Options.
+func (c *Cluster) Families() Families { return c.options.Families }
 
 // LoadImage copies images from Docker to the nodes.
 func (c *Cluster) LoadImage(ctx context.Context, images ...string) error {

@@ -31,11 +31,11 @@ func TestCluster(t *testing.T) {
 	if os.Getenv("HERALD_KIND") == "" {
 		t.Skip("it needs Docker's programs and takes minutes: make kind, then set HERALD_KIND=1")
 	}
-	for _, dual := range []bool{false, true} {
-		t.Run(map[bool]string{false: "IPv4", true: "dual-stack"}[dual], func(t *testing.T) {
-			c := start(t, kind.Options{DualStack: dual})
+	for _, families := range []kind.Families{kind.IPv4, kind.IPv6, kind.DualStack} {
+		t.Run(string(families), func(t *testing.T) {
+			c := start(t, kind.Options{Families: families})
 			t.Run("nodes are where the plan has them", func(t *testing.T) { planned(t, c) })
-			t.Run("a pod is reached from all nodes", func(t *testing.T) { reached(t, c, dual) })
+			t.Run("a pod is reached from all nodes", func(t *testing.T) { reached(t, c) })
 			t.Run("names of Services are resolved", func(t *testing.T) { resolved(t, c) })
 			t.Run("a host can join the segment", func(t *testing.T) { joined(t, c) })
 			t.Run("logs are collected", func(t *testing.T) { collected(t, c) })
@@ -90,7 +90,11 @@ func planned(t *testing.T, c *kind.Cluster) {
 		if got := object.Labels[corev1.LabelHostname]; got != n.Name {
 			t.Errorf("a nodeSelector finds %s as %q", n.Name, got)
 		}
-		if got := object.Status.Addresses[0].Address; got != n.IPv4.String() {
+		want := n.IPv4
+		if c.Families() == kind.IPv6 {
+			want = n.IPv6
+		}
+		if got := object.Status.Addresses[0].Address; got != want.String() {
 			t.Errorf("the API has %s at %s", n.Name, got)
 		}
 		// What cuts a node off must not cut anything else.
@@ -101,7 +105,7 @@ func planned(t *testing.T, c *kind.Cluster) {
 }
 
 // reached runs a pod as users write them, from an image that is built here, and asks it from every node.
-func reached(t *testing.T, c *kind.Cluster, dual bool) {
+func reached(t *testing.T, c *kind.Cluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	root, err := lab.FindRoot()
@@ -142,8 +146,13 @@ func reached(t *testing.T, c *kind.Cluster, dual bool) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if want := map[bool]int{false: 1, true: 2}[dual]; len(pod.Status.PodIPs) != want {
-		t.Fatalf("pod-1 has %v, want an address of %d families", pod.Status.PodIPs, want)
+	var got []bool
+	for _, ip := range pod.Status.PodIPs {
+		got = append(got, netip.MustParseAddr(ip.IP).Is4())
+	}
+	want := map[kind.Families][]bool{kind.IPv4: {true}, kind.IPv6: {false}, kind.DualStack: {true, false}}[c.Families()]
+	if !slices.Equal(got, want) {
+		t.Fatalf("pod-1 has %v", pod.Status.PodIPs)
 	}
 	for _, n := range append(c.Nodes, c.ControlPlane) {
 		for _, ip := range pod.Status.PodIPs {
@@ -166,11 +175,15 @@ func reached(t *testing.T, c *kind.Cluster, dual bool) {
 func resolved(t *testing.T, c *kind.Cluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	kubernetes, dns := "10.96.0.1", "10.96.0.10:53"
+	if c.Families() == kind.IPv6 {
+		kubernetes, dns = "fd00:10:96::1", "[fd00:10:96::a]:53"
+	}
 	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return c.Nodes[0].Dial(ctx, network, "10.96.0.10:53")
+		return c.Nodes[0].Dial(ctx, network, dns)
 	}}
-	if got, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local."); err != nil || !slices.Equal(got, []string{"10.96.0.1"}) {
-		t.Errorf("kubernetes is at %v, %v; want 10.96.0.1", got, err)
+	if got, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local."); err != nil || !slices.Equal(got, []string{kubernetes}) {
+		t.Errorf("kubernetes is at %v, %v; want %s", got, err, kubernetes)
 	}
 }
 
@@ -222,7 +235,7 @@ func collected(t *testing.T, c *kind.Cluster) {
 		"events.txt":                 "Created",
 		"herald-worker/network.txt":  "chain service",
 		"herald-worker/journal.log":  "pod-1",
-		"herald-worker3/network.txt": "via 198.18.0.11",
+		"herald-worker3/network.txt": "198.18.0.13/24",
 	} {
 		if content, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !strings.Contains(string(content), want) {
 			t.Errorf("%s: %d bytes without %q, %v", file, len(content), want, err)

@@ -139,7 +139,7 @@ func (k keeper) stay(ctx context.Context) error {
 		return err
 	}
 	c, err := kind.Start(ctx, kind.Options{
-		DualStack: true, NodeImage: os.Getenv("HERALD_NODE_IMAGE"),
+		Families: kind.DualStack, NodeImage: os.Getenv("HERALD_NODE_IMAGE"),
 		Progress: func(step string) { fmt.Println(step) },
 	})
 	if err != nil {
