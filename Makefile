@@ -16,7 +16,7 @@ tool := go tool -modfile=tools/go.mod
 image := ghcr.io/heraldlb/herald:dev
 
 # Without buildvcs a commit that changes no code relinks nothing.
-static := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+static := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w"
 
 kubernetes_version := v1.36.3
 version_package    := k8s.io/component-base/version
@@ -53,9 +53,9 @@ images: build ## Build Herald's image, and test/app for the tests' pods, from bu
 .PHONY: kind
 kind: build kubernetes ## Build what a kind cluster consists of; two minutes more the first time; needs root
 	@e2e/lab/packages.sh kind
-	@$(static) -ldflags "-s -w" -o $(bin)/ ./e2e/kind/pause
+	@$(static) -o $(bin)/ ./e2e/kind/pause
 	@$(static) -o $(bin)/ ./e2e/kind/cluster
-	@cd e2e/kind/coredns && $(static) -ldflags "-s -w" -o ../../../$(bin)/coredns .
+	@cd e2e/kind/coredns && $(static) -o ../../../$(bin)/coredns .
 	@$(static) -modfile=tools/go.mod -o $(bin)/kind sigs.k8s.io/kind
 	@mkdir -p build/kind && rm -rf build/kind/base
 	@cp -r --no-preserve=mode "$$(go list -modfile=tools/go.mod -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files" build/kind/base
