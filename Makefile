@@ -80,6 +80,8 @@ verify: toolchain drift lint ## Check all that needs no tests to run: generated 
 	test -z "$$(gofmt -l .)"
 	go test .
 	@for module in tools e2e/kubernetes e2e/kind/coredns .; do (set -x; go -C $$module mod tidy -diff); done
+	@# As it is built, so that what it imports is compiled once.
+	CGO_ENABLED=0 go -C e2e/kubernetes vet -trimpath ./conformance
 
 .PHONY: lint
 lint: toolchain ## Run the linters and the format check of .golangci.yaml
@@ -116,6 +118,18 @@ e2e: root packages build kubernetes kind ## Run the demo as without a terminal, 
 	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
 	@rm -rf build/failures
 	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e
+
+# Which of them is given with modes=bgp, for example.
+modes := bgp l2
+
+.PHONY: conformance
+conformance: root packages build kubernetes kind ## Run Kubernetes' own load-balancer tests on a cluster of kind, with BGP and on L2 (modes=...): docs/conformance.md; needs root
+	@e2e/lab/packages.sh conformance
+	@cd e2e/kubernetes && $(static) -o ../../$(bin)/ k8s.io/kubernetes/test/images/agnhost github.com/onsi/ginkgo/v2/ginkgo
+	@cd e2e/kubernetes && CGO_ENABLED=0 go test -c -trimpath -ldflags "$(kubernetes_ldflags)" -o ../../$(bin)/e2e.test ./conformance
+	@$(static) -o $(bin)/ ./e2e/conformance
+	@e2e/conformance/agnhost.sh $(bin)/agnhost build/conformance/agnhost
+	@$(bin)/conformance $(modes)
 
 .PHONY: bench
 bench: root packages build kubernetes ## Measure: allocation, ARP, BGP against real routers, the lab; needs root

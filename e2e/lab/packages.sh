@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab and its tests call and that are missing; usually none. With the
-# argument kind, those that a kind cluster needs, too.
+# argument kind, those that a kind cluster needs, too; with conformance, those of Kubernetes' test pods.
 # No daemon is started or left to start at the next boot: the lab runs its
 # own, inside its own namespaces.
 set -euo pipefail
@@ -21,6 +21,10 @@ if [ "${1-}" = kind ]; then
   programs+=(debootstrap jq dockerd docker)
   # Docker's own packages serve as well, and would have to go for Debian's.
   command -v dockerd >/dev/null || packages+=(docker.io)
+fi
+if [ "${1-}" = conformance ]; then
+  packages+=(curl netcat-openbsd wget)
+  programs+=(curl nc.openbsd wget)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// mode is a way of Herald's to tell the network where addresses live.
+type mode struct {
+	name, title string
+	// configuration is what Herald is told.
+	configuration func(*lab.Router) string
+	// cannot has the specs that the mode fails by its nature, and why.
+	cannot map[string]string
+}
+
+const allNodes = "LoadBalancers ExternalTrafficPolicy: Local should target all nodes with endpoints"
+
+// remarks are about specs in whatever mode.
+var remarks = map[string]string{
+	allNodes: "In Kubernetes 1.36 this passes whoever answers: it compares answers that tell the time.",
+}
+
+// alone is what a segment cannot do.
+const alone = "on a segment one node answers for an address, and with `externalTrafficPolicy: Local` it serves its own endpoints only"
+
+var modes = []mode{{
+	name: "bgp", title: "BGP",
+	configuration: func(r *lab.Router) string {
+		return fmt.Sprintf(`
+apiVersion: herald.dev/v1alpha1
+kind: IPPool
+metadata: {name: conformance}
+spec: {addresses: [198.51.100.0/24]}
+---
+apiVersion: herald.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: %s}
+spec: {localASN: %d, peerASN: %d, address: %s}
+---
+apiVersion: herald.dev/v1alpha1
+kind: BGPAdvertisement
+metadata: {name: conformance}
+spec: {pools: [conformance]}
+`, r.Name, lab.NodeASN, r.ASN, r.IPv4)
+	},
+}, {
+	name: "l2", title: "L2",
+	configuration: func(*lab.Router) string {
+		return `
+apiVersion: herald.dev/v1alpha1
+kind: IPPool
+metadata: {name: conformance}
+spec: {addresses: [198.18.0.200-198.18.0.250]}
+---
+apiVersion: herald.dev/v1alpha1
+kind: L2Advertisement
+metadata: {name: conformance}
+spec: {pools: [conformance]}
+`
+	},
+	cannot: map[string]string{
+		allNodes: alone,
+		"LoadBalancers should be able to switch session affinity for LoadBalancer service with Local traffic policy": alone +
+			"; without affinity two of three pods have to answer, which they do only if the scheduler put both on that node",
+	},
+}}
+
+// choose finds modes by their names; no names mean all.
+func choose(names []string) ([]mode, error) {
+	if len(names) == 0 {
+		return modes, nil
+	}
+	var chosen []mode
+	for _, n := range names {
+		m, ok := find(n)
+		if !ok {
+			return nil, fmt.Errorf("there is no mode %q: name some of bgp and l2, or none for both", n)
+		}
+		chosen = append(chosen, m)
+	}
+	return chosen, nil
+}
+
+func find(name string) (mode, bool) {
+	for _, m := range modes {
+		if m.name == strings.ToLower(name) {
+			return m, true
+		}
+	}
+	return mode{}, false
+}
