@@ -119,6 +119,10 @@ e2e: root packages build kubernetes kind ## Run the demo as without a terminal, 
 	@rm -rf build/failures
 	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e
 
+.PHONY: e2e-clusters
+e2e-clusters: root kind ## Test that clusters of kind come up in each family, and leave nothing behind; needs root
+	HERALD_REQUIRE_ROOT=1 HERALD_KIND=1 go test -count=1 -timeout 20m ./e2e/kind
+
 # Which of them is given with modes=bgp, for example.
 modes := bgp l2
 

@@ -29,7 +29,7 @@ const patience = 5 * time.Minute
 
 func TestCluster(t *testing.T) {
 	if os.Getenv("HERALD_KIND") == "" {
-		t.Skip("it needs Docker's programs and takes minutes: make kind, then set HERALD_KIND=1")
+		t.Skip("it takes minutes: make e2e-clusters")
 	}
 	for _, families := range []kind.Families{kind.IPv4, kind.IPv6, kind.DualStack} {
 		t.Run(string(families), func(t *testing.T) {
