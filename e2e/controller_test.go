@@ -158,6 +158,66 @@ func TestAServiceGetsItsAddress(t *testing.T) {
 	})
 }
 
+// TestPoolsChooseWhomTheyServe is about pools that are for some namespaces or Services only.
+func TestPoolsChooseWhomTheyServe(t *testing.T) {
+	c, _, _ := withCCM(t)
+	gold := &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "gold"}}
+	c.pool("gold", func(s *herald.IPPoolSpec) { s.ServiceSelector, s.Priority = gold, 10 }, "198.51.100.0/30")
+	c.pool("team", func(s *herald.IPPoolSpec) {
+		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "red"}}
+		s.Priority = 5
+	}, "198.51.100.4/30")
+	c.pool("named", func(s *herald.IPPoolSpec) { s.Namespaces = []string{"elsewhere"} }, "198.51.100.8/30")
+	tier := func(tier string) func(*corev1.Service) {
+		return func(svc *corev1.Service) { svc.Labels = map[string]string{"tier": tier} }
+	}
+
+	c.service("precious", tier("gold"))
+	c.holds("precious", "198.51.100.0")
+	c.service("common", tier("tin"))
+	c.event("Service", "common", "SyncLoadBalancerFailed", "no auto-assigning pool serves this Service: none of gold, team, named has")
+	c.service("wishful", annotated(herald.AnnotationPool, "named"))
+	c.event("Service", "wishful", "SyncLoadBalancerFailed", `pool "named" does not serve this Service`)
+
+	// The namespace joins the team: who waits is served.
+	namespaces := c.kube.CoreV1().Namespaces()
+	labels := func(labels string) {
+		t.Helper()
+		_, err := namespaces.Patch(c.ctx, "default", types.MergePatchType, []byte(`{"metadata":{"labels":`+labels+`}}`), metav1.PatchOptions{})
+		c.must(err)
+	}
+	labels(`{"team":"red"}`)
+	c.holds("common", "198.51.100.4")
+	// So is who changes its own labels.
+	labels(`{"team":null}`)
+	c.service("rising", tier("tin"))
+	c.event("Service", "rising", "SyncLoadBalancerFailed", "no auto-assigning pool serves this Service")
+	c.edit("rising", tier("gold"))
+	c.holds("rising", "198.51.100.1")
+	// And who has an address keeps it, whatever becomes of labels and selectors.
+	c.edit("precious", tier("tin"))
+	c.eventually("the pool is for others now", func(ctx context.Context) error {
+		p, err := c.herald.Pools.Get(ctx, "gold", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		p.Spec.ServiceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "platinum"}}
+		_, err = c.herald.Pools.Update(ctx, p, metav1.UpdateOptions{})
+		return err
+	})
+	c.service("new", tier("platinum"))
+	c.holds("new", "198.51.100.2")
+	c.holds("precious", "198.51.100.0")
+	c.holds("rising", "198.51.100.1")
+	c.holds("common", "198.51.100.4")
+
+	// A selector that cannot be read makes no pool for everybody.
+	c.pool("broken", func(s *herald.IPPoolSpec) {
+		s.ServiceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}}
+	}, "198.51.100.128/30")
+	c.condition("broken", herald.PoolReady, metav1.ConditionFalse, "spec.serviceSelector: ")
+}
+
 func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	c, _, _ := withCCM(t)
 	c.service("early")

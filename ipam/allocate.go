@@ -14,7 +14,7 @@ import (
 // as well as the old, for the caller to make before it breaks:
 // [Allocator.Superfluous] says what is to be released.
 //
-// Of the pools that may serve the request, the one with the highest priority does,
+// Of the pools that may serve the request and its subject, the one with the highest priority does,
 // the oldest of equals; but one that can serve all families comes before those
 // that serve one each, and the pool that already serves one family is asked first
 // for the other. Within the pool it is the lowest free address. The work
@@ -74,6 +74,9 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, error) {
 	if home.Closed {
 		return Allocation{}, errClosedPool(home.Name)
 	}
+	if !home.serves(req) {
+		return Allocation{}, errNotServed(home.Name)
+	}
 	return Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}, nil
 }
 
@@ -103,13 +106,7 @@ func (a *Allocator) holds(uid string, f Family) bool {
 // choose adds to given a free address of each family wanted, or of as many as the
 // request puts up with, and orders the outcome by the request's families.
 func (a *Allocator) choose(req *Request, want []Family, given []Allocation) ([]Allocation, error) {
-	candidates := a.auto
-	if req.Pool != "" {
-		candidates = nil
-		if p := a.named[req.Pool]; p != nil && !p.Closed {
-			candidates = []*pool{p}
-		}
-	}
+	candidates := a.candidates(req)
 	together := a.together(candidates, want, given)
 	var refused *Error
 	for _, f := range want {
@@ -124,7 +121,7 @@ func (a *Allocator) choose(req *Request, want []Family, given []Allocation) ([]A
 		// A family the owner holds in another pool was to move; it must not be lost instead.
 		required := req.RequireAll || a.holds(req.Owner.UID, f)
 		if required || refused == nil {
-			refused = a.unserved(req, f)
+			refused = a.unserved(req, f, candidates)
 		}
 		if required {
 			return nil, refused
@@ -137,6 +134,20 @@ func (a *Allocator) choose(req *Request, want []Family, given []Allocation) ([]A
 		return slices.Index(req.Families, FamilyOf(x.Address)) - slices.Index(req.Families, FamilyOf(y.Address))
 	})
 	return given, nil
+}
+
+// candidates are the pools that may serve the request, in order of choice.
+func (a *Allocator) candidates(req *Request) []*pool {
+	if req.Pool != "" {
+		if p := a.named[req.Pool]; p != nil && !p.Closed && p.serves(req) {
+			return []*pool{p}
+		}
+		return nil
+	}
+	if !slices.ContainsFunc(a.auto, func(p *pool) bool { return p.Serves != nil }) {
+		return a.auto
+	}
+	return slices.DeleteFunc(slices.Clone(a.auto), func(p *pool) bool { return !p.serves(req) })
 }
 
 // together returns the one pool to serve all wanted families, if there is one: the

@@ -117,6 +117,24 @@ func TestAllocator(t *testing.T) {
 			refuse(ask("a", v4).exactly("203.0.113.1"), ipam.ErrNotInPool, ""),
 			held("a", "198.51.100.0@public"),
 		},
+		"a pool serves whom it chooses, whatever the request": {
+			pools(first(only(pool("red", "198.51.100.0/30"), "red")), onRequest(only(pool("blue", "203.0.113.0/30"), "blue")), pool("rest", "192.0.2.0/30")),
+			allocate(ask("a", v4).of("red"), "198.51.100.0@red"),
+			allocate(ask("b", v4).of("blue"), "192.0.2.0@rest"),
+			allocate(ask("c", v4).of("blue").from("blue"), "203.0.113.0@blue"),
+			refuse(ask("d", v4).of("red").from("blue"), ipam.ErrNoPool, `pool "blue" does not serve this Service: change the pool's namespaces`),
+			refuse(ask("d", v4).of("blue").exactly("198.51.100.1"), ipam.ErrNoPool, `pool "red" does not serve this Service`),
+			refuse(ask("d", v4).of("blue").from("red"), ipam.ErrNoPool, `pool "red" does not serve this Service`),
+			allocate(ask("a", v4).of("blue"), "198.51.100.0@red"), // What it has it keeps.
+		},
+		"no pool serves it": {
+			pools(only(pool("red", "198.51.100.0/30"), "red"), only(pool("blue", "203.0.113.0/30"), "blue")),
+			refuse(ask("a", v4).of("green"), ipam.ErrNoPool, "no auto-assigning pool serves this Service: none of red, blue has"),
+			refuse(ask("a", v6).of("red"), ipam.ErrNoPool, "no auto-assigning pool (red) has IPv6 addresses"),
+			allocate(ask("a", v4).of("red"), "198.51.100.0@red"),
+			pools(pool("red", "198.51.100.0/30")),
+			allocate(ask("b", v4).of("green"), "198.51.100.1@red"),
+		},
 		"naming another pool is a move": {
 			pools(public, pool("other", "203.0.113.0/31")),
 			allocate(ask("a", v4).from("public"), "198.51.100.0@public"),
@@ -377,7 +395,11 @@ func pool(name string, addresses ...string) ipam.Pool {
 
 func onRequest(p ipam.Pool) ipam.Pool { p.AutoAssign = false; return p }
 func closed(p ipam.Pool) ipam.Pool    { p.Closed = true; return p }
-func first(p ipam.Pool) ipam.Pool     { p.Priority = 1; return p }
+func only(p ipam.Pool, namespace string) ipam.Pool {
+	p.Serves = func(s *ipam.Subject) bool { return s.Namespace == namespace }
+	return p
+}
+func first(p ipam.Pool) ipam.Pool { p.Priority = 1; return p }
 
 // Requests.
 
@@ -391,6 +413,10 @@ func ask(name string, families ...ipam.Family) request {
 	return request{Owner: owner(name), Families: families, RequireAll: true}
 }
 
+func (r request) of(namespace string) request {
+	r.Subject.Namespace = namespace
+	return r
+}
 func (r request) preferring() request      { r.RequireAll = false; return r }
 func (r request) from(pool string) request { r.Pool = pool; return r }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -16,9 +17,9 @@ var (
 	ErrTaken = errors.New("address is taken")
 	// ErrNotInPool: the requested address is in no pool, or not in the one named.
 	ErrNotInPool = errors.New("address is not in the pool")
-	// ErrNoPool: no pool may serve the request: there is none, none auto-assigns,
-	// the one named is unknown or closed, or none has addresses of the family. It
-	// can be served once the pools change.
+	// ErrNoPool: no pool may serve the request: there is none, none auto-assigns or
+	// serves the subject, the one named is unknown or closed, or none has addresses of
+	// the family. It can be served once the pools or the subject change.
 	ErrNoPool = errors.New("no pool")
 	// ErrInvalid: the request contradicts itself. It can be served once it changes.
 	ErrInvalid = errors.New("invalid request")
@@ -80,12 +81,18 @@ func errClosedPool(pool string) *Error {
 		message: fmt.Sprintf("pool %q gives no new addresses, it is disabled or being deleted: enable it, or name another", pool)}
 }
 
+func errNotServed(pool string) *Error {
+	return &Error{Reason: ErrNoPool, Pool: pool,
+		message: fmt.Sprintf("pool %q does not serve this Service: change the pool's namespaces, namespaceSelector or serviceSelector, "+
+			"or what they look at, or ask for another pool", pool)}
+}
+
 func errInvalid(format string, args ...any) *Error {
 	return &Error{Reason: ErrInvalid, message: fmt.Sprintf(format, args...)}
 }
 
-// unserved says why no pool has an address of family f for the request.
-func (a *Allocator) unserved(req *Request, f Family) *Error {
+// unserved says why none of the candidates has an address of family f for the request.
+func (a *Allocator) unserved(req *Request, f Family, candidates []*pool) *Error {
 	e := &Error{Reason: ErrNoPool, Pool: req.Pool, Family: f}
 	if req.Pool != "" {
 		p := a.named[req.Pool]
@@ -94,6 +101,8 @@ func (a *Allocator) unserved(req *Request, f Family) *Error {
 			e.message = errUnknownPool(req.Pool).message
 		case p.Closed:
 			e.message = errClosedPool(req.Pool).message
+		case !p.serves(req):
+			e.message = errNotServed(req.Pool).message
 		case p.space(f).capacity == 0:
 			e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", req.Pool, f)
 		default:
@@ -107,31 +116,23 @@ func (a *Allocator) unserved(req *Request, f Family) *Error {
 		e.message = "there is no IPPool: create one"
 	case len(a.auto) == 0:
 		e.message = "no pool auto-assigns addresses: name a pool, or let one auto-assign"
-	case !a.autoAssigns(f):
-		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", a.autoNames(), f)
+	case len(candidates) == 0:
+		e.message = fmt.Sprintf("no auto-assigning pool serves this Service: none of %s has namespaces, namespaceSelector and serviceSelector "+
+			"that let it in: change them or the labels that they look at, or name another pool", namesOf(a.auto))
+	case !slices.ContainsFunc(candidates, func(p *pool) bool { return p.space(f).capacity > 0 }):
+		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", namesOf(candidates), f)
 	default:
 		e.Reason = ErrExhausted
-		e.message = fmt.Sprintf("no auto-assigning pool (%s) has a free %s address: add addresses to one, or release some", a.autoNames(), f)
+		e.message = fmt.Sprintf("no auto-assigning pool (%s) has a free %s address: add addresses to one, or release some", namesOf(candidates), f)
 	}
 	return e
 }
 
-// autoAssigns reports whether an open auto-assigning pool has addresses of family
-// f, free or not.
-func (a *Allocator) autoAssigns(f Family) bool {
-	for _, p := range a.auto {
-		if p.space(f).capacity > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// autoNames lists the open auto-assigning pools, or the first of many.
-func (a *Allocator) autoNames() string {
+// namesOf lists pools, or the first of many.
+func namesOf(pools []*pool) string {
 	const most = 5
 	var names []string
-	for _, p := range a.auto {
+	for _, p := range pools {
 		names = append(names, p.Name)
 	}
 	if len(names) > most {

@@ -92,9 +92,16 @@ type Allocation struct {
 	Owner Owner
 }
 
+// Subject is what pools choose their owners by.
+type Subject struct {
+	Namespace               string
+	Labels, NamespaceLabels map[string]string
+}
+
 // Request says what an owner shall hold.
 type Request struct {
-	Owner Owner // with a UID
+	Owner   Owner // with a UID
+	Subject Subject
 	// Families wanted, one or both, in order of preference.
 	Families []Family
 	// RequireAll refuses the request unless every family can be served. Without
@@ -102,7 +109,7 @@ type Request struct {
 	// requested address and a family already held are never left out.
 	RequireAll bool
 	// Pool is the only pool to take from, whether it auto-assigns or not. If empty,
-	// any auto-assigning pool will do.
+	// any auto-assigning pool that serves the subject will do.
 	Pool string
 	// Addresses are to be given exactly, at most one per family. They may lie in a
 	// pool that does not auto-assign.

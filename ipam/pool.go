@@ -16,6 +16,9 @@ type Pool struct {
 	// AutoAssign lets the pool serve requests that name neither it nor one of its
 	// addresses.
 	AutoAssign bool
+	// Serves says whom the pool may serve, by whatever request: nil is everybody. It is to
+	// be a function of the subject alone, and not to change it.
+	Serves func(*Subject) bool
 	// Priority orders the pools that may serve a request, highest first; equals
 	// are ordered by age.
 	Priority int
@@ -38,6 +41,9 @@ type pool struct {
 }
 
 func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
+
+// serves reports whether the pool may serve a request at all.
+func (p *pool) serves(req *Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
 
 // gives reports whether the pool has a free address of each of these families.
 func (p *pool) gives(wanted []Family) bool {

@@ -148,7 +148,7 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request) (ipam.Allocation, err
 	al, taken := m.holder(addr)
 	home := m.home(addr)
 	named := slices.ContainsFunc(m.pools, func(p ipam.Pool) bool { return p.Name == req.Pool })
-	shut := slices.ContainsFunc(m.pools, func(p ipam.Pool) bool { return p.Name == home && p.Closed })
+	shut := slices.ContainsFunc(m.pools, func(p ipam.Pool) bool { return p.Name == home && (p.Closed || !serves(p, req)) })
 	switch {
 	case taken && al.Owner == req.Owner:
 		return al, nil
@@ -164,11 +164,13 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request) (ipam.Allocation, err
 	return ipam.Allocation{Address: addr, Pool: home, Owner: req.Owner}, nil
 }
 
+func serves(p ipam.Pool, req ipam.Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
+
 func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Family]ipam.Allocation) error {
 	var candidates []string
 	byPriority := slices.SortedStableFunc(slices.Values(m.pools), func(x, y ipam.Pool) int { return cmp.Compare(y.Priority, x.Priority) })
 	for _, p := range byPriority {
-		if !p.Closed && (p.Name == req.Pool || req.Pool == "" && p.AutoAssign) {
+		if !p.Closed && serves(p, req) && (p.Name == req.Pool || req.Pool == "" && p.AutoAssign) {
 			candidates = append(candidates, p.Name)
 		}
 	}
@@ -252,9 +254,14 @@ func drawPools(t *rapid.T) []ipam.Pool {
 			AutoAssign: rapid.IntRange(0, 3).Draw(t, "autoAssign") > 0,
 			Closed:     rapid.IntRange(0, 4).Draw(t, "closed") == 0,
 			Priority:   rapid.IntRange(0, 2).Draw(t, "priority"),
+			Serves:     draw(t, "serves", []func(*ipam.Subject) bool{nil, nil, in("red"), in("blue")}),
 		})
 	}
 	return all
+}
+
+func in(namespace string) func(*ipam.Subject) bool {
+	return func(s *ipam.Subject) bool { return s.Namespace == namespace }
 }
 
 func drawPoolName(t *rapid.T) string {
@@ -265,6 +272,7 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 	const v4, v6 = ipam.IPv4, ipam.IPv6
 	req := ipam.Request{
 		Owner:      o,
+		Subject:    ipam.Subject{Namespace: draw(t, "namespace", []string{"red", "blue"})},
 		Families:   draw(t, "families", [][]ipam.Family{{v4}, {v6}, {v4, v6}, {v6, v4}}),
 		RequireAll: rapid.Bool().Draw(t, "requireAll"),
 		Pool:       drawPoolName(t),

@@ -39,7 +39,7 @@ func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.
 // that cannot be served is written for its owner, since it becomes the event SyncLoadBalancerFailed.
 func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	p.waiting.forget(svc)
-	req, err := translate(svc)
+	req, err := p.request(svc)
 	if err != nil {
 		return nil, api.NewRetryError(err.Error(), unservedRetry)
 	}

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/heraldlb/herald/api/client"
@@ -150,14 +151,42 @@ func (s *pools) load() {
 func translatePool(o *herald.IPPool) (ipam.Pool, error) {
 	addresses, err := ipam.ParseAddresses(texts(o.Spec.Addresses), texts(o.Spec.Exclude))
 	if err != nil {
+		return ipam.Pool{}, fmt.Errorf("spec.addresses: %w", err)
+	}
+	serves, err := scope(&o.Spec)
+	if err != nil {
 		return ipam.Pool{}, err
 	}
 	return ipam.Pool{
 		Name:       o.Name,
 		Addresses:  addresses,
 		AutoAssign: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign,
+		Serves:     serves,
 		Priority:   int(o.Spec.Priority),
 		Closed:     o.Spec.Disabled || o.DeletionTimestamp != nil,
+	}, nil
+}
+
+// scope is whom a pool serves; nil is everybody.
+func scope(spec *herald.IPPoolSpec) (func(*ipam.Subject) bool, error) {
+	if len(spec.Namespaces) == 0 && spec.NamespaceSelector == nil && spec.ServiceSelector == nil {
+		return nil, nil
+	}
+	service, err := herald.CompileSelector("serviceSelector", spec.ServiceSelector)
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := herald.CompileSelector("namespaceSelector", spec.NamespaceSelector)
+	if err != nil {
+		return nil, err
+	}
+	if spec.NamespaceSelector == nil && len(spec.Namespaces) > 0 {
+		namespace = labels.Nothing() // Only those that are named.
+	}
+	names := slices.Clone(spec.Namespaces)
+	return func(s *ipam.Subject) bool {
+		return service.Matches(labels.Set(s.Labels)) &&
+			(slices.Contains(names, s.Namespace) || namespace.Matches(labels.Set(s.NamespaceLabels)))
 	}, nil
 }
 
@@ -227,7 +256,7 @@ func (s *pools) describe(o *herald.IPPool, u use, announced bool) {
 	exhausted := u.exhausted()
 	switch {
 	case s.invalid[o.Name] != nil:
-		ready, reason, message = false, "Invalid", "spec.addresses: "+s.invalid[o.Name].Error()
+		ready, reason, message = false, "Invalid", s.invalid[o.Name].Error()
 	case o.DeletionTimestamp != nil:
 		ready, reason = false, "Deleting"
 		message = fmt.Sprintf("the pool is deleted when its last address is free; in use: %s", someOf(u.holders))

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"maps"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,8 @@ type projection struct {
 	ledger    *ledger
 	// holds tells whether a Service has an address of ours.
 	holds func(uid string) bool
+	// relabelled is told that the labels of some Service changed.
+	relabelled func()
 	// gone is told of every deleted Service.
 	gone func(*corev1.Service)
 
@@ -120,6 +123,9 @@ func (p *projection) OnUpdate(oldObj, newObj any) {
 	wiped := p.content(was) && !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer)
 	if wiped || p.serves(is) && !reflect.DeepEqual(was.Spec.IPFamilyPolicy, is.Spec.IPFamilyPolicy) {
 		p.requeue(is)
+	}
+	if !maps.Equal(was.Labels, is.Labels) {
+		p.relabelled()
 	}
 	p.handler.OnUpdate(p.project(was), p.project(is))
 }

@@ -22,11 +22,13 @@ package provider
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -35,6 +37,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 
 	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/ipam"
 )
 
 // Name is the provider's name in cloud-provider's registry and flags.
@@ -46,6 +49,8 @@ type Config struct {
 	Herald *client.Set
 	// Services is the cloud-controller-manager's shared informer. The Provider does not start it.
 	Services coreinformers.ServiceInformer
+	// Namespaces is from the same factory.
+	Namespaces coreinformers.NamespaceInformer
 	// Events takes events on Services and IPPools.
 	Events record.EventRecorder
 	// Class is the spec.loadBalancerClass that is served.
@@ -61,6 +66,7 @@ type Provider struct {
 	kube     kubernetes.Interface
 	herald   *client.Set
 	services corelisters.ServiceLister
+	spaces   corelisters.NamespaceLister
 	events   record.EventRecorder
 	log      *zap.Logger
 
@@ -77,7 +83,7 @@ type Provider struct {
 // New wires a Provider. Nothing runs before Run.
 func New(c Config) *Provider {
 	p := &Provider{
-		class: c.Class, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), events: c.Events, log: c.Log,
+		class: c.Class, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), spaces: c.Namespaces.Lister(), events: c.Events, log: c.Log,
 		ledger: newLedger(),
 	}
 	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
@@ -90,11 +96,36 @@ func New(c Config) *Provider {
 	}
 	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
 	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
-	p.synced = []cache.InformerSynced{c.Services.Informer().HasSynced}
+	// What pools choose Services by has changed.
+	p.projection.relabelled = p.waiting.wake
+	// Registration fails only on a stopped informer.
+	_, _ = c.Namespaces.Informer().AddEventHandler(relabelled(p.waiting.wake))
+	p.synced = []cache.InformerSynced{c.Services.Informer().HasSynced, c.Namespaces.Informer().HasSynced}
 	for _, i := range p.informers {
 		p.synced = append(p.synced, i.HasSynced)
 	}
 	return p
+}
+
+// relabelled calls back when an object appears or its labels change.
+func relabelled(call func()) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { call() },
+		UpdateFunc: func(before, after any) {
+			if !maps.Equal(before.(metav1.Object).GetLabels(), after.(metav1.Object).GetLabels()) {
+				call()
+			}
+		},
+	}
+}
+
+// request is what a Service asks for, with all that pools choose by.
+func (p *Provider) request(svc *corev1.Service) (ipam.Request, error) {
+	req, err := translate(svc)
+	if namespace, missing := p.spaces.Get(svc.Namespace); missing == nil {
+		req.Subject.NamespaceLabels = namespace.Labels
+	}
+	return req, err
 }
 
 // Services is the informer for the service controller: see projection.

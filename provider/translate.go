@@ -16,8 +16,9 @@ import (
 // herald.dev/ips, spec.loadBalancerIP) is in Addresses. An error is the user's, and says what to change.
 func translate(svc *corev1.Service) (ipam.Request, error) {
 	req := ipam.Request{
-		Owner: owner(svc),
-		Pool:  svc.Annotations[herald.AnnotationPool],
+		Owner:   owner(svc),
+		Subject: ipam.Subject{Namespace: svc.Namespace, Labels: svc.Labels},
+		Pool:    svc.Annotations[herald.AnnotationPool],
 		// One family of a dual-stack Service may be missing only if the user said "prefer".
 		RequireAll: svc.Spec.IPFamilyPolicy == nil || *svc.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack,
 	}

@@ -89,7 +89,7 @@ func TestTranslate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			story.want.Owner = ipam.Owner{Namespace: "default", Name: "web", UID: "web"}
+			story.want.Owner, story.want.Subject = ipam.Owner{Namespace: "default", Name: "web", UID: "web"}, ipam.Subject{Namespace: "default"}
 			if diff := gocmp.Diff(story.want, got, sameAddress); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

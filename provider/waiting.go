@@ -80,7 +80,7 @@ func (w *waiting) serve() {
 	for _, svc := range w.p.oldestFirst(func(svc *corev1.Service) bool {
 		return w.holds(svc) && svc.DeletionTimestamp == nil && w.p.projection.serves(svc)
 	}) {
-		req, err := translate(svc)
+		req, err := w.p.request(svc)
 		if err != nil {
 			continue
 		}

@@ -47,6 +47,22 @@ type IPPoolSpec struct {
 	// +kubebuilder:default=true
 	AutoAssign *bool `json:"autoAssign,omitempty"`
 
+	// Namespaces whose Services the pool serves, by name. None, here and in namespaceSelector: all.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	Namespaces []string `json:"namespaces,omitempty"`
+
+	// Labels of the namespaces whose Services the pool serves, besides those named in namespaces.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// Labels of the Services that the pool serves. None: all. A Service that has an address keeps it whatever
+	// becomes of its labels or of this.
+	// +optional
+	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
+
 	// Which pool is tried first: the higher number. Among equals the older pool.
 	// +optional
 	Priority int32 `json:"priority,omitempty"`

@@ -130,9 +130,10 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	m.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	return provider.New(provider.Config{
 		Kube: kube, Herald: set,
-		Services: c.SharedInformers.Core().V1().Services(),
-		Events:   m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
-		Class:    m.class, Classless: m.classless,
+		Services:   c.SharedInformers.Core().V1().Services(),
+		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
+		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
+		Class:      m.class, Classless: m.classless,
 		Log: m.log,
 	})
 }
