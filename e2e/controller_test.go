@@ -211,6 +211,13 @@ func TestPoolsChooseWhomTheyServe(t *testing.T) {
 	c.holds("rising", "198.51.100.1")
 	c.holds("common", "198.51.100.4")
 
+	c.pool("careful", func(s *herald.IPPoolSpec) { s.AvoidBuggyIPs, s.Priority = true, 1 }, "203.0.113.254-203.0.114.9")
+	for i, want := range []string{"203.0.113.254", "203.0.114.1"} {
+		name := fmt.Sprintf("careful-%d", i)
+		c.service(name)
+		c.holds(name, want)
+	}
+
 	// A selector that cannot be read makes no pool for everybody.
 	c.pool("broken", func(s *herald.IPPoolSpec) {
 		s.ServiceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}}

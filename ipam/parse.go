@@ -56,6 +56,28 @@ func ParseAddresses(addresses, exclude []string) (*netipx.IPSet, error) {
 	return b.IPSet()
 }
 
+// AvoidBuggy leaves out the IPv4 addresses that end in .0 or .255: before there were prefixes of any
+// length (RFC 1519) they were networks and broadcast addresses, and some devices drop them to this day.
+func AvoidBuggy(addresses *netipx.IPSet) (*netipx.IPSet, error) {
+	var b netipx.IPSetBuilder
+	b.AddSet(addresses)
+	for _, r := range addresses.Ranges() {
+		if !r.From().Is4() {
+			continue
+		}
+		for block := netip.PrefixFrom(r.From(), 24).Masked(); ; {
+			whole := netipx.RangeOfPrefix(block)
+			b.Remove(whole.From())
+			b.Remove(whole.To())
+			if !whole.To().Less(r.To()) {
+				break
+			}
+			block = netip.PrefixFrom(whole.To().Next(), 24)
+		}
+	}
+	return b.IPSet()
+}
+
 // entry is one line of a pool's addresses.
 type entry struct {
 	name string // its field and text, for errors

@@ -163,3 +163,30 @@ func FuzzParseAddresses(f *testing.F) {
 		}
 	})
 }
+
+func TestAvoidBuggy(t *testing.T) {
+	for addresses, want := range map[string][]string{
+		"198.51.100.0/24":               {"198.51.100.1-198.51.100.254"},
+		"198.51.100.7":                  {"198.51.100.7-198.51.100.7"},
+		"198.51.100.0":                  nil,
+		"198.51.100.254-198.51.102.1":   {"198.51.100.254-198.51.100.254", "198.51.101.1-198.51.101.254", "198.51.102.1-198.51.102.1"},
+		"223.255.255.255":               nil,
+		"2001:db8::ff-2001:db8::1:0":    {"2001:db8::ff-2001:db8::1:0"},
+		"198.51.100.255-198.51.101.255": {"198.51.101.1-198.51.101.254"},
+	} {
+		set, err := ipam.ParseAddresses([]string{addresses}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set, err = ipam.AvoidBuggy(set); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range set.Ranges() {
+			got = append(got, r.String())
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", addresses, diff)
+		}
+	}
+}

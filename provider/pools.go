@@ -153,6 +153,11 @@ func translatePool(o *herald.IPPool) (ipam.Pool, error) {
 	if err != nil {
 		return ipam.Pool{}, fmt.Errorf("spec.addresses: %w", err)
 	}
+	if o.Spec.AvoidBuggyIPs {
+		if addresses, err = ipam.AvoidBuggy(addresses); err != nil {
+			return ipam.Pool{}, fmt.Errorf("spec.avoidBuggyIPs: %w", err)
+		}
+	}
 	serves, err := scope(&o.Spec)
 	if err != nil {
 		return ipam.Pool{}, err

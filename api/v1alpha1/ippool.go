@@ -41,6 +41,11 @@ type IPPoolSpec struct {
 	// +listType=atomic
 	Exclude []AddressRange `json:"exclude,omitempty"`
 
+	// Do not give out IPv4 addresses that end in .0 or .255, which some old devices take for networks and
+	// broadcast addresses.
+	// +optional
+	AvoidBuggyIPs bool `json:"avoidBuggyIPs,omitempty"`
+
 	// Whether Services that name no pool may be served from this one. With false, an address is
 	// given only to a Service that asks for the pool (annotation herald.dev/pool) or for the address.
 	// +optional
