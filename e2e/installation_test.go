@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -159,16 +160,12 @@ func (i installation) refusals() []string {
 
 var refusal = regexp.MustCompile(`^(authorization_attempts_total\{result="(denied|no-opinion|error)"|apiserver_request_total\{.*code="403")`)
 
-// metricsAreForThoseWhoMay asks a herald-ccm for its metrics.
-func (i installation) metricsAreForThoseWhoMay(ccm *lab.Process) {
+// metricsAreForThoseWhoMay asks the herald-ccms for their metrics, and the leader's for those of a pool.
+func (i installation) metricsAreForThoseWhoMay(pool string, ccms ...*lab.Process) {
 	i.t.Helper()
 	i.kubectl("create", "serviceaccount", "prometheus", "-n", lab.HeraldNamespace)
 	i.kubectl("create", "clusterrole", "prometheus", "--verb=get", "--non-resource-url=/metrics")
 	i.kubectl("create", "clusterrolebinding", "prometheus", "--clusterrole=prometheus", "--serviceaccount="+lab.HeraldNamespace+":prometheus")
-	node := &lab.Client{Host: ccm.Host}
-	// Its certificate is its own.
-	transport := &http.Transport{DialContext: node.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // As Prometheus does.
-	defer transport.CloseIdleConnections()
 	for _, ask := range []struct {
 		path, token string
 		want        int
@@ -179,22 +176,43 @@ func (i installation) metricsAreForThoseWhoMay(ccm *lab.Process) {
 		{"/metrics", i.token("prometheus", nil), http.StatusOK},
 	} {
 		i.eventually(fmt.Sprintf("%s with %d", ask.path, ask.want), func(ctx context.Context) error {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:10258"+ask.path, nil)
-			if err != nil {
-				return err
+			status, _, err := askCCM(ctx, ccms[0], ask.path, ask.token)
+			if err == nil && status != ask.want {
+				err = fmt.Errorf("it is %d", status)
 			}
-			if ask.token != "" {
-				request.Header.Set("Authorization", "Bearer "+ask.token)
-			}
-			response, err := transport.RoundTrip(request)
-			if err != nil {
-				return err
-			}
-			defer response.Body.Close()
-			if response.StatusCode != ask.want {
-				return fmt.Errorf("it is %s", response.Status)
-			}
-			return nil
+			return err
 		})
 	}
+	token := i.token("prometheus", nil)
+	i.eventually("the leader tells of pool "+pool, func(ctx context.Context) error {
+		series := fmt.Sprintf("herald_pool_assigned{family=\"IPv4\",pool=%q} 1\n", pool)
+		for _, ccm := range ccms {
+			if _, body, err := askCCM(ctx, ccm, "/metrics", token); err != nil || strings.Contains(body, series) {
+				return err
+			}
+		}
+		return fmt.Errorf("neither of them says %s", series)
+	})
+}
+
+// askCCM asks one herald-ccm.
+func askCCM(ctx context.Context, ccm *lab.Process, path, token string) (status int, body string, err error) {
+	node := &lab.Client{Host: ccm.Host}
+	// Its certificate is its own.
+	transport := &http.Transport{DialContext: node.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // As Prometheus does.
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:10258"+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(content), err
 }

@@ -41,7 +41,7 @@ func TestManifests(t *testing.T) {
 	i.routed(router, "198.18.0.200", names(i.site)...)
 	i.event("Service", "web", "EnsuredLoadBalancer", "")
 	i.event("BGPPeer", router.Name, "SessionUp", "node k8s-node2")
-	i.metricsAreForThoseWhoMay(ccms[0])
+	i.metricsAreForThoseWhoMay("segment", ccms...)
 
 	// The other one leads, if it does not already, and takes an address back.
 	i.must(ccms[0].Stop(ctx))

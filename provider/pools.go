@@ -127,6 +127,14 @@ func (s *pools) list() []*herald.IPPool {
 	return all
 }
 
+// names lists the pools by name, in order of their age.
+func (s *pools) names() (names []string) {
+	for _, o := range s.list() {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
 // load gives the ledger the pools. One that cannot be used is left out, and its status will say why;
 // the others are not affected.
 func (s *pools) load() {

@@ -25,6 +25,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -57,7 +58,9 @@ type Config struct {
 	Class string
 	// Classless tells whether Services without a class are served too.
 	Classless bool
-	Log       *zap.Logger
+	// Metrics takes the pools' use; nil: it is not told.
+	Metrics prometheus.Registerer
+	Log     *zap.Logger
 }
 
 // Provider implements cloudprovider.Interface and, in loadbalancer.go, cloudprovider.LoadBalancer.
@@ -95,6 +98,9 @@ func New(c Config) *Provider {
 		p.records.serviceGone(string(svc.UID))
 	}
 	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
+	if c.Metrics != nil {
+		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger})
+	}
 	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
 	// What pools choose Services by has changed.
 	p.projection.relabelled = p.waiting.wake

@@ -28,6 +28,7 @@ import (
 	"k8s.io/cloud-provider/names"
 	"k8s.io/cloud-provider/options"
 	"k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/metrics/legacyregistry"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
 	genericcontrollermanager "k8s.io/controller-manager/app"
@@ -134,7 +135,8 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
 		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
 		Class:      m.class, Classless: m.classless,
-		Log: m.log,
+		Metrics: legacyregistry.Registerer(),
+		Log:     m.log,
 	})
 }
 
