@@ -84,7 +84,7 @@ func (i installation) start(program string, fits ...func(*corev1.Pod) bool) (sta
 		p := &lab.Process{
 			Name: pod.Name, Host: i.lab.Node(pod.Spec.NodeName).Host,
 			Path: "/bin/sh", Args: append([]string{"-c", confinement(&pod), "sh", i.lab.Program(container.Command[0])}, args...),
-			Env:     []string{"POD_NAMESPACE=" + pod.Namespace, "NODE_NAME=" + pod.Spec.NodeName},
+			Env:     []string{"POD_NAMESPACE=" + pod.Namespace, "NODE_NAME=" + pod.Spec.NodeName, "POD_NAME=" + pod.Name},
 			LogPath: filepath.Join(i.lab.Dir(), "logs", pod.Name+".log"),
 		}
 		i.must(p.Start())

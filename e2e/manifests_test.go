@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,7 +25,7 @@ const complete = "../manifests/herald.yaml"
 func TestManifests(t *testing.T) {
 	const password = "open-sesame"
 	ctx, l := startLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}, Password: password})
-	i := installation{&field{cluster: clusterOf(t, ctx, &l.Access), site: &l.Site}, l}
+	i := installation{&field{cluster: clusterOf(t, ctx, &l.Access), site: &l.Site, referees: &atomic.Int32{}}, l}
 
 	i.kubectl("apply", "-f", complete) // Over what the lab brings along.
 	i.kubectl("apply", "--dry-run=server", "-f", "../manifests/samples")
@@ -60,11 +62,24 @@ func TestManifests(t *testing.T) {
 		}
 	})
 
-	// The overlay for BGP: without capabilities, and not as root.
+	// The overlay for the segment: nothing of routers, and no Secret.
 	for _, s := range speakers {
 		i.must(s.Stop(ctx))
 	}
 	i.routed(router, "198.18.0.200")
+	i.kubectl("apply", "-k", "../manifests/overlays/l2")
+	flat := i.start("herald-speaker", func(pod *corev1.Pod) bool { return slices.Contains(pod.Spec.Containers[0].Args, "--l2-only") })
+	i.answeredBy("198.18.0.200", names(i.site)...)
+	i.reached(l.Segment, "198.18.0.200:9000")
+	_, err := i.as(i.token("herald-speaker", nil)).kube.CoreV1().Secrets(lab.HeraldNamespace).List(ctx, metav1.ListOptions{})
+	if !apierrors.IsForbidden(err) {
+		t.Errorf("a speaker of the segment alone reads Secrets: %v", err)
+	}
+
+	// The overlay for BGP: without capabilities, and not as root.
+	for _, s := range flat {
+		i.must(s.Stop(ctx))
+	}
 	i.kubectl("apply", "-k", "../manifests/overlays/bgp")
 	bare := i.start("herald-speaker", func(pod *corev1.Pod) bool { return *pod.Spec.SecurityContext.RunAsUser != 0 })
 	i.routed(router, "198.18.0.200", names(i.site)...)
@@ -82,7 +97,7 @@ func TestManifests(t *testing.T) {
 	// What Herald has to let go of, then Herald.
 	i.kubectl("delete", "service", "web")
 	i.kubectl("delete", "ippools", "--all", "--timeout=30s")
-	for _, programs := range [][]*lab.Process{ccms, speakers, bare} {
+	for _, programs := range [][]*lab.Process{ccms, speakers, flat, bare} {
 		for _, p := range programs {
 			i.must(p.Stop(ctx))
 			if strings.Contains(strings.ToLower(p.Log()), "forbidden") {

@@ -33,6 +33,7 @@ type inputs struct {
 	services, slices, nodes, namespaces, leases, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers, statuses         cache.SharedIndexInformer
 	namespace                                            string                                     // Herald's own
+	l2Only                                               bool                                       // what is about routers is not watched, and empty
 	observe                                              func(node string, o *herald.SpeakerStatus) // told of every SpeakerStatus; nil: it is gone
 	trigger                                              chan struct{}                              // capacity one
 
@@ -65,8 +66,8 @@ const (
 
 // newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
 // every node of the cluster holds all of them.
-func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, observe func(string, *herald.SpeakerStatus)) (*inputs, error) {
-	in := &inputs{namespace: namespace, observe: observe, trigger: make(chan struct{}, 1), synced: make(chan struct{}), dirty: noChanges()}
+func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2Only bool, observe func(string, *herald.SpeakerStatus)) (*inputs, error) {
+	in := &inputs{namespace: namespace, l2Only: l2Only, observe: observe, trigger: make(chan struct{}, 1), synced: make(chan struct{}), dirty: noChanges()}
 	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
 		return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
 	}
@@ -158,11 +159,16 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, obs
 	return in, nil
 }
 
+// everyInformer lists those that are to run.
 func (in *inputs) everyInformer() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{
-		in.services, in.slices, in.nodes, in.namespaces, in.leases, in.secrets,
-		in.allocations, in.pools, in.l2, in.bgp, in.peers, in.statuses,
+	all := []cache.SharedIndexInformer{
+		in.services, in.slices, in.nodes, in.namespaces, in.leases,
+		in.allocations, in.pools, in.l2, in.statuses,
 	}
+	if !in.l2Only {
+		all = append(all, in.bgp, in.peers, in.secrets)
+	}
+	return all
 }
 
 // start watches until ctx ends or stop is called.

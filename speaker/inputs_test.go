@@ -32,7 +32,7 @@ func watched(t testing.TB, objects ...metav1.Object) *inputs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := newInputs(kube, set, "herald-system", func(string, *herald.SpeakerStatus) {})
+	in, err := newInputs(kube, set, "herald-system", false, func(string, *herald.SpeakerStatus) {})
 	if err != nil {
 		t.Fatal(err)
 	}

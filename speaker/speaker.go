@@ -53,6 +53,8 @@ type Config struct {
 	// LeaseDuration is how long the other speakers count on this one without a sign of life. The Lease is
 	// renewed three times in it.
 	LeaseDuration time.Duration
+	// L2Only: BGPPeers, BGPAdvertisements and Secrets are not read, and there are no sessions.
+	L2Only bool
 	// KubeProxyHealth is the URL that tells whether the node's kube-proxy serves; empty: it always does.
 	KubeProxyHealth string
 	Metrics         prometheus.Registerer
@@ -127,7 +129,7 @@ func (s *Speaker) sinceTurn() time.Duration {
 func (s *Speaker) in() *inputs { return s.inputs.Load() }
 
 func (s *Speaker) newInputs() (*inputs, error) {
-	return newInputs(s.config.Kube, s.config.Herald, s.config.Namespace, s.status.observe)
+	return newInputs(s.config.Kube, s.config.Herald, s.config.Namespace, s.config.L2Only, s.status.observe)
 }
 
 // Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the

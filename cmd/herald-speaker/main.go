@@ -49,6 +49,7 @@ func run() int {
 type flags struct {
 	kubeconfig, node, namespace, listen, proxyHealth string
 	leaseDuration                                    time.Duration
+	l2Only                                           bool
 }
 
 func command() *cobra.Command {
@@ -70,6 +71,7 @@ func command() *cobra.Command {
 	set.StringVar(&f.listen, "listen", ":7475", "Where /metrics, /healthz and /readyz are served.")
 	set.StringVar(&f.proxyHealth, "kube-proxy-healthz", "http://127.0.0.1:10256/healthz",
 		"The health of the node's kube-proxy: without it the node announces nothing. Empty where another data path serves Services.")
+	set.BoolVar(&f.l2Only, "l2-only", false, "Announce on the segment only: no BGPPeer, BGPAdvertisement or Secret is read.")
 	set.DurationVar(&f.leaseDuration, "lease-duration", 30*time.Second,
 		"How long the other nodes count on this one without a sign of life. The same on all nodes.")
 	return cmd
@@ -115,7 +117,7 @@ func (f *flags) run(ctx context.Context) error {
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Reconnect: connections.CloseAll,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
-		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, LeaseDuration: f.leaseDuration, KubeProxyHealth: f.proxyHealth,
+		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, LeaseDuration: f.leaseDuration, L2Only: f.l2Only, KubeProxyHealth: f.proxyHealth,
 		Metrics: registry, Log: log,
 	})
 	if err != nil {
