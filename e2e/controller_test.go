@@ -297,7 +297,7 @@ func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c.pool("broken", nil, "224.0.0.0/24")
 	c.pool("older", delay(0), "198.51.100.0/30")
 	c.pool("younger", delay(0), "198.51.100.2-198.51.100.9")
-	c.condition("broken", herald.PoolReady, metav1.ConditionFalse, "224.0.0.0/24")
+	c.condition("broken", herald.PoolReady, metav1.ConditionFalse, `spec.addresses[0] "224.0.0.0/24"`)
 	c.condition("younger", herald.PoolOverlaps, metav1.ConditionTrue, "198.51.100.2-198.51.100.3 (pool older)")
 	c.service("web")
 	c.holds("web", "198.51.100.0")

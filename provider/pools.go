@@ -159,7 +159,7 @@ func (s *pools) load() {
 func translatePool(o *herald.IPPool) (ipam.Pool, error) {
 	addresses, err := ipam.ParseAddresses(texts(o.Spec.Addresses), texts(o.Spec.Exclude))
 	if err != nil {
-		return ipam.Pool{}, fmt.Errorf("spec.addresses: %w", err)
+		return ipam.Pool{}, fmt.Errorf("spec.%w", err) // It begins with addresses or exclude.
 	}
 	if o.Spec.AvoidBuggyIPs {
 		if addresses, err = ipam.AvoidBuggy(addresses); err != nil {
