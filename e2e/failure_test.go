@@ -88,7 +88,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	f.pod("pod-1", all[0])
 	f.label(all[0], corev1.LabelNodeExcludeBalancers, "")
 	all = all[1:]
-	f.served(target)
+	f.served("web")
 	f.routed(router, address, all...)
 	first := f.answeredBy(address, all...)
 

@@ -147,14 +147,10 @@ func (f *field) routed(r *lab.Router, address string, nodes ...string) {
 	})
 }
 
-// serving is how long a kube-proxy may take to serve what it has heard of: after a write to nftables that
-// failed it tries again only after its syncPeriod of 30 s, and calls itself healthy for twice as long.
-const serving = 75 * time.Second
-
 // reached asks an address from a client until an answer comes.
 func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.ctx, serving)
+	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
 	defer cancel()
 	reply, err := from.Eventually(ctx, target, nil)
 	if err != nil {
@@ -164,17 +160,17 @@ func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	return reply
 }
 
-// served waits until the kube-proxy of every node forwards what is for the target. What is told of addresses
-// that move is not to depend on that.
-func (f *field) served(target string) {
+// served waits until every node forwards what is for a Service, by its port of the nodes: what is told of
+// addresses that move is not to depend on that.
+func (f *field) served(service string) {
 	f.t.Helper()
+	svc := f.get(service)
 	for _, n := range f.site.Nodes {
-		// A node's own requests meet its kube-proxy, and nothing of what Herald does.
-		began := time.Now()
-		f.reached(&n.Client, target)
-		if took := time.Since(began); took > 5*time.Second {
-			f.t.Logf("the kube-proxy of %s took %v to serve %s", n.Name, took, target)
+		address := n.IPv4
+		if svc.Spec.IPFamilies[0] == corev1.IPv6Protocol {
+			address = n.IPv6
 		}
+		f.reached(f.site.Segment, netip.AddrPortFrom(address, uint16(svc.Spec.Ports[0].NodePort)).String()) //nolint:gosec // A port.
 	}
 }
 

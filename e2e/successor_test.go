@@ -27,7 +27,7 @@ func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 		f.routed(r, address, all...)
 	}
 	owner := f.answeredBy(address, all...)
-	f.served(target)
+	f.served("web")
 
 	t.Run("replaced", func(t *testing.T) {
 		f := f.within(t)

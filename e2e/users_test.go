@@ -88,7 +88,7 @@ type load struct {
 // underLoad has two clients ask a Service that is reached.
 func (f *field) underLoad(target string) *load {
 	f.t.Helper()
-	f.served(target)
+	f.served("web")
 	f.reached(f.site.Segment, target)
 	f.reached(f.site.Outside, target)
 	f.routed(f.site.Routers[0], strings.TrimSuffix(target, ":9000"), names(f.site)...)
@@ -353,7 +353,7 @@ func TestIPv6Only(t *testing.T) {
 	for _, r := range f.site.Routers {
 		f.routed(r, address, all...)
 	}
-	f.served(target)
+	f.served("web")
 	f.reached(f.site.Outside, target)
 	f.edit("web", local)
 	for _, r := range f.site.Routers {
