@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -9,18 +10,20 @@ import (
 // families. What the owner already holds it keeps, whatever became of the pool; asked
 // twice, it answers the same. It is all or nothing: on error nothing new is held.
 //
-// An address moves only if the owner asks for it: by requesting another address, or
-// by naming a pool other than the one its address is from. Then the new one is held
+// An address moves only if the owner asks for it: by requesting another address, by
+// naming a pool other than the one its address is from, or by leaving it. Then the new one is held
 // as well as the old, for the caller to make before it breaks:
 // [Allocator.Superfluous] says what is to be released.
 //
-// Of the pools that may serve the request and its subject, the one with the highest priority does,
+// An owner that holds nothing of a family gets, if there is one, what is reserved for its name, or else the
+// address of those it shares with, or else a free one: of the pools that may serve the request and its subject,
+// the one with the highest priority serves it,
 // the oldest of equals; but one that can serve all families comes before those
 // that serve one each, and the pool that already serves one family is asked first
-// for the other. Within the pool it is the lowest free address. The work
+// for the other. Within the pool it is the first in the pool's [Order]. The work
 // does not grow with the size of the pool or the number of addresses held.
 //
-// The error is an [*Error], for ErrExhausted, ErrTaken, ErrNotInPool, ErrNoPool or
+// The error is an [*Error], for ErrExhausted, ErrTaken, ErrNotInPool, ErrNoPool, ErrQuota or
 // ErrInvalid.
 func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	if err := req.check(); err != nil {
@@ -30,15 +33,13 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	var missing [len(families)]Family
 	want := missing[:0]
 	for _, f := range req.Families {
-		if addr := req.address(f); addr.IsValid() {
-			al, err := a.exactly(addr, &req)
-			if err != nil {
-				return nil, err
-			}
+		al, ok, err := a.settled(&req, f)
+		switch {
+		case err != nil:
+			return nil, err
+		case ok:
 			given = append(given, al)
-		} else if al, ok := a.kept(&req, f); ok {
-			given = append(given, al)
-		} else {
+		default:
 			want = append(want, f)
 		}
 	}
@@ -50,15 +51,43 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	}
 	// From here on nothing can fail.
 	for _, al := range given {
-		a.grant(al)
+		a.grant(al, req.Sharing)
 	}
 	return given, nil
 }
 
+// settled returns the address of family f for which no choice is left: the one that is asked for, held,
+// reserved or shared.
+func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err error) {
+	if addr := req.address(f); addr.IsValid() {
+		al, refused := a.exactly(addr, req)
+		if refused != nil {
+			return al, false, refused
+		}
+		return al, true, nil
+	}
+	if h := a.kept(req, f); h != nil {
+		if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why != "" && !h.sharing.equal(&req.Sharing) {
+			return al, false, a.errApart(h.Address, req.Owner, why)
+		}
+		return h.Allocation, true, nil
+	}
+	for h := range a.takenBy(Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) {
+		if FamilyOf(h.Address) == f && a.forgo(h, req) == "" {
+			return Allocation{Address: h.Address, Pool: h.home.Name, Owner: req.Owner}, true, nil
+		}
+	}
+	al, ok = a.join(req, f)
+	return al, ok, nil
+}
+
 // exactly returns addr for the owner, or why it cannot have it.
-func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, error) {
-	h := a.held[addr]
-	if h != nil && h.Owner.is(req.Owner) {
+func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) {
+	why := a.apart(a.held[addr], req.Owner, &req.Sharing)
+	if h := a.holding(addr, req.Owner); h != nil {
+		if why != "" && !h.sharing.equal(&req.Sharing) {
+			return Allocation{}, a.errApart(addr, req.Owner, why)
+		}
 		return h.Allocation, nil
 	}
 	home := a.find(addr)
@@ -68,8 +97,12 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, error) {
 	if home == nil || req.Pool != "" && home.Name != req.Pool {
 		return Allocation{}, errOutside(addr, req.Pool, home)
 	}
-	if h != nil {
-		return Allocation{}, errTaken(h.Allocation)
+	if why != "" {
+		return Allocation{}, a.errTaken(addr, req.Owner, why)
+	}
+	al := Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}
+	if a.holding(addr, Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) != nil && req.Owner.Name != "" {
+		return al, nil // It is reserved for it, and that was settled when it was reserved.
 	}
 	if home.Closed {
 		return Allocation{}, errClosedPool(home.Name)
@@ -77,25 +110,68 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, error) {
 	if !home.serves(req) {
 		return Allocation{}, errNotServed(home.Name)
 	}
-	return Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}, nil
+	if err := a.over(home, req, FamilyOf(addr), addr); err != nil {
+		return Allocation{}, err
+	}
+	return al, nil
 }
 
 // kept returns the address of family f that the owner holds and keeps: the last
-// it took, unless the request names a pool and that address is from another. An
+// it took, unless it is to leave that, or the request names a pool and that address is from another. An
 // address recorded without a pool is from none and may stay.
-func (a *Allocator) kept(req *Request, f Family) (Allocation, bool) {
-	for h := range a.takenBy(req.Owner.UID) {
+func (a *Allocator) kept(req *Request, f Family) *holding {
+	for h := range a.takenBy(req.Owner) {
 		fits := req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || h.in(req.Pool)
-		if FamilyOf(h.Address) == f && fits {
-			return h.Allocation, true
+		if FamilyOf(h.Address) == f && fits && !slices.Contains(req.Leave, h.Address) {
+			return h
 		}
 	}
-	return Allocation{}, false
+	return nil
+}
+
+// forgo says why an owner does not get the address that h reserves for its name; empty if it does.
+func (a *Allocator) forgo(h *holding, req *Request) string {
+	switch asked := req.address(FamilyOf(h.Address)); {
+	case asked.IsValid() && asked != h.Address:
+		return "another is asked for"
+	case slices.Contains(req.Leave, h.Address):
+		return "it is to be left"
+	case h.home == nil:
+		return "it is in no pool any more"
+	case req.Pool != "" && h.home.Name != req.Pool:
+		return fmt.Sprintf("it is in pool %q, and an address of pool %q is asked for", h.home.Name, req.Pool)
+	}
+	if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why != "" {
+		return "it is " + why
+	}
+	return ""
+}
+
+// Forgone is an address that is reserved for an owner that does not get it.
+type Forgone struct {
+	Address netip.Addr
+	Why     string // "it is in no pool any more"
+}
+
+// Forgone returns what is reserved for the owner's name, of a family that it asks for, and passed over.
+func (a *Allocator) Forgone(req Request) []Forgone {
+	var all []Forgone
+	for h := range a.takenBy(Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) {
+		if !slices.Contains(req.Families, FamilyOf(h.Address)) {
+			continue
+		}
+		why := a.forgo(h, &req)
+		if why == "" {
+			why = "the Service holds another"
+		}
+		all = append(all, Forgone{h.Address, why})
+	}
+	return all
 }
 
 // holds reports whether the owner has an address of family f at all.
-func (a *Allocator) holds(uid string, f Family) bool {
-	for h := range a.takenBy(uid) {
+func (a *Allocator) holds(o Owner, f Family) bool {
+	for h := range a.takenBy(o) {
 		if FamilyOf(h.Address) == f {
 			return true
 		}
@@ -107,19 +183,19 @@ func (a *Allocator) holds(uid string, f Family) bool {
 // request puts up with, and orders the outcome by the request's families.
 func (a *Allocator) choose(req *Request, want []Family, given []Allocation) ([]Allocation, error) {
 	candidates := a.candidates(req)
-	together := a.together(candidates, want, given)
+	together := a.together(candidates, req, want, given)
 	var refused *Error
 	for _, f := range want {
 		p := together
 		if p == nil {
-			p = first(candidates, []Family{f})
+			p = a.first(candidates, req, f)
 		}
 		if p != nil {
-			given = append(given, Allocation{Address: p.space(f).lowest(a.held), Pool: p.Name, Owner: req.Owner})
+			given = append(given, Allocation{Address: p.space(f).pick(a), Pool: p.Name, Owner: req.Owner})
 			continue
 		}
 		// A family the owner holds in another pool was to move; it must not be lost instead.
-		required := req.RequireAll || a.holds(req.Owner.UID, f)
+		required := req.RequireAll || a.holds(req.Owner, f)
 		if required || refused == nil {
 			refused = a.unserved(req, f, candidates)
 		}
@@ -152,33 +228,46 @@ func (a *Allocator) candidates(req *Request) []*pool {
 
 // together returns the one pool to serve all wanted families, if there is one: the
 // pool that serves a family already, or else the first that can.
-func (a *Allocator) together(candidates []*pool, want []Family, given []Allocation) *pool {
+func (a *Allocator) together(candidates []*pool, req *Request, want []Family, given []Allocation) *pool {
 	for _, al := range given {
-		if p := a.find(al.Address); p != nil && slices.Contains(candidates, p) && p.gives(want) {
+		if p := a.find(al.Address); p != nil && slices.Contains(candidates, p) && a.gives(p, req, want...) {
 			return p
 		}
 	}
-	return first(candidates, want)
+	return a.first(candidates, req, want...)
 }
 
-// first returns the first pool with a free address of each of these families.
-func first(candidates []*pool, want []Family) *pool {
+// first returns the first pool with an address of each of these families to give.
+func (a *Allocator) first(candidates []*pool, req *Request, want ...Family) *pool {
 	for _, p := range candidates {
-		if p.gives(want) {
+		if a.gives(p, req, want...) {
 			return p
 		}
 	}
 	return nil
 }
 
-// grant makes al the owner's address of its family.
-func (a *Allocator) grant(al Allocation) {
-	h := a.held[al.Address]
-	if h == nil {
-		a.hold(al)
+// gives reports whether the pool has a free address of each of these families, and quotas let the request have it.
+func (a *Allocator) gives(p *pool, req *Request, want ...Family) bool {
+	for _, f := range want {
+		if !p.space(f).free() || a.over(p, req, f, netip.Addr{}) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// grant makes al the owner's address of its family, on these terms.
+func (a *Allocator) grant(al Allocation, terms Sharing) {
+	if h := a.holding(al.Address, al.Owner); h != nil {
+		// The owner holds it and settles on it: it becomes the one taken last.
+		a.unlink(h)
+		a.link(h)
+		a.regroup(h, terms)
 		return
 	}
-	// The owner holds it and settles on it: it becomes the one taken last.
-	a.unlink(h)
-	a.link(h)
+	a.hold(al, terms)
+	if al.Owner.Name != "" { // What was reserved for it has found its owner.
+		a.Release(al.Address, Owner{Namespace: al.Owner.Namespace, Name: al.Owner.Name})
+	}
 }

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"cmp"
+	"container/list"
 	"iter"
 	"net/netip"
 	"slices"
@@ -11,18 +12,26 @@ import (
 // use: one goroutine owns it.
 type Allocator struct {
 	named map[string]*pool // every pool
-	auto  []*pool          // those that are open and auto-assign, in order of choice
+	order []*pool          // every pool, in order of choice
+	auto  []*pool          // those of them that are open and auto-assign
 	spans []span           // which address is in which pool
 
-	held   map[netip.Addr]*holding
-	owners map[string]*holding // what each UID took last; no reservations
+	held   map[netip.Addr]*holding // who came first of those who hold the address
+	owners map[string]*holding     // what each owner took last, by its key
+	groups map[string]*group       // by sharing key
+	tally  tally                   // of all addresses, in a pool or not
+
+	rested   map[netip.Addr]*list.Element // of the spaces' queues
+	releases uint64
 }
 
-// holding is an address that is held, and where it lies.
+// holding is an address in the hands of one owner, and where it lies.
 type holding struct {
 	Allocation
-	home   *pool    // whose address it is now; nil if no pool's
-	before *holding // what the same UID took before it
+	sharing Sharing
+	home    *pool    // whose address it is now; nil if no pool's
+	before  *holding // what the same owner took before it
+	beside  *holding // who came next to the same address
 }
 
 // in reports whether the address is in this pool now.
@@ -34,6 +43,9 @@ func New() *Allocator {
 		named:  make(map[string]*pool),
 		held:   make(map[netip.Addr]*holding),
 		owners: make(map[string]*holding),
+		groups: make(map[string]*group),
+		tally:  make(tally),
+		rested: make(map[netip.Addr]*list.Element),
 	}
 }
 
@@ -42,21 +54,39 @@ func New() *Allocator {
 // held is taken away; what is displaced, now or still, is returned as from
 // [Allocator.Displaced].
 //
-// It costs in proportion to the ranges of all pools and to the held addresses.
+// Which addresses were released when is remembered, as long as a pool has them. It costs in proportion to the
+// ranges of all pools and to the addresses that are held or were.
 func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 	carved, spans := carve(pools)
-	a.spans, a.named, a.auto = spans, make(map[string]*pool, len(carved)), nil
-	for _, p := range carved {
+	a.resumeAll(carved)
+	a.spans, a.named, a.order, a.auto = spans, make(map[string]*pool, len(carved)), carved, nil
+	slices.SortStableFunc(a.order, func(x, y *pool) int { return cmp.Compare(y.Priority, x.Priority) })
+	for _, p := range a.order {
 		a.named[p.Name] = p
 		if p.AutoAssign && !p.Closed {
 			a.auto = append(a.auto, p)
 		}
 	}
-	slices.SortStableFunc(a.auto, func(x, y *pool) int { return cmp.Compare(y.Priority, x.Priority) })
 	for _, h := range a.held {
 		a.settle(h)
 	}
+	a.requeue()
 	return a.Displaced()
+}
+
+// requeue brings the addresses that were released into the queues of the pools that have them now.
+func (a *Allocator) requeue() {
+	all := make([]*rest, 0, len(a.rested))
+	for _, e := range a.rested {
+		all = append(all, e.Value.(*rest))
+	}
+	slices.SortFunc(all, func(x, y *rest) int { return cmp.Compare(x.release, y.release) })
+	clear(a.rested)
+	for _, r := range all {
+		if p := a.find(r.addr); p != nil && p.Order == LeastRecentlyUsed {
+			a.rested[r.addr] = p.space(FamilyOf(r.addr)).rested.PushBack(r)
+		}
+	}
 }
 
 // Displaced returns the held addresses that are in no pool, or in another than
@@ -66,131 +96,246 @@ func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 // without a pool is at home in any.
 func (a *Allocator) Displaced() []Allocation {
 	var displaced []Allocation
-	for _, h := range a.held {
-		if h.home == nil || h.Pool != "" && !h.in(h.Pool) {
-			displaced = append(displaced, h.Allocation)
+	for _, first := range a.held {
+		for h := first; h != nil; h = h.beside {
+			if h.displaced() {
+				displaced = append(displaced, h.Allocation)
+			}
 		}
 	}
-	slices.SortFunc(displaced, func(x, y Allocation) int { return x.Address.Compare(y.Address) })
+	slices.SortStableFunc(displaced, func(x, y Allocation) int { return x.Address.Compare(y.Address) })
 	return displaced
 }
 
-// Restore holds exactly this address for this owner, as its record says, whether
-// or not a pool has it. It is how records are read back and how an address that a
-// Service brings along is adopted. Restored again, for the same owner, it takes over
-// Pool and the owner's names and changes nothing else. An owner without UID makes it
-// a reservation; to turn that into a Service's address, Release it first.
+func (h *holding) displaced() bool { return h.home == nil || h.Pool != "" && !h.in(h.Pool) }
+
+// IsDisplaced reports whether an address is among the Displaced.
+func (a *Allocator) IsDisplaced(addr netip.Addr) bool {
+	h := a.held[addr]
+	return h != nil && h.displaced()
+}
+
+// Restore holds exactly this address for this owner, whether or not a pool has it, beside those who share it
+// on terms that agree. It is how an address that a Service brings along is adopted. Restored again, for the same
+// owner, it takes over Pool, the owner's names and the terms. An owner without UID makes it a reservation.
 //
 // An owner may hold several addresses of one family while it moves from one to
-// the next. It keeps the one taken last, so restore records oldest first.
+// the next. It keeps the one taken last, so restore oldest first.
 //
 // It fails with ErrTaken if another owner holds the address, and with ErrInvalid
 // if there can be no such address.
-func (a *Allocator) Restore(al Allocation) error {
+func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	if err := checkAddr(al.Address); err != nil {
 		return err
 	}
-	h := a.held[al.Address]
-	switch {
-	case h == nil:
-		a.hold(al)
-	case !h.Owner.is(al.Owner):
-		return errTaken(h.Allocation)
-	default:
+	if why := a.apart(a.held[al.Address], al.Owner, &terms); why != "" {
+		return a.errTaken(al.Address, al.Owner, why)
+	}
+	if h := a.holding(al.Address, al.Owner); h != nil {
 		h.Allocation = al
+		a.regroup(h, terms)
+		return nil
+	}
+	a.hold(al, terms)
+	return nil
+}
+
+// Replace has exactly these owners hold an address, as its record says, and returns those who lost it; they may
+// have believed in vain that it was theirs. No tenants free it. The record outweighs everything: terms are not
+// compared. An owner that stays keeps its place in the order of what it took.
+func (a *Allocator) Replace(addr netip.Addr, pool string, tenants []Tenant) (lost []Owner, err error) {
+	if err := checkAddr(addr); err != nil {
+		return nil, err
+	}
+	for _, t := range tenants { // The new ones first, so that the address does not come free in between.
+		al := Allocation{Address: addr, Pool: pool, Owner: t.Owner}
+		if h := a.holding(addr, t.Owner); h != nil {
+			h.Allocation = al
+			a.regroup(h, t.Sharing)
+		} else {
+			a.hold(al, t.Sharing)
+		}
+	}
+	for _, al := range a.Holders(addr) {
+		if !slices.ContainsFunc(tenants, func(t Tenant) bool { return t.Owner.is(al.Owner) }) {
+			a.Release(addr, al.Owner)
+			lost = append(lost, al.Owner)
+		}
+	}
+	return lost, nil
+}
+
+// Resume has the pool of addr go on after it, as if it had been given last: after a restart it is not known
+// what was released when, and to go on from the youngest record comes closest. Without it, and where
+// the order is Lowest, a pool begins with its lowest address.
+func (a *Allocator) Resume(addr netip.Addr) {
+	if p := a.find(addr); p != nil {
+		p.space(FamilyOf(addr)).resume(addr)
+	}
+}
+
+// resumeAll has new pools go on where the old ones of the same name stopped.
+func (a *Allocator) resumeAll(pools []*pool) {
+	for _, p := range pools {
+		before := a.named[p.Name]
+		if before == nil {
+			continue
+		}
+		for i := range p.spaces {
+			next, s := before.spaces[i].next, &p.spaces[i]
+			if n := s.place(next); n < len(s.ranges) && s.ranges[n].Contains(next) {
+				s.begin(next)
+			}
+		}
+	}
+}
+
+// holding returns what the owner has of addr; nil if nothing.
+func (a *Allocator) holding(addr netip.Addr, o Owner) *holding {
+	for h := a.held[addr]; h != nil; h = h.beside {
+		if h.Owner.is(o) {
+			return h
+		}
 	}
 	return nil
 }
 
-// hold notes a free address as held.
-func (a *Allocator) hold(al Allocation) {
+// leads reports whether h is the first of its namespace among first and those beside it.
+func (first *holding) leads(h *holding) bool {
+	for first.Owner.Namespace != h.Owner.Namespace {
+		first = first.beside
+	}
+	return first == h
+}
+
+// hold notes that an address has one more owner.
+func (a *Allocator) hold(al Allocation, terms Sharing) {
 	h := &holding{Allocation: al}
-	a.settle(h)
-	a.held[al.Address] = h
+	f := FamilyOf(al.Address)
+	isNew := !a.present(al.Address, al.Owner.Namespace, nil)
+	if first := a.held[al.Address]; first == nil {
+		a.held[al.Address] = h
+		a.settle(h)
+	} else {
+		h.home = first.home
+		for ; first.beside != nil; first = first.beside {
+		}
+		first.beside = h
+		if isNew && h.home != nil {
+			h.home.tally.add(al.Owner.Namespace, f)
+		}
+	}
+	if isNew {
+		a.tally.add(al.Owner.Namespace, f)
+	}
 	a.link(h)
+	a.regroup(h, terms)
 }
 
 // link makes h what its owner took last.
 func (a *Allocator) link(h *holding) {
-	if uid := h.Owner.UID; uid != "" {
-		h.before = a.owners[uid]
-		a.owners[uid] = h
+	if key := h.Owner.key(); key != "" {
+		h.before = a.owners[key]
+		a.owners[key] = h
 	}
 }
 
 // unlink forgets that h was ever taken by its owner.
 func (a *Allocator) unlink(h *holding) {
-	uid := h.Owner.UID
-	for later := range a.takenBy(uid) {
+	key := h.Owner.key()
+	for later := range a.takenBy(h.Owner) {
 		if later.before == h {
 			later.before = h.before
 			return
 		}
 	}
 	if h.before != nil {
-		a.owners[uid] = h.before
+		a.owners[key] = h.before
 	} else {
-		delete(a.owners, uid)
+		delete(a.owners, key)
 	}
 }
 
-// takenBy goes through what the owner with this UID holds, last taken first.
-func (a *Allocator) takenBy(uid string) iter.Seq[*holding] {
+// takenBy goes through what the owner holds, last taken first.
+func (a *Allocator) takenBy(o Owner) iter.Seq[*holding] {
 	return func(yield func(*holding) bool) {
-		for h := a.owners[uid]; h != nil && yield(h); h = h.before {
+		for h := a.owners[o.key()]; h != nil && yield(h); h = h.before {
 		}
 	}
 }
 
-// settle finds the home of h and counts it there.
-func (a *Allocator) settle(h *holding) {
-	if h.home = a.find(h.Address); h.home != nil {
-		h.home.space(FamilyOf(h.Address)).take(h.Address)
+// settle finds the home of an address, and counts it there, for all that hold it.
+func (a *Allocator) settle(first *holding) {
+	home := a.find(first.Address)
+	for h := first; h != nil; h = h.beside {
+		h.home = home
+		if home != nil && first.leads(h) {
+			home.tally.add(h.Owner.Namespace, FamilyOf(first.Address))
+		}
+	}
+	if home != nil {
+		home.space(FamilyOf(first.Address)).take(a, first.Address)
 	}
 }
 
-// Release frees addr if the owner with this UID holds it, and reports whether
-// it did. An empty uid frees a reservation. The address may be given again at
+// Release frees addr if that owner holds it, and reports whether it did; for others who share it nothing
+// changes. The address may be given again at
 // once: whoever wants it to cool down keeps it held until it has.
-func (a *Allocator) Release(addr netip.Addr, uid string) bool {
-	h := a.held[addr]
-	if h == nil || h.Owner.UID != uid {
+func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
+	h := a.holding(addr, o)
+	if h == nil {
 		return false
 	}
-	delete(a.held, addr)
-	if h.home != nil {
-		h.home.space(FamilyOf(addr)).release(addr)
+	f := FamilyOf(addr)
+	if !a.present(addr, h.Owner.Namespace, h) {
+		a.tally.remove(h.Owner.Namespace, f)
+		if h.home != nil {
+			h.home.tally.remove(h.Owner.Namespace, f)
+		}
 	}
+	if first := a.held[addr]; first != h {
+		for ; first.beside != h; first = first.beside {
+		}
+		first.beside = h.beside
+	} else if h.beside != nil {
+		a.held[addr] = h.beside
+	} else {
+		delete(a.held, addr)
+		if h.home != nil {
+			h.home.space(f).release(a, addr)
+		}
+	}
+	a.regroup(h, Sharing{})
 	a.unlink(h)
 	return true
 }
 
-// Holder returns who holds addr.
-func (a *Allocator) Holder(addr netip.Addr) (Allocation, bool) {
-	h := a.held[addr]
-	if h == nil {
-		return Allocation{}, false
+// Holders returns who holds addr, in the order in which they came.
+func (a *Allocator) Holders(addr netip.Addr) []Allocation {
+	var all []Allocation
+	for h := a.held[addr]; h != nil; h = h.beside {
+		all = append(all, h.Allocation)
 	}
-	return h.Allocation, true
+	return all
 }
 
-// HeldBy returns what the owner with this UID holds, last taken last. Reservations
-// are held by nobody: HeldBy("") is empty.
-func (a *Allocator) HeldBy(uid string) []Allocation {
+// HeldBy returns what the owner holds, last taken last; of an owner without UID it is what is reserved for
+// its name.
+func (a *Allocator) HeldBy(o Owner) []Allocation {
 	var all []Allocation
-	for h := range a.takenBy(uid) {
+	for h := range a.takenBy(o) {
 		all = append(all, h.Allocation)
 	}
 	slices.Reverse(all)
 	return all
 }
 
-// Superfluous returns what the owner with this UID holds beyond wanted, which is
+// Superfluous returns what the owner holds beyond wanted, which is
 // the answer of [Allocator.Allocate], or nothing if the owner is to go: addresses
 // it moved away from and families it no longer asks for. They stay held, so that
 // nobody else is given them before the owner is off them; then Release them.
-func (a *Allocator) Superfluous(uid string, wanted []Allocation) []Allocation {
-	return slices.DeleteFunc(a.HeldBy(uid), func(held Allocation) bool {
+func (a *Allocator) Superfluous(o Owner, wanted []Allocation) []Allocation {
+	return slices.DeleteFunc(a.HeldBy(o), func(held Allocation) bool {
 		return slices.ContainsFunc(wanted, func(w Allocation) bool { return w.Address == held.Address })
 	})
 }

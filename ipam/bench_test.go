@@ -41,7 +41,7 @@ func holes(b *testing.B, taken int) (*ipam.Allocator, []ipam.Allocation) {
 	random := rand.New(rand.NewPCG(1, 2))
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for _, gone := range all[taken:] {
-		a.Release(gone.Address, gone.Owner.UID)
+		a.Release(gone.Address, gone.Owner)
 	}
 	return a, all[:taken]
 }
@@ -69,7 +69,7 @@ func BenchmarkAllocate(b *testing.B) {
 			b.ReportAllocs()
 			for n := len(guests); b.Loop(); n++ {
 				guest := &guests[n%len(guests)]
-				if !a.Release(guest.Address, guest.Owner.UID) {
+				if !a.Release(guest.Address, guest.Owner) {
 					b.Fatalf("%v is not held", guest)
 				}
 				*guest = give(b, a, fresh[n%len(fresh)])
@@ -90,7 +90,7 @@ func BenchmarkTurnover(b *testing.B) {
 			for n := 0; b.Loop(); n++ {
 				i := n % taken
 				uid := all[i].Owner.UID
-				if !a.Release(all[i].Address, uid) {
+				if !a.Release(all[i].Address, all[i].Owner) {
 					b.Fatalf("%v is not held", all[i])
 				}
 				all[i], next[i] = give(b, a, next[i]), uid
@@ -114,12 +114,12 @@ func BenchmarkAllocateNew(b *testing.B) {
 				if len(given) == batch {
 					b.StopTimer()
 					for _, al := range given {
-						a.Release(al.Address, al.Owner.UID)
+						a.Release(al.Address, al.Owner)
 					}
 					given = given[:0]
 					a.SetPools(large)
 					first := give(b, a, "first") // moves the cursor past all that are taken
-					a.Release(first.Address, "first")
+					a.Release(first.Address, first.Owner)
 					b.StartTimer()
 				}
 				given = append(given, give(b, a, fresh[i%batch]))
@@ -153,7 +153,7 @@ func BenchmarkRestart(b *testing.B) {
 		a := ipam.New()
 		a.SetPools(large)
 		for _, al := range all {
-			if err := a.Restore(al); err != nil {
+			if err := a.Restore(al, ipam.Sharing{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -21,6 +21,9 @@ var (
 	// serves the subject, the one named is unknown or closed, or none has addresses of
 	// the family. It can be served once the pools or the subject change.
 	ErrNoPool = errors.New("no pool")
+	// ErrQuota: the owner's namespace holds as many addresses as it may. The request can be served once it holds
+	// fewer, or the quota is raised.
+	ErrQuota = errors.New("quota exceeded")
 	// ErrInvalid: the request contradicts itself. It can be served once it changes.
 	ErrInvalid = errors.New("invalid request")
 )
@@ -32,7 +35,7 @@ type Error struct {
 	Pool    string     // the pool concerned, if it is one
 	Family  Family     // the family concerned, if it is one
 	Address netip.Addr // the address concerned, if it is one
-	Holder  Owner      // with ErrTaken, who holds Address
+	Holder  Owner      // with ErrTaken, who holds Address, or one of them
 
 	message string
 }
@@ -40,19 +43,24 @@ type Error struct {
 func (e *Error) Error() string { return e.message }
 func (e *Error) Unwrap() error { return e.Reason }
 
-func errTaken(holder Allocation) *Error {
-	addr := holder.Address
-	held := "held by " + holder.Owner.String()
-	if holder.Owner.UID == "" {
-		held = "reserved"
-		if holder.Owner.Name != "" {
-			held += " for " + holder.Owner.String()
+// errTaken says why an owner cannot have addr beside those who have it.
+func (a *Allocator) errTaken(addr netip.Addr, o Owner, why string) *Error {
+	e := &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr,
+		message: fmt.Sprintf("%s is %s: ask for another address or release it there", addr, why)}
+	for h := a.held[addr]; h != nil; h = h.beside {
+		if !h.Owner.is(o) {
+			e.Pool, e.Holder = h.Pool, h.Owner
+			break
 		}
 	}
-	return &Error{
-		Reason: ErrTaken, Pool: holder.Pool, Family: FamilyOf(addr), Address: addr, Holder: holder.Owner,
-		message: fmt.Sprintf("%s is %s: ask for another address or release it there", addr, held),
-	}
+	return e
+}
+
+// errApart says why an owner may not stay where it is on other terms.
+func (a *Allocator) errApart(addr netip.Addr, o Owner, why string) *Error {
+	e := a.errTaken(addr, o, why)
+	e.message = fmt.Sprintf("%s is %s: take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address", addr, why)
+	return e
 }
 
 // errOutside says that addr is not in the pool asked for, or, if pool is empty, in
@@ -91,26 +99,41 @@ func errInvalid(format string, args ...any) *Error {
 	return &Error{Reason: ErrInvalid, message: fmt.Sprintf(format, args...)}
 }
 
+// refuses says why a pool has no address of family f for the request; nil if it has one.
+func (a *Allocator) refuses(p *pool, req *Request, f Family) *Error {
+	e := &Error{Reason: ErrNoPool, Pool: p.Name, Family: f}
+	s := p.space(f)
+	switch {
+	case req.Pool != "" && req.Pool != p.Name:
+		e.message = fmt.Sprintf("pool %q is asked for, not this one", req.Pool)
+	case p.Closed:
+		e.message = errClosedPool(p.Name).message
+	case req.Pool == "" && !p.AutoAssign:
+		e.message = fmt.Sprintf("pool %q does not auto-assign: name it to be served from it", p.Name)
+	case !p.serves(req):
+		e.message = errNotServed(p.Name).message
+	case s.capacity == 0:
+		e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", p.Name, f)
+	case !s.free():
+		e.Reason = ErrExhausted
+		e.message = fmt.Sprintf("pool %q has no free %s address: add addresses to it, or release some", p.Name, f)
+	default:
+		return a.over(p, req, f, netip.Addr{})
+	}
+	return e
+}
+
 // unserved says why none of the candidates has an address of family f for the request.
 func (a *Allocator) unserved(req *Request, f Family, candidates []*pool) *Error {
-	e := &Error{Reason: ErrNoPool, Pool: req.Pool, Family: f}
 	if req.Pool != "" {
-		p := a.named[req.Pool]
-		switch {
-		case p == nil:
-			e.message = errUnknownPool(req.Pool).message
-		case p.Closed:
-			e.message = errClosedPool(req.Pool).message
-		case !p.serves(req):
-			e.message = errNotServed(req.Pool).message
-		case p.space(f).capacity == 0:
-			e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", req.Pool, f)
-		default:
-			e.Reason = ErrExhausted
-			e.message = fmt.Sprintf("pool %q has no free %s address: add addresses to it, or release some", req.Pool, f)
+		if p := a.named[req.Pool]; p != nil {
+			return a.refuses(p, req, f)
 		}
+		e := errUnknownPool(req.Pool)
+		e.Family = f
 		return e
 	}
+	e := &Error{Reason: ErrNoPool, Family: f}
 	switch {
 	case len(a.named) == 0:
 		e.message = "there is no IPPool: create one"
@@ -122,6 +145,11 @@ func (a *Allocator) unserved(req *Request, f Family, candidates []*pool) *Error 
 	case !slices.ContainsFunc(candidates, func(p *pool) bool { return p.space(f).capacity > 0 }):
 		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", namesOf(candidates), f)
 	default:
+		for _, p := range candidates {
+			if p.space(f).free() { // So it is a quota that is in the way.
+				return a.over(p, req, f, netip.Addr{})
+			}
+		}
 		e.Reason = ErrExhausted
 		e.message = fmt.Sprintf("no auto-assigning pool (%s) has a free %s address: add addresses to one, or release some", namesOf(candidates), f)
 	}

@@ -1,18 +1,18 @@
 // Package ipam gives out addresses from pools: who holds which address, which
 // one is given next, and why one cannot be given.
 //
-// It is pure. There is no clock, no log, no I/O and no Kubernetes in it, so the
-// same pools and the same held addresses always lead to the same answer, on
-// whatever path they came about. What must outlast a process (the records), and
+// It is pure. There is no clock, no log, no I/O and no Kubernetes in it: the same calls
+// always lead to the same answers. What must outlast a process (the records), and
 // when a freed address may be used again, is the caller's affair: the Allocator is
 // an index over records, rebuilt with [Allocator.Restore].
 //
 // Three rules shape everything else:
 //
-//   - An address has one owner.
+//   - An address has one owner, or several that agreed to share it.
 //   - An address is never taken from its owner: not by a narrowed, closed or deleted
 //     pool, not by a later pool with a higher priority. Only [Allocator.Release] frees it.
-//   - The address given is the lowest free one of its pool.
+//   - Which free address of a pool is given next is the pool's [Order]: that of the addresses, or the one
+//     that has been free for the longest time.
 package ipam
 
 import (
@@ -64,8 +64,8 @@ func (f Family) index() int {
 
 // Owner identifies who holds an address: a Service. The UID decides, so that a
 // Service deleted and created again under its old name is another owner; Namespace
-// and Name are for people. An Owner without UID stands for a reservation: the
-// address is held, but by no Service.
+// and Name are for people. An Owner without UID is a reservation: the address is held for the
+// Service of that name, whenever there is one or, without a name, for nobody.
 type Owner struct{ Namespace, Name, UID string }
 
 // String returns "namespace/name", or what stands for it in a reservation that
@@ -83,7 +83,21 @@ func (o Owner) is(other Owner) bool {
 	return o.UID == other.UID && (o.UID != "" || o == other)
 }
 
-// Allocation is one address in the hands of one owner.
+// reserves reports whether o is a reservation for other.
+func (o Owner) reserves(other Owner) bool {
+	return o.UID == "" && o.Name != "" && o.Name == other.Name && o.Namespace == other.Namespace
+}
+
+// key is what an owner is found by: its UID or, for a reservation, the name that it is for, which has a slash
+// where no UID has one. Nobody has none.
+func (o Owner) key() string {
+	if o.UID != "" || o.Name == "" {
+		return o.UID
+	}
+	return o.Namespace + "/" + o.Name
+}
+
+// Allocation is one address in the hands of one owner, who may not be the only one.
 type Allocation struct {
 	Address netip.Addr
 	// Pool is the pool the address was given from, as its record says. It may
@@ -114,6 +128,14 @@ type Request struct {
 	// Addresses are to be given exactly, at most one per family. They may lie in a
 	// pool that does not auto-assign.
 	Addresses []netip.Addr
+	// Leave are addresses that the owner is to move off, for any other.
+	Leave []netip.Addr
+	// Sharing has the owner go where others with the same key are, if their terms agree.
+	Sharing Sharing
+	// Quota is what the owner's namespace may hold of all pools together; QuotaFrom says to the user where that
+	// is set.
+	Quota     Limits
+	QuotaFrom string
 }
 
 // address returns the requested address of family f, or the zero Addr.

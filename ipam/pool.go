@@ -22,6 +22,12 @@ type Pool struct {
 	// Priority orders the pools that may serve a request, highest first; equals
 	// are ordered by age.
 	Priority int
+	// Order is which of the free addresses is given next.
+	Order Order
+	// ShareAcrossNamespaces lets owners of different namespaces share an address.
+	ShareAcrossNamespaces bool
+	// Quota is what each namespace may hold of the pool.
+	Quota Limits
 	// Closed pools give nothing new. They keep their addresses: what is held stays,
 	// and no younger pool gets at the rest.
 	Closed bool
@@ -38,22 +44,13 @@ type pool struct {
 	Pool
 	spaces   [len(families)]space
 	overlaps []Overlap // in order of the lowest address lost
+	tally    tally
 }
 
 func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
 
 // serves reports whether the pool may serve a request at all.
 func (p *pool) serves(req *Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
-
-// gives reports whether the pool has a free address of each of these families.
-func (p *pool) gives(wanted []Family) bool {
-	for _, f := range wanted {
-		if !p.space(f).free() {
-			return false
-		}
-	}
-	return true
-}
 
 func (p *pool) lose(r netipx.IPRange, older string) {
 	i := slices.IndexFunc(p.overlaps, func(o Overlap) bool { return o.Pool == older })
@@ -74,7 +71,7 @@ type span struct {
 // them belongs to the older. The spans are sorted and disjoint.
 func carve(specs []Pool) (pools []*pool, spans []span) {
 	for _, spec := range specs {
-		p := &pool{Pool: spec}
+		p := &pool{Pool: spec, tally: tally{}}
 		var own []span
 		if spec.Addresses != nil {
 			for _, r := range spec.Addresses.Ranges() {
@@ -82,7 +79,7 @@ func carve(specs []Pool) (pools []*pool, spans []span) {
 			}
 		}
 		for i := range p.spaces {
-			p.spaces[i] = newSpace(own, families[i])
+			p.spaces[i] = newSpace(own, families[i], spec.Order)
 		}
 		pools = append(pools, p)
 		spans = append(spans, own...)

@@ -99,9 +99,9 @@ func (m *model) restore(al ipam.Allocation) error {
 	return nil
 }
 
-func (m *model) release(addr netip.Addr, uid string) bool {
+func (m *model) release(addr netip.Addr, o ipam.Owner) bool {
 	before := len(m.held)
-	m.held = slices.DeleteFunc(m.held, func(al ipam.Allocation) bool { return al.Address == addr && al.Owner.UID == uid })
+	m.held = slices.DeleteFunc(m.held, func(al ipam.Allocation) bool { return al.Address == addr && al.Owner == o })
 	return len(m.held) < before
 }
 
@@ -253,6 +253,7 @@ func drawPools(t *rapid.T) []ipam.Pool {
 			Name: name, Addresses: set,
 			AutoAssign: rapid.IntRange(0, 3).Draw(t, "autoAssign") > 0,
 			Closed:     rapid.IntRange(0, 4).Draw(t, "closed") == 0,
+			Order:      ipam.Lowest,
 			Priority:   rapid.IntRange(0, 2).Draw(t, "priority"),
 			Serves:     draw(t, "serves", []func(*ipam.Subject) bool{nil, nil, in("red"), in("blue")}),
 		})
@@ -317,17 +318,17 @@ func TestAllocatorIsTheModel(t *testing.T) {
 			},
 			"restore": func(t *rapid.T) {
 				al := ipam.Allocation{Address: draw(t, "address", universe), Pool: drawPoolName(t), Owner: drawOwner(t, owners)}
-				if got, want := a.Restore(al), m.restore(al); !errors.Is(got, want) {
+				if got, want := a.Restore(al, ipam.Sharing{}), m.restore(al); !errors.Is(got, want) {
 					t.Fatalf("Restore(%v) = %v, want %v", al, got, want)
 				}
 			},
 			"release": func(t *rapid.T) {
-				addr, uid := draw(t, "address", universe), draw(t, "owner", owners)
+				addr, o := draw(t, "address", universe), drawOwner(t, owners)
 				if al, ok := m.holder(addr); ok && rapid.Bool().Draw(t, "by holder") {
-					uid = al.Owner.UID
+					o = al.Owner
 				}
-				if got, want := a.Release(addr, uid), m.release(addr, uid); got != want {
-					t.Fatalf("Release(%s, %q) = %v, want %v", addr, uid, got, want)
+				if got, want := a.Release(addr, o), m.release(addr, o); got != want {
+					t.Fatalf("Release(%s, %v) = %v, want %v", addr, o, got, want)
 				}
 			},
 			// A restart changes no answer, in whatever order the records are read.
@@ -337,7 +338,7 @@ func TestAllocatorIsTheModel(t *testing.T) {
 					rebuilt.SetPools(m.pools)
 				}
 				for _, al := range rapid.Permutation(slices.Clone(m.held)).Draw(t, "records") {
-					if err := rebuilt.Restore(al); err != nil {
+					if err := rebuilt.Restore(al, ipam.Sharing{}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -352,8 +353,8 @@ func TestAllocatorIsTheModel(t *testing.T) {
 				allocate(t, a, req, want, reason)
 				allocate(t, rebuilt, req, want, reason)
 				for _, al := range want {
-					m.release(al.Address, "new")
-					a.Release(al.Address, "new")
+					m.release(al.Address, al.Owner)
+					a.Release(al.Address, al.Owner)
 				}
 			},
 			"": func(t *rapid.T) { agree(t, a, m) },
@@ -365,17 +366,19 @@ var addrs = gocmp.Comparer(func(x, y netip.Addr) bool { return x == y })
 
 func agree(t *rapid.T, a *ipam.Allocator, m *model) {
 	for _, addr := range universe {
-		got, ok := a.Holder(addr)
-		want, wantOK := m.holder(addr)
-		if got != want || ok != wantOK {
-			t.Fatalf("%s is held by %v, %v; want %v, %v", addr, got, ok, want, wantOK)
+		var wanted []ipam.Allocation
+		if al, held := m.holder(addr); held {
+			wanted = append(wanted, al)
+		}
+		if got := a.Holders(addr); !slices.Equal(got, wanted) {
+			t.Fatalf("%s is held by %v, want %v", addr, got, wanted)
 		}
 		if pool, _ := a.PoolOf(addr); pool != m.home(addr) {
 			t.Fatalf("%s is in pool %q, want %q", addr, pool, m.home(addr))
 		}
 	}
 	for _, uid := range owners {
-		if diff := gocmp.Diff(m.heldBy(uid), a.HeldBy(uid), addrs); diff != "" {
+		if diff := gocmp.Diff(m.heldBy(uid), a.HeldBy(ipam.Owner{UID: uid}), addrs); diff != "" {
 			t.Fatalf("held by %q (-want +got):\n%s", uid, diff)
 		}
 	}

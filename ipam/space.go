@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"cmp"
+	"container/list"
 	"encoding/binary"
 	"math"
 	"math/bits"
@@ -11,19 +12,44 @@ import (
 	"go4.org/netipx"
 )
 
-// space is the addresses of one pool and one family, and finds the lowest free
-// among them without a look at those that are taken.
+// Order says which free address of a pool is given next.
+type Order int
+
+const (
+	// LeastRecentlyUsed gives addresses that were never held first, from the lowest up, and then those that
+	// have been free for the longest time: one that was just released is the last to come back.
+	LeastRecentlyUsed Order = iota
+	// Lowest gives the lowest free address.
+	Lowest
+)
+
+// space is the addresses of one pool and one family, and finds the next to be given without a look at
+// those that are taken.
 //
-// A cursor walks up the ranges past held addresses, each at most once. Behind it a
-// bitmap tells which addresses have become free again. So a space of any size
-// costs one bit for each address the cursor has passed, which were all held once.
+// A cursor walks up the ranges past held addresses, each at most once. For those behind it that have become
+// free again there is a bitmap, where the lowest is wanted, and a queue, where the one is that rested longest.
+// So a space of any size costs only for addresses that were held once.
 type space struct {
+	order    Order
 	ranges   []numbered
 	at       int        // the cursor: a place in ranges, and
-	next     netip.Addr // the address there; all before it are held or in freed
-	freed    bitmap     // by number
+	next     netip.Addr // the address there
 	capacity uint64     // saturated
 	assigned uint64
+
+	// With Lowest: by number, the free ones among the addresses before next. All others there are held.
+	freed bitmap
+	// With LeastRecentlyUsed: all released and not held since, the earliest release first. The cursor passes
+	// over them, too, and walks in a circle that ends at last.
+	rested list.List
+	last   netip.Addr
+	spent  bool
+}
+
+// rest is an address that was released and is not held.
+type rest struct {
+	addr    netip.Addr
+	release uint64 // the how manieth
 }
 
 // numbered is a range with the number of its first address, counted from the
@@ -34,16 +60,16 @@ type numbered struct {
 	first uint64
 }
 
-func newSpace(own []span, f Family) space {
-	var s space
+func newSpace(own []span, f Family, order Order) space {
+	s := space{order: order}
 	for _, o := range own {
 		if FamilyOf(o.From()) == f {
 			s.ranges = append(s.ranges, numbered{o.IPRange, s.capacity})
 			s.capacity = addSaturated(s.capacity, addSaturated(distance(o.From(), o.To()), 1))
 		}
 	}
-	if len(s.ranges) > 0 {
-		s.next = s.ranges[0].From()
+	if n := len(s.ranges); n > 0 {
+		s.next, s.last = s.ranges[0].From(), s.ranges[n-1].To()
 	}
 	return s
 }
@@ -51,43 +77,95 @@ func newSpace(own []span, f Family) space {
 // free reports whether there is a free address.
 func (s *space) free() bool { return s.assigned < s.capacity }
 
-// lowest returns the lowest free address; there must be one. It takes nothing:
+// pick returns the free address that is to be given next; there must be one. It takes nothing:
 // asked again, it says the same until something is taken or released.
-func (s *space) lowest(held map[netip.Addr]*holding) netip.Addr {
-	if n, ok := s.freed.lowest(); ok {
-		return s.address(n)
+func (s *space) pick(a *Allocator) netip.Addr {
+	if s.order == Lowest {
+		if n, ok := s.freed.lowest(); ok {
+			return s.address(n)
+		}
+		for a.held[s.next] != nil { // It ends: there is a free address, and none is behind.
+			s.step()
+		}
+		return s.next
 	}
-	for held[s.next] != nil {
-		if s.next != s.ranges[s.at].To() {
-			s.next = s.next.Next()
-		} else { // not the last range: there is a free address, and none is behind
-			s.at++
-			s.next = s.ranges[s.at].From()
+	for !s.spent {
+		if a.held[s.next] == nil && a.rested[s.next] == nil {
+			return s.next
+		}
+		if s.spent = s.next == s.last; !s.spent {
+			s.step()
 		}
 	}
-	return s.next
+	return s.rested.Front().Value.(*rest).addr
+}
+
+// step moves the cursor to the next address, from the highest to the lowest.
+func (s *space) step() {
+	if s.next != s.ranges[s.at].To() {
+		s.next = s.next.Next()
+		return
+	}
+	s.at = (s.at + 1) % len(s.ranges)
+	s.next = s.ranges[s.at].From()
+}
+
+// resume has the cursor begin its circle after addr, which is in the space.
+func (s *space) resume(addr netip.Addr) {
+	if s.order == LeastRecentlyUsed {
+		s.at, s.next = s.place(addr), addr
+		s.step()
+		s.begin(s.next)
+	}
+}
+
+// begin has the cursor begin its circle with addr, which is in the space.
+func (s *space) begin(addr netip.Addr) {
+	if s.order != LeastRecentlyUsed {
+		return
+	}
+	s.at, s.next, s.spent = s.place(addr), addr, false
+	if addr != s.ranges[s.at].From() {
+		s.last = addr.Prev()
+	} else {
+		s.last = s.ranges[(s.at+len(s.ranges)-1)%len(s.ranges)].To()
+	}
 }
 
 // take notes that addr, which was free, is held.
-func (s *space) take(addr netip.Addr) {
+func (s *space) take(a *Allocator, addr netip.Addr) {
 	s.assigned++
-	if addr.Less(s.next) {
-		s.freed.clear(s.number(addr))
+	switch e := a.rested[addr]; {
+	case s.order == Lowest:
+		if addr.Less(s.next) {
+			s.freed.clear(s.number(addr))
+		}
+	case e != nil:
+		s.rested.Remove(e)
+		delete(a.rested, addr)
 	}
 }
 
 // release notes that addr, which was held, is free.
-func (s *space) release(addr netip.Addr) {
+func (s *space) release(a *Allocator, addr netip.Addr) {
 	s.assigned--
-	if addr.Less(s.next) { // else the cursor will come upon it
+	if s.order == LeastRecentlyUsed {
+		a.releases++
+		a.rested[addr] = s.rested.PushBack(&rest{addr, a.releases})
+	} else if addr.Less(s.next) { // else the cursor will come upon it
 		s.freed.set(s.number(addr))
 	}
 }
 
+// place returns the index of the range that addr, of this space, is in.
+func (s *space) place(addr netip.Addr) int {
+	i, _ := slices.BinarySearchFunc(s.ranges, addr, func(r numbered, addr netip.Addr) int { return r.To().Compare(addr) })
+	return i
+}
+
 // number returns the number of an address behind the cursor.
 func (s *space) number(addr netip.Addr) uint64 {
-	i, _ := slices.BinarySearchFunc(s.ranges, addr, func(r numbered, addr netip.Addr) int { return r.To().Compare(addr) })
-	r := s.ranges[i]
+	r := s.ranges[s.place(addr)]
 	return r.first + distance(r.From(), addr)
 }
 

@@ -49,7 +49,7 @@ func TestSpaceNumbers(t *testing.T) {
 			"2001:db8:1::7", "2001:db8:2::", "2001:db8:2::1"},
 	}
 	for f, addrs := range want {
-		s := newSpace(spans, f)
+		s := newSpace(spans, f, Lowest)
 		for n, text := range addrs {
 			addr := netip.MustParseAddr(text)
 			if got := s.address(uint64(n)); got != addr {

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
@@ -19,16 +21,25 @@ import (
 type ledger struct {
 	mu    sync.Mutex
 	alloc *ipam.Allocator
-	// cooling holds the released addresses. They are still held by their last owner.
+	// cooling holds the released addresses. They are still held, for their last owner's name.
 	cooling map[netip.Addr]bool
-	// recorded holds the addresses whose record is known to exist and not to be released.
-	recorded map[netip.Addr]bool
-	// delays are the pools' reuse delays.
-	delays map[string]time.Duration
+	// recorded holds what the records are known to say, but for those that are released.
+	recorded map[netip.Addr]recorded
+	terms    map[string]poolTerms
+}
+
+// recorded is the last version of a record that was learned, and whom it names.
+type recorded struct {
+	version string
+	tenants []ipam.Tenant
+}
+
+func (r recorded) names(o ipam.Owner) bool {
+	return slices.ContainsFunc(r.tenants, func(t ipam.Tenant) bool { return t.Owner.UID == o.UID })
 }
 
 func newLedger() *ledger {
-	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]bool{}, recorded: map[netip.Addr]bool{}, delays: map[string]time.Duration{}}
+	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]bool{}, recorded: map[netip.Addr]recorded{}, terms: map[string]poolTerms{}}
 }
 
 // allocate gives the Service what it asks for, in memory, after it has adopted what it carries. If
@@ -56,8 +67,8 @@ func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 	for _, address := range carried(svc) {
 		f := ipam.FamilyOf(address)
 		same := func(a netip.Addr) bool { return ipam.FamilyOf(a) == f }
-		if !slices.Contains(req.Families, f) || slices.ContainsFunc(req.Addresses, same) ||
-			slices.ContainsFunc(l.alloc.HeldBy(req.Owner.UID), func(a ipam.Allocation) bool { return same(a.Address) }) {
+		if !slices.Contains(req.Families, f) || slices.ContainsFunc(req.Addresses, same) || slices.Contains(req.Leave, address) ||
+			slices.ContainsFunc(l.alloc.HeldBy(req.Owner), func(a ipam.Allocation) bool { return same(a.Address) }) {
 			continue
 		}
 		pool, ok := l.alloc.PoolOf(address)
@@ -68,9 +79,10 @@ func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 			continue // The user wants it from another pool now.
 		}
 		// What is taken stays with whoever has it.
-		if err := l.alloc.Restore(ipam.Allocation{Address: address, Pool: pool, Owner: req.Owner}); err != nil && !errors.Is(err, ipam.ErrTaken) {
+		if err := l.alloc.Restore(ipam.Allocation{Address: address, Pool: pool, Owner: req.Owner}, req.Sharing); err != nil && !errors.Is(err, ipam.ErrTaken) {
 			return err
 		}
+		l.alloc.Release(address, ipam.Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) // What it was kept for has come.
 	}
 	return nil
 }
@@ -89,7 +101,7 @@ func (e *carriedError) Error() string {
 func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held := l.live(req.Owner.UID)
+	held := l.alloc.HeldBy(req.Owner)
 	served := 0
 	for _, f := range req.Families {
 		if slices.ContainsFunc(held, func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f }) {
@@ -100,7 +112,9 @@ func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
 		return nil, false
 	}
 	for _, a := range held {
-		if !l.recorded[a.Address] || !slices.Contains(req.Families, ipam.FamilyOf(a.Address)) || !l.from(a, req.Pool) {
+		if !l.recorded[a.Address].names(req.Owner) || !slices.Contains(req.Families, ipam.FamilyOf(a.Address)) || !l.from(a, req.Pool) ||
+			slices.Contains(req.Leave, a.Address) && !slices.Contains(req.Addresses, a.Address) ||
+			!l.alloc.Terms(a.Address, req.Owner).Equal(req.Sharing) {
 			return nil, false
 		}
 	}
@@ -124,72 +138,89 @@ func (l *ledger) from(a ipam.Allocation, pool string) bool {
 	return home == pool
 }
 
-// live lists what an owner holds and has not released. The lock is held.
-func (l *ledger) live(uid string) []ipam.Allocation {
-	return slices.DeleteFunc(l.alloc.HeldBy(uid), func(a ipam.Allocation) bool { return l.cooling[a.Address] })
-}
-
-// heldBy lists what an owner holds, cooling addresses among it.
-func (l *ledger) heldBy(uid string) []ipam.Allocation {
+// heldBy lists what an owner holds; of one without UID, what is kept for its name.
+func (l *ledger) heldBy(o ipam.Owner) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.alloc.HeldBy(uid)
+	return l.alloc.HeldBy(o)
 }
 
-// liveOf lists what an owner holds and has not released.
-func (l *ledger) liveOf(uid string) []ipam.Allocation {
+// coolingFor lists what cools down and was last held under this name.
+func (l *ledger) coolingFor(namespace, name string) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.live(uid)
+	return slices.DeleteFunc(l.alloc.HeldBy(ipam.Owner{Namespace: namespace, Name: name}), func(a ipam.Allocation) bool { return !l.cooling[a.Address] })
 }
 
-// serves reports whether an owner holds an address of the family and has not released it.
-func (l *ledger) serves(uid string, f ipam.Family) bool {
-	return slices.ContainsFunc(l.liveOf(uid), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f })
+// serves reports whether an owner holds an address of the family.
+func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool {
+	return slices.ContainsFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f })
 }
 
-// superfluous lists what the owner holds beyond keep and has not yet released.
-func (l *ledger) superfluous(uid string, keep []ipam.Allocation) []ipam.Allocation {
+// superfluous lists what the owner holds beyond keep.
+func (l *ledger) superfluous(o ipam.Owner, keep []ipam.Allocation) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.DeleteFunc(l.alloc.Superfluous(uid, keep), func(a ipam.Allocation) bool { return l.cooling[a.Address] })
+	return l.alloc.Superfluous(o, keep)
 }
 
-// holder returns who holds an address, and whether only until it has cooled down.
-func (l *ledger) holder(a netip.Addr) (_ ipam.Allocation, cooling, held bool) {
+// holders returns who holds an address, and whether only until it has cooled down.
+func (l *ledger) holders(a netip.Addr) (_ []ipam.Allocation, cooling bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	cooling = l.cooling[a]
-	holder, held := l.alloc.Holder(a)
-	return holder, cooling, held
+	return l.alloc.Holders(a), l.cooling[a]
 }
 
-// learn takes over what a record says. A record outweighs whatever memory believed: the Service that
-// thought it had the address is returned, to be served anew.
-func (l *ledger) learn(a ipam.Allocation, released bool) (displaced ipam.Owner, was bool) {
+// agrees reports whether a Service can be on an address beside those whom its record names.
+func (l *ledger) agrees(a netip.Addr, others []ipam.Tenant, t ipam.Tenant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.alloc.Restore(a); errors.Is(err, ipam.ErrTaken) {
-		other, _ := l.alloc.Holder(a.Address)
-		l.alloc.Release(a.Address, other.Owner.UID)
-		displaced, was = other.Owner, other.Owner.UID != ""
-		_ = l.alloc.Restore(a) // The address is free now.
+	return l.alloc.Agree(a, others, t) == nil
+}
+
+// learn takes over what a version of a record says. A record outweighs whatever memory believed: the Services that
+// thought they had the address are returned, to be served anew. Of a version that is older than the one known nothing
+// is taken over. It fails if the record is of no address.
+func (l *ledger) learn(a netip.Addr, pool string, tenants []ipam.Tenant, released bool, version string) (displaced []ipam.Owner, stale bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if order, err := resourceversion.CompareResourceVersion(version, l.recorded[a].version); err == nil && order < 0 {
+		return nil, true, nil
+	}
+	lost, err := l.alloc.Replace(a, pool, tenants)
+	if err != nil {
+		return nil, false, err
 	}
 	if released {
-		l.cooling[a.Address] = true
-		delete(l.recorded, a.Address)
+		l.cooling[a] = true
+		delete(l.recorded, a)
 	} else {
-		delete(l.cooling, a.Address)
-		l.recorded[a.Address] = true
+		delete(l.cooling, a)
+		l.recorded[a] = recorded{version, tenants}
 	}
-	return displaced, was
+	return slices.DeleteFunc(lost, func(o ipam.Owner) bool {
+		return o.UID == "" || released && slices.ContainsFunc(tenants, func(t ipam.Tenant) bool {
+			return t.Owner.Namespace == o.Namespace && t.Owner.Name == o.Name // It gave it up.
+		})
+	}), false, nil
 }
 
-// free gives an address back, if that owner holds it.
-func (l *ledger) free(a netip.Addr, uid string) bool {
+// resume has new addresses be given after this one.
+func (l *ledger) resume(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.alloc.Release(a, uid) {
+	l.alloc.Resume(a)
+}
+
+// drop has an address be held no more by these owners, and reports whether it is free now that was not.
+func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dropped := false
+	for _, o := range owners {
+		dropped = l.alloc.Release(a, o) || dropped
+	}
+	if !dropped || len(l.alloc.Holders(a)) > 0 {
 		return false
 	}
 	delete(l.cooling, a)
@@ -205,18 +236,57 @@ func (l *ledger) unrecorded(a netip.Addr) {
 	delete(l.recorded, a)
 }
 
-func (l *ledger) setPools(pools []ipam.Pool, delays map[string]time.Duration) {
+// forgone lists what is kept for a Service's name and not given to it, without what cools down.
+func (l *ledger) forgone(req ipam.Request) []ipam.Forgone {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.alloc.SetPools(pools)
-	l.delays = delays
+	return slices.DeleteFunc(l.alloc.Forgone(req), func(f ipam.Forgone) bool { return l.cooling[f.Address] })
 }
 
-// delay is how long an address of the pool rests; that of a pool which is gone does not rest.
-func (l *ledger) delay(pool string) time.Duration {
+// unshared says why a Service that names a sharing key has an address to itself.
+func (l *ledger) unshared(req ipam.Request, a netip.Addr) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.delays[pool]
+	return l.alloc.Unshared(req, a)
+}
+
+// displaced reports whether a held address is not of the pool that its record names, and whose it is, if any's.
+func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	home, _ = l.alloc.PoolOf(a)
+	return home, l.alloc.IsDisplaced(a)
+}
+
+// setPools takes over the pools, and returns the addresses in use that are displaced by that, or are no longer.
+func (l *ledger) setPools(pools []ipam.Pool, terms map[string]poolTerms) (changed []netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := map[netip.Addr]bool{}
+	for _, a := range l.alloc.Displaced() {
+		before[a.Address] = true
+	}
+	for _, a := range l.alloc.SetPools(pools) {
+		if !before[a.Address] {
+			changed = append(changed, a.Address)
+		}
+		delete(before, a.Address)
+	}
+	l.terms = terms
+	return slices.AppendSeq(changed, maps.Keys(before))
+}
+
+// poolTerms is what becomes of a pool's addresses when they are released.
+type poolTerms struct {
+	delay   time.Duration
+	reclaim herald.ReclaimPolicy
+}
+
+// termsOf is what becomes of the pool's addresses; those of a pool that is gone do not rest.
+func (l *ledger) termsOf(pool string) poolTerms {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.terms[pool]
 }
 
 func (l *ledger) size() int {

@@ -28,28 +28,40 @@ var (
 // course is a ledger and what is to be true of it, after whatever came to pass.
 type course struct {
 	*ledger
-	holders map[netip.Addr]string // by whom each address is held, "" a reservation
+	holders map[netip.Addr]string // by whom each address is held, "" a reservation, "~a" one for the name of a
 	// services are the Services as they were last written.
 	services map[string]*corev1.Service
+}
+
+// known is how an owner is written in holders.
+func known(o ipam.Owner) string {
+	if o.UID == "" && o.Name != "" {
+		return "~" + o.Name
+	}
+	return o.UID
 }
 
 // check compares the ledger with what is to be true.
 func (c *course) check(t *rapid.T) {
 	holders := map[netip.Addr]string{}
 	for _, a := range someAddresses {
-		if h, _, held := c.holder(a); held {
-			holders[a] = h.Owner.UID
+		if h, _ := c.ledger.holders(a); len(h) > 1 {
+			t.Fatalf("%s is held by %v", a, h)
+		} else if len(h) == 1 {
+			holders[a] = known(h[0].Owner)
 		}
 	}
 	if !maps.Equal(c.holders, holders) {
 		t.Fatalf("held are %v, want %v", holders, c.holders)
 	}
 	for _, uid := range someUIDs {
-		for _, a := range c.heldBy(uid) {
-			if holders[a.Address] != uid {
-				t.Fatalf("%s holds %s, as does %q", uid, a.Address, holders[a.Address])
+		for _, o := range []ipam.Owner{{UID: uid}, {Namespace: "default", Name: uid}} {
+			for _, a := range c.heldBy(o) {
+				if holders[a.Address] != known(o) {
+					t.Fatalf("%s holds %s, as does %q", known(o), a.Address, holders[a.Address])
+				}
+				delete(holders, a.Address)
 			}
-			delete(holders, a.Address)
 		}
 	}
 	for a, uid := range holders {
@@ -58,8 +70,9 @@ func (c *course) check(t *rapid.T) {
 		}
 	}
 	for a := range c.cooling {
-		if _, held := c.holders[a]; !held || c.recorded[a] {
-			t.Fatalf("%s cools down; held %v, in use %v", a, held, c.recorded[a])
+		_, held := c.holders[a]
+		if _, used := c.recorded[a]; !held || used {
+			t.Fatalf("%s cools down; held %v, in use %v", a, held, used)
 		}
 	}
 	for a := range c.recorded {
@@ -93,7 +106,7 @@ func (c *course) checkSettled(t *rapid.T) {
 		for _, a := range given {
 			c.holders[a.Address] = uid // A family that was missing and may be had by now.
 		}
-		if over := c.superfluous(uid, given); len(over) > 0 {
+		if over := c.superfluous(byUID(uid), given); len(over) > 0 {
 			t.Fatalf("%s is settled with %v and is to give up %v for %v", uid, held, over, given)
 		}
 	}
@@ -127,8 +140,8 @@ func (c *course) serve(t *rapid.T) {
 	}
 	before := maps.Clone(c.holders)
 	given, err := c.allocate(svc, req)
-	for _, a := range c.heldBy(uid) { // What it carried is its own even if it is refused.
-		if other, taken := before[a.Address]; taken && other != uid {
+	for _, a := range c.heldBy(byUID(uid)) { // What it carried is its own even if it is refused.
+		if other, taken := before[a.Address]; taken && other != uid && other != "~"+uid {
 			t.Fatalf("%s was given %s, which %q holds", uid, a.Address, other)
 		}
 		c.holders[a.Address] = uid
@@ -137,10 +150,11 @@ func (c *course) serve(t *rapid.T) {
 		return
 	}
 	for _, a := range given {
-		c.learn(a, false)
+		note(c.ledger, a, false)
 	}
-	for _, a := range c.superfluous(uid, given) {
-		c.learn(a, true)
+	for _, a := range c.superfluous(byUID(uid), given) {
+		note(c.ledger, a, true)
+		c.holders[a.Address] = "~" + uid
 	}
 	svc.Status.LoadBalancer = *status(given)
 	if held, ok := c.settled(req); !ok || !slices.Equal(held, given) {
@@ -151,23 +165,24 @@ func (c *course) serve(t *rapid.T) {
 // release does as EnsureLoadBalancerDeleted does.
 func (c *course) release(t *rapid.T) {
 	uid := rapid.SampledFrom(someUIDs).Draw(t, "service")
-	for _, a := range c.liveOf(uid) {
-		c.learn(a, true)
+	for _, a := range c.heldBy(byUID(uid)) {
+		note(c.ledger, a, true)
+		c.holders[a.Address] = "~" + uid
 	}
 	delete(c.services, uid)
-	if live := c.liveOf(uid); len(live) > 0 {
-		t.Fatalf("%s released everything and still has %v", uid, live)
+	if held := c.heldBy(byUID(uid)); len(held) > 0 {
+		t.Fatalf("%s released everything and still has %v", uid, held)
 	}
 }
 
 // cool ends the rest of an address.
 func (c *course) cool(t *rapid.T) {
 	address := rapid.SampledFrom(someAddresses).Draw(t, "address")
-	holder, cooling, held := c.holder(address)
+	holders, cooling := c.ledger.holders(address)
 	if !cooling {
 		return
 	}
-	if !held || !c.free(address, holder.Owner.UID) {
+	if len(holders) != 1 || !c.drop(address, holders[0].Owner) {
 		t.Fatalf("%s cooled down and is not freed", address)
 	}
 	delete(c.holders, address)
@@ -177,15 +192,19 @@ func (c *course) cool(t *rapid.T) {
 func (c *course) learnOther(t *rapid.T) {
 	address := rapid.SampledFrom(someAddresses).Draw(t, "address")
 	uid := rapid.SampledFrom(append([]string{""}, someUIDs...)).Draw(t, "owner")
-	if c.serves(uid, ipam.FamilyOf(address)) {
+	a := given(address.String(), rapid.SampledFrom([]string{"", "low", "gone"}).Draw(t, "pool"), uid)
+	if uid != "" && rapid.Bool().Draw(t, "a reservation for the name") {
+		a.Owner.UID = ""
+	}
+	if uid != "" && c.serves(a.Owner, ipam.FamilyOf(address)) {
 		return // A leader writes no second address of a family before it releases the first.
 	}
 	had, was := c.holders[address]
-	displaced, told := c.learn(given(address.String(), rapid.SampledFrom([]string{"", "low", "gone"}).Draw(t, "pool"), uid), false)
-	if lost := was && had != "" && had != uid; told != lost || lost && displaced.UID != had {
-		t.Fatalf("%s goes from %q to %q, and displaced is %v (%v)", address, had, uid, displaced, told)
+	displaced := note(c.ledger, a, false)
+	if lost := was && slices.Contains(someUIDs, had) && had != a.Owner.UID; len(displaced) > 0 != lost || lost && displaced[0].UID != had {
+		t.Fatalf("%s goes from %q to %v, and displaced is %v", address, had, a.Owner, displaced)
 	}
-	c.holders[address] = uid
+	c.holders[address] = known(a.Owner)
 }
 
 func (c *course) editPools(t *rapid.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,6 +60,21 @@ func given(address, pool, uid string) ipam.Allocation {
 	return a
 }
 
+// note has the ledger learn that the record of an address names its owner, and returns who lost it.
+func note(l *ledger, a ipam.Allocation, released bool) []ipam.Owner {
+	if released {
+		a.Owner.UID = ""
+	}
+	lost, _, err := l.learn(a.Address, a.Pool, []ipam.Tenant{{Owner: a.Owner}}, released, "")
+	if err != nil {
+		panic(err) // The tests' own addresses.
+	}
+	return lost
+}
+
+// byUID is an owner as it is looked up.
+func byUID(uid string) ipam.Owner { return ipam.Owner{UID: uid} }
+
 func ask(t testing.TB, l *ledger, svc *corev1.Service) ([]ipam.Allocation, error) {
 	t.Helper()
 	req, err := translate(svc)
@@ -110,7 +126,7 @@ func TestAdoptingWhatAServiceCarries(t *testing.T) {
 		t.Run(story.name, func(t *testing.T) {
 			l := storyLedger()
 			for _, r := range story.records {
-				l.learn(r.Allocation, r.released)
+				note(l, r.Allocation, r.released)
 			}
 			allocations, err := ask(t, l, story.svc)
 			if err != nil {
@@ -123,7 +139,7 @@ func TestAdoptingWhatAServiceCarries(t *testing.T) {
 			if strings.Join(got, ", ") != story.want {
 				t.Errorf("%v, want %s", got, story.want)
 			}
-			if held := l.heldBy("web"); len(held) != len(allocations) {
+			if held := l.heldBy(byUID("web")); len(held) != len(allocations) {
 				t.Errorf("it holds %v, which is more than it was given", held)
 			}
 		})
@@ -141,7 +157,7 @@ func TestAnAddressInNoPoolIsNotReplacedUnasked(t *testing.T) {
 			t.Errorf("%q does not say %q", err, says)
 		}
 	}
-	if held := l.heldBy("web"); len(held) > 0 {
+	if held := l.heldBy(byUID("web")); len(held) > 0 {
 		t.Errorf("it was refused and holds %v", held)
 	}
 }
@@ -157,7 +173,7 @@ func TestAdoptOnlyGivesNothingNew(t *testing.T) {
 		if err := l.adoptOnly(svc, req); err != nil {
 			t.Fatal(err)
 		}
-		if held := l.heldBy(uid); len(held) != len(carried) {
+		if held := l.heldBy(byUID(uid)); len(held) != len(carried) {
 			t.Errorf("%s: holds %v, carried %v", uid, held, carried)
 		}
 	}
@@ -170,7 +186,7 @@ func TestSettled(t *testing.T) {
 	learn := func(records ...ipam.Allocation) func(*ledger) {
 		return func(l *ledger) {
 			for _, r := range records {
-				l.learn(r, false)
+				note(l, r, false)
 			}
 		}
 	}
@@ -182,12 +198,12 @@ func TestSettled(t *testing.T) {
 	}{
 		{"it holds nothing", wish{families: four}, func(*ledger) {}, false},
 		{"it holds what it asks for", wish{families: four}, learn(mine), true},
-		{"in memory only", wish{families: four}, func(l *ledger) { _ = l.alloc.Restore(mine) }, false},
+		{"in memory only", wish{families: four}, func(l *ledger) { _ = l.alloc.Restore(mine, ipam.Sharing{}) }, false},
 		{"the record is gone", wish{families: four}, func(l *ledger) { learn(mine)(l); l.unrecorded(mine.Address) }, false},
-		{"it gave it up", wish{families: four}, func(l *ledger) { l.learn(mine, true) }, false},
+		{"it gave it up", wish{families: four}, func(l *ledger) { note(l, mine, true) }, false},
 		{"it gave one up and has another", wish{families: four}, func(l *ledger) {
-			l.learn(given("198.51.100.4", "public", "web"), true)
-			l.learn(mine, false)
+			note(l, given("198.51.100.4", "public", "web"), true)
+			note(l, mine, false)
 		}, true},
 		{"a family is missing", wish{families: both, policy: required}, learn(mine), false},
 		{"a family that may be missing is", wish{families: both, policy: preferred}, learn(mine), true},
@@ -233,21 +249,20 @@ func TestARecordOutweighsMemory(t *testing.T) {
 	address := before[0].Address
 
 	// Another leader has recorded the address for another Service.
-	displaced, was := l.learn(given(address.String(), "public", "mail"), false)
-	if !was || displaced != owner(web) {
-		t.Errorf("displaced is %v (%v), want default/web", displaced, was)
+	if displaced := note(l, given(address.String(), "public", "mail"), false); !slices.Equal(displaced, []ipam.Owner{owner(web)}) {
+		t.Errorf("displaced is %v, want default/web", displaced)
 	}
-	if holder, cooling, held := l.holder(address); !held || cooling || holder.Owner != owner(mail) {
-		t.Errorf("holder is %v", holder)
+	if holders, cooling := l.holders(address); len(holders) != 1 || cooling || holders[0].Owner != owner(mail) {
+		t.Errorf("holders are %v", holders)
 	}
-	if held := l.heldBy("web"); len(held) > 0 {
+	if held := l.heldBy(byUID("web")); len(held) > 0 {
 		t.Errorf("default/web still has %v", held)
 	}
 	after, err := ask(t, l, web)
 	if err != nil || after[0].Address == address {
 		t.Errorf("default/web is served with %v, %v", after, err)
 	}
-	if l.free(address, "web"); len(l.heldBy("mail")) != 1 {
+	if l.drop(address, owner(web)); len(l.heldBy(byUID("mail"))) != 1 {
 		t.Error("default/web freed what default/mail has")
 	}
 
@@ -259,25 +274,30 @@ func TestARecordOutweighsMemory(t *testing.T) {
 	}{
 		{"the same again", given(address.String(), "public", "mail"), false, false},
 		{"it is released", given(address.String(), "public", "mail"), true, false},
+		{"it is taken back", given(address.String(), "public", "mail"), false, false},
 		{"it is reserved", given(address.String(), "public", ""), false, true},
 		{"nobody is displaced where it was reserved", given(address.String(), "public", "web"), false, false},
 	} {
-		if displaced, was := l.learn(story.learned, story.released); was != story.was {
+		if displaced := note(l, story.learned, story.released); len(displaced) > 0 != story.was {
 			t.Errorf("%s: displaced %v", story.name, displaced)
 		}
-		if holder, cooling, held := l.holder(address); !held || holder.Owner != story.learned.Owner || cooling != story.released {
-			t.Errorf("%s: held by %v, cooling %v", story.name, holder, cooling)
+		want := story.learned.Owner
+		if story.released {
+			want.UID = "" // It is kept for the name.
+		}
+		if holders, cooling := l.holders(address); len(holders) != 1 || holders[0].Owner != want || cooling != story.released {
+			t.Errorf("%s: held by %v, cooling %v", story.name, holders, cooling)
 		}
 	}
 }
 
 func TestUseCountsWhatCools(t *testing.T) {
 	l := storyLedger()
-	l.learn(given("198.51.100.1", "public", "web"), false)
-	l.learn(given("198.51.100.2", "public", "mail"), true)
-	l.learn(given("2001:db8::1", "public", "mail"), true)
-	l.learn(given("198.51.100.17", "second", "web"), true)
-	l.learn(given("198.18.0.9", "public", "web"), false)
+	note(l, given("198.51.100.1", "public", "web"), false)
+	note(l, given("198.51.100.2", "public", "mail"), true)
+	note(l, given("2001:db8::1", "public", "mail"), true)
+	note(l, given("198.51.100.17", "second", "web"), true)
+	note(l, given("198.18.0.9", "public", "web"), false)
 	u := l.use("public")
 	for f, want := range map[ipam.Family][4]int64{ipam.IPv4: {8, 1, 1, 6}, ipam.IPv6: {8, 0, 1, 7}} {
 		p := u.family(f)
@@ -308,7 +328,7 @@ func TestWorkersShareTheLedger(t *testing.T) {
 				req, _ := translate(svc)
 				allocations, err := l.allocate(svc, req)
 				for _, a := range allocations {
-					l.learn(a, false)
+					note(l, a, false)
 				}
 				if err != nil && !errors.Is(err, ipam.ErrExhausted) {
 					t.Error(err)
@@ -321,7 +341,7 @@ func TestWorkersShareTheLedger(t *testing.T) {
 	for w := range workers {
 		for i := range each {
 			uid := fmt.Sprintf("web-%d-%d", w, i)
-			for _, a := range l.liveOf(uid) {
+			for _, a := range l.heldBy(byUID(uid)) {
 				if other, taken := holders[a.Address]; taken {
 					t.Errorf("%s is held by %s and %s", a.Address, other, uid)
 				}

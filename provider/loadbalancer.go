@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,7 +23,7 @@ const unservedRetry = 10 * time.Minute
 // wipes the status in the same write.
 func (p *Provider) GetLoadBalancer(_ context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
 	p.waiting.forget(svc)
-	held := p.ledger.liveOf(string(svc.UID))
+	held := p.ledger.heldBy(owner(svc))
 	if len(held) == 0 {
 		return nil, false, nil
 	}
@@ -50,7 +51,7 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 		if err != nil {
 			return nil, api.NewRetryError(err.Error(), unservedRetry)
 		}
-		err = p.recordAll(ctx, allocations)
+		err = p.recordAll(ctx, allocations, svc)
 		if errors.Is(err, errHeldByAnother) {
 			// The ledger has learned whose the address is; each round rules out one address.
 			p.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
@@ -60,8 +61,8 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 			return nil, err
 		}
 		// Make before break: the addresses that the user moved away from go when the new ones stand.
-		for _, old := range p.ledger.superfluous(req.Owner.UID, allocations) {
-			if err := p.records.release(ctx, old); err != nil {
+		for _, old := range p.ledger.superfluous(req.Owner, allocations) {
+			if err := p.records.release(ctx, old.Address, req.Owner, moved); err != nil {
 				return nil, err
 			}
 		}
@@ -69,28 +70,43 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}
 		p.pools.usageChanged()
-		p.report(svc, allocations)
+		p.report(svc, req, allocations)
 		return status(allocations), nil
 	}
 	return nil, ctx.Err()
 }
 
-func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation) error {
+func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation, svc *corev1.Service) error {
 	for _, a := range allocations {
-		if err := p.records.ensure(ctx, a); err != nil {
+		if err := p.records.ensure(ctx, a, svc); err != nil {
 			return fmt.Errorf("record %s: %w", a.Address, err)
 		}
 	}
 	return nil
 }
 
-// report tells the user when a Service lost the address that it came with.
-func (p *Provider) report(svc *corev1.Service, allocations []ipam.Allocation) {
-	for _, address := range carried(svc) {
-		holder, _, held := p.ledger.holder(address)
-		if held && holder.Owner.UID != string(svc.UID) {
-			p.events.Eventf(svc, corev1.EventTypeWarning, "AddressReplaced",
-				"%s, which the Service carried, is held by %s: it was given %s instead", address, holder.Owner, allocations[0].Address)
+// report tells the user of what is otherwise than was to be expected: once, when a Service is given an address.
+func (p *Provider) report(svc *corev1.Service, req ipam.Request, allocations []ipam.Allocation) {
+	had := carried(svc)
+	warn := func(reason, format string, args ...any) { p.events.Eventf(svc, corev1.EventTypeWarning, reason, format, args...) }
+	for _, address := range had {
+		holders, _ := p.ledger.holders(address)
+		if len(holders) > 0 && !slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Name == svc.Name && h.Owner.Namespace == svc.Namespace }) {
+			warn("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, holders[0].Owner, allocations[0].Address)
+		}
+	}
+	forgone := p.ledger.forgone(req)
+	for _, a := range allocations {
+		if slices.Contains(had, a.Address) {
+			continue
+		}
+		for _, f := range forgone {
+			if ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
+				warn("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, f.Why, a.Address)
+			}
+		}
+		if why := p.ledger.unshared(req, a.Address); why != "" {
+			warn("NotShared", "%s: the Service was given %s, and shares it with none", why, a.Address)
 		}
 	}
 }
@@ -101,11 +117,13 @@ func (p *Provider) UpdateLoadBalancer(context.Context, string, *corev1.Service, 
 }
 
 // EnsureLoadBalancerDeleted releases what the Service holds. The Service is still there when this is
-// called, and may still be announced: the addresses cool down before they are given out again.
+// called, and may still be announced: the addresses cool down before they are given out again, or are kept for its
+// name.
 func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
 	p.waiting.forget(svc)
-	for _, a := range p.ledger.liveOf(string(svc.UID)) {
-		if err := p.records.release(ctx, a); err != nil {
+	policy := p.records.reclaims(entry(svc).ReclaimPolicy)
+	for _, a := range p.ledger.heldBy(owner(svc)) {
+		if err := p.records.release(ctx, a.Address, owner(svc), policy); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)
 		}
 	}

@@ -3,7 +3,6 @@ package provider
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -20,9 +19,9 @@ func TestPoolMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.setPools([]ipam.Pool{{Name: "four", Addresses: four}, {Name: "both", Addresses: both}}, map[string]time.Duration{})
+	l.setPools([]ipam.Pool{{Name: "four", Addresses: four}, {Name: "both", Addresses: both}}, nil)
 	for address, released := range map[string]bool{"198.51.100.1": false, "198.51.100.2": false, "198.51.100.3": true} {
-		l.learn(ipam.Allocation{Address: addresses(address)[0], Pool: "four", Owner: ipam.Owner{Namespace: "default", Name: address, UID: address}}, released)
+		note(l, ipam.Allocation{Address: addresses(address)[0], Pool: "four", Owner: ipam.Owner{Namespace: "default", Name: address, UID: address}}, released)
 	}
 	// A pool that is being looked at for the first time may not be in the ledger yet.
 	c := poolCollector{pools: func() []string { return []string{"four", "both", "new"} }, ledger: l}

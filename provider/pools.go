@@ -139,24 +139,27 @@ func (s *pools) names() (names []string) {
 // the others are not affected.
 func (s *pools) load() {
 	var usable []ipam.Pool
-	delays := map[string]time.Duration{}
+	terms := map[string]poolTerms{}
 	clear(s.invalid)
 	for _, o := range s.list() {
+		t := poolTerms{reclaim: o.Spec.ReclaimPolicy}
 		if o.Spec.ReuseDelay != nil {
-			delays[o.Name] = o.Spec.ReuseDelay.Duration
+			t.delay = o.Spec.ReuseDelay.Duration
 		}
-		pool, err := translatePool(o)
+		terms[o.Name] = t
+		pool, err := PoolOf(o)
 		if err != nil {
 			s.invalid[o.Name] = err
 			continue
 		}
 		usable = append(usable, pool)
 	}
-	s.p.ledger.setPools(usable, delays)
-	s.p.records.reconsider()
+	changed := s.p.ledger.setPools(usable, terms)
+	s.p.records.reconsider(changed)
 }
 
-func translatePool(o *herald.IPPool) (ipam.Pool, error) {
+// PoolOf reads a pool. An error names the field that is wrong and how to mend it.
+func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 	addresses, err := ipam.ParseAddresses(texts(o.Spec.Addresses), texts(o.Spec.Exclude))
 	if err != nil {
 		return ipam.Pool{}, fmt.Errorf("spec.%w", err) // It begins with addresses or exclude.
@@ -170,14 +173,32 @@ func translatePool(o *herald.IPPool) (ipam.Pool, error) {
 	if err != nil {
 		return ipam.Pool{}, err
 	}
-	return ipam.Pool{
+	pool := ipam.Pool{
 		Name:       o.Name,
 		Addresses:  addresses,
 		AutoAssign: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign,
 		Serves:     serves,
 		Priority:   int(o.Spec.Priority),
+		Quota:      limits(o.Spec.Quota),
 		Closed:     o.Spec.Disabled || o.DeletionTimestamp != nil,
-	}, nil
+
+		ShareAcrossNamespaces: o.Spec.ShareAcrossNamespaces,
+	}
+	if o.Spec.AddressOrder == herald.OrderLowest {
+		pool.Order = ipam.Lowest
+	}
+	return pool, nil
+}
+
+func limits(q *herald.AddressQuota) ipam.Limits {
+	l := ipam.Limits{}
+	if q != nil && q.IPv4 != nil {
+		l[ipam.IPv4] = uint64(*q.IPv4)
+	}
+	if q != nil && q.IPv6 != nil {
+		l[ipam.IPv6] = uint64(*q.IPv6)
+	}
+	return l
 }
 
 // scope is whom a pool serves; nil is everybody.

@@ -27,7 +27,7 @@ type projection struct {
 	classless bool
 	ledger    *ledger
 	// holds tells whether a Service has an address of ours.
-	holds func(uid string) bool
+	holds func(*corev1.Service) bool
 	// relabelled is told that the labels of some Service changed.
 	relabelled func()
 	// gone is told of every deleted Service.
@@ -63,7 +63,7 @@ func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc)
 	}
-	return p.holds(string(svc.UID)) || p.classless && servicehelper.HasLBFinalizer(svc)
+	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc)
 }
 
 // content reports whether a sync of the Service would change nothing at all.
@@ -114,14 +114,14 @@ func (p *projection) OnAdd(o any, initial bool) {
 }
 
 // OnUpdate passes on what happens to a Service that is ours or was. The controller itself does not
-// look at the status or at the family policy, so what became of them is brought to it as new.
+// look at the status, at the family policy or at selectors, so what became of them is brought to it as new.
 func (p *projection) OnUpdate(oldObj, newObj any) {
 	was, is := oldObj.(*corev1.Service), newObj.(*corev1.Service)
 	if !p.opened.Load() || was.ResourceVersion == is.ResourceVersion || !p.ours(was) && !p.ours(is) {
 		return
 	}
 	wiped := p.content(was) && !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer)
-	if wiped || p.serves(is) && !reflect.DeepEqual(was.Spec.IPFamilyPolicy, is.Spec.IPFamilyPolicy) {
+	if wiped || p.serves(is) && (!reflect.DeepEqual(was.Spec.IPFamilyPolicy, is.Spec.IPFamilyPolicy) || !sharing(was).Equal(sharing(is))) {
 		p.requeue(is)
 	}
 	if !maps.Equal(was.Labels, is.Labels) {

@@ -38,6 +38,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 
 	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
@@ -58,6 +59,8 @@ type Config struct {
 	Class string
 	// Classless tells whether Services without a class are served too.
 	Classless bool
+	// Quota is what a namespace that says nothing of it may hold of all pools together.
+	Quota ipam.Limits
 	// Metrics takes the pools' use; nil: it is not told.
 	Metrics prometheus.Registerer
 	Log     *zap.Logger
@@ -66,6 +69,7 @@ type Config struct {
 // Provider implements cloudprovider.Interface and, in loadbalancer.go, cloudprovider.LoadBalancer.
 type Provider struct {
 	class    string
+	quota    ipam.Limits
 	kube     kubernetes.Interface
 	herald   *client.Set
 	services corelisters.ServiceLister
@@ -86,7 +90,7 @@ type Provider struct {
 // New wires a Provider. Nothing runs before Run.
 func New(c Config) *Provider {
 	p := &Provider{
-		class: c.Class, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), spaces: c.Namespaces.Lister(), events: c.Events, log: c.Log,
+		class: c.Class, quota: c.Quota, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), spaces: c.Namespaces.Lister(), events: c.Events, log: c.Log,
 		ledger: newLedger(),
 	}
 	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
@@ -95,7 +99,7 @@ func New(c Config) *Provider {
 	p.projection.holds = p.records.holdsAny
 	p.projection.gone = func(svc *corev1.Service) {
 		p.waiting.forget(svc)
-		p.records.serviceGone(string(svc.UID))
+		p.records.serviceGone(svc)
 	}
 	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
 	if c.Metrics != nil {
@@ -113,25 +117,26 @@ func New(c Config) *Provider {
 	return p
 }
 
-// relabelled calls back when an object appears or its labels change.
+// relabelled calls back when a namespace appears, or what pools choose by or its quota changes.
 func relabelled(call func()) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { call() },
 		UpdateFunc: func(before, after any) {
-			if !maps.Equal(before.(metav1.Object).GetLabels(), after.(metav1.Object).GetLabels()) {
+			was, is := before.(metav1.Object), after.(metav1.Object)
+			if !maps.Equal(was.GetLabels(), is.GetLabels()) || was.GetAnnotations()[herald.AnnotationQuota] != is.GetAnnotations()[herald.AnnotationQuota] {
 				call()
 			}
 		},
 	}
 }
 
-// request is what a Service asks for, with all that pools choose by.
+// request is what a Service asks for, as it is known here.
 func (p *Provider) request(svc *corev1.Service) (ipam.Request, error) {
-	req, err := translate(svc)
-	if namespace, missing := p.spaces.Get(svc.Namespace); missing == nil {
-		req.Subject.NamespaceLabels = namespace.Labels
+	namespace, err := p.spaces.Get(svc.Namespace)
+	if err != nil {
+		namespace = nil // A lister over memory fails only if it has none.
 	}
-	return req, err
+	return RequestOf(svc, namespace, p.quota)
 }
 
 // Services is the informer for the service controller: see projection.

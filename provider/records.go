@@ -1,18 +1,21 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -50,9 +53,9 @@ func newRecords(p *Provider, informer cache.SharedIndexInformer) *records {
 	return r
 }
 
-// reconsider has the addresses that cool down looked at: their pool's delay may have changed.
-func (r *records) reconsider() {
-	for _, a := range r.p.ledger.coolingDown() {
+// reconsider has addresses looked at, and all that cool down: their pool may have changed.
+func (r *records) reconsider(addresses []netip.Addr) {
+	for _, a := range slices.Concat(addresses, r.p.ledger.coolingDown()) {
 		r.queue.Add(herald.AllocationName(a))
 	}
 }
@@ -63,39 +66,63 @@ func (r *records) ours(rec *herald.IPAllocation) bool {
 	return rec.Spec.Class == "" || rec.Spec.Class == r.p.class
 }
 
-// holdsAny reports whether an owner has an address of ours, cooling ones among them.
-func (r *records) holdsAny(uid string) bool {
-	return slices.ContainsFunc(r.p.ledger.heldBy(uid), func(a ipam.Allocation) bool {
+// holdsAny reports whether a Service has an address of ours, or had one that cools down.
+func (r *records) holdsAny(svc *corev1.Service) bool {
+	held := append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(svc.Namespace, svc.Name)...)
+	return slices.ContainsFunc(held, func(a ipam.Allocation) bool {
 		rec := r.cached(herald.AllocationName(a.Address))
 		return rec == nil || r.ours(rec) // What is not recorded is about to be.
 	})
 }
 
 // serviceGone has the addresses of a deleted Service looked at.
-func (r *records) serviceGone(uid string) {
-	for _, a := range r.p.ledger.heldBy(uid) {
+func (r *records) serviceGone(svc *corev1.Service) {
+	for _, a := range append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(svc.Namespace, svc.Name)...) {
 		r.queue.Add(herald.AllocationName(a.Address))
 	}
 }
 
-// load reads all records into the ledger: released ones before live ones, so that what an owner has
-// now counts as what it took last, and each kind in order of age.
+// load reads all records into the ledger, in order of age, so that what an owner has
+// now counts as what it took last.
 func (r *records) load() {
 	all := client.Items[*herald.IPAllocation](r.informer.GetStore())
-	slices.SortFunc(all, func(x, y *herald.IPAllocation) int {
-		if (x.Status.ReleasedAt == nil) != (y.Status.ReleasedAt == nil) {
-			if x.Status.ReleasedAt != nil {
-				return -1
-			}
-			return 1
-		}
-		return older(x, y)
-	})
+	slices.SortFunc(all, func(x, y *herald.IPAllocation) int { return older(x, y) })
 	for _, rec := range all {
-		if a, err := allocation(rec); err == nil {
-			r.p.ledger.learn(a, rec.Status.ReleasedAt != nil)
+		address, tenants := r.tenants(rec)
+		_, _, _ = r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Status.ReleasedAt != nil, rec.ResourceVersion)
+		r.p.ledger.resume(address)
+	}
+}
+
+// tenants is TenantsOf, but that an owner of which it is known that it is no more, since a younger Service has its
+// name, is but a name. So a Service that is made again, or comes out of a backup, has the address that it had. What
+// cannot be read is nobody's.
+func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
+	address, tenants, err := TenantsOf(rec)
+	if err != nil {
+		r.p.log.Warn("IPAllocation not understood: its address is given to nobody", zap.String("ipallocation", rec.Name), zap.Error(err))
+		return address, []ipam.Tenant{{}}
+	}
+	for i, t := range tenants {
+		svc, missing := r.p.services.Services(t.Owner.Namespace).Get(t.Owner.Name)
+		if t.Owner.UID != "" && missing == nil && string(svc.UID) != t.Owner.UID && rec.CreationTimestamp.Before(&svc.CreationTimestamp) {
+			tenants[i].Owner.UID = ""
 		}
 	}
+	return address, tenants
+}
+
+// learn takes over what a record says, and has the Services served anew that believed otherwise. It reports whether
+// the record is older than what is known.
+func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
+	address, tenants := r.tenants(rec)
+	lost, stale, err := r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Status.ReleasedAt != nil, rec.ResourceVersion)
+	for _, o := range lost {
+		if svc := r.service(o); svc != nil && svc.DeletionTimestamp == nil && r.p.projection.serves(svc) {
+			r.p.projection.requeue(svc)
+		}
+	}
+	return stale, err
 }
 
 func (r *records) run(ctx context.Context) error {
@@ -118,7 +145,7 @@ func (r *records) run(ctx context.Context) error {
 	}
 }
 
-// reconcile makes the record of one address, the ledger and the Service agree.
+// reconcile makes the record of one address, the ledger and the Services agree.
 func (r *records) reconcile(ctx context.Context, name string) error {
 	address, err := herald.ParseAllocationName(name)
 	if err != nil {
@@ -129,137 +156,255 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 		r.recordGone(address)
 		return nil
 	}
-	a, err := allocation(rec)
+	stale, err := r.learn(rec)
+	if stale {
+		// The cache lags behind our own write, or the API server came back from a backup.
+		if rec, err = r.fetch(ctx, name); err != nil || rec == nil {
+			return err // Its end brings it here again.
+		}
+		r.p.ledger.unrecorded(address)
+		_, err = r.learn(rec)
+	}
 	if err != nil {
 		return err
 	}
-	if loser, was := r.p.ledger.learn(a, rec.Status.ReleasedAt != nil); was {
-		if svc := r.service(loser); svc != nil {
-			r.p.projection.requeue(svc)
-		}
-	}
 	r.p.pools.usageChanged()
-	if a.Owner.UID == "" {
-		return nil // A reservation: nobody's to release but the user's.
-	}
 	if !r.ours(rec) {
 		return nil // It is in use, and that is all there is to know.
 	}
-	svc := r.service(a.Owner)
-	wants := svc != nil && svc.DeletionTimestamp == nil && r.p.projection.serves(svc)
-	switch {
-	case rec.Status.ReleasedAt == nil && (svc == nil || svc.DeletionTimestamp == nil && !wants):
-		return r.orphan(ctx, a)
-	case rec.Status.ReleasedAt == nil:
-		return nil
-	case wants && slices.Contains(carried(svc), address):
-		// Its status still says this address. If it moved on to another, that is about to change; if
-		// not, it is to take this one back.
-		if !r.p.ledger.serves(a.Owner.UID, ipam.FamilyOf(address)) {
-			r.p.projection.requeue(svc)
-		}
-		r.queue.AddAfter(name, time.Second)
-		return nil
-	case svc != nil && svc.DeletionTimestamp != nil:
-		return nil // Its end brings the address here again.
+	if rec.Status.ReleasedAt != nil {
+		return r.cool(ctx, rec, address)
 	}
-	rests := time.Until(rec.Status.ReleasedAt.Add(r.p.ledger.delay(a.Pool)))
+	for _, o := range rec.Spec.Owners {
+		if o.UID == "" {
+			r.p.waiting.wake() // A Service of that name may wait for one.
+			continue
+		}
+		svc := r.service(ownerOf(o))
+		if svc == nil || svc.DeletionTimestamp == nil && !r.p.projection.serves(svc) {
+			if err := r.orphan(ctx, address, o); err != nil {
+				return err
+			}
+		}
+	}
+	return r.mark(ctx, rec, address)
+}
+
+// cool deletes the record of a released address when it has rested, unless its Service takes it back.
+func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
+	for _, o := range rec.Spec.Owners {
+		svc := r.service(ownerOf(o))
+		switch {
+		case svc == nil:
+		case svc.DeletionTimestamp != nil:
+			return nil // Its end brings the address here again.
+		case r.p.projection.serves(svc) && slices.Contains(carried(svc), address):
+			// Its status still says this address. If it moved on to another, that is about to change; if
+			// not, it is to take this one back.
+			if !r.p.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
+				r.p.projection.requeue(svc)
+			}
+			r.queue.AddAfter(rec.Name, time.Second)
+			return nil
+		}
+	}
+	rests := time.Until(rec.Status.ReleasedAt.Add(r.p.ledger.termsOf(rec.Spec.Pool).delay))
 	if rests > 0 {
-		r.queue.AddAfter(name, rests)
+		r.queue.AddAfter(rec.Name, rests)
 		return nil
 	}
 	// The precondition keeps a record that was taken back in the meantime.
-	err = r.p.herald.Allocations.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rec.UID, ResourceVersion: &rec.ResourceVersion}})
+	err := r.p.herald.Allocations.Delete(ctx, rec.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rec.UID, ResourceVersion: &rec.ResourceVersion}})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // Its change brings it here again.
 	}
 	return err
 }
 
-// recordGone frees the address of a deleted record, unless a live Service has it: then the record is
+// mark says on a record, and to its Services, that its pool no longer has the address, or has it again.
+func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
+	home, displaced := r.p.ledger.displaced(address)
+	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange)
+	c := metav1.Condition{Type: herald.AllocationOutOfRange, Status: metav1.ConditionFalse, Reason: "InRange", Message: ""}
+	switch {
+	case !displaced && is == nil:
+		return nil
+	case displaced && home != "":
+		c.Status, c.Reason = metav1.ConditionTrue, "OtherPool"
+		c.Message = fmt.Sprintf("%s was given from IPPool %q and belongs to %q now: it stays in use", address, rec.Spec.Pool, home)
+	case displaced:
+		c.Status, c.Reason = metav1.ConditionTrue, "NoPool"
+		c.Message = fmt.Sprintf("%s is in no IPPool any more: it stays in use", address)
+	}
+	if is != nil && is.Status == c.Status && is.Reason == c.Reason && is.Message == c.Message {
+		return nil
+	}
+	marked := rec.DeepCopy()
+	meta.SetStatusCondition(&marked.Status.Conditions, c)
+	if _, err := r.p.herald.Allocations.Update(ctx, marked, metav1.UpdateOptions{}); apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // Its change brings it here again.
+	} else if err != nil {
+		return err
+	}
+	for _, o := range rec.Spec.Owners {
+		if svc := r.service(ownerOf(o)); svc != nil && displaced {
+			r.p.events.Eventf(svc, corev1.EventTypeWarning, "OutOfRange",
+				"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
+		}
+	}
+	return nil
+}
+
+// recordGone frees the address of a deleted record, but for live Services that have it: then the record is
 // just being written, or somebody deleted it by hand and it is written again.
 func (r *records) recordGone(address netip.Addr) {
-	holder, cooling, held := r.p.ledger.holder(address)
-	if !held {
-		return
-	}
-	svc := r.service(holder.Owner)
-	if !cooling && svc != nil && svc.DeletionTimestamp == nil && r.p.projection.serves(svc) {
+	holders, cooling := r.p.ledger.holders(address)
+	var gone []ipam.Owner
+	for _, h := range holders {
+		svc := r.service(h.Owner)
+		if cooling || svc == nil || svc.DeletionTimestamp != nil || !r.p.projection.serves(svc) {
+			gone = append(gone, h.Owner)
+			continue
+		}
 		r.p.ledger.unrecorded(address)
 		if slices.Contains(carried(svc), address) {
 			r.p.projection.requeue(svc)
 		}
-		return
 	}
-	if r.p.ledger.free(address, holder.Owner.UID) {
+	if r.p.ledger.drop(address, gone...) {
 		r.p.pools.usageChanged()
 		r.p.waiting.wake()
 	}
 }
 
-// orphan releases an address whose Service is gone, or has ceased to be ours, without having been cleaned
+// orphan releases the address of a Service that is gone, or has ceased to be ours, without having been cleaned
 // up after. The cache is not enough to say so: another leader may have recorded a Service that has not
 // reached us yet.
-func (r *records) orphan(ctx context.Context, a ipam.Allocation) error {
-	svc, err := r.p.kube.CoreV1().Services(a.Owner.Namespace).Get(ctx, a.Owner.Name, metav1.GetOptions{})
-	if err == nil && string(svc.UID) == a.Owner.UID && (svc.DeletionTimestamp != nil || r.p.projection.serves(svc)) {
+func (r *records) orphan(ctx context.Context, address netip.Addr, o herald.AllocationOwner) error {
+	svc, err := r.p.kube.CoreV1().Services(o.Namespace).Get(ctx, o.Name, metav1.GetOptions{})
+	if err == nil && svc.UID == o.UID && (svc.DeletionTimestamp != nil || r.p.projection.serves(svc)) {
 		return nil
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
-	r.p.log.Info("releasing the address of a Service that is gone", zap.Stringer("address", a.Address), zap.Stringer("service", a.Owner))
-	return r.release(ctx, a)
+	r.p.log.Info("releasing the address of a Service that is gone", zap.Stringer("address", address), zap.Stringer("service", ownerOf(o)))
+	return r.release(ctx, address, ownerOf(o), r.reclaims(o.ReclaimPolicy))
 }
 
-// ensure has the address recorded for its owner. It costs nothing if it is.
-func (r *records) ensure(ctx context.Context, a ipam.Allocation) error {
-	rec := r.cached(herald.AllocationName(a.Address))
+// ensure has the address recorded for a Service. It costs nothing if it is.
+func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Service) error {
+	name, mine := herald.AllocationName(a.Address), entry(svc)
+	rec, fresh := r.cached(name), false
 	for {
-		switch {
-		case rec == nil:
-			_, err := r.p.herald.Allocations.Create(ctx, r.recordOf(a), metav1.CreateOptions{})
-			if err == nil {
-				r.p.ledger.learn(a, false)
-				return nil
-			}
-			if !apierrors.IsAlreadyExists(err) {
-				return err
-			}
-		case !holds(rec, a.Owner.UID):
-			if other, err := allocation(rec); err == nil {
-				r.p.ledger.learn(other, rec.Status.ReleasedAt != nil)
-			}
-			return fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
-		case rec.Status.ReleasedAt == nil && r.ours(rec):
-			r.p.ledger.learn(a, false)
-			return nil
-		default:
-			// Released, or of another class, which the Service has left with its type and come to ours.
-			taken := rec.DeepCopy()
-			taken.Spec.Class, taken.Status.ReleasedAt = r.p.class, nil
-			_, err := r.p.herald.Allocations.Update(ctx, taken, metav1.UpdateOptions{})
-			if err == nil {
-				r.p.ledger.learn(a, false)
-				return nil
-			}
-			if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-				return err
-			}
-		}
+		var written *herald.IPAllocation
 		var err error
-		if rec, err = r.fetch(ctx, herald.AllocationName(a.Address)); err != nil {
+		if rec == nil {
+			written, err = r.p.herald.Allocations.Create(ctx, r.recordOf(a, mine), metav1.CreateOptions{})
+		} else if written, err = r.with(ctx, rec, mine); err == nil && written != rec {
+			written, err = r.p.herald.Allocations.Update(ctx, written, metav1.UpdateOptions{})
+		}
+		stale := false
+		if err == nil {
+			stale, err = r.learn(written)
+		}
+		switch {
+		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
+		case errors.Is(err, errHeldByAnother):
+			if _, unlearned := r.learn(rec); unlearned != nil {
+				return unlearned
+			}
+			return err
+		case err != nil || !stale:
+			return err
+		case fresh: // The API server came back from a backup.
+			r.p.ledger.unrecorded(a.Address)
+		}
+		if rec, err = r.fetch(ctx, name); err != nil {
 			return err
 		}
+		fresh = true
 	}
 }
 
-// release marks the record of an address as released, from which time it cools down.
-func (r *records) release(ctx context.Context, a ipam.Allocation) error {
-	name := herald.AllocationName(a.Address)
+// with returns the record with this owner in it: the record itself if it is. It fails with errHeldByAnother if the
+// address is not to be had.
+func (r *records) with(ctx context.Context, rec *herald.IPAllocation, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
+	owners, released := rec.Spec.Owners, rec.Status.ReleasedAt != nil
+	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
+	if at >= 0 && !released && r.ours(rec) && equality.Semantic.DeepEqual(owners[at], mine) {
+		return rec, nil
+	}
+	if at < 0 { // It may be kept for our name, or an earlier Service of this name may have had it.
+		at = slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.Namespace == mine.Namespace && o.Name == mine.Name })
+		if at >= 0 && owners[at].UID != "" && !released {
+			// The cache is not enough to say that an owner is no more.
+			svc, err := r.p.kube.CoreV1().Services(mine.Namespace).Get(ctx, mine.Name, metav1.GetOptions{})
+			if err == nil && svc.UID != mine.UID {
+				err = fmt.Errorf("IPAllocation %s is for a younger Service of this name", rec.Name)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	edit := rec.DeepCopy()
+	switch {
+	case released && at < 0:
+		return nil, fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
+	case released:
+		edit.Spec.Owners = []herald.AllocationOwner{mine} // What others had here before is over.
+	case !r.agrees(rec, at, mine):
+		return nil, fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
+	case at < 0:
+		edit.Spec.Owners = append(edit.Spec.Owners, mine)
+	default:
+		if rec.Spec.Class == "" && owners[at].UID == "" && rec.Spec.ReclaimPolicy == "" {
+			edit.Spec.ReclaimPolicy = herald.ReclaimRetain // Somebody wrote it by hand, for more than one Service's life.
+		}
+		edit.Spec.Owners[at] = mine
+	}
+	edit.Spec.Class, edit.Status.ReleasedAt = r.p.class, nil
+	return edit, nil
+}
+
+// agrees reports whether an owner can be in a record beside the others, in the place at of them if it is not negative.
+// What has been agreed on is not asked again.
+func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.AllocationOwner) bool {
+	if at >= 0 && rec.Spec.Owners[at].UID == mine.UID && equality.Semantic.DeepEqual(rec.Spec.Owners[at].Sharing, mine.Sharing) {
+		return true
+	}
+	ours := rec.DeepCopy()
+	ours.Spec.Owners = []herald.AllocationOwner{mine}
+	address, tenants, err := TenantsOf(ours)
+	_, others, unread := TenantsOf(rec)
+	if at >= 0 && unread == nil {
+		others = slices.Delete(others, at, at+1)
+	}
+	return err == nil && unread == nil && r.p.ledger.agrees(address, others, tenants[0])
+}
+
+// reclaim says of a record what becomes of its address when an owner lets go.
+type reclaim func(*herald.IPAllocation) herald.ReclaimPolicy
+
+// moved: it was left for another and is not to be kept.
+func moved(*herald.IPAllocation) herald.ReclaimPolicy { return herald.ReclaimDelete }
+
+// reclaims is what the Service says or, if it says nothing, the record, or the pool.
+func (r *records) reclaims(said herald.ReclaimPolicy) reclaim {
+	return func(rec *herald.IPAllocation) herald.ReclaimPolicy {
+		return cmp.Or(said, rec.Spec.ReclaimPolicy, r.p.ledger.termsOf(rec.Spec.Pool).reclaim)
+	}
+}
+
+// release takes an owner out of the record of an address. The last one's is marked as released, from which time it
+// cools down, or kept for its name.
+func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner, policy reclaim) error {
+	name := herald.AllocationName(address)
 	rec := r.cached(name)
 	for {
-		if rec == nil || !holds(rec, a.Owner.UID) {
+		if rec == nil || !holds(rec, o.UID) {
 			// The cache may lag behind our own write.
 			var err error
 			if rec, err = r.fetch(ctx, name); err != nil {
@@ -267,20 +412,17 @@ func (r *records) release(ctx context.Context, a ipam.Allocation) error {
 			}
 			if rec == nil {
 				// Never recorded, so never announced.
-				r.p.ledger.free(a.Address, a.Owner.UID)
+				r.p.ledger.drop(address, o)
 				r.p.waiting.wake()
 				return nil
 			}
-			if !holds(rec, a.Owner.UID) {
+			if !holds(rec, o.UID) {
 				r.queue.Add(name)
 				return nil
 			}
 		}
 		if rec.Status.ReleasedAt == nil {
-			released := rec.DeepCopy()
-			now := metav1.Now()
-			released.Status.ReleasedAt = &now
-			_, err := r.p.herald.Allocations.Update(ctx, released, metav1.UpdateOptions{})
+			released, err := r.p.herald.Allocations.Update(ctx, without(rec, o.UID, policy(rec)), metav1.UpdateOptions{})
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 				rec = nil
 				continue
@@ -288,23 +430,48 @@ func (r *records) release(ctx context.Context, a ipam.Allocation) error {
 			if err != nil {
 				return err
 			}
+			rec = released
 		}
-		r.p.ledger.learn(a, true)
+		_, err := r.learn(rec)
 		r.queue.Add(name)
-		return nil
+		return err
 	}
+}
+
+// without returns a record that an owner has let go of.
+func without(rec *herald.IPAllocation, uid string, policy herald.ReclaimPolicy) *herald.IPAllocation {
+	edit := rec.DeepCopy()
+	at := slices.IndexFunc(edit.Spec.Owners, func(o herald.AllocationOwner) bool { return string(o.UID) == uid })
+	switch {
+	case policy == herald.ReclaimRetain:
+		edit.Spec.Owners[at].UID = ""
+	case len(edit.Spec.Owners) > 1:
+		edit.Spec.Owners = slices.Delete(edit.Spec.Owners, at, at+1)
+	default:
+		now := metav1.Now()
+		edit.Status.ReleasedAt = &now
+	}
+	return edit
 }
 
 // holders lists the addresses recorded for a pool, with their owners.
 func (r *records) holders(pool string) []string {
 	var list []string
 	for _, rec := range client.Items[*herald.IPAllocation](r.informer.GetStore()) {
-		if a, err := allocation(rec); err == nil && a.Pool == pool {
-			list = append(list, fmt.Sprintf("%s (%s)", a.Address, a.Owner))
+		if address, tenants, err := TenantsOf(rec); err == nil && rec.Spec.Pool == pool {
+			list = append(list, fmt.Sprintf("%s (%s)", address, namesOf(tenants)))
 		}
 	}
 	slices.Sort(list)
 	return list
+}
+
+func namesOf(tenants []ipam.Tenant) string {
+	var names []string
+	for _, t := range tenants {
+		names = append(names, t.Owner.String())
+	}
+	return strings.Join(names, " ")
 }
 
 func (r *records) cached(name string) *herald.IPAllocation {
@@ -334,30 +501,15 @@ func (r *records) service(o ipam.Owner) *corev1.Service {
 	return svc
 }
 
-func (r *records) recordOf(a ipam.Allocation) *herald.IPAllocation {
+func (r *records) recordOf(a ipam.Allocation, mine herald.AllocationOwner) *herald.IPAllocation {
 	return &herald.IPAllocation{
 		ObjectMeta: metav1.ObjectMeta{Name: herald.AllocationName(a.Address)},
-		Spec: herald.IPAllocationSpec{
-			Address: a.Address.String(),
-			Pool:    a.Pool,
-			Class:   r.p.class,
-			Owners:  []herald.AllocationOwner{{Namespace: a.Owner.Namespace, Name: a.Owner.Name, UID: types.UID(a.Owner.UID)}},
-		},
+		Spec:       herald.IPAllocationSpec{Address: a.Address.String(), Pool: a.Pool, Class: r.p.class, Owners: []herald.AllocationOwner{mine}},
 	}
 }
 
-// allocation is the inverse of recordOf.
-func allocation(rec *herald.IPAllocation) (ipam.Allocation, error) {
-	address, err := netip.ParseAddr(rec.Spec.Address)
-	if err != nil {
-		return ipam.Allocation{}, fmt.Errorf("spec.address: %w", err)
-	}
-	a := ipam.Allocation{Address: address, Pool: rec.Spec.Pool}
-	if len(rec.Spec.Owners) > 0 {
-		o := rec.Spec.Owners[0]
-		a.Owner = ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
-	}
-	return a, nil
+func ownerOf(o herald.AllocationOwner) ipam.Owner {
+	return ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
 }
 
 func holds(rec *herald.IPAllocation, uid string) bool {

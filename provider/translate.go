@@ -4,16 +4,58 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
-// translate says in ipam's terms what a Service wants. What it asks for explicitly (the annotation
-// herald.dev/ips, spec.loadBalancerIP) is in Addresses. An error is the user's, and says what to change.
+// RequestOf says what a Service asks for, with all that pools choose by. The quota is that of its namespace or, if that
+// has none, what is given as the cluster's. The namespace may be nil if it is not known. An error is the user's, and
+// says what to change.
+func RequestOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limits) (ipam.Request, error) {
+	req, err := translate(svc)
+	if err != nil {
+		return req, err
+	}
+	req.Quota, req.QuotaFrom = quota, "herald-ccm's --namespace-quota"
+	if namespace == nil {
+		return req, nil
+	}
+	req.Subject.NamespaceLabels = namespace.Labels
+	if text, ok := namespace.Annotations[herald.AnnotationQuota]; ok {
+		if req.Quota, err = ParseQuota(text); err != nil {
+			return req, fmt.Errorf("annotation %s of Namespace %s: %w", herald.AnnotationQuota, namespace.Name, err)
+		}
+		req.QuotaFrom = fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota)
+	}
+	return req, nil
+}
+
+// ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
+func ParseQuota(text string) (ipam.Limits, error) {
+	limits := ipam.Limits{}
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		name, number, _ := strings.Cut(part, "=")
+		family, known := map[string]ipam.Family{"ipv4": ipam.IPv4, "ipv6": ipam.IPv6}[name]
+		n, err := strconv.ParseUint(number, 10, 63)
+		if _, twice := limits[family]; !known || err != nil || twice {
+			return nil, fmt.Errorf("%q is no quota: write ipv4=5,ipv6=10, or one of these", part)
+		}
+		limits[family] = n
+	}
+	return limits, nil
+}
+
+// translate says in ipam's terms what a Service wants, as far as the Service itself tells. What it asks for
+// explicitly (the annotation herald.dev/ips, spec.loadBalancerIP) is in Addresses.
 func translate(svc *corev1.Service) (ipam.Request, error) {
 	req := ipam.Request{
 		Owner:   owner(svc),
@@ -21,6 +63,7 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 		Pool:    svc.Annotations[herald.AnnotationPool],
 		// One family of a dual-stack Service may be missing only if the user said "prefer".
 		RequireAll: svc.Spec.IPFamilyPolicy == nil || *svc.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack,
+		Sharing:    sharing(svc),
 	}
 	for _, f := range svc.Spec.IPFamilies {
 		switch f {
@@ -30,18 +73,24 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 			req.Families = append(req.Families, ipam.IPv6)
 		}
 	}
+	switch said := herald.ReclaimPolicy(svc.Annotations[herald.AnnotationReclaim]); said {
+	case "", herald.ReclaimDelete, herald.ReclaimRetain:
+	default:
+		return req, fmt.Errorf("annotation %s: %q is no reclaim policy: write %s or %s", herald.AnnotationReclaim, said, herald.ReclaimDelete, herald.ReclaimRetain)
+	}
+	var err error
+	if req.Leave, err = parseIPs("annotation "+herald.AnnotationRenumber, svc.Annotations[herald.AnnotationRenumber]); err != nil {
+		return req, err
+	}
 	field, value := "annotation "+herald.AnnotationIPs, svc.Annotations[herald.AnnotationIPs]
 	if value == "" {
 		field, value = "spec.loadBalancerIP", svc.Spec.LoadBalancerIP
 	}
-	if value == "" {
-		return req, nil
+	wanted, err := parseIPs(field, value)
+	if err != nil {
+		return req, err
 	}
-	for text := range strings.SplitSeq(value, ",") {
-		address, err := netip.ParseAddr(strings.TrimSpace(text))
-		if err != nil || address.Zone() != "" {
-			return req, fmt.Errorf("%s: %q is no IP address: write addresses separated by commas, one per family", field, strings.TrimSpace(text))
-		}
+	for _, address := range wanted {
 		family := ipam.FamilyOf(address)
 		if !slices.Contains(req.Families, family) {
 			return req, fmt.Errorf("%s: %s is %s, but spec.ipFamilies is %v: ask for an address of that family, or add the family to the Service",
@@ -55,8 +104,91 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 	return req, nil
 }
 
+// parseIPs reads addresses that are separated by commas.
+func parseIPs(field, value string) (all []netip.Addr, err error) {
+	if value == "" {
+		return nil, nil
+	}
+	for text := range strings.SplitSeq(value, ",") {
+		address, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil || address.Zone() != "" {
+			return nil, fmt.Errorf("%s: %q is no IP address: write addresses separated by commas, one per family", field, strings.TrimSpace(text))
+		}
+		all = append(all, address)
+	}
+	return all, nil
+}
+
+// sharing is on which terms a Service shares addresses.
+func sharing(svc *corev1.Service) ipam.Sharing {
+	s := ipam.Sharing{Key: svc.Annotations[herald.AnnotationSharingKey]}
+	if s.Key == "" {
+		return s
+	}
+	s.Traffic = "Cluster"
+	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		// Packets come to the nodes with endpoints of one, so these must be the other's, too. What has no selector
+		// has endpoints of its own.
+		s.Traffic = fmt.Sprintf("Local in %s: %s", svc.Namespace, labels.Set(svc.Spec.Selector))
+		if len(svc.Spec.Selector) == 0 {
+			s.Traffic += svc.Name + " without a selector"
+		}
+	}
+	for _, p := range svc.Spec.Ports {
+		s.Ports = append(s.Ports, ipam.Port{Protocol: string(p.Protocol), Number: uint16(p.Port)})
+	}
+	ipam.SortPorts(s.Ports)
+	return s
+}
+
 func owner(svc *corev1.Service) ipam.Owner {
 	return ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)}
+}
+
+// entry is what the record of an address says of a Service that holds it.
+func entry(svc *corev1.Service) herald.AllocationOwner {
+	o := herald.AllocationOwner{
+		Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID,
+		ReclaimPolicy: herald.ReclaimPolicy(svc.Annotations[herald.AnnotationReclaim]),
+	}
+	if s := sharing(svc); s.Key != "" {
+		o.Sharing = &herald.AllocationSharing{Key: s.Key, Traffic: s.Traffic}
+		for _, p := range s.Ports {
+			o.Sharing.Ports = append(o.Sharing.Ports, p.String())
+		}
+	}
+	return o
+}
+
+// TenantsOf says who holds an address by its record. One that is released is kept for its last owners' names until
+// it has cooled down. An error is of what somebody wrote by hand.
+func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
+	address, err := netip.ParseAddr(rec.Spec.Address)
+	if err != nil {
+		return address, nil, fmt.Errorf("spec.address: %w", err)
+	}
+	if len(rec.Spec.Owners) == 0 {
+		return address, []ipam.Tenant{{}}, nil // Reserved for nobody.
+	}
+	tenants := make([]ipam.Tenant, 0, len(rec.Spec.Owners))
+	for i, o := range rec.Spec.Owners {
+		t := ipam.Tenant{Owner: ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}}
+		if rec.Status.ReleasedAt != nil {
+			t.Owner.UID = ""
+		} else if o.Sharing != nil {
+			t.Sharing = ipam.Sharing{Key: o.Sharing.Key, Traffic: o.Sharing.Traffic}
+			for j, text := range o.Sharing.Ports {
+				p, err := ipam.ParsePort(text)
+				if err != nil {
+					return address, nil, fmt.Errorf("spec.owners[%d].sharing.ports[%d]: %w", i, j, err)
+				}
+				t.Sharing.Ports = append(t.Sharing.Ports, p)
+			}
+			ipam.SortPorts(t.Sharing.Ports)
+		}
+		tenants = append(tenants, t)
+	}
+	return address, tenants, nil
 }
 
 // carried lists the addresses in the status of a Service.

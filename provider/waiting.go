@@ -88,7 +88,7 @@ func (w *waiting) serve() {
 			continue
 		}
 		if w.p.records.service(req.Owner) == nil {
-			w.p.records.serviceGone(req.Owner.UID) // It was deleted in between, and asks for nothing any more.
+			w.p.records.serviceGone(svc) // It was deleted in between, and asks for nothing any more.
 		} else if !w.p.projection.content(svc) {
 			w.p.projection.requeue(svc)
 		}

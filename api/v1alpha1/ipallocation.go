@@ -7,7 +7,8 @@ import (
 
 // IPAllocation records that an address is in use or reserved. It is named by the address, so the API
 // server itself refuses to record one address twice. Herald writes one for each address that it gives
-// out; one written by hand with no owner keeps an address from being given out.
+// out. One written by hand reserves an address: with an owner that has no uid for the Service of that name,
+// with no owner for nobody.
 //
 // Status is no subresource: a release changes spec and status together, in one write.
 //
@@ -17,6 +18,8 @@ import (
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.owners[0].namespace`
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.owners[0].name`
+// +kubebuilder:printcolumn:name="Reclaim",type=string,JSONPath=`.spec.reclaimPolicy`,priority=1
+// +kubebuilder:printcolumn:name="Out-Of-Range",type=string,JSONPath=`.status.conditions[?(@.type=="OutOfRange")].status`,priority=1
 // +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.spec.class`,priority=1
 // +kubebuilder:printcolumn:name="Released",type=date,JSONPath=`.status.releasedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -48,7 +51,13 @@ type IPAllocationSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	Class string `json:"class,omitempty"`
 
-	// The Services that hold the address. None: it is reserved for nobody.
+	// What becomes of the address when its last Service goes, if neither the Service nor the pool decides:
+	// Retain keeps it for a Service of the same namespace and name. A reservation that finds its Service says
+	// Retain, for it was written by hand.
+	// +optional
+	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
+
+	// The Services that hold the address; several only with one sharing key. None: it is reserved for nobody.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
@@ -56,13 +65,46 @@ type IPAllocationSpec struct {
 }
 
 // AllocationOwner is a Service that holds an address. The UID decides: a new Service of the same name
-// is another Service.
+// is another Service. Without one the address is kept for the Service of that name, whenever there is one.
 type AllocationOwner struct {
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	Name string    `json:"name"`
-	UID  types.UID `json:"uid"`
+	Name string `json:"name"`
+	// +optional
+	UID types.UID `json:"uid,omitempty"`
+
+	// What the Service says of reclaiming in its annotation herald.dev/reclaim.
+	// +optional
+	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
+
+	// On which terms the Service shares the address. None: with nobody.
+	// +optional
+	Sharing *AllocationSharing `json:"sharing,omitempty"`
+}
+
+// AllocationSharing is what Services that share an address have to agree on. It is in the record, so that
+// the API server's conflict keeps two of them from coming at once.
+type AllocationSharing struct {
+	// The Service's annotation herald.dev/sharing-key.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key"`
+
+	// Its ports, as TCP/80. No two Services may have one in common.
+	// +optional
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:items:MaxLength=10
+	// +kubebuilder:validation:items:Pattern=`^(TCP|UDP|SCTP)/[1-9][0-9]{0,4}$`
+	// +listType=atomic
+	Ports []string `json:"ports,omitempty"`
+
+	// "Cluster", or "Local" with the Service's namespace and selector: by which nodes it can be served. It has to
+	// be the same.
+	// +kubebuilder:validation:MaxLength=4096
+	Traffic string `json:"traffic"`
 }
 
 // IPAllocationStatus is the course of a release.
@@ -71,7 +113,17 @@ type IPAllocationStatus struct {
 	// the record is deleted and the address may be given out again.
 	// +optional
 	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
+
+	// OutOfRange: the pool no longer has the address. It stays in use until its Service moves off it
+	// (kubectl herald renumber) or goes.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
+
+// AllocationOutOfRange is a condition type of an IPAllocation.
+const AllocationOutOfRange = "OutOfRange"
 
 // IPAllocationList is a list of IPAllocations.
 //

@@ -72,6 +72,30 @@ type IPPoolSpec struct {
 	// +optional
 	Priority int32 `json:"priority,omitempty"`
 
+	// Which of the free addresses is given next. LeastRecentlyUsed: those that were never in use, from the lowest
+	// up, and then the one that has been free for the longest time, so that one just freed is the last to come
+	// back. Lowest: the lowest.
+	// +optional
+	// +kubebuilder:default=LeastRecentlyUsed
+	AddressOrder AddressOrder `json:"addressOrder,omitempty"`
+
+	// Whether Services of different namespaces may share an address (annotation herald.dev/sharing-key). Those
+	// of one namespace may.
+	// +optional
+	ShareAcrossNamespaces bool `json:"shareAcrossNamespaces,omitempty"`
+
+	// The most addresses that one namespace may hold of this pool, of each family; those that cool down count, and
+	// one that several Services share counts once. Who holds more when the quota comes keeps it.
+	// +optional
+	Quota *AddressQuota `json:"quota,omitempty"`
+
+	// What becomes of an address when its Service goes. Delete: it rests and is free. Retain: it is kept for
+	// a Service of the same namespace and name. A Service may say otherwise with the annotation
+	// herald.dev/reclaim.
+	// +optional
+	// +kubebuilder:default=Delete
+	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
+
 	// How long an address rests after its Service is gone before another may have it, so that no
 	// router or client still takes it for the old one's.
 	// +optional
@@ -82,6 +106,40 @@ type IPPoolSpec struct {
 	// Stop giving out addresses. Those in use stay in use.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
+}
+
+// AddressOrder says which of a pool's free addresses is given next.
+//
+// +kubebuilder:validation:Enum=LeastRecentlyUsed;Lowest
+type AddressOrder string
+
+// The orders.
+const (
+	OrderLeastRecentlyUsed AddressOrder = "LeastRecentlyUsed"
+	OrderLowest            AddressOrder = "Lowest"
+)
+
+// ReclaimPolicy says what becomes of an address when its Service goes.
+//
+// +kubebuilder:validation:Enum=Delete;Retain
+type ReclaimPolicy string
+
+// The policies.
+const (
+	ReclaimDelete ReclaimPolicy = "Delete"
+	ReclaimRetain ReclaimPolicy = "Retain"
+)
+
+// AddressQuota limits numbers of addresses. A family that is not named is not limited.
+//
+// +kubebuilder:validation:MinProperties=1
+type AddressQuota struct {
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	IPv4 *int64 `json:"ipv4,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	IPv6 *int64 `json:"ipv6,omitempty"`
 }
 
 // AddressRange is a prefix, a range "first-last" or a single address. That a range does not end before it

@@ -14,6 +14,15 @@ const (
 	AnnotationPool = "herald.dev/pool"
 	// AnnotationIPs on a Service lists the addresses that it wants, one per family, separated by commas.
 	AnnotationIPs = "herald.dev/ips"
+	// AnnotationSharingKey on Services lets those with equal keys share an address.
+	AnnotationSharingKey = "herald.dev/sharing-key"
+	// AnnotationReclaim on a Service is the ReclaimPolicy of its addresses.
+	AnnotationReclaim = "herald.dev/reclaim"
+	// AnnotationRenumber on a Service lists addresses that it is to move off, separated by commas. It has done its
+	// work when the Service has others, and can be removed then.
+	AnnotationRenumber = "herald.dev/renumber"
+	// AnnotationQuota on a Namespace says how many addresses it may hold of all pools together, as "ipv4=5,ipv6=5".
+	AnnotationQuota = "herald.dev/quota"
 
 	// PoolFinalizer keeps a deleted IPPool until its last address is free.
 	PoolFinalizer = "herald.dev/in-use"

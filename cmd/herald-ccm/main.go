@@ -37,6 +37,7 @@ import (
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
 )
 
@@ -72,12 +73,28 @@ type manager struct {
 
 	class     string
 	classless bool
+	quota     quota
 	election  *options.CloudControllerManagerOptions
 
 	// serving joins what runs while this process leads.
 	serving sync.WaitGroup
 	lease   *lease
 	events  record.EventBroadcaster
+}
+
+// quota is the flag --namespace-quota.
+type quota struct {
+	text   string
+	limits ipam.Limits
+}
+
+func (q *quota) String() string { return q.text }
+func (q *quota) Type() string   { return "quota" }
+
+func (q *quota) Set(text string) (err error) {
+	q.text = text
+	q.limits, err = provider.ParseQuota(text)
+	return err
 }
 
 // command is the stock command with our defaults, our flags and the one controller.
@@ -102,6 +119,7 @@ func (m *manager) command() (*cobra.Command, error) {
 	own := flags.FlagSet("herald")
 	own.StringVar(&m.class, "load-balancer-class", herald.LoadBalancerClass, "The spec.loadBalancerClass of the Services to serve.")
 	own.BoolVar(&m.classless, "serve-classless", true, "Whether to serve Services without spec.loadBalancerClass. Turn it off where another load balancer does.")
+	own.Var(&m.quota, "namespace-quota", "The most addresses of each family that a namespace may hold, as ipv4=5,ipv6=5, where its annotation herald.dev/quota says nothing.")
 
 	controllers := map[string]app.ControllerInitFuncConstructor{
 		names.ServiceLBController: {InitContext: app.ControllerInitContext{ClientName: "service-controller"}, Constructor: m.serviceController},
@@ -134,7 +152,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 		Services:   c.SharedInformers.Core().V1().Services(),
 		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
 		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
-		Class:      m.class, Classless: m.classless,
+		Class:      m.class, Classless: m.classless, Quota: m.quota.limits,
 		Metrics: legacyregistry.Registerer(),
 		Log:     m.log,
 	})

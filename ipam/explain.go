@@ -1,0 +1,31 @@
+package ipam
+
+import "fmt"
+
+// Verdict is what a pool has to say to a request for an address of one family.
+type Verdict struct {
+	Pool   string
+	Family Family
+	Fits   bool
+	Text   string // what it has, or why it does not serve the request
+}
+
+// Explain asks every pool, in the order of choice, whether it would serve a request with a new address. It says
+// nothing of what the owner holds already, of reservations, and of addresses that others share:
+// see [Allocator.HeldBy].
+func (a *Allocator) Explain(req Request) []Verdict {
+	var all []Verdict
+	for _, f := range req.Families {
+		for _, p := range a.order {
+			v := Verdict{Pool: p.Name, Family: f, Fits: true}
+			if refused := a.refuses(p, &req, f); refused != nil {
+				v.Fits, v.Text = false, refused.Error()
+			} else {
+				s := p.space(f)
+				v.Text = fmt.Sprintf("has %d of %d %s addresses free", s.capacity-s.assigned, s.capacity, f)
+			}
+			all = append(all, v)
+		}
+	}
+	return all
+}

@@ -1,0 +1,102 @@
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Limits are the most addresses of each family that may be held; a family without one is not limited.
+type Limits map[Family]uint64
+
+// tally counts, by namespace, the addresses of each family that the namespace holds: one that several of its
+// owners share counts once, reservations for it count, and addresses that cool down, for they are held.
+type tally map[string]*[len(families)]uint64
+
+func (t tally) add(namespace string, f Family) {
+	n := t[namespace]
+	if n == nil {
+		n = new([len(families)]uint64)
+		t[namespace] = n
+	}
+	n[f.index()]++
+}
+
+func (t tally) remove(namespace string, f Family) {
+	n := t[namespace]
+	if n[f.index()]--; *n == ([len(families)]uint64{}) {
+		delete(t, namespace)
+	}
+}
+
+func (t tally) count(namespace string, f Family) uint64 {
+	if n := t[namespace]; n != nil {
+		return n[f.index()]
+	}
+	return 0
+}
+
+// present reports whether the namespace holds addr, by another holding than except.
+func (a *Allocator) present(addr netip.Addr, namespace string, except *holding) bool {
+	for h := a.held[addr]; h != nil; h = h.beside {
+		if h != except && h.Owner.Namespace == namespace {
+			return true
+		}
+	}
+	return false
+}
+
+// over says that a quota keeps the request from an address of a pool, or nil. What would cost no further address
+// is never too much: addr, which may be none, if the namespace is on it already, or a move.
+func (a *Allocator) over(p *pool, req *Request, f Family, addr netip.Addr) *Error {
+	if err := a.overPool(p, req, f, addr); err != nil {
+		return err
+	}
+	return a.overAll(req, f, addr)
+}
+
+// overPool says that the namespace of a request holds as much of a pool as it may, or nil.
+func (a *Allocator) overPool(p *pool, req *Request, f Family, addr netip.Addr) *Error {
+	limit, limited := p.Quota[f]
+	namespace := req.Owner.Namespace
+	if use := p.tally.count(namespace, f); !limited || use < limit || a.present(addr, namespace, nil) || a.moves(req, f, p) {
+		return nil
+	}
+	return &Error{Reason: ErrQuota, Pool: p.Name, Family: f, message: fmt.Sprintf(
+		"namespace %s holds %d %s addresses of pool %q, and its quota there is %d (spec.quota of the pool): release one, raise the quota, or name another pool",
+		namespace, p.tally.count(namespace, f), f, p.Name, limit)}
+}
+
+// overAll says that the namespace of a request holds as much of all pools together as it may, or nil.
+func (a *Allocator) overAll(req *Request, f Family, addr netip.Addr) *Error {
+	limit, limited := req.Quota[f]
+	namespace := req.Owner.Namespace
+	if use := a.tally.count(namespace, f); !limited || use < limit || a.present(addr, namespace, nil) || a.moves(req, f, nil) {
+		return nil
+	}
+	return &Error{Reason: ErrQuota, Family: f, message: fmt.Sprintf(
+		"namespace %s holds %d %s addresses, and its quota is %d (%s): release one, or raise the quota",
+		namespace, a.tally.count(namespace, f), f, limit, req.QuotaFrom)}
+}
+
+// moves reports whether a new address of family f takes the place of one that the owner has to itself, in this
+// pool if it is given.
+func (a *Allocator) moves(req *Request, f Family, in *pool) bool {
+	for h := range a.takenBy(req.Owner) {
+		if FamilyOf(h.Address) == f && (in == nil || h.home == in) && !a.present(h.Address, req.Owner.Namespace, h) {
+			return true
+		}
+	}
+	return false
+}
+
+// Use counts the addresses of family f that a namespace holds, of one pool with a quota or, if pool is empty,
+// of all.
+func (a *Allocator) Use(pool, namespace string, f Family) uint64 {
+	if pool == "" {
+		return a.tally.count(namespace, f)
+	}
+	if p := a.named[pool]; p != nil {
+		return p.tally.count(namespace, f)
+	}
+	return 0
+}
