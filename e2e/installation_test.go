@@ -185,13 +185,14 @@ func (i installation) metricsAreForThoseWhoMay(pool string, ccms ...*lab.Process
 	}
 	token := i.token("prometheus", nil)
 	i.eventually("the leader tells of pool "+pool, func(ctx context.Context) error {
-		series := fmt.Sprintf("herald_pool_assigned{family=\"IPv4\",pool=%q} 1\n", pool)
+		series := []string{fmt.Sprintf("herald_pool_assigned{family=\"IPv4\",pool=%q} 1\n", pool), "herald_allocation_duration_seconds_count 1\n"}
 		for _, ccm := range ccms {
-			if _, body, err := askCCM(ctx, ccm, "/metrics", token); err != nil || strings.Contains(body, series) {
+			_, body, err := askCCM(ctx, ccm, "/metrics", token)
+			if err != nil || !slices.ContainsFunc(series, func(s string) bool { return !strings.Contains(body, s) }) {
 				return err
 			}
 		}
-		return fmt.Errorf("neither of them says %s", series)
+		return fmt.Errorf("neither of them says %q", series)
 	})
 }
 

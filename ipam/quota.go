@@ -2,7 +2,9 @@ package ipam
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 )
 
 // Limits are the most addresses of each family that may be held; a family without one is not limited.
@@ -89,14 +91,36 @@ func (a *Allocator) moves(req *Request, f Family, in *pool) bool {
 	return false
 }
 
-// Use counts the addresses of family f that a namespace holds, of one pool with a quota or, if pool is empty,
-// of all.
-func (a *Allocator) Use(pool, namespace string, f Family) uint64 {
-	if pool == "" {
-		return a.tally.count(namespace, f)
+// QuotaUse is how much of a quota is used.
+type QuotaUse struct {
+	Pool      string // empty: of all pools
+	Namespace string
+	Family    Family
+	Used      uint64
+	Limit     uint64
+}
+
+// Quotas returns what every namespace that holds addresses uses of its quotas: those of the pools, and that of all
+// pools together, which is not known here.
+func (a *Allocator) Quotas(total func(namespace string) Limits) []QuotaUse {
+	var all []QuotaUse
+	add := func(pool string, t tally, namespace string, limits Limits) {
+		for _, f := range families {
+			if limit, limited := limits[f]; limited {
+				all = append(all, QuotaUse{pool, namespace, f, t.count(namespace, f), limit})
+			}
+		}
 	}
-	if p := a.named[pool]; p != nil {
-		return p.tally.count(namespace, f)
+	for _, namespace := range slices.Sorted(maps.Keys(a.tally)) {
+		if namespace == "" {
+			continue // Reservations for nobody.
+		}
+		add("", a.tally, namespace, total(namespace))
+		for _, p := range a.order {
+			if p.tally[namespace] != nil {
+				add(p.Name, p.tally, namespace, p.Quota)
+			}
+		}
 	}
-	return 0
+	return all
 }

@@ -96,6 +96,8 @@ func (e *carriedError) Error() string {
 		"or clear the Service's status to be given another"
 }
 
+func (e *carriedError) Unwrap() error { return ipam.ErrNotInPool }
+
 // settled reports whether the Service holds all that it asks for, recorded, and nothing else that is
 // not on its way out; with the addresses it holds.
 func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
@@ -318,6 +320,13 @@ func (l *ledger) use(pool string) use {
 		}
 	}
 	return u
+}
+
+// quotas lists what namespaces use of their quotas.
+func (l *ledger) quotas(total func(namespace string) ipam.Limits) []ipam.QuotaUse {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alloc.Quotas(total)
 }
 
 // outside lists by pool the addresses that are recorded for it and that it no longer holds.

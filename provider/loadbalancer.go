@@ -39,17 +39,43 @@ func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.
 // is idempotent: what the Service has it keeps, and a second call writes nothing. The error of a Service
 // that cannot be served is written for its owner, since it becomes the event SyncLoadBalancerFailed.
 func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	start := time.Now()
+	allocations, err := p.ensure(ctx, svc)
+	if err != nil {
+		p.metrics.failed(err)
+		if _, ok := errors.AsType[*unservedError](err); ok {
+			err = api.NewRetryError(err.Error(), unservedRetry)
+		}
+		return nil, err
+	}
+	if had := carried(svc); slices.ContainsFunc(allocations, func(a ipam.Allocation) bool { return !slices.Contains(had, a.Address) }) {
+		p.metrics.duration.Observe(time.Since(start).Seconds())
+	}
+	return status(allocations), nil
+}
+
+// unservedError is of a Service that cannot be served until its owner, or somebody, does something.
+type unservedError struct {
+	why    error
+	reason error // one of ipam's
+}
+
+func (e *unservedError) Error() string { return e.why.Error() }
+func (e *unservedError) Unwrap() error { return e.reason }
+
+// ensure gives and records what the Service asks for.
+func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
 	p.waiting.forget(svc)
 	req, err := p.request(svc)
 	if err != nil {
-		return nil, api.NewRetryError(err.Error(), unservedRetry)
+		return nil, &unservedError{err, ipam.ErrInvalid}
 	}
 	for ctx.Err() == nil {
 		// It waits from before the look, so that nothing that is freed in between is missed.
 		p.waiting.add(svc)
 		allocations, err := p.ledger.allocate(svc, req)
 		if err != nil {
-			return nil, api.NewRetryError(err.Error(), unservedRetry)
+			return nil, &unservedError{err, err}
 		}
 		err = p.recordAll(ctx, allocations, svc)
 		if errors.Is(err, errHeldByAnother) {
@@ -71,7 +97,7 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 		}
 		p.pools.usageChanged()
 		p.report(svc, req, allocations)
-		return status(allocations), nil
+		return allocations, nil
 	}
 	return nil, ctx.Err()
 }
@@ -88,7 +114,9 @@ func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation,
 // report tells the user of what is otherwise than was to be expected: once, when a Service is given an address.
 func (p *Provider) report(svc *corev1.Service, req ipam.Request, allocations []ipam.Allocation) {
 	had := carried(svc)
-	warn := func(reason, format string, args ...any) { p.events.Eventf(svc, corev1.EventTypeWarning, reason, format, args...) }
+	warn := func(reason, format string, args ...any) {
+		p.events.Eventf(svc, corev1.EventTypeWarning, reason, format, args...)
+	}
 	for _, address := range had {
 		holders, _ := p.ledger.holders(address)
 		if len(holders) > 0 && !slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Name == svc.Name && h.Owner.Namespace == svc.Namespace }) {

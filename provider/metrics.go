@@ -1,16 +1,65 @@
 package provider
 
 import (
+	"errors"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/heraldlb/herald/ipam"
 )
+
+// allocationMetrics tell how Services fare that ask for addresses.
+type allocationMetrics struct {
+	duration prometheus.Histogram
+	failures *prometheus.CounterVec
+}
+
+func newAllocationMetrics() *allocationMetrics {
+	m := &allocationMetrics{
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "herald_allocation_duration_seconds", Help: "Time to choose and record the addresses of a Service that had none, or not these.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "herald_allocation_failures_total", Help: "Services that were refused an address, by reason; each once in ten minutes at most while nothing changes.",
+		}, []string{"reason"}),
+	}
+	for _, r := range failureReasons {
+		m.failures.WithLabelValues(r.label) // So that a rate has somewhere to begin.
+	}
+	m.failures.WithLabelValues(failedAPI)
+	return m
+}
+
+// failedAPI is the reason of what no user can help: the API server did not take a record.
+const failedAPI = "api"
+
+var failureReasons = []struct {
+	label string
+	err   error
+}{
+	{"exhausted", ipam.ErrExhausted}, {"taken", ipam.ErrTaken}, {"not_in_pool", ipam.ErrNotInPool},
+	{"no_pool", ipam.ErrNoPool}, {"quota", ipam.ErrQuota}, {"invalid", ipam.ErrInvalid},
+}
+
+// failed counts a refusal.
+func (m *allocationMetrics) failed(err error) {
+	for _, r := range failureReasons {
+		if errors.Is(err, r.err) {
+			m.failures.WithLabelValues(r.label).Inc()
+			return
+		}
+	}
+	m.failures.WithLabelValues(failedAPI).Inc()
+}
 
 // poolCollector tells the use of pools as Prometheus sees it. It counts when it is asked, in proportion to the
 // pools and to the addresses that cool down.
 type poolCollector struct {
 	pools  func() []string
 	ledger *ledger
+	// quota is what a namespace may hold of all pools.
+	quota func(namespace string) ipam.Limits
 }
 
 var (
@@ -18,7 +67,14 @@ var (
 	poolAssigned  = poolGauge("assigned", "Addresses in use by Services, or reserved.")
 	poolCooling   = poolGauge("cooling", "Addresses whose Service is gone and that wait for the pool's reuseDelay to pass.")
 	poolAvailable = poolGauge("available", "Addresses that can be given out now.")
+
+	quotaLimit = quotaGauge("limit", "Addresses that the namespace may hold of the pool or, without a pool, of all.")
+	quotaUsed  = quotaGauge("used", "Addresses that the namespace holds, for every namespace that has a quota and holds any.")
 )
+
+func quotaGauge(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName("herald", "quota", name), help, []string{"pool", "namespace", "family"}, nil)
+}
 
 func poolGauge(name, help string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName("herald", "pool", name), help, []string{"pool", "family"}, nil)
@@ -26,7 +82,7 @@ func poolGauge(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c poolCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{poolCapacity, poolAssigned, poolCooling, poolAvailable} {
+	for _, d := range []*prometheus.Desc{poolCapacity, poolAssigned, poolCooling, poolAvailable, quotaLimit, quotaUsed} {
 		descs <- d
 	}
 }
@@ -46,6 +102,11 @@ func (c poolCollector) Collect(metrics chan<- prometheus.Metric) {
 			}{{poolCapacity, usage.Capacity}, {poolAssigned, usage.Assigned}, {poolCooling, usage.Cooling}, {poolAvailable, usage.Available}} {
 				metrics <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, float64(g.value), pool, f.String())
 			}
+		}
+	}
+	for _, u := range c.ledger.quotas(c.quota) {
+		for desc, value := range map[*prometheus.Desc]uint64{quotaLimit: u.Limit, quotaUsed: u.Used} {
+			metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), u.Pool, u.Namespace, u.Family.String())
 		}
 	}
 }

@@ -1,10 +1,12 @@
 package provider
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/heraldlb/herald/ipam"
 )
@@ -19,12 +21,13 @@ func TestPoolMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.setPools([]ipam.Pool{{Name: "four", Addresses: four}, {Name: "both", Addresses: both}}, nil)
+	l.setPools([]ipam.Pool{{Name: "four", Addresses: four, Quota: ipam.Limits{ipam.IPv4: 5}}, {Name: "both", Addresses: both}}, nil)
 	for address, released := range map[string]bool{"198.51.100.1": false, "198.51.100.2": false, "198.51.100.3": true} {
 		note(l, ipam.Allocation{Address: addresses(address)[0], Pool: "four", Owner: ipam.Owner{Namespace: "default", Name: address, UID: address}}, released)
 	}
 	// A pool that is being looked at for the first time may not be in the ledger yet.
-	c := poolCollector{pools: func() []string { return []string{"four", "both", "new"} }, ledger: l}
+	c := poolCollector{pools: func() []string { return []string{"four", "both", "new"} }, ledger: l,
+		quota: func(string) ipam.Limits { return ipam.Limits{ipam.IPv4: 9, ipam.IPv6: 7} }}
 	if err := testutil.CollectAndCompare(c, strings.NewReader(`
 # HELP herald_pool_assigned Addresses in use by Services, or reserved.
 # TYPE herald_pool_assigned gauge
@@ -46,11 +49,57 @@ herald_pool_capacity{family="IPv6",pool="both"} 4
 herald_pool_cooling{family="IPv4",pool="both"} 0
 herald_pool_cooling{family="IPv4",pool="four"} 1
 herald_pool_cooling{family="IPv6",pool="both"} 0
+# HELP herald_quota_limit Addresses that the namespace may hold of the pool or, without a pool, of all.
+# TYPE herald_quota_limit gauge
+herald_quota_limit{family="IPv4",namespace="default",pool=""} 9
+herald_quota_limit{family="IPv4",namespace="default",pool="four"} 5
+herald_quota_limit{family="IPv6",namespace="default",pool=""} 7
+# HELP herald_quota_used Addresses that the namespace holds, for every namespace that has a quota and holds any.
+# TYPE herald_quota_used gauge
+herald_quota_used{family="IPv4",namespace="default",pool=""} 3
+herald_quota_used{family="IPv4",namespace="default",pool="four"} 3
+herald_quota_used{family="IPv6",namespace="default",pool=""} 0
 `)); err != nil {
 		t.Error(err)
 	}
 	problems, err := testutil.CollectAndLint(c)
 	if err != nil || len(problems) > 0 {
+		t.Error(err, problems)
+	}
+}
+
+func TestAllocationMetrics(t *testing.T) {
+	m := newAllocationMetrics()
+	l := storyLedger()
+	refuse := func(svc *corev1.Service) {
+		t.Helper()
+		_, err := ask(t, l, svc)
+		if err == nil {
+			t.Fatal("not refused")
+		}
+		m.failed(&unservedError{err, err})
+	}
+	four := []corev1.IPFamily{v4}
+	refuse(service("web", wish{families: four, pool: "none"}))
+	refuse(service("web", wish{families: four, pool: "none"}))
+	refuse(service("web", wish{families: four, ips: "198.18.0.9"}))
+	refuse(carrying("web", wish{families: four}, "198.18.0.9"))
+	m.failed(&unservedError{errors.New("herald.dev/ips: no address"), ipam.ErrInvalid})
+	m.failed(errors.New("connection refused"))
+	if err := testutil.CollectAndCompare(m.failures, strings.NewReader(`
+# HELP herald_allocation_failures_total Services that were refused an address, by reason; each once in ten minutes at most while nothing changes.
+# TYPE herald_allocation_failures_total counter
+herald_allocation_failures_total{reason="api"} 1
+herald_allocation_failures_total{reason="exhausted"} 0
+herald_allocation_failures_total{reason="invalid"} 1
+herald_allocation_failures_total{reason="no_pool"} 2
+herald_allocation_failures_total{reason="not_in_pool"} 2
+herald_allocation_failures_total{reason="quota"} 0
+herald_allocation_failures_total{reason="taken"} 0
+`)); err != nil {
+		t.Error(err)
+	}
+	if problems, err := testutil.CollectAndLint(m.duration); err != nil || len(problems) > 0 {
 		t.Error(err, problems)
 	}
 }

@@ -77,6 +77,7 @@ type Provider struct {
 	events   record.EventRecorder
 	log      *zap.Logger
 
+	metrics    *allocationMetrics
 	ledger     *ledger
 	projection *projection
 	records    *records
@@ -91,7 +92,7 @@ type Provider struct {
 func New(c Config) *Provider {
 	p := &Provider{
 		class: c.Class, quota: c.Quota, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), spaces: c.Namespaces.Lister(), events: c.Events, log: c.Log,
-		ledger: newLedger(),
+		ledger: newLedger(), metrics: newAllocationMetrics(),
 	}
 	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
 	p.waiting = newWaiting(p)
@@ -103,7 +104,7 @@ func New(c Config) *Provider {
 	}
 	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger})
+		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.quotaOf}, p.metrics.duration, p.metrics.failures)
 	}
 	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
 	// What pools choose Services by has changed.
@@ -137,6 +138,17 @@ func (p *Provider) request(svc *corev1.Service) (ipam.Request, error) {
 		namespace = nil // A lister over memory fails only if it has none.
 	}
 	return RequestOf(svc, namespace, p.quota)
+}
+
+// quotaOf is what a namespace may hold of all pools together.
+func (p *Provider) quotaOf(name string) ipam.Limits {
+	namespace, err := p.spaces.Get(name)
+	if err != nil {
+		namespace = nil
+	}
+	// What is wrong with it is told to each Service that it concerns.
+	limits, _, _ := quotaOf(namespace, p.quota)
+	return limits
 }
 
 // Services is the informer for the service controller: see projection.

@@ -22,18 +22,27 @@ func RequestOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limi
 	if err != nil {
 		return req, err
 	}
-	req.Quota, req.QuotaFrom = quota, "herald-ccm's --namespace-quota"
+	if namespace != nil {
+		req.Subject.NamespaceLabels = namespace.Labels
+	}
+	req.Quota, req.QuotaFrom, err = quotaOf(namespace, quota)
+	return req, err
+}
+
+// quotaOf is what a namespace may hold of all pools together, and where that is said.
+func quotaOf(namespace *corev1.Namespace, cluster ipam.Limits) (_ ipam.Limits, from string, _ error) {
 	if namespace == nil {
-		return req, nil
+		return cluster, "herald-ccm's --namespace-quota", nil
 	}
-	req.Subject.NamespaceLabels = namespace.Labels
-	if text, ok := namespace.Annotations[herald.AnnotationQuota]; ok {
-		if req.Quota, err = ParseQuota(text); err != nil {
-			return req, fmt.Errorf("annotation %s of Namespace %s: %w", herald.AnnotationQuota, namespace.Name, err)
-		}
-		req.QuotaFrom = fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota)
+	text, own := namespace.Annotations[herald.AnnotationQuota]
+	if !own {
+		return cluster, "herald-ccm's --namespace-quota", nil
 	}
-	return req, nil
+	limits, err := ParseQuota(text)
+	if err != nil {
+		return nil, "", fmt.Errorf("annotation %s of Namespace %s: %w", herald.AnnotationQuota, namespace.Name, err)
+	}
+	return limits, fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota), nil
 }
 
 // ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
