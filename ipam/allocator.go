@@ -201,7 +201,7 @@ func (a *Allocator) holding(addr netip.Addr, o Owner) *holding {
 }
 
 // leads reports whether h is the first of its namespace among first and those beside it.
-func (first *holding) leads(h *holding) bool {
+func leads(first, h *holding) bool {
 	for first.Owner.Namespace != h.Owner.Namespace {
 		first = first.beside
 	}
@@ -269,7 +269,7 @@ func (a *Allocator) settle(first *holding) {
 	home := a.find(first.Address)
 	for h := first; h != nil; h = h.beside {
 		h.home = home
-		if home != nil && first.leads(h) {
+		if home != nil && leads(first, h) {
 			home.tally.add(h.Owner.Namespace, FamilyOf(first.Address))
 		}
 	}

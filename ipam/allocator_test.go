@@ -392,7 +392,6 @@ func pool(name string, addresses ...string) ipam.Pool {
 	return ipam.Pool{Name: name, Addresses: set, AutoAssign: true, Order: ipam.Lowest}
 }
 
-func lru(p ipam.Pool) ipam.Pool       { p.Order = ipam.LeastRecentlyUsed; return p }
 func onRequest(p ipam.Pool) ipam.Pool { p.AutoAssign = false; return p }
 func closed(p ipam.Pool) ipam.Pool    { p.Closed = true; return p }
 func only(p ipam.Pool, namespace string) ipam.Pool {
