@@ -54,10 +54,8 @@ func (a *absence) over(now time.Time, links []link.Interface, used func() map[st
 func (l *loop) usedLinks() map[string]bool {
 	used := map[string]bool{}
 	for _, d := range l.decisions {
-		for _, a := range d.L2 {
-			for _, name := range a.Interfaces {
-				used[name] = true
-			}
+		for _, name := range d.Interfaces {
+			used[name] = true
 		}
 	}
 	return used

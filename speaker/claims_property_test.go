@@ -12,9 +12,9 @@ import (
 // sayer is a speaker as far as one address goes: what it has seen, decided and written.
 type sayer struct {
 	name  string
-	ready []string // where it believes that there are ready endpoints
-	seen  int      // how many writes it has seen
-	wrote int      // its own last, counted from 1; 0: none
+	ready [][]string // by Service that shares the address, where it believes that there are ready endpoints
+	seen  int        // how many writes it has seen
+	wrote int        // its own last, counted from 1; 0: none
 
 	since time.Time // when it began to answer; zero: it does not
 	asks  bool
@@ -62,8 +62,10 @@ func (s *segmentOf) decide(o *sayer) {
 			address.Claims = append(address.Claims, c)
 		}
 	}
-	svc := &Service{Name: web, Local: true, Ready: o.ready, Addresses: []Address{address}}
-	d := Decide(on(o.name, s.shared), svc).L2[0]
+	for _, ready := range o.ready {
+		address.Services = append(address.Services, &Service{Name: web, Local: true, Ready: ready})
+	}
+	d := Decide(on(o.name, s.shared), &address)
 	own, _ := address.claim(o.name)
 	o.asks = d.Ask
 	switch {
@@ -89,8 +91,8 @@ func (s *segmentOf) write(o *sayer) {
 	o.wrote = len(s.log)
 }
 
-// Speakers hear late, and each its own: of the endpoints and of one another. Whatever happens in which
-// order, no two answer for one address at the same time; and once all have heard everything, one does.
+// Speakers hear late, and each its own: of the Services that share the address, of their endpoints and of
+// one another. Whatever happens in which order, no two answer for one address at the same time; and once all have heard everything, one does.
 func TestNeverTwoAnswer(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		shared, _ := cluster()
@@ -130,13 +132,16 @@ func TestNeverTwoAnswer(t *testing.T) {
 			o := rapid.SampledFrom(s.all).Draw(t, "node")
 			what := rapid.SampledFrom([]string{"hear", "hear all", "decide", "decide", "write", "write", "endpoints"}).Draw(t, "what")
 			if what == "endpoints" {
-				o.ready = drawSome(t, nodes, "ready")
+				o.ready = nil
+				for range rapid.IntRange(1, 2).Draw(t, "Services") {
+					o.ready = append(o.ready, drawSome(t, nodes, "ready"))
+				}
 			}
 			step(o, what)
 		}
 		for range 6 {
 			for _, o := range s.all {
-				o.ready = nodes
+				o.ready = [][]string{nodes, nodes}
 				for _, what := range []string{"hear all", "decide", "write"} {
 					step(o, what)
 				}

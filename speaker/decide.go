@@ -7,19 +7,13 @@ import (
 	"slices"
 	"time"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bgp"
 )
 
-// Decision is what this node does for one Service. Decide makes it.
+// Decision is what this node does about one address. The zero Decision is to do nothing.
 type Decision struct {
-	L2  []L2Decision
-	BGP []BGPDecision
-}
-
-// L2Decision is about one address on the segment.
-type L2Decision struct {
-	Address netip.Addr
-	// Owner is the node that is to answer for the address; empty if none can.
+	// Owner is the node that is to answer for the address on the segment; empty if none can.
 	Owner string
 	// Interfaces on which this node answers: none unless it is the owner and nobody else still answers.
 	Interfaces []string
@@ -28,27 +22,17 @@ type L2Decision struct {
 	// After is when the latest of the other claims began. The clocks of two nodes may differ, but who
 	// takes an address from another has taken it later.
 	After time.Time
-}
 
-// BGPDecision is about one address at the routers.
-type BGPDecision struct {
-	Prefix netip.Prefix
-	// Exports are the routes to announce, by peer.
+	// Exports are the routes to announce to routers, by peer.
 	Exports map[string]bgp.Attributes
 }
 
-// Decide says what this node announces for a Service. It is a function of its arguments: two nodes
-// with equal snapshots agree on every owner, whatever happened before.
-func Decide(shared *Shared, svc *Service) Decision {
-	var d Decision
-	for _, address := range svc.Addresses {
-		if l2, ok := shared.decideL2(svc, address); ok {
-			d.L2 = append(d.L2, l2)
-		}
-		if exports := shared.decideBGP(svc, address); len(exports) > 0 {
-			d.BGP = append(d.BGP, BGPDecision{Prefix: netip.PrefixFrom(address.Addr, address.BitLen()), Exports: exports})
-		}
-	}
+// Decide says what this node announces of an address: what any of the Services that share it is to have.
+// It is a function of its arguments: two nodes with equal snapshots agree on every owner, whatever
+// happened before.
+func Decide(shared *Shared, address *Address) Decision {
+	d := shared.decideL2(address)
+	d.Exports = shared.decideBGP(address)
 	return d
 }
 
@@ -60,53 +44,76 @@ func (svc *Service) delivers(node string) bool {
 	return len(svc.Ready) > 0
 }
 
-// decideL2 chooses the owner of an address among the nodes that can serve it. ok is false if no
-// advertisement is about the address at all.
-func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool) {
+// decideL2 chooses the owner of an address among the nodes that can serve it.
+func (s *Shared) decideL2(address *Address) Decision {
 	if !address.Is4() {
-		return L2Decision{}, false // Nothing speaks NDP yet.
+		return Decision{} // Nothing speaks NDP yet.
 	}
-	var candidates []string
-	for _, ad := range s.L2 {
-		if !ad.Selector.Pool(address.Pool, s.Pools[address.Pool]) || !ad.Selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace]) {
-			continue
-		}
-		ok = true
+	serves, own := map[string]int{}, []string(nil)
+	for _, svc := range address.Services {
+		ads := s.onSegment(address, svc)
 		for name, node := range s.Nodes {
-			if node.eligible() && svc.delivers(name) && ad.Selector.Node(node.Labels) && len(node.reaches(address.Addr, ad.Interfaces)) > 0 {
-				candidates = append(candidates, name)
+			if !node.eligible() || !svc.delivers(name) {
+				continue
+			}
+			on := node.answersOn(address.Addr, ads)
+			if len(on) > 0 {
+				serves[name]++
+			}
+			if name == s.Self {
+				own = append(own, on...)
 			}
 		}
 	}
-	if !ok {
-		return L2Decision{}, false
-	}
-	d := L2Decision{Address: address.Addr, Owner: owner(address.Addr, candidates, address.Claims)}
+	d := Decision{Owner: owner(address.Addr, foremost(serves), address.Claims)}
 	for _, c := range address.Claims {
 		if c.Node != s.Self && c.Since.After(d.After) {
 			d.After = c.Since
 		}
 	}
 	if d.Owner != s.Self || !s.Healthy || s.Away {
-		return d, true
+		return d
 	}
-	own, claimed := address.claim(s.Self)
+	claim, claimed := address.claim(s.Self)
 	switch {
-	case own.Since.IsZero() && s.claimedElsewhere(address):
+	case claim.Since.IsZero() && s.claimedElsewhere(address):
 		// Wait.
 	case !claimed:
 		d.Ask = true
 	default:
-		for _, ad := range s.L2 {
-			if self := s.Nodes[s.Self]; ad.Selector.Pool(address.Pool, s.Pools[address.Pool]) && ad.Selector.Node(self.Labels) &&
-				ad.Selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace]) {
-				d.Interfaces = append(d.Interfaces, self.reaches(address.Addr, ad.Interfaces)...)
-			}
-		}
-		slices.Sort(d.Interfaces)
-		d.Interfaces = slices.Compact(d.Interfaces)
+		slices.Sort(own)
+		d.Interfaces = slices.Compact(own)
 	}
-	return d, true
+	return d
+}
+
+// onSegment lists the advertisements that are about the address for this one of its Services.
+func (s *Shared) onSegment(address *Address, svc *Service) (ads []L2Advertisement) {
+	for _, ad := range s.L2 {
+		if s.selects(ad.Selector, address, svc) {
+			ads = append(ads, ad)
+		}
+	}
+	return ads
+}
+
+func (s *Shared) selects(selector *herald.Selector, address *Address, svc *Service) bool {
+	return selector.Pool(address.Pool, s.Pools[address.Pool]) && selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace])
+}
+
+// foremost are the nodes that serve the most of an address's Services. Mostly all serve all; but one
+// Service may be advertised from fewer nodes, or have its endpoints on fewer.
+func foremost(serves map[string]int) (nodes []string) {
+	most := 0
+	for node, n := range serves {
+		if n > most {
+			nodes, most = nil, n
+		}
+		if n == most {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
 }
 
 // claimedElsewhere reports whether a node that does not have the address has to wait: another one that
@@ -115,7 +122,7 @@ func (s *Shared) decideL2(svc *Service, address Address) (_ L2Decision, ok bool)
 //
 // Who asks and then reads what it asked has read, too, whatever others asked before: there is one order
 // of all that is written. So of several that ask at once one at most sees nobody else, and takes it.
-func (s *Shared) claimedElsewhere(address Address) bool {
+func (s *Shared) claimedElsewhere(address *Address) bool {
 	return slices.ContainsFunc(address.Claims, func(c Claim) bool { return c.Node != s.Self && s.Nodes[c.Node].Alive })
 }
 
@@ -152,20 +159,25 @@ func rank(address netip.Addr, node string) uint64 {
 }
 
 // decideBGP lists the peers that this node announces the address to. Several nodes announcing one
-// address is what routers balance over; there is no owner to choose, unless the Service is sticky.
-func (s *Shared) decideBGP(svc *Service, address Address) map[string]bgp.Attributes {
+// address is what routers balance over; there is no owner to choose, unless one of its Services is sticky.
+func (s *Shared) decideBGP(address *Address) (exports map[string]bgp.Attributes) {
 	self, known := s.Nodes[s.Self]
-	if !known || self.Excluded || !s.Healthy || !svc.delivers(s.Self) {
+	if !known || self.Excluded || !s.Healthy {
 		return nil
 	}
-	exports := map[string]bgp.Attributes{}
+	sticky := slices.ContainsFunc(address.Services, func(svc *Service) bool { return svc.Sticky })
 	for _, ad := range s.BGP {
-		if !ad.Selector.Pool(address.Pool, s.Pools[address.Pool]) || !ad.Selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace]) ||
-			!ad.Selector.Node(self.Labels) || svc.Sticky && s.stickyNode(svc, address, ad) != s.Self {
+		if !ad.Selector.Node(self.Labels) {
+			continue
+		}
+		if s.serves(s.Self, address, ad) == 0 || sticky && s.stickyNode(address, ad) != s.Self {
 			continue
 		}
 		for _, peer := range ad.Peers {
-			if _, ok := exports[peer]; !ok && s.holds(peer, self.Labels) { // The first by name decides.
+			if _, ok := exports[peer]; !ok && s.holds(peer, self.Labels) { // The first by name decides, for all the Services.
+				if exports == nil {
+					exports = map[string]bgp.Attributes{}
+				}
 				exports[peer] = ad.Attributes
 			}
 		}
@@ -173,14 +185,24 @@ func (s *Shared) decideBGP(svc *Service, address Address) map[string]bgp.Attribu
 	return exports
 }
 
-// stickyNode is the one node that announces a sticky Service by this advertisement.
-func (s *Shared) stickyNode(svc *Service, address Address, ad BGPAdvertisement) string {
-	var candidates []string
-	for name, node := range s.Nodes {
-		speaks := slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) })
-		if speaks && node.eligible() && svc.delivers(name) && ad.Selector.Node(node.Labels) {
-			candidates = append(candidates, name)
+// serves counts the Services of the address that this advertisement is about and that the node delivers.
+func (s *Shared) serves(node string, address *Address, ad BGPAdvertisement) (n int) {
+	for _, svc := range address.Services {
+		if svc.delivers(node) && s.selects(ad.Selector, address, svc) {
+			n++
 		}
 	}
-	return owner(address.Addr, candidates, nil)
+	return n
+}
+
+// stickyNode is the one node that announces a sticky address by this advertisement.
+func (s *Shared) stickyNode(address *Address, ad BGPAdvertisement) string {
+	serves := map[string]int{}
+	for name, node := range s.Nodes {
+		speaks := slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) })
+		if n := s.serves(name, address, ad); n > 0 && speaks && node.eligible() && ad.Selector.Node(node.Labels) {
+			serves[name] = n
+		}
+	}
+	return owner(address.Addr, foremost(serves), nil)
 }

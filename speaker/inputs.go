@@ -27,8 +27,8 @@ import (
 
 // inputs is everything the speaker watches, and what of it has changed since it was last asked.
 //
-// A change of one Service, of its endpoints or of a record makes one Service dirty; a change of
-// anything that all decisions share makes all of them. Many changes at once are one.
+// A change of one Service, of its endpoints or of a record makes the Service's addresses dirty; a change
+// of anything that all decisions share makes all of them. Many changes at once are one.
 type inputs struct {
 	services, slices, nodes, namespaces, leases, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers, statuses         cache.SharedIndexInformer
@@ -47,13 +47,13 @@ type inputs struct {
 
 // changes is what is dirty.
 type changes struct {
-	services map[types.NamespacedName]bool
-	leases   map[string]bool
-	all      bool
+	addresses map[netip.Addr]bool
+	leases    map[string]bool
+	all       bool
 }
 
 func noChanges() changes {
-	return changes{services: map[types.NamespacedName]bool{}, leases: map[string]bool{}}
+	return changes{addresses: map[netip.Addr]bool{}, leases: map[string]bool{}}
 }
 
 const (
@@ -109,11 +109,11 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 		return nil, err
 	}
 
-	one := func(name func(any) []types.NamespacedName) cache.ResourceEventHandler {
+	some := func(addresses func(any) []netip.Addr) cache.ResourceEventHandler {
 		return onChange(func(before, after any) {
 			for _, o := range []any{before, after} {
 				if o != nil {
-					in.touch(name(o)...)
+					in.touch(addresses(o)...)
 				}
 			}
 		})
@@ -124,11 +124,9 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 		}
 	})
 	handlers := map[cache.SharedIndexInformer]cache.ResourceEventHandler{
-		in.services: one(func(o any) []types.NamespacedName { return []types.NamespacedName{nameOf(o.(*corev1.Service))} }),
-		in.slices: one(func(o any) []types.NamespacedName {
-			return []types.NamespacedName{sliceService(o.(*discoveryv1.EndpointSlice))}
-		}),
-		in.allocations: one(func(o any) []types.NamespacedName { return holders(o.(*herald.IPAllocation)) }),
+		in.services:    some(func(o any) []netip.Addr { return addressesOf(o.(*corev1.Service)) }),
+		in.slices:      some(func(o any) []netip.Addr { return in.addressesBehind(o.(*discoveryv1.EndpointSlice)) }),
+		in.allocations: some(func(o any) []netip.Addr { return parseAddresses(o.(*herald.IPAllocation).Spec.Address) }),
 		in.statuses: onChange(func(before, after any) {
 			if after != nil {
 				in.observe(after.(*herald.SpeakerStatus).Name, after.(*herald.SpeakerStatus))
@@ -139,7 +137,7 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 				in.touchAll()
 				return
 			}
-			in.touch(in.claimants(before, after)...)
+			in.touch(claimedAnew(before, after)...)
 		}),
 		in.leases: onChange(func(before, after any) {
 			if after == nil {
@@ -200,10 +198,13 @@ func (in *inputs) touchEverything() {
 	in.touchAll()
 }
 
-func (in *inputs) touch(names ...types.NamespacedName) {
+func (in *inputs) touch(addresses ...netip.Addr) {
+	if len(addresses) == 0 {
+		return // Most of what happens to Services happens to those without an address of ours.
+	}
 	in.change(func(c *changes) {
-		for _, n := range names {
-			c.services[n] = true
+		for _, a := range addresses {
+			c.addresses[a] = true
 		}
 	})
 }
@@ -245,50 +246,51 @@ func (in *inputs) lease(name string) *coordinationv1.Lease {
 	return o.(*coordinationv1.Lease)
 }
 
-// service assembles one Service; nil if there is none or it is going. What this node itself claims is
-// asked of own: its status at the API server lags behind.
-func (in *inputs) service(name types.NamespacedName, self string, own func(netip.Addr) (Claim, bool)) *Service {
+// address assembles one address; nil if no Service has it. What this node itself claims is asked of own:
+// its status at the API server lags behind.
+func (in *inputs) address(address netip.Addr, self string, own func(netip.Addr) (Claim, bool)) *Address {
+	o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address))
+	if err != nil || !exists {
+		return nil
+	}
+	rec := o.(*herald.IPAllocation)
+	if rec.Status.ReleasedAt != nil {
+		return nil
+	}
+	a := &Address{Addr: address, Pool: rec.Spec.Pool}
+	for _, o := range rec.Spec.Owners {
+		if svc := in.service(o, address); svc != nil {
+			a.Services = append(a.Services, svc)
+		}
+	}
+	if len(a.Services) == 0 {
+		return nil
+	}
+	a.Claims = slices.DeleteFunc(in.claims(address), func(c Claim) bool { return c.Node == self })
+	if c, ok := own(address); ok {
+		a.Claims = append(a.Claims, c)
+	}
+	return a
+}
+
+// service assembles a Service that an address is recorded for; nil if it is gone or going, or does not
+// have the address in its status.
+func (in *inputs) service(owner herald.AllocationOwner, address netip.Addr) *Service {
+	name := types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}
 	o, exists, err := in.services.GetStore().GetByKey(name.String())
 	if err != nil || !exists {
 		return nil
 	}
 	svc := o.(*corev1.Service)
-	if svc.DeletionTimestamp != nil {
+	if svc.UID != owner.UID || svc.DeletionTimestamp != nil || !slices.Contains(addressesOf(svc), address) {
 		return nil
 	}
-	s := &Service{
+	return &Service{
 		Name: name, Labels: svc.Labels,
 		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 		Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		Ready:  in.ready(name),
 	}
-	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		address, err := netip.ParseAddr(ingress.IP)
-		if err != nil {
-			continue
-		}
-		if pool, ok := in.recorded(address, svc.UID); ok {
-			claims := slices.DeleteFunc(in.claims(address), func(c Claim) bool { return c.Node == self })
-			if c, ok := own(address); ok {
-				claims = append(claims, c)
-			}
-			s.Addresses = append(s.Addresses, Address{Addr: address, Pool: pool, Claims: claims})
-		}
-	}
-	return s
-}
-
-// recorded reports whether the address is recorded for the Service with this UID and not released.
-func (in *inputs) recorded(address netip.Addr, uid types.UID) (pool string, ok bool) {
-	o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address))
-	if err != nil || !exists {
-		return "", false
-	}
-	rec := o.(*herald.IPAllocation)
-	if rec.Status.ReleasedAt != nil || !slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return o.UID == uid }) {
-		return "", false
-	}
-	return rec.Spec.Pool, true
 }
 
 // claims lists who says to answer for the address.
@@ -354,17 +356,36 @@ func (in *inputs) ready(name types.NamespacedName) []string {
 	return slices.Compact(nodes)
 }
 
-// everyService lists the names of all Services of type LoadBalancer.
-func (in *inputs) everyService() []types.NamespacedName {
-	var names []types.NamespacedName
+// everyAddress lists the addresses of all Services of type LoadBalancer.
+func (in *inputs) everyAddress() []netip.Addr {
+	var addresses []netip.Addr
 	for _, svc := range client.Items[*corev1.Service](in.services.GetStore()) {
-		names = append(names, nameOf(svc))
+		addresses = append(addresses, addressesOf(svc)...)
 	}
-	return names
+	return addresses
 }
 
-// claimants names the Services whose addresses are claimed in one of two statuses and not in the other.
-func (in *inputs) claimants(before, after any) []types.NamespacedName {
+// addressesOf are those in a Service's status.
+func addressesOf(svc *corev1.Service) []netip.Addr {
+	var addresses []netip.Addr
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		addresses = append(addresses, parseAddresses(ingress.IP)...)
+	}
+	return addresses
+}
+
+// addressesBehind are those of the Service that the slice is of. A Service that is not known yet makes its
+// addresses dirty itself when it comes.
+func (in *inputs) addressesBehind(slice *discoveryv1.EndpointSlice) []netip.Addr {
+	o, exists, err := in.services.GetStore().GetByKey(sliceService(slice).String())
+	if err != nil || !exists {
+		return nil
+	}
+	return addressesOf(o.(*corev1.Service))
+}
+
+// claimedAnew lists the addresses that are claimed in one of two statuses and not in the other.
+func claimedAnew(before, after any) []netip.Addr {
 	type claim struct {
 		address string
 		Claim
@@ -377,17 +398,13 @@ func (in *inputs) claimants(before, after any) []types.NamespacedName {
 			}
 		}
 	}
-	var names []types.NamespacedName
+	var addresses []netip.Addr
 	for c, times := range changed {
-		address, err := netip.ParseAddr(c.address)
-		if times != 1 || err != nil {
-			continue
-		}
-		if o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address)); err == nil && exists {
-			names = append(names, holders(o.(*herald.IPAllocation))...)
+		if times == 1 {
+			addresses = append(addresses, parseAddresses(c.address)...)
 		}
 	}
-	return names
+	return addresses
 }
 
 // onChange calls f with the object before and after, nil for none.
@@ -468,16 +485,15 @@ func sliceService(o *discoveryv1.EndpointSlice) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
 }
 
-func nameOf(o metav1.Object) types.NamespacedName {
-	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
-}
-
-func holders(o *herald.IPAllocation) []types.NamespacedName {
-	var names []types.NamespacedName
-	for _, owner := range o.Spec.Owners {
-		names = append(names, types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name})
+// parseAddresses reads addresses; what cannot be read is left out.
+func parseAddresses(texts ...string) []netip.Addr {
+	var addresses []netip.Addr
+	for _, t := range texts {
+		if a, err := netip.ParseAddr(t); err == nil {
+			addresses = append(addresses, a)
+		}
 	}
-	return names
+	return addresses
 }
 
 // parseSubnets reads subnets as a SpeakerStatus has them; what cannot be read is left out.

@@ -19,9 +19,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// watched are inputs that have seen these objects, as the informers would have handed them on. Nothing
-// runs, and the API server that the clients name is never asked.
-func watched(t testing.TB, objects ...metav1.Object) *inputs {
+// offline are clients of an API server that is never asked.
+func offline(t testing.TB) (kubernetes.Interface, *client.Set) {
 	t.Helper()
 	config := &rest.Config{Host: "https://203.0.113.1"}
 	kube, err := kubernetes.NewForConfig(config)
@@ -32,6 +31,14 @@ func watched(t testing.TB, objects ...metav1.Object) *inputs {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return kube, set
+}
+
+// watched are inputs that have seen these objects, as the informers would have handed them on. Nothing
+// runs.
+func watched(t testing.TB, objects ...metav1.Object) *inputs {
+	t.Helper()
+	kube, set := offline(t)
 	in, err := newInputs(kube, set, "herald-system", false, func(string, *herald.SpeakerStatus) {})
 	if err != nil {
 		t.Fatal(err)
@@ -177,10 +184,14 @@ func TestOnlyRecordedAddressesAreTheServices(t *testing.T) {
 				}
 			}
 			var got []string
-			for _, a := range in.service(web, "n1", nothingOwn).Addresses {
+			for _, address := range in.everyAddress() {
+				a := in.address(address, "n1", nothingOwn)
+				if a == nil {
+					continue
+				}
 				got = append(got, a.String())
-				if a.Pool != "public" {
-					t.Errorf("%s is of pool %q", a, a.Pool)
+				if a.Pool != "public" || len(a.Services) != 1 {
+					t.Errorf("%s is of pool %q, and of the Services %v", a, a.Pool, a.Services)
 				}
 			}
 			if !slices.Equal(got, story.want) {
@@ -190,21 +201,65 @@ func TestOnlyRecordedAddressesAreTheServices(t *testing.T) {
 	}
 }
 
-func TestServicesThatAreGoneOrGoing(t *testing.T) {
-	in := watched(t)
-	if got := in.service(web, "n1", nothingOwn); got != nil {
-		t.Errorf("there is none: %+v", got)
+// serviceNamed is a Service of that name with these addresses in its status.
+func serviceNamed(name string, addresses ...string) *corev1.Service {
+	svc := serviceWith(addresses...)
+	svc.Name, svc.UID = name, types.UID(name+"-uid")
+	return svc
+}
+
+// sharedBy is the record of an address for the Services of these names.
+func sharedBy(address string, names ...string) *herald.IPAllocation {
+	rec := recordFor(address)
+	for _, name := range names {
+		rec.Spec.Owners = append(rec.Spec.Owners, herald.AllocationOwner{Namespace: web.Namespace, Name: name, UID: types.UID(name + "-uid")})
 	}
-	going := serviceWith("198.51.100.7")
+	return rec
+}
+
+func TestWhichServicesShareAnAddress(t *testing.T) {
+	const address = "198.51.100.7"
+	going := serviceNamed("going", address)
 	going.DeletionTimestamp = &metav1.Time{Time: noon}
-	in = watched(t, going, recordFor("198.51.100.7", "web-uid"))
-	if got := in.service(web, "n1", nothingOwn); got != nil {
-		t.Errorf("it is being deleted: %+v", got)
+	owners := func(names ...string) *herald.IPAllocation { return sharedBy(address, names...) }
+	for _, story := range []struct {
+		name     string
+		services []*corev1.Service
+		record   *herald.IPAllocation
+		want     []string
+	}{
+		{"one alone", []*corev1.Service{serviceNamed("web", address)}, owners("web"), []string{"web"}},
+		{"two", []*corev1.Service{serviceNamed("web", address), serviceNamed("dns", address)}, owners("web", "dns"), []string{"web", "dns"}},
+		{"one has left", []*corev1.Service{serviceNamed("web", address), serviceNamed("dns", address)}, owners("dns"), []string{"dns"}},
+		{"one does not have it yet", []*corev1.Service{serviceNamed("web", address), serviceNamed("dns")}, owners("web", "dns"), []string{"web"}},
+		{"one is gone", []*corev1.Service{serviceNamed("dns", address)}, owners("web", "dns"), []string{"dns"}},
+		{"one is going", []*corev1.Service{going, serviceNamed("dns", address)}, owners("going", "dns"), []string{"dns"}},
+		{"all are going", []*corev1.Service{going}, owners("going"), nil},
+		{"all are gone", nil, owners("web", "dns"), nil},
+		{"the record is released", []*corev1.Service{serviceNamed("web", address)}, released(owners("web")), nil},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			in := watched(t, story.record)
+			for _, svc := range story.services {
+				if err := in.services.GetStore().Add(svc); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			if a := in.address(vip, "n1", nothingOwn); a != nil {
+				for _, svc := range a.Services {
+					got = append(got, svc.Name.Name)
+				}
+			}
+			if !slices.Equal(got, story.want) {
+				t.Errorf("%v, want %v", got, story.want)
+			}
+		})
 	}
 }
 
 // What strip leaves is enough: each of the fields that a decision rests on is told from its opposite.
-func TestAServiceIsAssembledFromWhatStripLeaves(t *testing.T) {
+func TestAnAddressIsAssembledFromWhatStripLeaves(t *testing.T) {
 	svc := serviceWith("198.51.100.7")
 	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 	svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
@@ -212,17 +267,16 @@ func TestAServiceIsAssembledFromWhatStripLeaves(t *testing.T) {
 		recordFor("198.51.100.7", "web-uid"),
 		slice("web-a", web, endpoint("n1", new(true)), endpoint("n2", new(false))),
 		claiming("n2", "198.51.100.7"))
-	want := &Service{
+	want := &Address{Addr: vip, Pool: "public", Claims: []Claim{{Node: "n2", Since: noon}}, Services: []*Service{{
 		Name: web, Labels: map[string]string{"app": "web"}, Local: true, Sticky: true, Ready: []string{"n1"},
-		Addresses: []Address{{Addr: vip, Pool: "public", Claims: []Claim{{Node: "n2", Since: noon}}}},
-	}
-	same := gocmp.Comparer(func(x, y netip.Addr) bool { return x == y })
-	if diff := gocmp.Diff(want, in.service(web, "n1", nothingOwn), same); diff != "" {
+	}}}
+	if diff := gocmp.Diff(want, in.address(vip, "n1", nothingOwn), alike...); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 
-	in = watched(t, serviceWith())
-	if diff := gocmp.Diff(&Service{Name: web, Labels: map[string]string{"app": "web"}}, in.service(web, "n1", nothingOwn), same); diff != "" {
+	in = watched(t, serviceWith("198.51.100.7"), recordFor("198.51.100.7", "web-uid"))
+	want = &Address{Addr: vip, Pool: "public", Services: []*Service{{Name: web, Labels: map[string]string{"app": "web"}}}}
+	if diff := gocmp.Diff(want, in.address(vip, "n1", nothingOwn), alike...); diff != "" {
 		t.Errorf("the opposite of it all (-want +got):\n%s", diff)
 	}
 }
@@ -361,40 +415,46 @@ func TestClaimsOfOthersAreWhatTheySayAndOursWhatWeKnow(t *testing.T) {
 		{"we gave it up, the API server does not know yet", nothingOwn, others},
 		{"we took it up anew", func(netip.Addr) (Claim, bool) { return Claim{"self", later}, true }, append(slices.Clone(others), Claim{"self", later})},
 	} {
-		if got := in.service(web, "self", story.own).Addresses[0].Claims; !slices.Equal(got, story.want) {
+		if got := in.address(vip, "self", story.own).Claims; !slices.Equal(got, story.want) {
 			t.Errorf("%s: %v, want %v", story.name, got, story.want)
 		}
 	}
 }
 
-func TestAChangedClaimConcernsItsServiceAlone(t *testing.T) {
-	other := recordFor("198.51.100.8", "mail-uid")
-	other.Spec.Owners[0].Name = "mail"
-	in := watched(t, recordFor("198.51.100.7", "web-uid"), other)
-	mail := types.NamespacedName{Namespace: "default", Name: "mail"}
-	later := claiming("n1", "198.51.100.7", "198.51.100.8")
+func TestAChangedClaimConcernsItsAddressAlone(t *testing.T) {
+	const seven, eight = "198.51.100.7", "198.51.100.8"
+	later := claiming("n1", seven, eight)
 	later.Status.Claims[0].Since = new(metav1.NewMicroTime(noon.Add(time.Second)))
-	asking := claiming("n1", "198.51.100.7")
+	asking := claiming("n1", seven)
 	asking.Status.Claims[0].Since = nil
 	for _, story := range []struct {
 		name          string
 		before, after any
-		want          []types.NamespacedName
+		want          []string
 	}{
-		{"new status", nil, claiming("n1", "198.51.100.7"), []types.NamespacedName{web}},
-		{"status gone", claiming("n1", "198.51.100.8"), nil, []types.NamespacedName{mail}},
-		{"one more claim", claiming("n1", "198.51.100.7"), claiming("n1", "198.51.100.7", "198.51.100.8"), []types.NamespacedName{mail}},
-		{"one claim less", claiming("n1", "198.51.100.7", "198.51.100.8"), claiming("n1", "198.51.100.8"), []types.NamespacedName{web}},
-		{"the same claims", claiming("n1", "198.51.100.7"), claiming("n1", "198.51.100.7"), nil},
-		{"a claim from another time", claiming("n1", "198.51.100.7", "198.51.100.8"), later, []types.NamespacedName{web}},
-		{"a claim that was asked for", asking, claiming("n1", "198.51.100.7"), []types.NamespacedName{web}},
-		{"a claim of what nobody has", nil, claiming("n1", "198.51.100.9"), nil},
+		{"new status", nil, claiming("n1", seven), []string{seven}},
+		{"status gone", claiming("n1", eight), nil, []string{eight}},
+		{"one more claim", claiming("n1", seven), claiming("n1", seven, eight), []string{eight}},
+		{"one claim less", claiming("n1", seven, eight), claiming("n1", eight), []string{seven}},
+		{"the same claims", claiming("n1", seven), claiming("n1", seven), nil},
+		{"a claim from another time", claiming("n1", seven, eight), later, []string{seven}},
+		{"a claim that was asked for", asking, claiming("n1", seven), []string{seven}},
 		{"a claim that is no address", nil, claiming("n1", "garbage"), nil},
 	} {
-		got := in.claimants(story.before, story.after)
-		if got = slices.Compact(got); !slices.Equal(got, story.want) { // It may be named twice.
-			t.Errorf("%s: %v, want %v", story.name, got, story.want)
+		got := slices.Compact(claimedAnew(story.before, story.after)) // It may be named twice.
+		if want := parseAddresses(story.want...); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", story.name, got, want)
 		}
+	}
+}
+
+func TestASliceConcernsTheAddressesOfItsService(t *testing.T) {
+	in := watched(t, serviceWith("198.51.100.7", "2001:db8::7"))
+	if got, want := in.addressesBehind(slice("web-a", web)), []netip.Addr{vip, vip6}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := in.addressesBehind(slice("mail-a", types.NamespacedName{Namespace: "default", Name: "mail"})); len(got) > 0 {
+		t.Errorf("of a Service that is not known: %v", got)
 	}
 }
 
@@ -504,22 +564,25 @@ func TestStripDropsWhatIsLarge(t *testing.T) {
 
 func TestChangesAddUpUntilTheyAreTaken(t *testing.T) {
 	in := watched(t)
-	mail := types.NamespacedName{Namespace: "default", Name: "mail"}
-	in.touch(web)
-	in.touch(web, mail)
+	in.touch()
+	if len(in.trigger) > 0 {
+		t.Error("triggered by nothing")
+	}
+	in.touch(vip)
+	in.touch(vip, vip6)
 	in.touchLease("speaker-n1")
 	if len(in.trigger) != 1 {
 		t.Errorf("triggered %d times, want once", len(in.trigger))
 	}
-	want := changes{services: map[types.NamespacedName]bool{web: true, mail: true}, leases: map[string]bool{"speaker-n1": true}}
+	want := changes{addresses: map[netip.Addr]bool{vip: true, vip6: true}, leases: map[string]bool{"speaker-n1": true}}
 	if diff := gocmp.Diff(want, in.take(), gocmp.AllowUnexported(changes{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	in.touchAll()
-	if c := in.take(); !c.all || len(c.services)+len(c.leases) > 0 {
+	if c := in.take(); !c.all || len(c.addresses)+len(c.leases) > 0 {
 		t.Errorf("all and nothing else is dirty: %+v", c)
 	}
-	if c := in.take(); c.all || len(c.services)+len(c.leases) > 0 {
+	if c := in.take(); c.all || len(c.addresses)+len(c.leases) > 0 {
 		t.Errorf("taken twice: %+v", c)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/heraldlb/herald/speaker/arp"
 	"github.com/heraldlb/herald/speaker/bgp"
@@ -39,13 +38,9 @@ type loop struct {
 	pending   *inputs // that are listed anew after an absence; nil if there was none
 
 	shared    *Shared
-	decisions map[types.NamespacedName]Decision
-	// l2 and routes tell which Service an address is announced for: when it passes from one to another,
-	// the order in which they are looked at must not matter.
-	l2     map[netip.Addr]types.NamespacedName
-	routes map[netip.Prefix]types.NamespacedName
-	claims map[netip.Addr]time.Time            // what arp was told to answer for, and since when
-	asks   map[netip.Addr]types.NamespacedName // what this node asks for, and for which Service
+	decisions map[netip.Addr]Decision
+	claims    map[netip.Addr]time.Time // what arp was told to answer for, and since when
+	asks      map[netip.Addr]bool      // what this node asks for
 
 	complaints map[string]string // by object, what was reported last
 	invalid    []complaint       // of this node's peers
@@ -61,11 +56,10 @@ func newLoop(s *Speaker) *loop {
 	}
 	return &loop{
 		s: s, freshness: newFreshness(s.config.Node, s.config.LeaseDuration), absence: newAbsence(s.config.LeaseDuration),
-		decisions: map[types.NamespacedName]Decision{},
-		l2:        map[netip.Addr]types.NamespacedName{}, routes: map[netip.Prefix]types.NamespacedName{}, claims: map[netip.Addr]time.Time{}, asks: map[netip.Addr]types.NamespacedName{},
+		decisions: map[netip.Addr]Decision{}, claims: map[netip.Addr]time.Time{}, asks: map[netip.Addr]bool{},
 		complaints: map[string]string{}, sessions: map[string]sessionReport{},
-		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty Services."))),
-		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one Service."))),
+		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
+		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		owned:   prometheus.NewGauge(prometheus.GaugeOpts(metric("l2_addresses", "Addresses that this node answers ARP for."))),
 	}
 }
@@ -124,7 +118,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.bgp.Changed():
 		case <-l.s.status.wrote:
 			// What was asked for stands now: it may be time to take it.
-			act = func(time.Time) { l.s.in().touch(slices.Collect(maps.Values(l.asks))...) }
+			act = func(time.Time) { l.s.in().touch(slices.Collect(maps.Keys(l.asks))...) }
 		case <-l.s.in().trigger:
 			act = func(now time.Time) {
 				l.pass(l.s.in().take(), now)
@@ -187,31 +181,22 @@ func (l *loop) pass(c changes, now time.Time) {
 	var complaints []complaint
 	if anew {
 		complaints = l.share()
-		for name := range l.decisions {
-			c.services[name] = true
+		for address := range l.decisions {
+			c.addresses[address] = true
 		}
-		for _, name := range l.s.in().everyService() {
-			c.services[name] = true
+		for _, address := range l.s.in().everyAddress() {
+			c.addresses[address] = true
 		}
 	}
-	// What is given up comes before what is taken up, so that nothing has two answers on the way.
-	next := make(map[types.NamespacedName]Decision, len(c.services))
-	for name := range c.services {
-		if svc := l.s.in().service(name, l.s.config.Node, l.claim); svc != nil {
-			next[name] = Decide(l.shared, svc)
+	for address := range c.addresses {
+		before := l.decisions[address]
+		if a := l.s.in().address(address, l.s.config.Node, l.claim); a != nil {
+			l.decisions[address] = Decide(l.shared, a)
 			l.decided.Inc()
-		}
-	}
-	for name := range c.services {
-		l.give(name, l.decisions[name], next[name])
-	}
-	for name := range c.services {
-		l.take(name, l.decisions[name], next[name])
-		if d, ok := next[name]; ok {
-			l.decisions[name] = d
 		} else {
-			delete(l.decisions, name)
+			delete(l.decisions, address)
 		}
+		l.apply(address, before, l.decisions[address])
 	}
 	if anew {
 		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
@@ -277,63 +262,37 @@ func (l *loop) takePeers(complaints []complaint) {
 	l.complain(append(complaints, invalid...))
 }
 
-// give stops what the new decision does not announce any more.
-func (l *loop) give(name types.NamespacedName, before, after Decision) {
-	for _, b := range before.L2 {
-		if l.l2[b.Address] == name && !slices.ContainsFunc(after.L2, func(a L2Decision) bool { return a.Address == b.Address && len(a.Interfaces) > 0 }) {
-			l.s.arp.Set(b.Address, nil)
-			delete(l.l2, b.Address)
-			delete(l.claims, b.Address)
-		}
-		if l.asks[b.Address] == name {
-			delete(l.asks, b.Address) // Or take repeats it.
-		}
+// apply hands on what a decision changes. That an address passes from one Service to another, or is shared
+// with one more, changes nothing.
+func (l *loop) apply(address netip.Addr, before, after Decision) {
+	if after.Ask {
+		l.asks[address] = true
+	} else {
+		delete(l.asks, address)
 	}
-	for _, b := range before.BGP {
-		if l.routes[b.Prefix] == name && !slices.ContainsFunc(after.BGP, func(a BGPDecision) bool { return a.Prefix == b.Prefix }) {
-			l.s.bgp.Set(b.Prefix, nil)
-			delete(l.routes, b.Prefix)
-		}
+	if !slices.Equal(before.Interfaces, after.Interfaces) {
+		l.s.arp.Set(address, after.Interfaces)
+	}
+	if len(after.Interfaces) == 0 {
+		delete(l.claims, address)
+	} else {
+		l.claims[address] = l.since(address, after)
+	}
+	if !maps.EqualFunc(before.Exports, after.Exports, bgp.Attributes.Equal) {
+		l.s.bgp.Set(netip.PrefixFrom(address, address.BitLen()), after.Exports)
 	}
 }
 
-// take starts or changes what the new decision announces.
-func (l *loop) take(name types.NamespacedName, before, after Decision) {
-	for _, a := range after.L2 {
-		if a.Ask {
-			l.asks[a.Address] = name
-		}
-		if len(a.Interfaces) == 0 {
-			continue
-		}
-		same := slices.ContainsFunc(before.L2, func(b L2Decision) bool { return b.Address == a.Address && slices.Equal(b.Interfaces, a.Interfaces) })
-		if same && l.l2[a.Address] == name {
-			continue
-		}
-		l.s.arp.Set(a.Address, a.Interfaces)
-		l.l2[a.Address] = name
-		since := time.Time{}
-		if c, ok := l.claim(a.Address); ok {
-			since = c.Since
-		}
-		if since.IsZero() {
-			since = time.Now().Truncate(time.Microsecond) // As precise as a MicroTime.
-			if !since.After(a.After) {
-				since = a.After.Add(time.Microsecond)
-			}
-		}
-		l.claims[a.Address] = since
+// since is when this node's claim of what it answers for began: now, if there was none.
+func (l *loop) since(address netip.Addr, d Decision) time.Time {
+	if c, ok := l.claim(address); ok && !c.Since.IsZero() {
+		return c.Since
 	}
-	for _, a := range after.BGP {
-		same := slices.ContainsFunc(before.BGP, func(b BGPDecision) bool {
-			return b.Prefix == a.Prefix && maps.EqualFunc(b.Exports, a.Exports, bgp.Attributes.Equal)
-		})
-		if same && l.routes[a.Prefix] == name {
-			continue
-		}
-		l.s.bgp.Set(a.Prefix, a.Exports)
-		l.routes[a.Prefix] = name
+	now := time.Now().Truncate(time.Microsecond) // As precise as a MicroTime.
+	if !now.After(d.After) {
+		return d.After.Add(time.Microsecond)
 	}
+	return now
 }
 
 // claim is this node's own. What it does not answer for now, but has in its status, it has asked for, or

@@ -12,7 +12,7 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp"
 )
 
-// Shared is what the decisions about all Services rest on. Together with a Service it is a snapshot.
+// Shared is what the decisions about all addresses rest on. Together with an Address it is a snapshot.
 // Every node sees the same, but for the delays of the wire; only Self and Healthy are its own.
 type Shared struct {
 	// Self is the name of this node.
@@ -71,6 +71,16 @@ func (n Node) reaches(address netip.Addr, named []string) []string {
 	return on
 }
 
+// answersOn lists the node's interfaces on which these advertisements announce an address; some may come twice.
+func (n Node) answersOn(address netip.Addr, ads []L2Advertisement) (on []string) {
+	for _, ad := range ads {
+		if ad.Selector.Node(n.Labels) {
+			on = append(on, n.reaches(address, ad.Interfaces)...)
+		}
+	}
+	return on
+}
+
 // L2Advertisement is one that can be used.
 type L2Advertisement struct {
 	Name       string
@@ -87,12 +97,30 @@ type BGPAdvertisement struct {
 	Attributes bgp.Attributes
 }
 
+// Address is an address that is in the status of Services and recorded for their UIDs; nothing else is
+// announced.
+type Address struct {
+	netip.Addr
+	Pool string
+	// Services are those that have it, several if they share it. Their order means nothing.
+	Services []*Service
+	// Claims of nodes, each by its SpeakerStatus, to answer for the address; at most one of each.
+	Claims []Claim
+}
+
+// claim returns a node's claim.
+func (a *Address) claim(node string) (_ Claim, ok bool) {
+	i := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == node })
+	if i < 0 {
+		return Claim{}, false
+	}
+	return a.Claims[i], true
+}
+
 // Service is one Service of type LoadBalancer.
 type Service struct {
 	Name   types.NamespacedName
 	Labels map[string]string
-	// Addresses are those in its status that are recorded for its UID; nothing else is announced.
-	Addresses []Address
 	// Local: traffic is delivered only to endpoints on the node that it reaches.
 	Local bool
 	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
@@ -100,23 +128,6 @@ type Service struct {
 	// Ready lists the nodes that have a ready endpoint; "" stands for ready endpoints that are on no node,
 	// such as those that users write by hand.
 	Ready []string
-}
-
-// Address is an address of a Service.
-type Address struct {
-	netip.Addr
-	Pool string
-	// Claims of nodes, each by its SpeakerStatus, to answer for the address; at most one of each.
-	Claims []Claim
-}
-
-// claim returns a node's claim.
-func (a Address) claim(node string) (_ Claim, ok bool) {
-	i := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == node })
-	if i < 0 {
-		return Claim{}, false
-	}
-	return a.Claims[i], true
 }
 
 // Claim says that a node answers for an address, and since when. A zero time says that it only asks to:

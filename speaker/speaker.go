@@ -1,12 +1,13 @@
 // Package speaker announces the addresses of Services from one node.
 //
 // It watches Services, their endpoints, the records of their addresses, nodes, pools, advertisements
-// and the other speakers, and asks Decide, which is pure, what this node announces for each Service.
-// What differs from before goes to the announcers: package arp on the segment, package bgp to the
-// routers. A changed Service costs one decision; a change of what all decisions share costs one pass
-// over all Services, however many changes came together.
+// and the other speakers, and asks Decide, which is pure, what this node announces of each address, be it
+// of one Service or of several that share it. What differs from before goes to the announcers: package arp
+// on the segment, package bgp to the routers. A changed Service costs a decision about each of its
+// addresses; a change of what all decisions share costs one pass over all addresses, however many changes
+// came together.
 //
-//	informers → dirty set → Shared, Service → Decide → difference → arp.Set, bgp.Set
+//	informers → dirty set → Shared, Address → Decide → difference → arp.Set, bgp.Set
 //
 // One goroutine, the loop, owns the decisions. Around it run the Lease that says this speaker is alive,
 // the watch of the node's kube-proxy, the watch of its interfaces, and the SpeakerStatus that tells
