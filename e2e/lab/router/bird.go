@@ -113,7 +113,10 @@ func parseBIRD(out string) ([]Route, error) {
 			prefix = p
 		}
 		if strings.Contains(rest, "[") {
-			routes = append(routes, Route{Prefix: prefix, Best: strings.Contains(rest, "] * ")})
+			_, source, _ := strings.Cut(rest, "[") // neighbor0 15:19:54.477] * ...
+			source, _, _ = strings.Cut(source, "]")
+			_, learned, _ := strings.Cut(source, " ")
+			routes = append(routes, Route{Prefix: prefix, Best: strings.Contains(rest, "] * "), Learned: learned})
 		}
 	}
 	return routes, nil

@@ -44,10 +44,12 @@ Table master6:
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"4200000000:1:2", "64512:1:2"},
 		MED: new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
+		Learned: "15:19:54.477",
 	}, {
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")},
+		Learned: "15:19:55.001",
 	}, {
-		Prefix: netip.MustParsePrefix("2001:db8:1::1/128"), Best: true,
+		Prefix: netip.MustParsePrefix("2001:db8:1::1/128"), Best: true, Learned: "15:19:54.477",
 		NextHops: []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("fe80::1")},
 	}}, got, compare); diff != "" {
 		t.Error(diff)

@@ -44,6 +44,9 @@ type Route struct {
 	MED              *uint32  // nil: none
 	LocalPref        *uint32  // nil: none, or not told by the router for eBGP
 	ASPath           []uint32
+	// Learned is when BIRD took it in, in its own words; it stays the same until the route is withdrawn or
+	// replaced. FRR reckons it anew for each answer, and is off by a second now and then: it is left empty.
+	Learned string
 }
 
 // startTime bounds how long a daemon may take until it answers.

@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestServicesShareAnAddress has two Services on one address, each on a port of its own and with a pod of
+// its own. Whatever becomes of the one, nobody who uses the other is to notice.
+func TestServicesShareAnAddress(t *testing.T) {
+	f := withHerald(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}})
+	sharing := annotated(herald.AnnotationSharingKey, "front")
+	const address, webTarget, mailTarget = "198.18.0.200", "198.18.0.200:9000", "198.18.0.200:25"
+	all := names(f.site)
+	clients := []*lab.Client{f.site.Segment, f.site.Outside}
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	f.service("web", to8080, sharing)
+	f.holds("web", address)
+	f.pod("pod-1", all[0])
+	f.pod("pod-2", all[1])
+	_, err := f.access.Kubectl(f.ctx, "label", "--overwrite", "pod", "pod-2", "app=mail")
+	f.must(err)
+
+	t.Run("a second one joins", func(t *testing.T) {
+		f := f.within(t)
+		f.served("web")
+		undisturbed := f.undisturbed(address, webTarget)
+		f.service("mail", to8080, sharing, func(svc *corev1.Service) {
+			svc.Spec.Selector = map[string]string{"app": "mail"}
+			svc.Spec.Ports[0].Port = 25
+		})
+		for target, pod := range map[string]string{webTarget: "pod-1", mailTarget: "pod-2"} {
+			for _, from := range clients {
+				if r := f.reached(from, target); r.Pod != pod {
+					t.Errorf("%s asks %s and %+v answers, want %s", from.Host.Name, target, r, pod)
+				}
+			}
+		}
+		undisturbed.judge()
+	})
+	// Whichever of the two a speaker heard of last: neither hurts the other.
+	for _, part := range []struct{ lost, pod, stays, target, lostTarget string }{
+		{"mail", "pod-2", "web", webTarget, mailTarget},
+		{"web", "pod-1", "mail", mailTarget, webTarget},
+	} {
+		t.Run(part.lost+" has no endpoint for a while", func(t *testing.T) {
+			f := f.within(t)
+			f.served(part.stays)
+			undisturbed := f.undisturbed(address, part.target)
+			f.must(f.access.SetReady(f.ctx, "default", part.pod, false))
+			for _, from := range clients {
+				f.must(from.EventuallySilent(f.ctx, part.lostTarget))
+			}
+			f.must(f.access.SetReady(f.ctx, "default", part.pod, true))
+			for _, from := range clients {
+				f.reached(from, part.lostTarget)
+			}
+			undisturbed.judge()
+		})
+	}
+	t.Run("mail is deleted", func(t *testing.T) {
+		f := f.within(t)
+		f.served("web")
+		undisturbed := f.undisturbed(address, webTarget)
+		f.remove("mail")
+		f.gone("mail")
+		f.holds("web", address)
+		for _, from := range clients {
+			f.must(from.EventuallySilent(f.ctx, mailTarget))
+		}
+		undisturbed.judge()
+	})
+	t.Run("web is deleted, the last one", func(t *testing.T) {
+		f := f.within(t)
+		f.remove("web")
+		f.answeredBy(address)
+		for _, r := range f.site.Routers {
+			f.routed(r, address)
+		}
+	})
+}
+
+// undisturbed sees to it that nothing happens to an address: it is announced neither anew nor by others, and
+// whoever asks one of its Services all the time gets an answer each time.
+type undisturbed struct {
+	f       *field
+	address netip.Addr
+	owner   string
+	claims  map[string]time.Time
+	routes  map[string]string
+	since   time.Time
+	referee *referee
+	probes  []*lab.Probe // from the segment, and from behind the router
+}
+
+func (f *field) undisturbed(address, target string) *undisturbed {
+	f.t.Helper()
+	all := names(f.site)
+	u := &undisturbed{f: f, address: netip.MustParseAddr(address), owner: f.answeredBy(address, all...)}
+	for _, r := range f.site.Routers {
+		f.routed(r, address, all...)
+	}
+	u.referee = f.referee(address)
+	began := time.Now()
+	f.eventually("the owner has announced it as often as it does", func(context.Context) error {
+		// The last two announcements are a second apart.
+		if now := time.Now(); now.Sub(began) < 1500*time.Millisecond || u.announcements(now.Add(-1500*time.Millisecond)) > 0 {
+			return errors.New("it announces it still")
+		}
+		return nil
+	})
+	u.claims, u.routes, u.since = u.claimed(), u.learned(), time.Now()
+	for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
+		f.reached(from, target)
+		patient := *from
+		patient.Timeout = 5 * time.Second // As a user's client is; see underLoad.
+		u.probes = append(u.probes, patient.Probe(f.ctx, target, 50*time.Millisecond))
+	}
+	return u
+}
+
+// announcements counts the gratuitous ARP packets since then.
+func (u *undisturbed) announcements(since time.Time) (n int) {
+	for _, p := range u.referee.watch.Packets(u.address, since) {
+		if p.Gratuitous() {
+			n++
+		}
+	}
+	return n
+}
+
+// claimed tells since when which nodes claim the address.
+func (u *undisturbed) claimed() map[string]time.Time {
+	u.f.t.Helper()
+	statuses, err := u.f.herald.SpeakerStatuses.List(u.f.ctx, metav1.ListOptions{})
+	u.f.must(err)
+	claims := map[string]time.Time{}
+	for _, o := range statuses.Items {
+		for _, c := range o.Status.Claims {
+			if c.Address == u.address.String() && c.Since != nil {
+				claims[o.Name] = c.Since.Time
+			}
+		}
+	}
+	return claims
+}
+
+// learned tells when each router learned its routes to the address.
+func (u *undisturbed) learned() map[string]string {
+	u.f.t.Helper()
+	learned := map[string]string{}
+	for _, r := range u.f.site.Routers {
+		routes, err := r.Routes(u.f.ctx)
+		u.f.must(err)
+		for _, route := range routes {
+			if route.Prefix.Addr() == u.address {
+				learned[fmt.Sprint(r.Name, " via ", route.NextHops)] = route.Learned
+			}
+		}
+	}
+	return learned
+}
+
+func (u *undisturbed) judge() {
+	u.f.t.Helper()
+	for _, p := range u.probes {
+		report := p.Stop()
+		u.f.t.Log(report)
+		if report.Failures > 0 || report.Requests == 0 {
+			u.f.t.Errorf("%v: %v", report, report.Errors)
+		}
+	}
+	// An owner repeats its announcement, two packets, every minute.
+	if n, due := u.announcements(u.since), 2*(1+int(time.Since(u.since)/time.Minute)); n > due {
+		u.f.t.Errorf("%s was announced anew: %d gratuitous ARP packets, and %d may have been due", u.address, n, due)
+	}
+	if now := u.claimed(); !maps.EqualFunc(now, u.claims, time.Time.Equal) || len(now) != 1 {
+		u.f.t.Errorf("%s is claimed by %v, want it as it was: %v, by one", u.address, now, u.claims)
+	}
+	if now := u.learned(); !maps.Equal(now, u.routes) || len(now) != len(u.f.site.Routers)*len(u.f.site.Nodes) {
+		u.f.t.Errorf("routers learned %v, want it as it was: %v, from every node", now, u.routes)
+	}
+	u.referee.judge(u.owner)
+}
