@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -47,7 +46,7 @@ func newLedger() *ledger {
 func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.adopt(svc, req); err != nil {
+	if err := l.alloc.Adopt(req, carried(svc)); err != nil {
 		return nil, err
 	}
 	return l.alloc.Allocate(req)
@@ -57,46 +56,8 @@ func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocat
 func (l *ledger) adoptOnly(svc *corev1.Service, req ipam.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.adopt(svc, req)
+	return l.alloc.Adopt(req, carried(svc))
 }
-
-// adopt gives a Service the addresses that its status carries, if they are free and the Service holds
-// and asks for no others: they were ours before a backup was restored, or another load balancer gave
-// them. The lock is held.
-func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
-	for _, address := range carried(svc) {
-		f := ipam.FamilyOf(address)
-		same := func(a netip.Addr) bool { return ipam.FamilyOf(a) == f }
-		if !slices.Contains(req.Families, f) || slices.ContainsFunc(req.Addresses, same) || slices.Contains(req.Leave, address) ||
-			slices.ContainsFunc(l.alloc.HeldBy(req.Owner), func(a ipam.Allocation) bool { return same(a.Address) }) {
-			continue
-		}
-		pool, ok := l.alloc.PoolOf(address)
-		if !ok {
-			return &carriedError{address}
-		}
-		if req.Pool != "" && req.Pool != pool {
-			continue // The user wants it from another pool now.
-		}
-		// What is taken stays with whoever has it.
-		if err := l.alloc.Restore(ipam.Allocation{Address: address, Pool: pool, Owner: req.Owner}, req.Sharing); err != nil && !errors.Is(err, ipam.ErrTaken) {
-			return err
-		}
-		l.alloc.Release(address, ipam.Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) // What it was kept for has come.
-	}
-	return nil
-}
-
-// carriedError refuses a Service that arrived with an address that no pool holds. Giving it another
-// would be a move that nobody asked for.
-type carriedError struct{ address netip.Addr }
-
-func (e *carriedError) Error() string {
-	return "status.loadBalancer carries " + e.address.String() + ", which is in no IPPool: add it to spec.addresses of one to keep it, " +
-		"or clear the Service's status to be given another"
-}
-
-func (e *carriedError) Unwrap() error { return ipam.ErrNotInPool }
 
 // settled reports whether the Service holds all that it asks for, recorded, and nothing else that is
 // not on its way out; with the addresses it holds.

@@ -149,7 +149,7 @@ func TestAdoptingWhatAServiceCarries(t *testing.T) {
 func TestAnAddressInNoPoolIsNotReplacedUnasked(t *testing.T) {
 	l := storyLedger()
 	_, err := ask(t, l, carrying("web", wish{families: []corev1.IPFamily{v4}}, "198.18.0.9"))
-	if refused, ok := errors.AsType[*carriedError](err); !ok || refused.address != netip.MustParseAddr("198.18.0.9") {
+	if refused, ok := errors.AsType[*ipam.Error](err); !ok || !errors.Is(err, ipam.ErrNotInPool) || refused.Address != netip.MustParseAddr("198.18.0.9") {
 		t.Fatalf("%v, want a refusal of the address it carries", err)
 	}
 	for _, says := range []string{"198.18.0.9", "in no IPPool", "spec.addresses", "clear the Service's status"} {

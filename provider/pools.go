@@ -123,7 +123,7 @@ func (s *pools) run(ctx context.Context) error {
 // list returns the pools, oldest first.
 func (s *pools) list() []*herald.IPPool {
 	all := client.Items[*herald.IPPool](s.informer.GetStore())
-	slices.SortFunc(all, func(x, y *herald.IPPool) int { return older(x, y) })
+	slices.SortFunc(all, func(x, y *herald.IPPool) int { return Older(x, y) })
 	return all
 }
 

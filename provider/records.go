@@ -86,7 +86,7 @@ func (r *records) serviceGone(svc *corev1.Service) {
 // now counts as what it took last.
 func (r *records) load() {
 	all := client.Items[*herald.IPAllocation](r.informer.GetStore())
-	slices.SortFunc(all, func(x, y *herald.IPAllocation) int { return older(x, y) })
+	slices.SortFunc(all, func(x, y *herald.IPAllocation) int { return Older(x, y) })
 	for _, rec := range all {
 		address, tenants := r.tenants(rec)
 		_, _, _ = r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Status.ReleasedAt != nil, rec.ResourceVersion)
@@ -516,8 +516,8 @@ func holds(rec *herald.IPAllocation, uid string) bool {
 	return slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return string(o.UID) == uid })
 }
 
-// older orders objects by age, and those of one second by name.
-func older(x, y metav1.Object) int {
+// Older orders objects by age, and those of one second by name.
+func Older(x, y metav1.Object) int {
 	tx, ty := x.GetCreationTimestamp(), y.GetCreationTimestamp()
 	if c := tx.Compare(ty.Time); c != 0 {
 		return c

@@ -99,7 +99,7 @@ func (w *waiting) serve() {
 func (p *Provider) oldestFirst(chosen func(*corev1.Service) bool) []*corev1.Service {
 	all, _ := p.services.List(labels.Everything()) // A lister over memory does not fail.
 	all = slices.DeleteFunc(slices.Clone(all), func(svc *corev1.Service) bool { return !chosen(svc) })
-	slices.SortFunc(all, func(x, y *corev1.Service) int { return older(x, y) })
+	slices.SortFunc(all, func(x, y *corev1.Service) int { return Older(x, y) })
 	return all
 }
 
