@@ -1,0 +1,311 @@
+package ipam_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/heraldlb/herald/ipam"
+	"pgregory.net/rapid"
+)
+
+func TestPlan(t *testing.T) {
+	const v4, v6 = ipam.IPv4, ipam.IPv6
+	public := pool("public", "198.51.100.0/30")
+	holds := func(name, text string) ipam.Record {
+		al := read(text, owner(name))
+		return ipam.Record{Address: al.Address, Pool: al.Pool, Tenants: []ipam.Tenant{{Owner: al.Owner}}}
+	}
+	for name, c := range map[string]struct {
+		before, after []ipam.Pool
+		held          []ipam.Record
+		asks          []request
+		carried       map[string][]netip.Addr
+		want          []string
+	}{
+		"nothing changes": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{public},
+			held: []ipam.Record{holds("web", "198.51.100.0@public"), holds("out", "203.0.113.1@public")},
+			asks: []request{ask("web", v4), ask("out", v4), ask("late", v4).from("gold")},
+			want: []string{
+				"kept 198.51.100.0 of web", "outside 203.0.113.1 of out", `late is refused: there is no pool "gold": create it, or name another`,
+				"public: IPv4 1/4 -> IPv4 1/4",
+			},
+		},
+		"a pool is narrowed": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{pool("public", "198.51.100.0/31")},
+			held: []ipam.Record{holds("web", "198.51.100.0@public"), holds("db", "198.51.100.2@public")},
+			asks: []request{ask("web", v4), ask("db", v4)},
+			want: []string{"kept 198.51.100.0 of web", "displaced 198.51.100.2 of db", "public: IPv4 2/4 -> IPv4 1/2"},
+		},
+		"and widened again": {
+			before: []ipam.Pool{pool("public", "198.51.100.0/31")}, after: []ipam.Pool{public},
+			held: []ipam.Record{holds("db", "198.51.100.2@public")},
+			want: []string{"returned 198.51.100.2 of db", "public: IPv4 0/2 -> IPv4 1/4"},
+		},
+		"a pool is split": {
+			before: []ipam.Pool{public},
+			after:  []ipam.Pool{pool("public", "198.51.100.0/31"), pool("rest", "198.51.100.2/31")},
+			held:   []ipam.Record{holds("db", "198.51.100.2@public")},
+			want:   []string{"displaced 198.51.100.2 of db, to rest", "public: IPv4 1/4 -> IPv4 0/2", "rest: -> IPv4 1/2"},
+		},
+		"a pool goes": {
+			before: []ipam.Pool{public, pool("old", "203.0.113.0")}, after: []ipam.Pool{public},
+			held: []ipam.Record{holds("web", "203.0.113.0@old")},
+			want: []string{"displaced 203.0.113.0 of web", "public: IPv4 0/4 -> IPv4 0/4", "old: IPv4 1/1 ->"},
+		},
+		"the oldest that wait are served first": {
+			before: []ipam.Pool{pool("tiny", "203.0.113.0")}, after: []ipam.Pool{pool("tiny", "203.0.113.0-203.0.113.2")},
+			held: []ipam.Record{holds("web", "203.0.113.0@tiny")},
+			asks: []request{ask("web", v4), ask("a", v4), ask("six", v6), ask("b", v4), ask("c", v4)},
+			want: []string{
+				"kept 203.0.113.0 of web", "a gets 203.0.113.1@tiny", "b gets 203.0.113.2@tiny",
+				"six is refused: no auto-assigning pool (tiny) has IPv6 addresses: add some, or name a pool",
+				"c is refused: no auto-assigning pool (tiny) has a free IPv4 address: add addresses to one, or release some",
+				"tiny: IPv4 1/1 -> IPv4 3/3",
+			},
+		},
+		"who prefers two families gets the second": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{public, pool("six", "2001:db8::")},
+			held: []ipam.Record{holds("web", "198.51.100.0@public")},
+			asks: []request{ask("web", v4, v6).preferring()},
+			want: []string{"kept 198.51.100.0 of web", "web gets 2001:db8::@six", "public: IPv4 1/4 -> IPv4 1/4", "six: -> IPv6 1/1"},
+		},
+		"who named a pool moves there": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{public, onRequest(pool("gold", "203.0.113.0/31"))},
+			held: []ipam.Record{holds("web", "198.51.100.0@public")},
+			asks: []request{ask("web", v4).from("gold")},
+			want: []string{
+				"kept 198.51.100.0 of web", "web gets 203.0.113.0@gold, leaving 198.51.100.0@public",
+				"public: IPv4 1/4 -> IPv4 1/4", "gold: -> IPv4 1/2",
+			},
+		},
+		"a new pool overlaps an older one": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{public, pool("young", "198.51.100.2-198.51.100.5")},
+			want: []string{"public: IPv4 0/4 -> IPv4 0/4", "young: -> IPv4 0/2, public has 198.51.100.2-198.51.100.3"},
+		},
+		"an overlap that was is not new, what is added to it is": {
+			before: []ipam.Pool{public, pool("young", "198.51.100.3-198.51.100.5")},
+			after:  []ipam.Pool{public, pool("young", "198.51.100.2-198.51.100.5")},
+			want:   []string{"public: IPv4 0/4 -> IPv4 0/4", "young: IPv4 0/2 -> IPv4 0/2, public has 198.51.100.2-198.51.100.2"},
+		},
+		"who carries an address keeps it": {
+			after:   []ipam.Pool{public},
+			asks:    []request{ask("new", v4), ask("arrived", v4), ask("abroad", v4)},
+			carried: map[string][]netip.Addr{"arrived": {netip.MustParseAddr("198.51.100.2")}, "abroad": {netip.MustParseAddr("203.0.113.9")}},
+			want: []string{
+				"new gets 198.51.100.0@public", "arrived gets 198.51.100.2@public",
+				"abroad is refused: status.loadBalancer carries 203.0.113.9, which is in no IPPool: add it to spec.addresses of one to keep it, " +
+					"or clear the Service's status to be given another",
+				"public: -> IPv4 2/4",
+			},
+		},
+		"one address of two": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{pool("public", "198.51.100.0")},
+			held: []ipam.Record{{Address: netip.MustParseAddr("198.51.100.2"), Pool: "public", Tenants: []ipam.Tenant{
+				{Owner: owner("a"), Sharing: ipam.Sharing{Key: "k"}}, {Owner: owner("b"), Sharing: ipam.Sharing{Key: "k"}},
+			}}},
+			want: []string{"displaced 198.51.100.2 of a and b", "public: IPv4 1/4 -> IPv4 0/1"},
+		},
+		"what is reserved for a name is given to it": {
+			before: []ipam.Pool{onRequest(public)}, after: []ipam.Pool{public},
+			held: []ipam.Record{{Address: netip.MustParseAddr("198.51.100.2"), Tenants: []ipam.Tenant{{Owner: reservation("web")}}}},
+			asks: []request{ask("db", v4), ask("web", v4)},
+			want: []string{"kept 198.51.100.2 of web", "db gets 198.51.100.0@public", "public: IPv4 1/4 -> IPv4 2/4"},
+		},
+		"a pool goes on where it was": {
+			before: []ipam.Pool{circling(closed(pool("public", "198.51.100.0-198.51.100.6")))},
+			after:  []ipam.Pool{circling(pool("public", "198.51.100.0-198.51.100.7"))},
+			held:   []ipam.Record{holds("web", "198.51.100.4@public")},
+			asks:   []request{ask("a", v4)},
+			want:   []string{"kept 198.51.100.4 of web", "a gets 198.51.100.5@public", "public: IPv4 1/7 -> IPv4 2/8"},
+		},
+		"a closed pool keeps what is held and serves nobody": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{closed(public)},
+			held: []ipam.Record{holds("web", "198.51.100.0@public")},
+			asks: []request{ask("web", v4)},
+			want: []string{"kept 198.51.100.0 of web", "public: IPv4 1/4 -> IPv4 1/4"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asks []ipam.Ask
+			for _, r := range c.asks {
+				asks = append(asks, ipam.Ask{Request: ipam.Request(r), Carried: c.carried[r.Owner.Name]})
+			}
+			e, err := ipam.Plan(c.before, c.after, c.held, asks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := gocmp.Diff(c.want, tell(e)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPlanOfWhatCannotBe(t *testing.T) {
+	held := []ipam.Record{{Address: netip.MustParseAddr("::ffff:198.51.100.0")}}
+	if _, err := ipam.Plan(nil, nil, held, nil); !errors.Is(err, ipam.ErrInvalid) {
+		t.Errorf("an address with two spellings: %v", err)
+	}
+}
+
+// TestPlanComesTrue draws any two sets of pools, held addresses and requests, and holds what is planned against
+// what the model says, which looks at one address after the other.
+func TestPlanComesTrue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		before, after := &model{pools: drawPools(t)}, &model{pools: drawPools(t)}
+		if rapid.IntRange(0, 3).Draw(t, "unchanged") == 0 {
+			after.pools = before.pools
+		}
+		var held []ipam.Record
+		for _, addr := range rapid.SliceOfDistinct(rapid.SampledFrom(universe), rapid.ID).Draw(t, "held") {
+			al := ipam.Allocation{Address: addr, Pool: drawPoolName(t), Owner: drawOwner(t, owners)}
+			held = append(held, ipam.Record{Address: addr, Pool: al.Pool, Tenants: []ipam.Tenant{{Owner: al.Owner}}})
+			before.held, after.held = append(before.held, al), append(after.held, al)
+		}
+		var asks []ipam.Ask
+		for _, uid := range rapid.Permutation(owners[1:]).Draw(t, "who ask") {
+			asks = append(asks, ipam.Ask{Request: drawRequest(t, owner(uid))})
+		}
+		e, err := ipam.Plan(before.pools, after.pools, held, asks)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		for _, l := range []struct {
+			what     string
+			got      []ipam.Placed
+			out, now bool
+		}{
+			{"kept", e.Kept, false, false}, {"displaced", e.Displaced, false, true},
+			{"returned", e.Returned, true, false}, {"outside", e.Outside, true, true},
+		} {
+			var want []ipam.Placed
+			for i, al := range after.held {
+				if slices.Contains(before.displaced(), al) == l.out && slices.Contains(after.displaced(), al) == l.now {
+					want = append(want, ipam.Placed{Record: held[i], Home: after.home(al.Address)})
+				}
+			}
+			if diff := gocmp.Diff(want, l.got, addrs); diff != "" {
+				t.Fatalf("%s (-want +got):\n%s", l.what, diff)
+			}
+		}
+
+		var served, refused []string
+		for _, a := range asks {
+			had, _ := before.allocate(a.Request)
+			gets, err := after.allocate(a.Request)
+			if err != nil {
+				refused = append(refused, a.Owner.Name+": "+err.Error())
+				continue
+			}
+			s := ipam.Served{Owner: a.Owner}
+			for _, al := range gets {
+				if !slices.ContainsFunc(had, func(h ipam.Allocation) bool { return ipam.FamilyOf(h.Address) == ipam.FamilyOf(al.Address) }) {
+					s.Given = append(s.Given, al)
+				}
+			}
+			if len(s.Given) > 0 {
+				served = append(served, fmt.Sprint(s.Owner, spell(s.Given)))
+			}
+		}
+		var gotServed, gotRefused []string
+		for _, s := range e.Served {
+			gotServed = append(gotServed, fmt.Sprint(s.Owner, spell(s.Given)))
+		}
+		for _, r := range e.Refused {
+			gotRefused = append(gotRefused, r.Owner.Name+": "+errors.Unwrap(r.Err).Error())
+		}
+		if diff := gocmp.Diff(served, gotServed); diff != "" {
+			t.Fatalf("served (-want +got):\n%s", diff)
+		}
+		if diff := gocmp.Diff(refused, gotRefused); diff != "" {
+			t.Fatalf("refused (-want +got):\n%s", diff)
+		}
+		for i, p := range after.pools {
+			for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+				got, capacity, free := e.Pools[i].After[f], len(after.own(p.Name, f)), len(after.free(p.Name, f))
+				if e.Pools[i].Name != p.Name || int(got.Capacity) != capacity || int(got.Available) != free {
+					t.Fatalf("%s of %q: %d of %d free, told %+v of %q", f, p.Name, free, capacity, got, e.Pools[i].Name)
+				}
+			}
+		}
+		if len(before.pools) == len(after.pools) && (len(after.pools) == 0 || &before.pools[0] == &after.pools[0]) {
+			unchanged(t, e)
+		}
+	})
+}
+
+// unchanged wants no effect.
+func unchanged(t *rapid.T, e *ipam.Effect) {
+	if len(e.Displaced)+len(e.Returned)+len(e.Served) > 0 {
+		t.Fatalf("nothing changes and yet there is %v", tell(e))
+	}
+	for _, p := range e.Pools {
+		if len(p.Lost) > 0 || !gocmp.Equal(p.Before, p.After) {
+			t.Fatalf("nothing changes and yet there is %v", tell(e))
+		}
+	}
+}
+
+func circling(p ipam.Pool) ipam.Pool { p.Order = ipam.LeastRecentlyUsed; return p }
+
+// tell writes an effect as one would say it.
+func tell(e *ipam.Effect) (lines []string) {
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, l := range []struct {
+		what string
+		list []ipam.Placed
+	}{{"kept", e.Kept}, {"displaced", e.Displaced}, {"returned", e.Returned}, {"outside", e.Outside}} {
+		for _, p := range l.list {
+			to := ""
+			if p.Home != "" && p.Pool != "" && p.Home != p.Pool {
+				to = ", to " + p.Home
+			}
+			add("%s %s of %s%s", l.what, p.Address, names(p.Tenants), to)
+		}
+	}
+	for _, s := range e.Served {
+		left := ""
+		if len(s.Left) > 0 {
+			left = ", leaving " + strings.Join(spell(s.Left), " ")
+		}
+		add("%s gets %s%s", s.Owner.Name, strings.Join(spell(s.Given), " "), left)
+	}
+	for _, r := range e.Refused {
+		add("%s is refused: %v", r.Owner.Name, r.Err)
+	}
+	for _, p := range e.Pools {
+		text := p.Name + ":" + count(p.Before) + " ->" + count(p.After)
+		for _, o := range p.Lost {
+			text += fmt.Sprintf(", %s has", o.Pool)
+			for _, r := range o.Ranges {
+				text += fmt.Sprint(" ", r)
+			}
+		}
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+func names(tenants []ipam.Tenant) string {
+	var all []string
+	for _, t := range tenants {
+		all = append(all, t.Owner.Name)
+	}
+	return strings.Join(all, " and ")
+}
+
+func count(u map[ipam.Family]ipam.Usage) (text string) {
+	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+		if c, ok := u[f]; ok {
+			text += fmt.Sprintf(" %s %d/%d", f, c.Assigned, c.Capacity)
+		}
+	}
+	return text
+}
