@@ -1,0 +1,51 @@
+// Command kubectl-herald is Herald's plugin for kubectl: kubectl herald shows what becomes of addresses, says
+// beforehand what a change of pools would do, and has Services move off their addresses.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run()) }
+
+// errLost ends a plan that loses something. It is no failure, and has been told already.
+var errLost = errors.New("something would be lost")
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := command().ExecuteContext(ctx)
+	switch {
+	case errors.Is(err, errLost):
+		return 2
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return 1
+	}
+	return 0
+}
+
+func command() *cobra.Command {
+	var a access
+	cmd := &cobra.Command{
+		Use:           "kubectl-herald",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl herald"},
+		Short:         "See what Herald does with addresses, and what it would do.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "The kubeconfig to use (default $KUBECONFIG, or ~/.kube/config).")
+	flags.StringVar(&a.context, "context", "", "The kubeconfig's context to use.")
+	flags.StringVarP(&a.namespace, "namespace", "n", "", "The namespace of a Service that is named without one.")
+	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a))
+	return cmd
+}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// planReport is what plan writes for programs.
+type planReport struct {
+	// Loses: an address in use would be out of range, or a pool invalid. Then the exit code is 2.
+	Loses bool         `json:"loses"`
+	Pools []poolChange `json:"pools"` // All, oldest first.
+	// Kept counts the addresses in use that stay as they are, and their Services.
+	Kept keptReport `json:"kept"`
+	// OutOfRange are the addresses in use that their pool would hold no more, StillOutOfRange those that it
+	// does not hold now either, BackInRange those that it would hold again.
+	OutOfRange      []placeReport `json:"outOfRange"`
+	StillOutOfRange []placeReport `json:"stillOutOfRange"`
+	BackInRange     []placeReport `json:"backInRange"`
+	// Served are the Services that wait, or miss a family, and would be given addresses.
+	Served []servedReport `json:"served"`
+	// Waiting are the Services that would wait, and why.
+	Waiting []waitingReport `json:"waiting"`
+}
+
+type poolChange struct {
+	Name string `json:"name"`
+	// Change is unchanged, changed, added, deleted, or deleting: deleted when its last address is free.
+	Change   string         `json:"change"`
+	Fields   []fieldChange  `json:"fields"`   // Of spec, with what is added to lists and removed from them.
+	Families []familyChange `json:"families"` // IPv4 first.
+	// Overlaps are the addresses that older pools keep, and that they do not keep from the pool now.
+	Overlaps []overlapReport `json:"overlaps"`
+	// Invalid is why the pool could not be used.
+	Invalid string `json:"invalid,omitempty"`
+}
+
+type fieldChange struct {
+	Field   string `json:"field"`
+	Removed []any  `json:"removed,omitempty"`
+	Added   []any  `json:"added,omitempty"`
+}
+
+// familyChange counts addresses, before and after. 9223372036854775807 stands for that many or more.
+type familyChange struct {
+	Family         string `json:"family"`
+	CapacityBefore int64  `json:"capacityBefore"`
+	CapacityAfter  int64  `json:"capacityAfter"`
+	FreeBefore     int64  `json:"freeBefore"`
+	FreeAfter      int64  `json:"freeAfter"`
+}
+
+type overlapReport struct {
+	Pool      string   `json:"pool"` // The older one.
+	Addresses []string `json:"addresses"`
+}
+
+type keptReport struct {
+	Services  int `json:"services"`
+	Addresses int `json:"addresses"`
+}
+
+type placeReport struct {
+	Address  string   `json:"address"`
+	Services []string `json:"services"`           // Those that have it, as NAMESPACE/NAME.
+	Reserved []string `json:"reserved,omitempty"` // The names that it is kept for.
+	Pool     string   `json:"pool"`               // As its record says.
+	Home     string   `json:"home,omitempty"`     // The pool that would hold it; empty: none.
+}
+
+type servedReport struct {
+	Service   string          `json:"service"`
+	Addresses []addressReport `json:"addresses"`
+	// Carries: the Service has the addresses in its status without a record, from another load balancer or a backup.
+	Carries bool `json:"carries,omitempty"`
+	// Leaves are the addresses that it has, and asked to move off.
+	Leaves []addressReport `json:"leaves,omitempty"`
+}
+
+type addressReport struct {
+	Address string `json:"address"`
+	Pool    string `json:"pool"`
+}
+
+type waitingReport struct {
+	Service string `json:"service"`
+	Reason  string `json:"reason"`
+}
+
+// report tells an effect. The addresses that cool down are nobody's, so nothing is told of them.
+func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) *planReport {
+	cooling := map[string]bool{}
+	for _, rec := range s.records {
+		if rec.Status.ReleasedAt != nil {
+			cooling[rec.Spec.Address] = true
+		}
+	}
+	places := func(list []ipam.Placed) []placeReport {
+		reports := []placeReport{}
+		for _, p := range list {
+			if !cooling[p.Address.String()] {
+				r := placeReport{Address: p.Address.String(), Services: []string{}, Pool: p.Pool, Home: p.Home}
+				for _, t := range p.Tenants {
+					if t.Owner.UID != "" {
+						r.Services = append(r.Services, t.Owner.String())
+					} else if t.Owner.Name != "" {
+						r.Reserved = append(r.Reserved, t.Owner.String())
+					}
+				}
+				reports = append(reports, r)
+			}
+		}
+		slices.SortFunc(reports, func(x, y placeReport) int {
+			return netip.MustParseAddr(x.Address).Compare(netip.MustParseAddr(y.Address))
+		})
+		return reports
+	}
+	r := &planReport{
+		Pools: s.poolChanges(then, invalid, e), OutOfRange: places(e.Displaced), StillOutOfRange: places(e.Outside), BackInRange: places(e.Returned),
+		Served: []servedReport{}, Waiting: slices.Clone(s.misread),
+	}
+	r.Kept = keptOf(places(e.Kept))
+	for _, served := range e.Served {
+		left := slices.DeleteFunc(served.Left, func(a ipam.Allocation) bool { return cooling[a.Address.String()] })
+		r.Served = append(r.Served, servedReport{served.Owner.String(), addressesOf(served.Given), s.carries(served), addressesOf(left)})
+	}
+	for _, refused := range e.Refused {
+		r.Waiting = append(r.Waiting, waitingReport{refused.Owner.String(), refused.Err.Error()})
+	}
+	r.Loses = len(r.OutOfRange) > 0 || slices.ContainsFunc(r.Pools, func(p poolChange) bool { return p.Invalid != "" && p.Change != "unchanged" })
+	return r
+}
+
+// carries reports whether a Service has been told of what it would be given.
+func (s *state) carries(served ipam.Served) bool {
+	return slices.ContainsFunc(s.asks, func(a ipam.Ask) bool {
+		return a.Owner == served.Owner && !slices.ContainsFunc(served.Given, func(al ipam.Allocation) bool { return !slices.Contains(a.Carried, al.Address) })
+	})
+}
+
+func keptOf(kept []placeReport) keptReport {
+	services := map[string]bool{}
+	for _, p := range kept {
+		for _, s := range p.Services {
+			services[s] = true
+		}
+	}
+	return keptReport{Services: len(services), Addresses: len(kept)}
+}
+
+func addressesOf(all []ipam.Allocation) []addressReport {
+	var reports []addressReport
+	for _, a := range all {
+		reports = append(reports, addressReport{a.Address.String(), a.Pool})
+	}
+	return reports
+}
+
+// poolChanges are the pools as they would be, oldest first, and then those that would be gone.
+func (s *state) poolChanges(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) []poolChange {
+	effects := map[string]ipam.PoolEffect{}
+	for _, p := range e.Pools {
+		effects[p.Name] = p
+	}
+	now := map[string]*herald.IPPool{}
+	for _, o := range s.pools {
+		now[o.Name] = o
+	}
+	changes := []poolChange{}
+	add := func(name, change string, was, is herald.IPPoolSpec) {
+		c := poolChange{Name: name, Change: change, Fields: fieldChanges(was, is), Families: familyChanges(effects[name]), Overlaps: []overlapReport{}}
+		for _, o := range effects[name].Lost {
+			lost := overlapReport{Pool: o.Pool}
+			for _, r := range o.Ranges {
+				lost.Addresses = append(lost.Addresses, r.String())
+			}
+			c.Overlaps = append(c.Overlaps, lost)
+		}
+		if err := invalid[name]; err != nil && change != "deleted" {
+			c.Invalid = err.Error()
+		}
+		changes = append(changes, c)
+	}
+	for _, o := range then {
+		was := now[o.Name]
+		delete(now, o.Name)
+		switch {
+		case was == nil:
+			add(o.Name, "added", withDefaults(herald.IPPoolSpec{}), o.Spec)
+		case was.DeletionTimestamp == nil && o.DeletionTimestamp != nil:
+			add(o.Name, "deleting", o.Spec, o.Spec)
+		case len(fieldChanges(was.Spec, o.Spec)) > 0:
+			add(o.Name, "changed", was.Spec, o.Spec)
+		default:
+			add(o.Name, "unchanged", o.Spec, o.Spec)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		add(name, "deleted", now[name].Spec, now[name].Spec)
+	}
+	return changes
+}
+
+func familyChanges(p ipam.PoolEffect) []familyChange {
+	changes := []familyChange{}
+	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+		before, was := p.Before[f]
+		after, is := p.After[f]
+		if was || is {
+			changes = append(changes, familyChange{
+				f.String(), saturate(before.Capacity), saturate(after.Capacity), saturate(before.Available), saturate(after.Available),
+			})
+		}
+	}
+	return changes
+}
+
+func saturate(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+
+// fieldChanges compares two specs field by field, as they are written; of lists it tells the entries.
+func fieldChanges(was, is herald.IPPoolSpec) []fieldChange {
+	changes := []fieldChange{}
+	before, after := fields(was), fields(is)
+	names := maps.Clone(before)
+	maps.Copy(names, after)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if c := (fieldChange{name, without(before[name], after[name]), without(after[name], before[name])}); len(c.Removed)+len(c.Added) > 0 {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// fields are those of a spec, each as a list of what is written there.
+func fields(spec herald.IPPoolSpec) map[string][]any {
+	var written map[string]any
+	text, err := json.Marshal(spec)
+	if err == nil {
+		err = json.Unmarshal(text, &written)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("a spec cannot be written: %v", err)) // It has been read from JSON.
+	}
+	lists := map[string][]any{}
+	for name, value := range written {
+		if list, ok := value.([]any); ok {
+			lists[name] = list
+		} else if value != nil {
+			lists[name] = []any{value}
+		}
+	}
+	return lists
+}
+
+// without is what is in all and not in others.
+func without(all, others []any) []any {
+	return slices.DeleteFunc(slices.Clone(all), func(x any) bool {
+		return slices.ContainsFunc(others, func(y any) bool { return reflect.DeepEqual(x, y) })
+	})
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+)
+
+func (r *planReport) text(s style) string {
+	var l lines
+	for _, p := range r.Pools {
+		p.text(&l, s)
+	}
+	if l.Len() == 0 {
+		l.add("No pool would change.")
+	}
+	l.add()
+	if r.Kept.Addresses > 0 {
+		kept := count(r.Kept.Services, "Service keeps", "Services keep")
+		l.add("= ", kept, " what they have: ", count(r.Kept.Addresses, "address", "addresses"))
+	}
+	var rows [][]string
+	add := func(mark lipgloss.Style, sign, address, service, what string) {
+		rows = append(rows, []string{mark.Render(sign), address, service, what})
+	}
+	for _, p := range r.OutOfRange {
+		add(s.bad, "-", p.Address, p.holders(), p.where("would be out of range of"))
+	}
+	for _, p := range r.StillOutOfRange {
+		add(s.warn, "~", p.Address, p.holders(), p.where("is out of range already, of"))
+	}
+	for _, p := range r.BackInRange {
+		add(s.good, "+", p.Address, p.holders(), "would be in range of "+p.Pool+" again")
+	}
+	for _, served := range r.Served {
+		what := "would be given, from "
+		if served.Carries {
+			what = "would be kept, which its status says already, from "
+		} else if len(served.Leaves) > 0 {
+			what = "would take the place of " + spelled(served.Leaves) + ", from "
+		}
+		for _, a := range served.Addresses {
+			add(s.good, "+", a.Address, served.Service, what+a.Pool)
+		}
+	}
+	for _, w := range r.Waiting {
+		add(s.warn, "?", "", w.Service, "would wait: "+w.Reason)
+	}
+	l.table("", rows)
+	l.add()
+	l.add(r.verdict(s))
+	return l.String()
+}
+
+func (r *planReport) verdict(s style) string {
+	var verdicts []string
+	if n := len(r.OutOfRange); n > 0 {
+		verdicts = append(verdicts, count(n, "address in use", "addresses in use")+" would be out of range; who has them keeps them.")
+	}
+	for _, p := range r.Pools {
+		if p.Invalid != "" && p.Change != "unchanged" {
+			verdicts = append(verdicts, "IPPool "+p.Name+" would be invalid and give out nothing.")
+		}
+	}
+	if len(verdicts) == 0 {
+		return s.good.Render("Nothing would be lost.")
+	}
+	return s.bad.Render(strings.Join(verdicts, " "))
+}
+
+func (p placeReport) where(what string) string {
+	if p.Home != "" {
+		return what + " " + p.Pool + " (" + p.Home + " has it)"
+	}
+	return what + " " + p.Pool
+}
+
+func (p placeReport) holders() string {
+	switch {
+	case len(p.Services) > 0:
+		return strings.Join(p.Services, ", ")
+	case len(p.Reserved) > 0:
+		return "(reserved for " + strings.Join(p.Reserved, ", ") + ")"
+	}
+	return "(reserved)"
+}
+
+func spelled(all []addressReport) string {
+	var texts []string
+	for _, a := range all {
+		texts = append(texts, a.Address)
+	}
+	return strings.Join(texts, " and ")
+}
+
+// text tells of a pool what changes, and nothing if nothing does.
+func (p poolChange) text(l *lines, s style) {
+	mark := map[string]string{"added": s.good.Render("+"), "deleted": s.bad.Render("-"), "deleting": s.bad.Render("-"), "changed": s.warn.Render("~")}[p.Change]
+	var rows [][]string
+	for _, f := range p.Fields {
+		name := f.Field
+		for _, v := range f.Removed {
+			rows, name = append(rows, []string{name, s.bad.Render("- " + written(v))}), ""
+		}
+		for _, v := range f.Added {
+			rows, name = append(rows, []string{name, s.good.Render("+ " + written(v))}), ""
+		}
+	}
+	for _, f := range p.Families {
+		if f.CapacityBefore != f.CapacityAfter || f.FreeBefore != f.FreeAfter {
+			rows = append(rows, []string{f.Family, step(f.CapacityBefore, f.CapacityAfter) + " addresses, " + step(f.FreeBefore, f.FreeAfter) + " free"})
+		}
+	}
+	for _, o := range p.Overlaps {
+		rows = append(rows, []string{"overlaps", s.warn.Render(strings.Join(o.Addresses, ", ") + " stays with the older pool " + o.Pool)})
+	}
+	if p.Invalid != "" {
+		rows = append(rows, []string{"invalid", s.bad.Render(p.Invalid)})
+	}
+	if mark == "" && len(rows) == 0 {
+		return
+	}
+	if mark == "" {
+		mark = " "
+	}
+	title := mark + " " + s.bold.Render(p.Name)
+	if p.Change == "deleting" {
+		title += "  gives out nothing more, and goes when its last address is free"
+	}
+	l.add(title)
+	l.table("    ", rows)
+}
+
+func step(before, after int64) string {
+	if before == after {
+		return number(after)
+	}
+	return number(before) + " → " + number(after)
+}
+
+// written is a value as it is in a file, on one line.
+func written(v any) string {
+	if text, ok := v.(string); ok {
+		return text
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}

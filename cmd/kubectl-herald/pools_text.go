@@ -1,0 +1,117 @@
+package main
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+func (r poolsReport) text(s style) string {
+	var l lines
+	if len(r.Pools) == 0 {
+		l.add("There are no IPPools: create one to give out addresses.")
+	}
+	columns := r.columns()
+	row := 0
+	for i, p := range r.Pools {
+		if i > 0 {
+			l.add()
+		}
+		l.add(s.bold.Render(p.Name), "  ", s.faint.Render(join(p.Addresses)))
+		var rows [][]string
+		for _, f := range p.Families {
+			rows = append(rows, []string{
+				f.Family, f.bar(s), columns.used[row] + " used", columns.cooling[row] + " cooling", columns.free[row] + " free",
+				s.faint.Render("of " + number(f.Capacity)),
+			})
+			row++
+		}
+		l.table("  ", rows)
+		if users := p.users(); users != "" {
+			l.add("  used by ", users)
+		}
+		for _, a := range p.Attention {
+			mark := s.warn
+			if a.Type == herald.PoolReady {
+				mark = s.bad
+			}
+			l.add("  ", mark.Render("! "+a.Type), ": ", strings.TrimPrefix(a.Reason+": "+a.Message, "None: "))
+		}
+	}
+	return l.String()
+}
+
+// columns are the numbers of all pools, so that they are aligned from one pool to the next.
+func (r poolsReport) columns() (c struct{ used, cooling, free []string }) {
+	for _, p := range r.Pools {
+		for _, f := range p.Families {
+			c.used, c.cooling, c.free = append(c.used, number(f.Used)), append(c.cooling, number(f.Cooling)), append(c.free, number(f.Free))
+		}
+	}
+	c.used, c.cooling, c.free = right(c.used), right(c.cooling), right(c.free)
+	return c
+}
+
+func (p poolReport) users() string {
+	var users []string
+	for _, n := range p.Namespaces {
+		users = append(users, n.Namespace+" "+strconv.Itoa(n.Addresses))
+	}
+	if p.Reserved > 0 {
+		users = append(users, "none yet (reserved) "+strconv.Itoa(p.Reserved))
+	}
+	return strings.Join(users, ", ")
+}
+
+const barWidth = 24
+
+// bar shows what is used and what cools down. Whatever there is of either is at least one cell, and so is what is
+// free.
+func (f familyReport) bar(s style) string {
+	capacity := max(float64(f.Capacity), 1)
+	cells := func(n int64) int {
+		if n == 0 {
+			return 0
+		}
+		return max(1, int(math.Round(barWidth*float64(n)/capacity)))
+	}
+	used, cooling := cells(f.Used), cells(f.Cooling)
+	room := barWidth
+	if f.Free > 0 {
+		room--
+	}
+	used = min(used, room-min(cooling, 1))
+	cooling = min(cooling, room-used)
+	return f.colour(s).Render(strings.Repeat("█", used)) + s.faint.Render(strings.Repeat("▒", cooling)+strings.Repeat("░", barWidth-used-cooling))
+}
+
+// colour turns from good to bad as the free addresses go.
+func (f familyReport) colour(s style) lipgloss.Style {
+	switch {
+	case f.Free == 0:
+		return s.bad
+	case f.Free < f.Capacity/5:
+		return s.warn
+	}
+	return s.good
+}
+
+// number writes how many there are. A /64 has more addresses than are counted.
+func number(n int64) string {
+	if n == math.MaxInt64 {
+		return "2^63+"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func join[T ~string](all []T) string {
+	texts := make([]string, len(all))
+	for i, t := range all {
+		texts[i] = string(t)
+	}
+	return strings.Join(texts, ", ")
+}

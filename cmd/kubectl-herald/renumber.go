@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+func renumberCommand(a *access) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "renumber NAMESPACE/NAME",
+		Short: "Have a Service move off its addresses to others.",
+		Long: `Have a Service move off the addresses that it has, to others that it may be given: out of range of its pool, for
+example, or on a list that bars them. Clients have to learn of the new ones. The old ones rest, and then are free.
+
+If there are no others the Service keeps what it has.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			name, err := c.named(args[0])
+			if err != nil {
+				return err
+			}
+			old, now, err := c.renumber(cmd.Context(), name, timeout)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s → %s\n", name, strings.Join(old, ", "), strings.Join(now, ", "))
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "How long to wait for other addresses.")
+	return cmd
+}
+
+// renumber asks for other addresses by an annotation, and takes it away again, whatever came of it.
+func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeout time.Duration) (old, now []string, err error) {
+	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := movable(svc); err != nil {
+		return nil, nil, fmt.Errorf("Service %s: %w", name, err)
+	}
+	old, asked := addresses(svc), time.Now()
+	if err := c.ask(ctx, name, strings.Join(old, ",")); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		// Also when we are told to stop: what is asked for and not waited for would come as a surprise.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if e := c.ask(ctx, name, ""); e != nil && !apierrors.IsNotFound(e) {
+			err = errors.Join(err, fmt.Errorf("annotation %s is still on Service %s, remove it: %w", herald.AnnotationRenumber, name, e))
+		}
+	}()
+	err = wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, timeout, true, func(context.Context) (bool, error) {
+		svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		now = addresses(svc)
+		return len(now) > 0 && !slices.ContainsFunc(now, func(a string) bool { return slices.Contains(old, a) }), nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("Service %s: interrupted; it keeps %s", name, strings.Join(old, ", "))
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("Service %s: no other address within %s; it keeps %s%s", name, timeout, strings.Join(old, ", "), c.complaint(ctx, name, asked))
+	}
+	return old, now, err
+}
+
+// movable refuses what cannot move.
+func movable(svc *corev1.Service) error {
+	has := addresses(svc)
+	switch {
+	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
+		return fmt.Errorf("is of type %s: only those of type LoadBalancer have addresses to leave", svc.Spec.Type)
+	case len(has) == 0:
+		return errors.New("has no address to leave: kubectl describe service says why it waits")
+	}
+	for _, pin := range []struct{ field, value string }{
+		{"annotation " + herald.AnnotationIPs, svc.Annotations[herald.AnnotationIPs]}, {"spec.loadBalancerIP", svc.Spec.LoadBalancerIP},
+	} {
+		for text := range strings.SplitSeq(pin.value, ",") {
+			address, err := netip.ParseAddr(strings.TrimSpace(text))
+			if err == nil && slices.Contains(has, address.String()) {
+				return fmt.Errorf("%s asks for %s: ask there for another address, or for none, and it moves", pin.field, address)
+			}
+		}
+	}
+	return nil
+}
+
+// addresses are those in a Service's status.
+func addresses(svc *corev1.Service) []string {
+	var all []string
+	for _, i := range svc.Status.LoadBalancer.Ingress {
+		if i.IP != "" {
+			all = append(all, i.IP)
+		}
+	}
+	return all
+}
+
+// ask annotates the Service with the addresses to leave; none takes the annotation away.
+func (c *cluster) ask(ctx context.Context, name types.NamespacedName, leave string) error {
+	value := "null"
+	if leave != "" {
+		value = fmt.Sprintf("%q", leave)
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, herald.AnnotationRenumber, value)
+	_, err := c.kube.CoreV1().Services(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "kubectl-herald"})
+	return err
+}
+
+// complaint is what the Service's last warning since then says, if there is one that can be read.
+func (c *cluster) complaint(ctx context.Context, name types.NamespacedName, since time.Time) string {
+	list, err := c.kube.CoreV1().Events(name.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "type=Warning,involvedObject.kind=Service,involvedObject.name=" + name.Name,
+	})
+	if err != nil {
+		return ""
+	}
+	last := ""
+	for _, e := range list.Items {
+		// Events know seconds.
+		if !e.LastTimestamp.Time.Before(since.Truncate(time.Second)) {
+			since, last = e.LastTimestamp.Time, ": "+e.Message
+		}
+	}
+	return last
+}

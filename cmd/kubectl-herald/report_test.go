@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/google/go-cmp/cmp"
+	"github.com/muesli/termenv"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// began is when the first object of a test was made; each later one is a minute younger.
+var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func pool(name string, age int, addresses ...herald.AddressRange) *herald.IPPool {
+	return &herald.IPPool{
+		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(began.Add(time.Duration(age) * time.Minute))},
+		Spec:       withDefaults(herald.IPPoolSpec{Addresses: addresses}),
+	}
+}
+
+// record is of an address and its Service, NAMESPACE/NAME; empty: it is reserved.
+func record(address, pool, service string) *herald.IPAllocation {
+	rec := &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: address}, Spec: herald.IPAllocationSpec{Address: address, Pool: pool}}
+	if namespace, name, ok := strings.Cut(service, "/"); ok {
+		rec.Spec.Owners = []herald.AllocationOwner{{Namespace: namespace, Name: name, UID: types.UID(name)}}
+	}
+	return rec
+}
+
+// reserved is kept for the Service's name.
+func reserved(rec *herald.IPAllocation) *herald.IPAllocation {
+	rec.Spec.Owners[0].UID = ""
+	return rec
+}
+
+func cooling(rec *herald.IPAllocation) *herald.IPAllocation {
+	now := metav1.Now()
+	rec.Status.ReleasedAt = &now
+	return rec
+}
+
+func request(name string, families ...ipam.Family) ipam.Ask {
+	return ipam.Ask{Request: ipam.Request{Owner: ipam.Owner{Namespace: "default", Name: name, UID: name}, Families: families, RequireAll: true}}
+}
+
+func TestPools(t *testing.T) {
+	public := pool("public", 0, "198.51.100.0/26", "2001:db8::/64")
+	public.Status = herald.IPPoolStatus{
+		IPv4: &herald.PoolUsage{Capacity: 64, Assigned: 30, Cooling: 2, Available: 32},
+		IPv6: &herald.PoolUsage{Capacity: 9223372036854775807, Assigned: 1, Available: 9223372036854775807},
+		Conditions: []metav1.Condition{
+			{Type: herald.PoolReady, Status: metav1.ConditionTrue, Reason: "AddressesAvailable"},
+			{Type: herald.PoolExhausted, Status: metav1.ConditionFalse, Reason: "Available"},
+			{Type: herald.PoolNotAnnounced, Status: metav1.ConditionTrue, Reason: "NoAdvertisement", Message: "create one"},
+		},
+	}
+	tiny := pool("tiny", 1, "203.0.113.0/32")
+	tiny.Status = herald.IPPoolStatus{
+		IPv4:       &herald.PoolUsage{Capacity: 1, Assigned: 1},
+		Conditions: []metav1.Condition{{Type: herald.PoolReady, Status: metav1.ConditionFalse, Reason: "Exhausted", Message: "every address is in use"}},
+	}
+	report := poolsReport{reportPools([]*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, []*herald.IPAllocation{
+		record("198.51.100.1", "public", "red/a"), record("198.51.100.2", "public", "default/b"), record("198.51.100.3", "public", "red/c"),
+		cooling(record("198.51.100.4", "public", "red/gone")), record("198.51.100.5", "", ""), reserved(record("198.51.100.6", "public", "red/later")), record("203.0.113.0", "tiny", "red/d"),
+	})}
+	want := `public  198.51.100.0/26, 2001:db8::/64
+  IPv4  ███████████▒░░░░░░░░░░░░  30 used  2 cooling     32 free  of 64
+  IPv6  █░░░░░░░░░░░░░░░░░░░░░░░   1 used  0 cooling  2^63+ free  of 2^63+
+  used by red 2, default 1, none yet (reserved) 2
+  ! NotAnnounced: NoAdvertisement: create one
+
+tiny  203.0.113.0/32
+  IPv4  ████████████████████████   1 used  0 cooling      0 free  of 1
+  used by red 1
+  ! Ready: Exhausted: every address is in use
+
+new  203.0.113.8/29
+  ! Ready: NoStatus: herald-ccm has not seen the pool yet: is it running?
+`
+	if diff := cmp.Diff(want, report.text(styleOf(&bytes.Buffer{}))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	var asJSON, asYAML bytes.Buffer
+	for f, out := range map[format]*bytes.Buffer{"json": &asJSON, "yaml": &asYAML} {
+		if err := f.write(out, report, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var back [2]poolsReport
+	if err := errors.Join(json.Unmarshal(asJSON.Bytes(), &back[0]), yaml.Unmarshal(asYAML.Bytes(), &back[1])); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range back {
+		if diff := cmp.Diff(report, b); diff != "" {
+			t.Errorf("read back (-want +got):\n%s", diff)
+		}
+	}
+	if diff := cmp.Diff("There are no IPPools: create one to give out addresses.\n", poolsReport{}.text(styleOf(&bytes.Buffer{}))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestBarsShowTheLeastThereIs(t *testing.T) {
+	for _, c := range []struct {
+		f    familyReport
+		want string
+	}{
+		{familyReport{Capacity: 1000, Free: 1000}, "0 used, 0 cooling, 24 free"},
+		{familyReport{Capacity: 1000, Used: 1, Free: 999}, "1 used, 0 cooling, 23 free"},
+		{familyReport{Capacity: 1000, Used: 999, Free: 1}, "23 used, 0 cooling, 1 free"},
+		{familyReport{Capacity: 1000, Used: 998, Cooling: 1, Free: 1}, "22 used, 1 cooling, 1 free"},
+		{familyReport{Capacity: 1000, Used: 1, Cooling: 998, Free: 1}, "1 used, 22 cooling, 1 free"},
+		{familyReport{Capacity: 1000, Used: 999, Cooling: 1}, "23 used, 1 cooling, 0 free"},
+		{familyReport{Capacity: 4, Used: 2, Cooling: 1, Free: 1}, "12 used, 6 cooling, 6 free"},
+		{familyReport{}, "0 used, 0 cooling, 24 free"},
+	} {
+		bar := c.f.bar(styleOf(&bytes.Buffer{}))
+		got := strings.NewReplacer("U", count(strings.Count(bar, "█"), "used", "used"), "C", count(strings.Count(bar, "▒"), "cooling", "cooling"),
+			"F", count(strings.Count(bar, "░"), "free", "free")).Replace("U, C, F")
+		if got != c.want {
+			t.Errorf("%+v: %s, want %s", c.f, got, c.want)
+		}
+	}
+}
+
+// coloured is the style on a terminal.
+func coloured() style {
+	r := lipgloss.NewRenderer(&bytes.Buffer{})
+	r.SetColorProfile(termenv.ANSI)
+	return styled(r)
+}
+
+func TestPlan(t *testing.T) {
+	public, old, tiny := pool("public", 0, "198.51.100.0/30"), pool("old", 1, "203.0.113.0/31"), pool("tiny", 2, "203.0.113.8")
+	unused := pool("unused", 3, "203.0.113.16/30")
+	golden, arrived := request("golden", ipam.IPv4), request("arrived", ipam.IPv4)
+	golden.Pool, arrived.Carried = "gold", []netip.Addr{netip.MustParseAddr("203.0.113.130")}
+	s := state{
+		pools: []*herald.IPPool{public, old, tiny, unused},
+		records: []*herald.IPAllocation{
+			record("198.51.100.0", "public", "default/web"), record("198.51.100.2", "public", "default/db"),
+			cooling(record("198.51.100.3", "public", "default/gone")), record("203.0.113.0", "old", "default/past"),
+			record("203.0.113.8", "tiny", ""), record("203.0.113.200", "public", "default/lost"),
+		},
+		misread: []waitingReport{{"default/odd", `annotation herald.dev/ips: "x" is no IP address`}},
+		asks: []ipam.Ask{
+			request("web", ipam.IPv4), request("db", ipam.IPv4), request("past", ipam.IPv4), request("lost", ipam.IPv4),
+			request("six", ipam.IPv6), golden, arrived,
+		},
+	}
+	var err error
+	if s.held, err = recordsOf(s.records); err != nil {
+		t.Fatal(err)
+	}
+	six := pool("six", 0, "2001:db8::/126", "198.51.100.0/29")
+	six.Spec.Priority = 7
+	for _, c := range []struct {
+		name    string
+		wanted  []*herald.IPPool
+		deleted []string
+		loses   bool
+		want    string
+		err     string
+	}{{
+		name: "nothing changes", wanted: []*herald.IPPool{pool("public", 9, "198.51.100.0/30")},
+		want: `No pool would change.
+
+= 3 Services keep what they have: 4 addresses
+~  203.0.113.200  default/lost     is out of range already, of public
+?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
+?                 default/six      would wait: no auto-assigning pool (public, old, tiny, unused) has IPv6 addresses: add some, or name a pool
+?                 default/golden   would wait: there is no pool "gold": create it, or name another
+?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
+
+Nothing would be lost.
+`,
+	}, {
+		name: "a pool is narrowed, one added, one goes when it can, one at once", deleted: []string{"old", "unused"}, loses: true,
+		wanted: []*herald.IPPool{pool("public", 9, "198.51.100.0/31"), six, pool("gold", 9, "203.0.113.200/31")},
+		want: `~ public
+    addresses  - 198.51.100.0/30
+               + 198.51.100.0/31
+    IPv4       4 → 2 addresses, 1 free
+- old  gives out nothing more, and goes when its last address is free
++ gold
+    addresses  + 203.0.113.200/31
+    IPv4       0 → 2 addresses, 0 free
++ six
+    addresses  + 2001:db8::/126
+               + 198.51.100.0/29
+    priority   + 7
+    IPv4       0 → 6 addresses, 0 → 4 free
+    IPv6       0 → 4 addresses, 0 → 3 free
+    overlaps   198.51.100.0-198.51.100.1 stays with the older pool public
+- unused
+    IPv4  4 → 0 addresses, 4 → 0 free
+
+= 2 Services keep what they have: 3 addresses
+-  198.51.100.2   default/db       would be out of range of public (six has it)
+~  203.0.113.200  default/lost     is out of range already, of public (gold has it)
++  2001:db8::     default/six      would be given, from six
++  203.0.113.201  default/golden   would be given, from gold
+?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
+?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
+
+1 address in use would be out of range; who has them keeps them.
+`,
+	}, {
+		name: "a pool is not what it should be", wanted: []*herald.IPPool{pool("tiny", 9, "203.0.113.8-203.0.113.1")}, loses: true,
+		want: `~ tiny
+    addresses  - 203.0.113.8
+               + 203.0.113.8-203.0.113.1
+    IPv4       1 → 0 addresses, 0 free
+    invalid    spec.addresses[0] "203.0.113.8-203.0.113.1": ends before it starts: write 203.0.113.1-203.0.113.8
+
+= 3 Services keep what they have: 3 addresses
+-  203.0.113.8    (reserved)       would be out of range of tiny
+~  203.0.113.200  default/lost     is out of range already, of public
+?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
+?                 default/six      would wait: no auto-assigning pool (public, old, unused) has IPv6 addresses: add some, or name a pool
+?                 default/golden   would wait: there is no pool "gold": create it, or name another
+?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
+
+1 address in use would be out of range; who has them keeps them. IPPool tiny would be invalid and give out nothing.
+`,
+	}, {
+		name: "back in range", wanted: []*herald.IPPool{pool("public", 9, "198.51.100.0/30", "203.0.113.200")},
+		want: "+  203.0.113.200  default/lost     would be in range of public again\n",
+	}, {
+		name: "what a Service has from another load balancer it keeps", wanted: []*herald.IPPool{pool("abroad", 9, "203.0.113.128/30")},
+		want: "+  203.0.113.130  default/arrived  would be kept, which its status says already, from abroad\n",
+	}, {
+		name: "a pool that is not there is deleted", deleted: []string{"gold"}, err: `--delete: there is no IPPool "gold"`,
+	}, {
+		name: "a pool is deleted and applied", deleted: []string{"old"}, wanted: []*herald.IPPool{old}, err: `--delete: IPPool "old" is in a file, too`,
+	}} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := s.plan(c.wanted, c.deleted)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.text(styleOf(&bytes.Buffer{})); !strings.Contains(got, c.want) {
+				t.Errorf("(-want +got):\n%s", cmp.Diff(c.want, got))
+			}
+			if r.Loses != c.loses {
+				t.Errorf("loses %t, want %t", r.Loses, c.loses)
+			}
+			if !strings.Contains(r.text(coloured()), "\x1b[") {
+				t.Error("there are no colours on a terminal")
+			}
+			text, err := json.Marshal(r)
+			if err != nil || strings.Contains(string(text), "null") {
+				t.Errorf("%v, or lists that are empty are not lists: %s", err, text)
+			}
+		})
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	const first = "# Pools.\n---\napiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: a}\nspec: {addresses: [198.51.100.0/24]}\n"
+	for _, c := range []struct {
+		name, text string
+		pools      []string
+		others     int
+		err        string
+	}{
+		{name: "several, and others", pools: []string{"a", "b"}, others: 2, text: first + "---\n" +
+			`{"apiVersion":"herald.dev/v1alpha1","kind":"IPPool","metadata":{"name":"b"},"spec":{"addresses":["203.0.113.0"],"reuseDelay":"1m"}}` +
+			"\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n---\napiVersion: herald.dev/v1alpha1\nkind: L2Advertisement\nmetadata: {name: a}\n"},
+		{name: "a list", pools: []string{"c"}, text: "apiVersion: v1\nkind: List\nitems:\n- apiVersion: herald.dev/v1alpha1\n  kind: IPPool\n" +
+			"  metadata: {name: c, uid: x}\n  spec: {addresses: [203.0.113.0]}\n  status: {ipv4: {capacity: 1, assigned: 0, cooling: 0, available: 1}}\n"},
+		{name: "nothing", text: "# Nothing.\n"},
+		{name: "a slip", text: first + "---\n" + strings.Replace(first, "{addresses:", "{adresses:", 1), err: `standard input, document 2: strict decoding error: unknown field "spec.adresses"`},
+		{name: "no YAML", text: "a: [", err: "standard input, document 1: "},
+		{name: "no kind", text: "metadata: {name: a}\n", err: "'Kind' is missing"},
+		{name: "an unknown kind of ours", text: "apiVersion: herald.dev/v1alpha1\nkind: Pool\n", err: `no kind "Pool" is registered`},
+		{name: "twice", text: first + first, err: "IPPool a is there twice"},
+		{name: "no name", text: strings.Replace(first, "name: a", "namespace: a", 1), err: "metadata.name is empty"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, err := readFiles([]string{"-"}, strings.NewReader(c.text))
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, p := range d.pools {
+				names = append(names, p.Name)
+				if !*p.Spec.AutoAssign {
+					t.Errorf("%s does not auto-assign", p.Name)
+				}
+			}
+			if diff := cmp.Diff(c.pools, names); diff != "" || d.others != c.others {
+				t.Errorf("%d others, want %d; pools (-want +got):\n%s", d.others, c.others, diff)
+			}
+		})
+	}
+	if _, err := readFiles([]string{"no-such-file.yaml"}, nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// TestDefaultsAreThoseOfTheSchema holds withDefaults to what the API server is told to fill in.
+func TestDefaultsAreThoseOfTheSchema(t *testing.T) {
+	text, err := os.ReadFile("../../manifests/crds/herald.dev_ippools.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type schema struct {
+		Properties map[string]schema `json:"properties"`
+		Default    any               `json:"default"`
+	}
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Schema struct {
+					OpenAPIV3Schema schema `json:"openAPIV3Schema"`
+				} `json:"schema"`
+			} `json:"versions"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]any{}
+	for name, property := range crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties {
+		if property.Default != nil {
+			want[name] = []any{property.Default}
+		}
+	}
+	got := fields(withDefaults(herald.IPPoolSpec{}))
+	delete(got, "addresses") // It is required.
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-schema +withDefaults):\n%s", diff)
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"io"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+)
+
+// style is what text looks like. Where nobody watches (a pipe, a file), or with NO_COLOR, it is plain.
+type style struct{ bold, faint, good, warn, bad lipgloss.Style }
+
+// styleOf finds out what the terminal can show.
+func styleOf(out io.Writer) style { return styled(lipgloss.NewRenderer(out)) }
+
+func styled(r *lipgloss.Renderer) style {
+	base := r.NewStyle
+	colour := func(c string) lipgloss.Style { return base().Foreground(lipgloss.Color(c)) }
+	return style{bold: base().Bold(true), faint: base().Faint(true), good: colour("2"), warn: colour("3"), bad: colour("1")}
+}
+
+// lines is text under way.
+type lines struct{ strings.Builder }
+
+func (l *lines) add(parts ...string) {
+	l.WriteString(strings.TrimRight(strings.Join(parts, ""), " "))
+	l.WriteByte('\n')
+}
+
+// table adds rows with their columns aligned, two spaces apart. Columns that are empty in all rows are left out.
+func (l *lines) table(indent string, rows [][]string) {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], lipgloss.Width(cell))
+		}
+	}
+	for _, row := range rows {
+		line := indent
+		for i, cell := range row {
+			if widths[i] > 0 {
+				line += cell + strings.Repeat(" ", widths[i]-lipgloss.Width(cell)+2)
+			}
+		}
+		l.add(line)
+	}
+}
+
+// right aligns numbers.
+func right(cells []string) []string {
+	width := 0
+	for _, c := range cells {
+		width = max(width, len(c))
+	}
+	aligned := make([]string, len(cells))
+	for i, c := range cells {
+		aligned[i] = strings.Repeat(" ", width-len(c)) + c
+	}
+	return aligned
+}
+
+// count is a number and what it counts: one Service, 2 Services.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(int64(n)) + " " + many
+}
