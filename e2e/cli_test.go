@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
 )
 
 // ask runs kubectl herald and returns what it said and its exit code.
@@ -203,7 +204,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 		c.service("neighbour", annotated(herald.AnnotationIPs, "198.51.100.1"))
 		c.holds("neighbour", "198.51.100.1")
 		said, code := c.ask("renumber", "web", "--timeout", "2s", "-n", "default")
-		c.says(said, "error: Service default/web: no other address within 2s; it keeps 198.51.100.2: ", "no auto-assigning pool (public) has a free IPv4 address")
+		c.says(said, "error: default/web: no other address within 2s; it keeps 198.51.100.2: ", "no auto-assigning pool (public) has a free IPv4 address")
 		if code != 1 || annotation("web") != "" {
 			t.Errorf("exit code %d; the annotation says %q", code, annotation("web"))
 		}
@@ -225,7 +226,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || annotation("web") != "" {
 			t.Errorf("%v; the annotation says %q", err, annotation("web"))
 		}
-		c.says(stderr.String(), "error: Service default/web: interrupted; it keeps 198.51.100.2")
+		c.says(stderr.String(), "error: default/web: interrupted; it keeps 198.51.100.2")
 		c.remove("neighbour")
 		c.gone("neighbour")
 		c.unrecorded("198.51.100.1")
@@ -239,15 +240,54 @@ func TestAServiceIsRenumbered(t *testing.T) {
 		} {
 			c.edit("web", pin)
 			said, _ := c.ask("renumber", "default/web")
-			c.says(said, "error: Service default/web: "+what+" asks for 198.51.100.2")
+			c.says(said, "error: default/web: "+what+" asks for 198.51.100.2")
 			c.edit("web", func(svc *corev1.Service) { svc.Annotations, svc.Spec.LoadBalancerIP = nil, "" })
 		}
 		c.service("poor", annotated(herald.AnnotationPool, "gold"))
 		said, _ = c.ask("renumber", "default/poor")
-		c.says(said, "error: Service default/poor: has no address to leave")
+		c.says(said, "error: default/poor: has no address to leave")
 		said, _ = c.ask("renumber", "default/kubernetes")
-		c.says(said, "error: Service default/kubernetes: is of type ClusterIP")
+		c.says(said, "error: default/kubernetes: is of type ClusterIP")
 		said, _ = c.ask("renumber", "/web")
 		c.says(said, `error: "/web" is no Service`)
 	})
+}
+
+// TestAServiceIsExplained goes the way of a Service from nothing to all that it needs, and asks at each step.
+func TestAServiceIsExplained(t *testing.T) {
+	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.FRR}}).field
+	all, router := names(f.site), f.site.Routers[0].Name
+	eventually := func(want ...string) {
+		t.Helper()
+		f.eventually("explained with "+want[len(want)-1], func(ctx context.Context) error {
+			said, err := f.access.Kubectl(ctx, "herald", "explain", "service", "default/web")
+			for _, w := range want {
+				if err == nil && !strings.Contains(strings.Join(strings.Fields(said), " "), w) {
+					err = errors.New("it says\n" + said)
+				}
+			}
+			return err
+		})
+	}
+	f.service("web", to8080)
+	eventually("default/web is of no class: herald-ccm serves it", "asks for IPv4", "Next: there is no IPPool: create one")
+	f.pool("gold", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no; delay(0)(s) }, "198.18.0.199")
+	eventually(`✗ gold IPv4: pool "gold" does not auto-assign: name it to be served from it`, "Next: no pool auto-assigns addresses")
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.201")
+	eventually("✓ segment IPv4: has 1 of 2 IPv4 addresses free", "✓ 198.18.0.200 from pool segment", "✗ 198.18.0.200 by nobody",
+		"Next: no L2Advertisement or BGPAdvertisement selects 198.18.0.200, of pool segment, for this Service: create one with spec.pools: [segment]")
+	f.announce()
+	eventually("0 ready", "Next: no endpoint is ready, so no node announces")
+	f.pod("pod-1", all[0])
+	node := f.answeredBy("198.18.0.200", all...)
+	f.routed(f.site.Routers[0], "198.18.0.200", all...)
+	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP: node "+node+" answers", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing is to be done.")
+
+	_, err := f.access.Kubectl(f.ctx, "patch", "ippool", "segment", "--type=merge", "-p", `{"spec":{"addresses":["198.18.0.201"]}}`)
+	f.must(err)
+	eventually("✗ 198.18.0.200 from pool segment", "; out of range", "Next: 198.18.0.200 is in no IPPool any more: it stays in use; move off it by kubectl herald renumber default/web")
+	said, _ := f.ask("renumber", "default/web")
+	f.says(said, "default/web: 198.18.0.200 → 198.18.0.201")
+	f.answeredBy("198.18.0.201", all...)
+	eventually("✓ 198.18.0.201 from pool segment", "✓ 198.18.0.201 by ARP", "Nothing is to be done.")
 }

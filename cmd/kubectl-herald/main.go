@@ -46,6 +46,6 @@ func command() *cobra.Command {
 	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "The kubeconfig to use (default $KUBECONFIG, or ~/.kube/config).")
 	flags.StringVar(&a.context, "context", "", "The kubeconfig's context to use.")
 	flags.StringVarP(&a.namespace, "namespace", "n", "", "The namespace of a Service that is named without one.")
-	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a))
+	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a))
 	return cmd
 }

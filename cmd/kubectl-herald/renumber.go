@@ -57,7 +57,7 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 		return nil, nil, err
 	}
 	if err := movable(svc); err != nil {
-		return nil, nil, fmt.Errorf("Service %s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	old, asked := addresses(svc), time.Now()
 	if err := c.ask(ctx, name, strings.Join(old, ",")); err != nil {
@@ -81,9 +81,9 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 	})
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("Service %s: interrupted; it keeps %s", name, strings.Join(old, ", "))
+		err = fmt.Errorf("%s: interrupted; it keeps %s", name, strings.Join(old, ", "))
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("Service %s: no other address within %s; it keeps %s%s", name, timeout, strings.Join(old, ", "), c.complaint(ctx, name, asked))
+		err = fmt.Errorf("%s: no other address within %s; it keeps %s%s", name, timeout, strings.Join(old, ", "), c.complaint(ctx, name, asked))
 	}
 	return old, now, err
 }

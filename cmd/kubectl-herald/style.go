@@ -39,13 +39,13 @@ func (l *lines) table(indent string, rows [][]string) {
 		}
 	}
 	for _, row := range rows {
-		line := indent
+		parts := []string{indent}
 		for i, cell := range row {
 			if widths[i] > 0 {
-				line += cell + strings.Repeat(" ", widths[i]-lipgloss.Width(cell)+2)
+				parts = append(parts, cell, strings.Repeat(" ", widths[i]-lipgloss.Width(cell)+2))
 			}
 		}
-		l.add(line)
+		l.add(parts...)
 	}
 }
 

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
+)
+
+// explanation is the trace of a decision: what is so, one line for each thing, and the one thing to do next.
+type explanation struct {
+	service  string
+	class    string // Whose the Service is.
+	asks     []string
+	verdicts []ipam.Verdict
+	has      []fact
+	ready    string
+	announce []fact
+	next     string // Empty: nothing is to be done.
+}
+
+// fact is something about an address. What is wrong is marked.
+type fact struct {
+	address, text string
+	wrong         bool
+}
+
+// explain goes the way that a Service goes, and stops where that does.
+func (s *situation) explain(ccm *ccm, now time.Time) (*explanation, error) {
+	svc := s.service
+	e := &explanation{service: svc.Namespace + "/" + svc.Name}
+	if e.class, e.next = classOf(svc, ccm); e.next != "" {
+		return e, nil
+	}
+	req, err := provider.RequestOf(svc, s.namespace, ccm.quota.limits)
+	if err != nil {
+		e.next = err.Error()
+		return e, nil
+	}
+	e.asks = asks(svc, &req)
+	usable, _ := usablePools(s.pools)
+	a := ipam.New()
+	a.SetPools(usable)
+	for _, r := range s.held {
+		if _, err := a.Replace(r.Address, r.Pool, r.Tenants); err != nil {
+			return nil, err
+		}
+		a.Resume(r.Address)
+	}
+	e.verdicts = a.Explain(req)
+	held := a.HeldBy(req.Owner)
+	for _, al := range held {
+		e.has = append(e.has, s.origin(al, &req, now))
+	}
+	for _, f := range a.Forgone(req) {
+		if rec, _ := s.record(f.Address); rec.Status.ReleasedAt != nil {
+			continue // It left that one, and it cools down.
+		}
+		e.has = append(e.has, fact{f.Address.String(), "is kept for the Service, but " + f.Why, true})
+	}
+	nodes, count := s.ready()
+	e.ready = ready(svc, nodes, count)
+	var unannounced string
+	for _, al := range held {
+		facts, next := s.announced(al, nodes, count, now)
+		e.announce, unannounced = append(e.announce, facts...), cmp.Or(unannounced, next)
+	}
+	e.next = cmp.Or(s.lacking(a, req, held), s.misplaced(held), unannounced)
+	return e, nil
+}
+
+// classOf says whose a Service is, and what to do if it is not herald-ccm's.
+func classOf(svc *corev1.Service, ccm *ccm) (class, next string) {
+	switch {
+	case svc.DeletionTimestamp != nil:
+		return "is being deleted", "wait until it is gone; herald-ccm releases its addresses"
+	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
+		return "is of type " + string(svc.Spec.Type), "set spec.type to LoadBalancer: no other type is given addresses"
+	case ccm.serves(svc) && svc.Spec.LoadBalancerClass == nil:
+		return "is of no class: herald-ccm serves it", ""
+	case ccm.serves(svc):
+		return "is of class " + *svc.Spec.LoadBalancerClass + ": herald-ccm serves it", ""
+	case svc.Spec.LoadBalancerClass == nil:
+		return "is of no class, and herald-ccm serves only class " + ccm.class, "make it again with spec.loadBalancerClass: " + ccm.class
+	}
+	return "is of class " + *svc.Spec.LoadBalancerClass + ", which another load balancer serves",
+		"look there, or make it again with spec.loadBalancerClass: " + ccm.class + " (the field cannot be changed)"
+}
+
+func asks(svc *corev1.Service, req *ipam.Request) []string {
+	var families []string
+	for _, f := range req.Families {
+		families = append(families, f.String())
+	}
+	lines := []string{strings.Join(families, " and ")}
+	if !req.RequireAll && len(families) > 1 {
+		lines[0] += ", or one of these (spec.ipFamilyPolicy)"
+	}
+	if len(req.Addresses) > 0 {
+		field := "annotation " + herald.AnnotationIPs
+		if svc.Annotations[herald.AnnotationIPs] == "" {
+			field = "spec.loadBalancerIP"
+		}
+		lines = append(lines, "exactly "+joined(req.Addresses)+" ("+field+")")
+	}
+	if req.Pool != "" {
+		lines = append(lines, "of pool "+req.Pool+" (annotation "+herald.AnnotationPool+")")
+	}
+	if len(req.Leave) > 0 {
+		lines = append(lines, "any but "+joined(req.Leave)+" (annotation "+herald.AnnotationRenumber+")")
+	}
+	if req.Sharing.Key != "" {
+		lines = append(lines, fmt.Sprintf("shared, by the key %q (annotation %s)", req.Sharing.Key, herald.AnnotationSharingKey))
+	}
+	return lines
+}
+
+func joined[T fmt.Stringer](all []T) string {
+	var texts []string
+	for _, x := range all {
+		texts = append(texts, x.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// origin says where an address comes from.
+func (s *situation) origin(al ipam.Allocation, req *ipam.Request, now time.Time) fact {
+	rec, r := s.record(al.Address)
+	parts := []string{"from pool " + al.Pool, "recorded for " + age(rec.CreationTimestamp.Time, now)}
+	if al.Pool == "" {
+		parts[0] = "from no pool"
+	}
+	if slices.Contains(req.Addresses, al.Address) {
+		parts = append(parts, "as asked for")
+	}
+	var others []ipam.Owner
+	policy := rec.Spec.ReclaimPolicy
+	for i, t := range r.Tenants {
+		if t.Owner != req.Owner {
+			others = append(others, t.Owner)
+		} else {
+			policy = cmp.Or(rec.Spec.Owners[i].ReclaimPolicy, policy)
+		}
+	}
+	if len(others) > 0 {
+		parts = append(parts, "shared with "+joined(others))
+	}
+	if pool := s.pool(al.Pool); pool != nil {
+		policy = cmp.Or(policy, pool.Spec.ReclaimPolicy)
+	}
+	if policy == herald.ReclaimRetain {
+		parts = append(parts, "kept for its name when it goes")
+	}
+	f := fact{al.Address.String(), strings.Join(parts, ", "), false}
+	if c := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange); c != nil && c.Status == "True" {
+		f.text, f.wrong = f.text+"; out of range", true
+	}
+	return f
+}
+
+func age(since, now time.Time) string { return duration.HumanDuration(now.Sub(since)) }
+
+func (s *situation) record(address netip.Addr) (*herald.IPAllocation, ipam.Record) {
+	i := slices.IndexFunc(s.held, func(r ipam.Record) bool { return r.Address == address })
+	return s.records[i], s.held[i]
+}
+
+func (s *situation) pool(name string) *herald.IPPool {
+	i := slices.IndexFunc(s.pools, func(o *herald.IPPool) bool { return o.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.pools[i]
+}
+
+func ready(svc *corev1.Service, nodes []string, count int) string {
+	text := fmt.Sprintf("%d ready", count)
+	if len(nodes) > 0 {
+		text += ", on " + strings.Join(nodes, ", ")
+	}
+	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		text += "; only their nodes announce (externalTrafficPolicy: Local)"
+	}
+	return text
+}
+
+// lacking says what keeps a Service from what it asks for; empty if nothing does.
+func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation) string {
+	ask := ipam.Ask{Request: req, Carried: carried(s.service)}
+	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
+		return err.Error()
+	}
+	given, err := a.Allocate(req)
+	if err != nil {
+		return err.Error()
+	}
+	has := addresses(s.service)
+	for _, al := range given {
+		switch {
+		case !slices.Contains(held, al):
+			return fmt.Sprintf("it can have %s of pool %s, and has not been given it: see whether herald-ccm runs", al.Address, al.Pool)
+		case !slices.Contains(has, al.Address.String()):
+			return fmt.Sprintf("%s is recorded for it, and not in its status: see whether herald-ccm runs", al.Address)
+		}
+	}
+	return ""
+}
+
+// misplaced says what to do about an address out of range.
+func (s *situation) misplaced(held []ipam.Allocation) string {
+	for _, al := range held {
+		rec, _ := s.record(al.Address)
+		if c := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange); c != nil && c.Status == "True" {
+			return fmt.Sprintf("%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool",
+				c.Message, s.service.Namespace, s.service.Name)
+		}
+	}
+	return ""
+}
