@@ -1,0 +1,249 @@
+package ipam_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// A story is a line of steps on one Allocator; every step checks its own outcome.
+type story []step
+
+type step func(t *testing.T, a *ipam.Allocator)
+
+func tell(t *testing.T, stories map[string]story) {
+	t.Helper()
+	for name, steps := range stories {
+		t.Run(name, func(t *testing.T) {
+			a := ipam.New()
+			for _, step := range steps {
+				step(t, a)
+			}
+		})
+	}
+}
+
+// Pools.
+
+func pool(name string, addresses ...string) ipam.Pool {
+	set, err := ipam.ParseAddresses(addresses, nil)
+	if err != nil {
+		panic(err)
+	}
+	return ipam.Pool{Name: name, Addresses: set, AutoAssign: true, Order: ipam.Lowest}
+}
+
+func lru(p ipam.Pool) ipam.Pool       { p.Order = ipam.LeastRecentlyUsed; return p }
+func onRequest(p ipam.Pool) ipam.Pool { p.AutoAssign = false; return p }
+func closed(p ipam.Pool) ipam.Pool    { p.Closed = true; return p }
+func only(p ipam.Pool, namespace string) ipam.Pool {
+	p.Serves = func(s *ipam.Subject) bool { return s.Namespace == namespace }
+	return p
+}
+func first(p ipam.Pool) ipam.Pool { p.Priority = 1; return p }
+
+// Requests.
+
+type request ipam.Request
+
+func owner(name string) ipam.Owner {
+	return ipam.Owner{Namespace: "default", Name: name, UID: name}
+}
+
+func ask(name string, families ...ipam.Family) request {
+	return request{Owner: owner(name), Families: families, RequireAll: true}
+}
+
+func (r request) of(namespace string) request {
+	r.Subject.Namespace = namespace
+	return r
+}
+func (r request) preferring() request      { r.RequireAll = false; return r }
+func (r request) from(pool string) request { r.Pool = pool; return r }
+
+func (r request) exactly(addr string) request {
+	r.Addresses = append(slices.Clip(r.Addresses), netip.MustParseAddr(addr))
+	return r
+}
+
+// Steps. Allocations are written address@pool.
+
+func spell(all []ipam.Allocation) []string {
+	var out []string
+	for _, al := range all {
+		text := al.Address.String()
+		if al.Pool != "" {
+			text += "@" + al.Pool
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func read(text string, o ipam.Owner) ipam.Allocation {
+	addr, pool, _ := strings.Cut(text, "@")
+	return ipam.Allocation{Address: netip.MustParseAddr(addr), Pool: pool, Owner: o}
+}
+
+func same(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if len(got) == 0 && len(want) == 0 {
+		return
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func pools(all ...ipam.Pool) step {
+	return func(t *testing.T, a *ipam.Allocator) { t.Helper(); a.SetPools(all) }
+}
+
+// displacing checks what SetPools displaces.
+func (s step) displacing(want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		s(t, a)
+		displaced(want...)(t, a)
+	}
+}
+
+func displaced(want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) { t.Helper(); same(t, "displaced", spell(a.Displaced()), want) }
+}
+
+func allocate(r request, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		got, err := a.Allocate(ipam.Request(r))
+		if err != nil {
+			t.Fatalf("allocating for %s: %v", r.Owner, err)
+		}
+		same(t, "allocated for "+r.Owner.String(), spell(got), want)
+		for _, al := range got {
+			if al.Owner != r.Owner {
+				t.Fatalf("%v allocated for %v", al, r.Owner)
+			}
+			if holders := a.Holders(al.Address); !slices.Contains(holders, al) {
+				t.Fatalf("Holders(%s) = %v, want %v among them", al.Address, holders, al)
+			}
+		}
+	}
+}
+
+func refuse(r request, reason error, message string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		before := a.HeldBy(r.Owner)
+		got, err := a.Allocate(ipam.Request(r))
+		if !errors.Is(err, reason) || !strings.Contains(err.Error(), message) {
+			t.Fatalf("allocating for %s: got %v, error %v; want %v, %q", r.Owner, got, err, reason, message)
+		}
+		if got != nil {
+			t.Fatalf("refused with %v and yet gave %v", err, got)
+		}
+		if diff := cmp.Diff(spell(before), spell(a.HeldBy(r.Owner))); diff != "" {
+			t.Fatalf("a refused request changed what is held (-before +after):\n%s", diff)
+		}
+	}
+}
+
+func restored(al ipam.Allocation, reason error, message string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		err := a.Restore(al, ipam.Sharing{})
+		if !errors.Is(err, reason) || reason != nil && !strings.Contains(err.Error(), message) {
+			t.Fatalf("Restore(%v) = %v, want %v, %q", al, err, reason, message)
+		}
+	}
+}
+
+func restore(name, text string) step { return restored(read(text, owner(name)), nil, "") }
+func reserve(name, text string) step { return restored(read(text, reservation(name)), nil, "") }
+
+func refuseRestore(name, text string, reason error, message string) step {
+	return restored(read(text, owner(name)), reason, message)
+}
+
+func refuseReserve(name, text string, reason error) step {
+	return restored(read(text, reservation(name)), reason, "")
+}
+
+func reservation(name string) ipam.Owner {
+	if name == "" {
+		return ipam.Owner{}
+	}
+	return ipam.Owner{Namespace: "default", Name: name}
+}
+
+func released(o ipam.Owner, addr string, want bool) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got := a.Release(netip.MustParseAddr(addr), o); got != want {
+			t.Fatalf("Release(%s, %q) = %v, want %v", addr, o, got, want)
+		}
+	}
+}
+
+func release(name, addr string) step        { return released(owner(name), addr, true) }
+func releaseNothing(name, addr string) step { return released(owner(name), addr, false) }
+
+// forget releases a reservation.
+func forget(name, addr string) step { return released(reservation(name), addr, true) }
+
+func held(name string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		same(t, "held by "+name, spell(a.HeldBy(owner(name))), want)
+	}
+}
+
+func superfluous(name string, wanted []string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var keep []ipam.Allocation
+		for _, text := range wanted {
+			keep = append(keep, read(text, owner(name)))
+		}
+		same(t, "superfluous", spell(a.Superfluous(owner(name), keep)), want)
+	}
+}
+
+func usage(pool string, f ipam.Family, want ipam.Usage) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got := a.Usage(pool)[f]; got != want {
+			t.Fatalf("Usage(%q)[%s] = %+v, want %+v", pool, f, got, want)
+		}
+	}
+}
+
+func overlaps(pool string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var got []string
+		for _, o := range a.Overlaps(pool) {
+			text := o.Pool
+			for _, r := range o.Ranges {
+				text += fmt.Sprint(" ", r)
+			}
+			got = append(got, text)
+		}
+		same(t, "overlaps of "+pool, got, want)
+	}
+}
+
+func poolOf(addr, want string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got, ok := a.PoolOf(netip.MustParseAddr(addr)); got != want || ok != (want != "") {
+			t.Fatalf("PoolOf(%s) = %q, %v; want %q", addr, got, ok, want)
+		}
+	}
+}
