@@ -131,13 +131,21 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	if why := a.apart(a.held[al.Address], al.Owner, &terms); why != "" {
 		return a.errTaken(al.Address, al.Owner, why)
 	}
-	if h := a.holding(al.Address, al.Owner); h != nil {
-		h.Allocation = al
-		a.regroup(h, terms)
-		return nil
-	}
-	a.hold(al, terms)
+	a.record(al, terms)
 	return nil
+}
+
+// record has an owner hold an address as its record says.
+func (a *Allocator) record(al Allocation, terms Sharing) {
+	h := a.holding(al.Address, al.Owner)
+	if h == nil {
+		a.hold(al, terms)
+		return
+	}
+	a.uncount(h) // Somebody may have written another namespace into it.
+	h.Allocation = al
+	a.count(h)
+	a.regroup(h, terms)
 }
 
 // Replace has exactly these owners hold an address, as its record says, and returns those who lost it; they may
@@ -148,13 +156,7 @@ func (a *Allocator) Replace(addr netip.Addr, pool string, tenants []Tenant) (los
 		return nil, err
 	}
 	for _, t := range tenants { // The new ones first, so that the address does not come free in between.
-		al := Allocation{Address: addr, Pool: pool, Owner: t.Owner}
-		if h := a.holding(addr, t.Owner); h != nil {
-			h.Allocation = al
-			a.regroup(h, t.Sharing)
-		} else {
-			a.hold(al, t.Sharing)
-		}
+		a.record(Allocation{Address: addr, Pool: pool, Owner: t.Owner}, t.Sharing)
 	}
 	for _, al := range a.Holders(addr) {
 		if !slices.ContainsFunc(tenants, func(t Tenant) bool { return t.Owner.is(al.Owner) }) {
@@ -211,23 +213,18 @@ func leads(first, h *holding) bool {
 // hold notes that an address has one more owner.
 func (a *Allocator) hold(al Allocation, terms Sharing) {
 	h := &holding{Allocation: al}
-	f := FamilyOf(al.Address)
-	isNew := !a.present(al.Address, al.Owner.Namespace, nil)
-	if first := a.held[al.Address]; first == nil {
-		a.held[al.Address] = h
-		a.settle(h)
+	if last := a.held[al.Address]; last != nil {
+		h.home = last.home
+		for ; last.beside != nil; last = last.beside {
+		}
+		last.beside = h
 	} else {
-		h.home = first.home
-		for ; first.beside != nil; first = first.beside {
-		}
-		first.beside = h
-		if isNew && h.home != nil {
-			h.home.tally.add(al.Owner.Namespace, f)
+		a.held[al.Address] = h
+		if h.home = a.find(al.Address); h.home != nil {
+			h.home.space(FamilyOf(al.Address)).take(a, al.Address)
 		}
 	}
-	if isNew {
-		a.tally.add(al.Owner.Namespace, f)
-	}
+	a.count(h)
 	a.link(h)
 	a.regroup(h, terms)
 }
@@ -286,13 +283,7 @@ func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 	if h == nil {
 		return false
 	}
-	f := FamilyOf(addr)
-	if !a.present(addr, h.Owner.Namespace, h) {
-		a.tally.remove(h.Owner.Namespace, f)
-		if h.home != nil {
-			h.home.tally.remove(h.Owner.Namespace, f)
-		}
-	}
+	a.uncount(h)
 	if first := a.held[addr]; first != h {
 		for ; first.beside != h; first = first.beside {
 		}
@@ -302,7 +293,7 @@ func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 	} else {
 		delete(a.held, addr)
 		if h.home != nil {
-			h.home.space(f).release(a, addr)
+			h.home.space(FamilyOf(addr)).release(a, addr)
 		}
 	}
 	a.regroup(h, Sharing{})

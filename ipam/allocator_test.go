@@ -365,4 +365,3 @@ func TestErrorSaysWhoHoldsTheAddress(t *testing.T) {
 		t.Errorf("got %+v, want 198.51.100.0 of public held by %v", refused, want)
 	}
 }
-

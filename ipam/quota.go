@@ -37,6 +37,26 @@ func (t tally) count(namespace string, f Family) uint64 {
 	return 0
 }
 
+// count counts the address of h for its namespace, unless another there is on it.
+func (a *Allocator) count(h *holding) {
+	if f := FamilyOf(h.Address); !a.present(h.Address, h.Owner.Namespace, h) {
+		a.tally.add(h.Owner.Namespace, f)
+		if h.home != nil {
+			h.home.tally.add(h.Owner.Namespace, f)
+		}
+	}
+}
+
+// uncount undoes count, while h is still on the address.
+func (a *Allocator) uncount(h *holding) {
+	if f := FamilyOf(h.Address); !a.present(h.Address, h.Owner.Namespace, h) {
+		a.tally.remove(h.Owner.Namespace, f)
+		if h.home != nil {
+			h.home.tally.remove(h.Owner.Namespace, f)
+		}
+	}
+}
+
 // present reports whether the namespace holds addr, by another holding than except.
 func (a *Allocator) present(addr netip.Addr, namespace string, except *holding) bool {
 	for h := a.held[addr]; h != nil; h = h.beside {

@@ -72,6 +72,57 @@ func (r request) exactly(addr string) request {
 	return r
 }
 
+// in has the request come from a Service in this namespace.
+func (r request) in(namespace string) request {
+	r.Owner.Namespace, r.Subject.Namespace = namespace, namespace
+	return r
+}
+
+func (r request) sharing(key string, ports ...string) request {
+	r.Sharing = terms(key, ports...)
+	return r
+}
+
+func (r request) local() request { r.Sharing.Traffic = "Local"; return r }
+
+func (r request) leaving(addresses ...string) request {
+	for _, addr := range addresses {
+		r.Leave = append(slices.Clip(r.Leave), netip.MustParseAddr(addr))
+	}
+	return r
+}
+
+func (r request) limited(f ipam.Family, limit uint64) request {
+	r.Quota, r.QuotaFrom = ipam.Limits{f: limit}, "annotation herald.dev/quota"
+	return r
+}
+
+func terms(key string, ports ...string) ipam.Sharing {
+	s := ipam.Sharing{Key: key, Traffic: "Cluster"}
+	for _, text := range ports {
+		p, err := ipam.ParsePort(text)
+		if err != nil {
+			panic(err)
+		}
+		s.Ports = append(s.Ports, p)
+	}
+	return s
+}
+
+// Tenants are written name in the default namespace or namespace/name; ~name is a reservation.
+func tenant(text string) ipam.Owner {
+	text, reserved := strings.CutPrefix(text, "~")
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok {
+		namespace, name = "default", text
+	}
+	o := ipam.Owner{Namespace: namespace, Name: name}
+	if !reserved {
+		o.UID = name
+	}
+	return o
+}
+
 // Steps. Allocations are written address@pool.
 
 func spell(all []ipam.Allocation) []string {
@@ -244,6 +295,60 @@ func poolOf(addr, want string) step {
 		t.Helper()
 		if got, ok := a.PoolOf(netip.MustParseAddr(addr)); got != want || ok != (want != "") {
 			t.Fatalf("PoolOf(%s) = %q, %v; want %q", addr, got, ok, want)
+		}
+	}
+}
+
+// replace has a record outweigh all else, and checks who loses the address by it.
+func replace(text string, tenants []ipam.Tenant, lost ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		al := read(text, ipam.Owner{})
+		losers, err := a.Replace(al.Address, al.Pool, tenants)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, o := range losers {
+			got = append(got, written(o))
+		}
+		same(t, "who lost "+text, got, lost)
+	}
+}
+
+func written(o ipam.Owner) string {
+	text := strings.TrimPrefix(o.Namespace+"/"+o.Name, "default/")
+	if o.UID == "" {
+		text = "~" + text
+	}
+	return text
+}
+
+// alone is a record's list of owners that do not share.
+func alone(owners ...string) (all []ipam.Tenant) {
+	for _, text := range owners {
+		all = append(all, ipam.Tenant{Owner: tenant(text)})
+	}
+	return all
+}
+
+func holders(addr string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var got []string
+		for _, al := range a.Holders(netip.MustParseAddr(addr)) {
+			got = append(got, written(al.Owner))
+		}
+		same(t, "holders of "+addr, got, want)
+	}
+}
+
+// uses checks what a namespace uses of a pool or, if that is empty, of all.
+func uses(pool, namespace string, f ipam.Family, want uint64) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got := a.Use(pool, namespace, f); got != want {
+			t.Fatalf("Use(%q, %q, %s) = %d, want %d", pool, namespace, f, got, want)
 		}
 	}
 }
