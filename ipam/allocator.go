@@ -111,8 +111,12 @@ func (h *holding) displaced() bool { return h.home == nil || h.Pool != "" && !h.
 
 // IsDisplaced reports whether an address is among the Displaced.
 func (a *Allocator) IsDisplaced(addr netip.Addr) bool {
-	h := a.held[addr]
-	return h != nil && h.displaced()
+	for h := a.held[addr]; h != nil; h = h.beside {
+		if h.displaced() {
+			return true
+		}
+	}
+	return false
 }
 
 // Restore holds exactly this address for this owner, whether or not a pool has it, beside those who share it

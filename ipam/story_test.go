@@ -352,3 +352,21 @@ func uses(pool, namespace string, f ipam.Family, want uint64) step {
 		}
 	}
 }
+
+func restoreOn(terms ipam.Sharing, name, text string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if err := a.Restore(read(text, tenant(name)), terms); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func isDisplaced(addr string, want bool) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		if got := a.IsDisplaced(netip.MustParseAddr(addr)); got != want {
+			t.Fatalf("IsDisplaced(%s) = %v, want %v", addr, got, want)
+		}
+	}
+}
