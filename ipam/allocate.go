@@ -191,7 +191,7 @@ func (a *Allocator) choose(req *Request, want []Family, given []Allocation) ([]A
 			p = a.first(candidates, req, f)
 		}
 		if p != nil {
-			given = append(given, Allocation{Address: p.space(f).pick(a), Pool: p.Name, Owner: req.Owner})
+			given = append(given, Allocation{Address: p.space(f).pick(a, req.Leave), Pool: p.Name, Owner: req.Owner})
 			continue
 		}
 		// A family the owner holds in another pool was to move; it must not be lost instead.
@@ -250,11 +250,23 @@ func (a *Allocator) first(candidates []*pool, req *Request, want ...Family) *poo
 // gives reports whether the pool has a free address of each of these families, and quotas let the request have it.
 func (a *Allocator) gives(p *pool, req *Request, want ...Family) bool {
 	for _, f := range want {
-		if !p.space(f).free() || a.over(p, req, f, netip.Addr{}) != nil {
+		if !a.hasFree(p, req, f) || a.over(p, req, f, netip.Addr{}) != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// hasFree reports whether the pool has a free address of family f that the request does not want left.
+func (a *Allocator) hasFree(p *pool, req *Request, f Family) bool {
+	s := p.space(f)
+	free := s.capacity - s.assigned
+	for i, addr := range req.Leave {
+		if FamilyOf(addr) == f && a.held[addr] == nil && a.find(addr) == p && !slices.Contains(req.Leave[:i], addr) {
+			free--
+		}
+	}
+	return free > 0
 }
 
 // grant makes al the owner's address of its family, on these terms.

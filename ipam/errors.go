@@ -114,7 +114,7 @@ func (a *Allocator) refuses(p *pool, req *Request, f Family) *Error {
 		e.message = errNotServed(p.Name).message
 	case s.capacity == 0:
 		e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", p.Name, f)
-	case !s.free():
+	case !a.hasFree(p, req, f):
 		e.Reason = ErrExhausted
 		e.message = fmt.Sprintf("pool %q has no free %s address: add addresses to it, or release some", p.Name, f)
 	default:
@@ -146,7 +146,7 @@ func (a *Allocator) unserved(req *Request, f Family, candidates []*pool) *Error 
 		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", namesOf(candidates), f)
 	default:
 		for _, p := range candidates {
-			if p.space(f).free() { // So it is a quota that is in the way.
+			if a.hasFree(p, req, f) { // So it is a quota that is in the way.
 				return a.over(p, req, f, netip.Addr{})
 			}
 		}

@@ -128,7 +128,8 @@ type Request struct {
 	// Addresses are to be given exactly, at most one per family. They may lie in a
 	// pool that does not auto-assign.
 	Addresses []netip.Addr
-	// Leave are addresses that the owner is to move off, for any other.
+	// Leave are addresses that the owner is to move off, for any other, and is not to be given, either: only one
+	// that is among Addresses, too, is to be had.
 	Leave []netip.Addr
 	// Sharing has the owner go where others with the same key are, if their terms agree.
 	Sharing Sharing

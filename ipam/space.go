@@ -74,30 +74,55 @@ func newSpace(own []span, f Family, order Order) space {
 	return s
 }
 
-// free reports whether there is a free address.
-func (s *space) free() bool { return s.assigned < s.capacity }
-
-// pick returns the free address that is to be given next; there must be one. It takes nothing:
-// asked again, it says the same until something is taken or released.
-func (s *space) pick(a *Allocator) netip.Addr {
+// pick returns the free address that is to be given next, of those that are not to be left; there must be one. It
+// takes nothing: asked again, it says the same until something is taken or released.
+func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 	if s.order == Lowest {
-		if n, ok := s.freed.lowest(); ok {
-			return s.address(n)
-		}
-		for a.held[s.next] != nil { // It ends: there is a free address, and none is behind.
-			s.step()
-		}
-		return s.next
+		return s.lowest(a, leave)
 	}
 	for !s.spent {
-		if a.held[s.next] == nil && a.rested[s.next] == nil {
+		switch {
+		case a.held[s.next] != nil || a.rested[s.next] != nil:
+		case !slices.Contains(leave, s.next):
 			return s.next
+		default: // The cursor does not come back to it. It waits as if it had been left just now.
+			s.rest(a, s.next)
 		}
 		if s.spent = s.next == s.last; !s.spent {
 			s.step()
 		}
 	}
-	return s.rested.Front().Value.(*rest).addr
+	e := s.rested.Front()
+	for slices.Contains(leave, e.Value.(*rest).addr) {
+		e = e.Next()
+	}
+	return e.Value.(*rest).addr
+}
+
+// lowest is pick for the order Lowest.
+func (s *space) lowest(a *Allocator, leave []netip.Addr) netip.Addr {
+	var left []uint64 // free, and passed over
+	defer func() {
+		for _, n := range left {
+			s.freed.set(n)
+		}
+	}()
+	for n, ok := s.freed.lowest(); ok; n, ok = s.freed.lowest() {
+		addr := s.address(n)
+		if !slices.Contains(leave, addr) {
+			return addr
+		}
+		s.freed.clear(n)
+		left = append(left, n)
+	}
+	for ; ; s.step() { // It ends: there is an address to give, and none is behind.
+		if a.held[s.next] == nil {
+			if !slices.Contains(leave, s.next) {
+				return s.next
+			}
+			left = append(left, s.number(s.next))
+		}
+	}
 }
 
 // step moves the cursor to the next address, from the highest to the lowest.
@@ -150,11 +175,16 @@ func (s *space) take(a *Allocator, addr netip.Addr) {
 func (s *space) release(a *Allocator, addr netip.Addr) {
 	s.assigned--
 	if s.order == LeastRecentlyUsed {
-		a.releases++
-		a.rested[addr] = s.rested.PushBack(&rest{addr, a.releases})
+		s.rest(a, addr)
 	} else if addr.Less(s.next) { // else the cursor will come upon it
 		s.freed.set(s.number(addr))
 	}
+}
+
+// rest puts a free address at the end of the queue.
+func (s *space) rest(a *Allocator, addr netip.Addr) {
+	a.releases++
+	a.rested[addr] = s.rested.PushBack(&rest{addr, a.releases})
 }
 
 // place returns the index of the range that addr, of this space, is in.
