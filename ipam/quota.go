@@ -103,8 +103,9 @@ func (a *Allocator) overAll(req *Request, f Family, addr netip.Addr) *Error {
 // moves reports whether a new address of family f takes the place of one that the owner has to itself, in this
 // pool if it is given.
 func (a *Allocator) moves(req *Request, f Family, in *pool) bool {
+	namespace := req.Owner.Namespace
 	for h := range a.takenBy(req.Owner) {
-		if FamilyOf(h.Address) == f && (in == nil || h.home == in) && !a.present(h.Address, req.Owner.Namespace, h) {
+		if FamilyOf(h.Address) == f && (in == nil || h.home == in) && h.Owner.Namespace == namespace && !a.present(h.Address, namespace, h) {
 			return true
 		}
 	}
