@@ -74,7 +74,7 @@ func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err
 	}
 	for h := range a.takenBy(Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) {
 		if FamilyOf(h.Address) == f && a.forgo(h, req) == "" {
-			return Allocation{Address: h.Address, Pool: h.home.Name, Owner: req.Owner}, true, nil
+			return Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, true, nil
 		}
 	}
 	al, ok = a.join(req, f)
@@ -101,6 +101,9 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 		return Allocation{}, a.errTaken(addr, req.Owner, why)
 	}
 	al := Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}
+	if first := a.held[addr]; first != nil {
+		al.Pool = first.Pool
+	}
 	if a.holding(addr, Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) != nil && req.Owner.Name != "" {
 		return al, nil // It is reserved for it, and that was settled when it was reserved.
 	}

@@ -97,10 +97,8 @@ func (a *Allocator) requeue() {
 func (a *Allocator) Displaced() []Allocation {
 	var displaced []Allocation
 	for _, first := range a.held {
-		for h := first; h != nil; h = h.beside {
-			if h.displaced() {
-				displaced = append(displaced, h.Allocation)
-			}
+		for h := first; h != nil && first.displaced(); h = h.beside {
+			displaced = append(displaced, h.Allocation)
 		}
 	}
 	slices.SortStableFunc(displaced, func(x, y Allocation) int { return x.Address.Compare(y.Address) })
@@ -111,17 +109,13 @@ func (h *holding) displaced() bool { return h.home == nil || h.Pool != "" && !h.
 
 // IsDisplaced reports whether an address is among the Displaced.
 func (a *Allocator) IsDisplaced(addr netip.Addr) bool {
-	for h := a.held[addr]; h != nil; h = h.beside {
-		if h.displaced() {
-			return true
-		}
-	}
-	return false
+	first := a.held[addr]
+	return first != nil && first.displaced()
 }
 
 // Restore holds exactly this address for this owner, whether or not a pool has it, beside those who share it
 // on terms that agree. It is how an address that a Service brings along is adopted. Restored again, for the same
-// owner, it takes over Pool, the owner's names and the terms. An owner without UID makes it a reservation.
+// owner, it takes over the owner's names and the terms; Pool holds for all who share the address. An owner without UID makes it a reservation.
 //
 // An owner may hold several addresses of one family while it moves from one to
 // the next. It keeps the one taken last, so restore oldest first.
@@ -139,17 +133,19 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	return nil
 }
 
-// record has an owner hold an address as its record says.
+// record has an owner hold an address as its record says, which names one pool for all who are in it.
 func (a *Allocator) record(al Allocation, terms Sharing) {
-	h := a.holding(al.Address, al.Owner)
-	if h == nil {
+	if h := a.holding(al.Address, al.Owner); h != nil {
+		a.uncount(h) // Somebody may have written another namespace into it.
+		h.Allocation = al
+		a.count(h)
+		a.regroup(h, terms)
+	} else {
 		a.hold(al, terms)
-		return
 	}
-	a.uncount(h) // Somebody may have written another namespace into it.
-	h.Allocation = al
-	a.count(h)
-	a.regroup(h, terms)
+	for h := a.held[al.Address]; h != nil; h = h.beside {
+		h.Pool = al.Pool
+	}
 }
 
 // Replace has exactly these owners hold an address, as its record says, and returns those who lost it; they may

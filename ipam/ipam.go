@@ -100,7 +100,7 @@ func (o Owner) key() string {
 // Allocation is one address in the hands of one owner, who may not be the only one.
 type Allocation struct {
 	Address netip.Addr
-	// Pool is the pool the address was given from, as its record says. It may
+	// Pool is the pool the address was given from, as its record says, the same for all who share it. It may
 	// since have lost the address: see [Allocator.Displaced] and [Allocator.PoolOf].
 	Pool  string
 	Owner Owner
