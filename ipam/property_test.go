@@ -1,7 +1,6 @@
 package ipam_test
 
 import (
-	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -25,211 +24,46 @@ var universe = func() (all []netip.Addr) {
 	return all
 }()
 
-var owners = []string{"", "a", "b", "c", "d"}
-
-// model is the Allocator as one would write it first: it remembers everything in
-// lists and looks at every address.
-type model struct {
-	pools []ipam.Pool
-	held  []ipam.Allocation // in the order taken
-}
-
-func (m *model) holder(addr netip.Addr) (ipam.Allocation, bool) {
-	for _, al := range m.held {
-		if al.Address == addr {
-			return al, true
-		}
+// Two Services of one name, one after the other, and two that share a namespace or a name with them.
+var (
+	services = []ipam.Owner{
+		{Namespace: "red", Name: "web", UID: "a"}, {Namespace: "red", Name: "web", UID: "b"},
+		{Namespace: "red", Name: "db", UID: "c"}, {Namespace: "blue", Name: "web", UID: "d"},
 	}
-	return ipam.Allocation{}, false
-}
-
-func (m *model) heldBy(uid string) (all []ipam.Allocation) {
-	for _, al := range m.held {
-		if uid != "" && al.Owner.UID == uid {
-			all = append(all, al)
-		}
-	}
-	return all
-}
-
-func (m *model) home(addr netip.Addr) string {
-	for _, p := range m.pools {
-		if p.Addresses.Contains(addr) {
-			return p.Name
-		}
-	}
-	return ""
-}
-
-func (m *model) own(pool string, f ipam.Family) (all []netip.Addr) {
-	for _, addr := range universe {
-		if ipam.FamilyOf(addr) == f && m.home(addr) == pool {
-			all = append(all, addr)
-		}
-	}
-	return all
-}
-
-func (m *model) free(pool string, f ipam.Family) []netip.Addr {
-	return slices.DeleteFunc(m.own(pool, f), func(addr netip.Addr) bool { _, taken := m.holder(addr); return taken })
-}
-
-func (m *model) displaced() (all []ipam.Allocation) {
-	for _, al := range m.held {
-		if home := m.home(al.Address); home == "" || al.Pool != "" && al.Pool != home {
-			all = append(all, al)
-		}
-	}
-	slices.SortFunc(all, func(x, y ipam.Allocation) int { return x.Address.Compare(y.Address) })
-	return all
-}
-
-func (m *model) restore(al ipam.Allocation) error {
-	for i, held := range m.held {
-		if held.Address != al.Address {
-			continue
-		}
-		if held.Owner != al.Owner { // the tests' UIDs and names go together
-			return ipam.ErrTaken
-		}
-		m.held[i] = al
-		return nil
-	}
-	m.held = append(m.held, al)
-	return nil
-}
-
-func (m *model) release(addr netip.Addr, o ipam.Owner) bool {
-	before := len(m.held)
-	m.held = slices.DeleteFunc(m.held, func(al ipam.Allocation) bool { return al.Address == addr && al.Owner == o })
-	return len(m.held) < before
-}
-
-// allocate returns what is to be given, and holds it.
-func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
-	given := map[ipam.Family]ipam.Allocation{}
-	for _, addr := range req.Addresses {
-		al, err := m.exactly(addr, req)
-		if err != nil {
-			return nil, err
-		}
-		given[ipam.FamilyOf(addr)] = al
-	}
-	var want []ipam.Family
-	for _, f := range req.Families {
-		if _, ok := given[f]; ok {
-			continue
-		}
-		want = append(want, f)
-		for _, al := range m.heldBy(req.Owner.UID) {
-			fits := req.Pool == "" || al.Pool == "" || al.Pool == req.Pool || m.home(al.Address) == req.Pool
-			if ipam.FamilyOf(al.Address) == f && fits {
-				given[f] = al // the last wins
-			}
-		}
-		if _, ok := given[f]; ok {
-			want = want[:len(want)-1]
-		}
-	}
-	if err := m.choose(req, want, given); err != nil {
-		return nil, err
-	}
-	var all []ipam.Allocation
-	for _, f := range req.Families {
-		if al, ok := given[f]; ok {
-			all = append(all, al)
-			m.held = append(slices.DeleteFunc(m.held, func(held ipam.Allocation) bool { return held.Address == al.Address }), al)
-		}
-	}
-	return all, nil
-}
-
-func (m *model) exactly(addr netip.Addr, req ipam.Request) (ipam.Allocation, error) {
-	al, taken := m.holder(addr)
-	home := m.home(addr)
-	named := slices.ContainsFunc(m.pools, func(p ipam.Pool) bool { return p.Name == req.Pool })
-	shut := slices.ContainsFunc(m.pools, func(p ipam.Pool) bool { return p.Name == home && (p.Closed || !serves(p, req)) })
-	switch {
-	case taken && al.Owner == req.Owner:
-		return al, nil
-	case req.Pool != "" && !named:
-		return al, ipam.ErrNoPool
-	case home == "", req.Pool != "" && req.Pool != home:
-		return al, ipam.ErrNotInPool
-	case taken:
-		return al, ipam.ErrTaken
-	case shut:
-		return al, ipam.ErrNoPool
-	}
-	return ipam.Allocation{Address: addr, Pool: home, Owner: req.Owner}, nil
-}
-
-func serves(p ipam.Pool, req ipam.Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
-
-func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Family]ipam.Allocation) error {
-	var candidates []string
-	byPriority := slices.SortedStableFunc(slices.Values(m.pools), func(x, y ipam.Pool) int { return cmp.Compare(y.Priority, x.Priority) })
-	for _, p := range byPriority {
-		if !p.Closed && serves(p, req) && (p.Name == req.Pool || req.Pool == "" && p.AutoAssign) {
-			candidates = append(candidates, p.Name)
-		}
-	}
-	// The order of choice: pools that serve a family already and can serve the rest,
-	// pools that can serve all that is wanted, any.
-	rank := func(pool string) int {
-		if slices.ContainsFunc(want, func(f ipam.Family) bool { return len(m.free(pool, f)) == 0 }) {
-			return 2
-		}
-		for _, al := range given {
-			if m.home(al.Address) == pool {
-				return 0
-			}
-		}
-		return 1
-	}
-	preferred := slices.SortedStableFunc(slices.Values(candidates), func(x, y string) int { return rank(x) - rank(y) })
-	var refused error
-	for _, f := range want {
-		var own int
-		var chosen *ipam.Allocation
-		for _, pool := range preferred {
-			own += len(m.own(pool, f))
-			if free := m.free(pool, f); chosen == nil && len(free) > 0 {
-				chosen = &ipam.Allocation{Address: free[0], Pool: pool, Owner: req.Owner}
-			}
-		}
-		if chosen != nil {
-			given[f] = *chosen
-			continue
-		}
-		reason := ipam.ErrExhausted
-		if own == 0 {
-			reason = ipam.ErrNoPool
-		}
-		loses := slices.ContainsFunc(m.heldBy(req.Owner.UID), func(al ipam.Allocation) bool { return ipam.FamilyOf(al.Address) == f })
-		if req.RequireAll || loses {
-			return reason
-		}
-		if refused == nil {
-			refused = reason
-		}
-	}
-	if len(given) == 0 {
-		return refused
-	}
-	return nil
-}
+	reservations = []ipam.Owner{{}, nameOf(services[0]), nameOf(services[2]), nameOf(services[3])}
+	// What somebody wrote by hand may have an owner in another namespace.
+	tenants    = slices.Concat(services, reservations, []ipam.Owner{{Namespace: "blue", Name: "web", UID: "a"}})
+	namespaces = []string{"red", "blue", ""}
+)
 
 // Generators.
 
 func draw[T any](t *rapid.T, label string, from []T) T { return rapid.SampledFrom(from).Draw(t, label) }
 
-func drawOwner(t *rapid.T, from []string) ipam.Owner {
-	uid := draw(t, "owner", from)
-	if uid == "" {
-		return ipam.Owner{}
+func chance(t *rapid.T, label string, in int) bool { return rapid.IntRange(1, in).Draw(t, label) == 1 }
+
+func drawTerms(t *rapid.T) ipam.Sharing {
+	s := ipam.Sharing{Key: draw(t, "key", []string{"", "k", "k", "l"})}
+	if s.Key == "" {
+		return s
 	}
-	return owner(uid)
+	s.Traffic = draw(t, "traffic", []string{"Cluster", "Cluster", "Local"})
+	for _, p := range []ipam.Port{{Protocol: "TCP", Number: 80}, {Protocol: "TCP", Number: 443}, {Protocol: "UDP", Number: 80}} {
+		if chance(t, p.String(), 3) {
+			s.Ports = append(s.Ports, p)
+		}
+	}
+	return s
+}
+
+func drawLimits(t *rapid.T) ipam.Limits {
+	limits := ipam.Limits{}
+	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+		if chance(t, "limited", 3) {
+			limits[f] = rapid.Uint64Range(0, 3).Draw(t, "limit")
+		}
+	}
+	return limits
 }
 
 func drawPools(t *rapid.T) []ipam.Pool {
@@ -251,11 +85,13 @@ func drawPools(t *rapid.T) []ipam.Pool {
 		}
 		all = append(all, ipam.Pool{
 			Name: name, Addresses: set,
-			AutoAssign: rapid.IntRange(0, 3).Draw(t, "autoAssign") > 0,
-			Closed:     rapid.IntRange(0, 4).Draw(t, "closed") == 0,
-			Order:      ipam.Lowest,
-			Priority:   rapid.IntRange(0, 2).Draw(t, "priority"),
-			Serves:     draw(t, "serves", []func(*ipam.Subject) bool{nil, nil, in("red"), in("blue")}),
+			AutoAssign:            rapid.IntRange(0, 3).Draw(t, "autoAssign") > 0,
+			Closed:                rapid.IntRange(0, 4).Draw(t, "closed") == 0,
+			Order:                 draw(t, "order", []ipam.Order{ipam.LeastRecentlyUsed, ipam.Lowest}),
+			Priority:              rapid.IntRange(0, 2).Draw(t, "priority"),
+			Serves:                draw(t, "serves", []func(*ipam.Subject) bool{nil, nil, in("red"), in("blue")}),
+			Quota:                 drawLimits(t),
+			ShareAcrossNamespaces: rapid.Bool().Draw(t, "shareAcrossNamespaces"),
 		})
 	}
 	return all
@@ -277,6 +113,13 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 		Families:   draw(t, "families", [][]ipam.Family{{v4}, {v6}, {v4, v6}, {v6, v4}}),
 		RequireAll: rapid.Bool().Draw(t, "requireAll"),
 		Pool:       drawPoolName(t),
+		Sharing:    drawTerms(t),
+	}
+	if chance(t, "quota", 4) {
+		req.Quota = drawLimits(t)
+	}
+	for range rapid.IntRange(-2, 2).Draw(t, "leave") {
+		req.Leave = append(req.Leave, draw(t, "left", universe))
 	}
 	for _, f := range req.Families {
 		if addr := draw(t, "address", universe); ipam.FamilyOf(addr) == f && rapid.IntRange(0, 2).Draw(t, "exactly") == 0 {
@@ -286,121 +129,252 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 	return req
 }
 
+// run is an Allocator and the model that it is held against.
+type run struct {
+	*ipam.Allocator
+	m *model
+}
+
 // TestAllocatorIsTheModel runs any sequence of calls and holds the Allocator against
 // the model after each. The model never takes an address away but on release, nor
-// gives one twice, nor leaves any unused, so neither does the Allocator.
+// gives one twice to owners that do not agree, nor leaves any unused, so neither does the Allocator.
 func TestAllocatorIsTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, m := ipam.New(), &model{}
-		allocate := func(t *rapid.T, a *ipam.Allocator, req ipam.Request, want []ipam.Allocation, reason error) {
-			got, err := a.Allocate(req)
-			if !errors.Is(err, reason) {
-				t.Fatalf("Allocate(%+v) failed with %v, want %v", req, err, reason)
-			}
-			if diff := gocmp.Diff(want, got, addrs); diff != "" {
-				t.Fatalf("Allocate(%+v) (-want +got):\n%s", req, diff)
-			}
-		}
+		r := &run{ipam.New(), newModel()}
 		t.Repeat(map[string]func(*rapid.T){
 			"pools": func(t *rapid.T) {
-				m.pools = drawPools(t)
-				if diff := gocmp.Diff(m.displaced(), a.SetPools(m.pools), addrs); diff != "" {
-					t.Fatalf("displaced (-want +got):\n%s", diff)
+				pools := drawPools(t)
+				if chance(t, "edited", 2) { // some are as they were
+					for i, p := range pools {
+						if before := r.m.pool(p.Name); before != nil && chance(t, "addresses stay", 2) {
+							pools[i].Addresses, pools[i].Order = before.Addresses, before.Order
+						}
+					}
 				}
+				r.setPools(t, pools)
 			},
 			"allocate": func(t *rapid.T) {
-				req := drawRequest(t, drawOwner(t, owners[1:]))
-				want, reason := m.allocate(req)
-				allocate(t, a, req, want, reason)
-				if reason == nil {
-					allocate(t, a, req, want, nil) // again: the same
+				req := drawRequest(t, draw(t, "owner", services))
+				if want, reason := r.allocate(t, req); reason == nil {
+					again, reason := r.allocate(t, req)
+					if diff := gocmp.Diff(want, again, addrs); reason != nil || diff != "" {
+						t.Fatalf("asked twice: %v (-first +second)\n%s", reason, diff)
+					}
 				}
 			},
 			"restore": func(t *rapid.T) {
-				al := ipam.Allocation{Address: draw(t, "address", universe), Pool: drawPoolName(t), Owner: drawOwner(t, owners)}
-				if got, want := a.Restore(al, ipam.Sharing{}), m.restore(al); !errors.Is(got, want) {
-					t.Fatalf("Restore(%v) = %v, want %v", al, got, want)
+				_ = r.restore(t, ipam.Allocation{Address: draw(t, "address", universe), Pool: drawPoolName(t), Owner: draw(t, "owner", tenants)}, drawTerms(t))
+			},
+			"replace": func(t *rapid.T) {
+				var all []ipam.Tenant
+				for range rapid.IntRange(0, 3).Draw(t, "tenants") {
+					all = append(all, ipam.Tenant{Owner: draw(t, "owner", tenants), Sharing: drawTerms(t)})
 				}
+				r.replace(t, draw(t, "address", universe), drawPoolName(t), all)
 			},
 			"release": func(t *rapid.T) {
-				addr, o := draw(t, "address", universe), drawOwner(t, owners)
-				if al, ok := m.holder(addr); ok && rapid.Bool().Draw(t, "by holder") {
-					o = al.Owner
+				addr, o := draw(t, "address", universe), draw(t, "owner", tenants)
+				if len(r.m.held) > 0 && rapid.Bool().Draw(t, "by holder") {
+					h := draw(t, "holding", r.m.held)
+					addr, o = h.Address, h.Owner
 				}
-				if got, want := a.Release(addr, o), m.release(addr, o); got != want {
+				if got, want := r.Release(addr, o), r.m.release(addr, o); got != want {
 					t.Fatalf("Release(%s, %v) = %v, want %v", addr, o, got, want)
 				}
 			},
-			// A restart changes no answer, in whatever order the records are read.
+			"resume": func(t *rapid.T) {
+				addr := draw(t, "address", universe)
+				r.Resume(addr)
+				r.m.resume(addr)
+			},
 			"restart": func(t *rapid.T) {
-				rebuilt, poolsFirst := ipam.New(), rapid.Bool().Draw(t, "pools first")
-				if poolsFirst {
-					rebuilt.SetPools(m.pools)
-				}
-				for _, al := range rapid.Permutation(slices.Clone(m.held)).Draw(t, "records") {
-					if err := rebuilt.Restore(al, ipam.Sharing{}); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if !poolsFirst {
-					rebuilt.SetPools(m.pools)
-				}
-				if diff := gocmp.Diff(a.Displaced(), rebuilt.Displaced(), addrs); diff != "" {
-					t.Fatalf("displaced after a restart (-before +after):\n%s", diff)
-				}
-				req := drawRequest(t, owner("new"))
-				want, reason := m.allocate(req)
-				allocate(t, a, req, want, reason)
-				allocate(t, rebuilt, req, want, reason)
-				for _, al := range want {
-					m.release(al.Address, al.Owner)
-					a.Release(al.Address, al.Owner)
+				if after := r.restart(t); after != nil && rapid.Bool().Draw(t, "go on") {
+					r = after
 				}
 			},
-			"": func(t *rapid.T) { agree(t, a, m) },
+			"ask": func(t *rapid.T) { r.ask(t, drawRequest(t, draw(t, "owner", services)), draw(t, "address", universe)) },
+			"":    func(t *rapid.T) { r.check(t) },
 		})
 	})
 }
 
 var addrs = gocmp.Comparer(func(x, y netip.Addr) bool { return x == y })
 
-func agree(t *rapid.T, a *ipam.Allocator, m *model) {
+func (r *run) setPools(t *rapid.T, pools []ipam.Pool) {
+	r.m.setPools(pools)
+	if diff := gocmp.Diff(r.m.displaced(), r.SetPools(pools), addrs); diff != "" {
+		t.Fatalf("displaced (-want +got):\n%s", diff)
+	}
+}
+
+func (r *run) allocate(t *rapid.T, req ipam.Request) ([]ipam.Allocation, error) {
+	want, reason := r.m.allocate(req)
+	got, err := r.Allocate(req)
+	if !errors.Is(err, reason) {
+		t.Fatalf("Allocate(%+v) failed with %v, want %v", req, err, reason)
+	}
+	if diff := gocmp.Diff(want, got, addrs); diff != "" {
+		t.Fatalf("Allocate(%+v) (-want +got):\n%s", req, diff)
+	}
+	return want, reason
+}
+
+func (r *run) restore(t *rapid.T, al ipam.Allocation, terms ipam.Sharing) error {
+	reason := r.m.restore(al, terms)
+	if err := r.Restore(al, terms); !errors.Is(err, reason) {
+		t.Fatalf("Restore(%v, %v) = %v, want %v", al, terms, err, reason)
+	}
+	return reason
+}
+
+func (r *run) replace(t *rapid.T, addr netip.Addr, pool string, all []ipam.Tenant) {
+	want := r.m.replace(addr, pool, all)
+	if lost, err := r.Replace(addr, pool, all); err != nil || !slices.Equal(lost, want) {
+		t.Fatalf("Replace(%s, %v) took it from %v (%v), want %v", addr, all, lost, err, want)
+	}
+}
+
+// restart returns an Allocator into which all records were read, in whatever order. It has the same answers, but
+// that it does not know what was released when. It is nil if the records contradict each other.
+func (r *run) restart(t *rapid.T) *run {
+	after, poolsFirst := &run{ipam.New(), newModel()}, rapid.Bool().Draw(t, "pools first")
+	if poolsFirst {
+		after.setPools(t, r.m.pools)
+	}
+	if rapid.Bool().Draw(t, "records outweigh") {
+		for _, addr := range rapid.Permutation(universe).Draw(t, "records") {
+			var all []ipam.Tenant
+			for _, h := range r.m.at(addr) {
+				all = append(all, ipam.Tenant{Owner: h.Owner, Sharing: h.terms})
+				after.replace(t, addr, h.Pool, all)
+			}
+		}
+	} else {
+		for _, h := range rapid.Permutation(r.m.held).Draw(t, "records") {
+			if after.restore(t, h.Allocation, h.terms) != nil {
+				return nil
+			}
+		}
+	}
+	if !poolsFirst {
+		after.setPools(t, r.m.pools)
+	}
+	after.check(t)
+	req := drawRequest(t, ipam.Owner{Namespace: "red", Name: "new", UID: "new"})
+	want, reason := r.allocate(t, req)
+	got, afterwards := after.allocate(t, req)
+	if !errors.Is(afterwards, reason) || len(got) != len(want) {
+		t.Fatalf("Allocate(%+v) gives %v, %v; after a restart %v, %v", req, want, reason, got, afterwards)
+	}
+	for i, al := range want {
+		if p := r.m.pool(r.m.home(al.Address)); p.Order == ipam.Lowest && got[i] != al {
+			t.Fatalf("Allocate(%+v) gives %v, after a restart %v", req, al, got[i])
+		}
+	}
+	for _, al := range want {
+		r.m.release(al.Address, al.Owner)
+		r.Release(al.Address, al.Owner)
+	}
+	for _, al := range got {
+		after.m.release(al.Address, al.Owner)
+		after.Release(al.Address, al.Owner)
+	}
+	return after
+}
+
+// ask asks what changes nothing.
+func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
+	verdicts := r.Explain(req)
+	for _, f := range req.Families {
+		for range r.m.pools {
+			v := verdicts[0]
+			verdicts = verdicts[1:]
+			one := req
+			one.Pool = v.Pool
+			p := *r.m.pool(v.Pool)
+			want := len(r.m.candidates(one)) > 0 && (req.Pool == v.Pool || req.Pool == "" && p.AutoAssign) &&
+				len(r.m.free(v.Pool, f, req.Leave)) > 0 && !r.m.over(&p, req, netip.Addr{}, f)
+			if v.Family != f || v.Fits != want {
+				t.Fatalf("Explain(%+v) says %+v, want %s, %v", req, v, f, want)
+			}
+		}
+	}
+	var forgone []netip.Addr
+	for _, f := range r.Forgone(req) {
+		forgone = append(forgone, f.Address)
+	}
+	var want []netip.Addr
+	for _, h := range slices.Backward(r.m.of(nameOf(req.Owner))) {
+		if slices.Contains(req.Families, ipam.FamilyOf(h.Address)) {
+			want = append(want, h.Address)
+		}
+	}
+	if !slices.Equal(forgone, want) {
+		t.Fatalf("Forgone(%+v) = %v, want %v", req, forgone, want)
+	}
+	var others []ipam.Tenant
+	for _, h := range r.m.at(addr) {
+		others = append(others, ipam.Tenant{Owner: h.Owner, Sharing: h.terms})
+	}
+	agree := r.Agree(addr, others, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing}) == nil
+	if want := r.m.agree(addr, req.Owner, req.Sharing); agree != want {
+		t.Fatalf("Agree(%s, %v, %+v) = %v, want %v", addr, others, req, agree, want)
+	}
+}
+
+// check compares all that can be seen.
+func (r *run) check(t *rapid.T) {
 	for _, addr := range universe {
-		var wanted []ipam.Allocation
-		if al, held := m.holder(addr); held {
-			wanted = append(wanted, al)
+		there := r.m.at(addr)
+		if diff := gocmp.Diff(allocations(there), r.Holders(addr), addrs); diff != "" {
+			t.Fatalf("holders of %s (-want +got):\n%s", addr, diff)
 		}
-		if got := a.Holders(addr); !slices.Equal(got, wanted) {
-			t.Fatalf("%s is held by %v, want %v", addr, got, wanted)
+		for _, h := range there {
+			if got := r.Terms(addr, h.Owner); !got.Equal(h.terms) {
+				t.Fatalf("%v shares %s on the terms %v, want %v", h.Owner, addr, got, h.terms)
+			}
 		}
-		if pool, _ := a.PoolOf(addr); pool != m.home(addr) {
-			t.Fatalf("%s is in pool %q, want %q", addr, pool, m.home(addr))
+		if pool, _ := r.PoolOf(addr); pool != r.m.home(addr) {
+			t.Fatalf("%s is in pool %q, want %q", addr, pool, r.m.home(addr))
+		}
+		displaced := slices.ContainsFunc(r.m.displaced(), func(al ipam.Allocation) bool { return al.Address == addr })
+		if got := r.IsDisplaced(addr); got != displaced {
+			t.Fatalf("IsDisplaced(%s) = %v, want %v", addr, got, displaced)
 		}
 	}
-	for _, uid := range owners {
-		if diff := gocmp.Diff(m.heldBy(uid), a.HeldBy(ipam.Owner{UID: uid}), addrs); diff != "" {
-			t.Fatalf("held by %q (-want +got):\n%s", uid, diff)
+	for _, o := range tenants {
+		if diff := gocmp.Diff(allocations(r.m.of(o)), r.HeldBy(o), addrs); diff != "" {
+			t.Fatalf("held by %v (-want +got):\n%s", o, diff)
 		}
 	}
-	for i, p := range m.pools {
+	for _, p := range append([]ipam.Pool{{}}, r.m.pools...) {
 		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
-			capacity, available := len(m.own(p.Name, f)), len(m.free(p.Name, f))
+			for _, namespace := range namespaces {
+				if got, want := r.Use(p.Name, namespace, f), r.m.use(p.Name, namespace, f); got != want {
+					t.Fatalf("Use(%q, %q, %s) = %d, want %d", p.Name, namespace, f, got, want)
+				}
+			}
+		}
+	}
+	for _, p := range r.m.pools {
+		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+			capacity, available := len(r.m.own(p.Name, f)), len(r.m.free(p.Name, f, nil))
 			want := ipam.Usage{Capacity: uint64(capacity), Assigned: uint64(capacity - available), Available: uint64(available)}
-			if got := a.Usage(p.Name)[f]; got != want {
+			if got := r.Usage(p.Name)[f]; got != want {
 				t.Fatalf("Usage(%q)[%s] = %+v, want %+v", p.Name, f, got, want)
 			}
 		}
 		for _, addr := range universe {
 			lost := ""
-			for _, o := range a.Overlaps(p.Name) {
-				for _, r := range o.Ranges {
-					if r.Contains(addr) {
+			for _, o := range r.Overlaps(p.Name) {
+				for _, ends := range o.Ranges {
+					if ends.Contains(addr) {
 						lost += o.Pool
 					}
 				}
 			}
 			want := ""
-			if home := m.home(addr); p.Addresses.Contains(addr) && home != m.pools[i].Name {
+			if home := r.m.home(addr); p.Addresses.Contains(addr) && home != p.Name {
 				want = home
 			}
 			if lost != want {

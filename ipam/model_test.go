@@ -1,0 +1,458 @@
+package ipam_test
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// model is the Allocator as one would write it first: it remembers everything in
+// lists and looks at every address.
+type model struct {
+	pools   []ipam.Pool
+	held    []holding    // in the order in which they came
+	history []netip.Addr // released by pools that remember it and free since, the earliest first
+	circles map[spot]*circle
+	taken   int
+}
+
+type holding struct {
+	ipam.Allocation
+	terms ipam.Sharing
+	took  int // the larger, the later the owner took it
+}
+
+// spot is where a pool looks for addresses of one family.
+type spot struct {
+	pool   string
+	family ipam.Family
+}
+
+// circle is the walk through a spot: where it is, and where it ends.
+type circle struct{ next, last netip.Addr }
+
+func newModel() *model { return &model{circles: map[spot]*circle{}} }
+
+// sameOwner reports whether two owners are one. The UID decides; those without are what they say.
+func sameOwner(x, y ipam.Owner) bool { return x.UID == y.UID && (x.UID != "" || x == y) }
+
+// nameOf is the reservation for an owner's name.
+func nameOf(o ipam.Owner) ipam.Owner { return ipam.Owner{Namespace: o.Namespace, Name: o.Name} }
+
+// What is held.
+
+func (m *model) at(addr netip.Addr) (all []holding) {
+	for _, h := range m.held {
+		if h.Address == addr {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// of returns what an owner holds, last taken last; nobody holds nothing.
+func (m *model) of(o ipam.Owner) (all []holding) {
+	for _, h := range m.held {
+		if sameOwner(h.Owner, o) && (o.UID != "" || o.Name != "") {
+			all = append(all, h)
+		}
+	}
+	slices.SortFunc(all, func(x, y holding) int { return x.took - y.took })
+	return all
+}
+
+func (m *model) find(addr netip.Addr, o ipam.Owner) *holding {
+	for i, h := range m.held {
+		if h.Address == addr && sameOwner(h.Owner, o) {
+			return &m.held[i]
+		}
+	}
+	return nil
+}
+
+func allocations(held []holding) (all []ipam.Allocation) {
+	for _, h := range held {
+		all = append(all, h.Allocation)
+	}
+	return all
+}
+
+// hold adds a holding, or has one that is there be what a record says, which has one pool.
+func (m *model) hold(al ipam.Allocation, terms ipam.Sharing) {
+	for i := range m.held {
+		if m.held[i].Address == al.Address {
+			m.held[i].Pool = al.Pool
+		}
+	}
+	if h := m.find(al.Address, al.Owner); h != nil {
+		h.Allocation, h.terms = al, terms
+		return
+	}
+	m.taken++
+	m.held = append(m.held, holding{al, terms, m.taken})
+	m.history = slices.DeleteFunc(m.history, func(addr netip.Addr) bool { return addr == al.Address })
+}
+
+func (m *model) release(addr netip.Addr, o ipam.Owner) bool {
+	before := len(m.held)
+	m.held = slices.DeleteFunc(m.held, func(h holding) bool { return h.Address == addr && sameOwner(h.Owner, o) })
+	if len(m.held) == before {
+		return false
+	}
+	if p := m.pool(m.home(addr)); len(m.at(addr)) == 0 && p != nil && p.Order == ipam.LeastRecentlyUsed {
+		m.history = append(m.history, addr)
+	}
+	return true
+}
+
+func (m *model) restore(al ipam.Allocation, terms ipam.Sharing) error {
+	if !m.agree(al.Address, al.Owner, terms) {
+		return ipam.ErrTaken
+	}
+	m.hold(al, terms)
+	return nil
+}
+
+func (m *model) replace(addr netip.Addr, pool string, tenants []ipam.Tenant) (lost []ipam.Owner) {
+	for _, t := range tenants {
+		m.hold(ipam.Allocation{Address: addr, Pool: pool, Owner: t.Owner}, t.Sharing)
+	}
+	for _, h := range m.at(addr) {
+		if !slices.ContainsFunc(tenants, func(t ipam.Tenant) bool { return sameOwner(t.Owner, h.Owner) }) {
+			m.release(addr, h.Owner)
+			lost = append(lost, h.Owner)
+		}
+	}
+	return lost
+}
+
+func (m *model) displaced() (all []ipam.Allocation) {
+	for _, h := range m.held {
+		if home := m.home(h.Address); home == "" || h.Pool != "" && h.Pool != home {
+			all = append(all, h.Allocation)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y ipam.Allocation) int { return x.Address.Compare(y.Address) })
+	return all
+}
+
+// agree reports whether an owner with these terms may be at addr beside those who are there.
+func (m *model) agree(addr netip.Addr, o ipam.Owner, terms ipam.Sharing) bool {
+	across := false
+	if p := m.pool(m.home(addr)); p != nil {
+		across = p.ShareAcrossNamespaces
+	}
+	for _, h := range m.at(addr) {
+		if sameOwner(h.Owner, o) || o.Name != "" && h.Owner == nameOf(o) {
+			continue
+		}
+		samePort := slices.ContainsFunc(terms.Ports, func(p ipam.Port) bool { return slices.Contains(h.terms.Ports, p) })
+		switch {
+		case h.Owner.UID == "" && h.Owner.Name == "", terms.Key == "", terms.Key != h.terms.Key,
+			terms.Traffic != h.terms.Traffic, samePort, !across && h.Owner.Namespace != o.Namespace:
+			return false
+		}
+	}
+	return true
+}
+
+// Pools.
+
+func (m *model) pool(name string) *ipam.Pool {
+	for i := range m.pools {
+		if m.pools[i].Name == name {
+			return &m.pools[i]
+		}
+	}
+	return nil
+}
+
+func (m *model) home(addr netip.Addr) string {
+	for _, p := range m.pools {
+		if p.Addresses.Contains(addr) {
+			return p.Name
+		}
+	}
+	return ""
+}
+
+func (m *model) own(pool string, f ipam.Family) (all []netip.Addr) {
+	for _, addr := range universe {
+		if ipam.FamilyOf(addr) == f && m.home(addr) == pool {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+// free returns the addresses that nobody holds, but for those to be left.
+func (m *model) free(pool string, f ipam.Family, leave []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(m.own(pool, f), func(addr netip.Addr) bool { return len(m.at(addr)) > 0 || slices.Contains(leave, addr) })
+}
+
+func (m *model) setPools(pools []ipam.Pool) {
+	before := m.circles
+	m.pools, m.circles = pools, map[spot]*circle{}
+	for _, p := range pools {
+		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+			own, at := m.own(p.Name, f), spot{p.Name, f}
+			if len(own) == 0 {
+				continue
+			}
+			m.begin(at, own[0])
+			if c := before[at]; c != nil && slices.Contains(own, c.next) && p.Order == ipam.LeastRecentlyUsed {
+				m.begin(at, c.next)
+			}
+		}
+	}
+	m.history = slices.DeleteFunc(m.history, func(addr netip.Addr) bool {
+		p := m.pool(m.home(addr))
+		return p == nil || p.Order != ipam.LeastRecentlyUsed
+	})
+}
+
+// begin has a walk start here, which ends when it has come round.
+func (m *model) begin(at spot, first netip.Addr) {
+	own := m.own(at.pool, at.family)
+	i := slices.Index(own, first)
+	m.circles[at] = &circle{next: first, last: own[(i+len(own)-1)%len(own)]}
+}
+
+func after(own []netip.Addr, addr netip.Addr) netip.Addr {
+	return own[(slices.Index(own, addr)+1)%len(own)]
+}
+
+func (m *model) resume(addr netip.Addr) {
+	if p := m.pool(m.home(addr)); p != nil && p.Order == ipam.LeastRecentlyUsed {
+		f := ipam.FamilyOf(addr)
+		m.begin(spot{p.Name, f}, after(m.own(p.Name, f), addr))
+	}
+}
+
+// pick returns the free address that is next in the order of the pool; there is one.
+func (m *model) pick(p *ipam.Pool, f ipam.Family, leave []netip.Addr) netip.Addr {
+	own, free, c := m.own(p.Name, f), m.free(p.Name, f, leave), m.circles[spot{p.Name, f}]
+	if p.Order == ipam.Lowest {
+		if c.next.Less(free[0]) {
+			c.next = free[0] // In case that the order changes: this far all were held once.
+		}
+		return free[0]
+	}
+	for ; ; c.next = after(own, c.next) {
+		if len(m.at(c.next)) == 0 && !slices.Contains(m.history, c.next) {
+			if !slices.Contains(leave, c.next) {
+				return c.next
+			}
+			m.history = append(m.history, c.next) // As if it had just been left.
+		}
+		if c.next == c.last {
+			break
+		}
+	}
+	i := slices.IndexFunc(m.history, func(addr netip.Addr) bool { return slices.Contains(free, addr) })
+	return m.history[i]
+}
+
+func serves(p ipam.Pool, req ipam.Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
+
+// candidates are the pools to take something new from, in order of choice.
+func (m *model) candidates(req ipam.Request) (all []ipam.Pool) {
+	byPriority := slices.SortedStableFunc(slices.Values(m.pools), func(x, y ipam.Pool) int { return cmp.Compare(y.Priority, x.Priority) })
+	for _, p := range byPriority {
+		if !p.Closed && serves(p, req) && (p.Name == req.Pool || req.Pool == "" && p.AutoAssign) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// Quotas.
+
+// use counts the addresses that a namespace holds in a pool or, if that is empty, anywhere.
+func (m *model) use(pool, namespace string, f ipam.Family) (n uint64) {
+	for _, addr := range universe {
+		if ipam.FamilyOf(addr) == f && (pool == "" || m.home(addr) == pool) && m.present(addr, namespace) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// present counts the owners of a namespace that are at addr.
+func (m *model) present(addr netip.Addr, namespace string) (n int) {
+	for _, h := range m.at(addr) {
+		if h.Owner.Namespace == namespace {
+			n++
+		}
+	}
+	return n
+}
+
+// over reports whether a quota keeps a request from an address in the pool: from addr, or from any that is free.
+func (m *model) over(p *ipam.Pool, req ipam.Request, addr netip.Addr, f ipam.Family) bool {
+	exceeds := func(limits ipam.Limits, pool string) bool {
+		limit, limited := limits[f]
+		moves := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool {
+			return ipam.FamilyOf(h.Address) == f && (pool == "" || m.home(h.Address) == pool) && m.present(h.Address, req.Owner.Namespace) == 1 &&
+				h.Owner.Namespace == req.Owner.Namespace
+		})
+		return limited && m.use(pool, req.Owner.Namespace, f) >= limit && !moves
+	}
+	return m.present(addr, req.Owner.Namespace) == 0 && (exceeds(p.Quota, p.Name) || exceeds(req.Quota, ""))
+}
+
+// Requests.
+
+// allocate returns what is to be given, and holds it.
+func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
+	given := map[ipam.Family]ipam.Allocation{}
+	var want []ipam.Family
+	for _, f := range req.Families {
+		al, reason := m.settled(req, f)
+		switch {
+		case reason != nil:
+			return nil, reason
+		case al != nil:
+			given[f] = *al
+		default:
+			want = append(want, f)
+		}
+	}
+	if err := m.choose(req, want, given); err != nil {
+		return nil, err
+	}
+	var all []ipam.Allocation
+	for _, f := range req.Families {
+		al, ok := given[f]
+		if !ok {
+			continue
+		}
+		all = append(all, al)
+		found := m.find(al.Address, al.Owner) == nil && al.Owner.Name != ""
+		m.hold(al, req.Sharing)
+		m.taken++
+		m.find(al.Address, al.Owner).took = m.taken
+		if found { // What was reserved for it has found its owner.
+			m.release(al.Address, nameOf(al.Owner))
+		}
+	}
+	return all, nil
+}
+
+// settled returns the address that is asked for, kept, reserved or shared; nil if one is to be chosen.
+func (m *model) settled(req ipam.Request, f ipam.Family) (*ipam.Allocation, error) {
+	for _, addr := range req.Addresses {
+		if ipam.FamilyOf(addr) == f {
+			return m.exactly(addr, req)
+		}
+	}
+	left := func(addr netip.Addr) bool { return slices.Contains(req.Leave, addr) }
+	for _, h := range slices.Backward(m.of(req.Owner)) {
+		home := m.home(h.Address)
+		if ipam.FamilyOf(h.Address) == f && !left(h.Address) && (req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || home == req.Pool) {
+			return m.stay(h, req)
+		}
+	}
+	for _, h := range slices.Backward(m.of(nameOf(req.Owner))) {
+		home := m.home(h.Address)
+		if ipam.FamilyOf(h.Address) == f && !left(h.Address) && home != "" && (req.Pool == "" || home == req.Pool) &&
+			m.agree(h.Address, req.Owner, req.Sharing) {
+			return &ipam.Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, nil
+		}
+	}
+	for _, addr := range universe {
+		there := m.at(addr)
+		hasKey := slices.ContainsFunc(there, func(h holding) bool { return req.Sharing.Key != "" && h.terms.Key == req.Sharing.Key })
+		p := m.pool(m.home(addr))
+		if ipam.FamilyOf(addr) == f && hasKey && !left(addr) && p != nil && !p.Closed && serves(*p, req) && (req.Pool == "" || req.Pool == p.Name) &&
+			m.agree(addr, req.Owner, req.Sharing) && !m.over(p, req, addr, f) {
+			return &ipam.Allocation{Address: addr, Pool: there[0].Pool, Owner: req.Owner}, nil
+		}
+	}
+	return nil, nil
+}
+
+// stay keeps an owner where it is, unless it comes with other terms that do not agree.
+func (m *model) stay(h holding, req ipam.Request) (*ipam.Allocation, error) {
+	if !m.agree(h.Address, req.Owner, req.Sharing) && !h.terms.Equal(req.Sharing) {
+		return nil, ipam.ErrTaken
+	}
+	return &h.Allocation, nil
+}
+
+func (m *model) exactly(addr netip.Addr, req ipam.Request) (*ipam.Allocation, error) {
+	if h := m.find(addr, req.Owner); h != nil {
+		return m.stay(*h, req)
+	}
+	home := m.pool(m.home(addr))
+	given := &ipam.Allocation{Address: addr, Pool: m.home(addr), Owner: req.Owner}
+	if there := m.at(addr); len(there) > 0 {
+		given.Pool = there[0].Pool
+	}
+	switch {
+	case req.Pool != "" && m.pool(req.Pool) == nil:
+		return nil, ipam.ErrNoPool
+	case home == nil, req.Pool != "" && req.Pool != home.Name:
+		return nil, ipam.ErrNotInPool
+	case !m.agree(addr, req.Owner, req.Sharing):
+		return nil, ipam.ErrTaken
+	case m.find(addr, nameOf(req.Owner)) != nil: // It is reserved for it.
+	case home.Closed || !serves(*home, req):
+		return nil, ipam.ErrNoPool
+	case m.over(home, req, addr, ipam.FamilyOf(addr)):
+		return nil, ipam.ErrQuota
+	}
+	return given, nil
+}
+
+// choose adds to given what is free.
+func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Family]ipam.Allocation) error {
+	candidates := m.candidates(req)
+	gives := func(p ipam.Pool, f ipam.Family) bool {
+		return len(m.free(p.Name, f, req.Leave)) > 0 && !m.over(&p, req, netip.Addr{}, f)
+	}
+	// The order of choice: the pool of the first family that is served already, if it can serve the rest, or that of
+	// the second, pools that can serve all that is wanted, any.
+	rank := func(p ipam.Pool) int {
+		if slices.ContainsFunc(want, func(f ipam.Family) bool { return !gives(p, f) }) {
+			return 2
+		}
+		for _, al := range given {
+			if m.home(al.Address) == p.Name {
+				return 0
+			}
+		}
+		return 1
+	}
+	preferred := slices.SortedStableFunc(slices.Values(candidates), func(x, y ipam.Pool) int { return rank(x) - rank(y) })
+	var refused error
+	for _, f := range want {
+		if i := slices.IndexFunc(preferred, func(p ipam.Pool) bool { return gives(p, f) }); i >= 0 {
+			p := preferred[i]
+			given[f] = ipam.Allocation{Address: m.pick(&p, f, req.Leave), Pool: p.Name, Owner: req.Owner}
+			continue
+		}
+		reason := ipam.ErrNoPool
+		for _, p := range candidates {
+			switch {
+			case len(m.free(p.Name, f, req.Leave)) > 0:
+				reason = ipam.ErrQuota
+			case len(m.own(p.Name, f)) > 0 && reason == ipam.ErrNoPool:
+				reason = ipam.ErrExhausted
+			}
+		}
+		loses := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) == f })
+		if req.RequireAll || loses {
+			return reason
+		}
+		if refused == nil {
+			refused = reason
+		}
+	}
+	if len(given) == 0 {
+		return refused
+	}
+	return nil
+}
