@@ -72,7 +72,7 @@ func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err
 		}
 		return h.Allocation, true, nil
 	}
-	for h := range a.takenBy(Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) {
+	for h := range a.takenBy(req.Owner.name()) {
 		if FamilyOf(h.Address) == f && a.forgo(h, req) == "" {
 			return Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, true, nil
 		}
@@ -104,7 +104,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 	if first := a.held[addr]; first != nil {
 		al.Pool = first.Pool
 	}
-	if a.holding(addr, Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) != nil && req.Owner.Name != "" {
+	if a.holding(addr, req.Owner.name()) != nil && req.Owner.Name != "" {
 		return al, nil // It is reserved for it, and that was settled when it was reserved.
 	}
 	if home.Closed {
@@ -159,7 +159,7 @@ type Forgone struct {
 // Forgone returns what is reserved for the owner's name, of a family that it asks for, and passed over.
 func (a *Allocator) Forgone(req Request) []Forgone {
 	var all []Forgone
-	for h := range a.takenBy(Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) {
+	for h := range a.takenBy(req.Owner.name()) {
 		if !slices.Contains(req.Families, FamilyOf(h.Address)) {
 			continue
 		}
@@ -283,6 +283,6 @@ func (a *Allocator) grant(al Allocation, terms Sharing) {
 	}
 	a.hold(al, terms)
 	if al.Owner.Name != "" { // What was reserved for it has found its owner.
-		a.Release(al.Address, Owner{Namespace: al.Owner.Namespace, Name: al.Owner.Name})
+		a.Release(al.Address, al.Owner.name())
 	}
 }

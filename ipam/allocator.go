@@ -17,7 +17,8 @@ type Allocator struct {
 	spans []span           // which address is in which pool
 
 	held   map[netip.Addr]*holding // who came first of those who hold the address
-	owners map[string]*holding     // what each owner took last, by its key
+	owners map[string]*holding     // what each owner took last, by its UID
+	names  map[Owner]*holding      // the same of reservations, but for those that name nobody
 	groups map[string]*group       // by sharing key
 	tally  tally                   // of all addresses, in a pool or not
 
@@ -43,6 +44,7 @@ func New() *Allocator {
 		named:  make(map[string]*pool),
 		held:   make(map[netip.Addr]*holding),
 		owners: make(map[string]*holding),
+		names:  make(map[Owner]*holding),
 		groups: make(map[string]*group),
 		tally:  make(tally),
 		rested: make(map[netip.Addr]*list.Element),
@@ -229,34 +231,49 @@ func (a *Allocator) hold(al Allocation, terms Sharing) {
 	a.regroup(h, terms)
 }
 
+// last returns what an owner took last; nil if it holds nothing.
+func (a *Allocator) last(o Owner) *holding {
+	if o.UID != "" {
+		return a.owners[o.UID]
+	}
+	return a.names[o]
+}
+
+// setLast notes what an owner took last; nobody takes anything.
+func (a *Allocator) setLast(o Owner, h *holding) {
+	switch {
+	case o.UID != "" && h != nil:
+		a.owners[o.UID] = h
+	case o.UID != "":
+		delete(a.owners, o.UID)
+	case o.Name != "" && h != nil:
+		a.names[o] = h
+	default:
+		delete(a.names, o)
+	}
+}
+
 // link makes h what its owner took last.
 func (a *Allocator) link(h *holding) {
-	if key := h.Owner.key(); key != "" {
-		h.before = a.owners[key]
-		a.owners[key] = h
-	}
+	h.before = a.last(h.Owner)
+	a.setLast(h.Owner, h)
 }
 
 // unlink forgets that h was ever taken by its owner.
 func (a *Allocator) unlink(h *holding) {
-	key := h.Owner.key()
 	for later := range a.takenBy(h.Owner) {
 		if later.before == h {
 			later.before = h.before
 			return
 		}
 	}
-	if h.before != nil {
-		a.owners[key] = h.before
-	} else {
-		delete(a.owners, key)
-	}
+	a.setLast(h.Owner, h.before)
 }
 
 // takenBy goes through what the owner holds, last taken first.
 func (a *Allocator) takenBy(o Owner) iter.Seq[*holding] {
 	return func(yield func(*holding) bool) {
-		for h := a.owners[o.key()]; h != nil && yield(h); h = h.before {
+		for h := a.last(o); h != nil && yield(h); h = h.before {
 		}
 	}
 }

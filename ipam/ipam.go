@@ -83,18 +83,15 @@ func (o Owner) is(other Owner) bool {
 	return o.UID == other.UID && (o.UID != "" || o == other)
 }
 
+// nobody reports whether o is a reservation that names nobody.
+func (o Owner) nobody() bool { return o.UID == "" && o.Name == "" }
+
+// name is a reservation for o's name.
+func (o Owner) name() Owner { return Owner{Namespace: o.Namespace, Name: o.Name} }
+
 // reserves reports whether o is a reservation for other.
 func (o Owner) reserves(other Owner) bool {
 	return o.UID == "" && o.Name != "" && o.Name == other.Name && o.Namespace == other.Namespace
-}
-
-// key is what an owner is found by: its UID or, for a reservation, the name that it is for, which has a slash
-// where no UID has one. Nobody has none.
-func (o Owner) key() string {
-	if o.UID != "" || o.Name == "" {
-		return o.UID
-	}
-	return o.Namespace + "/" + o.Name
 }
 
 // Allocation is one address in the hands of one owner, who may not be the only one.

@@ -23,5 +23,12 @@ func TestRecords(t *testing.T) {
 			uses("", "blue", v4, 0),
 			holders("198.51.100.0"),
 		},
+		"a UID that looks like a name is no reservation for it": {
+			pools(public),
+			restoredFor(ipam.Owner{Namespace: "default", Name: "odd", UID: "default/web"}, "198.51.100.0@public"),
+			reserve("web", "198.51.100.1@public"),
+			heldBy("~web", "198.51.100.1@public"),
+			forgone(ask("web", v4).leaving("198.51.100.1"), "198.51.100.1: it is to be left"),
+		},
 	})
 }

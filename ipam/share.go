@@ -67,7 +67,7 @@ func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) stri
 	}
 	who := there.String()
 	switch {
-	case there.UID == "" && there.Name == "":
+	case there.nobody():
 		return "reserved"
 	case there.UID == "" && terms.Key == "":
 		return "reserved for " + who

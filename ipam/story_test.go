@@ -370,3 +370,25 @@ func isDisplaced(addr string, want bool) step {
 		}
 	}
 }
+
+func restoredFor(o ipam.Owner, text string) step { return restored(read(text, o), nil, "") }
+
+// heldBy is held for an owner written as a tenant.
+func heldBy(who string, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		same(t, "held by "+who, spell(a.HeldBy(tenant(who))), want)
+	}
+}
+
+// forgone checks what is reserved for a request and not given to it, written address: why.
+func forgone(r request, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var got []string
+		for _, f := range a.Forgone(ipam.Request(r)) {
+			got = append(got, f.Address.String()+": "+f.Why)
+		}
+		same(t, "forgone by "+r.Owner.String(), got, want)
+	}
+}
