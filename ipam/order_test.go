@@ -20,5 +20,26 @@ func TestOrder(t *testing.T) {
 			allocate(ask("c", v4).leaving("198.51.100.0").exactly("198.51.100.0"), "198.51.100.0@public"), // what is asked for is
 			allocate(ask("d", v6).leaving("2001:db8::", "2001:db8::"), "2001:db8::1@public"),
 		},
+		"a pool without end remembers some of those that it gave": {
+			pools(lru(pool("lan", "2001:db8::/64"))),
+			comeAndGo(v6, 1<<16),
+			allocate(ask("a", v6), "2001:db8::@lan"),
+			allocate(ask("b", v6), "2001:db8::1:0@lan"),
+			release("b", "2001:db8::1:0"),
+			allocate(ask("b", v6), "2001:db8::1@lan"),
+		},
 	})
+}
+
+// comeAndGo has this many Services come, each after the one before is gone.
+func comeAndGo(f ipam.Family, n int) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		for range n {
+			got, err := a.Allocate(ipam.Request(ask("guest", f)))
+			if err != nil || !a.Release(got[0].Address, got[0].Owner) {
+				t.Fatal(got, err)
+			}
+		}
+	}
 }

@@ -12,12 +12,17 @@ import (
 	"go4.org/netipx"
 )
 
+// mostRested is how many released addresses wait at most before they come before those that were never held: a
+// large pool would otherwise remember each that it ever gave.
+const mostRested = 1 << 16
+
 // Order says which free address of a pool is given next.
 type Order int
 
 const (
 	// LeastRecentlyUsed gives addresses that were never held first, from the lowest up, and then those that
-	// have been free for the longest time: one that was just released is the last to come back.
+	// have been free for the longest time: one that was just released is the last to come back, after all others
+	// of its pool or 65,536 of them.
 	LeastRecentlyUsed Order = iota
 	// Lowest gives the lowest free address.
 	Lowest
@@ -80,7 +85,7 @@ func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 	if s.order == Lowest {
 		return s.lowest(a, leave)
 	}
-	for !s.spent {
+	for !s.spent && s.rested.Len() < mostRested {
 		switch {
 		case a.held[s.next] != nil || a.rested[s.next] != nil:
 		case !slices.Contains(leave, s.next):
