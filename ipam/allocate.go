@@ -67,7 +67,7 @@ func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err
 		return al, true, nil
 	}
 	if h := a.kept(req, f); h != nil {
-		if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why != "" && !h.sharing.equal(&req.Sharing) {
+		if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why.over != nothing && !h.sharing.equal(&req.Sharing) {
 			return al, false, a.errApart(h.Address, req.Owner, why)
 		}
 		return h.Allocation, true, nil
@@ -85,7 +85,7 @@ func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err
 func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) {
 	why := a.apart(a.held[addr], req.Owner, &req.Sharing)
 	if h := a.holding(addr, req.Owner); h != nil {
-		if why != "" && !h.sharing.equal(&req.Sharing) {
+		if why.over != nothing && !h.sharing.equal(&req.Sharing) {
 			return Allocation{}, a.errApart(addr, req.Owner, why)
 		}
 		return h.Allocation, nil
@@ -97,7 +97,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 	if home == nil || req.Pool != "" && home.Name != req.Pool {
 		return Allocation{}, errOutside(addr, req.Pool, home)
 	}
-	if why != "" {
+	if why.over != nothing {
 		return Allocation{}, a.errTaken(addr, req.Owner, why)
 	}
 	al := Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}
@@ -144,8 +144,8 @@ func (a *Allocator) forgo(h *holding, req *Request) string {
 	case req.Pool != "" && h.home.Name != req.Pool:
 		return fmt.Sprintf("it is in pool %q, and an address of pool %q is asked for", h.home.Name, req.Pool)
 	}
-	if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why != "" {
-		return "it is " + why
+	if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why.over != nothing {
+		return "it is " + why.String()
 	}
 	return ""
 }

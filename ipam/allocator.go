@@ -128,7 +128,7 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	if err := checkAddr(al.Address); err != nil {
 		return err
 	}
-	if why := a.apart(a.held[al.Address], al.Owner, &terms); why != "" {
+	if why := a.apart(a.held[al.Address], al.Owner, &terms); why.over != nothing {
 		return a.errTaken(al.Address, al.Owner, why)
 	}
 	a.record(al, terms)

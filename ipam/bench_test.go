@@ -128,6 +128,55 @@ func BenchmarkAllocateNew(b *testing.B) {
 	}
 }
 
+// BenchmarkJoin measures one allocation and one release on an address that 999 others share.
+func BenchmarkJoin(b *testing.B) {
+	a := ipam.New()
+	a.SetPools(large)
+	join := func(i int) ipam.Allocation {
+		got, err := a.Allocate(ipam.Request(ask(strconv.Itoa(i), ipam.IPv4).sharing("key", fmt.Sprint("TCP/", 1+i))))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return got[0]
+	}
+	there := join(0).Address
+	for i := range 998 {
+		join(1 + i)
+	}
+	if n := len(a.Holders(there)); n != 999 {
+		b.Fatalf("%d share %s", n, there)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := join(999); !a.Release(got.Address, got.Owner) {
+			b.Fatalf("got %v", got)
+		}
+	}
+}
+
+// BenchmarkJoinNone measures one allocation and one release where 10000 others have the same key and one port in
+// common, so that each has an address to itself.
+func BenchmarkJoinNone(b *testing.B) {
+	a := ipam.New()
+	a.SetPools(large)
+	ask := func(i int) ipam.Allocation {
+		got, err := a.Allocate(ipam.Request(ask(strconv.Itoa(i), ipam.IPv4).sharing("key", "TCP/443", fmt.Sprint("UDP/", 1+i))))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return got[0]
+	}
+	for i := range 10000 {
+		ask(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := ask(10000); !a.Release(got.Address, got.Owner) {
+			b.Fatalf("got %v", got)
+		}
+	}
+}
+
 // BenchmarkExhausted measures a refusal by a full pool.
 func BenchmarkExhausted(b *testing.B) {
 	a := ipam.New()

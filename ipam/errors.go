@@ -44,7 +44,7 @@ func (e *Error) Error() string { return e.message }
 func (e *Error) Unwrap() error { return e.Reason }
 
 // errTaken says why an owner cannot have addr beside those who have it.
-func (a *Allocator) errTaken(addr netip.Addr, o Owner, why string) *Error {
+func (a *Allocator) errTaken(addr netip.Addr, o Owner, why discord) *Error {
 	e := &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr,
 		message: fmt.Sprintf("%s is %s: ask for another address or release it there", addr, why)}
 	for h := a.held[addr]; h != nil; h = h.beside {
@@ -57,7 +57,7 @@ func (a *Allocator) errTaken(addr netip.Addr, o Owner, why string) *Error {
 }
 
 // errApart says why an owner may not stay where it is on other terms.
-func (a *Allocator) errApart(addr netip.Addr, o Owner, why string) *Error {
+func (a *Allocator) errApart(addr netip.Addr, o Owner, why discord) *Error {
 	e := a.errTaken(addr, o, why)
 	e.message = fmt.Sprintf("%s is %s: take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address", addr, why)
 	return e

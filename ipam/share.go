@@ -39,53 +39,91 @@ type Tenant struct {
 	Sharing Sharing
 }
 
-// apart says why an owner with these terms cannot be on the address of first beside those who are on it; empty if
-// it can. An owner is not in its own way.
-func (a *Allocator) apart(first *holding, o Owner, s *Sharing) string {
+// discord is why two owners cannot be on one address. It has words only for users: whoever looks for an address to
+// share comes past many that it cannot.
+type discord struct {
+	over     matter
+	there    Owner // who is there already
+	terms, s *Sharing
+	port     Port
+}
+
+// matter is what two owners do not agree on.
+type matter int
+
+const (
+	nothing matter = iota
+	being          // an address that is not shared
+	key
+	namespace
+	traffic
+	port
+)
+
+func (d discord) String() string {
+	switch who := d.there.String(); {
+	case d.over == nothing:
+		return ""
+	case d.there.nobody():
+		return "reserved"
+	case d.over == being && d.there.UID == "":
+		return "reserved for " + who
+	case d.over == being:
+		return "held by " + who
+	case d.over == key:
+		return fmt.Sprintf("shared by %s with the sharing key %q", who, d.terms.Key)
+	case d.over == namespace:
+		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
+	case d.over == traffic:
+		return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, d.terms.Traffic, d.s.Traffic)
+	default:
+		return fmt.Sprintf("shared by %s, which has port %s, too", who, d.port)
+	}
+}
+
+// apart says why an owner with these terms cannot be on the address of first beside those who are on it, if it
+// cannot. An owner is not in its own way.
+func (a *Allocator) apart(first *holding, o Owner, s *Sharing) discord {
 	for h := first; h != nil; h = h.beside {
-		if why := disagree(h.home, h.Owner, &h.sharing, o, s); why != "" {
-			return why
+		if d := disagree(h.home, h.Owner, &h.sharing, o, s); d.over != nothing {
+			return d
 		}
 	}
-	return ""
+	return discord{}
 }
 
 // Agree fails with ErrTaken if the tenant cannot be on addr beside others, as a record names them.
 func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
 	for i := range others {
-		if why := disagree(a.find(addr), others[i].Owner, &others[i].Sharing, t.Owner, &t.Sharing); why != "" {
-			return &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr, Holder: others[i].Owner, message: fmt.Sprintf("%s is %s", addr, why)}
+		if d := disagree(a.find(addr), others[i].Owner, &others[i].Sharing, t.Owner, &t.Sharing); d.over != nothing {
+			return &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr, Holder: others[i].Owner, message: fmt.Sprintf("%s is %s", addr, d)}
 		}
 	}
 	return nil
 }
 
 // disagree says why o cannot be on an address of the pool beside one who is there.
-func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) string {
-	if there.is(o) || there.reserves(o) {
-		return ""
-	}
-	who := there.String()
+func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) discord {
+	d := discord{there: there, terms: terms, s: s}
 	switch {
-	case there.nobody():
-		return "reserved"
-	case there.UID == "" && terms.Key == "":
-		return "reserved for " + who
-	case terms.Key == "":
-		return "held by " + who
+	case there.is(o) || there.reserves(o):
+	case there.nobody() || terms.Key == "":
+		d.over = being
 	case s.Key != terms.Key:
-		return fmt.Sprintf("shared by %s with the sharing key %q", who, terms.Key)
+		d.over = key
 	case there.Namespace != o.Namespace && (home == nil || !home.ShareAcrossNamespaces):
-		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
+		d.over = namespace
 	case s.Traffic != terms.Traffic:
-		return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, terms.Traffic, s.Traffic)
-	}
-	for _, p := range s.Ports {
-		if slices.Contains(terms.Ports, p) {
-			return fmt.Sprintf("shared by %s, which has port %s, too", who, p)
+		d.over = traffic
+	default:
+		for _, p := range s.Ports {
+			if slices.Contains(terms.Ports, p) {
+				d.over, d.port = port, p
+				break
+			}
 		}
 	}
-	return ""
+	return d
 }
 
 // group is the addresses that are shared with one key, lowest first.
@@ -144,7 +182,7 @@ func (a *Allocator) join(req *Request, f Family) (Allocation, bool) {
 	for _, addr := range g.addrs {
 		h := a.held[addr]
 		if p := h.home; FamilyOf(addr) == f && p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
-			!slices.Contains(req.Leave, addr) && a.apart(h, req.Owner, &req.Sharing) == "" && a.over(p, req, f, addr) == nil {
+			!slices.Contains(req.Leave, addr) && a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, f, addr) == nil {
 			return Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner}, true
 		}
 	}
@@ -162,7 +200,7 @@ func (a *Allocator) Unshared(req Request, addr netip.Addr) string {
 		if other == addr || FamilyOf(other) != FamilyOf(addr) {
 			continue
 		}
-		if why := a.apart(a.held[other], req.Owner, &req.Sharing); why != "" {
+		if why := a.apart(a.held[other], req.Owner, &req.Sharing); why.over != nothing {
 			return fmt.Sprintf("%s is %s", other, why)
 		}
 	}
