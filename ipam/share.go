@@ -126,39 +126,83 @@ func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) disc
 	return d
 }
 
-// group is the addresses that are shared with one key, lowest first.
-type group struct{ addrs []netip.Addr }
+// group is the addresses that are shared with one key, of each family lowest first, and which ports are there.
+type group struct {
+	addrs [len(families)][]netip.Addr
+	ports map[place]map[netip.Addr]int // by how many owners
+}
 
-func (g *group) add(addr netip.Addr) {
-	if i, found := slices.BinarySearchFunc(g.addrs, addr, netip.Addr.Compare); !found {
-		g.addrs = slices.Insert(g.addrs, i, addr)
+// place is a port at addresses of one family.
+type place struct {
+	Port
+	Family
+}
+
+func newGroup() *group { return &group{ports: make(map[place]map[netip.Addr]int)} }
+
+func (g *group) add(addr netip.Addr, ports []Port) {
+	all := &g.addrs[FamilyOf(addr).index()]
+	if i, found := slices.BinarySearchFunc(*all, addr, netip.Addr.Compare); !found {
+		*all = slices.Insert(*all, i, addr)
+	}
+	for _, p := range ports {
+		at := place{p, FamilyOf(addr)}
+		if g.ports[at] == nil {
+			g.ports[at] = make(map[netip.Addr]int)
+		}
+		g.ports[at][addr]++
+	}
+}
+
+func (g *group) removePorts(addr netip.Addr, ports []Port) {
+	for _, p := range ports {
+		at := place{p, FamilyOf(addr)}
+		if g.ports[at][addr]--; g.ports[at][addr] > 0 {
+			continue
+		}
+		if delete(g.ports[at], addr); len(g.ports[at]) == 0 {
+			delete(g.ports, at)
+		}
 	}
 }
 
 func (g *group) remove(addr netip.Addr) {
-	if i, found := slices.BinarySearchFunc(g.addrs, addr, netip.Addr.Compare); found {
-		g.addrs = slices.Delete(g.addrs, i, i+1)
+	all := &g.addrs[FamilyOf(addr).index()]
+	if i, found := slices.BinarySearchFunc(*all, addr, netip.Addr.Compare); found {
+		*all = slices.Delete(*all, i, i+1)
 	}
+}
+
+// candidates are the addresses of family f on which these ports may be free: none, if one of them is everywhere.
+func (g *group) candidates(f Family, ports []Port) []netip.Addr {
+	all := g.addrs[f.index()]
+	for _, p := range ports {
+		if len(g.ports[place{p, f}]) == len(all) {
+			return nil
+		}
+	}
+	return all
 }
 
 // regroup notes that the terms of h are to be these.
 func (a *Allocator) regroup(h *holding, s Sharing) {
-	before := h.sharing.Key
+	before := h.sharing
 	h.sharing = s
-	if before != "" && before != s.Key && !a.grouped(h.Address, before) {
-		if g := a.groups[before]; g != nil {
-			if g.remove(h.Address); len(g.addrs) == 0 {
-				delete(a.groups, before)
-			}
+	if before.Key != "" {
+		g := a.groups[before.Key]
+		g.removePorts(h.Address, before.Ports)
+		if !a.grouped(h.Address, before.Key) {
+			g.remove(h.Address)
+		}
+		if len(g.addrs[0])+len(g.addrs[1]) == 0 {
+			delete(a.groups, before.Key)
 		}
 	}
 	if s.Key != "" {
-		g := a.groups[s.Key]
-		if g == nil {
-			g = &group{}
-			a.groups[s.Key] = g
+		if a.groups[s.Key] == nil {
+			a.groups[s.Key] = newGroup()
 		}
-		g.add(h.Address)
+		a.groups[s.Key].add(h.Address, s.Ports)
 	}
 }
 
@@ -173,15 +217,15 @@ func (a *Allocator) grouped(addr netip.Addr, key string) bool {
 }
 
 // join returns an address of family f that the request may share, the lowest of them. It costs in proportion
-// to the addresses that are shared with the key.
+// to the addresses that are shared with the key, unless one of the ports is on all of them.
 func (a *Allocator) join(req *Request, f Family) (Allocation, bool) {
 	g := a.groups[req.Sharing.Key]
 	if req.Sharing.Key == "" || g == nil {
 		return Allocation{}, false
 	}
-	for _, addr := range g.addrs {
+	for _, addr := range g.candidates(f, req.Sharing.Ports) {
 		h := a.held[addr]
-		if p := h.home; FamilyOf(addr) == f && p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
+		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
 			!slices.Contains(req.Leave, addr) && a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, f, addr) == nil {
 			return Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner}, true
 		}
@@ -196,8 +240,8 @@ func (a *Allocator) Unshared(req Request, addr netip.Addr) string {
 	if req.Sharing.Key == "" || g == nil || len(a.Holders(addr)) != 1 {
 		return ""
 	}
-	for _, other := range g.addrs {
-		if other == addr || FamilyOf(other) != FamilyOf(addr) {
+	for _, other := range g.addrs[FamilyOf(addr).index()] {
+		if other == addr {
 			continue
 		}
 		if why := a.apart(a.held[other], req.Owner, &req.Sharing); why.over != nothing {
