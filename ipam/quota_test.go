@@ -7,8 +7,8 @@ import (
 )
 
 func TestQuotas(t *testing.T) {
-	const v4 = ipam.IPv4
-	public := pool("public", "198.51.100.0/30")
+	const v4, v6 = ipam.IPv4, ipam.IPv6
+	public := pool("public", "198.51.100.0/30", "2001:db8::/126")
 	tell(t, map[string]story{
 		"what is counted for another namespace does not make room in this one": {
 			pools(public),
@@ -16,5 +16,107 @@ func TestQuotas(t *testing.T) {
 			restoreOn(ipam.Sharing{}, "blue/web", "198.51.100.1@public"),
 			refuse(ask("web", v4).in("red").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "namespace red holds 1 IPv4 addresses"),
 		},
+		"a quota of a pool": {
+			pools(quota(public, v4, 2), pool("rest", "203.0.113.0/30")),
+			allocate(ask("a", v4).in("red").from("public"), "198.51.100.0@public"),
+			allocate(ask("b", v4).in("red").from("public"), "198.51.100.1@public"),
+			refuse(ask("c", v4).in("red").from("public"), ipam.ErrQuota, `namespace red holds 2 IPv4 addresses of pool "public", `+
+				"and its quota there is 2 (spec.quota of the pool): release one, raise the quota, or name another pool"),
+			refuse(ask("c", v4).in("red").exactly("198.51.100.2"), ipam.ErrQuota, `of pool "public"`),
+			allocate(ask("c", v4).in("red"), "203.0.113.0@rest"), // The next pool will do.
+			allocate(ask("d", v4).in("blue"), "198.51.100.2@public"),
+			uses("public", "red", v4, 2), uses("", "red", v4, 3), uses("public", "blue", v4, 1),
+			allocate(ask("a", v4).in("red").from("public"), "198.51.100.0@public"), // What is held is not asked again,
+			pools(quota(public, v4, 0), pool("rest", "203.0.113.0/30")),
+			allocate(ask("a", v4).in("red"), "198.51.100.0@public"), // whatever becomes of the quota.
+		},
+		"a quota of a namespace": {
+			pools(public),
+			allocate(ask("a", v4).in("red").limited(v4, 1), "198.51.100.0@public"),
+			refuse(ask("b", v4).in("red").limited(v4, 1), ipam.ErrQuota,
+				"namespace red holds 1 IPv4 addresses, and its quota is 1 (annotation herald.dev/quota): release one, or raise the quota"),
+			allocate(ask("b", v6).in("red").limited(v4, 1), "2001:db8::@public"),
+			allocate(ask("c", v4, v6).in("red").limited(v4, 1).preferring(), "2001:db8::1@public"),
+			refuse(ask("d", v4, v6).in("red").limited(v4, 1), ipam.ErrQuota, "1 IPv4 addresses"),
+			heldBy("red/d"),
+			allocate(ask("b", v4).in("blue").limited(v4, 1), "198.51.100.1@public"),
+		},
+		"dual stack from one pool has a quota for each family": {
+			pools(quota(public, v6, 1), pool("rest", "203.0.113.0/30", "2001:db8:1::/126")),
+			allocate(ask("a", v4, v6).in("red"), "198.51.100.0@public", "2001:db8::@public"),
+			allocate(ask("b", v4, v6).in("red"), "203.0.113.0@rest", "2001:db8:1::@rest"), // one pool for both
+			refuse(ask("c", v4, v6).in("red").from("public"), ipam.ErrQuota, `1 IPv6 addresses of pool "public"`),
+			allocate(ask("c", v4, v6).in("red").from("public").preferring(), "198.51.100.1@public"),
+		},
+		"a shared address counts once for each namespace": {
+			pools(across(public)),
+			allocate(ask("a", v4).in("red").sharing("k", "TCP/80").limited(v4, 1), "198.51.100.0@public"),
+			allocate(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1), "198.51.100.0@public"),
+			refuse(ask("c", v4).in("blue").sharing("k", "TCP/82").limited(v4, 0), ipam.ErrQuota, "namespace blue holds 0 IPv4 addresses"),
+			allocate(ask("c", v4).in("blue").sharing("k", "TCP/82").limited(v4, 1), "198.51.100.0@public"),
+			uses("", "red", v4, 1), uses("", "blue", v4, 1),
+			released(tenant("red/a"), "198.51.100.0", true),
+			uses("", "red", v4, 1),
+			released(tenant("red/b"), "198.51.100.0", true),
+			uses("", "red", v4, 0), uses("public", "blue", v4, 1),
+		},
+		"a move costs nothing, unless others stay behind": {
+			pools(public),
+			allocate(ask("a", v4).in("red").sharing("k", "TCP/80").limited(v4, 1), "198.51.100.0@public"),
+			allocate(ask("a", v4).in("red").sharing("k", "TCP/80").limited(v4, 1).leaving("198.51.100.0"), "198.51.100.1@public"),
+			released(tenant("red/a"), "198.51.100.0", true),
+			allocate(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1), "198.51.100.1@public"),
+			refuse(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "quota is 1"),
+			heldBy("red/b", "198.51.100.1@public"),
+		},
+		"a move into another pool costs there": {
+			pools(public, quota(pool("scarce", "203.0.113.0/30"), v4, 1)),
+			allocate(ask("a", v4).in("red").from("scarce"), "203.0.113.0@scarce"),
+			allocate(ask("b", v4).in("red").from("public"), "198.51.100.0@public"),
+			refuse(ask("b", v4).in("red").from("scarce"), ipam.ErrQuota, `of pool "scarce"`),
+			allocate(ask("a", v4).in("red").from("scarce").leaving("203.0.113.0"), "203.0.113.1@scarce"),
+		},
+		"what is reserved counts, and costs nothing when it finds its Service": {
+			pools(public),
+			restoredFor(tenant("~red/web"), "198.51.100.0@public"),
+			refuse(ask("db", v4).in("red").limited(v4, 1), ipam.ErrQuota, "namespace red holds 1"),
+			allocate(ask("web", v4).in("red").limited(v4, 1), "198.51.100.0@public"),
+			uses("", "red", v4, 1),
+		},
+		"why none of several pools": {
+			pools(pool("full", "192.0.2.0"), quota(public, v4, 0)),
+			restore("other", "192.0.2.0@full"),
+			refuse(ask("a", v4).in("red"), ipam.ErrQuota, `of pool "public", and its quota there is 0`),
+			explained(ask("a", v4).in("red"), `full: pool "full" has no free IPv4 address: add addresses to it, or release some`,
+				`public: namespace red holds 0 IPv4 addresses of pool "public", and its quota there is 0 (spec.quota of the pool): `+
+					"release one, raise the quota, or name another pool"),
+			pools(closed(pool("full", "192.0.2.0")), only(onRequest(pool("quiet", "203.0.113.0")), "blue"), first(public)),
+			explained(ask("a", v4).in("red"), "public fits: has 4 of 4 IPv4 addresses free",
+				`full: pool "full" gives no new addresses, it is disabled or being deleted: enable it, or name another`,
+				`quiet: pool "quiet" does not auto-assign: name it to be served from it`),
+			explained(ask("a", v6).from("quiet").in("blue"), `public: pool "quiet" is asked for, not this one`,
+				`full: pool "quiet" is asked for, not this one`, `quiet: pool "quiet" has no IPv6 addresses of its own: add some, or name another pool`),
+		},
 	})
+}
+
+func quota(p ipam.Pool, f ipam.Family, limit uint64) ipam.Pool {
+	p.Quota = ipam.Limits{f: limit}
+	return p
+}
+
+// explained checks what each pool says to a request, written pool: why not, or pool fits: what it has.
+func explained(r request, want ...string) step {
+	return func(t *testing.T, a *ipam.Allocator) {
+		t.Helper()
+		var got []string
+		for _, v := range a.Explain(ipam.Request(r)) {
+			text := v.Pool
+			if v.Fits {
+				text += " fits"
+			}
+			got = append(got, text+": "+v.Text)
+		}
+		same(t, "explained to "+r.Owner.String(), got, want)
+	}
 }

@@ -8,8 +8,8 @@ import (
 
 // What records say, whether somebody wrote them by hand or the provider did.
 func TestRecords(t *testing.T) {
-	const v4 = ipam.IPv4
-	public := pool("public", "198.51.100.0/30")
+	const v4, v6 = ipam.IPv4, ipam.IPv6
+	public := pool("public", "198.51.100.0/30", "2001:db8::/126")
 	tell(t, map[string]story{
 		"a record whose owner is written into another namespace": {
 			pools(public),
@@ -29,6 +29,66 @@ func TestRecords(t *testing.T) {
 			reserve("web", "198.51.100.1@public"),
 			heldBy("~web", "198.51.100.1@public"),
 			forgone(ask("web", v4).leaving("198.51.100.1"), "198.51.100.1: it is to be left"),
+		},
+		"what is reserved for a name goes to the Service of that name": {
+			pools(public),
+			reserve("web", "198.51.100.2@public"),
+			allocate(ask("db", v4), "198.51.100.0@public"),
+			refuse(ask("db", v4).exactly("198.51.100.2"), ipam.ErrTaken, "198.51.100.2 is reserved for default/web"),
+			refuse(ask("web", v4).in("red").exactly("198.51.100.2"), ipam.ErrTaken, "198.51.100.2 is reserved for default/web"),
+			allocate(ask("web", v4), "198.51.100.2@public"),
+			heldBy("~web"),
+			holders("198.51.100.2", "web"),
+			release("web", "198.51.100.2"),
+			allocate(ask("cache", v4), "198.51.100.1@public"),
+		},
+		"also in a pool that gives nothing else": {
+			pools(closed(only(onRequest(public), "red"))),
+			reserve("web", "198.51.100.2@public"),
+			reserve("db", "198.51.100.3@public"),
+			allocate(ask("web", v4), "198.51.100.2@public"),
+			allocate(ask("db", v4).exactly("198.51.100.3"), "198.51.100.3@public"),
+		},
+		"of several that are reserved, the last": {
+			pools(public),
+			reserve("web", "198.51.100.3@public"),
+			reserve("web", "198.51.100.1@public"),
+			reserve("web", "2001:db8::3@public"),
+			allocate(ask("web", v4, v6), "198.51.100.1@public", "2001:db8::3@public"),
+			heldBy("~web", "198.51.100.3@public"),
+			forgone(ask("web", v4, v6), "198.51.100.3: the Service holds another"),
+			allocate(ask("web", v4).exactly("198.51.100.3"), "198.51.100.3@public"),
+			heldBy("~web"),
+		},
+		"why it is not to be had": {
+			pools(public, pool("other", "203.0.113.0/30")),
+			reserve("web", "198.51.100.2@public"),
+			forgone(ask("web", v4).exactly("198.51.100.3"), "198.51.100.2: another is asked for"),
+			forgone(ask("web", v4).leaving("198.51.100.2"), "198.51.100.2: it is to be left"),
+			forgone(ask("web", v4).from("other"), `198.51.100.2: it is in pool "public", and an address of pool "other" is asked for`),
+			forgone(ask("web", v6)),
+			allocate(ask("web", v4).from("other"), "203.0.113.0@other"),
+			forgone(ask("web", v4).from("public"), "198.51.100.2: the Service holds another"),
+			pools(pool("other", "203.0.113.0/30")).displacing("198.51.100.2@public"),
+			forgone(ask("web", v4), "198.51.100.2: it is in no pool any more"),
+			refuse(ask("web", v4).exactly("198.51.100.2"), ipam.ErrNotInPool, "198.51.100.2 is in no pool"),
+		},
+		"others share it by now": {
+			pools(public),
+			replace("198.51.100.0@public", append(sharers("k", "TCP/80", "other"), alone("~web")...)),
+			forgone(ask("web", v4).sharing("k", "TCP/80"), "198.51.100.0: it is shared by default/other, which has port TCP/80, too"),
+			allocate(ask("web", v4).sharing("k", "TCP/80"), "198.51.100.1@public"),
+			heldBy("~web", "198.51.100.0@public"),
+			allocate(ask("web", v4).sharing("k", "TCP/81").exactly("198.51.100.0"), "198.51.100.0@public"),
+			holders("198.51.100.0", "other", "web"),
+		},
+		"an adopted address beside what is reserved for its name": {
+			pools(public),
+			reserve("web", "198.51.100.0@public"),
+			restore("web", "198.51.100.0@public"),
+			holders("198.51.100.0", "~web", "web"),
+			release("web", "198.51.100.0"),
+			holders("198.51.100.0", "~web"),
 		},
 	})
 }
