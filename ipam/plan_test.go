@@ -140,7 +140,7 @@ func TestPlan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := gocmp.Diff(c.want, tell(e)); diff != "" {
+			if diff := gocmp.Diff(c.want, narrate(e)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -158,19 +158,27 @@ func TestPlanOfWhatCannotBe(t *testing.T) {
 // what the model says, which looks at one address after the other.
 func TestPlanComesTrue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		before, after := &model{pools: drawPools(t)}, &model{pools: drawPools(t)}
-		if rapid.IntRange(0, 3).Draw(t, "unchanged") == 0 {
-			after.pools = before.pools
+		was, now := drawPools(t), drawPools(t)
+		if chance(t, "unchanged", 4) {
+			now = was
 		}
 		var held []ipam.Record
 		for _, addr := range rapid.SliceOfDistinct(rapid.SampledFrom(universe), rapid.ID).Draw(t, "held") {
-			al := ipam.Allocation{Address: addr, Pool: drawPoolName(t), Owner: drawOwner(t, owners)}
-			held = append(held, ipam.Record{Address: addr, Pool: al.Pool, Tenants: []ipam.Tenant{{Owner: al.Owner}}})
-			before.held, after.held = append(before.held, al), append(after.held, al)
+			held = append(held, ipam.Record{Address: addr, Pool: drawPoolName(t),
+				Tenants: []ipam.Tenant{{Owner: draw(t, "owner", tenants), Sharing: drawTerms(t)}}})
 		}
+		before, after := newModel(), newModel()
+		for _, m := range []*model{before, after} {
+			m.setPools(was)
+			for _, r := range held {
+				m.replace(r.Address, r.Pool, r.Tenants)
+				m.resume(r.Address)
+			}
+		}
+		after.setPools(now)
 		var asks []ipam.Ask
-		for _, uid := range rapid.Permutation(owners[1:]).Draw(t, "who ask") {
-			asks = append(asks, ipam.Ask{Request: drawRequest(t, owner(uid))})
+		for _, o := range rapid.Permutation(services).Draw(t, "who ask") {
+			asks = append(asks, ipam.Ask{Request: drawRequest(t, o)})
 		}
 		e, err := ipam.Plan(before.pools, after.pools, held, asks)
 		if err != nil {
@@ -186,9 +194,9 @@ func TestPlanComesTrue(t *testing.T) {
 			{"returned", e.Returned, true, false}, {"outside", e.Outside, true, true},
 		} {
 			var want []ipam.Placed
-			for i, al := range after.held {
-				if slices.Contains(before.displaced(), al) == l.out && slices.Contains(after.displaced(), al) == l.now {
-					want = append(want, ipam.Placed{Record: held[i], Home: after.home(al.Address)})
+			for i, h := range after.held[:len(held)] {
+				if slices.Contains(before.displaced(), h.Allocation) == l.out && slices.Contains(after.displaced(), h.Allocation) == l.now {
+					want = append(want, ipam.Placed{Record: held[i], Home: after.home(h.Address)})
 				}
 			}
 			if diff := gocmp.Diff(want, l.got, addrs); diff != "" {
@@ -229,7 +237,7 @@ func TestPlanComesTrue(t *testing.T) {
 		}
 		for i, p := range after.pools {
 			for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
-				got, capacity, free := e.Pools[i].After[f], len(after.own(p.Name, f)), len(after.free(p.Name, f))
+				got, capacity, free := e.Pools[i].After[f], len(after.own(p.Name, f)), len(after.free(p.Name, f, nil))
 				if e.Pools[i].Name != p.Name || int(got.Capacity) != capacity || int(got.Available) != free {
 					t.Fatalf("%s of %q: %d of %d free, told %+v of %q", f, p.Name, free, capacity, got, e.Pools[i].Name)
 				}
@@ -244,19 +252,19 @@ func TestPlanComesTrue(t *testing.T) {
 // unchanged wants no effect.
 func unchanged(t *rapid.T, e *ipam.Effect) {
 	if len(e.Displaced)+len(e.Returned)+len(e.Served) > 0 {
-		t.Fatalf("nothing changes and yet there is %v", tell(e))
+		t.Fatalf("nothing changes and yet there is %v", narrate(e))
 	}
 	for _, p := range e.Pools {
 		if len(p.Lost) > 0 || !gocmp.Equal(p.Before, p.After) {
-			t.Fatalf("nothing changes and yet there is %v", tell(e))
+			t.Fatalf("nothing changes and yet there is %v", narrate(e))
 		}
 	}
 }
 
 func circling(p ipam.Pool) ipam.Pool { p.Order = ipam.LeastRecentlyUsed; return p }
 
-// tell writes an effect as one would say it.
-func tell(e *ipam.Effect) (lines []string) {
+// narrate writes an effect as one would say it.
+func narrate(e *ipam.Effect) (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, l := range []struct {
 		what string
