@@ -8,14 +8,22 @@ import (
 )
 
 // Adopt gives the owner the addresses that it carries, if they are free and it holds and asks for no others: they
-// were its own before a backup was restored, or another allocator gave them. What another holds stays there.
+// were its own before a backup was restored, or another allocator gave them. What another holds stays there. Of several
+// addresses of a family that it holds, it keeps the one that it carries, as if it had taken that last.
 //
 // It fails with ErrNotInPool for an address that is in no pool: to give the owner another would be a move that nobody
 // asked for.
 func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 	for _, addr := range carried {
 		f := FamilyOf(addr)
-		if !slices.Contains(req.Families, f) || req.address(f).IsValid() || slices.Contains(req.Leave, addr) || a.holds(req.Owner, f) {
+		if !slices.Contains(req.Families, f) || req.address(f).IsValid() || slices.Contains(req.Leave, addr) {
+			continue
+		}
+		if h := a.holding(addr, req.Owner); h != nil {
+			a.unlink(h)
+			a.link(h)
+		}
+		if a.holds(req.Owner, f) {
 			continue
 		}
 		home := a.find(addr)

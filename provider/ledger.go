@@ -120,6 +120,11 @@ func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool {
 	return slices.ContainsFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f })
 }
 
+// moves reports whether an owner holds several addresses of the family.
+func (l *ledger) moves(o ipam.Owner, f ipam.Family) bool {
+	return len(slices.DeleteFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) != f })) > 1
+}
+
 // superfluous lists what the owner holds beyond keep.
 func (l *ledger) superfluous(o ipam.Owner, keep []ipam.Allocation) []ipam.Allocation {
 	l.mu.Lock()

@@ -146,6 +146,40 @@ func TestAdoptingWhatAServiceCarries(t *testing.T) {
 	}
 }
 
+func TestOfSeveralAddressesTheCarriedOneIsKept(t *testing.T) {
+	four := []corev1.IPFamily{v4}
+	for _, story := range []struct {
+		name string
+		svc  *corev1.Service
+		want string
+	}{
+		{"the first", carrying("web", wish{families: four}, "198.51.100.3"), "198.51.100.3"},
+		{"the second", carrying("web", wish{families: four}, "198.51.100.5"), "198.51.100.5"},
+		{"none: the one taken last", carrying("web", wish{families: four}), "198.51.100.5"},
+		{"but another is asked for", carrying("web", wish{families: four, ips: "198.51.100.5"}, "198.51.100.3"), "198.51.100.5"},
+		{"but another pool is asked for", carrying("web", wish{families: four, pool: "second"}, "198.51.100.3"), "198.51.100.16"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			l := storyLedger()
+			note(l, given("198.51.100.3", "public", "web"), false)
+			note(l, given("198.51.100.5", "public", "web"), false)
+			if !l.moves(byUID("web"), ipam.IPv4) || l.moves(byUID("web"), ipam.IPv6) {
+				t.Error("it has two addresses of IPv4, and is not said to move there alone")
+			}
+			kept, err := ask(t, l, story.svc)
+			if err != nil || len(kept) != 1 || kept[0].Address.String() != story.want {
+				t.Fatalf("it keeps %v (%v), want %s", kept, err, story.want)
+			}
+			for _, a := range l.superfluous(byUID("web"), kept) {
+				note(l, a, true)
+			}
+			if l.moves(byUID("web"), ipam.IPv4) {
+				t.Error("it has let go of all but one, and is said to move")
+			}
+		})
+	}
+}
+
 func TestAnAddressInNoPoolIsNotReplacedUnasked(t *testing.T) {
 	l := storyLedger()
 	_, err := ask(t, l, carrying("web", wish{families: []corev1.IPFamily{v4}}, "198.18.0.9"))

@@ -92,6 +92,7 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 				return nil, err
 			}
 		}
+		p.records.nameServed(svc)
 		if len(allocations) == len(req.Families) {
 			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}

@@ -120,14 +120,21 @@ func (p *projection) OnUpdate(oldObj, newObj any) {
 	if !p.opened.Load() || was.ResourceVersion == is.ResourceVersion || !p.ours(was) && !p.ours(is) {
 		return
 	}
-	wiped := p.content(was) && !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer)
-	if wiped || p.serves(is) && (!reflect.DeepEqual(was.Spec.IPFamilyPolicy, is.Spec.IPFamilyPolicy) || !sharing(was).Equal(sharing(is))) {
+	if p.disturbed(was, is) || p.serves(is) && (!reflect.DeepEqual(was.Spec.IPFamilyPolicy, is.Spec.IPFamilyPolicy) || !sharing(was).Equal(sharing(is))) {
 		p.requeue(is)
 	}
 	if !maps.Equal(was.Labels, is.Labels) {
 		p.relabelled()
 	}
 	p.handler.OnUpdate(p.project(was), p.project(is))
+}
+
+// disturbed reports whether somebody took the finalizer away or wrote another status than the Service is to have. What
+// the controller itself writes is what it is to have.
+func (p *projection) disturbed(was, is *corev1.Service) bool {
+	written := !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer) ||
+		servicehelper.HasLBFinalizer(was) && !servicehelper.HasLBFinalizer(is)
+	return written && p.serves(is) && is.DeletionTimestamp == nil && !p.content(is)
 }
 
 // OnDelete has the addresses of a Service that is gone looked at. The controller does not ask: it acts

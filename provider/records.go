@@ -27,6 +27,9 @@ import (
 // errHeldByAnother says that the API server holds a record of the address for another owner.
 var errHeldByAnother = errors.New("another owner holds the address")
 
+// settleTime is how long a Service may take from one address to the next.
+const settleTime = 2 * time.Second
+
 // records writes the IPAllocations, and follows them: each change of a record, and each end of a
 // Service that holds one, brings the address's name into the queue, and reconcile makes record, ledger
 // and Service agree from whatever state they are in.
@@ -82,6 +85,14 @@ func (r *records) serviceGone(svc *corev1.Service) {
 	}
 }
 
+// nameServed has what is kept for a Service's name looked at, now that it has addresses: what an earlier Service of the
+// name left behind is not waited for any longer.
+func (r *records) nameServed(svc *corev1.Service) {
+	for _, a := range r.p.ledger.heldBy(ipam.Owner{Namespace: svc.Namespace, Name: svc.Name}) {
+		r.queue.Add(herald.AllocationName(a.Address))
+	}
+}
+
 // load reads all records into the ledger, in order of age, so that what an owner has
 // now counts as what it took last.
 func (r *records) load() {
@@ -94,9 +105,9 @@ func (r *records) load() {
 	}
 }
 
-// tenants is TenantsOf, but that an owner of which it is known that it is no more, since a younger Service has its
-// name, is but a name. So a Service that is made again, or comes out of a backup, has the address that it had. What
-// cannot be read is nobody's.
+// tenants is TenantsOf, but that an owner is but a name if another Service has it by now. So a Service that is made
+// again, or comes out of a backup, has the address that it had. The cache may know of the earlier of the two only: which
+// it is, is asked before that is written down. What cannot be read is nobody's.
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
@@ -105,7 +116,7 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 	}
 	for i, t := range tenants {
 		svc, missing := r.p.services.Services(t.Owner.Namespace).Get(t.Owner.Name)
-		if t.Owner.UID != "" && missing == nil && string(svc.UID) != t.Owner.UID && rec.CreationTimestamp.Before(&svc.CreationTimestamp) {
+		if t.Owner.UID != "" && missing == nil && string(svc.UID) != t.Owner.UID {
 			tenants[i].Owner.UID = ""
 		}
 	}
@@ -118,7 +129,7 @@ func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	address, tenants := r.tenants(rec)
 	lost, stale, err := r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Status.ReleasedAt != nil, rec.ResourceVersion)
 	for _, o := range lost {
-		if svc := r.service(o); svc != nil && svc.DeletionTimestamp == nil && r.p.projection.serves(svc) {
+		if svc := r.service(o); svc != nil && r.wants(svc) {
 			r.p.projection.requeue(svc)
 		}
 	}
@@ -181,30 +192,47 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 			continue
 		}
 		svc := r.service(ownerOf(o))
-		if svc == nil || svc.DeletionTimestamp == nil && !r.p.projection.serves(svc) {
+		switch heir := r.named(o); {
+		case svc == nil && heir != nil && r.wants(heir) && slices.Contains(carried(heir), address) && !r.p.ledger.serves(owner(heir), ipam.FamilyOf(address)):
+			r.p.projection.requeue(heir) // It is to take over the record of the Service that had its name.
+		case svc == nil || svc.DeletionTimestamp == nil && !r.p.projection.serves(svc):
 			if err := r.orphan(ctx, address, o); err != nil {
 				return err
+			}
+		case r.wants(svc) && !slices.Contains(carried(svc), address) && r.p.ledger.moves(owner(svc), ipam.FamilyOf(address)):
+			// It is on its way to this address or from it; or another leader gave it this one, and nobody is going to
+			// release what is too much.
+			if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
+				r.queue.AddAfter(name, moving)
+			} else {
+				r.p.projection.requeue(svc)
 			}
 		}
 	}
 	return r.mark(ctx, rec, address)
 }
 
+// wants reports whether a Service is to have addresses of ours.
+func (r *records) wants(svc *corev1.Service) bool {
+	return svc.DeletionTimestamp == nil && r.p.projection.serves(svc)
+}
+
 // cool deletes the record of a released address when it has rested, unless its Service takes it back.
 func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
 	for _, o := range rec.Spec.Owners {
-		svc := r.service(ownerOf(o))
+		svc := r.named(o)
 		switch {
 		case svc == nil:
 		case svc.DeletionTimestamp != nil:
 			return nil // Its end brings the address here again.
 		case r.p.projection.serves(svc) && slices.Contains(carried(svc), address):
-			// Its status still says this address. If it moved on to another, that is about to change; if
-			// not, it is to take this one back.
-			if !r.p.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
+			// Its status still says this address. If it moved on to another, that is about to change; if not, it is to
+			// take this one back. If it takes long, it was another leader that had it move.
+			lasts := time.Since(rec.Status.ReleasedAt.Time)
+			if lasts > settleTime || !r.p.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
 				r.p.projection.requeue(svc)
 			}
-			r.queue.AddAfter(rec.Name, time.Second)
+			r.queue.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
 			return nil
 		}
 	}
@@ -417,7 +445,8 @@ func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner,
 				return nil
 			}
 			if !holds(rec, o.UID) {
-				r.queue.Add(name)
+				r.p.ledger.drop(address, o)
+				r.queue.Add(name) // To learn whose it is.
 				return nil
 			}
 		}
@@ -489,6 +518,15 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 		return nil, nil
 	}
 	return rec, err
+}
+
+// named returns the Service that has an owner's name now, whichever that is; nil if there is none.
+func (r *records) named(o herald.AllocationOwner) *corev1.Service {
+	svc, err := r.p.services.Services(o.Namespace).Get(o.Name)
+	if err != nil {
+		return nil
+	}
+	return svc
 }
 
 // service returns the Service that an owner is, or nil if it is gone. A Service of the same name with
