@@ -1,0 +1,490 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// withProxy starts an API server, a proxy before it, and herald-ccm behind that. There is no election: the Lease of a
+// leader that is killed would cost its successor 15 s.
+func withProxy(t *testing.T) (*cluster, *lab.ControlPlane, *proxy, *lab.Process) {
+	t.Helper()
+	ctx, plane := startControlPlane(t, false)
+	c, p := clusterOf(t, ctx, &plane.Access), startProxy(t, plane)
+	return c, plane, p, startAlone(t, plane, "--kubeconfig", p.kubeconfig)
+}
+
+// startAlone starts a herald-ccm that takes itself for the leader, whoever else does.
+func startAlone(t *testing.T, plane *lab.ControlPlane, args ...string) *lab.Process {
+	t.Helper()
+	ccm, err := plane.StartCCM(append([]string{"--leader-elect=false", "--secure-port=0"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(tail(ccm.Log()))
+		}
+	})
+	return ccm
+}
+
+// TestACrashAtAnyWrite tells one small story again and again. Each time herald-ccm dies just before the API server hears
+// of one of its writes, starts again, and dies again just after its first write then, which is most often the same one.
+// To die before the next is the same to the API server as to die after this one, so every other write will do.
+func TestACrashAtAnyWrite(t *testing.T) {
+	c, _, p, ccm := withProxy(t)
+	history := c.record(laws{oneLeader: true, rest: time.Second})
+	var dying sync.Mutex // For a process may have several writes under way.
+	crash := func() {
+		dying.Lock()
+		defer dying.Unlock()
+		if err := errors.Join(ccm.Kill(), ccm.Start()); err != nil {
+			t.Error(err)
+		}
+	}
+	total := 0
+	for crashed := true; crashed; total += 2 {
+		var mu sync.Mutex
+		lives, count := 1, 0
+		p.inflict(func(r *request.RequestInfo) fault {
+			if !writes(r) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			count++
+			switch {
+			case lives == 1 && count == total+1:
+				lives, count = 2, 0
+				t.Logf("a crash before write %d, %s", total+1, described(r))
+				return lost(crash)
+			case lives == 2 && count == 1:
+				lives = 3
+				t.Logf("a crash after %s", described(r))
+				return answerLost(crash)
+			}
+			return nil
+		})
+		c.shortStory()
+		mu.Lock()
+		crashed = lives > 1
+		mu.Unlock()
+	}
+	if total < 20 {
+		t.Errorf("the story took %d writes or so: does herald-ccm come by the proxy at all?", total)
+	}
+	history.judge()
+}
+
+func described(r *request.RequestInfo) string {
+	return fmt.Sprintf("%s %s %s/%s", r.Verb, r.Resource, r.Name, r.Subresource)
+}
+
+// shortStory is a pool and three Services, from their beginning to their end.
+func (c *cluster) shortStory() {
+	c.t.Helper()
+	c.pool("public", delay(time.Second), "198.51.100.0/28", "2001:db8:51::/124")
+	names := []string{"plain", "dual", "picky"}
+	c.service("plain")
+	c.service("dual", dualStack)
+	c.service("picky", annotated(herald.AnnotationIPs, "198.51.100.7"))
+	c.holds("picky", "198.51.100.7")
+	c.edit("picky", annotated(herald.AnnotationIPs, "198.51.100.9"))
+	c.holds("picky", "198.51.100.9")
+	c.eventually("all have addresses", func(context.Context) error {
+		if has := c.allAddresses(); len(has) != len(names) {
+			return fmt.Errorf("there are %v", has)
+		}
+		return nil
+	})
+	for _, name := range names {
+		c.remove(name)
+	}
+	c.must(c.herald.Pools.Delete(c.ctx, "public", metav1.DeleteOptions{}))
+	c.eventually("the pool is gone, as its last address is", func(ctx context.Context) error {
+		_, err := c.herald.Pools.Get(ctx, "public", metav1.GetOptions{})
+		return missing(err)
+	})
+	c.atRest()
+}
+
+// TestRequestsFail has Services come and go while one request in eight fails, in one way or another.
+func TestRequestsFail(t *testing.T) {
+	c, _, p, _ := withProxy(t)
+	history := c.record(laws{oneLeader: true})
+	c.pool("public", delay(0), trafficPool, "2001:db8:51::/124")
+
+	t.Run("an address is nobody else's before its Service's status says so", func(t *testing.T) {
+		c := c.within(t)
+		const wanted, other = "198.51.100.20", "198.51.100.21"
+		c.service("leaving", annotated(herald.AnnotationIPs, wanted))
+		c.holds("leaving", wanted)
+		p.inflict(func(r *request.RequestInfo) fault {
+			if r.Verb != "patch" || r.Name != "leaving" {
+				return nil
+			}
+			return lost(func() {})
+		})
+		c.edit("leaving", annotated(herald.AnnotationIPs, other))
+		c.event("Service", "leaving", "SyncLoadBalancerFailed", "failed to update load balancer status")
+		c.service("coming", annotated(herald.AnnotationIPs, wanted))
+		c.event("Service", "coming", "SyncLoadBalancerFailed", wanted+" is held by default/leaving")
+		p.inflict(nil)
+		c.holds("leaving", other)
+		c.holds("coming", wanted)
+	})
+
+	rng := chance(t)
+	users := traffic{cluster: c, rng: rng}
+	faults, dice := 0, newDice(rng)
+	p.inflict(func(r *request.RequestInfo) fault {
+		if r.Verb == "watch" || r.Resource == "events" || dice.roll(8) > 0 {
+			return nil
+		}
+		faults++
+		kind := schema.GroupResource{Group: r.APIGroup, Resource: r.Resource}
+		return []fault{
+			refused(apierrors.NewInternalError(errors.New("made up"))),
+			refused(apierrors.NewTooManyRequests("made up", 1)),
+			refused(apierrors.NewConflict(kind, r.Name, errors.New("made up"))),
+			lost(func() {}),
+			answerLost(func() {}),
+			slow(time.Second),
+			answerSlow(2 * time.Second),
+		}[dice.roll(7)]
+	})
+	for range 60 {
+		users.step()
+		pause(c.ctx, 100*time.Millisecond)
+	}
+	p.inflict(nil)
+	c.atRest()
+	history.judge()
+}
+
+// dice are thrown by many at once.
+type dice struct {
+	mu  sync.Mutex
+	rng *rand.Rand
+}
+
+func newDice(rng *rand.Rand) *dice { return &dice{rng: rand.New(rand.NewPCG(rng.Uint64(), 0))} }
+
+func (d *dice) roll(n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rng.IntN(n)
+}
+
+// TestWatchesAreLate is about a herald-ccm that writes by what was so some time ago.
+func TestWatchesAreLate(t *testing.T) {
+	c, _, p, _ := withProxy(t)
+	history := c.record(laws{oneLeader: true})
+	c.pool("public", delay(0), trafficPool, "2001:db8:51::/124")
+	c.service("first")
+	c.holds("first", "198.51.100.0")
+
+	t.Run("an address that was reserved unseen is not given out", func(t *testing.T) {
+		c := c.within(t)
+		p.holdWatches("ipallocations")
+		c.reserve("198.51.100.1")
+		c.service("second")
+		c.holds("second", "198.51.100.2")
+		p.holdWatches()
+		c.must(c.herald.Allocations.Delete(c.ctx, "198.51.100.1", metav1.DeleteOptions{}))
+	})
+	t.Run("what is recorded for a Service that was not seen yet is not taken for an orphan's", func(t *testing.T) {
+		c := c.within(t)
+		p.holdWatches("services")
+		svc := c.service("unseen")
+		c.reserve("198.51.100.20", herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID})
+		c.reserve("198.51.100.21", herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: "another"})
+		c.unrecorded("198.51.100.21") // Which had been looked at later.
+		p.holdWatches()
+		c.holds("unseen", "198.51.100.20")
+		c.atRest()
+	})
+	t.Run("Services come and go", func(t *testing.T) {
+		c := c.within(t)
+		rng := chance(t)
+		users := traffic{cluster: c, rng: rng, live: []string{"first", "second", "unseen"}}
+		for range 15 {
+			resources := []string{"services", "ipallocations", "ippools", "namespaces"}
+			p.holdWatches(slices.DeleteFunc(resources, func(string) bool { return rng.IntN(2) == 0 })...)
+			for range 4 {
+				users.step()
+				pause(c.ctx, time.Duration(rng.IntN(200))*time.Millisecond)
+			}
+		}
+		p.holdWatches()
+		c.atRest()
+	})
+	history.judge()
+}
+
+// reserve writes a record by hand.
+func (c *cluster) reserve(address string, owners ...herald.AllocationOwner) {
+	c.t.Helper()
+	_, err := c.herald.Allocations.Create(c.ctx, &herald.IPAllocation{
+		ObjectMeta: metav1.ObjectMeta{Name: address}, Spec: herald.IPAllocationSpec{Address: address, Owners: owners},
+	}, metav1.CreateOptions{})
+	c.must(err)
+}
+
+// TestTwoLeaders has two at work that both believe to be the only one, of whom one hears everything late. Then one is
+// gone, and what it did is put right.
+func TestTwoLeaders(t *testing.T) {
+	c, plane, p, second := withProxy(t)
+	first := startAlone(t, plane)
+	history := c.record(laws{})
+	c.pool("public", delay(0), trafficPool, "2001:db8:51::/124")
+	rng := chance(t)
+	users, dice := traffic{cluster: c, rng: rng}, newDice(rng)
+	p.delayWatches(func() time.Duration { return time.Duration(dice.roll(1500)) * time.Millisecond })
+	for range 100 {
+		users.step()
+		pause(c.ctx, time.Duration(rng.IntN(200))*time.Millisecond)
+	}
+	left, gone := first, second
+	if rng.IntN(2) == 0 {
+		left, gone = second, first
+	}
+	c.must(gone.Kill())
+	p.delayWatches(nil)
+	c.atRest()
+
+	// What comes about by chance above, one by one.
+	const has, more = "198.51.100.30", "198.51.100.31"
+	svc := c.service("web", annotated(herald.AnnotationIPs, has))
+	c.holds("web", has)
+	c.edit("web", func(svc *corev1.Service) { svc.Annotations = nil })
+	owner := herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}
+	t.Run("a second address for a Service", func(t *testing.T) {
+		c := c.within(t)
+		c.reserve(more, owner)
+		c.unrecorded(more)
+		c.holds("web", has)
+	})
+	t.Run("a second address for a Service, found at start", func(t *testing.T) {
+		c := c.within(t)
+		c.must(left.Kill())
+		c.reserve(more, owner)
+		c.must(left.Start())
+		c.unrecorded(more)
+		c.holds("web", has)
+	})
+	t.Run("a Service moved on, and its status does not say so", func(t *testing.T) {
+		c := c.within(t)
+		c.reserve(more, owner)
+		c.eventually("what it had is released", func(ctx context.Context) error {
+			rec, err := c.herald.Allocations.Get(ctx, has, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			now := metav1.Now()
+			rec.Status.ReleasedAt = &now
+			_, err = c.herald.Allocations.Update(ctx, rec, metav1.UpdateOptions{})
+			return err
+		})
+		c.atRest() // With one or the other.
+		c.edit("web", annotated(herald.AnnotationIPs, has))
+		c.holds("web", has)
+		c.unrecorded(more)
+	})
+	t.Run("a Service cleaned up after that is still there", func(t *testing.T) {
+		c := c.within(t)
+		c.edit("web", func(svc *corev1.Service) { svc.Finalizers = nil })
+		c.must(setStatus(c, "web"))
+		c.holds("web", has)
+		c.eventually("the finalizer is back", func(context.Context) error {
+			if len(c.get("web").Finalizers) != 1 {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	})
+	c.atRest()
+	history.judge()
+}
+
+// TestHandsThatDoNotWait is about people who delete records, and Services by force, and who restore backups.
+func TestHandsThatDoNotWait(t *testing.T) {
+	c, _, _, ccm := withProxy(t)
+	history := c.record(laws{byHand: true, oneLeader: true})
+	c.pool("public", delay(0), trafficPool, "2001:db8:51::/124")
+	const many = 8
+	name := func(i int) string { return fmt.Sprintf("svc-%d", i) }
+	for i := range many {
+		c.service(name(i), dualStack)
+	}
+	c.atRest()
+	for _, way := range []string{"there", "away"} {
+		t.Run("while herald-ccm is "+way, func(t *testing.T) {
+			c := c.within(t)
+			had := c.allAddresses()
+			if way == "away" {
+				c.must(ccm.Kill())
+			}
+			_, records := c.backup()
+			for _, rec := range records {
+				c.must(c.herald.Allocations.Delete(c.ctx, rec.Name, metav1.DeleteOptions{}))
+			}
+			for i := range many / 4 {
+				c.vanish(name(i))
+				delete(had, name(i))
+				c.service(name(i), dualStack) // It is another one.
+			}
+			if way == "away" {
+				c.must(ccm.Start())
+			}
+			c.atRest()
+			c.stillHave(had)
+		})
+	}
+	history.judge()
+
+	t.Run("a backup is restored", func(t *testing.T) {
+		c := c.within(t)
+		had := c.allAddresses()
+		services, records := c.backup()
+		// Life goes on, and others have the addresses by now.
+		for i := range many / 2 {
+			c.remove(name(i))
+			c.gone(name(i))
+		}
+		c.atRest()
+		for i := range many {
+			c.service(fmt.Sprintf("later-%d", i), dualStack)
+		}
+		c.atRest()
+		c.must(ccm.Stop(c.ctx))
+		now, recorded := c.backup()
+		for _, svc := range now {
+			c.vanish(svc.Name)
+		}
+		for _, rec := range recorded {
+			c.must(c.herald.Allocations.Delete(c.ctx, rec.Name, metav1.DeleteOptions{}))
+		}
+		history := c.record(laws{oneLeader: true, byHand: true})
+		c.restore(services, records)
+		c.service("new", dualStack)
+		c.must(ccm.Start())
+		c.atRest()
+		c.stillHave(had)
+		history.judge()
+	})
+}
+
+// backup is all Services and records.
+func (c *cluster) backup() ([]corev1.Service, []herald.IPAllocation) {
+	c.t.Helper()
+	services, err := c.kube.CoreV1().Services("default").List(c.ctx, metav1.ListOptions{})
+	c.must(err)
+	records, err := c.herald.Allocations.List(c.ctx, metav1.ListOptions{})
+	c.must(err)
+	return services.Items, records.Items
+}
+
+// restore creates them anew. The Services carry their addresses, and are others to the API server than those that the
+// records are for.
+func (c *cluster) restore(services []corev1.Service, records []herald.IPAllocation) {
+	c.t.Helper()
+	for _, rec := range records {
+		rec.ObjectMeta = metav1.ObjectMeta{Name: rec.Name}
+		_, err := c.herald.Allocations.Create(c.ctx, &rec, metav1.CreateOptions{})
+		c.must(err)
+	}
+	for _, svc := range services {
+		status := svc.Status
+		svc.ObjectMeta = metav1.ObjectMeta{Name: svc.Name, Annotations: svc.Annotations, Finalizers: svc.Finalizers}
+		svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.Ports[0].NodePort = "", nil, 0
+		created, err := c.kube.CoreV1().Services("default").Create(c.ctx, &svc, metav1.CreateOptions{})
+		c.must(err)
+		created.Status = status
+		_, err = c.kube.CoreV1().Services("default").UpdateStatus(c.ctx, created, metav1.UpdateOptions{})
+		c.must(err)
+	}
+}
+
+// stillHave fails the story if one of these Services, by name, has other addresses now.
+func (c *cluster) stillHave(had map[string]string) {
+	c.t.Helper()
+	has := c.allAddresses()
+	for name, addresses := range had {
+		if has[name] != addresses {
+			c.t.Errorf("%s had %s and has %s", name, addresses, has[name])
+		}
+	}
+}
+
+// TestWaitingIsQuiet shows that a Service that cannot be served says so once, whatever happens around it.
+func TestWaitingIsQuiet(t *testing.T) {
+	c, _, _ := withCCM(t)
+	c.pool("public", delay(0), "198.51.100.0")
+	c.service("first")
+	c.holds("first", "198.51.100.0")
+	c.service("waiting")
+	c.service("elsewhere", annotated(herald.AnnotationIPs, "203.0.113.1"))
+	c.service("picky", annotated(herald.AnnotationIPs, "198.51.100.0"))
+	waiting := []string{"waiting", "elsewhere", "picky"}
+	for _, name := range waiting {
+		c.event("Service", name, "SyncLoadBalancerFailed", "")
+	}
+	for i := range 15 {
+		c.eventually("the pool is edited", func(ctx context.Context) error {
+			p, err := c.herald.Pools.Get(ctx, "public", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			p.Labels = map[string]string{"edit": fmt.Sprint(i)}
+			p.Spec.Priority = int32(i)
+			p.Spec.ServiceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"edit": fmt.Sprint(i)}}
+			_, err = c.herald.Pools.Update(ctx, p, metav1.UpdateOptions{})
+			return err
+		})
+		for _, name := range waiting {
+			c.edit(name, func(svc *corev1.Service) { svc.Labels = map[string]string{"edit": fmt.Sprint(i % 7)} })
+		}
+		_, err := c.kube.CoreV1().Namespaces().Patch(c.ctx, "default", "application/merge-patch+json",
+			fmt.Appendf(nil, `{"metadata":{"labels":{"edit":"%d"}}}`, i), metav1.PatchOptions{})
+		c.must(err)
+		pause(c.ctx, 250*time.Millisecond) // Or many edits would count as one.
+	}
+	// A pool for one of them is the end of the story: what came before has been dealt with by then.
+	c.pool("more", delay(0), "198.51.100.1")
+	c.holds("waiting", "198.51.100.1")
+	for _, name := range waiting {
+		if n := c.times("Service", name, "SyncLoadBalancerFailed"); n > 2 {
+			t.Errorf("Service %s says %d times that it cannot be served, want once", name, n)
+		}
+	}
+}
+
+// times counts how often an event occurred.
+func (c *cluster) times(kind, name, reason string) (n int32) {
+	c.t.Helper()
+	list, err := c.kube.CoreV1().Events("default").List(c.ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name})
+	c.must(err)
+	for _, e := range list.Items {
+		if e.Reason == reason {
+			n += max(e.Count, 1)
+		}
+	}
+	return n
+}
