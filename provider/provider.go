@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -111,11 +112,20 @@ func New(c Config) *Provider {
 	p.projection.relabelled = p.waiting.wake
 	// Registration fails only on a stopped informer.
 	_, _ = c.Namespaces.Informer().AddEventHandler(relabelled(p.waiting.wake))
-	p.synced = []cache.InformerSynced{c.Services.Informer().HasSynced, c.Namespaces.Informer().HasSynced}
-	for _, i := range p.informers {
+	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
+		_ = i.SetTransform(lean) // Fails only on a started informer.
 		p.synced = append(p.synced, i.HasSynced)
 	}
 	return p
+}
+
+// lean takes from an object what nobody here looks at and is a good part of it: who set which field. The service
+// controller keeps a second copy of each Service, and turns all of it into JSON twice for each of its patches.
+func lean(o any) (any, error) {
+	if m, ok := o.(metav1.Object); ok { // And not a tombstone.
+		m.SetManagedFields(nil)
+	}
+	return o, nil
 }
 
 // relabelled calls back when a namespace appears, or what pools choose by or its quota changes.
@@ -188,8 +198,9 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 func (p *Provider) rebuild() {
 	p.pools.load()
 	p.records.load()
-	for _, svc := range p.oldestFirst(func(svc *corev1.Service) bool {
-		return p.projection.serves(svc) && svc.DeletionTimestamp == nil && len(svc.Status.LoadBalancer.Ingress) > 0
+	services, _ := p.services.List(labels.Everything()) // A lister over memory does not fail.
+	for _, svc := range oldestFirst(services, func(svc *corev1.Service) bool {
+		return p.projection.serves(svc) && len(svc.Status.LoadBalancer.Ingress) > 0
 	}) {
 		if req, err := translate(svc); err == nil {
 			// A failure shows itself again, and is reported, when the Service is served.

@@ -557,13 +557,5 @@ func holds(rec *herald.IPAllocation, uid string) bool {
 // Older orders objects by age, and those of one second by name.
 func Older(x, y metav1.Object) int {
 	tx, ty := x.GetCreationTimestamp(), y.GetCreationTimestamp()
-	if c := tx.Compare(ty.Time); c != 0 {
-		return c
-	}
-	if nx, ny := x.GetNamespace()+"/"+x.GetName(), y.GetNamespace()+"/"+y.GetName(); nx < ny {
-		return -1
-	} else if nx > ny {
-		return 1
-	}
-	return 0
+	return cmp.Or(tx.Compare(ty.Time), strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))
 }
