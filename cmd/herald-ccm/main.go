@@ -107,10 +107,11 @@ func (m *manager) command() (*cobra.Command, error) {
 	// A lease of our own, so that another cloud-controller-manager can live in the same cluster.
 	opts.Generic.LeaderElection.ResourceName = "herald-ccm"
 	opts.Generic.LeaderElection.ResourceNamespace = namespace()
-	// The stock defaults (1 worker, 20 requests a second) would take half an hour over 10,000 Services.
+	// The stock defaults (1 worker, 20 requests a second) would take half an hour over 10,000 Services. Each worker
+	// waits for its answers, so their number bounds what the API server has to do at once; how much of that it does is
+	// its own decision (priority and fairness), and no rate of ours can be right for every one.
 	opts.ServiceController.ConcurrentServiceSyncs = 16
-	opts.Generic.ClientConnection.QPS = 500
-	opts.Generic.ClientConnection.Burst = 1000
+	opts.Generic.ClientConnection.QPS = -1
 	// Controllers start without a pause: there is one.
 	opts.Generic.ControllerStartInterval.Duration = 0
 	m.election = opts
@@ -163,7 +164,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 func (m *manager) serviceController(init app.ControllerInitContext, c *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
 	return func(_ context.Context, shared genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
 		p := cloud.(*provider.Provider)
-		services, err := servicecontroller.New(cloud, c.ClientBuilder.ClientOrDie(init.ClientName), p.Services(), provider.OneNode(),
+		services, err := servicecontroller.New(cloud, terse{c.ClientBuilder.ClientOrDie(init.ClientName)}, p.Services(), provider.OneNode(),
 			c.ComponentConfig.KubeCloudShared.ClusterName, nil)
 		if err != nil {
 			return nil, false, err
