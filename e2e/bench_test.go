@@ -20,38 +20,6 @@ import (
 
 // These measure, and never fail for being slow. Run them by `make bench`.
 
-// BenchmarkServices creates many Services at once and waits until each has its address, against a real
-// API server on the same machine.
-func BenchmarkServices(b *testing.B) {
-	for _, many := range []int{100, 1000} {
-		b.Run(fmt.Sprintf("services=%d", many), func(b *testing.B) {
-			for b.Loop() {
-				b.StopTimer()
-				c, _, ccm := withCCM(b)
-				c.pool("public", nil, "198.51.100.0/24", "198.18.0.0/20")
-				c.service("warm-up")
-				c.holds("warm-up", "198.18.0.0")
-				c.event("Service", "warm-up", "EnsuredLoadBalancer", "")
-				before, cpu := c.writes(), cpuSeconds(b, ccm.PID())
-				b.StartTimer()
-				c.createMany(many)
-				c.awaitAddresses(many + 1)
-				b.StopTimer()
-				used := cpuSeconds(b, ccm.PID()) - cpu
-				c.settle()
-				b.ReportMetric(float64(many)/b.Elapsed().Seconds(), "services/s")
-				b.ReportMetric(used*1000/float64(many), "cpu-ms/service")
-				// What Herald writes for a Service; POST services and ipaddresses are the user's and the API server's.
-				d := since(before, c.writes())
-				n := d["PATCH services/status"] + d["POST ipallocations"] + d["PUT ipallocations"] + d["POST events"] + d["PATCH events"]
-				b.ReportMetric(float64(n)/float64(many), "writes/service")
-				b.ReportMetric(float64(d["PUT ippools/status"]), "pool-writes")
-				b.StartTimer()
-			}
-		})
-	}
-}
-
 // BenchmarkCreateToReply is the time from the creation of a Service to the first answer that a client on
 // the segment, and one behind a router, gets from its address; the median of twenty. The most of it is
 // kube-proxy's: it writes its rules once a second at most (--nftables-min-sync-period).
@@ -139,8 +107,8 @@ func BenchmarkMemory(b *testing.B) {
 		f.service("warm-up", to8080)
 		f.holds("warm-up", "198.18.4.0")
 		speaker := f.speakers["k8s-node1"]
-		b.ReportMetric(residentMB(b, f.ccm.PID()), "ccm-idle-MB")
-		b.ReportMetric(residentMB(b, speaker.PID()), "speaker-idle-MB")
+		b.ReportMetric(memoryMB(b, f.ccm.PID(), "VmRSS"), "ccm-idle-MB")
+		b.ReportMetric(memoryMB(b, speaker.PID(), "VmRSS"), "speaker-idle-MB")
 		f.createMany(many)
 		f.awaitAddresses(many + 1)
 		f.eventually("all routes at the router", func(ctx context.Context) error {
@@ -150,74 +118,39 @@ func BenchmarkMemory(b *testing.B) {
 			}
 			return err
 		})
-		b.ReportMetric(residentMB(b, f.ccm.PID()), "ccm-1000-MB")
-		b.ReportMetric(residentMB(b, speaker.PID()), "speaker-1000-MB")
-	}
-}
-
-// createMany creates Services in several goroutines.
-func (c *cluster) createMany(many int) {
-	c.t.Helper()
-	numbers := make(chan int)
-	var workers sync.WaitGroup
-	for range 8 {
-		workers.Go(func() {
-			for i := range numbers {
-				c.service(fmt.Sprintf("svc-%05d", i), to8080)
-			}
-		})
-	}
-	for i := range many {
-		numbers <- i
-	}
-	close(numbers)
-	workers.Wait()
-}
-
-// awaitAddresses waits until so many Services have an address.
-func (c *cluster) awaitAddresses(many int) {
-	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, patience)
-	defer cancel()
-	watched := map[string]bool{}
-	w, err := c.kube.CoreV1().Services("default").Watch(ctx, metav1.ListOptions{})
-	c.must(err)
-	defer w.Stop()
-	for len(watched) < many {
-		select {
-		case e := <-w.ResultChan():
-			if svc, ok := asService(e.Object); ok && len(addresses(svc)) > 0 {
-				watched[svc.Name] = true
-			}
-		case <-ctx.Done():
-			c.t.Fatalf("%d of %d Services have an address", len(watched), many)
-		}
+		b.ReportMetric(memoryMB(b, f.ccm.PID(), "VmRSS"), "ccm-1000-MB")
+		b.ReportMetric(memoryMB(b, speaker.PID(), "VmRSS"), "speaker-1000-MB")
 	}
 }
 
 // settle waits until nothing has been written for a second: events come after what they are about, and
-// some may be left out when there are very many.
+// some may be left out when there are very many. To count what was written costs the API server something, too.
 func (c *cluster) settle() {
 	c.t.Helper()
+	const pause = 250 * time.Millisecond
 	var last map[string]int
-	var since time.Time
-	c.eventually("no more writes", func(context.Context) error {
-		now := c.writes()
-		if !maps.Equal(now, last) {
-			last, since = now, time.Now()
+	var since, asked time.Time
+	c.must(lab.Eventually(c.ctx, func(context.Context) error {
+		if time.Since(asked) > pause {
+			now := c.writes()
+			asked = time.Now()
+			if !maps.Equal(now, last) {
+				last, since = now, asked
+			}
 		}
-		if quiet := time.Since(since); quiet < time.Second {
+		if quiet := asked.Sub(since); quiet < time.Second {
 			return fmt.Errorf("quiet for %v", quiet)
 		}
 		return nil
-	})
+	}))
 }
 
-// residentMB is the resident memory of a process, in MB (10^6 bytes).
-func residentMB(t testing.TB, pid int) float64 {
+// memoryMB is a figure of a process's memory in MB (10^6 bytes): VmRSS is what is resident, VmHWM the most that
+// was (proc(5)).
+func memoryMB(t testing.TB, pid int, figure string) float64 {
 	t.Helper()
 	for line := range strings.SplitSeq(procFile(t, pid, "status"), "\n") {
-		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if kb, ok := strings.CutPrefix(line, figure+":"); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(kb, "kB")))
 			if err != nil {
 				t.Fatal(err)
@@ -225,7 +158,7 @@ func residentMB(t testing.TB, pid int) float64 {
 			return float64(n) * 1024 / 1e6
 		}
 	}
-	t.Fatalf("process %d has no VmRSS", pid)
+	t.Fatalf("process %d has no %s", pid, figure)
 	return 0
 }
 

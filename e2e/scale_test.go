@@ -1,0 +1,288 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// BenchmarkServices goes through the life of many Services, part by part, against a real API server on the same
+// machine: what each part takes, and what it costs herald-ccm. The one with the most Services also tells the
+// processor time for each Service as a multiple of what it was with the fewest: work that grows with the number
+// of Services shows in that.
+//
+// Each part needs what the one before left behind, so it is made for -benchtime 1x.
+func BenchmarkServices(b *testing.B) {
+	fewest := map[string]float64{}
+	for _, many := range []int{1000, 10000} {
+		b.Run(fmt.Sprintf("services=%d", many), func(b *testing.B) {
+			s := newScale(b, many, fewest)
+			s.lives(b)
+			s.waits(b)
+		})
+	}
+}
+
+// scale is a cluster with many Services.
+type scale struct {
+	*cluster
+	plane *lab.ControlPlane
+	ccm   *lab.Process
+	many  int
+	// fewest is the processor time for each Service, by part, of the scale that ran first.
+	fewest map[string]float64
+}
+
+func newScale(b *testing.B, many int, fewest map[string]float64) *scale {
+	c, plane, ccm := withCCM(b)
+	var cancel context.CancelFunc
+	c.ctx, cancel = context.WithTimeout(b.Context(), 30*time.Minute)
+	b.Cleanup(cancel)
+	return &scale{c, plane, ccm, many, fewest}
+}
+
+// part measures what herald-ccm does from the start of act until nothing is written any more. The time is that
+// of act alone: it returns when what it set off is there.
+func (s *scale) part(b *testing.B, name string, act func(c *cluster)) {
+	b.Run(name, func(b *testing.B) {
+		if b.N > 1 {
+			b.Fatal("what this part starts from is used up: run it with -benchtime 1x")
+		}
+		c := s.within(b)
+		apiServer, err := s.plane.APIServer().PID()
+		c.must(err)
+		before, cpu, server, pid := c.writes(), cpuSeconds(b, s.ccm.PID()), cpuSeconds(b, apiServer), s.ccm.PID()
+		forgetPeak(b, pid)
+		b.ResetTimer()
+		act(c)
+		b.StopTimer()
+		c.settle()
+		if s.ccm.PID() != pid {
+			cpu = 0 // Another life, which began in this part.
+		}
+		used := cpuSeconds(b, s.ccm.PID()) - cpu
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(b.Elapsed().Seconds(), "s")
+		b.ReportMetric(used, "cpu-s")
+		b.ReportMetric(cpuSeconds(b, apiServer)-server, "apiserver-cpu-s")
+		b.ReportMetric(memoryMB(b, s.ccm.PID(), "VmHWM"), "peak-MB")
+		perService := used * 1000 / float64(s.many)
+		b.ReportMetric(perService, "cpu-ms/service")
+		if few := s.fewest[name]; few > 0 {
+			b.ReportMetric(perService/few, "times-the-fewest")
+		} else {
+			s.fewest[name] = perService
+		}
+		writes, events, pools := heralds(since(before, c.writes()))
+		b.ReportMetric(float64(writes)/float64(s.many), "writes/service")
+		b.ReportMetric(float64(events)/float64(s.many), "events/service")
+		b.ReportMetric(float64(pools), "pool-writes")
+	})
+}
+
+// heralds adds up what Herald wrote: of Services and records, of events, and of pools.
+func heralds(d map[string]int) (writes, events, pools int) {
+	for k, n := range d {
+		switch k {
+		case "POST services", "DELETE services", "PUT ippools", "PATCH namespaces": // The user's own.
+		case "POST ipaddresses", "DELETE ipaddresses": // The API server's.
+		case "POST events", "PATCH events":
+			events += n
+		case "PUT ippools/status":
+			pools += n
+		default:
+			writes += n
+		}
+	}
+	return writes, events, pools
+}
+
+// lives is creation, a new leader, edits of the pool, and the end.
+func (s *scale) lives(b *testing.B) {
+	const all = "198.18.0.0/17"
+	out := s.many / 2 // Of the pool, when it is narrowed.
+	half := fmt.Sprintf("198.18.0.0-198.18.%d.%d", (s.many-out)/256, (s.many-out)%256)
+	s.pool("public", delay(0), all)
+	s.service("warm-up", withoutNodePorts)
+	s.holds("warm-up", "198.18.0.0")
+	s.event("Service", "warm-up", "EnsuredLoadBalancer", "")
+	s.part(b, "create", func(c *cluster) {
+		c.createMany(s.many, withoutNodePorts)
+		c.awaitAddresses(s.many + 1)
+	})
+	s.part(b, "restart", func(c *cluster) {
+		c.must(s.ccm.Restart(c.ctx))
+		c.service("canary", withoutNodePorts)
+		c.eventually("an address", func(context.Context) error {
+			if len(addresses(c.get("canary"))) == 0 {
+				return errors.New("none")
+			}
+			return nil
+		})
+	})
+	s.part(b, "narrow", func(c *cluster) {
+		c.readdress("public", herald.AddressRange(half))
+		c.condition("public", herald.PoolOutOfRange, metav1.ConditionTrue, "more")
+		c.awaitRecords(out, herald.AllocationOutOfRange, metav1.ConditionTrue)
+	})
+	s.part(b, "widen", func(c *cluster) {
+		c.readdress("public", all)
+		c.condition("public", herald.PoolOutOfRange, metav1.ConditionFalse, "")
+		c.awaitRecords(out, herald.AllocationOutOfRange, metav1.ConditionFalse)
+	})
+	s.part(b, "delete", func(c *cluster) {
+		c.remove("warm-up")
+		c.remove("canary")
+		c.removeMany(s.many)
+		c.must(lab.Eventually(c.ctx, func(ctx context.Context) error {
+			left, err := c.herald.Allocations.List(ctx, metav1.ListOptions{Limit: 1})
+			if err == nil && len(left.Items) > 0 {
+				err = fmt.Errorf("the record %s is left", left.Items[0].Name)
+			}
+			return err
+		}))
+	})
+}
+
+// waits is many Services that there is no address for, until there is.
+func (s *scale) waits(b *testing.B) {
+	s.readdress("public", "198.51.100.0/29")
+	s.part(b, "wait", func(c *cluster) {
+		c.createMany(s.many, withoutNodePorts)
+		c.awaitServices(s.many, "the finalizer", func(svc *corev1.Service) bool { return len(svc.Finalizers) > 0 })
+	})
+	// As fast as the API server takes it, for this long.
+	const stir = 5 * time.Second
+	s.part(b, "relabel", func(c *cluster) {
+		for start := time.Now(); time.Since(start) < stir; {
+			patch := fmt.Sprintf(`{"metadata":{"labels":{"turn":"%d"}}}`, time.Since(start))
+			_, err := c.kube.CoreV1().Namespaces().Patch(c.ctx, "default", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			c.must(err)
+		}
+	})
+	s.part(b, "serve", func(c *cluster) {
+		c.readdress("public", "198.51.100.0/29", "198.18.0.0/17")
+		c.awaitAddresses(s.many)
+	})
+}
+
+// withoutNodePorts leaves the node ports alone, of which there are fewer than 3,000.
+func withoutNodePorts(svc *corev1.Service) {
+	no := false
+	svc.Spec.AllocateLoadBalancerNodePorts = &no
+}
+
+// readdress changes the addresses of a pool.
+func (c *cluster) readdress(pool string, addresses ...herald.AddressRange) {
+	c.t.Helper()
+	c.eventually("edit of IPPool "+pool, func(ctx context.Context) error {
+		p, err := c.herald.Pools.Get(ctx, pool, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		p.Spec.Addresses = addresses
+		_, err = c.herald.Pools.Update(ctx, p, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// createMany creates Services in several goroutines.
+func (c *cluster) createMany(many int, edit ...func(*corev1.Service)) {
+	c.t.Helper()
+	c.forMany(many, func(name string) { c.service(name, edit...) })
+}
+
+func (c *cluster) removeMany(many int) {
+	c.t.Helper()
+	c.forMany(many, c.remove)
+}
+
+// forMany calls for the names of so many Services, in several goroutines.
+func (c *cluster) forMany(many int, call func(name string)) {
+	c.t.Helper()
+	numbers := make(chan int)
+	var workers sync.WaitGroup
+	for range 8 {
+		workers.Go(func() {
+			for i := range numbers {
+				call(fmt.Sprintf("svc-%05d", i))
+			}
+		})
+	}
+	for i := range many {
+		numbers <- i
+	}
+	close(numbers)
+	workers.Wait()
+}
+
+// awaitAddresses waits until so many Services have an address.
+func (c *cluster) awaitAddresses(many int) {
+	c.t.Helper()
+	c.awaitServices(many, "an address", func(svc *corev1.Service) bool { return len(addresses(svc)) > 0 })
+}
+
+// awaitServices waits until so many Services have something.
+func (c *cluster) awaitServices(many int, something string, has func(*corev1.Service) bool) {
+	c.t.Helper()
+	c.await(c.kube.CoreV1().Services("default").Watch, many, something, func(o runtime.Object) bool {
+		svc, ok := asService(o)
+		return ok && has(svc)
+	})
+}
+
+// awaitRecords waits until so many records have a condition.
+func (c *cluster) awaitRecords(many int, kind string, status metav1.ConditionStatus) {
+	c.t.Helper()
+	c.await(c.herald.Allocations.Watch, many, fmt.Sprintf("%s=%s", kind, status), func(o runtime.Object) bool {
+		rec, ok := o.(*herald.IPAllocation)
+		return ok && meta.IsStatusConditionPresentAndEqual(rec.Status.Conditions, kind, status)
+	})
+}
+
+// await waits until so many objects have something.
+func (c *cluster) await(watch watchFunc, many int, something string, has func(runtime.Object) bool) {
+	c.t.Helper()
+	watched := map[string]bool{}
+	for len(watched) < many && c.ctx.Err() == nil {
+		// It begins with all there is. The API server ends it for one who does not keep up with that.
+		w, err := watch(c.ctx, metav1.ListOptions{})
+		c.must(err)
+		for e := range w.ResultChan() {
+			if has(e.Object) {
+				watched[e.Object.(metav1.Object).GetName()] = true
+			}
+			if len(watched) == many {
+				break
+			}
+		}
+		w.Stop()
+	}
+	if len(watched) < many {
+		c.t.Fatalf("%d of %d objects have %s", len(watched), many, something)
+	}
+}
+
+type watchFunc func(context.Context, metav1.ListOptions) (watch.Interface, error)
+
+// forgetPeak has the kernel measure the peak of a process's memory from now on (proc(5), clear_refs).
+func forgetPeak(t testing.TB, pid int) {
+	t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
