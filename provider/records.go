@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -136,13 +137,27 @@ func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	return stale, err
 }
 
+// recordWorkers is how many addresses are seen to at once. Each may have to wait for a write, as when an edit of a pool
+// leaves thousands out of range, while others are to be freed.
+const recordWorkers = 4
+
 func (r *records) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.queue.ShutDown)
 	defer stop()
+	var workers sync.WaitGroup
+	for range recordWorkers {
+		workers.Go(func() { r.work(ctx) })
+	}
+	workers.Wait()
+	return ctx.Err()
+}
+
+// work takes names from the queue, which gives none to two workers at a time.
+func (r *records) work(ctx context.Context) {
 	for {
 		name, shutdown := r.queue.Get()
 		if shutdown {
-			return ctx.Err()
+			return
 		}
 		if err := r.reconcile(ctx, name); err != nil {
 			if ctx.Err() == nil {
