@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -44,6 +45,11 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
+	// With 10,000 Services half the usual garbage is 25 MB less, and to collect it twice as often hardly shows beside
+	// the requests.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log, err := zap.NewProduction()
