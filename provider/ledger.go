@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -49,8 +50,22 @@ func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocat
 	if err := l.alloc.Adopt(req, carried(svc)); err != nil {
 		return nil, err
 	}
-	return l.alloc.Allocate(req)
+	allocations, err := l.alloc.Allocate(req)
+	if taken, ok := errors.AsType[*ipam.Error](err); ok && errors.Is(err, ipam.ErrTaken) && l.cooling[taken.Address] {
+		err = &coolingError{taken}
+	}
+	return allocations, err
 }
+
+// coolingError refuses an address that was released and still rests.
+type coolingError struct{ taken *ipam.Error }
+
+func (e *coolingError) Error() string {
+	return fmt.Sprintf("%s cools down after %s had it: it is given when the pool's reuseDelay is over, or ask for another address",
+		e.taken.Address, e.taken.Holder)
+}
+
+func (e *coolingError) Unwrap() error { return e.taken }
 
 // adoptOnly gives the Service what it carries, and nothing else.
 func (l *ledger) adoptOnly(svc *corev1.Service, req ipam.Request) error {
