@@ -12,10 +12,10 @@ import (
 
 // filled returns an Allocator with this many addresses of a /15 taken, by owners
 // known by number, and who they are.
-func filled(b *testing.B, taken int) (*ipam.Allocator, []ipam.Allocation) {
+func filled(b *testing.B, pools []ipam.Pool, taken int) (*ipam.Allocator, []ipam.Allocation) {
 	b.Helper()
 	a := ipam.New()
-	a.SetPools(large)
+	a.SetPools(pools)
 	all := make([]ipam.Allocation, 0, taken)
 	for i := range taken {
 		all = append(all, give(b, a, strconv.Itoa(i)))
@@ -23,7 +23,19 @@ func filled(b *testing.B, taken int) (*ipam.Allocator, []ipam.Allocation) {
 	return a, all
 }
 
-var large = []ipam.Pool{pool("large", "198.18.0.0/15")}
+var (
+	large  = []ipam.Pool{lru(pool("large", "198.18.0.0/15"))} // as pools are unless told otherwise
+	orders = map[string][]ipam.Pool{"order=LeastRecentlyUsed": large, "order=Lowest": {pool("large", "198.18.0.0/15")}}
+)
+
+// measure runs a benchmark in both orders with few and many addresses taken.
+func measure(b *testing.B, run func(b *testing.B, pools []ipam.Pool, taken int)) {
+	for name, pools := range orders {
+		for _, taken := range []int{1000, 60000} {
+			b.Run(fmt.Sprintf("%s/taken=%d", name, taken), func(b *testing.B) { run(b, pools, taken) })
+		}
+	}
+}
 
 func give(b *testing.B, a *ipam.Allocator, uid string) ipam.Allocation {
 	got, err := a.Allocate(ipam.Request{
@@ -36,8 +48,8 @@ func give(b *testing.B, a *ipam.Allocator, uid string) ipam.Allocation {
 
 // holes returns a filled Allocator that has lost one in ten owners, here and there,
 // and those left, shuffled.
-func holes(b *testing.B, taken int) (*ipam.Allocator, []ipam.Allocation) {
-	a, all := filled(b, taken+taken/10)
+func holes(b *testing.B, pools []ipam.Pool, taken int) (*ipam.Allocator, []ipam.Allocation) {
+	a, all := filled(b, pools, taken+taken/10)
 	random := rand.New(rand.NewPCG(1, 2))
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for _, gone := range all[taken:] {
@@ -58,74 +70,68 @@ func uids(n int) []string {
 // BenchmarkAllocate measures one allocation and one release where this many addresses
 // are taken, with holes: owners come, and go when 50 more have come.
 func BenchmarkAllocate(b *testing.B) {
-	for _, taken := range []int{1000, 60000} {
-		b.Run(fmt.Sprintf("taken=%d", taken), func(b *testing.B) {
-			a, _ := holes(b, taken)
-			fresh := uids(100)
-			guests := make([]ipam.Allocation, 50)
-			for i := range guests {
-				guests[i] = give(b, a, fresh[i])
+	measure(b, func(b *testing.B, pools []ipam.Pool, taken int) {
+		a, _ := holes(b, pools, taken)
+		fresh := uids(100)
+		guests := make([]ipam.Allocation, 50)
+		for i := range guests {
+			guests[i] = give(b, a, fresh[i])
+		}
+		b.ReportAllocs()
+		for n := len(guests); b.Loop(); n++ {
+			guest := &guests[n%len(guests)]
+			if !a.Release(guest.Address, guest.Owner) {
+				b.Fatalf("%v is not held", guest)
 			}
-			b.ReportAllocs()
-			for n := len(guests); b.Loop(); n++ {
-				guest := &guests[n%len(guests)]
-				if !a.Release(guest.Address, guest.Owner) {
-					b.Fatalf("%v is not held", guest)
-				}
-				*guest = give(b, a, fresh[n%len(fresh)])
-			}
-		})
-	}
+			*guest = give(b, a, fresh[n%len(fresh)])
+		}
+	})
 }
 
 // BenchmarkTurnover is BenchmarkAllocate where anyone goes, in random order. The
 // Allocator does the same work; what grows with the number taken is the share of
 // memory that is in none of the processor's caches.
 func BenchmarkTurnover(b *testing.B) {
-	for _, taken := range []int{1000, 60000} {
-		b.Run(fmt.Sprintf("taken=%d", taken), func(b *testing.B) {
-			a, all := holes(b, taken)
-			next := uids(taken) // an owner is followed by one with the other of two UIDs
-			b.ReportAllocs()
-			for n := 0; b.Loop(); n++ {
-				i := n % taken
-				uid := all[i].Owner.UID
-				if !a.Release(all[i].Address, all[i].Owner) {
-					b.Fatalf("%v is not held", all[i])
-				}
-				all[i], next[i] = give(b, a, next[i]), uid
+	measure(b, func(b *testing.B, pools []ipam.Pool, taken int) {
+		a, all := holes(b, pools, taken)
+		next := uids(taken) // an owner is followed by one with the other of two UIDs
+		b.ReportAllocs()
+		for n := 0; b.Loop(); n++ {
+			i := n % taken
+			uid := all[i].Owner.UID
+			if !a.Release(all[i].Address, all[i].Owner) {
+				b.Fatalf("%v is not held", all[i])
 			}
-		})
-	}
+			all[i], next[i] = give(b, a, next[i]), uid
+		}
+	})
 }
 
 // BenchmarkAllocateNew measures one allocation where none was ever released, so
 // that each is given from beyond all that are taken.
 func BenchmarkAllocateNew(b *testing.B) {
-	for _, taken := range []int{1000, 60000} {
-		b.Run(fmt.Sprintf("taken=%d", taken), func(b *testing.B) {
-			const batch = 5000 // then back to this many taken
-			a, _ := filled(b, taken)
-			fresh := uids(batch)
-			given := make([]ipam.Allocation, 0, batch)
-			b.ReportAllocs()
-			b.ResetTimer()
-			for i := range b.N {
-				if len(given) == batch {
-					b.StopTimer()
-					for _, al := range given {
-						a.Release(al.Address, al.Owner)
-					}
-					given = given[:0]
-					a.SetPools(large)
-					first := give(b, a, "first") // moves the cursor past all that are taken
-					a.Release(first.Address, first.Owner)
-					b.StartTimer()
+	measure(b, func(b *testing.B, pools []ipam.Pool, taken int) {
+		const batch = 5000 // then back to this many taken
+		a, _ := filled(b, pools, taken)
+		fresh := uids(batch)
+		given := make([]ipam.Allocation, 0, batch)
+		b.ReportAllocs()
+		b.ResetTimer()
+		for i := range b.N {
+			if len(given) == batch {
+				b.StopTimer()
+				for _, al := range given {
+					a.Release(al.Address, al.Owner)
 				}
-				given = append(given, give(b, a, fresh[i%batch]))
+				given = given[:0]
+				a.SetPools(pools)
+				first := give(b, a, "first") // moves the cursor past all that are taken
+				a.Release(first.Address, first.Owner)
+				b.StartTimer()
 			}
-		})
-	}
+			given = append(given, give(b, a, fresh[i%batch]))
+		}
+	})
 }
 
 // BenchmarkJoin measures one allocation and one release on an address that 999 others share.
@@ -196,7 +202,7 @@ func BenchmarkExhausted(b *testing.B) {
 // BenchmarkRestart measures reading back 60000 records and the first allocation
 // after it, which walks past all of them.
 func BenchmarkRestart(b *testing.B) {
-	_, all := filled(b, 60000)
+	_, all := filled(b, large, 60000)
 	b.ReportAllocs()
 	for b.Loop() {
 		a := ipam.New()
@@ -214,7 +220,7 @@ func BenchmarkRestart(b *testing.B) {
 
 // BenchmarkSetPools measures an edit of one of 100 pools while 60000 addresses are held.
 func BenchmarkSetPools(b *testing.B) {
-	a, _ := filled(b, 60000)
+	a, _ := filled(b, large, 60000)
 	pools := []ipam.Pool{large[0]}
 	for i := range 99 {
 		pools = append(pools, pool(fmt.Sprint("p", i), fmt.Sprintf("2001:db8:%x::/64", i)))

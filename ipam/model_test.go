@@ -434,11 +434,11 @@ func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Fami
 			given[f] = ipam.Allocation{Address: m.pick(&p, f, req.Leave), Pool: p.Name, Owner: req.Owner}
 			continue
 		}
-		reason, any := ipam.ErrNoPool, slices.ContainsFunc[[]ipam.Pool]
+		reason, some := ipam.ErrNoPool, slices.ContainsFunc[[]ipam.Pool]
 		switch {
-		case any(candidates, func(p ipam.Pool) bool { return len(m.free(p.Name, f, req.Leave)) > 0 }):
+		case some(candidates, func(p ipam.Pool) bool { return len(m.free(p.Name, f, req.Leave)) > 0 }):
 			reason = ipam.ErrQuota
-		case any(candidates, func(p ipam.Pool) bool { return len(m.own(p.Name, f)) > 0 }):
+		case some(candidates, func(p ipam.Pool) bool { return len(m.own(p.Name, f)) > 0 }):
 			reason = ipam.ErrExhausted
 		}
 		loses := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) == f })
