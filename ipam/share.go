@@ -42,10 +42,10 @@ type Tenant struct {
 // discord is why two owners cannot be on one address. It has words only for users: whoever looks for an address to
 // share comes past many that it cannot.
 type discord struct {
-	over     matter
-	there    Owner // who is there already
-	terms, s *Sharing
-	port     Port
+	over         matter
+	there        Owner  // who is there already
+	theirs, ours string // with key and traffic: what it is
+	port         Port
 }
 
 // matter is what two owners do not agree on.
@@ -71,11 +71,11 @@ func (d discord) String() string {
 	case d.over == being:
 		return "held by " + who
 	case d.over == key:
-		return fmt.Sprintf("shared by %s with the sharing key %q", who, d.terms.Key)
+		return fmt.Sprintf("shared by %s with the sharing key %q", who, d.theirs)
 	case d.over == namespace:
 		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
 	case d.over == traffic:
-		return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, d.terms.Traffic, d.s.Traffic)
+		return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, d.theirs, d.ours)
 	default:
 		return fmt.Sprintf("shared by %s, which has port %s, too", who, d.port)
 	}
@@ -104,17 +104,17 @@ func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
 
 // disagree says why o cannot be on an address of the pool beside one who is there.
 func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) discord {
-	d := discord{there: there, terms: terms, s: s}
+	d := discord{there: there}
 	switch {
 	case there.is(o) || there.reserves(o):
 	case there.nobody() || terms.Key == "":
 		d.over = being
 	case s.Key != terms.Key:
-		d.over = key
+		d.over, d.theirs, d.ours = key, terms.Key, s.Key
 	case there.Namespace != o.Namespace && (home == nil || !home.ShareAcrossNamespaces):
 		d.over = namespace
 	case s.Traffic != terms.Traffic:
-		d.over = traffic
+		d.over, d.theirs, d.ours = traffic, terms.Traffic, s.Traffic
 	default:
 		for _, p := range s.Ports {
 			if slices.Contains(terms.Ports, p) {
