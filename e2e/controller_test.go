@@ -115,11 +115,7 @@ func TestAServiceGetsItsAddress(t *testing.T) {
 		c := c.within(t)
 		c.service("types", annotated(herald.AnnotationIPs, "198.51.100.60"), classed(herald.LoadBalancerClass))
 		c.holds("types", "198.51.100.60")
-		c.edit("types", func(svc *corev1.Service) {
-			svc.Spec.Type, svc.Spec.LoadBalancerClass = corev1.ServiceTypeClusterIP, nil
-			svc.Spec.AllocateLoadBalancerNodePorts = nil
-			svc.Spec.Ports[0].NodePort = 0
-		})
+		c.edit("types", clusterIP)
 		c.eventually("cleaned up after", func(context.Context) error {
 			if svc := c.get("types"); len(svc.Finalizers) > 0 || len(addresses(svc)) > 0 {
 				return fmt.Errorf("%v %v", svc.Finalizers, addresses(svc))
@@ -362,26 +358,7 @@ func TestRestartIsANoOp(t *testing.T) {
 		return nil
 	})
 	had := c.allAddresses()
-	c.must(ccm.Stop(c.ctx))
-	before := c.writes()
-	c.must(ccm.Start())
-	// One new Service is served after all that a restart would do.
-	c.service("canary")
-	c.eventually("the canary is served", func(context.Context) error {
-		if len(addresses(c.get("canary"))) == 0 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
-	c.event("Service", "canary", "EnsuredLoadBalancer", "")
-	d := since(before, c.writes())
-	delete(d, "PUT ippools/status") // The canary's.
-	delete(d, "POST ipaddresses")   // The API server's own, for its ClusterIP.
-	d["POST events"]--              // "herald-ccm became leader".
-	want := map[string]int{"POST services": 1, "PATCH services/status": 2, "POST ipallocations": 1, "POST events": 1}
-	if diff := cmp.Diff(want, d); diff != "" {
-		t.Errorf("writes of the canary alone (-want +got):\n%s", diff)
-	}
+	c.quietRestart(ccm, "canary")
 	has := c.allAddresses()
 	delete(has, "canary")
 	if diff := cmp.Diff(had, has); diff != "" {
@@ -532,10 +509,7 @@ func TestTwoClassesShareThePools(t *testing.T) {
 		case "first-0", "second-0":
 			c.remove(name)
 		case "first-1", "second-1":
-			c.edit(name, func(svc *corev1.Service) {
-				svc.Spec.Type, svc.Spec.LoadBalancerClass, svc.Spec.AllocateLoadBalancerNodePorts = corev1.ServiceTypeClusterIP, nil, nil
-				svc.Spec.Ports[0].NodePort = 0
-			})
+			c.edit(name, clusterIP)
 			c.eventually(name+" is let go", func(context.Context) error {
 				if svc := c.get(name); len(svc.Finalizers) > 0 || len(addresses(svc)) > 0 {
 					return fmt.Errorf("%v, %v", svc.Finalizers, addresses(svc))
@@ -599,7 +573,7 @@ func TestTheLeaseIsGivenUp(t *testing.T) {
 
 func setStatus(c *cluster, name string, ips ...string) error {
 	patch := `{"status":{"loadBalancer":{"ingress":[` + strings.Join(quoteIngress(ips), ",") + `]}}}`
-	_, err := c.kube.CoreV1().Services("default").Patch(c.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	_, err := c.services().Patch(c.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	return err
 }
 
@@ -615,7 +589,7 @@ func quoteIngress(ips []string) []string {
 func (c *cluster) gone(name string) {
 	c.t.Helper()
 	c.eventually("Service "+name+" is gone", func(ctx context.Context) error {
-		_, err := c.kube.CoreV1().Services("default").Get(ctx, name, metav1.GetOptions{})
+		_, err := c.services().Get(ctx, name, metav1.GetOptions{})
 		return missing(err)
 	})
 }
@@ -642,7 +616,7 @@ func missing(err error) error {
 // allAddresses are the addresses of all Services that have one, by name.
 func (c *cluster) allAddresses() map[string]string {
 	c.t.Helper()
-	list, err := c.kube.CoreV1().Services("default").List(c.ctx, metav1.ListOptions{})
+	list, err := c.services().List(c.ctx, metav1.ListOptions{})
 	c.must(err)
 	all := map[string]string{}
 	for _, svc := range list.Items {

@@ -12,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -29,10 +31,12 @@ type cluster struct {
 	kube   kubernetes.Interface
 	herald *client.Set
 	access *lab.Access
+	// namespace is where the Services are that the story speaks of.
+	namespace string
 }
 
 func clusterOf(t testing.TB, ctx context.Context, a *lab.Access) *cluster {
-	return &cluster{t: t, ctx: ctx, kube: a.Client, herald: a.Herald, access: a}
+	return &cluster{t: t, ctx: ctx, kube: a.Client, herald: a.Herald, access: a, namespace: "default"}
 }
 
 // within is the same cluster in a subtest. What goes on under its context ends with it. The parts of a
@@ -47,6 +51,17 @@ func (c *cluster) within(t testing.TB) *cluster {
 	o.ctx, cancel = context.WithCancel(c.ctx)
 	t.Cleanup(cancel)
 	return &o
+}
+
+// in is the same cluster, seen from another namespace.
+func (c *cluster) in(namespace string) *cluster {
+	o := *c
+	o.namespace = namespace
+	return &o
+}
+
+func (c *cluster) services() typedcorev1.ServiceInterface {
+	return c.kube.CoreV1().Services(c.namespace)
 }
 
 // eventually waits for a condition and fails the story if it does not come.
@@ -81,7 +96,7 @@ func delay(d time.Duration) func(*herald.IPPoolSpec) {
 	return func(s *herald.IPPoolSpec) { s.ReuseDelay = &metav1.Duration{Duration: d} }
 }
 
-// service creates a Service of type LoadBalancer in the namespace default.
+// service creates a Service of type LoadBalancer.
 func (c *cluster) service(name string, edit ...func(*corev1.Service)) *corev1.Service {
 	c.t.Helper()
 	svc := &corev1.Service{
@@ -94,7 +109,7 @@ func (c *cluster) service(name string, edit ...func(*corev1.Service)) *corev1.Se
 	for _, e := range edit {
 		e(svc)
 	}
-	svc, err := c.kube.CoreV1().Services("default").Create(c.ctx, svc, metav1.CreateOptions{})
+	svc, err := c.services().Create(c.ctx, svc, metav1.CreateOptions{})
 	c.must(err)
 	return svc
 }
@@ -116,6 +131,14 @@ func local(svc *corev1.Service) {
 	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 }
 
+// clusterIP makes a Service one of that type.
+func clusterIP(svc *corev1.Service) {
+	svc.Spec.Type, svc.Spec.LoadBalancerClass, svc.Spec.AllocateLoadBalancerNodePorts = corev1.ServiceTypeClusterIP, nil, nil
+	for i := range svc.Spec.Ports {
+		svc.Spec.Ports[i].NodePort = 0
+	}
+}
+
 func dualStack(svc *corev1.Service) {
 	policy := corev1.IPFamilyPolicyRequireDualStack
 	svc.Spec.IPFamilyPolicy = &policy
@@ -123,28 +146,30 @@ func dualStack(svc *corev1.Service) {
 
 func (c *cluster) get(name string) *corev1.Service {
 	c.t.Helper()
-	svc, err := c.kube.CoreV1().Services("default").Get(c.ctx, name, metav1.GetOptions{})
+	svc, err := c.services().Get(c.ctx, name, metav1.GetOptions{})
 	c.must(err)
 	return svc
 }
 
 // edit changes a Service, again if somebody else did at the same time.
-func (c *cluster) edit(name string, change func(*corev1.Service)) {
+func (c *cluster) edit(name string, change ...func(*corev1.Service)) {
 	c.t.Helper()
 	c.eventually("edit of Service "+name, func(ctx context.Context) error {
-		svc, err := c.kube.CoreV1().Services("default").Get(ctx, name, metav1.GetOptions{})
+		svc, err := c.services().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		change(svc)
-		_, err = c.kube.CoreV1().Services("default").Update(ctx, svc, metav1.UpdateOptions{})
+		for _, edit := range change {
+			edit(svc)
+		}
+		_, err = c.services().Update(ctx, svc, metav1.UpdateOptions{})
 		return err
 	})
 }
 
 func (c *cluster) remove(name string) {
 	c.t.Helper()
-	c.must(c.kube.CoreV1().Services("default").Delete(c.ctx, name, metav1.DeleteOptions{}))
+	c.must(c.services().Delete(c.ctx, name, metav1.DeleteOptions{}))
 }
 
 // addresses are those in a Service's status.
@@ -161,7 +186,7 @@ func (c *cluster) holds(name string, want ...string) *corev1.Service {
 	c.t.Helper()
 	var svc *corev1.Service
 	c.eventually(fmt.Sprintf("Service %s with %v", name, want), func(ctx context.Context) (err error) {
-		if svc, err = c.kube.CoreV1().Services("default").Get(ctx, name, metav1.GetOptions{}); err != nil {
+		if svc, err = c.services().Get(ctx, name, metav1.GetOptions{}); err != nil {
 			return err
 		}
 		if got := addresses(svc); strings.Join(got, ",") != strings.Join(want, ",") {
@@ -185,7 +210,7 @@ func (c *cluster) holds(name string, want ...string) *corev1.Service {
 func (c *cluster) event(kind, name, reason, text string) {
 	c.t.Helper()
 	c.eventually(fmt.Sprintf("event %s of %s %s with %q", reason, kind, name, text), func(ctx context.Context) error {
-		list, err := c.kube.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name})
+		list, err := c.kube.CoreV1().Events(c.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name})
 		if err != nil {
 			return err
 		}
@@ -261,6 +286,42 @@ func since(before, after map[string]int) map[string]int {
 		}
 	}
 	return d
+}
+
+// quietRestart restarts herald-ccm and fails if anything is written but for a new Service. That one is served
+// after all that a restart would do.
+func (c *cluster) quietRestart(ccm *lab.Process, canary string) {
+	c.t.Helper()
+	c.must(ccm.Stop(c.ctx))
+	var before map[string]int
+	c.eventually("what the old process last asked for is done", func(context.Context) error {
+		now := c.writes()
+		d := since(before, now)
+		if before = now; len(d) > 0 {
+			return fmt.Errorf("writes: %v", d)
+		}
+		return nil
+	})
+	repairs := c.repairs()
+	c.must(ccm.Start())
+	c.service(canary)
+	c.event("Service", canary, "EnsuredLoadBalancer", "")
+	d := since(before, c.writes())
+	delete(d, "PUT ippools/status")               // The canary's.
+	delete(d, "POST ipaddresses")                 // The API server's own, for its ClusterIP.
+	d["POST events"] -= 1 + c.repairs() - repairs // "herald-ccm became leader".
+	want := map[string]int{"POST services": 1, "PATCH services/status": 2, "POST ipallocations": 1, "POST events": 1}
+	if diff := cmp.Diff(want, d); diff != "" {
+		c.t.Errorf("writes of %s alone (-want +got):\n%s", canary, diff)
+	}
+}
+
+// repairs counts the events of the API server when it finds a ClusterIP before it has recorded it.
+func (c *cluster) repairs() int {
+	c.t.Helper()
+	list, err := c.kube.CoreV1().Events("").List(c.ctx, metav1.ListOptions{FieldSelector: "reason=ClusterIPNotAllocated"})
+	c.must(err)
+	return len(list.Items)
 }
 
 // asService is the Service in a watch event.
