@@ -308,6 +308,11 @@ func TestQuotas(t *testing.T) {
 	t.Run("of the cluster: of all pools together", func(t *testing.T) {
 		c := c.within(t)
 		c.service("fifth")
+		c.refused("fifth",
+			"namespace default holds 4 IPv4 addresses, and its quota is 4 (herald-ccm's --namespace-quota): release one, or raise the quota")
+		c.service("strict", dualStack)
+		c.refused("strict", "namespace default holds 4 IPv4 addresses")
+		c.remove("strict")
 		c.served("six", "2001:db8:51::", families(corev1.IPv6Protocol)) // That family is not limited.
 		c.free("a", "198.51.100.1")
 		c.holds("fifth", "198.51.100.4")

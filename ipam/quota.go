@@ -70,10 +70,10 @@ func (a *Allocator) present(addr netip.Addr, namespace string, except *holding) 
 // over says that a quota keeps the request from an address of a pool, or nil. What would cost no further address
 // is never too much: addr, which may be none, if the namespace is on it already, or a move.
 func (a *Allocator) over(p *pool, req *Request, f Family, addr netip.Addr) *Error {
-	if err := a.overPool(p, req, f, addr); err != nil {
-		return err
+	if err := a.overAll(req, f, addr); err != nil {
+		return err // Where all pools together are too much, no other pool would do.
 	}
-	return a.overAll(req, f, addr)
+	return a.overPool(p, req, f, addr)
 }
 
 // overPool says that the namespace of a request holds as much of a pool as it may, or nil.
