@@ -82,6 +82,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		c.refused("keyless", `198.51.100.1 is shared by default/`)
 		c.remove("keyless")
 		c.edit("web", ports("TCP/8080"))
+		c.shares("198.51.100.1", "default/insistent", "default/quic", "default/tls", "default/web")
 		c.remove("insistent")
 		c.shares("198.51.100.1", "default/quic", "default/tls", "default/web")
 	})
@@ -97,6 +98,27 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		c.edit("second", key("k"))
 		c.quietRestart(ccm, "canary") // Who is not content would be told of it now.
 		c.remove("canary")
+	})
+	t.Run("a change that collides comes into force when the other goes", func(t *testing.T) {
+		c := c.within(t)
+		c.edit("tls", ports("UDP/443"))
+		c.refused("tls", "198.51.100.1 is shared by default/quic, which has port UDP/443, too: take back what was changed")
+		c.remove("quic")
+		c.shares("198.51.100.1", "default/tls", "default/web")
+		c.eventually("the record has the new port", func(ctx context.Context) error {
+			rec, err := c.herald.Allocations.Get(ctx, "198.51.100.1", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for _, o := range rec.Spec.Owners {
+				if o.Name == "tls" && slices.Equal(o.Sharing.Ports, []string{"UDP/443"}) {
+					return nil
+				}
+			}
+			return fmt.Errorf("there are %+v", rec.Spec.Owners)
+		})
+		c.service("quic", key("k"), ports("UDP/80"))
+		c.shares("198.51.100.1", "default/quic", "default/tls", "default/web")
 	})
 	t.Run("only if keys and traffic agree", func(t *testing.T) {
 		c := c.within(t)
@@ -352,6 +374,20 @@ func TestQuotas(t *testing.T) {
 		c.remove("a")
 		c.free("b", "198.51.100.7")
 		c.holds("d", "198.51.100.8")
+	})
+	t.Run("one that shares makes room by leaving", func(t *testing.T) {
+		c, outer := small.within(t), c.within(t)
+		wide := annotated(herald.AnnotationPool, "wide")
+		c.free("d", "198.51.100.8")
+		outer.quota("") // That is none.
+		outer.served("w", "198.51.100.101", key("w"), ports("TCP/1"), wide)
+		c.service("w", key("w"), ports("TCP/2"), wide)
+		c.shares("198.51.100.101", "default/w", "small/w")
+		c.service("e")
+		c.refused("e", "namespace small holds 1 IPv4 addresses")
+		c.remove("w")
+		c.holds("e", "198.51.100.9")
+		outer.shares("198.51.100.101", "default/w")
 	})
 	t.Run("an annotation that says nothing sensible is told to who asks", func(t *testing.T) {
 		c := confused.within(t)

@@ -34,8 +34,9 @@ type recorded struct {
 	tenants []ipam.Tenant
 }
 
-func (r recorded) names(o ipam.Owner) bool {
-	return slices.ContainsFunc(r.tenants, func(t ipam.Tenant) bool { return t.Owner.UID == o.UID })
+// names reports whether the record has the owner, on these terms.
+func (r recorded) names(o ipam.Owner, terms ipam.Sharing) bool {
+	return slices.ContainsFunc(r.tenants, func(t ipam.Tenant) bool { return t.Owner.UID == o.UID && t.Sharing.Equal(terms) })
 }
 
 func newLedger() *ledger {
@@ -90,9 +91,8 @@ func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
 		return nil, false
 	}
 	for _, a := range held {
-		if !l.recorded[a.Address].names(req.Owner) || !slices.Contains(req.Families, ipam.FamilyOf(a.Address)) || !l.from(a, req.Pool) ||
-			slices.Contains(req.Leave, a.Address) && !slices.Contains(req.Addresses, a.Address) ||
-			!l.alloc.Terms(a.Address, req.Owner).Equal(req.Sharing) {
+		if !l.recorded[a.Address].names(req.Owner, req.Sharing) || !slices.Contains(req.Families, ipam.FamilyOf(a.Address)) || !l.from(a, req.Pool) ||
+			slices.Contains(req.Leave, a.Address) && !slices.Contains(req.Addresses, a.Address) {
 			return nil, false
 		}
 	}

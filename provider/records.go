@@ -202,8 +202,10 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 		return r.cool(ctx, rec, address)
 	}
 	for _, o := range rec.Spec.Owners {
+		if o.UID == "" || o.Sharing != nil {
+			r.p.waiting.wake() // A Service of that name may wait for one, or one that shares for a port.
+		}
 		if o.UID == "" {
-			r.p.waiting.wake() // A Service of that name may wait for one.
 			continue
 		}
 		svc := r.service(ownerOf(o))
