@@ -394,6 +394,8 @@ func TestQuotas(t *testing.T) {
 		c.service("a")
 		c.refused("a",
 			`annotation herald.dev/quota of Namespace confused: "four" is no quota: write ipv4=5,ipv6=10`)
+		c.quota("ipv4=1")
+		c.holds("a", "198.51.100.10")
 	})
 }
 

@@ -65,14 +65,13 @@ func (e *unservedError) Unwrap() error { return e.reason }
 
 // ensure gives and records what the Service asks for.
 func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
-	p.waiting.forget(svc)
+	// It waits from before the look, so that nothing that is freed in between is missed.
+	p.waiting.add(svc)
 	req, err := p.request(svc)
 	if err != nil {
 		return nil, &unservedError{err, ipam.ErrInvalid}
 	}
 	for ctx.Err() == nil {
-		// It waits from before the look, so that nothing that is freed in between is missed.
-		p.waiting.add(svc)
 		allocations, err := p.ledger.allocate(svc, req)
 		if err != nil {
 			return nil, &unservedError{err, err}
