@@ -400,15 +400,19 @@ func TestQuotas(t *testing.T) {
 }
 
 func TestFamilies(t *testing.T) {
-	c, _, _ := withCCM(t)
+	c, _, ccm := withCCM(t)
 	c.pool("four", delay(0), "198.51.100.1-198.51.100.50")
 	c.pool("six", delay(0), "2001:db8:51::1-2001:db8:51::50")
 	c.pool("both", with(delay(0), named), "203.0.113.1-203.0.113.50", "2001:db8:113::1-2001:db8:113::50")
+	c.pool("late", with(delay(0), named), "198.51.100.101")
 	from := func(pool string) func(*corev1.Service) { return annotated(herald.AnnotationPool, pool) }
 	policy := func(p corev1.IPFamilyPolicy) func(*corev1.Service) {
 		return func(svc *corev1.Service) { svc.Spec.IPFamilyPolicy = &p }
 	}
 	const v4, v6 = corev1.IPv4Protocol, corev1.IPv6Protocol
+
+	c.served("late", "198.51.100.101", from("late"), policy(corev1.IPFamilyPolicyPreferDualStack))
+	c.must(ccm.Restart(c.ctx))
 
 	t.Run("in the order of the Service, from one pool or from two", func(t *testing.T) {
 		c := c.within(t)
@@ -434,6 +438,11 @@ func TestFamilies(t *testing.T) {
 			c.holds(name, "198.51.100.2")
 			c.unrecorded(second)
 		}
+	})
+	t.Run("one that is preferred comes also after a restart", func(t *testing.T) {
+		c := c.within(t)
+		c.editPool("late", func(s *herald.IPPoolSpec) { s.Addresses = append(s.Addresses, "2001:db8:100::1") })
+		c.holds("late", "198.51.100.101", "2001:db8:100::1")
 	})
 }
 
