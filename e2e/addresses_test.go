@@ -527,6 +527,8 @@ func TestWhichPoolIsUsed(t *testing.T) {
 	c, _, _ := withCCM(t)
 	c.pool("older", delay(0), "198.51.100.1-198.51.100.9")
 	c.pool("younger", delay(0), "203.0.113.1-203.0.113.9")
+	ips := func(ips string) func(*corev1.Service) { return annotated(herald.AnnotationIPs, ips) }
+	disabled := func(yes bool) func(*herald.IPPoolSpec) { return func(s *herald.IPPoolSpec) { s.Disabled = yes } }
 
 	t.Run("the higher priority, whenever it was set", func(t *testing.T) {
 		c := c.within(t)
@@ -535,6 +537,34 @@ func TestWhichPoolIsUsed(t *testing.T) {
 		c.capacity("younger", 9, 0)
 		c.served("b", "203.0.113.1")
 		c.holds("a", "198.51.100.1")
+	})
+	t.Run("not a disabled one, whose addresses stay in use", func(t *testing.T) {
+		c := c.within(t)
+		c.editPool("younger", disabled(true))
+		c.condition("younger", herald.PoolReady, metav1.ConditionFalse, "spec.disabled is set")
+		c.served("c", "198.51.100.2")
+		c.service("d", ips("203.0.113.2"))
+		c.refused("d", `pool "younger" gives no new addresses, it is disabled or being deleted`)
+		c.service("e", annotated(herald.AnnotationPool, "younger"))
+		c.refused("e", `pool "younger" gives no new addresses`)
+		c.holds("b", "203.0.113.1")
+		c.edit("b", ports("TCP/81")) // It is still served.
+		c.editPool("younger", disabled(false))
+		c.holds("d", "203.0.113.2")
+		c.holds("e", "203.0.113.3")
+	})
+	t.Run("not one that does not auto-assign, unless it is asked for", func(t *testing.T) {
+		c := c.within(t)
+		c.editPool("older", named)
+		c.editPool("younger", named)
+		c.capacity("older", 9, 2)
+		c.capacity("younger", 9, 3)
+		c.service("f")
+		c.refused("f", "no pool auto-assigns addresses: name a pool, or let one auto-assign")
+		c.served("g", "198.51.100.7", ips("198.51.100.7"))
+		c.holds("a", "198.51.100.1")
+		c.editPool("younger", func(s *herald.IPPoolSpec) { yes := true; s.AutoAssign = &yes })
+		c.holds("f", "203.0.113.4")
 	})
 }
 

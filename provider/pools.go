@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/heraldlb/herald/api/client"
@@ -37,12 +38,15 @@ type pools struct {
 	// edited and used are triggers: the pools themselves changed, or only their use did.
 	edited, used chan struct{}
 
-	// Owned by run (and by load before it): the pools that cannot be used, and why.
+	// Owned by run (and by load before it): the pools that cannot be used, and why, and which generation of each
+	// the ledger has.
 	invalid map[string]error
+	loaded  map[types.UID]int64
 }
 
 func newPools(p *Provider, informer, l2, bgp cache.SharedIndexInformer) *pools {
-	s := &pools{p: p, informer: informer, l2: l2, bgp: bgp, edited: make(chan struct{}, 1), used: make(chan struct{}, 1), invalid: map[string]error{}}
+	s := &pools{p: p, informer: informer, l2: l2, bgp: bgp, edited: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		invalid: map[string]error{}, loaded: map[types.UID]int64{}}
 	trigger := func(c chan struct{}) cache.ResourceEventHandler {
 		hit := func() { pull(c) }
 		return cache.ResourceEventHandlerFuncs{
@@ -141,7 +145,9 @@ func (s *pools) load() {
 	var usable []ipam.Pool
 	terms := map[string]poolTerms{}
 	clear(s.invalid)
+	clear(s.loaded)
 	for _, o := range s.list() {
+		s.loaded[o.UID] = o.Generation
 		t := poolTerms{reclaim: o.Spec.ReclaimPolicy}
 		if o.Spec.ReuseDelay != nil {
 			t.delay = o.Spec.ReuseDelay.Duration
@@ -235,13 +241,14 @@ func texts(ranges []herald.AddressRange) []string {
 // publish writes the status of every pool where it changed, and the finalizer: every pool bears it from
 // the first, since one added on first use would race with a deletion.
 func (s *pools) publish(ctx context.Context) error {
-	if slices.ContainsFunc(s.list(), func(o *herald.IPPool) bool { return o.DeletionTimestamp != nil }) {
-		s.load() // A pool is closed for sure before it may go.
+	list := s.list()
+	if slices.ContainsFunc(list, func(o *herald.IPPool) bool { return s.loaded[o.UID] != o.Generation }) {
+		s.load() // What a pool says of itself is so, and it is closed for sure before it may go.
 	}
 	outside := s.p.ledger.outside()
 	announced := s.announced()
 	var errs []error
-	for _, o := range s.list() {
+	for _, o := range list {
 		u := s.p.ledger.use(o.Name)
 		u.outside = outside[o.Name]
 		if o.DeletionTimestamp != nil {
