@@ -490,6 +490,16 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.quietRestart(ccm, "canary")
 		everybody(c)
 	})
+	t.Run("another pool has it, and then none again", func(t *testing.T) {
+		c := c.within(t)
+		c.pool("heir", delay(0), "198.51.100.1")
+		c.marked("198.51.100.1", metav1.ConditionTrue,
+			`198.51.100.1 was given from IPPool "public" and belongs to "heir" now: it stays in use`)
+		c.editPool("heir", spans("203.0.113.1"))
+		c.marked("198.51.100.1", metav1.ConditionTrue, "198.51.100.1 is in no IPPool any more")
+		c.must(c.herald.Pools.Delete(c.ctx, "heir", metav1.DeleteOptions{}))
+		everybody(c)
+	})
 	t.Run("wide again: the marks go", func(t *testing.T) {
 		c := c.within(t)
 		c.editPool("public", with(spans("198.51.100.1-198.51.100.9"), func(s *herald.IPPoolSpec) { s.Exclude = nil }))

@@ -241,22 +241,17 @@ func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
 	return home, l.alloc.IsDisplaced(a)
 }
 
-// setPools takes over the pools, and returns the addresses in use that are displaced by that, or are no longer.
-func (l *ledger) setPools(pools []ipam.Pool, terms map[string]poolTerms) (changed []netip.Addr) {
+// setPools takes over the pools, and returns the addresses in use that were displaced before or are now.
+func (l *ledger) setPools(pools []ipam.Pool, terms map[string]poolTerms) []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := map[netip.Addr]bool{}
-	for _, a := range l.alloc.Displaced() {
-		before[a.Address] = true
-	}
-	for _, a := range l.alloc.SetPools(pools) {
-		if !before[a.Address] {
-			changed = append(changed, a.Address)
-		}
-		delete(before, a.Address)
-	}
+	before := l.alloc.Displaced()
 	l.terms = terms
-	return slices.AppendSeq(changed, maps.Keys(before))
+	addresses := map[netip.Addr]bool{}
+	for _, a := range slices.Concat(before, l.alloc.SetPools(pools)) {
+		addresses[a.Address] = true
+	}
+	return slices.Collect(maps.Keys(addresses))
 }
 
 // poolTerms is what becomes of a pool's addresses when they are released.

@@ -160,8 +160,7 @@ func (s *pools) load() {
 		}
 		usable = append(usable, pool)
 	}
-	changed := s.p.ledger.setPools(usable, terms)
-	s.p.records.reconsider(changed)
+	s.p.records.reconsider(s.p.ledger.setPools(usable, terms))
 }
 
 // PoolOf reads a pool. An error names the field that is wrong and how to mend it.
