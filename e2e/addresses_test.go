@@ -271,7 +271,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.reserve("198.51.100.5")
 		c.served("passer-by", "198.51.100.6")
 		c.served("chosen", "198.51.100.4")
-		if rec := c.recordOf("198.51.100.4"); rec.Spec.ReclaimPolicy != herald.ReclaimRetain {
+		if rec := c.recordOf("198.51.100.4"); rec.Spec.ReclaimPolicy != herald.ReclaimRetain || rec.Spec.Pool != "public" {
 			t.Errorf("the record says %+v", rec.Spec)
 		}
 		c.remove("chosen")
@@ -530,6 +530,36 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.holds("mover", "198.51.100.102")
 		c.editPool("resting", spans("198.51.100.101-198.51.100.103"))
 		c.holds("mover", "198.51.100.103")
+	})
+	t.Run("one that is deleted waits for all who hold, and names them", func(t *testing.T) {
+		c := c.within(t)
+		c.pool("going", with(delay(0), named), "203.0.113.101-203.0.113.109")
+		retain := annotated(herald.AnnotationReclaim, string(herald.ReclaimRetain))
+		key := annotated(herald.AnnotationSharingKey, "k")
+		c.served("kept", "203.0.113.101", from("going"), retain)
+		c.remove("kept")
+		c.kept("203.0.113.101", "default/kept")
+		c.served("share-1", "203.0.113.102", from("going"), key, ports("TCP/1"))
+		c.service("share-2", from("going"), key, ports("TCP/2"))
+		c.shares("203.0.113.102", "default/share-1", "default/share-2")
+		c.reserve("203.0.113.109")
+		c.must(c.herald.Pools.Delete(c.ctx, "going", metav1.DeleteOptions{}))
+		in := func(holders ...string) {
+			t.Helper()
+			c.condition("going", herald.PoolReady, metav1.ConditionFalse,
+				"the pool is deleted when its last address is free; in use: "+strings.Join(holders, ", "))
+		}
+		in("203.0.113.101 (default/kept)", "203.0.113.102 (default/share-1 default/share-2)", "203.0.113.109 (a reservation)")
+		c.remove("share-1")
+		in("203.0.113.101 (default/kept)", "203.0.113.102 (default/share-2)", "203.0.113.109 (a reservation)")
+		c.free("share-2", "203.0.113.102")
+		c.must(c.herald.Allocations.Delete(c.ctx, "203.0.113.101", metav1.DeleteOptions{}))
+		in("203.0.113.109 (a reservation)")
+		c.must(c.herald.Allocations.Delete(c.ctx, "203.0.113.109", metav1.DeleteOptions{}))
+		c.eventually("the pool is gone", func(ctx context.Context) error {
+			_, err := c.herald.Pools.Get(ctx, "going", metav1.GetOptions{})
+			return missing(err)
+		})
 	})
 }
 

@@ -340,13 +340,16 @@ func (r *records) orphan(ctx context.Context, address netip.Addr, o herald.Alloc
 // ensure has the address recorded for a Service. It costs nothing if it is.
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Service) error {
 	name, mine := herald.AllocationName(a.Address), entry(svc)
+	if a.Pool == "" {
+		a.Pool, _ = r.p.ledger.displaced(a.Address) // It was reserved by hand, for any pool.
+	}
 	rec, fresh := r.cached(name), false
 	for {
 		var written *herald.IPAllocation
 		var err error
 		if rec == nil {
 			written, err = r.p.herald.Allocations.Create(ctx, r.recordOf(a, mine), metav1.CreateOptions{})
-		} else if written, err = r.with(ctx, rec, mine); err == nil && written != rec {
+		} else if written, err = r.with(ctx, rec, a.Pool, mine); err == nil && written != rec {
 			written, err = r.p.herald.Allocations.Update(ctx, written, metav1.UpdateOptions{})
 		}
 		stale := false
@@ -373,9 +376,9 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Ser
 	}
 }
 
-// with returns the record with this owner in it: the record itself if it is. It fails with errHeldByAnother if the
-// address is not to be had.
-func (r *records) with(ctx context.Context, rec *herald.IPAllocation, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
+// with returns the record with this owner in it: the record itself if it is. If it was written by hand and names no
+// pool, it is of this one now. It fails with errHeldByAnother if the address is not to be had.
+func (r *records) with(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
 	owners, released := rec.Spec.Owners, rec.Status.ReleasedAt != nil
 	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
 	if at >= 0 && !released && r.ours(rec) && equality.Semantic.DeepEqual(owners[at], mine) {
@@ -410,7 +413,7 @@ func (r *records) with(ctx context.Context, rec *herald.IPAllocation, mine heral
 		}
 		edit.Spec.Owners[at] = mine
 	}
-	edit.Spec.Class, edit.Status.ReleasedAt = r.p.class, nil
+	edit.Spec.Class, edit.Spec.Pool, edit.Status.ReleasedAt = r.p.class, cmp.Or(rec.Spec.Pool, pool), nil
 	return edit, nil
 }
 
@@ -500,11 +503,16 @@ func without(rec *herald.IPAllocation, uid string, policy herald.ReclaimPolicy) 
 	return edit
 }
 
-// holders lists the addresses recorded for a pool, with their owners.
+// holders lists the addresses recorded for a pool or, if their record names none, in it, with their owners.
 func (r *records) holders(pool string) []string {
 	var list []string
 	for _, rec := range client.Items[*herald.IPAllocation](r.informer.GetStore()) {
-		if address, tenants, err := TenantsOf(rec); err == nil && rec.Spec.Pool == pool {
+		address, tenants, err := TenantsOf(rec)
+		if err != nil {
+			continue
+		}
+		home, _ := r.p.ledger.displaced(address)
+		if cmp.Or(rec.Spec.Pool, home) == pool {
 			list = append(list, fmt.Sprintf("%s (%s)", address, namesOf(tenants)))
 		}
 	}
