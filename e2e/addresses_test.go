@@ -52,7 +52,7 @@ func TestTheOrderOfAddresses(t *testing.T) {
 }
 
 func TestWhoSharesAnAddress(t *testing.T) {
-	c, _, ccm := withCCM(t)
+	c, plane, ccm := withCCM(t)
 	c.must(c.namespaceWith("other", nil))
 	other := c.in("other")
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.50")
@@ -187,6 +187,19 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		if diff := cmp.Diff(had, c.allAddresses()); diff != "" {
 			t.Errorf("addresses moved:\n%s", diff)
 		}
+	})
+	t.Run("not with those of another controller", func(t *testing.T) {
+		c := c.within(t)
+		_, err := plane.StartCCM("--load-balancer-class=example.com/second", "--serve-classless=false",
+			"--leader-elect-resource-name=herald-ccm-second", "--secure-port=0")
+		c.must(err)
+		first := c.addressOf("first-class", key("c"), ports("TCP/80"))
+		second := c.addressOf("second-class", key("c"), ports("TCP/443"), classed("example.com/second"))
+		if first == second {
+			t.Errorf("two controllers write the record of %s", first)
+		}
+		c.holds("first-class", first)
+		c.holds("second-class", second)
 	})
 }
 

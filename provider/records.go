@@ -116,6 +116,9 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 		return address, []ipam.Tenant{{}}
 	}
 	for i, t := range tenants {
+		if !r.ours(rec) {
+			tenants[i].Sharing = ipam.Sharing{} // Its Services share with those of their class only.
+		}
 		svc, missing := r.p.services.Services(t.Owner.Namespace).Get(t.Owner.Name)
 		if t.Owner.UID != "" && missing == nil && string(svc.UID) != t.Owner.UID {
 			tenants[i].Owner.UID = ""
@@ -418,8 +421,12 @@ func (r *records) with(ctx context.Context, rec *herald.IPAllocation, pool strin
 }
 
 // agrees reports whether an owner can be in a record beside the others, in the place at of them if it is not negative.
-// What has been agreed on is not asked again.
+// What has been agreed on is not asked again. With those of another controller there is no agreement: each would release
+// the other's.
 func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.AllocationOwner) bool {
+	if alone := at >= 0 && len(rec.Spec.Owners) == 1; !alone && !r.ours(rec) {
+		return false
+	}
 	if at >= 0 && rec.Spec.Owners[at].UID == mine.UID && equality.Semantic.DeepEqual(rec.Spec.Owners[at].Sharing, mine.Sharing) {
 		return true
 	}
