@@ -252,6 +252,13 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		// It is known by its name: it need not ask for the pool again.
 		c.served("pooled", "198.51.100.101")
 	})
+	t.Run("also if the annotation is misspelt, which is told", func(t *testing.T) {
+		c := c.within(t)
+		c.edit("pooled", annotated(herald.AnnotationReclaim, "retain"))
+		c.refused("pooled", `annotation herald.dev/reclaim: "retain" is no reclaim policy: write Delete or Retain`)
+		c.remove("pooled")
+		c.kept("198.51.100.101", "default/pooled")
+	})
 	t.Run("while it is of another type", func(t *testing.T) {
 		c := c.within(t)
 		c.served("types", "198.51.100.3", retain)

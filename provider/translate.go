@@ -82,10 +82,8 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 			req.Families = append(req.Families, ipam.IPv6)
 		}
 	}
-	switch said := herald.ReclaimPolicy(svc.Annotations[herald.AnnotationReclaim]); said {
-	case "", herald.ReclaimDelete, herald.ReclaimRetain:
-	default:
-		return req, fmt.Errorf("annotation %s: %q is no reclaim policy: write %s or %s", herald.AnnotationReclaim, said, herald.ReclaimDelete, herald.ReclaimRetain)
+	if _, err := reclaimOf(svc); err != nil {
+		return req, err
 	}
 	var err error
 	if req.Leave, err = parseIPs("annotation "+herald.AnnotationRenumber, svc.Annotations[herald.AnnotationRenumber]); err != nil {
@@ -111,6 +109,17 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 		req.Addresses = append(req.Addresses, address)
 	}
 	return req, nil
+}
+
+// reclaimOf is what a Service says of reclaiming; with an error it says nothing.
+func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {
+	switch said := herald.ReclaimPolicy(svc.Annotations[herald.AnnotationReclaim]); said {
+	case "", herald.ReclaimDelete, herald.ReclaimRetain:
+		return said, nil
+	default:
+		return "", fmt.Errorf("annotation %s: %q is no reclaim policy: write %s or %s",
+			herald.AnnotationReclaim, said, herald.ReclaimDelete, herald.ReclaimRetain)
+	}
 }
 
 // parseIPs reads addresses that are separated by commas.
@@ -156,10 +165,8 @@ func owner(svc *corev1.Service) ipam.Owner {
 
 // entry is what the record of an address says of a Service that holds it.
 func entry(svc *corev1.Service) herald.AllocationOwner {
-	o := herald.AllocationOwner{
-		Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID,
-		ReclaimPolicy: herald.ReclaimPolicy(svc.Annotations[herald.AnnotationReclaim]),
-	}
+	reclaim, _ := reclaimOf(svc) // The error is told when the Service asks for something.
+	o := herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ReclaimPolicy: reclaim}
 	if s := sharing(svc); s.Key != "" {
 		o.Sharing = &herald.AllocationSharing{Key: s.Key, Traffic: s.Traffic}
 		for _, p := range s.Ports {
