@@ -188,6 +188,42 @@ func TestWhoSharesAnAddress(t *testing.T) {
 			t.Errorf("addresses moved:\n%s", diff)
 		}
 	})
+	t.Run("many at once, and no more than a record names", func(t *testing.T) {
+		c := c.within(t)
+		const many = 65
+		name := func(i int) string { return fmt.Sprintf("many-%d", i) }
+		for i := range many {
+			c.service(name(i), key("m"), ports(fmt.Sprintf("TCP/%d", 1000+i)))
+		}
+		on := map[string][]string{}
+		c.eventually("all have addresses", func(context.Context) error {
+			clear(on)
+			all := c.allAddresses()
+			for i := range many {
+				on[all[name(i)]] = append(on[all[name(i)]], "default/"+name(i))
+			}
+			if n := len(on[""]); n > 0 {
+				return fmt.Errorf("%d have none", n)
+			}
+			return nil
+		})
+		for address, owners := range on {
+			slices.Sort(owners)
+			c.shares(address, owners...)
+			if len(owners) == 1 {
+				c.event("Service", strings.TrimPrefix(owners[0], "default/"), "NotShared", "is shared by 64 already, which is the most")
+			}
+		}
+		if len(on) != 2 {
+			t.Errorf("they are on %v", on)
+		}
+		for i := range many {
+			c.remove(name(i))
+		}
+		for address := range on {
+			c.unrecorded(address)
+		}
+	})
 	t.Run("not with those of another controller", func(t *testing.T) {
 		c := c.within(t)
 		_, err := plane.StartCCM("--load-balancer-class=example.com/second", "--serve-classless=false",

@@ -58,7 +58,11 @@ const (
 	namespace
 	traffic
 	port
+	crowd // too many are there
 )
+
+// mostTenants are on one address: as many as its record has room for.
+const mostTenants = 64
 
 func (d discord) String() string {
 	switch who := d.there.String(); {
@@ -76,6 +80,8 @@ func (d discord) String() string {
 		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
 	case d.over == traffic:
 		return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, d.theirs, d.ours)
+	case d.over == crowd:
+		return fmt.Sprintf("shared by %d already, which is the most", mostTenants)
 	default:
 		return fmt.Sprintf("shared by %s, which has port %s, too", who, d.port)
 	}
@@ -84,22 +90,36 @@ func (d discord) String() string {
 // apart says why an owner with these terms cannot be on the address of first beside those who are on it, if it
 // cannot. An owner is not in its own way.
 func (a *Allocator) apart(first *holding, o Owner, s *Sharing) discord {
+	others := 0
 	for h := first; h != nil; h = h.beside {
 		if d := disagree(h.home, h.Owner, &h.sharing, o, s); d.over != nothing {
 			return d
 		}
+		if !h.Owner.is(o) && !h.Owner.reserves(o) {
+			others++
+		}
+	}
+	if others >= mostTenants {
+		return discord{over: crowd, there: first.Owner}
 	}
 	return discord{}
 }
 
 // Agree fails with ErrTaken if the tenant cannot be on addr beside others, as a record names them.
 func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
+	var d discord
 	for i := range others {
-		if d := disagree(a.find(addr), others[i].Owner, &others[i].Sharing, t.Owner, &t.Sharing); d.over != nothing {
-			return &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr, Holder: others[i].Owner, message: fmt.Sprintf("%s is %s", addr, d)}
+		if d = disagree(a.find(addr), others[i].Owner, &others[i].Sharing, t.Owner, &t.Sharing); d.over != nothing {
+			break
 		}
 	}
-	return nil
+	if d.over == nothing && len(others) >= mostTenants {
+		d = discord{over: crowd, there: others[0].Owner}
+	}
+	if d.over == nothing {
+		return nil
+	}
+	return &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr, Holder: d.there, message: fmt.Sprintf("%s is %s", addr, d)}
 }
 
 // disagree says why o cannot be on an address of the pool beside one who is there.
