@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.owners[0].namespace`
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.owners[0].name`
+// +kubebuilder:printcolumn:name="UID",type=string,JSONPath=`.spec.owners[0].uid`,priority=1,description="None: the address is kept for the name"
 // +kubebuilder:printcolumn:name="Reclaim",type=string,JSONPath=`.spec.reclaimPolicy`,priority=1
 // +kubebuilder:printcolumn:name="Out-Of-Range",type=string,JSONPath=`.status.conditions[?(@.type=="OutOfRange")].status`,priority=1
 // +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.spec.class`,priority=1
