@@ -280,22 +280,27 @@ func (l *ledger) coolingDown() []netip.Addr {
 	return slices.Collect(maps.Keys(l.cooling))
 }
 
-// use counts the addresses of a pool.
-func (l *ledger) use(pool string) use {
+// use counts the addresses of pools, in proportion to the pools and to the addresses that cool down.
+func (l *ledger) use(pools []string) map[string]use {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := use{families: l.alloc.Usage(pool), cooling: map[ipam.Family]int64{}}
+	by := make(map[string]use, len(pools))
+	for _, pool := range pools {
+		u := use{families: l.alloc.Usage(pool), cooling: map[ipam.Family]int64{}}
+		for _, o := range l.alloc.Overlaps(pool) {
+			for _, r := range o.Ranges {
+				u.overlaps = append(u.overlaps, fmt.Sprintf("%s (pool %s)", r, o.Pool))
+			}
+		}
+		by[pool] = u
+	}
 	for a := range l.cooling {
-		if in, _ := l.alloc.PoolOf(a); in == pool { // As they are counted as assigned.
+		in, _ := l.alloc.PoolOf(a) // As they are counted as assigned.
+		if u, known := by[in]; known {
 			u.cooling[ipam.FamilyOf(a)]++
 		}
 	}
-	for _, o := range l.alloc.Overlaps(pool) {
-		for _, r := range o.Ranges {
-			u.overlaps = append(u.overlaps, fmt.Sprintf("%s (pool %s)", r, o.Pool))
-		}
-	}
-	return u
+	return by
 }
 
 // quotas lists what namespaces use of their quotas.
@@ -306,12 +311,17 @@ func (l *ledger) quotas(total func(namespace string) ipam.Limits) []ipam.QuotaUs
 }
 
 // outside lists by pool the addresses that are recorded for it and that it no longer holds.
-func (l *ledger) outside() map[string][]string {
+func (l *ledger) outside() map[string][]place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	by := map[string][]string{}
+	by := map[string][]place{}
 	for _, a := range l.alloc.Displaced() {
-		by[a.Pool] = append(by[a.Pool], fmt.Sprintf("%s (%s)", a.Address, a.Owner))
+		by[a.Pool] = append(by[a.Pool], place(a))
 	}
 	return by
 }
+
+// place is an address and who has it, as it is told.
+type place ipam.Allocation
+
+func (p place) String() string { return fmt.Sprintf("%s (%s)", p.Address, p.Owner) }

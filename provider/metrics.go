@@ -89,8 +89,10 @@ func (c poolCollector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c poolCollector) Collect(metrics chan<- prometheus.Metric) {
-	for _, pool := range c.pools() {
-		u := c.ledger.use(pool)
+	pools := c.pools()
+	uses := c.ledger.use(pools)
+	for _, pool := range pools {
+		u := uses[pool]
 		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
 			usage := u.family(f)
 			if usage == nil {

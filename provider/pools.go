@@ -132,8 +132,10 @@ func (s *pools) list() []*herald.IPPool {
 }
 
 // names lists the pools by name, in order of their age.
-func (s *pools) names() (names []string) {
-	for _, o := range s.list() {
+func (s *pools) names() []string { return namesOfPools(s.list()) }
+
+func namesOfPools(pools []*herald.IPPool) (names []string) {
+	for _, o := range pools {
 		names = append(names, o.Name)
 	}
 	return names
@@ -247,8 +249,9 @@ func (s *pools) publish(ctx context.Context) error {
 	outside := s.p.ledger.outside()
 	announced := s.announced()
 	var errs []error
+	uses := s.p.ledger.use(namesOfPools(list))
 	for _, o := range list {
-		u := s.p.ledger.use(o.Name)
+		u := uses[o.Name]
 		u.outside = outside[o.Name]
 		if o.DeletionTimestamp != nil {
 			u.holders = s.p.records.holders(o.Name)
@@ -356,7 +359,7 @@ type use struct {
 	cooling  map[ipam.Family]int64
 	overlaps []string // "198.51.100.0-198.51.100.9 (pool public)"
 	holders  []string // of a pool being deleted, every address recorded for it: "198.51.100.7 (default/web)"
-	outside  []string // addresses recorded for the pool that it no longer holds
+	outside  []place  // addresses recorded for the pool that it no longer holds
 }
 
 // assigned reports whether any address of the pool is held.
@@ -389,11 +392,16 @@ func (u use) exhausted() []string {
 
 func saturate(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-// someOf joins a list for a message that people read.
-func someOf(list []string) string {
+// someOf joins a list, or the first of many, for a message that people read.
+func someOf[T any](list []T) string {
 	const most = 5
-	if len(list) <= most {
-		return strings.Join(list, ", ")
+	var texts []string
+	for _, item := range list[:min(most, len(list))] {
+		texts = append(texts, fmt.Sprint(item))
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+	text := strings.Join(texts, ", ")
+	if len(list) > most {
+		text += fmt.Sprintf(" and %d more", len(list)-most)
+	}
+	return text
 }
