@@ -145,7 +145,7 @@ func TestRequestsFail(t *testing.T) {
 		c.edit("leaving", annotated(herald.AnnotationIPs, other))
 		c.event("Service", "leaving", "SyncLoadBalancerFailed", "failed to update load balancer status")
 		c.service("coming", annotated(herald.AnnotationIPs, wanted))
-		c.event("Service", "coming", "SyncLoadBalancerFailed", wanted+" cools down after default/leaving had it")
+		c.event("Service", "coming", "SyncLoadBalancerFailed", wanted+" is held by default/leaving")
 		p.inflict(nil)
 		c.holds("leaving", other)
 		c.holds("coming", wanted)

@@ -269,8 +269,8 @@ func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
 		}
 		svc := m.services[o.UID]
 		if m.oneLeader && c.rec.Status.ReleasedAt != nil && before != nil && before.Status.ReleasedAt == nil &&
-			svc != nil && slices.Contains(parsed(svc), a) && m.keeps(svc) {
-			crimes = append(crimes, fmt.Sprintf("%s is released while Service %s has it and asks for no other", a, o.Name))
+			svc != nil && slices.Contains(parsed(svc), a) && stays(svc) {
+			crimes = append(crimes, fmt.Sprintf("%s is released while the status of Service %s has it", a, o.Name))
 		}
 		for uid, svc := range m.services {
 			if m.oneLeader && before == nil && uid != o.UID && slices.Contains(parsed(svc), a) {
@@ -281,10 +281,13 @@ func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
 	return crimes
 }
 
-// keeps reports whether a Service is to keep what it has.
-func (m *moment) keeps(svc *corev1.Service) bool {
-	return svc.DeletionTimestamp == nil && svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !m.restless[svc.UID]
+// stays reports whether a Service is to have addresses.
+func stays(svc *corev1.Service) bool {
+	return svc.DeletionTimestamp == nil && svc.Spec.Type == corev1.ServiceTypeLoadBalancer
 }
+
+// keeps reports whether a Service is to keep what it has.
+func (m *moment) keeps(svc *corev1.Service) bool { return stays(svc) && !m.restless[svc.UID] }
 
 // wishes are the addresses that a Service asks for.
 func wishes(svc *corev1.Service) (list []netip.Addr) {

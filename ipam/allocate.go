@@ -274,6 +274,10 @@ func (a *Allocator) hasFree(p *pool, req *Request, f Family) bool {
 
 // grant makes al the owner's address of its family, on these terms.
 func (a *Allocator) grant(al Allocation, terms Sharing) {
+	if a.held[al.Address] == nil {
+		a.hold(al, terms)
+		return
+	}
 	if h := a.holding(al.Address, al.Owner); h != nil {
 		// The owner holds it and settles on it: it becomes the one taken last.
 		a.unlink(h)

@@ -324,6 +324,15 @@ func TestARecordOutweighsMemory(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatCoolsDownSaysSo(t *testing.T) {
+	l := storyLedger()
+	note(l, given("198.51.100.5", "public", "mail"), true)
+	_, err := ask(t, l, service("web", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.5"}))
+	if !errors.Is(err, ipam.ErrTaken) || !strings.Contains(err.Error(), "198.51.100.5 cools down after default/mail had it") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestUseCountsWhatCools(t *testing.T) {
 	l := storyLedger()
 	note(l, given("198.51.100.1", "public", "web"), false)

@@ -85,8 +85,12 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 		if err != nil {
 			return nil, err
 		}
-		// Make before break: the addresses that the user moved away from go when the new ones stand.
+		// Make before break: the addresses that the user moved away from go when the status says the new ones. The
+		// projection brings the Service here again then.
 		for _, old := range p.ledger.superfluous(req.Owner, allocations) {
+			if slices.Contains(carried(svc), old.Address) {
+				continue
+			}
 			if err := p.records.release(ctx, old.Address, req.Owner, moved); err != nil {
 				return nil, err
 			}
