@@ -135,6 +135,17 @@ func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool {
 	return slices.ContainsFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f })
 }
 
+// carriedFirst lists what a Service that is refused keeps: of each family what its status carries or, if it holds
+// nothing of that, all that it holds. The rest is of a move that was done before.
+func (l *ledger) carriedFirst(svc *corev1.Service) []ipam.Allocation {
+	held, has := l.heldBy(owner(svc)), carried(svc)
+	return slices.DeleteFunc(slices.Clone(held), func(a ipam.Allocation) bool {
+		return !slices.Contains(has, a.Address) && slices.ContainsFunc(held, func(b ipam.Allocation) bool {
+			return ipam.FamilyOf(b.Address) == ipam.FamilyOf(a.Address) && slices.Contains(has, b.Address)
+		})
+	})
+}
+
 // moves reports whether an owner holds several addresses of the family.
 func (l *ledger) moves(o ipam.Owner, f ipam.Family) bool {
 	return len(slices.DeleteFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) != f })) > 1

@@ -324,6 +324,34 @@ func TestARecordOutweighsMemory(t *testing.T) {
 	}
 }
 
+func TestARefusedServiceKeepsWhatItsStatusSays(t *testing.T) {
+	for _, story := range []struct {
+		name    string
+		held    []string
+		carried []string
+		want    string
+	}{
+		{"a move that was done", []string{"198.51.100.3", "198.51.100.5"}, []string{"198.51.100.5"}, "198.51.100.5"},
+		{"a move that is under way", []string{"198.51.100.3", "198.51.100.5"}, []string{"198.51.100.3"}, "198.51.100.3"},
+		{"nothing in the status yet", []string{"198.51.100.3", "198.51.100.5"}, nil, "198.51.100.3 198.51.100.5"},
+		{"each family for itself", []string{"198.51.100.3", "198.51.100.5", "2001:db8::3"}, []string{"198.51.100.5"}, "198.51.100.5 2001:db8::3"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			l := storyLedger()
+			for _, a := range story.held {
+				note(l, given(a, "public", "web"), false)
+			}
+			var kept []string
+			for _, a := range l.carriedFirst(carrying("web", wish{families: []corev1.IPFamily{v4, v6}}, story.carried...)) {
+				kept = append(kept, a.Address.String())
+			}
+			if got := strings.Join(kept, " "); got != story.want {
+				t.Errorf("it keeps %s, want %s", got, story.want)
+			}
+		})
+	}
+}
+
 func TestAnAddressThatCoolsDownSaysSo(t *testing.T) {
 	l := storyLedger()
 	note(l, given("198.51.100.5", "public", "mail"), true)

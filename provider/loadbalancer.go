@@ -9,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
 
@@ -69,12 +71,12 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 	p.waiting.add(svc)
 	req, err := p.request(svc)
 	if err != nil {
-		return nil, &unservedError{err, ipam.ErrInvalid}
+		return nil, p.refuse(ctx, svc, err, ipam.ErrInvalid)
 	}
 	for ctx.Err() == nil {
 		allocations, err := p.ledger.allocate(svc, req)
 		if err != nil {
-			return nil, &unservedError{err, err}
+			return nil, p.refuse(ctx, svc, err, err)
 		}
 		err = p.recordAll(ctx, allocations, svc)
 		if errors.Is(err, errHeldByAnother) {
@@ -85,15 +87,8 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 		if err != nil {
 			return nil, err
 		}
-		// Make before break: the addresses that the user moved away from go when the status says the new ones. The
-		// projection brings the Service here again then.
-		for _, old := range p.ledger.superfluous(req.Owner, allocations) {
-			if slices.Contains(carried(svc), old.Address) {
-				continue
-			}
-			if err := p.records.release(ctx, old.Address, req.Owner, moved); err != nil {
-				return nil, err
-			}
+		if err := p.part(ctx, svc, allocations); err != nil {
+			return nil, err
 		}
 		p.records.nameServed(svc)
 		if len(allocations) == len(req.Families) {
@@ -104,6 +99,41 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 		return allocations, nil
 	}
 	return nil, ctx.Err()
+}
+
+// refuse says why a Service cannot have what it asks for. It keeps what it has; but a move that was done before is
+// brought to its end.
+func (p *Provider) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
+	if err := p.part(ctx, svc, p.ledger.carriedFirst(svc)); err != nil {
+		return err
+	}
+	return &unservedError{why, reason}
+}
+
+// part releases what a Service holds beyond these addresses, as far as its status does not say it any more: to make
+// before it breaks, a Service that moves is brought here again by the projection when its status says the new address.
+// What the status says is asked of the API server, for the cache may lag behind.
+func (p *Provider) part(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation) error {
+	over := p.ledger.superfluous(owner(svc), keep)
+	if len(over) == 0 {
+		return nil
+	}
+	now, err := p.kube.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && now.UID != svc.UID:
+		return nil // It is gone, and what it held is orphaned.
+	case err != nil:
+		return err
+	}
+	for _, old := range over {
+		if slices.Contains(carried(now), old.Address) {
+			continue
+		}
+		if err := p.records.release(ctx, old.Address, owner(svc), moved); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation, svc *corev1.Service) error {

@@ -166,6 +166,7 @@ func (r *rack) heard(want ...router.Route) error {
 		return err
 	}
 	for i := range got {
+		got[i].Learned = ""
 		if !r.internal() {
 			got[i].LocalPref = nil // BIRD shows its default for eBGP too
 		}
