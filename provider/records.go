@@ -158,7 +158,7 @@ func (r *records) work(ctx context.Context) {
 			return
 		}
 		if err := r.reconcile(ctx, name); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !apierrors.IsConflict(err) { // That is for the cache to catch up.
 				r.p.log.Warn("IPAllocation not reconciled, trying again", zap.String("ipallocation", name), zap.Error(err))
 			}
 			r.queue.AddRateLimited(name)
@@ -258,8 +258,8 @@ func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address ne
 	}
 	// The precondition keeps a record that was taken back in the meantime.
 	err := r.p.herald.Allocations.Delete(ctx, rec.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rec.UID, ResourceVersion: &rec.ResourceVersion}})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // Its change brings it here again.
+	if apierrors.IsNotFound(err) {
+		return nil // Its end brings it here again.
 	}
 	return err
 }
@@ -284,8 +284,8 @@ func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address ne
 	}
 	marked := rec.DeepCopy()
 	meta.SetStatusCondition(&marked.Status.Conditions, c)
-	if _, err := r.p.herald.Allocations.Update(ctx, marked, metav1.UpdateOptions{}); apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil // Its change brings it here again.
+	if _, err := r.p.herald.Allocations.Update(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
+		return nil // Its end brings it here again.
 	} else if err != nil {
 		return err
 	}
