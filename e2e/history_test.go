@@ -121,7 +121,7 @@ func (h *history) judge() {
 	m := &moment{
 		laws:     h.laws,
 		standing: standing{services: map[types.UID]*corev1.Service{}, records: map[netip.Addr]*herald.IPAllocation{}},
-		restless: map[types.UID]bool{},
+		restless: map[types.UID]bool{}, forebears: map[bequest]types.UID{},
 	}
 	for i, change := range h.changes {
 		if crimes := m.pass(change); len(crimes) > 0 {
@@ -172,6 +172,14 @@ type moment struct {
 	standing
 	// restless are the Services that ever asked for other addresses, or for none, than they had asked for before.
 	restless map[types.UID]bool
+	// forebears are the Services that last had an address recorded under a name.
+	forebears map[bequest]types.UID
+}
+
+// bequest is an address under a name.
+type bequest struct {
+	address netip.Addr
+	name    string
 }
 
 // pass goes on by one change and returns what is not lawful about it.
@@ -224,7 +232,7 @@ func (m *moment) passService(c change) (crimes []string) {
 		return nil
 	}
 	for _, a := range parsed(c.svc) {
-		if !slices.Contains(parsed(before), a) && !m.byHand && !m.recordedFor(a, c.svc.Name) {
+		if !slices.Contains(parsed(before), a) && !m.byHand && !m.recordedFor(a, c.svc) {
 			crimes = append(crimes, fmt.Sprintf("%s comes into the status of %s and is not recorded for it", a, c.svc.Name))
 		}
 	}
@@ -239,12 +247,15 @@ func (m *moment) passService(c change) (crimes []string) {
 	return crimes
 }
 
-// recordedFor reports whether there is a record of the address for a Service of that name. It need not be the very one:
-// the controller writes the status to whoever has the name.
-func (m *moment) recordedFor(a netip.Addr, name string) bool {
+// recordedFor reports whether there is a record of the address for a Service of that name. It need not be the very one,
+// and may be over if it was an earlier one's: the controller writes the status to whoever has the name.
+func (m *moment) recordedFor(a netip.Addr, svc *corev1.Service) bool {
+	if uid, had := m.forebears[bequest{a, svc.Name}]; had && uid != svc.UID {
+		return true
+	}
 	rec := m.records[a]
 	return rec != nil && rec.Status.ReleasedAt == nil &&
-		slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return o.Name == name })
+		slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return o.Name == svc.Name })
 }
 
 func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
@@ -264,6 +275,7 @@ func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
 	}
 	m.records[a] = c.rec
 	for _, o := range c.rec.Spec.Owners {
+		m.forebears[bequest{a, o.Name}] = o.UID
 		if before != nil && len(before.Spec.Owners) > 0 && !owns(before, o.UID) && m.services[before.Spec.Owners[0].UID] != nil {
 			crimes = append(crimes, fmt.Sprintf("the record of %s passes from one Service to %s", a, o.Name))
 		}
