@@ -8,7 +8,7 @@
 // cache or a second leader believes, an address has one owner. The ledger is an index over them,
 // rebuilt before the first Service is served.
 //
-// Around that, each in a goroutine of its own:
+// Around that, in goroutines of their own:
 //
 //   - records: what the records say goes into the ledger, released addresses cool down and are freed;
 //   - pools: what the IPPools say goes into the ledger, and their status and finalizer are kept true;
