@@ -37,7 +37,7 @@ func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 		if err := a.Restore(Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}, req.Sharing); err != nil && !errors.Is(err, ErrTaken) {
 			return err
 		}
-		a.Release(addr, Owner{Namespace: req.Owner.Namespace, Name: req.Owner.Name}) // What it was kept for has come.
+		a.Release(addr, req.Owner.Reservation()) // What it was kept for has come.
 	}
 	return nil
 }

@@ -11,17 +11,15 @@ import (
 // twice, it answers the same. It is all or nothing: on error nothing new is held.
 //
 // An address moves only if the owner asks for it: by requesting another address, by
-// naming a pool other than the one its address is from, or by leaving it. Then the new one is held
-// as well as the old, for the caller to make before it breaks:
-// [Allocator.Superfluous] says what is to be released.
+// naming a pool other than the one its address is from, or by leaving it. Then the new one is held as well as the
+// old, for the caller to make before it breaks: [Allocator.Superfluous] says what is to be released.
 //
 // An owner that holds nothing of a family gets, if there is one, what is reserved for its name, or else the
 // address of those it shares with, or else a free one: of the pools that may serve the request and its subject,
-// the one with the highest priority serves it,
-// the oldest of equals; but one that can serve all families comes before those
-// that serve one each, and the pool that already serves one family is asked first
-// for the other. Within the pool it is the first in the pool's [Order]. The work
-// does not grow with the size of the pool or the number of addresses held.
+// the one with the highest priority serves it, the oldest of equals; but one that can serve all families comes
+// before those that serve one each, and the pool that already serves one family is asked first for the other.
+// Within the pool it is the first in the pool's [Order]. The work does not grow with the size of the pool or the
+// number of addresses held.
 //
 // The error is an [*Error], for ErrExhausted, ErrTaken, ErrNotInPool, ErrNoPool, ErrQuota or
 // ErrInvalid.
@@ -33,7 +31,7 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	var missing [len(families)]Family
 	want := missing[:0]
 	for _, f := range req.Families {
-		al, ok, err := a.settled(&req, f)
+		al, ok, err := a.decided(&req, f)
 		switch {
 		case err != nil:
 			return nil, err
@@ -56,9 +54,34 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	return given, nil
 }
 
-// settled returns the address of family f for which no choice is left: the one that is asked for, held,
+// Settled returns what the owner holds, in the order of the families, and whether that is all that it asks for and
+// no more. Then Allocate gives it just this, unless it prefers a family that it does not hold, and nothing is
+// [Allocator.Superfluous].
+func (a *Allocator) Settled(req Request) (has []Allocation, settled bool) {
+	for _, f := range req.Families {
+		var h *holding
+		asked := req.address(f)
+		if asked.IsValid() {
+			h = a.holding(asked, req.Owner)
+		} else {
+			h = a.kept(&req, f)
+		}
+		if h != nil {
+			has = append(has, h.Allocation)
+		} else if asked.IsValid() || req.RequireAll {
+			return nil, false
+		}
+	}
+	held := 0
+	for range a.takenBy(req.Owner) {
+		held++
+	}
+	return has, held > 0 && held == len(has)
+}
+
+// decided returns the address of family f for which no choice is left: the one that is asked for, held,
 // reserved or shared.
-func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err error) {
+func (a *Allocator) decided(req *Request, f Family) (al Allocation, ok bool, err error) {
 	if addr := req.address(f); addr.IsValid() {
 		al, refused := a.exactly(addr, req)
 		if refused != nil {
@@ -72,7 +95,7 @@ func (a *Allocator) settled(req *Request, f Family) (al Allocation, ok bool, err
 		}
 		return h.Allocation, true, nil
 	}
-	for h := range a.takenBy(req.Owner.name()) {
+	for h := range a.takenBy(req.Owner.Reservation()) {
 		if FamilyOf(h.Address) == f && a.forgo(h, req) == "" {
 			return Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, true, nil
 		}
@@ -104,7 +127,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 	if first := a.held[addr]; first != nil {
 		al.Pool = first.Pool
 	}
-	if a.holding(addr, req.Owner.name()) != nil && req.Owner.Name != "" {
+	if a.holding(addr, req.Owner.Reservation()) != nil && req.Owner.Name != "" {
 		return al, nil // It is reserved for it, and that was settled when it was reserved.
 	}
 	if home.Closed {
@@ -159,7 +182,7 @@ type Forgone struct {
 // Forgone returns what is reserved for the owner's name, of a family that it asks for, and passed over.
 func (a *Allocator) Forgone(req Request) []Forgone {
 	var all []Forgone
-	for h := range a.takenBy(req.Owner.name()) {
+	for h := range a.takenBy(req.Owner.Reservation()) {
 		if !slices.Contains(req.Families, FamilyOf(h.Address)) {
 			continue
 		}
@@ -287,6 +310,6 @@ func (a *Allocator) grant(al Allocation, terms Sharing) {
 	}
 	a.hold(al, terms)
 	if al.Owner.Name != "" { // What was reserved for it has found its owner.
-		a.Release(al.Address, al.Owner.name())
+		a.Release(al.Address, al.Owner.Reservation())
 	}
 }

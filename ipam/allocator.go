@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -20,6 +21,7 @@ type Allocator struct {
 	owners map[string]*holding     // what each owner took last, by its UID
 	names  map[Owner]*holding      // the same of reservations, but for those that name nobody
 	groups map[string]*group       // by sharing key
+	astray map[netip.Addr]struct{} // those of held that are displaced
 	tally  tally                   // of all addresses, in a pool or not
 
 	rested   map[netip.Addr]*list.Element // of the spaces' queues
@@ -46,6 +48,7 @@ func New() *Allocator {
 		owners: make(map[string]*holding),
 		names:  make(map[Owner]*holding),
 		groups: make(map[string]*group),
+		astray: make(map[netip.Addr]struct{}),
 		tally:  make(tally),
 		rested: make(map[netip.Addr]*list.Element),
 	}
@@ -95,29 +98,34 @@ func (a *Allocator) requeue() {
 // their record names, lowest first: the pool is gone or was narrowed, or an older
 // pool has the address. [Allocator.PoolOf] tells these apart. They stay held; a caller
 // who accepts the other pool says so with [Allocator.Restore]. An address recorded
-// without a pool is at home in any.
+// without a pool is at home in any. It costs in proportion to what it returns.
 func (a *Allocator) Displaced() []Allocation {
 	var displaced []Allocation
-	for _, first := range a.held {
-		for h := first; h != nil && first.displaced(); h = h.beside {
-			displaced = append(displaced, h.Allocation)
-		}
+	for _, addr := range slices.SortedFunc(maps.Keys(a.astray), netip.Addr.Compare) {
+		displaced = append(displaced, a.Holders(addr)...)
 	}
-	slices.SortStableFunc(displaced, func(x, y Allocation) int { return x.Address.Compare(y.Address) })
 	return displaced
 }
 
-func (h *holding) displaced() bool { return h.home == nil || h.Pool != "" && !h.in(h.Pool) }
-
 // IsDisplaced reports whether an address is among the Displaced.
 func (a *Allocator) IsDisplaced(addr netip.Addr) bool {
-	first := a.held[addr]
-	return first != nil && first.displaced()
+	_, displaced := a.astray[addr]
+	return displaced
+}
+
+// judge notes whether an address is displaced. All who hold it have it from one pool, and at one home.
+func (a *Allocator) judge(h *holding) {
+	if h.home == nil || h.Pool != "" && !h.in(h.Pool) {
+		a.astray[h.Address] = struct{}{}
+	} else {
+		delete(a.astray, h.Address)
+	}
 }
 
 // Restore holds exactly this address for this owner, whether or not a pool has it, beside those who share it
 // on terms that agree. It is how an address that a Service brings along is adopted. Restored again, for the same
-// owner, it takes over the owner's names and the terms; Pool holds for all who share the address. An owner without UID makes it a reservation.
+// owner, it takes over the owner's names and the terms; Pool holds for all who share the address. An owner without UID
+// makes it a reservation.
 //
 // An owner may hold several addresses of one family while it moves from one to
 // the next. It keeps the one taken last, so restore oldest first.
@@ -148,6 +156,7 @@ func (a *Allocator) record(al Allocation, terms Sharing) {
 	for h := a.held[al.Address]; h != nil; h = h.beside {
 		h.Pool = al.Pool
 	}
+	a.judge(a.held[al.Address])
 }
 
 // Replace has exactly these owners hold an address, as its record says, and returns those who lost it; they may
@@ -225,6 +234,7 @@ func (a *Allocator) hold(al Allocation, terms Sharing) {
 		if h.home = a.find(al.Address); h.home != nil {
 			h.home.space(FamilyOf(al.Address)).take(a, al.Address)
 		}
+		a.judge(h)
 	}
 	a.count(h)
 	a.link(h)
@@ -290,11 +300,11 @@ func (a *Allocator) settle(first *holding) {
 	if home != nil {
 		home.space(FamilyOf(first.Address)).take(a, first.Address)
 	}
+	a.judge(first)
 }
 
 // Release frees addr if that owner holds it, and reports whether it did; for others who share it nothing
-// changes. The address may be given again at
-// once: whoever wants it to cool down keeps it held until it has.
+// changes. The address may be given again at once: whoever wants it to cool down keeps it held until it has.
 func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 	h := a.holding(addr, o)
 	if h == nil {
@@ -309,6 +319,7 @@ func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 		a.held[addr] = h.beside
 	} else {
 		delete(a.held, addr)
+		delete(a.astray, addr)
 		if h.home != nil {
 			h.home.space(FamilyOf(addr)).release(a, addr)
 		}

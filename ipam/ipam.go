@@ -86,8 +86,8 @@ func (o Owner) is(other Owner) bool {
 // nobody reports whether o is a reservation that names nobody.
 func (o Owner) nobody() bool { return o.UID == "" && o.Name == "" }
 
-// name is a reservation for o's name.
-func (o Owner) name() Owner { return Owner{Namespace: o.Namespace, Name: o.Name} }
+// Reservation returns the owner that keeps addresses for o's name.
+func (o Owner) Reservation() Owner { return Owner{Namespace: o.Namespace, Name: o.Name} }
 
 // reserves reports whether o is a reservation for other.
 func (o Owner) reserves(other Owner) bool {

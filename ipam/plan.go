@@ -70,11 +70,11 @@ type Refused struct {
 // are asked for the same, the oldest first. Who holds what it asks for may ask again: it changes nothing. Pools that
 // do not change have no effect, whatever is held and asked for.
 func Plan(before, after []Pool, held []Record, asks []Ask) (*Effect, error) {
-	was, err := filled(before, held)
+	was, err := Rebuilt(before, held)
 	if err != nil {
 		return nil, err
 	}
-	is, err := filled(before, held)
+	is, err := Rebuilt(before, held)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,9 @@ func Plan(before, after []Pool, held []Record, asks []Ask) (*Effect, error) {
 	return &e, nil
 }
 
-func filled(pools []Pool, held []Record) (*Allocator, error) {
+// Rebuilt returns an Allocator with these pools, oldest first, that has learned what is held, the oldest record first.
+// It fails with ErrInvalid if there can be no such address.
+func Rebuilt(pools []Pool, held []Record) (*Allocator, error) {
 	a := New()
 	a.SetPools(pools)
 	for _, r := range held {

@@ -70,34 +70,29 @@ func (a *Allocator) present(addr netip.Addr, namespace string, except *holding) 
 // over says that a quota keeps the request from an address of a pool, or nil. What would cost no further address
 // is never too much: addr, which may be none, if the namespace is on it already, or a move.
 func (a *Allocator) over(p *pool, req *Request, f Family, addr netip.Addr) *Error {
-	if err := a.overAll(req, f, addr); err != nil {
-		return err // Where all pools together are too much, no other pool would do.
+	// Where all pools together are too much, no other pool would do.
+	if use, limit := a.tally.count(req.Owner.Namespace, f), req.Quota; limit.reached(f, use) && !a.costless(req, f, addr, nil) {
+		return &Error{Reason: ErrQuota, Family: f, message: fmt.Sprintf(
+			"namespace %s holds %d %s addresses, and its quota is %d (%s): release one, or raise the quota",
+			req.Owner.Namespace, use, f, limit[f], req.QuotaFrom)}
 	}
-	return a.overPool(p, req, f, addr)
+	if use, limit := p.tally.count(req.Owner.Namespace, f), p.Quota; limit.reached(f, use) && !a.costless(req, f, addr, p) {
+		return &Error{Reason: ErrQuota, Pool: p.Name, Family: f, message: fmt.Sprintf(
+			"namespace %s holds %d %s addresses of pool %q, and its quota there is %d (spec.quota of the pool): release one, raise the quota, or name another pool",
+			req.Owner.Namespace, use, f, p.Name, limit[f])}
+	}
+	return nil
 }
 
-// overPool says that the namespace of a request holds as much of a pool as it may, or nil.
-func (a *Allocator) overPool(p *pool, req *Request, f Family, addr netip.Addr) *Error {
-	limit, limited := p.Quota[f]
-	namespace := req.Owner.Namespace
-	if use := p.tally.count(namespace, f); !limited || use < limit || a.present(addr, namespace, nil) || a.moves(req, f, p) {
-		return nil
-	}
-	return &Error{Reason: ErrQuota, Pool: p.Name, Family: f, message: fmt.Sprintf(
-		"namespace %s holds %d %s addresses of pool %q, and its quota there is %d (spec.quota of the pool): release one, raise the quota, or name another pool",
-		namespace, p.tally.count(namespace, f), f, p.Name, limit)}
+func (l Limits) reached(f Family, use uint64) bool {
+	limit, limited := l[f]
+	return limited && use >= limit
 }
 
-// overAll says that the namespace of a request holds as much of all pools together as it may, or nil.
-func (a *Allocator) overAll(req *Request, f Family, addr netip.Addr) *Error {
-	limit, limited := req.Quota[f]
-	namespace := req.Owner.Namespace
-	if use := a.tally.count(namespace, f); !limited || use < limit || a.present(addr, namespace, nil) || a.moves(req, f, nil) {
-		return nil
-	}
-	return &Error{Reason: ErrQuota, Family: f, message: fmt.Sprintf(
-		"namespace %s holds %d %s addresses, and its quota is %d (%s): release one, or raise the quota",
-		namespace, a.tally.count(namespace, f), f, limit, req.QuotaFrom)}
+// costless reports whether the namespace of a request would hold no more with an address of family f, of this pool if
+// one is given: it is on addr already, or it moves.
+func (a *Allocator) costless(req *Request, f Family, addr netip.Addr, in *pool) bool {
+	return a.present(addr, req.Owner.Namespace, nil) || a.moves(req, f, in)
 }
 
 // moves reports whether a new address of family f takes the place of one that the owner has to itself, in this

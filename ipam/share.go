@@ -3,6 +3,7 @@ package ipam
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -88,45 +89,55 @@ func (d discord) String() string {
 }
 
 // apart says why an owner with these terms cannot be on the address of first beside those who are on it, if it
-// cannot. An owner is not in its own way.
+// cannot.
 func (a *Allocator) apart(first *holding, o Owner, s *Sharing) discord {
-	others := 0
-	for h := first; h != nil; h = h.beside {
-		if d := disagree(h.home, h.Owner, &h.sharing, o, s); d.over != nothing {
-			return d
-		}
-		if !h.Owner.is(o) && !h.Owner.reserves(o) {
-			others++
-		}
+	if first == nil {
+		return discord{}
 	}
-	if others >= mostTenants {
-		return discord{over: crowd, there: first.Owner}
-	}
-	return discord{}
+	return among(first.home, func(yield func(Owner, *Sharing) bool) {
+		for h := first; h != nil && yield(h.Owner, &h.sharing); h = h.beside {
+		}
+	}, o, s)
 }
 
 // Agree fails with ErrTaken if the tenant cannot be on addr beside others, as a record names them.
 func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
-	var d discord
-	for i := range others {
-		if d = disagree(a.find(addr), others[i].Owner, &others[i].Sharing, t.Owner, &t.Sharing); d.over != nothing {
-			break
+	d := among(a.find(addr), func(yield func(Owner, *Sharing) bool) {
+		for i := range others {
+			if !yield(others[i].Owner, &others[i].Sharing) {
+				return
+			}
 		}
-	}
-	if d.over == nothing && len(others) >= mostTenants {
-		d = discord{over: crowd, there: others[0].Owner}
-	}
+	}, t.Owner, &t.Sharing)
 	if d.over == nothing {
 		return nil
 	}
 	return &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr, Holder: d.there, message: fmt.Sprintf("%s is %s", addr, d)}
 }
 
+// among says why an owner with these terms cannot be on an address of the pool beside those who are there. It is not in
+// its own way, nor is what is reserved for it.
+func among(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sharing) (d discord) {
+	others := 0
+	for other, terms := range there {
+		if other.is(o) || other.reserves(o) {
+			continue
+		}
+		if d = disagree(home, other, terms, o, s); d.over != nothing {
+			return d
+		}
+		others++
+	}
+	if others >= mostTenants {
+		d.over = crowd
+	}
+	return d
+}
+
 // disagree says why o cannot be on an address of the pool beside one who is there.
 func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) discord {
 	d := discord{there: there}
 	switch {
-	case there.is(o) || there.reserves(o):
 	case there.nobody() || terms.Key == "":
 		d.over = being
 	case s.Key != terms.Key:
@@ -269,14 +280,6 @@ func (a *Allocator) Unshared(req Request, addr netip.Addr) string {
 		}
 	}
 	return ""
-}
-
-// Terms returns on which terms the owner holds addr.
-func (a *Allocator) Terms(addr netip.Addr, o Owner) Sharing {
-	if h := a.holding(addr, o); h != nil {
-		return h.sharing
-	}
-	return Sharing{}
 }
 
 // Equal reports whether terms are the same.
