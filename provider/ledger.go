@@ -21,11 +21,11 @@ import (
 type ledger struct {
 	mu    sync.Mutex
 	alloc *ipam.Allocator
-	// cooling holds the released addresses. They are still held, for their last owner's name.
-	cooling map[netip.Addr]bool
-	// recorded holds what the records are known to say, but for those that are released.
+	// recorded is what the records are known to say.
 	recorded map[netip.Addr]recorded
-	terms    map[string]poolTerms
+	// cooling is those of them that are released. Their addresses are still held, for their last owner's name.
+	cooling map[netip.Addr]bool
+	terms   map[string]poolTerms
 }
 
 // recorded is the last version of a record that was learned, and whom it names.
@@ -75,45 +75,16 @@ func (l *ledger) adoptOnly(svc *corev1.Service, req ipam.Request) error {
 	return l.alloc.Adopt(req, carried(svc))
 }
 
-// settled reports whether the Service holds all that it asks for, recorded, and nothing else that is
-// not on its way out; with the addresses it holds.
+// settled reports whether the Service holds all that it asks for, recorded on its terms, and nothing else; with
+// the addresses it holds.
 func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held := l.alloc.HeldBy(req.Owner)
-	served := 0
-	for _, f := range req.Families {
-		if slices.ContainsFunc(held, func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f }) {
-			served++
-		}
-	}
-	if served == 0 || served != len(held) || req.RequireAll && served < len(req.Families) {
-		return nil, false
-	}
+	held, settled := l.alloc.Settled(req)
 	for _, a := range held {
-		if !l.recorded[a.Address].names(req.Owner, req.Sharing) || !slices.Contains(req.Families, ipam.FamilyOf(a.Address)) || !l.from(a, req.Pool) ||
-			slices.Contains(req.Leave, a.Address) && !slices.Contains(req.Addresses, a.Address) {
-			return nil, false
-		}
+		settled = settled && l.recorded[a.Address].names(req.Owner, req.Sharing)
 	}
-	for _, want := range req.Addresses {
-		if !slices.ContainsFunc(held, func(a ipam.Allocation) bool { return a.Address == want }) {
-			return nil, false
-		}
-	}
-	slices.SortFunc(held, func(x, y ipam.Allocation) int {
-		return slices.Index(req.Families, ipam.FamilyOf(x.Address)) - slices.Index(req.Families, ipam.FamilyOf(y.Address))
-	})
-	return held, true
-}
-
-// from reports whether an address serves a request that names this pool, or none. The lock is held.
-func (l *ledger) from(a ipam.Allocation, pool string) bool {
-	if pool == "" || a.Pool == "" || a.Pool == pool {
-		return true
-	}
-	home, _ := l.alloc.PoolOf(a.Address)
-	return home == pool
+	return held, settled
 }
 
 // heldBy lists what an owner holds; of one without UID, what is kept for its name.
@@ -123,11 +94,11 @@ func (l *ledger) heldBy(o ipam.Owner) []ipam.Allocation {
 	return l.alloc.HeldBy(o)
 }
 
-// coolingFor lists what cools down and was last held under this name.
-func (l *ledger) coolingFor(namespace, name string) []ipam.Allocation {
+// coolingFor lists what cools down and was last held under an owner's name.
+func (l *ledger) coolingFor(o ipam.Owner) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.DeleteFunc(l.alloc.HeldBy(ipam.Owner{Namespace: namespace, Name: name}), func(a ipam.Allocation) bool { return !l.cooling[a.Address] })
+	return slices.DeleteFunc(l.alloc.HeldBy(o.Reservation()), func(a ipam.Allocation) bool { return !l.cooling[a.Address] })
 }
 
 // serves reports whether an owner holds an address of the family.
@@ -185,12 +156,11 @@ func (l *ledger) learn(a netip.Addr, pool string, tenants []ipam.Tenant, release
 	if err != nil {
 		return nil, false, err
 	}
+	l.recorded[a] = recorded{version, tenants}
 	if released {
 		l.cooling[a] = true
-		delete(l.recorded, a)
 	} else {
 		delete(l.cooling, a)
-		l.recorded[a] = recorded{version, tenants}
 	}
 	return slices.DeleteFunc(lost, func(o ipam.Owner) bool {
 		return o.UID == "" || released && slices.ContainsFunc(tenants, func(t ipam.Tenant) bool {
@@ -281,7 +251,7 @@ func (l *ledger) termsOf(pool string) poolTerms {
 func (l *ledger) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.recorded) + len(l.cooling)
+	return len(l.recorded)
 }
 
 // coolingDown lists the addresses that are released and not yet free.

@@ -69,15 +69,14 @@ func (c *course) check(t *rapid.T) {
 			t.Fatalf("%s is held by %s, who does not know", a, uid)
 		}
 	}
-	for a := range c.cooling {
-		_, held := c.holders[a]
-		if _, used := c.recorded[a]; !held || used {
-			t.Fatalf("%s cools down; held %v, in use %v", a, held, used)
-		}
-	}
 	for a := range c.recorded {
 		if _, held := c.holders[a]; !held {
 			t.Fatalf("%s is recorded and held by nobody", a)
+		}
+	}
+	for a := range c.cooling {
+		if known, recorded := c.recorded[a]; !recorded || known.tenants[0].Owner.UID != "" {
+			t.Fatalf("%s cools down and is recorded for %v (%v)", a, known.tenants, recorded)
 		}
 	}
 	c.checkSettled(t)

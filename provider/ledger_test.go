@@ -352,6 +352,50 @@ func TestARefusedServiceKeepsWhatItsStatusSays(t *testing.T) {
 	}
 }
 
+func TestOlderVersionsAreNotLearned(t *testing.T) {
+	address := netip.MustParseAddr("198.51.100.5")
+	learn := func(l *ledger, uid string, released bool, version string) (stale bool) {
+		t.Helper()
+		_, stale, err := l.learn(address, "public", []ipam.Tenant{{Owner: ipam.Owner{Namespace: "default", Name: "web", UID: uid}}}, released, version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stale
+	}
+	holder := func(l *ledger) string {
+		holders, cooling := l.holders(address)
+		if len(holders) != 1 {
+			return fmt.Sprint(holders)
+		}
+		return fmt.Sprintf("%s, cooling %t", known(holders[0].Owner), cooling)
+	}
+	l := storyLedger()
+	for _, step := range []struct {
+		name, uid string
+		released  bool
+		version   string
+		stale     bool
+		holder    string
+	}{
+		{"the first", "a", false, "99", false, "a, cooling false"},
+		{"an earlier one", "b", false, "98", true, "a, cooling false"},
+		{"a later one, of more digits", "b", false, "101", false, "b, cooling false"},
+		{"the same again", "b", false, "101", false, "b, cooling false"},
+		{"released", "", true, "105", false, "~web, cooling true"},
+		{"before it was released", "b", false, "101", true, "~web, cooling true"},
+		{"taken back", "c", false, "107", false, "c, cooling false"},
+	} {
+		if stale := learn(l, step.uid, step.released, step.version); stale != step.stale || holder(l) != step.holder {
+			t.Errorf("%s: stale %t, held by %s; want %t, %s", step.name, stale, holder(l), step.stale, step.holder)
+		}
+	}
+	// After a backup was restored all versions are earlier.
+	l.unrecorded(address)
+	if learn(l, "a", false, "7") || holder(l) != "a, cooling false" {
+		t.Errorf("what is no longer known keeps an earlier version out: %s", holder(l))
+	}
+}
+
 func TestAnAddressThatCoolsDownSaysSo(t *testing.T) {
 	l := storyLedger()
 	note(l, given("198.51.100.5", "public", "mail"), true)

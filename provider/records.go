@@ -67,7 +67,7 @@ func (r *records) ours(rec *herald.IPAllocation) bool {
 
 // holdsAny reports whether a Service has an address of ours, or had one that cools down.
 func (r *records) holdsAny(svc *corev1.Service) bool {
-	held := append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(svc.Namespace, svc.Name)...)
+	held := append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(owner(svc))...)
 	return slices.ContainsFunc(held, func(a ipam.Allocation) bool {
 		rec := r.cached(herald.AllocationName(a.Address))
 		return rec == nil || r.ours(rec) // What is not recorded is about to be.
@@ -76,7 +76,7 @@ func (r *records) holdsAny(svc *corev1.Service) bool {
 
 // serviceGone has the addresses of a deleted Service looked at.
 func (r *records) serviceGone(svc *corev1.Service) {
-	for _, a := range append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(svc.Namespace, svc.Name)...) {
+	for _, a := range append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(owner(svc))...) {
 		r.queue.Add(herald.AllocationName(a.Address))
 	}
 }
@@ -84,7 +84,7 @@ func (r *records) serviceGone(svc *corev1.Service) {
 // nameServed has what is kept for a Service's name looked at, now that it has addresses: what an earlier Service of the
 // name left behind is not waited for any longer.
 func (r *records) nameServed(svc *corev1.Service) {
-	for _, a := range r.p.ledger.heldBy(ipam.Owner{Namespace: svc.Namespace, Name: svc.Name}) {
+	for _, a := range r.p.ledger.heldBy(owner(svc).Reservation()) {
 		r.queue.Add(herald.AllocationName(a.Address))
 	}
 }
@@ -206,25 +206,38 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 		if o.UID == "" {
 			continue
 		}
-		svc := r.service(ownerOf(o))
-		switch heir := r.named(o); {
-		case svc == nil && heir != nil && r.wants(heir) && slices.Contains(carried(heir), address) && !r.p.ledger.serves(owner(heir), ipam.FamilyOf(address)):
-			r.p.projection.requeue(heir) // It is to take over the record of the Service that had its name.
-		case svc == nil || svc.DeletionTimestamp == nil && !r.p.projection.serves(svc):
-			if err := r.orphan(ctx, address, o); err != nil {
-				return err
-			}
-		case r.wants(svc) && !slices.Contains(carried(svc), address) && r.p.ledger.moves(owner(svc), ipam.FamilyOf(address)):
-			// It is on its way to this address or from it; or another leader gave it this one, and nobody is going to
-			// release what is too much.
-			if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
-				r.queue.AddAfter(name, moving)
-			} else {
-				r.p.projection.requeue(svc)
-			}
+		if err := r.visit(ctx, rec, address, o); err != nil {
+			return err
 		}
 	}
 	return r.mark(ctx, rec, address)
+}
+
+// visit looks after an owner of an address that is in use.
+func (r *records) visit(ctx context.Context, rec *herald.IPAllocation, address netip.Addr, o herald.AllocationOwner) error {
+	svc, family := r.service(ownerOf(o)), ipam.FamilyOf(address)
+	if svc == nil {
+		heir := r.named(o)
+		if heir != nil && r.wants(heir) && slices.Contains(carried(heir), address) && !r.p.ledger.serves(owner(heir), family) {
+			r.p.projection.requeue(heir) // It is to take over the record of the Service that had its name.
+			return nil
+		}
+		return r.orphan(ctx, address, o)
+	}
+	switch {
+	case svc.DeletionTimestamp != nil: // It is being cleaned up after.
+	case !r.p.projection.serves(svc):
+		return r.orphan(ctx, address, o)
+	case !slices.Contains(carried(svc), address) && r.p.ledger.moves(owner(svc), family):
+		// It is on its way to this address or from it; or another leader gave it this one, and nobody is going to
+		// release what is too much.
+		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
+			r.queue.AddAfter(rec.Name, moving)
+		} else {
+			r.p.projection.requeue(svc)
+		}
+	}
+	return nil
 }
 
 // wants reports whether a Service is to have addresses of ours.
@@ -394,10 +407,6 @@ func (r *records) service(o ipam.Owner) *corev1.Service {
 		return nil
 	}
 	return svc
-}
-
-func ownerOf(o herald.AllocationOwner) ipam.Owner {
-	return ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
 }
 
 // Older orders objects by age, and those of one second by name.

@@ -112,14 +112,12 @@ func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.Allocatio
 	if at >= 0 && rec.Spec.Owners[at].UID == mine.UID && equality.Semantic.DeepEqual(rec.Spec.Owners[at].Sharing, mine.Sharing) {
 		return true
 	}
-	ours := rec.DeepCopy()
-	ours.Spec.Owners = []herald.AllocationOwner{mine}
-	address, tenants, err := TenantsOf(ours)
-	_, others, unread := TenantsOf(rec)
+	ours, err := tenantOf(mine)
+	address, others, unread := TenantsOf(rec)
 	if at >= 0 && unread == nil {
 		others = slices.Delete(others, at, at+1)
 	}
-	return err == nil && unread == nil && r.p.ledger.agrees(address, others, tenants[0])
+	return err == nil && unread == nil && r.p.ledger.agrees(address, others, ours)
 }
 
 // reclaim says of a record what becomes of its address when an owner lets go.

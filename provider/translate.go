@@ -14,6 +14,17 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
+// Serves reports whether a Service is of type LoadBalancer and of this class or, where those are served, of none.
+func Serves(svc *corev1.Service, class string, classless bool) bool {
+	switch {
+	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
+		return false
+	case svc.Spec.LoadBalancerClass == nil:
+		return classless
+	}
+	return *svc.Spec.LoadBalancerClass == class
+}
+
 // RequestOf says what a Service asks for, with all that pools choose by. The quota is that of its namespace or, if that
 // has none, what is given as the cluster's. The namespace may be nil if it is not known. An error is the user's, and
 // says what to change.
@@ -44,6 +55,23 @@ func quotaOf(namespace *corev1.Namespace, cluster ipam.Limits) (_ ipam.Limits, f
 	}
 	return limits, fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota), nil
 }
+
+// Quota is the flag --namespace-quota.
+type Quota struct {
+	text   string
+	Limits ipam.Limits
+}
+
+// String, Set and Type make it a flag.
+func (q *Quota) String() string { return q.text }
+
+func (q *Quota) Set(text string) (err error) {
+	q.text = text
+	q.Limits, err = ParseQuota(text)
+	return err
+}
+
+func (q *Quota) Type() string { return "quota" }
 
 // ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
 func ParseQuota(text string) (ipam.Limits, error) {
@@ -186,25 +214,38 @@ func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
 	if len(rec.Spec.Owners) == 0 {
 		return address, []ipam.Tenant{{}}, nil // Reserved for nobody.
 	}
-	tenants := make([]ipam.Tenant, 0, len(rec.Spec.Owners))
+	tenants := make([]ipam.Tenant, len(rec.Spec.Owners))
 	for i, o := range rec.Spec.Owners {
-		t := ipam.Tenant{Owner: ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}}
-		if rec.Status.ReleasedAt != nil {
-			t.Owner.UID = ""
-		} else if o.Sharing != nil {
-			t.Sharing = ipam.Sharing{Key: o.Sharing.Key, Traffic: o.Sharing.Traffic}
-			for j, text := range o.Sharing.Ports {
-				p, err := ipam.ParsePort(text)
-				if err != nil {
-					return address, nil, fmt.Errorf("spec.owners[%d].sharing.ports[%d]: %w", i, j, err)
-				}
-				t.Sharing.Ports = append(t.Sharing.Ports, p)
-			}
-			ipam.SortPorts(t.Sharing.Ports)
+		if tenants[i], err = tenantOf(o); err != nil {
+			return address, nil, fmt.Errorf("spec.owners[%d]%w", i, err)
 		}
-		tenants = append(tenants, t)
+		if rec.Status.ReleasedAt != nil {
+			tenants[i] = ipam.Tenant{Owner: tenants[i].Owner.Reservation()}
+		}
 	}
 	return address, tenants, nil
+}
+
+// tenantOf is one owner of a record. The error begins with its field.
+func tenantOf(o herald.AllocationOwner) (ipam.Tenant, error) {
+	t := ipam.Tenant{Owner: ownerOf(o)}
+	if o.Sharing == nil {
+		return t, nil
+	}
+	t.Sharing = ipam.Sharing{Key: o.Sharing.Key, Traffic: o.Sharing.Traffic}
+	for i, text := range o.Sharing.Ports {
+		p, err := ipam.ParsePort(text)
+		if err != nil {
+			return t, fmt.Errorf(".sharing.ports[%d]: %w", i, err)
+		}
+		t.Sharing.Ports = append(t.Sharing.Ports, p)
+	}
+	ipam.SortPorts(t.Sharing.Ports)
+	return t, nil
+}
+
+func ownerOf(o herald.AllocationOwner) ipam.Owner {
+	return ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
 }
 
 // carried lists the addresses in the status of a Service.
