@@ -153,8 +153,11 @@ func (p *Provider) report(svc *corev1.Service, req ipam.Request, allocations []i
 	}
 	for _, address := range had {
 		holders, _ := p.ledger.holders(address)
-		if len(holders) > 0 && !slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Name == svc.Name && h.Owner.Namespace == svc.Namespace }) {
-			warn("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, holders[0].Owner, allocations[0].Address)
+		lost := len(holders) > 0 && !slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Reservation() == req.Owner.Reservation() })
+		for _, a := range allocations {
+			if lost && ipam.FamilyOf(a.Address) == ipam.FamilyOf(address) {
+				warn("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, holders[0].Owner, a.Address)
+			}
 		}
 	}
 	forgone := p.ledger.forgone(req)

@@ -46,13 +46,7 @@ func newProjection(real coreinformers.ServiceInformer, class string, classless b
 
 // serves reports whether a Service is of type LoadBalancer and of our class.
 func (p *projection) serves(svc *corev1.Service) bool {
-	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		return false
-	}
-	if svc.Spec.LoadBalancerClass == nil {
-		return p.classless
-	}
-	return *svc.Spec.LoadBalancerClass == p.class
+	return Serves(svc, p.class, p.classless)
 }
 
 // ours reports whether a Service is the service controller's business: one that we serve, or one that

@@ -38,7 +38,6 @@ import (
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
 )
 
@@ -79,28 +78,13 @@ type manager struct {
 
 	class     string
 	classless bool
-	quota     quota
+	quota     provider.Quota
 	election  *options.CloudControllerManagerOptions
 
 	// serving joins what runs while this process leads.
 	serving sync.WaitGroup
 	lease   *lease
 	events  record.EventBroadcaster
-}
-
-// quota is the flag --namespace-quota.
-type quota struct {
-	text   string
-	limits ipam.Limits
-}
-
-func (q *quota) String() string { return q.text }
-func (q *quota) Type() string   { return "quota" }
-
-func (q *quota) Set(text string) (err error) {
-	q.text = text
-	q.limits, err = provider.ParseQuota(text)
-	return err
 }
 
 // command is the stock command with our defaults, our flags and the one controller.
@@ -159,7 +143,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 		Services:   c.SharedInformers.Core().V1().Services(),
 		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
 		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
-		Class:      m.class, Classless: m.classless, Quota: m.quota.limits,
+		Class:      m.class, Classless: m.classless, Quota: m.quota.Limits,
 		Metrics: legacyregistry.Registerer(),
 		Log:     m.log,
 	})

@@ -5,7 +5,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
 )
 
@@ -13,7 +12,7 @@ import (
 type ccm struct {
 	class     string
 	classless bool
-	quota     quota
+	quota     provider.Quota
 }
 
 func (c *ccm) bind(cmd *cobra.Command) {
@@ -24,28 +23,5 @@ func (c *ccm) bind(cmd *cobra.Command) {
 
 // serves reports whether a Service is of type LoadBalancer and of herald-ccm's class.
 func (c *ccm) serves(svc *corev1.Service) bool {
-	switch {
-	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
-		return false
-	case svc.Spec.LoadBalancerClass == nil:
-		return c.classless
-	}
-	return *svc.Spec.LoadBalancerClass == c.class
+	return provider.Serves(svc, c.class, c.classless)
 }
-
-// quota is the flag --namespace-quota.
-type quota struct {
-	text   string
-	limits ipam.Limits
-}
-
-// String, Set and Type make it a flag.
-func (q *quota) String() string { return q.text }
-
-func (q *quota) Set(text string) (err error) {
-	q.text = text
-	q.limits, err = provider.ParseQuota(text)
-	return err
-}
-
-func (q *quota) Type() string { return "quota" }

@@ -42,20 +42,16 @@ func (s *situation) explain(ccm *ccm, now time.Time) (*explanation, error) {
 	if e.class, e.next = classOf(svc, ccm); e.next != "" {
 		return e, nil
 	}
-	req, err := provider.RequestOf(svc, s.namespace, ccm.quota.limits)
+	req, err := provider.RequestOf(svc, s.namespace, ccm.quota.Limits)
 	if err != nil {
 		e.next = err.Error()
 		return e, nil
 	}
 	e.asks = asks(svc, &req)
 	usable, _ := usablePools(s.pools)
-	a := ipam.New()
-	a.SetPools(usable)
-	for _, r := range s.held {
-		if _, err := a.Replace(r.Address, r.Pool, r.Tenants); err != nil {
-			return nil, err
-		}
-		a.Resume(r.Address)
+	a, err := ipam.Rebuilt(usable, s.held)
+	if err != nil {
+		return nil, err
 	}
 	e.verdicts = a.Explain(req)
 	held := a.HeldBy(req.Owner)

@@ -110,7 +110,7 @@ func (c *cluster) state(ctx context.Context, ccm *ccm) (*state, error) {
 	})
 	slices.SortFunc(ours, func(x, y *corev1.Service) int { return provider.Older(x, y) })
 	for _, svc := range ours {
-		req, err := provider.RequestOf(svc, namespaces[svc.Namespace], ccm.quota.limits)
+		req, err := provider.RequestOf(svc, namespaces[svc.Namespace], ccm.quota.Limits)
 		if err != nil {
 			s.misread = append(s.misread, waitingReport{svc.Namespace + "/" + svc.Name, err.Error()})
 			continue
