@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,6 +150,39 @@ func TestRequestsFail(t *testing.T) {
 		p.inflict(nil)
 		c.holds("leaving", other)
 		c.holds("coming", wanted)
+	})
+
+	t.Run("a move comes to its end though what is asked for by then cannot be had", func(t *testing.T) {
+		c := c.within(t)
+		const from, to, taken = "198.51.100.22", "198.51.100.23", "198.51.100.24"
+		c.service("holder", annotated(herald.AnnotationIPs, taken))
+		c.holds("holder", taken)
+		c.service("mover", annotated(herald.AnnotationIPs, from))
+		c.holds("mover", from)
+		// It is not heard what the status says, once it is to say the new address.
+		var asked atomic.Int32
+		p.inflict(func(r *request.RequestInfo) fault {
+			if r.Verb != "get" || r.Name != "mover" || asked.Add(1) == 1 {
+				return nil
+			}
+			return lost(func() {})
+		})
+		c.edit("mover", annotated(herald.AnnotationIPs, to))
+		c.eventually("the status says the new address", func(context.Context) error {
+			if has := addresses(c.get("mover")); !slices.Equal(has, []string{to}) {
+				return fmt.Errorf("it has %v", has)
+			}
+			return nil
+		})
+		c.edit("mover", annotated(herald.AnnotationIPs, taken))
+		p.inflict(nil)
+		c.event("Service", "mover", "SyncLoadBalancerFailed", taken+" is held by default/holder")
+		c.unrecorded(from)
+		c.holds("mover", to)
+		for _, name := range []string{"mover", "holder"} {
+			c.remove(name)
+			c.gone(name)
+		}
 	})
 
 	rng := chance(t)
