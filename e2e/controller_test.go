@@ -193,14 +193,8 @@ func TestPoolsChooseWhomTheyServe(t *testing.T) {
 	c.holds("rising", "198.51.100.1")
 	// And who has an address keeps it, whatever becomes of labels and selectors.
 	c.edit("precious", tier("tin"))
-	c.eventually("the pool is for others now", func(ctx context.Context) error {
-		p, err := c.herald.Pools.Get(ctx, "gold", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		p.Spec.ServiceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "platinum"}}
-		_, err = c.herald.Pools.Update(ctx, p, metav1.UpdateOptions{})
-		return err
+	c.editPool("gold", func(s *herald.IPPoolSpec) {
+		s.ServiceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "platinum"}}
 	})
 	c.service("new", tier("platinum"))
 	c.holds("new", "198.51.100.2")
@@ -265,10 +259,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	c.holds("early", "198.51.100.1")
 	c.remove("early")
 	c.remove("exhausted")
-	c.eventually("the pool is gone", func(ctx context.Context) error {
-		_, err := c.herald.Pools.Get(ctx, "tiny", metav1.GetOptions{})
-		return missing(err)
-	})
+	c.poolGone("tiny")
 }
 
 func TestAPreferredFamilyComesWhenThereIsAPoolForIt(t *testing.T) {
@@ -300,14 +291,8 @@ func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c.holds("web", "198.51.100.0")
 
 	// Narrowing a pool takes nothing away.
-	c.eventually("narrowed", func(ctx context.Context) error {
-		p, err := c.herald.Pools.Get(ctx, "older", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		p.Spec.Addresses = []herald.AddressRange{"198.51.100.1"}
-		_, err = c.herald.Pools.Update(ctx, p, metav1.UpdateOptions{})
-		return err
+	c.editPool("older", func(s *herald.IPPoolSpec) {
+		s.Addresses = []herald.AddressRange{"198.51.100.1"}
 	})
 	c.condition("older", herald.PoolOutOfRange, metav1.ConditionTrue, "198.51.100.0 (default/web)")
 	c.holds("web", "198.51.100.0")

@@ -119,10 +119,7 @@ func (c *cluster) shortStory() {
 		c.remove(name)
 	}
 	c.must(c.herald.Pools.Delete(c.ctx, "public", metav1.DeleteOptions{}))
-	c.eventually("the pool is gone, as its last address is", func(ctx context.Context) error {
-		_, err := c.herald.Pools.Get(ctx, "public", metav1.GetOptions{})
-		return missing(err)
-	})
+	c.poolGone("public")
 	c.atRest()
 }
 
