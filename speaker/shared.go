@@ -95,19 +95,9 @@ func (in *inputs) bgpAdvertisement(o *herald.BGPAdvertisement) (BGPAdvertisement
 	if ad.Selector, err = o.Spec.Compile(); err != nil {
 		return ad, err
 	}
-	peer, err := herald.CompileSelector("peerSelector", o.Spec.PeerSelector)
-	if err != nil {
+	if ad.Peers, err = o.Spec.SelectPeers(client.Items[*herald.BGPPeer](in.peers.GetStore())); err != nil {
 		return ad, err
 	}
-	if o.Spec.PeerSelector == nil && len(o.Spec.Peers) > 0 {
-		peer = labels.Nothing()
-	}
-	for _, p := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
-		if slices.Contains(o.Spec.Peers, p.Name) || peer.Matches(labels.Set(p.Labels)) {
-			ad.Peers = append(ad.Peers, p.Name)
-		}
-	}
-	slices.Sort(ad.Peers)
 	texts := make([]string, len(o.Spec.Communities))
 	for i, c := range o.Spec.Communities {
 		texts[i] = string(c)

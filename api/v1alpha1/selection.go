@@ -38,14 +38,13 @@ type Selection struct {
 //
 // +kubebuilder:object:generate=false
 type Selector struct {
-	pools                    []string
-	pool                     labels.Selector
+	pool                     choice
 	service, namespace, node labels.Selector
 }
 
 // Compile parses the label selectors. An error names the field.
 func (s *Selection) Compile() (*Selector, error) {
-	c := &Selector{pools: s.Pools}
+	c := &Selector{}
 	var err error
 	if c.service, err = CompileSelector("serviceSelector", s.ServiceSelector); err != nil {
 		return nil, err
@@ -56,20 +55,13 @@ func (s *Selection) Compile() (*Selector, error) {
 	if c.node, err = CompileSelector("nodeSelector", s.NodeSelector); err != nil {
 		return nil, err
 	}
-	switch {
-	case s.PoolSelector != nil:
-		c.pool, err = CompileSelector("poolSelector", s.PoolSelector)
-	case len(s.Pools) > 0:
-		c.pool = labels.Nothing()
-	default:
-		c.pool = labels.Everything()
-	}
+	c.pool, err = choose(s.Pools, "poolSelector", s.PoolSelector)
 	return c, err
 }
 
 // Pool reports whether addresses of the pool are announced.
 func (c *Selector) Pool(name string, l map[string]string) bool {
-	return slices.Contains(c.pools, name) || c.pool.Matches(labels.Set(l))
+	return c.pool.has(name, l)
 }
 
 // Service reports whether a Service with these labels, in a namespace with these, is announced.
@@ -79,6 +71,42 @@ func (c *Selector) Service(service, namespace map[string]string) bool {
 
 // Node reports whether a node with these labels announces.
 func (c *Selector) Node(l map[string]string) bool { return c.node.Matches(labels.Set(l)) }
+
+// SelectPeers returns the names of those peers that get the routes, sorted. An error names the field.
+func (s *BGPAdvertisementSpec) SelectPeers(peers []*BGPPeer) ([]string, error) {
+	c, err := choose(s.Peers, "peerSelector", s.PeerSelector)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range peers {
+		if c.has(p.Name, p.Labels) {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// choice is of what is named, and of what has labels besides. With neither it is of all.
+//
+// +kubebuilder:object:generate=false
+type choice struct {
+	names    []string
+	selector labels.Selector
+}
+
+func choose(names []string, field string, s *metav1.LabelSelector) (choice, error) {
+	if s == nil && len(names) > 0 {
+		return choice{names, labels.Nothing()}, nil
+	}
+	selector, err := CompileSelector(field, s)
+	return choice{names, selector}, err
+}
+
+func (c choice) has(name string, l map[string]string) bool {
+	return slices.Contains(c.names, name) || c.selector.Matches(labels.Set(l))
+}
 
 // CompileSelector parses the label selector of one field; nil selects all. An error names the field.
 func CompileSelector(field string, s *metav1.LabelSelector) (labels.Selector, error) {

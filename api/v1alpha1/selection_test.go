@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +68,32 @@ func TestSelection(t *testing.T) {
 	}
 }
 
+func TestSelectPeers(t *testing.T) {
+	peer := func(name, rack string) *herald.BGPPeer {
+		return &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"rack": rack}}}
+	}
+	peers := []*herald.BGPPeer{peer("b", "1"), peer("c", "2"), peer("a", "1")}
+	for _, story := range []struct {
+		name string
+		spec herald.BGPAdvertisementSpec
+		want []string
+	}{
+		{"neither is all", herald.BGPAdvertisementSpec{}, []string{"a", "b", "c"}},
+		{"an empty list of names is none", herald.BGPAdvertisementSpec{Peers: []string{}}, []string{"a", "b", "c"}},
+		{"named", herald.BGPAdvertisementSpec{Peers: []string{"c", "nobody"}}, []string{"c"}},
+		{"by labels", herald.BGPAdvertisementSpec{PeerSelector: matching("rack", "1")}, []string{"a", "b"}},
+		{"named besides labels", herald.BGPAdvertisementSpec{Peers: []string{"c", "b"}, PeerSelector: matching("rack", "1")}, []string{"a", "b", "c"}},
+		{"an empty selector besides names is all", herald.BGPAdvertisementSpec{Peers: []string{"c"}, PeerSelector: &metav1.LabelSelector{}}, []string{"a", "b", "c"}},
+		{"nobody", herald.BGPAdvertisementSpec{PeerSelector: matching("rack", "3")}, nil},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			if got, err := story.spec.SelectPeers(peers); err != nil || !slices.Equal(got, story.want) {
+				t.Errorf("selected: %v, %v, want %v", got, err, story.want)
+			}
+		})
+	}
+}
+
 func TestCompileNamesTheField(t *testing.T) {
 	wrong := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}}
 	for field, s := range map[string]herald.Selection{
@@ -78,5 +105,9 @@ func TestCompileNamesTheField(t *testing.T) {
 		if _, err := s.Compile(); err == nil || !strings.HasPrefix(err.Error(), "spec."+field+": ") || !strings.Contains(err.Error(), "Near") {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+	ad := herald.BGPAdvertisementSpec{PeerSelector: wrong}
+	if _, err := ad.SelectPeers(nil); err == nil || !strings.HasPrefix(err.Error(), "spec.peerSelector: ") {
+		t.Errorf("peerSelector: %v", err)
 	}
 }

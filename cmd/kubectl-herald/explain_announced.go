@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
@@ -31,11 +29,12 @@ func (s *situation) announced(al ipam.Allocation, readyOn []string, ready int, n
 	}
 	up := len(facts) > 0
 	for _, ad := range s.bgp {
-		if !s.selects(&ad.Spec.Selection, al.Pool) {
-			continue
+		peers, err := ad.Spec.SelectPeers(s.peers)
+		if err != nil || !s.selects(&ad.Spec.Selection, al.Pool) {
+			continue // The speakers leave out one that cannot be read, too.
 		}
 		selected = true
-		for _, peer := range s.peersOf(ad) {
+		for _, peer := range peers {
 			var by []string
 			for _, o := range s.speakers {
 				if !s.onNode(&ad.Spec.Selection, o.Name) || ready == 0 || s.service.Spec.ExternalTrafficPolicy == "Local" && !slices.Contains(readyOn, o.Name) {
@@ -122,22 +121,4 @@ func (s *situation) onNode(selection *herald.Selection, name string) bool {
 		}
 	}
 	return false
-}
-
-// peersOf are the peers that an advertisement gives routes to.
-func (s *situation) peersOf(ad *herald.BGPAdvertisement) []string {
-	selector, err := herald.CompileSelector("peerSelector", ad.Spec.PeerSelector)
-	if err != nil {
-		return nil
-	}
-	if ad.Spec.PeerSelector == nil && len(ad.Spec.Peers) > 0 {
-		selector = labels.Nothing()
-	}
-	var names []string
-	for _, p := range s.peers {
-		if slices.Contains(ad.Spec.Peers, p.Name) || selector.Matches(labels.Set(p.Labels)) {
-			names = append(names, p.Name)
-		}
-	}
-	return names
 }
