@@ -44,6 +44,16 @@ func (a *access) connect() (*cluster, error) {
 	return &c, err
 }
 
+// connectFor connects, for a Service that is named on the command line.
+func (a *access) connectFor(service string) (*cluster, types.NamespacedName, error) {
+	c, err := a.connect()
+	if err != nil {
+		return nil, types.NamespacedName{}, err
+	}
+	name, err := c.named(service)
+	return c, name, err
+}
+
 // named reads what a Service is called on the command line: NAMESPACE/NAME, or NAME.
 func (c *cluster) named(text string) (types.NamespacedName, error) {
 	namespace, name, both := strings.Cut(text, "/")

@@ -28,11 +28,7 @@ func explainCommand(a *access) *cobra.Command {
 		Short:   "Say why a Service has what it has, or has nothing, and what to do about it.",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			name, err := c.named(args[0])
+			c, name, err := a.connectFor(args[0])
 			if err != nil {
 				return err
 			}

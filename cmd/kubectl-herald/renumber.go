@@ -30,11 +30,7 @@ example, or on a list that bars them. Clients have to learn of the new ones. The
 If there are no others the Service keeps what it has.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			name, err := c.named(args[0])
+			c, name, err := a.connectFor(args[0])
 			if err != nil {
 				return err
 			}
