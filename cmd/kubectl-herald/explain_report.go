@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -158,10 +159,18 @@ func (s *situation) origin(al ipam.Allocation, req *ipam.Request, now time.Time)
 		parts = append(parts, "kept for its name when it goes")
 	}
 	f := fact{al.Address.String(), strings.Join(parts, ", "), false}
-	if c := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange); c != nil && c.Status == "True" {
+	if outOfRange(rec) != nil {
 		f.text, f.wrong = f.text+"; out of range", true
 	}
 	return f
+}
+
+// outOfRange is the condition of a record that says so, or nil.
+func outOfRange(rec *herald.IPAllocation) *metav1.Condition {
+	if !meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationOutOfRange) {
+		return nil
+	}
+	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange)
 }
 
 func age(since, now time.Time) string { return duration.HumanDuration(now.Sub(since)) }
@@ -216,7 +225,7 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 func (s *situation) misplaced(held []ipam.Allocation) string {
 	for _, al := range held {
 		rec, _ := s.record(al.Address)
-		if c := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange); c != nil && c.Status == "True" {
+		if c := outOfRange(rec); c != nil {
 			return fmt.Sprintf("%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool",
 				c.Message, s.service.Namespace, s.service.Name)
 		}
