@@ -95,12 +95,8 @@ func classOf(svc *corev1.Service, ccm *ccm) (class, next string) {
 }
 
 func asks(svc *corev1.Service, req *ipam.Request) []string {
-	var families []string
-	for _, f := range req.Families {
-		families = append(families, f.String())
-	}
-	lines := []string{strings.Join(families, " and ")}
-	if !req.RequireAll && len(families) > 1 {
+	lines := []string{join(req.Families, " and ")}
+	if !req.RequireAll && len(req.Families) > 1 {
 		lines[0] += ", or one of these (spec.ipFamilyPolicy)"
 	}
 	if len(req.Addresses) > 0 {
@@ -108,26 +104,18 @@ func asks(svc *corev1.Service, req *ipam.Request) []string {
 		if svc.Annotations[herald.AnnotationIPs] == "" {
 			field = "spec.loadBalancerIP"
 		}
-		lines = append(lines, "exactly "+joined(req.Addresses)+" ("+field+")")
+		lines = append(lines, "exactly "+join(req.Addresses, ", ")+" ("+field+")")
 	}
 	if req.Pool != "" {
 		lines = append(lines, "of pool "+req.Pool+" (annotation "+herald.AnnotationPool+")")
 	}
 	if len(req.Leave) > 0 {
-		lines = append(lines, "any but "+joined(req.Leave)+" (annotation "+herald.AnnotationRenumber+")")
+		lines = append(lines, "any but "+join(req.Leave, ", ")+" (annotation "+herald.AnnotationRenumber+")")
 	}
 	if req.Sharing.Key != "" {
 		lines = append(lines, fmt.Sprintf("shared, by the key %q (annotation %s)", req.Sharing.Key, herald.AnnotationSharingKey))
 	}
 	return lines
-}
-
-func joined[T fmt.Stringer](all []T) string {
-	var texts []string
-	for _, x := range all {
-		texts = append(texts, x.String())
-	}
-	return strings.Join(texts, ", ")
 }
 
 // origin says where an address comes from.
@@ -150,7 +138,7 @@ func (s *situation) origin(al ipam.Allocation, req *ipam.Request, now time.Time)
 		}
 	}
 	if len(others) > 0 {
-		parts = append(parts, "shared with "+joined(others))
+		parts = append(parts, "shared with "+join(others, ", "))
 	}
 	if pool := s.pool(al.Pool); pool != nil {
 		policy = cmp.Or(policy, pool.Spec.ReclaimPolicy)

@@ -21,7 +21,7 @@ func (r poolsReport) text(s style) string {
 		if i > 0 {
 			l.add()
 		}
-		l.add(s.bold.Render(p.Name), "  ", s.faint.Render(join(p.Addresses)))
+		l.add(s.bold.Render(p.Name), "  ", s.faint.Render(join(p.Addresses, ", ")))
 		var rows [][]string
 		for _, f := range p.Families {
 			rows = append(rows, []string{
@@ -106,12 +106,4 @@ func number(n int64) string {
 		return "2^63+"
 	}
 	return strconv.FormatInt(n, 10)
-}
-
-func join[T ~string](all []T) string {
-	texts := make([]string, len(all))
-	for i, t := range all {
-		texts[i] = string(t)
-	}
-	return strings.Join(texts, ", ")
 }

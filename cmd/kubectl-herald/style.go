@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"strings"
 
@@ -68,4 +69,13 @@ func count(n int, one, many string) string {
 		return "1 " + one
 	}
 	return number(int64(n)) + " " + many
+}
+
+// join lists things as they print.
+func join[T any](all []T, separator string) string {
+	texts := make([]string, len(all))
+	for i, x := range all {
+		texts[i] = fmt.Sprint(x)
+	}
+	return strings.Join(texts, separator)
 }
