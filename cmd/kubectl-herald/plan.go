@@ -196,11 +196,9 @@ func (s *state) edited(wanted []*herald.IPPool, deletions []string) ([]*herald.I
 
 // inUse reports whether an address of the pool is held, or one is recorded for it.
 func (s *state) inUse(o *herald.IPPool) bool {
-	usable, _ := usablePools(s.pools)
-	home := ipam.New()
-	home.SetPools(usable)
+	homes := homesOf(s.pools)
 	return slices.ContainsFunc(s.held, func(r ipam.Record) bool {
-		in, _ := home.PoolOf(r.Address)
+		in, _ := homes.PoolOf(r.Address)
 		return r.Pool == o.Name || in == o.Name
 	})
 }

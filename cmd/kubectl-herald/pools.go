@@ -134,9 +134,7 @@ func reportPools(pools []*herald.IPPool, records []*herald.IPAllocation) []poolR
 // usersOf counts for each pool the addresses that each namespace has, and those that are reserved. Of those that
 // cool down nobody is a user.
 func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[string]map[string]int, reserved map[string]int) {
-	home := ipam.New()
-	usable, _ := usablePools(pools)
-	home.SetPools(usable)
+	homes := homesOf(pools)
 	users, reserved = map[string]map[string]int{}, map[string]int{}
 	for _, rec := range records {
 		if rec.Status.ReleasedAt != nil {
@@ -144,7 +142,7 @@ func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[
 		}
 		pool := rec.Spec.Pool
 		if address, err := netip.ParseAddr(rec.Spec.Address); err == nil && pool == "" {
-			pool, _ = home.PoolOf(address) // A reservation by hand need not say it.
+			pool, _ = homes.PoolOf(address) // A reservation by hand need not say it.
 		}
 		namespaces := map[string]bool{}
 		for _, o := range rec.Spec.Owners {
@@ -177,6 +175,14 @@ func usablePools(pools []*herald.IPPool) (usable []ipam.Pool, invalid map[string
 		usable = append(usable, p)
 	}
 	return usable, invalid
+}
+
+// homesOf tells which of the pools has an address.
+func homesOf(pools []*herald.IPPool) *ipam.Allocator {
+	usable, _ := usablePools(pools)
+	a := ipam.New()
+	a.SetPools(usable)
+	return a
 }
 
 // attentionOf are the conditions that are not as they should be: Ready is to be true, what else there is to be false.
