@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -283,10 +284,32 @@ func TestAServiceIsExplained(t *testing.T) {
 	f.routed(f.site.Routers[0], "198.18.0.200", all...)
 	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP: node "+node+" answers", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing is to be done.")
 
+	said, _ := f.ask("explain", "service", "default/web", "-o", "json")
+	type verdict struct {
+		Pool, Family string
+		Fits         bool
+	}
+	type fact struct {
+		Address string
+		Wrong   bool
+	}
+	type report struct {
+		Service, Next        string
+		Pools                []verdict
+		Addresses, Announced []fact
+	}
+	var got report
+	f.must(json.Unmarshal([]byte(said), &got))
+	own := fact{"198.18.0.200", false}
+	want := report{"default/web", "", []verdict{{"gold", "IPv4", false}, {"segment", "IPv4", true}}, []fact{own}, []fact{own, own}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v, in\n%s", got, want, said)
+	}
+
 	_, err := f.access.Kubectl(f.ctx, "patch", "ippool", "segment", "--type=merge", "-p", `{"spec":{"addresses":["198.18.0.201"]}}`)
 	f.must(err)
 	eventually("✗ 198.18.0.200 from pool segment", "; out of range", "Next: 198.18.0.200 is in no IPPool any more: it stays in use; move off it by kubectl herald renumber default/web")
-	said, _ := f.ask("renumber", "default/web")
+	said, _ = f.ask("renumber", "default/web")
 	f.says(said, "default/web: 198.18.0.200 → 198.18.0.201")
 	f.answeredBy("198.18.0.201", all...)
 	eventually("✓ 198.18.0.201 from pool segment", "✓ 198.18.0.201 by ARP", "Nothing is to be done.")

@@ -21,6 +21,7 @@ func explainCommand(a *access) *cobra.Command {
 		Short: "Say why something is as it is, and what to do about it.",
 		Args:  cobra.NoArgs,
 	}
+	var output format
 	var ccm ccm
 	service := &cobra.Command{
 		Use:     "service NAMESPACE/NAME",
@@ -36,15 +37,15 @@ func explainCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e, err := s.explain(&ccm, time.Now())
+			report, err := s.explain(&ccm, time.Now())
 			if err != nil {
 				return err
 			}
-			_, err = cmd.OutOrStdout().Write([]byte(e.text(styleOf(cmd.OutOrStdout()))))
-			return err
+			return output.write(cmd.OutOrStdout(), report, func() string { return report.text(styleOf(cmd.OutOrStdout())) })
 		},
 	}
 	ccm.bind(service)
+	output.bind(service)
 	cmd.AddCommand(service)
 	return cmd
 }
@@ -111,19 +112,20 @@ func (c *cluster) situation(ctx context.Context, name types.NamespacedName) (*si
 	return &s, nil
 }
 
-// ready lists the nodes with a ready endpoint, and counts those endpoints. An endpoint may be on no node.
-func (s *situation) ready() (nodes []string, count int) {
+// ready are the endpoints that are, and their nodes.
+func (s *situation) ready() *endpointsReport {
+	r := &endpointsReport{Nodes: []string{}, Local: s.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
 	for _, slice := range s.endpoints {
 		for _, e := range slice.Endpoints {
 			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
 				continue
 			}
-			count++
-			if e.NodeName != nil && !slices.Contains(nodes, *e.NodeName) {
-				nodes = append(nodes, *e.NodeName)
+			r.Ready++
+			if e.NodeName != nil && !slices.Contains(r.Nodes, *e.NodeName) {
+				r.Nodes = append(r.Nodes, *e.NodeName)
 			}
 		}
 	}
-	slices.Sort(nodes)
-	return nodes, count
+	slices.Sort(r.Nodes)
+	return r
 }

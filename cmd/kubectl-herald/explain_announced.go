@@ -12,7 +12,7 @@ import (
 )
 
 // announced says who announces an address and, if nobody does, what to do about it.
-func (s *situation) announced(al ipam.Allocation, readyOn []string, ready int, now time.Time) (facts []fact, next string) {
+func (s *situation) announced(al ipam.Allocation, endpoints *endpointsReport, now time.Time) (facts []fact, next string) {
 	address := al.Address.String()
 	var selected bool // By an advertisement of a kind that is for the address's family.
 	if al.Address.Is4() {
@@ -37,7 +37,7 @@ func (s *situation) announced(al ipam.Allocation, readyOn []string, ready int, n
 		for _, peer := range peers {
 			var by []string
 			for _, o := range s.speakers {
-				if !s.onNode(&ad.Spec.Selection, o.Name) || ready == 0 || s.service.Spec.ExternalTrafficPolicy == "Local" && !slices.Contains(readyOn, o.Name) {
+				if !s.onNode(&ad.Spec.Selection, o.Name) || !endpoints.servedBy(o.Name) {
 					continue
 				}
 				for _, session := range o.Status.Sessions {
@@ -57,10 +57,15 @@ func (s *situation) announced(al ipam.Allocation, readyOn []string, ready int, n
 		}
 	}
 	if !up {
-		next = s.silent(al, selected, ready, facts)
+		next = s.silent(al, selected, endpoints.Ready, facts)
 		facts = append(facts, fact{address, "by nobody", true})
 	}
 	return facts, next
+}
+
+// servedBy reports whether a node has endpoints to announce for.
+func (r *endpointsReport) servedBy(node string) bool {
+	return r.Ready > 0 && (!r.Local || slices.Contains(r.Nodes, node))
 }
 
 // silent says what to do about an address that nobody announces.
@@ -76,7 +81,7 @@ func (s *situation) silent(al ipam.Allocation, selected bool, ready int, facts [
 	case len(s.speakers) == 0:
 		return "no herald-speaker has said anything of its node: see whether they run"
 	case len(facts) > 0:
-		return facts[0].text
+		return facts[0].Text
 	}
 	for _, o := range s.speakers {
 		if o.Status.Problem != "" {

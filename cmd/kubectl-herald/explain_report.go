@@ -18,62 +18,83 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// explanation is the trace of a decision: what is so, one line for each thing, and the one thing to do next.
-type explanation struct {
-	service  string
-	class    string // Whose the Service is.
-	asks     []string
-	verdicts []ipam.Verdict
-	has      []fact
-	ready    string
-	announce []fact
-	next     string // Empty: nothing is to be done.
+// serviceReport is what explain service writes for programs, the trace of a decision: what is so, one line for each
+// thing, and the one thing to do next. The lists that the way does not come to are empty.
+type serviceReport struct {
+	Service   string          `json:"service"`
+	Class     string          `json:"class"` // Whose the Service is.
+	Asks      []string        `json:"asks"`
+	Pools     []verdictReport `json:"pools"` // In the order in which they are asked.
+	Addresses []fact          `json:"addresses"`
+	// Endpoints is left out if the way does not come to them.
+	Endpoints *endpointsReport `json:"endpoints,omitempty"`
+	Announced []fact           `json:"announced"`
+	Next      string           `json:"next"` // Empty: nothing is to be done.
+}
+
+// verdictReport is what a pool has to say to a request for a new address.
+type verdictReport struct {
+	Pool   string `json:"pool"`
+	Family string `json:"family"`
+	Fits   bool   `json:"fits"`
+	Text   string `json:"text"`
 }
 
 // fact is something about an address. What is wrong is marked.
 type fact struct {
-	address, text string
-	wrong         bool
+	Address string `json:"address"`
+	Text    string `json:"text"`
+	Wrong   bool   `json:"wrong"`
+}
+
+type endpointsReport struct {
+	Ready int      `json:"ready"`
+	Nodes []string `json:"nodes"` // Those with a ready endpoint. An endpoint may be on no node.
+	Local bool     `json:"local"` // Only these nodes announce: externalTrafficPolicy is Local.
 }
 
 // explain goes the way that a Service goes, and stops where that does.
-func (s *situation) explain(ccm *ccm, now time.Time) (*explanation, error) {
+func (s *situation) explain(ccm *ccm, now time.Time) (*serviceReport, error) {
 	svc := s.service
-	e := &explanation{service: svc.Namespace + "/" + svc.Name}
-	if e.class, e.next = classOf(svc, ccm); e.next != "" {
-		return e, nil
+	r := &serviceReport{
+		Service: svc.Namespace + "/" + svc.Name,
+		Asks:    []string{}, Pools: []verdictReport{}, Addresses: []fact{}, Announced: []fact{},
+	}
+	if r.Class, r.Next = classOf(svc, ccm); r.Next != "" {
+		return r, nil
 	}
 	req, err := provider.RequestOf(svc, s.namespace, ccm.quota.Limits)
 	if err != nil {
-		e.next = err.Error()
-		return e, nil
+		r.Next = err.Error()
+		return r, nil
 	}
-	e.asks = asks(svc, &req)
+	r.Asks = asks(svc, &req)
 	usable, _ := usablePools(s.pools)
 	a, err := ipam.Rebuilt(usable, s.held)
 	if err != nil {
 		return nil, err
 	}
-	e.verdicts = a.Explain(req)
+	for _, v := range a.Explain(req) {
+		r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Fits, v.Text})
+	}
 	held := a.HeldBy(req.Owner)
 	for _, al := range held {
-		e.has = append(e.has, s.origin(al, &req, now))
+		r.Addresses = append(r.Addresses, s.origin(al, &req, now))
 	}
 	for _, f := range a.Forgone(req) {
 		if rec, _ := s.record(f.Address); rec.Status.ReleasedAt != nil {
 			continue // It left that one, and it cools down.
 		}
-		e.has = append(e.has, fact{f.Address.String(), "is kept for the Service, but " + f.Why, true})
+		r.Addresses = append(r.Addresses, fact{f.Address.String(), "is kept for the Service, but " + f.Why, true})
 	}
-	nodes, count := s.ready()
-	e.ready = ready(svc, nodes, count)
+	r.Endpoints = s.ready()
 	var unannounced string
 	for _, al := range held {
-		facts, next := s.announced(al, nodes, count, now)
-		e.announce, unannounced = append(e.announce, facts...), cmp.Or(unannounced, next)
+		facts, next := s.announced(al, r.Endpoints, now)
+		r.Announced, unannounced = append(r.Announced, facts...), cmp.Or(unannounced, next)
 	}
-	e.next = cmp.Or(s.lacking(a, req, held), s.misplaced(held), unannounced)
-	return e, nil
+	r.Next = cmp.Or(s.lacking(a, req, held), s.misplaced(held), unannounced)
+	return r, nil
 }
 
 // classOf says whose a Service is, and what to do if it is not herald-ccm's.
@@ -148,7 +169,7 @@ func (s *situation) origin(al ipam.Allocation, req *ipam.Request, now time.Time)
 	}
 	f := fact{al.Address.String(), strings.Join(parts, ", "), false}
 	if outOfRange(rec) != nil {
-		f.text, f.wrong = f.text+"; out of range", true
+		f.Text, f.Wrong = f.Text+"; out of range", true
 	}
 	return f
 }
@@ -174,17 +195,6 @@ func (s *situation) pool(name string) *herald.IPPool {
 		return nil
 	}
 	return s.pools[i]
-}
-
-func ready(svc *corev1.Service, nodes []string, count int) string {
-	text := fmt.Sprintf("%d ready", count)
-	if len(nodes) > 0 {
-		text += ", on " + strings.Join(nodes, ", ")
-	}
-	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		text += "; only their nodes announce (externalTrafficPolicy: Local)"
-	}
-	return text
 }
 
 // lacking says what keeps a Service from what it asks for; empty if nothing does.

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -59,17 +60,22 @@ func waiting() *situation {
 	return s
 }
 
-func explained(t *testing.T, s *situation) string {
+func reported(t *testing.T, s *situation) *serviceReport {
 	t.Helper()
 	var err error
 	if s.held, err = recordsOf(s.records); err != nil {
 		t.Fatal(err)
 	}
-	e, err := s.explain(&ccm{class: herald.LoadBalancerClass, classless: true}, now)
+	report, err := s.explain(&ccm{class: herald.LoadBalancerClass, classless: true}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.text(styleOf(&bytes.Buffer{}))
+	return report
+}
+
+func explained(t *testing.T, s *situation) string {
+	t.Helper()
+	return reported(t, s).text(styleOf(&bytes.Buffer{}))
 }
 
 func TestExplainWhatIsServed(t *testing.T) {
@@ -87,6 +93,73 @@ Nothing is to be done.
 `
 	if diff := cmp.Diff(want, explained(t, served())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestExplainForPrograms holds the names, which stay, and lists that are empty.
+func TestExplainForPrograms(t *testing.T) {
+	other := served()
+	other.service.Spec.Type = corev1.ServiceTypeNodePort
+	local := waiting()
+	local.service.Spec.ExternalTrafficPolicy, local.endpoints = corev1.ServiceExternalTrafficPolicyLocal, nil
+	for _, c := range []struct {
+		name string
+		of   *situation
+		want string
+	}{
+		{"served", served(), `service: default/web
+class: 'is of no class: herald-ccm serves it'
+asks: [IPv4]
+pools:
+- {pool: public, family: IPv4, fits: true, text: has 255 of 256 IPv4 addresses free}
+addresses:
+- {address: 198.51.100.1, text: 'from pool public, recorded for 60m', wrong: false}
+endpoints: {ready: 1, nodes: [n1], local: false}
+announced:
+- {address: 198.51.100.1, text: 'by ARP: node n1 answers, for 40m', wrong: false}
+- {address: 198.51.100.1, text: 'by BGP: n1, n2 to tor-a', wrong: false}
+- {address: 198.51.100.1, text: 'by BGP: the session of n1 with tor-b is Down: no answer', wrong: true}
+- {address: 198.51.100.1, text: 'by BGP: n2 to tor-b', wrong: false}
+next: ""
+`},
+		{"waiting, without an endpoint", local, `service: default/web
+class: 'is of no class: herald-ccm serves it'
+asks: [IPv4]
+pools:
+- {pool: public, family: IPv4, fits: true, text: has 256 of 256 IPv4 addresses free}
+addresses: []
+endpoints: {ready: 0, nodes: [], local: true}
+announced: []
+next: 'it can have 198.51.100.0 of pool public, and has not been given it: see whether herald-ccm runs'
+`},
+		{"of another type", other, `service: default/web
+class: is of type NodePort
+asks: []
+pools: []
+addresses: []
+announced: []
+next: 'set spec.type to LoadBalancer: no other type is given addresses'
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var want any
+			if err := yaml.Unmarshal([]byte(c.want), &want); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range []format{"json", "yaml"} {
+				var out bytes.Buffer
+				var got any
+				if err := f.write(&out, reported(t, c.of), nil); err != nil {
+					t.Fatal(err)
+				}
+				if err := yaml.Unmarshal(out.Bytes(), &got); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", f, diff)
+				}
+			}
+		})
 	}
 }
 
