@@ -48,7 +48,7 @@ func newLedger() *ledger {
 func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.alloc.Adopt(req, carried(svc)); err != nil {
+	if err := l.alloc.Adopt(req, Carried(svc)); err != nil {
 		return nil, err
 	}
 	allocations, err := l.alloc.Allocate(req)
@@ -72,7 +72,7 @@ func (e *coolingError) Unwrap() error { return e.taken }
 func (l *ledger) adoptOnly(svc *corev1.Service, req ipam.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.alloc.Adopt(req, carried(svc))
+	return l.alloc.Adopt(req, Carried(svc))
 }
 
 // settled reports whether the Service holds all that it asks for, recorded on its terms, and nothing else; with
@@ -109,7 +109,7 @@ func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool {
 // carriedFirst lists what a Service that is refused keeps: of each family what its status carries or, if it holds
 // nothing of that, all that it holds. The rest is of a move that was done before.
 func (l *ledger) carriedFirst(svc *corev1.Service) []ipam.Allocation {
-	held, has := l.heldBy(owner(svc)), carried(svc)
+	held, has := l.heldBy(owner(svc)), Carried(svc)
 	return slices.DeleteFunc(slices.Clone(held), func(a ipam.Allocation) bool {
 		return !slices.Contains(has, a.Address) && slices.ContainsFunc(held, func(b ipam.Allocation) bool {
 			return ipam.FamilyOf(b.Address) == ipam.FamilyOf(a.Address) && slices.Contains(has, b.Address)

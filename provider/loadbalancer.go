@@ -50,7 +50,7 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1
 		}
 		return nil, err
 	}
-	if had := carried(svc); slices.ContainsFunc(allocations, func(a ipam.Allocation) bool { return !slices.Contains(had, a.Address) }) {
+	if had := Carried(svc); slices.ContainsFunc(allocations, func(a ipam.Allocation) bool { return !slices.Contains(had, a.Address) }) {
 		p.metrics.duration.Observe(time.Since(start).Seconds())
 	}
 	return status(allocations), nil
@@ -126,7 +126,7 @@ func (p *Provider) part(ctx context.Context, svc *corev1.Service, keep []ipam.Al
 		return err
 	}
 	for _, old := range over {
-		if slices.Contains(carried(now), old.Address) {
+		if slices.Contains(Carried(now), old.Address) {
 			continue
 		}
 		if err := p.records.release(ctx, old.Address, owner(svc), moved); err != nil {
@@ -147,7 +147,7 @@ func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation,
 
 // report tells the user of what is otherwise than was to be expected: once, when a Service is given an address.
 func (p *Provider) report(svc *corev1.Service, req ipam.Request, allocations []ipam.Allocation) {
-	had := carried(svc)
+	had := Carried(svc)
 	warn := func(reason, format string, args ...any) {
 		p.events.Eventf(svc, corev1.EventTypeWarning, reason, format, args...)
 	}

@@ -205,7 +205,7 @@ func (p *Provider) rebuild() {
 		if req, err := translate(svc); err == nil {
 			// A failure shows itself again, and is reported, when the Service is served.
 			_ = p.ledger.adoptOnly(svc, req)
-			if len(carried(svc)) < len(req.Families) {
+			if len(Carried(svc)) < len(req.Families) {
 				p.waiting.add(svc) // It is content, and prefers a second family that no pool had.
 			}
 		}

@@ -218,7 +218,7 @@ func (r *records) visit(ctx context.Context, rec *herald.IPAllocation, address n
 	svc, family := r.service(ownerOf(o)), ipam.FamilyOf(address)
 	if svc == nil {
 		heir := r.named(o)
-		if heir != nil && r.wants(heir) && slices.Contains(carried(heir), address) && !r.p.ledger.serves(owner(heir), family) {
+		if heir != nil && r.wants(heir) && slices.Contains(Carried(heir), address) && !r.p.ledger.serves(owner(heir), family) {
 			r.p.projection.requeue(heir) // It is to take over the record of the Service that had its name.
 			return nil
 		}
@@ -228,7 +228,7 @@ func (r *records) visit(ctx context.Context, rec *herald.IPAllocation, address n
 	case svc.DeletionTimestamp != nil: // It is being cleaned up after.
 	case !r.p.projection.serves(svc):
 		return r.orphan(ctx, address, o)
-	case !slices.Contains(carried(svc), address) && r.p.ledger.moves(owner(svc), family):
+	case !slices.Contains(Carried(svc), address) && r.p.ledger.moves(owner(svc), family):
 		// It is on its way to this address or from it; or another leader gave it this one, and nobody is going to
 		// release what is too much.
 		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
@@ -253,7 +253,7 @@ func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address ne
 		case svc == nil:
 		case svc.DeletionTimestamp != nil:
 			return nil // Its end brings the address here again.
-		case r.p.projection.serves(svc) && slices.Contains(carried(svc), address):
+		case r.p.projection.serves(svc) && slices.Contains(Carried(svc), address):
 			// Its status still says this address. If it moved on to another, that is about to change; if not, it is to
 			// take this one back. If it takes long, it was another leader that had it move.
 			lasts := time.Since(rec.Status.ReleasedAt.Time)
@@ -323,7 +323,7 @@ func (r *records) recordGone(address netip.Addr) {
 			continue
 		}
 		r.p.ledger.unrecorded(address)
-		if slices.Contains(carried(svc), address) {
+		if slices.Contains(Carried(svc), address) {
 			r.p.projection.requeue(svc)
 		}
 	}

@@ -62,15 +62,17 @@ type Quota struct {
 	Limits ipam.Limits
 }
 
-// String, Set and Type make it a flag.
+// String returns what was set.
 func (q *Quota) String() string { return q.text }
 
+// Set reads the flag: see [ParseQuota].
 func (q *Quota) Set(text string) (err error) {
 	q.text = text
 	q.Limits, err = ParseQuota(text)
 	return err
 }
 
+// Type is what help calls it.
 func (q *Quota) Type() string { return "quota" }
 
 // ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
@@ -248,8 +250,8 @@ func ownerOf(o herald.AllocationOwner) ipam.Owner {
 	return ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
 }
 
-// carried lists the addresses in the status of a Service.
-func carried(svc *corev1.Service) []netip.Addr {
+// Carried lists the addresses in the status of a Service.
+func Carried(svc *corev1.Service) []netip.Addr {
 	var addresses []netip.Addr
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		if a, err := netip.ParseAddr(ingress.IP); err == nil {

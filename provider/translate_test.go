@@ -172,7 +172,7 @@ func TestStatusIsWhatIsCarried(t *testing.T) {
 	given := []ipam.Allocation{{Address: netip.MustParseAddr("2001:db8::7")}, {Address: netip.MustParseAddr("198.51.100.7")}}
 	svc := service("web", wish{})
 	svc.Status.LoadBalancer = *status(given)
-	if diff := gocmp.Diff(addresses("2001:db8::7", "198.51.100.7"), carried(svc), sameAddress); diff != "" {
+	if diff := gocmp.Diff(addresses("2001:db8::7", "198.51.100.7"), Carried(svc), sameAddress); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// The API server fills in what is missing; the service controller would take that for a change.
@@ -185,7 +185,7 @@ func TestStatusIsWhatIsCarried(t *testing.T) {
 		t.Error("the same addresses make another status")
 	}
 	svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{Hostname: "web.example"})
-	if n := len(carried(svc)); n != 2 {
+	if n := len(Carried(svc)); n != 2 {
 		t.Errorf("%d addresses with a hostname among them, want 2", n)
 	}
 }

@@ -199,7 +199,7 @@ func (s *situation) pool(name string) *herald.IPPool {
 
 // lacking says what keeps a Service from what it asks for; empty if nothing does.
 func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation) string {
-	ask := ipam.Ask{Request: req, Carried: carried(s.service)}
+	ask := ipam.Ask{Request: req, Carried: provider.Carried(s.service)}
 	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
 		return err.Error()
 	}

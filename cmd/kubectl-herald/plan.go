@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -115,7 +114,7 @@ func (c *cluster) state(ctx context.Context, ccm *ccm) (*state, error) {
 			s.misread = append(s.misread, waitingReport{svc.Namespace + "/" + svc.Name, err.Error()})
 			continue
 		}
-		s.asks = append(s.asks, ipam.Ask{Request: req, Carried: carried(svc)})
+		s.asks = append(s.asks, ipam.Ask{Request: req, Carried: provider.Carried(svc)})
 	}
 	return &s, nil
 }
@@ -131,17 +130,6 @@ func recordsOf(records []*herald.IPAllocation) ([]ipam.Record, error) {
 		held = append(held, ipam.Record{Address: address, Pool: rec.Spec.Pool, Tenants: tenants})
 	}
 	return held, nil
-}
-
-// carried are the addresses in a Service's status.
-func carried(svc *corev1.Service) []netip.Addr {
-	var all []netip.Addr
-	for _, text := range addresses(svc) {
-		if a, err := netip.ParseAddr(text); err == nil {
-			all = append(all, a)
-		}
-	}
-	return all
 }
 
 // plan says what it would do to apply and delete these pools.
