@@ -45,17 +45,20 @@ func newLedger() *ledger {
 
 // allocate gives the Service what it asks for, in memory, after it has adopted what it carries. If
 // another Service holds that by now, ours gets a new address.
-func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, error) {
+func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.alloc.Adopt(req, Carried(svc)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	allocations, err := l.alloc.Allocate(req)
 	if taken, ok := errors.AsType[*ipam.Error](err); ok && errors.Is(err, ipam.ErrTaken) && l.cooling[taken.Address] {
 		err = &coolingError{taken}
 	}
-	return allocations, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return allocations, l.notices(svc, req, allocations), nil
 }
 
 // coolingError refuses an address that was released and still rests.
@@ -198,20 +201,6 @@ func (l *ledger) unrecorded(a netip.Addr) {
 	defer l.mu.Unlock()
 	delete(l.cooling, a)
 	delete(l.recorded, a)
-}
-
-// forgone lists what is kept for a Service's name and not given to it, without what cools down.
-func (l *ledger) forgone(req ipam.Request) []ipam.Forgone {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.DeleteFunc(l.alloc.Forgone(req), func(f ipam.Forgone) bool { return l.cooling[f.Address] })
-}
-
-// unshared says why a Service that names a sharing key has an address to itself.
-func (l *ledger) unshared(req ipam.Request, a netip.Addr) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.alloc.Unshared(req, a)
 }
 
 // displaced reports whether a held address is not of the pool that its record names, and whose it is, if any's.

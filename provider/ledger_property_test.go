@@ -95,7 +95,7 @@ func (c *course) checkSettled(t *rapid.T) {
 			continue
 		}
 		svc.Status.LoadBalancer = *status(held)
-		given, err := c.allocate(svc, req)
+		given, _, err := c.allocate(svc, req)
 		if err != nil {
 			if req.RequireAll { // Or else it may be told why it cannot have a family that it can do without.
 				t.Fatalf("%s is settled with %v and is refused: %v", uid, held, err)
@@ -138,7 +138,7 @@ func (c *course) serve(t *rapid.T) {
 		t.Fatal(err)
 	}
 	before := maps.Clone(c.holders)
-	given, err := c.allocate(svc, req)
+	given, _, err := c.allocate(svc, req)
 	for _, a := range c.heldBy(byUID(uid)) { // What it carried is its own even if it is refused.
 		if other, taken := before[a.Address]; taken && other != uid && other != "~"+uid {
 			t.Fatalf("%s was given %s, which %q holds", uid, a.Address, other)

@@ -80,7 +80,8 @@ func ask(t testing.TB, l *ledger, svc *corev1.Service) ([]ipam.Allocation, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l.allocate(svc, req)
+	allocations, _, err := l.allocate(svc, req)
+	return allocations, err
 }
 
 func TestAdoptingWhatAServiceCarries(t *testing.T) {
@@ -439,7 +440,7 @@ func TestWorkersShareTheLedger(t *testing.T) {
 			for i := range each {
 				svc := service(fmt.Sprintf("web-%d-%d", w, i), wish{families: []corev1.IPFamily{v4}})
 				req, _ := translate(svc)
-				allocations, err := l.allocate(svc, req)
+				allocations, _, err := l.allocate(svc, req)
 				for _, a := range allocations {
 					note(l, a, false)
 				}

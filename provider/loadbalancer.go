@@ -74,7 +74,7 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 		return nil, p.refuse(ctx, svc, err, ipam.ErrInvalid)
 	}
 	for ctx.Err() == nil {
-		allocations, err := p.ledger.allocate(svc, req)
+		allocations, notices, err := p.ledger.allocate(svc, req)
 		if err != nil {
 			return nil, p.refuse(ctx, svc, err, err)
 		}
@@ -95,7 +95,9 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}
 		p.pools.usageChanged()
-		p.report(svc, req, allocations)
+		for _, n := range notices {
+			p.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
+		}
 		return allocations, nil
 	}
 	return nil, ctx.Err()
@@ -143,37 +145,6 @@ func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation,
 		}
 	}
 	return nil
-}
-
-// report tells the user of what is otherwise than was to be expected: once, when a Service is given an address.
-func (p *Provider) report(svc *corev1.Service, req ipam.Request, allocations []ipam.Allocation) {
-	had := Carried(svc)
-	warn := func(reason, format string, args ...any) {
-		p.events.Eventf(svc, corev1.EventTypeWarning, reason, format, args...)
-	}
-	for _, address := range had {
-		holders, _ := p.ledger.holders(address)
-		lost := len(holders) > 0 && !slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Reservation() == req.Owner.Reservation() })
-		for _, a := range allocations {
-			if lost && ipam.FamilyOf(a.Address) == ipam.FamilyOf(address) {
-				warn("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, holders[0].Owner, a.Address)
-			}
-		}
-	}
-	forgone := p.ledger.forgone(req)
-	for _, a := range allocations {
-		if slices.Contains(had, a.Address) {
-			continue
-		}
-		for _, f := range forgone {
-			if ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
-				warn("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, f.Why, a.Address)
-			}
-		}
-		if why := p.ledger.unshared(req, a.Address); why != "" {
-			warn("NotShared", "%s: the Service was given %s, and shares it with none", why, a.Address)
-		}
-	}
 }
 
 // UpdateLoadBalancer has nothing to do: which nodes serve is the speakers' decision.

@@ -80,7 +80,7 @@ func (w *waiting) serve() {
 		if err != nil {
 			continue
 		}
-		if _, err := w.p.ledger.allocate(svc, req); err != nil {
+		if _, _, err := w.p.ledger.allocate(svc, req); err != nil {
 			continue
 		}
 		if w.p.records.service(req.Owner) == nil {
