@@ -56,7 +56,7 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	old, asked := addresses(svc), time.Now()
-	if err := c.ask(ctx, name, strings.Join(old, ",")); err != nil {
+	if err = c.ask(ctx, name, strings.Join(old, ",")); err != nil && ctx.Err() == nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -67,6 +67,20 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 			err = errors.Join(err, fmt.Errorf("annotation %s is still on Service %s, remove it: %w", herald.AnnotationRenumber, name, e))
 		}
 	}()
+	if err == nil {
+		now, err = c.awaitOthers(ctx, name, old, timeout)
+	}
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("%s: interrupted; it keeps %s", name, strings.Join(old, ", "))
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("%s: no other address within %s; it keeps %s%s", name, timeout, strings.Join(old, ", "), c.complaint(ctx, name, asked))
+	}
+	return old, now, err
+}
+
+// awaitOthers waits until a Service has addresses, and none of the old ones.
+func (c *cluster) awaitOthers(ctx context.Context, name types.NamespacedName, old []string, timeout time.Duration) (now []string, err error) {
 	err = wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, timeout, true, func(context.Context) (bool, error) {
 		svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 		if err != nil {
@@ -75,13 +89,7 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 		now = addresses(svc)
 		return len(now) > 0 && !slices.ContainsFunc(now, func(a string) bool { return slices.Contains(old, a) }), nil
 	})
-	switch {
-	case ctx.Err() != nil:
-		err = fmt.Errorf("%s: interrupted; it keeps %s", name, strings.Join(old, ", "))
-	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("%s: no other address within %s; it keeps %s%s", name, timeout, strings.Join(old, ", "), c.complaint(ctx, name, asked))
-	}
-	return old, now, err
+	return now, err
 }
 
 // movable refuses what cannot move.
