@@ -195,6 +195,24 @@ func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	return true
 }
 
+// version is that of the record which was learned last; empty if there is none.
+func (l *ledger) version(a netip.Addr) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.recorded[a].version
+}
+
+// outdated notes that the API server has an older record than the version that was known before it was asked: it came
+// back from a backup. If another was learned meanwhile, that one stays.
+func (l *ledger) outdated(a netip.Addr, version string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.recorded[a].version == version {
+		delete(l.cooling, a)
+		delete(l.recorded, a)
+	}
+}
+
 // unrecorded notes that the record of an address is gone.
 func (l *ledger) unrecorded(a netip.Addr) {
 	l.mu.Lock()

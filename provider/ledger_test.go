@@ -390,10 +390,16 @@ func TestOlderVersionsAreNotLearned(t *testing.T) {
 			t.Errorf("%s: stale %t, held by %s; want %t, %s", step.name, stale, holder(l), step.stale, step.holder)
 		}
 	}
+	// Who asked the API server before the last was learned knows nothing of a backup.
+	if l.outdated(address, "105"); !learn(l, "a", false, "106") || holder(l) != "c, cooling false" {
+		t.Errorf("a version that was passed over meanwhile is learned: %s", holder(l))
+	}
 	// After a backup was restored all versions are earlier.
-	l.unrecorded(address)
-	if learn(l, "a", false, "7") || holder(l) != "a, cooling false" {
+	if l.outdated(address, l.version(address)); learn(l, "a", false, "7") || holder(l) != "a, cooling false" {
 		t.Errorf("what is no longer known keeps an earlier version out: %s", holder(l))
+	}
+	if l.unrecorded(address); learn(l, "b", false, "5") || holder(l) != "b, cooling false" {
+		t.Errorf("a record that is gone keeps an earlier version out: %s", holder(l))
 	}
 }
 

@@ -181,13 +181,15 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 		return nil
 	}
 	stale, err := r.learn(rec)
-	if stale {
+	for stale {
 		// The cache lags behind our own write, or the API server came back from a backup.
+		known := r.p.ledger.version(address)
 		if rec, err = r.fetch(ctx, name); err != nil || rec == nil {
 			return err // Its end brings it here again.
 		}
-		r.p.ledger.unrecorded(address)
-		_, err = r.learn(rec)
+		if stale, err = r.learn(rec); stale {
+			r.p.ledger.outdated(address, known)
+		}
 	}
 	if err != nil {
 		return err

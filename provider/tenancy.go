@@ -29,6 +29,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Ser
 		a.Pool, _ = r.p.ledger.displaced(a.Address) // It was reserved by hand, for any pool.
 	}
 	rec, fresh := r.cached(name), false
+	var known string // what was, before the record was fetched
 	for {
 		var written *herald.IPAllocation
 		var err error
@@ -51,9 +52,10 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Ser
 			return err
 		case err != nil || !stale:
 			return err
-		case fresh: // The API server came back from a backup.
-			r.p.ledger.unrecorded(a.Address)
+		case fresh:
+			r.p.ledger.outdated(a.Address, known)
 		}
+		known = r.p.ledger.version(a.Address)
 		if rec, err = r.fetch(ctx, name); err != nil {
 			return err
 		}
