@@ -67,16 +67,19 @@ func (e *unservedError) Unwrap() error { return e.reason }
 
 // ensure gives and records what the Service asks for.
 func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
-	// It waits from before the look, so that nothing that is freed in between is missed.
-	p.waiting.add(svc)
-	req, err := p.request(svc)
-	if err != nil {
-		return nil, p.refuse(ctx, svc, err, ipam.ErrInvalid)
-	}
 	for ctx.Err() == nil {
+		// It waits from before the look, so that nothing that changes in between is missed.
+		p.waiting.add(svc)
+		req, err := p.request(svc)
+		if err != nil {
+			return nil, p.refuse(ctx, svc, err, ipam.ErrInvalid)
+		}
 		allocations, notices, err := p.ledger.allocate(svc, req)
 		if err != nil {
 			return nil, p.refuse(ctx, svc, err, err)
+		}
+		if len(allocations) == len(req.Families) {
+			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}
 		err = p.recordAll(ctx, allocations, svc)
 		if errors.Is(err, errHeldByAnother) {
@@ -91,9 +94,6 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 			return nil, err
 		}
 		p.records.nameServed(svc)
-		if len(allocations) == len(req.Families) {
-			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
-		}
 		p.pools.usageChanged()
 		for _, n := range notices {
 			p.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
