@@ -182,7 +182,7 @@ func (m *manager) leave() {
 		m.events.Shutdown()
 	}
 	if m.lease != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if err := m.lease.release(ctx); err != nil {
 			m.log.Warn("lease not released: the next leader waits for it to expire", zap.Error(err))
