@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -121,28 +120,6 @@ func BenchmarkMemory(b *testing.B) {
 		b.ReportMetric(memoryMB(b, f.ccm.PID(), "VmRSS"), "ccm-1000-MB")
 		b.ReportMetric(memoryMB(b, speaker.PID(), "VmRSS"), "speaker-1000-MB")
 	}
-}
-
-// settle waits until nothing has been written for a second: events come after what they are about, and
-// some may be left out when there are very many. To count what was written costs the API server something, too.
-func (c *cluster) settle() {
-	c.t.Helper()
-	const pause = 250 * time.Millisecond
-	var last map[string]int
-	var since, asked time.Time
-	c.must(lab.Eventually(c.ctx, func(context.Context) error {
-		if time.Since(asked) > pause {
-			now := c.writes()
-			asked = time.Now()
-			if !maps.Equal(now, last) {
-				last, since = now, asked
-			}
-		}
-		if quiet := asked.Sub(since); quiet < time.Second {
-			return fmt.Errorf("quiet for %v", quiet)
-		}
-		return nil
-	}))
 }
 
 // memoryMB is a figure of a process's memory in MB (10^6 bytes): VmRSS is what is resident, VmHWM the most that

@@ -199,13 +199,14 @@ func TestAServiceIsRenumbered(t *testing.T) {
 		c.remove("dual")
 		c.gone("dual")
 		c.must(c.herald.Pools.Delete(c.ctx, "other", metav1.DeleteOptions{}))
+		c.poolGone("other")
 	})
 	t.Run("it keeps what it has if there is no other, and says why", func(t *testing.T) {
 		c := c.within(t)
 		c.service("neighbour", annotated(herald.AnnotationIPs, "198.51.100.1"))
 		c.holds("neighbour", "198.51.100.1")
-		said, code := c.ask("renumber", "web", "--timeout", "2s", "-n", "default")
-		c.says(said, "error: default/web: no other address within 2s; it keeps 198.51.100.2: ", "no auto-assigning pool (public) has a free IPv4 address")
+		said, code := c.ask("renumber", "web", "--timeout", "5s", "-n", "default")
+		c.says(said, "error: default/web: no other address within 5s; it keeps 198.51.100.2: ", "no auto-assigning pool (public) has a free IPv4 address")
 		if code != 1 || annotation("web") != "" {
 			t.Errorf("exit code %d; the annotation says %q", code, annotation("web"))
 		}

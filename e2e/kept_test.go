@@ -31,9 +31,11 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.kept("198.51.100.1", "default/loyal")
 		c.service("greedy", ips("198.51.100.1"))
 		c.refused("greedy", "198.51.100.1 is reserved for default/loyal")
+		c.gone("loyal")
 		c.served("loyal", "198.51.100.1", retain)
 		c.remove("loyal")
 		c.kept("198.51.100.1", "default/loyal")
+		c.gone("loyal")
 		// Also if nobody looks when it goes, and nobody asks.
 		c.served("loyal", "198.51.100.1", retain)
 		c.must(ccm.Stop(c.ctx))

@@ -11,7 +11,7 @@ import (
 )
 
 // patience bounds a story. Nothing waits so long unless something is broken.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 func storyContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -81,6 +81,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 			}
 			return fmt.Errorf("there are %+v", rec.Spec.Owners)
 		})
+		c.gone("quic")
 		c.service("quic", key("k"), ports("UDP/80"))
 		c.shares("198.51.100.1", "default/quic", "default/tls", "default/web")
 	})
