@@ -25,6 +25,9 @@ type ledger struct {
 	recorded map[netip.Addr]recorded
 	// cooling is those of them that are released. Their addresses are still held, for their last owner's name.
 	cooling map[netip.Addr]bool
+	// joining is those who were given an address to share and are on their way into its record: what was written
+	// before them says nothing of them.
+	joining map[netip.Addr][]ipam.Tenant
 	terms   map[string]poolTerms
 }
 
@@ -40,7 +43,10 @@ func (r recorded) names(o ipam.Owner, terms ipam.Sharing) bool {
 }
 
 func newLedger() *ledger {
-	return &ledger{alloc: ipam.New(), cooling: map[netip.Addr]bool{}, recorded: map[netip.Addr]recorded{}, terms: map[string]poolTerms{}}
+	return &ledger{
+		alloc: ipam.New(), recorded: map[netip.Addr]recorded{}, cooling: map[netip.Addr]bool{}, joining: map[netip.Addr][]ipam.Tenant{},
+		terms: map[string]poolTerms{},
+	}
 }
 
 // allocate gives the Service what it asks for, in memory, after it has adopted what it carries. If
@@ -58,7 +64,47 @@ func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocat
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, a := range allocations {
+		l.join(a.Address, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
+	}
 	return allocations, l.notices(svc, req, allocations), nil
+}
+
+// join notes that a tenant is on its way into the record of an address, if it shares and is not in it.
+func (l *ledger) join(a netip.Addr, t ipam.Tenant) {
+	same := func(o ipam.Tenant) bool { return o.Owner.UID == t.Owner.UID }
+	if t.Sharing.Key != "" && !slices.ContainsFunc(l.recorded[a].tenants, same) {
+		l.setJoining(a, append(slices.DeleteFunc(l.joining[a], same), t))
+	}
+}
+
+func (l *ledger) setJoining(a netip.Addr, tenants []ipam.Tenant) {
+	if len(tenants) > 0 {
+		l.joining[a] = tenants
+	} else {
+		delete(l.joining, a)
+	}
+}
+
+// strand forgets who is on its way into the record of an address and is not to arrive.
+func (l *ledger) strand(a netip.Addr, arrives func(ipam.Owner) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.setJoining(a, slices.DeleteFunc(l.joining[a], func(t ipam.Tenant) bool { return !arrives(t.Owner) }))
+}
+
+// joined adds to those whom a record names who is on its way into it and agrees with them. Those it does not agree with
+// have lost their way.
+func (l *ledger) joined(a netip.Addr, tenants []ipam.Tenant) []ipam.Tenant {
+	all := slices.Clone(tenants)
+	for _, t := range l.joining[a] {
+		named := slices.ContainsFunc(tenants, func(o ipam.Tenant) bool { return o.Owner.Reservation() == t.Owner.Reservation() })
+		if !named && l.alloc.Agree(a, all, t) == nil {
+			all = append(all, t)
+		}
+	}
+	l.setJoining(a, slices.Clone(all[len(tenants):]))
+	return all
 }
 
 // coolingError refuses an address that was released and still rests.
@@ -147,7 +193,7 @@ func (l *ledger) agrees(a netip.Addr, others []ipam.Tenant, t ipam.Tenant) bool 
 }
 
 // learn takes over what a version of a record says. A record outweighs whatever memory believed: the Services that
-// thought they had the address are returned, to be served anew. Of a version that is older than the one known nothing
+// thought they had the address are returned, to be served anew, but for those who are about to join it. Of a version that is older than the one known nothing
 // is taken over. It fails if the record is of no address.
 func (l *ledger) learn(a netip.Addr, pool string, tenants []ipam.Tenant, released bool, version string) (displaced []ipam.Owner, stale bool, err error) {
 	l.mu.Lock()
@@ -155,7 +201,7 @@ func (l *ledger) learn(a netip.Addr, pool string, tenants []ipam.Tenant, release
 	if order, err := resourceversion.CompareResourceVersion(version, l.recorded[a].version); err == nil && order < 0 {
 		return nil, true, nil
 	}
-	lost, err := l.alloc.Replace(a, pool, tenants)
+	lost, err := l.alloc.Replace(a, pool, l.joined(a, tenants))
 	if err != nil {
 		return nil, false, err
 	}
@@ -186,6 +232,7 @@ func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	dropped := false
 	for _, o := range owners {
 		dropped = l.alloc.Release(a, o) || dropped
+		l.setJoining(a, slices.DeleteFunc(l.joining[a], func(t ipam.Tenant) bool { return t.Owner.UID == o.UID }))
 	}
 	if !dropped || len(l.alloc.Holders(a)) > 0 {
 		return false

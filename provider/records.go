@@ -180,6 +180,10 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 		r.recordGone(address)
 		return nil
 	}
+	r.p.ledger.strand(address, func(o ipam.Owner) bool {
+		svc := r.service(o)
+		return svc != nil && r.wants(svc)
+	})
 	stale, err := r.learn(rec)
 	for stale {
 		// The cache lags behind our own write, or the API server came back from a backup.

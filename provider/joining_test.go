@@ -1,0 +1,170 @@
+package provider
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"pgregory.net/rapid"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// crowd is Services that share two addresses, and the records of these as the API server has them.
+type crowd struct {
+	*ledger
+	records map[netip.Addr][]ipam.Tenant
+	version int
+	// underway is who was given an address and is not in its record yet.
+	underway map[string]journey
+}
+
+type journey struct {
+	ipam.Tenant
+	to netip.Addr
+}
+
+var crowded = addresses("198.51.100.0", "198.51.100.1")
+
+func (c *crowd) tenant(t *rapid.T) ipam.Tenant {
+	uid := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}).Draw(t, "service")
+	port := rapid.Uint16Range(1, 4).Draw(t, "port")
+	return ipam.Tenant{
+		Owner:   ipam.Owner{Namespace: "default", Name: uid, UID: uid},
+		Sharing: ipam.Sharing{Key: "k", Ports: []ipam.Port{{Protocol: "TCP", Number: port}}},
+	}
+}
+
+// at is the address that a Service has or is on its way to.
+func (c *crowd) at(uid string) (a netip.Addr, is bool) {
+	for a, tenants := range c.records {
+		if slices.ContainsFunc(tenants, func(t ipam.Tenant) bool { return t.Owner.UID == uid }) {
+			return a, true
+		}
+	}
+	j, is := c.underway[uid]
+	return j.to, is
+}
+
+// write has the API server accept a record, and the ledger learn it. Who is on its way to its address and collides with
+// it loses it.
+func (c *crowd) write(t *rapid.T, a netip.Addr, tenants []ipam.Tenant) {
+	c.records[a], c.version = tenants, c.version+1
+	lost, _, err := c.learn(a, "public", tenants, false, strconv.Itoa(c.version))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range lost {
+		if j := c.underway[o.UID]; c.agrees(a, tenants, j.Tenant) {
+			t.Fatalf("%s is lost on its way to %s, where it could be with %v", o, a, tenants)
+		}
+		delete(c.underway, o.UID)
+	}
+}
+
+func (c *crowd) ask(t *rapid.T) {
+	tenant := c.tenant(t)
+	if _, is := c.at(tenant.Owner.UID); is {
+		return
+	}
+	svc := service(tenant.Owner.UID, wish{families: []corev1.IPFamily{v4}})
+	given, _, err := c.allocate(svc, ipam.Request{Owner: tenant.Owner, Families: []ipam.Family{ipam.IPv4}, Sharing: tenant.Sharing})
+	if err == nil {
+		c.underway[tenant.Owner.UID] = journey{tenant, given[0].Address}
+	}
+}
+
+// arrive takes one that is underway into the record, as another leader would, too, if it did not collide.
+func (c *crowd) arrive(t *rapid.T) {
+	tenant := c.tenant(t)
+	uid := tenant.Owner.UID
+	a, is := c.at(uid)
+	j, underway := c.underway[uid]
+	switch {
+	case underway:
+		tenant = j.Tenant
+	case is:
+		return
+	default:
+		a = rapid.SampledFrom(crowded).Draw(t, "another leader's choice")
+	}
+	if !c.agrees(a, c.records[a], tenant) {
+		if underway {
+			t.Fatalf("%s was to come to %s and collides with %v", uid, a, c.records[a])
+		}
+		return
+	}
+	delete(c.underway, uid)
+	c.write(t, a, append(slices.Clone(c.records[a]), tenant))
+}
+
+// leave is by one that is in the record or, if it is gone, on its way.
+func (c *crowd) leave(t *rapid.T) {
+	uid := c.tenant(t).Owner.UID
+	a, is := c.at(uid)
+	if !is {
+		return
+	}
+	if _, underway := c.underway[uid]; underway {
+		delete(c.underway, uid)
+		if rapid.Bool().Draw(t, "noticed with the next record") && len(c.records[a]) > 0 {
+			c.strand(a, func(o ipam.Owner) bool { return o.UID != uid })
+			c.write(t, a, c.records[a])
+		} else {
+			c.drop(a, byUID(uid))
+		}
+		return
+	}
+	if rest := slices.DeleteFunc(slices.Clone(c.records[a]), func(t ipam.Tenant) bool { return t.Owner.UID == uid }); len(rest) > 0 {
+		c.write(t, a, rest)
+	} else { // The record goes; others may still want to come.
+		delete(c.records, a)
+		c.drop(a, byUID(uid))
+		c.unrecorded(a)
+	}
+}
+
+func (c *crowd) check(t *rapid.T) {
+	for _, a := range crowded {
+		want := map[string]bool{}
+		for _, tenant := range c.records[a] {
+			want[tenant.Owner.UID] = true
+		}
+		for uid, j := range c.underway {
+			if j.to == a {
+				want[uid] = true
+			}
+		}
+		got := map[string]bool{}
+		all, _ := c.ledger.holders(a)
+		for _, h := range all {
+			got[h.Owner.UID] = true
+		}
+		if !maps.Equal(want, got) {
+			t.Fatalf("%s is held by %v, want %v", a, got, want)
+		}
+		ports := map[string]string{}
+		for _, tenant := range slices.Concat(c.records[a], c.joining[a]) {
+			for _, p := range tenant.Sharing.Ports {
+				if other, taken := ports[p.String()]; taken {
+					t.Fatalf("%s of %s is of %s and %s", p, a, other, tenant.Owner)
+				}
+				ports[p.String()] = fmt.Sprint(tenant.Owner)
+			}
+		}
+	}
+}
+
+// Who is given an address that others have, too, is not passed over by the records that are written until its own is, but
+// by one that it cannot be in.
+func TestWhoIsOnItsWayIntoARecordStays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &crowd{ledger: newLedger(), records: map[netip.Addr][]ipam.Tenant{}, underway: map[string]journey{}}
+		c.setPools([]ipam.Pool{pool(ipam.Pool{Name: "public", AutoAssign: true}, "198.51.100.0/31")}, nil)
+		t.Repeat(map[string]func(*rapid.T){"ask": c.ask, "arrive": c.arrive, "leave": c.leave, "": c.check})
+	})
+}
