@@ -157,9 +157,21 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		c := c.within(t)
 		const many = 65
 		name := func(i int) string { return fmt.Sprintf("many-%d", i) }
-		for i := range many {
-			c.service(name(i), key("m"), ports(fmt.Sprintf("TCP/%d", 1000+i)))
+		create := func(from, to int) {
+			for i := from; i < to; i++ {
+				c.service(name(i), key("m"), ports(fmt.Sprintf("TCP/%d", 1000+i)))
+			}
 		}
+		before := c.settled()
+		create(0, 32)
+		d := since(before, c.settled())
+		delete(d, "PUT ippools/status")
+		delete(d, "PUT ipallocations") // One for each that joins, and as many as come too late for the version that they read.
+		want := map[string]int{"POST services": 32, "PATCH services/status": 64, "POST ipallocations": 1, "POST events": 32}
+		if diff := cmp.Diff(want, d); diff != "" {
+			t.Errorf("writes for 32 at once (-want +got):\n%s", diff)
+		}
+		create(32, many)
 		on := map[string][]string{}
 		c.eventually("all have addresses", func(context.Context) error {
 			clear(on)
