@@ -90,7 +90,7 @@ func (a *Allocator) decided(req *Request, f Family) (al Allocation, ok bool, err
 		return al, true, nil
 	}
 	if h := a.kept(req, f); h != nil {
-		if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why.over != nothing && !h.sharing.equal(&req.Sharing) {
+		if why := a.apart(a.on(h.Address), req.Owner, &req.Sharing); why.over != nothing && !h.sharing.equal(&req.Sharing) {
 			return al, false, a.errApart(h.Address, req.Owner, why)
 		}
 		return h.Allocation, true, nil
@@ -106,7 +106,7 @@ func (a *Allocator) decided(req *Request, f Family) (al Allocation, ok bool, err
 
 // exactly returns addr for the owner, or why it cannot have it.
 func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) {
-	why := a.apart(a.held[addr], req.Owner, &req.Sharing)
+	why := a.apart(a.on(addr), req.Owner, &req.Sharing)
 	if h := a.holding(addr, req.Owner); h != nil {
 		if why.over != nothing && !h.sharing.equal(&req.Sharing) {
 			return Allocation{}, a.errApart(addr, req.Owner, why)
@@ -124,7 +124,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 		return Allocation{}, a.errTaken(addr, req.Owner, why)
 	}
 	al := Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}
-	if first := a.held[addr]; first != nil {
+	if first := a.on(addr); first != nil {
 		al.Pool = first.Pool
 	}
 	if a.holding(addr, req.Owner.Reservation()) != nil && req.Owner.Name != "" {
@@ -167,7 +167,7 @@ func (a *Allocator) forgo(h *holding, req *Request) string {
 	case req.Pool != "" && h.home.Name != req.Pool:
 		return fmt.Sprintf("it is in pool %q, and an address of pool %q is asked for", h.home.Name, req.Pool)
 	}
-	if why := a.apart(a.held[h.Address], req.Owner, &req.Sharing); why.over != nothing {
+	if why := a.apart(a.on(h.Address), req.Owner, &req.Sharing); why.over != nothing {
 		return "it is " + why.String()
 	}
 	return ""
@@ -288,7 +288,7 @@ func (a *Allocator) hasFree(p *pool, req *Request, f Family) bool {
 	s := p.space(f)
 	free := s.capacity - s.assigned
 	for i, addr := range req.Leave {
-		if FamilyOf(addr) == f && a.held[addr] == nil && a.find(addr) == p && !slices.Contains(req.Leave[:i], addr) {
+		if FamilyOf(addr) == f && a.on(addr) == nil && a.find(addr) == p && !slices.Contains(req.Leave[:i], addr) {
 			free--
 		}
 	}
@@ -297,7 +297,7 @@ func (a *Allocator) hasFree(p *pool, req *Request, f Family) bool {
 
 // grant makes al the owner's address of its family, on these terms.
 func (a *Allocator) grant(al Allocation, terms Sharing) {
-	if a.held[al.Address] == nil {
+	if a.on(al.Address) == nil {
 		a.hold(al, terms)
 		return
 	}

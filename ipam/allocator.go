@@ -17,16 +17,24 @@ type Allocator struct {
 	auto  []*pool          // those of them that are open and auto-assign
 	spans []span           // which address is in which pool
 
-	held   map[netip.Addr]*holding // who came first of those who hold the address
+	known  map[netip.Addr]known    // every address that is held or rests
 	owners map[string]*holding     // what each owner took last, by its UID
 	names  map[Owner]*holding      // the same of reservations, but for those that name nobody
 	groups map[string]*group       // by sharing key
 	astray map[netip.Addr]struct{} // those of held that are displaced
 	tally  tally                   // of all addresses, in a pool or not
 
-	rested   map[netip.Addr]*list.Element // of the spaces' queues
 	releases uint64
 }
+
+// known is what is to be remembered of an address: one of the two.
+type known struct {
+	first *holding      // who came first of those who hold it
+	rests *list.Element // of the queue of its space, in which it rests
+}
+
+// on returns who came first of those who hold an address; nil if it is free.
+func (a *Allocator) on(addr netip.Addr) *holding { return a.known[addr].first }
 
 // holding is an address in the hands of one owner, and where it lies.
 type holding struct {
@@ -44,13 +52,12 @@ func (h *holding) in(pool string) bool { return h.home != nil && h.home.Name == 
 func New() *Allocator {
 	return &Allocator{
 		named:  make(map[string]*pool),
-		held:   make(map[netip.Addr]*holding),
+		known:  make(map[netip.Addr]known),
 		owners: make(map[string]*holding),
 		names:  make(map[Owner]*holding),
 		groups: make(map[string]*group),
 		astray: make(map[netip.Addr]struct{}),
 		tally:  make(tally),
-		rested: make(map[netip.Addr]*list.Element),
 	}
 }
 
@@ -72,8 +79,10 @@ func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 			a.auto = append(a.auto, p)
 		}
 	}
-	for _, h := range a.held {
-		a.settle(h)
+	for _, k := range a.known {
+		if k.first != nil {
+			a.settle(k.first)
+		}
 	}
 	a.requeue()
 	return a.Displaced()
@@ -81,15 +90,17 @@ func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 
 // requeue brings the addresses that were released into the queues of the pools that have them now.
 func (a *Allocator) requeue() {
-	all := make([]*rest, 0, len(a.rested))
-	for _, e := range a.rested {
-		all = append(all, e.Value.(*rest))
+	var all []*rest
+	for addr, k := range a.known {
+		if k.rests != nil {
+			all = append(all, k.rests.Value.(*rest))
+			delete(a.known, addr)
+		}
 	}
 	slices.SortFunc(all, func(x, y *rest) int { return cmp.Compare(x.release, y.release) })
-	clear(a.rested)
 	for _, r := range all {
 		if p := a.find(r.addr); p != nil && p.Order == LeastRecentlyUsed {
-			a.rested[r.addr] = p.space(FamilyOf(r.addr)).rested.PushBack(r)
+			a.known[r.addr] = known{rests: p.space(FamilyOf(r.addr)).rested.PushBack(r)}
 		}
 	}
 }
@@ -136,7 +147,7 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	if err := checkAddr(al.Address); err != nil {
 		return err
 	}
-	if why := a.apart(a.held[al.Address], al.Owner, &terms); why.over != nothing {
+	if why := a.apart(a.on(al.Address), al.Owner, &terms); why.over != nothing {
 		return a.errTaken(al.Address, al.Owner, why)
 	}
 	a.record(al, terms)
@@ -146,17 +157,18 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 // record has an owner hold an address as its record says, which names one pool for all who are in it.
 func (a *Allocator) record(al Allocation, terms Sharing) {
 	if h := a.holding(al.Address, al.Owner); h != nil {
-		a.uncount(h) // Somebody may have written another namespace into it.
+		first := a.on(al.Address)
+		a.uncount(first, h) // Somebody may have written another namespace into it.
 		h.Allocation = al
-		a.count(h)
+		a.count(first, h)
 		a.regroup(h, terms)
 	} else {
 		a.hold(al, terms)
 	}
-	for h := a.held[al.Address]; h != nil; h = h.beside {
+	for h := a.on(al.Address); h != nil; h = h.beside {
 		h.Pool = al.Pool
 	}
-	a.judge(a.held[al.Address])
+	a.judge(a.on(al.Address))
 }
 
 // Replace has exactly these owners hold an address, as its record says, and returns those who lost it; they may
@@ -205,7 +217,7 @@ func (a *Allocator) resumeAll(pools []*pool) {
 
 // holding returns what the owner has of addr; nil if nothing.
 func (a *Allocator) holding(addr netip.Addr, o Owner) *holding {
-	for h := a.held[addr]; h != nil; h = h.beside {
+	for h := a.on(addr); h != nil; h = h.beside {
 		if h.Owner.is(o) {
 			return h
 		}
@@ -223,20 +235,21 @@ func leads(first, h *holding) bool {
 
 // hold notes that an address has one more owner.
 func (a *Allocator) hold(al Allocation, terms Sharing) {
-	h := &holding{Allocation: al}
-	if last := a.held[al.Address]; last != nil {
-		h.home = last.home
+	h, first := &holding{Allocation: al}, a.on(al.Address)
+	if first != nil {
+		h.home = first.home
+		last := first
 		for ; last.beside != nil; last = last.beside {
 		}
 		last.beside = h
 	} else {
-		a.held[al.Address] = h
 		if h.home = a.find(al.Address); h.home != nil {
 			h.home.space(FamilyOf(al.Address)).take(a, al.Address)
 		}
+		a.known[al.Address] = known{first: h}
 		a.judge(h)
 	}
-	a.count(h)
+	a.count(first, h)
 	a.link(h)
 	a.regroup(h, terms)
 }
@@ -310,15 +323,17 @@ func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 	if h == nil {
 		return false
 	}
-	a.uncount(h)
-	if first := a.held[addr]; first != h {
-		for ; first.beside != h; first = first.beside {
+	first := a.on(addr)
+	a.uncount(first, h)
+	switch before := first; {
+	case first != h:
+		for ; before.beside != h; before = before.beside {
 		}
-		first.beside = h.beside
-	} else if h.beside != nil {
-		a.held[addr] = h.beside
-	} else {
-		delete(a.held, addr)
+		before.beside = h.beside
+	case h.beside != nil:
+		a.known[addr] = known{first: h.beside}
+	default:
+		delete(a.known, addr)
 		delete(a.astray, addr)
 		if h.home != nil {
 			h.home.space(FamilyOf(addr)).release(a, addr)
@@ -332,7 +347,7 @@ func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 // Holders returns who holds addr, in the order in which they came.
 func (a *Allocator) Holders(addr netip.Addr) []Allocation {
 	var all []Allocation
-	for h := a.held[addr]; h != nil; h = h.beside {
+	for h := a.on(addr); h != nil; h = h.beside {
 		all = append(all, h.Allocation)
 	}
 	return all

@@ -37,9 +37,10 @@ func measure(b *testing.B, run func(b *testing.B, pools []ipam.Pool, taken int))
 	}
 }
 
+var four = []ipam.Family{ipam.IPv4}
+
 func give(b *testing.B, a *ipam.Allocator, uid string) ipam.Allocation {
-	got, err := a.Allocate(ipam.Request{
-		Owner: ipam.Owner{Namespace: "default", Name: "web", UID: uid}, Families: []ipam.Family{ipam.IPv4}, RequireAll: true})
+	got, err := a.Allocate(ipam.Request{Owner: ipam.Owner{Namespace: "default", Name: "web", UID: uid}, Families: four, RequireAll: true})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func (e *Error) Unwrap() error { return e.Reason }
 func (a *Allocator) errTaken(addr netip.Addr, o Owner, why discord) *Error {
 	e := &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr,
 		message: fmt.Sprintf("%s is %s: ask for another address or release it there", addr, why)}
-	for h := a.held[addr]; h != nil; h = h.beside {
+	for h := a.on(addr); h != nil; h = h.beside {
 		if !h.Owner.is(o) {
 			e.Pool, e.Holder = h.Pool, h.Owner
 			break

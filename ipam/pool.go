@@ -3,6 +3,7 @@ package ipam
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"go4.org/netipx"
 )
@@ -50,7 +51,13 @@ type pool struct {
 func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
 
 // serves reports whether the pool may serve a request at all.
-func (p *pool) serves(req *Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
+func (p *pool) serves(req *Request) bool {
+	if p.Serves == nil {
+		return true
+	}
+	subject := req.Subject // A copy, or else every request would be on the heap.
+	return p.Serves(&subject)
+}
 
 func (p *pool) lose(r netipx.IPRange, older string) {
 	i := slices.IndexFunc(p.overlaps, func(o Overlap) bool { return o.Pool == older })
@@ -113,6 +120,5 @@ func (p *pool) claim(r netipx.IPRange, older, own []span) []span {
 
 // search returns the place of the first span that ends at addr or above.
 func search(spans []span, addr netip.Addr) int {
-	i, _ := slices.BinarySearchFunc(spans, addr, func(s span, addr netip.Addr) int { return s.To().Compare(addr) })
-	return i
+	return sort.Search(len(spans), func(i int) bool { return !spans[i].To().Less(addr) })
 }

@@ -37,9 +37,9 @@ func (t tally) count(namespace string, f Family) uint64 {
 	return 0
 }
 
-// count counts the address of h for its namespace, unless another there is on it.
-func (a *Allocator) count(h *holding) {
-	if f := FamilyOf(h.Address); !a.present(h.Address, h.Owner.Namespace, h) {
+// count counts the address of h, on which first came first, for the namespace of h, unless another there is on it.
+func (a *Allocator) count(first, h *holding) {
+	if f := FamilyOf(h.Address); !present(first, h.Owner.Namespace, h) {
 		a.tally.add(h.Owner.Namespace, f)
 		if h.home != nil {
 			h.home.tally.add(h.Owner.Namespace, f)
@@ -48,8 +48,8 @@ func (a *Allocator) count(h *holding) {
 }
 
 // uncount undoes count, while h is still on the address.
-func (a *Allocator) uncount(h *holding) {
-	if f := FamilyOf(h.Address); !a.present(h.Address, h.Owner.Namespace, h) {
+func (a *Allocator) uncount(first, h *holding) {
+	if f := FamilyOf(h.Address); !present(first, h.Owner.Namespace, h) {
 		a.tally.remove(h.Owner.Namespace, f)
 		if h.home != nil {
 			h.home.tally.remove(h.Owner.Namespace, f)
@@ -57,9 +57,9 @@ func (a *Allocator) uncount(h *holding) {
 	}
 }
 
-// present reports whether the namespace holds addr, by another holding than except.
-func (a *Allocator) present(addr netip.Addr, namespace string, except *holding) bool {
-	for h := a.held[addr]; h != nil; h = h.beside {
+// present reports whether the namespace holds the address on which first came first, by another holding than except.
+func present(first *holding, namespace string, except *holding) bool {
+	for h := first; h != nil; h = h.beside {
 		if h != except && h.Owner.Namespace == namespace {
 			return true
 		}
@@ -92,7 +92,7 @@ func (l Limits) reached(f Family, use uint64) bool {
 // costless reports whether the namespace of a request would hold no more with an address of family f, of this pool if
 // one is given: it is on addr already, or it moves.
 func (a *Allocator) costless(req *Request, f Family, addr netip.Addr, in *pool) bool {
-	return a.present(addr, req.Owner.Namespace, nil) || a.moves(req, f, in)
+	return present(a.on(addr), req.Owner.Namespace, nil) || a.moves(req, f, in)
 }
 
 // moves reports whether a new address of family f takes the place of one that the owner has to itself, in this
@@ -100,7 +100,7 @@ func (a *Allocator) costless(req *Request, f Family, addr netip.Addr, in *pool) 
 func (a *Allocator) moves(req *Request, f Family, in *pool) bool {
 	namespace := req.Owner.Namespace
 	for h := range a.takenBy(req.Owner) {
-		if FamilyOf(h.Address) == f && (in == nil || h.home == in) && h.Owner.Namespace == namespace && !a.present(h.Address, namespace, h) {
+		if FamilyOf(h.Address) == f && (in == nil || h.home == in) && h.Owner.Namespace == namespace && !present(a.on(h.Address), namespace, h) {
 			return true
 		}
 	}

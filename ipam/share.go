@@ -239,7 +239,7 @@ func (a *Allocator) regroup(h *holding, s Sharing) {
 
 // grouped reports whether anybody on the address shares it with this key.
 func (a *Allocator) grouped(addr netip.Addr, key string) bool {
-	for h := a.held[addr]; h != nil; h = h.beside {
+	for h := a.on(addr); h != nil; h = h.beside {
 		if h.sharing.Key == key {
 			return true
 		}
@@ -255,7 +255,7 @@ func (a *Allocator) join(req *Request, f Family) (Allocation, bool) {
 		return Allocation{}, false
 	}
 	for _, addr := range g.candidates(f, req.Sharing.Ports) {
-		h := a.held[addr]
+		h := a.on(addr)
 		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
 			!slices.Contains(req.Leave, addr) && a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, f, addr) == nil {
 			return Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner}, true
@@ -275,7 +275,7 @@ func (a *Allocator) Unshared(req Request, addr netip.Addr) string {
 		if other == addr {
 			continue
 		}
-		if why := a.apart(a.held[other], req.Owner, &req.Sharing); why.over != nothing {
+		if why := a.apart(a.on(other), req.Owner, &req.Sharing); why.over != nothing {
 			return fmt.Sprintf("%s is %s", other, why)
 		}
 	}

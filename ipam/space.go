@@ -87,7 +87,7 @@ func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 	}
 	for !s.spent && s.rested.Len() < mostRested {
 		switch {
-		case a.held[s.next] != nil || a.rested[s.next] != nil:
+		case a.known[s.next] != known{}:
 		case !slices.Contains(leave, s.next):
 			return s.next
 		default: // The cursor does not come back to it. It waits as if it had been left just now.
@@ -121,7 +121,7 @@ func (s *space) lowest(a *Allocator, leave []netip.Addr) netip.Addr {
 		left = append(left, n)
 	}
 	for ; ; s.step() { // It ends: there is an address to give, and none is behind.
-		if a.held[s.next] == nil {
+		if a.on(s.next) == nil {
 			if !slices.Contains(leave, s.next) {
 				return s.next
 			}
@@ -162,17 +162,15 @@ func (s *space) begin(addr netip.Addr) {
 	}
 }
 
-// take notes that addr, which was free, is held.
+// take notes that addr, which was free, is to be held.
 func (s *space) take(a *Allocator, addr netip.Addr) {
 	s.assigned++
-	switch e := a.rested[addr]; {
-	case s.order == Lowest:
+	if s.order == Lowest {
 		if addr.Less(s.next) {
 			s.freed.clear(s.number(addr))
 		}
-	case e != nil:
+	} else if e := a.known[addr].rests; e != nil {
 		s.rested.Remove(e)
-		delete(a.rested, addr)
 	}
 }
 
@@ -189,7 +187,7 @@ func (s *space) release(a *Allocator, addr netip.Addr) {
 // rest puts a free address at the end of the queue.
 func (s *space) rest(a *Allocator, addr netip.Addr) {
 	a.releases++
-	a.rested[addr] = s.rested.PushBack(&rest{addr, a.releases})
+	a.known[addr] = known{rests: s.rested.PushBack(&rest{addr, a.releases})}
 }
 
 // place returns the index of the range that addr, of this space, is in.
