@@ -200,8 +200,7 @@ func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	if !dropped || len(l.alloc.Holders(a)) > 0 {
 		return false
 	}
-	delete(l.cooling, a)
-	delete(l.recorded, a)
+	l.forget(a)
 	return true
 }
 
@@ -218,8 +217,7 @@ func (l *ledger) outdated(a netip.Addr, version string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.recorded[a].version == version {
-		delete(l.cooling, a)
-		delete(l.recorded, a)
+		l.forget(a)
 	}
 }
 
@@ -227,6 +225,11 @@ func (l *ledger) outdated(a netip.Addr, version string) {
 func (l *ledger) unrecorded(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.forget(a)
+}
+
+// forget drops what was known of the record of an address. Who holds it stays.
+func (l *ledger) forget(a netip.Addr) {
 	delete(l.cooling, a)
 	delete(l.recorded, a)
 }

@@ -46,6 +46,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Ser
 		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errHeldByAnother):
+			// If it were still on its way there it would be given the address again.
 			r.p.ledger.strand(a.Address, func(o ipam.Owner) bool { return o.UID != string(svc.UID) })
 			if _, unlearned := r.learn(rec); unlearned != nil {
 				return unlearned
