@@ -116,15 +116,18 @@ type IPAllocationStatus struct {
 	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
 
 	// OutOfRange: the pool no longer has the address. It stays in use until its Service moves off it
-	// (kubectl herald renumber) or goes.
+	// (kubectl herald renumber) or goes. AddressConflict: a machine that is no speaker uses the address.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// AllocationOutOfRange is a condition type of an IPAllocation.
-const AllocationOutOfRange = "OutOfRange"
+// Condition types of an IPAllocation.
+const (
+	AllocationOutOfRange = "OutOfRange"
+	AllocationConflict   = "AddressConflict"
+)
 
 // IPAllocationList is a list of IPAllocations.
 //

@@ -103,10 +103,28 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="must not be negative"
 	ReuseDelay *metav1.Duration `json:"reuseDelay,omitempty"`
 
+	// What the node that owns an address does when a machine that is no speaker uses the address, too. Defend: it
+	// announces the address again, at most once in ten seconds (RFC 5227, section 2.4). Yield: it stops
+	// answering until the stranger has not been seen for a minute.
+	// +optional
+	// +kubebuilder:default=Defend
+	OnConflict ConflictPolicy `json:"onConflict,omitempty"`
+
 	// Stop giving out addresses. Those in use stay in use.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 }
+
+// ConflictPolicy says what the owner of an address does about a stranger that uses it.
+//
+// +kubebuilder:validation:Enum=Defend;Yield
+type ConflictPolicy string
+
+// The conflict policies.
+const (
+	ConflictDefend ConflictPolicy = "Defend"
+	ConflictYield  ConflictPolicy = "Yield"
+)
 
 // AddressOrder says which of a pool's free addresses is given next.
 //

@@ -2,7 +2,8 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// L2Advertisement announces addresses on the nodes' own segment: for each address one node answers ARP.
+// L2Advertisement announces addresses on the nodes' own segments: on each segment one node owns an address and
+// answers ARP requests for it, or NDP solicitations if it is an IPv6 address.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=l2adv
@@ -30,7 +31,28 @@ type L2AdvertisementSpec struct {
 	// +kubebuilder:validation:items:MaxLength=15
 	// +listType=set
 	Interfaces []string `json:"interfaces,omitempty"`
+
+	// Labels of the nodes that own addresses in preference to the others, as long as one of them can serve.
+	// +optional
+	PreferredNodes *metav1.LabelSelector `json:"preferredNodes,omitempty"`
+
+	// Whether an address moves while its owner can serve it. Never: it stays with its owner. Gradual: it moves,
+	// one address a second, to a preferred node that has come back.
+	// +optional
+	// +kubebuilder:default=Never
+	Rebalance Rebalance `json:"rebalance,omitempty"`
 }
+
+// Rebalance says whether addresses move while their owner can serve them.
+//
+// +kubebuilder:validation:Enum=Never;Gradual
+type Rebalance string
+
+// What a Rebalance may be.
+const (
+	RebalanceNever   Rebalance = "Never"
+	RebalanceGradual Rebalance = "Gradual"
+)
 
 // L2AdvertisementList is a list of L2Advertisements.
 //

@@ -2,11 +2,11 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// SpeakerStatus is what the speaker of one node says of itself; it bears the node's name. The speakers
-// of other nodes read it too: it tells them on which segments the node is, and which addresses it
-// answers for now.
+// SpeakerStatus is the report of one node's speaker, for people and for herald-ccm. It has the node's name,
+// and only the speaker of that node may write it. Other speakers read one thing of it: the key that
+// verifies what this speaker sends on a segment.
 //
-// It has no status subresource: nobody but the speaker writes it.
+// It is written at most once a second. It has no status subresource: nobody but the speaker writes it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=spk
@@ -22,21 +22,49 @@ type SpeakerStatus struct {
 	Status SpeakerStatusStatus `json:"status,omitempty"`
 }
 
-// SpeakerStatusStatus is written only when something in it changed.
+// SpeakerStatusStatus is written only when something in it changed. Times are RFC 3339 in UTC. They are
+// strings here, so that a time that nobody can parse spoils nothing but itself.
 type SpeakerStatusStatus struct {
-	// The node's interfaces and their subnets.
+	// The running speaker's identity on the segments.
 	// +optional
+	Identity *SpeakerIdentity `json:"identity,omitempty"`
+
+	// The node's interfaces that are up.
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
 	// +listType=map
 	// +listMapKey=name
 	Interfaces []SpeakerInterface `json:"interfaces,omitempty"`
 
-	// Addresses that the node answers ARP for, sorted as texts.
+	// Addresses that the node answers ARP or NDP requests for, sorted by address and interface: the first
+	// 1,000. Status l2Addresses counts all.
 	// +optional
+	// +kubebuilder:validation:MaxItems=1000
 	// +listType=map
 	// +listMapKey=address
+	// +listMapKey=interface
 	Claims []SpeakerClaim `json:"claims,omitempty"`
-	// How many those are.
+	// The number of addresses that the node owns on its segments; an address on two segments counts twice.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
 	L2Addresses int32 `json:"l2Addresses"`
+
+	// Neighbours whose death this node has witnessed: they stopped sending heartbeats, and their kernel
+	// answers neither ARP nor NDP. An entry goes when the neighbour is heard again.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=node
+	// +listMapKey=interface
+	Deaths []SpeakerDeath `json:"deaths,omitempty"`
+
+	// Addresses for which a machine that is no speaker answers.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=address
+	// +listMapKey=interface
+	Conflicts []SpeakerConflict `json:"conflicts,omitempty"`
 
 	// BGP sessions.
 	// +optional
@@ -52,24 +80,95 @@ type SpeakerStatusStatus struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// SpeakerClaim is an address that the node answers for, or asks to.
+// SpeakerIdentity is what other speakers need to verify the frames of this one.
+type SpeakerIdentity struct {
+	// A random number, new at every start of the speaker, in 16 hexadecimal digits.
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{16}$`
+	Boot string `json:"boot"`
+	// The public half of the Ed25519 key of this boot (RFC 8032), in 64 hexadecimal digits.
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	PublicKey string `json:"publicKey"`
+}
+
+// SpeakerClaim is an address that the node answers for on one interface.
 type SpeakerClaim struct {
+	// +kubebuilder:validation:MaxLength=39
 	Address string `json:"address"`
-	// Since when the node answers for it. Of two nodes that claim one address the later keeps it: it took
-	// over from the other, which was away and has not noticed. None: the node only asks, and answers once
-	// it has read its own request here and nobody else's.
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface"`
+	// When the node became the owner, or began to answer for another node.
 	// +optional
-	Since *metav1.MicroTime `json:"since,omitempty"`
+	// +kubebuilder:validation:MaxLength=40
+	Since string `json:"since,omitempty"`
+	// Why this node is the owner, or answers.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Reason string `json:"reason,omitempty"`
+	// The node that owns the address, while its speaker is silent and this node answers with its MAC
+	// address. Empty: this node is the owner.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	DeputyFor string `json:"deputyFor,omitempty"`
 }
 
 // SpeakerInterface is an interface that is up.
 type SpeakerInterface struct {
+	// +kubebuilder:validation:MaxLength=15
 	Name string `json:"name"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=17
 	MAC string `json:"mac,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	Subnets []string `json:"subnets,omitempty"`
+	// What the speaker does on this segment: Listening, before it may own addresses; Member, it hears other
+	// speakers; Alone, it hears none; Degraded, the API has other speakers on this segment and none is heard.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	State string `json:"state,omitempty"`
+	// Nodes whose speakers are heard on this interface, sorted: the first 64. Neighbours counts all.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=set
+	Hears []string `json:"hears,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	Neighbours int32 `json:"neighbours,omitempty"`
+}
+
+// States of a SpeakerInterface.
+const (
+	SegmentListening = "Listening"
+	SegmentMember    = "Member"
+	SegmentAlone     = "Alone"
+	SegmentDegraded  = "Degraded"
+)
+
+// SpeakerDeath is the death of a neighbour as one node saw it.
+type SpeakerDeath struct {
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node"`
+	// Where it was heard last.
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface"`
+	// +kubebuilder:validation:MaxLength=40
+	At string `json:"at"`
+}
+
+// SpeakerConflict is an address that a stranger uses: a machine that is no speaker (RFC 5227, RFC 4862).
+type SpeakerConflict struct {
+	// +kubebuilder:validation:MaxLength=39
+	Address string `json:"address"`
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface"`
+	// The stranger's MAC address.
+	// +kubebuilder:validation:MaxLength=17
+	MAC string `json:"mac"`
+	// When it was last seen to use the address.
+	// +kubebuilder:validation:MaxLength=40
+	At string `json:"at"`
 }
 
 // SpeakerSession is a BGP session as seen from the node.
