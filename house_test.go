@@ -60,13 +60,23 @@ func leaves(packages []listed) []rule {
 		}
 	}
 	slices.Sort(dirs)
+	// ARP and NDP are two protocols of one responder, which is tested with both.
+	protocols := []string{"./speaker/arp/...", "./speaker/ndp/..."}
+	const responder = "./speaker/responder/..."
 	var rules []rule
 	for _, d := range slices.Compact(dirs) {
-		rules = append(rules, rule{
+		r := rule{
 			packages: d, never: []string{"./...", "k8s.io/...", "sigs.k8s.io/..."},
 			but: []string{d}, tests: []string{"./e2e/lab/..."},
 			why: "a leaf knows addresses and interfaces, not Kubernetes, and can be used by itself",
-		})
+		}
+		if slices.Contains(protocols, d) {
+			r.but = append(r.but, responder)
+		}
+		if d == responder {
+			r.tests = append(r.tests, protocols...)
+		}
+		rules = append(rules, r)
 	}
 	return rules
 }

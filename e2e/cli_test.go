@@ -283,7 +283,7 @@ func TestAServiceIsExplained(t *testing.T) {
 	f.pod("pod-1", all[0])
 	node := f.answeredBy("198.18.0.200", all...)
 	f.routed(f.site.Routers[0], "198.18.0.200", all...)
-	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP: node "+node+" answers", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing is to be done.")
+	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP on eth0: node "+node+" owns it", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing is to be done.")
 
 	said, _ := f.ask("explain", "service", "default/web", "-o", "json")
 	type verdict struct {

@@ -102,7 +102,7 @@ type undisturbed struct {
 	routes  map[string]string
 	since   time.Time
 	referee *referee
-	probes  []*lab.Probe // from the segment, and from behind the router
+	openers []*lab.Opener // from the segment, and from behind the router
 }
 
 func (f *field) undisturbed(address, target string) *undisturbed {
@@ -126,15 +126,15 @@ func (f *field) undisturbed(address, target string) *undisturbed {
 		f.reached(from, target)
 		patient := *from
 		patient.Timeout = 5 * time.Second // As a user's client is; see underLoad.
-		u.probes = append(u.probes, patient.Probe(f.ctx, target, 50*time.Millisecond))
+		u.openers = append(u.openers, patient.Open(f.ctx, target, 50*time.Millisecond))
 	}
 	return u
 }
 
 // announcements counts the gratuitous ARP packets since then.
 func (u *undisturbed) announcements(since time.Time) (n int) {
-	for _, p := range u.referee.watch.Packets(u.address, since) {
-		if p.Gratuitous() {
+	for _, p := range u.referee.watch.Claims(u.address, since) {
+		if p.Kind == lab.Announcement {
 			n++
 		}
 	}
@@ -149,8 +149,10 @@ func (u *undisturbed) claimed() map[string]time.Time {
 	claims := map[string]time.Time{}
 	for _, o := range statuses.Items {
 		for _, c := range o.Status.Claims {
-			if c.Address == u.address.String() && c.Since != nil {
-				claims[o.Name] = c.Since.Time
+			if c.Address == u.address.String() {
+				since, err := time.Parse(time.RFC3339, c.Since)
+				u.f.must(err)
+				claims[o.Name] = since
 			}
 		}
 	}
@@ -175,11 +177,11 @@ func (u *undisturbed) learned() map[string]string {
 
 func (u *undisturbed) judge() {
 	u.f.t.Helper()
-	for _, p := range u.probes {
-		report := p.Stop()
-		u.f.t.Log(report)
-		if report.Failures > 0 || report.Requests == 0 {
-			u.f.t.Errorf("%v: %v", report, report.Errors)
+	for _, o := range u.openers {
+		attempts := o.Stop()
+		u.f.t.Log(attempts)
+		if attempts.Failed() > 0 || len(attempts) == 0 {
+			u.f.t.Errorf("%v: %v", attempts, attempts.Errors())
 		}
 	}
 	// An owner repeats its announcement, two packets, every minute.

@@ -32,17 +32,14 @@ func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 	t.Run("replaced", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
-		probes := []*lab.Probe{f.site.Segment.Probe(f.ctx, target, 20*time.Millisecond), f.site.Outside.Probe(f.ctx, target, 20*time.Millisecond)}
+		openers := []*lab.Opener{f.site.Segment.Open(f.ctx, target, 20*time.Millisecond), f.site.Outside.Open(f.ctx, target, 20*time.Millisecond)}
 		f.podDeleted(lab.SpeakerPod(f.site.Node(owner)))
 		f.must(f.speakers[owner].Stop(f.ctx))
 		for _, r := range f.site.Routers {
 			f.routed(r, address, all...) // At once, and still when the kernel has closed what was open.
 		}
-		// Longer than the others count on a silent speaker otherwise.
-		select {
-		case <-f.ctx.Done():
-		case <-time.After(lab.SpeakerLease + time.Second):
-		}
+		f.deputised(address, owner)
+		f.pass(4 * time.Second)
 		for _, r := range f.site.Routers {
 			f.routed(r, address, all...)
 		}
@@ -55,9 +52,9 @@ func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 			}
 			return err
 		})
-		for _, p := range probes {
-			if report := p.Stop(); report.Failures > 0 || report.Requests == 0 {
-				t.Errorf("%v: %v", report, report.Errors)
+		for _, o := range openers {
+			if attempts := o.Stop(); attempts.Failed() > 0 || len(attempts) == 0 {
+				t.Errorf("%v: %v", attempts, attempts.Errors())
 			}
 		}
 		for _, r := range f.site.Routers {

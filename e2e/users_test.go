@@ -82,7 +82,7 @@ func TestUsersManifests(t *testing.T) {
 // load is a client on the segment and one behind the router, who ask all the time.
 type load struct {
 	f               *field
-	segment, behind *lab.Probe
+	segment, behind *lab.Opener
 }
 
 // underLoad has two clients ask a Service that is reached.
@@ -94,22 +94,22 @@ func (f *field) underLoad(target string) *load {
 	f.routed(f.site.Routers[0], strings.TrimSuffix(target, ":9000"), names(f.site)...)
 	// A user's client waits for its kernel to send a lost SYN again, which is after a second. Masquerading loses
 	// one now and then, when two connections get one port at the same moment.
-	probe := func(from *lab.Client) *lab.Probe {
+	open := func(from *lab.Client) *lab.Opener {
 		patient := *from
 		patient.Timeout = 5 * time.Second
-		return patient.Probe(f.ctx, target, 50*time.Millisecond)
+		return patient.Open(f.ctx, target, 50*time.Millisecond)
 	}
-	return &load{f, probe(f.site.Segment), probe(f.site.Outside)}
+	return &load{f, open(f.site.Segment), open(f.site.Outside)}
 }
 
 // judge ends the load. No request may have failed, and new connections must have found their way all the time.
 func (l *load) judge() {
 	l.f.t.Helper()
-	for from, p := range map[string]*lab.Probe{"the segment": l.segment, "behind the router": l.behind} {
-		report := p.Stop()
-		l.f.t.Logf("from %s: %v", from, report)
-		if report.Failures > 0 || report.Requests == 0 || report.LongestGap > unnoticed {
-			l.f.t.Errorf("from %s: %v; want no failure, and no gap of %v:\n%s", from, report, unnoticed, strings.Join(report.Errors, "\n"))
+	for from, o := range map[string]*lab.Opener{"the segment": l.segment, "behind the router": l.behind} {
+		attempts := o.Stop()
+		l.f.t.Logf("from %s: %v", from, attempts)
+		if attempts.Failed() > 0 || len(attempts) == 0 || attempts.Gap() > unnoticed {
+			l.f.t.Errorf("from %s: %v; want no failure, and no gap of %v:\n%s", from, attempts, unnoticed, strings.Join(attempts.Errors(), "\n"))
 		}
 	}
 }

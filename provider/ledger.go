@@ -259,6 +259,8 @@ func (l *ledger) setPools(pools []ipam.Pool, terms map[string]poolTerms) []netip
 type poolTerms struct {
 	delay   time.Duration
 	reclaim herald.ReclaimPolicy
+	// lasting tells that the pool is there, and not being deleted.
+	lasting bool
 }
 
 // termsOf is what becomes of the pool's addresses; those of a pool that is gone do not rest.

@@ -74,7 +74,7 @@ func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allo
 		if err != nil {
 			return nil, p.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}
-		allocations, notices, err := p.ledger.allocate(svc, req)
+		allocations, notices, err := p.allocate(svc, req)
 		if err != nil {
 			return nil, p.refuse(ctx, svc, err, err)
 		}

@@ -150,7 +150,7 @@ func (s *pools) load() {
 	clear(s.loaded)
 	for _, o := range s.list() {
 		s.loaded[o.UID] = o.Generation
-		t := poolTerms{reclaim: o.Spec.ReclaimPolicy}
+		t := poolTerms{reclaim: o.Spec.ReclaimPolicy, lasting: o.DeletionTimestamp == nil}
 		if o.Spec.ReuseDelay != nil {
 			t.delay = o.Spec.ReuseDelay.Duration
 		}

@@ -12,7 +12,9 @@
 //
 //   - records: what the records say goes into the ledger, released addresses cool down and are freed;
 //   - pools: what the IPPools say goes into the ledger, and their status and finalizer are kept true;
-//   - waiting Services are served, oldest first, when an address may have become free.
+//   - waiting Services are served, oldest first, when an address may have become free;
+//   - what the speakers report of address conflicts goes into the records and, if that is wanted, the pods of nodes that
+//     are reported dead are marked not ready.
 //
 // All of them ask for a Service to be looked at again through one door, the projection: it hands the
 // Service to the service controller's own queue. So that controller stays the only writer of a
@@ -23,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +34,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/dynamic"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -50,6 +54,8 @@ const Name = "herald"
 type Config struct {
 	Kube   kubernetes.Interface
 	Herald *client.Set
+	// Dynamic reads the SpeakerStatuses.
+	Dynamic dynamic.Interface
 	// Services is the cloud-controller-manager's shared informer. The Provider does not start it.
 	Services coreinformers.ServiceInformer
 	// Namespaces is from the same factory.
@@ -62,6 +68,8 @@ type Config struct {
 	Classless bool
 	// Quota is what a namespace that says nothing of it may hold of all pools together.
 	Quota ipam.Limits
+	// MarkPodsOnDeadNodes has the pods of a node marked not ready when its neighbours have seen it die.
+	MarkPodsOnDeadNodes bool
 	// Metrics takes the pools' use; nil: it is not told.
 	Metrics prometheus.Registerer
 	Log     *zap.Logger
@@ -84,6 +92,9 @@ type Provider struct {
 	records    *records
 	pools      *pools
 	waiting    *waiting
+	conflicts  *conflicts
+	deadNodes  *deadNodes // nil if nothing is done about them
+	reports    cache.SharedIndexInformer
 
 	synced    []cache.InformerSynced
 	informers []cache.SharedIndexInformer
@@ -103,9 +114,17 @@ func New(c Config) *Provider {
 		p.waiting.forget(svc)
 		p.records.serviceGone(svc)
 	}
+	p.reports = newReports(c.Dynamic)
+	p.conflicts = newConflicts(p.reports, func(a netip.Addr) { p.records.queue.Add(herald.AllocationName(a)) })
+	if c.MarkPodsOnDeadNodes {
+		p.deadNodes = newDeadNodes(p, p.reports)
+	}
 	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
 	if c.Metrics != nil {
 		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.quotaOf}, p.metrics.duration, p.metrics.failures)
+		if p.deadNodes != nil {
+			c.Metrics.MustRegister(p.deadNodes.metrics.deaths, p.deadNodes.metrics.pods, p.deadNodes.metrics.refused)
+		}
 	}
 	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
 	// What pools choose Services by has changed.
@@ -147,7 +166,9 @@ func (p *Provider) request(svc *corev1.Service) (ipam.Request, error) {
 	if err != nil {
 		namespace = nil // A lister over memory fails only if it has none.
 	}
-	return RequestOf(svc, namespace, p.quota)
+	req, err := RequestOf(svc, namespace, p.quota)
+	req.Leave = append(req.Leave, p.records.shunned(svc)...)
+	return req, err
 }
 
 // quotaOf is what a namespace may hold of all pools together.
@@ -182,6 +203,17 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		g.Go(func() error { return p.records.run(ctx) })
 		g.Go(func() error { return p.pools.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
+		// Services are served whether or not the SpeakerStatuses can be read.
+		g.Go(func() error { p.reports.RunWithContext(ctx); return nil })
+		g.Go(func() error {
+			if cache.WaitForCacheSync(ctx.Done(), p.conflicts.received) {
+				p.records.conflictsSynced()
+			}
+			return nil
+		})
+		if p.deadNodes != nil {
+			g.Go(func() error { return p.deadNodes.run(ctx) })
+		}
 		p.projection.open()
 		serve(ctx)
 		return nil

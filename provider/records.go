@@ -216,7 +216,27 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	return r.mark(ctx, rec, address)
+	if err := r.mark(ctx, rec, address); err != nil {
+		return err
+	}
+	r.moveOff(rec, address)
+	return nil
+}
+
+// moveOff has the Services served anew that are to leave an address because of a conflict.
+func (r *records) moveOff(rec *herald.IPAllocation, address netip.Addr) {
+	if !conflicting(rec) {
+		return
+	}
+	for _, o := range rec.Spec.Owners {
+		svc := r.service(ownerOf(o))
+		if svc == nil || !r.wants(svc) {
+			continue
+		}
+		if req, err := r.p.request(svc); err == nil && r.conflictMoves(svc, req, rec, address) {
+			r.p.projection.requeue(svc)
+		}
+	}
 }
 
 // visit looks after an owner of an address that is in use.
@@ -270,7 +290,7 @@ func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address ne
 			return nil
 		}
 	}
-	rests := time.Until(rec.Status.ReleasedAt.Add(r.p.ledger.termsOf(rec.Spec.Pool).delay))
+	rests := max(time.Until(rec.Status.ReleasedAt.Add(r.p.ledger.termsOf(rec.Spec.Pool).delay)), r.heldBack(rec, address))
 	if rests > 0 {
 		r.queue.AddAfter(rec.Name, rests)
 		return nil
@@ -283,11 +303,53 @@ func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address ne
 	return err
 }
 
-// mark says on a record, and to its Services, that its pool no longer has the address, or has it again.
+// mark says on a record, and to its Services, what is wrong with the address, or is not any more.
 func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
+	dispute, again := r.disputed(rec, address)
+	if again > 0 {
+		r.queue.AddAfter(rec.Name, again)
+	}
+	conditions := slices.Clone(rec.Status.Conditions)
+	var changed []metav1.Condition
+	for _, c := range []*metav1.Condition{r.outOfRange(rec, address), dispute} {
+		if c != nil && meta.SetStatusCondition(&conditions, *c) {
+			changed = append(changed, *c)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	marked := rec.DeepCopy()
+	marked.Status.Conditions = conditions
+	if _, err := r.p.herald.Allocations.Update(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
+		return nil // Its end brings it here again.
+	} else if err != nil {
+		return err
+	}
+	for _, o := range rec.Spec.Owners {
+		svc := r.service(ownerOf(o))
+		if svc == nil {
+			continue
+		}
+		for _, c := range changed {
+			switch {
+			case c.Status != metav1.ConditionTrue:
+			case c.Type == herald.AllocationOutOfRange:
+				r.p.events.Eventf(svc, corev1.EventTypeWarning, c.Type,
+					"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
+			default:
+				r.p.events.Event(svc, corev1.EventTypeWarning, c.Type, c.Message)
+			}
+		}
+	}
+	return nil
+}
+
+// outOfRange is the condition OutOfRange of a record, as it is to be; nil: there is none.
+func (r *records) outOfRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
 	home, displaced := r.p.ledger.displaced(address)
 	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange)
-	c := metav1.Condition{Type: herald.AllocationOutOfRange, Status: metav1.ConditionFalse, Reason: "InRange", Message: ""}
+	c := &metav1.Condition{Type: herald.AllocationOutOfRange, Status: metav1.ConditionFalse, Reason: "InRange", Message: ""}
 	switch {
 	case !displaced && is == nil:
 		return nil
@@ -298,23 +360,7 @@ func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address ne
 		c.Status, c.Reason = metav1.ConditionTrue, "NoPool"
 		c.Message = fmt.Sprintf("%s is in no IPPool any more: it stays in use", address)
 	}
-	if is != nil && is.Status == c.Status && is.Reason == c.Reason && is.Message == c.Message {
-		return nil
-	}
-	marked := rec.DeepCopy()
-	meta.SetStatusCondition(&marked.Status.Conditions, c)
-	if _, err := r.p.herald.Allocations.Update(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
-		return nil // Its end brings it here again.
-	} else if err != nil {
-		return err
-	}
-	for _, o := range rec.Spec.Owners {
-		if svc := r.service(ownerOf(o)); svc != nil && displaced {
-			r.p.events.Eventf(svc, corev1.EventTypeWarning, "OutOfRange",
-				"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
-		}
-	}
-	return nil
+	return c
 }
 
 // recordGone frees the address of a deleted record, but for live Services that have it: then the record is

@@ -2,107 +2,212 @@ package speaker
 
 import (
 	"cmp"
+	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
 	"slices"
-	"time"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
-// Decision is what this node does about one address. The zero Decision is to do nothing.
+// Decision is what is to be done about one address. The zero Decision is to do nothing.
 type Decision struct {
-	// Owner is the node that is to answer for the address on the segment; empty if none can.
-	Owner string
-	// Interfaces on which this node answers: none unless it is the owner and nobody else still answers.
-	Interfaces []string
-	// Ask: this node is to say that it wants the address, and to wait until it has read that itself.
-	Ask bool
-	// After is when the latest of the other claims began. The clocks of two nodes may differ, but who
-	// takes an address from another has taken it later.
-	After time.Time
-
-	// Exports are the routes to announce to routers, by peer.
+	// Segments says who may own the address on which of this node's interfaces. Who does is agreed on the wire,
+	// see package segment.
+	Segments []Placement
+	// Exports are the routes that this node announces to routers, by peer.
 	Exports map[string]bgp.Attributes
 }
 
-// Decide says what this node announces of an address: what any of the Services that share it is to have.
-// It is a function of its arguments: two nodes with equal snapshots agree on every owner, whatever
-// happened before.
+// Placement is an address on one interface.
+type Placement struct {
+	Interface string
+	segment.Want
+}
+
+// Decide says how an address is to be announced: what any of the Services that share it is to have. It is a
+// function of its arguments, apart from what Shared remembers to spare work.
 func Decide(shared *Shared, address *Address) Decision {
-	d := shared.decideL2(address)
-	d.Exports = shared.decideBGP(address)
-	return d
+	return Decision{Segments: shared.decideL2(address), Exports: shared.decideBGP(address)}
 }
 
-// delivers reports whether traffic for the Service that reaches the node finds an endpoint.
-func (svc *Service) delivers(node string) bool {
-	if svc.Local {
-		return slices.Contains(svc.Ready, node)
+// decideL2 chooses the candidates for an address on each segment.
+func (s *Shared) decideL2(address *Address) (all []Placement) {
+	if len(s.Segments) == 0 || len(s.L2) == 0 {
+		return nil
 	}
-	return len(svc.Ready) > 0
-}
-
-// decideL2 chooses the owner of an address among the nodes that can serve it.
-func (s *Shared) decideL2(address *Address) Decision {
-	if !address.Is4() {
-		return Decision{} // Nothing speaks NDP yet.
-	}
-	serves, own := map[string]int{}, []string(nil)
-	for _, svc := range address.Services {
-		ads := s.onSegment(address, svc)
-		for name, node := range s.Nodes {
-			if !node.eligible() || !svc.delivers(name) {
-				continue
-			}
-			on := node.answersOn(address.Addr, ads)
-			if len(on) > 0 {
-				serves[name]++
-			}
-			if name == s.Self {
-				own = append(own, on...)
+	advertised := make([][]int, len(address.Services)) // indices of advertisements
+	for i, svc := range address.Services {
+		for j := range s.L2 {
+			if s.selects(s.L2[j].Selector, address, svc) {
+				advertised[i] = append(advertised[i], j)
 			}
 		}
 	}
-	d := Decision{Owner: owner(address.Addr, foremost(serves), address.Claims)}
-	for _, c := range address.Claims {
-		if c.Node != s.Self && c.Since.After(d.After) {
-			d.After = c.Since
+	for i := range s.Segments {
+		on := &s.Segments[i]
+		if c := s.candidates(on, address, advertised); c.nodes != nil {
+			all = append(all, Placement{Interface: on.Interface, Want: segment.Want{
+				Candidates: c.nodes, Gradual: c.gradual, New: address.New, Defend: !s.Pools[address.Pool].Yield,
+			}})
 		}
 	}
-	if d.Owner != s.Self || !s.Healthy || s.Away {
-		return d
-	}
-	claim, claimed := address.claim(s.Self)
-	switch {
-	case claim.Since.IsZero() && s.claimedElsewhere(address):
-		// Wait.
-	case !claimed:
-		d.Ask = true
-	default:
-		slices.Sort(own)
-		d.Interfaces = slices.Compact(own)
-	}
-	return d
+	return all
 }
 
-// onSegment lists the advertisements that are about the address for this one of its Services.
-func (s *Shared) onSegment(address *Address, svc *Service) (ads []L2Advertisement) {
-	for _, ad := range s.L2 {
-		if s.selects(ad.Selector, address, svc) {
-			ads = append(ads, ad)
+// candidates are the nodes that may own an address on a segment. Most addresses of a cluster have the same, so
+// they are looked up by what they depend on.
+func (s *Shared) candidates(on *Segment, address *Address, advertised [][]int) candidates {
+	s.key = on.appendKey(s.key[:0], address, advertised)
+	if c, ok := s.made[string(s.key)]; ok {
+		return c
+	}
+	c := s.makeCandidates(on, address, advertised)
+	if s.made == nil {
+		s.made = map[string]candidates{}
+	}
+	s.made[string(s.key)] = c
+	return c
+}
+
+// appendKey appends everything that the candidates for an address on the segment depend on and that differs
+// between addresses. Every part has a length or an end, so that different things have different keys.
+func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) []byte {
+	key = append(append(key, on.Interface...), 0)
+	key = binary.AppendUvarint(key, uint64(len(address.Services)))
+	for i, svc := range address.Services {
+		key = binary.AppendUvarint(key, uint64(len(advertised[i])))
+		for _, j := range advertised[i] {
+			key = binary.AppendUvarint(key, uint64(j))
+		}
+		ready := svc.ready(address.Addr)
+		switch {
+		case svc.Local:
+			key = binary.AppendUvarint(append(key, 'L'), uint64(len(ready)))
+			for _, node := range ready {
+				key = append(append(key, node...), 0)
+			}
+		case len(ready) > 0:
+			key = append(key, 'C')
+		default:
+			key = append(key, '-')
 		}
 	}
-	return ads
+	for i, network := range on.networks() {
+		if network.Contains(address.Addr) {
+			key = binary.AppendUvarint(key, uint64(i))
+		}
+	}
+	return key
+}
+
+// makeCandidates chooses the nodes that serve the most of an address's Services. Mostly all serve all; but one
+// Service may be advertised from fewer nodes, or have its endpoints on fewer. Nodes that are not Ready are chosen
+// only if no other node serves any: when the API server has been away, no node is Ready.
+func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]int) candidates {
+	serves, preferred, gradual := map[string]int{}, map[string]bool{}, map[string]bool{}
+	for i, svc := range address.Services {
+		for n := range s.deliverers(on, address, svc) {
+			node, announced := s.Nodes[n.Node], false
+			for _, j := range advertised[i] {
+				ad := &s.L2[j]
+				if !ad.Selector.Node(node.Labels) || !n.covers(address.Addr, ad.Interfaces) {
+					continue
+				}
+				announced = true
+				if ad.Preferred != nil && ad.Preferred.Matches(labels.Set(node.Labels)) {
+					preferred[n.Node] = true
+				}
+				if ad.Gradual {
+					gradual[n.Node] = true
+				}
+			}
+			if announced {
+				serves[n.Node]++
+			}
+		}
+	}
+	ready := map[string]int{}
+	for node, n := range serves {
+		if s.Nodes[node].Ready {
+			ready[node] = n
+		}
+	}
+	if len(ready) > 0 {
+		serves = ready
+	}
+	nodes := foremost(serves)
+	if len(nodes) == 0 {
+		return candidates{}
+	}
+	return candidates{
+		nodes:   s.intern(nodes, preferred),
+		gradual: slices.ContainsFunc(nodes, func(n string) bool { return gradual[n] }),
+	}
+}
+
+// deliverers yields the nodes on a segment that are not excluded and deliver a Service. Under policy Local that
+// costs in proportion to the nodes with endpoints.
+func (s *Shared) deliverers(on *Segment, address *Address, svc *Service) func(yield func(*Neighbour) bool) {
+	ready := svc.ready(address.Addr)
+	return func(yield func(*Neighbour) bool) {
+		if len(ready) == 0 {
+			return
+		}
+		try := func(n *Neighbour) bool {
+			node, known := s.Nodes[n.Node]
+			return !known || node.Excluded || yield(n)
+		}
+		if svc.Local {
+			for _, name := range ready {
+				if i, ok := slices.BinarySearchFunc(on.Nodes, Neighbour{Node: name}, compareNeighbours); ok && !try(&on.Nodes[i]) {
+					return
+				}
+			}
+			return
+		}
+		for i := range on.Nodes {
+			if !try(&on.Nodes[i]) {
+				return
+			}
+		}
+	}
+}
+
+// intern returns the one Candidates with this content.
+func (s *Shared) intern(nodes []string, preferred map[string]bool) *segment.Candidates {
+	var content strings.Builder
+	for _, n := range nodes {
+		content.WriteString(n)
+		if preferred[n] {
+			content.WriteByte('+')
+		}
+		content.WriteByte(0)
+	}
+	if s.known == nil {
+		s.known = map[string]*segment.Candidates{}
+	}
+	c := s.known[content.String()]
+	if c == nil {
+		c = s.before[content.String()]
+	}
+	if c == nil {
+		c = segment.NewCandidates(nodes, func(n string) bool { return preferred[n] })
+	}
+	s.known[content.String()] = c
+	return c
 }
 
 func (s *Shared) selects(selector *herald.Selector, address *Address, svc *Service) bool {
-	return selector.Pool(address.Pool, s.Pools[address.Pool]) && selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace])
+	return selector.Pool(address.Pool, s.Pools[address.Pool].Labels) && selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace])
 }
 
-// foremost are the nodes that serve the most of an address's Services. Mostly all serve all; but one
-// Service may be advertised from fewer nodes, or have its endpoints on fewer.
+// foremost are the nodes that serve the most of an address's Services, sorted.
 func foremost(serves map[string]int) (nodes []string) {
 	most := 0
 	for node, n := range serves {
@@ -113,33 +218,8 @@ func foremost(serves map[string]int) (nodes []string) {
 			nodes = append(nodes, node)
 		}
 	}
+	slices.Sort(nodes)
 	return nodes
-}
-
-// claimedElsewhere reports whether a node that does not have the address has to wait: another one that
-// is alive still says that it answers for it, or asks as well. Break before make: two answers for one
-// address harm, a moment without any does not.
-//
-// Who asks and then reads what it asked has read, too, whatever others asked before: there is one order
-// of all that is written. So of several that ask at once one at most sees nobody else, and takes it.
-func (s *Shared) claimedElsewhere(address *Address) bool {
-	return slices.ContainsFunc(address.Claims, func(c Claim) bool { return c.Node != s.Self && s.Nodes[c.Node].Alive })
-}
-
-// owner is the candidate that has taken the address last or, if none has, the one that ranks highest
-// for it. So an address stays where it is when nodes come or come back, and one that was away yields to
-// the one that stood in for it.
-func owner(address netip.Addr, candidates []string, claims []Claim) string {
-	if len(candidates) == 0 {
-		return ""
-	}
-	claimed := map[string]time.Time{} // The zero time is before all others.
-	for _, c := range claims {
-		claimed[c.Node] = c.Since
-	}
-	return slices.MaxFunc(candidates, func(a, b string) int {
-		return cmp.Or(claimed[a].Compare(claimed[b]), cmp.Compare(rank(address, a), rank(address, b)), cmp.Compare(a, b))
-	})
 }
 
 // rank is the weight of a node for an address in rendezvous hashing: when a node goes, only its own
@@ -170,7 +250,8 @@ func (s *Shared) decideBGP(address *Address) (exports map[string]bgp.Attributes)
 		if !ad.Selector.Node(self.Labels) {
 			continue
 		}
-		if s.serves(s.Self, address, ad) == 0 || sticky && s.stickyNode(address, ad) != s.Self {
+		services := s.selected(address, ad)
+		if services.served(address.Addr, s.Self) == 0 || sticky && s.stickyNode(address.Addr, services, ad) != s.Self {
 			continue
 		}
 		for _, peer := range ad.Peers {
@@ -185,24 +266,49 @@ func (s *Shared) decideBGP(address *Address) (exports map[string]bgp.Attributes)
 	return exports
 }
 
-// serves counts the Services of the address that this advertisement is about and that the node delivers.
-func (s *Shared) serves(node string, address *Address, ad BGPAdvertisement) (n int) {
+type services []*Service
+
+// selected are the Services of the address that this advertisement is about.
+func (s *Shared) selected(address *Address, ad BGPAdvertisement) (all services) {
 	for _, svc := range address.Services {
-		if svc.delivers(node) && s.selects(ad.Selector, address, svc) {
+		if s.selects(ad.Selector, address, svc) {
+			all = append(all, svc)
+		}
+	}
+	return all
+}
+
+// served counts those that the node delivers.
+func (all services) served(address netip.Addr, node string) (n int) {
+	for _, svc := range all {
+		if svc.delivers(address, node) {
 			n++
 		}
 	}
 	return n
 }
 
-// stickyNode is the one node that announces a sticky address by this advertisement.
-func (s *Shared) stickyNode(address *Address, ad BGPAdvertisement) string {
-	serves := map[string]int{}
+// stickyNode is the one node that announces a sticky address by this advertisement: a Ready one before one that is
+// not, then one that serves the most of the address's Services, then the one with the highest rank.
+func (s *Shared) stickyNode(address netip.Addr, all services, ad BGPAdvertisement) (owner string) {
+	var best struct {
+		ready  bool
+		serves int
+		rank   uint64
+	}
 	for name, node := range s.Nodes {
-		speaks := slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) })
-		if n := s.serves(name, address, ad); n > 0 && speaks && node.eligible() && ad.Selector.Node(node.Labels) {
-			serves[name] = n
+		if node.Excluded || best.ready && !node.Ready || !ad.Selector.Node(node.Labels) ||
+			!slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) }) {
+			continue
+		}
+		n := all.served(address, name)
+		if n == 0 || n < best.serves && node.Ready == best.ready {
+			continue
+		}
+		r := rank(address, name)
+		if node.Ready != best.ready || n > best.serves || cmp.Or(cmp.Compare(r, best.rank), cmp.Compare(name, owner)) > 0 {
+			owner, best.ready, best.serves, best.rank = name, node.Ready, n, r
 		}
 	}
-	return owner(address.Addr, foremost(serves), nil)
+	return owner
 }

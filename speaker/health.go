@@ -19,42 +19,48 @@ const (
 
 // proxyHealth follows /healthz of the node's kube-proxy. It fails when kube-proxy is stuck or gone, and
 // when the node is being removed from the cluster (KEP-3836): either way no new connection belongs here.
+// Until it has answered for the first time, kube-proxy does not serve.
 type proxyHealth struct {
 	url     string
 	log     *zap.Logger
 	changed func()
-	state   atomic.Bool // set while it does not serve
+	serves  atomic.Bool
 }
 
 func newProxyHealth(url string, log *zap.Logger, changed func()) *proxyHealth {
-	return &proxyHealth{url: url, log: log, changed: changed}
+	h := &proxyHealth{url: url, log: log, changed: changed}
+	h.serves.Store(url == "") // Another data path serves Services, and is not asked.
+	return h
 }
 
-func (h *proxyHealth) healthy() bool { return !h.state.Load() }
+func (h *proxyHealth) healthy() bool { return h.serves.Load() }
 
 func (h *proxyHealth) run(ctx context.Context) error {
 	if h.url == "" {
 		return nil
 	}
 	client := &http.Client{Timeout: healthTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	return h.follow(ctx, func() string { return h.probe(ctx, client) })
+}
+
+// follow asks until ctx ends. The answer is empty if all is well.
+func (h *proxyHealth) follow(ctx context.Context, ask func() string) error {
 	ticker := time.NewTicker(healthPeriod)
 	defer ticker.Stop()
 	misses := 0
 	for {
-		reason := h.probe(ctx, client)
+		reason := ask()
 		if reason == "" {
 			misses = 0
 		} else {
 			misses++
 		}
-		if down := misses >= healthMisses; ctx.Err() == nil && down == h.healthy() {
-			h.state.Store(down)
-			if down {
-				h.log.Warn("kube-proxy does not serve: this node announces nothing", zap.String("url", h.url), zap.String("reason", reason))
-			} else {
-				h.log.Info("kube-proxy serves again")
-			}
-			h.changed()
+		if misses == 0 && !h.healthy() {
+			h.set(true)
+			h.log.Info("kube-proxy serves")
+		} else if misses == healthMisses && ctx.Err() == nil {
+			h.log.Warn("kube-proxy does not serve: this node announces nothing", zap.String("url", h.url), zap.String("reason", reason))
+			h.set(false)
 		}
 		select {
 		case <-ctx.Done():
@@ -62,6 +68,11 @@ func (h *proxyHealth) run(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+func (h *proxyHealth) set(serves bool) {
+	h.serves.Store(serves)
+	h.changed()
 }
 
 // probe asks once; the answer is empty if all is well.

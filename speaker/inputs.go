@@ -5,16 +5,14 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -30,16 +28,12 @@ import (
 // A change of one Service, of its endpoints or of a record makes the Service's addresses dirty; a change
 // of anything that all decisions share makes all of them. Many changes at once are one.
 type inputs struct {
-	services, slices, nodes, namespaces, leases, secrets cache.SharedIndexInformer
-	allocations, pools, l2, bgp, peers, statuses         cache.SharedIndexInformer
-	namespace                                            string                                     // Herald's own
-	l2Only                                               bool                                       // what is about routers is not watched, and empty
-	observe                                              func(node string, o *herald.SpeakerStatus) // told of every SpeakerStatus; nil: it is gone
-	trigger                                              chan struct{}                              // capacity one
+	services, slices, nodes, namespaces, secrets cache.SharedIndexInformer
+	allocations, pools, l2, bgp, peers           cache.SharedIndexInformer
 
-	cancel  context.CancelFunc // of start
-	watches sync.WaitGroup
-	synced  chan struct{} // closed once every watch has listed what there is
+	namespace string        // Herald's own
+	l2Only    bool          // what is about routers is not watched, and empty
+	trigger   chan struct{} // capacity one
 
 	mu    sync.Mutex
 	dirty changes
@@ -47,27 +41,26 @@ type inputs struct {
 
 // changes is what is dirty.
 type changes struct {
-	addresses map[netip.Addr]bool
-	leases    map[string]bool
-	all       bool
+	addresses  map[netip.Addr]bool
+	namespaces map[string]bool // whose labels differ, with the addresses of their Services
+	peers      bool            // or passwords of theirs
+	all        bool
 }
 
 func noChanges() changes {
-	return changes{addresses: map[netip.Addr]bool{}, leases: map[string]bool{}}
+	return changes{addresses: map[netip.Addr]bool{}, namespaces: map[string]bool{}}
 }
 
-const (
-	// Names of indexes: slices by Service, statuses by claimed address.
-	bySvc, byClaim = "service", "claim"
+// newFor is for how long a record is new: its address is probed for strangers before its first use.
+const newFor = time.Minute
 
-	// leaseLabel marks the Leases of speakers.
-	leaseLabel, leaseLabelValue = "app.kubernetes.io/component", "speaker"
-)
+// bySvc is the name of the index of slices by Service.
+const bySvc = "service"
 
 // newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
 // every node of the cluster holds all of them.
-func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2Only bool, observe func(string, *herald.SpeakerStatus)) (*inputs, error) {
-	in := &inputs{namespace: namespace, l2Only: l2Only, observe: observe, trigger: make(chan struct{}, 1), synced: make(chan struct{}), dirty: noChanges()}
+func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2Only bool) (*inputs, error) {
+	in := &inputs{namespace: namespace, l2Only: l2Only, trigger: make(chan struct{}, 1), dirty: noChanges()}
 	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
 		return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
 	}
@@ -78,15 +71,12 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 	in.slices = everything.Discovery().V1().EndpointSlices().Informer()
 	in.nodes = everything.Core().V1().Nodes().Informer()
 	in.namespaces = everything.Core().V1().Namespaces().Informer()
-	in.leases = factory(namespace, func(o *metav1.ListOptions) {
-		o.LabelSelector = labels.Set{leaseLabel: leaseLabelValue}.String()
-	}).Coordination().V1().Leases().Informer()
 	in.secrets = factory(namespace, func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeBasicAuth)).String()
 	}).Core().V1().Secrets().Informer()
 	in.allocations, in.pools = set.Allocations.Informer(), set.Pools.Informer()
 	in.l2, in.bgp = set.L2Advertisements.Informer(), set.BGPAdvertisements.Informer()
-	in.peers, in.statuses = set.BGPPeers.Informer(), set.SpeakerStatuses.Informer()
+	in.peers = set.BGPPeers.Informer()
 
 	for _, i := range in.everyInformer() {
 		if err := i.SetTransform(strip); err != nil {
@@ -95,16 +85,6 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 	}
 	if err := in.slices.AddIndexers(cache.Indexers{bySvc: func(o any) ([]string, error) {
 		return []string{sliceService(o.(*discoveryv1.EndpointSlice)).String()}, nil
-	}}); err != nil {
-		return nil, err
-	}
-
-	if err := in.statuses.AddIndexers(cache.Indexers{byClaim: func(o any) ([]string, error) {
-		var addresses []string
-		for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
-			addresses = append(addresses, c.Address)
-		}
-		return addresses, nil
 	}}); err != nil {
 		return nil, err
 	}
@@ -127,26 +107,18 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 		in.services:    some(func(o any) []netip.Addr { return addressesOf(o.(*corev1.Service)) }),
 		in.slices:      some(func(o any) []netip.Addr { return in.addressesBehind(o.(*discoveryv1.EndpointSlice)) }),
 		in.allocations: some(func(o any) []netip.Addr { return parseAddresses(o.(*herald.IPAllocation).Spec.Address) }),
-		in.statuses: onChange(func(before, after any) {
-			if after != nil {
-				in.observe(after.(*herald.SpeakerStatus).Name, after.(*herald.SpeakerStatus))
-			} else {
-				in.observe(before.(*herald.SpeakerStatus).Name, nil)
+		in.namespaces: onChange(func(before, after any) {
+			if !sameLabels(before, after) {
+				in.touchNamespace(cmp.Or(after, before).(*corev1.Namespace).Name)
 			}
-			if !sameInterfaces(before, after) {
-				in.touchAll()
-				return
-			}
-			in.touch(claimedAnew(before, after)...)
 		}),
-		in.leases: onChange(func(before, after any) {
-			if after == nil {
-				after = before
+		in.secrets: onChange(func(before, after any) {
+			if matters(before, after) {
+				in.change(func(c *changes) { c.peers = true })
 			}
-			in.touchLease(after.(*coordinationv1.Lease).Name)
 		}),
 	}
-	for _, i := range []cache.SharedIndexInformer{in.nodes, in.namespaces, in.secrets, in.pools, in.l2, in.bgp, in.peers} {
+	for _, i := range []cache.SharedIndexInformer{in.nodes, in.pools, in.l2, in.bgp, in.peers} {
 		handlers[i] = every
 	}
 	for i, h := range handlers {
@@ -160,8 +132,7 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 // everyInformer lists those that are to run.
 func (in *inputs) everyInformer() []cache.SharedIndexInformer {
 	all := []cache.SharedIndexInformer{
-		in.services, in.slices, in.nodes, in.namespaces, in.leases,
-		in.allocations, in.pools, in.l2, in.statuses,
+		in.services, in.slices, in.nodes, in.namespaces, in.allocations, in.pools, in.l2,
 	}
 	if !in.l2Only {
 		all = append(all, in.bgp, in.peers, in.secrets)
@@ -169,33 +140,24 @@ func (in *inputs) everyInformer() []cache.SharedIndexInformer {
 	return all
 }
 
-// start watches until ctx ends or stop is called.
-func (in *inputs) start(ctx context.Context) {
-	ctx, in.cancel = context.WithCancel(ctx)
-	var synced []cache.InformerSynced
+// run watches until ctx ends, and calls synced once every watch has listed what there is.
+func (in *inputs) run(ctx context.Context, synced func()) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var listed []cache.InformerSynced
 	for _, i := range in.everyInformer() {
-		synced = append(synced, i.HasSynced)
-		in.watches.Go(func() { i.RunWithContext(ctx) })
+		listed = append(listed, i.HasSynced)
+		g.Go(func() error {
+			i.RunWithContext(ctx)
+			return nil
+		})
 	}
-	in.watches.Go(func() {
-		if cache.WaitForCacheSync(ctx.Done(), synced...) {
-			close(in.synced)
+	g.Go(func() error {
+		if cache.WaitForCacheSync(ctx.Done(), listed...) {
+			synced()
 		}
+		return nil
 	})
-}
-
-// stop returns when all watches have ended.
-func (in *inputs) stop() {
-	in.cancel()
-	in.watches.Wait()
-}
-
-// touchEverything makes all dirty, the Leases too.
-func (in *inputs) touchEverything() {
-	for _, key := range in.leases.GetStore().ListKeys() {
-		in.touchLease(key[len(in.namespace)+1:])
-	}
-	in.touchAll()
+	return g.Wait()
 }
 
 func (in *inputs) touch(addresses ...netip.Addr) {
@@ -209,7 +171,21 @@ func (in *inputs) touch(addresses ...netip.Addr) {
 	})
 }
 
-func (in *inputs) touchLease(name string) { in.change(func(c *changes) { c.leases[name] = true }) }
+// touchNamespace makes the addresses of a namespace's Services dirty.
+func (in *inputs) touchNamespace(name string) {
+	objects, err := in.services.GetIndexer().ByIndex(cache.NamespaceIndex, name)
+	if err != nil {
+		return
+	}
+	in.change(func(c *changes) {
+		c.namespaces[name] = true
+		for _, o := range objects {
+			for _, a := range addressesOf(o.(*corev1.Service)) {
+				c.addresses[a] = true
+			}
+		}
+	})
+}
 
 func (in *inputs) touchAll() { in.change(func(c *changes) { c.all = true }) }
 
@@ -237,18 +213,8 @@ func (in *inputs) take() changes {
 	return c
 }
 
-// lease returns a speaker's Lease; nil if there is none.
-func (in *inputs) lease(name string) *coordinationv1.Lease {
-	o, exists, err := in.leases.GetStore().GetByKey(in.namespace + "/" + name)
-	if err != nil || !exists {
-		return nil
-	}
-	return o.(*coordinationv1.Lease)
-}
-
-// address assembles one address; nil if no Service has it. What this node itself claims is asked of own:
-// its status at the API server lags behind.
-func (in *inputs) address(address netip.Addr, self string, own func(netip.Addr) (Claim, bool)) *Address {
+// address assembles one address; nil if no Service has it.
+func (in *inputs) address(address netip.Addr, now time.Time) *Address {
 	o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address))
 	if err != nil || !exists {
 		return nil
@@ -257,7 +223,7 @@ func (in *inputs) address(address netip.Addr, self string, own func(netip.Addr) 
 	if rec.Status.ReleasedAt != nil {
 		return nil
 	}
-	a := &Address{Addr: address, Pool: rec.Spec.Pool}
+	a := &Address{Addr: address, Pool: rec.Spec.Pool, New: now.Sub(rec.CreationTimestamp.Time) < newFor}
 	for _, o := range rec.Spec.Owners {
 		if svc := in.service(o, address); svc != nil {
 			a.Services = append(a.Services, svc)
@@ -265,10 +231,6 @@ func (in *inputs) address(address netip.Addr, self string, own func(netip.Addr) 
 	}
 	if len(a.Services) == 0 {
 		return nil
-	}
-	a.Claims = slices.DeleteFunc(in.claims(address), func(c Claim) bool { return c.Node == self })
-	if c, ok := own(address); ok {
-		a.Claims = append(a.Claims, c)
 	}
 	return a
 }
@@ -285,75 +247,50 @@ func (in *inputs) service(owner herald.AllocationOwner, address netip.Addr) *Ser
 	if svc.UID != owner.UID || svc.DeletionTimestamp != nil || !slices.Contains(addressesOf(svc), address) {
 		return nil
 	}
+	ready4, ready6 := in.ready(name)
 	return &Service{
-		Name: name, Labels: svc.Labels,
+		Name: name, Labels: svc.Labels, Ready4: ready4, Ready6: ready6,
 		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 		Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
-		Ready:  in.ready(name),
 	}
 }
 
-// claims lists who says to answer for the address.
-func (in *inputs) claims(address netip.Addr) []Claim {
-	statuses, err := in.statuses.GetIndexer().ByIndex(byClaim, address.String())
-	if err != nil {
-		return nil
-	}
-	var claims []Claim
-	for _, o := range statuses {
-		status := o.(*herald.SpeakerStatus)
-		if c, ok := findClaim(status.Status.Claims, address); ok {
-			claims = append(claims, claimOf(status.Name, c))
-		}
-	}
-	slices.SortFunc(claims, func(x, y Claim) int { return cmp.Compare(x.Node, y.Node) })
-	return claims
-}
-
-// findClaim looks an address up among claims, which are sorted.
-func findClaim(claims []herald.SpeakerClaim, address netip.Addr) (herald.SpeakerClaim, bool) {
-	i, ok := slices.BinarySearchFunc(claims, address.String(), func(c herald.SpeakerClaim, a string) int { return cmp.Compare(c.Address, a) })
-	if !ok {
-		return herald.SpeakerClaim{}, false
-	}
-	return claims[i], true
-}
-
-// claimOf is a claim as decisions see it.
-func claimOf(node string, c herald.SpeakerClaim) Claim {
-	claim := Claim{Node: node}
-	if c.Since != nil {
-		claim.Since = c.Since.Time
-	}
-	return claim
-}
-
-// status is what the API server is known to have of a node; nil if nothing.
-func (in *inputs) status(node string) *herald.SpeakerStatus {
-	o, exists, err := in.statuses.GetStore().GetByKey(node)
-	if err != nil || !exists {
-		return nil
-	}
-	return o.(*herald.SpeakerStatus)
-}
-
-// ready lists the nodes with a ready endpoint of a Service, and "" for endpoints that are on no node.
-func (in *inputs) ready(name types.NamespacedName) []string {
+// ready lists the nodes with a ready endpoint of a Service, by family, and "" for endpoints that are on no
+// node.
+func (in *inputs) ready(name types.NamespacedName) (ready4, ready6 []string) {
 	objects, err := in.slices.GetIndexer().ByIndex(bySvc, name.String())
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	var nodes []string
 	for _, o := range objects {
-		for _, e := range o.(*discoveryv1.EndpointSlice).Endpoints {
+		slice := o.(*discoveryv1.EndpointSlice)
+		nodes := &ready4
+		switch slice.AddressType {
+		case discoveryv1.AddressTypeIPv4:
+		case discoveryv1.AddressTypeIPv6:
+			nodes = &ready6
+		default:
+			continue // No address of a Service leads to a name.
+		}
+		for _, e := range slice.Endpoints {
 			// Nil means ready (discovery/v1, EndpointConditions).
 			if e.Conditions.Ready == nil || *e.Conditions.Ready {
-				nodes = append(nodes, ptr.Deref(e.NodeName, ""))
+				*nodes = append(*nodes, ptr.Deref(e.NodeName, ""))
 			}
 		}
 	}
-	slices.Sort(nodes)
-	return slices.Compact(nodes)
+	slices.Sort(ready4)
+	slices.Sort(ready6)
+	return slices.Compact(ready4), slices.Compact(ready6)
+}
+
+// namespaceLabels brings the labels of a namespace up to date in a snapshot.
+func (in *inputs) namespaceLabels(s *Shared, name string) {
+	if o, exists, err := in.namespaces.GetStore().GetByKey(name); err == nil && exists {
+		s.Namespaces[name] = o.(*corev1.Namespace).Labels
+	} else {
+		delete(s.Namespaces, name)
+	}
 }
 
 // everyAddress lists the addresses of all Services of type LoadBalancer.
@@ -384,103 +321,6 @@ func (in *inputs) addressesBehind(slice *discoveryv1.EndpointSlice) []netip.Addr
 	return addressesOf(o.(*corev1.Service))
 }
 
-// claimedAnew lists the addresses that are claimed in one of two statuses and not in the other.
-func claimedAnew(before, after any) []netip.Addr {
-	type claim struct {
-		address string
-		Claim
-	}
-	changed := map[claim]int{}
-	for _, o := range []any{before, after} {
-		if o != nil {
-			for _, c := range o.(*herald.SpeakerStatus).Status.Claims {
-				changed[claim{c.Address, claimOf("", c)}]++
-			}
-		}
-	}
-	var addresses []netip.Addr
-	for c, times := range changed {
-		if times == 1 {
-			addresses = append(addresses, parseAddresses(c.address)...)
-		}
-	}
-	return addresses
-}
-
-// onChange calls f with the object before and after, nil for none.
-func onChange(f func(before, after any)) cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(o any) { f(nil, o) },
-		UpdateFunc: func(before, after any) {
-			if before.(metav1.Object).GetResourceVersion() != after.(metav1.Object).GetResourceVersion() {
-				f(before, after)
-			}
-		},
-		DeleteFunc: func(o any) {
-			if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
-				o = tombstone.Obj
-			}
-			f(o, nil)
-		},
-	}
-}
-
-// matters reports whether a change of something that all decisions share can change one. A node's
-// heartbeat and a pool's status do not.
-func matters(before, after any) bool {
-	if before == nil || after == nil {
-		return true
-	}
-	b, a := before.(metav1.Object), after.(metav1.Object)
-	if !labels.Equals(b.GetLabels(), a.GetLabels()) {
-		return true
-	}
-	switch before := before.(type) {
-	case *corev1.Namespace:
-		return false
-	case *corev1.Node:
-		return !slices.Equal(before.Status.Addresses, after.(*corev1.Node).Status.Addresses)
-	case *corev1.Secret:
-		return string(before.Data[corev1.BasicAuthPasswordKey]) != string(after.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey])
-	}
-	return b.GetGeneration() != a.GetGeneration()
-}
-
-func sameInterfaces(before, after any) bool {
-	if before == nil || after == nil {
-		return false
-	}
-	b, a := before.(*herald.SpeakerStatus).Status.Interfaces, after.(*herald.SpeakerStatus).Status.Interfaces
-	return slices.EqualFunc(b, a, func(x, y herald.SpeakerInterface) bool {
-		return x.Name == y.Name && slices.Equal(x.Subnets, y.Subnets)
-	})
-}
-
-// strip drops what no decision looks at.
-func strip(o any) (any, error) {
-	m, err := meta.Accessor(o)
-	if err != nil {
-		return o, nil // A tombstone.
-	}
-	m.SetManagedFields(nil)
-	switch o := o.(type) {
-	case *corev1.Service:
-		o.Annotations, o.Spec.Ports, o.Spec.Selector = nil, nil, nil
-	case *corev1.Node:
-		o.Annotations = nil
-		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses}
-	case *corev1.Namespace:
-		o.Annotations = nil
-	case *discoveryv1.EndpointSlice:
-		o.Annotations, o.Ports = nil, nil
-		for i := range o.Endpoints {
-			e := &o.Endpoints[i]
-			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}}
-		}
-	}
-	return o, nil
-}
-
 func sliceService(o *discoveryv1.EndpointSlice) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
 }
@@ -494,15 +334,4 @@ func parseAddresses(texts ...string) []netip.Addr {
 		}
 	}
 	return addresses
-}
-
-// parseSubnets reads subnets as a SpeakerStatus has them; what cannot be read is left out.
-func parseSubnets(texts []string) []netip.Prefix {
-	var subnets []netip.Prefix
-	for _, t := range texts {
-		if p, err := netip.ParsePrefix(strings.TrimSpace(t)); err == nil {
-			subnets = append(subnets, p)
-		}
-	}
-	return subnets
 }

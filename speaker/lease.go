@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,44 +14,38 @@ import (
 	typedcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
-// leasePrefix and the node's name make the name of a speaker's Lease.
-const leasePrefix = "speaker-"
+const (
+	// leasePrefix and the node's name make the name of a speaker's Lease.
+	leasePrefix = "speaker-"
+	// leaseLabel marks the Leases of speakers.
+	leaseLabel, leaseLabelValue = "app.kubernetes.io/component", "speaker"
 
-func nodeOfLease(name string) (string, bool) { return strings.CutPrefix(name, leasePrefix) }
+	leaseDuration = 30 * time.Second
+	leaseRenewal  = 10 * time.Second
+)
 
-// lease tells the other speakers that they can count on this node: its speaker runs and its kube-proxy
-// serves. It is renewed in a third of its duration, and given up, with an empty holder, as soon as that
-// is no longer so.
+// lease says that this speaker runs. Nobody watches it: a speaker that hears no other on its segment lists the
+// Leases to find out whether there are any. A renewal that succeeds also shows that this node reaches the API.
 type lease struct {
-	leases   typedcoordinationv1.LeaseInterface
-	node     string
-	owner    func() []metav1.OwnerReference
-	duration time.Duration
-	log      *zap.Logger
+	leases  typedcoordinationv1.LeaseInterface
+	node    string
+	owner   func() []metav1.OwnerReference
+	log     *zap.Logger
+	changed func(reached bool)
+	reached atomic.Bool
 }
 
 // run renews until ctx ends. A failure is tried again at the next turn: nothing else depends on it here.
-func (l *lease) run(ctx context.Context, healthy func() bool) error {
-	// A change of health is acted on at a tick, not at the next renewal.
-	tick := max(l.duration/12, 50*time.Millisecond)
-	ticker := time.NewTicker(tick)
+func (l *lease) run(ctx context.Context) error {
+	ticker := time.NewTicker(leaseRenewal)
 	defer ticker.Stop()
-	var renewed time.Time
-	given := false
 	for {
-		var err error
-		switch now := healthy(); {
-		case now && (given || time.Since(renewed) > l.duration/3-tick/2):
-			if err = l.write(ctx, l.node, l.duration); err == nil {
-				renewed, given = time.Now(), false
-			}
-		case !now && !given:
-			if err = l.write(ctx, "", l.duration); err == nil {
-				given = true
-			}
-		}
+		err := l.write(ctx, l.node)
 		if err != nil && ctx.Err() == nil {
-			l.log.Warn("Lease not written, trying again", zap.Error(err))
+			l.log.Warn("Lease not renewed, trying again", zap.Error(err))
+		}
+		if reached := err == nil; l.reached.Swap(reached) != reached {
+			l.changed(reached)
 		}
 		select {
 		case <-ctx.Done():
@@ -60,26 +55,20 @@ func (l *lease) run(ctx context.Context, healthy func() bool) error {
 	}
 }
 
-// release gives the Lease up at the end, so that the others take over at once.
-func (l *lease) release() { l.last("", l.duration) }
-
-// leave makes the Lease good for as long as a successor may take to come.
-func (l *lease) leave() { l.last(l.node, successorTime) }
-
-func (l *lease) last(holder string, good time.Duration) {
+// release gives the Lease up at the end.
+func (l *lease) release() {
 	// The process was told to end: what it was given is over, this is what it does on its own time.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if err := l.write(ctx, holder, good); err != nil {
-		l.log.Warn("last word not written: the other speakers wait for the Lease to expire", zap.Error(err))
+	if err := l.write(ctx, ""); err != nil {
+		l.log.Warn("Lease not released: it expires", zap.Error(err))
 	}
 }
 
-// write sets the holder, the time, and how long the Lease is good from now.
-func (l *lease) write(ctx context.Context, holder string, good time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, max(l.duration/3, time.Second))
+func (l *lease) write(ctx context.Context, holder string) error {
+	ctx, cancel := context.WithTimeout(ctx, leaseRenewal/2)
 	defer cancel()
-	now, seconds := metav1.NowMicro(), int32(math.Ceil(good.Seconds()))
+	now, seconds := metav1.NowMicro(), int32(math.Ceil(leaseDuration.Seconds()))
 	spec := coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &now, LeaseDurationSeconds: &seconds}
 	o, err := l.leases.Get(ctx, leasePrefix+l.node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -94,11 +83,28 @@ func (l *lease) write(ctx context.Context, holder string, good time.Duration) er
 	if err != nil {
 		return err
 	}
-	o.Spec = spec
+	o.Spec, o.OwnerReferences = spec, l.owner()
 	if o.Labels == nil {
 		o.Labels = map[string]string{}
 	}
 	o.Labels[leaseLabel] = leaseLabelValue
 	_, err = l.leases.Update(ctx, o, metav1.UpdateOptions{})
 	return err
+}
+
+// fresh lists the nodes whose Leases have been renewed in time. Clocks of nodes may differ by a few seconds.
+func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
+	list, err := l.leases.List(ctx, metav1.ListOptions{LabelSelector: leaseLabel + "=" + leaseLabelValue, ResourceVersion: "0"})
+	if err != nil {
+		return nil, err
+	}
+	nodes := map[string]bool{}
+	for i := range list.Items {
+		spec := &list.Items[i].Spec
+		node, ok := strings.CutPrefix(list.Items[i].Name, leasePrefix)
+		if ok && spec.HolderIdentity != nil && *spec.HolderIdentity != "" && spec.RenewTime != nil && time.Since(spec.RenewTime.Time) < leaseDuration {
+			nodes[node] = true
+		}
+	}
+	return nodes, nil
 }

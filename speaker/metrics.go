@@ -1,34 +1,111 @@
 package speaker
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/heraldlb/herald/speaker/arp"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/responder"
 )
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("herald_"+name, help, labels, nil)
+}
 
 var (
-	arpReplies = prometheus.NewDesc("herald_arp_replies_total", "ARP requests answered.", []string{"interface"}, nil)
-	arpSent    = prometheus.NewDesc("herald_arp_gratuitous_total", "Gratuitous ARP packets sent.", []string{"interface"}, nil)
-	arpDrops   = prometheus.NewDesc("herald_arp_ignored_total", "ARP packets that were not answered, by reason.", []string{"interface", "reason"}, nil)
-	bgpUp      = prometheus.NewDesc("herald_bgp_session_up", "1 if the session is established.", []string{"peer"}, nil)
-	bgpRoutes  = prometheus.NewDesc("herald_bgp_routes", "Routes announced to the peer.", []string{"peer", "family"}, nil)
+	answered  = desc("l2_replies_total", "ARP requests and neighbour solicitations answered.", "interface", "protocol")
+	announced = desc("l2_announcements_total", "Unsolicited announcements sent, in packets.", "interface", "protocol")
+	ignored   = desc("l2_ignored_total", "ARP and NDP packets that were not answered, by reason.", "interface", "protocol", "reason")
+	conflicts = desc("l2_conflicts_total", "Claims of our addresses by strangers.", "interface", "protocol")
+
+	frames     = desc("segment_frames_total", "Frames between speakers, by type and direction.", "interface", "type", "direction")
+	refused    = desc("segment_refused_total", "Frames that were refused, by reason.", "interface", "reason")
+	happened   = desc("segment_events_total", "What happened on the segment: suspicions, deaths, takeovers, yields and others.", "interface", "event")
+	takeovers  = desc("segment_takeover_seconds", "From the last sign of life of an address's owner to the takeover.", "interface")
+	deputised  = desc("segment_deputised_seconds_total", "For how long this node answered for others, summed over addresses.", "interface")
+	neighbours = desc("segment_neighbours", "Other speakers on the segment.", "interface", "life")
+	owned      = desc("segment_addresses", "Addresses that this node owns.", "interface")
+	state      = desc("segment_state", "1 for the state that this node is in.", "interface", "state")
+
+	bgpUp     = desc("bgp_session_up", "1 if the session is established.", "peer")
+	bgpRoutes = desc("bgp_routes", "Routes announced to the peer.", "peer", "family")
 )
 
-// arpCollector shows what the ARP responder counts.
-type arpCollector struct{ *arp.Responder }
+func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// responders show what the responders for ARP and NDP count.
+type responders struct{ arp, ndp *responder.Responder }
 
 // Describe implements prometheus.Collector.
-func (arpCollector) Describe(c chan<- *prometheus.Desc) { c <- arpReplies; c <- arpSent; c <- arpDrops }
+func (responders) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{answered, announced, ignored, conflicts} {
+		c <- d
+	}
+}
 
 // Collect implements prometheus.Collector.
-func (a arpCollector) Collect(c chan<- prometheus.Metric) {
-	for _, s := range a.Stats() {
-		c <- prometheus.MustNewConstMetric(arpReplies, prometheus.CounterValue, float64(s.Answered), s.Interface)
-		c <- prometheus.MustNewConstMetric(arpSent, prometheus.CounterValue, float64(s.Announced), s.Interface)
-		for reason, n := range s.Dropped {
-			c <- prometheus.MustNewConstMetric(arpDrops, prometheus.CounterValue, float64(n), s.Interface, string(reason))
+func (r responders) Collect(c chan<- prometheus.Metric) {
+	for protocol, o := range map[string]*responder.Responder{"arp": r.arp, "ndp": r.ndp} {
+		for _, s := range o.Stats() {
+			c <- counter(answered, float64(s.Answered), s.Interface, protocol)
+			c <- counter(announced, float64(s.Announced), s.Interface, protocol)
+			c <- counter(conflicts, float64(s.Conflicts), s.Interface, protocol)
+			for reason, n := range s.Dropped {
+				c <- counter(ignored, float64(n), s.Interface, protocol, string(reason))
+			}
 		}
+	}
+}
+
+// segmentCollector shows the segments.
+type segmentCollector struct{ *segments }
+
+// Describe implements prometheus.Collector.
+func (segmentCollector) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{frames, refused, happened, takeovers, deputised, neighbours, owned, state} {
+		c <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s segmentCollector) Collect(c chan<- prometheus.Metric) {
+	for iface, v := range s.views() {
+		for kind, n := range v.Counters.Sent {
+			c <- counter(frames, float64(n), iface, kind, "sent")
+		}
+		for kind, n := range v.Counters.Heard {
+			c <- counter(frames, float64(n), iface, kind, "received")
+		}
+		for reason, n := range v.Counters.Refused {
+			c <- counter(refused, float64(n), iface, string(reason))
+		}
+		for kind, n := range v.Counters.Events {
+			c <- counter(happened, float64(n), iface, string(kind))
+		}
+		c <- prometheus.MustNewConstSummary(takeovers, v.Counters.Takeovers, v.Counters.TakeoverSum.Seconds(), nil, iface)
+		c <- counter(deputised, v.Counters.Deputised.Seconds(), iface)
+		lives := map[string]int{}
+		for _, m := range v.Members {
+			lives[m.Life]++
+		}
+		for life, n := range lives {
+			c <- gauge(neighbours, float64(n), iface, life)
+		}
+		own := 0
+		for _, h := range v.Holdings {
+			if h.Node == s.config.Node {
+				own++
+			}
+		}
+		c <- gauge(owned, float64(own), iface)
+		c <- gauge(state, 1, iface, strings.ToLower(string(v.State)))
 	}
 }
 
@@ -45,8 +122,8 @@ func (b bgpCollector) Collect(c chan<- prometheus.Metric) {
 		if s.State == bgp.Established {
 			up = 1
 		}
-		c <- prometheus.MustNewConstMetric(bgpUp, prometheus.GaugeValue, up, s.Peer)
-		c <- prometheus.MustNewConstMetric(bgpRoutes, prometheus.GaugeValue, float64(s.Advertised4), s.Peer, "IPv4")
-		c <- prometheus.MustNewConstMetric(bgpRoutes, prometheus.GaugeValue, float64(s.Advertised6), s.Peer, "IPv6")
+		c <- gauge(bgpUp, up, s.Peer)
+		c <- gauge(bgpRoutes, float64(s.Advertised4), s.Peer, "IPv4")
+		c <- gauge(bgpRoutes, float64(s.Advertised6), s.Peer, "IPv6")
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -23,26 +25,17 @@ type complaint struct {
 }
 
 // shared assembles what all decisions rest on, and tells what had to be left out.
-func (in *inputs) shared(self string, healthy bool, alive func(node string) bool) (*Shared, []complaint) {
+func (in *inputs) shared(self string, healthy bool) (*Shared, []complaint) {
 	s := &Shared{
 		Self: self, Healthy: healthy,
-		Nodes: map[string]Node{}, Pools: map[string]map[string]string{}, Namespaces: map[string]map[string]string{},
+		Nodes: map[string]Node{}, Pools: map[string]Pool{}, Namespaces: map[string]map[string]string{},
 	}
 	var complaints []complaint
-	statuses := client.Items[*herald.SpeakerStatus](in.statuses.GetStore())
-	slices.SortFunc(statuses, byName)
-	interfaces := map[string][]Interface{}
-	for _, o := range statuses {
-		for _, i := range o.Status.Interfaces {
-			interfaces[o.Name] = append(interfaces[o.Name], Interface{Name: i.Name, Subnets: parseSubnets(i.Subnets)})
-		}
-	}
 	for _, o := range client.Items[*corev1.Node](in.nodes.GetStore()) {
-		_, excluded := o.Labels[corev1.LabelNodeExcludeBalancers]
-		s.Nodes[o.Name] = Node{Labels: o.Labels, Excluded: excluded, Alive: alive(o.Name), Interfaces: interfaces[o.Name]}
+		s.Nodes[o.Name] = nodeOf(o)
 	}
 	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
-		s.Pools[o.Name] = o.Labels
+		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield}
 	}
 	for _, o := range client.Items[*corev1.Namespace](in.namespaces.GetStore()) {
 		s.Namespaces[o.Name] = o.Labels
@@ -54,7 +47,14 @@ func (in *inputs) shared(self string, healthy bool, alive func(node string) bool
 			complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
 			continue
 		}
-		s.L2 = append(s.L2, L2Advertisement{Name: o.Name, Selector: selector, Interfaces: o.Spec.Interfaces})
+		ad := L2Advertisement{Name: o.Name, Selector: selector, Interfaces: o.Spec.Interfaces, Gradual: o.Spec.Rebalance == herald.RebalanceGradual}
+		if o.Spec.PreferredNodes != nil {
+			if ad.Preferred, err = herald.CompileSelector("preferredNodes", o.Spec.PreferredNodes); err != nil {
+				complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
+				continue
+			}
+		}
+		s.L2 = append(s.L2, ad)
 	}
 	for _, o := range client.Items[*herald.BGPAdvertisement](in.bgp.GetStore()) {
 		ad, err := in.bgpAdvertisement(o)
@@ -67,6 +67,23 @@ func (in *inputs) shared(self string, healthy bool, alive func(node string) bool
 	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
 	return s, complaints
+}
+
+// ranges are the addresses of all pools. What cannot be read is left out.
+func (in *inputs) ranges() (all []netipx.IPRange) {
+	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
+		for _, text := range o.Spec.Addresses {
+			text := strings.ReplaceAll(string(text), " ", "")
+			if p, err := netip.ParsePrefix(text); err == nil {
+				all = append(all, netipx.RangeOfPrefix(p))
+			} else if r, err := netipx.ParseIPRange(text); err == nil {
+				all = append(all, r)
+			} else if a, err := netip.ParseAddr(text); err == nil {
+				all = append(all, netipx.IPRangeFrom(a, a))
+			}
+		}
+	}
+	return all
 }
 
 // peerNodes tells which nodes hold which sessions.
@@ -223,8 +240,4 @@ func routerID(node *corev1.Node) netip.Addr {
 	}
 	h := rank(netip.IPv6Unspecified(), node.Name)
 	return netip.AddrFrom4([4]byte{byte(h>>24)&0x7f | 1, byte(h >> 16), byte(h >> 8), byte(h)})
-}
-
-func byName[T interface{ GetName() string }](x, y T) int {
-	return cmp.Compare(x.GetName(), y.GetName())
 }

@@ -3,54 +3,106 @@ package speaker
 import (
 	"net/netip"
 	"slices"
-	"time"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
 // Shared is what the decisions about all addresses rest on. Together with an Address it is a snapshot.
-// Every node sees the same, but for the delays of the wire; only Self and Healthy are its own.
 type Shared struct {
 	// Self is the name of this node.
 	Self string
 	// Healthy tells whether this node's kube-proxy serves. A node that cannot deliver announces nothing.
 	Healthy bool
-	// Away tells that this node was asleep or off the network, and has not heard yet what became of its
-	// addresses meanwhile: it answers for nothing on the segment.
-	Away bool
 
 	Nodes      map[string]Node
-	Pools      map[string]map[string]string // labels by name
+	Pools      map[string]Pool              // by name
 	Namespaces map[string]map[string]string // labels by name
 	L2         []L2Advertisement            // by name
 	BGP        []BGPAdvertisement           // by name
 	// PeerNodes says which nodes hold the session with a peer, for those peers that not all nodes hold.
 	PeerNodes map[string]labels.Selector
+	// Segments are this node's interfaces with the nodes that are heard on them.
+	Segments []Segment
+
+	// made are the candidates that were made for some address, for others that have the same.
+	made map[string]candidates
+	// known are the candidates of this snapshot by content, and before those of the snapshot before it, so that
+	// equal ones are the same.
+	known, before map[string]*segment.Candidates
+	key           []byte // reused
+}
+
+// candidates are the nodes that may own an address on a segment.
+type candidates struct {
+	nodes   *segment.Candidates // nil: there are none
+	gradual bool
 }
 
 // Node is a node as far as it may announce.
 type Node struct {
 	Labels map[string]string
-	// Excluded: it bears the label node.kubernetes.io/exclude-from-external-load-balancers.
+	// Excluded: it has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that says
+	// that it is being shut down or removed.
 	Excluded bool
-	// Alive: its speaker's Lease is fresh, which also says that its kube-proxy serves.
-	Alive bool
-	// Interfaces are those that are up, with their subnets.
-	Interfaces []Interface
+	// Ready is its condition Ready.
+	Ready bool
 }
 
-// Interface is where a node meets a segment.
-type Interface struct {
-	Name    string
-	Subnets []netip.Prefix
+// Pool is an IPPool as far as speakers need it.
+type Pool struct {
+	Labels map[string]string
+	// Yield: an address that a stranger uses is given up. Otherwise it is defended.
+	Yield bool
 }
 
-// eligible reports whether the node may announce anything.
-func (n Node) eligible() bool { return n.Alive && !n.Excluded }
+// Segment is one of this node's interfaces with the nodes on its segment, this one among them.
+type Segment struct {
+	Interface string
+	Nodes     []Neighbour // by name
+
+	distinct []netip.Prefix // what networks returns, once it has been asked
+}
+
+// networks are the networks of the nodes on the segment, each once. Mostly that is one for each family, however many
+// nodes there are.
+func (on *Segment) networks() []netip.Prefix {
+	if on.distinct == nil {
+		on.distinct = []netip.Prefix{}
+		seen := map[netip.Prefix]bool{}
+		for i := range on.Nodes {
+			for _, p := range on.Nodes[i].Subnets {
+				if p = p.Masked(); !p.IsSingleIP() && !seen[p] {
+					seen[p] = true
+					on.distinct = append(on.distinct, p)
+				}
+			}
+		}
+	}
+	return on.distinct
+}
+
+// Neighbour is a node on a segment, as it says itself.
+type Neighbour struct {
+	Node string
+	// Interface is its own name of its interface.
+	Interface string
+	Subnets   []netip.Prefix
+}
+
+// covers reports whether an advertisement that names these interfaces announces an address from the node: on
+// the interfaces that are named or, if none is, where a subnet contains the address.
+func (n *Neighbour) covers(address netip.Addr, named []string) bool {
+	if len(named) > 0 {
+		return slices.Contains(named, n.Interface)
+	}
+	return slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return !p.IsSingleIP() && p.Contains(address) })
+}
 
 // holds reports whether nodes with these labels hold the session with the peer.
 func (s *Shared) holds(peer string, node map[string]string) bool {
@@ -58,34 +110,13 @@ func (s *Shared) holds(peer string, node map[string]string) bool {
 	return !some || selector.Matches(labels.Set(node))
 }
 
-// reaches lists the node's interfaces on which an address is announced: those that are named or, if
-// none is, those with a subnet that holds it.
-func (n Node) reaches(address netip.Addr, named []string) []string {
-	var on []string
-	for _, i := range n.Interfaces {
-		holds := slices.ContainsFunc(i.Subnets, func(s netip.Prefix) bool { return s.Contains(address) })
-		if slices.Contains(named, i.Name) || len(named) == 0 && holds {
-			on = append(on, i.Name)
-		}
-	}
-	return on
-}
-
-// answersOn lists the node's interfaces on which these advertisements announce an address; some may come twice.
-func (n Node) answersOn(address netip.Addr, ads []L2Advertisement) (on []string) {
-	for _, ad := range ads {
-		if ad.Selector.Node(n.Labels) {
-			on = append(on, n.reaches(address, ad.Interfaces)...)
-		}
-	}
-	return on
-}
-
 // L2Advertisement is one that can be used.
 type L2Advertisement struct {
 	Name       string
 	Selector   *herald.Selector
 	Interfaces []string
+	Preferred  labels.Selector // nil: no node is
+	Gradual    bool
 }
 
 // BGPAdvertisement is one that can be used.
@@ -102,19 +133,10 @@ type BGPAdvertisement struct {
 type Address struct {
 	netip.Addr
 	Pool string
+	// New: it was recorded less than a minute ago.
+	New bool
 	// Services are those that have it, several if they share it. Their order means nothing.
 	Services []*Service
-	// Claims of nodes, each by its SpeakerStatus, to answer for the address; at most one of each.
-	Claims []Claim
-}
-
-// claim returns a node's claim.
-func (a *Address) claim(node string) (_ Claim, ok bool) {
-	i := slices.IndexFunc(a.Claims, func(c Claim) bool { return c.Node == node })
-	if i < 0 {
-		return Claim{}, false
-	}
-	return a.Claims[i], true
 }
 
 // Service is one Service of type LoadBalancer.
@@ -125,14 +147,27 @@ type Service struct {
 	Local bool
 	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
 	Sticky bool
-	// Ready lists the nodes that have a ready endpoint; "" stands for ready endpoints that are on no node,
-	// such as those that users write by hand.
-	Ready []string
+	// Ready4 and Ready6 list the nodes that have a ready endpoint of the family, sorted; "" stands for ready
+	// endpoints that are on no node, such as those that users write by hand.
+	Ready4, Ready6 []string
 }
 
-// Claim says that a node answers for an address, and since when. A zero time says that it only asks to:
-// it does not have the address, but whoever else wants it sees that it may soon.
-type Claim struct {
-	Node  string
-	Since time.Time
+// ready lists the nodes with ready endpoints for traffic to the address.
+func (svc *Service) ready(address netip.Addr) []string {
+	if address.Is4() {
+		return svc.Ready4
+	}
+	return svc.Ready6
 }
+
+// delivers reports whether traffic to the address that reaches the node finds an endpoint.
+func (svc *Service) delivers(address netip.Addr, node string) bool {
+	ready := svc.ready(address)
+	if svc.Local {
+		_, found := slices.BinarySearch(ready, node)
+		return found
+	}
+	return len(ready) > 0
+}
+
+func compareNeighbours(x, y Neighbour) int { return strings.Compare(x.Node, y.Node) }

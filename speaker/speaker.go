@@ -1,23 +1,25 @@
 // Package speaker announces the addresses of Services from one node.
 //
-// It watches Services, their endpoints, the records of their addresses, nodes, pools, advertisements
-// and the other speakers, and asks Decide, which is pure, what this node announces of each address, be it
-// of one Service or of several that share it. What differs from before goes to the announcers: package arp
-// on the segment, package bgp to the routers. A changed Service costs a decision about each of its
-// addresses; a change of what all decisions share costs one pass over all addresses, however many changes
-// came together.
+// It watches Services, their endpoints, the records of their addresses, nodes, pools and advertisements, and asks
+// Decide, which is pure, how each address is to be announced, be it of one Service or of several that share it.
+// What differs from before goes to the segments, which agree with the other nodes on the owner and tell the
+// responders for ARP and NDP, and to the routers:
 //
-//	informers → dirty set → Shared, Address → Decide → difference → arp.Set, bgp.Set
+//	informers → dirty set → Shared, Address → Decide → difference → segment.Want → responder.Set
+//	                                                             └→ bgp.Set
 //
-// One goroutine, the loop, owns the decisions. Around it run the Lease that says this speaker is alive,
-// the watch of the node's kube-proxy, the watch of its interfaces, and the SpeakerStatus that tells
-// people, and the other speakers, what this node does.
+// A changed Service costs a decision about each of its addresses; a change of what all decisions share costs one
+// pass over all addresses, however many changes came together.
 //
-// Without the API server a speaker goes on with what it knows.
+// One goroutine, the loop, owns the decisions. Around it run the segments, the watch of the node's kube-proxy, the
+// watch of its interfaces, and the SpeakerStatus, which reports what this node does.
+//
+// Without the API server a speaker goes on with what it knows, and still takes over from nodes that die.
 package speaker
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -34,15 +36,15 @@ import (
 	"github.com/heraldlb/herald/speaker/arp"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
+	"github.com/heraldlb/herald/speaker/ndp"
+	"github.com/heraldlb/herald/speaker/responder"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
 // Config is what a Speaker needs from its process.
 type Config struct {
 	Kube   kubernetes.Interface
 	Herald *client.Set
-	// Reconnect, if it is set, drops the connections to the API server, so that the next request makes
-	// new ones. Those of before a loss of the network may hang for long after it.
-	Reconnect func()
 	// Events takes events on Herald's resources.
 	Events record.EventRecorder
 	// Node is the name of the node that this is.
@@ -51,9 +53,11 @@ type Config struct {
 	Pod string
 	// Namespace is Herald's own: of the speakers' Leases and the peers' Secrets.
 	Namespace string
-	// LeaseDuration is how long the other speakers count on this one without a sign of life. The Lease is
-	// renewed three times in it.
-	LeaseDuration time.Duration
+	// Boot is a random number, new at every start, and Key signs what this speaker sends on segments until it ends.
+	Boot uint64
+	Key  ed25519.PrivateKey
+	// Refresh is the time between two unsolicited announcements of an address; 0: none after the first ones.
+	Refresh time.Duration
 	// L2Only: BGPPeers, BGPAdvertisements and Secrets are not read, and there are no sessions.
 	L2Only bool
 	// KubeProxyHealth is the URL that tells whether the node's kube-proxy serves; empty: it always does.
@@ -67,41 +71,55 @@ type Speaker struct {
 	config Config
 	log    *zap.Logger
 
-	inputs atomic.Pointer[inputs] // the loop's, which replaces them after an absence; see in
-	links  *link.Watcher
-	arp    *arp.Responder
-	bgp    *bgp.Speaker
+	inputs   *inputs
+	links    *link.Watcher
+	arp, ndp *responder.Responder
+	bgp      *bgp.Speaker
 
-	loop   *loop
-	status *statusWriter
-	health *proxyHealth
-	lease  *lease
+	loop       *loop
+	segments   *segments
+	identities *identities
+	status     *statusWriter
+	health     *proxyHealth
+	lease      *lease
 
-	ready atomic.Bool
-	// announcing tells that the loop's last pass was made for a node that may announce.
-	announcing atomic.Bool
-	began      time.Time
-	turned     atomic.Int64 // when the loop last came round, in nanoseconds since it began; 0 before it runs
+	ready  atomic.Bool
+	began  time.Time
+	turned atomic.Int64 // when the loop last came round, in nanoseconds since it began; 0 before it runs
 }
 
 // New wires a Speaker. Nothing runs before Run.
 func New(c Config) (*Speaker, error) {
 	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp"))}
-	s.arp = arp.New(c.Log.Named("arp"), arp.Options{Silent: s.stalled})
-	s.announcing.Store(true) // Until the first pass says otherwise, the Lease stays as it is.
-	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), func() { s.in().touchAll() })
-	s.lease = &lease{
-		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, duration: c.LeaseDuration, log: c.Log.Named("lease"),
-	}
-	s.status = newStatusWriter(c.Herald, c.Node, s.owner, c.Log.Named("status"))
-	in, err := s.newInputs()
+	in, err := newInputs(c.Kube, c.Herald, c.Namespace, c.L2Only)
 	if err != nil {
 		return nil, err
 	}
-	s.inputs.Store(in)
+	s.inputs = in
+	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll)
+	s.lease = &lease{
+		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, log: c.Log.Named("lease"),
+		changed: func(bool) { in.touchAll() },
+	}
+	s.identities = &identities{
+		statuses: c.Herald.SpeakerStatuses, lease: s.lease, self: c.Node, exists: s.exists, log: c.Log.Named("identities"),
+		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{},
+	}
+	s.segments = newSegments(segment.Config{Node: c.Node, Boot: c.Boot, Key: c.Key}, c.Log.Named("segment"), s.identities, in.touchAll)
+	s.identities.segments, s.identities.joined = s.segments.list, s.segments.joined
+	options := responder.Options{
+		Refresh: c.Refresh, Silent: s.segments.silent, Sibling: s.segments.sibling, Conflict: s.segments.conflict,
+	}
+	if c.Refresh == 0 {
+		options.Refresh = -1
+	}
+	s.arp = responder.New(c.Log.Named("arp"), arp.Protocol{}, options)
+	s.ndp = responder.New(c.Log.Named("ndp"), ndp.Protocol{}, options)
+	s.segments.arp, s.segments.ndp = s.arp, s.ndp
+	s.status = newStatusWriter(c.Herald.SpeakerStatuses, c.Node, s.owner, c.Log.Named("status"))
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(s.loop, arpCollector{s.arp}, bgpCollector{s.bgp})
+		c.Metrics.MustRegister(s.loop, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp})
 	}
 	return s, nil
 }
@@ -110,74 +128,62 @@ func New(c Config) (*Speaker, error) {
 func (s *Speaker) Ready() bool { return s.ready.Load() }
 
 // Healthy reports whether the loop comes round. One that is stuck would go on announcing what it once
-// decided, so the node gives up its Lease, and the process is to be restarted.
-func (s *Speaker) Healthy() bool { return s.sinceTurn() < turnMissing }
-
-// stalled reports whether the loop has not come round for so long that what it decided may be out of
-// date: the process was frozen, and others may have been given its addresses.
-func (s *Speaker) stalled() bool { return s.sinceTurn() > nap(s.config.LeaseDuration) }
-
-// sinceTurn is how long ago the loop came round; 0 before it runs.
-func (s *Speaker) sinceTurn() time.Duration {
+// decided, so the process is to be restarted.
+func (s *Speaker) Healthy() bool {
 	turned := s.turned.Load()
-	if turned == 0 {
-		return 0
-	}
-	return time.Since(s.began) - time.Duration(turned)
+	return turned == 0 || time.Since(s.began)-time.Duration(turned) < turnMissing
 }
 
-// in is what the speaker watches now.
-func (s *Speaker) in() *inputs { return s.inputs.Load() }
-
-func (s *Speaker) newInputs() (*inputs, error) {
-	return newInputs(s.config.Kube, s.config.Herald, s.config.Namespace, s.config.L2Only, s.status.observe)
-}
-
-// Run announces until ctx ends. Then everything is withdrawn, first on the wire and then, by the
-// Lease, before the other speakers, unless a successor is to find everything as it was. Run returns when
-// all that it started has ended.
+// Run announces until ctx ends. Then everything is withdrawn, unless a successor is to find everything as it was.
+// Run returns when all that it started has ended.
 func (s *Speaker) Run(ctx context.Context) error {
 	told := ctx
 	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
 	defer context.AfterFunc(told, func() { end(s.farewell()) })()
 	g, ctx := errgroup.WithContext(ctx)
-	s.in().start(ctx)
-	defer func() { s.in().stop() }()
+	synced := make(chan struct{})
+	g.Go(func() error { return s.inputs.run(ctx, func() { close(synced) }) })
 	g.Go(func() error { return s.links.Run(ctx) })
 	g.Go(func() error { return s.health.run(ctx) })
-	g.Go(func() error { return s.announce(ctx) })
+	g.Go(func() error { return s.announce(ctx, synced) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// announce runs what has an order at both ends. The Lease is begun when this node can be counted on, and
-// given up when it is silent, or left to the successor.
-func (s *Speaker) announce(ctx context.Context) error {
+// announce runs what has an order at both ends: the others have to know the key before this node sends anything on a
+// segment, and the responders have to run until the segments are left.
+func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-s.in().synced:
+	case <-synced:
 	}
 	if err := s.awaitInterfaces(ctx); err != nil {
 		return err
 	}
-	if err := s.lease.takeOver(ctx, s.in().lease(leasePrefix+s.config.Node)); err != nil {
+	if err := s.status.first(ctx, identityFor(s.config)); err != nil {
 		return err
 	}
+	s.segments.config.Cluster = s.cluster()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.lease.run(ctx, func() bool { return s.Healthy() && s.announcing.Load() }) })
-	g.Go(func() error { return s.arp.Run(ctx) })
+	s.segments.ctx = ctx
+	responding, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g.Go(func() error { return s.lease.run(ctx) })
+	g.Go(func() error { return s.arp.Run(responding) })
+	g.Go(func() error { return s.ndp.Run(responding) })
 	g.Go(func() error { return s.bgp.Run(ctx) })
-	g.Go(func() error { return s.loop.run(ctx) })
+	g.Go(func() error { return s.identities.run(ctx) })
+	g.Go(func() error {
+		defer stop()
+		return s.loop.run(ctx) // It leaves the segments.
+	})
 	g.Go(func() error { return s.status.run(ctx) })
 	err := g.Wait()
-	if errors.Is(context.Cause(ctx), bgp.ErrRestart) && s.Healthy() && s.announcing.Load() {
-		s.lease.leave()
-	} else {
-		s.lease.release()
-	}
+	s.lease.release()
 	return err
 }
 
@@ -200,9 +206,24 @@ func (s *Speaker) awaitInterfaces(ctx context.Context) error {
 
 // owner makes what this speaker writes of its node go when the node goes.
 func (s *Speaker) owner() []metav1.OwnerReference {
-	o, exists, err := s.in().nodes.GetStore().GetByKey(s.config.Node)
+	o, exists, err := s.inputs.nodes.GetStore().GetByKey(s.config.Node)
 	if err != nil || !exists {
 		return nil
 	}
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: s.config.Node, UID: o.(*corev1.Node).UID}}
+}
+
+// cluster is what tells this cluster from others on a segment: the UID of the namespace that every cluster has.
+func (s *Speaker) cluster() string {
+	o, exists, err := s.inputs.namespaces.GetStore().GetByKey(metav1.NamespaceSystem)
+	if err != nil || !exists {
+		return ""
+	}
+	return string(o.(*corev1.Namespace).UID)
+}
+
+// exists reports whether the API has a node of that name.
+func (s *Speaker) exists(node string) bool {
+	_, exists, err := s.inputs.nodes.GetStore().GetByKey(node)
+	return err == nil && exists
 }

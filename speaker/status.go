@@ -3,12 +3,14 @@ package speaker
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
+
+	"crypto/ed25519"
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
@@ -19,10 +21,18 @@ import (
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
-// States of a session in a SpeakerStatus. The finer ones of RFC 4271 come and go with every attempt.
 const (
+	// reportPeriod is how often this node's status is put together and, if it differs, written.
+	reportPeriod = time.Second
+
+	// Limits of a SpeakerStatus. One that exceeds them is refused as a whole.
+	maxInterfaces, maxSubnets, maxHears, maxClaims, maxReports = 256, 64, 64, 1000, 64
+	maxReason                                                  = 256
+
+	// States of a session in a SpeakerStatus. The finer ones of RFC 4271 come and go with every attempt.
 	sessionEstablished = "Established"
 	sessionDown        = "Down"
 	sessionInvalid     = "Invalid"
@@ -34,39 +44,149 @@ type sessionReport struct {
 	reason string
 }
 
+// stamp writes a time as a SpeakerStatus has it.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 // report puts this node's status together, for the writer to write if it differs, and reports sessions
 // that went up or down.
 func (l *loop) report() {
-	if l.shared == nil || l.shared.Away {
-		return // Nothing has been decided, or not yet again; to say so would look like giving everything up.
+	if l.shared == nil {
+		return // Nothing has been decided.
 	}
-	var st herald.SpeakerStatusStatus
+	views := l.s.segments.views()
+	st := herald.SpeakerStatusStatus{
+		Identity: identityFor(l.s.config), Interfaces: l.reportInterfaces(views), Deaths: l.s.segments.reportDeaths(),
+		Conflicts: l.s.segments.reportConflicts(time.Now()),
+	}
+	l.reportClaims(&st, views)
+	l.reportSessions(&st)
+	switch self := l.shared.Nodes[l.s.config.Node]; {
+	case !l.s.health.healthy():
+		st.Problem = "kube-proxy does not serve on this node"
+	case self.Excluded:
+		st.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers + ", or a taint that says that it is being shut down"
+	}
+	l.s.status.set(st)
+}
+
+func identityFor(c Config) *herald.SpeakerIdentity {
+	return &herald.SpeakerIdentity{Boot: fmt.Sprintf("%016x", c.Boot), PublicKey: hex.EncodeToString(c.Key.Public().(ed25519.PublicKey))}
+}
+
+// reportInterfaces lists the interfaces on which addresses could be announced. Those of pods are of no interest.
+func (l *loop) reportInterfaces(views map[string]segment.View) (all []herald.SpeakerInterface) {
 	for _, i := range l.s.links.Interfaces() {
+		if _, joined := views[i.Name]; !i.Up || len(roomy(i.Subnets)) == 0 && !joined {
+			continue
+		}
 		o := herald.SpeakerInterface{Name: i.Name, MAC: i.MAC.String()}
-		for _, s := range roomy(i.Subnets) {
+		subnets := roomy(i.Subnets)
+		for _, s := range subnets[:min(len(subnets), maxSubnets)] {
 			o.Subnets = append(o.Subnets, s.String())
 		}
-		if !i.Up || len(o.Subnets) == 0 && !l.named(i.Name) {
-			continue // The interfaces of pods come and go and are of no interest.
+		if v, ok := views[i.Name]; ok {
+			o.State = string(v.State)
+			for _, m := range v.Members {
+				if m.Heard() {
+					o.Neighbours++
+					if len(o.Hears) < maxHears {
+						o.Hears = append(o.Hears, m.Node)
+					}
+				}
+			}
 		}
-		st.Interfaces = append(st.Interfaces, o)
+		all = append(all, o)
 	}
-	for address, since := range l.claims {
-		st.Claims = append(st.Claims, herald.SpeakerClaim{Address: address.String(), Since: new(metav1.NewMicroTime(since))})
+	if len(all) > maxInterfaces {
+		// Others look for the interfaces of the segments that this node has joined.
+		slices.SortStableFunc(all, func(x, y herald.SpeakerInterface) int {
+			switch {
+			case x.State != "" && y.State == "":
+				return -1
+			case x.State == "" && y.State != "":
+				return 1
+			}
+			return 0
+		})
+		all = all[:maxInterfaces]
+		slices.SortFunc(all, func(x, y herald.SpeakerInterface) int { return cmp.Compare(x.Name, y.Name) })
 	}
-	for address := range l.asks {
-		if _, has := l.claims[address]; !has {
-			st.Claims = append(st.Claims, herald.SpeakerClaim{Address: address.String()})
+	return all
+}
+
+// reportClaims lists what this node answers for.
+func (l *loop) reportClaims(st *herald.SpeakerStatusStatus, views map[string]segment.View) {
+	now := time.Now()
+	for iface, v := range views {
+		for _, h := range v.Holdings {
+			c := herald.SpeakerClaim{
+				Address: h.Addr.String(), Interface: iface, Since: stamp(now.Add(-h.For)), Reason: h.Reason[:min(len(h.Reason), maxReason)],
+			}
+			if h.Node == l.s.config.Node {
+				st.L2Addresses++
+			} else {
+				c.DeputyFor = h.Node
+			}
+			st.Claims = append(st.Claims, c)
 		}
 	}
-	slices.SortFunc(st.Claims, func(x, y herald.SpeakerClaim) int { return cmp.Compare(x.Address, y.Address) })
-	st.L2Addresses = int32(len(l.claims)) //nolint:gosec // An address each.
-	l.owned.Set(float64(len(l.claims)))
+	slices.SortFunc(st.Claims, func(x, y herald.SpeakerClaim) int {
+		return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.Interface, y.Interface))
+	})
+	st.Claims = st.Claims[:min(len(st.Claims), maxClaims)]
+	// A second may be rounded up in one report and down in the next: what was written stays.
+	since := make(map[claimKey]time.Time, len(st.Claims))
+	for i := range st.Claims {
+		c := &st.Claims[i]
+		key := claimKey{c.Address, c.Interface, c.DeputyFor}
+		at, _ := time.Parse(time.RFC3339, c.Since) // It was written above.
+		if before, known := l.since[key]; known && at.Sub(before).Abs() <= 2*time.Second {
+			at = before
+		}
+		c.Since, since[key] = stamp(at), at
+	}
+	l.since = since
+}
+
+type claimKey struct{ address, iface, deputyFor string }
+
+// reportDeaths lists the neighbours whose death was witnessed and that have not been heard since.
+func (s *segments) reportDeaths() (all []herald.SpeakerDeath) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, at := range s.deaths {
+		all = append(all, herald.SpeakerDeath{Node: k.node, Interface: k.iface, At: stamp(at)})
+	}
+	slices.SortFunc(all, func(x, y herald.SpeakerDeath) int {
+		return cmp.Or(cmp.Compare(y.At, x.At), cmp.Compare(x.Node, y.Node), cmp.Compare(x.Interface, y.Interface))
+	})
+	return all[:min(len(all), maxReports)]
+}
+
+func (s *segments) reportConflicts(now time.Time) (all []herald.SpeakerConflict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, c := range s.conflicts {
+		if now.Sub(c.at) > conflictTime {
+			continue
+		}
+		// Twice a minute is often enough to say that the stranger is still there.
+		all = append(all, herald.SpeakerConflict{
+			Address: k.addr.String(), Interface: k.iface, MAC: c.mac.String(), At: stamp(c.at.Truncate(conflictTime / 2)),
+		})
+	}
+	slices.SortFunc(all, func(x, y herald.SpeakerConflict) int {
+		return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.Interface, y.Interface))
+	})
+	return all[:min(len(all), maxReports)]
+}
+
+func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 	up := 0
 	for _, s := range l.s.bgp.Sessions() {
 		o := herald.SpeakerSession{Peer: s.Peer, State: sessionDown, Reason: s.Reason, Routes: int32(s.Advertised4 + s.Advertised6)} //nolint:gosec // A route each.
-		if since := metav1.NewTime(s.Since); !since.IsZero() {
-			o.Since = &since
+		if !s.Since.IsZero() {
+			o.Since = stamp(s.Since)
 		}
 		if s.State == bgp.Established {
 			up++
@@ -82,24 +202,12 @@ func (l *loop) report() {
 	if len(st.Sessions) > 0 {
 		st.Established = fmt.Sprintf("%d/%d", up, len(st.Sessions))
 	}
-	switch self := l.shared.Nodes[l.s.config.Node]; {
-	case !l.s.health.healthy():
-		st.Problem = "kube-proxy does not serve on this node"
-	case self.Excluded:
-		st.Problem = "the node bears the label " + corev1.LabelNodeExcludeBalancers
-	}
-	l.s.status.set(st)
 }
 
 // roomy leaves out the subnets that have no room for a Service's address: the ends of links to pods, and
 // addresses of Services that somebody put on an interface.
 func roomy(subnets []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(subnets), netip.Prefix.IsSingleIP)
-}
-
-// named reports whether an L2Advertisement names the interface.
-func (l *loop) named(name string) bool {
-	return slices.ContainsFunc(l.shared.L2, func(ad L2Advertisement) bool { return slices.Contains(ad.Interfaces, name) })
 }
 
 // announceSession makes an event of a session that went up, or is down for another reason than before.
@@ -110,7 +218,7 @@ func (l *loop) announceSession(s bgp.Session) {
 		return
 	}
 	l.sessions[s.Peer] = now
-	o, exists, err := l.s.in().peers.GetStore().GetByKey(s.Peer)
+	o, exists, err := l.s.inputs.peers.GetStore().GetByKey(s.Peer)
 	if err != nil || !exists {
 		delete(l.sessions, s.Peer)
 		return
@@ -124,75 +232,25 @@ func (l *loop) announceSession(s bgp.Session) {
 
 // statusWriter writes this node's SpeakerStatus when it differs from what was written last.
 type statusWriter struct {
-	client  *client.Set
+	client  client.Resource[*herald.SpeakerStatus, *herald.SpeakerStatusList]
 	node    string
 	owner   func() []metav1.OwnerReference
 	log     *zap.Logger
-	changed chan struct{}
+	changed chan struct{} // capacity one
 
-	wrote chan struct{} // What was written last stands, or was read back.
+	mu   sync.Mutex
+	want herald.SpeakerStatusStatus
 
-	mu      sync.Mutex
-	want    herald.SpeakerStatusStatus
-	foreign bool   // Somebody else deleted or changed what was written.
-	version string // The resource version of what was written last; empty if nothing was.
-	unsure  bool   // A write is under way, or has failed and may have been carried out.
-
-	// written belongs to run.
+	// These belong to run. sent is what was written last, and written what the API server made of it: one with an
+	// older schema drops fields, and what it drops is not to be written again and again.
+	sent    herald.SpeakerStatusStatus
 	written *herald.SpeakerStatus
 }
 
-func newStatusWriter(c *client.Set, node string, owner func() []metav1.OwnerReference, log *zap.Logger) *statusWriter {
-	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
-}
-
-// stands reports whether the API server is known to have this version of the status still. Before the
-// first write it has what there was at the start.
-func (w *statusWriter) stands(version string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return !w.unsure && (w.version == "" || w.version == version)
-}
-
-// begin notes that a write is under way.
-func (w *statusWriter) begin() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.unsure = true
-}
-
-// stood notes what has been written.
-func (w *statusWriter) stood(o *herald.SpeakerStatus) {
-	w.written = o
-	w.mu.Lock()
-	w.version, w.unsure = o.ResourceVersion, false
-	w.mu.Unlock()
-	pull(w.wrote)
-}
-
-// observe takes what the watch says of a node's status; nil: it is gone. If somebody else changed or
-// deleted ours it is written again: without it the node is on no segment, for the others.
-func (w *statusWriter) observe(node string, o *herald.SpeakerStatus) {
-	if node != w.node {
-		return
-	}
-	w.mu.Lock()
-	foreign := o == nil || !w.unsure && newer(o.ResourceVersion, w.version)
-	w.foreign = w.foreign || foreign
-	w.mu.Unlock()
-	// Of two writes in a row the first may be read back when the second is under way, and counts only with
-	// the second, which says nothing new of what was asked for.
-	pull(w.wrote)
-	if foreign {
-		pull(w.changed)
-	}
-}
-
-// newer compares resource versions, which are numbers (KEP-5504). None is newer than one that is not known.
-func newer(version, than string) bool {
-	v, err := strconv.ParseUint(version, 10, 64)
-	t, unknown := strconv.ParseUint(than, 10, 64)
-	return err == nil && unknown == nil && v > t
+func newStatusWriter(
+	c client.Resource[*herald.SpeakerStatus, *herald.SpeakerStatusList], node string, owner func() []metav1.OwnerReference, log *zap.Logger,
+) *statusWriter {
+	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1)}
 }
 
 // set has the status written soon.
@@ -203,7 +261,30 @@ func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
 	pull(w.changed)
 }
 
+// first writes a status with nothing but the identity, and tries until it is written: what this speaker sends on a
+// segment is refused before.
+func (w *statusWriter) first(ctx context.Context, id *herald.SpeakerIdentity) error {
+	for {
+		err := w.write(ctx, herald.SpeakerStatusStatus{Identity: id})
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// rewriteAfter is how long it takes to notice that somebody deleted the status or changed it.
+const rewriteAfter = 10 * time.Second
+
 func (w *statusWriter) run(ctx context.Context) error {
+	verified := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -212,10 +293,20 @@ func (w *statusWriter) run(ctx context.Context) error {
 		}
 		w.mu.Lock()
 		want := w.want
-		if w.foreign {
-			w.written, w.foreign = nil, false
-		}
 		w.mu.Unlock()
+		if time.Since(verified) > rewriteAfter {
+			// Nobody watches it, so it is read now and then. A conflict with what somebody else wrote is ours to win.
+			verified = time.Now()
+			if o, err := w.client.Get(ctx, w.node, metav1.GetOptions{ResourceVersion: "0"}); err == nil && w.written != nil && o.UID == w.written.UID {
+				if equality.Semantic.DeepEqual(o.Status, w.written.Status) {
+					w.written.ResourceVersion = o.ResourceVersion
+				} else {
+					w.written = nil
+				}
+			} else if err == nil || apierrors.IsNotFound(err) {
+				w.written = nil
+			}
+		}
 		if err := w.write(ctx, want); err != nil && ctx.Err() == nil {
 			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))
 			pull(w.changed)
@@ -229,37 +320,42 @@ func (w *statusWriter) run(ctx context.Context) error {
 }
 
 func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatus) error {
-	if w.written != nil && equality.Semantic.DeepEqual(w.written.Status, want) {
+	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) {
 		return nil
 	}
-	w.begin()
 	if w.written == nil {
-		o, err := w.client.SpeakerStatuses.Create(ctx, &herald.SpeakerStatus{
+		o, err := w.client.Create(ctx, &herald.SpeakerStatus{
 			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: w.owner()}, Status: want,
 		}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			o, err = w.client.SpeakerStatuses.Get(ctx, w.node, metav1.GetOptions{})
-			if err == nil {
-				w.stood(o)
-				return w.write(ctx, want)
+			if o, err = w.client.Get(ctx, w.node, metav1.GetOptions{}); err == nil {
+				w.written = o
+				return w.update(ctx, want)
 			}
 		}
 		if err == nil {
-			w.stood(o)
+			w.written, w.sent = o, want
 		}
 		return err
 	}
+	return w.update(ctx, want)
+}
+
+func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStatus) error {
 	o := w.written.DeepCopy()
 	o.Status = want
-	updated, err := w.client.SpeakerStatuses.Update(ctx, o, metav1.UpdateOptions{})
+	// After kubectl delete node, a status that was written before the node came back belongs to nobody.
+	if owner := w.owner(); owner != nil {
+		o.OwnerReferences = owner
+	}
+	updated, err := w.client.Update(ctx, o, metav1.UpdateOptions{})
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		// Somebody changed or deleted it by hand.
-		w.written = nil
-		return w.write(ctx, want)
+		w.written = nil // Somebody changed or deleted it.
+		return err
 	case err != nil:
 		return err
 	}
-	w.stood(updated)
+	w.written, w.sent = updated, want
 	return nil
 }

@@ -179,7 +179,8 @@ type SpeakerSession struct {
 	State string `json:"state"`
 	// Since when.
 	// +optional
-	Since *metav1.Time `json:"since,omitempty"`
+	// +kubebuilder:validation:MaxLength=40
+	Since string `json:"since,omitempty"`
 	// Why it is not established.
 	// +optional
 	Reason string `json:"reason,omitempty"`

@@ -138,6 +138,9 @@ func withDefaults(spec herald.IPPoolSpec) herald.IPPoolSpec {
 	if spec.ReclaimPolicy == "" {
 		spec.ReclaimPolicy = herald.ReclaimDelete
 	}
+	if spec.OnConflict == "" {
+		spec.OnConflict = herald.ConflictDefend
+	}
 	if spec.ReuseDelay == nil {
 		spec.ReuseDelay = &metav1.Duration{Duration: 10 * time.Second}
 	}

@@ -103,13 +103,25 @@ func (c *cluster) situation(ctx context.Context, name types.NamespacedName) (*si
 	if err != nil {
 		return nil, err
 	}
-	speakers, err := c.herald.SpeakerStatuses.List(ctx, metav1.ListOptions{})
-	if err != nil {
+	if s.speakers, err = c.speakers(ctx); err != nil {
 		return nil, err
 	}
 	s.endpoints, s.nodes, s.l2 = pointers(endpoints.Items), pointers(nodes.Items), pointers(l2.Items)
-	s.bgp, s.peers, s.speakers = pointers(bgp.Items), pointers(peers.Items), pointers(speakers.Items)
+	s.bgp, s.peers = pointers(bgp.Items), pointers(peers.Items)
 	return &s, nil
+}
+
+// speakers reads the SpeakerStatuses.
+func (c *cluster) speakers(ctx context.Context) ([]*herald.SpeakerStatus, error) {
+	list, err := c.herald.SpeakerStatuses.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	all := pointers(list.Items)
+	for _, o := range all {
+		printable(o)
+	}
+	return all, nil
 }
 
 // ready are the endpoints that are, and their nodes.

@@ -47,10 +47,25 @@ func speaker(node, claim, a, b string) *herald.SpeakerStatus {
 	o.Status.Interfaces = []herald.SpeakerInterface{{Name: "eth0", Subnets: []string{"198.51.100.0/24"}}}
 	o.Status.Sessions = []herald.SpeakerSession{{Peer: "tor-a", State: a, Reason: "no answer"}, {Peer: "tor-b", State: b, Reason: "no answer"}}
 	if claim != "" {
-		since := metav1.NewMicroTime(began.Add(20 * time.Minute))
-		o.Status.Claims = []herald.SpeakerClaim{{Address: claim, Since: &since}, {Address: "198.51.100.9"}}
+		since := began.Add(20 * time.Minute).Format(time.RFC3339)
+		o.Status.Claims = []herald.SpeakerClaim{{Address: claim, Interface: "eth0", Since: since, Reason: "highest rank"}, {Address: "198.51.100.9", Interface: "eth0"}}
+		o.Status.L2Addresses = 2
 	}
 	return o
+}
+
+// meet has speakers hear each other on eth0.
+func meet(speakers ...*herald.SpeakerStatus) {
+	for _, o := range speakers {
+		i := &o.Status.Interfaces[0]
+		i.State, i.Hears = herald.SegmentMember, nil
+		for _, other := range speakers {
+			if other != o {
+				i.Hears = append(i.Hears, other.Name)
+			}
+		}
+		i.Neighbours = int32(len(i.Hears))
+	}
 }
 
 // waiting is default/web with nothing.
@@ -84,7 +99,7 @@ func TestExplainWhatIsServed(t *testing.T) {
   pools      ✓  public IPv4: has 255 of 256 IPv4 addresses free
   has        ✓  198.51.100.1 from pool public, recorded for 60m
   endpoints     1 ready, on n1
-  announced  ✓  198.51.100.1 by ARP: node n1 answers, for 40m
+  announced  ✓  198.51.100.1 by ARP on eth0: node n1 owns it, for 40m (highest rank)
              ✓  198.51.100.1 by BGP: n1, n2 to tor-a
              ✗  198.51.100.1 by BGP: the session of n1 with tor-b is Down: no answer
              ✓  198.51.100.1 by BGP: n2 to tor-b
@@ -116,7 +131,7 @@ addresses:
 - {address: 198.51.100.1, text: 'from pool public, recorded for 60m', wrong: false}
 endpoints: {ready: 1, nodes: [n1], local: false}
 announced:
-- {address: 198.51.100.1, text: 'by ARP: node n1 answers, for 40m', wrong: false}
+- {address: 198.51.100.1, text: 'by ARP on eth0: node n1 owns it, for 40m (highest rank)', wrong: false}
 - {address: 198.51.100.1, text: 'by BGP: n1, n2 to tor-a', wrong: false}
 - {address: 198.51.100.1, text: 'by BGP: the session of n1 with tor-b is Down: no answer', wrong: true}
 - {address: 198.51.100.1, text: 'by BGP: n2 to tor-b', wrong: false}
@@ -240,13 +255,44 @@ func TestExplain(t *testing.T) {
 			s.speakers = s.speakers[1:]
 		}, []string{"Next: no node that advertisements select can serve it"}},
 		{"other routers", served(), func(s *situation) { s.bgp[0].Spec.Peers = []string{"tor-b"} }, []string{"by BGP: n2 to tor-b"}},
+		{"a deputy", served(), func(s *situation) {
+			s.speakers[1].Status.Claims = []herald.SpeakerClaim{{Address: "198.51.100.1", Interface: "eth0", Since: now.Add(-5 * time.Second).Format(time.RFC3339), DeputyFor: "n1"}}
+			meet(s.speakers...)
+		}, []string{"✗  198.51.100.1 by ARP on eth0: node n2 answers for n1, whose speaker is silent, for 5s\n", "Next: see why the herald-speaker of node n1 is silent"}},
+		{"two owners on one segment", served(), func(s *situation) {
+			s.speakers[1] = speaker("n2", "198.51.100.1", "Established", "Established")
+			meet(s.speakers...)
+		}, []string{"announced  ✗  198.51.100.1 has 2 owners on one segment: n1 (eth0, for 40m), n2 (eth0, for 40m)\n", "✓  198.51.100.1 by ARP on eth0: node n1 owns it",
+			"Next: 198.51.100.1 has 2 owners on one segment"}},
+		{"owners on two segments", served(), func(s *situation) { s.speakers[1] = speaker("n2", "198.51.100.1", "Established", "Established") },
+			[]string{"node n1 owns it", "node n2 owns it", "Nothing is to be done."}},
+		{"the owner has died", served(), func(s *situation) {
+			s.bgp, s.speakers[1].Status.Deaths = nil, []herald.SpeakerDeath{{Node: "n1", Interface: "eth0"}}
+		}, []string{"✗  198.51.100.1 by ARP on eth0: node n1 owned it, but it is dead, as n2 has witnessed\n", "✗  198.51.100.1 by nobody"}},
+		{"a stranger has it", served(), func(s *situation) {
+			s.speakers[1].Status.Conflicts = []herald.SpeakerConflict{{Address: "198.51.100.1", Interface: "eth0", MAC: "02:00:5e:00:53:99", At: now.Add(-time.Minute).Format(time.RFC3339)}}
+		}, []string{"announced  ✗  198.51.100.1 a machine that is no speaker uses it: 02:00:5e:00:53:99 on eth0 of n2, seen in the last 60s\n",
+			"Next: 198.51.100.1: a machine that is no speaker uses it: ", "kubectl herald renumber default/web"}},
+		{"a stranger had it", served(), func(s *situation) {
+			s.records[0].Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Message: "02:00:5e:00:53:99 uses it"}}
+		}, []string{"announced  ✗  198.51.100.1 02:00:5e:00:53:99 uses it\n", "Next: 198.51.100.1: 02:00:5e:00:53:99 uses it; find that machine"}},
+		{"more than is listed", served(), func(s *situation) {
+			s.bgp, s.speakers[0].Status.Claims, s.speakers[0].Status.L2Addresses = nil, s.speakers[0].Status.Claims[1:], 3000
+		}, []string{"✓  198.51.100.1 by ARP: not known: more addresses are owned than are listed in the SpeakerStatus of n1\n", "Next: find out who answers for 198.51.100.1: kubectl herald verify 198.51.100.1"}},
 		{"IPv6 on the segment", served(), func(s *situation) {
 			s.service.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
 			s.service.Status.LoadBalancer.Ingress[0].IP = "2001:db8::1"
 			s.pools[0].Spec.Addresses = []herald.AddressRange{"2001:db8::/64"}
 			s.records[0] = record("2001:db8::1", "public", "default/web")
-			s.bgp = nil
-		}, []string{"Next: no BGPAdvertisement selects 2001:db8::1, of pool public, for this Service; IPv6 is announced by BGP only"}},
+			s.bgp, s.speakers[0].Status.Claims[0].Address = nil, "2001:db8::1"
+		}, []string{"✓  2001:db8::1 by NDP on eth0: node n1 owns it, for 40m (highest rank)\n", "Nothing is to be done."}},
+		{"IPv6 that nothing selects", served(), func(s *situation) {
+			s.service.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
+			s.service.Status.LoadBalancer.Ingress[0].IP = "2001:db8::1"
+			s.pools[0].Spec.Addresses = []herald.AddressRange{"2001:db8::/64"}
+			s.records[0] = record("2001:db8::1", "public", "default/web")
+			s.bgp, s.l2 = nil, nil
+		}, []string{"Next: no L2Advertisement or BGPAdvertisement selects 2001:db8::1, of pool public, for this Service"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.change(c.of)

@@ -15,15 +15,15 @@ import (
 
 func main() { os.Exit(run()) }
 
-// errLost ends a plan that loses something. It is no failure, and has been told already.
-var errLost = errors.New("something would be lost")
+// errAttention ends a command that has found what needs attention. It is no failure, and has been told already.
+var errAttention = errors.New("something needs attention")
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := command().ExecuteContext(ctx)
 	switch {
-	case errors.Is(err, errLost):
+	case errors.Is(err, errAttention):
 		return 2
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -46,6 +46,6 @@ func command() *cobra.Command {
 	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "The kubeconfig to use (default $KUBECONFIG, or ~/.kube/config).")
 	flags.StringVar(&a.context, "context", "", "The kubeconfig's context to use.")
 	flags.StringVarP(&a.namespace, "namespace", "n", "", "The namespace of a Service that is named without one.")
-	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a))
+	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a), statusCommand(&a), verifyCommand(&a))
 	return cmd
 }

@@ -61,7 +61,7 @@ plan cannot be made.`,
 				return err
 			}
 			if report.Loses {
-				return errLost
+				return errAttention
 			}
 			return nil
 		},

@@ -85,14 +85,14 @@ func (s *story) but(node *lab.Node) []*lab.Node {
 type probe struct {
 	way    string
 	client *lab.Client
-	*lab.Probe
+	*lab.Opener
 }
 
 func (s *story) startProbes(ctx context.Context) (string, error) {
 	// They outlive this step. The enclave's end would stop them too.
 	ctx = context.WithoutCancel(ctx)
 	for _, p := range []probe{{way: "segment, by ARP", client: s.lab.Segment}, {way: "behind the router, by BGP", client: s.lab.Outside}} {
-		p.Probe = p.client.Probe(ctx, s.target(), every)
+		p.Opener = p.client.Open(ctx, s.target(), every)
 		s.probes = append(s.probes, p)
 	}
 	return s.target(), s.answered(ctx)
@@ -116,7 +116,7 @@ func (s *story) cut(ctx context.Context) (said string, err error) {
 			return "", err
 		}
 	}
-	if s.watch, err = s.lab.Segment.WatchARP(); err != nil {
+	if s.watch, err = s.lab.Segment.Watch(); err != nil {
 		return "", err
 	}
 	s.lost, s.lostAt = s.before.owner, time.Now()
@@ -132,9 +132,9 @@ func (s *story) hopDropped(ctx context.Context) (string, error) {
 
 // ownerMoved waits until another node says on the segment that it has the address.
 func (s *story) ownerMoved(ctx context.Context) (said string, err error) {
-	var taken lab.ARPPacket
+	var taken lab.Claim
 	if err := lab.Eventually(ctx, func(context.Context) error {
-		claims := s.watch.Packets(s.address, s.lostAt)
+		claims := s.watch.Claims(s.address, s.lostAt)
 		if len(claims) == 0 {
 			return fmt.Errorf("nobody says to have %s", s.address)
 		}
@@ -163,9 +163,9 @@ func (s *story) servedAgain(ctx context.Context) (string, error) {
 	var rows [][]string
 	var gaps []int64
 	for _, p := range s.probes {
-		r := p.Stop()
-		gaps = append(gaps, r.LongestGap.Milliseconds())
-		rows = append(rows, []string{p.way, strconv.Itoa(r.Requests), strconv.Itoa(r.Failures), fmt.Sprintf("%d ms", r.LongestGap.Milliseconds())})
+		attempts := p.Stop()
+		gaps = append(gaps, attempts.Gap().Milliseconds())
+		rows = append(rows, []string{p.way, strconv.Itoa(len(attempts)), strconv.Itoa(attempts.Failed()), fmt.Sprintf("%d ms", attempts.Gap().Milliseconds())})
 	}
 	s.figures.add("segment_gap_ms", "%d", gaps[0])
 	s.figures.add("outside_gap_ms", "%d", gaps[1])
@@ -192,8 +192,8 @@ func (s *story) stays(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s went from %s to %s", s.address, s.now.owner.Name, owner.Name)
 	}
 	back := s.before.owner
-	claims := slices.DeleteFunc(s.watch.Packets(s.address, s.lostAt), func(p lab.ARPPacket) bool {
-		return !bytes.Equal(p.SenderMAC, back.MAC)
+	claims := slices.DeleteFunc(s.watch.Claims(s.address, s.lostAt), func(c lab.Claim) bool {
+		return !bytes.Equal(c.MAC, back.MAC)
 	})
 	if len(claims) > 0 {
 		return "", fmt.Errorf("two nodes said to have %s: %s came back with %v", s.address, back.Name, claims[0])

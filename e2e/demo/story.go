@@ -37,7 +37,7 @@ type story struct {
 	lost        *lab.Node // nil while all are well.
 	lostAt      time.Time
 	probes      []probe
-	watch       *lab.ARPWatch // Of the segment since then; nil before.
+	watch       *lab.Watch // Of the segment since then; nil before.
 }
 
 func newStory(t *terminal) *story { return &story{terminal: t, began: time.Now()} }

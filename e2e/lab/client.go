@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -30,6 +32,8 @@ type Client struct {
 	MAC        net.HardwareAddr
 	// Timeout of a request; requestTimeout if it is 0.
 	Timeout time.Duration
+
+	port string // The switch's end of its cable; empty if it is not on the segment.
 }
 
 func (c *Client) timeout() time.Duration { return cmp.Or(c.Timeout, requestTimeout) }
@@ -45,24 +49,51 @@ type Reply struct {
 
 // Get asks an app, over a connection of its own. The target is an address with a port.
 func (c *Client) Get(ctx context.Context, target string) (Reply, error) {
-	var reply Reply
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
+	conn, err := c.Dial(ctx, "tcp", target)
+	if err != nil {
+		return Reply{}, fmt.Errorf("from %s: GET %s: %w", c.Host.Name, target, err)
+	}
+	defer conn.Close()
+	reply, err := exchange(ctx, conn, bufio.NewReader(conn), target, true)
+	if err != nil {
+		return Reply{}, fmt.Errorf("from %s: GET %s: %w", c.Host.Name, target, err)
+	}
+	return reply, nil
+}
+
+// exchange asks the app once on a connection that is open. It ends with ctx.
+func exchange(ctx context.Context, conn net.Conn, from *bufio.Reader, target string, last bool) (reply Reply, err error) {
+	release := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // It is closed soon.
+	defer release()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+"/", nil)
 	if err != nil {
 		return reply, err
 	}
-	transport := &http.Transport{DialContext: c.Dial, DisableKeepAlives: true}
-	response, err := transport.RoundTrip(request)
+	request.Close = last
+	if err := request.Write(conn); err != nil {
+		return reply, err
+	}
+	response, err := http.ReadResponse(from, request)
 	if err != nil {
-		return reply, fmt.Errorf("from %s: GET %s: %w", c.Host.Name, target, err)
+		return reply, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return reply, fmt.Errorf("from %s: GET %s: %s", c.Host.Name, target, response.Status)
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return reply, err
 	}
-	if err := json.NewDecoder(response.Body).Decode(&reply); err != nil {
-		return reply, fmt.Errorf("from %s: GET %s: not an app's answer: %w", c.Host.Name, target, err)
+	if response.StatusCode != http.StatusOK {
+		return reply, errors.New(response.Status)
+	}
+	if err := json.Unmarshal(body, &reply); err != nil {
+		return reply, fmt.Errorf("not an app's answer: %w", err)
 	}
 	return reply, nil
 }

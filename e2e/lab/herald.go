@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"errors"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,12 +10,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-const (
-	// HeraldNamespace is where Herald keeps its Leases and looks for Secrets.
-	HeraldNamespace = "herald-system"
-	// SpeakerLease makes a silent speaker count as dead sooner than the default does.
-	SpeakerLease = 3 * time.Second
-)
+// HeraldNamespace is where Herald keeps its Leases and looks for Secrets.
+const HeraldNamespace = "herald-system"
 
 // StartCCM starts herald-ccm beside the API server. The arguments are added to those it needs, and come
 // after them. Each call starts one more replica.
@@ -30,7 +25,7 @@ func (c *ControlPlane) StartCCM(args ...string) (*Process, error) {
 // after them.
 func (l *Lab) StartSpeaker(n *Node, args ...string) (*Process, error) {
 	p := l.process(n.Host, "herald-speaker-"+n.Name, l.options.binary("herald-speaker"),
-		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name, "--lease-duration", SpeakerLease.String()}, args...)...)
+		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name}, args...)...)
 	p.Env = append(p.Env, "POD_NAME="+SpeakerPod(n))
 	return p, p.Start()
 }

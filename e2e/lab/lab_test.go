@@ -420,7 +420,7 @@ func TestANodeIsCutOffAndComesBack(t *testing.T) {
 		{"isolated", node.Isolate, "1"},
 	} {
 		t.Run(failure.name, func(t *testing.T) {
-			probe := l.Segment.Probe(ctx, target, 20*time.Millisecond)
+			opener := l.Segment.Open(ctx, target, 20*time.Millisecond)
 			if err := failure.cut(); err != nil {
 				t.Fatal(err)
 			}
@@ -440,58 +440,32 @@ func TestANodeIsCutOffAndComesBack(t *testing.T) {
 			if _, err := l.Segment.Eventually(ctx, target, nil); err != nil {
 				t.Error(err)
 			}
-			report := probe.Stop()
-			t.Log(report)
-			if report.Failures == 0 || report.LongestGap < 100*time.Millisecond {
-				t.Errorf("%v: the probe did not notice", report)
+			attempts := opener.Stop()
+			t.Log(attempts)
+			if attempts.Failed() == 0 || attempts.Gap() < 100*time.Millisecond {
+				t.Errorf("%v: the client did not notice", attempts)
 			}
 		})
 	}
 }
 
-func TestClientsSeeWhoAnswersARP(t *testing.T) {
-	ctx, l := start(t, lab.Options{Nodes: 2})
-	watch, err := l.Segment.WatchARP()
-	if err != nil {
+func TestAKernelForgetsANeighbour(t *testing.T) {
+	ctx, s, _ := site(t, 1)
+	vip := netip.MustParseAddr("198.18.0.200")
+	if err := s.Nodes[0].Host.Script("ip addr add %s/32 dev eth0", vip); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := watch.Close(); err != nil {
-			t.Error(err)
+	for range 2 {
+		_, _ = s.Segment.Get(ctx, vip.String()+":1") // Nothing listens there, but the kernel asks.
+		if mac, err := s.Segment.Neighbour(vip); err != nil || s.NodeByMAC(mac) != s.Nodes[0] {
+			t.Errorf("%s is at %v (%v), want %s", vip, mac, err, s.Nodes[0].Name)
 		}
-	}()
-	vip := netip.MustParseAddr("198.18.0.200")
-	answers := func(want int) {
-		t.Helper()
-		got, err := l.Segment.ARP(ctx, vip)
-		if err != nil || len(got) != want {
-			t.Errorf("%d answers (%v), want %d", len(got), err, want)
-		}
-	}
-	answers(0)
-	for i, n := range l.Nodes { // The second makes a conflict.
-		if err := n.Host.Script("ip addr add %s/32 dev eth0", vip); err != nil {
+		if err := s.Segment.FlushNeighbour(vip); err != nil {
 			t.Fatal(err)
 		}
-		answers(i + 1)
-	}
-	if got := watch.MACs(vip, time.Time{}); len(got) != 2 {
-		t.Errorf("the watch saw claims from %v, want both nodes", got)
-	}
-
-	t.Log("the kernel's own entry can be forgotten")
-	if err := l.Nodes[0].Host.Script("ip addr del %s/32 dev eth0", vip); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Segment.FlushNeighbour(vip); err != nil {
-		t.Fatal(err)
-	}
-	if mac, err := l.Segment.Neighbour(vip); !errors.Is(err, lab.ErrNoNeighbour) {
-		t.Errorf("after the flush: %v, %v", mac, err)
-	}
-	_, _ = l.Segment.Get(ctx, vip.String()+":1") // Nothing listens there, but the kernel asks.
-	if mac, err := l.Segment.Neighbour(vip); err != nil || l.NodeByMAC(mac) != l.Nodes[1] {
-		t.Errorf("%s is at %v (%v), want %s", vip, mac, err, l.Nodes[1].Name)
+		if mac, err := s.Segment.Neighbour(vip); !errors.Is(err, lab.ErrNoNeighbour) {
+			t.Errorf("after the flush: %v, %v", mac, err)
+		}
 	}
 }
 

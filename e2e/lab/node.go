@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"runtime"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,8 +25,6 @@ type Node struct {
 	Number int
 	// Proxy is its kube-proxy, where the lab started it.
 	Proxy *Process
-
-	port string // The switch's end of its cable.
 }
 
 // NewNode is a node of a cluster that is no lab's: its host, and the switch's end of its cable.
@@ -34,7 +33,8 @@ func NewNode(name string, number int, host enclave.Host, port string) (*Node, er
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Client: *c, Name: name, Number: number, port: port}, nil
+	c.port = port
+	return &Node{Client: *c, Name: name, Number: number}, nil
 }
 
 // newNode makes the host with its routes to the pods of the others, as a CNI would. Its default
@@ -42,7 +42,7 @@ func NewNode(name string, number int, host enclave.Host, port string) (*Node, er
 func newNode(number int) (*Node, error) {
 	name := fmt.Sprintf("k8s-node%d", number)
 	c, err := attach(name, nodeHosts+number)
-	n := &Node{Client: c, Name: name, Number: number, port: port(name)}
+	n := &Node{Client: c, Name: name, Number: number}
 	if err != nil {
 		return n, err
 	}
@@ -145,15 +145,27 @@ func (n *Node) proxyHealthy(ctx context.Context) error {
 	return nil
 }
 
-// Cut pulls the node's cable: it has no carrier and reaches neither the other hosts nor the API
-// server. What runs on it goes on.
-func (n *Node) Cut() error { return enclave.Host{}.Script("ip link set %s down", n.port) }
+// AppPort is where [Node.StartApp] has the app answer.
+const AppPort = 8080
 
-// Isolate is what a broken switch does: the node keeps its carrier and every frame is lost.
-func (n *Node) Isolate() error { return enclave.Host{}.Script("ip link set %s nomaster", n.port) }
-
-// Heal undoes Cut and Isolate. Taking an interface down makes the kernel drop IPv6 routes, but that
-// is done to the switch's end of the cable, so the node's own stay.
-func (n *Node) Heal() error {
-	return enclave.Host{}.Script("ip link set %[1]s master %[2]s; ip link set %[1]s up", n.port, Bridge)
+// StartApp starts the app of the tests' pods on the node itself, on all its addresses, where a site has no Kubernetes.
+// It ends with Stop or Kill. Its log is in the folder dir.
+func (n *Node) StartApp(ctx context.Context, dir string) (*Process, error) {
+	root, err := FindRoot()
+	if err != nil {
+		return nil, err
+	}
+	name := "app-" + n.Name
+	app := &Process{
+		Name: name, Host: n.Host, Path: (&ControlPlaneOptions{Root: root}).binary("app"),
+		Env:     []string{"POD_NAME=" + name, "NODE_NAME=" + n.Name},
+		LogPath: filepath.Join(dir, name+".log"),
+	}
+	if err := app.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := n.Eventually(ctx, fmt.Sprintf("127.0.0.1:%d", AppPort), nil); err != nil {
+		return nil, errors.Join(err, app.Kill())
+	}
+	return app, nil
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab and its tests call and that are missing; usually none. With the
-# argument kind, those that a kind cluster needs, too; with conformance, those of Kubernetes' test pods.
+# argument kind, those that a kind cluster needs, too; with conformance, those of Kubernetes' test pods; with bench,
+# what Herald is measured against.
 # No daemon is started or left to start at the next boot: the lab runs its
 # own, inside its own namespaces.
 set -euo pipefail
@@ -25,6 +26,10 @@ fi
 if [ "${1-}" = conformance ]; then
   packages+=(curl netcat-openbsd wget)
   programs+=(curl nc.openbsd wget)
+fi
+if [ "${1-}" = bench ]; then
+  packages+=(keepalived)
+  programs+=(/usr/sbin/keepalived)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -77,6 +82,7 @@ for p in "${missing[@]}"; do
   case $p in
     frr) services=(frr) ;;
     bird2) services=(bird) ;;
+    keepalived) services=(keepalived) ;;
     docker.io) services=(docker.socket docker containerd) ;;
     *) continue ;;
   esac

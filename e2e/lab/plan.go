@@ -12,24 +12,50 @@ import (
 //	  .1  ::1    the API server, in the enclave's own namespace
 //	  .2  ::2    router1 (AS 64500 if FRR, 64501 if BIRD), .3 router2
 //	  .11 ::11   k8s-node1, and so on
-//	  .100 ::100 the client on the segment
+//	  .100 ::100 the client on the segment, .101 client2, and so on
 //	beyond router1 203.0.113.0/25   2001:db8:113::/64    its client .10 ::10
 //	beyond router2 203.0.113.128/25 2001:db8:113:1::/64  its client .138 ::10
 //	pods of node N 10.244.N.0/24    fd00:10:244:N::/64
 //	ClusterIPs     10.96.0.0/16     fd00:10:96::/112
 //
-// Left for stories: 198.18.0.200-198.18.0.250 and 2001:db8:18::200-2001:db8:18::250 on the segment,
-// 198.51.100.0/24 and 2001:db8:51::/112 reachable by BGP only.
+// Left for stories: 198.18.0.200-198.18.0.250 and 2001:db8:18::200-2001:db8:18::250 on the segment; Many4 and Many6,
+// which its clients take to be on the segment, too; 198.51.100.0/24 and 2001:db8:51::/112 reachable by BGP only.
 var (
 	segment4 = netip.MustParsePrefix("198.18.0.0/24")
 	segment6 = netip.MustParsePrefix("2001:db8:18::/64")
 	routed4  = netip.MustParsePrefix("198.51.100.0/24")
 	routed6  = netip.MustParsePrefix("2001:db8:51::/112")
+
+	// Many4 has room for 1,000 addresses on the segment.
+	Many4 = netip.MustParsePrefix("198.18.4.0/22")
+	// Many6 is the same for IPv6.
+	Many6 = netip.MustParsePrefix("2001:db8:18::1:0/112")
 )
+
+// Addresses returns the first n addresses of a prefix, without the very first, which has no host bit set.
+func Addresses(p netip.Prefix, n int) (all []netip.Addr) {
+	for a := p.Masked().Addr().Next(); len(all) < n && p.Contains(a); a = a.Next() {
+		all = append(all, a)
+	}
+	return all
+}
+
+// Sample returns n of the addresses, spread evenly, with the first and the last; all if there are no more.
+func Sample(addresses []netip.Addr, n int) (some []netip.Addr) {
+	if len(addresses) <= n {
+		return addresses
+	}
+	for i := range n {
+		some = append(some, addresses[i*(len(addresses)-1)/max(n-1, 1)])
+	}
+	return some
+}
 
 const (
 	// MaxNodes is bounded by the address plan.
 	MaxNodes = 80
+	// MaxClients is bounded by the address plan.
+	MaxClients = 50
 	// MaxRouters is bounded by the address plan.
 	MaxRouters = 2
 

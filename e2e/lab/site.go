@@ -3,8 +3,10 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -23,8 +25,53 @@ type Site struct {
 	// Outside is the client behind router1, or nil if there is no router.
 	Outside *Client
 
+	clients int  // On the segment.
+	bridge  bool // It is the site's own.
+
 	mu    sync.Mutex
 	hosts []enclave.Host // All but those of pods.
+}
+
+// NewSite lays a segment with nodes that are hosts only, without Kubernetes, and with one client.
+func NewSite(nodes int) (*Site, error) {
+	if nodes > MaxNodes {
+		return nil, fmt.Errorf("the address plan has room for %d nodes", MaxNodes)
+	}
+	if err := layBridge(); err != nil {
+		return nil, err
+	}
+	s := &Site{bridge: true}
+	var err error
+	if s.Segment, err = s.NewClient(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	for i := range nodes {
+		n, err := newNode(i + 1)
+		s.own(n.Host)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.Nodes = append(s.Nodes, n)
+	}
+	return s, nil
+}
+
+// NewClient makes one more client on the segment. Not to be called from two goroutines.
+func (s *Site) NewClient() (*Client, error) {
+	if s.clients == MaxClients {
+		return nil, fmt.Errorf("the address plan has room for %d clients", MaxClients)
+	}
+	name := "client"
+	if s.clients > 0 {
+		name += strconv.Itoa(s.clients + 1)
+	}
+	c, err := attach(name, clientHost+s.clients)
+	s.own(c.Host)
+	s.clients++
+	if err == nil {
+		err = c.Host.Script("%s", onLink(Many4, Many6))
+	}
+	return &c, err
 }
 
 // Surround lays a site around the nodes of a cluster that is up and starts its routers, with their files
@@ -50,12 +97,10 @@ func Surround(ctx context.Context, nodes []*Node, routers []RouterKind, password
 
 // surround makes the clients and the routers, whose daemons are not started.
 func (s *Site) surround(ctx context.Context, routers []RouterKind, password string) error {
-	client, err := attach("client", clientHost)
-	s.own(client.Host)
-	if err != nil {
+	var err error
+	if s.Segment, err = s.NewClient(); err != nil {
 		return err
 	}
-	s.Segment = &client
 	for i, kind := range routers {
 		r, err := newRouter(ctx, i+1, kind, password)
 		s.own(r.Host, r.Outside.Host)
@@ -105,7 +150,7 @@ func (s *Site) own(hosts ...enclave.Host) {
 	s.hosts = append(s.hosts, hosts...)
 }
 
-// Close takes away all but the nodes that Surround was given.
+// Close takes away all but what [Surround] was given: the nodes and their switch.
 func (s *Site) Close() error {
 	var all errgroup.Group
 	for _, r := range s.Routers {
@@ -114,6 +159,9 @@ func (s *Site) Close() error {
 	errs := []error{all.Wait()}
 	for _, h := range s.hosts {
 		errs = append(errs, detach(h))
+	}
+	if s.bridge {
+		errs = append(errs, removeBridge())
 	}
 	return errors.Join(errs...)
 }

@@ -46,7 +46,9 @@ func attach(name string, number int) (Client, error) {
 		return Client{Host: h}, err
 	}
 	v4, v6 := onSegment(number)
-	return newClient(h, v4, v6)
+	c, err := newClient(h, v4, v6)
+	c.port = port(name)
+	return c, err
 }
 
 // detach removes a host. Its cable goes first: the kernel would remove that with the namespace, but
@@ -80,6 +82,14 @@ func routes(gateway4, gateway6 netip.Addr, prefixes ...netip.Prefix) (script str
 			via = gateway6
 		}
 		script += fmt.Sprintf("ip route replace %s via %s\n", p, via)
+	}
+	return script
+}
+
+// onLink are the commands that let a host ask the segment itself for the addresses of prefixes.
+func onLink(prefixes ...netip.Prefix) (script string) {
+	for _, p := range prefixes {
+		script += fmt.Sprintf("ip route replace %s dev %s\n", p, eth0)
 	}
 	return script
 }

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/heraldlb/herald/speaker/ask"
+)
+
+const (
+	// verdictLifetime is how long a verdict of the API server is used. So long a token works after it was revoked.
+	verdictLifetime = time.Minute
+	maxVerdicts     = 256
+	reviewTimeout   = 10 * time.Second
+)
+
+// reviews let the API server decide who may have a path.
+type reviews struct {
+	// kube is a client with a rate limit of its own: anybody who connects causes requests.
+	kube     kubernetes.Interface
+	verdicts *cache.LRUExpireCache // By question, an HTTP status.
+}
+
+func newReviews(kube kubernetes.Interface) *reviews {
+	return &reviews{kube: kube, verdicts: cache.NewLRUExpireCache(maxVerdicts)}
+}
+
+// question is what the API server decides.
+type question struct {
+	token      [sha256.Size]byte // Its hash: no token is kept.
+	verb, path string
+}
+
+// guard calls next for those who may.
+func (r *reviews) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		token, ok := strings.CutPrefix(request.Header.Get("Authorization"), "Bearer ")
+		if !ok || token == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "show a token: Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			return
+		}
+		status, err := r.review(request.Context(), token, strings.ToLower(request.Method), request.URL.Path)
+		switch {
+		case err != nil:
+			http.Error(w, "the API server cannot be asked who you are: "+err.Error(), http.StatusServiceUnavailable)
+		case status == http.StatusOK:
+			next.ServeHTTP(w, request)
+		default:
+			http.Error(w, http.StatusText(status), status)
+		}
+	})
+}
+
+// review says whether the owner of a token may have a path: OK, Unauthorized or Forbidden.
+func (r *reviews) review(ctx context.Context, token, verb, path string) (status int, err error) {
+	q := question{sha256.Sum256([]byte(token)), verb, path}
+	if verdict, ok := r.verdicts.Get(q); ok {
+		return verdict.(int), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
+	defer cancel()
+	user, err := r.user(ctx, token)
+	if err != nil {
+		return 0, err
+	}
+	status = http.StatusUnauthorized
+	if user != nil {
+		allowed, err := r.allowed(ctx, user, verb, path)
+		if err != nil {
+			return 0, err
+		}
+		if status = http.StatusForbidden; allowed {
+			status = http.StatusOK
+		}
+	}
+	r.verdicts.Add(q, status, verdictLifetime)
+	return status, nil
+}
+
+// user is the owner of a token, or nil. A token for this port alone is as good as one for the API server, which is
+// what Prometheus has.
+func (r *reviews) user(ctx context.Context, token string) (*authenticationv1.UserInfo, error) {
+	for _, audiences := range [][]string{{ask.Audience}, nil} {
+		review, err := r.kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
+			Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: audiences},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return nil, err
+		}
+		// An authenticator that knows nothing of audiences does not confirm them.
+		if s := review.Status; s.Authenticated && (audiences == nil || slices.Contains(s.Audiences, ask.Audience)) {
+			return &s.User, nil
+		}
+	}
+	return nil, nil
+}
+
+func (r *reviews) allowed(ctx context.Context, user *authenticationv1.UserInfo, verb, path string) (bool, error) {
+	extra := map[string]authorizationv1.ExtraValue{}
+	for key, value := range user.Extra {
+		extra[key] = authorizationv1.ExtraValue(value)
+	}
+	review, err := r.kube.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+		Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
+			NonResourceAttributes: &authorizationv1.NonResourceAttributes{Verb: verb, Path: path},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return false, err
+	}
+	return review.Status.Allowed, nil
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+
+	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/link"
+)
+
+const (
+	// maxConnections is how many connections other machines may have at once.
+	maxConnections = 64
+	// maxRequest is the size of such a request, with an address of 39 characters and some interfaces each.
+	maxRequest = 512 << 10
+)
+
+// server serves the speaker's port by HTTPS: /healthz and /readyz to everybody, /metrics and /verify to those whom
+// the API server lets have these paths.
+type server struct {
+	config serverConfig
+	tls    *tls.Config
+	// asking is held while the segments are asked: by one request at a time.
+	asking sync.Mutex
+}
+
+// serverConfig is what a server is made of.
+type serverConfig struct {
+	// Key is the speaker's key of this boot. Its public half is in the SpeakerStatus, so that kubectl herald can
+	// verify the server.
+	Key ed25519.PrivateKey
+	// Reviews tell who may.
+	Reviews *reviews
+	Metrics prometheus.Gatherer
+	// Healthy and Ready are asked for each probe.
+	Healthy, Ready func() bool
+	// Interfaces lists the interfaces to ask on: link.List, except in tests.
+	Interfaces func() ([]link.Interface, error)
+	Log        *zap.Logger
+}
+
+func newServer(config serverConfig) (*server, error) {
+	certificate, err := selfSigned(config.Key)
+	if err != nil {
+		return nil, err
+	}
+	return &server{config: config, tls: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}}, nil
+}
+
+// selfSigned makes a certificate of a key. Who connects compares the key, so nothing else in the certificate counts.
+func selfSigned(key ed25519.PrivateKey) (tls.Certificate, error) {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "herald-speaker"},
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // It does not expire: RFC 5280 §4.1.2.5.
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("certificate of the speaker's port: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// run listens on an address and serves until ctx ends.
+func (s *server) run(ctx context.Context, address string) error {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	return s.serve(ctx, l)
+}
+
+func (s *server) serve(ctx context.Context, l net.Listener) error {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // In HTTP/2 a connection has many requests at once, which no limit below counts.
+	// What is wrong with strangers' connections is written for those who look for it only.
+	log, err := zap.NewStdLogAt(s.config.Log, zap.DebugLevel)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: s.handler(), TLSConfig: s.tls, Protocols: &protocols, ErrorLog: log,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 10 * time.Second,
+		MaxHeaderBytes: 16 << 10,
+		// A request that is under way ends when the speaker does.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		grace, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			_ = server.Close()
+		}
+	})
+	err = server.ServeTLS(&limitedListener{Listener: l, limit: maxConnections}, "", "")
+	if !stop() {
+		<-closed
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) handler() http.Handler {
+	guarded := http.NewServeMux()
+	guarded.Handle("GET /metrics", promhttp.HandlerFor(s.config.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	guarded.HandleFunc("POST /verify", s.verify)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", probe(s.config.Healthy, "the loop is stuck"))
+	mux.HandleFunc("GET /readyz", probe(s.config.Ready, "no decisions yet"))
+	mux.Handle("/", s.config.Reviews.guard(guarded))
+	return mux
+}
+
+// probe answers 200 while a condition holds, and 503 with what is wrong otherwise.
+func probe(good func() bool, otherwise string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if !good() {
+			http.Error(w, otherwise, http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	}
+}
+
+// verify asks the segments who answers for the addresses in the request.
+func (s *server) verify(w http.ResponseWriter, r *http.Request) {
+	var request ask.Request
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(&request)
+	if err == nil && len(request.Addresses) > ask.MaxQuestions {
+		err = fmt.Errorf("it has %d addresses: ask for %d at a time", len(request.Addresses), ask.MaxQuestions)
+	}
+	if err != nil {
+		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if !s.asking.TryLock() {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "the segments are being asked for somebody else: try again", http.StatusTooManyRequests)
+		return
+	}
+	defer s.asking.Unlock()
+	response := ask.Response{Answers: []ask.Answer{}}
+	links, err := s.config.Interfaces()
+	if err == nil {
+		var answers []ask.Answer
+		answers, err = ask.All(r.Context(), asked(links), request.Addresses)
+		response.Answers = append(response.Answers, answers...)
+	}
+	if err != nil {
+		response.Error = err.Error()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(response)
+}
+
+// asked are the interfaces that can be asked on.
+func asked(links []link.Interface) (all []ask.Interface) {
+	for _, l := range links {
+		if l.Up {
+			all = append(all, ask.Interface{Index: l.Index, Name: l.Name, MAC: l.MAC, Addresses: l.Subnets})
+		}
+	}
+	return all
+}
+
+// limitedListener closes connections beyond a limit at once. Those that come from the node itself are not counted:
+// the kubelet's probes must come through whoever else connects, or it would restart the speaker.
+type limitedListener struct {
+	net.Listener
+	limit int64
+	open  atomic.Int64
+}
+
+// Accept waits for a connection within the limit.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || isLocal(c) {
+			return c, err
+		}
+		if l.open.Add(1) <= l.limit {
+			return &countedConn{Conn: c, done: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+		}
+		l.open.Add(-1)
+		_ = c.Close()
+	}
+}
+
+// isLocal reports whether a connection is from this machine. No other can have a connection from the very address
+// that it connects to.
+func isLocal(c net.Conn) bool {
+	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	to, err2 := netip.ParseAddrPort(c.LocalAddr().String())
+	return err == nil && err2 == nil && from.Addr() == to.Addr()
+}
+
+type countedConn struct {
+	net.Conn
+	done func()
+}
+
+// Close makes room for another connection.
+func (c *countedConn) Close() error {
+	defer c.done()
+	return c.Conn.Close()
+}

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/link"
+)
+
+// apiServer knows the tokens "viewer", for the speaker's audience, "prometheus", for the API server's, and "nobody", who
+// may have no path. "unaware" is one that is authenticated for whatever audience, without a word on which.
+func apiServer() *fake.Clientset {
+	kube := fake.NewClientset()
+	kube.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
+		ours := slices.Contains(review.Spec.Audiences, ask.Audience)
+		switch token := review.Spec.Token; token {
+		case "viewer":
+			review.Status.Authenticated = ours
+			review.Status.Audiences = []string{ask.Audience}
+		case "prometheus", "nobody":
+			review.Status.Authenticated = !ours
+		case "unaware":
+			review.Status.Authenticated = ours
+		case "broken":
+			return true, nil, errors.New("etcd is away")
+		}
+		review.Status.User = authenticationv1.UserInfo{Username: review.Spec.Token, Groups: []string{"readers"}, Extra: map[string]authenticationv1.ExtraValue{"node": {"n1"}}}
+		return true, review, nil
+	})
+	kube.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview).DeepCopy()
+		s := review.Spec
+		allowed := map[string][]string{"viewer": {"get /metrics", "post /verify", "get /nowhere"}, "prometheus": {"get /metrics"}}[s.User]
+		review.Status.Allowed = slices.Contains(allowed, s.NonResourceAttributes.Verb+" "+s.NonResourceAttributes.Path) &&
+			slices.Equal(s.Groups, []string{"readers"}) && slices.Equal(s.Extra["node"], []string{"n1"})
+		return true, review, nil
+	})
+	return kube
+}
+
+type running struct {
+	*server
+	kube *fake.Clientset
+	key  ed25519.PublicKey
+	addr string
+	stop func() error
+}
+
+// serving starts a server on the loopback, which the test's end stops.
+func serving(t *testing.T, edits ...func(*serverConfig)) running {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kube := apiServer()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "herald_test"}))
+	config := serverConfig{
+		Key: private, Reviews: newReviews(kube), Metrics: registry, Log: zap.NewNop(),
+		Healthy: func() bool { return true }, Ready: func() bool { return false },
+		Interfaces: func() ([]link.Interface, error) { return nil, nil },
+	}
+	for _, edit := range edits {
+		edit(&config)
+	}
+	s, err := newServer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listen net.ListenConfig
+	l, err := listen.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, l) }()
+	r := running{s, kube, public, l.Addr().String(), func() error { cancel(); return <-ended }}
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		default: // The test has seen the end.
+		}
+	})
+	return r
+}
+
+// client trusts the server's key and nothing else.
+func (r running) client(t *testing.T) *http.Client {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{
+		InsecureSkipVerify: true, //nolint:gosec // The key is compared instead.
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if key, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok || !key.Equal(r.key) {
+				return errors.New("another key")
+			}
+			return nil
+		},
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (r running) ask(t *testing.T, c *http.Client, method, path, token, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "https://"+r.addr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := c.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(content)
+}
+
+func TestWhoMayHaveWhat(t *testing.T) {
+	r := serving(t)
+	c := r.client(t)
+	for _, x := range []struct {
+		method, path, token string
+		status              int
+		body                string
+	}{
+		{"GET", "/healthz", "", 200, "ok"},
+		{"GET", "/readyz", "", 503, "no decisions yet"},
+		{"GET", "/metrics", "", 401, "show a token"},
+		{"GET", "/metrics", "stranger", 401, "Unauthorized"},
+		{"GET", "/metrics", "unaware", 401, "Unauthorized"},
+		{"GET", "/metrics", "nobody", 403, "Forbidden"},
+		{"GET", "/metrics", "prometheus", 200, "herald_test 0"},
+		{"GET", "/metrics", "viewer", 200, "herald_test 0"},
+		{"GET", "/metrics", "broken", 503, "the API server cannot be asked who you are: etcd is away"},
+		{"POST", "/healthz", "", 401, "show a token"},
+		{"POST", "/verify", "", 401, "show a token"},
+		{"POST", "/verify", "prometheus", 403, "Forbidden"},
+		{"POST", "/verify", "viewer", 200, `{"answers":[]}`},
+		{"GET", "/debug/pprof", "", 401, "show a token"},
+		{"GET", "/nowhere", "viewer", 404, "not found"},
+	} {
+		status, body := r.ask(t, c, x.method, x.path, x.token, `{"addresses": []}`)
+		if status != x.status || !strings.Contains(body, x.body) {
+			t.Errorf("%s %s with token %q: %d %q, want %d %q", x.method, x.path, x.token, status, body, x.status, x.body)
+		}
+	}
+}
+
+// TestVerdictsAreKept is about how often the API server is asked.
+func TestVerdictsAreKept(t *testing.T) {
+	r := serving(t)
+	c := r.client(t)
+	for range 10 {
+		for _, token := range []string{"viewer", "stranger", "nobody"} {
+			r.ask(t, c, "GET", "/metrics", token, "")
+		}
+	}
+	// viewer: one of each kind. stranger: for both audiences. nobody: for both, and one of what it may.
+	if n := len(r.kube.Actions()); n != 2+2+3 {
+		t.Errorf("the API server was asked %d times", n)
+	}
+	for range 2 { // An error is no verdict.
+		r.ask(t, c, "GET", "/metrics", "broken", "")
+	}
+	if n := len(r.kube.Actions()); n != 2+2+3+2 {
+		t.Errorf("the API server was asked %d times", n)
+	}
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	r := serving(t)
+	c := r.client(t)
+	var many ask.Request
+	for n := range ask.MaxQuestions + 1 {
+		many.Addresses = append(many.Addresses, ask.Question{Address: netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})})
+	}
+	tooMany, err := json.Marshal(many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for body, want := range map[string]string{
+		"":                                     "the request cannot be read",
+		`{"addresses":[{"address":"web"}]}`:    "the request cannot be read",
+		`{"adresses":[]}`:                      "unknown field",
+		string(tooMany):                        "it has 1001 addresses: ask for 1000 at a time",
+		`"` + strings.Repeat("x", 1<<20) + `"`: "too large",
+	} {
+		if status, said := r.ask(t, c, "POST", "/verify", "viewer", body); status != 400 || !strings.Contains(said, want) {
+			t.Errorf("%.40s: %d %q, want 400 %q", body, status, said, want)
+		}
+	}
+	r.asking.Lock()
+	if status, said := r.ask(t, c, "POST", "/verify", "viewer", `{"addresses":[]}`); status != 429 || !strings.Contains(said, "try again") {
+		t.Errorf("%d %q, want 429", status, said)
+	}
+	r.asking.Unlock()
+	if status, _ := r.ask(t, c, "POST", "/verify", "viewer", `{"addresses":[]}`); status != 200 {
+		t.Errorf("%d, want 200", status)
+	}
+}
+
+// TestVerifySaysWhatFailed is about interfaces that cannot be listed, or are not there.
+func TestVerifySaysWhatFailed(t *testing.T) {
+	gone := link.Interface{Index: 4711, Name: "gone", Up: true, MAC: make(net.HardwareAddr, 6), Subnets: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24")}}
+	for want, list := range map[string]func() ([]link.Interface, error){
+		"netlink is away": func() ([]link.Interface, error) { return nil, errors.New("netlink is away") },
+		"interface gone: ask by ARP: ": func() ([]link.Interface, error) {
+			down := gone
+			down.Up, down.Name = false, "down"
+			return []link.Interface{gone, down}, nil
+		},
+	} {
+		r := serving(t, func(c *serverConfig) { c.Interfaces = list })
+		status, body := r.ask(t, r.client(t), "POST", "/verify", "viewer", `{"addresses":[{"address":"198.18.0.9"}]}`)
+		var response ask.Response
+		if err := json.Unmarshal([]byte(body), &response); err != nil || status != 200 {
+			t.Fatalf("%d %q: %v", status, body, err)
+		}
+		if !strings.Contains(response.Error, want) || strings.Contains(response.Error, "down") || len(response.Answers) != 0 {
+			t.Errorf("%+v, want error %q", response, want)
+		}
+	}
+}
+
+// TestTheKeyIsTheSpeakers is about a client that knows another key.
+func TestTheKeyIsTheSpeakers(t *testing.T) {
+	r := serving(t)
+	r.ask(t, r.client(t), "GET", "/healthz", "", "")
+	r.key, _, _ = ed25519.GenerateKey(nil)
+	request, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+r.addr+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response, err := r.client(t).Do(request); err == nil || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("error %v", err)
+		if err == nil {
+			_ = response.Body.Close()
+		}
+	}
+}
+
+// TestProbesComeThrough is about a stranger that takes all connections there are, and the kubelet.
+func TestProbesComeThrough(t *testing.T) {
+	r := serving(t)
+	stranger := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := stranger.DialContext(t.Context(), "tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	// alive reports whether the server waits for the connection to say something.
+	alive := func(c net.Conn, patience time.Duration) bool {
+		t.Helper()
+		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.Read(make([]byte, 1))
+		var timeout net.Error
+		return errors.As(err, &timeout) && timeout.Timeout()
+	}
+	var open []net.Conn
+	for range maxConnections {
+		open = append(open, dial())
+	}
+	if !alive(open[0], 50*time.Millisecond) || !alive(open[maxConnections-1], 50*time.Millisecond) {
+		t.Fatal("a connection within the limit was closed")
+	}
+	if alive(dial(), 4*time.Second) {
+		t.Error("a connection beyond the limit stays open")
+	}
+	if status, _ := r.ask(t, r.client(t), "GET", "/healthz", "", ""); status != 200 {
+		t.Errorf("the node's own probe: %d", status)
+	}
+	_ = open[0].Close()
+	deadline := time.Now().Add(20 * time.Second)
+	for !alive(dial(), 50*time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection that was closed makes no room for another")
+		}
+	}
+}
+
+// TestTheServerEnds is about its end while a request is under way.
+func TestTheServerEnds(t *testing.T) {
+	r := serving(t)
+	body, more := io.Pipe()
+	request, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+r.addr+"/verify", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer viewer")
+	asked := make(chan error)
+	go func() {
+		response, err := r.client(t).Do(request)
+		if err == nil {
+			err = errors.New(response.Status)
+			_ = response.Body.Close()
+		}
+		asked <- err
+	}()
+	if _, err := more.Write([]byte(`{"addresses":[`)); err != nil { // The request is being read.
+		t.Fatal(err)
+	}
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	_ = more.Close()
+	if err := <-asked; err == nil || strings.HasPrefix(err.Error(), "200") {
+		t.Errorf("the request that was under way: %v", err)
+	}
+}

@@ -1,0 +1,362 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// place is an interface of a node.
+type place struct {
+	Node      string `json:"node"`
+	Interface string `json:"interface"`
+}
+
+func (p place) String() string { return p.Interface + " of " + p.Node }
+
+// owner is a claim: a node that answers for an address on one interface.
+type owner struct {
+	place
+	// Since is when it became the owner, or began to answer for another node, as the speaker wrote it.
+	Since  string `json:"since,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// DeputyFor is the node that owns the address, while its speaker is silent and this one answers.
+	DeputyFor string `json:"deputyFor,omitempty"`
+	// Stale says why the claim is out of date; empty: it is not.
+	Stale string `json:"stale,omitempty"`
+}
+
+// age is how long it has been the owner, with words around it; empty if that cannot be read.
+func (o *owner) age(now time.Time) string {
+	since, err := time.Parse(time.RFC3339, o.Since)
+	if err != nil {
+		return ""
+	}
+	return ", for " + age(since, now)
+}
+
+// why is the reason in brackets.
+func (o *owner) why() string {
+	if o.Reason == "" {
+		return ""
+	}
+	return " (" + o.Reason + ")"
+}
+
+// segments is what the SpeakerStatuses together say of the segments and of who owns what on them.
+type segments struct {
+	speakers   []*herald.SpeakerStatus // By name.
+	interfaces map[place]*herald.SpeakerInterface
+	// segment is one interface of each segment, to stand for it.
+	segment map[place]place
+	// stale says why the SpeakerStatus of a node is out of date.
+	stale map[string]string
+	dead  map[string]bool // As neighbours have witnessed.
+	// unheard are interfaces that no other speaker hears, though there are some on the segment.
+	unheard map[place]bool
+	// deaf are the pairs of interfaces of which the first does not hear the second, but is heard by it.
+	deaf   [][2]place
+	owners map[string][]owner // By address. Deputies are among them.
+}
+
+// segmentsOf reads the SpeakerStatuses. gone says of nodes why their SpeakerStatus is out of date, as far as that is
+// known from elsewhere.
+func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segments {
+	s := &segments{
+		speakers:   slices.SortedFunc(slices.Values(speakers), func(x, y *herald.SpeakerStatus) int { return strings.Compare(x.Name, y.Name) }),
+		interfaces: map[place]*herald.SpeakerInterface{}, segment: map[place]place{}, stale: map[string]string{}, dead: map[string]bool{},
+		unheard: map[place]bool{}, owners: map[string][]owner{},
+	}
+	for _, o := range s.speakers {
+		for i := range o.Status.Interfaces {
+			at := place{o.Name, o.Status.Interfaces[i].Name}
+			s.interfaces[at], s.segment[at] = &o.Status.Interfaces[i], at
+		}
+		for _, d := range o.Status.Deaths {
+			s.dead[d.Node], s.stale[d.Node] = true, "it is dead, as "+o.Name+" has witnessed"
+		}
+	}
+	maps.Copy(s.stale, gone)
+	for node := range s.join() {
+		// It does not reach the API server, but the other speakers hear it: it goes on with what it had.
+		if !s.dead[node] {
+			delete(s.stale, node)
+		}
+	}
+	for _, o := range s.speakers {
+		for _, c := range o.Status.Claims {
+			at := place{o.Name, c.Interface}
+			claim := owner{at, c.Since, c.Reason, c.DeputyFor, s.stale[o.Name]}
+			if claim.Stale == "" && s.unheard[at] {
+				claim.Stale = "no other speaker hears that of " + o.Name
+			}
+			s.owners[c.Address] = append(s.owners[c.Address], claim)
+		}
+	}
+	for address, all := range s.owners {
+		s.deputise(all)
+		slices.SortFunc(all, func(x, y owner) int {
+			return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.Interface, y.Interface))
+		})
+		s.owners[address] = all
+	}
+	return s
+}
+
+// join finds out which interfaces are on one segment: those whose speakers hear each other, directly or by way of
+// others. It returns the nodes that are heard, as those say whose SpeakerStatus is not out of date.
+func (s *segments) join() (nodes map[string]bool) {
+	nodes = map[string]bool{}
+	heard, unheardBy := map[place]bool{}, map[place]bool{}
+	for _, o := range s.speakers {
+		if s.stale[o.Name] != "" {
+			continue
+		}
+		for _, i := range o.Status.Interfaces {
+			from := place{o.Name, i.Name}
+			for _, node := range i.Hears {
+				nodes[node] = true
+				to, ok := s.counterpart(from, node)
+				if !ok {
+					continue
+				}
+				heard[to] = true
+				s.unite(from, to)
+				if s.stale[node] == "" && s.interfaces[to].State != herald.SegmentListening && surelyDeaf(s.interfaces[to], o.Name) {
+					unheardBy[from] = true
+					s.deaf = append(s.deaf, [2]place{to, from})
+				}
+			}
+		}
+	}
+	for at := range unheardBy {
+		s.unheard[at] = !heard[at]
+	}
+	// Of an interface that nobody hears that is said once.
+	s.deaf = slices.DeleteFunc(s.deaf, func(pair [2]place) bool { return s.unheard[pair[1]] })
+	for at := range s.segment {
+		s.segment[at] = s.root(at)
+	}
+	return nodes
+}
+
+// counterpart is the interface of a node by which it is on the segment of another one: one that hears it, else one
+// with a subnet in common, else the one of the same name.
+func (s *segments) counterpart(of place, node string) (place, bool) {
+	i, found := slices.BinarySearchFunc(s.speakers, node, func(o *herald.SpeakerStatus, name string) int { return strings.Compare(o.Name, name) })
+	if !found || node == of.Node {
+		return place{}, false
+	}
+	all := s.speakers[i].Status.Interfaces
+	matched := false
+	for _, fits := range []func(*herald.SpeakerInterface) bool{
+		func(i *herald.SpeakerInterface) bool { return slices.Contains(i.Hears, of.Node) },
+		func(i *herald.SpeakerInterface) bool { return shareSubnet(i, s.interfaces[of]) },
+		func(i *herald.SpeakerInterface) bool { return i.Name == of.Interface },
+	} {
+		var some []herald.SpeakerInterface
+		for i := range all {
+			if fits(&all[i]) {
+				some = append(some, all[i])
+			}
+		}
+		if len(some) > 0 {
+			all, matched = some, true
+		}
+	}
+	if !matched {
+		return place{}, false
+	}
+	return place{node, all[0].Name}, true
+}
+
+// surelyDeaf reports whether an interface does not hear a node. The list of those that it hears is sorted, and cut.
+func surelyDeaf(i *herald.SpeakerInterface, node string) bool {
+	n := len(i.Hears)
+	return !slices.Contains(i.Hears, node) && (int(i.Neighbours) <= n || n > 0 && node < i.Hears[n-1])
+}
+
+func shareSubnet(x, y *herald.SpeakerInterface) bool {
+	for _, a := range subnets(x) {
+		if slices.Contains(subnets(y), a) {
+			return true
+		}
+	}
+	return false
+}
+
+// subnets of an interface, without its own addresses.
+func subnets(i *herald.SpeakerInterface) (all []netip.Prefix) {
+	for _, text := range i.Subnets {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, p.Masked())
+		}
+	}
+	return all
+}
+
+func (s *segments) root(at place) place {
+	for s.segment[at] != at {
+		at = s.segment[at]
+	}
+	return at
+}
+
+func (s *segments) unite(x, y place) {
+	if x, y = s.root(x), s.root(y); x != y {
+		s.segment[y] = x
+	}
+}
+
+// same reports whether two interfaces are on one segment.
+func (s *segments) same(x, y place) bool {
+	segment, ok := s.segment[x]
+	other, also := s.segment[y]
+	return ok && also && segment == other
+}
+
+// deputise marks the claims of nodes for which another node answers.
+func (s *segments) deputise(claims []owner) {
+	for i := range claims {
+		for _, d := range claims {
+			if c := &claims[i]; c.Stale == "" && d.Stale == "" && d.DeputyFor == c.Node && s.same(d.place, c.place) {
+				c.Stale = "its speaker is silent, and " + d.Node + " answers for it"
+			}
+		}
+	}
+}
+
+// current are those of an address's owners whose claims are not out of date, deputies among them.
+func (s *segments) current(address string) (all []owner) {
+	for _, o := range s.owners[address] {
+		if o.Stale == "" {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// rivals are the owners of an address on a segment that has several; nil if none has.
+func (s *segments) rivals(address string) []owner {
+	owners := slices.DeleteFunc(s.current(address), func(o owner) bool { return o.DeputyFor != "" })
+	for _, o := range owners {
+		var here []owner
+		for _, other := range owners {
+			if other.place == o.place || other.Node != o.Node && s.same(other.place, o.place) {
+				here = append(here, other)
+			}
+		}
+		if len(here) > 1 {
+			return here
+		}
+	}
+	return nil
+}
+
+// cut lists the nodes that own more than their SpeakerStatus lists.
+func (s *segments) cut() (nodes []string) {
+	for _, o := range s.speakers {
+		if isCut(o) && s.stale[o.Name] == "" {
+			nodes = append(nodes, o.Name)
+		}
+	}
+	return nodes
+}
+
+func isCut(o *herald.SpeakerStatus) bool {
+	owned := 0
+	for _, c := range o.Status.Claims {
+		if c.DeputyFor == "" {
+			owned++
+		}
+	}
+	return int(o.Status.L2Addresses) > owned
+}
+
+// conflict is an address that a machine uses that is no speaker.
+type conflict struct {
+	place
+	mac string
+	at  string
+}
+
+func (c *conflict) text(now time.Time) string {
+	seen := ""
+	if at, err := time.Parse(time.RFC3339, c.at); err == nil {
+		seen = ", seen in the last " + age(at, now) // A speaker writes it rounded down.
+	}
+	return fmt.Sprintf("a machine that is no speaker uses it: %s on %s%s", c.mac, c.place, seen)
+}
+
+// conflicts of addresses.
+func (s *segments) conflicts() map[string][]conflict {
+	all := map[string][]conflict{}
+	for _, o := range s.speakers {
+		for _, c := range o.Status.Conflicts {
+			if s.stale[o.Name] == "" {
+				all[c.Address] = append(all[c.Address], conflict{place{o.Name, c.Interface}, c.MAC, c.At})
+			}
+		}
+	}
+	return all
+}
+
+// printable takes out of a SpeakerStatus what would not print but control the terminal. A node that is broken into
+// writes what it likes there.
+func printable(o *herald.SpeakerStatus) {
+	texts := []*string{&o.Status.Established, &o.Status.Problem}
+	for i := range o.Status.Interfaces {
+		x := &o.Status.Interfaces[i]
+		texts = append(texts, &x.Name, &x.MAC, &x.State)
+		for j := range x.Hears {
+			texts = append(texts, &x.Hears[j])
+		}
+		for j := range x.Subnets {
+			texts = append(texts, &x.Subnets[j])
+		}
+	}
+	for i := range o.Status.Claims {
+		x := &o.Status.Claims[i]
+		texts = append(texts, &x.Address, &x.Interface, &x.Since, &x.Reason, &x.DeputyFor)
+	}
+	for i := range o.Status.Deaths {
+		x := &o.Status.Deaths[i]
+		texts = append(texts, &x.Node, &x.Interface, &x.At)
+	}
+	for i := range o.Status.Conflicts {
+		x := &o.Status.Conflicts[i]
+		texts = append(texts, &x.Address, &x.Interface, &x.MAC, &x.At)
+	}
+	for i := range o.Status.Sessions {
+		x := &o.Status.Sessions[i]
+		texts = append(texts, &x.Peer, &x.State, &x.Reason)
+	}
+	for _, t := range texts {
+		*t = clean(*t)
+	}
+}
+
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// some lists names: the first five.
+func some(names []string) string {
+	const most = 5
+	if len(names) <= most+1 {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

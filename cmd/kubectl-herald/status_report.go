@@ -1,0 +1,334 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// statusReport is what status writes for programs.
+type statusReport struct {
+	Problems  []problem       `json:"problems"` // The gravest first. Empty: the exit code is 0.
+	Nodes     []nodeReport    `json:"nodes"`    // By name.
+	Addresses []addressStatus `json:"addresses"`
+}
+
+// problem is something that needs attention.
+type problem struct {
+	Kind    problemKind `json:"kind"`
+	Address string      `json:"address,omitempty"`
+	Nodes   []string    `json:"nodes"` // Those that it is about.
+	Text    string      `json:"text"`
+}
+
+type problemKind string
+
+// Kinds of problems, the gravest first.
+const (
+	addressConflict problemKind = "AddressConflict" // A machine that is no speaker uses an address.
+	twoOwners       problemKind = "TwoOwners"       // An address has several owners on one segment.
+	noOwner         problemKind = "NoOwner"         // An address that is to be announced has none.
+	nodeDead        problemKind = "NodeDead"        // Neighbours have witnessed its death.
+	noSpeaker       problemKind = "NoSpeaker"       // A node has no SpeakerStatus.
+	nodeNotReady    problemKind = "NodeNotReady"
+	silentSpeaker   problemKind = "SilentSpeaker" // It does not renew its Lease, or another one answers for its node.
+	unheardSpeaker  problemKind = "UnheardSpeaker"
+	oneWay          problemKind = "OneWay" // Of two speakers one hears the other, which does not hear it.
+	degraded        problemKind = "Degraded"
+	listening       problemKind = "Listening"
+	announcesNone   problemKind = "AnnouncesNothing"
+	sessionDown     problemKind = "SessionDown" // A BGP session is not established.
+)
+
+var gravity = []problemKind{addressConflict, twoOwners, noOwner, nodeDead, noSpeaker, nodeNotReady, silentSpeaker, unheardSpeaker, oneWay, degraded, listening, announcesNone, sessionDown}
+
+// nodeReport is a node and its speaker.
+type nodeReport struct {
+	Node    string `json:"node"`
+	Ready   bool   `json:"ready"`
+	Speaker bool   `json:"speaker"` // It has a SpeakerStatus.
+	// Interfaces on which the speaker works.
+	Interfaces  []interfaceReport `json:"interfaces"`
+	L2Addresses int               `json:"l2Addresses"` // An address on two segments counts twice.
+	Sessions    string            `json:"sessions"`    // Established, of all.
+}
+
+type interfaceReport struct {
+	Name       string   `json:"name"`
+	State      string   `json:"state"`
+	Subnets    []string `json:"subnets"`
+	Neighbours int      `json:"neighbours"`
+	// Addresses that it owns here, of those that the SpeakerStatus lists.
+	Addresses int `json:"addresses"`
+}
+
+// addressStatus is an address that L2Advertisements announce, or that a node owns.
+type addressStatus struct {
+	Address  string       `json:"address"`
+	Services []string     `json:"services"`
+	State    addressState `json:"state"`
+	Owners   []owner      `json:"owners"`
+}
+
+type addressState string
+
+// What is known of an address.
+const (
+	stateOwned      addressState = "Owned"
+	stateDeputy     addressState = "Deputy"     // A node answers for another one.
+	stateNone       addressState = "None"       // It is to be announced, and nobody owns it.
+	stateNoEndpoint addressState = "NoEndpoint" // Nobody owns it, since no endpoint is ready.
+	stateUnknown    addressState = "Unknown"    // It is in no list, but there are nodes that own more than they list.
+)
+
+// status says what needs attention, and who owns what.
+func (n *network) status(now time.Time) *statusReport {
+	gone := n.gone(now)
+	s := segmentsOf(n.speakers, gone)
+	r := &statusReport{Problems: []problem{}, Nodes: []nodeReport{}, Addresses: []addressStatus{}}
+	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
+		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
+	}
+	n.addressStatuses(r, s)
+	n.addressProblems(r, s, now, add)
+	n.nodeStatuses(r, s, gone, add)
+	speakerProblems(s, now, add)
+	rank := func(p problem) int { return slices.Index(gravity, p.Kind) }
+	slices.SortStableFunc(r.Problems, func(x, y problem) int { return cmp.Compare(rank(x), rank(y)) })
+	return r
+}
+
+type addProblem func(kind problemKind, address string, nodes []string, format string, args ...any)
+
+// addressStatuses says who owns what.
+func (n *network) addressStatuses(r *statusReport, s *segments) {
+	cut, known := len(s.cut()) > 0, map[string]bool{}
+	for _, a := range n.announcements() {
+		known[a.address] = true
+		status := addressStatus{a.address, a.services, stateOwned, s.current(a.address)}
+		switch {
+		case len(status.Owners) > 0:
+			if !slices.ContainsFunc(status.Owners, func(o owner) bool { return o.DeputyFor == "" }) {
+				status.State = stateDeputy
+			}
+		case !a.ready:
+			status.State = stateNoEndpoint
+		case cut:
+			status.State = stateUnknown
+		default:
+			status.State = stateNone
+		}
+		if status.Owners == nil {
+			status.Owners = []owner{}
+		}
+		r.Addresses = append(r.Addresses, status)
+	}
+	for _, address := range slices.Sorted(maps.Keys(s.owners)) {
+		// What is not announced, and still owned: it is about to be given up.
+		if owners := s.current(address); !known[address] && len(owners) > 0 {
+			r.Addresses = append(r.Addresses, addressStatus{address, []string{}, stateOwned, owners})
+		}
+	}
+}
+
+// addressProblems are those of single addresses.
+func (n *network) addressProblems(r *statusReport, s *segments, now time.Time, add addProblem) {
+	conflicts := s.conflicts()
+	const cure = "find that machine and take the address from it"
+	for _, address := range slices.Sorted(maps.Keys(conflicts)) {
+		all := conflicts[address]
+		var nodes []string
+		for _, c := range all {
+			nodes = append(nodes, c.Node)
+		}
+		slices.Sort(nodes)
+		add(addressConflict, address, slices.Compact(nodes), "%s: %s: %s", address, all[0].text(now), cure)
+	}
+	for _, rec := range n.records {
+		if c := inConflict(rec); c != nil && conflicts[rec.Spec.Address] == nil {
+			add(addressConflict, rec.Spec.Address, []string{}, "%s: %s: %s", rec.Spec.Address, c.Message, cure)
+		}
+	}
+	for _, a := range r.Addresses {
+		if rivals := s.rivals(a.Address); rivals != nil {
+			var nodes []string
+			for _, o := range rivals {
+				nodes = append(nodes, o.Node)
+			}
+			add(twoOwners, a.Address, nodes, "%s %s: kubectl herald verify %s asks who answers", a.Address, rivalry(rivals, now), a.Address)
+		}
+		if a.State == stateNone {
+			add(noOwner, a.Address, []string{}, "%s of %s has no owner: kubectl herald explain service %s says why", a.Address, strings.Join(a.Services, ", "), a.Services[0])
+		}
+	}
+}
+
+// nodeStatuses says how the nodes are.
+func (n *network) nodeStatuses(r *statusReport, s *segments, gone map[string]string, add addProblem) {
+	var without, unready []string
+	for _, node := range n.nodes {
+		report := nodeReport{Node: node.Name, Ready: isReady(node), Interfaces: []interfaceReport{}}
+		if !report.Ready {
+			unready = append(unready, node.Name)
+		}
+		i := slices.IndexFunc(s.speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node.Name })
+		if i < 0 {
+			without = append(without, node.Name)
+		} else {
+			report.fill(s.speakers[i])
+			if why := gone[node.Name]; why != "" && !s.dead[node.Name] {
+				add(silentSpeaker, "", []string{node.Name}, "node %s: %s: see whether its herald-speaker runs and reaches the API server", node.Name, why)
+			}
+		}
+		r.Nodes = append(r.Nodes, report)
+	}
+	if len(without) > 0 {
+		add(noSpeaker, "", without, "%s no SpeakerStatus: see whether herald-speaker runs there", subject(without, "has", "have"))
+	}
+	if len(unready) > 0 {
+		add(nodeNotReady, "", unready, "%s not Ready", subject(unready, "is", "are"))
+	}
+}
+
+func (r *nodeReport) fill(o *herald.SpeakerStatus) {
+	r.Speaker, r.L2Addresses, r.Sessions = true, int(o.Status.L2Addresses), o.Status.Established
+	owned := map[string]int{}
+	for _, c := range o.Status.Claims {
+		if c.DeputyFor == "" {
+			owned[c.Interface]++
+		}
+	}
+	for _, i := range o.Status.Interfaces {
+		if i.State == "" && i.Neighbours == 0 && owned[i.Name] == 0 {
+			continue // That of a pod, for example.
+		}
+		x := interfaceReport{i.Name, i.State, i.Subnets, int(i.Neighbours), owned[i.Name]}
+		if x.Subnets == nil {
+			x.Subnets = []string{}
+		}
+		r.Interfaces = append(r.Interfaces, x)
+	}
+}
+
+func isReady(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// subject is the beginning of a sentence about nodes.
+func subject(nodes []string, one, many string) string {
+	if len(nodes) == 1 {
+		return "node " + nodes[0] + " " + one
+	}
+	return "nodes " + some(nodes) + " " + many
+}
+
+// speakerProblems are those that speakers report of themselves and of others. What many report is one problem.
+func speakerProblems(s *segments, now time.Time, add addProblem) {
+	g := grouped{add: add}
+	for _, o := range s.speakers {
+		if s.stale[o.Name] != "" {
+			continue
+		}
+		for _, d := range o.Status.Deaths {
+			seen := ""
+			if at, err := time.Parse(time.RFC3339, d.At); err == nil {
+				seen = " " + age(at, now) + " ago"
+			}
+			g.report(nodeDead, d.Node, o.Name, func(by []string) (string, []string) {
+				return fmt.Sprintf("node %s died%s, as %s witnessed on %s: see to the machine", d.Node, seen, some(by), d.Interface), []string{d.Node}
+			})
+		}
+		answered := map[place]int{}
+		for _, c := range o.Status.Claims {
+			if c.DeputyFor != "" {
+				answered[place{c.DeputyFor, c.Interface}]++
+			}
+		}
+		for _, of := range slices.SortedFunc(maps.Keys(answered), func(x, y place) int { return cmp.Compare(x.String(), y.String()) }) {
+			add(silentSpeaker, "", []string{of.Node}, "the speaker of node %s is silent, and %s answers on %s for %s of its: see why",
+				of.Node, o.Name, of.Interface, count(answered[of], "address", "addresses"))
+		}
+		for _, i := range o.Status.Interfaces {
+			switch at := (place{o.Name, i.Name}); {
+			case s.unheard[at]:
+				g.report(unheardSpeaker, at.String(), o.Name, func([]string) (string, []string) {
+					return fmt.Sprintf("no other speaker hears that of node %s on %s, which reports to have heard %s: see whether it runs, and what the network does to its frames",
+						at.Node, at.Interface, some(i.Hears)), []string{at.Node}
+				})
+			case i.State == herald.SegmentDegraded:
+				g.report(degraded, i.Name, o.Name, func(nodes []string) (string, []string) {
+					return fmt.Sprintf("%s Degraded on %s: there are other speakers with its subnets, and none is heard: see what is between them", subject(nodes, "is", "are"), i.Name), nodes
+				})
+			case i.State == herald.SegmentListening:
+				g.report(listening, i.Name, o.Name, func(nodes []string) (string, []string) {
+					return fmt.Sprintf("%s Listening on %s, and not yet owners of addresses", subject(nodes, "is", "are"), i.Name), nodes
+				})
+			}
+		}
+		if o.Status.Problem != "" {
+			g.report(announcesNone, o.Status.Problem, o.Name, func(nodes []string) (string, []string) {
+				return fmt.Sprintf("%s nothing: %s", subject(nodes, "announces", "announce"), o.Status.Problem), nodes
+			})
+		}
+		for _, x := range o.Status.Sessions {
+			if x.State == "Established" {
+				continue
+			}
+			g.report(sessionDown, x.Peer+"\n"+x.State+"\n"+x.Reason, o.Name, func(nodes []string) (string, []string) {
+				return fmt.Sprintf("the session with %s is %s on %s: %s", x.Peer, x.State, some(nodes), x.Reason), nodes
+			})
+		}
+	}
+	for _, pair := range s.deaf {
+		deaf, heard := pair[0], pair[1]
+		g.report(oneWay, deaf.String(), heard.Node, func(nodes []string) (string, []string) {
+			return fmt.Sprintf("node %s does not hear %s on %s, though it is heard there: see what the network does to multicasts to it", deaf.Node, some(nodes), deaf.Interface),
+				append([]string{deaf.Node}, nodes...)
+		})
+	}
+	g.done()
+}
+
+// grouped collects what several nodes report in the same way.
+type grouped struct {
+	add   addProblem
+	order []*group
+	by    map[string]*group
+}
+
+type group struct {
+	kind  problemKind
+	nodes []string
+	tell  func(nodes []string) (text string, about []string)
+}
+
+// report adds a node to those that report a thing.
+func (g *grouped) report(kind problemKind, what, node string, tell func(nodes []string) (text string, about []string)) {
+	key := string(kind) + "\n" + what
+	if g.by == nil {
+		g.by = map[string]*group{}
+	}
+	if g.by[key] == nil {
+		g.by[key] = &group{kind: kind, tell: tell}
+		g.order = append(g.order, g.by[key])
+	}
+	if x := g.by[key]; !slices.Contains(x.nodes, node) {
+		x.nodes = append(x.nodes, node)
+	}
+}
+
+func (g *grouped) done() {
+	for _, x := range g.order {
+		text, about := x.tell(x.nodes)
+		g.add(x.kind, "", about, "%s", text)
+	}
+}

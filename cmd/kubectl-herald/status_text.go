@@ -1,0 +1,164 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/lipgloss"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// maxTold is how many problems of one kind are told to people.
+const maxTold = 10
+
+func (r *statusReport) text(s style, list bool, now time.Time) string {
+	var l lines
+	if len(r.Problems) == 0 {
+		l.add(s.good.Render("Nothing needs attention."))
+	}
+	told := map[problemKind]int{}
+	for i, p := range r.Problems {
+		if told[p.Kind]++; told[p.Kind] <= maxTold {
+			l.add(s.bad.Render("✗ "), p.Text)
+		}
+		last := i+1 == len(r.Problems) || r.Problems[i+1].Kind != p.Kind
+		if rest := told[p.Kind] - maxTold; last && rest > 0 {
+			l.add(s.bad.Render("✗ "), fmt.Sprintf("and %d more of this kind (%s): -o json lists all", rest, p.Kind))
+		}
+	}
+	l.add()
+	r.nodes(&l, s)
+	l.add()
+	l.add(r.summary())
+	if list {
+		r.addresses(&l, s, now)
+	}
+	return l.String()
+}
+
+func (r *statusReport) nodes(l *lines, s style) {
+	if len(r.Nodes) == 0 {
+		l.add("There are no nodes.")
+		return
+	}
+	rows := [][]string{titles(s, "NODE", "INTERFACE", "STATE", "NEIGHBOURS", "ADDRESSES", "SESSIONS")}
+	for _, n := range r.Nodes {
+		name := n.Node
+		if !n.Ready {
+			name += s.bad.Render(" (not Ready)")
+		}
+		if len(n.Interfaces) == 0 {
+			state := "-"
+			if !n.Speaker {
+				state = s.bad.Render("no SpeakerStatus")
+			}
+			rows = append(rows, []string{name, "-", state, "-", strconv.Itoa(n.L2Addresses), orDash(n.Sessions)})
+			continue
+		}
+		listed := 0
+		for _, i := range n.Interfaces {
+			listed += i.Addresses
+		}
+		sessions := orDash(n.Sessions)
+		for k, i := range n.Interfaces {
+			look := s.warn
+			switch i.State {
+			case herald.SegmentMember, herald.SegmentAlone:
+				look = s.good
+			case herald.SegmentDegraded:
+				look = s.bad
+			}
+			owned := strconv.Itoa(i.Addresses)
+			switch {
+			case listed >= n.L2Addresses:
+			case len(n.Interfaces) == 1:
+				owned = strconv.Itoa(n.L2Addresses)
+			case k == 0: // More than are listed: on which of the interfaces is not known.
+				owned = strconv.Itoa(n.L2Addresses) + " on all"
+			default:
+				owned = ""
+			}
+			rows = append(rows, []string{name, i.Name, look.Render(orDash(i.State)), strconv.Itoa(i.Neighbours), owned, sessions})
+			name, sessions = "", ""
+		}
+	}
+	l.table("", rows)
+}
+
+func titles(s style, all ...string) (row []string) {
+	for _, t := range all {
+		row = append(row, s.faint.Render(t))
+	}
+	return row
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// summary counts the addresses.
+func (r *statusReport) summary() string {
+	if len(r.Addresses) == 0 {
+		return "No address is announced on a segment."
+	}
+	counts := map[addressState]int{}
+	for _, a := range r.Addresses {
+		counts[a.State]++
+	}
+	parts := []string{count(len(r.Addresses), "address", "addresses") + " on segments: " + strconv.Itoa(counts[stateOwned]) + " owned"}
+	for _, x := range []struct {
+		state addressState
+		text  string
+	}{
+		{stateDeputy, "answered for by another node"}, {stateNone, "without an owner"}, {stateNoEndpoint, "without a ready endpoint"},
+		{stateUnknown, "not known, as SpeakerStatuses list 1000 each at most"},
+	} {
+		if n := counts[x.state]; n > 0 {
+			parts = append(parts, strconv.Itoa(n)+" "+x.text)
+		}
+	}
+	return strings.Join(parts, ", ") + "."
+}
+
+func (r *statusReport) addresses(l *lines, s style, now time.Time) {
+	if len(r.Addresses) == 0 {
+		return
+	}
+	rows := [][]string{titles(s, "ADDRESS", "SERVICE", "INTERFACE", "OWNER", "FOR", "WHY")}
+	for _, a := range r.Addresses {
+		service := "-"
+		if len(a.Services) > 0 {
+			service = a.Services[0]
+		}
+		if n := len(a.Services); n > 1 {
+			service += fmt.Sprintf(" and %d more", n-1)
+		}
+		address := a.Address
+		if len(a.Owners) == 0 {
+			state := map[addressState]lipgloss.Style{stateNone: s.bad}[a.State]
+			rows = append(rows, []string{address, service, "-", state.Render(map[addressState]string{
+				stateNone: "nobody", stateNoEndpoint: "nobody: no ready endpoint", stateUnknown: "not known",
+			}[a.State]), "", ""})
+		}
+		for _, o := range a.Owners {
+			who := o.Node
+			if o.DeputyFor != "" {
+				who += s.warn.Render(" for " + o.DeputyFor)
+			}
+			since := "-"
+			if at, err := time.Parse(time.RFC3339, o.Since); err == nil {
+				since = age(at, now)
+			}
+			rows = append(rows, []string{address, service, o.Interface, who, since, o.Reason})
+			address, service = "", ""
+		}
+	}
+	l.add()
+	l.table("", rows)
+}

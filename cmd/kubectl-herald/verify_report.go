@@ -1,0 +1,244 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/heraldlb/herald/speaker/ask"
+)
+
+// verifyReport is what verify writes for programs.
+type verifyReport struct {
+	Speakers  int       `json:"speakers"`  // How many have asked.
+	Addresses int       `json:"addresses"` // How many were asked for.
+	Findings  []finding `json:"findings"`  // By address. Empty, as Unasked: the exit code is 0.
+	// Unasked are the nodes whose speaker could not be asked, or not on all its interfaces.
+	Unasked []unaskedReport `json:"unasked"`
+}
+
+// finding is something that is wrong with an address on one segment.
+type finding struct {
+	Kind    findingKind `json:"kind"`
+	Address string      `json:"address"`
+	// Owners are the nodes that own it on the segment, as the SpeakerStatuses say.
+	Owners []string `json:"owners"`
+	// Answered are the nodes that answered. A machine that is no speaker is among the MACs only.
+	Answered []string `json:"answered"`
+	MACs     []string `json:"macs"`
+	// Seen are the interfaces that asked and found it so.
+	Seen []place `json:"seen"`
+	Text string  `json:"text"`
+}
+
+type findingKind string
+
+// Kinds of findings.
+const (
+	splitBrain findingKind = "SplitBrain" // Several nodes answer.
+	notOwner   findingKind = "NotOwner"   // A node answers that does not own it.
+	stranger   findingKind = "Stranger"   // A machine answers that is no speaker.
+	silence    findingKind = "Silence"    // Nobody answers.
+)
+
+type unaskedReport struct {
+	Node   string `json:"node"`
+	Reason string `json:"reason"`
+}
+
+// hearing is what the interfaces of one segment have heard of one address.
+type hearing struct {
+	owners  []string           // Nodes.
+	heard   map[string][]place // By MAC address, who has heard it.
+	nothing []place            // Those that should have heard an answer.
+}
+
+// verify compares what was heard with what the SpeakerStatuses say.
+func (n *network) verify(wanted []announcement, answers map[string][]ask.Answer, now time.Time) *verifyReport {
+	s := segmentsOf(n.speakers, n.gone(now))
+	nodes := s.byMAC()
+	cut := s.cut()
+	heard := map[string][]ask.Answer{} // By address.
+	from := map[string][]string{}
+	for _, node := range slices.Sorted(maps.Keys(answers)) {
+		for _, a := range answers[node] {
+			address := a.Address.String()
+			heard[address], from[address] = append(heard[address], a), append(from[address], node)
+		}
+	}
+	r := &verifyReport{Findings: []finding{}, Unasked: []unaskedReport{}}
+	for _, a := range wanted {
+		hearings := map[place]*hearing{}
+		asked, answered := map[string]bool{}, false
+		for i, answer := range heard[a.address] {
+			at := place{from[a.address][i], clean(answer.Interface)}
+			segment, known := s.segment[at]
+			if !known { // The interface is new.
+				segment = at
+			}
+			h := hearings[segment]
+			if h == nil {
+				h = &hearing{heard: map[string][]place{}, owners: s.ownersFrom(at, a.address)}
+				hearings[segment] = h
+			}
+			h.add(at, answer.MACs, nodes, s.answersItself(at, a.address))
+			asked[at.Node], answered = true, answered || len(h.heard) > 0
+		}
+		for _, segment := range slices.SortedFunc(maps.Keys(hearings), comparePlaces) {
+			r.Findings = append(r.Findings, hearings[segment].findings(a.address, nodes, cut)...)
+		}
+		// The owner does not hear itself. If it is in no list, because they are cut, then one that asked may be the owner.
+		if a.ready && !answered && len(s.current(a.address)) == 0 && (len(asked) > 1 || len(asked) == 1 && len(cut) == 0) {
+			r.Findings = append(r.Findings, finding{silence, a.address, []string{}, []string{}, []string{}, []place{},
+				fmt.Sprintf("%s: nobody answers, and no SpeakerStatus says who owns it: kubectl herald explain service %s says why", a.address, a.services[0])})
+		}
+	}
+	return r
+}
+
+// ownersFrom are the nodes that own an address on the segment of an interface. On a segment that no SpeakerStatus has,
+// any owner may be the one.
+func (s *segments) ownersFrom(at place, address string) (nodes []string) {
+	_, known := s.segment[at]
+	for _, o := range s.current(address) {
+		if known && o.place != at && !s.same(o.place, at) {
+			continue
+		}
+		node := o.Node
+		if o.DeputyFor != "" { // It answers with the hardware address of that one.
+			node = o.DeputyFor
+		}
+		if !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+// answersItself reports whether it is the speaker on the interface itself that answers for an address, as the owner or
+// as a deputy. It does not hear itself.
+func (s *segments) answersItself(at place, address string) bool {
+	return slices.ContainsFunc(s.current(address), func(o owner) bool { return o.place == at })
+}
+
+// add adds what one interface has heard. An answer is expected if a node owns the address, unless
+// the speaker there answers itself.
+func (h *hearing) add(at place, macs []string, nodes map[string][]place, itself bool) {
+	answered := false
+	for _, text := range macs {
+		mac, err := net.ParseMAC(text)
+		if err != nil {
+			continue // The speaker does not say what it is.
+		}
+		if slices.ContainsFunc(nodes[mac.String()], func(p place) bool { return p.Node == at.Node }) {
+			continue // It hears itself: there is a loop in the network.
+		}
+		answered = true
+		h.heard[mac.String()] = append(h.heard[mac.String()], at)
+	}
+	if !answered && !itself && len(h.owners) > 0 {
+		h.nothing = append(h.nothing, at)
+	}
+}
+
+// findings are what is wrong on one segment.
+func (h *hearing) findings(address string, nodes map[string][]place, cut []string) (all []finding) {
+	var answered, macs []string
+	var seen []place
+	for _, mac := range slices.Sorted(maps.Keys(h.heard)) {
+		by := h.heard[mac]
+		if len(nodes[mac]) == 0 {
+			all = append(all, finding{stranger, address, list(h.owners), []string{}, []string{mac}, by, fmt.Sprintf(
+				"%s: a machine that is no speaker answers, with %s, as %s heard; %s: find that machine; it has the address, or is a router that answers for others (proxy ARP)",
+				address, mac, places(by), owned(h.owners))})
+			continue
+		}
+		if node := nodes[mac][0].Node; !slices.Contains(answered, node) {
+			answered = append(answered, node)
+		}
+		macs = append(macs, mac)
+		for _, at := range by {
+			if !slices.Contains(seen, at) {
+				seen = append(seen, at)
+			}
+		}
+	}
+	slices.Sort(answered)
+	// A node whose list of claims is cut may own what is not in it.
+	mayOwn := func(node string) bool {
+		return slices.Contains(h.owners, node) || len(h.owners) == 0 && slices.Contains(cut, node)
+	}
+	switch {
+	case len(answered) > 1:
+		all = append(all, finding{splitBrain, address, list(h.owners), answered, macs, seen, fmt.Sprintf(
+			"%s: nodes %s answer, as %s heard; %s: see kubectl herald status, and on those nodes whether something else has the address (ip addr)",
+			address, strings.Join(answered, " and "), places(seen), owned(h.owners))})
+	case len(answered) == 1 && !mayOwn(answered[0]):
+		all = append(all, finding{notOwner, address, list(h.owners), answered, macs, seen, fmt.Sprintf(
+			"%s: node %s answers, as %s heard; %s: see there whether something else has the address (ip addr)",
+			address, answered[0], places(seen), owned(h.owners))})
+	}
+	if len(h.nothing) > 0 {
+		all = append(all, finding{silence, address, list(h.owners), []string{}, []string{}, h.nothing, fmt.Sprintf(
+			"%s: %s heard no answer; %s: see what is between them", address, places(h.nothing), owned(h.owners))})
+	}
+	return all
+}
+
+func owned(nodes []string) string {
+	switch len(nodes) {
+	case 0:
+		return "no node owns it there, by the SpeakerStatuses"
+	case 1:
+		return "node " + nodes[0] + " owns it"
+	}
+	return "nodes " + strings.Join(nodes, " and ") + " own it"
+}
+
+func places(all []place) string {
+	var texts []string
+	for _, p := range all {
+		texts = append(texts, p.Node+" ("+p.Interface+")")
+	}
+	return some(texts)
+}
+
+// list is never null in JSON.
+func list(all []string) []string {
+	if all == nil {
+		return []string{}
+	}
+	return all
+}
+
+func (r *verifyReport) text(s style) string {
+	var l lines
+	l.add("Asked for ", count(r.Addresses, "address", "addresses"), " from ", count(r.Speakers, "node", "nodes"), ".")
+	for i, f := range r.Findings {
+		if i == maxFindings {
+			l.add(s.bad.Render("✗ "), fmt.Sprintf("and %d more: -o json lists all", len(r.Findings)-i))
+			break
+		}
+		l.add(s.bad.Render("✗ "), f.Text)
+	}
+	for _, u := range r.Unasked {
+		l.add(s.bad.Render("✗ "), "node ", u.Node, " could not be asked: ", u.Reason)
+	}
+	switch {
+	case len(r.Findings)+len(r.Unasked) > 0:
+	case r.Addresses == 0:
+		l.add("No L2Advertisement announces an address.")
+	case r.Speakers == 0:
+		l.add(s.warn.Render("There are no nodes, so nobody has asked."))
+	default:
+		l.add(s.good.Render("Nobody but its owner answers for an address, and every owner does."))
+	}
+	return l.String()
+}
+
+// maxFindings is how many findings are told to people.
+const maxFindings = 30

@@ -1,0 +1,254 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// withNodes makes Nodes that are ready, each with the report of a speaker.
+func (c *cluster) withNodes(names ...string) {
+	c.t.Helper()
+	for _, name := range names {
+		n, err := c.kube.CoreV1().Nodes().Create(c.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		c.must(err)
+		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
+		_, err = c.kube.CoreV1().Nodes().UpdateStatus(c.ctx, n, metav1.UpdateOptions{})
+		c.must(err)
+		c.reports(name, func(*herald.SpeakerStatusStatus) {})
+	}
+}
+
+// reports writes the SpeakerStatus of a node, as its speaker would.
+func (c *cluster) reports(node string, edit func(*herald.SpeakerStatusStatus)) {
+	c.t.Helper()
+	o, err := c.herald.SpeakerStatuses.Get(c.ctx, node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		o = &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: node}}
+		edit(&o.Status)
+		_, err = c.herald.SpeakerStatuses.Create(c.ctx, o, metav1.CreateOptions{})
+		c.must(err)
+		return
+	}
+	c.must(err)
+	edit(&o.Status)
+	_, err = c.herald.SpeakerStatuses.Update(c.ctx, o, metav1.UpdateOptions{})
+	c.must(err)
+}
+
+// sawDie has a node report the deaths of these others, and no more.
+func (c *cluster) sawDie(witness string, dead ...string) {
+	c.t.Helper()
+	c.reports(witness, func(s *herald.SpeakerStatusStatus) {
+		s.Deaths = nil
+		for _, node := range dead {
+			s.Deaths = append(s.Deaths, herald.SpeakerDeath{Node: node, Interface: "eth0", At: time.Now().UTC().Format(time.RFC3339Nano)})
+		}
+	})
+}
+
+// podOn makes a pod that runs on a node and is ready, as its kubelet would say.
+func (c *cluster) podOn(node, name string, edit ...func(*corev1.Pod)) {
+	c.t.Helper()
+	pods := c.kube.CoreV1().Pods(c.namespace)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "pod"}},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+	for _, e := range edit {
+		e(pod)
+	}
+	pod, err := pods.Create(c.ctx, pod, metav1.CreateOptions{})
+	c.must(err)
+	pod.Status = corev1.PodStatus{
+		Phase: corev1.PodRunning, PodIP: "10.1.1.1", PodIPs: []corev1.PodIP{{IP: "10.1.1.1"}},
+		Conditions: []corev1.PodCondition{{Type: corev1.ContainersReady, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	}
+	_, err = pods.UpdateStatus(c.ctx, pod, metav1.UpdateOptions{})
+	c.must(err)
+}
+
+// ready is the condition Ready of a pod.
+func (c *cluster) ready(name string) corev1.PodCondition {
+	c.t.Helper()
+	pod, err := c.kube.CoreV1().Pods(c.namespace).Get(c.ctx, name, metav1.GetOptions{})
+	c.must(err)
+	for _, cond := range pod.Status.Conditions {
+		if cond.Type == corev1.PodReady {
+			return cond
+		}
+	}
+	c.t.Fatalf("pod %s has no condition Ready", name)
+	return corev1.PodCondition{}
+}
+
+// markedNotReady waits until a pod is.
+func (c *cluster) markedNotReady(name string) {
+	c.t.Helper()
+	c.eventually("pod "+name+" is not ready", func(context.Context) error {
+		if cond := c.ready(name); cond.Status != corev1.ConditionFalse || cond.Reason != "NodeNotReady" {
+			return fmt.Errorf("its condition Ready is %s, %q", cond.Status, cond.Reason)
+		}
+		return nil
+	})
+}
+
+// endpoints are the pods of a Service to which connections go.
+func (c *cluster) endpoints(service string) (pods []string) {
+	c.t.Helper()
+	list, err := c.kube.DiscoveryV1().EndpointSlices(c.namespace).List(c.ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + service})
+	c.must(err)
+	for _, s := range list.Items {
+		for _, e := range s.Endpoints {
+			if e.TargetRef != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
+				pods = append(pods, e.TargetRef.Name)
+			}
+		}
+	}
+	slices.Sort(pods)
+	return slices.Compact(pods)
+}
+
+func (c *cluster) serving(service string, pods ...string) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("Service %s goes to %v", service, pods), func(context.Context) error {
+		if got := c.endpoints(service); !slices.Equal(got, pods) {
+			return fmt.Errorf("to %v", got)
+		}
+		return nil
+	})
+}
+
+// TestADeadNodeIsDeadForEveryone has herald-ccm run with the rights of the overlay, and no others.
+func TestADeadNodeIsDeadForEveryone(t *testing.T) {
+	ctx, plane := startControlPlane(t, true)
+	c := clusterOf(t, ctx, &plane.Access)
+	out, err := plane.Kubectl(ctx, "apply", "-k", "../manifests/overlays/dead-nodes")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	const account = "system:serviceaccount:" + lab.HeraldNamespace + ":herald-ccm"
+	kubeconfig, err := plane.KubeconfigFor(account, "system:serviceaccounts", "system:serviceaccounts:"+lab.HeraldNamespace, "system:authenticated")
+	c.must(err)
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	c.must(err)
+	asCCM, err := kubernetes.NewForConfig(config)
+	c.must(err)
+	c.withNodes("n1", "n2", "n3", "n4", "n5", "n6")
+	c.service("web")
+	c.podOn("n1", "alive")
+	c.podOn("n5", "stopping", func(pod *corev1.Pod) { pod.Finalizers = []string{"example.com/stopping"} })
+	c.must(c.kube.CoreV1().Pods(c.namespace).Delete(ctx, "stopping", metav1.DeleteOptions{}))
+	c.podOn("n5", "dead")
+	c.podOn("n5", "host", func(pod *corev1.Pod) { pod.Spec.HostNetwork = true })
+	c.podOn("n6", "accused")
+	c.serving("web", "accused", "alive", "dead", "host")
+
+	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--mark-pods-on-dead-nodes")
+	c.must(err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(tail(ccm.Log()))
+		}
+	})
+
+	// n6 has one witness and n5 two. n4 takes many for dead, and n3 writes what cannot be.
+	c.sawDie("n4", "n1", "n2", "n3", "n6")
+	c.reports("n3", func(s *herald.SpeakerStatusStatus) {
+		s.Deaths = []herald.SpeakerDeath{{Node: "n6", Interface: "eth0", At: "9999-12-31T23:59:59Z"}, {Node: "n1", Interface: "\x1b[2J", At: "now"}}
+	})
+	c.sawDie("n1", "n6")
+	c.sawDie("n1", "n5", "n6")
+	c.sawDie("n2", "n5")
+	c.markedNotReady("dead")
+	c.markedNotReady("host")
+	c.serving("web", "accused", "alive")
+	c.event("Node", "n5", "NodeDeathWitnessed", "n1 and n2 witnessed on the wire that the node died: 2 of its pods were marked not ready")
+	if cond := c.ready("stopping"); cond.Status != corev1.ConditionTrue {
+		t.Errorf("a pod that is being deleted was marked: %+v", cond)
+	}
+
+	// The kubelet lives after all, and is not contradicted, whatever else is reported of n5 and of others.
+	c.must(c.setReady("dead"))
+	c.sawDie("n1", "n5", "n6")
+	c.sawDie("n2", "n5", "n6")
+	c.markedNotReady("accused")
+	c.serving("web", "alive", "dead")
+	if cond := c.ready("dead"); cond.Status != corev1.ConditionTrue {
+		t.Errorf("a pod was marked twice for one death: %+v", cond)
+	}
+
+	// It may write no more of a pod's status than that.
+	for _, story := range []struct{ name, patch, refusal string }{
+		{"marks a pod that is marked", `{"status":{"conditions":[{"type":"Ready","status":"False"}]}}`, ""},
+		{"makes a pod ready", `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "never ready"},
+		{"gives a pod another address", `{"status":{"podIP":"10.9.9.9","podIPs":[{"$patch":"replace"},{"ip":"10.9.9.9"}]}}`, "and nothing else"},
+		{"ends a pod", `{"status":{"phase":"Failed"}}`, "and nothing else"},
+		{"changes another condition", `{"status":{"conditions":[{"type":"ContainersReady","status":"False"}]}}`, "and nothing else"},
+		{"labels a pod", `{"metadata":{"labels":{"app":"other"}}}`, "nothing of a pod's metadata"},
+	} {
+		_, err := asCCM.CoreV1().Pods(c.namespace).Patch(ctx, "accused", types.StrategicMergePatchType, []byte(story.patch), metav1.PatchOptions{}, "status")
+		switch {
+		case story.refusal == "" && err != nil:
+			t.Errorf("herald-ccm %s: %v", story.name, err)
+		case story.refusal != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), story.refusal)):
+			t.Errorf("herald-ccm %s: %v; want it forbidden, with %q", story.name, err, story.refusal)
+		}
+	}
+	c.must(ccm.Stop(ctx))
+	if strings.Contains(strings.ToLower(ccm.Log()), "forbidden") {
+		t.Errorf("herald-ccm was refused something:\n%s", ccm.Log())
+	}
+}
+
+// setReady says of a pod that it is ready, as its kubelet would.
+func (c *cluster) setReady(name string) error {
+	_, err := c.kube.CoreV1().Pods(c.namespace).Patch(c.ctx, name, types.StrategicMergePatchType,
+		[]byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":null}]}}`), metav1.PatchOptions{}, "status")
+	return err
+}
+
+// Without the flag nothing is done about a death, and the rights of the base are enough.
+func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
+	ctx, plane := startControlPlane(t, false)
+	c := clusterOf(t, ctx, &plane.Access)
+	out, err := plane.Kubectl(ctx, "apply", "-k", "../manifests/base")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	kubeconfig, err := plane.KubeconfigFor("system:serviceaccount:"+lab.HeraldNamespace+":herald-ccm", "system:serviceaccounts", "system:authenticated")
+	c.must(err)
+	c.withNodes("n1", "n2", "n3")
+	c.podOn("n3", "web")
+	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup")
+	c.must(err)
+	c.sawDie("n1", "n3")
+	c.sawDie("n2", "n3")
+	// A conflict that is reported later is seen, so the deaths were, too.
+	c.pool("public", delay(0), "198.51.100.1-198.51.100.2")
+	c.service("web", annotated(herald.AnnotationIPs, "198.51.100.1"))
+	c.holds("web", "198.51.100.1")
+	c.stranger("n1", "198.51.100.1")
+	c.disputed("198.51.100.1", metav1.ConditionTrue)
+	c.settle() // For a second, in which a death would have been acted upon.
+	if cond := c.ready("web"); cond.Status != corev1.ConditionTrue {
+		t.Errorf("a pod was marked: %+v", cond)
+	}
+	c.must(ccm.Stop(ctx))
+	if strings.Contains(strings.ToLower(ccm.Log()), "forbidden") {
+		t.Errorf("herald-ccm was refused something:\n%s", ccm.Log())
+	}
+}

@@ -1,0 +1,162 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// Port is a host on the segment, with its port of the switch: a [Node], a [Router] or a [Client]. Faults happen at
+// the switch, so the host itself has no part in them.
+type Port interface {
+	switchPort() (string, error)
+	Heal() error
+}
+
+var _ = []Port{(*Node)(nil), (*Router)(nil), (*Client)(nil)}
+
+func (c *Client) switchPort() (string, error) {
+	if c.port == "" {
+		return "", fmt.Errorf("host %q is not on the segment", c.Host.Name)
+	}
+	return c.port, nil
+}
+
+// Cut pulls the host's cable: it has no carrier and reaches nobody on the segment, nor the API server. What runs on it
+// goes on.
+func (c *Client) Cut() error { return c.atSwitch("ip link set %s down") }
+
+// Isolate is what a broken switch does: the host keeps its carrier and every frame is lost.
+func (c *Client) Isolate() error { return c.atSwitch("ip link set %s nomaster") }
+
+// Direction is one of the two in which a cable carries frames.
+type Direction string
+
+const (
+	// FromHost are the frames that the host sends.
+	FromHost Direction = "from the host"
+	// ToHost are the frames that the host is to receive.
+	ToHost Direction = "to the host"
+	// Both directions.
+	Both Direction = "both"
+)
+
+// Loss loses that many percent of the frames, at random.
+func (c *Client) Loss(percent int, direction Direction) error {
+	port, err := c.switchPort()
+	if err != nil {
+		return err
+	}
+	if percent < 1 || percent > 100 {
+		return fmt.Errorf("lose %d percent of the frames of %s: choose 1 to 100", percent, c.Host.Name)
+	}
+	// The kernel may lack netem; nftables is there for kube-proxy.
+	lost := fmt.Sprintf("numgen random mod 100 < %d", percent)
+	if percent == 100 {
+		lost = ""
+	}
+	var rules []string
+	if direction != ToHost {
+		rules = append(rules, fmt.Sprintf("from iifname %s %s", quoted(port), lost))
+	}
+	if direction != FromHost {
+		rules = append(rules, fmt.Sprintf("to oifname %s %s", quoted(port), lost))
+	}
+	return drop(port, rules...)
+}
+
+// OneWay loses all frames of one direction; those of the other arrive.
+func (c *Client) OneWay(lost Direction) error { return c.Loss(100, lost) }
+
+// Heal undoes all faults of the host. Those between two hosts are undone once both are healed. Taking an interface
+// down makes the kernel drop IPv6 routes, but that is done to the switch's end of the cable, so the host's own stay.
+func (c *Client) Heal() error {
+	// A table that is added first can be deleted whether there was one or not.
+	return c.atSwitch(`
+		nft 'add table bridge %[1]s; delete table bridge %[1]s'
+		ip link set %[1]s master %[2]s
+		ip link set %[1]s up
+	`, Bridge)
+}
+
+// atSwitch runs a script that has the host's port as its first argument.
+func (c *Client) atSwitch(script string, args ...any) error {
+	port, err := c.switchPort()
+	if err != nil {
+		return err
+	}
+	return enclave.Host{}.Script(script, append([]any{port}, args...)...)
+}
+
+// FilterBetween loses everything between any two of the hosts. Others, such as clients, and the API server reach all
+// of them.
+func FilterBetween(hosts ...Port) error { return filter(hosts, hosts, "") }
+
+// FilterMulticast loses the speakers' multicast between any two of the hosts, and nothing else: UDP to 224.0.0.254
+// and to ff02::114.
+func FilterMulticast(hosts ...Port) error {
+	return filter(hosts, hosts, "ip daddr 224.0.0.254 ip protocol udp", "ip6 daddr ff02::114 ip6 nexthdr udp")
+}
+
+// Split divides the segment: everything between the two groups is lost. A host of neither reaches both, and so does
+// the API server, which is on the switch itself.
+func Split(a, b []Port) error { return errors.Join(filter(a, b, ""), filter(b, a, "")) }
+
+// Heal undoes the faults of all the hosts.
+func Heal(hosts ...Port) error {
+	var errs []error
+	for _, h := range hosts {
+		errs = append(errs, h.Heal())
+	}
+	return errors.Join(errs...)
+}
+
+// filter drops the frames that match any of the matches and go from a host of the first group to one of the second.
+func filter(from, to []Port, matches ...string) error {
+	var receivers []string
+	for _, h := range to {
+		port, err := h.switchPort()
+		if err != nil {
+			return err
+		}
+		receivers = append(receivers, quoted(port))
+	}
+	for _, h := range from {
+		port, err := h.switchPort()
+		if err != nil {
+			return err
+		}
+		others := slices.DeleteFunc(slices.Clone(receivers), func(r string) bool { return r == quoted(port) })
+		if len(others) == 0 {
+			continue
+		}
+		var rules []string
+		for _, m := range matches {
+			rules = append(rules, fmt.Sprintf("between iifname %s oifname { %s } %s", quoted(port), strings.Join(others, ", "), m))
+		}
+		if err := drop(port, rules...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop adds rules that drop frames to the port's own table, which Heal deletes. Each begins with the name of its chain.
+func drop(port string, rules ...string) error {
+	var script strings.Builder
+	fmt.Fprintf(&script, `
+		add table bridge %[1]s
+		add chain bridge %[1]s from { type filter hook prerouting priority -300; }
+		add chain bridge %[1]s between { type filter hook forward priority 0; }
+		add chain bridge %[1]s to { type filter hook postrouting priority 0; }
+	`, port)
+	for _, r := range rules {
+		fmt.Fprintf(&script, "add rule bridge %s %s drop\n", port, r)
+	}
+	return enclave.Host{}.Script("nft '%s'", &script)
+}
+
+func quoted(name string) string { return `"` + name + `"` }

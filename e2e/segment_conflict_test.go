@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestAStrangerUsesAnAddress is about a machine on the segment that is no node and has an address of ours.
+func TestAStrangerUsesAnAddress(t *testing.T) {
+	f := withSegment(t, 3)
+	stranger, err := f.site.NewClient()
+	f.must(err)
+	addresses := func(last int) []netip.Addr {
+		return []netip.Addr{netip.MustParseAddr(fmt.Sprintf("198.18.0.%d", last)), netip.MustParseAddr(fmt.Sprintf("2001:db8:18::%d", last))}
+	}
+
+	t.Run("before a Service gets it: the Service is given another", func(t *testing.T) {
+		f := f.within(t)
+		taken := addresses(201)
+		f.must(use(stranger, taken...))
+		f.service("late", to8080, dualStack, local)
+		f.holds("late", "198.18.0.202", "2001:db8:18::202")
+		for _, a := range taken {
+			f.disputed(herald.AllocationName(a), metav1.ConditionTrue)
+		}
+		// Nobody but the stranger ever answers for what the stranger has.
+		f.addresses = taken
+		o := f.observe(observing{by: stranger.MAC.String()})
+		f.pass(time.Second)
+		o.end().stayed(stranger.MAC.String())
+		f.addresses = addresses(202)
+		f.observe(observing{}).end().neverTwo(0)
+		f.must(leave(stranger, taken...))
+	})
+	t.Run("that the Service asks for: it keeps it", func(t *testing.T) {
+		f := f.within(t)
+		taken := addresses(210)
+		f.must(use(stranger, taken...))
+		f.service("sure", to8080, dualStack, local, annotated(herald.AnnotationIPs, "198.18.0.210,2001:db8:18::210"))
+		f.holds("sure", "198.18.0.210", "2001:db8:18::210")
+		for _, a := range taken {
+			f.disputed(herald.AllocationName(a), metav1.ConditionTrue)
+		}
+		f.holds("sure", "198.18.0.210", "2001:db8:18::210")
+		f.must(leave(stranger, taken...))
+		f.addresses = taken
+		f.observe(observing{}).end().neverTwo(0) // It is looked for again.
+	})
+	t.Run("after: it is defended", func(t *testing.T) {
+		f := f.within(t)
+		owner := f.gather()
+		watch, err := f.site.Segment.Watch()
+		f.must(err)
+		f.must(use(stranger, f.addresses...))
+		for _, a := range f.addresses {
+			f.eventually(fmt.Sprintf("%s is announced again by %s", a, owner), func(context.Context) error {
+				strange := false
+				for _, c := range watch.Claims(a, time.Time{}) {
+					if c.MAC.String() == stranger.MAC.String() {
+						strange = true
+					} else if strange && c.Kind == lab.Announcement && c.MAC.String() == f.site.Node(owner).MAC.String() {
+						return nil
+					}
+				}
+				return errors.New("it is not")
+			})
+			f.disputed(herald.AllocationName(a), metav1.ConditionTrue)
+		}
+		f.event("Service", "web", "AddressConflict", stranger.MAC.String())
+		f.must(watch.Close())
+		f.holds("web", "198.18.0.200", "2001:db8:18::200") // In use, it stays.
+	})
+	t.Run("after, where the pool says Yield: the node stops answering", func(t *testing.T) {
+		f := f.within(t)
+		_, err := f.herald.Pools.Patch(f.ctx, "segment", types.MergePatchType, []byte(`{"spec":{"onConflict":"Yield"}}`), metav1.PatchOptions{})
+		f.must(err)
+		o := f.observe(observing{by: stranger.MAC.String()})
+		o.settled(stranger.MAC.String())
+		o.stays(2*time.Second, stranger.MAC.String())
+		o.end()
+		f.must(leave(stranger, f.addresses...))
+	})
+}
+
+// use gives a client addresses, and has its kernel announce them as a machine that starts may do.
+func use(c *lab.Client, addresses ...netip.Addr) error {
+	script := "sysctl -qw net.ipv4.conf.eth0.arp_notify=1 net.ipv6.conf.eth0.ndisc_notify=1\n"
+	for _, a := range addresses {
+		flag := ""
+		if a.Is6() {
+			flag = "nodad"
+		}
+		script += fmt.Sprintf("ip addr add %s dev eth0 %s\n", netip.PrefixFrom(a, a.BitLen()), flag)
+	}
+	// Setting the MAC that it has makes the kernel announce all its addresses.
+	return c.Host.Script("%s ip link set eth0 address %s", script, c.MAC)
+}
+
+func leave(c *lab.Client, addresses ...netip.Addr) error {
+	script := ""
+	for _, a := range addresses {
+		script += fmt.Sprintf("ip addr del %s dev eth0\n", netip.PrefixFrom(a, a.BitLen()))
+	}
+	return c.Host.Script("%s", script)
+}

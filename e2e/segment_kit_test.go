@@ -1,0 +1,367 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+const (
+	askEvery  = 20 * time.Millisecond
+	openEvery = 20 * time.Millisecond
+	// twoAnswers is the window in which two nodes must not answer for one address.
+	twoAnswers = 100 * time.Millisecond
+	// longGap bounds the time in which no connection can be opened after a death. It allows for programs with the race
+	// detector on busy processors: `make bench` measures.
+	longGap = 1500 * time.Millisecond
+	// kept is how many connections a client keeps open to both addresses together.
+	kept = 20
+)
+
+// segmentField is a lab without routers. Its one Service has an address of each family on the segment, policy Local, and
+// a pod on every node, so that what one node does for the Service depends on no other node.
+type segmentField struct {
+	*labField
+	addresses []netip.Addr
+	nodes     []string
+}
+
+func withSegment(t testing.TB, nodes int) *segmentField {
+	t.Helper()
+	if onKind() {
+		t.Skip("it needs a lab: nodes of kind cannot be hurt so")
+	}
+	f := &segmentField{labField: withLab(t, lab.Options{Nodes: nodes})}
+	f.nodes = names(f.site)
+	keepLogs(t, f.labField.speakers)
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250", "2001:db8:18::200-2001:db8:18::250")
+	for _, n := range f.nodes {
+		f.pod("pod-on-"+n, n)
+	}
+	f.service("web", to8080, dualStack, local)
+	f.holds("web", "198.18.0.200", "2001:db8:18::200")
+	f.addresses = []netip.Addr{netip.MustParseAddr("198.18.0.200"), netip.MustParseAddr("2001:db8:18::200")}
+	f.members()
+	for _, a := range f.addresses {
+		f.reached(f.site.Segment, target(a))
+	}
+	return f
+}
+
+func (f *segmentField) within(t testing.TB) *segmentField {
+	o, lab := *f, *f.labField
+	lab.field = f.field.within(t)
+	o.labField = &lab
+	return &o
+}
+
+func target(a netip.Addr) string { return netip.AddrPortFrom(a, 9000).String() }
+
+// reported waits until the speaker of a node reports something.
+func (f *segmentField) reported(node, what string, is func(*herald.SpeakerStatusStatus) bool) {
+	f.t.Helper()
+	f.eventually(fmt.Sprintf("%s reports %s", node, what), func(ctx context.Context) error {
+		s, err := f.herald.SpeakerStatuses.Get(ctx, node, metav1.GetOptions{})
+		if err == nil && !is(&s.Status) {
+			err = fmt.Errorf("it reports %+v", s.Status)
+		}
+		return err
+	})
+}
+
+// members waits until the speaker of each node reports that it is a member and hears all others, and no death.
+func (f *segmentField) members() {
+	f.t.Helper()
+	f.states(herald.SegmentMember, len(f.nodes)-1, f.nodes...)
+}
+
+// states waits until the speakers of the nodes report this state, how many others they hear, and no death.
+func (f *segmentField) states(state string, hears int, of ...string) {
+	f.t.Helper()
+	for _, n := range of {
+		f.reported(n, fmt.Sprintf("the state %s and that it hears %d others", state, hears), func(s *herald.SpeakerStatusStatus) bool {
+			return len(s.Deaths) == 0 && slices.ContainsFunc(s.Interfaces, func(i herald.SpeakerInterface) bool {
+				return i.Name == "eth0" && i.State == state && int(i.Neighbours) == hears
+			})
+		})
+	}
+}
+
+// dead waits until all others report the death of a node.
+func (f *segmentField) dead(node string) {
+	f.t.Helper()
+	for _, n := range without(f.nodes, node) {
+		f.reported(n, "the death of "+node, func(s *herald.SpeakerStatusStatus) bool {
+			return slices.ContainsFunc(s.Deaths, func(d herald.SpeakerDeath) bool { return d.Node == node })
+		})
+	}
+}
+
+// gather has one node own both addresses, and returns it: the others are excluded until it does.
+func (f *segmentField) gather() (owner string) {
+	f.t.Helper()
+	o := f.observe(observing{})
+	defer o.end()
+	owners := o.settled(f.nodes...)
+	owner = owners[0]
+	if owners[1] == owner {
+		return owner
+	}
+	f.exclude(true, without(f.nodes, owner)...)
+	o.settled(owner)
+	f.exclude(false, without(f.nodes, owner)...)
+	return owner
+}
+
+// exclude labels nodes so that they announce nothing, or takes the label away, and waits until their speakers know.
+func (f *segmentField) exclude(yes bool, nodes ...string) {
+	f.t.Helper()
+	value := "null"
+	if yes {
+		value = `""`
+	}
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, corev1.LabelNodeExcludeBalancers, value)
+	for _, n := range nodes {
+		_, err := f.kube.CoreV1().Nodes().Patch(f.ctx, n, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		f.must(err)
+	}
+	for _, n := range nodes {
+		f.reported(n, fmt.Sprintf("that it is excluded: %t", yes), func(s *herald.SpeakerStatusStatus) bool { return (s.Problem != "") == yes })
+	}
+}
+
+// observing says what is seen, and how.
+type observing struct {
+	from *lab.Client // The client on the segment if nil.
+	keep int         // So many connections are kept open to both addresses together.
+	open bool        // New connections are opened all the time.
+	by   string      // Who answers at first; one of the nodes if empty.
+}
+
+// observation is what a client on the segment sees of the addresses during one part of a story.
+type observation struct {
+	f       *segmentField
+	began   time.Time
+	from    *lab.Client
+	watch   *lab.Watch
+	askers  []*lab.Asker
+	openers []*lab.Opener
+	holders []*lab.Holder
+}
+
+// observe begins an observation: the client asks for the addresses, and notes who answers.
+func (f *segmentField) observe(o observing) *observation {
+	f.t.Helper()
+	v := &observation{f: f, began: time.Now(), from: o.from}
+	if v.from == nil {
+		v.from = f.site.Segment
+	}
+	var err error
+	v.watch, err = v.from.Watch()
+	f.must(err)
+	for _, a := range f.addresses {
+		asker, err := v.from.AskEvery(f.ctx, a, askEvery)
+		f.must(err)
+		v.askers = append(v.askers, asker)
+	}
+	if o.by != "" {
+		v.settled(o.by)
+	} else {
+		v.settled(f.nodes...)
+	}
+	for _, a := range f.addresses {
+		if o.keep > 0 {
+			h, err := v.from.Hold(f.ctx, target(a), o.keep/len(f.addresses))
+			f.must(err)
+			v.holders = append(v.holders, h)
+		}
+		if o.open {
+			v.openers = append(v.openers, v.from.Open(f.ctx, target(a), openEvery))
+		}
+	}
+	return v
+}
+
+// settled waits until for a while each address has been answered by one of the nodes alone, and returns these nodes, in
+// the order of the addresses.
+func (o *observation) settled(nodes ...string) (owners []string) {
+	o.f.t.Helper()
+	const while = 300 * time.Millisecond
+	for _, a := range o.f.addresses {
+		o.f.eventually(fmt.Sprintf("%s is answered by one of %v", a, nodes), func(context.Context) error {
+			runs := o.watch.Answerers(a, time.Now().Add(-while))
+			switch {
+			case len(runs) == 0:
+				return errors.New("nobody answers")
+			case len(runs) > 1:
+				return fmt.Errorf("several answer: %v", o.f.named(runs))
+			case runs[0].Last.Sub(runs[0].First) < while/2:
+				return errors.New("hardly anybody answers")
+			}
+			owner := o.f.named(runs)[0]
+			if !slices.Contains(nodes, owner) {
+				return fmt.Errorf("%s answers", owner)
+			}
+			owners = append(owners, owner)
+			return nil
+		})
+	}
+	return owners
+}
+
+// stays fails the part if in this time one of the addresses is answered by another node than this one.
+func (o *observation) stays(d time.Duration, owner string) {
+	o.f.t.Helper()
+	since := time.Now()
+	o.f.pass(d)
+	for _, a := range o.f.addresses {
+		if by := o.f.named(o.watch.Answerers(a, since)); !slices.Equal(by, []string{owner}) {
+			o.f.t.Errorf("for %v %s was answered by %v, want %s alone", d, a, by, owner)
+		}
+	}
+}
+
+// named are the nodes of runs of answers.
+func (f *segmentField) named(runs []lab.Run) (nodes []string) {
+	for _, r := range runs {
+		name := r.MAC.String()
+		if n := f.site.NodeByMAC(r.MAC); n != nil {
+			name = n.Name
+		}
+		nodes = append(nodes, name)
+	}
+	return nodes
+}
+
+// seen is what was observed in a part of a story.
+type seen struct {
+	f     *segmentField
+	began time.Time
+	runs  map[netip.Addr][]lab.Run
+	opens map[netip.Addr]lab.Attempts
+	holds map[netip.Addr]lab.HoldReport
+	// deputised are the answers with the MAC of another machine than their sender's.
+	deputised map[netip.Addr]int
+}
+
+// end ends the observation.
+func (o *observation) end() *seen {
+	o.f.t.Helper()
+	s := &seen{
+		f: o.f, began: o.began, runs: map[netip.Addr][]lab.Run{}, opens: map[netip.Addr]lab.Attempts{},
+		holds: map[netip.Addr]lab.HoldReport{}, deputised: map[netip.Addr]int{},
+	}
+	for i, opener := range o.openers {
+		s.opens[o.f.addresses[i]] = opener.Stop()
+	}
+	for i, h := range o.holders {
+		s.holds[o.f.addresses[i]] = h.Stop()
+	}
+	for _, a := range o.askers {
+		o.f.must(a.Stop())
+	}
+	for _, a := range o.f.addresses {
+		s.runs[a] = o.watch.Answerers(a, time.Time{})
+		for _, c := range o.watch.Claims(a, time.Time{}) {
+			if c.Kind == lab.Answer && c.MAC.String() != c.Source.String() {
+				s.deputised[a]++
+			}
+		}
+	}
+	o.f.must(o.watch.Close())
+	for a := range s.opens {
+		o.f.t.Logf("%s: %v, answered by %s", a, s.opens[a], s.answerers(a))
+	}
+	return s
+}
+
+// answerers says who answered for an address, and since when in this part.
+func (s *seen) answerers(a netip.Addr) string {
+	var text []string
+	for i, node := range s.f.named(s.runs[a]) {
+		text = append(text, fmt.Sprintf("%s after %v", node, s.runs[a][i].First.Sub(s.began).Round(time.Millisecond)))
+	}
+	return strings.Join(text, ", ")
+}
+
+// stayed fails the part if another node than this one answered for any address.
+func (s *seen) stayed(owner string) {
+	s.f.t.Helper()
+	for a, runs := range s.runs {
+		if by := s.f.named(runs); !slices.Equal(by, []string{owner}) {
+			s.f.t.Errorf("%s was answered by %v, want %s alone", a, by, owner)
+		}
+	}
+}
+
+// moved fails the part unless each address went from this node to another one, in one piece.
+func (s *seen) moved(owner string) {
+	s.f.t.Helper()
+	for a, runs := range s.runs {
+		if by := s.f.named(runs); len(by) != 2 || by[0] != owner {
+			s.f.t.Errorf("%s was answered by %v, want %s and then one other", a, by, owner)
+		}
+	}
+}
+
+// neverTwo fails the part if two nodes answered for one address for longer than this. An address that moves in one piece
+// is answered by two in no time at all.
+func (s *seen) neverTwo(longest time.Duration) {
+	s.f.t.Helper()
+	for a, runs := range s.runs {
+		if d := disputed(runs); d > longest {
+			s.f.t.Errorf("two nodes answered for %s for %v: %v", a, d, s.f.named(runs))
+		}
+	}
+}
+
+// disputed is the longest time in which the answers changed from one MAC to another more than once, each time within the
+// window twoAnswers.
+func disputed(runs []lab.Run) (longest time.Duration) {
+	for i := 1; i < len(runs); i++ {
+		first := i
+		for i+1 < len(runs) && runs[i+1].First.Sub(runs[i].First) <= twoAnswers {
+			i++
+		}
+		longest = max(longest, runs[i].First.Sub(runs[first].First))
+	}
+	return longest
+}
+
+// unharmed fails the part if a connection could not be opened or one that was open broke.
+func (s *seen) unharmed() {
+	s.f.t.Helper()
+	for a, opens := range s.opens {
+		if opens.Failed() > 0 || len(opens) == 0 {
+			s.f.t.Errorf("%s: %v: %v", a, opens, opens.Errors())
+		}
+	}
+	for a, held := range s.holds {
+		if held.Broken > 0 || held.Exchanges == 0 {
+			s.f.t.Errorf("%s: %v: %v", a, held, held.Errors)
+		}
+	}
+}
+
+// gap fails the part if for longer than this no connection could be opened.
+func (s *seen) gap(longest time.Duration) {
+	s.f.t.Helper()
+	for a, opens := range s.opens {
+		if opens.Gap() > longest || len(opens) == 0 {
+			s.f.t.Errorf("%s: %v, want a gap below %v", a, opens, longest)
+		}
+	}
+}

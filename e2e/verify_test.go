@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestSegmentsAreVerified is about kubectl herald status and verify: all is well, a machine that is no speaker has the
+// address, the kernel of a node has it, and a speaker is killed.
+func TestSegmentsAreVerified(t *testing.T) {
+	const address, six = "198.18.0.200", "2001:db8:18::200"
+	f := withLab(t, lab.Options{Nodes: 3})
+	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/base/viewer-rbac.yaml")
+	f.must(err)
+	f.pool("segment", delay(0), address, six)
+	f.announce()
+	f.pod("pod-1", f.site.Nodes[0].Name)
+	f.service("web", to8080, dualStack)
+	owner := f.answeredBy(address, names(f.site)...)
+
+	// says runs a command until its exit code is this one and it says all of that.
+	says := func(command string, code int, want ...string) {
+		t.Helper()
+		f.eventually("kubectl herald "+command+" says "+strings.Join(want, ", "), func(context.Context) error {
+			said, got := f.ask(strings.Fields(command)...)
+			flat := strings.Join(strings.Fields(said), " ")
+			for _, w := range want {
+				if !strings.Contains(flat, w) || got != code {
+					return errors.New("exit code or text differ; it says\n" + said)
+				}
+			}
+			return nil
+		})
+	}
+	says("status --addresses", 0, "Nothing needs attention.", owner+" eth0 Member 2", "2 addresses on segments: 2 owned.", address+" default/web eth0 "+owner, six+" default/web eth0 ")
+	says("verify", 0, "Asked for 2 addresses from 3 nodes.", "Nobody but its owner answers for an address, and every owner does.")
+
+	t.Run("for programs", func(t *testing.T) {
+		f := f.within(t)
+		var status struct {
+			Problems  []struct{ Kind string }
+			Addresses []struct{ Address, State string }
+		}
+		said, _ := f.ask("status", "-o", "json")
+		f.must(json.Unmarshal([]byte(said), &status))
+		if len(status.Problems) != 0 || len(status.Addresses) != 2 || status.Addresses[0].State != "Owned" {
+			t.Errorf("%+v in\n%s", status, said)
+		}
+		var verified struct {
+			Speakers, Addresses int
+			Findings, Unasked   []struct{}
+		}
+		said, _ = f.ask("verify", address, "--from", owner, "-o", "json")
+		f.must(json.Unmarshal([]byte(said), &verified))
+		if verified.Speakers != 1 || verified.Addresses != 1 || verified.Findings == nil || len(verified.Findings)+len(verified.Unasked) != 0 {
+			t.Errorf("%+v in\n%s", verified, said)
+		}
+	})
+
+	f.must(f.site.Segment.Host.Script("ip addr add %s/32 dev eth0", address))
+	says("verify "+address, 2, address+": a machine that is no speaker answers, with ", "node "+owner+" owns it")
+	says("status", 2, address+": a machine that is no speaker uses it: ")
+	says("explain service default/web", 0, "✗ "+address+" a machine that is no speaker uses it: ", "Next: "+address+": a machine that is no speaker uses it: ")
+	f.must(f.site.Segment.Host.Script("ip addr del %s/32 dev eth0", address))
+	says("verify", 0, "Nobody but its owner answers")
+
+	var other *lab.Node
+	for _, n := range f.site.Nodes {
+		if n.Name != owner {
+			other = n
+		}
+	}
+	f.must(other.Host.Script("ip addr add %s/32 dev lo", address)) // Linux answers for it on every interface.
+	says("verify "+address, 2, address+": nodes ", owner, other.Name, " answer, as ", "node "+owner+" owns it")
+	f.must(other.Host.Script("ip addr del %s/32 dev lo", address))
+	says("verify", 0, "Nobody but its owner answers")
+
+	f.must(f.speakers[other.Name].Kill())
+	says("status", 2, "no other speaker hears that of node "+other.Name+" on eth0")
+	says("verify", 2, "Asked for 2 addresses from 2 nodes.", "node "+other.Name+" could not be asked: ")
+	if said, code := f.ask("verify", "--from", "nowhere"); code != 1 || !strings.Contains(said, `there is no node "nowhere"`) {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+}

@@ -1,0 +1,135 @@
+package provider
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// sees is the report of a node about conflicts, each "address mac age".
+func sees(node string, now time.Time, conflicts ...string) *report {
+	r := says(node)
+	for _, c := range conflicts {
+		f := strings.Fields(c)
+		ago, err := time.ParseDuration(f[2])
+		at := now.Add(-ago).Format(time.RFC3339Nano)
+		if err != nil {
+			at = f[2]
+		}
+		r.conflicts = append(r.conflicts, herald.SpeakerConflict{Address: f[0], Interface: "eth0", MAC: f[1], At: at})
+	}
+	return r
+}
+
+// TestConflictsLast is how long an address counts as conflicting, and when its record is looked at again.
+func TestConflictsLast(t *testing.T) {
+	const address, stranger, other = "198.51.100.7", "02:00:00:00:00:01", "02:00:00:00:00:02"
+	type event struct {
+		after time.Duration
+		*report
+	}
+	at := func(after time.Duration, node string, conflicts ...string) event {
+		return event{after, sees(node, moment.Add(after), conflicts...)}
+	}
+	seen := func(mac, ago string) string { return address + " " + mac + " " + ago }
+	for _, story := range []struct {
+		name   string
+		events []event
+		news   int           // how often the record is looked at
+		at     time.Duration // then
+		nodes  string        // that report it, and
+		lasts  time.Duration // how long it goes on
+	}{
+		{"nothing", []event{at(0, "a")}, 0, 0, "", 0},
+		{"reported now", []event{at(0, "a", seen(stranger, "0s"))}, 1, 0, "a", conflictFresh},
+		{"seen some time ago", []event{at(0, "a", seen(stranger, "1m"))}, 1, time.Minute, "a", conflictFresh - 2*time.Minute},
+		{"by two", []event{at(0, "b", seen(stranger, "0s")), at(0, "a", seen(stranger, "0s"))}, 2, 0, "a b", conflictFresh},
+		{"seen again: no news", []event{at(0, "a", seen(stranger, "0s")), at(time.Minute, "a", seen(stranger, "0s"))}, 1, time.Minute, "a", conflictFresh},
+		{"another machine: news", []event{at(0, "a", seen(stranger, "0s")), at(time.Minute, "a", seen(other, "0s"))}, 2, time.Minute, "a", conflictFresh},
+		{"withdrawn", []event{at(0, "a", seen(stranger, "0s")), at(time.Minute, "a")}, 2, time.Minute, "", conflictQuiet},
+		{"withdrawn and over", []event{at(0, "a", seen(stranger, "0s")), at(time.Minute, "a")}, 2, 2 * time.Minute, "", 0},
+		{"withdrawn by one of two", []event{at(0, "a", seen(stranger, "0s")), at(0, "b", seen(stranger, "0s")), at(time.Minute, "a")}, 3, time.Minute, "b", conflictFresh - time.Minute},
+		{"left behind by a node that is gone", []event{at(0, "a", seen(stranger, "0s"))}, 1, conflictFresh + time.Second, "", 0},
+		{"of long ago", []event{at(0, "a", seen(stranger, "10m"))}, 0, 0, "", 0},
+		{"of the future", []event{at(0, "a", seen(stranger, "-1h"))}, 0, 0, "", 0},
+		{"of no time", []event{at(0, "a", seen(stranger, "soon"))}, 0, 0, "", 0},
+		{"of no machine", []event{at(0, "a", seen("stranger", "0s"))}, 0, 0, "", 0},
+		{"of no address", []event{at(0, "a", "web "+stranger+" 0s")}, 0, 0, "", 0},
+		{"in another notation", []event{at(0, "a", "::ffff:"+address+" 02-00-00-00-00-01 0s"), at(0, "a", seen(stranger, "0s"))}, 1, 0, "a", conflictFresh},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			news := 0
+			c := &conflicts{disputes: map[netip.Addr]dispute{}, changed: func(netip.Addr) { news++ }}
+			before := map[string]*report{}
+			for _, e := range story.events {
+				c.report(moment.Add(e.after), before[e.Name], e.report)
+				before[e.Name] = e.report
+			}
+			now := moment.Add(story.at)
+			current, lasts := c.of(netip.MustParseAddr(address), now)
+			var nodes []string
+			for _, s := range current {
+				nodes = append(nodes, s.node)
+			}
+			if got := strings.Join(nodes, " "); got != story.nodes || max(0, lasts) != story.lasts || news != story.news {
+				t.Errorf("reported by %q, for another %v, with %d looks; want %q, %v, %d", got, lasts, news, story.nodes, story.lasts, story.news)
+			}
+			// When all is withdrawn, nothing is kept.
+			for _, r := range before {
+				c.report(now, r, says(r.Name))
+			}
+			c.report(now.Add(time.Hour), says("x"), says("x"))
+			if len(c.disputes) > 0 {
+				t.Errorf("left are %v", c.disputes)
+			}
+		})
+	}
+}
+
+// TestWhoMovesBecauseOfAConflict is about the address 198.51.100.0, which a Service holds.
+func TestWhoMovesBecauseOfAConflict(t *testing.T) {
+	four := wish{families: []corev1.IPFamily{v4}}
+	address := netip.MustParseAddr("198.51.100.0")
+	for _, story := range []struct {
+		name string
+		svc  *corev1.Service
+		edit func(*herald.IPAllocation)
+		want bool
+	}{
+		{"a new address", service("web", four), nil, true},
+		{"without a conflict", service("web", four), func(rec *herald.IPAllocation) { rec.Status.Conditions = nil }, false},
+		{"when the conflict is over", service("web", four), func(rec *herald.IPAllocation) { rec.Status.Conditions[0].Status = metav1.ConditionFalse }, false},
+		{"an address in established use", service("web", four), func(rec *herald.IPAllocation) {
+			rec.CreationTimestamp = metav1.NewTime(time.Now().Add(-establishedAfter - time.Second))
+		}, false},
+		{"one that it asks for", service("web", wish{families: four.families, ips: "198.51.100.0"}), nil, false},
+		{"one that spec.loadBalancerIP asks for", service("web", wish{families: four.families, ip: "198.51.100.0"}), nil, false},
+		{"one that was reserved for it by hand", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.ReclaimPolicy = herald.ReclaimRetain }, false},
+		{"one that it has left", service("web", four), func(rec *herald.IPAllocation) { rec.Status.ReleasedAt = &metav1.Time{Time: time.Now()} }, false},
+		{"one of another class", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.Class = "example.com/other" }, false},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			r := &records{p: &Provider{class: herald.LoadBalancerClass, ledger: storyLedger()}}
+			rec := r.recordOf(ipam.Allocation{Address: address, Pool: "public"}, entry(story.svc))
+			rec.CreationTimestamp = metav1.Now()
+			rec.Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue}}
+			if story.edit != nil {
+				story.edit(rec)
+			}
+			req, err := translate(story.svc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.conflictMoves(story.svc, req, rec, address); got != story.want {
+				t.Errorf("it moves: %v, want %v", got, story.want)
+			}
+		})
+	}
+}

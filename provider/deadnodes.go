@@ -1,0 +1,261 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/heraldlb/herald/api/client"
+)
+
+// deadNodes marks the pods of a node not ready as soon as its neighbours have seen it die. Kubernetes does the same
+// about 40 s later, when the node lifecycle controller has missed the kubelet for long enough; until then every other
+// node goes on sending connections to endpoints on the dead one. To mark the Node would not do: that controller marks
+// pods only when it changes the Node's condition itself.
+//
+// One goroutine, run, owns the incidents.
+type deadNodes struct {
+	p       *Provider
+	nodes   cache.SharedIndexInformer
+	reports cache.SharedIndexInformer
+	changed chan struct{}
+	metrics *deathMetrics
+}
+
+type deathMetrics struct {
+	deaths  prometheus.Counter
+	pods    prometheus.Counter
+	refused *prometheus.CounterVec
+}
+
+func newDeathMetrics() *deathMetrics {
+	m := &deathMetrics{
+		deaths: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "herald_node_deaths_total", Help: "Deaths of nodes that enough neighbours witnessed, and whose pods were marked not ready.",
+		}),
+		pods: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "herald_node_death_pods_total", Help: "Pods that were marked not ready because their node died.",
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "herald_node_deaths_refused_total", Help: "Reported deaths of nodes upon which nothing was done, by reason.",
+		}, []string{"reason"}),
+	}
+	for _, reason := range deathRefusals {
+		m.refused.WithLabelValues(reason) // So that a rate has somewhere to begin.
+	}
+	return m
+}
+
+func newDeadNodes(p *Provider, reports cache.SharedIndexInformer) *deadNodes {
+	d := &deadNodes{
+		p: p, reports: reports, changed: make(chan struct{}, 1), metrics: newDeathMetrics(),
+		nodes: coreinformers.NewNodeInformer(p.kube, 0, cache.Indexers{}),
+	}
+	_ = d.nodes.SetTransform(leanNode) // It fails only on a started informer.
+	hit := func() { pull(d.changed) }
+	// Registration fails only on a stopped informer.
+	_, _ = d.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { hit() },
+		UpdateFunc: func(before, after any) {
+			if nodeReady(before.(*corev1.Node)) != nodeReady(after.(*corev1.Node)) {
+				hit()
+			}
+		},
+		DeleteFunc: func(any) { hit() },
+	})
+	_, _ = reports.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { hit() },
+		UpdateFunc: func(before, after any) {
+			if !slices.Equal(before.(*report).deaths, after.(*report).deaths) {
+				hit()
+			}
+		},
+		DeleteFunc: func(any) { hit() },
+	})
+	return d
+}
+
+// leanNode keeps of a Node what is looked at here: a Node is large, and its kubelet changes it often.
+func leanNode(o any) (any, error) {
+	n, ok := o.(*corev1.Node)
+	if !ok {
+		return o, nil // A tombstone.
+	}
+	lean := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			lean.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return lean, nil
+}
+
+func nodeReady(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func (d *deadNodes) run(ctx context.Context) error {
+	marking, ctx := errgroup.WithContext(ctx)
+	marking.Go(func() error { d.nodes.RunWithContext(ctx); return nil })
+	marking.Go(func() error { return d.watch(ctx, marking) })
+	return marking.Wait()
+}
+
+// watch judges whenever something changed, and has the pods of those that are dead marked.
+func (d *deadNodes) watch(ctx context.Context, marking *errgroup.Group) error {
+	if !cache.WaitForCacheSync(ctx.Done(), d.nodes.HasSynced, d.reports.HasSynced) {
+		return ctx.Err()
+	}
+	known := newIncidents()
+	running := map[string]context.CancelFunc{}
+	defer func() {
+		for _, cancel := range running {
+			cancel()
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.changed:
+		case <-timer.C:
+		}
+		now := time.Now()
+		nodes := map[string]bool{}
+		for _, n := range client.Items[*corev1.Node](d.nodes.GetStore()) {
+			nodes[n.Name] = nodeReady(n)
+		}
+		verdicts := judge(now, nodes, client.Items[*report](d.reports.GetStore()))
+		for node, cancel := range running {
+			if !verdicts[node].witnessed {
+				cancel() // It was heard again: its kubelet has the last word.
+				delete(running, node)
+			}
+		}
+		next := known.observe(now, verdicts)
+		for _, reason := range next.refused {
+			d.metrics.refused.WithLabelValues(reason).Inc()
+		}
+		for _, v := range next.act {
+			mark, cancel := context.WithCancel(ctx)
+			running[v.node] = cancel
+			marking.Go(func() error { d.mark(mark, v); return nil })
+		}
+		timer.Stop()
+		if next.again > 0 {
+			timer.Reset(next.again)
+		}
+	}
+}
+
+// markWorkers is how many pods of a node are marked at once.
+const markWorkers = 16
+
+// mark marks the pods of a dead node that are ready, each once: if the kubelet lives after all it sets them back, and
+// is not contradicted.
+func (d *deadNodes) mark(ctx context.Context, v verdict) {
+	d.metrics.deaths.Inc()
+	by := strings.Join(v.witnesses, " and ")
+	if len(v.witnesses) > 2 {
+		by = fmt.Sprintf("%s and %d others", v.witnesses[0], len(v.witnesses)-1)
+	}
+	d.p.log.Warn("a node is dead: marking its pods not ready", zap.String("node", v.node), zap.Strings("witnesses", v.witnesses))
+	var pods *corev1.PodList
+	err := persist(ctx, func() (err error) {
+		pods, err = d.p.kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+			FieldSelector: fields.OneTermEqualSelector("spec.nodeName", v.node).String(),
+		})
+		return err
+	})
+	if err != nil {
+		d.p.log.Error("the pods of a dead node were not listed: they stay ready until Kubernetes misses the kubelet", zap.String("node", v.node), zap.Error(err))
+		return
+	}
+	var marked atomic.Int64
+	workers, inner := errgroup.WithContext(ctx)
+	workers.SetLimit(markWorkers)
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if pod.Spec.NodeName != v.node || pod.DeletionTimestamp != nil || !podReady(pod) {
+			continue
+		}
+		workers.Go(func() error {
+			err := d.markPod(inner, pod, fmt.Sprintf("node %s is dead, as %s witnessed", v.node, by))
+			switch {
+			case err == nil:
+				marked.Add(1)
+				d.metrics.pods.Inc()
+			case apierrors.IsNotFound(err), apierrors.IsConflict(err), inner.Err() != nil: // It is another pod by now, or the node lives.
+			default:
+				d.p.log.Warn("a pod of a dead node was not marked", zap.String("pod", pod.Namespace+"/"+pod.Name), zap.Error(err))
+			}
+			return nil // The other pods are marked all the same.
+		})
+	}
+	_ = workers.Wait() // They return no error.
+	if o, exists, err := d.nodes.GetStore().GetByKey(v.node); err == nil && exists {
+		n := o.(*corev1.Node)
+		d.p.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, "NodeDeathWitnessed",
+			"%s witnessed on the wire that the node died: %d of its pods were marked not ready", by, marked.Load())
+	}
+}
+
+// markPod does to one pod what the node lifecycle controller does: it sets the condition Ready to False and leaves the
+// rest alone.
+func (d *deadNodes) markPod(ctx context.Context, pod *corev1.Pod, message string) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": pod.UID}, // Not one of this name that was made since.
+		"status": map[string]any{"conditions": []corev1.PodCondition{{
+			Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "NodeNotReady", Message: message, LastTransitionTime: metav1.Now(),
+		}}},
+	})
+	if err != nil {
+		return err
+	}
+	return persist(ctx, func() error {
+		_, err := d.p.kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		return err
+	})
+}
+
+func podReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// persist repeats a request that fails for a reason that may pass. After half a minute Kubernetes acts itself.
+func persist(ctx context.Context, request func() error) error {
+	var last error
+	err := wait.ExponentialBackoffWithContext(ctx, wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10}, func(context.Context) (bool, error) {
+		last = request()
+		if apierrors.IsNotFound(last) || apierrors.IsConflict(last) || apierrors.IsForbidden(last) || apierrors.IsInvalid(last) {
+			return false, last
+		}
+		return last == nil, nil
+	})
+	if err != nil && last != nil {
+		return last
+	}
+	return err
+}

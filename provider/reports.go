@@ -1,0 +1,88 @@
+package provider
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/cache"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// Clocks of nodes differ. A time that lies further in the future than clockSkew cannot be one at which something was
+// seen.
+const clockSkew = 10 * time.Second
+
+// maxEntries is the schema's limit for the lists of a SpeakerStatus that are read here.
+const maxEntries = 64
+
+// report is what herald-ccm reads of a SpeakerStatus. Its name is that of the node.
+type report struct {
+	metav1.ObjectMeta
+	deaths    []herald.SpeakerDeath
+	conflicts []herald.SpeakerConflict
+}
+
+// newReports returns an informer of reports.
+//
+// Whoever controls a node writes its SpeakerStatus, and a list of typed objects fails as a whole if one of them cannot
+// be decoded. So the objects are read without types, and each entry of theirs is decoded by itself.
+func newReports(c dynamic.Interface) cache.SharedIndexInformer {
+	r := c.Resource(herald.GroupVersion.WithResource("speakerstatuses"))
+	i := cache.NewSharedIndexInformer(&cache.ListWatch{
+		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) },
+		WatchFuncWithContext: r.Watch,
+	}, &unstructured.Unstructured{}, 0, cache.Indexers{})
+	_ = i.SetTransform(func(o any) (any, error) { // It fails only on a started informer.
+		if u, ok := o.(*unstructured.Unstructured); ok {
+			return reportOf(u), nil
+		}
+		return o, nil // A tombstone, or what was transformed before.
+	})
+	return i
+}
+
+func reportOf(u *unstructured.Unstructured) *report {
+	status, _ := u.Object["status"].(map[string]any)
+	return &report{
+		ObjectMeta: metav1.ObjectMeta{Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()},
+		deaths:     entries[herald.SpeakerDeath](status["deaths"]),
+		conflicts:  entries[herald.SpeakerConflict](status["conflicts"]),
+	}
+}
+
+// entries decodes a list, without what it cannot decode.
+func entries[T any](list any) (decoded []T) {
+	items, _ := list.([]any)
+	for _, item := range items[:min(len(items), maxEntries)] {
+		var entry T
+		fields, ok := item.(map[string]any)
+		if ok && runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &entry) == nil {
+			decoded = append(decoded, entry)
+		}
+	}
+	return decoded
+}
+
+// reported reads when something was seen. It fails if the text is no time, or one that is not to be believed.
+func reported(at string, now time.Time) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil || t.After(now.Add(clockSkew)) {
+		return time.Time{}, false
+	}
+	if t.After(now) {
+		t = now
+	}
+	return t, true
+}
+
+// plainAddress reads an address without a zone. An IPv4 address in IPv6 notation is the IPv4 address.
+func plainAddress(text string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(text)
+	return a.Unmap(), err == nil && a.Zone() == ""
+}

@@ -1,0 +1,90 @@
+package speaker
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/segment"
+)
+
+// wanted is what a segment is told of an address.
+type wanted struct {
+	addr netip.Addr
+	want *segment.Want
+}
+
+// apply hands on what a decision changes. That an address passes from one Service to another, or is shared
+// with one more, changes nothing.
+func (l *loop) apply(address netip.Addr, before, after Decision, wants map[string][]wanted) {
+	for _, p := range before.Segments {
+		if !slices.ContainsFunc(after.Segments, func(o Placement) bool { return o.Interface == p.Interface }) {
+			wants[p.Interface] = append(wants[p.Interface], wanted{address, nil})
+			l.mayOwn(p.Interface, address, false)
+		}
+	}
+	for i := range after.Segments {
+		p := &after.Segments[i]
+		at := slices.IndexFunc(before.Segments, func(o Placement) bool { return o.Interface == p.Interface })
+		if at >= 0 {
+			p.New = before.Segments[at].New // It was probed then, if it had to be.
+			if before.Segments[at] == *p {
+				continue
+			}
+		}
+		want := p.Want
+		wants[p.Interface] = append(wants[p.Interface], wanted{address, &want})
+		l.mayOwn(p.Interface, address, l.among(p.Candidates))
+	}
+	if !maps.EqualFunc(before.Exports, after.Exports, bgp.Attributes.Equal) {
+		l.s.bgp.Set(netip.PrefixFrom(address, address.BitLen()), after.Exports)
+	}
+}
+
+// among reports whether this node is one of the candidates, which many addresses have in common.
+func (l *loop) among(c *segment.Candidates) bool {
+	own, known := l.own[c]
+	if !known {
+		own = c.Has(l.s.config.Node)
+		l.own[c] = own
+	}
+	return own
+}
+
+// mayOwn notes which addresses the responders have to be ready for.
+func (l *loop) mayOwn(iface string, address netip.Addr, may bool) {
+	set := l.candidate[iface]
+	if set[address] == may {
+		return
+	}
+	if set == nil {
+		set = map[netip.Addr]bool{}
+		l.candidate[iface] = set
+	}
+	if may {
+		set[address] = true
+	} else {
+		delete(set, address)
+	}
+	l.prepare[iface] = true
+}
+
+// handOn tells the responders what to be ready for, and then the segments who may own what.
+func (l *loop) handOn(wants map[string][]wanted) {
+	for iface := range l.prepare {
+		addrs := slices.Collect(maps.Keys(l.candidate[iface]))
+		l.s.arp.Prepare(iface, addrs)
+		l.s.ndp.Prepare(iface, addrs)
+	}
+	clear(l.prepare)
+	for iface, all := range wants {
+		if r := l.s.segments.open[iface]; r != nil {
+			r.Do(func(m *segment.Machine, now segment.Time) {
+				for _, w := range all {
+					m.Want(now, w.addr, w.want)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,209 @@
+// Package ask asks the machines on a segment which of them have an address, by ARP (RFC 826) and NDP (RFC 4861),
+// and collects every answer. The kernel's own resolver would keep only one of them.
+package ask
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// Rate is how many questions a second are sent on one interface: every machine on the segment gets each of them.
+	Rate = 500
+	// Patience is how long answers are taken after the last question.
+	Patience = 300 * time.Millisecond
+	// MaxMACs bounds the hardware addresses of one Answer. Anybody on the segment can send answers.
+	MaxMACs = 16
+)
+
+// Interface is an interface to ask on.
+type Interface struct {
+	Index int
+	Name  string
+	MAC   net.HardwareAddr
+	// Addresses of the interface, each with its prefix length.
+	Addresses []netip.Prefix
+}
+
+// Question is for one address. It is asked on every interface that has a subnet that holds the address, and on
+// those that are named.
+type Question struct {
+	Address    netip.Addr `json:"address"`
+	Interfaces []string   `json:"interfaces,omitempty"`
+}
+
+// Answer is what was heard about one address on one interface.
+type Answer struct {
+	Address   netip.Addr `json:"address"`
+	Interface string     `json:"interface"`
+	// The hardware addresses that the answers gave, sorted: the first MaxMACs that came. Empty: there was no answer.
+	MACs []string `json:"macs"`
+}
+
+// All asks all questions, on all interfaces at once, and returns an Answer for each address on each interface that
+// it was asked on. What fails on one interface does not stop the others: there are answers besides an error.
+//
+// The machine that asks does not hear its own answers.
+func All(ctx context.Context, interfaces []Interface, questions []Question) ([]Answer, error) {
+	type task struct {
+		Interface
+		protocol
+		addresses []netip.Addr
+	}
+	var tasks []task
+	for _, i := range interfaces {
+		for _, p := range []protocol{arpProtocol, ndpProtocol} {
+			if addresses := i.asked(questions, p.is); len(addresses) > 0 {
+				tasks = append(tasks, task{i, p, addresses})
+			}
+		}
+	}
+	heard, errs := make([][]Answer, len(tasks)), make([]error, len(tasks))
+	var wg sync.WaitGroup
+	for n, t := range tasks {
+		wg.Go(func() {
+			if heard[n], errs[n] = t.ask(ctx, t.Interface, t.addresses); errs[n] != nil {
+				errs[n] = fmt.Errorf("interface %s: ask by %s: %w", t.Name, t.name, errs[n])
+			}
+		})
+	}
+	wg.Wait()
+	return slices.Concat(heard...), errors.Join(errs...)
+}
+
+// asked lists the addresses of one family to ask for on the interface, each once.
+func (i *Interface) asked(questions []Question, is func(netip.Addr) bool) []netip.Addr {
+	addresses := map[netip.Addr]bool{}
+	for _, q := range questions {
+		a := q.Address.Unmap().WithZone("")
+		if is(a) && (slices.Contains(q.Interfaces, i.Name) || slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })) {
+			addresses[a] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(addresses), netip.Addr.Compare)
+}
+
+// source is the address to ask from: one in the target's subnet, else any of its family. Without one it is the
+// unspecified address, which makes the question a probe (RFC 5227 §2.1.1) or one for duplicate address detection
+// (RFC 4862 §5.4.2). Machines that answer for others (proxy ARP) need not answer these.
+func (i *Interface) source(target netip.Addr) netip.Addr {
+	source := netip.IPv4Unspecified()
+	if target.Is6() {
+		source = netip.IPv6Unspecified()
+	}
+	for _, p := range i.Addresses {
+		switch {
+		case p.Addr().Is4() != target.Is4():
+		case p.Contains(target):
+			return p.Addr()
+		case source.IsUnspecified():
+			source = p.Addr()
+		}
+	}
+	return source
+}
+
+// protocol is one way to ask.
+type protocol struct {
+	name      string
+	etherType int
+	// is reports whether the protocol is the one for an address.
+	is     func(netip.Addr) bool
+	filter []bpf.Instruction
+	// question makes the frame that asks for an address.
+	question func(i *Interface, target netip.Addr) ([]byte, error)
+	// answer reads a frame that says which hardware address an address has.
+	answer func(frame []byte) (netip.Addr, net.HardwareAddr, bool)
+}
+
+// ask asks for the addresses on one interface.
+func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr) ([]Answer, error) {
+	filter, err := assemble(i.Index, p.filter)
+	if err != nil {
+		return nil, err
+	}
+	// Nothing is received before the filter is there. Frames that this machine sends are not received at all, since
+	// the socket is for one protocol.
+	conn, err := packet.Listen(&net.Interface{Index: i.Index, Name: i.Name, HardwareAddr: i.MAC}, packet.Raw, p.etherType, &packet.Config{Filter: filter})
+	if err != nil {
+		return nil, fmt.Errorf("open a packet socket: %w", err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	heard := make(map[netip.Addr][]string, len(addresses))
+	for _, a := range addresses {
+		heard[a] = []string{}
+	}
+	var reading sync.WaitGroup
+	var failed error // To read.
+	reading.Go(func() { failed = p.hear(conn, heard) })
+	err = p.send(ctx, conn, i, addresses)
+	if err != nil {
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+	} else {
+		_ = conn.SetReadDeadline(time.Now().Add(Patience))
+	}
+	reading.Wait()
+	if err := errors.Join(ctx.Err(), err, failed); err != nil {
+		return nil, err
+	}
+	answers := make([]Answer, len(addresses))
+	for n, a := range addresses {
+		slices.Sort(heard[a])
+		answers[n] = Answer{Address: a, Interface: i.Name, MACs: heard[a]}
+	}
+	return answers, nil
+}
+
+// send sends a question for each address.
+func (p *protocol) send(ctx context.Context, conn *packet.Conn, i Interface, addresses []netip.Addr) error {
+	pace := rate.NewLimiter(Rate, 1)
+	for _, a := range addresses {
+		if err := pace.Wait(ctx); err != nil {
+			return err
+		}
+		frame, err := p.question(&i, a)
+		if err != nil {
+			return fmt.Errorf("%s: %w", a, err)
+		}
+		if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hear collects answers until the connection's deadline.
+func (p *protocol) hear(conn *packet.Conn, heard map[netip.Addr][]string) error {
+	frame := make([]byte, accepted)
+	for {
+		n, _, err := conn.ReadFrom(frame)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		address, mac, ok := p.answer(frame[:n])
+		if !ok {
+			continue
+		}
+		if macs, asked := heard[address]; asked && len(macs) < MaxMACs && !slices.Contains(macs, mac.String()) {
+			heard[address] = append(macs, mac.String())
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package speaker
+
+import (
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/labels"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+func TestWhoAnnouncesToRouters(t *testing.T) {
+	tor := []string{"tor"}
+	everywhere := map[string][]string{first: tor, second: tor, third: tor}
+	for _, story := range []struct {
+		name      string
+		selection herald.Selection
+		change    func(*Shared, *Address)
+		want      map[string][]string
+	}{
+		{"every node", herald.Selection{}, func(*Shared, *Address) {}, everywhere},
+		{"an endpoint anywhere is enough", herald.Selection{}, func(_ *Shared, a *Address) { readyOn(a, third) }, everywhere},
+		{"policy Local: the nodes with an endpoint", herald.Selection{}, func(_ *Shared, a *Address) {
+			a.Services[0].Local = true
+			readyOn(a, first, third)
+		}, map[string][]string{first: tor, third: tor}},
+		{"no ready endpoint", herald.Selection{}, func(_ *Shared, a *Address) { readyOn(a) }, map[string][]string{}},
+		{"not an excluded node", herald.Selection{}, func(s *Shared, _ *Address) {
+			editNode(s, first, func(n *Node) { n.Excluded = true })
+		}, map[string][]string{second: tor, third: tor}},
+		{"no endpoint of the family", herald.Selection{}, func(_ *Shared, a *Address) { a.Services[0].Ready4 = nil }, map[string][]string{}},
+		{"not where kube-proxy does not serve", herald.Selection{}, func(s *Shared, _ *Address) { s.Healthy = false }, map[string][]string{}},
+		{"a node that is not Ready: its session is its sign of life", herald.Selection{}, func(s *Shared, _ *Address) {
+			editNode(s, first, func(n *Node) { n.Ready = false })
+		}, everywhere},
+		{"a subnet is not asked for", herald.Selection{}, func(s *Shared, _ *Address) {
+			s.Segments = nil
+		}, everywhere},
+		{"pool by name", herald.Selection{Pools: []string{"public"}}, func(*Shared, *Address) {}, everywhere},
+		{"another pool", herald.Selection{Pools: []string{"internal"}}, func(*Shared, *Address) {}, map[string][]string{}},
+		{"other Services", herald.Selection{ServiceSelector: matching("app", "mail")}, func(*Shared, *Address) {}, map[string][]string{}},
+		{"other namespaces", herald.Selection{NamespaceSelector: matching("team", "mail")}, func(*Shared, *Address) {}, map[string][]string{}},
+		{"nodes by their labels", herald.Selection{NodeSelector: matching("node", second)}, func(*Shared, *Address) {}, map[string][]string{second: tor}},
+		{"an advertisement without peers", herald.Selection{}, func(s *Shared, _ *Address) { s.BGP[0].Peers = nil }, map[string][]string{}},
+		{"a sticky Service: one node", herald.Selection{}, func(_ *Shared, a *Address) { a.Services[0].Sticky = true }, map[string][]string{first: tor}},
+		{"a sticky Service: one of those with an endpoint", herald.Selection{}, func(_ *Shared, a *Address) {
+			a.Services[0].Sticky, a.Services[0].Local = true, true
+			readyOn(a, second, third)
+		}, map[string][]string{second: tor}},
+		{"a sticky Service: one that is Ready", herald.Selection{}, func(s *Shared, a *Address) {
+			a.Services[0].Sticky = true
+			editNode(s, first, func(n *Node) { n.Ready = false })
+		}, map[string][]string{second: tor}},
+		{"a sticky Service: any if none is Ready", herald.Selection{}, func(s *Shared, a *Address) {
+			a.Services[0].Sticky = true
+			for name := range s.Nodes {
+				editNode(s, name, func(n *Node) { n.Ready = false })
+			}
+		}, map[string][]string{first: tor}},
+		{"a sticky Service: one that is selected", herald.Selection{NodeSelector: matching("node", third)}, func(_ *Shared, a *Address) {
+			a.Services[0].Sticky = true
+		}, map[string][]string{third: tor}},
+		{"for several Services: the nodes that have endpoints of any", herald.Selection{}, func(_ *Shared, a *Address) {
+			joinedBy(a, []string{first}, []string{first, third})
+		}, map[string][]string{first: tor, third: tor}},
+		{"for several Services: those that are selected", herald.Selection{ServiceSelector: matching("app", "mail")}, func(_ *Shared, a *Address) {
+			joinedBy(a, []string{first}, []string{third})
+		}, map[string][]string{third: tor}},
+		{"for several Services, one of them sticky: a node that serves most of them", herald.Selection{}, func(_ *Shared, a *Address) {
+			joinedBy(a, []string{first, second}, []string{second, third})
+			a.Services[1].Sticky = true
+		}, map[string][]string{second: tor}},
+		{"a peer of some nodes", herald.Selection{}, func(s *Shared, _ *Address) {
+			s.PeerNodes = map[string]labels.Selector{"tor": labels.SelectorFromSet(labels.Set{"node": third})}
+		}, map[string][]string{third: tor}},
+		{"a sticky Service: one that holds a session", herald.Selection{}, func(s *Shared, a *Address) {
+			a.Services[0].Sticky = true
+			s.PeerNodes = map[string]labels.Selector{"tor": labels.SelectorFromSet(labels.Set{"node": third})}
+		}, map[string][]string{third: tor}},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			s, a := cluster()
+			s.BGP = []BGPAdvertisement{{Name: "some", Selector: compile(t, story.selection), Peers: tor}}
+			story.change(s, a)
+			if diff := gocmp.Diff(story.want, announcers(s, a)); diff != "" {
+				t.Errorf("peers by node (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
+	s, a := cluster()
+	high, low := bgp.Attributes{LocalPref: new(uint32(200))}, bgp.Attributes{LocalPref: new(uint32(50))}
+	s.BGP = []BGPAdvertisement{
+		{Name: "a", Selector: compile(t, herald.Selection{Pools: []string{"internal"}}), Peers: []string{"east", "west"}},
+		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"east"}, Attributes: high},
+		{Name: "c", Selector: compile(t, herald.Selection{}), Peers: []string{"east", "west"}, Attributes: low},
+	}
+	want := map[string]bgp.Attributes{"east": high, "west": low}
+	if diff := gocmp.Diff(want, Decide(on(second, s), a).Exports); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Of several Services each may be for another advertisement. Which one gives the attributes is not told by
+// the order of the Services.
+func TestAttributesOfWhatIsSharedAreThoseOfTheFirstByName(t *testing.T) {
+	s, a := cluster()
+	joinedBy(a, []string{first, second}, []string{second, third})
+	high, low := bgp.Attributes{LocalPref: new(uint32(200))}, bgp.Attributes{LocalPref: new(uint32(50))}
+	s.BGP = []BGPAdvertisement{
+		{Name: "a", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "mail")}), Peers: []string{"tor"}, Attributes: high},
+		{Name: "b", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "web")}), Peers: []string{"tor"}, Attributes: low},
+	}
+	for node, want := range map[string]bgp.Attributes{first: low, second: high, third: high} {
+		if got := Decide(on(node, s), a).Exports["tor"]; !got.Equal(want) {
+			t.Errorf("%s announces it with %+v, want %+v", node, got, want)
+		}
+	}
+}
+
+func TestANodeThatTheClusterDoesNotKnowAnnouncesNothing(t *testing.T) {
+	s, a := cluster()
+	s.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
+	if d := Decide(on("stranger", s), a); len(d.Exports) > 0 {
+		t.Errorf("it announces %+v", d)
+	}
+}

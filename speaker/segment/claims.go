@@ -1,0 +1,376 @@
+package segment
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// flush sends what the last input changed.
+func (m *Machine) flush() {
+	if !m.iface.Up {
+		m.pending = nil
+		return
+	}
+	if p := m.wantedPeriod(); p != m.period {
+		m.period, m.helloDirty = p, true
+		m.nextBeat = min(m.nextBeat, m.now+p) // The neighbours count on it from the Hello on.
+	}
+	if len(m.pending) > 0 {
+		// Of two changes of one address the later counts.
+		last := map[netip.Addr]int{}
+		for i, c := range m.pending {
+			last[c.addr] = i
+		}
+		var changes []change
+		for i, c := range m.pending {
+			if last[c.addr] == i {
+				changes = append(changes, c)
+			}
+		}
+		m.pending = nil
+		for part := range m.split(changes) {
+			m.sendUpdate(update{from: m.claims, to: m.claims + 1, changes: part})
+		}
+		m.helloDirty = m.helloDirty || len(m.owned) == 0
+	}
+	if m.helloDirty && !m.shadowed() {
+		m.state++
+		m.helloDirty = false
+		m.helloFrame = nil
+		m.greet()
+		m.repeats = append(m.repeats, repeat{payload: m.helloFrame, left: 2})
+	}
+	m.greetNewcomers()
+}
+
+// wantedPeriod is how often this node has to be heard.
+func (m *Machine) wantedPeriod() time.Duration {
+	if m.listening || len(m.owned) > 0 || len(m.deputised) > 0 {
+		return fastPeriod
+	}
+	return slowPeriod
+}
+
+// split cuts changes into parts that fit into a frame.
+func (m *Machine) split(changes []change) func(yield func([]change) bool) {
+	room := maxFrame - headerSize - envelopeSize - 1 - len(m.config.Node) - signatureSize - 16
+	return func(yield func([]change) bool) {
+		for len(changes) > 0 {
+			n, size := 0, 0
+			for n < len(changes) {
+				s := 1 + 16 + 8
+				if changes[n].addr.Is4() {
+					s = 1 + 4 + 8
+				}
+				if size+s > room {
+					break
+				}
+				size, n = size+s, n+1
+			}
+			if !yield(changes[:n]) {
+				return
+			}
+			changes = changes[n:]
+		}
+	}
+}
+
+// sign makes a frame of a body.
+func (m *Machine) sign(k kind, body func(*writer)) []byte {
+	w := begin(k)
+	m.sequence++
+	w.envelope(envelope{cluster: m.cluster(), boot: m.config.Boot, sequence: m.sequence, mac: m.iface.MAC, node: m.config.Node})
+	body(&w)
+	return append(w, ed25519.Sign(m.config.Key, w)...)
+}
+
+// send hands a frame to the wire: to one neighbour, or to all, and then also by unicast to those that do not
+// hear the multicast.
+func (m *Machine) send(to MAC, payload []byte) {
+	m.counters.Sent[kind(payload[3]).String()]++
+	m.out.Frames = append(m.out.Frames, Frame{To: to, Payload: payload})
+	if to != (MAC{}) {
+		return
+	}
+	for _, n := range m.sorted {
+		deafToUs := !n.hearsMe && m.now-n.since > deadInterval
+		if n.living() && (deafToUs || m.now < n.unicast) {
+			m.out.Frames = append(m.out.Frames, Frame{To: n.mac, Payload: payload})
+		}
+	}
+}
+
+// greet sends our Hello.
+func (m *Machine) greet() {
+	if !m.iface.Up || m.shadowed() {
+		return
+	}
+	hears := m.welcome()
+	// A Hello that names a late beat saves its receivers hashes.
+	if m.helloFrame == nil || len(hears) > 0 || m.chain.used > m.helloIndex+maxMissed/2 {
+		m.renewChain()
+		m.helloIndex = m.chain.used
+		h := hello{
+			state: m.state, claims: m.claims, period: uint16(m.period.Milliseconds()), //nolint:gosec // At most slowPeriod.
+			chain: m.chain.number, length: maxChain, index: m.chain.used, secret: m.chain.links[m.chain.used],
+			ifname: m.iface.Name[:min(len(m.iface.Name), maxInterface)], prefixes: m.iface.Prefixes, flags: m.flags(),
+			hears: hears,
+		}
+		m.helloFrame = m.sign(kindHello, h.encode)
+	}
+	m.greetedAt = m.now
+	m.send(MAC{}, m.helloFrame)
+	if m.listening && m.now > m.since+fastPeriod {
+		m.greetExpected()
+	}
+}
+
+// welcome lists the boots that the next Hello tells that they are heard.
+func (m *Machine) welcome() (hears []uint64) {
+	for _, n := range m.newcomers[:min(len(m.newcomers), maxHears)] {
+		n.welcomes--
+		hears = append(hears, n.boot)
+	}
+	m.newcomers = slices.DeleteFunc(m.newcomers, func(n *neighbour) bool { return n.welcomes <= 0 })
+	return hears
+}
+
+// toWelcome has the next Hellos tell a neighbour that it is heard.
+func (m *Machine) toWelcome(n *neighbour, times int) {
+	if n.welcomes <= 0 {
+		m.newcomers = append(m.newcomers, n)
+	}
+	n.welcomes = max(n.welcomes, times)
+}
+
+// renewChain begins a new chain when all secrets of the old one have been sent.
+func (m *Machine) renewChain() {
+	if m.chain.links == nil || m.chain.spent() {
+		m.chain = newChain(m.chain.number+1, m.draw(), maxChain)
+		m.helloFrame = nil
+	}
+}
+
+// greetNewcomers answers the Hello of a neighbour that has to know that it is heard.
+func (m *Machine) greetNewcomers() {
+	if len(m.newcomers) > 0 && m.now-m.greetedAt >= greetPeriod {
+		m.greet()
+	}
+}
+
+func (m *Machine) flags() (f uint8) {
+	if m.listening {
+		f |= flagListening
+	}
+	if m.serving {
+		f |= flagServing
+	}
+	if m.replaced {
+		f |= flagReplaced
+	}
+	if m.leaving {
+		f |= flagLeaving
+	}
+	return f
+}
+
+// beat sends a sign of life when it is time.
+func (m *Machine) beat() {
+	if m.now < m.nextBeat || m.replaced || m.leaving {
+		return
+	}
+	if m.shadowed() {
+		m.nextBeat = m.now + m.period
+		return
+	}
+	m.beaten, m.nextBeat = m.now, m.now+m.period
+	m.renewChain()
+	if m.helloFrame == nil || m.listening {
+		m.greet()
+	}
+	for i := range m.repeats {
+		m.repeats[i].left--
+		m.send(MAC{}, m.repeats[i].payload)
+	}
+	m.repeats = slices.DeleteFunc(m.repeats, func(r repeat) bool { return r.left <= 0 })
+	m.chain.used++
+	m.send(MAC{}, beat{
+		id: m.id, chain: m.chain.number, index: m.chain.used, secret: m.chain.links[m.chain.used], state: m.state, claims: m.claims,
+	}.encode())
+	if m.now-m.greeted > slowPeriod {
+		m.greetExpected()
+	}
+}
+
+func (m *Machine) sendUpdate(u update) {
+	m.claims = u.to
+	payload := m.sign(kindUpdate, u.encode)
+	m.send(MAC{}, payload)
+	m.repeats = append(m.repeats, repeat{payload: payload, left: 2})
+}
+
+// sendPages sends the list of our claims, from a page on. Each time they are signed anew: a neighbour refuses
+// a sequence number that it has seen.
+func (m *Machine) sendPages(from uint16) {
+	all := make([]change, 0, len(m.owned))
+	for a := range m.owned {
+		all = append(all, change{addr: a.Addr, term: a.own})
+	}
+	slices.SortFunc(all, func(x, y change) int { return x.addr.Compare(y.addr) })
+	parts := slices.Collect(m.split(all))
+	if len(parts) == 0 {
+		parts = append(parts, nil)
+	}
+	parts = parts[:min(len(parts), maxPages)]
+	// Anybody can ask. Each page costs a signature here and its verification everywhere.
+	m.pages = m.now + askBack + time.Duration(max(0, len(parts)-int(from)))*pageTime
+	for i, part := range parts {
+		if i >= int(from) {
+			p := page{claims: m.claims, page: uint16(i), pages: uint16(len(parts)), entries: part} //nolint:gosec // At most maxPages.
+			m.send(MAC{}, m.sign(kindPage, p.encode))
+		}
+	}
+}
+
+// receiveUpdate applies changes that continue what is known, and asks for the whole list otherwise.
+func (m *Machine) receiveUpdate(n *neighbour, u update) {
+	m.signOfLife(n)
+	n.latest = max(n.latest, u.to)
+	switch {
+	case u.to <= n.version:
+	case u.from > n.version:
+		m.ask(n, 0)
+	default:
+		n.version = u.to
+		m.reconsider = true
+		if u.all {
+			m.replaceClaims(n, nil)
+		}
+		for _, c := range u.changes {
+			if c.term != 0 {
+				n.claim(c)
+				m.claimed(n, c.addr)
+			} else {
+				m.released(n, c)
+			}
+		}
+	}
+}
+
+// claim notes a claim, up to a number.
+func (n *neighbour) claim(c change) {
+	if _, known := n.claims[c.addr]; known || len(n.claims) < maxClaims {
+		n.claims[c.addr] = c.term
+	}
+}
+
+func (m *Machine) released(n *neighbour, c change) {
+	_, claimed := n.claims[c.addr]
+	delete(n.claims, c.addr)
+	delete(n.former, c.addr)
+	if !claimed {
+		return
+	}
+	a := m.address(c.addr)
+	if c.noWanted {
+		// Its Service is gone, as this node will hear in a moment.
+		a.hold = m.now + holdOff
+	}
+	m.unclaimed(n, a)
+}
+
+// receivePage collects the pages of a list and applies it when it is complete.
+func (m *Machine) receivePage(n *neighbour, p page) {
+	m.signOfLife(n)
+	if p.claims < n.latest || p.claims == n.version {
+		return // An older list, or one that is known.
+	}
+	n.latest = p.claims
+	m.reconsider = true
+	if n.sync == nil || n.syncOf != p.claims {
+		n.sync, n.syncOf = map[uint16][]change{}, p.claims
+	}
+	n.sync[p.page] = append([]change{}, p.entries...)
+	if len(n.sync) < int(p.pages) {
+		return
+	}
+	var all []change
+	for i := range p.pages {
+		all = append(all, n.sync[i]...)
+	}
+	n.sync, n.version = nil, p.claims
+	m.replaceClaims(n, all)
+}
+
+// replaceClaims makes these a neighbour's claims.
+func (m *Machine) replaceClaims(n *neighbour, all []change) {
+	before := n.claims
+	n.claims = make(map[netip.Addr]uint64, len(all))
+	for _, c := range all {
+		n.claim(c)
+	}
+	for addr := range before {
+		if _, still := n.claims[addr]; !still {
+			m.unclaimed(n, m.address(addr))
+		}
+	}
+	for addr := range n.claims {
+		m.claimed(n, addr)
+	}
+}
+
+// sendFormer tells the new speaker of a node what its predecessor claimed, as far as this node is the deputy.
+func (m *Machine) sendFormer(n *neighbour) {
+	if n.formerSent != 0 && m.now-n.formerSent < 50*time.Millisecond {
+		return
+	}
+	n.formerSent = m.now
+	var all []change
+	for addr, term := range n.former {
+		if a := m.addresses[addr]; a != nil && a.answered.Node == n.node {
+			all = append(all, change{addr: addr, term: term})
+		}
+	}
+	slices.SortFunc(all, func(x, y change) int { return cmp.Or(x.addr.Compare(y.addr), cmp.Compare(x.term, y.term)) })
+	for part := range m.split(all) {
+		m.send(n.mac, m.sign(kindFormer, former{boot: n.boot, entries: part}.encode))
+	}
+}
+
+// receiveFormer takes up what the speaker before this one claimed on this node, unless another has it now.
+func (m *Machine) receiveFormer(f former) {
+	if f.boot != m.config.Boot {
+		return
+	}
+	for _, c := range f.entries {
+		a := m.addresses[c.addr]
+		if a == nil || a.own != 0 || a.want == nil {
+			continue
+		}
+		if h := a.holder(); h != nil && a.beats(h.term, h.n.hash, c.term, m.hash) {
+			continue
+		}
+		a.saw(c.term)
+		a.own, a.since, a.reason = min(c.term, a.seen), m.now, "the speaker before this one had it"
+		m.owned[a] = struct{}{}
+		m.pending = append(m.pending, change{addr: c.addr, term: a.own})
+		m.touch(a)
+	}
+}
+
+// dropFormer ends the time in which a new speaker may claim what its predecessor had.
+func (m *Machine) dropFormer(n *neighbour) {
+	former := n.former
+	n.former = nil
+	for addr := range former {
+		a := m.address(addr)
+		if _, claims := n.claims[addr]; claims {
+			m.claimed(n, addr)
+		} else {
+			m.unclaimed(n, a)
+		}
+	}
+}

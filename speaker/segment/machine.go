@@ -1,0 +1,592 @@
+// Package segment decides which node owns which address on one network segment, with the other nodes and
+// without anybody else: no API server, no quorum, no shared secret.
+//
+// A [Machine] is one speaker on one segment, as a pure state machine: frames and time go in, frames, answers
+// and events come out. A [Segment] runs a Machine on an interface with packet sockets.
+//
+//	neighbour.go   who lives: beats, suspicion, the kernel as second witness
+//	ownership.go   who owns what: claims with terms, takeover by rank, deputies
+//	claims.go      how claims travel: updates, pages, what a predecessor claimed
+//	frame.go       the frames; chain.go: how a beat proves its sender
+//	datagram.go    the frames in UDP; run.go, socket.go: the shell
+//
+// docs/l2-protocol.md has the state diagrams and the argument why there is one owner.
+package segment
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Time is a time on the boot clock of this machine, which counts while the machine is suspended
+// (CLOCK_BOOTTIME of Linux).
+type Time = time.Duration
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// The times of the protocol. docs/l2-protocol.md explains how they add up.
+const (
+	fastPeriod = 100 * time.Millisecond // between two beats of a node that owns addresses
+	slowPeriod = time.Second            // between two beats of a node that owns none
+	minPeriod  = 10                     // milliseconds that a neighbour may announce
+	maxPeriod  = 1000                   // the same
+
+	askPeriod    = 20 * time.Millisecond  // between two questions to the kernel of a suspect
+	watchPeriod  = 50 * time.Millisecond  // the same of a neighbour whose speaker is silent
+	deathWindow  = 100 * time.Millisecond // for an answer of the kernel
+	lossyWindow  = 300 * time.Millisecond // the same of a neighbour many of whose beats are lost
+	blindWindow  = 400 * time.Millisecond // the same of a neighbour that has no address to ask for
+	rankDelay    = 50 * time.Millisecond  // the k-th candidate waits k times as long
+	deadInterval = 300 * time.Millisecond // silence before the first claim
+	maxListening = 2 * time.Second        // the same while a neighbour has not answered
+	maxGap       = 250 * time.Millisecond // in our own attention, after which we have to listen anew
+	formerTime   = time.Second            // for a speaker that has come back to claim what its predecessor had
+	holdOff      = time.Second            // before anybody takes an address that was released because nobody wants it
+	patience     = 5 * time.Second        // before an address is taken from an owner that is no candidate
+	settled      = 30 * time.Second       // alive for so long before addresses move to a node
+	moveInterval = time.Second            // between two such moves
+	recheck      = 10 * time.Second       // before an address in conflict is probed again
+)
+
+// Grace is how long deputies answer for a node whose speaker is silent, before its addresses move.
+const Grace = 10 * time.Second
+
+// What bounds the work that others can cause. Anybody on the segment can send a frame.
+const (
+	// reconsiderPeriod is how often open addresses are looked at anew while claims of others come in, and
+	// reconsiderCost what is added for each of them.
+	reconsiderPeriod = 2 * time.Millisecond
+	reconsiderCost   = 20 * time.Microsecond
+
+	greetPeriod = 30 * time.Millisecond // between two Hellos for newcomers
+	askBack     = 20 * time.Millisecond // between two answers to questions for our Hello, or our claims
+	pageTime    = 4 * time.Millisecond  // more after every page
+	knockPeriod = 20 * time.Millisecond // between two beats for others who suspect us
+
+	maxMissed  = 32 // beats; to verify one after more is on a budget
+	maxUnicast = 64 // neighbours that are sent frames by unicast because they said that they miss us
+)
+
+// Config identifies this speaker. It never changes.
+type Config struct {
+	// Cluster tells this cluster from others on the segment: the UID of its namespace kube-system.
+	Cluster string
+	Node    string
+	// Boot is a random number, new at every start.
+	Boot uint64
+	Key  ed25519.PrivateKey
+}
+
+// Identity is what verifies the frames of another speaker.
+type Identity struct {
+	Boot uint64
+	Key  ed25519.PublicKey
+}
+
+// Interface is this node's place on the segment.
+type Interface struct {
+	Name     string
+	MAC      MAC
+	Prefixes []netip.Prefix // addresses with their prefix lengths
+	Up       bool
+}
+
+func (i Interface) equal(o Interface) bool {
+	return i.Name == o.Name && i.MAC == o.MAC && i.Up == o.Up && slices.Equal(i.Prefixes, o.Prefixes)
+}
+
+// Want says how one address is to be owned on this segment.
+type Want struct {
+	// Candidates are the nodes that may own the address. This node answers only if it is among them.
+	Candidates *Candidates
+	// Gradual: the address moves, though its owner can serve it, to a candidate that comes before the owner.
+	Gradual bool
+	// New: the address was allocated a moment ago. It is probed for strangers before its first use.
+	New bool
+	// Defend: a stranger that uses the address later is answered by announcing it again.
+	Defend bool
+}
+
+// Answer says how this node answers for an address: not at all if Node is empty.
+type Answer struct {
+	Addr netip.Addr
+	// Node is this node, or the one that it answers for as a deputy.
+	Node     string
+	MAC      MAC
+	Announce bool // also unsolicited
+	Defend   bool
+}
+
+// Frame is a payload to send. The zero MAC stands for the multicast group.
+type Frame struct {
+	To      MAC
+	Payload []byte
+}
+
+// Probe asks the kernel of a node whether it lives: an ARP request or a neighbour solicitation for one of its
+// addresses.
+type Probe struct {
+	Addr netip.Addr
+	MAC  MAC
+}
+
+// Output is what a Machine wants done. Answers that end come first, then Frames, then the other Answers:
+// break before make.
+type Output struct {
+	Answers []Answer
+	Frames  []Frame
+	Probes  []Probe
+	Checks  []netip.Addr // to be probed for strangers; the result is told by Checked
+	Keys    []string     // nodes whose Identity is missing or old
+	Events  []Event
+}
+
+// Event is something to log and to count.
+type Event struct {
+	Kind  EventKind
+	Node  string
+	Addr  netip.Addr
+	After time.Duration // since a neighbour was last heard, or an address had an owner
+	Text  string
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// Events. Their values are used in metrics.
+const (
+	EventHeard     EventKind = "heard"     // a neighbour is heard for the first time, or again
+	EventSuspect   EventKind = "suspicion" // it was silent for too long
+	EventSilent    EventKind = "silent"    // its kernel answers and its speaker does not
+	EventDead      EventKind = "death"     // neither does
+	EventLeft      EventKind = "left"      // it said that it ends
+	EventTake      EventKind = "takeover"
+	EventYield     EventKind = "yield"
+	EventRelease   EventKind = "release"
+	EventListening EventKind = "listening"
+	EventMember    EventKind = "member"
+)
+
+// Drop says why a frame was refused. The values are labels of a metric.
+type Drop string
+
+// Reasons to refuse a frame.
+const (
+	DropMalformed   Drop = "malformed"
+	DropHopLimit    Drop = "hop_limit"
+	DropOwn         Drop = "own"
+	DropCluster     Drop = "foreign_cluster"
+	DropUnknownKey  Drop = "unknown_key"
+	DropOldBoot     Drop = "old_boot"
+	DropReplay      Drop = "replay"
+	DropSignature   Drop = "bad_signature"
+	DropSecret      Drop = "bad_secret"
+	DropRate        Drop = "rate"
+	DropUnknownNode Drop = "unknown_sender"
+	DropSource      Drop = "foreign_source"
+)
+
+// Counters count since the start.
+type Counters struct {
+	Sent, Heard map[string]uint64 // by type of frame
+	Refused     map[Drop]uint64
+	Events      map[EventKind]uint64
+	Deputised   time.Duration // the sum over all addresses
+	TakeoverSum time.Duration // from the last sign of the owner to the takeover
+	Takeovers   uint64        // how many of those
+}
+
+// Machine is one speaker on one segment. It is pure: every method is told the time, and what it wants done is
+// collected until Take. Its methods must not be called at the same time.
+type Machine struct {
+	config Config
+	hash   uint64 // of Config.Node
+	id     ID
+
+	now  Time
+	turn Time // of the last call
+	tick Time // of the last Tick
+
+	iface     Interface
+	serving   bool
+	replaced  bool // this speaker ends, a successor follows
+	leaving   bool // this speaker ends
+	current   bool // what Want says is up to date
+	listening bool
+	since     Time // of listening or membership
+	ever      bool // a neighbour was ever heard
+
+	identities map[string]Identity
+	neighbours map[string]*neighbour
+	sorted     []*neighbour // by node
+	byID       map[ID]*neighbour
+	statuses   [dead + 1]int // how many neighbours have each
+	living     int           // neighbours that are alive, suspected or silent
+	look       Time          // when watch is due
+	generation int           // counts changes of neighbours
+	loads      int           // counts changes of what neighbours claim and whether they can take an address
+	resolved   map[*Candidates]*resolved
+	resolvedAt int              // generation
+	ended      map[string]ended // by node
+	expected   map[string]Expected
+	greeted    Time // when Hellos were last sent to those
+
+	addresses map[netip.Addr]*address
+	touched   []*address
+	open      map[*address]struct{} // wanted, without an owner
+	due       Time                  // when the first of them is; 0: never
+	owned     map[*address]struct{}
+	// reconsider: a neighbour's load has changed, and with it the best candidate for an open address.
+	reconsider   bool
+	reconsidered Time
+	deputised    map[*address]struct{}
+	misplaced    map[*address]struct{} // owned by a node that is no candidate
+	moved        Time                  // when a better candidate was last looked for
+
+	received   uint64 // frames of any kind on the interface
+	lonely     uint64 // the same when the last neighbour fell silent
+	quiet      bool
+	sequence   uint64
+	claims     uint32 // counts changes of owned
+	pending    []change
+	pages      Time // when pages may be sent again
+	state      uint32
+	helloDirty bool
+	helloFrame []byte
+	helloIndex uint32 // of the beat that it names
+	greetedAt  Time   // when helloFrame was last sent
+	newcomers  []*neighbour
+	chain      chain
+	beaten     Time
+	nextBeat   Time
+	period     time.Duration
+	repeats    []repeat
+
+	askedKeys map[string]Time
+	askedIDs  map[ID]Time
+	keys      bucket        // of questions for keys of nodes that may not exist
+	asks      bucket        // of questions to other speakers
+	vouches   bucket        // of beats that are forwarded
+	hashes    bucket        // of hashes for beats that come after many lost ones
+	strangers bucket        // of verifications for senders that are not known yet
+	verifies  bucket        // of verifications
+	verified  int           // signatures
+	draw      func() secret // for chains
+	twin      twin
+
+	counters Counters
+	out      Output
+}
+
+// repeat is a frame that is sent again with the next beats, in case it was lost.
+type repeat struct {
+	payload []byte
+	left    int
+}
+
+// New returns a Machine whose interface is down.
+func New(c Config) *Machine {
+	m := &Machine{
+		config: c, hash: hashNode(c.Node),
+		identities: map[string]Identity{}, neighbours: map[string]*neighbour{}, byID: map[ID]*neighbour{},
+		resolved: map[*Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[string]ended{},
+		addresses: map[netip.Addr]*address{}, open: map[*address]struct{}{},
+		owned: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
+		askedKeys: map[string]Time{}, askedIDs: map[ID]Time{},
+		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, vouches: bucket{rate: 200, size: 200},
+		hashes: bucket{rate: 50_000, size: 50_000}, strangers: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
+		listening: true, period: fastPeriod, draw: randomSecret,
+		counters: Counters{Sent: map[string]uint64{}, Heard: map[string]uint64{}, Refused: map[Drop]uint64{}, Events: map[EventKind]uint64{}},
+	}
+	return m
+}
+
+// idOf names a boot of a speaker on one interface.
+func idOf(cluster, boot uint64, node string, mac MAC) ID {
+	w := writer{}
+	w.u64(cluster)
+	w.u64(boot)
+	w.bytes(mac[:])
+	w.text(node)
+	sum := sha256.Sum256(w)
+	return ID(binary.BigEndian.Uint64(sum[:]))
+}
+
+func (m *Machine) cluster() uint64 {
+	sum := sha256.Sum256([]byte(m.config.Cluster))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// Set tells what the interface is like now.
+func (m *Machine) Set(now Time, i Interface) {
+	defer m.begin(now)()
+	if m.iface.equal(i) {
+		return
+	}
+	before := m.iface
+	i.Prefixes = slices.Clone(i.Prefixes[:min(len(i.Prefixes), maxPrefixes)])
+	m.iface = i
+	m.id = idOf(m.cluster(), m.config.Boot, m.config.Node, i.MAC)
+	m.helloDirty = true
+	switch {
+	case !i.Up:
+		m.silence()
+	case !before.Up || before.MAC != i.MAC:
+		m.listen("the link came up")
+	}
+}
+
+// Serve tells whether this node can deliver traffic.
+func (m *Machine) Serve(now Time, serving bool) {
+	defer m.begin(now)()
+	if m.serving != serving {
+		m.serving, m.helloDirty = serving, true
+		m.touchAll()
+	}
+}
+
+// Want tells how an address is to be owned here; nil: nobody is to answer for it.
+func (m *Machine) Want(now Time, addr netip.Addr, want *Want) {
+	defer m.begin(now)()
+	a := m.address(addr)
+	a.want = want
+	if want == nil {
+		a.checked = unchecked
+	}
+	m.touch(a)
+}
+
+// Trust tells whether what Want says is up to date: whether this node reaches the cluster's API.
+func (m *Machine) Trust(now Time, current bool) {
+	defer m.begin(now)()
+	m.current = current
+}
+
+// Identify tells what verifies a node's frames.
+func (m *Machine) Identify(now Time, node string, id Identity) {
+	defer m.begin(now)()
+	m.identities[node] = id
+}
+
+// Forget drops a node that is no longer part of the cluster.
+func (m *Machine) Forget(now Time, node string) {
+	defer m.begin(now)()
+	delete(m.identities, node)
+	delete(m.ended, node)
+	if n := m.neighbours[node]; n != nil {
+		m.lose(n)
+		m.remove(n)
+	}
+}
+
+// Answered tells that the kernel of the node with this MAC and address answered a Probe.
+func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
+	defer m.begin(now)()
+	for _, n := range m.sorted {
+		if n.mac == mac && slices.ContainsFunc(n.said.prefixes, func(p netip.Prefix) bool { return p.Addr() == addr }) {
+			m.kernelAnswered(n)
+		}
+	}
+}
+
+// Checked tells whether a probe found a stranger that uses the address.
+func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
+	defer m.begin(now)()
+	a := m.addresses[addr]
+	if a == nil || a.checked != checking {
+		return
+	}
+	a.checked = free
+	if stranger {
+		a.checked, a.recheck = conflicting, now+recheck
+	}
+	m.touch(a)
+}
+
+// Received tells how many frames of any kind came in on the interface so far. A node that hears no other
+// speaker, and receives nothing at all, does not announce: it is cut off.
+func (m *Machine) Received(now Time, frames uint64) {
+	defer m.begin(now)()
+	m.received = frames
+	m.judgeQuiet()
+}
+
+// NeedsReceived reports whether Received matters now.
+func (m *Machine) NeedsReceived() bool {
+	return m.quiet || m.statuses[suspected] > 0
+}
+
+// Leave ends the membership. With a successor to come, the neighbours answer in this node's place for a
+// while; otherwise they take over at once. Only Take is of use after it.
+func (m *Machine) Leave(now Time, successor bool) {
+	defer m.begin(now)()
+	m.helloDirty = true
+	if successor {
+		m.replaced = true
+		m.silence()
+		return
+	}
+	m.leaving = true
+	m.releaseAll()
+}
+
+// Tick lets time pass. It is to be called when Next says, and after frames have been read.
+func (m *Machine) Tick(now Time) {
+	defer m.begin(now)()
+	m.tick = now
+	if !m.iface.Up {
+		return
+	}
+	m.watch()
+	m.watchTwin()
+	m.ripen()
+	m.rebalance()
+	m.endListening()
+	m.beat()
+}
+
+// Next is when Tick has to be called at the latest.
+// After a Tick it is later than that.
+func (m *Machine) Next() Time {
+	if !m.iface.Up {
+		return m.tick + slowPeriod
+	}
+	next := m.tick + watchPeriod
+	if m.living > 0 {
+		next = min(next, m.look)
+	}
+	if m.reconsider {
+		next = min(next, m.reconsidered+reconsiderPeriod+time.Duration(len(m.open))*reconsiderCost)
+	}
+	if m.due != 0 {
+		next = min(next, m.due)
+	}
+	if !m.replaced && !m.leaving {
+		next = min(next, m.nextBeat)
+	}
+	if m.listening {
+		next = min(next, m.since+deadInterval)
+	}
+	return max(next, m.tick+time.Millisecond)
+}
+
+// Take returns what is to be done, and forgets it.
+func (m *Machine) Take() Output {
+	o := m.out
+	m.out = Output{}
+	return o
+}
+
+// begin is what every input has in common: before it the time is noted, and an absence noticed; after it
+// everything that it touched is decided anew, and what that changes is sent.
+func (m *Machine) begin(now Time) func() {
+	gap := now - m.turn
+	m.now, m.turn = now, now
+	if gap > maxGap && m.iface.Up && !m.listening {
+		m.listen("this speaker was not running for " + gap.Round(time.Millisecond).String())
+	} else if gap > maxGap {
+		m.deaf()
+	}
+	return m.settle
+}
+
+// deaf gives every neighbour its whole time again: we could not have heard it.
+func (m *Machine) deaf() {
+	for _, n := range m.sorted {
+		if n.status == alive || n.status == suspected {
+			n.heard = m.now
+			if n.status == suspected {
+				m.become(n, alive)
+			}
+		}
+	}
+	if m.listening {
+		m.since = m.now
+	}
+}
+
+// listen begins anew: this node answers for nothing until it has listened for a dead interval. What it
+// owned before it goes on owning if nobody else claims it by then.
+func (m *Machine) listen(why string) {
+	m.listening, m.since, m.helloDirty = true, m.now, true
+	m.nextBeat = m.now
+	m.deaf()
+	m.event(Event{Kind: EventListening, Text: why})
+	m.silence()
+}
+
+// silence ends all answers.
+func (m *Machine) silence() {
+	for _, a := range byAddress(m.owned) {
+		m.answer(a, "", MAC{})
+	}
+	for _, a := range byAddress(m.deputised) {
+		m.answer(a, "", MAC{})
+	}
+	m.touchAll()
+}
+
+// endListening ends it when it has lasted for a dead interval and every neighbour has been heard out.
+func (m *Machine) endListening() {
+	if !m.listening || m.now < m.since+deadInterval {
+		return
+	}
+	if m.now < m.since+maxListening {
+		for _, n := range m.sorted {
+			if n.status == alive && (!n.hearsMe || n.version != n.latest) {
+				return
+			}
+		}
+	}
+	m.listening, m.since, m.helloDirty = false, m.now, true
+	m.event(Event{Kind: EventMember})
+	m.touchAll()
+}
+
+func (m *Machine) event(e Event) {
+	m.counters.Events[e.Kind]++
+	m.out.Events = append(m.out.Events, e)
+}
+
+func (m *Machine) drop(d Drop) Drop {
+	m.counters.Refused[d]++
+	return d
+}
+
+// Counters returns a copy.
+func (m *Machine) Counters() Counters {
+	c := m.counters
+	c.Sent, c.Heard, c.Refused, c.Events = maps.Clone(c.Sent), maps.Clone(c.Heard), maps.Clone(c.Refused), maps.Clone(c.Events)
+	return c
+}
+
+// bucket is a token bucket.
+type bucket struct {
+	rate, size, tokens float64
+	at                 Time
+	begun              bool
+}
+
+func (b *bucket) allow(now Time) bool { return b.take(now, 1) }
+
+func (b *bucket) take(now Time, n float64) bool {
+	if !b.begun {
+		b.tokens, b.at, b.begun = b.size, now, true
+	}
+	b.tokens = min(b.size, b.tokens+b.rate*(now-b.at).Seconds())
+	b.at = now
+	if b.tokens < n {
+		return false
+	}
+	b.tokens -= n
+	return true
+}

@@ -1,0 +1,159 @@
+package segment
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// State is this node's part on the segment.
+type State string
+
+// States.
+const (
+	Down      State = "Down"      // the interface is down
+	Listening State = "Listening" // it claims nothing yet
+	Joined    State = "Member"    // it hears other speakers
+	Alone     State = "Alone"     // it hears none
+	Duplicate State = "Duplicate" // another interface of this node is on the segment, and speaks for it
+	Degraded  State = "Degraded"  // it never heard any, though the cluster says that there are others
+)
+
+// State returns this node's part on the segment.
+func (m *Machine) State() State {
+	switch {
+	case !m.iface.Up:
+		return Down
+	case m.shadowed():
+		return Duplicate
+	case m.listening:
+		return Listening
+	case m.living > 0:
+		return Joined
+	case m.degraded():
+		return Degraded
+	}
+	return Alone
+}
+
+// Expected is a speaker that should be heard, as the cluster's API says.
+type Expected struct {
+	Node      string
+	MAC       MAC
+	Interface string
+	Prefixes  []netip.Prefix
+	// Hears: it hears other speakers on the segment.
+	Hears bool
+}
+
+// Expect tells which other speakers should be heard on this segment. While none was ever heard, this node owns
+// only those addresses of which it would be the first candidate if all of them lived. That needs no memory and
+// no message, but it does not notice a death before the API does. If some of the others hear one another,
+// only this node is cut off, and it owns nothing.
+func (m *Machine) Expect(now Time, expected []Expected) {
+	defer m.begin(now)()
+	m.expected = make(map[string]Expected, len(expected))
+	for _, e := range expected {
+		m.expected[e.Node] = e
+	}
+	m.generation++
+	if !m.ever {
+		m.touchAll()
+	}
+}
+
+func (m *Machine) degraded() bool { return !m.ever && len(m.expected) > 0 }
+
+// outsider reports whether others hear one another, while this node was never heard.
+func (m *Machine) outsider() bool {
+	for _, e := range m.expected {
+		if e.Hears {
+			return true
+		}
+	}
+	return false
+}
+
+// greetExpected sends our Hello by unicast to speakers that have not been heard: multicast may be filtered.
+func (m *Machine) greetExpected() {
+	if m.helloFrame == nil || m.now-m.greeted < fastPeriod && m.greeted != 0 {
+		return
+	}
+	m.greeted = m.now
+	for _, node := range slices.Sorted(maps.Keys(m.expected)) {
+		e := m.expected[node]
+		if n := m.neighbours[node]; n == nil || n.status == dead {
+			m.counters.Sent[kindHello.String()]++
+			m.out.Frames = append(m.out.Frames, Frame{To: e.MAC, Payload: m.helloFrame})
+		}
+	}
+}
+
+// Member is another speaker as it is known here.
+type Member struct {
+	Node      string
+	MAC       MAC
+	Interface string // its own name of its interface
+	Prefixes  []netip.Prefix
+	// Life is "alive", "suspected", "silent" or "dead"; "expected" if the speaker was never heard.
+	Life   string
+	Silent time.Duration // since the last sign of life of its speaker
+	Claims int
+	// HearsUs: it has said that it hears this speaker.
+	HearsUs bool
+}
+
+// Heard reports whether its speaker is heard.
+func (m Member) Heard() bool { return m.Life == alive.String() || m.Life == suspected.String() }
+
+// Live reports whether the member may own addresses.
+func (m Member) Live() bool { return m.Life != dead.String() }
+
+func (s status) String() string { return [...]string{"alive", "suspected", "silent", "dead"}[s] }
+
+// Members lists the other speakers, by node.
+func (m *Machine) Members() []Member {
+	var all []Member
+	for _, n := range m.sorted {
+		all = append(all, Member{
+			Node: n.node, MAC: n.mac, Interface: n.said.ifname, Prefixes: n.said.prefixes, Life: n.status.String(),
+			Silent: m.now - n.sign, Claims: len(n.claims), HearsUs: n.hearsMe,
+		})
+	}
+	if m.degraded() {
+		for _, e := range m.expected {
+			all = append(all, Member{Node: e.Node, MAC: e.MAC, Interface: e.Interface, Prefixes: e.Prefixes, Life: "expected"})
+		}
+	}
+	slices.SortFunc(all, func(x, y Member) int { return cmp.Compare(x.Node, y.Node) })
+	return all
+}
+
+// Generation changes when Members may have changed in more than Life and Heard.
+func (m *Machine) Generation() int { return m.generation }
+
+// Holding is an address that this node answers for.
+type Holding struct {
+	Addr   netip.Addr
+	Node   string        // this node, or the one that it is the deputy of
+	For    time.Duration // how long it has owned the address, or answered
+	Reason string
+}
+
+// Holdings lists the addresses that this node answers for, sorted.
+func (m *Machine) Holdings() []Holding {
+	var all []Holding
+	for a := range m.owned {
+		all = append(all, Holding{Addr: a.Addr, Node: m.config.Node, For: m.now - a.since, Reason: a.reason})
+	}
+	for a := range m.deputised {
+		all = append(all, Holding{Addr: a.Addr, Node: a.answered.Node, For: m.now - a.deputy, Reason: "the speaker of " + a.answered.Node + " is silent"})
+	}
+	slices.SortFunc(all, func(x, y Holding) int { return x.Addr.Compare(y.Addr) })
+	return all
+}
+
+// Interface returns what Set told last.
+func (m *Machine) Interface() Interface { return m.iface }

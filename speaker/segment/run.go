@@ -1,0 +1,307 @@
+package segment
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// Callbacks tell the speaker what a Segment decides. They are called by the goroutine that runs the Segment and
+// must not block.
+type Callbacks struct {
+	// Answer says how an address is answered from now on.
+	Answer func(Answer)
+	// Check asks for a probe whether a stranger uses an address. The result goes to Machine.Checked.
+	Check func(s *Segment, addrs []netip.Addr)
+	// Identify asks for a node's Identity.
+	Identify func(node string)
+	// Changed says that Members have changed.
+	Changed func([]Member)
+	Event   func(Event)
+}
+
+// Segment runs a Machine on an interface. One goroutine, in Run, owns the Machine.
+type Segment struct {
+	log       *zap.Logger
+	name      string
+	index     int
+	callbacks Callbacks
+	sockets   *sockets
+	turned    atomic.Int64 // when Run last came round, on the boot clock
+
+	mu       sync.Mutex
+	commands []func(*Machine, Time)
+	ended    bool
+
+	// The rest belongs to Run.
+	machine    *Machine
+	iface      Interface
+	generation int
+	warned     bool
+	busy       bool // the last turn read a frame
+}
+
+// Open opens a segment on an interface, which stays down for the Machine until Set.
+func Open(log *zap.Logger, c Config, name string, index int, callbacks Callbacks) (*Segment, error) {
+	sockets, err := openSockets(index)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	s := &Segment{log: log, name: name, index: index, callbacks: callbacks, sockets: sockets, machine: New(c)}
+	s.turned.Store(int64(BootTime()))
+	return s, nil
+}
+
+// Name is the interface's.
+func (s *Segment) Name() string { return s.name }
+
+// Index is the interface's.
+func (s *Segment) Index() int { return s.index }
+
+// BootTime reads CLOCK_BOOTTIME, which counts while the machine is suspended. Go's monotonic clock does not.
+func BootTime() Time {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // It fails for unknown clocks only.
+	return time.Duration(t.Nano())
+}
+
+// Silent reports whether the machine has not come round for so long that others may have taken its addresses:
+// the process was frozen, or the node suspended. Nothing is to be sent before it has looked.
+func (s *Segment) Silent() bool { return BootTime()-time.Duration(s.turned.Load()) > maxGap }
+
+// Do has f called with the Machine, soon, by the goroutine that owns it. After the end of Run it is not called.
+func (s *Segment) Do(f func(m *Machine, now Time)) {
+	s.mu.Lock()
+	if !s.ended {
+		s.commands = append(s.commands, f)
+		s.sockets.poke()
+	}
+	s.mu.Unlock()
+}
+
+// Set tells what the interface is like now.
+func (s *Segment) Set(i Interface) {
+	s.Do(func(m *Machine, now Time) {
+		s.iface = i
+		m.Set(now, i)
+	})
+}
+
+// View is what a Machine knows at one moment.
+type View struct {
+	State    State
+	Members  []Member
+	Holdings []Holding
+	Counters Counters
+}
+
+// View asks the goroutine in Run. The error is ctx's.
+func (s *Segment) View(ctx context.Context) (v View, err error) {
+	done := make(chan View, 1)
+	s.Do(func(m *Machine, _ Time) {
+		done <- View{State: m.State(), Members: m.Members(), Holdings: m.Holdings(), Counters: m.Counters()}
+	})
+	select {
+	case v = <-done:
+		return v, nil
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+}
+
+// Leave ends the membership and returns when the last frames have been handed to the kernel: with a successor
+// to come, others answer in this node's place; otherwise they take over.
+func (s *Segment) Leave(ctx context.Context, successor bool) {
+	done := make(chan struct{})
+	s.Do(func(m *Machine, now Time) {
+		m.Leave(now, successor)
+		s.perform(m.Take())
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// Run runs the Machine until ctx ends. It returns nil, with all sockets closed and no address answered.
+func (s *Segment) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.ended {
+			s.sockets.poke()
+		}
+	})
+	defer stop()
+	defer s.end()
+	if s.closed() {
+		return nil
+	}
+	buffer := make([]byte, accepted)
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for ctx.Err() == nil {
+		if err := s.wait(ctx, pause); err != nil {
+			return fmt.Errorf("interface %s: wait for frames: %w", s.name, err)
+		}
+		s.turn(buffer)
+	}
+	return nil
+}
+
+// batch is how long frames wait for others when they come fast. On a large segment thousands come in a second, and
+// to wake up for each of them costs more than to read it. The times of the protocol bear it.
+const batch = 4 * time.Millisecond
+
+// wait returns when there is something to do: a frame, a command, or a time that has come.
+func (s *Segment) wait(ctx context.Context, timer *time.Timer) error {
+	now, next := BootTime(), s.machine.Next()
+	if pause := min(time.Duration(s.turned.Load())+batch, next) - now; s.busy && pause > 0 {
+		timer.Reset(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		now = BootTime()
+	}
+	return s.sockets.wait(next - now)
+}
+
+func (s *Segment) turn(buffer []byte) {
+	m := s.machine
+	s.mu.Lock()
+	commands := s.commands
+	s.commands = nil
+	s.mu.Unlock()
+	// Frames first: a process that was frozen hears who stood in for it before it does anything.
+	s.busy = s.sockets.read(buffer, s.receive)
+	for _, f := range commands {
+		f(m, BootTime())
+	}
+	if m.NeedsReceived() {
+		if frames, err := s.received(); err == nil {
+			m.Received(BootTime(), frames)
+		}
+	}
+	if now := BootTime(); now >= m.Next() {
+		m.Tick(now)
+	}
+	s.perform(m.Take())
+	s.turned.Store(int64(BootTime()))
+	if g := m.Generation(); g != s.generation {
+		s.generation = g
+		s.callbacks.Changed(m.Members())
+	}
+}
+
+func (s *Segment) receive(frame []byte) {
+	m := s.machine
+	if addr, from, ok := readAnswer(frame); ok {
+		m.Answered(BootTime(), addr, from)
+		return
+	}
+	from, payload, drop := readDatagram(frame)
+	if drop != "" {
+		m.drop(drop)
+		return
+	}
+	m.Receive(BootTime(), from, payload)
+}
+
+// perform does what the Machine wants done, in the order that Output names.
+func (s *Segment) perform(o Output) {
+	o.Answers = lastAnswers(o.Answers)
+	for _, a := range o.Answers {
+		if a.Node == "" {
+			s.callbacks.Answer(a)
+		}
+	}
+	for _, f := range o.Frames {
+		s.write(datagram(s.iface, f.To, f.Payload))
+	}
+	for _, a := range o.Answers {
+		if a.Node != "" {
+			s.callbacks.Answer(a)
+		}
+	}
+	for _, p := range o.Probes {
+		if q := question(s.iface, p); q != nil {
+			s.write(q)
+		}
+	}
+	if len(o.Checks) > 0 {
+		s.callbacks.Check(s, o.Checks)
+	}
+	for _, node := range o.Keys {
+		s.callbacks.Identify(node)
+	}
+	for _, e := range o.Events {
+		s.callbacks.Event(e)
+	}
+}
+
+// lastAnswers leaves of several answers for an address the last one.
+func lastAnswers(all []Answer) []Answer {
+	if len(all) < 2 {
+		return all
+	}
+	last := make(map[netip.Addr]int, len(all))
+	for i, a := range all {
+		last[a.Addr] = i
+	}
+	i := -1
+	return slices.DeleteFunc(all, func(a Answer) bool { i++; return last[a.Addr] != i })
+}
+
+func (s *Segment) write(frame []byte) {
+	err := s.sockets.write(frame)
+	if (err != nil) != s.warned {
+		s.warned = err != nil
+		if err != nil {
+			s.log.Warn("the kernel does not take heartbeats", zap.String("interface", s.name), zap.Error(err))
+		}
+	}
+}
+
+// received is the kernel's count of frames that came in on the interface.
+func (s *Segment) received() (uint64, error) {
+	l, err := netlink.LinkByIndex(s.index)
+	if err != nil || l.Attrs().Statistics == nil {
+		return 0, err
+	}
+	return l.Attrs().Statistics.RxPackets, nil
+}
+
+// end leaves nothing behind: no answer, and no socket.
+func (s *Segment) end() {
+	for _, h := range s.machine.Holdings() {
+		s.callbacks.Answer(Answer{Addr: h.Addr})
+	}
+	s.Close()
+}
+
+// Close closes the sockets of a Segment that is never run. Run does it by itself. It must not be called
+// while Run runs.
+func (s *Segment) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.ended, s.commands = true, nil
+		s.sockets.close()
+	}
+}
+
+func (s *Segment) closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}

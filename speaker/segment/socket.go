@@ -1,0 +1,240 @@
+package segment
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/ethernet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// sockets are the packet sockets of one interface. They are read and written without regard to the host's
+// firewall, and by one goroutine, which waits for all of them at once.
+type sockets struct {
+	index int
+	fds   []int // heartbeats over IPv4, over IPv6 with neighbour advertisements, ARP
+	wake  int   // an eventfd
+
+	epoll  int
+	poller *os.File // the same, known to the runtime
+	raw    syscall.RawConn
+	events [4]unix.EpollEvent
+	ready  int // of events
+	drain  [8]byte
+}
+
+// openSockets opens them. They see what the filters let through, and nothing before the filters are there.
+func openSockets(index int) (_ *sockets, err error) {
+	s := &sockets{index: index}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("open an eventfd: %w", err)
+	}
+	for _, o := range []struct {
+		kind   ethernet.EtherType
+		filter []bpf.Instruction
+		group  MAC
+	}{
+		{ethernet.EtherTypeIPv4, filter4, groupMAC4},
+		{ethernet.EtherTypeIPv6, filter6, groupMAC6},
+		{ethernet.EtherTypeARP, filterARP, MAC{}},
+	} {
+		fd, err := openSocket(index, o.kind, o.filter, o.group)
+		if err != nil {
+			return nil, err
+		}
+		s.fds = append(s.fds, fd)
+	}
+	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("open an epoll instance: %w", err)
+	}
+	for _, fd := range append([]int{s.wake}, s.fds...) {
+		e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)} //nolint:gosec // A file descriptor.
+		if err = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+			return nil, fmt.Errorf("poll a socket: %w", err)
+		}
+	}
+	// A file whose descriptor does not block is waited for by the runtime.
+	if err = unix.SetNonblock(s.epoll, true); err != nil {
+		return nil, fmt.Errorf("poll sockets: %w", err)
+	}
+	s.poller = os.NewFile(uintptr(s.epoll), "segment")
+	s.raw, err = s.poller.SyscallConn()
+	return s, err
+}
+
+func openSocket(index int, kind ethernet.EtherType, filter []bpf.Instruction, group MAC) (fd int, err error) {
+	// Protocol 0: nothing is received before bind names the protocol.
+	if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, fmt.Errorf("open a packet socket, for which the speaker needs the capability NET_RAW: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+		}
+	}()
+	if err = attach(fd, index, filter); err != nil {
+		return -1, fmt.Errorf("attach a filter: %w", err)
+	}
+	if group != (MAC{}) {
+		m := unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_MULTICAST, Alen: uint16(len(group))} //nolint:gosec // An interface's index.
+		copy(m.Address[:], group[:])
+		if err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
+			return -1, fmt.Errorf("join the group %v: %w", group, err)
+		}
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) // Room for a second on a large segment.
+	protocol := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, uint16(kind)))
+	if err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index, Protocol: protocol}); err != nil {
+		return -1, fmt.Errorf("bind a packet socket: %w", err)
+	}
+	return fd, nil
+}
+
+// attach puts before the filter what only the kernel can tell of a frame. A socket on an interface also gets
+// what came in through it for a VLAN or macvlan on top of it: those are other segments.
+func attach(fd, index int, filter []bpf.Instruction) error {
+	raw, err := bpf.Assemble(append([]bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(index), SkipTrue: 3}, //nolint:gosec // An interface's index.
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OTHERHOST, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+	}, filter...))
+	if err != nil {
+		return err
+	}
+	program := make([]unix.SockFilter, len(raw))
+	for i, o := range raw {
+		program[i] = unix.SockFilter{Code: o.Op, Jt: o.Jt, Jf: o.Jf, K: o.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{
+		Len: uint16(len(program)), Filter: &program[0], //nolint:gosec // A few dozen.
+	})
+}
+
+const accepted = 1 << 16
+
+// filter4 accepts UDP to the group and port over IPv4, but no fragments.
+var filter4 = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: etherSize + 16, Size: 4},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0xe00000fe, SkipTrue: 8},
+	bpf.LoadAbsolute{Off: etherSize + 9, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolUDP, SkipTrue: 6},
+	bpf.LoadAbsolute{Off: etherSize + 6, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 4},
+	bpf.LoadMemShift{Off: etherSize},
+	bpf.LoadIndirect{Off: etherSize + 2, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: Port, SkipTrue: 1},
+	bpf.RetConstant{Val: accepted},
+	bpf.RetConstant{Val: 0},
+}
+
+// filter6 accepts UDP to the group and port over IPv6, and neighbour advertisements (RFC 4861).
+var filter6 = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: etherSize + 6, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMPv6, SkipTrue: 3},
+	bpf.LoadAbsolute{Off: etherSize + ipv6Size, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 136, SkipTrue: 9},
+	bpf.RetConstant{Val: 0},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolUDP, SkipTrue: 6},
+	bpf.LoadAbsolute{Off: etherSize + 24, Size: 4},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0xff020000, SkipTrue: 4},
+	bpf.LoadAbsolute{Off: etherSize + 36, Size: 4},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x00000114, SkipTrue: 2},
+	bpf.LoadAbsolute{Off: etherSize + ipv6Size + 2, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: Port, SkipTrue: 1},
+	bpf.RetConstant{Val: 0},
+	bpf.RetConstant{Val: accepted},
+}
+
+// filterARP accepts ARP replies.
+var filterARP = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: etherSize + 6, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 1},
+	bpf.RetConstant{Val: 0},
+	bpf.RetConstant{Val: accepted},
+}
+
+// wait returns when a socket can be read, somebody woke it, or the time has passed.
+//
+// The goroutine is parked: a thread that blocks in poll has the runtime look after it fifty times within a
+// millisecond, and that costs more than the frames.
+func (s *sockets) wait(d time.Duration) error {
+	if err := s.poller.SetReadDeadline(time.Now().Add(max(d, 0))); err != nil {
+		return err
+	}
+	s.ready = 0
+	var failed error
+	err := s.raw.Read(func(fd uintptr) bool {
+		n, err := unix.EpollWait(int(fd), s.events[:], 0)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			failed = err
+			return true
+		}
+		s.ready = max(n, 0)
+		return n > 0
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// With a time that has passed Read does not even look.
+		n, _ := unix.EpollWait(s.epoll, s.events[:], 0)
+		s.ready, err = max(n, 0), nil
+	}
+	return errors.Join(err, failed)
+}
+
+// read calls f with every frame that has come, and returns when there are no more. It reports whether there was one.
+// What wait did not find ready is not tried.
+func (s *sockets) read(buffer []byte, f func(frame []byte)) (any bool) {
+	for _, e := range s.events[:s.ready] {
+		if int(e.Fd) == s.wake {
+			_, _ = unix.Read(s.wake, s.drain[:])
+			continue
+		}
+		for range 4096 { // Others have to be heard, too.
+			n, err := unix.Read(int(e.Fd), buffer)
+			if err != nil {
+				break // EAGAIN, or an error that reading has cleared, such as ENETDOWN.
+			}
+			any = true
+			f(buffer[:n])
+		}
+	}
+	return any
+}
+
+// write sends a frame now or not at all.
+func (s *sockets) write(frame []byte) error {
+	_, err := unix.Write(s.fds[0], frame)
+	return err
+}
+
+// poke ends a wait.
+func (s *sockets) poke() {
+	_, _ = unix.Write(s.wake, binary.NativeEndian.AppendUint64(nil, 1))
+}
+
+func (s *sockets) close() {
+	for _, fd := range s.fds {
+		_ = unix.Close(fd)
+	}
+	if s.wake > 0 {
+		_ = unix.Close(s.wake)
+	}
+	switch {
+	case s.poller != nil:
+		_ = s.poller.Close()
+	case s.epoll > 0:
+		_ = unix.Close(s.epoll)
+	}
+}

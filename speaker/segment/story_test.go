@@ -1,0 +1,387 @@
+package segment
+
+import (
+	"testing"
+	"time"
+)
+
+func TestEveryAddressHasOneOwner(t *testing.T) {
+	for _, nodes := range []int{1, 2, 3, 10} {
+		w, addrs := began(t, nodes, 60)
+		load := map[*host]int{}
+		for _, a := range addrs {
+			load[w.owner(a)]++
+		}
+		for h, n := range load {
+			if bound := loadBound(60, nodes); n > bound+2 {
+				t.Errorf("%d nodes: %s owns %d, the bound is %d", nodes, h.name, n, bound)
+			}
+		}
+		if len(load) != nodes {
+			t.Errorf("%d of %d nodes own addresses", len(load), nodes)
+		}
+	}
+}
+
+// TestADeputyDies: the next one answers.
+func TestADeputyDies(t *testing.T) {
+	w, addrs := began(t, 5, 40)
+	victim := w.owner(addrs[0])
+	victim.input(func(m *Machine, now Time) { m.Leave(now, true) })
+	victim.kill()
+	w.run(500 * time.Millisecond)
+	for _, h := range w.nodes {
+		if h != victim && h.answers[addrs[0]].Node == victim.name {
+			h.power(false)
+		}
+	}
+	w.run(2 * time.Second)
+	for _, a := range addrs {
+		if macs := w.answersFor(a); len(macs) != 1 || macs[0] == victim.mac != (w.owner(a) == nil) {
+			w.fail("%v is answered with %v", a, macs)
+		}
+	}
+}
+
+// TestNobodyIsSuspected: a node that takes its first address beats faster from that moment on.
+func TestNobodyIsSuspected(t *testing.T) {
+	for _, nodes := range []int{2, 3, 10} {
+		w := newWorld(t, nodes, 7)
+		for _, h := range w.nodes {
+			h.start()
+		}
+		w.run(2500 * time.Millisecond)
+		w.witness = func(h *host, e Event) {
+			if e.Kind == EventSuspect {
+				w.fail("%s suspects %s", h.name, e.Node)
+			}
+		}
+		for i := range 20 {
+			w.want(vips(20)[i:i+1], nil, w.nodes...)
+			w.run(170 * time.Millisecond)
+		}
+		w.run(9 * time.Minute) // Chains are renewed in that time.
+	}
+}
+
+func TestADeadNodeIsReplacedInAQuarterOfASecond(t *testing.T) {
+	for _, nodes := range []int{2, 3, 10} {
+		var worst, sum time.Duration
+		const rounds = 20
+		for round := range rounds {
+			w, addrs := began(t, nodes, 20)
+			w.run(time.Duration(round) * 7 * time.Millisecond)
+			victim := w.owner(addrs[0])
+			before := w.owners(addrs)
+			victim.power(false)
+			gap := w.outage(addrs[0], 5*time.Second)
+			worst, sum = max(worst, gap), sum+gap
+			w.run(2 * time.Second)
+			for _, a := range addrs {
+				switch now := w.owner(a); {
+				case now == nil:
+					w.fail("%v has no owner", a)
+				case before[a] != victim && now != before[a]:
+					w.fail("%v moved though its owner lives", a)
+				}
+			}
+		}
+		t.Logf("%d nodes: mean %v, worst %v", nodes, sum/rounds, worst)
+		if worst > 320*time.Millisecond || sum/rounds > 250*time.Millisecond {
+			t.Errorf("%d nodes: mean %v, worst %v", nodes, sum/rounds, worst)
+		}
+	}
+}
+
+func TestAPlannedStopHandsOverAtOnce(t *testing.T) {
+	w, addrs := began(t, 3, 20)
+	victim := w.owner(addrs[0])
+	victim.input(func(m *Machine, now Time) { m.Leave(now, false) })
+	victim.kill()
+	for _, a := range addrs {
+		if gap := w.outage(a, time.Second); gap > 5*time.Millisecond {
+			w.fail("%v had no owner for %v", a, gap)
+		}
+	}
+}
+
+func TestAKilledSpeakerIsDeputisedAndFindsEverythingAsItWas(t *testing.T) {
+	for _, planned := range []bool{false, true} {
+		w, addrs := began(t, 3, 20)
+		victim := w.owner(addrs[0])
+		before := w.owners(addrs)
+		if planned {
+			victim.input(func(m *Machine, now Time) { m.Leave(now, true) })
+		}
+		victim.kill()
+		gap := w.outage(addrs[0], time.Second)
+		if limit := 270 * time.Millisecond; gap > limit || planned && gap > 5*time.Millisecond {
+			w.fail("planned %v: nobody answered for %v", planned, gap)
+		}
+		same := func() {
+			for _, a := range addrs {
+				if macs := w.answersFor(a); len(macs) != 1 || macs[0] != before[a].mac {
+					w.fail("planned %v: %v is answered with %v, want %v of %s", planned, a, macs, before[a].mac, before[a].name)
+				}
+			}
+		}
+		w.run(2 * time.Second)
+		w.run(3*time.Second, same)
+		victim.start()
+		w.run(3*time.Second, same)
+		for _, a := range addrs {
+			if w.owner(a) != before[a] {
+				w.fail("%v is owned by %v, want %s", a, w.owner(a), before[a].name)
+			}
+		}
+	}
+}
+
+func TestASpeakerThatDoesNotComeBackIsReplacedAfterTheGrace(t *testing.T) {
+	w, addrs := began(t, 3, 20)
+	victim := w.owner(addrs[0])
+	victim.kill()
+	w.run(Grace - time.Second)
+	if macs := w.answersFor(addrs[0]); len(macs) != 1 || macs[0] != victim.mac {
+		w.fail("answered with %v", macs)
+	}
+	w.run(2 * time.Second)
+	if o := w.owner(addrs[0]); o == nil || o == victim {
+		w.fail("owner %v", o)
+	}
+}
+
+func TestANodeThatComesBackTakesNothing(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	victim := w.owner(addrs[0])
+	victim.power(false)
+	w.run(2 * time.Second)
+	after := w.owners(addrs)
+	victim.power(true)
+	victim.start()
+	w.run(5 * time.Second)
+	for _, a := range addrs {
+		if w.owner(a) != after[a] {
+			w.fail("%v moved", a)
+		}
+	}
+}
+
+func TestASuspendedNodeYieldsToWhoStoodIn(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	victim := w.owner(addrs[0])
+	// The whole node stands still, its kernel too.
+	victim.kernel = false
+	w.run(3 * time.Second)
+	after := w.owners(addrs)
+	victim.goOn()
+	w.run(3*time.Second, func() {
+		for _, a := range addrs {
+			if macs := w.answersFor(a); len(macs) > 1 {
+				w.fail("%v is answered with %v", a, macs)
+			}
+		}
+	})
+	for _, a := range addrs {
+		if w.owner(a) != after[a] {
+			w.fail("%v moved", a)
+		}
+	}
+}
+
+func TestAFrozenSpeakerKeepsItsAddresses(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	before := w.owners(addrs)
+	victim := w.owner(addrs[0])
+	victim.frozen = true
+	w.run(3 * time.Second)
+	victim.goOn()
+	w.run(3*time.Second, func() {
+		for _, a := range addrs {
+			if macs := w.answersFor(a); len(macs) != 1 || macs[0] != before[a].mac {
+				w.fail("%v is answered with %v", a, macs)
+			}
+		}
+	})
+}
+
+func TestAnIsolatedNodeYieldsWhenTheSegmentHeals(t *testing.T) {
+	for _, nodes := range []int{2, 3, 5} {
+		w, addrs := began(t, nodes, 30)
+		victim := w.owner(addrs[0])
+		before := w.owners(addrs)
+		w.isolate(victim, true)
+		w.run(3 * time.Second)
+		w.isolate(victim, false)
+		w.run(500 * time.Millisecond)
+		for _, a := range addrs {
+			now := w.owner(a)
+			if now == nil {
+				w.fail("%d nodes: %v is answered with %v", nodes, a, w.answersFor(a))
+			}
+			if before[a] != victim && now != before[a] {
+				w.fail("%d nodes: %v moved from %s to %s, though its owner was not cut off", nodes, a, before[a].name, now.name)
+			}
+		}
+	}
+}
+
+func (w *world) isolate(victim *host, cut bool) {
+	for _, h := range w.nodes {
+		w.cut[[2]int{victim.number, h.number}] = cut
+		w.cut[[2]int{h.number, victim.number}] = cut
+	}
+}
+
+func TestANodeThatIsNotHeardIsReplacedAndYields(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	victim := w.owner(addrs[0])
+	for _, h := range w.nodes {
+		w.cut[[2]int{victim.number, h.number}] = true // It hears the others.
+	}
+	w.run(time.Second)
+	for _, a := range addrs {
+		if o := w.owner(a); o == nil || o == victim {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+}
+
+func TestANodeThatCannotServeReleases(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	victim := w.owner(addrs[0])
+	victim.input(func(m *Machine, now Time) { m.Serve(now, false) })
+	if len(victim.answers) != 0 {
+		w.fail("it still answers")
+	}
+	w.run(5 * time.Millisecond)
+	for _, a := range addrs {
+		if o := w.owner(a); o == nil || o == victim {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+}
+
+func TestAnAddressThatNobodyWantsIsNotTakenFromWhoHeardItFirst(t *testing.T) {
+	w, addrs := began(t, 3, 1)
+	owner := w.owner(addrs[0])
+	owner.input(func(m *Machine, now Time) { m.Want(now, addrs[0], nil) })
+	w.run(100*time.Millisecond, func() {
+		if macs := w.answersFor(addrs[0]); len(macs) > 0 {
+			w.fail("answered with %v", macs)
+		}
+	})
+}
+
+func TestMulticastIsFiltered(t *testing.T) {
+	w, addrs := newWorld(t, 3, 1), vips(30)
+	w.noMulticast = true
+	for _, h := range w.nodes {
+		h.start()
+		var expected []Expected
+		for _, o := range w.nodes {
+			if o != h {
+				expected = append(expected, Expected{Node: o.name, MAC: o.mac, Interface: "eth0"})
+			}
+		}
+		h.input(func(m *Machine, now Time) { m.Expect(now, expected) })
+	}
+	w.want(addrs, nil, w.nodes...)
+	w.run(4 * time.Second)
+	for _, a := range addrs {
+		if w.owner(a) == nil {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+	for _, h := range w.nodes {
+		if s := h.m.State(); s != Joined {
+			w.fail("%s is %s", h.name, s)
+		}
+	}
+	victim := w.owner(addrs[0])
+	victim.power(false)
+	if gap := w.outage(addrs[0], time.Second); gap > 320*time.Millisecond {
+		w.fail("gap %v", gap)
+	}
+}
+
+func TestEverythingBetweenNodesIsFiltered(t *testing.T) {
+	w, addrs := newWorld(t, 3, 1), vips(30)
+	for _, h := range w.nodes {
+		w.isolate(h, true)
+	}
+	for _, h := range w.nodes {
+		h.start()
+		var expected []Expected
+		for _, o := range w.nodes {
+			if o != h {
+				expected = append(expected, Expected{Node: o.name, MAC: o.mac, Interface: "eth0"})
+			}
+		}
+		h.input(func(m *Machine, now Time) { m.Expect(now, expected) })
+	}
+	w.want(addrs, nil, w.nodes...)
+	w.run(4 * time.Second)
+	for _, a := range addrs {
+		if w.owner(a) == nil {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+	if s := w.nodes[0].m.State(); s != Degraded {
+		w.fail("%s", s)
+	}
+}
+
+func TestAddressesMoveBackGradually(t *testing.T) {
+	w, addrs := newWorld(t, 3, 3), vips(10)
+	for _, h := range w.nodes {
+		h.start()
+	}
+	c := func() *Candidates {
+		return NewCandidates([]string{"n0", "n1", "n2"}, func(n string) bool { return n == "n1" })
+	}
+	w.want(addrs, func(want *Want) { want.Candidates, want.Gradual = c(), true }, w.nodes...)
+	w.run(2 * time.Second)
+	for _, a := range addrs {
+		if w.owner(a) != w.nodes[1] {
+			w.fail("%v is owned by %v", a, w.owner(a))
+		}
+	}
+	w.nodes[1].power(false)
+	w.run(2 * time.Second)
+	w.nodes[1].power(true)
+	w.nodes[1].start()
+	w.run(settled - 3*time.Second)
+	if len(w.nodes[1].answers) > 0 {
+		w.fail("it took addresses at once")
+	}
+	w.run(20*time.Second, func() {
+		for _, a := range addrs {
+			if len(w.answersFor(a)) > 1 {
+				w.fail("%v is answered with %v", a, w.answersFor(a))
+			}
+		}
+	})
+	for _, a := range addrs {
+		if w.owner(a) != w.nodes[1] {
+			w.fail("%v is owned by %v", a, w.owner(a))
+		}
+	}
+}
+
+func TestAllSpeakersStartAtOnce(t *testing.T) {
+	w, addrs := began(t, 5, 50)
+	for _, h := range w.nodes {
+		h.kill()
+	}
+	w.run(100 * time.Millisecond)
+	for _, h := range w.nodes {
+		h.start()
+	}
+	w.run(time.Second)
+	for _, a := range addrs {
+		if w.owner(a) == nil {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+}

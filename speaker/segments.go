@@ -1,0 +1,315 @@
+package speaker
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/heraldlb/herald/speaker/link"
+	"github.com/heraldlb/herald/speaker/responder"
+	"github.com/heraldlb/herald/speaker/segment"
+)
+
+const (
+	// probesAtOnce bounds the probes for new addresses that go on at the same time.
+	probesAtOnce = 256
+	// conflictTime is for how long a conflict is reported, and yielded to, after the stranger was seen.
+	conflictTime = time.Minute
+	// viewTimeout bounds how long a segment may take to tell what it knows, and leaveTimeout how long to leave.
+	viewTimeout  = 200 * time.Millisecond
+	leaveTimeout = time.Second
+)
+
+// segments runs package segment on each interface on which addresses may be announced, and carries its answers to
+// the responders. open and its values belong to the loop.
+type segments struct {
+	config  segment.Config
+	log     *zap.Logger
+	arp     *responder.Responder
+	ndp     *responder.Responder
+	keys    *identities
+	changed func() // members have changed
+	ctx     context.Context
+	open    map[string]*running
+	probes  *semaphore.Weighted
+	work    sync.WaitGroup // probes
+
+	mu        sync.Mutex
+	running   map[string]*segment.Segment // as open, for the responders
+	members   map[string][]segment.Member // by interface
+	conflicts map[conflictKey]conflict
+	news      bool // which conflicts there are has changed
+	deaths    map[deathKey]time.Time
+}
+
+// running is a segment with its goroutine.
+type running struct {
+	*segment.Segment
+	iface  segment.Interface
+	cancel context.CancelFunc
+	done   chan struct{}
+	failed atomic.Bool
+}
+
+type deathKey struct{ node, iface string }
+
+func newSegments(config segment.Config, log *zap.Logger, keys *identities, changed func()) *segments {
+	return &segments{
+		config: config, log: log, keys: keys, changed: changed, probes: semaphore.NewWeighted(probesAtOnce),
+		open: map[string]*running{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
+		conflicts: map[conflictKey]conflict{}, deaths: map[deathKey]time.Time{},
+	}
+}
+
+// update opens, changes and closes segments, so that there is one on each of these interfaces. tell tells one that
+// was opened what the others know.
+func (s *segments) update(interfaces []link.Interface, tell func(*segment.Segment)) {
+	wanted := map[string]link.Interface{}
+	for _, i := range interfaces {
+		wanted[i.Name] = i
+	}
+	s.close(func(r *running) bool {
+		i, ok := wanted[r.Name()]
+		return !ok || i.Index != r.Index() || r.failed.Load()
+	})
+	for name, i := range wanted {
+		r := s.open[name]
+		if r == nil {
+			if r = s.start(i, tell); r == nil {
+				continue
+			}
+		}
+		iface := segment.Interface{Name: name, MAC: segment.MAC(i.MAC), Prefixes: i.Subnets, Up: i.Up}
+		if r.iface.Name == "" || r.iface.MAC != iface.MAC || r.iface.Up != iface.Up || !slices.Equal(r.iface.Prefixes, iface.Prefixes) {
+			r.iface = iface
+			r.Set(iface)
+		}
+	}
+}
+
+func (s *segments) start(i link.Interface, tell func(*segment.Segment)) *running {
+	log := s.log.With(zap.String("interface", i.Name))
+	name := i.Name
+	seg, err := segment.Open(log, s.config, name, i.Index, segment.Callbacks{
+		Answer:   func(a segment.Answer) { s.answer(name, a) },
+		Check:    func(seg *segment.Segment, addrs []netip.Addr) { s.check(seg, addrs) },
+		Identify: s.keys.want,
+		Changed: func(members []segment.Member) {
+			s.mu.Lock()
+			s.members[name] = members
+			s.mu.Unlock()
+			s.changed()
+		},
+		Event: func(e segment.Event) { s.event(log, name, e) },
+	})
+	if err != nil {
+		log.Warn("addresses are not announced on this interface, trying again", zap.Error(err))
+		return nil
+	}
+	// It runs until it is closed: when the process is told to end, it has to say so on the segment.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
+	r := &running{Segment: seg, cancel: cancel, done: make(chan struct{})}
+	s.open[name] = r
+	s.mu.Lock()
+	s.running[name] = seg
+	s.mu.Unlock()
+	s.keys.tellAll(seg)
+	tell(seg)
+	go func() {
+		defer close(r.done)
+		if err := seg.Run(ctx); err != nil {
+			log.Error("the segment is left and joined again", zap.Error(err))
+			r.failed.Store(true)
+			s.changed()
+		}
+	}()
+	return r
+}
+
+// close leaves some segments and returns when their goroutines have ended.
+func (s *segments) close(which func(*running) bool) {
+	s.end(slices.DeleteFunc(slices.Collect(maps.Values(s.open)), func(r *running) bool { return !which(r) }), false)
+}
+
+// leave leaves all segments and returns when nothing runs any more.
+func (s *segments) leave(successor bool) {
+	s.end(slices.Collect(maps.Values(s.open)), successor)
+	s.work.Wait()
+}
+
+// end tells the others on some segments that this node leaves, and only then closes the sockets. A segment that is
+// stuck or has failed cannot tell anything, and the others are not to wait for it for long.
+func (s *segments) end(all []*running, successor bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), leaveTimeout)
+	defer cancel()
+	var leaving sync.WaitGroup
+	for _, r := range all {
+		if !r.failed.Load() {
+			leaving.Go(func() { r.Leave(ctx, successor) })
+		}
+	}
+	leaving.Wait()
+	for _, r := range all {
+		name := r.Name()
+		r.cancel()
+		<-r.done
+		delete(s.open, name)
+		s.mu.Lock()
+		delete(s.running, name)
+		delete(s.members, name)
+		maps.DeleteFunc(s.deaths, func(k deathKey, _ time.Time) bool { return k.iface == name })
+		s.mu.Unlock()
+	}
+}
+
+// forget forgets nodes that are no longer part of the cluster.
+func (s *segments) forget(nodes []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.deaths, func(k deathKey, _ time.Time) bool { return slices.Contains(nodes, k.node) })
+}
+
+// each calls f for every segment that runs.
+func (s *segments) each(f func(m *segment.Machine, now segment.Time)) {
+	for _, r := range s.open {
+		r.Do(f)
+	}
+}
+
+// answer carries an answer to the responder of its family.
+func (s *segments) answer(iface string, a segment.Answer) {
+	var how *responder.Answer
+	if a.Node != "" {
+		how = &responder.Answer{Announce: a.Announce, Defend: a.Defend}
+		if a.Node != s.config.Node {
+			how.MAC = net.HardwareAddr(a.MAC[:])
+		}
+	}
+	s.responder(a.Addr).Set(a.Addr, iface, how)
+}
+
+func (s *segments) responder(addr netip.Addr) *responder.Responder {
+	if addr.Is4() {
+		return s.arp
+	}
+	return s.ndp
+}
+
+// silent reports whether nothing is to be sent on an interface: its segment has not come round.
+func (s *segments) silent(iface string) bool {
+	s.mu.Lock()
+	seg := s.running[iface]
+	s.mu.Unlock()
+	return seg == nil || seg.Silent()
+}
+
+// event logs what a segment tells, and notes deaths.
+func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
+	fields := []zap.Field{zap.String("event", string(e.Kind))}
+	if e.Node != "" {
+		fields = append(fields, zap.String("node", e.Node))
+	}
+	if e.Addr.IsValid() {
+		fields = append(fields, zap.Stringer("address", e.Addr))
+	}
+	if e.After != 0 {
+		fields = append(fields, zap.Duration("after", e.After))
+	}
+	if e.Text != "" {
+		fields = append(fields, zap.String("why", e.Text))
+	}
+	key := deathKey{e.Node, iface}
+	switch e.Kind {
+	case segment.EventDead:
+		log.Warn("a neighbour is dead", fields...)
+		// One whose kernel still answers when its grace ends has not died.
+		if e.After < segment.Grace {
+			s.mu.Lock()
+			s.deaths[key] = time.Now()
+			s.mu.Unlock()
+		}
+	case segment.EventHeard, segment.EventLeft:
+		log.Info("a neighbour is heard or left", fields...)
+		s.mu.Lock()
+		delete(s.deaths, key)
+		s.mu.Unlock()
+	case segment.EventSuspect:
+		log.Debug("a neighbour is silent", fields...)
+	default:
+		log.Info("segment", fields...)
+	}
+}
+
+// nodes lists the nodes on each segment as decisions need them, by interface. Whether a node lives and whether the
+// interface is up is the segment's affair: neither makes the decisions differ.
+func (s *segments) nodes(self string, interfaces []link.Interface) []Segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Segment
+	for _, i := range interfaces {
+		if s.running[i.Name] == nil {
+			continue
+		}
+		o := Segment{Interface: i.Name, Nodes: []Neighbour{{Node: self, Interface: i.Name, Subnets: i.Subnets}}}
+		for _, m := range s.members[i.Name] {
+			if m.Node != self {
+				o.Nodes = append(o.Nodes, Neighbour{Node: m.Node, Interface: m.Interface, Subnets: m.Prefixes})
+			}
+		}
+		slices.SortFunc(o.Nodes, compareNeighbours)
+		all = append(all, o)
+	}
+	slices.SortFunc(all, func(x, y Segment) int { return cmp.Compare(x.Interface, y.Interface) })
+	return all
+}
+
+// views asks every segment what it knows. One that does not answer in time is left out.
+func (s *segments) views() map[string]segment.View {
+	ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
+	defer cancel()
+	s.mu.Lock()
+	running := maps.Clone(s.running)
+	s.mu.Unlock()
+	var asking sync.WaitGroup
+	var answers sync.Mutex
+	views := map[string]segment.View{}
+	for name, seg := range running {
+		asking.Go(func() {
+			if v, err := seg.View(ctx); err == nil {
+				answers.Lock()
+				views[name] = v
+				answers.Unlock()
+			}
+		})
+	}
+	asking.Wait()
+	return views
+}
+
+// list lists the segments that run.
+func (s *segments) list() []*segment.Segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.running))
+}
+
+// joined reports whether other speakers are heard on every segment.
+func (s *segments) joined() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.running {
+		if !slices.ContainsFunc(s.members[name], segment.Member.Heard) {
+			return false
+		}
+	}
+	return true
+}

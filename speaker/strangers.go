@@ -1,0 +1,83 @@
+package speaker
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/heraldlb/herald/speaker/responder"
+	"github.com/heraldlb/herald/speaker/segment"
+)
+
+type conflictKey struct {
+	addr  netip.Addr
+	iface string
+}
+
+// conflict is a stranger that uses an address.
+type conflict struct {
+	mac net.HardwareAddr
+	at  time.Time
+}
+
+// check probes for strangers that use new addresses.
+func (s *segments) check(seg *segment.Segment, addrs []netip.Addr) {
+	for _, addr := range addrs {
+		s.work.Go(func() {
+			if s.probes.Acquire(s.ctx, 1) != nil {
+				return
+			}
+			defer s.probes.Release(1)
+			mac, err := s.responder(addr).Probe(s.ctx, seg.Name(), addr)
+			if err != nil && s.ctx.Err() == nil {
+				s.log.Warn("a new address is used without a probe for strangers", zap.Stringer("address", addr), zap.Error(err))
+			}
+			if mac != nil {
+				s.conflict(responder.Conflict{Interface: seg.Name(), Address: addr, MAC: mac})
+			}
+			seg.Do(func(m *segment.Machine, now segment.Time) { m.Checked(now, addr, mac != nil) })
+		})
+	}
+}
+
+// conflict notes that a stranger uses an address.
+func (s *segments) conflict(c responder.Conflict) {
+	key := conflictKey{c.Address, c.Interface}
+	s.mu.Lock()
+	_, known := s.conflicts[key]
+	s.conflicts[key] = conflict{c.MAC, time.Now()}
+	s.news = s.news || !known
+	s.mu.Unlock()
+	if !known {
+		s.log.Warn("a stranger uses an address", zap.Stringer("address", c.Address), zap.String("interface", c.Interface), zap.Stringer("mac", c.MAC))
+		s.changed()
+	}
+}
+
+// takeConflicts forgets the conflicts that are over, and returns the others if they are not those of the last call.
+func (s *segments) takeConflicts(now time.Time) (conflicts map[conflictKey]bool, news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(s.conflicts)
+	maps.DeleteFunc(s.conflicts, func(_ conflictKey, c conflict) bool { return now.Sub(c.at) > conflictTime })
+	if len(s.conflicts) == before && !s.news {
+		return nil, false
+	}
+	s.news = false
+	conflicts = map[conflictKey]bool{}
+	for key := range s.conflicts {
+		conflicts[key] = true
+	}
+	return conflicts, true
+}
+
+// sibling reports whether a MAC is that of another speaker on the segment.
+func (s *segments) sibling(iface string, mac net.HardwareAddr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.members[iface], func(m segment.Member) bool { return slices.Equal(m.MAC[:], mac) })
+}

@@ -1,0 +1,105 @@
+package speaker
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/cache"
+)
+
+// onChange calls f with the object before and after, nil for none.
+func onChange(f func(before, after any)) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { f(nil, o) },
+		UpdateFunc: func(before, after any) {
+			if before.(metav1.Object).GetResourceVersion() != after.(metav1.Object).GetResourceVersion() {
+				f(before, after)
+			}
+		},
+		DeleteFunc: func(o any) {
+			if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = tombstone.Obj
+			}
+			f(o, nil)
+		},
+	}
+}
+
+// matters reports whether a change of something that all decisions share can change one. A node's
+// heartbeat and a pool's status do not.
+func matters(before, after any) bool {
+	if before == nil || after == nil {
+		return true
+	}
+	b, a := before.(metav1.Object), after.(metav1.Object)
+	if !labels.Equals(b.GetLabels(), a.GetLabels()) {
+		return true
+	}
+	switch before := before.(type) {
+	case *corev1.Node:
+		after := after.(*corev1.Node)
+		return !slices.Equal(before.Status.Addresses, after.Status.Addresses) || nodeOf(before).differs(nodeOf(after))
+	case *corev1.Secret:
+		return string(before.Data[corev1.BasicAuthPasswordKey]) != string(after.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey])
+	}
+	return b.GetGeneration() != a.GetGeneration()
+}
+
+// sameLabels reports whether an object that was there before has the same labels now.
+func sameLabels(before, after any) bool {
+	return before != nil && after != nil &&
+		labels.Equals(before.(metav1.Object).GetLabels(), after.(metav1.Object).GetLabels())
+}
+
+// drainTaints say that a node is being shut down or removed. A node that is only cordoned goes on serving.
+var drainTaints = []string{
+	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
+}
+
+// nodeOf is a node as decisions see it.
+func nodeOf(o *corev1.Node) Node {
+	n := Node{Labels: o.Labels}
+	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
+	for _, t := range o.Spec.Taints {
+		n.Excluded = n.Excluded || slices.Contains(drainTaints, t.Key)
+	}
+	for _, c := range o.Status.Conditions {
+		n.Ready = n.Ready || c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	}
+	return n
+}
+
+func (n Node) differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }
+
+// strip drops what no decision looks at.
+func strip(o any) (any, error) {
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return o, nil // A tombstone.
+	}
+	m.SetManagedFields(nil)
+	switch o := o.(type) {
+	case *corev1.Service:
+		o.Annotations, o.Spec.Ports, o.Spec.Selector = nil, nil, nil
+	case *corev1.Node:
+		o.Annotations = nil
+		ready := slices.DeleteFunc(o.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type != corev1.NodeReady })
+		for i := range ready {
+			ready[i] = corev1.NodeCondition{Type: ready[i].Type, Status: ready[i].Status}
+		}
+		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses, Conditions: ready}
+	case *corev1.Namespace:
+		o.Annotations = nil
+	case *discoveryv1.EndpointSlice:
+		o.Annotations, o.Ports = nil, nil
+		for i := range o.Endpoints {
+			e := &o.Endpoints[i]
+			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}}
+		}
+	}
+	return o, nil
+}
