@@ -201,9 +201,9 @@ func (s *story) stays(ctx context.Context) (string, error) {
 	return owner.Name + "\n" + back.Name + " has not said that it has it", nil
 }
 
-// killSpeaker ends a speaker as a crash would, on a node that does not answer ARP for the address.
+// killSpeaker ends the speaker of the node that has the address, as a crash would.
 func (s *story) killSpeaker(ctx context.Context) (string, error) {
-	victim := s.before.owner
+	victim := s.now.owner
 	began := time.Now()
 	if err := s.speakers[victim.Name].Kill(); err != nil {
 		return "", err
@@ -212,6 +212,24 @@ func (s *story) killSpeaker(ctx context.Context) (string, error) {
 	took := time.Since(began).Milliseconds()
 	s.figures.add("crash_withdrawn_ms", "%d", took)
 	return fmt.Sprintf("the speaker of %s\nrouter1 drops the next hop %d ms after", victim.Name, took), err
+}
+
+// deputised waits until a node answers ARP with the MAC address of the one whose speaker is gone.
+func (s *story) deputised(ctx context.Context) (deputy string, err error) {
+	victim, began := s.now.owner, time.Now()
+	err = lab.Eventually(ctx, func(ctx context.Context) error {
+		if _, err := s.lab.Segment.ARP(ctx, s.address); err != nil {
+			return err
+		}
+		for _, c := range s.watch.Claims(s.address, began) {
+			if n := s.lab.NodeByMAC(c.Source); n != nil && n != victim && bytes.Equal(c.MAC, victim.MAC) {
+				deputy = fmt.Sprintf("%s says: %s is at %v, of %s", n.Name, s.address, c.MAC, victim.Name)
+				return nil
+			}
+		}
+		return fmt.Errorf("nobody answers for %s in the place of %s", s.address, victim.Name)
+	})
+	return deputy, err
 }
 
 func (s *story) served(ctx context.Context) (string, error) { return s.target(), s.answered(ctx) }

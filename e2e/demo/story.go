@@ -89,23 +89,25 @@ func (s *story) chapters() []chapter {
 		{title: "The node that has the address is lost", steps: []step{
 			{what: "both clients ask every 20 ms", do: s.startProbes},
 			{what: "pull the cable", do: s.cut},
-			{what: "router1 drops the next hop", do: s.hopDropped},
 			{what: "another node takes the address", do: s.ownerMoved},
+			{what: "router1 has dropped the next hop", do: s.hopDropped},
 			{what: "both clients are served again", do: s.servedAgain},
 		}, note: "The gap is the longest time between two requests that were answered. On the\n" +
-			"segment a node counts as lost when its speaker's Lease ends (3 s here, 30 s\n" +
-			"by default); at the router when the BGP hold time does (3 s here, 90 s by\n" +
-			"default), and until then a share of the connections goes to the lost node.\n" +
-			"Detection in less than a second is not there yet."},
+			"segment the nodes hear each other, and a node is lost after a quarter of a\n" +
+			"second of silence. At the router it is when the BGP hold time ends (3 s here,\n" +
+			"90 s by default), and until then a share of the connections goes to the lost\n" +
+			"node."},
 		{title: "The node comes back", steps: []step{
 			{what: "plug the cable in", do: s.heal},
 			{what: "router1 has the next hop again", do: s.hopBack},
 			{what: "the node that stood in has the address", do: s.stays},
 		}},
 		{title: "A speaker crashes on a node that lives", steps: []step{
-			{what: "kill -9", do: s.killSpeaker},
+			{what: "kill -9 the speaker of the node that has the address", do: s.killSpeaker},
+			{what: "another node answers in its place, with its MAC address", do: s.deputised},
 			{what: "both clients are served", do: s.served},
-		}, note: "The kernel closes the sessions of a process that dies: no hold time passes."},
+		}, note: "The node still carries the packets, so nothing moves and no connection breaks.\n" +
+			"The kernel closes the BGP sessions of a process that dies: no hold time passes."},
 	}
 }
 
