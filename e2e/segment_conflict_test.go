@@ -42,22 +42,27 @@ func TestAStrangerUsesAnAddress(t *testing.T) {
 		f.observe(observing{}).end().neverTwo(0)
 		f.must(leave(stranger, taken...))
 	})
-	t.Run("that the Service asks for: it keeps it", func(t *testing.T) {
+	// Its addresses stay, for it asks for them.
+	taken := addresses(210)
+	t.Run("before a Service gets it that asks for it: the Service keeps it", func(t *testing.T) {
 		f := f.within(t)
-		taken := addresses(210)
 		f.must(use(stranger, taken...))
 		f.service("sure", to8080, dualStack, local, annotated(herald.AnnotationIPs, "198.18.0.210,2001:db8:18::210"))
 		f.holds("sure", "198.18.0.210", "2001:db8:18::210")
+		f.addresses = taken
+		o := f.observe(observing{by: stranger.MAC.String()})
 		for _, a := range taken {
 			f.disputed(herald.AllocationName(a), metav1.ConditionTrue)
 		}
 		f.holds("sure", "198.18.0.210", "2001:db8:18::210")
+		o.end().stayed(stranger.MAC.String())
 		f.must(leave(stranger, taken...))
-		f.addresses = taken
-		f.observe(observing{}).end().neverTwo(0) // It is looked for again.
+		// The nodes look for the stranger again, and answer when it is gone.
+		f.observe(observing{}).end().neverTwo(0)
 	})
 	t.Run("after: it is defended", func(t *testing.T) {
 		f := f.within(t)
+		f.addresses = taken
 		owner := f.gather()
 		watch, err := f.site.Segment.Watch()
 		f.must(err)
@@ -76,12 +81,13 @@ func TestAStrangerUsesAnAddress(t *testing.T) {
 			})
 			f.disputed(herald.AllocationName(a), metav1.ConditionTrue)
 		}
-		f.event("Service", "web", "AddressConflict", stranger.MAC.String())
+		f.event("Service", "sure", "AddressConflict", stranger.MAC.String())
 		f.must(watch.Close())
-		f.holds("web", "198.18.0.200", "2001:db8:18::200") // In use, it stays.
+		f.holds("sure", "198.18.0.210", "2001:db8:18::210")
 	})
 	t.Run("after, where the pool says Yield: the node stops answering", func(t *testing.T) {
 		f := f.within(t)
+		f.addresses = taken
 		_, err := f.herald.Pools.Patch(f.ctx, "segment", types.MergePatchType, []byte(`{"spec":{"onConflict":"Yield"}}`), metav1.PatchOptions{})
 		f.must(err)
 		o := f.observe(observing{by: stranger.MAC.String()})

@@ -72,7 +72,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		s := o.end()
 		s.moved(owner)
 		s.neverTwo(0)
-		s.gap(time.Second) // It hands over on the wire.
+		s.gap(atOnce) // It hands over on the wire.
 	})
 
 	t.Run("it dies while nobody reaches the API server", func(t *testing.T) {

@@ -1,6 +1,9 @@
 package speaker
 
 import (
+	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -126,5 +129,54 @@ func TestANodeThatTheClusterDoesNotKnowAnnouncesNothing(t *testing.T) {
 	s.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
 	if d := Decide(on("stranger", s), a); len(d.Exports) > 0 {
 		t.Errorf("it announces %+v", d)
+	}
+}
+
+// owner is the node with the highest rank.
+func owner(address netip.Addr, names []string) string {
+	return slices.MaxFunc(names, func(x, y string) int {
+		if rank(address, x) < rank(address, y) {
+			return -1
+		}
+		return 1
+	})
+}
+
+func TestStickyAddressesSpreadOverTheNodes(t *testing.T) {
+	const addresses, tolerance = 1000, 0.3
+	for nodes := 3; nodes <= 10; nodes++ {
+		var names []string
+		for i := range nodes {
+			names = append(names, fmt.Sprintf("worker-%d", i))
+		}
+		owned, address := map[string]int{}, netip.MustParseAddr("198.18.0.0")
+		for range addresses {
+			owned[owner(address, names)]++
+			address = address.Next()
+		}
+		mean := float64(addresses) / float64(nodes)
+		for _, name := range names {
+			if n := float64(owned[name]); n < mean*(1-tolerance) || n > mean*(1+tolerance) {
+				t.Errorf("of %d nodes %s owns %v of %d addresses, want %.0f ± 30 %%", nodes, name, n, addresses, mean)
+			}
+		}
+	}
+}
+
+// Each node that is left gets its part of what a node had.
+func TestWhatANodeHadSpreadsOverTheOthers(t *testing.T) {
+	names := []string{"worker-0", "worker-1", "worker-2", "worker-3", "worker-4"}
+	taken, orphans, address := map[string]int{}, 0, netip.MustParseAddr("198.18.0.0")
+	for range 1000 {
+		if owner(address, names) == names[2] {
+			orphans++
+			taken[owner(address, slices.Concat(names[:2], names[3:]))]++
+		}
+		address = address.Next()
+	}
+	for _, name := range slices.Concat(names[:2], names[3:]) {
+		if n := taken[name]; n < orphans/8 { // Half of its fair share, a quarter.
+			t.Errorf("%s takes %d of %d", name, n, orphans)
+		}
 	}
 }

@@ -46,6 +46,13 @@ type identities struct {
 	joined   func() bool // every segment hears others
 }
 
+func newIdentities(set *client.Set, l *lease, self string, exists func(node string) bool, log *zap.Logger) *identities {
+	return &identities{
+		statuses: set.SpeakerStatuses, lease: l, self: self, exists: exists, log: log,
+		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{},
+	}
+}
+
 // want asks for a node's identity. It does not wait.
 func (d *identities) want(node string) {
 	d.mu.Lock()
@@ -56,13 +63,20 @@ func (d *identities) want(node string) {
 	pull(d.wake)
 }
 
-// tellAll tells a segment that was opened all that is known, and has it told soon which speakers to expect.
+// tellAll tells a segment that was opened all that is known.
 func (d *identities) tellAll(seg *segment.Segment) {
 	d.mu.Lock()
 	known := maps.Clone(d.known)
-	d.opened = true
 	d.mu.Unlock()
 	tell(seg, known)
+	d.open()
+}
+
+// open has the segments told soon which speakers to expect: one was opened.
+func (d *identities) open() {
+	d.mu.Lock()
+	d.opened = true
+	d.mu.Unlock()
 	pull(d.wake)
 }
 
@@ -132,17 +146,22 @@ func identityOf(o *herald.SpeakerIdentity) (id segment.Identity, ok bool) {
 func (d *identities) run(ctx context.Context) error {
 	ticker := time.NewTicker(expectPeriod)
 	defer ticker.Stop()
+	// Speakers that start at the same time as this one may not have reported their interfaces yet. Where multicast is
+	// filtered, two of them meet only if one expects the other, whomever else they hear.
+	again := false
 	for {
 		expect := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
-			expect = !d.joined()
+			expect, again = again || !d.joined(), false
 		case <-d.wake:
 		}
 		d.mu.Lock()
-		expect, d.opened = expect || d.opened, false
+		if d.opened {
+			expect, again, d.opened = true, true, false
+		}
 		d.mu.Unlock()
 		if expect {
 			if err := d.expect(ctx); err != nil && ctx.Err() == nil {

@@ -89,6 +89,16 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 		return nil, err
 	}
 
+	for i, h := range in.handlers() {
+		if _, err := i.AddEventHandler(h); err != nil {
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+// handlers say what each change makes dirty.
+func (in *inputs) handlers() map[cache.SharedIndexInformer]cache.ResourceEventHandler {
 	some := func(addresses func(any) []netip.Addr) cache.ResourceEventHandler {
 		return onChange(func(before, after any) {
 			for _, o := range []any{before, after} {
@@ -121,12 +131,7 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 	for _, i := range []cache.SharedIndexInformer{in.nodes, in.pools, in.l2, in.bgp, in.peers} {
 		handlers[i] = every
 	}
-	for i, h := range handlers {
-		if _, err := i.AddEventHandler(h); err != nil {
-			return nil, err
-		}
-	}
-	return in, nil
+	return handlers
 }
 
 // everyInformer lists those that are to run.

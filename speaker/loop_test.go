@@ -1,27 +1,40 @@
 package speaker
 
 import (
+	"crypto/ed25519"
+	"net"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/responder"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
 // loopOf is the loop of a speaker that does not run. Everything is announced, on the segment and to a
 // router.
-func loopOf(t *testing.T, node string, objects ...metav1.Object) *loop {
+func loopOf(t testing.TB, node string, objects ...metav1.Object) *loop {
 	t.Helper()
-	kube, set := offline(t)
-	s, err := New(Config{Kube: kube, Herald: set, Node: node, Namespace: "herald-system", LeaseDuration: time.Minute, Log: zap.NewNop()})
+	kube, set := newAPIServer().clients(t)
+	s, err := New(Config{
+		Kube: kube, Herald: set, Events: record.NewFakeRecorder(100), Node: node, Namespace: "herald-system",
+		Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), Log: zap.NewNop(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.inputs.Store(watched(t, objects...))
+	s.inputs = watched(t, objects...)
+	s.segments.ctx = t.Context()
 	shared, _ := cluster()
 	shared.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
 	shared.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
@@ -29,34 +42,49 @@ func loopOf(t *testing.T, node string, objects ...metav1.Object) *loop {
 	return s.loop
 }
 
-// Two Services share an address. While one of them is there the claim stands as it is; and what becomes of
-// one costs a decision about its address, and none about others.
-func TestAClaimOutlivesTheServicesThatLeave(t *testing.T) {
+// about are changes that concern some addresses alone.
+func about(addresses ...string) changes {
+	c := noChanges()
+	for _, a := range parseAddresses(addresses...) {
+		c.addresses[a] = true
+	}
+	return c
+}
+
+// put has the informers see objects.
+func (l *loop) put(t testing.TB, objects ...metav1.Object) {
+	t.Helper()
+	for _, o := range objects {
+		if err := informerOf(t, l.s.inputs, o).GetStore().Update(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// events are those that were recorded since the last call.
+func (l *loop) events() (all []string) {
+	for {
+		select {
+		case e := <-l.s.config.Events.(*record.FakeRecorder).Events:
+			all = append(all, e)
+		default:
+			return all
+		}
+	}
+}
+
+// Two Services share an address. While one of them is there it is announced; and what becomes of one costs a
+// decision about its address, and none about others.
+func TestAnAddressOutlivesTheServicesThatLeave(t *testing.T) {
 	const address = "198.51.100.7"
 	mail := types.NamespacedName{Namespace: web.Namespace, Name: "mail"}
-	asking := claiming(first, address)
-	asking.Status.Claims[0].Since = nil
-	l := loopOf(t, first, serviceNamed("web", address), serviceNamed("mail", address), sharedBy(address, "web", "mail"), asking,
-		slice("web-a", web, endpoint(second, new(true))), slice("mail-a", mail, endpoint(third, new(true))),
+	l := loopOf(t, "n1", serviceNamed("web", address), serviceNamed("mail", address), sharedBy(address, "web", "mail"),
+		slice("web-a", web, endpoint("n2", new(true))), slice("mail-a", mail, endpoint("n3", new(true))),
 		serviceNamed("other", "198.51.100.8"), sharedBy("198.51.100.8", "other"))
-	in := l.s.in()
-	now := noon
-	change := func(objects ...metav1.Object) {
-		t.Helper()
-		for _, o := range objects {
-			if err := informerOf(t, in, o).GetStore().Update(o); err != nil {
-				t.Fatal(err)
-			}
-		}
-		c := noChanges()
-		c.addresses[vip] = true
-		now = now.Add(time.Second)
-		l.pass(c, now)
-	}
-	change()
-	began, claims := l.claims[vip]
-	if !claims {
-		t.Fatalf("it does not answer: %+v", l.decisions[vip])
+	l.pass(about(address))
+	began := l.decisions[vip]
+	if got := said(began); got != "eth0: n1 n2 n3" || len(began.Exports) != 1 {
+		t.Fatalf("%s, and to routers %v", got, began.Exports)
 	}
 	for _, step := range []struct {
 		name    string
@@ -64,20 +92,192 @@ func TestAClaimOutlivesTheServicesThatLeave(t *testing.T) {
 		stays   bool
 	}{
 		{"one loses its endpoints", []metav1.Object{slice("mail-a", mail)}, true},
-		{"it has some again, and the other has none", []metav1.Object{slice("mail-a", mail, endpoint(third, new(true))), slice("web-a", web)}, true},
+		{"it has some again, and the other has none", []metav1.Object{slice("mail-a", mail, endpoint("n3", new(true))), slice("web-a", web)}, true},
 		{"the record is for one alone", []metav1.Object{sharedBy(address, "mail")}, true},
 		{"that one has no endpoints", []metav1.Object{slice("mail-a", mail)}, false},
 	} {
-		change(step.objects...)
-		since, claims := l.claims[vip]
-		if claims != step.stays || claims && !since.Equal(began) {
-			t.Fatalf("%s: claimed: %v, since %v; it was since %v", step.name, claims, since, began)
+		l.put(t, step.objects...)
+		l.pass(about(address))
+		d := l.decisions[vip]
+		if (len(d.Segments) > 0) != step.stays || step.stays && d.Segments[0] != began.Segments[0] {
+			t.Fatalf("%s: %s", step.name, said(d))
 		}
-		if d := l.decisions[vip]; (len(d.Exports) > 0) != step.stays {
+		if (len(d.Exports) > 0) != step.stays {
 			t.Fatalf("%s: announced to routers: %v", step.name, d.Exports)
 		}
+	}
+	l.put(t, released(sharedBy(address)))
+	if l.pass(about(address)); len(l.decisions) > 0 {
+		t.Errorf("the record is released, and decided is %+v", l.decisions)
 	}
 	if n := testutil.ToFloat64(l.decided); n != 5 {
 		t.Errorf("%v decisions were made about five changes", n)
 	}
+}
+
+func TestANamespacesLabelsCostNoPassOverAllAddresses(t *testing.T) {
+	const address = "198.51.100.7"
+	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n2", nil)))
+	l.shared.L2[0].Selector = compile(t, herald.Selection{NamespaceSelector: matching("team", "web")})
+	l.pass(about(address))
+	shared := l.shared
+	for _, step := range []struct{ team, want string }{{"mail", "nobody"}, {"web", "eth0: n1 n2 n3"}} {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{"team": step.team}}}
+		l.put(t, namespace)
+		l.s.inputs.handlers()[l.s.inputs.namespaces].OnAdd(namespace, false)
+		l.pass(l.s.inputs.take())
+		if got := said(l.decisions[vip]); got != step.want || l.shared != shared {
+			t.Errorf("team %s: %s, want %s", step.team, got, step.want)
+		}
+	}
+	before := testutil.ToFloat64(l.decided)
+	c := noChanges()
+	c.namespaces["unrelated"] = true
+	if l.pass(c); testutil.ToFloat64(l.decided) != before {
+		t.Error("the labels of a namespace without Services cost decisions")
+	}
+}
+
+func TestComplaintsAreMadeOnce(t *testing.T) {
+	near := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
+	l := loopOf(t, "n1",
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "198.18.0.1"}}}},
+		&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: herald.L2AdvertisementSpec{Selection: herald.Selection{NodeSelector: near}}},
+		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}, Spec: herald.BGPPeerSpec{
+			Address: "198.18.0.254", LocalASN: 64512, PeerASN: 64513, PasswordSecret: &herald.SecretReference{Name: "tor"},
+		}})
+	all, peers := noChanges(), noChanges()
+	all.all, peers.peers = true, true
+	secret := func(password string) *corev1.Secret {
+		return &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "herald-system", Name: "tor"}, Data: map[string][]byte{corev1.BasicAuthPasswordKey: []byte(password)},
+		}
+	}
+	for _, step := range []struct {
+		name     string
+		password string
+		what     changes
+		reasons  []string
+		sessions int
+	}{
+		{"the first pass", "", all, []string{"Invalid", "SecretMissing"}, 0},
+		{"the same again", "", all, nil, 0},
+		{"a password, as everything else stays", "x", peers, nil, 1},
+		{"another password", "y", peers, nil, 1},
+		{"the password is gone", "", peers, []string{"SecretMissing"}, 0},
+		{"all again", "", all, nil, 0},
+	} {
+		l.put(t, secret(step.password))
+		shared := l.shared
+		l.pass(step.what)
+		if (l.shared == shared) == step.what.all {
+			t.Errorf("%s: a new snapshot is made: %v", step.name, l.shared != shared)
+		}
+		var reasons []string
+		for _, e := range l.events() {
+			for _, r := range []string{"Invalid", "SecretMissing"} {
+				if strings.HasPrefix(e, "Warning "+r+" ") {
+					reasons = append(reasons, r)
+				}
+			}
+		}
+		if slices.Sort(reasons); !slices.Equal(reasons, step.reasons) {
+			t.Errorf("%s: events with the reasons %v, want %v", step.name, reasons, step.reasons)
+		}
+		if n := len(l.s.bgp.Sessions()); n != step.sessions {
+			t.Errorf("%s: %d sessions, want %d", step.name, n, step.sessions)
+		}
+		if n := len(l.invalid); n != 1-step.sessions {
+			t.Errorf("%s: %d peers are invalid", step.name, n)
+		}
+	}
+}
+
+// An address of a pool with onConflict: Yield is given up where a stranger uses it, until the stranger has not been
+// seen for a minute.
+func TestAnAddressIsYieldedWhereAStrangerUsesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "198.51.100.7"
+		l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n2", nil)))
+		l.shared.L2[0].Interfaces = []string{"eth0", "eth1"}
+		stranger := responder.Conflict{Interface: "eth0", Address: vip, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}}
+		decide := func() string {
+			l.look()
+			l.pass(about(address))
+			return said(l.decisions[vip])
+		}
+		both, one := "eth0: n1 n2 n3, eth1: n1 n2 n3", "eth1: n1 n2 n3"
+		if got := decide(); got != both {
+			t.Fatal(got)
+		}
+		l.s.segments.conflict(stranger)
+		if got := decide(); got != both {
+			t.Errorf("a pool that defends its addresses: %s", got)
+		}
+		l.shared.Pools["public"] = Pool{Yield: true}
+		if got := decide(); got != one {
+			t.Errorf("a pool that yields: %s", got)
+		}
+		if !l.s.inputs.take().all {
+			t.Error("other addresses are not looked at")
+		}
+		time.Sleep(conflictTime)
+		l.s.segments.conflict(stranger)
+		time.Sleep(conflictTime)
+		if got := decide(); got != one {
+			t.Errorf("the stranger is still there: %s", got)
+		}
+		time.Sleep(time.Second)
+		if got := decide(); got != both {
+			t.Errorf("the stranger is gone: %s", got)
+		}
+	})
+}
+
+// A node that comes back under its name is another one.
+func TestANodeThatIsGoneIsForgotten(t *testing.T) {
+	node := func(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
+	l := loopOf(t, "n1", node("n1"), node("n2"), node("n3"))
+	all := noChanges()
+	all.all = true
+	l.pass(all)
+	for _, n := range []string{"n2", "n3"} {
+		l.s.identities.known[n] = segment.Identity{Boot: 1}
+		l.s.segments.event(zap.NewNop(), "eth0", segment.Event{Kind: segment.EventDead, Node: n})
+	}
+	if err := l.s.inputs.nodes.GetStore().Delete(node("n2")); err != nil {
+		t.Fatal(err)
+	}
+	l.pass(all)
+	_, known2 := l.s.identities.known["n2"]
+	_, known3 := l.s.identities.known["n3"]
+	if deaths := l.s.segments.reportDeaths(); known2 || !known3 || len(deaths) != 1 || deaths[0].Node != "n3" {
+		t.Errorf("n2 is gone: its key is known: %v; n3's key is known: %v; deaths: %v", known2, known3, deaths)
+	}
+}
+
+func TestASnapshotKnowsTheCandidatesOfTheOneBefore(t *testing.T) {
+	l := loopOf(t, "n1")
+	all := noChanges()
+	all.all = true
+	c := segment.NewCandidates([]string{"n1"}, nil)
+	l.shared.known = map[string]*segment.Candidates{"n1": c}
+	if l.pass(all); l.shared.before["n1"] != c {
+		t.Error("it does not")
+	}
+}
+
+// Without L2Advertisements the speaker has nothing to do with segments.
+func TestWithoutL2AdvertisementsThereAreNoSegments(t *testing.T) {
+	l := loopOf(t, "n1", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, serviceWith("198.51.100.7"), recordFor("198.51.100.7", "web-uid"),
+		slice("web-a", web, endpoint("n1", nil)), &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}},
+		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}})
+	all := noChanges()
+	all.all = true
+	l.pass(all)
+	if d := l.decisions[vip]; len(d.Segments) > 0 || len(d.Exports) != 1 || len(l.s.segments.open) > 0 {
+		t.Errorf("%+v, and %d segments", d, len(l.s.segments.open))
+	}
+	l.report()
+	l.s.segments.leave(false)
 }

@@ -30,7 +30,7 @@ const (
 )
 
 // segments runs package segment on each interface on which addresses may be announced, and carries its answers to
-// the responders. open and its values belong to the loop.
+// the responders. open with its values and failed belong to the loop.
 type segments struct {
 	config  segment.Config
 	log     *zap.Logger
@@ -40,6 +40,7 @@ type segments struct {
 	changed func() // members have changed
 	ctx     context.Context
 	open    map[string]*running
+	failed  map[string]string // why a segment could not be opened
 	probes  *semaphore.Weighted
 	work    sync.WaitGroup // probes
 
@@ -65,7 +66,7 @@ type deathKey struct{ node, iface string }
 func newSegments(config segment.Config, log *zap.Logger, keys *identities, changed func()) *segments {
 	return &segments{
 		config: config, log: log, keys: keys, changed: changed, probes: semaphore.NewWeighted(probesAtOnce),
-		open: map[string]*running{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
+		open: map[string]*running{}, failed: map[string]string{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
 		conflicts: map[conflictKey]conflict{}, deaths: map[deathKey]time.Time{},
 	}
 }
@@ -112,9 +113,13 @@ func (s *segments) start(i link.Interface, tell func(*segment.Segment)) *running
 		Event: func(e segment.Event) { s.event(log, name, e) },
 	})
 	if err != nil {
-		log.Warn("addresses are not announced on this interface, trying again", zap.Error(err))
+		if s.failed[name] != err.Error() {
+			log.Warn("addresses are not announced on this interface, trying again every second", zap.Error(err))
+		}
+		s.failed[name] = err.Error()
 		return nil
 	}
+	delete(s.failed, name)
 	// It runs until it is closed: when the process is told to end, it has to say so on the segment.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	r := &running{Segment: seg, cancel: cancel, done: make(chan struct{})}

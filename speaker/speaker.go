@@ -101,10 +101,7 @@ func New(c Config) (*Speaker, error) {
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, log: c.Log.Named("lease"),
 		changed: func(bool) { in.touchAll() },
 	}
-	s.identities = &identities{
-		statuses: c.Herald.SpeakerStatuses, lease: s.lease, self: c.Node, exists: s.exists, log: c.Log.Named("identities"),
-		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{},
-	}
+	s.identities = newIdentities(c.Herald, s.lease, c.Node, s.exists, c.Log.Named("identities"))
 	s.segments = newSegments(segment.Config{Node: c.Node, Boot: c.Boot, Key: c.Key}, c.Log.Named("segment"), s.identities, in.touchAll)
 	s.identities.segments, s.identities.joined = s.segments.list, s.segments.joined
 	options := responder.Options{

@@ -21,6 +21,7 @@ import (
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/segment"
 )
 
@@ -55,7 +56,7 @@ func (l *loop) report() {
 	}
 	views := l.s.segments.views()
 	st := herald.SpeakerStatusStatus{
-		Identity: identityFor(l.s.config), Interfaces: l.reportInterfaces(views), Deaths: l.s.segments.reportDeaths(),
+		Identity: identityFor(l.s.config), Interfaces: reportInterfaces(l.s.links.Interfaces(), views), Deaths: l.s.segments.reportDeaths(),
 		Conflicts: l.s.segments.reportConflicts(time.Now()),
 	}
 	l.reportClaims(&st, views)
@@ -74,8 +75,8 @@ func identityFor(c Config) *herald.SpeakerIdentity {
 }
 
 // reportInterfaces lists the interfaces on which addresses could be announced. Those of pods are of no interest.
-func (l *loop) reportInterfaces(views map[string]segment.View) (all []herald.SpeakerInterface) {
-	for _, i := range l.s.links.Interfaces() {
+func reportInterfaces(interfaces []link.Interface, views map[string]segment.View) (all []herald.SpeakerInterface) {
+	for _, i := range interfaces {
 		if _, joined := views[i.Name]; !i.Up || len(roomy(i.Subnets)) == 0 && !joined {
 			continue
 		}
@@ -299,7 +300,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 			verified = time.Now()
 			if o, err := w.client.Get(ctx, w.node, metav1.GetOptions{ResourceVersion: "0"}); err == nil && w.written != nil && o.UID == w.written.UID {
 				if equality.Semantic.DeepEqual(o.Status, w.written.Status) {
-					w.written.ResourceVersion = o.ResourceVersion
+					w.written = o // Somebody may have changed its labels.
 				} else {
 					w.written = nil
 				}

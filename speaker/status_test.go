@@ -1,53 +1,232 @@
 package speaker
 
 import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/link"
+	"github.com/heraldlb/herald/speaker/responder"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
-// Whoever waits for what was written to stand is told at every step after which it may.
-func TestWhenAStatusStands(t *testing.T) {
-	w := newStatusWriter(nil, "n1", nil, zap.NewNop())
-	version := func(v string) *herald.SpeakerStatus {
-		return &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: v}}
+// claimsOf are the claims that a loop reports of these views.
+func claimsOf(l *loop, views map[string]segment.View) herald.SpeakerStatusStatus {
+	var st herald.SpeakerStatusStatus
+	l.reportClaims(&st, views)
+	return st
+}
+
+func TestClaimsAreSortedCountedAndLimited(t *testing.T) {
+	l := loopOf(t, "n1")
+	var eth0, eth1 segment.View
+	a := netip.MustParseAddr("198.18.0.0")
+	for range maxClaims + 5 {
+		eth0.Holdings = append(eth0.Holdings, segment.Holding{Addr: a, Node: "n1", Reason: strings.Repeat("long ", 100)})
+		a = a.Next()
 	}
-	told := func() bool {
-		select {
-		case <-w.wrote:
-			return true
-		default:
-			return false
+	eth1.Holdings = []segment.Holding{{Addr: vip, Node: "n1"}, {Addr: netip.MustParseAddr("10.0.0.1"), Node: "n2", Reason: "the speaker of n2 is silent"}}
+	st := claimsOf(l, map[string]segment.View{"eth1": eth1, "eth0": eth0})
+	if st.L2Addresses != maxClaims+6 {
+		t.Errorf("%d addresses are owned, want all that the node owns and none of which it is the deputy", st.L2Addresses)
+	}
+	if len(st.Claims) != maxClaims {
+		t.Errorf("%d claims", len(st.Claims))
+	}
+	if c := st.Claims[0]; c.Address != "10.0.0.1" || c.DeputyFor != "n2" || c.Interface != "eth1" || c.Reason != "the speaker of n2 is silent" {
+		t.Errorf("%+v", c)
+	}
+	if !slices.IsSortedFunc(st.Claims, func(x, y herald.SpeakerClaim) int { return strings.Compare(x.Address, y.Address) }) {
+		t.Error("they are not sorted")
+	}
+	for _, c := range st.Claims {
+		if len(c.Reason) > 256 {
+			t.Fatalf("a reason of %d bytes makes the API server refuse the report", len(c.Reason))
 		}
 	}
-	cached := "7"
-	for _, step := range []struct {
-		what         string
-		do           func()
-		told, stands bool
-	}{
-		{"at the start there is what there was", func() {}, false, true},
-		{"a write is under way", w.begin, false, false},
-		{"it is done, and not yet read back", func() { w.stood(version("8")) }, true, false},
-		{"another begins", w.begin, false, false},
-		{"the first is read back", func() { cached = "8"; w.observe("n1", version("8")) }, true, false},
-		{"the second is done", func() { w.stood(version("9")) }, true, false},
-		{"the second is read back", func() { cached = "9"; w.observe("n1", version("9")) }, true, true},
-		{"another node's is read", func() { w.observe("n2", version("10")) }, false, true},
-		{"somebody else changes it", func() { cached = "11"; w.observe("n1", version("11")) }, true, false},
-	} {
-		step.do()
-		if got := told(); got != step.told {
-			t.Errorf("%s: told is %v, want %v", step.what, got, step.told)
+}
+
+// A report that differs in nothing else must not differ in when something began.
+func TestSinceWhenStaysTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := loopOf(t, "n1")
+		began := time.Now()
+		since := func(began time.Time, node string) string {
+			st := claimsOf(l, map[string]segment.View{"eth0": {Holdings: []segment.Holding{{Addr: vip, Node: node, For: time.Since(began)}}}})
+			return st.Claims[0].Since
 		}
-		if got := w.stands(cached); got != step.stands {
-			t.Errorf("%s: stands is %v, want %v", step.what, got, step.stands)
+		want := since(began, "n1")
+		for range 50 {
+			time.Sleep(333 * time.Millisecond)
+			// The boot clock and the wall clock differ by a little.
+			for _, off := range []time.Duration{-900 * time.Millisecond, 0, 900 * time.Millisecond} {
+				if got := since(began.Add(off), "n1"); got != want {
+					t.Fatalf("%s, and before %s", got, want)
+				}
+			}
 		}
+		if got := since(began.Add(10*time.Second), "n1"); got != stamp(began.Add(10*time.Second)) {
+			t.Errorf("it was lost and is owned again since %s", got)
+		}
+		if got := since(time.Now(), "n2"); got != stamp(time.Now()) {
+			t.Errorf("this node is the deputy of another since %s", got)
+		}
+		if claimsOf(l, nil); len(l.since) != 0 {
+			t.Errorf("claims that are over are remembered: %v", l.since)
+		}
+	})
+}
+
+func TestInterfacesOfAReport(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	iface := func(name string, up bool, subnets ...string) link.Interface {
+		return link.Interface{Name: name, MAC: mac, Up: up, Subnets: neighbour("", "", subnets...).Subnets}
 	}
-	if !w.foreign || len(w.changed) != 1 {
-		t.Error("what somebody else changed is not written again")
+	var members []segment.Member
+	for i := range 100 {
+		members = append(members, segment.Member{Node: fmt.Sprintf("n%03d", i), Life: "alive"})
 	}
+	members = append(members, segment.Member{Node: "dead", Life: "dead"}, segment.Member{Node: "silent", Life: "silent"}, segment.Member{Node: "missing", Life: "expected"})
+	views := map[string]segment.View{"eth0": {State: segment.Joined, Members: members}, "trunk": {State: segment.Alone}}
+	got := reportInterfaces([]link.Interface{
+		iface("eth0", true, "198.51.100.1/24", "2001:db8::1/64", "198.51.100.7/32"), iface("eth1", false, "203.0.113.1/24"),
+		iface("eth2", true, "203.0.113.2/24"), iface("pod", true, "10.0.0.1/32"), iface("trunk", true),
+	}, views)
+	var names []string
+	for _, i := range got {
+		names = append(names, i.Name)
+	}
+	if want := []string{"eth0", "eth2", "trunk"}; !slices.Equal(names, want) {
+		t.Fatalf("%v, want %v", names, want)
+	}
+	if i := got[0]; !slices.Equal(i.Subnets, []string{"198.51.100.1/24", "2001:db8::1/64"}) || i.MAC != "02:00:00:00:00:01" || i.State != "Member" {
+		t.Errorf("%+v", i)
+	}
+	if i := got[0]; i.Neighbours != 100 || len(i.Hears) != maxHears || i.Hears[63] != "n063" {
+		t.Errorf("%d neighbours, %d of them by name: %v", i.Neighbours, len(i.Hears), i.Hears)
+	}
+
+	var many []link.Interface
+	for i := range 300 {
+		many = append(many, iface(fmt.Sprintf("br%03d", i), true, fmt.Sprintf("10.%d.%d.1/24", i/256, i%256)))
+	}
+	crowded := iface("zz", true)
+	for i := range 100 {
+		crowded.Subnets = append(crowded.Subnets, neighbour("", "", fmt.Sprintf("10.200.%d.1/24", i)).Subnets...)
+	}
+	got = reportInterfaces(append(many, crowded), map[string]segment.View{"zz": {State: segment.Alone}, "br299": {State: segment.Alone}})
+	if n := len(got); n != maxInterfaces || got[n-1].Name != "zz" || got[n-2].Name != "br299" || got[0].Name != "br000" {
+		t.Errorf("of 301 interfaces %d are reported, from %s to %s", n, got[0].Name, got[n-1].Name)
+	}
+	if n := len(got[len(got)-1].Subnets); n != maxSubnets {
+		t.Errorf("%d subnets of one interface", n)
+	}
+}
+
+func TestOnlyADeathWithinTheGraceIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), nil, func() {})
+		happens := func(kind segment.EventKind, node, iface string, after time.Duration) {
+			s.event(zap.NewNop(), iface, segment.Event{Kind: kind, Node: node, After: after})
+		}
+		reported := func() (all []string) {
+			for _, d := range s.reportDeaths() {
+				all = append(all, d.Node+" on "+d.Interface+" at "+d.At)
+			}
+			return all
+		}
+		now := func() string { return stamp(time.Now()) }
+		happens(segment.EventSuspect, "n2", "eth0", 150*time.Millisecond)
+		happens(segment.EventSilent, "n3", "eth0", 200*time.Millisecond)
+		if got := reported(); got != nil {
+			t.Errorf("nobody has died: %v", got)
+		}
+		happens(segment.EventDead, "n3", "eth0", segment.Grace) // Its kernel answered until then.
+		happens(segment.EventDead, "n2", "eth0", 250*time.Millisecond)
+		first := now()
+		time.Sleep(time.Minute)
+		happens(segment.EventDead, "n2", "eth1", 250*time.Millisecond)
+		happens(segment.EventDead, "n4", "eth0", 5*time.Second)
+		want := []string{"n2 on eth1 at " + now(), "n4 on eth0 at " + now(), "n2 on eth0 at " + first}
+		if got := reported(); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+		happens(segment.EventHeard, "n2", "eth0", 0)
+		s.forget([]string{"n4", "n9"})
+		if got := reported(); !slices.Equal(got, want[:1]) {
+			t.Errorf("n2 is heard on eth0, and n4 is gone: %v", got)
+		}
+		for i := range 100 {
+			happens(segment.EventDead, fmt.Sprint("x", i), "eth0", time.Second)
+		}
+		if n := len(reported()); n != maxReports {
+			t.Errorf("%d deaths", n)
+		}
+	})
+}
+
+func TestConflictsAreReportedForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		s := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), nil, func() { told++ })
+		mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+		conflict := func(iface string) { s.conflict(responder.Conflict{Interface: iface, Address: vip, MAC: mac}) }
+		keys := func(all map[conflictKey]bool, news bool) string { return fmt.Sprint(len(all), news) }
+		if got := keys(s.takeConflicts(time.Now())); got != "0 false" {
+			t.Error("at the start", got)
+		}
+		conflict("eth0")
+		conflict("eth1")
+		if got := keys(s.takeConflicts(time.Now())); got != "2 true" || told != 2 {
+			t.Error("two come", got, told)
+		}
+		before := s.reportConflicts(time.Now())
+		time.Sleep(time.Second)
+		conflict("eth0")
+		if got := keys(s.takeConflicts(time.Now())); got != "0 false" || told != 2 {
+			t.Error("one is seen again", got, told)
+		}
+		if after := s.reportConflicts(time.Now()); len(after) != 2 || after[0] != before[0] || after[0].MAC != mac.String() {
+			t.Errorf("one is seen again a second later: %v, and before %v", after, before)
+		}
+		time.Sleep(conflictTime)
+		if got := s.reportConflicts(time.Now()); len(got) != 1 || got[0].Interface != "eth0" {
+			t.Errorf("one is over: %v", got)
+		}
+		if got := keys(s.takeConflicts(time.Now())); got != "1 true" {
+			t.Error("one is over", got)
+		}
+		time.Sleep(conflictTime)
+		if got := keys(s.takeConflicts(time.Now())); got != "0 true" {
+			t.Error("both are over", got)
+		}
+		if got := keys(s.takeConflicts(time.Now())); got != "0 false" {
+			t.Error("both have been over", got)
+		}
+		for a := range someAddresses(100) {
+			s.conflict(responder.Conflict{Interface: "eth0", Address: a, MAC: mac})
+		}
+		if n := len(s.reportConflicts(time.Now())); n != maxReports {
+			t.Errorf("%d conflicts", n)
+		}
+	})
+}
+
+// someAddresses are n addresses.
+func someAddresses(n int) map[netip.Addr]bool {
+	all, a := map[netip.Addr]bool{}, netip.MustParseAddr("198.18.0.0")
+	for range n {
+		all[a] = true
+		a = a.Next()
+	}
+	return maps.Clone(all)
 }

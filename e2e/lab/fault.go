@@ -95,10 +95,11 @@ func (c *Client) atSwitch(script string, args ...any) error {
 // of them.
 func FilterBetween(hosts ...Port) error { return filter(hosts, hosts, "") }
 
-// FilterMulticast loses the speakers' multicast between any two of the hosts, and nothing else: UDP to 224.0.0.254
-// and to ff02::114.
+// FilterMulticast loses the speakers' multicast between any two of the hosts, and nothing else: frames to the Ethernet
+// addresses of 224.0.0.254 (RFC 1112, section 6.4) and of ff02::114 (RFC 2464, section 7). A switch looks at nothing else:
+// frames to the groups that are addressed to one host's MAC arrive.
 func FilterMulticast(hosts ...Port) error {
-	return filter(hosts, hosts, "ip daddr 224.0.0.254 ip protocol udp", "ip6 daddr ff02::114 ip6 nexthdr udp")
+	return filter(hosts, hosts, "ether daddr 01:00:5e:00:00:fe", "ether daddr 33:33:00:00:01:14")
 }
 
 // Split divides the segment: everything between the two groups is lost. A host of neither reaches both, and so does

@@ -58,8 +58,14 @@ func (h *host) forge(k kind, edit func(*envelope), body func(*writer)) []byte {
 	w := begin(k)
 	w.envelope(e)
 	body(&w)
+	if e.sequence >= forged {
+		return append(w, make([]byte, signatureSize)...)
+	}
 	return append(w, ed25519.Sign(h.m.config.Key, w)...)
 }
+
+// forged is the first sequence number of frames that need no valid signature.
+const forged = 1 << 50
 
 func (h *host) claimFrame(edit func(*envelope), changes ...change) []byte {
 	h.m.claims++
@@ -204,7 +210,7 @@ func TestForgeriesAreRefused(t *testing.T) {
 
 // TestFloods: whatever comes, the work and the frames that it causes are bounded, and beats keep neighbours alive.
 func TestFloods(t *testing.T) {
-	const rate, seconds = 10_000, 3
+	const rate, seconds = 10_000, 1
 	for _, c := range []struct {
 		name  string
 		frame func(w *world, i int) (MAC, []byte)
@@ -215,10 +221,10 @@ func TestFloods(t *testing.T) {
 		{"suspects of the listener", func(w *world, i int) (MAC, []byte) {
 			return w.nodes[i%3].mac, suspect{id: w.nodes[0].m.id}.encode()
 		}},
-		{"suspects of another", func(w *world, i int) (MAC, []byte) {
+		{"suspects of another", func(w *world, _ int) (MAC, []byte) {
 			return w.nodes[2].mac, suspect{id: w.nodes[1].m.id, chain: 1}.encode()
 		}},
-		{"beats of strangers", func(w *world, i int) (MAC, []byte) {
+		{"beats of strangers", func(_ *world, i int) (MAC, []byte) {
 			return MAC{2, byte(i >> 8), byte(i)}, beat{id: ID(i)}.encode()
 		}},
 		{"forged beats", func(w *world, i int) (MAC, []byte) {
@@ -232,13 +238,13 @@ func TestFloods(t *testing.T) {
 		{"forged updates", func(w *world, i int) (MAC, []byte) {
 			n := w.nodes[1]
 			return n.mac, w.nodes[2].claimFrame(func(e *envelope) {
-				e.node, e.mac, e.boot, e.sequence = n.name, n.mac, n.boot, uint64(1<<40+i)
+				e.node, e.mac, e.boot, e.sequence = n.name, n.mac, n.boot, uint64(forged+i)
 			}, change{addr: vips(1)[0], term: 9})
 		}},
 		{"forged Hellos of new MACs", func(w *world, i int) (MAC, []byte) {
 			n := w.nodes[1]
 			mac := MAC{1, byte(i >> 8), byte(i)}
-			return mac, w.nodes[2].forge(kindHello, func(e *envelope) { e.node, e.mac, e.boot = n.name, mac, n.boot },
+			return mac, w.nodes[2].forge(kindHello, func(e *envelope) { e.node, e.mac, e.boot, e.sequence = n.name, mac, n.boot, forged },
 				hello{period: 100, length: maxChain, chain: 1}.encode)
 		}},
 		{"unknown names", func(w *world, i int) (MAC, []byte) {

@@ -253,8 +253,9 @@ type Machine struct {
 	moved        Time                  // when a better candidate was last looked for
 
 	received   uint64 // frames of any kind on the interface
-	lonely     uint64 // the same when the last neighbour fell silent
+	lonely     uint64 // the same when the last neighbour fell silent; notCounted until they have been counted
 	quiet      bool
+	quietSince Time
 	sequence   uint64
 	claims     uint32 // counts changes of owned
 	pending    []change
@@ -417,6 +418,9 @@ func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
 func (m *Machine) Received(now Time, frames uint64) {
 	defer m.begin(now)()
 	m.received = frames
+	if m.lonely == notCounted {
+		m.lonely = frames
+	}
 	m.judgeQuiet()
 }
 

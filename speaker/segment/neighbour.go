@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"crypto/ed25519"
 	"encoding/binary"
+	"maps"
+	"math"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -132,7 +134,7 @@ func (m *Machine) Receive(now Time, from MAC, frame []byte) Drop {
 	var drop Drop
 	switch {
 	case k == kindBeat:
-		drop = m.receiveBeat(from, r)
+		drop = m.receiveBeat(r)
 	case k == kindAsk:
 		drop = m.receiveAsk(r)
 	case k == kindSuspect:
@@ -150,7 +152,7 @@ func (m *Machine) Receive(now Time, from MAC, frame []byte) Drop {
 }
 
 // receiveBeat verifies a sign of life. It may come from its sender or forwarded by another.
-func (m *Machine) receiveBeat(from MAC, r *reader) Drop {
+func (m *Machine) receiveBeat(r *reader) Drop {
 	b, err := r.beat()
 	if err != nil {
 		return DropMalformed
@@ -426,9 +428,7 @@ func (m *Machine) meet(e envelope, id Identity) *neighbour {
 			if n.former == nil {
 				n.former = map[netip.Addr]uint64{}
 			}
-			for a, term := range before.claims {
-				n.former[a] = term
-			}
+			maps.Copy(n.former, before.claims)
 			n.formerUntil = m.now + maxListening + formerTime
 		}
 		former := n.former
@@ -527,7 +527,7 @@ func (m *Machine) become(n *neighbour, to status) {
 	case suspected:
 		n.suspect, n.probed = m.now, 0
 		if m.statuses[alive] == 0 {
-			m.lonely = m.received
+			m.lonely = notCounted
 		}
 		m.event(Event{Kind: EventSuspect, Node: n.node, After: after})
 		m.send(MAC{}, suspect{id: n.id, chain: n.said.chain, index: n.index}.encode())
@@ -544,6 +544,9 @@ func (m *Machine) become(n *neighbour, to status) {
 	m.touchUnserved()
 }
 
+// notCounted stands for a number of frames that is not known yet.
+const notCounted = math.MaxUint64
+
 // judgeQuiet decides whether this node may announce. One that hears no other speaker may be cut off from
 // its segment, or unable to receive. If it receives anything at all, it is not.
 func (m *Machine) judgeQuiet() {
@@ -551,7 +554,7 @@ func (m *Machine) judgeQuiet() {
 	if quiet == m.quiet {
 		return
 	}
-	m.quiet = quiet
+	m.quiet, m.quietSince = quiet, m.now
 	for a := range m.owned {
 		m.touch(a)
 	}
@@ -672,6 +675,8 @@ func (m *Machine) probe(n *neighbour, period time.Duration) {
 	}
 	n.probed = m.now
 	m.out.Probes = append(m.out.Probes, Probe{Addr: n.said.prefixes[0].Addr(), MAC: n.mac})
+	// Its speaker is asked as well: it may live, and only its multicast may be lost on the way, with ours.
+	m.send(n.mac, suspect{id: n.id, chain: n.said.chain, index: n.index}.encode())
 }
 
 // lookAt has watch called when something may become of a neighbour. A beat that comes in the meantime makes

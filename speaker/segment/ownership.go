@@ -21,10 +21,11 @@ type address struct {
 
 	since  Time
 	reason string
-	lost   Time // when its last owner was last heard; 0: it had none, or gave it up
-	opened Time // since when it has no owner
-	due    Time // when we take it; 0: not at all
-	hold   Time // nobody takes it before
+	lost   Time   // when its last owner was last heard; 0: it had none, or gave it up
+	opened Time   // since when it has no owner
+	due    Time   // when we take it; 0: not at all
+	hold   Time   // nobody takes it before
+	paused uint64 // our term when we gave it up because we received nothing; 0: we did not
 
 	misplaced Time // since when its owner is no candidate; 0: it is one
 
@@ -289,6 +290,8 @@ func (m *Machine) decide(a *address) {
 		m.release(a, false, "this node cannot serve it")
 	case a.own != 0 && holder != nil && m.yields(a, holder):
 		m.yield(a, holder)
+	case a.own != 0 && m.ever && m.quiet && a.since <= m.quietSince:
+		m.pause(a)
 	}
 	m.judgePlace(a, holder, place)
 	switch {
@@ -397,11 +400,14 @@ func (m *Machine) take(a *address) {
 	switch {
 	case m.company():
 		a.own = (a.seen | 1) + 1
+	case a.paused != 0 && a.paused == a.seen:
+		a.own = a.paused
 	case a.seen == 0:
 		a.own = 1
 	default:
 		a.own = (a.seen - 1) | 1
 	}
+	a.paused = 0
 	a.seen = max(a.seen, a.own)
 	a.since = m.now
 	switch {
@@ -433,6 +439,14 @@ func (m *Machine) company() bool { return m.statuses[alive]+m.statuses[silent] >
 func (m *Machine) release(a *address, notWanted bool, why string) {
 	m.disown(a, notWanted)
 	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: why})
+}
+
+// pause gives an address up because this node receives nothing at all: nobody can reach it, but others may hear it, and
+// would leave the address to it. Whoever does takes the address. If nobody does, this node takes it again a little
+// later, with the same term: the segment may only have been quiet.
+func (m *Machine) pause(a *address) {
+	a.paused, a.hold = a.own, m.now+holdOff
+	m.release(a, false, "this node receives nothing")
 }
 
 func (m *Machine) yield(a *address, to *claim) {

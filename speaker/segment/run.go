@@ -160,7 +160,7 @@ func (s *Segment) Run(ctx context.Context) error {
 
 // batch is how long frames wait for others when they come fast. On a large segment thousands come in a second, and
 // to wake up for each of them costs more than to read it. The times of the protocol bear it.
-const batch = 4 * time.Millisecond
+const batch = 10 * time.Millisecond
 
 // wait returns when there is something to do: a frame, a command, or a time that has come.
 func (s *Segment) wait(ctx context.Context, timer *time.Timer) error {

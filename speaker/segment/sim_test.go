@@ -379,15 +379,6 @@ func (w *world) answersFor(a netip.Addr) (macs []MAC) {
 	return macs
 }
 
-func (w *world) host(name string) *host {
-	for _, h := range w.nodes {
-		if h.name == name {
-			return h
-		}
-	}
-	return nil
-}
-
 func (w *world) fail(format string, args ...any) {
 	w.t.Helper()
 	w.t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n"))

@@ -60,6 +60,9 @@ func TestNobodyIsSuspected(t *testing.T) {
 			w.want(vips(20)[i:i+1], nil, w.nodes...)
 			w.run(170 * time.Millisecond)
 		}
+		if nodes > 3 {
+			continue
+		}
 		w.run(9 * time.Minute) // Chains are renewed in that time.
 	}
 }
@@ -67,10 +70,10 @@ func TestNobodyIsSuspected(t *testing.T) {
 func TestADeadNodeIsReplacedInAQuarterOfASecond(t *testing.T) {
 	for _, nodes := range []int{2, 3, 10} {
 		var worst, sum time.Duration
-		const rounds = 20
+		const rounds = 8
 		for round := range rounds {
 			w, addrs := began(t, nodes, 20)
-			w.run(time.Duration(round) * 7 * time.Millisecond)
+			w.run(time.Duration(round) * 13 * time.Millisecond)
 			victim := w.owner(addrs[0])
 			before := w.owners(addrs)
 			victim.power(false)

@@ -1,0 +1,142 @@
+package speaker
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/segment"
+)
+
+func placed(iface string, w segment.Want) Placement { return Placement{Interface: iface, Want: w} }
+
+// What a segment was told is not told again.
+func TestASegmentIsToldWhatDiffers(t *testing.T) {
+	l := loopOf(t, "n1")
+	mine := segment.NewCandidates([]string{"n1", "n2"}, nil)
+	theirs := segment.NewCandidates([]string{"n2"}, nil)
+	var before Decision
+	for _, step := range []struct {
+		name  string
+		after []Placement
+		told  map[string]*segment.Want // nil: nobody is to have it
+		ready []string                 // where this node may become the owner
+	}{
+		{"at first", []Placement{placed("eth0", segment.Want{Candidates: mine, New: true})}, map[string]*segment.Want{"eth0": {Candidates: mine, New: true}}, []string{"eth0"}},
+		{"the same", []Placement{placed("eth0", segment.Want{Candidates: mine, New: true})}, nil, []string{"eth0"}},
+		{"it is not new any more", []Placement{placed("eth0", segment.Want{Candidates: mine})}, nil, []string{"eth0"}},
+		{"another segment", []Placement{placed("eth0", segment.Want{Candidates: mine}), placed("eth1", segment.Want{Candidates: theirs})},
+			map[string]*segment.Want{"eth1": {Candidates: theirs}}, []string{"eth0"}},
+		{"other candidates", []Placement{placed("eth0", segment.Want{Candidates: theirs}), placed("eth1", segment.Want{Candidates: mine})},
+			map[string]*segment.Want{"eth0": {Candidates: theirs, New: true}, "eth1": {Candidates: mine}}, []string{"eth1"}},
+		{"Gradual", []Placement{placed("eth0", segment.Want{Candidates: theirs, Gradual: true}), placed("eth1", segment.Want{Candidates: mine})},
+			map[string]*segment.Want{"eth0": {Candidates: theirs, Gradual: true, New: true}}, []string{"eth1"}},
+		{"Defend", []Placement{placed("eth0", segment.Want{Candidates: theirs, Gradual: true}), placed("eth1", segment.Want{Candidates: mine, Defend: true})},
+			map[string]*segment.Want{"eth1": {Candidates: mine, Defend: true}}, []string{"eth1"}},
+		{"one segment less", []Placement{placed("eth0", segment.Want{Candidates: theirs, Gradual: true})}, map[string]*segment.Want{"eth1": nil}, nil},
+		{"none", nil, map[string]*segment.Want{"eth0": nil}, nil},
+		{"none again", nil, nil, nil},
+		{"back, and not new", []Placement{placed("eth0", segment.Want{Candidates: mine})}, map[string]*segment.Want{"eth0": {Candidates: mine}}, []string{"eth0"}},
+	} {
+		wants := map[string][]wanted{}
+		after := Decision{Segments: step.after}
+		l.apply(vip, before, after, wants)
+		before = after
+		told := map[string]*segment.Want{}
+		for iface, all := range wants {
+			for _, w := range all {
+				if _, twice := told[iface]; twice || w.addr != vip {
+					t.Errorf("%s: %s is told twice, or of another address", step.name, iface)
+				}
+				told[iface] = w.want
+			}
+		}
+		if !maps.EqualFunc(told, step.told, func(x, y *segment.Want) bool { return x == nil && y == nil || x != nil && y != nil && *x == *y }) {
+			t.Errorf("%s: told is %v, want %v", step.name, told, step.told)
+		}
+		var ready []string
+		for iface, addrs := range l.candidate {
+			if addrs[vip] {
+				ready = append(ready, iface)
+			}
+		}
+		if slices.Sort(ready); !slices.Equal(ready, step.ready) {
+			t.Errorf("%s: the responders are ready on %v, want %v", step.name, ready, step.ready)
+		}
+		if l.handOn(wants); len(l.prepare) > 0 {
+			t.Errorf("%s: the responders are told again", step.name)
+		}
+	}
+}
+
+// Whatever decisions follow each other, a segment that has heard all the differences knows the last decision.
+func TestDifferencesAddUpToTheDecision(t *testing.T) {
+	some := []*segment.Candidates{segment.NewCandidates([]string{"n1", "n2"}, nil), segment.NewCandidates([]string{"n2"}, nil)}
+	attributes := []bgp.Attributes{{}, {Prepend: 1}}
+	rapid.Check(t, func(rt *rapid.T) {
+		l := loopOf(t, "n1")
+		told := map[string]segment.Want{}
+		var before Decision
+		for i := range rapid.IntRange(1, 6).Draw(rt, "decisions") {
+			after := Decision{Exports: map[string]bgp.Attributes{}}
+			for _, iface := range []string{"eth0", "eth1"} {
+				if rapid.Bool().Draw(rt, fmt.Sprint(iface, i)) {
+					after.Segments = append(after.Segments, placed(iface, segment.Want{
+						Candidates: rapid.SampledFrom(some).Draw(rt, fmt.Sprint("candidates", i)), Defend: rapid.Bool().Draw(rt, fmt.Sprint("defend", i)),
+					}))
+				}
+			}
+			if rapid.Bool().Draw(rt, fmt.Sprint("export", i)) {
+				after.Exports["tor"] = rapid.SampledFrom(attributes).Draw(rt, fmt.Sprint("attributes", i))
+			}
+			wants := map[string][]wanted{}
+			l.apply(vip, before, after, wants)
+			for iface, all := range wants {
+				for _, w := range all {
+					if was, known := told[iface]; w.want == nil && !known || w.want != nil && known && was == *w.want {
+						rt.Fatalf("%s is told what it knows: %v", iface, w.want)
+					}
+					if delete(told, iface); w.want != nil {
+						told[iface] = *w.want
+					}
+				}
+			}
+			want := map[string]segment.Want{}
+			may := map[string]bool{}
+			for _, p := range after.Segments {
+				want[p.Interface] = p.Want
+				may[p.Interface] = p.Candidates == some[0]
+			}
+			if !maps.Equal(told, want) {
+				rt.Fatalf("told is %v, want %v", told, want)
+			}
+			for _, iface := range []string{"eth0", "eth1"} {
+				if l.candidate[iface][vip] != may[iface] {
+					rt.Fatalf("the responder on %s is ready: %v, want %v", iface, l.candidate[iface][vip], may[iface])
+				}
+			}
+			before = after
+		}
+	})
+}
+
+func TestManyAddressesAreTheSegmentsInOneTurn(t *testing.T) {
+	l := loopOf(t, "n1")
+	c := segment.NewCandidates([]string{"n1"}, nil)
+	wants := map[string][]wanted{}
+	for a := range someAddresses(1000) {
+		l.apply(a, Decision{}, Decision{Segments: []Placement{placed("eth0", segment.Want{Candidates: c})}}, wants)
+	}
+	seen := map[netip.Addr]bool{}
+	for _, w := range wants["eth0"] {
+		seen[w.addr] = true
+	}
+	if len(seen) != 1000 || len(l.candidate["eth0"]) != 1000 || len(l.own) != 1 {
+		t.Errorf("%d are told, %d are prepared for, and it was looked up %d times whether this node is a candidate", len(seen), len(l.candidate["eth0"]), len(l.own))
+	}
+}

@@ -1,0 +1,87 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var changes, asked atomic.Int32
+		var answer atomic.Value
+		answer.Store("connection refused")
+		h := newProxyHealth("http://127.0.0.1:10256/healthz", zap.NewNop(), func() { changes.Add(1) })
+		if h.healthy() {
+			t.Fatal("it serves before it was asked")
+		}
+		go func() {
+			if err := h.follow(t.Context(), func() string { asked.Add(1); return answer.Load().(string) }); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}()
+		for _, step := range []struct {
+			name    string
+			answer  string
+			turns   int
+			healthy bool
+			changes int32
+		}{
+			{"no answer at the start", "connection refused", 2, false, 0},
+			{"the first answer", "", 1, true, 1},
+			{"two misses", "503", 2, true, 1},
+			{"an answer: the misses do not add up", "", 1, true, 1},
+			{"two more misses", "timeout", 2, true, 1},
+			{"the third", "timeout", 1, false, 2},
+			{"and many more", "timeout", 10, false, 2},
+			{"an answer", "", 1, true, 3},
+		} {
+			answer.Store(step.answer)
+			before := asked.Load()
+			if before == 0 {
+				synctest.Wait() // It asks at once.
+				step.turns--
+			}
+			time.Sleep(time.Duration(step.turns) * healthPeriod)
+			synctest.Wait()
+			if asked.Load() != before+int32(step.turns) && before != 0 || h.healthy() != step.healthy || changes.Load() != step.changes {
+				t.Fatalf("%s: after %d questions it serves: %v, and %d changes were told", step.name, asked.Load(), h.healthy(), changes.Load())
+			}
+		}
+	})
+}
+
+func TestWithoutKubeProxyNobodyIsAsked(t *testing.T) {
+	h := newProxyHealth("", zap.NewNop(), func() { t.Error("something has changed") })
+	if err := h.run(t.Context()); err != nil || !h.healthy() {
+		t.Errorf("%v, and it serves: %v", err, h.healthy())
+	}
+}
+
+func TestWhatCountsAsAnAnswer(t *testing.T) {
+	code := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+	h := newProxyHealth(server.URL, zap.NewNop(), func() {})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, code = range []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusNoContent} {
+		if reason := h.probe(t.Context(), client); (reason == "") != (code == http.StatusOK) {
+			t.Errorf("%d: %q", code, reason)
+		}
+	}
+	server.Close()
+	code = http.StatusOK
+	if h.probe(t.Context(), client) == "" {
+		t.Error("nobody listens, and all is well")
+	}
+	h.url = "://"
+	if h.probe(t.Context(), client) == "" {
+		t.Error("there is no URL, and all is well")
+	}
+}

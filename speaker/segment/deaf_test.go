@@ -1,0 +1,67 @@
+package segment
+
+import (
+	"testing"
+	"time"
+)
+
+// TestANodeThatReceivesNothingIsReplacedAndYields: the others hear it all the time.
+func TestANodeThatReceivesNothingIsReplacedAndYields(t *testing.T) {
+	for _, nodes := range []int{2, 3, 5} {
+		w, addrs := began(t, nodes, 30)
+		victim := w.owner(addrs[0])
+		before := w.owners(addrs)
+		for _, h := range w.nodes {
+			w.cut[[2]int{h.number, victim.number}] = true
+		}
+		w.run(3 * time.Second)
+		for _, a := range addrs {
+			for _, h := range w.nodes {
+				if h != victim && before[a] == victim && h.answers[a].Node == h.name {
+					before[a] = h
+				}
+			}
+			if before[a] == victim {
+				w.fail("%d nodes: %v was not taken from %s", nodes, a, victim.name)
+			}
+		}
+		w.isolate(victim, false)
+		w.run(500 * time.Millisecond)
+		for _, a := range addrs {
+			if now := w.owner(a); now != before[a] {
+				w.fail("%d nodes: %v moved, and is answered with %v", nodes, a, w.answersFor(a))
+			}
+		}
+	}
+}
+
+// TestAQuietSegment: nobody but the two speakers ever sends anything, and one dies.
+func TestAQuietSegment(t *testing.T) {
+	w, addrs := began(t, 2, 30)
+	victim := w.owner(addrs[0])
+	victim.power(false)
+	w.run(2 * time.Second)
+	for _, a := range addrs {
+		if o := w.owner(a); o == nil || o == victim {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+}
+
+// TestMulticastIsFilteredLater: the speakers go on by unicast, and nothing moves.
+func TestMulticastIsFilteredLater(t *testing.T) {
+	w, addrs := began(t, 4, 30)
+	before := w.owners(addrs)
+	w.noMulticast = true
+	w.run(3 * Grace)
+	for _, a := range addrs {
+		if w.owner(a) != before[a] {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+	for _, h := range w.nodes {
+		if h.m.State() != Joined {
+			w.fail("%s is %s", h.name, h.m.State())
+		}
+	}
+}
