@@ -47,13 +47,12 @@ func withSegment(t testing.TB, nodes int) *segmentField {
 	}
 	f := &segmentField{labField: withLab(t, lab.Options{Nodes: nodes})}
 	f.nodes = names(f.site)
-	keepLogs(t, f.labField.speakers)
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250", "2001:db8:18::200-2001:db8:18::250")
 	for _, n := range f.nodes {
 		f.pod("pod-on-"+n, n)
 	}
-	f.service("web", to8080, dualStack, local)
+	f.service("web", to8080, dualStack, local, annotated(herald.AnnotationIPs, "198.18.0.200,2001:db8:18::200"))
 	f.holds("web", "198.18.0.200", "2001:db8:18::200")
 	f.addresses = []netip.Addr{netip.MustParseAddr("198.18.0.200"), netip.MustParseAddr("2001:db8:18::200")}
 	f.members()

@@ -311,6 +311,14 @@ func New(c Config) *Machine {
 	return m
 }
 
+// resume makes the numbers of this Machine higher than those of an earlier one of the same boot on the same
+// interface: neighbours take lower ones for replays.
+func (m *Machine) resume(now Time) {
+	m.sequence = uint64(now)
+	m.state = uint32(now / (16 * time.Millisecond)) //nolint:gosec // It wraps after two years.
+	m.chain.number = m.state
+}
+
 // idOf names a boot of a speaker on one interface.
 func idOf(cluster, boot uint64, node string, mac MAC) ID {
 	w := writer{}

@@ -56,7 +56,9 @@ func Open(log *zap.Logger, c Config, name string, index int, callbacks Callbacks
 		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	s := &Segment{log: log, name: name, index: index, callbacks: callbacks, sockets: sockets, machine: New(c)}
-	s.turned.Store(int64(BootTime()))
+	now := BootTime()
+	s.machine.resume(now)
+	s.turned.Store(int64(now))
 	return s, nil
 }
 
