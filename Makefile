@@ -142,6 +142,13 @@ bench: root packages build kubernetes ## Measure: allocation, ARP, BGP against r
 	@# A round in the lab is long enough to be one; that of 10,000 Services takes ten minutes on two cores.
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
 
+.PHONY: soak
+soak: root packages build kubernetes ## Look for what is rare, for an hour: random segments, fuzzing, ten minutes with all cores busy; needs root
+	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner' -timeout 2h ./speaker/segment
+	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
+	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
+
 ##### A kind cluster for work
 
 .PHONY: e2e-up

@@ -20,6 +20,12 @@ func TestTheNetworkFails(t *testing.T) {
 		}
 		return all
 	}
+	// What a part that fails leaves at the switch would be there for the next lab.
+	t.Cleanup(func() {
+		if err := lab.Heal(append(ports(f.nodes...), f.site.Segment, other)...); err != nil {
+			t.Error(err)
+		}
+	})
 
 	for _, lost := range []lab.Direction{lab.FromHost, lab.ToHost} {
 		t.Run(fmt.Sprintf("all frames %s that owns the addresses are lost", lost), func(t *testing.T) {

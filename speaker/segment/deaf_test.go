@@ -65,3 +65,32 @@ func TestMulticastIsFilteredLater(t *testing.T) {
 		}
 	}
 }
+
+// TestOthersAreExpectedLate: they take the addresses while they know of no other speaker, and all but one of them give
+// each up when they do.
+func TestOthersAreExpectedLate(t *testing.T) {
+	w, addrs := newWorld(t, 4, 1), vips(30)
+	for _, h := range w.nodes {
+		w.isolate(h, true)
+	}
+	for _, h := range w.nodes {
+		h.start()
+	}
+	w.want(addrs, nil, w.nodes...)
+	w.run(4 * time.Second)
+	for _, h := range w.nodes {
+		var expected []Expected
+		for _, o := range w.nodes {
+			if o != h {
+				expected = append(expected, Expected{Node: o.name, MAC: o.mac, Interface: "eth0"})
+			}
+		}
+		h.input(func(m *Machine, now Time) { m.Expect(now, expected) })
+	}
+	w.run(time.Second)
+	for _, a := range addrs {
+		if macs := w.answersFor(a); len(macs) != 1 {
+			w.fail("%v is answered with %v", a, macs)
+		}
+	}
+}

@@ -286,12 +286,17 @@ func (m *Machine) decide(a *address) {
 		// It stays ours, for the successor. Deputies answer.
 	case a.own != 0 && place < 0 && m.shadowed():
 		m.release(a, false, "another interface of this node is on the same segment")
+	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
+		// It was taken before this node knew that there are others.
+		m.release(a, false, "others come first, and none is heard")
 	case a.own != 0 && place < 0 && m.iface.Up:
 		m.release(a, false, "this node cannot serve it")
 	case a.own != 0 && holder != nil && m.yields(a, holder):
 		m.yield(a, holder)
 	case a.own != 0 && m.ever && m.quiet && a.since <= m.quietSince:
 		m.pause(a)
+	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
+		m.release(a, false, "other speakers are expected on the segment, and one of them comes first")
 	}
 	m.judgePlace(a, holder, place)
 	switch {
