@@ -295,8 +295,6 @@ func (m *Machine) decide(a *address) {
 		m.yield(a, holder)
 	case a.own != 0 && m.ever && m.quiet && a.since <= m.quietSince:
 		m.pause(a)
-	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
-		m.release(a, false, "other speakers are expected on the segment, and one of them comes first")
 	}
 	m.judgePlace(a, holder, place)
 	switch {
