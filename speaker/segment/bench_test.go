@@ -20,8 +20,8 @@ import (
 // senders is set for a child process that plays so many neighbours.
 const senders = "HERALD_SEGMENT_SENDERS"
 
-// crowd is one neighbour of many: it greets, claims an address, and beats.
-type crowd struct {
+// sender is one neighbour of many: it greets, claims an address, and beats.
+type sender struct {
 	node  string
 	mac   MAC
 	boot  uint64
@@ -30,20 +30,20 @@ type crowd struct {
 	chain chain
 }
 
-func newCrowd(i int) *crowd {
+func newSender(i int) *sender {
 	seed := make([]byte, ed25519.SeedSize)
 	binary.BigEndian.PutUint32(seed, uint32(i))
-	return &crowd{
+	return &sender{
 		node: fmt.Sprintf("c%d", i), mac: MAC{6, 0, 0, 0, byte(i >> 8), byte(i)}, boot: uint64(i) + 1, key: ed25519.NewKeyFromSeed(seed),
 		addr: netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}),
 	}
 }
 
-func (c *crowd) identity() Identity {
+func (c *sender) identity() Identity {
 	return Identity{Boot: c.boot, Key: c.key.Public().(ed25519.PublicKey)}
 }
 
-func (c *crowd) frames(cluster uint64) [][]byte {
+func (c *sender) frames(cluster uint64) [][]byte {
 	sign := func(k kind, sequence uint64, body func(*writer)) []byte {
 		w := begin(k)
 		w.envelope(envelope{cluster: cluster, boot: c.boot, sequence: sequence, mac: c.mac, node: c.node})
@@ -70,13 +70,13 @@ func sendCrowd(count int) error {
 		return err
 	}
 	cluster := New(Config{Cluster: "real"}).cluster()
-	all := make([]*crowd, count)
+	all := make([]*sender, count)
 	greetings := make([][][]byte, count)
 	for i := range all {
-		all[i] = newCrowd(i)
+		all[i] = newSender(i)
 		greetings[i] = all[i].frames(cluster)
 	}
-	send := func(c *crowd, payload []byte) {
+	send := func(c *sender, payload []byte) {
 		_, _ = unix.Write(fd, datagram(Interface{MAC: c.mac, Prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}, MAC{}, payload))
 	}
 	tick := time.NewTicker(time.Millisecond)
@@ -108,7 +108,7 @@ func BenchmarkNeighbours(b *testing.B) {
 			s.start(r, "eth0")
 			r.segment.Do(func(m *Machine, now Time) {
 				for i := range count {
-					c := newCrowd(i)
+					c := newSender(i)
 					m.Identify(now, c.node, c.identity())
 				}
 			})
@@ -173,7 +173,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 	m.listening = false
 	var all []*neighbour
 	for i := range nodes - 1 {
-		c := newCrowd(i)
+		c := newSender(i)
 		names = append(names, c.node)
 		n := m.meet(envelope{node: c.node, boot: c.boot, mac: c.mac}, c.identity())
 		n.said = hello{flags: flagServing, period: 100, length: maxChain, prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}
@@ -233,9 +233,9 @@ func BenchmarkPass(b *testing.B) {
 func BenchmarkReceive(b *testing.B) {
 	m, _ := crowded(b, 1000)
 	cluster := m.cluster()
-	var all []*crowd
+	var all []*sender
 	for i := range 999 {
-		c := newCrowd(i)
+		c := newSender(i)
 		c.chain = newChain(1, secret{1}, maxChain)
 		all = append(all, c)
 		n := m.neighbours[c.node]
