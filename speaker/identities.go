@@ -41,7 +41,8 @@ type identities struct {
 	mu       sync.Mutex
 	wanted   map[string]bool
 	known    map[string]segment.Identity
-	opened   bool // a segment that was not told yet which speakers to expect
+	macs     map[string]bool // of the interfaces of other speakers, as they report
+	opened   bool            // a segment that was not told yet which speakers to expect
 	segments func() []*segment.Segment
 	joined   func() bool // every segment hears others
 }
@@ -49,8 +50,15 @@ type identities struct {
 func newIdentities(set *client.Set, l *lease, self string, exists func(node string) bool, log *zap.Logger) *identities {
 	return &identities{
 		statuses: set.SpeakerStatuses, lease: l, self: self, exists: exists, log: log,
-		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{},
+		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{}, macs: map[string]bool{},
 	}
+}
+
+// reports tells whether a speaker has reported an interface with this MAC: it is no stranger, though it may not be heard.
+func (d *identities) reports(mac net.HardwareAddr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.macs[mac.String()]
 }
 
 // want asks for a node's identity. It does not wait.
@@ -112,15 +120,19 @@ func (d *identities) list(ctx context.Context) ([]herald.SpeakerStatus, error) {
 // take notes the identities in reports, and tells them to the segments. They are told what they were told before,
 // too: a segment that asks has forgotten it.
 func (d *identities) take(reports []herald.SpeakerStatus) {
-	read := map[string]segment.Identity{}
+	read, macs := map[string]segment.Identity{}, map[string]bool{}
 	for i := range reports {
 		node := reports[i].Name
+		for _, o := range reports[i].Status.Interfaces {
+			macs[o.MAC] = true
+		}
 		if id, ok := identityOf(reports[i].Status.Identity); ok && node != d.self && d.exists(node) {
 			read[node] = id
 		}
 	}
 	d.mu.Lock()
 	maps.Copy(d.known, read)
+	maps.Copy(d.macs, macs)
 	d.mu.Unlock()
 	for _, seg := range d.segments() {
 		tell(seg, read)

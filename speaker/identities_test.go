@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,6 +45,24 @@ func TestWhatIsAnIdentity(t *testing.T) {
 		if id, ok := identityOf(story.o); ok != story.ok || id.Boot != story.boot {
 			t.Errorf("%s: %v, %v", story.name, id, ok)
 		}
+	}
+}
+
+// A speaker that is not heard yet is known by the interfaces that it reports.
+func TestASpeakerIsNoStranger(t *testing.T) {
+	_, set := offline(t)
+	d := newIdentities(set, nil, "n1", func(string) bool { return true }, zap.NewNop())
+	d.segments = func() []*segment.Segment { return nil }
+	s := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), d, func() {})
+	d.take([]herald.SpeakerStatus{{
+		ObjectMeta: metav1.ObjectMeta{Name: "n2"},
+		Status:     herald.SpeakerStatusStatus{Interfaces: []herald.SpeakerInterface{{Name: "eth0", MAC: "02:00:5e:00:53:02"}}},
+	}})
+	if !s.sibling("eth0", net.HardwareAddr{0x02, 0, 0x5e, 0, 0x53, 0x02}) {
+		t.Error("another speaker is taken for a stranger")
+	}
+	if s.sibling("eth0", net.HardwareAddr{0x02, 0, 0x5e, 0, 0x53, 0x03}) {
+		t.Error("a stranger is taken for another speaker")
 	}
 }
 

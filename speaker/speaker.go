@@ -33,6 +33,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/arp"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
@@ -161,7 +162,8 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	if err := s.awaitInterfaces(ctx); err != nil {
 		return err
 	}
-	if err := s.status.first(ctx, identityFor(s.config)); err != nil {
+	first := herald.SpeakerStatusStatus{Identity: identityFor(s.config), Interfaces: reportInterfaces(s.links.Interfaces(), nil)}
+	if err := s.status.first(ctx, first); err != nil {
 		return err
 	}
 	s.segments.config.Cluster = s.cluster()

@@ -262,11 +262,11 @@ func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
 	pull(w.changed)
 }
 
-// first writes a status with nothing but the identity, and tries until it is written: what this speaker sends on a
-// segment is refused before.
-func (w *statusWriter) first(ctx context.Context, id *herald.SpeakerIdentity) error {
+// first writes the first status, with the identity and the interfaces, and tries until it is written. Before, other
+// speakers refuse what this one sends on a segment, and could take it for a stranger.
+func (w *statusWriter) first(ctx context.Context, st herald.SpeakerStatusStatus) error {
 	for {
-		err := w.write(ctx, herald.SpeakerStatusStatus{Identity: id})
+		err := w.write(ctx, st)
 		if err == nil {
 			return nil
 		}

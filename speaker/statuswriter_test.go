@@ -31,7 +31,7 @@ func startWriting(t *testing.T) *writing {
 	_, set := w.clients(t)
 	w.writer = newStatusWriter(set.SpeakerStatuses, "n1", func() []metav1.OwnerReference { return w.owner }, zap.NewNop())
 	w.status = herald.SpeakerStatusStatus{L2Addresses: 1, Problem: "none"}
-	if err := w.writer.first(t.Context(), &herald.SpeakerIdentity{Boot: "1"}); err != nil {
+	if err := w.writer.first(t.Context(), herald.SpeakerStatusStatus{Identity: &herald.SpeakerIdentity{Boot: "1"}}); err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = w.writer.run(t.Context()) }()
@@ -90,7 +90,7 @@ func TestTheFirstStatusIsTheIdentity(t *testing.T) {
 			server.setDown(false)
 		}()
 		began := time.Now()
-		if err := w.first(t.Context(), &herald.SpeakerIdentity{Boot: "1", PublicKey: "2"}); err != nil || time.Since(began) < 3*time.Second {
+		if err := w.first(t.Context(), herald.SpeakerStatusStatus{Identity: &herald.SpeakerIdentity{Boot: "1", PublicKey: "2"}}); err != nil || time.Since(began) < 3*time.Second {
 			t.Fatalf("%v after %v", err, time.Since(began))
 		}
 		var o herald.SpeakerStatus
@@ -99,7 +99,7 @@ func TestTheFirstStatusIsTheIdentity(t *testing.T) {
 		}
 		// The next speaker of the node finds it and writes its own.
 		next := newStatusWriter(set.SpeakerStatuses, "n1", func() []metav1.OwnerReference { return owner }, zap.NewNop())
-		if err := next.first(t.Context(), &herald.SpeakerIdentity{Boot: "3"}); err != nil {
+		if err := next.first(t.Context(), herald.SpeakerStatusStatus{Identity: &herald.SpeakerIdentity{Boot: "3"}}); err != nil {
 			t.Fatal(err)
 		}
 		if server.read(t, statuses+"/n1", &o); o.Status.Identity.Boot != "3" {

@@ -75,9 +75,10 @@ func (s *segments) takeConflicts(now time.Time) (conflicts map[conflictKey]bool,
 	return conflicts, true
 }
 
-// sibling reports whether a MAC is that of another speaker on the segment.
+// sibling reports whether a MAC is that of another speaker: one that is heard on the segment, or that the API knows.
 func (s *segments) sibling(iface string, mac net.HardwareAddr) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.members[iface], func(m segment.Member) bool { return slices.Equal(m.MAC[:], mac) })
+	heard := slices.ContainsFunc(s.members[iface], func(m segment.Member) bool { return slices.Equal(m.MAC[:], mac) })
+	s.mu.Unlock()
+	return heard || s.keys.reports(mac)
 }
