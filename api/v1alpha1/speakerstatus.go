@@ -123,7 +123,8 @@ type SpeakerInterface struct {
 	// +listType=set
 	Subnets []string `json:"subnets,omitempty"`
 	// What the speaker does on this segment: Listening, before it may own addresses; Member, it hears other
-	// speakers; Alone, it hears none; Degraded, the API has other speakers on this segment and none is heard.
+	// speakers; Alone, it hears none; Degraded, the API has other speakers on this segment and none is heard;
+	// Duplicate, another interface of the node is on the same segment and speaks for it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	State string `json:"state,omitempty"`
@@ -144,6 +145,7 @@ const (
 	SegmentMember    = "Member"
 	SegmentAlone     = "Alone"
 	SegmentDegraded  = "Degraded"
+	SegmentDuplicate = "Duplicate"
 )
 
 // SpeakerDeath is the death of a neighbour as one node saw it.
