@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -41,8 +42,8 @@ type identities struct {
 	mu       sync.Mutex
 	wanted   map[string]bool
 	known    map[string]segment.Identity
-	macs     map[string]bool // of the interfaces of other speakers, as they report
-	opened   bool            // a segment that was not told yet which speakers to expect
+	macs     map[string][]string // of the interfaces of other speakers, by node, as they report
+	opened   bool                // a segment that was not told yet which speakers to expect
 	segments func() []*segment.Segment
 	joined   func() bool // every segment hears others
 }
@@ -50,7 +51,7 @@ type identities struct {
 func newIdentities(set *client.Set, l *lease, self string, exists func(node string) bool, log *zap.Logger) *identities {
 	return &identities{
 		statuses: set.SpeakerStatuses, lease: l, self: self, exists: exists, log: log,
-		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{}, macs: map[string]bool{},
+		wake: make(chan struct{}, 1), wanted: map[string]bool{}, known: map[string]segment.Identity{}, macs: map[string][]string{},
 	}
 }
 
@@ -58,7 +59,12 @@ func newIdentities(set *client.Set, l *lease, self string, exists func(node stri
 func (d *identities) reports(mac net.HardwareAddr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.macs[mac.String()]
+	for _, reported := range d.macs {
+		if slices.Contains(reported, mac.String()) {
+			return true
+		}
+	}
+	return false
 }
 
 // want asks for a node's identity. It does not wait.
@@ -102,6 +108,7 @@ func (d *identities) forget(nodes []string) {
 	defer d.mu.Unlock()
 	for _, node := range nodes {
 		delete(d.known, node)
+		delete(d.macs, node)
 	}
 }
 
@@ -120,11 +127,14 @@ func (d *identities) list(ctx context.Context) ([]herald.SpeakerStatus, error) {
 // take notes the identities in reports, and tells them to the segments. They are told what they were told before,
 // too: a segment that asks has forgotten it.
 func (d *identities) take(reports []herald.SpeakerStatus) {
-	read, macs := map[string]segment.Identity{}, map[string]bool{}
+	read, macs := map[string]segment.Identity{}, map[string][]string{}
 	for i := range reports {
 		node := reports[i].Name
-		for _, o := range reports[i].Status.Interfaces {
-			macs[o.MAC] = true
+		if d.exists(node) {
+			macs[node] = nil // What it reported before does not count any more.
+			for _, o := range reports[i].Status.Interfaces {
+				macs[node] = append(macs[node], o.MAC)
+			}
 		}
 		if id, ok := identityOf(reports[i].Status.Identity); ok && node != d.self && d.exists(node) {
 			read[node] = id

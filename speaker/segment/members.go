@@ -108,9 +108,6 @@ type Member struct {
 // Heard reports whether its speaker is heard.
 func (m Member) Heard() bool { return m.Life == alive.String() || m.Life == suspected.String() }
 
-// Live reports whether the member may own addresses.
-func (m Member) Live() bool { return m.Life != dead.String() }
-
 func (s status) String() string { return [...]string{"alive", "suspected", "silent", "dead"}[s] }
 
 // Members lists the other speakers, by node.

@@ -39,7 +39,6 @@ type neighbour struct {
 	node     string
 	hash     uint64
 	boot     uint64
-	key      ed25519.PublicKey
 	mac      MAC
 	id       ID
 	window   window
@@ -414,7 +413,7 @@ func (m *Machine) receiveVerified(k kind, r *reader, e envelope, n *neighbour, i
 // claimed is kept for it.
 func (m *Machine) meet(e envelope, id Identity) *neighbour {
 	n := &neighbour{
-		node: e.node, hash: hashNode(e.node), boot: e.boot, key: id.Key, mac: e.mac,
+		node: e.node, hash: hashNode(e.node), boot: e.boot, mac: e.mac,
 		id:     idOf(e.cluster, e.boot, e.node, e.mac),
 		status: alive, heard: m.now, sign: m.now, since: m.now, history: ^uint32(0),
 		claims: map[netip.Addr]uint64{}, verifies: bucket{rate: 500, size: 1000},
