@@ -102,6 +102,16 @@ func (s *routeServer) connect(ctx context.Context) error {
 	return nil
 }
 
+// established reports whether the session is up, as gobgp knows it at this moment.
+func (s *routeServer) established(ctx context.Context) bool {
+	up := false
+	// The only errors are those of a server that does not run.
+	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
+		up = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+	})
+	return up
+}
+
 // shutDown closes an established session with Cease, Administrative Shutdown, and a word for the
 // router's log (RFC 4486, RFC 9003). It returns before that is done.
 func (s *routeServer) shutDown(ctx context.Context) error {

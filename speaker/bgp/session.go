@@ -130,21 +130,26 @@ func (s *session) stop(ctx context.Context) {
 	}
 	leaving := errors.Is(context.Cause(ctx), errRemoved)
 	keepRoutes := s.peer.GracefulRestart != nil && errors.Is(context.Cause(ctx), ErrRestart)
-	if s.status.established() && !keepRoutes && !leaving {
+	if !keepRoutes && !leaving {
 		// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown.
 		s.shutDown(context.WithoutCancel(ctx))
 	}
 	s.server.stop(keepRoutes)
 }
 
+// shutDown ends an established session by an Administrative Shutdown and waits until the router was told. The state is
+// that of gobgp itself: status learns of a change a moment later.
 func (s *session) shutDown(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, shutDownTime)
 	defer cancel()
-	if err := s.server.shutDown(ctx); err != nil {
-		s.log.Warn("BGP session closes without a word to the router", zap.Error(err))
+	if !s.server.established(ctx) {
 		return
 	}
-	for s.status.established() {
+	if err := s.server.shutDown(ctx); err != nil {
+		s.log.Warn("BGP session closes without a notification to the router", zap.Error(err))
+		return
+	}
+	for s.server.established(ctx) {
 		select {
 		case <-s.status.settled:
 		case <-ctx.Done():
