@@ -128,8 +128,8 @@ func (c *cluster) recorded(address string, owners []string, check func(context.C
 			err = errors.Join(err, check(ctx, o))
 		}
 		slices.Sort(names)
-		if !slices.Equal(names, owners) || rec.Status.ReleasedAt != nil {
-			err = fmt.Errorf("its owners are %v, released %v", names, rec.Status.ReleasedAt)
+		if !slices.Equal(names, owners) || rec.Spec.ReleasedAt != nil {
+			err = fmt.Errorf("its owners are %v, released %v", names, rec.Spec.ReleasedAt)
 		}
 		return err
 	})
@@ -198,7 +198,7 @@ func (c *cluster) marked(address string, status metav1.ConditionStatus, text str
 		if err != nil {
 			return err
 		}
-		is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange)
+		is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
 		if is == nil || is.Status != status || !strings.Contains(is.Message, text) {
 			return fmt.Errorf("it says %+v", is)
 		}

@@ -72,7 +72,7 @@ func TestWhatIsSeenAndPlanned(t *testing.T) {
 	}
 	c.service("late", annotated(herald.AnnotationPool, "gold"))
 	c.event("Service", "late", "SyncLoadBalancerFailed", `there is no pool "gold"`)
-	c.condition("tiny", herald.PoolExhausted, metav1.ConditionTrue, "")
+	c.condition("tiny", herald.PoolAddressesAvailable, metav1.ConditionFalse, "")
 
 	t.Run("pools", func(t *testing.T) {
 		c := c.within(t)
@@ -150,8 +150,8 @@ spec: {addresses: [198.51.100.0-198.51.100.2], reuseDelay: 0s}
 		c.must(c.access.Apply(c.ctx, pools))
 		c.must(c.herald.Pools.Delete(c.ctx, "tiny", metav1.DeleteOptions{}))
 		c.holds("late", "198.51.100.2")
-		c.condition("public", herald.PoolOutOfRange, metav1.ConditionTrue, "198.51.100.3 (default/db)")
-		c.condition("gold", herald.PoolOverlaps, metav1.ConditionTrue, "198.51.100.0-198.51.100.1 (pool public)")
+		c.condition("public", herald.PoolInRange, metav1.ConditionFalse, "198.51.100.3 (default/db)")
+		c.condition("gold", herald.PoolExclusive, metav1.ConditionFalse, "198.51.100.0-198.51.100.1 (pool public)")
 		c.condition("tiny", herald.PoolReady, metav1.ConditionFalse, "203.0.113.0 (default/small)")
 		for name, address := range map[string]string{"web": "198.51.100.1", "db": "198.51.100.3", "small": "203.0.113.0"} {
 			c.holds(name, address)

@@ -58,7 +58,7 @@ func TestAddressConflicts(t *testing.T) {
 	c.event("Service", "web", "AddressConflict", "198.51.100.1 is used by a machine with the MAC address "+strangersMAC+", too, which node n1 saw on interface eth0")
 	c.event("Service", "web", "AddressReplaced", "the Service was given 198.51.100.2 instead")
 	c.eventually("198.51.100.1 is released", func(context.Context) error {
-		if rec := c.disputed("198.51.100.1", metav1.ConditionTrue); rec.Status.ReleasedAt == nil {
+		if rec := c.disputed("198.51.100.1", metav1.ConditionTrue); rec.Spec.ReleasedAt == nil {
 			return errors.New("it is not")
 		}
 		return nil
@@ -98,7 +98,7 @@ func TestAddressConflicts(t *testing.T) {
 	for _, name := range []string{"198.51.100.2", "198.51.100.3", "2001-0db8-0051-0000-0000-0000-0000-0001"} {
 		c.disputed(name, metav1.ConditionFalse)
 	}
-	if rec := c.disputed("198.51.100.1", metav1.ConditionTrue); rec.Status.ReleasedAt == nil {
+	if rec := c.disputed("198.51.100.1", metav1.ConditionTrue); rec.Spec.ReleasedAt == nil {
 		t.Error("the address that was left is given out again")
 	}
 	c.holds("web", "198.51.100.2")

@@ -222,7 +222,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	c.event("Service", "early", "SyncLoadBalancerFailed", "IPPool")
 	c.pool("tiny", delay(0), "198.51.100.1-198.51.100.2")
 	c.holds("early", "198.51.100.1") // A pool that appears serves those that wait.
-	c.condition("tiny", herald.PoolNotAnnounced, metav1.ConditionTrue, "create one with spec.pools: [tiny]")
+	c.condition("tiny", herald.ConditionAnnounced, metav1.ConditionFalse, "create one with spec.pools: [tiny]")
 	c.service("second")
 	c.holds("second", "198.51.100.2")
 
@@ -245,7 +245,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 			}
 		})
 	}
-	c.condition("tiny", herald.PoolExhausted, metav1.ConditionTrue, "IPv4")
+	c.condition("tiny", herald.PoolAddressesAvailable, metav1.ConditionFalse, "IPv4")
 	c.holds("early", "198.51.100.1")
 	c.holds("second", "198.51.100.2")
 
@@ -293,7 +293,7 @@ func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c.pool("older", delay(0), "198.51.100.0/30")
 	c.pool("younger", delay(0), "198.51.100.2-198.51.100.9")
 	c.condition("broken", herald.PoolReady, metav1.ConditionFalse, `spec.addresses[0] "224.0.0.0/24"`)
-	c.condition("younger", herald.PoolOverlaps, metav1.ConditionTrue, "198.51.100.2-198.51.100.3 (pool older)")
+	c.condition("younger", herald.PoolExclusive, metav1.ConditionFalse, "198.51.100.2-198.51.100.3 (pool older)")
 	c.service("web")
 	c.holds("web", "198.51.100.0")
 
@@ -301,7 +301,7 @@ func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c.editPool("older", func(s *herald.IPPoolSpec) {
 		s.Addresses = []herald.AddressRange{"198.51.100.1"}
 	})
-	c.condition("older", herald.PoolOutOfRange, metav1.ConditionTrue, "198.51.100.0 (default/web)")
+	c.condition("older", herald.PoolInRange, metav1.ConditionFalse, "198.51.100.0 (default/web)")
 	c.holds("web", "198.51.100.0")
 }
 
@@ -314,7 +314,7 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 	c.gone("old")
 	rec, err := c.herald.Allocations.Get(c.ctx, "198.51.100.1", metav1.GetOptions{})
 	c.must(err)
-	if rec.Status.ReleasedAt == nil {
+	if rec.Spec.ReleasedAt == nil {
 		t.Fatal("the record of a deleted Service is not released")
 	}
 	// Also over a restart.
@@ -325,7 +325,7 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 	// And the delay, of the pool as it is now, is counted from the release.
 	c.editPool("public", delay(4*time.Second))
 	c.holds("new", "198.51.100.1")
-	if rested := time.Since(rec.Status.ReleasedAt.Time); rested < 4*time.Second {
+	if rested := time.Since(rec.Spec.ReleasedAt.Time); rested < 4*time.Second {
 		t.Errorf("given again after %v, want 4s at least", rested)
 	}
 }

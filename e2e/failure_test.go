@@ -209,7 +209,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.routed(router, address, all...)
 		f.must(f.herald.BGPAdvertisements.Delete(f.ctx, "all", metav1.DeleteOptions{}))
 		f.routed(router, address)
-		f.condition("segment", herald.PoolNotAnnounced, metav1.ConditionTrue, "")
+		f.condition("segment", herald.ConditionAnnounced, metav1.ConditionFalse, "")
 	})
 	t.Run("a status that is deleted by hand is written again", func(t *testing.T) {
 		f := f.within(t)

@@ -330,7 +330,7 @@ func TestTwoLeaders(t *testing.T) {
 				return err
 			}
 			now := metav1.Now()
-			rec.Status.ReleasedAt = &now
+			rec.Spec.ReleasedAt = &now
 			_, err = c.herald.Allocations.Update(ctx, rec, metav1.UpdateOptions{})
 			return err
 		})

@@ -158,7 +158,7 @@ func (c change) String() string {
 	for _, o := range c.rec.Spec.Owners {
 		s += fmt.Sprintf(" of %s (%s)", o.Name, short(o.UID))
 	}
-	if c.rec.Status.ReleasedAt != nil {
+	if c.rec.Spec.ReleasedAt != nil {
 		s += ", released"
 	}
 	return s
@@ -254,7 +254,7 @@ func (m *moment) recordedFor(a netip.Addr, svc *corev1.Service) bool {
 		return true
 	}
 	rec := m.records[a]
-	return rec != nil && rec.Status.ReleasedAt == nil &&
+	return rec != nil && rec.Spec.ReleasedAt == nil &&
 		slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return o.Name == svc.Name })
 }
 
@@ -265,10 +265,10 @@ func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
 		if len(c.rec.Spec.Owners) == 0 || m.byHand {
 			return nil
 		}
-		if before == nil || before.Status.ReleasedAt == nil {
+		if before == nil || before.Spec.ReleasedAt == nil {
 			return []string{fmt.Sprintf("the record of %s is deleted and never was released", a)}
 		}
-		if rested := c.at.Sub(before.Status.ReleasedAt.Time); rested < m.rest {
+		if rested := c.at.Sub(before.Spec.ReleasedAt.Time); rested < m.rest {
 			return []string{fmt.Sprintf("%s rested for %v, want %v", a, rested, m.rest)}
 		}
 		return nil
@@ -280,7 +280,7 @@ func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
 			crimes = append(crimes, fmt.Sprintf("the record of %s passes from one Service to %s", a, o.Name))
 		}
 		svc := m.services[o.UID]
-		if m.oneLeader && c.rec.Status.ReleasedAt != nil && before != nil && before.Status.ReleasedAt == nil &&
+		if m.oneLeader && c.rec.Spec.ReleasedAt != nil && before != nil && before.Spec.ReleasedAt == nil &&
 			svc != nil && slices.Contains(parsed(svc), a) && stays(svc) {
 			crimes = append(crimes, fmt.Sprintf("%s is released while the status of Service %s has it", a, o.Name))
 		}

@@ -197,8 +197,8 @@ func (c *cluster) holds(name string, want ...string) *corev1.Service {
 			if err != nil {
 				return err
 			}
-			if len(rec.Spec.Owners) != 1 || rec.Spec.Owners[0].UID != svc.UID || rec.Status.ReleasedAt != nil {
-				return fmt.Errorf("the record of %s says %+v, released %v", a, rec.Spec.Owners, rec.Status.ReleasedAt)
+			if len(rec.Spec.Owners) != 1 || rec.Spec.Owners[0].UID != svc.UID || rec.Spec.ReleasedAt != nil {
+				return fmt.Errorf("the record of %s says %+v, released %v", a, rec.Spec.Owners, rec.Spec.ReleasedAt)
 			}
 		}
 		return nil

@@ -51,7 +51,7 @@ func TestPoolsAreEdited(t *testing.T) {
 		exclude := func(s *herald.IPPoolSpec) { s.Exclude = []herald.AddressRange{"198.51.100.2"} }
 		c.editPool("public", with(spans("198.51.100.2-198.51.100.20"), exclude))
 		for name, address := range map[string]string{"a": "198.51.100.1", "b": "198.51.100.2"} {
-			c.condition("public", herald.PoolOutOfRange, metav1.ConditionTrue, address+" (default/"+name+")")
+			c.condition("public", herald.PoolInRange, metav1.ConditionFalse, address+" (default/"+name+")")
 			c.marked(address, metav1.ConditionTrue, address+" is in no IPPool any more: it stays in use")
 			c.event("Service", name, "OutOfRange", address+" is in no IPPool any more: it stays in use; move off it by ")
 		}
@@ -74,7 +74,7 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.editPool("public", with(spans("198.51.100.1-198.51.100.9"), func(s *herald.IPPoolSpec) { s.Exclude = nil }))
 		c.marked("198.51.100.1", metav1.ConditionFalse, "")
 		c.marked("198.51.100.2", metav1.ConditionFalse, "")
-		c.condition("public", herald.PoolOutOfRange, metav1.ConditionFalse, "")
+		c.condition("public", herald.PoolInRange, metav1.ConditionTrue, "")
 		everybody(c)
 	})
 	t.Run("a Service is renumbered, once", func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.edit("mover", annotated(herald.AnnotationRenumber, "198.51.100.101"))
 		c.holds("mover", "198.51.100.102")
 		c.eventually("the old one is released", func(context.Context) error {
-			if rec := c.recordOf("198.51.100.101"); rec.Status.ReleasedAt == nil {
+			if rec := c.recordOf("198.51.100.101"); rec.Spec.ReleasedAt == nil {
 				return fmt.Errorf("it is %+v", rec)
 			}
 			return nil

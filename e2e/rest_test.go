@@ -81,7 +81,7 @@ func (s standing) settled(svc *corev1.Service) error {
 		return nil
 	}
 	for _, w := range wishes(svc) {
-		if rec := s.records[w]; rec != nil && rec.Status.ReleasedAt == nil && !owns(rec, svc.UID) {
+		if rec := s.records[w]; rec != nil && rec.Spec.ReleasedAt == nil && !owns(rec, svc.UID) {
 			return nil
 		} else if !slices.Contains(parsed(svc), w) {
 			return fmt.Errorf("has %v, though %s is free", addresses(svc), w)
@@ -96,7 +96,7 @@ func (s standing) settled(svc *corev1.Service) error {
 // recorded reports whether there is a record of an address for a Service that is not released.
 func (s standing) recorded(a netip.Addr, uid types.UID) bool {
 	rec := s.records[a]
-	return rec != nil && rec.Status.ReleasedAt == nil && owns(rec, uid)
+	return rec != nil && rec.Spec.ReleasedAt == nil && owns(rec, uid)
 }
 
 // ofRecords lists what is not as it is to be with records.
@@ -104,7 +104,7 @@ func (s standing) ofRecords() (unrest []string) {
 	for a, rec := range s.records {
 		for _, o := range rec.Spec.Owners {
 			switch svc := s.services[o.UID]; {
-			case rec.Status.ReleasedAt != nil:
+			case rec.Spec.ReleasedAt != nil:
 				unrest = append(unrest, fmt.Sprintf("%s cools down", a))
 			case svc == nil:
 				unrest = append(unrest, fmt.Sprintf("%s is recorded for %s (%s), which is not there", a, o.Name, short(o.UID)))

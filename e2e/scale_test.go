@@ -136,13 +136,13 @@ func (s *scale) lives(b *testing.B) {
 	})
 	s.part(b, "narrow", func(c *cluster) {
 		c.readdress("public", herald.AddressRange(half))
-		c.condition("public", herald.PoolOutOfRange, metav1.ConditionTrue, "more")
-		c.awaitRecords(out, herald.AllocationOutOfRange, metav1.ConditionTrue)
+		c.condition("public", herald.PoolInRange, metav1.ConditionFalse, "more")
+		c.awaitRecords(out, herald.AllocationInRange, metav1.ConditionFalse)
 	})
 	s.part(b, "widen", func(c *cluster) {
 		c.readdress("public", all)
-		c.condition("public", herald.PoolOutOfRange, metav1.ConditionFalse, "")
-		c.awaitRecords(out, herald.AllocationOutOfRange, metav1.ConditionFalse)
+		c.condition("public", herald.PoolInRange, metav1.ConditionTrue, "")
+		c.awaitRecords(out, herald.AllocationInRange, metav1.ConditionTrue)
 	})
 	s.part(b, "delete", func(c *cluster) {
 		c.remove("warm-up")

@@ -130,7 +130,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		c.shares("198.51.100.101", "other/w")
 		other.remove("w")
 		other.gone("w")
-		if rec := c.recordOf("198.51.100.101"); rec.Status.ReleasedAt == nil {
+		if rec := c.recordOf("198.51.100.101"); rec.Spec.ReleasedAt == nil {
 			t.Errorf("the last is gone and the record says %+v", rec)
 		}
 		c.editPool("wide", delay(0))

@@ -205,7 +205,7 @@ func (r *records) heldBack(rec *herald.IPAllocation, address netip.Addr) time.Du
 		return 0
 	}
 	_, lasts := r.p.conflicts.of(address, time.Now())
-	return max(lasts, time.Until(rec.Status.ReleasedAt.Add(conflictRest)))
+	return max(lasts, time.Until(rec.Spec.ReleasedAt.Add(conflictRest)))
 }
 
 // conflictsSynced has what is said of conflicts looked at when all reports are known: those that were withdrawn while
@@ -243,7 +243,7 @@ func (r *records) unwanted(svc *corev1.Service, req ipam.Request) (list []netip.
 // conflictMoves reports whether a Service is to leave an address because of a conflict: the address is new, the Service
 // did not ask for it, and has not moved for such a reason already.
 func (r *records) conflictMoves(svc *corev1.Service, req ipam.Request, rec *herald.IPAllocation, address netip.Addr) bool {
-	return conflicting(rec) && r.ours(rec) && rec.Status.ReleasedAt == nil && time.Since(rec.CreationTimestamp.Time) < establishedAfter &&
+	return conflicting(rec) && r.ours(rec) && rec.Spec.ReleasedAt == nil && time.Since(rec.CreationTimestamp.Time) < establishedAfter &&
 		rec.Spec.ReclaimPolicy != herald.ReclaimRetain && // That was reserved for it by hand.
 		!slices.Contains(req.Addresses, address) && len(r.shunned(svc)) == 0
 }

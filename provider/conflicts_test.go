@@ -112,7 +112,7 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 		{"one that it asks for", service("web", wish{families: four.families, ips: "198.51.100.0"}), nil, false},
 		{"one that spec.loadBalancerIP asks for", service("web", wish{families: four.families, ip: "198.51.100.0"}), nil, false},
 		{"one that was reserved for it by hand", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.ReclaimPolicy = herald.ReclaimRetain }, false},
-		{"one that it has left", service("web", four), func(rec *herald.IPAllocation) { rec.Status.ReleasedAt = &metav1.Time{Time: time.Now()} }, false},
+		{"one that it has left", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.ReleasedAt = &metav1.Time{Time: time.Now()} }, false},
 		{"one of another class", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.Class = "example.com/other" }, false},
 	} {
 		t.Run(story.name, func(t *testing.T) {

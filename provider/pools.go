@@ -311,25 +311,30 @@ func (s *pools) describe(o *herald.IPPool, u use, announced bool) {
 		ready, reason, message = false, "Exhausted", "every address is in use: add some to spec.addresses, or delete Services"
 	}
 	set(herald.PoolReady, ready, reason, message)
-	if len(exhausted) > 0 {
-		set(herald.PoolExhausted, true, "NoneAvailable", fmt.Sprintf("every %s address is in use", strings.Join(exhausted, " and ")))
+	if invalid := s.invalid[o.Name]; invalid != nil {
+		set(herald.ConditionAccepted, false, "Invalid", invalid.Error())
 	} else {
-		set(herald.PoolExhausted, false, "Available", "")
+		set(herald.ConditionAccepted, true, "Valid", "")
+	}
+	if len(exhausted) > 0 {
+		set(herald.PoolAddressesAvailable, false, "NoneAvailable", fmt.Sprintf("every %s address is in use", strings.Join(exhausted, " and ")))
+	} else {
+		set(herald.PoolAddressesAvailable, true, "Available", "")
 	}
 	if len(u.overlaps) > 0 {
-		set(herald.PoolOverlaps, true, "OlderPoolHasThem", "these addresses are given out by older pools: "+someOf(u.overlaps))
+		set(herald.PoolExclusive, false, "OlderPoolHasThem", "these addresses are given out by older pools: "+someOf(u.overlaps))
 	} else {
-		set(herald.PoolOverlaps, false, "NoOverlap", "")
+		set(herald.PoolExclusive, true, "NoOverlap", "")
 	}
 	if len(u.outside) > 0 {
-		set(herald.PoolOutOfRange, true, "InUse", "in use though the pool no longer holds them: "+someOf(u.outside))
+		set(herald.PoolInRange, false, "InUse", "in use though the pool no longer holds them: "+someOf(u.outside))
 	} else {
-		set(herald.PoolOutOfRange, false, "InRange", "")
+		set(herald.PoolInRange, true, "InRange", "")
 	}
 	if announced {
-		set(herald.PoolNotAnnounced, false, "Selected", "")
+		set(herald.ConditionAnnounced, true, "Selected", "")
 	} else {
-		set(herald.PoolNotAnnounced, true, "NoAdvertisement",
+		set(herald.ConditionAnnounced, false, "NoAdvertisement",
 			fmt.Sprintf("no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses: create one with spec.pools: [%s]", o.Name))
 	}
 }

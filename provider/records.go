@@ -96,7 +96,7 @@ func (r *records) load() {
 	slices.SortFunc(all, func(x, y *herald.IPAllocation) int { return Older(x, y) })
 	for _, rec := range all {
 		address, tenants := r.tenants(rec)
-		_, _, _ = r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Status.ReleasedAt != nil, rec.ResourceVersion)
+		_, _, _ = r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Spec.ReleasedAt != nil, rec.ResourceVersion)
 		r.p.ledger.resume(address)
 	}
 }
@@ -126,7 +126,7 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 // the record is older than what is known.
 func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	address, tenants := r.tenants(rec)
-	lost, stale, err := r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Status.ReleasedAt != nil, rec.ResourceVersion)
+	lost, stale, err := r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Spec.ReleasedAt != nil, rec.ResourceVersion)
 	for _, o := range lost {
 		if svc := r.service(o); svc != nil && r.wants(svc) {
 			r.p.projection.requeue(svc)
@@ -202,7 +202,7 @@ func (r *records) reconcile(ctx context.Context, name string) error {
 	if !r.ours(rec) {
 		return nil // It is in use, and that is all there is to know.
 	}
-	if rec.Status.ReleasedAt != nil {
+	if rec.Spec.ReleasedAt != nil {
 		return r.cool(ctx, rec, address)
 	}
 	for _, o := range rec.Spec.Owners {
@@ -282,7 +282,7 @@ func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address ne
 		case r.p.projection.serves(svc) && slices.Contains(Carried(svc), address):
 			// Its status still says this address. If it moved on to another, that is about to change; if not, it is to
 			// take this one back. If it takes long, it was another leader that had it move.
-			lasts := time.Since(rec.Status.ReleasedAt.Time)
+			lasts := time.Since(rec.Spec.ReleasedAt.Time)
 			if lasts > settleTime || !r.p.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
 				r.p.projection.requeue(svc)
 			}
@@ -290,7 +290,7 @@ func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address ne
 			return nil
 		}
 	}
-	rests := max(time.Until(rec.Status.ReleasedAt.Add(r.p.ledger.termsOf(rec.Spec.Pool).delay)), r.heldBack(rec, address))
+	rests := max(time.Until(rec.Spec.ReleasedAt.Add(r.p.ledger.termsOf(rec.Spec.Pool).delay)), r.heldBack(rec, address))
 	if rests > 0 {
 		r.queue.AddAfter(rec.Name, rests)
 		return nil
@@ -311,7 +311,7 @@ func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address ne
 	}
 	conditions := slices.Clone(rec.Status.Conditions)
 	var changed []metav1.Condition
-	for _, c := range []*metav1.Condition{r.outOfRange(rec, address), dispute} {
+	for _, c := range []*metav1.Condition{r.inRange(rec, address), dispute} {
 		if c != nil && meta.SetStatusCondition(&conditions, *c) {
 			changed = append(changed, *c)
 		}
@@ -321,7 +321,7 @@ func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address ne
 	}
 	marked := rec.DeepCopy()
 	marked.Status.Conditions = conditions
-	if _, err := r.p.herald.Allocations.Update(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
+	if _, err := r.p.herald.Allocations.UpdateStatus(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
 		return nil // Its end brings it here again.
 	} else if err != nil {
 		return err
@@ -333,11 +333,10 @@ func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address ne
 		}
 		for _, c := range changed {
 			switch {
-			case c.Status != metav1.ConditionTrue:
-			case c.Type == herald.AllocationOutOfRange:
-				r.p.events.Eventf(svc, corev1.EventTypeWarning, c.Type,
+			case c.Type == herald.AllocationInRange && c.Status == metav1.ConditionFalse:
+				r.p.events.Eventf(svc, corev1.EventTypeWarning, "OutOfRange",
 					"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
-			default:
+			case c.Type == herald.AllocationConflict && c.Status == metav1.ConditionTrue:
 				r.p.events.Event(svc, corev1.EventTypeWarning, c.Type, c.Message)
 			}
 		}
@@ -345,19 +344,19 @@ func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address ne
 	return nil
 }
 
-// outOfRange is the condition OutOfRange of a record, as it is to be; nil: there is none.
-func (r *records) outOfRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
+// inRange is the condition InRange of a record, as it is to be; nil: there is none.
+func (r *records) inRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
 	home, displaced := r.p.ledger.displaced(address)
-	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange)
-	c := &metav1.Condition{Type: herald.AllocationOutOfRange, Status: metav1.ConditionFalse, Reason: "InRange", Message: ""}
+	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
+	c := &metav1.Condition{Type: herald.AllocationInRange, Status: metav1.ConditionTrue, Reason: "InRange", Message: ""}
 	switch {
 	case !displaced && is == nil:
 		return nil
 	case displaced && home != "":
-		c.Status, c.Reason = metav1.ConditionTrue, "OtherPool"
+		c.Status, c.Reason = metav1.ConditionFalse, "OtherPool"
 		c.Message = fmt.Sprintf("%s was given from IPPool %q and belongs to %q now: it stays in use", address, rec.Spec.Pool, home)
 	case displaced:
-		c.Status, c.Reason = metav1.ConditionTrue, "NoPool"
+		c.Status, c.Reason = metav1.ConditionFalse, "NoPool"
 		c.Message = fmt.Sprintf("%s is in no IPPool any more: it stays in use", address)
 	}
 	return c

@@ -68,7 +68,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, svc *corev1.Ser
 // with returns the record with this owner in it: the record itself if it is. If it was written by hand and names no
 // pool, it is of this one now. It fails with errHeldByAnother if the address is not to be had.
 func (r *records) with(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
-	owners, released := rec.Spec.Owners, rec.Status.ReleasedAt != nil
+	owners, released := rec.Spec.Owners, rec.Spec.ReleasedAt != nil
 	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
 	if at >= 0 && !released && r.ours(rec) && equality.Semantic.DeepEqual(owners[at], mine) {
 		return rec, nil
@@ -102,7 +102,7 @@ func (r *records) with(ctx context.Context, rec *herald.IPAllocation, pool strin
 		}
 		edit.Spec.Owners[at] = mine
 	}
-	edit.Spec.Class, edit.Spec.Pool, edit.Status.ReleasedAt = r.p.class, cmp.Or(rec.Spec.Pool, pool), nil
+	edit.Spec.Class, edit.Spec.Pool, edit.Spec.ReleasedAt = r.p.class, cmp.Or(rec.Spec.Pool, pool), nil
 	return edit, nil
 }
 
@@ -161,7 +161,7 @@ func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner,
 				return nil
 			}
 		}
-		if rec.Status.ReleasedAt == nil {
+		if rec.Spec.ReleasedAt == nil {
 			released, err := r.p.herald.Allocations.Update(ctx, without(rec, o.UID, policy(rec)), metav1.UpdateOptions{})
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 				rec = nil
@@ -189,7 +189,7 @@ func without(rec *herald.IPAllocation, uid string, policy herald.ReclaimPolicy) 
 		edit.Spec.Owners = slices.Delete(edit.Spec.Owners, at, at+1)
 	default:
 		now := metav1.Now()
-		edit.Status.ReleasedAt = &now
+		edit.Spec.ReleasedAt = &now
 	}
 	return edit
 }

@@ -221,7 +221,7 @@ func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
 		if tenants[i], err = tenantOf(o); err != nil {
 			return address, nil, fmt.Errorf("spec.owners[%d]%w", i, err)
 		}
-		if rec.Status.ReleasedAt != nil {
+		if rec.Spec.ReleasedAt != nil {
 			tenants[i] = ipam.Tenant{Owner: tenants[i].Owner.Reservation()}
 		}
 	}

@@ -225,7 +225,7 @@ func (in *inputs) address(address netip.Addr, now time.Time) *Address {
 		return nil
 	}
 	rec := o.(*herald.IPAllocation)
-	if rec.Status.ReleasedAt != nil {
+	if rec.Spec.ReleasedAt != nil {
 		return nil
 	}
 	a := &Address{Addr: address, Pool: rec.Spec.Pool, New: now.Sub(rec.CreationTimestamp.Time) < newFor}

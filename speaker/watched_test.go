@@ -117,7 +117,7 @@ func recordFor(address string, owners ...types.UID) *herald.IPAllocation {
 }
 
 func released(rec *herald.IPAllocation) *herald.IPAllocation {
-	rec.Status.ReleasedAt = &metav1.Time{Time: noon}
+	rec.Spec.ReleasedAt = &metav1.Time{Time: noon}
 	return rec
 }
 

@@ -6,6 +6,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=bgpadv
+// +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.pools`
 // +kubebuilder:printcolumn:name="Peers",type=string,JSONPath=`.spec.peers`
 // +kubebuilder:printcolumn:name="Communities",type=string,JSONPath=`.spec.communities`
@@ -16,6 +17,9 @@ type BGPAdvertisement struct {
 
 	// +optional
 	Spec BGPAdvertisementSpec `json:"spec,omitempty"`
+	// Written by Herald.
+	// +optional
+	Status AdvertisementStatus `json:"status,omitempty"`
 }
 
 // BGPAdvertisementSpec says what is announced, to whom, and with which attributes. Where several

@@ -6,6 +6,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster
+// +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
 // +kubebuilder:printcolumn:name="Peer-ASN",type=integer,JSONPath=`.spec.peerASN`
 // +kubebuilder:printcolumn:name="Local-ASN",type=integer,JSONPath=`.spec.localASN`
@@ -15,6 +16,9 @@ type BGPPeer struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	Spec BGPPeerSpec `json:"spec"`
+	// Written by Herald.
+	// +optional
+	Status BGPPeerStatus `json:"status,omitempty"`
 }
 
 // BGPPeerSpec is one end of a session as the speakers see it.

@@ -10,9 +10,8 @@ import (
 // out. One written by hand reserves an address: with an owner that has no uid for the Service of that name,
 // with no owner for nobody.
 //
-// Status is no subresource: a release changes spec and status together, in one write.
-//
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ipalloc
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.contains('-') ? size(self.metadata.name) == 39 && isIP(self.metadata.name.replace('-', ':')) && isIP(self.spec.address) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address) : self.metadata.name == self.spec.address && isIP(self.spec.address)",message="metadata.name must be spec.address: as it is for IPv4, written in full with dashes for colons for IPv6 (2001-0db8-0000-0000-0000-0000-0000-0007)"
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
@@ -20,9 +19,9 @@ import (
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.owners[0].name`
 // +kubebuilder:printcolumn:name="UID",type=string,JSONPath=`.spec.owners[0].uid`,priority=1,description="None: the address is kept for the name"
 // +kubebuilder:printcolumn:name="Reclaim",type=string,JSONPath=`.spec.reclaimPolicy`,priority=1
-// +kubebuilder:printcolumn:name="Out-Of-Range",type=string,JSONPath=`.status.conditions[?(@.type=="OutOfRange")].status`,priority=1
+// +kubebuilder:printcolumn:name="In-Range",type=string,JSONPath=`.status.conditions[?(@.type=="InRange")].status`,priority=1
 // +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.spec.class`,priority=1
-// +kubebuilder:printcolumn:name="Released",type=date,JSONPath=`.status.releasedAt`
+// +kubebuilder:printcolumn:name="Released",type=date,JSONPath=`.spec.releasedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type IPAllocation struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -63,6 +62,13 @@ type IPAllocationSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	Owners []AllocationOwner `json:"owners,omitempty"`
+
+	// When the last Service released the address. The address is not given out before the reuseDelay of its pool
+	// has passed since then; then Herald deletes the record.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$`
+	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
 }
 
 // AllocationOwner is a Service that holds an address. The UID decides: a new Service of the same name
@@ -108,15 +114,11 @@ type AllocationSharing struct {
 	Traffic string `json:"traffic"`
 }
 
-// IPAllocationStatus is the course of a release.
+// IPAllocationStatus is what Herald observes of the address.
 type IPAllocationStatus struct {
-	// When the Service let go of the address. It rests until the pool's reuseDelay has passed, then
-	// the record is deleted and the address may be given out again.
-	// +optional
-	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
-
-	// OutOfRange: the pool no longer has the address. It stays in use until its Service moves off it
-	// (kubectl herald renumber) or goes. AddressConflict: a machine that is no speaker uses the address.
+	// InRange is False if the pool no longer has the address: it stays in use until its Service moves to another
+	// address (kubectl herald renumber) or is deleted. AddressConflict is True while a machine that is no speaker
+	// uses the address.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -125,8 +127,8 @@ type IPAllocationStatus struct {
 
 // Condition types of an IPAllocation.
 const (
-	AllocationOutOfRange = "OutOfRange"
-	AllocationConflict   = "AddressConflict"
+	AllocationInRange  = "InRange"
+	AllocationConflict = "AddressConflict"
 )
 
 // IPAllocationList is a list of IPAllocations.

@@ -177,9 +177,10 @@ type IPPoolStatus struct {
 	// +optional
 	IPv6 *PoolUsage `json:"ipv6,omitempty"`
 
-	// Ready: addresses can be had. Overlaps: some addresses belong to an older pool. Exhausted: every
-	// address of a family is in use. OutOfRange: addresses in use that the pool no longer holds.
-	// NotAnnounced: no L2Advertisement or BGPAdvertisement selects the pool.
+	// Accepted: the spec is valid and in force. If it is not valid, the last valid one stays in force. Ready: the
+	// pool can give out addresses. AddressesAvailable: each family has a free address. Exclusive: no older pool
+	// has addresses of this one. InRange: the pool has every address that is recorded for it. Announced: an
+	// advertisement selects the pool and nodes can announce its addresses.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -200,11 +201,10 @@ type PoolUsage struct {
 
 // Condition types of an IPPool.
 const (
-	PoolReady        = "Ready"
-	PoolOverlaps     = "Overlaps"
-	PoolExhausted    = "Exhausted"
-	PoolOutOfRange   = "OutOfRange"
-	PoolNotAnnounced = "NotAnnounced"
+	PoolReady              = "Ready"
+	PoolAddressesAvailable = "AddressesAvailable"
+	PoolExclusive          = "Exclusive"
+	PoolInRange            = "InRange"
 )
 
 // IPPoolList is a list of IPPools.

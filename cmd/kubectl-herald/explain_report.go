@@ -82,7 +82,7 @@ func (s *situation) explain(ccm *ccm, now time.Time) (*serviceReport, error) {
 		r.Addresses = append(r.Addresses, s.origin(al, &req, now))
 	}
 	for _, f := range a.Forgone(req) {
-		if rec, _ := s.record(f.Address); rec.Status.ReleasedAt != nil {
+		if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt != nil {
 			continue // It left that one, and it cools down.
 		}
 		r.Addresses = append(r.Addresses, fact{f.Address.String(), "is kept for the Service, but " + f.Why, true})
@@ -176,10 +176,10 @@ func (s *situation) origin(al ipam.Allocation, req *ipam.Request, now time.Time)
 
 // outOfRange is the condition of a record that says so, or nil.
 func outOfRange(rec *herald.IPAllocation) *metav1.Condition {
-	if !meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationOutOfRange) {
+	if !meta.IsStatusConditionFalse(rec.Status.Conditions, herald.AllocationInRange) {
 		return nil
 	}
-	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationOutOfRange)
+	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
 }
 
 func age(since, now time.Time) string { return duration.HumanDuration(now.Sub(since)) }

@@ -225,7 +225,7 @@ func TestExplain(t *testing.T) {
 			"✗  198.51.100.8 is kept for the Service, but the Service holds another\n  endpoints", "Nothing is to be done."}},
 		{"out of range", served(), func(s *situation) {
 			s.pools[0].Spec.Addresses = []herald.AddressRange{"198.51.100.128/25"}
-			s.records[0].Status.Conditions = []metav1.Condition{{Type: herald.AllocationOutOfRange, Status: metav1.ConditionTrue, Message: "198.51.100.1 is in no IPPool any more"}}
+			s.records[0].Status.Conditions = []metav1.Condition{{Type: herald.AllocationInRange, Status: metav1.ConditionFalse, Message: "198.51.100.1 is in no IPPool any more"}}
 		}, []string{"✗  198.51.100.1 from pool public, recorded for 60m; out of range",
 			"Next: 198.51.100.1 is in no IPPool any more; move off it by kubectl herald renumber default/web"}},
 		{"no advertisement", served(), func(s *situation) {

@@ -99,7 +99,7 @@ type waitingReport struct {
 func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) *planReport {
 	cooling := map[string]bool{}
 	for _, rec := range s.records {
-		if rec.Status.ReleasedAt != nil {
+		if rec.Spec.ReleasedAt != nil {
 			cooling[rec.Spec.Address] = true
 		}
 	}

@@ -137,7 +137,7 @@ func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[
 	homes := homesOf(pools)
 	users, reserved = map[string]map[string]int{}, map[string]int{}
 	for _, rec := range records {
-		if rec.Status.ReleasedAt != nil {
+		if rec.Spec.ReleasedAt != nil {
 			continue
 		}
 		pool := rec.Spec.Pool
@@ -185,14 +185,14 @@ func homesOf(pools []*herald.IPPool) *ipam.Allocator {
 	return a
 }
 
-// attentionOf are the conditions that are not as they should be: Ready is to be true, what else there is to be false.
+// attentionOf are the conditions that are not True.
 func attentionOf(o *herald.IPPool) []attention {
 	all := []attention{}
 	if len(o.Status.Conditions) == 0 {
 		return append(all, attention{herald.PoolReady, "NoStatus", "herald-ccm has not seen the pool yet: is it running?"})
 	}
 	for _, c := range o.Status.Conditions {
-		if (c.Status == metav1.ConditionTrue) != (c.Type == herald.PoolReady) {
+		if c.Status != metav1.ConditionTrue {
 			all = append(all, attention{c.Type, c.Reason, c.Message})
 		}
 	}

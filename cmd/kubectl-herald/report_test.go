@@ -48,7 +48,7 @@ func reserved(rec *herald.IPAllocation) *herald.IPAllocation {
 
 func cooling(rec *herald.IPAllocation) *herald.IPAllocation {
 	now := metav1.Now()
-	rec.Status.ReleasedAt = &now
+	rec.Spec.ReleasedAt = &now
 	return rec
 }
 
@@ -63,8 +63,8 @@ func TestPools(t *testing.T) {
 		IPv6: &herald.PoolUsage{Capacity: 9223372036854775807, Assigned: 1, Available: 9223372036854775807},
 		Conditions: []metav1.Condition{
 			{Type: herald.PoolReady, Status: metav1.ConditionTrue, Reason: "AddressesAvailable"},
-			{Type: herald.PoolExhausted, Status: metav1.ConditionFalse, Reason: "Available"},
-			{Type: herald.PoolNotAnnounced, Status: metav1.ConditionTrue, Reason: "NoAdvertisement", Message: "create one"},
+			{Type: herald.PoolAddressesAvailable, Status: metav1.ConditionTrue, Reason: "Available"},
+			{Type: herald.ConditionAnnounced, Status: metav1.ConditionFalse, Reason: "NoAdvertisement", Message: "create one"},
 		},
 	}
 	tiny := pool("tiny", 1, "203.0.113.0/32")
@@ -80,7 +80,7 @@ func TestPools(t *testing.T) {
   IPv4  ███████████▒░░░░░░░░░░░░  30 used  2 cooling     32 free  of 64
   IPv6  █░░░░░░░░░░░░░░░░░░░░░░░   1 used  0 cooling  2^63+ free  of 2^63+
   used by red 2, default 1, none yet (reserved) 2
-  ! NotAnnounced: NoAdvertisement: create one
+  ! Announced: NoAdvertisement: create one
 
 tiny  203.0.113.0/32
   IPv4  ████████████████████████   1 used  0 cooling      0 free  of 1

@@ -1,0 +1,48 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Condition types that several kinds have. Every condition is True when all is well and has the generation of the
+// spec that it was made from.
+const (
+	// ConditionAccepted: the spec is valid and in force. If it is not valid, the message names the field and the
+	// cure.
+	ConditionAccepted = "Accepted"
+	// ConditionAnnounced: of an IPPool, addresses of it are announced or could be; of an advertisement, it selects
+	// pools, nodes and, by BGP, peers.
+	ConditionAnnounced = "Announced"
+	// ConditionEstablished: of a BGPPeer, every node that is to hold a session with it has one.
+	ConditionEstablished = "Established"
+)
+
+// AdvertisementStatus is what became of an advertisement.
+type AdvertisementStatus struct {
+	// Accepted: the spec is valid and in force. Announced: the advertisement selects pools, nodes and peers, so that
+	// it announces something.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// The number of IPPools that the advertisement selects.
+	// +optional
+	Pools int32 `json:"pools"`
+	// The number of nodes that the advertisement selects.
+	// +optional
+	Nodes int32 `json:"nodes"`
+}
+
+// BGPPeerStatus is what became of a BGPPeer.
+type BGPPeerStatus struct {
+	// Accepted: the spec is valid and in force on every node that it selects. Established: every such node has an
+	// established session.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Sessions that are established, of all: "3/3".
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Sessions string `json:"sessions,omitempty"`
+}
