@@ -27,6 +27,13 @@ type BGPAdvertisement struct {
 type BGPAdvertisementSpec struct {
 	Selection `json:",inline"`
 
+	// What is done with the address of a Service that has no ready endpoint on any node. Withdraw: no node
+	// announces it. Announce: nodes announce it all the same, so that clients are refused instead of finding no
+	// route; under externalTrafficPolicy Local every selected node does.
+	// +optional
+	// +kubebuilder:default=Withdraw
+	WithoutEndpoints EndpointsPolicy `json:"withoutEndpoints,omitempty"`
+
 	// Names of the BGPPeers that get the routes.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64

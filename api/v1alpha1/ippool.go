@@ -96,6 +96,12 @@ type IPPoolSpec struct {
 	// +kubebuilder:default=Delete
 	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
 
+	// Whether a Service may have its address kept by the annotation herald.dev/reclaim with the value Retain although
+	// reclaimPolicy is Delete. A kept address counts against the quota of its namespace, and is released when the
+	// namespace is deleted.
+	// +optional
+	AllowRetain bool `json:"allowRetain,omitempty"`
+
 	// How long an address rests after its Service is gone before another may have it, so that no
 	// router or client still takes it for the old one's.
 	// +optional

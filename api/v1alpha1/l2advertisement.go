@@ -26,6 +26,13 @@ type L2Advertisement struct {
 type L2AdvertisementSpec struct {
 	Selection `json:",inline"`
 
+	// What is done with the address of a Service that has no ready endpoint on any node. Withdraw: no node
+	// announces it. Announce: nodes announce it all the same, so that clients are refused instead of finding no
+	// route; under externalTrafficPolicy Local every selected node does.
+	// +optional
+	// +kubebuilder:default=Withdraw
+	WithoutEndpoints EndpointsPolicy `json:"withoutEndpoints,omitempty"`
+
 	// The interfaces on which the address is announced, by name. None: every interface with a subnet
 	// that holds the address. Name one where clients reach the address on the link though it is
 	// outside the nodes' subnet.

@@ -14,6 +14,8 @@ const (
 	AnnotationPool = "herald.dev/pool"
 	// AnnotationIPs on a Service lists the addresses that it wants, one per family, separated by commas.
 	AnnotationIPs = "herald.dev/ips"
+	// AnnotationAddresses on a Service is how many addresses of each family it wants; one if it is not given.
+	AnnotationAddresses = "herald.dev/addresses"
 	// AnnotationSharingKey on Services lets those with equal keys share an address.
 	AnnotationSharingKey = "herald.dev/sharing-key"
 	// AnnotationReclaim on a Service is the ReclaimPolicy of its addresses.

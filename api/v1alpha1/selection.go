@@ -119,3 +119,14 @@ func CompileSelector(field string, s *metav1.LabelSelector) (labels.Selector, er
 	}
 	return c, nil
 }
+
+// EndpointsPolicy says what is done with the address of a Service that has no ready endpoint.
+//
+// +kubebuilder:validation:Enum=Withdraw;Announce
+type EndpointsPolicy string
+
+// The endpoints policies.
+const (
+	EndpointsWithdraw EndpointsPolicy = "Withdraw"
+	EndpointsAnnounce EndpointsPolicy = "Announce"
+)

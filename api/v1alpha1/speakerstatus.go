@@ -122,6 +122,13 @@ type SpeakerInterface struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	Subnets []string `json:"subnets,omitempty"`
+	// The routers that the node reaches other networks through on this interface, sorted: the gateways of its
+	// default routes. Herald never announces such an address.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=39
+	// +listType=set
+	Gateways []string `json:"gateways,omitempty"`
 	// What the speaker does on this segment: Listening, before it may own addresses; Member, it hears other
 	// speakers; Alone, it hears none; Degraded, the API has other speakers on this segment and none is heard;
 	// Duplicate, another interface of the node is on the same segment and speaks for it.

@@ -814,6 +814,11 @@ func (in *SpeakerInterface) DeepCopyInto(out *SpeakerInterface) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.Gateways != nil {
+		in, out := &in.Gateways, &out.Gateways
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Hears != nil {
 		in, out := &in.Hears, &out.Hears
 		*out = make([]string, len(*in))
