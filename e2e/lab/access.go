@@ -63,12 +63,27 @@ func (a *Access) Apply(ctx context.Context, yaml string) error {
 }
 
 func (a *Access) run(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, a.kubectl, args...)
+	out, err := a.output(exec.CommandContext(ctx, a.kubectl, args...), stdin)
+	if err != nil {
+		err = fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
+	}
+	return out, err
+}
+
+// Shell runs commands of bash, in which kubectl is the real one and reaches the cluster, and returns what they wrote to
+// standard output. It ends with the first command that fails.
+func (a *Access) Shell(ctx context.Context, commands string) (string, error) {
+	// The program is all of Kubernetes and looks at its name.
+	kubectl := fmt.Sprintf("kubectl() { %q \"$@\"; }\n", a.kubectl)
+	return a.output(exec.CommandContext(ctx, "bash", "-euo", "pipefail"), kubectl+commands)
+}
+
+func (a *Access) output(cmd *exec.Cmd, stdin string) (string, error) {
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+a.Kubeconfig, "KUBECACHEDIR="+a.cache, "PATH="+a.plugins+":"+os.Getenv("PATH"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }

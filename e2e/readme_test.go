@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// fenced finds the code blocks of a Markdown document.
+var fenced = regexp.MustCompile("(?ms)^```[a-z]*\n(.*?)^```$")
+
+// blockWith returns the one code block of README.md that contains text.
+func blockWith(t *testing.T, text string) string {
+	t.Helper()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, m := range fenced.FindAllStringSubmatch(string(readme), -1) {
+		if strings.Contains(m[1], text) {
+			found = append(found, m[1])
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("README.md has %d code blocks with %q, want one", len(found), text)
+	}
+	return found[0]
+}
+
+// TestReadme pastes the first example of README.md as it stands: its range is of the lab's nodes' subnet. The lab has no
+// kubelets, so that the Deployment is a pod of the lab's.
+func TestReadme(t *testing.T) {
+	f := withLab(t, lab.Options{Nodes: 2})
+	subnets, _ := strings.CutPrefix(strings.TrimSpace(blockWith(t, "SUBNETS")), "kubectl ")
+	f.eventually("the nodes' subnets", func(ctx context.Context) error {
+		out, err := f.access.Shell(ctx, "kubectl "+subnets)
+		for _, n := range names(f.site) {
+			if want := regexp.MustCompile(`(?m)^` + n + `\s+.*198\.18\.0\.\d+/24`); err == nil && !want.MatchString(out) {
+				err = fmt.Errorf("no subnet of %s in\n%s", n, out)
+			}
+		}
+		return err
+	})
+
+	const end = "\nEOF\n"
+	objects, rest, ok := strings.Cut(blockWith(t, "RANGE="), end)
+	if !ok {
+		t.Fatal("the example has no end of its objects")
+	}
+	_, err := f.access.Shell(f.ctx, objects+end)
+	f.must(err)
+	f.pod("web-1", names(f.site)[0])
+	f.service("web", to8080)
+	f.holds("web", "198.18.0.200")
+	if r := f.reached(f.site.Segment, "198.18.0.200:9000"); r.Pod != "web-1" {
+		t.Errorf("%+v answers", r)
+	}
+	if !strings.Contains(rest, "--type=LoadBalancer") {
+		t.Errorf("the example creates no Service of type LoadBalancer:\n%s", rest)
+	}
+	explained, err := f.access.Kubectl(f.ctx, "herald", "explain", "service", "default/web")
+	f.must(err)
+	if !strings.HasSuffix(strings.TrimSpace(explained), "Nothing is to be done.") {
+		t.Errorf("explain says\n%s", explained)
+	}
+
+	_, err = f.access.Shell(f.ctx, "kubectl apply --dry-run=server -f - <<EOF\n"+blockWith(t, "name: tor-a")+"EOF\n")
+	f.must(err)
+}
