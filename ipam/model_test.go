@@ -294,11 +294,11 @@ func (m *model) present(addr netip.Addr, namespace string) (n int) {
 func (m *model) over(p *ipam.Pool, req ipam.Request, addr netip.Addr, f ipam.Family) bool {
 	exceeds := func(limits ipam.Limits, pool string) bool {
 		limit, limited := limits[f]
-		moves := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool {
-			return ipam.FamilyOf(h.Address) == f && (pool == "" || m.home(h.Address) == pool) && m.present(h.Address, req.Owner.Namespace) == 1 &&
-				h.Owner.Namespace == req.Owner.Namespace
-		})
-		return limited && m.use(pool, req.Owner.Namespace, f) >= limit && !moves
+		use := m.use(pool, req.Owner.Namespace, f)
+		held := slices.DeleteFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) != f })
+		leaves := len(held) == 1 && (pool == "" || m.home(held[0].Address) == pool) &&
+			m.present(held[0].Address, req.Owner.Namespace) == 1 && held[0].Owner.Namespace == req.Owner.Namespace
+		return limited && use >= limit && (!leaves || use > limit)
 	}
 	return m.present(addr, req.Owner.Namespace) == 0 && (exceeds(p.Quota, p.Name) || exceeds(req.Quota, ""))
 }

@@ -67,16 +67,24 @@ func present(first *holding, namespace string, except *holding) bool {
 	return false
 }
 
-// over says that a quota keeps the request from an address of a pool, or nil. What would cost no further address
-// is never too much: addr, which may be none, if the namespace is on it already, or a move.
+// over returns the quota that keeps the request from an address of a pool, or nil. addr is that address, if it is known.
+//
+// An address that the namespace is on already never counts again. Any other needs room in the quota, with one exception:
+// a move, for which the owner holds the old address and the new one for a while. A move may exceed a limit, by the
+// address that it leads to, if the namespace is within the limit before, and the owner has no other move to finish. So a
+// namespace never holds more than its limit and one address for an owner that moves, however often it moves: the address
+// that was left counts until it is free.
 func (a *Allocator) over(p *pool, req *Request, f Family, addr netip.Addr) *Error {
+	if present(a.on(addr), req.Owner.Namespace, nil) {
+		return nil
+	}
 	// Where all pools together are too much, no other pool would do.
-	if use, limit := a.tally.count(req.Owner.Namespace, f), req.Quota; limit.reached(f, use) && !a.costless(req, f, addr, nil) {
+	if use, limit := a.tally.count(req.Owner.Namespace, f), req.Quota; limit.reached(f, use) && !a.moves(req, f, nil, use <= limit[f]) {
 		return &Error{Reason: ErrQuota, Family: f, message: fmt.Sprintf(
 			"namespace %s holds %d %s addresses, and its quota is %d (%s): release one, or raise the quota",
 			req.Owner.Namespace, use, f, limit[f], req.QuotaFrom)}
 	}
-	if use, limit := p.tally.count(req.Owner.Namespace, f), p.Quota; limit.reached(f, use) && !a.costless(req, f, addr, p) {
+	if use, limit := p.tally.count(req.Owner.Namespace, f), p.Quota; limit.reached(f, use) && !a.moves(req, f, p, use <= limit[f]) {
 		return &Error{Reason: ErrQuota, Pool: p.Name, Family: f, message: fmt.Sprintf(
 			"namespace %s holds %d %s addresses of pool %q, and its quota there is %d (spec.quota of the pool): release one, raise the quota, or name another pool",
 			req.Owner.Namespace, use, f, p.Name, limit[f])}
@@ -89,22 +97,23 @@ func (l Limits) reached(f Family, use uint64) bool {
 	return limited && use >= limit
 }
 
-// costless reports whether the namespace of a request would hold no more with an address of family f, of this pool if
-// one is given: it is on addr already, or it moves.
-func (a *Allocator) costless(req *Request, f Family, addr netip.Addr, in *pool) bool {
-	return present(a.on(addr), req.Owner.Namespace, nil) || a.moves(req, f, in)
-}
-
-// moves reports whether a new address of family f takes the place of one that the owner has to itself, in this
-// pool if it is given.
-func (a *Allocator) moves(req *Request, f Family, in *pool) bool {
-	namespace := req.Owner.Namespace
+// moves reports whether a request for a new address of family f is a move that may exceed a limit, which the namespace is
+// within or not: the owner holds one address of the family, alone in its namespace and in this pool, if one is given.
+func (a *Allocator) moves(req *Request, f Family, in *pool, within bool) bool {
+	if !within {
+		return false
+	}
+	namespace, held, leaves := req.Owner.Namespace, 0, 0
 	for h := range a.takenBy(req.Owner) {
-		if FamilyOf(h.Address) == f && (in == nil || h.home == in) && h.Owner.Namespace == namespace && !present(a.on(h.Address), namespace, h) {
-			return true
+		if FamilyOf(h.Address) != f {
+			continue
+		}
+		held++
+		if (in == nil || h.home == in) && h.Owner.Namespace == namespace && !present(a.on(h.Address), namespace, h) {
+			leaves++
 		}
 	}
-	return false
+	return held == 1 && leaves == 1
 }
 
 // QuotaUse is how much of a quota is used.

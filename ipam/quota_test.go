@@ -1,9 +1,12 @@
 package ipam_test
 
 import (
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/heraldlb/herald/ipam"
+	"pgregory.net/rapid"
 )
 
 func TestQuotas(t *testing.T) {
@@ -69,6 +72,27 @@ func TestQuotas(t *testing.T) {
 			refuse(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "quota is 1"),
 			heldBy("red/b", "198.51.100.1@public"),
 		},
+		"a move has to be finished before the next": {
+			pools(public),
+			allocate(ask("a", v4).in("red").limited(v4, 2), "198.51.100.0@public"),
+			allocate(ask("a", v4).in("red").limited(v4, 2).exactly("198.51.100.1"), "198.51.100.1@public"), // within the limit
+			refuse(ask("a", v4).in("red").limited(v4, 2).exactly("198.51.100.2"), ipam.ErrQuota, ""),
+			released(tenant("red/a"), "198.51.100.0", true),
+			allocate(ask("b", v4).in("red").limited(v4, 2), "198.51.100.0@public"),
+			allocate(ask("a", v4).in("red").limited(v4, 2).exactly("198.51.100.2"), "198.51.100.2@public"), // one more than the limit
+			refuse(ask("b", v4).in("red").limited(v4, 2).exactly("198.51.100.3"), ipam.ErrQuota, ""),
+			uses("", "red", v4, 3),
+		},
+		"an address that was left counts until it is free": {
+			pools(quota(public, v4, 1)),
+			allocate(ask("a", v4).in("red"), "198.51.100.0@public"),
+			allocate(ask("a", v4).in("red").leaving("198.51.100.0"), "198.51.100.1@public"),
+			replace("198.51.100.0@public", []ipam.Tenant{{Owner: tenant("~red/a")}}, "red/a"), // It cools down.
+			refuse(ask("a", v4).in("red").leaving("198.51.100.0", "198.51.100.1"), ipam.ErrQuota, ""),
+			heldBy("red/a", "198.51.100.1@public"),
+			released(tenant("~red/a"), "198.51.100.0", true),
+			allocate(ask("a", v4).in("red").leaving("198.51.100.1"), "198.51.100.0@public"),
+		},
 		"a move into another pool costs there": {
 			pools(public, quota(pool("scarce", "203.0.113.0/30"), v4, 1)),
 			allocate(ask("a", v4).in("red").from("scarce"), "203.0.113.0@scarce"),
@@ -97,6 +121,74 @@ func TestQuotas(t *testing.T) {
 			explained(ask("a", v6).from("quiet").in("blue"), `public: pool "quiet" is asked for, not this one`,
 				`full: pool "quiet" is asked for, not this one`, `quiet: pool "quiet" has no IPv6 addresses of its own: add some, or name another pool`),
 		},
+	})
+}
+
+// TestMovesHoldToQuotas has Services come, move and go. What they left cools down for a while, under their names. However
+// often they move, the namespace holds no more than its limits and one address for each family that is on the move.
+func TestMovesHoldToQuotas(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const room = 32
+		a := ipam.New()
+		p, limit := pool("public", "198.51.100.0/27"), rapid.Uint64Range(1, 4).Draw(t, "limit")
+		limits := ipam.Limits{ipam.IPv4: limit}
+		var total ipam.Limits
+		if rapid.Bool().Draw(t, "of the pool") {
+			p.Quota = limits
+		} else {
+			total = limits
+		}
+		a.SetPools([]ipam.Pool{p})
+		left := map[netip.Addr]ipam.Owner{} // and not yet released
+		var cooling []ipam.Allocation
+		t.Repeat(map[string]func(*rapid.T){
+			"ask": func(t *rapid.T) {
+				r := ask(draw(t, "owner", []string{"a", "b", "c", "d"}), ipam.IPv4).in("red")
+				r.Quota = total
+				switch draw(t, "how", []string{"any", "leave", "exactly"}) {
+				case "leave":
+					for _, al := range a.HeldBy(r.Owner) {
+						r.Leave = append(r.Leave, al.Address)
+					}
+				case "exactly":
+					r.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(rapid.IntRange(0, room-1).Draw(t, "address"))})}
+				}
+				before := a.Use("", "red", ipam.IPv4)
+				given, err := a.Allocate(ipam.Request(r))
+				if err != nil {
+					return
+				}
+				if after := a.Use("", "red", ipam.IPv4); before > limit && after > before {
+					t.Fatalf("the namespace was beyond its limit with %d, and has %d", before, after)
+				}
+				for _, old := range a.Superfluous(r.Owner, given) {
+					left[old.Address] = r.Owner
+				}
+			},
+			"leave": func(t *rapid.T) {
+				for addr, o := range left {
+					if !slices.ContainsFunc(a.Holders(addr), func(al ipam.Allocation) bool { return al.Owner == o }) || len(a.HeldBy(o)) == 1 {
+						continue
+					}
+					if _, err := a.Replace(addr, "public", []ipam.Tenant{{Owner: o.Reservation()}}); err != nil {
+						t.Fatal(err)
+					}
+					cooling = append(cooling, ipam.Allocation{Address: addr, Owner: o.Reservation()})
+				}
+				clear(left)
+			},
+			"cool": func(*rapid.T) {
+				for _, al := range cooling {
+					a.Release(al.Address, al.Owner)
+				}
+				cooling = nil
+			},
+			"": func(t *rapid.T) {
+				if use := a.Use("", "red", ipam.IPv4); use > limit+1 {
+					t.Fatalf("the namespace holds %d addresses, its limit is %d", use, limit)
+				}
+			},
+		})
 	})
 }
 
