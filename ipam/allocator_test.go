@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/heraldlb/herald/ipam"
+	"go4.org/netipx"
 )
 
 func TestAllocator(t *testing.T) {
@@ -364,4 +365,38 @@ func TestErrorSaysWhoHoldsTheAddress(t *testing.T) {
 		refused.Address != netip.MustParseAddr("198.51.100.0") {
 		t.Errorf("got %+v, want 198.51.100.0 of public held by %v", refused, want)
 	}
+}
+
+// TestPoolsReachTheLastAddress is about what has no address above it.
+func TestPoolsReachTheLastAddress(t *testing.T) {
+	tell(t, map[string]story{
+		"of each family": {
+			pools(unchecked("old", "255.255.255.254/31", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127"),
+				unchecked("young", "255.255.255.252/30", "::/126", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")),
+			overlaps("young", "old 255.255.255.254-255.255.255.255 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+			poolOf("255.255.255.255", "old"), poolOf("255.255.255.253", "young"), poolOf("::", "young"),
+			usage("young", ipam.IPv6, ipam.Usage{Capacity: 4, Available: 4}),
+		},
+		"of pools within pools": {
+			pools(pool("c", "198.51.100.8-198.51.100.9"), pool("b", "198.51.100.4-198.51.100.12"), pool("a", "198.51.100.0-198.51.100.16"),
+				pool("d", "198.51.100.9-198.51.100.20")),
+			overlaps("b", "c 198.51.100.8-198.51.100.9"),
+			overlaps("a", "b 198.51.100.4-198.51.100.7 198.51.100.10-198.51.100.12", "c 198.51.100.8-198.51.100.9"),
+			overlaps("d", "c 198.51.100.9-198.51.100.9", "b 198.51.100.10-198.51.100.12", "a 198.51.100.13-198.51.100.16"),
+			poolOf("198.51.100.3", "a"), poolOf("198.51.100.16", "a"), poolOf("198.51.100.17", "d"),
+		},
+	})
+}
+
+// unchecked returns a pool of addresses that ParseAddresses refuses.
+func unchecked(name string, prefixes ...string) ipam.Pool {
+	var b netipx.IPSetBuilder
+	for _, text := range prefixes {
+		b.AddPrefix(netip.MustParsePrefix(text))
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		panic(err)
+	}
+	return ipam.Pool{Name: name, Addresses: set}
 }

@@ -234,3 +234,29 @@ func BenchmarkSetPools(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSetManyPools measures a start with this many pools of 64 ranges each, half of which an older pool has, too.
+// It is to take little more than twice the time for twice the pools.
+func BenchmarkSetManyPools(b *testing.B) {
+	for _, n := range []int{1000, 2000} {
+		b.Run(fmt.Sprintf("pools=%d", n), func(b *testing.B) {
+			all := make([]ipam.Pool, n)
+			for i := range all {
+				ranges := make([]string, 64)
+				for j := range ranges {
+					from := uint32(i*32+j) * 8
+					addr := netip.AddrFrom4([4]byte{10, byte(from >> 16), byte(from >> 8), byte(from)})
+					ranges[j] = addr.String() + "/30"
+				}
+				all[i] = pool(strconv.Itoa(i), ranges...)
+			}
+			a := ipam.New()
+			for b.Loop() {
+				a.SetPools(all)
+			}
+			if len(a.Overlaps("1")) != 1 {
+				b.Fatal("no overlaps")
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"container/heap"
 	"net/netip"
 	"slices"
 	"sort"
@@ -59,15 +60,6 @@ func (p *pool) serves(req *Request) bool {
 	return p.Serves(&subject)
 }
 
-func (p *pool) lose(r netipx.IPRange, older string) {
-	i := slices.IndexFunc(p.overlaps, func(o Overlap) bool { return o.Pool == older })
-	if i < 0 {
-		i = len(p.overlaps)
-		p.overlaps = append(p.overlaps, Overlap{Pool: older})
-	}
-	p.overlaps[i].Ranges = append(p.overlaps[i].Ranges, r)
-}
-
 // span is a range of addresses and the one pool that has them.
 type span struct {
 	netipx.IPRange
@@ -75,47 +67,118 @@ type span struct {
 }
 
 // carve divides the addresses among the pools, oldest first: an address in two of
-// them belongs to the older. The spans are sorted and disjoint.
+// them belongs to the older. The spans are sorted and disjoint. It costs O(n log n) in the ranges of all pools, and in
+// proportion to the overlaps that it notes.
 func carve(specs []Pool) (pools []*pool, spans []span) {
-	for _, spec := range specs {
+	var claims []claim
+	for age, spec := range specs {
 		p := &pool{Pool: spec, tally: tally{}}
-		var own []span
-		if spec.Addresses != nil {
-			for _, r := range spec.Addresses.Ranges() {
-				own = p.claim(r, spans, own)
-			}
-		}
-		for i := range p.spaces {
-			p.spaces[i] = newSpace(own, families[i], spec.Order)
-		}
 		pools = append(pools, p)
-		spans = append(spans, own...)
-		slices.SortFunc(spans, func(x, y span) int { return x.From().Compare(y.From()) })
+		for _, r := range p.ranges() {
+			claims = append(claims, claim{span{r, p}, age})
+		}
+	}
+	spans = divide(claims)
+	for _, p := range pools {
+		own := p.collect(spans)
+		for i := range p.spaces {
+			p.spaces[i] = newSpace(own, families[i], p.Order)
+		}
 	}
 	return pools, spans
 }
 
-// claim appends to own what r holds beyond the older spans, and notes the rest
-// as lost.
-func (p *pool) claim(r netipx.IPRange, older, own []span) []span {
-	from := r.From()
-	for i := search(older, from); i < len(older) && older[i].From().Compare(r.To()) <= 0; i++ {
-		o := older[i]
-		if from.Less(o.From()) {
-			own = append(own, span{netipx.IPRangeFrom(from, o.From().Prev()), p})
-			from = o.From()
-		}
-		last := o.To()
-		if r.To().Less(last) {
-			last = r.To()
-		}
-		p.lose(netipx.IPRangeFrom(from, last), o.pool.Name)
-		if last == r.To() {
-			return own
-		}
-		from = last.Next()
+func (p *Pool) ranges() []netipx.IPRange {
+	if p.Addresses == nil {
+		return nil
 	}
-	return append(own, span{netipx.IPRangeFrom(from, r.To()), p})
+	return p.Addresses.Ranges()
+}
+
+// claim is a range of a pool that may overlap those of others.
+type claim struct {
+	span
+	age int // of the pool: the lower, the older
+}
+
+// divide gives every address to the oldest pool that claims it. It goes up through the addresses, and has the claims on
+// the present one in a heap, the oldest first.
+func divide(claims []claim) (spans []span) {
+	slices.SortFunc(claims, func(x, y claim) int { return x.From().Compare(y.From()) })
+	var open claimHeap
+	var at netip.Addr // All addresses below are divided.
+	for len(claims) > 0 || len(open) > 0 {
+		switch {
+		case len(open) == 0:
+			at = claims[0].From()
+			heap.Push(&open, claims[0])
+			claims = claims[1:]
+		case open[0].To().Less(at):
+			heap.Pop(&open)
+		case len(claims) > 0 && claims[0].From().Compare(open[0].To()) <= 0:
+			if next := claims[0]; next.age < open[0].age && at.Less(next.From()) {
+				spans = append(spans, span{netipx.IPRangeFrom(at, next.From().Prev()), open[0].pool})
+				at = next.From()
+			}
+			heap.Push(&open, claims[0])
+			claims = claims[1:]
+		default:
+			last := open[0].To()
+			spans = append(spans, span{netipx.IPRangeFrom(at, last), open[0].pool})
+			if at = last.Next(); !at.IsValid() { // It was the last address of its family.
+				open = nil
+			}
+		}
+	}
+	return spans
+}
+
+// claimHeap is a heap of claims, the oldest on top: see [heap.Interface].
+type claimHeap []claim
+
+func (h claimHeap) Len() int           { return len(h) }
+func (h claimHeap) Less(i, j int) bool { return h[i].age < h[j].age }
+func (h claimHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *claimHeap) Push(x any)        { *h = append(*h, x.(claim)) }
+func (h *claimHeap) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	*h = (*h)[:last]
+	return x
+}
+
+// collect returns the spans of the pool, and notes as overlaps what the pool lost to others.
+func (p *pool) collect(spans []span) (own []span) {
+	at := map[*pool]int{} // the places of the older pools in overlaps
+	for _, r := range p.ranges() {
+		for i := search(spans, r.From()); i < len(spans) && spans[i].From().Compare(r.To()) <= 0; i++ {
+			s := spans[i]
+			if s.pool == p {
+				own = append(own, s)
+				continue
+			}
+			n, known := at[s.pool]
+			if !known {
+				n = len(p.overlaps)
+				at[s.pool] = n
+				p.overlaps = append(p.overlaps, Overlap{Pool: s.pool.Name})
+			}
+			p.overlaps[n].Ranges = append(p.overlaps[n].Ranges, intersection(s.IPRange, r))
+		}
+	}
+	return own
+}
+
+// intersection returns what two ranges that overlap have in common.
+func intersection(x, y netipx.IPRange) netipx.IPRange {
+	from, to := x.From(), x.To()
+	if from.Less(y.From()) {
+		from = y.From()
+	}
+	if y.To().Less(to) {
+		to = y.To()
+	}
+	return netipx.IPRangeFrom(from, to)
 }
 
 // search returns the place of the first span that ends at addr or above.
