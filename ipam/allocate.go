@@ -21,8 +21,8 @@ import (
 // Within the pool it is the first in the pool's [Order]. The work does not grow with the size of the pool or the
 // number of addresses held.
 //
-// The error is an [*Error], for ErrExhausted, ErrTaken, ErrNotInPool, ErrNoPool, ErrQuota or
-// ErrInvalid.
+// The error is an [*Error], for ErrExhausted, ErrTaken, ErrSkipped, ErrNotInPool, ErrNoPool,
+// ErrQuota or ErrInvalid.
 func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	if err := req.check(); err != nil {
 		return nil, err
@@ -120,6 +120,9 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 	if home == nil || req.Pool != "" && home.Name != req.Pool {
 		return Allocation{}, errOutside(addr, req.Pool, home)
 	}
+	if a.skips(addr) {
+		return Allocation{}, a.errSkipped(addr)
+	}
 	if why.over != nothing {
 		return Allocation{}, a.errTaken(addr, req.Owner, why)
 	}
@@ -164,6 +167,8 @@ func (a *Allocator) forgo(h *holding, req *Request) string {
 		return "it is to be left"
 	case h.home == nil:
 		return "it is in no pool any more"
+	case a.skips(h.Address):
+		return "it is not given out: " + a.skipped[h.Address]
 	case req.Pool != "" && h.home.Name != req.Pool:
 		return fmt.Sprintf("it is in pool %q, and an address of pool %q is asked for", h.home.Name, req.Pool)
 	}
@@ -286,9 +291,9 @@ func (a *Allocator) gives(p *pool, req *Request, want ...Family) bool {
 // hasFree reports whether the pool has a free address of family f that the request does not want left.
 func (a *Allocator) hasFree(p *pool, req *Request, f Family) bool {
 	s := p.space(f)
-	free := s.capacity - s.assigned
+	free := s.free()
 	for i, addr := range req.Leave {
-		if FamilyOf(addr) == f && a.on(addr) == nil && a.find(addr) == p && !slices.Contains(req.Leave[:i], addr) {
+		if FamilyOf(addr) == f && a.on(addr) == nil && !a.skips(addr) && a.find(addr) == p && !slices.Contains(req.Leave[:i], addr) {
 			free--
 		}
 	}

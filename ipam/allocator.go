@@ -24,6 +24,8 @@ type Allocator struct {
 	astray map[netip.Addr]struct{} // those of held that are displaced
 	tally  tally                   // of all addresses, in a pool or not
 
+	skipped map[netip.Addr]string // never given out, and why: see Skip
+
 	releases uint64
 }
 
@@ -77,6 +79,11 @@ func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 		a.named[p.Name] = p
 		if p.AutoAssign && !p.Closed {
 			a.auto = append(a.auto, p)
+		}
+	}
+	for addr := range a.skipped {
+		if p := a.find(addr); p != nil {
+			p.space(FamilyOf(addr)).skipped++ // Those of them that are held are settled next.
 		}
 	}
 	for _, k := range a.known {
@@ -402,12 +409,13 @@ func (a *Allocator) Overlaps(pool string) []Overlap {
 }
 
 // Usage counts the addresses of one family in one pool. Capacity is Assigned plus
-// Available. Counts end at 2^64-1, which stands for that many or more: a /64 has one
+// Skipped plus Available. Counts end at 2^64-1, which stands for that many or more: a /64 has one
 // address too many for a uint64.
 type Usage struct {
 	Capacity  uint64 // the pool's own addresses: without what it lost to older pools
 	Assigned  uint64 // those that are held, whichever pool their record names
-	Available uint64 // those that are free; a closed pool does not give them
+	Skipped   uint64 // those that are not held and are not to be given: see [Allocator.Skip]
+	Available uint64 // the rest, which are free; a closed pool does not give them
 }
 
 // Usage counts a pool's addresses. Families of which it has none are left out.
@@ -419,7 +427,7 @@ func (a *Allocator) Usage(pool string) map[Family]Usage {
 	usage := make(map[Family]Usage, len(families))
 	for _, f := range families {
 		if s := p.space(f); s.capacity > 0 {
-			usage[f] = Usage{Capacity: s.capacity, Assigned: s.assigned, Available: s.capacity - s.assigned}
+			usage[f] = Usage{Capacity: s.capacity, Assigned: s.assigned, Skipped: s.skipped, Available: s.free()}
 		}
 	}
 	return usage

@@ -15,6 +15,8 @@ var (
 	ErrExhausted = errors.New("no free address")
 	// ErrTaken: the address is held by another owner.
 	ErrTaken = errors.New("address is taken")
+	// ErrSkipped: the address is one that is never given out: see [Allocator.Skip].
+	ErrSkipped = errors.New("address is not given out")
 	// ErrNotInPool: the requested address is in no pool, or not in the one named.
 	ErrNotInPool = errors.New("address is not in the pool")
 	// ErrNoPool: no pool may serve the request: there is none, none auto-assigns or
@@ -36,6 +38,7 @@ type Error struct {
 	Family  Family     // the family concerned, if it is one
 	Address netip.Addr // the address concerned, if it is one
 	Holder  Owner      // with ErrTaken, who holds Address, or one of them
+	Word    string     // with ErrSkipped, the caller's word for the reason
 
 	message string
 }
@@ -61,6 +64,12 @@ func (a *Allocator) errApart(addr netip.Addr, o Owner, why discord) *Error {
 	e := a.errTaken(addr, o, why)
 	e.message = fmt.Sprintf("%s is %s: take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address", addr, why)
 	return e
+}
+
+// errSkipped says that addr is not given out.
+func (a *Allocator) errSkipped(addr netip.Addr) *Error {
+	return &Error{Reason: ErrSkipped, Family: FamilyOf(addr), Address: addr, Word: a.skipped[addr],
+		message: fmt.Sprintf("%s is not given out (%s): ask for another address", addr, a.skipped[addr])}
 }
 
 // errOutside says that addr is not in the pool asked for, or, if pool is empty, in

@@ -22,7 +22,7 @@ func (a *Allocator) Explain(req Request) []Verdict {
 				v.Fits, v.Text = false, refused.Error()
 			} else {
 				s := p.space(f)
-				v.Text = fmt.Sprintf("has %d of %d %s addresses free", s.capacity-s.assigned, s.capacity, f)
+				v.Text = fmt.Sprintf("has %d of %d %s addresses free", s.free(), s.capacity, f)
 			}
 			all = append(all, v)
 		}

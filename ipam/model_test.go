@@ -15,6 +15,7 @@ type model struct {
 	held    []holding    // in the order in which they came
 	history []netip.Addr // released by pools that remember it and free since, the earliest first
 	circles map[spot]*circle
+	skipped map[netip.Addr]string
 	taken   int
 }
 
@@ -101,10 +102,25 @@ func (m *model) release(addr netip.Addr, o ipam.Owner) bool {
 	if len(m.held) == before {
 		return false
 	}
-	if p := m.pool(m.home(addr)); len(m.at(addr)) == 0 && p != nil && p.Order == ipam.LeastRecentlyUsed {
+	if p := m.pool(m.home(addr)); len(m.at(addr)) == 0 && p != nil && p.Order == ipam.LeastRecentlyUsed && !m.skips(addr) {
 		m.history = append(m.history, addr)
 	}
 	return true
+}
+
+func (m *model) skips(addr netip.Addr) bool { _, skipped := m.skipped[addr]; return skipped }
+
+func (m *model) skip(all map[netip.Addr]string) {
+	before := m.skipped
+	m.skipped = all
+	m.history = slices.DeleteFunc(m.history, m.skips)
+	for _, addr := range universe {
+		if _, was := before[addr]; was && !m.skips(addr) && len(m.at(addr)) == 0 {
+			if p := m.pool(m.home(addr)); p != nil && p.Order == ipam.LeastRecentlyUsed {
+				m.history = append(m.history, addr)
+			}
+		}
+	}
 }
 
 func (m *model) restore(al ipam.Allocation, terms ipam.Sharing) error {
@@ -187,9 +203,11 @@ func (m *model) own(pool string, f ipam.Family) (all []netip.Addr) {
 	return all
 }
 
-// free returns the addresses that nobody holds, but for those to be left.
+// free returns the addresses that nobody holds, but for those to be left and those that are skipped.
 func (m *model) free(pool string, f ipam.Family, leave []netip.Addr) []netip.Addr {
-	return slices.DeleteFunc(m.own(pool, f), func(addr netip.Addr) bool { return len(m.at(addr)) > 0 || slices.Contains(leave, addr) })
+	return slices.DeleteFunc(m.own(pool, f), func(addr netip.Addr) bool {
+		return len(m.at(addr)) > 0 || slices.Contains(leave, addr) || m.skips(addr)
+	})
 }
 
 func (m *model) setPools(pools []ipam.Pool) {
@@ -241,7 +259,7 @@ func (m *model) pick(p *ipam.Pool, f ipam.Family, leave []netip.Addr) netip.Addr
 		return free[0]
 	}
 	for ; ; c.next = after(own, c.next) {
-		if len(m.at(c.next)) == 0 && !slices.Contains(m.history, c.next) {
+		if len(m.at(c.next)) == 0 && !slices.Contains(m.history, c.next) && !m.skips(c.next) {
 			if !slices.Contains(leave, c.next) {
 				return c.next
 			}
@@ -357,7 +375,7 @@ func (m *model) settled(req ipam.Request, f ipam.Family) (*ipam.Allocation, erro
 	}
 	for _, h := range slices.Backward(m.of(nameOf(req.Owner))) {
 		home := m.home(h.Address)
-		if ipam.FamilyOf(h.Address) == f && !left(h.Address) && home != "" && (req.Pool == "" || home == req.Pool) &&
+		if ipam.FamilyOf(h.Address) == f && !left(h.Address) && home != "" && !m.skips(h.Address) && (req.Pool == "" || home == req.Pool) &&
 			m.agree(h.Address, req.Owner, req.Sharing) {
 			return &ipam.Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, nil
 		}
@@ -366,7 +384,7 @@ func (m *model) settled(req ipam.Request, f ipam.Family) (*ipam.Allocation, erro
 		there := m.at(addr)
 		hasKey := slices.ContainsFunc(there, func(h holding) bool { return req.Sharing.Key != "" && h.terms.Key == req.Sharing.Key })
 		p := m.pool(m.home(addr))
-		if ipam.FamilyOf(addr) == f && hasKey && !left(addr) && p != nil && !p.Closed && serves(*p, req) && (req.Pool == "" || req.Pool == p.Name) &&
+		if ipam.FamilyOf(addr) == f && hasKey && !left(addr) && !m.skips(addr) && p != nil && !p.Closed && serves(*p, req) && (req.Pool == "" || req.Pool == p.Name) &&
 			m.agree(addr, req.Owner, req.Sharing) && !m.over(p, req, addr, f) {
 			return &ipam.Allocation{Address: addr, Pool: there[0].Pool, Owner: req.Owner}, nil
 		}
@@ -396,6 +414,8 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request) (*ipam.Allocation, er
 		return nil, ipam.ErrNoPool
 	case home == nil, req.Pool != "" && req.Pool != home.Name:
 		return nil, ipam.ErrNotInPool
+	case m.skips(addr):
+		return nil, ipam.ErrSkipped
 	case !m.agree(addr, req.Owner, req.Sharing):
 		return nil, ipam.ErrTaken
 	case m.find(addr, nameOf(req.Owner)) != nil: // It is reserved for it.

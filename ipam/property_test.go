@@ -194,6 +194,19 @@ func TestAllocatorIsTheModel(t *testing.T) {
 				r.Resume(addr)
 				r.m.resume(addr)
 			},
+			"skip": func(t *rapid.T) {
+				all := map[netip.Addr]string{}
+				for _, addr := range universe {
+					if r.m.skips(addr) && !chance(t, "no longer", 3) {
+						all[addr] = "of a node"
+					}
+				}
+				for range rapid.IntRange(0, 2).Draw(t, "more") {
+					all[draw(t, "address", universe)] = "of a node"
+				}
+				r.m.skip(all)
+				r.Skip(all)
+			},
 			"restart": func(t *rapid.T) {
 				if after := r.restart(t); after != nil && rapid.Bool().Draw(t, "go on") {
 					r = after
@@ -245,6 +258,11 @@ func (r *run) replace(t *rapid.T, addr netip.Addr, pool string, all []ipam.Tenan
 // that it does not know what was released when. It is nil if the records contradict each other.
 func (r *run) restart(t *rapid.T) *run {
 	after, poolsFirst := &run{ipam.New(), newModel()}, rapid.Bool().Draw(t, "pools first")
+	skipFirst := rapid.Bool().Draw(t, "skip first")
+	if skipFirst {
+		after.m.skip(r.m.skipped)
+		after.Skip(r.m.skipped)
+	}
 	if poolsFirst {
 		after.setPools(t, r.m.pools)
 	}
@@ -265,6 +283,10 @@ func (r *run) restart(t *rapid.T) *run {
 	}
 	if !poolsFirst {
 		after.setPools(t, r.m.pools)
+	}
+	if !skipFirst {
+		after.m.skip(r.m.skipped)
+		after.Skip(r.m.skipped)
 	}
 	after.check(t)
 	req := drawRequest(t, ipam.Owner{Namespace: "red", Name: "new", UID: "new"})
@@ -365,8 +387,15 @@ func (r *run) check(t *rapid.T) {
 	}
 	for _, p := range r.m.pools {
 		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
-			capacity, available := len(r.m.own(p.Name, f)), len(r.m.free(p.Name, f, nil))
-			want := ipam.Usage{Capacity: uint64(capacity), Assigned: uint64(capacity - available), Available: uint64(available)}
+			want := ipam.Usage{Available: uint64(len(r.m.free(p.Name, f, nil)))}
+			for _, addr := range r.m.own(p.Name, f) {
+				want.Capacity++
+				if len(r.m.at(addr)) > 0 {
+					want.Assigned++
+				} else if r.m.skips(addr) {
+					want.Skipped++
+				}
+			}
 			if got := r.Usage(p.Name)[f]; got != want {
 				t.Fatalf("Usage(%q)[%s] = %+v, want %+v", p.Name, f, got, want)
 			}

@@ -257,7 +257,7 @@ func (a *Allocator) join(req *Request, f Family) (Allocation, bool) {
 	for _, addr := range g.candidates(f, req.Sharing.Ports) {
 		h := a.on(addr)
 		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
-			!slices.Contains(req.Leave, addr) && a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, f, addr) == nil {
+			!slices.Contains(req.Leave, addr) && !a.skips(addr) && a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, f, addr) == nil {
 			return Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner}, true
 		}
 	}

@@ -31,7 +31,7 @@ const (
 // space is the addresses of one pool and one family, and finds the next to be given without a look at
 // those that are taken.
 //
-// A cursor walks up the ranges past held addresses, each at most once. For those behind it that have become
+// A cursor walks up the ranges past held and skipped addresses, each at most once. For those behind it that have become
 // free again there is a bitmap, where the lowest is wanted, and a queue, where the one is that rested longest.
 // So a space of any size costs only for addresses that were held once.
 type space struct {
@@ -41,8 +41,9 @@ type space struct {
 	next     netip.Addr // the address there
 	capacity uint64     // saturated
 	assigned uint64
+	skipped  uint64 // of those that are free
 
-	// With Lowest: by number, the free ones among the addresses before next. All others there are held.
+	// With Lowest: by number, the free ones among the addresses before next. All others there are held or skipped.
 	freed bitmap
 	// With LeastRecentlyUsed: all released and not held since, the earliest release first. The cursor passes
 	// over them, too, and walks in a circle that ends at last.
@@ -87,7 +88,7 @@ func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 	}
 	for !s.spent && s.rested.Len() < mostRested {
 		switch {
-		case a.known[s.next] != known{}:
+		case a.known[s.next] != known{}, a.skips(s.next):
 		case !slices.Contains(leave, s.next):
 			return s.next
 		default: // The cursor does not come back to it. It waits as if it had been left just now.
@@ -121,7 +122,7 @@ func (s *space) lowest(a *Allocator, leave []netip.Addr) netip.Addr {
 		left = append(left, n)
 	}
 	for ; ; s.step() { // It ends: there is an address to give, and none is behind.
-		if a.on(s.next) == nil {
+		if a.on(s.next) == nil && !a.skips(s.next) {
 			if !slices.Contains(leave, s.next) {
 				return s.next
 			}
@@ -162,25 +163,47 @@ func (s *space) begin(addr netip.Addr) {
 	}
 }
 
+// free counts the addresses that are there to be given.
+func (s *space) free() uint64 { return s.capacity - s.assigned - s.skipped }
+
 // take notes that addr, which was free, is to be held.
 func (s *space) take(a *Allocator, addr netip.Addr) {
 	s.assigned++
+	if a.skips(addr) {
+		s.skipped--
+		return
+	}
+	s.unqueue(a, addr)
+}
+
+// release notes that addr, which was held, is free.
+func (s *space) release(a *Allocator, addr netip.Addr) {
+	s.assigned--
+	if a.skips(addr) {
+		s.skipped++
+		return
+	}
+	s.queue(a, addr)
+}
+
+// queue has addr be found though the cursor may be past it.
+func (s *space) queue(a *Allocator, addr netip.Addr) {
+	if s.order == LeastRecentlyUsed {
+		s.rest(a, addr)
+	} else if addr.Less(s.next) { // else the cursor will come upon it
+		s.freed.set(s.number(addr))
+	}
+}
+
+// unqueue has addr not be found any more.
+func (s *space) unqueue(a *Allocator, addr netip.Addr) {
 	if s.order == Lowest {
 		if addr.Less(s.next) {
 			s.freed.clear(s.number(addr))
 		}
 	} else if e := a.known[addr].rests; e != nil {
 		s.rested.Remove(e)
-	}
-}
-
-// release notes that addr, which was held, is free.
-func (s *space) release(a *Allocator, addr netip.Addr) {
-	s.assigned--
-	if s.order == LeastRecentlyUsed {
-		s.rest(a, addr)
-	} else if addr.Less(s.next) { // else the cursor will come upon it
-		s.freed.set(s.number(addr))
+		delete(a.known, addr)
 	}
 }
 
