@@ -16,7 +16,7 @@ import (
 func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 	for _, addr := range carried {
 		f := FamilyOf(addr)
-		if !slices.Contains(req.Families, f) || req.address(f).IsValid() || slices.Contains(req.Leave, addr) {
+		if !slices.Contains(req.Families, f) || len(req.asked(f)) > 0 || slices.Contains(req.Leave, addr) {
 			continue
 		}
 		if h := a.holding(addr, req.Owner); h != nil {

@@ -10,14 +10,17 @@ import (
 // families. What the owner already holds it keeps, whatever became of the pool; asked
 // twice, it answers the same. It is all or nothing: on error nothing new is held.
 //
+// Of each family the owner gets Count addresses: first those that it asks for, then those that it keeps, then others.
+// The first of them counts as taken last, and the owner prefers it: if it asks for fewer, the last ones are superfluous.
+//
 // An address moves only if the owner asks for it: by requesting another address, by
 // naming a pool other than the one its address is from, or by leaving it. Then the new one is held as well as the
 // old, for the caller to make before it breaks: [Allocator.Superfluous] says what is to be released.
 //
-// An owner that holds nothing of a family gets, if there is one, what is reserved for its name, or else the
-// address of those it shares with, or else a free one: of the pools that may serve the request and its subject,
-// the one with the highest priority serves it, the oldest of equals; but one that can serve all families comes
-// before those that serve one each, and the pool that already serves one family is asked first for the other.
+// If an owner holds too few addresses of a family, it gets, if there are any, those that are reserved for its name, then
+// the addresses of those it shares with, and then free ones, all from one pool: of the pools that may serve the request
+// and its subject, the one with the highest priority serves it, the oldest of equals; but one that can serve all families
+// comes before those that serve one each, and the pool that already serves the owner is asked first.
 // Within the pool it is the first in the pool's [Order]. The work does not grow with the size of the pool or the
 // number of addresses held.
 //
@@ -27,92 +30,134 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
-	given := make([]Allocation, 0, len(req.Families))
-	var missing [len(families)]Family
-	want := missing[:0]
-	for _, f := range req.Families {
-		al, ok, err := a.decided(&req, f)
-		switch {
-		case err != nil:
+	var portions [len(families)]portion
+	all := portions[:len(req.Families)]
+	for i, f := range req.Families {
+		all[i].family = f
+		if err := a.decide(&req, &all[i]); err != nil {
 			return nil, err
-		case ok:
-			given = append(given, al)
-		default:
-			want = append(want, f)
 		}
 	}
-	if len(want) > 0 {
-		var err error
-		if given, err = a.choose(&req, want, given); err != nil {
-			return nil, err
-		}
+	if err := a.choose(&req, all); err != nil {
+		return nil, err
 	}
 	// From here on nothing can fail.
-	for _, al := range given {
-		a.grant(al, req.Sharing)
+	given := make([]Allocation, 0, len(all)*req.count())
+	for _, p := range all {
+		given = append(given, p.given...)
+		for _, al := range slices.Backward(p.given) {
+			a.grant(al, req.Sharing)
+		}
 	}
 	return given, nil
+}
+
+// portion is what a request gets of one family.
+type portion struct {
+	family  Family
+	given   []Allocation
+	missing int // how many more are wanted
+}
+
+// has reports whether an address is among those given.
+func has(given []Allocation, addr netip.Addr) bool {
+	return slices.ContainsFunc(given, func(al Allocation) bool { return al.Address == addr })
 }
 
 // Settled returns what the owner holds, in the order of the families, and whether that is all that it asks for and
 // no more. Then Allocate gives it just this, unless it prefers a family that it does not hold, and nothing is
 // [Allocator.Superfluous].
-func (a *Allocator) Settled(req Request) (has []Allocation, settled bool) {
+func (a *Allocator) Settled(req Request) (held []Allocation, settled bool) {
 	for _, f := range req.Families {
-		var h *holding
-		asked := req.address(f)
-		if asked.IsValid() {
-			h = a.holding(asked, req.Owner)
-		} else {
-			h = a.kept(&req, f)
-		}
-		if h != nil {
-			has = append(has, h.Allocation)
-		} else if asked.IsValid() || req.RequireAll {
+		stays := a.stays(&req, f)
+		missing := len(stays) < req.count()
+		if missing && (len(stays) > 0 || req.RequireAll || len(req.asked(f)) > 0) {
 			return nil, false
 		}
+		held = append(held, stays...)
 	}
-	held := 0
+	n := 0
 	for range a.takenBy(req.Owner) {
-		held++
+		n++
 	}
-	return has, held > 0 && held == len(has)
+	return held, n > 0 && n == len(held)
 }
 
-// decided returns the address of family f for which no choice is left: the one that is asked for, held,
+// stays returns the addresses of family f that the owner holds and keeps: those that it asks for, and of the others
+// those that it took last, but not one that it is to leave, and if the request names a pool, not one from another.
+// An address recorded without a pool is from none and may stay.
+func (a *Allocator) stays(req *Request, f Family) (stays []Allocation) {
+	asked := req.asked(f)
+	room := req.count() - len(asked)
+	for h := range a.takenBy(req.Owner) {
+		if FamilyOf(h.Address) != f {
+			continue
+		}
+		if slices.Contains(asked, h.Address) {
+			stays = append(stays, h.Allocation)
+			continue
+		}
+		fits := req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || h.in(req.Pool)
+		if room > 0 && fits && !slices.Contains(req.Leave, h.Address) {
+			stays = append(stays, h.Allocation)
+			room--
+		}
+	}
+	inOrder(stays, asked)
+	return stays
+}
+
+// inOrder puts the addresses that are asked for first, in the order in which they are asked for.
+func inOrder(all []Allocation, asked []netip.Addr) {
+	if len(asked) == 0 || len(all) < 2 {
+		return
+	}
+	place := func(al Allocation) int {
+		if i := slices.Index(asked, al.Address); i >= 0 {
+			return i
+		}
+		return len(asked)
+	}
+	slices.SortStableFunc(all, func(x, y Allocation) int { return place(x) - place(y) })
+}
+
+// decide gives the addresses for which no choice is left: those that are asked for, held,
 // reserved or shared.
-func (a *Allocator) decided(req *Request, f Family) (al Allocation, ok bool, err error) {
-	if addr := req.address(f); addr.IsValid() {
-		al, refused := a.exactly(addr, req)
+func (a *Allocator) decide(req *Request, p *portion) error {
+	f, n, asked := p.family, req.count(), req.asked(p.family)
+	p.given = a.stays(req, f)
+	for _, al := range p.given {
+		why := a.apart(a.on(al.Address), req.Owner, &req.Sharing)
+		if why.over != nothing && !a.holding(al.Address, req.Owner).sharing.equal(&req.Sharing) {
+			return a.errApart(al.Address, req.Owner, why)
+		}
+	}
+	for _, addr := range asked {
+		if has(p.given, addr) {
+			continue
+		}
+		al, refused := a.exactly(addr, req, p.given)
 		if refused != nil {
-			return al, false, refused
+			return refused
 		}
-		return al, true, nil
+		p.given = append(p.given, al)
 	}
-	if h := a.kept(req, f); h != nil {
-		if why := a.apart(a.on(h.Address), req.Owner, &req.Sharing); why.over != nothing && !h.sharing.equal(&req.Sharing) {
-			return al, false, a.errApart(h.Address, req.Owner, why)
-		}
-		return h.Allocation, true, nil
-	}
+	inOrder(p.given, asked)
 	for h := range a.takenBy(req.Owner.Reservation()) {
-		if FamilyOf(h.Address) == f && a.forgo(h, req) == "" {
-			return Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, true, nil
+		if len(p.given) < n && FamilyOf(h.Address) == f && !has(p.given, h.Address) && a.forgo(h, req) == "" {
+			p.given = append(p.given, Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner})
 		}
 	}
-	al, ok = a.join(req, f)
-	return al, ok, nil
+	if len(p.given) < n {
+		a.join(req, p)
+	}
+	p.missing = n - len(p.given)
+	return nil
 }
 
-// exactly returns addr for the owner, or why it cannot have it.
-func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) {
+// exactly returns addr, which the owner does not hold, for the owner that is given others, or why it cannot have it.
+func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (Allocation, *Error) {
 	why := a.apart(a.on(addr), req.Owner, &req.Sharing)
-	if h := a.holding(addr, req.Owner); h != nil {
-		if why.over != nothing && !h.sharing.equal(&req.Sharing) {
-			return Allocation{}, a.errApart(addr, req.Owner, why)
-		}
-		return h.Allocation, nil
-	}
 	home := a.find(addr)
 	if req.Pool != "" && a.named[req.Pool] == nil {
 		return Allocation{}, errUnknownPool(req.Pool)
@@ -139,29 +184,16 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request) (Allocation, *Error) 
 	if !home.serves(req) {
 		return Allocation{}, errNotServed(home.Name)
 	}
-	if err := a.over(home, req, FamilyOf(addr), addr); err != nil {
+	if err := a.over(home, req, FamilyOf(addr), given, addr, 0); err != nil {
 		return Allocation{}, err
 	}
 	return al, nil
 }
 
-// kept returns the address of family f that the owner holds and keeps: the last
-// it took, unless it is to leave that, or the request names a pool and that address is from another. An
-// address recorded without a pool is from none and may stay.
-func (a *Allocator) kept(req *Request, f Family) *holding {
-	for h := range a.takenBy(req.Owner) {
-		fits := req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || h.in(req.Pool)
-		if FamilyOf(h.Address) == f && fits && !slices.Contains(req.Leave, h.Address) {
-			return h
-		}
-	}
-	return nil
-}
-
 // forgo says why an owner does not get the address that h reserves for its name; empty if it does.
 func (a *Allocator) forgo(h *holding, req *Request) string {
-	switch asked := req.address(FamilyOf(h.Address)); {
-	case asked.IsValid() && asked != h.Address:
+	switch asked := req.asked(FamilyOf(h.Address)); {
+	case len(asked) == req.count() && !slices.Contains(asked, h.Address):
 		return "another is asked for"
 	case slices.Contains(req.Leave, h.Address):
 		return "it is to be left"
@@ -210,37 +242,56 @@ func (a *Allocator) holds(o Owner, f Family) bool {
 	return false
 }
 
-// choose adds to given a free address of each family wanted, or of as many as the
-// request puts up with, and orders the outcome by the request's families.
-func (a *Allocator) choose(req *Request, want []Family, given []Allocation) ([]Allocation, error) {
+// choose adds to what is given the addresses that are missing, or those of as many families as the request puts up with.
+func (a *Allocator) choose(req *Request, all []portion) error {
+	if !slices.ContainsFunc(all, func(p portion) bool { return p.missing > 0 }) {
+		return nil
+	}
 	candidates := a.candidates(req)
-	together := a.together(candidates, req, want, given)
+	together := a.together(candidates, req, all)
+	var from [len(families)]*pool
 	var refused *Error
-	for _, f := range want {
-		p := together
-		if p == nil {
-			p = a.first(candidates, req, f)
+	served := false
+	for i := range all {
+		p := &all[i]
+		if p.missing > 0 {
+			if from[i] = together; together == nil {
+				from[i] = a.first(candidates, req, all[i:i+1])
+			}
+			if from[i] == nil {
+				// A family the owner holds in another pool was to move; it must not be lost instead.
+				required := req.RequireAll || len(req.asked(p.family)) > 0 || a.holds(req.Owner, p.family)
+				if required || refused == nil {
+					refused = a.unserved(req, p, candidates)
+				}
+				if required {
+					return refused
+				}
+				p.given = nil
+				continue
+			}
 		}
-		if p != nil {
-			given = append(given, Allocation{Address: p.space(f).pick(a, req.Leave), Pool: p.Name, Owner: req.Owner})
-			continue
-		}
-		// A family the owner holds in another pool was to move; it must not be lost instead.
-		required := req.RequireAll || a.holds(req.Owner, f)
-		if required || refused == nil {
-			refused = a.unserved(req, f, candidates)
-		}
-		if required {
-			return nil, refused
+		served = true
+	}
+	if !served {
+		return refused
+	}
+	for i := range all {
+		if p := &all[i]; from[i] != nil {
+			leave := slices.Clip(req.Leave)
+			for _, al := range p.given {
+				leave = append(leave, al.Address)
+			}
+			for range p.missing {
+				addr := from[i].space(p.family).pick(a, leave)
+				p.given = append(p.given, Allocation{Address: addr, Pool: from[i].Name, Owner: req.Owner})
+				if p.missing > 1 {
+					leave = append(leave, addr)
+				}
+			}
 		}
 	}
-	if len(given) == 0 {
-		return nil, refused
-	}
-	slices.SortFunc(given, func(x, y Allocation) int {
-		return slices.Index(req.Families, FamilyOf(x.Address)) - slices.Index(req.Families, FamilyOf(y.Address))
-	})
-	return given, nil
+	return nil
 }
 
 // candidates are the pools that may serve the request, in order of choice.
@@ -257,47 +308,57 @@ func (a *Allocator) candidates(req *Request) []*pool {
 	return slices.DeleteFunc(slices.Clone(a.auto), func(p *pool) bool { return !p.serves(req) })
 }
 
-// together returns the one pool to serve all wanted families, if there is one: the
-// pool that serves a family already, or else the first that can.
-func (a *Allocator) together(candidates []*pool, req *Request, want []Family, given []Allocation) *pool {
-	for _, al := range given {
-		if p := a.find(al.Address); p != nil && slices.Contains(candidates, p) && a.gives(p, req, want...) {
-			return p
+// together returns the one pool to serve all that is missing, if there is one: a
+// pool that serves the owner already, or else the first that can.
+func (a *Allocator) together(candidates []*pool, req *Request, all []portion) *pool {
+	for _, given := range all {
+		for _, al := range given.given {
+			if p := a.find(al.Address); p != nil && slices.Contains(candidates, p) && a.gives(p, req, all) {
+				return p
+			}
 		}
 	}
-	return a.first(candidates, req, want...)
+	return a.first(candidates, req, all)
 }
 
-// first returns the first pool with an address of each of these families to give.
-func (a *Allocator) first(candidates []*pool, req *Request, want ...Family) *pool {
+// first returns the first pool that has all that is missing to give.
+func (a *Allocator) first(candidates []*pool, req *Request, all []portion) *pool {
 	for _, p := range candidates {
-		if a.gives(p, req, want...) {
+		if a.gives(p, req, all) {
 			return p
 		}
 	}
 	return nil
 }
 
-// gives reports whether the pool has a free address of each of these families, and quotas let the request have it.
-func (a *Allocator) gives(p *pool, req *Request, want ...Family) bool {
-	for _, f := range want {
-		if !a.hasFree(p, req, f) || a.over(p, req, f, netip.Addr{}) != nil {
+// gives reports whether the pool has as many free addresses as are missing, and quotas let the request have them.
+func (a *Allocator) gives(p *pool, req *Request, all []portion) bool {
+	for i := range all {
+		if w := &all[i]; w.missing > 0 && (!a.hasFree(p, req, w) || a.over(p, req, w.family, w.given, netip.Addr{}, w.missing) != nil) {
 			return false
 		}
 	}
 	return true
 }
 
-// hasFree reports whether the pool has a free address of family f that the request does not want left.
-func (a *Allocator) hasFree(p *pool, req *Request, f Family) bool {
-	s := p.space(f)
-	free := s.free()
+// hasFree reports whether the pool has as many free addresses as are missing, but for those that the request wants left
+// and those that it is given already.
+func (a *Allocator) hasFree(p *pool, req *Request, w *portion) bool {
+	free := p.space(w.family).free()
+	there := func(addr netip.Addr) bool {
+		return FamilyOf(addr) == w.family && a.on(addr) == nil && !a.skips(addr) && a.find(addr) == p
+	}
 	for i, addr := range req.Leave {
-		if FamilyOf(addr) == f && a.on(addr) == nil && !a.skips(addr) && a.find(addr) == p && !slices.Contains(req.Leave[:i], addr) {
+		if there(addr) && !slices.Contains(req.Leave[:i], addr) {
 			free--
 		}
 	}
-	return free > 0
+	for _, al := range w.given {
+		if there(al.Address) && !slices.Contains(req.Leave, al.Address) {
+			free--
+		}
+	}
+	return free >= uint64(w.missing)
 }
 
 // grant makes al the owner's address of its family, on these terms.

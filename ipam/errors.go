@@ -108,8 +108,9 @@ func errInvalid(format string, args ...any) *Error {
 	return &Error{Reason: ErrInvalid, message: fmt.Sprintf(format, args...)}
 }
 
-// refuses says why a pool has no address of family f for the request; nil if it has one.
-func (a *Allocator) refuses(p *pool, req *Request, f Family) *Error {
+// refuses says why a pool does not have what is missing for the request; nil if it has.
+func (a *Allocator) refuses(p *pool, req *Request, w *portion) *Error {
+	f := w.family
 	e := &Error{Reason: ErrNoPool, Pool: p.Name, Family: f}
 	s := p.space(f)
 	switch {
@@ -123,20 +124,21 @@ func (a *Allocator) refuses(p *pool, req *Request, f Family) *Error {
 		e.message = errNotServed(p.Name).message
 	case s.capacity == 0:
 		e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", p.Name, f)
-	case !a.hasFree(p, req, f):
+	case !a.hasFree(p, req, w):
 		e.Reason = ErrExhausted
 		e.message = fmt.Sprintf("pool %q has no free %s address: add addresses to it, or release some", p.Name, f)
 	default:
-		return a.over(p, req, f, netip.Addr{})
+		return a.over(p, req, f, w.given, netip.Addr{}, w.missing)
 	}
 	return e
 }
 
-// unserved says why none of the candidates has an address of family f for the request.
-func (a *Allocator) unserved(req *Request, f Family, candidates []*pool) *Error {
+// unserved says why none of the candidates has what is missing for the request.
+func (a *Allocator) unserved(req *Request, w *portion, candidates []*pool) *Error {
+	f := w.family
 	if req.Pool != "" {
 		if p := a.named[req.Pool]; p != nil {
-			return a.refuses(p, req, f)
+			return a.refuses(p, req, w)
 		}
 		e := errUnknownPool(req.Pool)
 		e.Family = f
@@ -155,8 +157,8 @@ func (a *Allocator) unserved(req *Request, f Family, candidates []*pool) *Error 
 		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", namesOf(candidates), f)
 	default:
 		for _, p := range candidates {
-			if a.hasFree(p, req, f) { // So it is a quota that is in the way.
-				return a.over(p, req, f, netip.Addr{})
+			if a.hasFree(p, req, w) { // So it is a quota that is in the way.
+				return a.over(p, req, f, w.given, netip.Addr{}, w.missing)
 			}
 		}
 		e.Reason = ErrExhausted
@@ -197,6 +199,9 @@ func (r *Request) check() error {
 			return errInvalid("%s is no family: ask for IPv4 or IPv6", f)
 		}
 	}
+	if r.Count < 0 || r.Count > MostAddresses {
+		return errInvalid("%d addresses of each family are asked for: ask for 1 to %d", r.Count, MostAddresses)
+	}
 	for i, addr := range r.Addresses {
 		if err := checkAddr(addr); err != nil {
 			return err
@@ -205,8 +210,11 @@ func (r *Request) check() error {
 		if r.Families[0] != f && r.Families[len(r.Families)-1] != f {
 			return errInvalid("%s is asked for, but no %s address is: add the family, or ask for an %s address", addr, f, r.Families[0])
 		}
-		if first := r.address(f); i > 0 && first != addr {
-			return errInvalid("%s and %s are both asked for: ask for one %s address", first, addr, f)
+		if slices.Contains(r.Addresses[:i], addr) {
+			return errInvalid("%s is asked for twice: ask for each address once", addr)
+		}
+		if all := r.asked(f); len(all) > r.count() {
+			return errInvalid("%s and %s are both asked for: ask for more than %d of each family, or for fewer addresses", all[0], all[1], r.count())
 		}
 	}
 	return nil

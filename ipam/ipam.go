@@ -122,7 +122,9 @@ type Request struct {
 	// Pool is the only pool to take from, whether it auto-assigns or not. If empty,
 	// any auto-assigning pool that serves the subject will do.
 	Pool string
-	// Addresses are to be given exactly, at most one per family. They may lie in a
+	// Count is how many addresses of each family are wanted; 0 means 1, and [MostAddresses] is the most.
+	Count int
+	// Addresses are to be given exactly, no more than Count of a family. They may lie in a
 	// pool that does not auto-assign.
 	Addresses []netip.Addr
 	// Leave are addresses that the owner is to move off, for any other, and is not to be given, either: only one
@@ -136,12 +138,18 @@ type Request struct {
 	QuotaFrom string
 }
 
-// address returns the requested address of family f, or the zero Addr.
-func (r *Request) address(f Family) netip.Addr {
+// MostAddresses is how many addresses of one family an owner may ask for.
+const MostAddresses = 16
+
+// count returns how many addresses of each family are wanted.
+func (r *Request) count() int { return max(r.Count, 1) }
+
+// asked returns the requested addresses of family f.
+func (r *Request) asked(f Family) (all []netip.Addr) {
 	for _, addr := range r.Addresses {
 		if FamilyOf(addr) == f {
-			return addr
+			all = append(all, addr)
 		}
 	}
-	return netip.Addr{}
+	return all
 }

@@ -308,106 +308,148 @@ func (m *model) present(addr netip.Addr, namespace string) (n int) {
 	return n
 }
 
-// over reports whether a quota keeps a request from an address in the pool: from addr, or from any that is free.
-func (m *model) over(p *ipam.Pool, req ipam.Request, addr netip.Addr, f ipam.Family) bool {
+// over reports whether a quota keeps a request from an address in the pool, or from as many as are wanted more, beside
+// those that it is given.
+func (m *model) over(p *ipam.Pool, req ipam.Request, f ipam.Family, given []ipam.Allocation, addr netip.Addr, more int) bool {
+	ns := req.Owner.Namespace
+	if addr.IsValid() {
+		if m.present(addr, ns) > 0 {
+			return false
+		}
+		more++
+	}
 	exceeds := func(limits ipam.Limits, pool string) bool {
 		limit, limited := limits[f]
-		use := m.use(pool, req.Owner.Namespace, f)
-		held := slices.DeleteFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) != f })
-		leaves := len(held) == 1 && (pool == "" || m.home(held[0].Address) == pool) &&
-			m.present(held[0].Address, req.Owner.Namespace) == 1 && held[0].Owner.Namespace == req.Owner.Namespace
-		return limited && use >= limit && (!leaves || use > limit)
+		within := func(addr netip.Addr) bool { return pool == "" || m.home(addr) == pool }
+		use, fresh := m.use(pool, ns, f), more
+		for _, al := range given {
+			if m.present(al.Address, ns) == 0 && within(al.Address) {
+				fresh++
+			}
+		}
+		held, leaves := 0, 0
+		for _, h := range m.of(req.Owner) {
+			if ipam.FamilyOf(h.Address) != f {
+				continue
+			}
+			held++
+			if !gives(given, h.Address) && within(h.Address) && m.present(h.Address, ns) == 1 && h.Owner.Namespace == ns {
+				leaves++
+			}
+		}
+		move := use <= limit && held <= wanted(req) && leaves >= fresh
+		return limited && use+uint64(fresh) > limit && !move
 	}
-	return m.present(addr, req.Owner.Namespace) == 0 && (exceeds(p.Quota, p.Name) || exceeds(req.Quota, ""))
+	return exceeds(p.Quota, p.Name) || exceeds(req.Quota, "")
+}
+
+func wanted(req ipam.Request) int { return max(req.Count, 1) }
+
+func asked(req ipam.Request, f ipam.Family) (all []netip.Addr) {
+	for _, addr := range req.Addresses {
+		if ipam.FamilyOf(addr) == f {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+func gives(given []ipam.Allocation, addr netip.Addr) bool {
+	return slices.ContainsFunc(given, func(al ipam.Allocation) bool { return al.Address == addr })
 }
 
 // Requests.
 
 // allocate returns what is to be given, and holds it.
 func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
-	given := map[ipam.Family]ipam.Allocation{}
-	var want []ipam.Family
+	given := map[ipam.Family][]ipam.Allocation{}
 	for _, f := range req.Families {
-		al, reason := m.settled(req, f)
-		switch {
-		case reason != nil:
+		some, reason := m.settled(req, f)
+		if reason != nil {
 			return nil, reason
-		case al != nil:
-			given[f] = *al
-		default:
-			want = append(want, f)
 		}
+		given[f] = some
 	}
-	if err := m.choose(req, want, given); err != nil {
+	if err := m.choose(req, given); err != nil {
 		return nil, err
 	}
 	var all []ipam.Allocation
 	for _, f := range req.Families {
-		al, ok := given[f]
-		if !ok {
-			continue
-		}
-		all = append(all, al)
-		found := m.find(al.Address, al.Owner) == nil && al.Owner.Name != ""
-		m.hold(al, req.Sharing)
-		m.taken++
-		m.find(al.Address, al.Owner).took = m.taken
-		if found { // What was reserved for it has found its owner.
-			m.release(al.Address, nameOf(al.Owner))
+		all = append(all, given[f]...)
+		for _, al := range slices.Backward(given[f]) {
+			found := m.find(al.Address, al.Owner) == nil && al.Owner.Name != ""
+			m.hold(al, req.Sharing)
+			m.taken++
+			m.find(al.Address, al.Owner).took = m.taken
+			if found { // What was reserved for it has found its owner.
+				m.release(al.Address, nameOf(al.Owner))
+			}
 		}
 	}
 	return all, nil
 }
 
-// settled returns the address that is asked for, kept, reserved or shared; nil if one is to be chosen.
-func (m *model) settled(req ipam.Request, f ipam.Family) (*ipam.Allocation, error) {
-	for _, addr := range req.Addresses {
-		if ipam.FamilyOf(addr) == f {
-			return m.exactly(addr, req)
-		}
-	}
+// settled returns the addresses that are asked for, kept, reserved or shared.
+func (m *model) settled(req ipam.Request, f ipam.Family) (given []ipam.Allocation, _ error) {
 	left := func(addr netip.Addr) bool { return slices.Contains(req.Leave, addr) }
+	explicit := asked(req, f)
+	var kept []ipam.Allocation
 	for _, h := range slices.Backward(m.of(req.Owner)) {
 		home := m.home(h.Address)
-		if ipam.FamilyOf(h.Address) == f && !left(h.Address) && (req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || home == req.Pool) {
-			return m.stay(h, req)
+		fits := !left(h.Address) && (req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || home == req.Pool) && len(kept) < wanted(req)-len(explicit)
+		switch {
+		case ipam.FamilyOf(h.Address) != f:
+			continue
+		case slices.Contains(explicit, h.Address):
+			given = append(given, h.Allocation)
+		case fits:
+			kept = append(kept, h.Allocation)
+		default:
+			continue
+		}
+		// It stays where it is, unless it comes with other terms that do not agree.
+		if !m.agree(h.Address, req.Owner, req.Sharing) && !h.terms.Equal(req.Sharing) {
+			return nil, ipam.ErrTaken
 		}
 	}
+	for _, addr := range explicit {
+		if m.find(addr, req.Owner) == nil {
+			al, err := m.exactly(addr, req, slices.Concat(given, kept))
+			if err != nil {
+				return nil, err
+			}
+			given = append(given, *al)
+		}
+	}
+	slices.SortFunc(given, func(x, y ipam.Allocation) int {
+		return slices.Index(explicit, x.Address) - slices.Index(explicit, y.Address)
+	})
+	given = append(given, kept...)
 	for _, h := range slices.Backward(m.of(nameOf(req.Owner))) {
 		home := m.home(h.Address)
-		if ipam.FamilyOf(h.Address) == f && !left(h.Address) && home != "" && !m.skips(h.Address) && (req.Pool == "" || home == req.Pool) &&
-			m.agree(h.Address, req.Owner, req.Sharing) {
-			return &ipam.Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner}, nil
+		if len(given) < wanted(req) && !gives(given, h.Address) && ipam.FamilyOf(h.Address) == f && !left(h.Address) && home != "" &&
+			!m.skips(h.Address) && (req.Pool == "" || home == req.Pool) && m.agree(h.Address, req.Owner, req.Sharing) {
+			given = append(given, ipam.Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner})
 		}
 	}
 	for _, addr := range universe {
 		there := m.at(addr)
 		hasKey := slices.ContainsFunc(there, func(h holding) bool { return req.Sharing.Key != "" && h.terms.Key == req.Sharing.Key })
 		p := m.pool(m.home(addr))
-		if ipam.FamilyOf(addr) == f && hasKey && !left(addr) && !m.skips(addr) && p != nil && !p.Closed && serves(*p, req) && (req.Pool == "" || req.Pool == p.Name) &&
-			m.agree(addr, req.Owner, req.Sharing) && !m.over(p, req, addr, f) {
-			return &ipam.Allocation{Address: addr, Pool: there[0].Pool, Owner: req.Owner}, nil
+		if len(given) < wanted(req) && !gives(given, addr) && ipam.FamilyOf(addr) == f && hasKey && !left(addr) && !m.skips(addr) &&
+			p != nil && !p.Closed && serves(*p, req) && (req.Pool == "" || req.Pool == p.Name) &&
+			m.agree(addr, req.Owner, req.Sharing) && !m.over(p, req, f, given, addr, 0) {
+			given = append(given, ipam.Allocation{Address: addr, Pool: there[0].Pool, Owner: req.Owner})
 		}
 	}
-	return nil, nil
+	return given, nil
 }
 
-// stay keeps an owner where it is, unless it comes with other terms that do not agree.
-func (m *model) stay(h holding, req ipam.Request) (*ipam.Allocation, error) {
-	if !m.agree(h.Address, req.Owner, req.Sharing) && !h.terms.Equal(req.Sharing) {
-		return nil, ipam.ErrTaken
-	}
-	return &h.Allocation, nil
-}
-
-func (m *model) exactly(addr netip.Addr, req ipam.Request) (*ipam.Allocation, error) {
-	if h := m.find(addr, req.Owner); h != nil {
-		return m.stay(*h, req)
-	}
+func (m *model) exactly(addr netip.Addr, req ipam.Request, given []ipam.Allocation) (*ipam.Allocation, error) {
 	home := m.pool(m.home(addr))
-	given := &ipam.Allocation{Address: addr, Pool: m.home(addr), Owner: req.Owner}
+	al := &ipam.Allocation{Address: addr, Pool: m.home(addr), Owner: req.Owner}
 	if there := m.at(addr); len(there) > 0 {
-		given.Pool = there[0].Pool
+		al.Pool = there[0].Pool
 	}
 	switch {
 	case req.Pool != "" && m.pool(req.Pool) == nil:
@@ -421,55 +463,84 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request) (*ipam.Allocation, er
 	case m.find(addr, nameOf(req.Owner)) != nil: // It is reserved for it.
 	case home.Closed || !serves(*home, req):
 		return nil, ipam.ErrNoPool
-	case m.over(home, req, addr, ipam.FamilyOf(addr)):
+	case m.over(home, req, ipam.FamilyOf(addr), given, addr, 0):
 		return nil, ipam.ErrQuota
 	}
-	return given, nil
+	return al, nil
 }
 
 // choose adds to given what is free.
-func (m *model) choose(req ipam.Request, want []ipam.Family, given map[ipam.Family]ipam.Allocation) error {
+func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation) error {
 	candidates := m.candidates(req)
-	gives := func(p ipam.Pool, f ipam.Family) bool {
-		return len(m.free(p.Name, f, req.Leave)) > 0 && !m.over(&p, req, netip.Addr{}, f)
-	}
-	// The order of choice: the pool of the first family that is served already, if it can serve the rest, or that of
-	// the second, pools that can serve all that is wanted, any.
-	rank := func(p ipam.Pool) int {
-		if slices.ContainsFunc(want, func(f ipam.Family) bool { return !gives(p, f) }) {
-			return 2
+	missing := func(f ipam.Family) int { return wanted(req) - len(given[f]) }
+	leave := func(f ipam.Family) []netip.Addr { // those given, too, which are not to be given twice
+		all := slices.Clone(req.Leave)
+		for _, al := range given[f] {
+			all = append(all, al.Address)
 		}
-		for _, al := range given {
-			if m.home(al.Address) == p.Name {
-				return 0
+		return all
+	}
+	can := func(p ipam.Pool, f ipam.Family) bool {
+		return missing(f) == 0 || len(m.free(p.Name, f, leave(f))) >= missing(f) && !m.over(&p, req, f, given[f], netip.Addr{}, missing(f))
+	}
+	// The order of choice: the pools of what is given already, in its order, if they can serve the rest, then
+	// pools that can serve all that is wanted, then any.
+	const all = 1 << 20
+	rank := func(p ipam.Pool) int {
+		if slices.ContainsFunc(req.Families, func(f ipam.Family) bool { return !can(p, f) }) {
+			return all + 1
+		}
+		n := 0
+		for _, f := range req.Families {
+			for _, al := range given[f] {
+				if m.home(al.Address) == p.Name {
+					return n
+				}
+				n++
 			}
 		}
-		return 1
+		return all
 	}
-	preferred := slices.SortedStableFunc(slices.Values(candidates), func(x, y ipam.Pool) int { return rank(x) - rank(y) })
+	ranks := map[string]int{}
+	for _, p := range candidates {
+		ranks[p.Name] = rank(p)
+	}
+	preferred := slices.SortedStableFunc(slices.Values(candidates), func(x, y ipam.Pool) int { return ranks[x.Name] - ranks[y.Name] })
+	from := map[ipam.Family]ipam.Pool{}
 	var refused error
-	for _, f := range want {
-		if i := slices.IndexFunc(preferred, func(p ipam.Pool) bool { return gives(p, f) }); i >= 0 {
-			p := preferred[i]
-			given[f] = ipam.Allocation{Address: m.pick(&p, f, req.Leave), Pool: p.Name, Owner: req.Owner}
+	for _, f := range req.Families {
+		if missing(f) == 0 {
+			continue
+		}
+		if i := slices.IndexFunc(preferred, func(p ipam.Pool) bool { return can(p, f) }); i >= 0 {
+			from[f] = preferred[i]
 			continue
 		}
 		reason, some := ipam.ErrNoPool, slices.ContainsFunc[[]ipam.Pool]
 		switch {
-		case some(candidates, func(p ipam.Pool) bool { return len(m.free(p.Name, f, req.Leave)) > 0 }):
+		case some(candidates, func(p ipam.Pool) bool { return len(m.free(p.Name, f, leave(f))) >= missing(f) }):
 			reason = ipam.ErrQuota
 		case some(candidates, func(p ipam.Pool) bool { return len(m.own(p.Name, f)) > 0 }):
 			reason = ipam.ErrExhausted
 		}
 		loses := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) == f })
-		if req.RequireAll || loses {
+		if req.RequireAll || loses || len(asked(req, f)) > 0 {
 			return reason
 		}
 		if refused == nil {
 			refused = reason
 		}
+		delete(given, f)
 	}
-	if len(given) == 0 {
+	for _, f := range req.Families {
+		if p, ok := from[f]; ok {
+			for range missing(f) {
+				addr := m.pick(&p, f, leave(f))
+				given[f] = append(given[f], ipam.Allocation{Address: addr, Pool: p.Name, Owner: req.Owner})
+			}
+		}
+	}
+	if len(given[req.Families[0]])+len(given[req.Families[len(req.Families)-1]]) == 0 {
 		return refused
 	}
 	return nil

@@ -121,8 +121,13 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 	for range rapid.IntRange(-2, 2).Draw(t, "leave") {
 		req.Leave = append(req.Leave, draw(t, "left", universe))
 	}
-	for _, f := range req.Families {
-		if addr := draw(t, "address", universe); ipam.FamilyOf(addr) == f && rapid.IntRange(0, 2).Draw(t, "exactly") == 0 {
+	if chance(t, "several", 3) {
+		req.Count = rapid.IntRange(1, 3).Draw(t, "count")
+	}
+	for range rapid.IntRange(0, len(req.Families)*wanted(req)).Draw(t, "exactly") {
+		addr := draw(t, "address", universe)
+		if f := ipam.FamilyOf(addr); slices.Contains(req.Families, f) && !slices.Contains(req.Addresses, addr) && len(asked(req, f)) < wanted(req) &&
+			chance(t, "this", 2) {
 			req.Addresses = append(req.Addresses, addr)
 		}
 	}
@@ -321,10 +326,31 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 			one := req
 			one.Pool = v.Pool
 			p := *r.m.pool(v.Pool)
+			more := wanted(req)
+			for _, h := range r.m.of(req.Owner) {
+				if ipam.FamilyOf(h.Address) == f {
+					more = max(more-1, 1)
+				}
+			}
 			want := len(r.m.candidates(one)) > 0 && (req.Pool == v.Pool || req.Pool == "" && p.AutoAssign) &&
-				len(r.m.free(v.Pool, f, req.Leave)) > 0 && !r.m.over(&p, req, netip.Addr{}, f)
+				len(r.m.free(v.Pool, f, req.Leave)) >= more && !r.m.over(&p, req, f, nil, netip.Addr{}, more)
 			if v.Family != f || v.Fits != want {
 				t.Fatalf("Explain(%+v) says %+v, want %s, %v", req, v, f, want)
+			}
+		}
+	}
+	held, settled := r.Settled(req)
+	if settled {
+		// Then all that Allocate would give in addition is a family that is preferred.
+		for _, h := range r.m.of(req.Owner) {
+			if !gives(held, h.Address) {
+				t.Fatalf("Settled(%+v) = %v, but %v is held, too", req, held, h)
+			}
+		}
+		for _, f := range req.Families {
+			if n := len(slices.DeleteFunc(slices.Clone(held), func(al ipam.Allocation) bool { return ipam.FamilyOf(al.Address) != f })); n != wanted(req) &&
+				(n > 0 || req.RequireAll) {
+				t.Fatalf("Settled(%+v) = %v", req, held)
 			}
 		}
 	}

@@ -67,53 +67,63 @@ func present(first *holding, namespace string, except *holding) bool {
 	return false
 }
 
-// over returns the quota that keeps the request from an address of a pool, or nil. addr is that address, if it is known.
+// over returns the quota that keeps the request from addresses of a pool beside those that it is given, or nil: from addr,
+// if it is valid, and from as many more as are said.
 //
 // An address that the namespace is on already never counts again. Any other needs room in the quota, with one exception:
 // a move, for which the owner holds the old address and the new one for a while. A move may exceed a limit, by the
-// address that it leads to, if the namespace is within the limit before, and the owner has no other move to finish. So a
-// namespace never holds more than its limit and one address for an owner that moves, however often it moves: the address
-// that was left counts until it is free.
-func (a *Allocator) over(p *pool, req *Request, f Family, addr netip.Addr) *Error {
-	if present(a.on(addr), req.Owner.Namespace, nil) {
+// addresses that it leads to, if the namespace is within the limit before, the owner leaves as many of its own, and it has
+// no other move to finish: it holds no more than it asks for. So a namespace never holds more than its limit and the
+// addresses of one owner that moves, however often it moves: the address that was left counts until it is free.
+func (a *Allocator) over(p *pool, req *Request, f Family, given []Allocation, addr netip.Addr, more int) *Error {
+	namespace := req.Owner.Namespace
+	if addr.IsValid() && !present(a.on(addr), namespace, nil) {
+		more++
+	}
+	if more == 0 {
 		return nil
 	}
 	// Where all pools together are too much, no other pool would do.
-	if use, limit := a.tally.count(req.Owner.Namespace, f), req.Quota; limit.reached(f, use) && !a.moves(req, f, nil, use <= limit[f]) {
+	if limit, use, over := a.exceeds(req, f, given, more, nil, req.Quota, a.tally); over {
 		return &Error{Reason: ErrQuota, Family: f, message: fmt.Sprintf(
 			"namespace %s holds %d %s addresses, and its quota is %d (%s): release one, or raise the quota",
-			req.Owner.Namespace, use, f, limit[f], req.QuotaFrom)}
+			namespace, use, f, limit, req.QuotaFrom)}
 	}
-	if use, limit := p.tally.count(req.Owner.Namespace, f), p.Quota; limit.reached(f, use) && !a.moves(req, f, p, use <= limit[f]) {
+	if limit, use, over := a.exceeds(req, f, given, more, p, p.Quota, p.tally); over {
 		return &Error{Reason: ErrQuota, Pool: p.Name, Family: f, message: fmt.Sprintf(
 			"namespace %s holds %d %s addresses of pool %q, and its quota there is %d (spec.quota of the pool): release one, raise the quota, or name another pool",
-			req.Owner.Namespace, use, f, p.Name, limit[f])}
+			namespace, use, f, p.Name, limit)}
 	}
 	return nil
 }
 
-func (l Limits) reached(f Family, use uint64) bool {
-	limit, limited := l[f]
-	return limited && use >= limit
-}
-
-// moves reports whether a request for a new address of family f is a move that may exceed a limit, which the namespace is
-// within or not: the owner holds one address of the family, alone in its namespace and in this pool, if one is given.
-func (a *Allocator) moves(req *Request, f Family, in *pool, within bool) bool {
-	if !within {
-		return false
+// exceeds reports whether more addresses and those that are given and new are too many for the limits of a pool, or of
+// all pools if none is given.
+func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int, in *pool, limits Limits, t tally) (limit, use uint64, over bool) {
+	limit, limited := limits[f]
+	if !limited {
+		return 0, 0, false
 	}
-	namespace, held, leaves := req.Owner.Namespace, 0, 0
+	namespace := req.Owner.Namespace
+	for _, al := range given {
+		if !present(a.on(al.Address), namespace, nil) && (in == nil || a.find(al.Address) == in) {
+			more++
+		}
+	}
+	if use = t.count(namespace, f); use+uint64(more) <= limit {
+		return limit, use, false
+	}
+	held, leaves := 0, 0
 	for h := range a.takenBy(req.Owner) {
 		if FamilyOf(h.Address) != f {
 			continue
 		}
 		held++
-		if (in == nil || h.home == in) && h.Owner.Namespace == namespace && !present(a.on(h.Address), namespace, h) {
+		if !has(given, h.Address) && (in == nil || h.home == in) && h.Owner.Namespace == namespace && !present(a.on(h.Address), namespace, h) {
 			leaves++
 		}
 	}
-	return held == 1 && leaves == 1
+	return limit, use, use > limit || held > req.count() || leaves < more
 }
 
 // QuotaUse is how much of a quota is used.

@@ -247,21 +247,24 @@ func (a *Allocator) grouped(addr netip.Addr, key string) bool {
 	return false
 }
 
-// join returns an address of family f that the request may share, the lowest of them. It costs in proportion
+// join gives addresses that the request may share, the lowest first, until it has enough. It costs in proportion
 // to the addresses that are shared with the key, unless one of the ports is on all of them.
-func (a *Allocator) join(req *Request, f Family) (Allocation, bool) {
+func (a *Allocator) join(req *Request, w *portion) {
 	g := a.groups[req.Sharing.Key]
 	if req.Sharing.Key == "" || g == nil {
-		return Allocation{}, false
+		return
 	}
-	for _, addr := range g.candidates(f, req.Sharing.Ports) {
+	for _, addr := range g.candidates(w.family, req.Sharing.Ports) {
 		h := a.on(addr)
 		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
-			!slices.Contains(req.Leave, addr) && !a.skips(addr) && a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, f, addr) == nil {
-			return Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner}, true
+			!slices.Contains(req.Leave, addr) && !a.skips(addr) && !has(w.given, addr) &&
+			a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, w.family, w.given, addr, 0) == nil {
+			w.given = append(w.given, Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner})
+			if len(w.given) == req.count() {
+				return
+			}
 		}
 	}
-	return Allocation{}, false
 }
 
 // Unshared says of an address that the owner holds alone though it names a sharing key, why it is not one of those
