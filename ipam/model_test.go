@@ -389,6 +389,52 @@ func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
 	return all, nil
 }
 
+// adopt gives the owner what it carries, within the rules.
+func (m *model) adopt(req ipam.Request, carried []netip.Addr) error {
+	for _, addr := range carried {
+		f := ipam.FamilyOf(addr)
+		explicit := asked(req, f)
+		var stays, others []ipam.Allocation
+		kept := 0
+		for _, h := range slices.Backward(m.of(req.Owner)) {
+			fits := !slices.Contains(req.Leave, h.Address) && (req.Pool == "" || h.Pool == "" || h.Pool == req.Pool || m.home(h.Address) == req.Pool)
+			switch {
+			case ipam.FamilyOf(h.Address) != f:
+			case slices.Contains(explicit, h.Address):
+				stays = append(stays, h.Allocation)
+			default:
+				others = append(others, h.Allocation)
+				if fits && kept < wanted(req)-len(explicit) {
+					stays = append(stays, h.Allocation)
+					kept++
+				}
+			}
+		}
+		wants := slices.Contains(explicit, addr) || len(others) < wanted(req)-len(explicit)
+		if !slices.Contains(req.Families, f) || slices.Contains(req.Leave, addr) || m.find(addr, req.Owner) != nil || !wants {
+			continue
+		}
+		home := m.pool(m.home(addr))
+		if home == nil {
+			return ipam.ErrNotInPool
+		}
+		named := req.Pool == home.Name || req.Pool == "" && (home.AutoAssign || slices.Contains(explicit, addr))
+		reserved := m.find(addr, nameOf(req.Owner)) != nil && (req.Pool == "" || req.Pool == home.Name)
+		if m.skips(addr) || !reserved && (!named || !serves(*home, req) || m.over(home, req, f, stays, addr, 0)) || !m.agree(addr, req.Owner, req.Sharing) {
+			continue
+		}
+		m.hold(ipam.Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}, req.Sharing)
+		m.release(addr, nameOf(req.Owner))
+	}
+	for _, addr := range slices.Backward(carried) {
+		if h := m.find(addr, req.Owner); h != nil {
+			m.taken++
+			h.took = m.taken
+		}
+	}
+	return nil
+}
+
 // settled returns the addresses that are asked for, kept, reserved or shared.
 func (m *model) settled(req ipam.Request, f ipam.Family) (given []ipam.Allocation, _ error) {
 	left := func(addr netip.Addr) bool { return slices.Contains(req.Leave, addr) }

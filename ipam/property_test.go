@@ -188,6 +188,17 @@ func TestAllocatorIsTheModel(t *testing.T) {
 				}
 				r.replace(t, draw(t, "address", universe), drawPoolName(t), all)
 			},
+			"adopt": func(t *rapid.T) {
+				req := drawRequest(t, draw(t, "owner", services))
+				var carried []netip.Addr
+				for range rapid.IntRange(1, 3).Draw(t, "carries") {
+					carried = append(carried, draw(t, "carried", universe))
+				}
+				want := r.m.adopt(req, carried)
+				if err := r.Adopt(req, carried); !errors.Is(err, want) {
+					t.Fatalf("Adopt(%+v, %v) = %v, want %v", req, carried, err, want)
+				}
+			},
 			"release": func(t *rapid.T) {
 				addr, o := draw(t, "address", universe), draw(t, "owner", tenants)
 				if got, want := r.Release(addr, o), r.m.release(addr, o); got != want {
