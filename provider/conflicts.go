@@ -12,20 +12,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/ipam"
 )
 
-// A machine that is no speaker uses an address of ours: the speaker that owns the address sees that on the wire and
-// reports it. Here the report becomes a condition of the address's record and an event on its Services. A Service whose
-// address is new and conflicts from the start is given another.
+// The speaker that owns an address sees on the wire if another machine uses the address as well, and reports it. The
+// report becomes a condition of the address's record and an event on its Services. A Service whose address is new and
+// conflicts from the start is given another: see ledger.decide.
 //
-// Whoever controls a node can report any conflict. So a Service moves only while its address is new, and once; an
+// Anybody who controls a node can report any conflict. So a Service moves only while its address is new, and once; an
 // address in established use stays where it is, whatever is reported.
 
 const (
@@ -36,8 +34,6 @@ const (
 	// conflictRest is how long an address that was released with a conflict is held back at least: nobody looks for
 	// strangers at an address that has no owner.
 	conflictRest = 10 * time.Minute
-	// establishedAfter is the age from which a record is of an address in use, and its Service does not move.
-	establishedAfter = time.Minute
 )
 
 // sighting is a stranger that uses an address, as one node reports it.
@@ -175,101 +171,26 @@ func (s sighting) message(address netip.Addr) string {
 		"or put %s into spec.exclude of its IPPool and move its Services off it by kubectl herald renumber", address, s.mac, s.node, where[1:len(where)-1], address)
 }
 
-// disputed is the condition AddressConflict of a record, as it is to be; nil: there is none. The second result is
-// when it is to be looked at again.
-func (r *records) disputed(rec *herald.IPAllocation, address netip.Addr) (*metav1.Condition, time.Duration) {
+// condition returns the condition AddressConflict that a record is to have, nil if it is to have none, and when it is to
+// be looked at again.
+func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now time.Time) (*metav1.Condition, time.Duration) {
 	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationConflict)
-	seen, lasts := r.p.conflicts.of(address, time.Now())
+	seen, lasts := c.of(address, now)
 	switch {
 	case len(seen) > 0:
-		c := &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Reason: "StrangerSeen", Message: seen[0].message(address)}
+		condition := &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Reason: "StrangerSeen", Message: seen[0].message(address)}
 		if conflicting(rec) && slices.ContainsFunc(seen, func(s sighting) bool { return s.message(address) == is.Message }) {
-			c.Message = is.Message // It is still true, however many see it.
+			condition.Message = is.Message // It is still true, however many nodes report it.
 		}
-		return c, lasts
-	case is == nil, lasts > 0, !r.p.conflicts.synced.Load():
+		return condition, lasts
+	case is == nil, lasts > 0, !c.synced.Load():
 		return is, lasts
 	}
 	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: "NotReported"}, 0
 }
 
-// conflicting reports whether a record says that a stranger uses its address.
-func conflicting(rec *herald.IPAllocation) bool {
-	return meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationConflict)
-}
-
-// heldBack is how long a released address is not to be given out because of a conflict. An address that is in no
-// pool, or in one that is to be deleted, is not given out anyway.
-func (r *records) heldBack(rec *herald.IPAllocation, address netip.Addr) time.Duration {
-	if !conflicting(rec) || !r.p.ledger.termsOf(rec.Spec.Pool).lasting {
-		return 0
-	}
-	_, lasts := r.p.conflicts.of(address, time.Now())
-	return max(lasts, time.Until(rec.Spec.ReleasedAt.Add(conflictRest)))
-}
-
-// conflictsSynced has what is said of conflicts looked at when all reports are known: those that were withdrawn while
-// nobody looked are over.
-func (r *records) conflictsSynced() {
-	r.p.conflicts.synced.Store(true)
-	for _, o := range r.informer.GetStore().List() {
-		if rec := o.(*herald.IPAllocation); conflicting(rec) {
-			r.queue.Add(rec.Name)
-		}
-	}
-}
-
-// shunned lists the addresses that a Service is not to be given back, though they are kept for its name: it left them
-// because of a conflict.
-func (r *records) shunned(svc *corev1.Service) (list []netip.Addr) {
-	for _, a := range r.p.ledger.coolingFor(owner(svc)) {
-		if rec := r.cached(herald.AllocationName(a.Address)); rec != nil && conflicting(rec) {
-			list = append(list, a.Address)
-		}
-	}
-	return list
-}
-
-// unwanted lists the addresses of a Service that it is to move off because of a conflict, if there are others.
-func (r *records) unwanted(svc *corev1.Service, req ipam.Request) (list []netip.Addr) {
-	for _, a := range r.p.ledger.heldBy(owner(svc)) {
-		if rec := r.cached(herald.AllocationName(a.Address)); rec != nil && r.conflictMoves(svc, req, rec, a.Address) {
-			list = append(list, a.Address)
-		}
-	}
-	return list
-}
-
-// conflictMoves reports whether a Service is to leave an address because of a conflict: the address is new, the Service
-// did not ask for it, and has not moved for such a reason already.
-func (r *records) conflictMoves(svc *corev1.Service, req ipam.Request, rec *herald.IPAllocation, address netip.Addr) bool {
-	return conflicting(rec) && r.ours(rec) && rec.Spec.ReleasedAt == nil && time.Since(rec.CreationTimestamp.Time) < establishedAfter &&
-		rec.Spec.ReclaimPolicy != herald.ReclaimRetain && // That was reserved for it by hand.
-		!slices.Contains(req.Addresses, address) && len(r.shunned(svc)) == 0
-}
-
-// allocate is the ledger's, but that a Service leaves an address that conflicts if another can be had.
-func (p *Provider) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, []notice, error) {
-	leave := p.records.unwanted(svc, req)
-	if len(leave) == 0 {
-		return p.ledger.allocate(svc, req)
-	}
-	other := req
-	other.Leave = slices.Concat(req.Leave, leave)
-	allocations, notices, err := p.ledger.allocate(svc, other)
-	if err != nil {
-		why := err
-		if allocations, notices, err = p.ledger.allocate(svc, req); err == nil {
-			notices = append(notices, notice{"AddressConflict", fmt.Sprintf("the Service keeps %s, which another machine uses, too: %v", leave[0], why)})
-		}
-		return allocations, notices, err
-	}
-	for _, old := range leave {
-		for _, a := range allocations {
-			if ipam.FamilyOf(a.Address) == ipam.FamilyOf(old) && slices.Contains(Carried(svc), old) {
-				notices = append(notices, notice{"AddressReplaced", fmt.Sprintf("%s is used by another machine, too: the Service was given %s instead", old, a.Address)})
-			}
-		}
-	}
-	return allocations, notices, nil
+// lasts is how long the conflict about an address goes on if nothing more is reported.
+func (c *conflicts) lasts(address netip.Addr, now time.Time) time.Duration {
+	_, lasts := c.of(address, now)
+	return lasts
 }

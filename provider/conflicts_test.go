@@ -116,18 +116,25 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 		{"one of another class", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.Class = "example.com/other" }, false},
 	} {
 		t.Run(story.name, func(t *testing.T) {
-			r := &records{p: &Provider{class: herald.LoadBalancerClass, ledger: storyLedger()}}
-			rec := r.recordOf(ipam.Allocation{Address: address, Pool: "public"}, entry(story.svc))
+			l := storyLedger()
+			rec := recordOf(ipam.Allocation{Address: address, Pool: "public"}, herald.LoadBalancerClass, ownerEntry(story.svc))
 			rec.CreationTimestamp = metav1.Now()
 			rec.Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue}}
 			if story.edit != nil {
 				story.edit(rec)
 			}
+			_, tenants, err := TenantsOf(rec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := l.learn(address, rec, tenants); err != nil {
+				t.Fatal(err)
+			}
 			req, err := translate(story.svc)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := r.conflictMoves(story.svc, req, rec, address); got != story.want {
+			if got := l.leaves(req, address, time.Now()); got != story.want {
 				t.Errorf("it moves: %v, want %v", got, story.want)
 			}
 		})

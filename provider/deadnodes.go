@@ -19,7 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/heraldlb/herald/api/client"
 )
@@ -31,10 +33,12 @@ import (
 //
 // One goroutine, run, owns the incidents.
 type deadNodes struct {
-	p       *Provider
+	kube    kubernetes.Interface
+	events  record.EventRecorder
+	log     *zap.Logger
 	nodes   cache.SharedIndexInformer
 	reports cache.SharedIndexInformer
-	changed chan struct{}
+	changed trigger
 	metrics *deathMetrics
 }
 
@@ -62,13 +66,13 @@ func newDeathMetrics() *deathMetrics {
 	return m
 }
 
-func newDeadNodes(p *Provider, reports cache.SharedIndexInformer) *deadNodes {
+func newDeadNodes(kube kubernetes.Interface, reports cache.SharedIndexInformer, events record.EventRecorder, log *zap.Logger) *deadNodes {
 	d := &deadNodes{
-		p: p, reports: reports, changed: make(chan struct{}, 1), metrics: newDeathMetrics(),
-		nodes: coreinformers.NewNodeInformer(p.kube, 0, cache.Indexers{}),
+		kube: kube, events: events, log: log, reports: reports, changed: newTrigger(), metrics: newDeathMetrics(),
+		nodes: coreinformers.NewNodeInformer(kube, 0, cache.Indexers{}),
 	}
 	_ = d.nodes.SetTransform(leanNode) // It fails only on a started informer.
-	hit := func() { pull(d.changed) }
+	hit := d.changed.set
 	// Registration fails only on a stopped informer.
 	_, _ = d.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { hit() },
@@ -179,16 +183,16 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 	if len(v.witnesses) > 2 {
 		by = fmt.Sprintf("%s and %d others", v.witnesses[0], len(v.witnesses)-1)
 	}
-	d.p.log.Warn("a node is dead: marking its pods not ready", zap.String("node", v.node), zap.Strings("witnesses", v.witnesses))
+	d.log.Warn("a node is dead: marking its pods not ready", zap.String("node", v.node), zap.Strings("witnesses", v.witnesses))
 	var pods *corev1.PodList
 	err := persist(ctx, func() (err error) {
-		pods, err = d.p.kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		pods, err = d.kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
 			FieldSelector: fields.OneTermEqualSelector("spec.nodeName", v.node).String(),
 		})
 		return err
 	})
 	if err != nil {
-		d.p.log.Error("the pods of a dead node were not listed: they stay ready until Kubernetes misses the kubelet", zap.String("node", v.node), zap.Error(err))
+		d.log.Error("the pods of a dead node were not listed: they stay ready until Kubernetes misses the kubelet", zap.String("node", v.node), zap.Error(err))
 		return
 	}
 	var marked atomic.Int64
@@ -207,7 +211,7 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 				d.metrics.pods.Inc()
 			case apierrors.IsNotFound(err), apierrors.IsConflict(err), inner.Err() != nil: // It is another pod by now, or the node lives.
 			default:
-				d.p.log.Warn("a pod of a dead node was not marked", zap.String("pod", pod.Namespace+"/"+pod.Name), zap.Error(err))
+				d.log.Warn("a pod of a dead node was not marked", zap.String("pod", pod.Namespace+"/"+pod.Name), zap.Error(err))
 			}
 			return nil // The other pods are marked all the same.
 		})
@@ -215,7 +219,7 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 	_ = workers.Wait() // They return no error.
 	if o, exists, err := d.nodes.GetStore().GetByKey(v.node); err == nil && exists {
 		n := o.(*corev1.Node)
-		d.p.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, "NodeDeathWitnessed",
+		d.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, "NodeDeathWitnessed",
 			"%s witnessed on the wire that the node died: %d of its pods were marked not ready", by, marked.Load())
 	}
 }
@@ -233,7 +237,7 @@ func (d *deadNodes) markPod(ctx context.Context, pod *corev1.Pod, message string
 		return err
 	}
 	return persist(ctx, func() error {
-		_, err := d.p.kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		_, err := d.kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 		return err
 	})
 }

@@ -10,67 +10,95 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
-// ledger is the allocator in memory, shared by the service controller's workers. Its lock guards
-// memory only and is never held over a call to the API server.
+// ledger decides who is given which address: the allocator in memory, with what is known of the records. The service
+// controller's workers share it. Its lock guards memory and is never held over a call to the API server.
 type ledger struct {
+	class string
+
 	mu    sync.Mutex
 	alloc *ipam.Allocator
-	// recorded is what the records are known to say.
-	recorded map[netip.Addr]recorded
-	// cooling is those of them that are released. Their addresses are still held, for their last owner's name.
-	cooling map[netip.Addr]bool
-	// joining is those who were given an address to share and are on their way into its record: what was written
-	// before them says nothing of them.
-	joining map[netip.Addr][]ipam.Tenant
-	terms   map[string]poolTerms
+	// addresses has an entry for every address whose record is known or that a Service is about to share.
+	addresses map[netip.Addr]entry
+	terms     map[string]poolTerms
 }
 
-// recorded is the last version of a record that was learned, and whom it names.
-type recorded struct {
-	version string
+// entry is what is known of one address beyond its holders, which the allocator knows.
+type entry struct {
+	// record is the last version of the record that was learned; nil if there is none.
+	record *herald.IPAllocation
+	// tenants are the holders by that record.
 	tenants []ipam.Tenant
+	// pending are Services that were given the address to share it and are not in the record yet. Others may write the
+	// record in the meantime; that it does not name a pending Service does not mean that the Service lost the address.
+	pending []ipam.Tenant
 }
 
-// names reports whether the record has the owner, on these terms.
-func (r recorded) names(o ipam.Owner, terms ipam.Sharing) bool {
-	return slices.ContainsFunc(r.tenants, func(t ipam.Tenant) bool { return t.Owner.UID == o.UID && t.Sharing.Equal(terms) })
-}
-
-func newLedger() *ledger {
-	return &ledger{
-		alloc: ipam.New(), recorded: map[netip.Addr]recorded{}, cooling: map[netip.Addr]bool{}, joining: map[netip.Addr][]ipam.Tenant{},
-		terms: map[string]poolTerms{},
+// version is that of the record; empty if there is none.
+func (e entry) version() string {
+	if e.record == nil {
+		return ""
 	}
+	return e.record.ResourceVersion
 }
 
-// allocate gives the Service what it asks for, in memory, after it has adopted what it carries. If
-// another Service holds that by now, ours gets a new address.
+// cooling reports whether the address was released and its reuse delay is not over. It is held for its last owners'
+// names.
+func (e entry) cooling() bool { return e.record != nil && released(e.record) }
+
+// conflicting reports whether the record says that another machine uses the address.
+func (e entry) conflicting() bool { return e.record != nil && conflicting(e.record) }
+
+// conflicting reports whether a record says that another machine uses its address.
+func conflicting(rec *herald.IPAllocation) bool {
+	return meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationConflict)
+}
+
+// poolTerms is what becomes of a pool's addresses when they are released.
+type poolTerms struct {
+	delay   time.Duration
+	reclaim herald.ReclaimPolicy
+	// lasting tells that the pool exists and is not being deleted.
+	lasting bool
+}
+
+func newLedger(class string) *ledger {
+	return &ledger{class: class, alloc: ipam.New(), addresses: map[netip.Addr]entry{}, terms: map[string]poolTerms{}}
+}
+
+// allocate gives the Service in memory what it asks for, after it has adopted what its status carries. If another
+// Service holds that by now, this one gets a new address.
 func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.allocateLocked(svc, req)
+}
+
+func (l *ledger) allocateLocked(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, []notice, error) {
 	if err := l.alloc.Adopt(req, Carried(svc)); err != nil {
 		return nil, nil, err
 	}
 	allocations, err := l.alloc.Allocate(req)
-	if taken, ok := errors.AsType[*ipam.Error](err); ok && errors.Is(err, ipam.ErrTaken) && l.cooling[taken.Address] {
+	if taken, ok := errors.AsType[*ipam.Error](err); ok && errors.Is(err, ipam.ErrTaken) && l.addresses[taken.Address].cooling() {
 		err = &coolingError{taken}
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, a := range allocations {
-		l.join(a.Address, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
+		l.addPending(a.Address, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
 	}
-	return allocations, l.notices(svc, req, allocations), nil
+	return allocations, notices(l.alloc, svc, req, allocations, func(a netip.Addr) bool { return l.addresses[a].cooling() }), nil
 }
 
-// coolingError refuses an address that was released and still rests.
+// coolingError refuses an address whose reuse delay is not over.
 type coolingError struct{ taken *ipam.Error }
 
 func (e *coolingError) Error() string {
@@ -80,21 +108,24 @@ func (e *coolingError) Error() string {
 
 func (e *coolingError) Unwrap() error { return e.taken }
 
-// adoptOnly gives the Service what it carries, and nothing else.
-func (l *ledger) adoptOnly(svc *corev1.Service, req ipam.Request) error {
+// adopt gives the Service what its status carries, and nothing else.
+func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.Adopt(req, Carried(svc))
 }
 
-// settled reports whether the Service holds all that it asks for, recorded on its terms, and nothing else; with
-// the addresses it holds.
-func (l *ledger) settled(req ipam.Request) ([]ipam.Allocation, bool) {
+// settled reports whether the Service holds all that it asks for and nothing else, and the records say of it what they
+// are to say; with the addresses that it holds.
+func (l *ledger) settled(req ipam.Request, mine herald.AllocationOwner) ([]ipam.Allocation, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	held, settled := l.alloc.Settled(req)
 	for _, a := range held {
-		settled = settled && l.recorded[a.Address].names(req.Owner, req.Sharing)
+		e := l.addresses[a.Address]
+		settled = settled && e.record != nil && !e.cooling() && slices.ContainsFunc(e.record.Spec.Owners, func(o herald.AllocationOwner) bool {
+			return equality.Semantic.DeepEqual(o, mine)
+		})
 	}
 	return held, settled
 }
@@ -106,32 +137,61 @@ func (l *ledger) heldBy(o ipam.Owner) []ipam.Allocation {
 	return l.alloc.HeldBy(o)
 }
 
+// oursHeldBy lists what an owner holds and this controller's class gave it, or is about to record.
+func (l *ledger) oursHeldBy(o ipam.Owner) []ipam.Allocation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.onlyOurs(l.alloc.HeldBy(o))
+}
+
+// hasOurs reports whether a Service has an address that this controller's class gave it, or had one that cools down.
+func (l *ledger) hasOurs(svc *corev1.Service) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.onlyOurs(l.alloc.HeldBy(owner(svc)))) > 0 || len(l.onlyOurs(l.coolingForLocked(owner(svc)))) > 0
+}
+
+func (l *ledger) onlyOurs(allocations []ipam.Allocation) []ipam.Allocation {
+	return slices.DeleteFunc(allocations, func(a ipam.Allocation) bool {
+		rec := l.addresses[a.Address].record
+		return rec != nil && !l.ours(rec)
+	})
+}
+
+// ours reports whether a record is this controller's: several controllers, each of a class, may give out of the same
+// pools. A record without a class was written by hand, or before there were several.
+func (l *ledger) ours(rec *herald.IPAllocation) bool {
+	return rec.Spec.Class == "" || rec.Spec.Class == l.class
+}
+
 // coolingFor lists what cools down and was last held under an owner's name.
 func (l *ledger) coolingFor(o ipam.Owner) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.DeleteFunc(l.alloc.HeldBy(o.Reservation()), func(a ipam.Allocation) bool { return !l.cooling[a.Address] })
+	return l.coolingForLocked(o)
+}
+
+func (l *ledger) coolingForLocked(o ipam.Owner) []ipam.Allocation {
+	return slices.DeleteFunc(l.alloc.HeldBy(o.Reservation()), func(a ipam.Allocation) bool { return !l.addresses[a.Address].cooling() })
 }
 
 // serves reports whether an owner holds an address of the family.
-func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool {
-	return slices.ContainsFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) == f })
+func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool { return l.count(o, f) > 0 }
+
+// count is how many addresses of the family an owner holds.
+func (l *ledger) count(o ipam.Owner, f ipam.Family) int {
+	return len(slices.DeleteFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) != f }))
 }
 
 // carriedFirst lists what a Service that is refused keeps: of each family what its status carries or, if it holds
-// nothing of that, all that it holds. The rest is of a move that was done before.
+// nothing of that, all that it holds. The rest is left over from a move.
 func (l *ledger) carriedFirst(svc *corev1.Service) []ipam.Allocation {
-	held, has := l.heldBy(owner(svc)), Carried(svc)
+	held, carried := l.heldBy(owner(svc)), Carried(svc)
 	return slices.DeleteFunc(slices.Clone(held), func(a ipam.Allocation) bool {
-		return !slices.Contains(has, a.Address) && slices.ContainsFunc(held, func(b ipam.Allocation) bool {
-			return ipam.FamilyOf(b.Address) == ipam.FamilyOf(a.Address) && slices.Contains(has, b.Address)
+		return !slices.Contains(carried, a.Address) && slices.ContainsFunc(held, func(b ipam.Allocation) bool {
+			return ipam.FamilyOf(b.Address) == ipam.FamilyOf(a.Address) && slices.Contains(carried, b.Address)
 		})
 	})
-}
-
-// moves reports whether an owner holds several addresses of the family.
-func (l *ledger) moves(o ipam.Owner, f ipam.Family) bool {
-	return len(slices.DeleteFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) != f })) > 1
 }
 
 // superfluous lists what the owner holds beyond keep.
@@ -141,44 +201,83 @@ func (l *ledger) superfluous(o ipam.Owner, keep []ipam.Allocation) []ipam.Alloca
 	return l.alloc.Superfluous(o, keep)
 }
 
-// holders returns who holds an address, and whether only until it has cooled down.
+// holders returns the holders of an address, and whether they hold it only until its reuse delay is over.
 func (l *ledger) holders(a netip.Addr) (_ []ipam.Allocation, cooling bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.alloc.Holders(a), l.cooling[a]
+	return l.alloc.Holders(a), l.addresses[a].cooling()
 }
 
-// agrees reports whether a Service can be on an address beside those whom its record names.
+// agrees reports whether a Service can have an address beside the holders that its record names.
 func (l *ledger) agrees(a netip.Addr, others []ipam.Tenant, t ipam.Tenant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.Agree(a, others, t) == nil
 }
 
-// learn takes over what a version of a record says. A record outweighs whatever memory believed: the Services that
-// thought they had the address are returned, to be served anew, but for those who are about to join it. Of a version that is older than the one known nothing
-// is taken over. It fails if the record is of no address.
-func (l *ledger) learn(a netip.Addr, pool string, tenants []ipam.Tenant, released bool, version string) (displaced []ipam.Owner, stale bool, err error) {
+// learn takes over a version of a record, with the holders that it names. A record outweighs what memory believed: the
+// Services that believed to have the address are returned, to be served again, except those that are pending. Nothing
+// is taken over of a version that is older than the one known. It fails if the address is none.
+func (l *ledger) learn(a netip.Addr, rec *herald.IPAllocation, tenants []ipam.Tenant) (displaced []ipam.Owner, stale bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if order, err := resourceversion.CompareResourceVersion(version, l.recorded[a].version); err == nil && order < 0 {
+	if order, err := resourceversion.CompareResourceVersion(rec.ResourceVersion, l.addresses[a].version()); err == nil && order < 0 {
 		return nil, true, nil
 	}
-	lost, err := l.alloc.Replace(a, pool, l.joined(a, tenants))
+	holders := l.withPending(a, tenants)
+	lost, err := l.alloc.Replace(a, rec.Spec.Pool, holders)
 	if err != nil {
 		return nil, false, err
 	}
-	l.recorded[a] = recorded{version, tenants}
-	if released {
-		l.cooling[a] = true
-	} else {
-		delete(l.cooling, a)
-	}
+	l.addresses[a] = entry{record: rec, tenants: tenants, pending: slices.Clone(holders[len(tenants):])}
 	return slices.DeleteFunc(lost, func(o ipam.Owner) bool {
-		return o.UID == "" || released && slices.ContainsFunc(tenants, func(t ipam.Tenant) bool {
-			return t.Owner.Namespace == o.Namespace && t.Owner.Name == o.Name // It gave it up.
+		return o.UID == "" || released(rec) && slices.ContainsFunc(tenants, func(t ipam.Tenant) bool {
+			return t.Owner.Namespace == o.Namespace && t.Owner.Name == o.Name // It released the address itself.
 		})
 	}), false, nil
+}
+
+// withPending returns the holders that a record names and the pending Services that agree with them. The others can no
+// longer have the address.
+func (l *ledger) withPending(a netip.Addr, tenants []ipam.Tenant) []ipam.Tenant {
+	all := slices.Clone(tenants)
+	for _, t := range l.addresses[a].pending {
+		named := slices.ContainsFunc(tenants, func(o ipam.Tenant) bool { return o.Owner.Reservation() == t.Owner.Reservation() })
+		if !named && l.alloc.Agree(a, all, t) == nil {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// addPending notes that a tenant is about to be recorded for an address, if it shares and is not in the record yet.
+func (l *ledger) addPending(a netip.Addr, t ipam.Tenant) {
+	same := func(o ipam.Tenant) bool { return o.Owner.UID == t.Owner.UID }
+	if e := l.addresses[a]; t.Sharing.Key != "" && !slices.ContainsFunc(e.tenants, same) {
+		l.setPending(a, append(slices.DeleteFunc(e.pending, same), t))
+	}
+}
+
+// keepPending forgets the pending Services of an address that are not to have it any more.
+func (l *ledger) keepPending(a netip.Addr, wanted func(ipam.Owner) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.setPending(a, slices.DeleteFunc(l.addresses[a].pending, func(t ipam.Tenant) bool { return !wanted(t.Owner) }))
+}
+
+func (l *ledger) setPending(a netip.Addr, tenants []ipam.Tenant) {
+	e := l.addresses[a]
+	e.pending = tenants
+	l.set(a, e)
+}
+
+// set stores what is known of an address, if that is anything.
+func (l *ledger) set(a netip.Addr, e entry) {
+	if e.record == nil && len(e.pending) == 0 {
+		delete(l.addresses, a)
+	} else {
+		l.addresses[a] = e
+	}
 }
 
 // resume has new addresses be given after this one.
@@ -188,14 +287,14 @@ func (l *ledger) resume(a netip.Addr) {
 	l.alloc.Resume(a)
 }
 
-// drop has an address be held no more by these owners, and reports whether it is free now that was not.
+// drop frees an address of these owners, and reports whether nobody holds it now.
 func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	dropped := false
 	for _, o := range owners {
 		dropped = l.alloc.Release(a, o) || dropped
-		l.setJoining(a, slices.DeleteFunc(l.joining[a], func(t ipam.Tenant) bool { return t.Owner.UID == o.UID }))
+		l.setPending(a, slices.DeleteFunc(l.addresses[a].pending, func(t ipam.Tenant) bool { return t.Owner.UID == o.UID }))
 	}
 	if !dropped || len(l.alloc.Holders(a)) > 0 {
 		return false
@@ -208,15 +307,15 @@ func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 func (l *ledger) version(a netip.Addr) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.recorded[a].version
+	return l.addresses[a].version()
 }
 
-// outdated notes that the API server has an older record than the version that was known before it was asked: it came
-// back from a backup. If another was learned meanwhile, that one stays.
+// outdated notes that the API server has an older record than the version that was known before it was asked: it was
+// restored from a backup. If another version was learned meanwhile, that one stays.
 func (l *ledger) outdated(a netip.Addr, version string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.recorded[a].version == version {
+	if l.addresses[a].version() == version {
 		l.forget(a)
 	}
 }
@@ -228,13 +327,10 @@ func (l *ledger) unrecorded(a netip.Addr) {
 	l.forget(a)
 }
 
-// forget drops what was known of the record of an address. Who holds it stays.
-func (l *ledger) forget(a netip.Addr) {
-	delete(l.cooling, a)
-	delete(l.recorded, a)
-}
+// forget drops what was known of the record of an address. The holders stay.
+func (l *ledger) forget(a netip.Addr) { l.set(a, entry{pending: l.addresses[a].pending}) }
 
-// displaced reports whether a held address is not of the pool that its record names, and whose it is, if any's.
+// displaced reports whether a held address is not of the pool that its record names, and which pool has it, if any.
 func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -242,48 +338,45 @@ func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
 	return home, l.alloc.IsDisplaced(a)
 }
 
-// setPools takes over the pools, and returns the addresses in use that were displaced before or are now.
+// setPools takes over the pools, and returns the addresses for which that may change something: those that were
+// displaced before or are now, and those that cool down.
 func (l *ledger) setPools(pools []ipam.Pool, terms map[string]poolTerms) []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.alloc.Displaced()
 	l.terms = terms
-	addresses := map[netip.Addr]bool{}
+	concerned := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(before, l.alloc.SetPools(pools)) {
-		addresses[a.Address] = true
+		concerned[a.Address] = true
 	}
-	return slices.Collect(maps.Keys(addresses))
+	for a, e := range l.addresses {
+		if e.cooling() {
+			concerned[a] = true
+		}
+	}
+	return slices.Collect(maps.Keys(concerned))
 }
 
-// poolTerms is what becomes of a pool's addresses when they are released.
-type poolTerms struct {
-	delay   time.Duration
-	reclaim herald.ReclaimPolicy
-	// lasting tells that the pool is there, and not being deleted.
-	lasting bool
-}
-
-// termsOf is what becomes of the pool's addresses; those of a pool that is gone do not rest.
+// termsOf is what becomes of the pool's addresses. Those of a pool that is gone have no reuse delay.
 func (l *ledger) termsOf(pool string) poolTerms {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.terms[pool]
 }
 
-func (l *ledger) size() int {
+// size is the number of the recorded addresses.
+func (l *ledger) size() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.recorded)
+	for _, e := range l.addresses {
+		if e.record != nil {
+			n++
+		}
+	}
+	return n
 }
 
-// coolingDown lists the addresses that are released and not yet free.
-func (l *ledger) coolingDown() []netip.Addr {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Collect(maps.Keys(l.cooling))
-}
-
-// use counts the addresses of pools, in proportion to the pools and to the addresses that cool down.
+// use counts the addresses of pools.
 func (l *ledger) use(pools []string) map[string]use {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -297,10 +390,19 @@ func (l *ledger) use(pools []string) map[string]use {
 		}
 		by[pool] = u
 	}
-	for a := range l.cooling {
-		in, _ := l.alloc.PoolOf(a) // As they are counted as assigned.
+	for a, e := range l.addresses {
+		if !e.cooling() {
+			continue
+		}
+		in, _ := l.alloc.PoolOf(a) // The allocator counts it as assigned there.
 		if u, known := by[in]; known {
 			u.cooling[ipam.FamilyOf(a)]++
+		}
+	}
+	for _, a := range l.alloc.Displaced() {
+		if u, known := by[a.Pool]; known {
+			u.outside = append(u.outside, fmt.Sprintf("%s (%s)", a.Address, a.Owner))
+			by[a.Pool] = u
 		}
 	}
 	return by
@@ -312,19 +414,3 @@ func (l *ledger) quotas(total func(namespace string) ipam.Limits) []ipam.QuotaUs
 	defer l.mu.Unlock()
 	return l.alloc.Quotas(total)
 }
-
-// outside lists by pool the addresses that are recorded for it and that it no longer holds.
-func (l *ledger) outside() map[string][]place {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	by := map[string][]place{}
-	for _, a := range l.alloc.Displaced() {
-		by[a.Pool] = append(by[a.Pool], place(a))
-	}
-	return by
-}
-
-// place is an address and who has it, as it is told.
-type place ipam.Allocation
-
-func (p place) String() string { return fmt.Sprintf("%s (%s)", p.Address, p.Owner) }

@@ -10,7 +10,10 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
@@ -34,7 +37,7 @@ func storyPools() []ipam.Pool {
 }
 
 func storyLedger() *ledger {
-	l := newLedger()
+	l := newLedger(herald.LoadBalancerClass)
 	l.setPools(storyPools(), nil)
 	return l
 }
@@ -64,7 +67,11 @@ func note(l *ledger, a ipam.Allocation, released bool) []ipam.Owner {
 	if released {
 		a.Owner.UID = ""
 	}
-	lost, _, err := l.learn(a.Address, a.Pool, []ipam.Tenant{{Owner: a.Owner}}, released, "")
+	rec := recordOf(a, "", herald.AllocationOwner{Namespace: a.Owner.Namespace, Name: a.Owner.Name, UID: types.UID(a.Owner.UID)})
+	if released {
+		rec.Spec.ReleasedAt = &metav1.Time{}
+	}
+	lost, _, err := l.learn(a.Address, rec, []ipam.Tenant{{Owner: a.Owner}})
 	if err != nil {
 		panic(err) // The tests' own addresses.
 	}
@@ -165,8 +172,8 @@ func TestOfSeveralAddressesTheCarriedOneIsKept(t *testing.T) {
 			l := storyLedger()
 			note(l, given("198.51.100.3", "public", "web"), false)
 			note(l, given("198.51.100.5", "public", "web"), false)
-			if !l.moves(byUID("web"), ipam.IPv4) || l.moves(byUID("web"), ipam.IPv6) {
-				t.Error("it has two addresses of IPv4, and is not said to move there alone")
+			if l.count(byUID("web"), ipam.IPv4) != 2 || l.count(byUID("web"), ipam.IPv6) != 0 {
+				t.Error("it holds two IPv4 addresses and no other, and they are not counted so")
 			}
 			kept, err := ask(t, l, story.svc)
 			if err != nil || len(kept) != 1 || kept[0].Address.String() != story.want {
@@ -175,8 +182,8 @@ func TestOfSeveralAddressesTheCarriedOneIsKept(t *testing.T) {
 			for _, a := range l.superfluous(byUID("web"), kept) {
 				note(l, a, true)
 			}
-			if l.moves(byUID("web"), ipam.IPv4) {
-				t.Error("it has let go of all but one, and is said to move")
+			if l.count(byUID("web"), ipam.IPv4) != 1 {
+				t.Error("it released all but one, and more are counted")
 			}
 		})
 	}
@@ -198,7 +205,7 @@ func TestAnAddressInNoPoolIsNotReplacedUnasked(t *testing.T) {
 	}
 }
 
-func TestAdoptOnlyGivesNothingNew(t *testing.T) {
+func TestAdoptGivesNothingNew(t *testing.T) {
 	l := storyLedger()
 	for uid, carried := range map[string][]string{"with": {"198.51.100.5"}, "without": nil} {
 		svc := carrying(uid, wish{families: []corev1.IPFamily{v4, v6}}, carried...)
@@ -206,7 +213,7 @@ func TestAdoptOnlyGivesNothingNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.adoptOnly(svc, req); err != nil {
+		if err := l.adopt(svc, req); err != nil {
 			t.Fatal(err)
 		}
 		if held := l.heldBy(byUID(uid)); len(held) != len(carried) {
@@ -262,7 +269,7 @@ func TestSettled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			held, ok := l.settled(req)
+			held, ok := l.settled(req, ownerEntry(svc))
 			if ok != story.want {
 				t.Fatalf("%v with %v, want %v", ok, held, story.want)
 			}
@@ -359,7 +366,13 @@ func TestOlderVersionsAreNotLearned(t *testing.T) {
 	address := netip.MustParseAddr("198.51.100.5")
 	learn := func(l *ledger, uid string, released bool, version string) (stale bool) {
 		t.Helper()
-		_, stale, err := l.learn(address, "public", []ipam.Tenant{{Owner: ipam.Owner{Namespace: "default", Name: "web", UID: uid}}}, released, version)
+		o := ipam.Owner{Namespace: "default", Name: "web", UID: uid}
+		rec := recordOf(given(address.String(), "public", uid), "", herald.AllocationOwner{Namespace: o.Namespace, Name: o.Name, UID: types.UID(uid)})
+		rec.ResourceVersion = version
+		if released {
+			rec.Spec.ReleasedAt = &metav1.Time{}
+		}
+		_, stale, err := l.learn(address, rec, []ipam.Tenant{{Owner: o}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -428,8 +441,8 @@ func TestUseCountsWhatCools(t *testing.T) {
 			t.Errorf("%s: capacity, assigned, cooling, available are %v, want %v", f, got, want)
 		}
 	}
-	if outside := l.outside(); len(outside) != 1 || someOf(outside["public"]) != "198.18.0.9 (default/web)" {
-		t.Errorf("outside are %v", outside)
+	if someOf(u.outside) != "198.18.0.9 (default/web)" {
+		t.Errorf("outside are %v", u.outside)
 	}
 	if n := l.size(); n != 5 {
 		t.Errorf("size %d, want 5", n)
@@ -440,7 +453,7 @@ func TestUseCountsWhatCools(t *testing.T) {
 // address of its own, and those for whom there is none get none.
 func TestWorkersShareTheLedger(t *testing.T) {
 	const workers, each = 8, 20
-	l := newLedger()
+	l := newLedger(herald.LoadBalancerClass)
 	l.setPools([]ipam.Pool{pool(ipam.Pool{Name: "public", AutoAssign: true}, "198.51.100.0/25")}, nil)
 	var wg sync.WaitGroup
 	for w := range workers {

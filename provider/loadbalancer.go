@@ -9,54 +9,145 @@ import (
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
-// unservedRetry is how long a Service that cannot be served is left alone if nothing changes. It is
-// tried at once when a pool changes or an address is freed, so this only bounds what was overlooked.
+// unservedRetry is after what time a Service that cannot be served is tried again if nothing changes. It is tried at
+// once when a pool changes or an address is freed, so this only bounds what was overlooked.
 const unservedRetry = 10 * time.Minute
 
-// GetLoadBalancer answers from the ledger, not from the Service: on a change of type the API server
-// wipes the status in the same write.
-func (p *Provider) GetLoadBalancer(_ context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
-	p.waiting.forget(svc)
-	held := p.ledger.heldBy(owner(svc))
-	if len(held) == 0 {
-		return nil, false, nil
-	}
-	return status(held), true, nil
+// loadBalancers implements cloudprovider.LoadBalancer: a Service is translated, its addresses are decided and recorded,
+// and are then its status.
+type loadBalancers struct {
+	requests requests
+	ledger   *ledger
+	records  *records
+	services *services
+	waiting  *waiting
+	changes  *changes
+	events   record.EventRecorder
+	metrics  *allocationMetrics
+	log      *zap.Logger
 }
 
-// GetLoadBalancerName names the load balancer for logs.
-func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.Service) string {
-	return svc.Namespace + "/" + svc.Name
-}
+var _ cloudprovider.LoadBalancer = (*loadBalancers)(nil)
 
-// EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It
-// is idempotent: what the Service has it keeps, and a second call writes nothing. The error of a Service
-// that cannot be served is written for its owner, since it becomes the event SyncLoadBalancerFailed.
-func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+// EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It is idempotent:
+// the Service keeps what it has, and a second call writes nothing. The error of a Service that cannot be served is
+// written for its owner, since it becomes the event SyncLoadBalancerFailed.
+func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	start := time.Now()
-	allocations, err := p.ensure(ctx, svc)
+	allocations, err := b.ensure(ctx, svc)
 	if err != nil {
-		p.metrics.failed(err)
+		b.metrics.failed(err)
 		if _, ok := errors.AsType[*unservedError](err); ok {
 			err = api.NewRetryError(err.Error(), unservedRetry)
 		}
 		return nil, err
 	}
 	if had := Carried(svc); slices.ContainsFunc(allocations, func(a ipam.Allocation) bool { return !slices.Contains(had, a.Address) }) {
-		p.metrics.duration.Observe(time.Since(start).Seconds())
+		b.metrics.duration.Observe(time.Since(start).Seconds())
 	}
 	return status(allocations), nil
 }
 
-// unservedError is of a Service that cannot be served until its owner, or somebody, does something.
+// ensure gives and records what the Service asks for.
+func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
+	for ctx.Err() == nil {
+		// It waits from before the decision, so that nothing that changes in between is missed.
+		b.waiting.add(svc)
+		req, err := b.requests.of(svc)
+		if err != nil {
+			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
+		}
+		allocations, notices, err := b.ledger.decide(svc, req, time.Now())
+		if err != nil {
+			return nil, b.refuse(ctx, svc, err, err)
+		}
+		if complete(req, allocations) {
+			b.waiting.forget(svc)
+		}
+		err = b.record(ctx, allocations, ownerEntry(svc))
+		if errors.Is(err, errHeldByAnother) {
+			// The ledger knows now who holds the address; each round rules out one address.
+			b.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := b.releaseOthers(ctx, svc, allocations); err != nil {
+			return nil, err
+		}
+		// What an earlier Service of the name left behind is not kept for it any longer.
+		for _, a := range b.ledger.heldBy(req.Owner.Reservation()) {
+			b.changes.record(a.Address)
+		}
+		b.changes.usage.set()
+		for _, n := range notices {
+			b.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
+		}
+		return allocations, nil
+	}
+	return nil, ctx.Err()
+}
+
+// complete reports whether a Service got all that it asks for. If not, it prefers a second family that no pool has yet.
+func complete(req ipam.Request, allocations []ipam.Allocation) bool {
+	return len(allocations) == len(req.Families)
+}
+
+// record has every address recorded for the Service.
+func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner) error {
+	for _, a := range allocations {
+		if err := b.records.ensure(ctx, a, mine); err != nil {
+			return fmt.Errorf("record %s: %w", a.Address, err)
+		}
+	}
+	return nil
+}
+
+// releaseOthers releases what a Service holds beyond these addresses, except what its status still says: a Service that
+// moves has both addresses until its status says the new one, and then the projection brings it here again. The API
+// server is asked for the status, for the cache may lag behind.
+func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation) error {
+	others := b.ledger.superfluous(owner(svc), keep)
+	if len(others) == 0 {
+		return nil
+	}
+	now, err := b.services.fetch(ctx, svc.Namespace, svc.Name)
+	if err != nil {
+		return err
+	}
+	if now == nil || now.UID != svc.UID {
+		return nil // It is gone, and the reconciler releases what it held.
+	}
+	for _, old := range others {
+		if slices.Contains(Carried(now), old.Address) {
+			continue
+		}
+		if err := b.records.release(ctx, old.Address, owner(svc), always); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuse returns why a Service cannot have what it asks for. It keeps what it has, but a move that is over is brought
+// to its end.
+func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
+	if err := b.releaseOthers(ctx, svc, b.ledger.carriedFirst(svc)); err != nil {
+		return err
+	}
+	return &unservedError{why, reason}
+}
+
+// unservedError is of a Service that cannot be served until somebody changes something.
 type unservedError struct {
 	why    error
 	reason error // one of ipam's
@@ -65,104 +156,37 @@ type unservedError struct {
 func (e *unservedError) Error() string { return e.why.Error() }
 func (e *unservedError) Unwrap() error { return e.reason }
 
-// ensure gives and records what the Service asks for.
-func (p *Provider) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
-	for ctx.Err() == nil {
-		// It waits from before the look, so that nothing that changes in between is missed.
-		p.waiting.add(svc)
-		req, err := p.request(svc)
-		if err != nil {
-			return nil, p.refuse(ctx, svc, err, ipam.ErrInvalid)
-		}
-		allocations, notices, err := p.allocate(svc, req)
-		if err != nil {
-			return nil, p.refuse(ctx, svc, err, err)
-		}
-		if len(allocations) == len(req.Families) {
-			p.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
-		}
-		err = p.recordAll(ctx, allocations, svc)
-		if errors.Is(err, errHeldByAnother) {
-			// The ledger has learned whose the address is; each round rules out one address.
-			p.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := p.part(ctx, svc, allocations); err != nil {
-			return nil, err
-		}
-		p.records.nameServed(svc)
-		p.pools.usageChanged()
-		for _, n := range notices {
-			p.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
-		}
-		return allocations, nil
-	}
-	return nil, ctx.Err()
-}
-
-// refuse says why a Service cannot have what it asks for. It keeps what it has; but a move that was done before is
-// brought to its end.
-func (p *Provider) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
-	if err := p.part(ctx, svc, p.ledger.carriedFirst(svc)); err != nil {
-		return err
-	}
-	return &unservedError{why, reason}
-}
-
-// part releases what a Service holds beyond these addresses, as far as its status does not say it any more: to make
-// before it breaks, a Service that moves is brought here again by the projection when its status says the new address.
-// What the status says is asked of the API server, for the cache may lag behind.
-func (p *Provider) part(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation) error {
-	over := p.ledger.superfluous(owner(svc), keep)
-	if len(over) == 0 {
-		return nil
-	}
-	now, err := p.kube.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err), err == nil && now.UID != svc.UID:
-		return nil // It is gone, and what it held is orphaned.
-	case err != nil:
-		return err
-	}
-	for _, old := range over {
-		if slices.Contains(Carried(now), old.Address) {
-			continue
-		}
-		if err := p.records.release(ctx, old.Address, owner(svc), moved); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Provider) recordAll(ctx context.Context, allocations []ipam.Allocation, svc *corev1.Service) error {
-	for _, a := range allocations {
-		if err := p.records.ensure(ctx, a, svc); err != nil {
-			return fmt.Errorf("record %s: %w", a.Address, err)
-		}
-	}
-	return nil
-}
-
-// UpdateLoadBalancer has nothing to do: which nodes serve is the speakers' decision.
-func (p *Provider) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
-	return cloudprovider.ImplementedElsewhere
-}
-
-// EnsureLoadBalancerDeleted releases what the Service holds. The Service is still there when this is
-// called, and may still be announced: the addresses cool down before they are given out again, or are kept for its
-// name.
-func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
-	p.waiting.forget(svc)
-	policy := p.records.reclaims(entry(svc).ReclaimPolicy)
-	for _, a := range p.ledger.heldBy(owner(svc)) {
-		if err := p.records.release(ctx, a.Address, owner(svc), policy); err != nil {
+// EnsureLoadBalancerDeleted releases what the Service holds. The Service still exists when this is called, and may still
+// be announced: the addresses cool down before they are given out again, or are kept for its name.
+func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
+	b.waiting.forget(svc)
+	policy := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
+	for _, a := range b.ledger.heldBy(owner(svc)) {
+		if err := b.records.release(ctx, a.Address, owner(svc), policy); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)
 		}
 	}
-	p.pools.usageChanged()
+	b.changes.usage.set()
 	return nil
+}
+
+// GetLoadBalancer answers from the ledger, not from the Service: on a change of type the API server clears the status in
+// the same write.
+func (b *loadBalancers) GetLoadBalancer(_ context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
+	b.waiting.forget(svc)
+	held := b.ledger.heldBy(owner(svc))
+	if len(held) == 0 {
+		return nil, false, nil
+	}
+	return status(held), true, nil
+}
+
+// GetLoadBalancerName names the load balancer for logs.
+func (b *loadBalancers) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.Service) string {
+	return svc.Namespace + "/" + svc.Name
+}
+
+// UpdateLoadBalancer does nothing: the speakers decide which nodes serve.
+func (b *loadBalancers) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
+	return cloudprovider.ImplementedElsewhere
 }

@@ -8,11 +8,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
 func TestPoolMetrics(t *testing.T) {
-	l := newLedger()
+	l := newLedger(herald.LoadBalancerClass)
 	four, err := ipam.ParseAddresses([]string{"198.51.100.0/29"}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ func (p *projection) content(svc *corev1.Service) bool {
 	if err != nil {
 		return false
 	}
-	held, ok := p.ledger.settled(req)
+	held, ok := p.ledger.settled(req, ownerEntry(svc))
 	return ok && servicehelper.LoadBalancerStatusEqual(&svc.Status.LoadBalancer, status(held))
 }
 

@@ -1,24 +1,29 @@
-// Package provider is the cloud behind Herald's cloud-controller-manager: it gives Services of type
-// LoadBalancer their addresses.
+// Package provider is the cloud behind Herald's cloud-controller-manager: it gives Services of type LoadBalancer
+// their addresses.
 //
-// The stock service controller drives it. A Service comes in through EnsureLoadBalancer, is
-// translated into an ipam.Request, gets its addresses from the ledger (the allocator in memory), has
-// each of them recorded as an IPAllocation, and only then are they returned for its status. The
-// records are the truth: the API server refuses a second record of one address, so whatever a stale
-// cache or a second leader believes, an address has one owner. The ledger is an index over them,
-// rebuilt before the first Service is served.
+// The stock service controller calls EnsureLoadBalancer for every Service (loadbalancer.go). Four steps follow, and each
+// uses only what stands before it in this list:
+//
+//   - translate (translate.go, requests.go, owners.go, pool.go): what the Service says becomes an ipam.Request and an
+//     entry of a record, an IPPool becomes an ipam.Pool. These are functions.
+//   - decide (ledger.go, decide.go): the ledger, which is the allocator in memory, gives the addresses.
+//   - record (records.go): each address is recorded as an IPAllocation. The records are the truth: the API server
+//     refuses a second record of one address, so whatever a stale cache or a second leader believes, an address has one
+//     owner. The ledger is an index over them, rebuilt before the first Service is served.
+//   - status: the addresses are returned, and the service controller writes them into the status of the Service.
 //
 // Around that, in goroutines of their own:
 //
-//   - records: what the records say goes into the ledger, released addresses cool down and are freed;
-//   - pools: what the IPPools say goes into the ledger, and their status and finalizer are kept true;
-//   - waiting Services are served, oldest first, when an address may have become free;
-//   - what the speakers report of address conflicts goes into the records and, if that is wanted, the pods of nodes that
-//     are reported dead are marked not ready.
+//   - the reconciler makes each record, the ledger and the Services agree, and frees released addresses when their reuse
+//     delay is over;
+//   - pools brings the IPPools into the ledger, and keeps their status and finalizer up to date;
+//   - waiting tries the Services that could not be served, the oldest first, when an address may have become free;
+//   - conflicts takes in what the speakers report of other machines that use an address and, if that is wanted,
+//     deadNodes marks the pods of nodes not ready that are reported dead.
 //
-// All of them ask for a Service to be looked at again through one door, the projection: it hands the
-// Service to the service controller's own queue. So that controller stays the only writer of a
-// Service's status.
+// What one of them sees and another is to act upon goes through changes. Its door to the service controller is the
+// projection, which hands a Service to that controller's own queue. So the controller stays the only writer of the status
+// of a Service.
 package provider
 
 import (
@@ -33,11 +38,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
@@ -75,26 +79,21 @@ type Config struct {
 	Log     *zap.Logger
 }
 
-// Provider implements cloudprovider.Interface and, in loadbalancer.go, cloudprovider.LoadBalancer.
+// Provider implements cloudprovider.Interface. It wires the others together and starts them.
 type Provider struct {
-	class    string
-	quota    ipam.Limits
-	kube     kubernetes.Interface
-	herald   *client.Set
-	services corelisters.ServiceLister
-	spaces   corelisters.NamespaceLister
-	events   record.EventRecorder
-	log      *zap.Logger
-
-	metrics    *allocationMetrics
-	ledger     *ledger
-	projection *projection
-	records    *records
-	pools      *pools
-	waiting    *waiting
-	conflicts  *conflicts
-	deadNodes  *deadNodes // nil if nothing is done about them
-	reports    cache.SharedIndexInformer
+	log           *zap.Logger
+	ledger        *ledger
+	changes       *changes
+	services      *services
+	records       *records
+	pools         *pools
+	waiting       *waiting
+	conflicts     *conflicts
+	reconciler    *reconciler
+	loadBalancers *loadBalancers
+	projection    *projection
+	deadNodes     *deadNodes // nil if nothing is done about them
+	reports       cache.SharedIndexInformer
 
 	synced    []cache.InformerSynced
 	informers []cache.SharedIndexInformer
@@ -102,43 +101,69 @@ type Provider struct {
 
 // New wires a Provider. Nothing runs before Run.
 func New(c Config) *Provider {
+	allocations, ippools := c.Herald.Allocations.Informer(), c.Herald.Pools.Informer()
+	l2, bgp := c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer()
+	_ = allocations.AddIndexers(recordIndexers) // It fails only for an index that there is already.
+
 	p := &Provider{
-		class: c.Class, quota: c.Quota, kube: c.Kube, herald: c.Herald, services: c.Services.Lister(), spaces: c.Namespaces.Lister(), events: c.Events, log: c.Log,
-		ledger: newLedger(), metrics: newAllocationMetrics(),
+		log: c.Log, ledger: newLedger(c.Class), changes: newChanges(), reports: newReports(c.Dynamic),
+		services:  &services{cached: c.Services.Lister(), api: c.Kube.CoreV1(), class: c.Class, classless: c.Classless},
+		informers: []cache.SharedIndexInformer{allocations, ippools, l2, bgp},
+	}
+	requests, metrics := requests{c.Namespaces.Lister(), c.Quota}, newAllocationMetrics()
+	p.records = &records{
+		api: c.Herald.Allocations, cache: allocations.GetIndexer(), class: c.Class,
+		services: p.services, ledger: p.ledger, changes: p.changes, log: c.Log,
+	}
+	p.pools = &pools{
+		api: c.Herald.Pools, cache: ippools.GetStore(), l2: l2.GetStore(), bgp: bgp.GetStore(),
+		records: p.records, ledger: p.ledger, changes: p.changes, log: c.Log, invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
+	}
+	p.conflicts = newConflicts(p.reports, func(a netip.Addr) { p.changes.record(a) })
+	p.reconciler = &reconciler{
+		records: p.records, services: p.services, requests: requests, ledger: p.ledger, conflicts: p.conflicts,
+		changes: p.changes, events: c.Events, log: c.Log,
 	}
 	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
-	p.waiting = newWaiting(p)
-	p.records = newRecords(p, c.Herald.Allocations.Informer())
-	p.projection.holds = p.records.holdsAny
+	p.waiting = &waiting{
+		services: p.services, requests: requests, ledger: p.ledger, changes: p.changes,
+		content: p.projection.content, gone: p.reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
+	}
+	p.loadBalancers = &loadBalancers{
+		requests: requests, ledger: p.ledger, records: p.records, services: p.services, waiting: p.waiting,
+		changes: p.changes, events: c.Events, metrics: metrics, log: c.Log,
+	}
+	p.projection.holds = p.ledger.hasOurs
+	p.projection.relabelled = p.changes.capacity.set // Pools may choose by what changed.
 	p.projection.gone = func(svc *corev1.Service) {
 		p.waiting.forget(svc)
-		p.records.serviceGone(svc)
+		p.reconciler.serviceGone(svc)
 	}
-	p.reports = newReports(c.Dynamic)
-	p.conflicts = newConflicts(p.reports, func(a netip.Addr) { p.records.queue.Add(herald.AllocationName(a)) })
+	p.changes.serve = p.projection.requeue
+
+	// Registration fails only on a stopped informer.
+	_, _ = allocations.AddEventHandler(recordHandler(p.changes))
+	_, _ = ippools.AddEventHandler(configurationHandler(p.changes.pools, p.changes.usage))
+	_, _ = l2.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
+	_, _ = bgp.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
+	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes))
+	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
+		_ = i.SetTransform(lean) // It fails only on a started informer.
+		p.synced = append(p.synced, i.HasSynced)
+	}
 	if c.MarkPodsOnDeadNodes {
-		p.deadNodes = newDeadNodes(p, p.reports)
+		p.deadNodes = newDeadNodes(c.Kube, p.reports, c.Events, c.Log)
 	}
-	p.pools = newPools(p, c.Herald.Pools.Informer(), c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer())
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.quotaOf}, p.metrics.duration, p.metrics.failures)
+		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: requests.quotaOf}, metrics.duration, metrics.failures)
 		if p.deadNodes != nil {
 			c.Metrics.MustRegister(p.deadNodes.metrics.deaths, p.deadNodes.metrics.pods, p.deadNodes.metrics.refused)
 		}
 	}
-	p.informers = []cache.SharedIndexInformer{p.records.informer, p.pools.informer, p.pools.l2, p.pools.bgp}
-	// What pools choose Services by has changed.
-	p.projection.relabelled = p.waiting.wake
-	// Registration fails only on a stopped informer.
-	_, _ = c.Namespaces.Informer().AddEventHandler(relabelled(p.waiting.wake))
-	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
-		_ = i.SetTransform(lean) // Fails only on a started informer.
-		p.synced = append(p.synced, i.HasSynced)
-	}
 	return p
 }
 
-// lean takes from an object what nobody here looks at and is a good part of it: who set which field. The service
+// lean removes from an object what nothing here reads and is a large part of it: the managed fields. The service
 // controller keeps a second copy of each Service, and turns all of it into JSON twice for each of its patches.
 func lean(o any) (any, error) {
 	if m, ok := o.(metav1.Object); ok { // And not a tombstone.
@@ -147,39 +172,27 @@ func lean(o any) (any, error) {
 	return o, nil
 }
 
-// relabelled calls back when a namespace appears, or what pools choose by or its quota changes.
-func relabelled(call func()) cache.ResourceEventHandler {
+// recordHandler has every record looked at that changes.
+func recordHandler(c *changes) cache.ResourceEventHandler {
+	look := func(o any) {
+		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+			c.records.Add(key)
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, o any) { look(o) }, DeleteFunc: look}
+}
+
+// namespaceHandler has the waiting Services tried again when a namespace appears, or when its labels or its quota change.
+func namespaceHandler(c *changes) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { call() },
+		AddFunc: func(any) { c.capacity.set() },
 		UpdateFunc: func(before, after any) {
 			was, is := before.(metav1.Object), after.(metav1.Object)
 			if !maps.Equal(was.GetLabels(), is.GetLabels()) || was.GetAnnotations()[herald.AnnotationQuota] != is.GetAnnotations()[herald.AnnotationQuota] {
-				call()
+				c.capacity.set()
 			}
 		},
 	}
-}
-
-// request is what a Service asks for, as it is known here.
-func (p *Provider) request(svc *corev1.Service) (ipam.Request, error) {
-	namespace, err := p.spaces.Get(svc.Namespace)
-	if err != nil {
-		namespace = nil // A lister over memory fails only if it has none.
-	}
-	req, err := RequestOf(svc, namespace, p.quota)
-	req.Leave = append(req.Leave, p.records.shunned(svc)...)
-	return req, err
-}
-
-// quotaOf is what a namespace may hold of all pools together.
-func (p *Provider) quotaOf(name string) ipam.Limits {
-	namespace, err := p.spaces.Get(name)
-	if err != nil {
-		namespace = nil
-	}
-	// What is wrong with it is told to each Service that it concerns.
-	limits, _, _ := quotaOf(namespace, p.quota)
-	return limits
 }
 
 // Services is the informer for the service controller: see projection.
@@ -200,14 +213,14 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		start := time.Now()
 		p.rebuild()
 		p.log.Info("ledger rebuilt", zap.Int("addresses", p.ledger.size()), zap.Duration("took", time.Since(start)))
-		g.Go(func() error { return p.records.run(ctx) })
+		g.Go(func() error { return p.reconciler.run(ctx) })
 		g.Go(func() error { return p.pools.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
 		// Services are served whether or not the SpeakerStatuses can be read.
 		g.Go(func() error { p.reports.RunWithContext(ctx); return nil })
 		g.Go(func() error {
 			if cache.WaitForCacheSync(ctx.Done(), p.conflicts.received) {
-				p.records.conflictsSynced()
+				p.reconciler.conflictsSynced()
 			}
 			return nil
 		})
@@ -224,21 +237,21 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 	return nil
 }
 
-// rebuild makes the ledger from what the API server holds: the pools, the recorded addresses, and then
-// those that Services carry in their status without a record (a restored backup, another load balancer
-// before us), the oldest Service first, so that nothing new is given out over their heads.
+// rebuild makes the ledger from what the API server holds: the pools, the recorded addresses, and then those that
+// Services carry in their status without a record (a restored backup, a move from another load balancer), the oldest
+// Service first, so that nothing of this is given to others.
 func (p *Provider) rebuild() {
 	p.pools.load()
 	p.records.load()
-	services, _ := p.services.List(labels.Everything()) // A lister over memory does not fail.
-	for _, svc := range oldestFirst(services, func(svc *corev1.Service) bool {
-		return p.projection.serves(svc) && len(svc.Status.LoadBalancer.Ingress) > 0
-	}) {
+	for _, svc := range p.services.list() {
+		carried := Carried(svc)
+		if len(svc.Status.LoadBalancer.Ingress) == 0 {
+			continue
+		}
 		if req, err := translate(svc); err == nil {
-			// A failure shows itself again, and is reported, when the Service is served.
-			_ = p.ledger.adoptOnly(svc, req)
-			if len(Carried(svc)) < len(req.Families) {
-				p.waiting.add(svc) // It is content, and prefers a second family that no pool had.
+			_ = p.ledger.adopt(svc, req) // The error comes again, and is reported, when the Service is served.
+			if len(carried) < len(req.Families) {
+				p.waiting.add(svc) // It is settled, and prefers a second family that no pool had.
 			}
 		}
 	}
@@ -248,7 +261,7 @@ func (p *Provider) rebuild() {
 func (p *Provider) Initialize(cloudprovider.ControllerClientBuilder, <-chan struct{}) {}
 
 // LoadBalancer says that we have load balancers, which is all that we have.
-func (p *Provider) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return p, true }
+func (p *Provider) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return p.loadBalancers, true }
 
 // Instances is not supported: Herald knows nothing of machines.
 func (p *Provider) Instances() (cloudprovider.Instances, bool) { return nil, false }
@@ -271,7 +284,4 @@ func (p *Provider) ProviderName() string { return Name }
 // HasClusterID is true: we need none.
 func (p *Provider) HasClusterID() bool { return true }
 
-var (
-	_ cloudprovider.Interface    = (*Provider)(nil)
-	_ cloudprovider.LoadBalancer = (*Provider)(nil)
-)
+var _ cloudprovider.Interface = (*Provider)(nil)

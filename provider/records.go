@@ -3,429 +3,102 @@ package provider
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-	"sync"
-	"time"
 
 	"go.uber.org/zap"
-	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
-// settleTime is how long a Service may take from one address to the next.
-const settleTime = 2 * time.Second
+// errHeldByAnother says that the API server has a record of the address for another owner.
+var errHeldByAnother = errors.New("another owner holds the address")
 
-// records writes the IPAllocations, and follows them: each change of a record, and each end of a
-// Service that holds one, brings the address's name into the queue, and reconcile makes record, ledger
-// and Service agree from whatever state they are in.
+// recordsAPI is the API server's IPAllocations.
+type recordsAPI interface {
+	Get(context.Context, string, metav1.GetOptions) (*herald.IPAllocation, error)
+	Create(context.Context, *herald.IPAllocation, metav1.CreateOptions) (*herald.IPAllocation, error)
+	Update(context.Context, *herald.IPAllocation, metav1.UpdateOptions) (*herald.IPAllocation, error)
+	UpdateStatus(context.Context, *herald.IPAllocation, metav1.UpdateOptions) (*herald.IPAllocation, error)
+	Delete(context.Context, string, metav1.DeleteOptions) error
+}
+
+// records writes IPAllocations, and brings what they say into the ledger.
 type records struct {
-	p        *Provider
-	informer cache.SharedIndexInformer
-	queue    workqueue.TypedRateLimitingInterface[string]
+	api      recordsAPI
+	cache    cache.Indexer
+	class    string
+	services *services
+	ledger   *ledger
+	changes  *changes
+	log      *zap.Logger
 }
 
-func newRecords(p *Provider, informer cache.SharedIndexInformer) *records {
-	r := &records{p: p, informer: informer, queue: workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute))}
-	enqueue := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-			r.queue.Add(key)
-		}
-	}
-	// Registration fails only on a stopped informer.
-	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    enqueue,
-		UpdateFunc: func(_, o any) { enqueue(o) },
-		DeleteFunc: enqueue,
-	})
-	return r
+// byPool is the index of the records by spec.pool.
+const byPool = "pool"
+
+var recordIndexers = cache.Indexers{
+	byPool: func(o any) ([]string, error) { return []string{o.(*herald.IPAllocation).Spec.Pool}, nil },
 }
 
-// reconsider has addresses looked at, and all that cool down: their pool may have changed.
-func (r *records) reconsider(addresses []netip.Addr) {
-	for _, a := range slices.Concat(addresses, r.p.ledger.coolingDown()) {
-		r.queue.Add(herald.AllocationName(a))
-	}
-}
-
-// ours reports whether a record is of our making: several controllers, each of a class, may give out of the
-// same pools. One that says nothing of a class was written before there were several.
-func (r *records) ours(rec *herald.IPAllocation) bool {
-	return rec.Spec.Class == "" || rec.Spec.Class == r.p.class
-}
-
-// holdsAny reports whether a Service has an address of ours, or had one that cools down.
-func (r *records) holdsAny(svc *corev1.Service) bool {
-	held := append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(owner(svc))...)
-	return slices.ContainsFunc(held, func(a ipam.Allocation) bool {
-		rec := r.cached(herald.AllocationName(a.Address))
-		return rec == nil || r.ours(rec) // What is not recorded is about to be.
-	})
-}
-
-// serviceGone has the addresses of a deleted Service looked at.
-func (r *records) serviceGone(svc *corev1.Service) {
-	for _, a := range append(r.p.ledger.heldBy(owner(svc)), r.p.ledger.coolingFor(owner(svc))...) {
-		r.queue.Add(herald.AllocationName(a.Address))
-	}
-}
-
-// nameServed has what is kept for a Service's name looked at, now that it has addresses: what an earlier Service of the
-// name left behind is not waited for any longer.
-func (r *records) nameServed(svc *corev1.Service) {
-	for _, a := range r.p.ledger.heldBy(owner(svc).Reservation()) {
-		r.queue.Add(herald.AllocationName(a.Address))
-	}
-}
-
-// load reads all records into the ledger, in order of age, so that what an owner has
-// now counts as what it took last.
+// load reads all records into the ledger, in order of age, so that of several addresses of one owner the youngest
+// counts as the one that it took last.
 func (r *records) load() {
-	all := client.Items[*herald.IPAllocation](r.informer.GetStore())
+	all := client.Items[*herald.IPAllocation](r.cache)
 	slices.SortFunc(all, func(x, y *herald.IPAllocation) int { return Older(x, y) })
 	for _, rec := range all {
 		address, tenants := r.tenants(rec)
-		_, _, _ = r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Spec.ReleasedAt != nil, rec.ResourceVersion)
-		r.p.ledger.resume(address)
+		_, _, _ = r.ledger.learn(address, rec, tenants) // It fails for an address that the schema refuses.
+		r.ledger.resume(address)
 	}
 }
 
-// tenants is TenantsOf, but that an owner is but a name if another Service has it by now. So a Service that is made
-// again, or comes out of a backup, has the address that it had. The cache may know of the earlier of the two only: which
-// it is, is asked before that is written down. What cannot be read is nobody's.
+// tenants is TenantsOf, except that an owner whose name another Service has by now is only a name. So a Service that is
+// deleted and created again, or restored from a backup, gets the address that it had. The cache may know only the
+// earlier of the two Services, so the API server is asked before this is written into a record. The address of a record
+// that cannot be read is held for nobody.
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
-		r.p.log.Warn("IPAllocation not understood: its address is given to nobody", zap.String("ipallocation", rec.Name), zap.Error(err))
+		r.log.Warn("IPAllocation not understood: its address is given to nobody", zap.String("ipallocation", rec.Name), zap.Error(err))
 		return address, []ipam.Tenant{{}}
 	}
 	for i, t := range tenants {
-		if !r.ours(rec) {
+		if !r.ledger.ours(rec) {
 			tenants[i].Sharing = ipam.Sharing{} // Its Services share with those of their class only.
 		}
-		svc, missing := r.p.services.Services(t.Owner.Namespace).Get(t.Owner.Name)
-		if t.Owner.UID != "" && missing == nil && string(svc.UID) != t.Owner.UID {
+		svc := r.services.named(t.Owner.Namespace, t.Owner.Name)
+		if t.Owner.UID != "" && svc != nil && string(svc.UID) != t.Owner.UID {
 			tenants[i].Owner.UID = ""
 		}
 	}
 	return address, tenants
 }
 
-// learn takes over what a record says, and has the Services served anew that believed otherwise. It reports whether
+// learn takes over what a record says, and has the Services served again that believed otherwise. It reports whether
 // the record is older than what is known.
 func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	address, tenants := r.tenants(rec)
-	lost, stale, err := r.p.ledger.learn(address, rec.Spec.Pool, tenants, rec.Spec.ReleasedAt != nil, rec.ResourceVersion)
+	lost, stale, err := r.ledger.learn(address, rec, tenants)
 	for _, o := range lost {
-		if svc := r.service(o); svc != nil && r.wants(svc) {
-			r.p.projection.requeue(svc)
+		if svc := r.services.of(o); svc != nil && r.services.wants(svc) {
+			r.changes.serve(svc)
 		}
 	}
 	return stale, err
 }
 
-// recordWorkers is how many addresses are seen to at once. Each may have to wait for a write, as when an edit of a pool
-// leaves thousands out of range, while others are to be freed.
-const recordWorkers = 4
-
-func (r *records) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, r.queue.ShutDown)
-	defer stop()
-	var workers sync.WaitGroup
-	for range recordWorkers {
-		workers.Go(func() { r.work(ctx) })
-	}
-	workers.Wait()
-	return ctx.Err()
-}
-
-// work takes names from the queue, which gives none to two workers at a time.
-func (r *records) work(ctx context.Context) {
-	for {
-		name, shutdown := r.queue.Get()
-		if shutdown {
-			return
-		}
-		if err := r.reconcile(ctx, name); err != nil {
-			if ctx.Err() == nil && !apierrors.IsConflict(err) { // That is for the cache to catch up.
-				r.p.log.Warn("IPAllocation not reconciled, trying again", zap.String("ipallocation", name), zap.Error(err))
-			}
-			r.queue.AddRateLimited(name)
-		} else {
-			r.queue.Forget(name)
-		}
-		r.queue.Done(name)
-	}
-}
-
-// reconcile makes the record of one address, the ledger and the Services agree.
-func (r *records) reconcile(ctx context.Context, name string) error {
-	address, err := herald.ParseAllocationName(name)
-	if err != nil {
-		return nil // The schema refuses such a name.
-	}
-	rec := r.cached(name)
-	if rec == nil {
-		r.recordGone(address)
-		return nil
-	}
-	r.p.ledger.strand(address, func(o ipam.Owner) bool {
-		svc := r.service(o)
-		return svc != nil && r.wants(svc)
-	})
-	stale, err := r.learn(rec)
-	for stale {
-		// The cache lags behind our own write, or the API server came back from a backup.
-		known := r.p.ledger.version(address)
-		if rec, err = r.fetch(ctx, name); err != nil || rec == nil {
-			return err // Its end brings it here again.
-		}
-		if stale, err = r.learn(rec); stale {
-			r.p.ledger.outdated(address, known)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	r.p.pools.usageChanged()
-	if !r.ours(rec) {
-		return nil // It is in use, and that is all there is to know.
-	}
-	if rec.Spec.ReleasedAt != nil {
-		return r.cool(ctx, rec, address)
-	}
-	for _, o := range rec.Spec.Owners {
-		if o.UID == "" || o.Sharing != nil {
-			r.p.waiting.wake() // A Service of that name may wait for one, or one that shares for a port.
-		}
-		if o.UID == "" {
-			continue
-		}
-		if err := r.visit(ctx, rec, address, o); err != nil {
-			return err
-		}
-	}
-	if err := r.mark(ctx, rec, address); err != nil {
-		return err
-	}
-	r.moveOff(rec, address)
-	return nil
-}
-
-// moveOff has the Services served anew that are to leave an address because of a conflict.
-func (r *records) moveOff(rec *herald.IPAllocation, address netip.Addr) {
-	if !conflicting(rec) {
-		return
-	}
-	for _, o := range rec.Spec.Owners {
-		svc := r.service(ownerOf(o))
-		if svc == nil || !r.wants(svc) {
-			continue
-		}
-		if req, err := r.p.request(svc); err == nil && r.conflictMoves(svc, req, rec, address) {
-			r.p.projection.requeue(svc)
-		}
-	}
-}
-
-// visit looks after an owner of an address that is in use.
-func (r *records) visit(ctx context.Context, rec *herald.IPAllocation, address netip.Addr, o herald.AllocationOwner) error {
-	svc, family := r.service(ownerOf(o)), ipam.FamilyOf(address)
-	if svc == nil {
-		heir := r.named(o)
-		if heir != nil && r.wants(heir) && slices.Contains(Carried(heir), address) && !r.p.ledger.serves(owner(heir), family) {
-			r.p.projection.requeue(heir) // It is to take over the record of the Service that had its name.
-			return nil
-		}
-		return r.orphan(ctx, address, o)
-	}
-	switch {
-	case svc.DeletionTimestamp != nil: // It is being cleaned up after.
-	case !r.p.projection.serves(svc):
-		return r.orphan(ctx, address, o)
-	case !slices.Contains(Carried(svc), address) && r.p.ledger.moves(owner(svc), family):
-		// It is on its way to this address or from it; or another leader gave it this one, and nobody is going to
-		// release what is too much.
-		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
-			r.queue.AddAfter(rec.Name, moving)
-		} else {
-			r.p.projection.requeue(svc)
-		}
-	}
-	return nil
-}
-
-// wants reports whether a Service is to have addresses of ours.
-func (r *records) wants(svc *corev1.Service) bool {
-	return svc.DeletionTimestamp == nil && r.p.projection.serves(svc)
-}
-
-// cool deletes the record of a released address when it has rested, unless its Service takes it back.
-func (r *records) cool(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
-	for _, o := range rec.Spec.Owners {
-		svc := r.named(o)
-		switch {
-		case svc == nil:
-		case svc.DeletionTimestamp != nil:
-			return nil // Its end brings the address here again.
-		case r.p.projection.serves(svc) && slices.Contains(Carried(svc), address):
-			// Its status still says this address. If it moved on to another, that is about to change; if not, it is to
-			// take this one back. If it takes long, it was another leader that had it move.
-			lasts := time.Since(rec.Spec.ReleasedAt.Time)
-			if lasts > settleTime || !r.p.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
-				r.p.projection.requeue(svc)
-			}
-			r.queue.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
-			return nil
-		}
-	}
-	rests := max(time.Until(rec.Spec.ReleasedAt.Add(r.p.ledger.termsOf(rec.Spec.Pool).delay)), r.heldBack(rec, address))
-	if rests > 0 {
-		r.queue.AddAfter(rec.Name, rests)
-		return nil
-	}
-	// The precondition keeps a record that was taken back in the meantime.
-	err := r.p.herald.Allocations.Delete(ctx, rec.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rec.UID, ResourceVersion: &rec.ResourceVersion}})
-	if apierrors.IsNotFound(err) {
-		return nil // Its end brings it here again.
-	}
-	return err
-}
-
-// mark says on a record, and to its Services, what is wrong with the address, or is not any more.
-func (r *records) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
-	dispute, again := r.disputed(rec, address)
-	if again > 0 {
-		r.queue.AddAfter(rec.Name, again)
-	}
-	conditions := slices.Clone(rec.Status.Conditions)
-	var changed []metav1.Condition
-	for _, c := range []*metav1.Condition{r.inRange(rec, address), dispute} {
-		if c != nil && meta.SetStatusCondition(&conditions, *c) {
-			changed = append(changed, *c)
-		}
-	}
-	if len(changed) == 0 {
-		return nil
-	}
-	marked := rec.DeepCopy()
-	marked.Status.Conditions = conditions
-	if _, err := r.p.herald.Allocations.UpdateStatus(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
-		return nil // Its end brings it here again.
-	} else if err != nil {
-		return err
-	}
-	for _, o := range rec.Spec.Owners {
-		svc := r.service(ownerOf(o))
-		if svc == nil {
-			continue
-		}
-		for _, c := range changed {
-			switch {
-			case c.Type == herald.AllocationInRange && c.Status == metav1.ConditionFalse:
-				r.p.events.Eventf(svc, corev1.EventTypeWarning, "OutOfRange",
-					"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
-			case c.Type == herald.AllocationConflict && c.Status == metav1.ConditionTrue:
-				r.p.events.Event(svc, corev1.EventTypeWarning, c.Type, c.Message)
-			}
-		}
-	}
-	return nil
-}
-
-// inRange is the condition InRange of a record, as it is to be; nil: there is none.
-func (r *records) inRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
-	home, displaced := r.p.ledger.displaced(address)
-	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
-	c := &metav1.Condition{Type: herald.AllocationInRange, Status: metav1.ConditionTrue, Reason: "InRange", Message: ""}
-	switch {
-	case !displaced && is == nil:
-		return nil
-	case displaced && home != "":
-		c.Status, c.Reason = metav1.ConditionFalse, "OtherPool"
-		c.Message = fmt.Sprintf("%s was given from IPPool %q and belongs to %q now: it stays in use", address, rec.Spec.Pool, home)
-	case displaced:
-		c.Status, c.Reason = metav1.ConditionFalse, "NoPool"
-		c.Message = fmt.Sprintf("%s is in no IPPool any more: it stays in use", address)
-	}
-	return c
-}
-
-// recordGone frees the address of a deleted record, but for live Services that have it: then the record is
-// just being written, or somebody deleted it by hand and it is written again.
-func (r *records) recordGone(address netip.Addr) {
-	holders, cooling := r.p.ledger.holders(address)
-	var gone []ipam.Owner
-	for _, h := range holders {
-		svc := r.service(h.Owner)
-		if cooling || svc == nil || svc.DeletionTimestamp != nil || !r.p.projection.serves(svc) {
-			gone = append(gone, h.Owner)
-			continue
-		}
-		r.p.ledger.unrecorded(address)
-		if slices.Contains(Carried(svc), address) {
-			r.p.projection.requeue(svc)
-		}
-	}
-	if r.p.ledger.drop(address, gone...) {
-		r.p.pools.usageChanged()
-		r.p.waiting.wake()
-	}
-}
-
-// orphan releases the address of a Service that is gone, or has ceased to be ours, without having been cleaned
-// up after. The cache is not enough to say so: another leader may have recorded a Service that has not
-// reached us yet.
-func (r *records) orphan(ctx context.Context, address netip.Addr, o herald.AllocationOwner) error {
-	svc, err := r.p.kube.CoreV1().Services(o.Namespace).Get(ctx, o.Name, metav1.GetOptions{})
-	if err == nil && svc.UID == o.UID && (svc.DeletionTimestamp != nil || r.p.projection.serves(svc)) {
-		return nil
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
-		return err
-	}
-	r.p.log.Info("releasing the address of a Service that is gone", zap.Stringer("address", address), zap.Stringer("service", ownerOf(o)))
-	return r.release(ctx, address, ownerOf(o), r.reclaims(o.ReclaimPolicy))
-}
-
-// holders lists the addresses recorded for a pool or, if their record names none, in it, with their owners.
-func (r *records) holders(pool string) []string {
-	var list []string
-	for _, rec := range client.Items[*herald.IPAllocation](r.informer.GetStore()) {
-		address, tenants, err := TenantsOf(rec)
-		if err != nil {
-			continue
-		}
-		home, _ := r.p.ledger.displaced(address)
-		if cmp.Or(rec.Spec.Pool, home) == pool {
-			list = append(list, fmt.Sprintf("%s (%s)", address, namesOf(tenants)))
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-func namesOf(tenants []ipam.Tenant) string {
-	var names []string
-	for _, t := range tenants {
-		names = append(names, t.Owner.String())
-	}
-	return strings.Join(names, " ")
-}
-
+// cached returns a record as the cache has it; nil if there is none.
 func (r *records) cached(name string) *herald.IPAllocation {
-	o, exists, err := r.informer.GetStore().GetByKey(name)
+	o, exists, err := r.cache.GetByKey(name)
 	if err != nil || !exists {
 		return nil
 	}
@@ -434,34 +107,192 @@ func (r *records) cached(name string) *herald.IPAllocation {
 
 // fetch reads a record from the API server; nil if there is none.
 func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation, error) {
-	rec, err := r.p.herald.Allocations.Get(ctx, name, metav1.GetOptions{})
+	rec, err := r.api.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	return rec, err
 }
 
-// named returns the Service that has an owner's name now, whichever that is; nil if there is none.
-func (r *records) named(o herald.AllocationOwner) *corev1.Service {
-	svc, err := r.p.services.Services(o.Namespace).Get(o.Name)
+// ofPool returns the records of a pool: those that name it, and those that name none and whose address it has.
+func (r *records) ofPool(pool string) []*herald.IPAllocation {
+	var list []*herald.IPAllocation
+	for _, key := range []string{pool, ""} {
+		indexed, _ := r.cache.ByIndex(byPool, key) // It fails only for an index that there is not.
+		for _, o := range indexed {
+			rec := o.(*herald.IPAllocation)
+			if key != pool {
+				address, err := netip.ParseAddr(rec.Spec.Address)
+				if home, _ := r.ledger.displaced(address); err != nil || home != pool {
+					continue
+				}
+			}
+			list = append(list, rec)
+		}
+	}
+	return list
+}
+
+// ensure has the address recorded for a Service. It writes nothing if that is the case. It fails with errHeldByAnother
+// if the record is of another owner; the ledger knows that then.
+func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
+	name := herald.AllocationName(a.Address)
+	if a.Pool == "" {
+		a.Pool, _ = r.ledger.displaced(a.Address) // It was reserved by hand, for any pool.
+	}
+	rec, fresh := r.cached(name), false
+	var known string // The version that was known before the record was fetched.
+	for {
+		stale, err := r.write(ctx, rec, a, mine)
+		switch {
+		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
+		case errors.Is(err, errHeldByAnother):
+			// As a pending Service it would be given the address again.
+			r.ledger.keepPending(a.Address, func(o ipam.Owner) bool { return o.UID != string(mine.UID) })
+			if _, unlearned := r.learn(rec); unlearned != nil {
+				return unlearned
+			}
+			return err
+		case err != nil || !stale:
+			return err
+		case fresh:
+			r.ledger.outdated(a.Address, known)
+		}
+		known = r.ledger.version(a.Address)
+		if rec, err = r.fetch(ctx, name); err != nil {
+			return err
+		}
+		fresh = true
+	}
+}
+
+// write brings an owner into the record of an address, which is nil if there is none, and has the ledger learn what was
+// written. It reports whether that is older than what the ledger knows.
+func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner) (stale bool, err error) {
+	var written *herald.IPAllocation
+	if rec == nil {
+		written, err = r.api.Create(ctx, recordOf(a, r.class, mine), metav1.CreateOptions{})
+	} else if written, err = r.withOwner(ctx, rec, a.Pool, mine); err == nil && written != rec {
+		written, err = r.api.Update(ctx, written, metav1.UpdateOptions{})
+	}
 	if err != nil {
-		return nil
+		return false, err
 	}
-	return svc
+	return r.learn(written)
 }
 
-// service returns the Service that an owner is, or nil if it is gone. A Service of the same name with
-// another UID is another Service.
-func (r *records) service(o ipam.Owner) *corev1.Service {
-	svc, err := r.p.services.Services(o.Namespace).Get(o.Name)
-	if err != nil || string(svc.UID) != o.UID {
-		return nil
+// withOwner returns the record with this owner in it: the record itself if it has the owner. A record without a pool,
+// which somebody wrote by hand, is of this pool from now on. It fails with errHeldByAnother if others hold the address.
+func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
+	owners, released := rec.Spec.Owners, released(rec)
+	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
+	if at >= 0 && !released && r.ledger.ours(rec) && equality.Semantic.DeepEqual(owners[at], mine) {
+		return rec, nil
 	}
-	return svc
+	if at < 0 { // It may be kept for our name, or an earlier Service of this name may have had it.
+		at = slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.Namespace == mine.Namespace && o.Name == mine.Name })
+		if at >= 0 && owners[at].UID != "" && !released {
+			// The cache is not enough to say that an owner is gone.
+			svc, err := r.services.fetch(ctx, mine.Namespace, mine.Name)
+			switch {
+			case err != nil:
+				return nil, err
+			case svc == nil:
+				return nil, fmt.Errorf("Service %s/%s is gone", mine.Namespace, mine.Name)
+			case svc.UID != mine.UID:
+				return nil, fmt.Errorf("IPAllocation %s is for a younger Service of this name", rec.Name)
+			}
+		}
+	}
+	edit := rec.DeepCopy()
+	switch {
+	case released && at < 0:
+		return nil, fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
+	case released:
+		edit.Spec.Owners = []herald.AllocationOwner{mine} // The other owners released it, too.
+	case !r.agrees(rec, at, mine):
+		return nil, fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
+	case at < 0:
+		edit.Spec.Owners = append(edit.Spec.Owners, mine)
+	default:
+		if rec.Spec.Class == "" && owners[at].UID == "" && rec.Spec.ReclaimPolicy == "" {
+			edit.Spec.ReclaimPolicy = herald.ReclaimRetain // A reservation by hand lasts for more than one Service's life.
+		}
+		edit.Spec.Owners[at] = mine
+	}
+	edit.Spec.Class, edit.Spec.Pool, edit.Spec.ReleasedAt = r.class, cmp.Or(rec.Spec.Pool, pool), nil
+	return edit, nil
 }
 
-// Older orders objects by age, and those of one second by name.
-func Older(x, y metav1.Object) int {
-	tx, ty := x.GetCreationTimestamp(), y.GetCreationTimestamp()
-	return cmp.Or(tx.Compare(ty.Time), strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))
+// agrees reports whether an owner can be in a record beside the others, in the place at of them if that is not negative.
+// An owner that keeps its terms is not compared again. Beside owners of another controller's nobody can be: each
+// controller would release the other's.
+func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.AllocationOwner) bool {
+	if alone := at >= 0 && len(rec.Spec.Owners) == 1; !alone && !r.ledger.ours(rec) {
+		return false
+	}
+	if at >= 0 && rec.Spec.Owners[at].UID == mine.UID && equality.Semantic.DeepEqual(rec.Spec.Owners[at].Sharing, mine.Sharing) {
+		return true
+	}
+	tenant, err := tenantOf(mine)
+	address, others, unread := TenantsOf(rec)
+	if at >= 0 && unread == nil {
+		others = slices.Delete(others, at, at+1)
+	}
+	return err == nil && unread == nil && r.ledger.agrees(address, others, tenant)
+}
+
+// reclaim decides what becomes of the address of a record when an owner releases it.
+type reclaim func(*herald.IPAllocation) herald.ReclaimPolicy
+
+// always is the reclaim of an owner that moved to another address: the old one is not kept.
+func always(*herald.IPAllocation) herald.ReclaimPolicy { return herald.ReclaimDelete }
+
+// reclaims is what the Service says or, if it says nothing, the record, or the pool.
+func (r *records) reclaims(said herald.ReclaimPolicy) reclaim {
+	return func(rec *herald.IPAllocation) herald.ReclaimPolicy {
+		return cmp.Or(said, rec.Spec.ReclaimPolicy, r.ledger.termsOf(rec.Spec.Pool).reclaim)
+	}
+}
+
+// release takes an owner out of the record of an address. The record of a last owner is marked as released, from which
+// time the address cools down, or is kept for the owner's name.
+func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner, policy reclaim) error {
+	name := herald.AllocationName(address)
+	rec := r.cached(name)
+	for {
+		if rec == nil || !hasOwner(rec, o.UID) {
+			// The cache may lag behind our own write.
+			var err error
+			if rec, err = r.fetch(ctx, name); err != nil {
+				return err
+			}
+			if rec == nil {
+				// It was never recorded, and so never announced.
+				r.ledger.drop(address, o)
+				r.changes.capacity.set()
+				return nil
+			}
+			if !hasOwner(rec, o.UID) {
+				r.ledger.drop(address, o)
+				r.changes.record(address) // To learn who holds it.
+				return nil
+			}
+		}
+		if !released(rec) {
+			edit, err := r.api.Update(ctx, withoutOwner(rec, o, policy(rec)), metav1.UpdateOptions{})
+			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+				rec = nil
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			rec = edit
+		}
+		_, err := r.learn(rec)
+		r.changes.record(address)
+		return err
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,59 +37,6 @@ func RequestOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limi
 	}
 	req.Quota, req.QuotaFrom, err = quotaOf(namespace, quota)
 	return req, err
-}
-
-// quotaOf is what a namespace may hold of all pools together, and where that is said.
-func quotaOf(namespace *corev1.Namespace, cluster ipam.Limits) (_ ipam.Limits, from string, _ error) {
-	if namespace == nil {
-		return cluster, "herald-ccm's --namespace-quota", nil
-	}
-	text, own := namespace.Annotations[herald.AnnotationQuota]
-	if !own {
-		return cluster, "herald-ccm's --namespace-quota", nil
-	}
-	limits, err := ParseQuota(text)
-	if err != nil {
-		return nil, "", fmt.Errorf("annotation %s of Namespace %s: %w", herald.AnnotationQuota, namespace.Name, err)
-	}
-	return limits, fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota), nil
-}
-
-// Quota is the flag --namespace-quota.
-type Quota struct {
-	text   string
-	Limits ipam.Limits
-}
-
-// String returns what was set.
-func (q *Quota) String() string { return q.text }
-
-// Set reads the flag: see [ParseQuota].
-func (q *Quota) Set(text string) (err error) {
-	q.text = text
-	q.Limits, err = ParseQuota(text)
-	return err
-}
-
-// Type is what help calls it.
-func (q *Quota) Type() string { return "quota" }
-
-// ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
-func ParseQuota(text string) (ipam.Limits, error) {
-	limits := ipam.Limits{}
-	for part := range strings.SplitSeq(text, ",") {
-		if part = strings.TrimSpace(part); part == "" {
-			continue
-		}
-		name, number, _ := strings.Cut(part, "=")
-		family, known := map[string]ipam.Family{"ipv4": ipam.IPv4, "ipv6": ipam.IPv6}[name]
-		n, err := strconv.ParseUint(number, 10, 63)
-		if _, twice := limits[family]; !known || err != nil || twice {
-			return nil, fmt.Errorf("%q is no quota: write ipv4=5,ipv6=10, or one of these", part)
-		}
-		limits[family] = n
-	}
-	return limits, nil
 }
 
 // translate says in ipam's terms what a Service wants, as far as the Service itself tells. What it asks for
@@ -191,63 +137,6 @@ func sharing(svc *corev1.Service) ipam.Sharing {
 
 func owner(svc *corev1.Service) ipam.Owner {
 	return ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)}
-}
-
-// entry is what the record of an address says of a Service that holds it.
-func entry(svc *corev1.Service) herald.AllocationOwner {
-	reclaim, _ := reclaimOf(svc) // The error is told when the Service asks for something.
-	o := herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ReclaimPolicy: reclaim}
-	if s := sharing(svc); s.Key != "" {
-		o.Sharing = &herald.AllocationSharing{Key: s.Key, Traffic: s.Traffic}
-		for _, p := range s.Ports {
-			o.Sharing.Ports = append(o.Sharing.Ports, p.String())
-		}
-	}
-	return o
-}
-
-// TenantsOf says who holds an address by its record. One that is released is kept for its last owners' names until
-// it has cooled down. An error is of what somebody wrote by hand.
-func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
-	address, err := netip.ParseAddr(rec.Spec.Address)
-	if err != nil {
-		return address, nil, fmt.Errorf("spec.address: %w", err)
-	}
-	if len(rec.Spec.Owners) == 0 {
-		return address, []ipam.Tenant{{}}, nil // Reserved for nobody.
-	}
-	tenants := make([]ipam.Tenant, len(rec.Spec.Owners))
-	for i, o := range rec.Spec.Owners {
-		if tenants[i], err = tenantOf(o); err != nil {
-			return address, nil, fmt.Errorf("spec.owners[%d]%w", i, err)
-		}
-		if rec.Spec.ReleasedAt != nil {
-			tenants[i] = ipam.Tenant{Owner: tenants[i].Owner.Reservation()}
-		}
-	}
-	return address, tenants, nil
-}
-
-// tenantOf is one owner of a record. The error begins with its field.
-func tenantOf(o herald.AllocationOwner) (ipam.Tenant, error) {
-	t := ipam.Tenant{Owner: ownerOf(o)}
-	if o.Sharing == nil {
-		return t, nil
-	}
-	t.Sharing = ipam.Sharing{Key: o.Sharing.Key, Traffic: o.Sharing.Traffic}
-	for i, text := range o.Sharing.Ports {
-		p, err := ipam.ParsePort(text)
-		if err != nil {
-			return t, fmt.Errorf(".sharing.ports[%d]: %w", i, err)
-		}
-		t.Sharing.Ports = append(t.Sharing.Ports, p)
-	}
-	ipam.SortPorts(t.Sharing.Ports)
-	return t, nil
-}
-
-func ownerOf(o herald.AllocationOwner) ipam.Owner {
-	return ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
 }
 
 // Carried lists the addresses in the status of a Service.

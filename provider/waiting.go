@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,55 +13,54 @@ import (
 // pause is ten times as long: it costs a tenth of one processor at most, whatever happens how often.
 const wakePeriod = 200 * time.Millisecond
 
-// waiting is the Services that could not be served, or have but one of the families that they prefer. When an
+// waiting is the Services that could not be served, or have only some of the addresses that they ask for. When an
 // address may have become free they are tried in memory, the oldest first, and those that now have one go to the
 // service controller; the others cost neither an API call nor an event.
 type waiting struct {
-	p     *Provider
-	woken chan struct{}
+	services *services
+	requests requests
+	ledger   *ledger
+	changes  *changes
+	// content reports whether a sync of a Service would change nothing. gone has the addresses of a Service looked at
+	// that was deleted.
+	content func(*corev1.Service) bool
+	gone    func(*corev1.Service)
 
-	mu       sync.Mutex
-	services map[types.NamespacedName]types.UID
-}
-
-func newWaiting(p *Provider) *waiting {
-	return &waiting{p: p, woken: make(chan struct{}, 1), services: map[types.NamespacedName]types.UID{}}
+	mu   sync.Mutex
+	uids map[types.NamespacedName]types.UID
 }
 
 func (w *waiting) add(svc *corev1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.services[name(svc)] = svc.UID
+	w.uids[name(svc)] = svc.UID
 }
 
 func (w *waiting) forget(svc *corev1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.services, name(svc))
+	delete(w.uids, name(svc))
 }
 
 // list returns those that still want an address from us, by age.
 func (w *waiting) list() []*corev1.Service {
 	w.mu.Lock()
-	all := make([]*corev1.Service, 0, len(w.services))
-	for n, uid := range w.services {
-		if svc, err := w.p.services.Services(n.Namespace).Get(n.Name); err == nil && svc.UID == uid {
+	all := make([]*corev1.Service, 0, len(w.uids))
+	for n, uid := range w.uids {
+		if svc := w.services.named(n.Namespace, n.Name); svc != nil && svc.UID == uid {
 			all = append(all, svc)
 		}
 	}
 	w.mu.Unlock()
-	return oldestFirst(all, w.p.projection.serves)
+	return w.services.oldestFirst(all)
 }
-
-// wake has the waiting Services tried soon. It does not block, and many calls count as one.
-func (w *waiting) wake() { pull(w.woken) }
 
 func (w *waiting) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.woken:
+		case <-w.changes.capacity:
 		}
 		start := time.Now()
 		w.serve()
@@ -76,26 +74,19 @@ func (w *waiting) run(ctx context.Context) error {
 
 func (w *waiting) serve() {
 	for _, svc := range w.list() {
-		req, err := w.p.request(svc)
+		req, err := w.requests.of(svc)
 		if err != nil {
 			continue
 		}
-		if _, _, err := w.p.ledger.allocate(svc, req); err != nil {
+		if _, _, err := w.ledger.decide(svc, req, time.Now()); err != nil {
 			continue
 		}
-		if w.p.records.service(req.Owner) == nil {
-			w.p.records.serviceGone(svc) // It was deleted in between, and asks for nothing any more.
-		} else if !w.p.projection.content(svc) {
-			w.p.projection.requeue(svc)
+		if w.services.of(req.Owner) == nil {
+			w.gone(svc) // It was deleted in between, and asks for nothing any more.
+		} else if !w.content(svc) {
+			w.changes.serve(svc)
 		}
 	}
-}
-
-// oldestFirst returns, by age, those of the Services that are chosen and not on their way out.
-func oldestFirst(all []*corev1.Service, chosen func(*corev1.Service) bool) []*corev1.Service {
-	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return svc.DeletionTimestamp != nil || !chosen(svc) })
-	slices.SortFunc(all, func(x, y *corev1.Service) int { return Older(x, y) })
-	return all
 }
 
 func name(svc *corev1.Service) types.NamespacedName {

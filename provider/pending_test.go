@@ -11,11 +11,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
-// crowd is Services that share two addresses, and the records of these as the API server has them.
-type crowd struct {
+// sharers is Services that share two addresses, and the records of these as the API server has them.
+type sharers struct {
 	*ledger
 	records map[netip.Addr][]ipam.Tenant
 	version int
@@ -28,9 +29,9 @@ type journey struct {
 	to netip.Addr
 }
 
-var crowded = addresses("198.51.100.0", "198.51.100.1")
+var sharedAddresses = addresses("198.51.100.0", "198.51.100.1")
 
-func (c *crowd) tenant(t *rapid.T) ipam.Tenant {
+func (c *sharers) tenant(t *rapid.T) ipam.Tenant {
 	uid := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}).Draw(t, "service")
 	port := rapid.Uint16Range(1, 4).Draw(t, "port")
 	return ipam.Tenant{
@@ -40,7 +41,7 @@ func (c *crowd) tenant(t *rapid.T) ipam.Tenant {
 }
 
 // at is the address that a Service has or is on its way to.
-func (c *crowd) at(uid string) (a netip.Addr, is bool) {
+func (c *sharers) at(uid string) (a netip.Addr, is bool) {
 	for a, tenants := range c.records {
 		if slices.ContainsFunc(tenants, func(t ipam.Tenant) bool { return t.Owner.UID == uid }) {
 			return a, true
@@ -52,9 +53,11 @@ func (c *crowd) at(uid string) (a netip.Addr, is bool) {
 
 // write has the API server accept a record, and the ledger learn it. Who is on its way to its address and collides with
 // it loses it.
-func (c *crowd) write(t *rapid.T, a netip.Addr, tenants []ipam.Tenant) {
+func (c *sharers) write(t *rapid.T, a netip.Addr, tenants []ipam.Tenant) {
 	c.records[a], c.version = tenants, c.version+1
-	lost, _, err := c.learn(a, "public", tenants, false, strconv.Itoa(c.version))
+	rec := recordOf(ipam.Allocation{Address: a, Pool: "public"}, "", herald.AllocationOwner{})
+	rec.ResourceVersion = strconv.Itoa(c.version)
+	lost, _, err := c.learn(a, rec, tenants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +69,7 @@ func (c *crowd) write(t *rapid.T, a netip.Addr, tenants []ipam.Tenant) {
 	}
 }
 
-func (c *crowd) ask(t *rapid.T) {
+func (c *sharers) ask(t *rapid.T) {
 	tenant := c.tenant(t)
 	if _, is := c.at(tenant.Owner.UID); is {
 		return
@@ -79,7 +82,7 @@ func (c *crowd) ask(t *rapid.T) {
 }
 
 // arrive takes one that is underway into the record, as another leader would, too, if it did not collide.
-func (c *crowd) arrive(t *rapid.T) {
+func (c *sharers) arrive(t *rapid.T) {
 	tenant := c.tenant(t)
 	uid := tenant.Owner.UID
 	a, is := c.at(uid)
@@ -90,7 +93,7 @@ func (c *crowd) arrive(t *rapid.T) {
 	case is:
 		return
 	default:
-		a = rapid.SampledFrom(crowded).Draw(t, "another leader's choice")
+		a = rapid.SampledFrom(sharedAddresses).Draw(t, "another leader's choice")
 	}
 	if !c.agrees(a, c.records[a], tenant) {
 		if underway {
@@ -103,7 +106,7 @@ func (c *crowd) arrive(t *rapid.T) {
 }
 
 // leave is by one that is in the record or, if it is gone, on its way.
-func (c *crowd) leave(t *rapid.T) {
+func (c *sharers) leave(t *rapid.T) {
 	uid := c.tenant(t).Owner.UID
 	a, is := c.at(uid)
 	if !is {
@@ -112,7 +115,7 @@ func (c *crowd) leave(t *rapid.T) {
 	if _, underway := c.underway[uid]; underway {
 		delete(c.underway, uid)
 		if rapid.Bool().Draw(t, "noticed with the next record") && len(c.records[a]) > 0 {
-			c.strand(a, func(o ipam.Owner) bool { return o.UID != uid })
+			c.keepPending(a, func(o ipam.Owner) bool { return o.UID != uid })
 			c.write(t, a, c.records[a])
 		} else {
 			c.drop(a, byUID(uid))
@@ -128,8 +131,8 @@ func (c *crowd) leave(t *rapid.T) {
 	}
 }
 
-func (c *crowd) check(t *rapid.T) {
-	for _, a := range crowded {
+func (c *sharers) check(t *rapid.T) {
+	for _, a := range sharedAddresses {
 		want := map[string]bool{}
 		for _, tenant := range c.records[a] {
 			want[tenant.Owner.UID] = true
@@ -148,7 +151,7 @@ func (c *crowd) check(t *rapid.T) {
 			t.Fatalf("%s is held by %v, want %v", a, got, want)
 		}
 		ports := map[string]string{}
-		for _, tenant := range slices.Concat(c.records[a], c.joining[a]) {
+		for _, tenant := range slices.Concat(c.records[a], c.addresses[a].pending) {
 			for _, p := range tenant.Sharing.Ports {
 				if other, taken := ports[p.String()]; taken {
 					t.Fatalf("%s of %s is of %s and %s", p, a, other, tenant.Owner)
@@ -161,9 +164,9 @@ func (c *crowd) check(t *rapid.T) {
 
 // Who is given an address that others have, too, is not passed over by the records that are written until its own is, but
 // by one that it cannot be in.
-func TestWhoIsOnItsWayIntoARecordStays(t *testing.T) {
+func TestPendingServicesKeepTheirAddress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := &crowd{ledger: newLedger(), records: map[netip.Addr][]ipam.Tenant{}, underway: map[string]journey{}}
+		c := &sharers{ledger: newLedger(herald.LoadBalancerClass), records: map[netip.Addr][]ipam.Tenant{}, underway: map[string]journey{}}
 		c.setPools([]ipam.Pool{pool(ipam.Pool{Name: "public", AutoAssign: true}, "198.51.100.0/31")}, nil)
 		t.Repeat(map[string]func(*rapid.T){"ask": c.ask, "arrive": c.arrive, "leave": c.leave, "": c.check})
 	})

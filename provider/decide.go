@@ -1,0 +1,83 @@
+package provider
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// establishedAfter is the age from which the record of an address is of an address in use. Whatever a node reports of a
+// conflict, the Service does not move off it.
+const establishedAfter = time.Minute
+
+// decide gives the Service what it asks for, with another address in place of one that conflicts, if there is one.
+func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([]ipam.Allocation, []notice, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// What the Service left because of a conflict is kept for its name. It is not to be given back.
+	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
+	leave := l.toLeave(req, now)
+	if len(leave) == 0 {
+		return l.allocateLocked(svc, req)
+	}
+	other := req
+	other.Leave = slices.Concat(req.Leave, leave)
+	allocations, notices, err := l.allocateLocked(svc, other)
+	if err != nil {
+		why := err
+		if allocations, notices, err = l.allocateLocked(svc, req); err == nil {
+			notices = append(notices, notice{"AddressConflict", fmt.Sprintf("the Service keeps %s, which another machine uses as well: %v", leave[0], why)})
+		}
+		return allocations, notices, err
+	}
+	for _, old := range leave {
+		for _, a := range allocations {
+			if ipam.FamilyOf(a.Address) == ipam.FamilyOf(old) && slices.Contains(Carried(svc), old) {
+				notices = append(notices, notice{"AddressReplaced", fmt.Sprintf("another machine uses %s as well: the Service was given %s instead", old, a.Address)})
+			}
+		}
+	}
+	return allocations, notices, nil
+}
+
+// leaves reports whether the Service is to move off an address because of a conflict.
+func (l *ledger) leaves(req ipam.Request, address netip.Addr, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leavesLocked(req, address, now)
+}
+
+// leavesLocked: the address is new, the Service did not ask for it, it was not reserved for the Service by hand, and the
+// Service has not moved for such a reason already.
+func (l *ledger) leavesLocked(req ipam.Request, address netip.Addr, now time.Time) bool {
+	e := l.addresses[address]
+	return e.conflicting() && l.ours(e.record) && !e.cooling() && now.Sub(e.record.CreationTimestamp.Time) < establishedAfter &&
+		e.record.Spec.ReclaimPolicy != herald.ReclaimRetain &&
+		!slices.Contains(req.Addresses, address) && len(l.leftForConflict(req.Owner)) == 0
+}
+
+// toLeave lists the addresses that an owner is to move off because of a conflict.
+func (l *ledger) toLeave(req ipam.Request, now time.Time) (list []netip.Addr) {
+	for _, a := range l.alloc.HeldBy(req.Owner) {
+		if l.leavesLocked(req, a.Address, now) {
+			list = append(list, a.Address)
+		}
+	}
+	return list
+}
+
+// leftForConflict lists the addresses that an owner left because of a conflict and that are kept for its name.
+func (l *ledger) leftForConflict(o ipam.Owner) (list []netip.Addr) {
+	for _, a := range l.coolingForLocked(o) {
+		if l.addresses[a.Address].conflicting() {
+			list = append(list, a.Address)
+		}
+	}
+	return list
+}

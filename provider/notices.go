@@ -1,0 +1,56 @@
+package provider
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// notice is something that a Service's owner did not expect about an address that it was given. It becomes an event.
+type notice struct{ reason, message string }
+
+// notices returns what is to be said of an allocation that was just made. While the address is being recorded the
+// holders of others may change, so it is said now what the decision was made on. Of an address that the Service carries
+// already nothing is said again.
+func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, allocations []ipam.Allocation, cooling func(netip.Addr) bool) (list []notice) {
+	note := func(reason, format string, args ...any) {
+		list = append(list, notice{reason, fmt.Sprintf(format, args...)})
+	}
+	carried := Carried(svc)
+	for _, address := range carried {
+		other := heldByOther(alloc.Holders(address), req.Owner)
+		for _, a := range allocations {
+			if other != "" && ipam.FamilyOf(a.Address) == ipam.FamilyOf(address) {
+				note("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, other, a.Address)
+			}
+		}
+	}
+	given := slices.DeleteFunc(slices.Clone(allocations), func(a ipam.Allocation) bool { return slices.Contains(carried, a.Address) })
+	if len(given) == 0 {
+		return list
+	}
+	forgone := alloc.Forgone(req)
+	for _, a := range given {
+		for _, f := range forgone {
+			if !cooling(f.Address) && ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
+				note("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, f.Why, a.Address)
+			}
+		}
+		if why := alloc.Unshared(req, a.Address); why != "" {
+			note("NotShared", "%s: the Service was given %s, and shares it with none", why, a.Address)
+		}
+	}
+	return list
+}
+
+// heldByOther names the first holder of an address, unless one of the holders is this owner or has its name.
+func heldByOther(holders []ipam.Allocation, o ipam.Owner) string {
+	if len(holders) == 0 || slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Reservation() == o.Reservation() }) {
+		return ""
+	}
+	return holders[0].Owner.String()
+}

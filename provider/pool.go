@@ -1,0 +1,85 @@
+package provider
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// PoolOf reads a pool. An error names the field that is wrong and how to mend it.
+func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
+	addresses, err := ipam.ParseAddresses(texts(o.Spec.Addresses), texts(o.Spec.Exclude))
+	if err != nil {
+		return ipam.Pool{}, fmt.Errorf("spec.%w", err) // It begins with addresses or exclude.
+	}
+	if o.Spec.AvoidBuggyIPs {
+		if addresses, err = ipam.AvoidBuggy(addresses); err != nil {
+			return ipam.Pool{}, fmt.Errorf("spec.avoidBuggyIPs: %w", err)
+		}
+	}
+	serves, err := scope(&o.Spec)
+	if err != nil {
+		return ipam.Pool{}, err
+	}
+	pool := ipam.Pool{
+		Name:       o.Name,
+		Addresses:  addresses,
+		AutoAssign: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign,
+		Serves:     serves,
+		Priority:   int(o.Spec.Priority),
+		Quota:      limits(o.Spec.Quota),
+		Closed:     o.Spec.Disabled || o.DeletionTimestamp != nil,
+
+		ShareAcrossNamespaces: o.Spec.ShareAcrossNamespaces,
+	}
+	if o.Spec.AddressOrder == herald.OrderLowest {
+		pool.Order = ipam.Lowest
+	}
+	return pool, nil
+}
+
+func limits(q *herald.AddressQuota) ipam.Limits {
+	l := ipam.Limits{}
+	if q != nil && q.IPv4 != nil {
+		l[ipam.IPv4] = uint64(*q.IPv4)
+	}
+	if q != nil && q.IPv6 != nil {
+		l[ipam.IPv6] = uint64(*q.IPv6)
+	}
+	return l
+}
+
+// scope is whom a pool serves; nil is everybody.
+func scope(spec *herald.IPPoolSpec) (func(*ipam.Subject) bool, error) {
+	if len(spec.Namespaces) == 0 && spec.NamespaceSelector == nil && spec.ServiceSelector == nil {
+		return nil, nil
+	}
+	service, err := herald.CompileSelector("serviceSelector", spec.ServiceSelector)
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := herald.CompileSelector("namespaceSelector", spec.NamespaceSelector)
+	if err != nil {
+		return nil, err
+	}
+	if spec.NamespaceSelector == nil && len(spec.Namespaces) > 0 {
+		namespace = labels.Nothing() // Only those that are named.
+	}
+	names := slices.Clone(spec.Namespaces)
+	return func(s *ipam.Subject) bool {
+		return service.Matches(labels.Set(s.Labels)) &&
+			(slices.Contains(names, s.Namespace) || namespace.Matches(labels.Set(s.NamespaceLabels)))
+	}, nil
+}
+
+func texts(ranges []herald.AddressRange) []string {
+	t := make([]string, len(ranges))
+	for i, r := range ranges {
+		t[i] = string(r)
+	}
+	return t
+}

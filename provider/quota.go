@@ -1,0 +1,65 @@
+package provider
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// quotaOf is what a namespace may hold of all pools together, and where that is said.
+func quotaOf(namespace *corev1.Namespace, cluster ipam.Limits) (_ ipam.Limits, from string, _ error) {
+	if namespace == nil {
+		return cluster, "herald-ccm's --namespace-quota", nil
+	}
+	text, own := namespace.Annotations[herald.AnnotationQuota]
+	if !own {
+		return cluster, "herald-ccm's --namespace-quota", nil
+	}
+	limits, err := ParseQuota(text)
+	if err != nil {
+		return nil, "", fmt.Errorf("annotation %s of Namespace %s: %w", herald.AnnotationQuota, namespace.Name, err)
+	}
+	return limits, fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota), nil
+}
+
+// Quota is the flag --namespace-quota.
+type Quota struct {
+	text   string
+	Limits ipam.Limits
+}
+
+// String returns what was set.
+func (q *Quota) String() string { return q.text }
+
+// Set reads the flag: see [ParseQuota].
+func (q *Quota) Set(text string) (err error) {
+	q.text = text
+	q.Limits, err = ParseQuota(text)
+	return err
+}
+
+// Type is what help calls it.
+func (q *Quota) Type() string { return "quota" }
+
+// ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
+func ParseQuota(text string) (ipam.Limits, error) {
+	limits := ipam.Limits{}
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		name, number, _ := strings.Cut(part, "=")
+		family, known := map[string]ipam.Family{"ipv4": ipam.IPv4, "ipv6": ipam.IPv6}[name]
+		n, err := strconv.ParseUint(number, 10, 63)
+		if _, twice := limits[family]; !known || err != nil || twice {
+			return nil, fmt.Errorf("%q is no quota: write ipv4=5,ipv6=10, or one of these", part)
+		}
+		limits[family] = n
+	}
+	return limits, nil
+}

@@ -1,0 +1,321 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+const (
+	// settleTime is how long a Service may take to move from one address to the next.
+	settleTime = 2 * time.Second
+	// reconcileWorkers is how many records are reconciled at once. Each may have to wait for a write, as when an edit of
+	// a pool leaves thousands of addresses out of range, while others are to be freed.
+	reconcileWorkers = 4
+)
+
+// reconciler makes the record of an address, the ledger and the Services agree, whatever state they are in, whenever one
+// of them changed.
+type reconciler struct {
+	records   *records
+	services  *services
+	requests  requests
+	ledger    *ledger
+	conflicts *conflicts
+	changes   *changes
+	events    record.EventRecorder
+	log       *zap.Logger
+}
+
+func (r *reconciler) run(ctx context.Context) error {
+	queue := r.changes.records
+	stop := context.AfterFunc(ctx, queue.ShutDown)
+	defer stop()
+	var workers sync.WaitGroup
+	for range reconcileWorkers {
+		workers.Go(func() { r.work(ctx) })
+	}
+	workers.Wait()
+	return ctx.Err()
+}
+
+// work takes names from the queue, which gives none to two workers at a time.
+func (r *reconciler) work(ctx context.Context) {
+	queue := r.changes.records
+	for {
+		name, shutdown := queue.Get()
+		if shutdown {
+			return
+		}
+		if err := r.reconcile(ctx, name); err != nil {
+			if ctx.Err() == nil && !apierrors.IsConflict(err) { // The cache will catch up.
+				r.log.Warn("IPAllocation not reconciled, trying again", zap.String("ipallocation", name), zap.Error(err))
+			}
+			queue.AddRateLimited(name)
+		} else {
+			queue.Forget(name)
+		}
+		queue.Done(name)
+	}
+}
+
+// reconcile makes the record of one address, the ledger and the Services agree.
+func (r *reconciler) reconcile(ctx context.Context, name string) error {
+	address, err := herald.ParseAllocationName(name)
+	if err != nil {
+		return nil // The schema refuses such a name.
+	}
+	rec := r.records.cached(name)
+	if rec == nil {
+		r.recordGone(address)
+		return nil
+	}
+	r.ledger.keepPending(address, func(o ipam.Owner) bool {
+		svc := r.services.of(o)
+		return svc != nil && r.services.wants(svc)
+	})
+	stale, err := r.records.learn(rec)
+	for stale {
+		// The cache lags behind our own write, or the API server was restored from a backup.
+		known := r.ledger.version(address)
+		if rec, err = r.records.fetch(ctx, name); err != nil || rec == nil {
+			return err // The event of its deletion brings it here again.
+		}
+		if stale, err = r.records.learn(rec); stale {
+			r.ledger.outdated(address, known)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	r.changes.usage.set()
+	if !r.ledger.ours(rec) {
+		return nil // The address is in use; the rest is its own controller's.
+	}
+	if released(rec) {
+		return r.cool(ctx, rec, address)
+	}
+	for _, o := range rec.Spec.Owners {
+		if o.UID == "" || o.Sharing != nil {
+			r.changes.capacity.set() // A Service of that name may wait for one, or one that shares for a port.
+		}
+		if o.UID == "" {
+			continue
+		}
+		if err := r.visit(ctx, rec, address, o); err != nil {
+			return err
+		}
+	}
+	if err := r.mark(ctx, rec, address); err != nil {
+		return err
+	}
+	r.moveOff(rec, address)
+	return nil
+}
+
+// moveOff has the Services served again that are to leave an address because of a conflict.
+func (r *reconciler) moveOff(rec *herald.IPAllocation, address netip.Addr) {
+	if !conflicting(rec) {
+		return
+	}
+	for _, o := range rec.Spec.Owners {
+		svc := r.services.of(ownerOf(o))
+		if svc == nil || !r.services.wants(svc) {
+			continue
+		}
+		if req, err := r.requests.of(svc); err == nil && r.ledger.leaves(req, address, time.Now()) {
+			r.changes.serve(svc)
+		}
+	}
+}
+
+// visit looks after an owner of an address that is in use.
+func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, address netip.Addr, o herald.AllocationOwner) error {
+	svc, family := r.services.of(ownerOf(o)), ipam.FamilyOf(address)
+	if svc == nil {
+		heir := r.services.named(o.Namespace, o.Name)
+		if heir != nil && r.services.wants(heir) && slices.Contains(Carried(heir), address) && !r.ledger.serves(owner(heir), family) {
+			r.changes.serve(heir) // It is to take over the record of the Service that had its name.
+			return nil
+		}
+		return r.orphan(ctx, address, o)
+	}
+	switch {
+	case svc.DeletionTimestamp != nil: // The service controller releases it.
+	case !r.services.serves(svc):
+		return r.orphan(ctx, address, o)
+	case !slices.Contains(Carried(svc), address) && r.ledger.count(owner(svc), family) > 1:
+		// The Service moves to this address or from it. Or another leader gave it this one, and nobody else is going to
+		// release what is too much.
+		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
+			r.changes.records.AddAfter(rec.Name, moving)
+		} else {
+			r.changes.serve(svc)
+		}
+	}
+	return nil
+}
+
+// cool deletes the record of a released address when the reuse delay is over, unless its Service takes it back.
+func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
+	for _, o := range rec.Spec.Owners {
+		svc := r.services.named(o.Namespace, o.Name)
+		switch {
+		case svc == nil:
+		case svc.DeletionTimestamp != nil:
+			return nil // The event of its deletion brings the address here again.
+		case r.services.serves(svc) && slices.Contains(Carried(svc), address):
+			// If the Service moved to another address, its status is about to change; if not, it is to take this one
+			// back. If that takes long, another leader moved it.
+			lasts := time.Since(rec.Spec.ReleasedAt.Time)
+			if lasts > settleTime || !r.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
+				r.changes.serve(svc)
+			}
+			r.changes.records.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
+			return nil
+		}
+	}
+	terms, reuse := r.ledger.termsOf(rec.Spec.Pool), rec.Spec.ReleasedAt.Time
+	rests := time.Until(reuse.Add(terms.delay))
+	// An address that is in no pool, or in one that is being deleted, is not given out anyway.
+	if conflicting(rec) && terms.lasting {
+		rests = max(rests, time.Until(reuse.Add(conflictRest)), r.conflicts.lasts(address, time.Now()))
+	}
+	if rests > 0 {
+		r.changes.records.AddAfter(rec.Name, rests)
+		return nil
+	}
+	// The precondition keeps a record that was taken back in the meantime.
+	err := r.records.api.Delete(ctx, rec.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rec.UID, ResourceVersion: &rec.ResourceVersion}})
+	if apierrors.IsNotFound(err) {
+		return nil // The event of its deletion brings it here again.
+	}
+	return err
+}
+
+// mark writes into a record, and tells its Services, what is wrong with the address or is no longer.
+func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
+	conflict, again := r.conflicts.condition(rec, address, time.Now())
+	if again > 0 {
+		r.changes.records.AddAfter(rec.Name, again)
+	}
+	conditions := slices.Clone(rec.Status.Conditions)
+	var changed []metav1.Condition
+	for _, c := range []*metav1.Condition{r.inRange(rec, address), conflict} {
+		if c != nil && meta.SetStatusCondition(&conditions, *c) {
+			changed = append(changed, *c)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	marked := rec.DeepCopy()
+	marked.Status.Conditions = conditions
+	if _, err := r.records.api.UpdateStatus(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
+		return nil // The event of its deletion brings it here again.
+	} else if err != nil {
+		return err
+	}
+	for _, o := range rec.Spec.Owners {
+		svc := r.services.of(ownerOf(o))
+		if svc == nil {
+			continue
+		}
+		for _, c := range changed {
+			switch {
+			case c.Type == herald.AllocationInRange && c.Status == metav1.ConditionFalse:
+				r.events.Eventf(svc, corev1.EventTypeWarning, "OutOfRange",
+					"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
+			case c.Type == herald.AllocationConflict && c.Status == metav1.ConditionTrue:
+				r.events.Event(svc, corev1.EventTypeWarning, c.Type, c.Message)
+			}
+		}
+	}
+	return nil
+}
+
+// inRange returns the condition InRange that a record is to have; nil if it is to have none.
+func (r *reconciler) inRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
+	home, displaced := r.ledger.displaced(address)
+	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
+	c := &metav1.Condition{Type: herald.AllocationInRange, Status: metav1.ConditionTrue, Reason: "InRange", Message: ""}
+	switch {
+	case !displaced && is == nil:
+		return nil
+	case displaced && home != "":
+		c.Status, c.Reason = metav1.ConditionFalse, "OtherPool"
+		c.Message = fmt.Sprintf("%s was given from IPPool %q and belongs to %q now: it stays in use", address, rec.Spec.Pool, home)
+	case displaced:
+		c.Status, c.Reason = metav1.ConditionFalse, "NoPool"
+		c.Message = fmt.Sprintf("%s is in no IPPool any more: it stays in use", address)
+	}
+	return c
+}
+
+// recordGone frees the address of a deleted record, except for living Services that hold it: the record is just being
+// written, or somebody deleted it by hand and it is written again.
+func (r *reconciler) recordGone(address netip.Addr) {
+	holders, cooling := r.ledger.holders(address)
+	var gone []ipam.Owner
+	for _, h := range holders {
+		svc := r.services.of(h.Owner)
+		if cooling || svc == nil || !r.services.wants(svc) {
+			gone = append(gone, h.Owner)
+			continue
+		}
+		r.ledger.unrecorded(address)
+		if slices.Contains(Carried(svc), address) {
+			r.changes.serve(svc)
+		}
+	}
+	if r.ledger.drop(address, gone...) {
+		r.changes.usage.set()
+		r.changes.capacity.set()
+	}
+}
+
+// orphan releases the address of a Service that is gone, or is no longer ours, and that the service controller did not
+// release. The cache is not enough to say so: another leader may have recorded a Service that has not reached us yet.
+func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.AllocationOwner) error {
+	svc, err := r.services.fetch(ctx, o.Namespace, o.Name)
+	if err != nil {
+		return err
+	}
+	if svc != nil && svc.UID == o.UID && (svc.DeletionTimestamp != nil || r.services.serves(svc)) {
+		return nil
+	}
+	r.log.Info("releasing the address of a Service that is gone", zap.Stringer("address", address), zap.Stringer("service", ownerOf(o)))
+	return r.records.release(ctx, address, ownerOf(o), r.records.reclaims(o.ReclaimPolicy))
+}
+
+// serviceGone has the addresses of a deleted Service looked at.
+func (r *reconciler) serviceGone(svc *corev1.Service) {
+	for _, a := range append(r.ledger.heldBy(owner(svc)), r.ledger.coolingFor(owner(svc))...) {
+		r.changes.record(a.Address)
+	}
+}
+
+// conflictsSynced has the records that say something of conflicts looked at when all reports are known: conflicts that
+// were withdrawn while nobody looked are over.
+func (r *reconciler) conflictsSynced() {
+	r.conflicts.synced.Store(true)
+	for _, rec := range client.Items[*herald.IPAllocation](r.records.cache) {
+		if conflicting(rec) {
+			r.changes.records.Add(rec.Name)
+		}
+	}
+}

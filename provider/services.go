@@ -1,0 +1,81 @@
+package provider
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// services answers which Services there are and which of them are ours: from the cache or, where the cache is not
+// enough, from the API server.
+type services struct {
+	cached    corelisters.ServiceLister
+	api       typedcorev1.ServicesGetter
+	class     string
+	classless bool
+}
+
+// serves reports whether a Service is of type LoadBalancer and of our class.
+func (s *services) serves(svc *corev1.Service) bool { return Serves(svc, s.class, s.classless) }
+
+// wants reports whether a Service is to have addresses of ours.
+func (s *services) wants(svc *corev1.Service) bool {
+	return svc.DeletionTimestamp == nil && s.serves(svc)
+}
+
+// of returns the Service that an owner is, or nil if it is gone. A Service of the same name with another UID is
+// another Service.
+func (s *services) of(o ipam.Owner) *corev1.Service {
+	svc := s.named(o.Namespace, o.Name)
+	if svc == nil || string(svc.UID) != o.UID {
+		return nil
+	}
+	return svc
+}
+
+// named returns the Service of that name; nil if there is none.
+func (s *services) named(namespace, name string) *corev1.Service {
+	svc, err := s.cached.Services(namespace).Get(name)
+	if err != nil {
+		return nil
+	}
+	return svc
+}
+
+// fetch reads a Service from the API server; nil if there is none of that name.
+func (s *services) fetch(ctx context.Context, namespace, name string) (*corev1.Service, error) {
+	svc, err := s.api.Services(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return svc, err
+}
+
+// list returns the Services that want addresses of ours, the oldest first.
+func (s *services) list() []*corev1.Service {
+	all, _ := s.cached.List(labels.Everything()) // A lister over memory does not fail.
+	return s.oldestFirst(all)
+}
+
+// oldestFirst returns, by age, those of the Services that want addresses of ours.
+func (s *services) oldestFirst(all []*corev1.Service) []*corev1.Service {
+	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !s.wants(svc) })
+	slices.SortFunc(all, func(x, y *corev1.Service) int { return Older(x, y) })
+	return all
+}
+
+// Older orders objects by age, and those of one second by name.
+func Older(x, y metav1.Object) int {
+	tx, ty := x.GetCreationTimestamp(), y.GetCreationTimestamp()
+	return cmp.Or(tx.Compare(ty.Time), strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))
+}
