@@ -14,20 +14,20 @@ import (
 // record, a pool, a label, a report) says here what is to be looked at; the goroutine that owns that does it. No method
 // blocks.
 type changes struct {
-	// records is the queue of the records that the reconciler is to look at, by name.
-	records workqueue.TypedRateLimitingInterface[string]
-	// pools, usage and capacity are set if IPPools were edited, if their status may have changed, and if a Service
+	// queue has the records that the reconciler is to look at, by name.
+	queue workqueue.TypedRateLimitingInterface[string]
+	// edits, usage and capacity are set if IPPools were edited, if their status may have changed, and if a Service
 	// that waits may be given an address now.
-	pools, usage, capacity trigger
+	edits, usage, capacity trigger
 	// serve puts a Service into the queue of the service controller. The projection sets it.
 	serve func(*corev1.Service)
 }
 
 func newChanges() *changes {
 	return &changes{
-		records: workqueue.NewTypedRateLimitingQueue(
+		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute)),
-		pools: newTrigger(), usage: newTrigger(), capacity: newTrigger(),
+		edits: newTrigger(), usage: newTrigger(), capacity: newTrigger(),
 		serve: func(*corev1.Service) {},
 	}
 }
@@ -35,7 +35,7 @@ func newChanges() *changes {
 // record has the record of an address looked at.
 func (c *changes) record(addresses ...netip.Addr) {
 	for _, a := range addresses {
-		c.records.Add(herald.AllocationName(a))
+		c.queue.Add(herald.AllocationName(a))
 	}
 }
 

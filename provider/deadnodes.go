@@ -101,13 +101,13 @@ func leanNode(o any) (any, error) {
 	if !ok {
 		return o, nil // A tombstone.
 	}
-	lean := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
+	kept := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			lean.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+			kept.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
 		}
 	}
-	return lean, nil
+	return kept, nil
 }
 
 func nodeReady(n *corev1.Node) bool {

@@ -340,13 +340,13 @@ func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
 
 // setPools takes over the pools, and returns the addresses for which that may change something: those that were
 // displaced before or are now, and those that cool down.
-func (l *ledger) setPools(pools []ipam.Pool, terms map[string]poolTerms) []netip.Addr {
+func (l *ledger) setPools(all []ipam.Pool, terms map[string]poolTerms) []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.alloc.Displaced()
 	l.terms = terms
 	concerned := map[netip.Addr]bool{}
-	for _, a := range slices.Concat(before, l.alloc.SetPools(pools)) {
+	for _, a := range slices.Concat(before, l.alloc.SetPools(all)) {
 		concerned[a.Address] = true
 	}
 	for a, e := range l.addresses {
@@ -377,11 +377,11 @@ func (l *ledger) size() (n int) {
 }
 
 // use counts the addresses of pools.
-func (l *ledger) use(pools []string) map[string]use {
+func (l *ledger) use(names []string) map[string]use {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	by := make(map[string]use, len(pools))
-	for _, pool := range pools {
+	by := make(map[string]use, len(names))
+	for _, pool := range names {
 		u := use{families: l.alloc.Usage(pool), cooling: map[ipam.Family]int64{}}
 		for _, o := range l.alloc.Overlaps(pool) {
 			for _, r := range o.Ranges {

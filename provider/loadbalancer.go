@@ -35,8 +35,6 @@ type loadBalancers struct {
 	log      *zap.Logger
 }
 
-var _ cloudprovider.LoadBalancer = (*loadBalancers)(nil)
-
 // EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It is idempotent:
 // the Service keeps what it has, and a second call writes nothing. The error of a Service that cannot be served is
 // written for its owner, since it becomes the event SyncLoadBalancerFailed.

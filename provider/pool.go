@@ -31,7 +31,7 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 		AutoAssign: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign,
 		Serves:     serves,
 		Priority:   int(o.Spec.Priority),
-		Quota:      limits(o.Spec.Quota),
+		Quota:      limitsOf(o.Spec.Quota),
 		Closed:     o.Spec.Disabled || o.DeletionTimestamp != nil,
 
 		ShareAcrossNamespaces: o.Spec.ShareAcrossNamespaces,
@@ -42,7 +42,7 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 	return pool, nil
 }
 
-func limits(q *herald.AddressQuota) ipam.Limits {
+func limitsOf(q *herald.AddressQuota) ipam.Limits {
 	l := ipam.Limits{}
 	if q != nil && q.IPv4 != nil {
 		l[ipam.IPv4] = uint64(*q.IPv4)

@@ -73,13 +73,13 @@ func (s *pools) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.changes.pools:
+		case <-s.changes.edits:
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-time.After(editPause):
 			}
-			s.changes.pools.reset()
+			s.changes.edits.reset()
 			s.load()
 			s.changes.capacity.set()
 		case <-s.changes.usage:
@@ -94,8 +94,8 @@ func (s *pools) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.changes.pools:
-			s.changes.pools.set()
+		case <-s.changes.edits:
+			s.changes.edits.set()
 		case <-time.After(statusPeriod):
 		}
 	}
@@ -127,7 +127,7 @@ func (s *pools) load() {
 	clear(s.loaded)
 	for _, o := range s.list() {
 		s.loaded[o.UID] = o.Generation
-		terms[o.Name] = termsOf(o)
+		terms[o.Name] = reclaimTerms(o)
 		pool, err := PoolOf(o)
 		if err != nil {
 			s.invalid[o.UID] = err
@@ -138,8 +138,8 @@ func (s *pools) load() {
 	s.changes.record(s.ledger.setPools(usable, terms)...)
 }
 
-// termsOf is what becomes of the addresses of a pool.
-func termsOf(o *herald.IPPool) poolTerms {
+// reclaimTerms is what becomes of the addresses of a pool.
+func reclaimTerms(o *herald.IPPool) poolTerms {
 	t := poolTerms{reclaim: o.Spec.ReclaimPolicy, lasting: o.DeletionTimestamp == nil}
 	if o.Spec.ReuseDelay != nil {
 		t.delay = o.Spec.ReuseDelay.Duration

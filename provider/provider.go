@@ -1,29 +1,3 @@
-// Package provider is the cloud behind Herald's cloud-controller-manager: it gives Services of type LoadBalancer
-// their addresses.
-//
-// The stock service controller calls EnsureLoadBalancer for every Service (loadbalancer.go). Four steps follow, and each
-// uses only what stands before it in this list:
-//
-//   - translate (translate.go, requests.go, owners.go, pool.go): what the Service says becomes an ipam.Request and an
-//     entry of a record, an IPPool becomes an ipam.Pool. These are functions.
-//   - decide (ledger.go, decide.go): the ledger, which is the allocator in memory, gives the addresses.
-//   - record (records.go): each address is recorded as an IPAllocation. The records are the truth: the API server
-//     refuses a second record of one address, so whatever a stale cache or a second leader believes, an address has one
-//     owner. The ledger is an index over them, rebuilt before the first Service is served.
-//   - status: the addresses are returned, and the service controller writes them into the status of the Service.
-//
-// Around that, in goroutines of their own:
-//
-//   - the reconciler makes each record, the ledger and the Services agree, and frees released addresses when their reuse
-//     delay is over;
-//   - pools brings the IPPools into the ledger, and keeps their status and finalizer up to date;
-//   - waiting tries the Services that could not be served, the oldest first, when an address may have become free;
-//   - conflicts takes in what the speakers report of other machines that use an address and, if that is wanted,
-//     deadNodes marks the pods of nodes not ready that are reported dead.
-//
-// What one of them sees and another is to act upon goes through changes. Its door to the service controller is the
-// projection, which hands a Service to that controller's own queue. So the controller stays the only writer of the status
-// of a Service.
 package provider
 
 import (
@@ -50,9 +24,6 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
-
-// Name is the provider's name in cloud-provider's registry and flags.
-const Name = "herald"
 
 // Config is what a Provider needs from its process.
 type Config struct {
@@ -143,7 +114,7 @@ func New(c Config) *Provider {
 
 	// Registration fails only on a stopped informer.
 	_, _ = allocations.AddEventHandler(recordHandler(p.changes))
-	_, _ = ippools.AddEventHandler(configurationHandler(p.changes.pools, p.changes.usage))
+	_, _ = ippools.AddEventHandler(configurationHandler(p.changes.edits, p.changes.usage))
 	_, _ = l2.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
 	_, _ = bgp.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
 	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes))
@@ -176,7 +147,7 @@ func lean(o any) (any, error) {
 func recordHandler(c *changes) cache.ResourceEventHandler {
 	look := func(o any) {
 		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-			c.records.Add(key)
+			c.queue.Add(key)
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, o any) { look(o) }, DeleteFunc: look}
@@ -283,5 +254,3 @@ func (p *Provider) ProviderName() string { return Name }
 
 // HasClusterID is true: we need none.
 func (p *Provider) HasClusterID() bool { return true }
-
-var _ cloudprovider.Interface = (*Provider)(nil)

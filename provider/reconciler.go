@@ -42,7 +42,7 @@ type reconciler struct {
 }
 
 func (r *reconciler) run(ctx context.Context) error {
-	queue := r.changes.records
+	queue := r.changes.queue
 	stop := context.AfterFunc(ctx, queue.ShutDown)
 	defer stop()
 	var workers sync.WaitGroup
@@ -55,7 +55,7 @@ func (r *reconciler) run(ctx context.Context) error {
 
 // work takes names from the queue, which gives none to two workers at a time.
 func (r *reconciler) work(ctx context.Context) {
-	queue := r.changes.records
+	queue := r.changes.queue
 	for {
 		name, shutdown := queue.Get()
 		if shutdown {
@@ -162,7 +162,7 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 		// The Service moves to this address or from it. Or another leader gave it this one, and nobody else is going to
 		// release what is too much.
 		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
-			r.changes.records.AddAfter(rec.Name, moving)
+			r.changes.queue.AddAfter(rec.Name, moving)
 		} else {
 			r.changes.serve(svc)
 		}
@@ -185,7 +185,7 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 			if lasts > settleTime || !r.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
 				r.changes.serve(svc)
 			}
-			r.changes.records.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
+			r.changes.queue.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
 			return nil
 		}
 	}
@@ -196,7 +196,7 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 		rests = max(rests, time.Until(reuse.Add(conflictRest)), r.conflicts.lasts(address, time.Now()))
 	}
 	if rests > 0 {
-		r.changes.records.AddAfter(rec.Name, rests)
+		r.changes.queue.AddAfter(rec.Name, rests)
 		return nil
 	}
 	// The precondition keeps a record that was taken back in the meantime.
@@ -211,7 +211,7 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
 	conflict, again := r.conflicts.condition(rec, address, time.Now())
 	if again > 0 {
-		r.changes.records.AddAfter(rec.Name, again)
+		r.changes.queue.AddAfter(rec.Name, again)
 	}
 	conditions := slices.Clone(rec.Status.Conditions)
 	var changed []metav1.Condition
@@ -315,7 +315,7 @@ func (r *reconciler) conflictsSynced() {
 	r.conflicts.synced.Store(true)
 	for _, rec := range client.Items[*herald.IPAllocation](r.records.cache) {
 		if conflicting(rec) {
-			r.changes.records.Add(rec.Name)
+			r.changes.queue.Add(rec.Name)
 		}
 	}
 }

@@ -243,14 +243,14 @@ func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.Allocatio
 	return err == nil && unread == nil && r.ledger.agrees(address, others, tenant)
 }
 
-// reclaim decides what becomes of the address of a record when an owner releases it.
-type reclaim func(*herald.IPAllocation) herald.ReclaimPolicy
+// reclaimPolicyOf decides what becomes of the address of a record when an owner releases it.
+type reclaimPolicyOf func(*herald.IPAllocation) herald.ReclaimPolicy
 
 // always is the reclaim of an owner that moved to another address: the old one is not kept.
 func always(*herald.IPAllocation) herald.ReclaimPolicy { return herald.ReclaimDelete }
 
 // reclaims is what the Service says or, if it says nothing, the record, or the pool.
-func (r *records) reclaims(said herald.ReclaimPolicy) reclaim {
+func (r *records) reclaims(said herald.ReclaimPolicy) reclaimPolicyOf {
 	return func(rec *herald.IPAllocation) herald.ReclaimPolicy {
 		return cmp.Or(said, rec.Spec.ReclaimPolicy, r.ledger.termsOf(rec.Spec.Pool).reclaim)
 	}
@@ -258,7 +258,7 @@ func (r *records) reclaims(said herald.ReclaimPolicy) reclaim {
 
 // release takes an owner out of the record of an address. The record of a last owner is marked as released, from which
 // time the address cools down, or is kept for the owner's name.
-func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner, policy reclaim) error {
+func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner, policy reclaimPolicyOf) error {
 	name := herald.AllocationName(address)
 	rec := r.cached(name)
 	for {

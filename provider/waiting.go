@@ -33,13 +33,13 @@ type waiting struct {
 func (w *waiting) add(svc *corev1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.uids[name(svc)] = svc.UID
+	w.uids[serviceName(svc)] = svc.UID
 }
 
 func (w *waiting) forget(svc *corev1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.uids, name(svc))
+	delete(w.uids, serviceName(svc))
 }
 
 // list returns those that still want an address from us, by age.
@@ -89,6 +89,6 @@ func (w *waiting) serve() {
 	}
 }
 
-func name(svc *corev1.Service) types.NamespacedName {
+func serviceName(svc *corev1.Service) types.NamespacedName {
 	return types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
 }
