@@ -192,7 +192,7 @@ func (c *cluster) capacity(pool string, capacity, assigned int64) {
 // marked waits for an IPAllocation to say whether its pool still has the address.
 func (c *cluster) marked(address string, status metav1.ConditionStatus, text string) {
 	c.t.Helper()
-	what := fmt.Sprintf("condition OutOfRange=%s of IPAllocation %s with %q", status, address, text)
+	what := fmt.Sprintf("condition InRange=%s of IPAllocation %s with %q", status, address, text)
 	c.eventually(what, func(ctx context.Context) error {
 		rec, err := c.herald.Allocations.Get(ctx, address, metav1.GetOptions{})
 		if err != nil {

@@ -15,7 +15,8 @@ import (
 
 func TestAddressesAreKeptForAName(t *testing.T) {
 	c, _, ccm := withCCM(t)
-	c.pool("public", delay(0), "198.51.100.1-198.51.100.50")
+	allows := func(s *herald.IPPoolSpec) { s.AllowRetain = true }
+	c.pool("public", with(delay(0), allows), "198.51.100.1-198.51.100.50")
 	retains := func(s *herald.IPPoolSpec) { s.ReclaimPolicy = herald.ReclaimRetain }
 	c.pool("retained", with(delay(0), named, retains), "198.51.100.101-198.51.100.109")
 	c.pool("resting", with(delay(time.Hour), named), "198.51.100.201-198.51.100.209")
@@ -127,7 +128,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.remove("lost")
 		c.kept("198.51.100.7", "default/lost")
 		c.editPool("public", func(s *herald.IPPoolSpec) { s.Exclude = []herald.AddressRange{"198.51.100.7"} })
-		c.marked("198.51.100.7", metav1.ConditionTrue, "198.51.100.7 is in no IPPool any more")
+		c.marked("198.51.100.7", metav1.ConditionFalse, "198.51.100.7 is in no IPPool any more")
 		c.served("lost", "198.51.100.8", retain)
 		c.event("Service", "lost", "AddressNotKept",
 			"198.51.100.7 was kept for the Service, but it is in no pool any more: it was given 198.51.100.8")

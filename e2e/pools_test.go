@@ -3,12 +3,12 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -52,7 +52,7 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.editPool("public", with(spans("198.51.100.2-198.51.100.20"), exclude))
 		for name, address := range map[string]string{"a": "198.51.100.1", "b": "198.51.100.2"} {
 			c.condition("public", herald.PoolInRange, metav1.ConditionFalse, address+" (default/"+name+")")
-			c.marked(address, metav1.ConditionTrue, address+" is in no IPPool any more: it stays in use")
+			c.marked(address, metav1.ConditionFalse, address+" is in no IPPool any more: it stays in use")
 			c.event("Service", name, "OutOfRange", address+" is in no IPPool any more: it stays in use; move off it by ")
 		}
 		everybody(c)
@@ -62,18 +62,18 @@ func TestPoolsAreEdited(t *testing.T) {
 	t.Run("another pool has it, and then none again", func(t *testing.T) {
 		c := c.within(t)
 		c.pool("heir", delay(0), "198.51.100.1")
-		c.marked("198.51.100.1", metav1.ConditionTrue,
+		c.marked("198.51.100.1", metav1.ConditionFalse,
 			`198.51.100.1 was given from IPPool "public" and belongs to "heir" now: it stays in use`)
 		c.editPool("heir", spans("203.0.113.1"))
-		c.marked("198.51.100.1", metav1.ConditionTrue, "198.51.100.1 is in no IPPool any more")
+		c.marked("198.51.100.1", metav1.ConditionFalse, "198.51.100.1 is in no IPPool any more")
 		c.must(c.herald.Pools.Delete(c.ctx, "heir", metav1.DeleteOptions{}))
 		everybody(c)
 	})
 	t.Run("wide again: the marks go", func(t *testing.T) {
 		c := c.within(t)
 		c.editPool("public", with(spans("198.51.100.1-198.51.100.9"), func(s *herald.IPPoolSpec) { s.Exclude = nil }))
-		c.marked("198.51.100.1", metav1.ConditionFalse, "")
-		c.marked("198.51.100.2", metav1.ConditionFalse, "")
+		c.marked("198.51.100.1", metav1.ConditionTrue, "")
+		c.marked("198.51.100.2", metav1.ConditionTrue, "")
 		c.condition("public", herald.PoolInRange, metav1.ConditionTrue, "")
 		everybody(c)
 	})
@@ -81,7 +81,7 @@ func TestPoolsAreEdited(t *testing.T) {
 		c := c.within(t)
 		c.served("mover", "198.51.100.101", from("resting"))
 		c.editPool("resting", func(s *herald.IPPoolSpec) { s.Exclude = []herald.AddressRange{"198.51.100.101"} })
-		c.marked("198.51.100.101", metav1.ConditionTrue, "in no IPPool")
+		c.marked("198.51.100.101", metav1.ConditionFalse, "in no IPPool")
 		c.edit("mover", annotated(herald.AnnotationRenumber, "198.51.100.101"))
 		c.holds("mover", "198.51.100.102")
 		c.eventually("the old one is released", func(context.Context) error {
@@ -106,9 +106,10 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.editPool("resting", spans("198.51.100.101-198.51.100.103"))
 		c.holds("mover", "198.51.100.103")
 	})
-	t.Run("one that is deleted waits for all who hold, and names them", func(t *testing.T) {
+	t.Run("one that is deleted waits for the Services, and names them", func(t *testing.T) {
 		c := c.within(t)
-		c.pool("going", with(delay(0), named), "203.0.113.101-203.0.113.109")
+		allows := func(s *herald.IPPoolSpec) { s.AllowRetain = true }
+		c.pool("going", with(delay(0), named, allows), "203.0.113.101-203.0.113.109")
 		retain := annotated(herald.AnnotationReclaim, string(herald.ReclaimRetain))
 		key := annotated(herald.AnnotationSharingKey, "k")
 		c.served("kept", "203.0.113.101", from("going"), retain)
@@ -119,18 +120,24 @@ func TestPoolsAreEdited(t *testing.T) {
 		c.shares("203.0.113.102", "default/share-1", "default/share-2")
 		c.reserve("203.0.113.109")
 		c.must(c.herald.Pools.Delete(c.ctx, "going", metav1.DeleteOptions{}))
-		in := func(holders ...string) {
+		in := func(holders string) {
 			t.Helper()
 			c.condition("going", herald.PoolReady, metav1.ConditionFalse,
-				"the pool is deleted when its last address is free; in use: "+strings.Join(holders, ", "))
+				"give them addresses of another pool by kubectl herald renumber NAMESPACE/NAME: "+holders)
 		}
-		in("203.0.113.101 (default/kept)", "203.0.113.102 (default/share-1 default/share-2)", "203.0.113.109 (a reservation)")
+		in("203.0.113.102 (default/share-1 default/share-2)")
+		for _, address := range []string{"203.0.113.101", "203.0.113.109"} {
+			c.eventually("the record of "+address+" is deleted", func(ctx context.Context) error {
+				_, err := c.herald.Allocations.Get(ctx, address, metav1.GetOptions{})
+				if apierrors.IsNotFound(err) {
+					return nil
+				}
+				return fmt.Errorf("it is there: %v", err)
+			})
+		}
 		c.remove("share-1")
-		in("203.0.113.101 (default/kept)", "203.0.113.102 (default/share-2)", "203.0.113.109 (a reservation)")
+		in("203.0.113.102 (default/share-2)")
 		c.free("share-2", "203.0.113.102")
-		c.must(c.herald.Allocations.Delete(c.ctx, "203.0.113.101", metav1.DeleteOptions{}))
-		in("203.0.113.109 (a reservation)")
-		c.must(c.herald.Allocations.Delete(c.ctx, "203.0.113.109", metav1.DeleteOptions{}))
 		c.poolGone("going")
 	})
 }

@@ -76,8 +76,12 @@ type conflicts struct {
 	disputes map[netip.Addr]dispute
 }
 
-func newConflicts(reports cache.SharedIndexInformer, changed func(netip.Addr)) *conflicts {
-	c := &conflicts{changed: changed, disputes: map[netip.Addr]dispute{}}
+func newConflicts(changed func(netip.Addr)) *conflicts {
+	return &conflicts{changed: changed, disputes: map[netip.Addr]dispute{}}
+}
+
+// follow takes in the reports of an informer, which is not started yet.
+func (c *conflicts) follow(reports cache.SharedIndexInformer) {
 	// Registration fails only on a stopped informer.
 	handler, _ := reports.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { c.report(time.Now(), nil, o.(*report)) },
@@ -92,7 +96,6 @@ func newConflicts(reports cache.SharedIndexInformer, changed func(netip.Addr)) *
 		},
 	})
 	c.received = handler.HasSynced
-	return c
 }
 
 // sightings are the conflicts of a report that are understood and recent, by address.

@@ -65,8 +65,10 @@ func conflicting(rec *herald.IPAllocation) bool {
 type poolTerms struct {
 	delay   time.Duration
 	reclaim herald.ReclaimPolicy
-	// lasting tells that the pool exists and is not being deleted.
-	lasting bool
+	// mayRetain tells that Services may have their addresses kept.
+	mayRetain bool
+	// lasting tells that the pool exists and is not being deleted, deleting that it is.
+	lasting, deleting bool
 }
 
 func newLedger(class string) *ledger {
@@ -95,7 +97,28 @@ func (l *ledger) allocateLocked(svc *corev1.Service, req ipam.Request) ([]ipam.A
 	for _, a := range allocations {
 		l.addPending(a.Address, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
 	}
-	return allocations, notices(l.alloc, svc, req, allocations, func(a netip.Addr) bool { return l.addresses[a].cooling() }), nil
+	list := notices(l.alloc, svc, req, allocations, func(a netip.Addr) bool { return l.addresses[a].cooling() })
+	return allocations, append(list, l.retainNotices(svc, allocations)...), nil
+}
+
+// retainNotices tells a Service that asks for its addresses to be kept if the pools do not permit it, when that is about
+// to be recorded.
+func (l *ledger) retainNotices(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
+	mine := ownerEntry(svc)
+	if mine.ReclaimPolicy != herald.ReclaimRetain {
+		return nil
+	}
+	for _, a := range allocations {
+		rec := l.addresses[a.Address].record
+		said := rec != nil && slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool {
+			return o.UID == mine.UID && o.ReclaimPolicy == mine.ReclaimPolicy
+		})
+		if !said && !l.terms[a.Pool].mayRetain {
+			list = append(list, notice{"RetainNotAllowed", fmt.Sprintf("annotation %s: IPPool %s does not let Services keep addresses, so %s is released with the Service: "+
+				"remove the annotation, or have spec.allowRetain of the pool set", herald.AnnotationReclaim, a.Pool, a.Address)})
+		}
+	}
+	return list
 }
 
 // coolingError refuses an address whose reuse delay is not over.
@@ -149,6 +172,15 @@ func (l *ledger) hasOurs(svc *corev1.Service) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.onlyOurs(l.alloc.HeldBy(owner(svc)))) > 0 || len(l.onlyOurs(l.coolingForLocked(owner(svc)))) > 0
+}
+
+// hasForeign reports whether a Service has an address that a controller of another class gave it.
+func (l *ledger) hasForeign(svc *corev1.Service) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := l.alloc.HeldBy(owner(svc))
+	n := len(held)
+	return len(l.onlyOurs(held)) < n
 }
 
 func (l *ledger) onlyOurs(allocations []ipam.Allocation) []ipam.Allocation {

@@ -155,11 +155,12 @@ func (e *unservedError) Error() string { return e.why.Error() }
 func (e *unservedError) Unwrap() error { return e.reason }
 
 // EnsureLoadBalancerDeleted releases what the Service holds. The Service still exists when this is called, and may still
-// be announced: the addresses cool down before they are given out again, or are kept for its name.
+// be announced: the addresses cool down before they are given out again, or are kept for its name. What a controller of
+// another class gave it is that controller's to release.
 func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
 	b.waiting.forget(svc)
 	policy := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
-	for _, a := range b.ledger.heldBy(owner(svc)) {
+	for _, a := range b.ledger.oursHeldBy(owner(svc)) {
 		if err := b.records.release(ctx, a.Address, owner(svc), policy); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)
 		}
@@ -172,7 +173,7 @@ func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string,
 // the same write.
 func (b *loadBalancers) GetLoadBalancer(_ context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
 	b.waiting.forget(svc)
-	held := b.ledger.heldBy(owner(svc))
+	held := b.ledger.oursHeldBy(owner(svc))
 	if len(held) == 0 {
 		return nil, false, nil
 	}

@@ -101,3 +101,24 @@ func withoutOwner(rec *herald.IPAllocation, o ipam.Owner, policy herald.ReclaimP
 	}
 	return edit
 }
+
+// withoutNames returns a copy of a record without the owners that are only names and of which lapsed is true, nil if
+// there is none of these. A record that is left without an owner is marked as released.
+func withoutNames(rec *herald.IPAllocation, lapsed func(herald.AllocationOwner) bool) *herald.IPAllocation {
+	owners := rec.Spec.Owners
+	if len(owners) == 0 {
+		owners = []herald.AllocationOwner{{}} // The address is reserved for nobody.
+	}
+	left := slices.DeleteFunc(slices.Clone(owners), func(o herald.AllocationOwner) bool { return o.UID == "" && lapsed(o) })
+	if len(left) == len(owners) {
+		return nil
+	}
+	edit := rec.DeepCopy()
+	if len(left) > 0 {
+		edit.Spec.Owners = left
+	} else {
+		now := metav1.Now()
+		edit.Spec.ReleasedAt = &now
+	}
+	return edit
+}

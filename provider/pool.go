@@ -2,8 +2,10 @@ package provider
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
 	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -40,6 +42,26 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 		pool.Order = ipam.Lowest
 	}
 	return pool, nil
+}
+
+// closedPool returns a pool whose spec is not valid: it has the addresses that can be read, and those that are in use,
+// and gives out nothing new.
+func closedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
+	var set netipx.IPSetBuilder
+	each := func(ranges []herald.AddressRange, change func(*netipx.IPSet)) {
+		for _, r := range texts(ranges) {
+			if addresses, err := ipam.ParseAddresses([]string{r}, nil); err == nil {
+				change(addresses)
+			}
+		}
+	}
+	each(o.Spec.Addresses, set.AddSet)
+	each(o.Spec.Exclude, set.RemoveSet)
+	for _, a := range inUse {
+		set.Add(a)
+	}
+	addresses, _ := set.IPSet() // It fails only for ranges that are not valid.
+	return ipam.Pool{Name: o.Name, Addresses: addresses, Closed: true}
 }
 
 func limitsOf(q *herald.AddressQuota) ipam.Limits {

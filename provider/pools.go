@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -44,9 +45,10 @@ type pools struct {
 	changes        *changes
 	log            *zap.Logger
 
-	// Owned by run, and by load before it: the pools that cannot be used, and why, and which generation of each the
-	// ledger has.
+	// Owned by run, and by load before it: of each pool what is wrong with its spec, the last version that was valid,
+	// and which generation the ledger has.
 	invalid map[types.UID]error
+	valid   map[types.UID]*herald.IPPool
 	loaded  map[types.UID]int64
 }
 
@@ -118,31 +120,55 @@ func namesOfPools(pools []*herald.IPPool) (names []string) {
 	return names
 }
 
-// load gives the ledger the pools. One that cannot be used is left out, and its status will say why;
-// the others are not affected.
+// load gives the ledger the pools. Of a pool whose spec is not valid the last valid spec stays in force; if that is not
+// known, after a restart, the pool keeps its addresses, and gives out nothing new. Its status says what is wrong.
 func (s *pools) load() {
-	var usable []ipam.Pool
+	var all []ipam.Pool
 	terms := map[string]poolTerms{}
+	list, before := s.list(), s.valid
+	s.valid = map[types.UID]*herald.IPPool{}
 	clear(s.invalid)
 	clear(s.loaded)
-	for _, o := range s.list() {
+	for _, o := range list {
 		s.loaded[o.UID] = o.Generation
-		terms[o.Name] = reclaimTerms(o)
-		pool, err := PoolOf(o)
-		if err != nil {
-			s.invalid[o.UID] = err
-			continue
+		inForce, pool := o, ipam.Pool{}
+		var err error
+		if pool, err = PoolOf(o); err == nil {
+			s.valid[o.UID] = o
+		} else if s.invalid[o.UID] = err; before[o.UID] != nil {
+			inForce = before[o.UID]
+			s.valid[o.UID] = inForce
+			pool, _ = PoolOf(inForce) // It was valid.
+			pool.Closed = pool.Closed || o.DeletionTimestamp != nil
+		} else {
+			pool = closedPool(o, s.recorded(o.Name))
 		}
-		usable = append(usable, pool)
+		all = append(all, pool)
+		terms[o.Name] = reclaimTerms(&inForce.Spec, o.DeletionTimestamp != nil)
 	}
-	s.changes.record(s.ledger.setPools(usable, terms)...)
+	s.changes.record(s.ledger.setPools(all, terms)...)
+	for _, o := range list {
+		if o.DeletionTimestamp != nil {
+			s.changes.record(s.recorded(o.Name)...) // What is kept for names is released.
+		}
+	}
+}
+
+// recorded lists the recorded addresses of a pool.
+func (s *pools) recorded(pool string) (addresses []netip.Addr) {
+	for _, rec := range s.records.ofPool(pool) {
+		if address, err := netip.ParseAddr(rec.Spec.Address); err == nil {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
 }
 
 // reclaimTerms is what becomes of the addresses of a pool.
-func reclaimTerms(o *herald.IPPool) poolTerms {
-	t := poolTerms{reclaim: o.Spec.ReclaimPolicy, lasting: o.DeletionTimestamp == nil}
-	if o.Spec.ReuseDelay != nil {
-		t.delay = o.Spec.ReuseDelay.Duration
+func reclaimTerms(spec *herald.IPPoolSpec, deleting bool) poolTerms {
+	t := poolTerms{reclaim: spec.ReclaimPolicy, mayRetain: spec.AllowRetain || spec.ReclaimPolicy == herald.ReclaimRetain, lasting: !deleting, deleting: deleting}
+	if spec.ReuseDelay != nil {
+		t.delay = spec.ReuseDelay.Duration
 	}
 	return t
 }
@@ -183,7 +209,7 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use, announc
 		}
 		edit = updated
 	}
-	describePool(edit, u, announced, s.invalid[o.UID])
+	describePool(edit, u, announced, s.invalid[o.UID], s.valid[o.UID] != nil)
 	if equality.Semantic.DeepEqual(edit.Status, o.Status) {
 		return nil
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// describePool fills in the status of a pool. invalid is what is wrong with its spec, or nil.
-func describePool(o *herald.IPPool, u use, announced bool, invalid error) {
+// describePool fills in the status of a pool. invalid is what is wrong with its spec, or nil; then lastValid tells
+// whether the last valid spec is known and stays in force.
+func describePool(o *herald.IPPool, u use, announced bool, invalid error, lastValid bool) {
 	o.Status.IPv4, o.Status.IPv6 = u.family(ipam.IPv4), u.family(ipam.IPv6)
 	set := func(kind string, yes bool, reason, message string) {
 		c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: o.Generation}
@@ -24,11 +25,10 @@ func describePool(o *herald.IPPool, u use, announced bool, invalid error) {
 	ready, reason, message := true, "AddressesAvailable", "addresses can be given out"
 	exhausted := u.exhausted()
 	switch {
-	case invalid != nil:
-		ready, reason, message = false, "Invalid", invalid.Error()
 	case o.DeletionTimestamp != nil:
-		ready, reason = false, "Deleting"
-		message = fmt.Sprintf("the pool is deleted when its last address is free; in use: %s", someOf(u.holders))
+		ready, reason, message = false, "Deleting", deleting(u.holders)
+	case invalid != nil && !lastValid:
+		ready, reason, message = false, "Invalid", fmt.Sprintf("%v; nothing new is given out, and what is in use stays in use", invalid)
 	case o.Spec.Disabled:
 		ready, reason, message = false, "Disabled", "spec.disabled is set: nothing new is given out"
 	case len(u.families) == 0:
@@ -38,7 +38,11 @@ func describePool(o *herald.IPPool, u use, announced bool, invalid error) {
 	}
 	set(herald.PoolReady, ready, reason, message)
 	if invalid != nil {
-		set(herald.ConditionAccepted, false, "Invalid", invalid.Error())
+		inForce := "nothing new is given out, and what is in use stays in use"
+		if lastValid {
+			inForce = "the last valid spec stays in force"
+		}
+		set(herald.ConditionAccepted, false, "Invalid", fmt.Sprintf("%v; %s", invalid, inForce))
 	} else {
 		set(herald.ConditionAccepted, true, "Valid", "")
 	}
@@ -63,4 +67,13 @@ func describePool(o *herald.IPPool, u use, announced bool, invalid error) {
 		set(herald.ConditionAnnounced, false, "NoAdvertisement",
 			fmt.Sprintf("no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses: create one with spec.pools: [%s]", o.Name))
 	}
+}
+
+// deleting says what a pool that is being deleted waits for.
+func deleting(holders []string) string {
+	if len(holders) == 0 {
+		return "what is reserved or kept for a name is released; the pool is deleted when its last address is free"
+	}
+	return fmt.Sprintf("the pool is deleted when its last address is free; delete these Services, or give them addresses of another pool "+
+		"by kubectl herald renumber NAMESPACE/NAME: %s", someOf(holders))
 }

@@ -51,13 +51,13 @@ func (p *projection) serves(svc *corev1.Service) bool {
 
 // ours reports whether a Service is the service controller's business: one that we serve, or one that
 // we served and that has to be cleaned up after. A Service that became another type has lost its class
-// with it, so what tells is that it holds an address, or that it bears the finalizer where we are the
-// cluster's one cloud.
+// with it, so what tells is that it holds an address of ours, or that it has the finalizer where we serve Services
+// without a class and no other class holds an address for it.
 func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc)
 	}
-	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc)
+	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc) && !p.ledger.hasForeign(svc)
 }
 
 // content reports whether a sync of the Service would change nothing at all.
@@ -120,7 +120,9 @@ func (p *projection) OnUpdate(oldObj, newObj any) {
 	if !maps.Equal(was.Labels, is.Labels) {
 		p.relabelled()
 	}
-	p.handler.OnUpdate(p.project(was), p.project(is))
+	if !p.content(is) { // The controller syncs a Service whose annotations changed, whichever these are.
+		p.handler.OnUpdate(p.project(was), p.project(is))
+	}
 }
 
 // disturbed reports whether somebody took the finalizer away or wrote another status than the Service is to have. What

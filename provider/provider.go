@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
@@ -70,54 +71,28 @@ type Provider struct {
 	informers []cache.SharedIndexInformer
 }
 
-// New wires a Provider. Nothing runs before Run.
+// New wires a Provider with informers of its own. Nothing runs before Run.
 func New(c Config) *Provider {
 	allocations, ippools := c.Herald.Allocations.Informer(), c.Herald.Pools.Informer()
 	l2, bgp := c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer()
 	_ = allocations.AddIndexers(recordIndexers) // It fails only for an index that there is already.
-
-	p := &Provider{
-		log: c.Log, ledger: newLedger(c.Class), changes: newChanges(), reports: newReports(c.Dynamic),
-		services:  &services{cached: c.Services.Lister(), api: c.Kube.CoreV1(), class: c.Class, classless: c.Classless},
-		informers: []cache.SharedIndexInformer{allocations, ippools, l2, bgp},
-	}
-	requests, metrics := requests{c.Namespaces.Lister(), c.Quota}, newAllocationMetrics()
-	p.records = &records{
-		api: c.Herald.Allocations, cache: allocations.GetIndexer(), class: c.Class,
-		services: p.services, ledger: p.ledger, changes: p.changes, log: c.Log,
-	}
-	p.pools = &pools{
-		api: c.Herald.Pools, cache: ippools.GetStore(), l2: l2.GetStore(), bgp: bgp.GetStore(),
-		records: p.records, ledger: p.ledger, changes: p.changes, log: c.Log, invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
-	}
-	p.conflicts = newConflicts(p.reports, func(a netip.Addr) { p.changes.record(a) })
-	p.reconciler = &reconciler{
-		records: p.records, services: p.services, requests: requests, ledger: p.ledger, conflicts: p.conflicts,
-		changes: p.changes, events: c.Events, log: c.Log,
-	}
-	p.projection = newProjection(c.Services, c.Class, c.Classless, p.ledger)
-	p.waiting = &waiting{
-		services: p.services, requests: requests, ledger: p.ledger, changes: p.changes,
-		content: p.projection.content, gone: p.reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
-	}
-	p.loadBalancers = &loadBalancers{
-		requests: requests, ledger: p.ledger, records: p.records, services: p.services, waiting: p.waiting,
-		changes: p.changes, events: c.Events, metrics: metrics, log: c.Log,
-	}
-	p.projection.holds = p.ledger.hasOurs
-	p.projection.relabelled = p.changes.capacity.set // Pools may choose by what changed.
-	p.projection.gone = func(svc *corev1.Service) {
-		p.waiting.forget(svc)
-		p.reconciler.serviceGone(svc)
-	}
-	p.changes.serve = p.projection.requeue
+	p := wire(dependencies{
+		class: c.Class, classless: c.Classless, quota: c.Quota,
+		kube: c.Kube, services: c.Services, namespaces: c.Namespaces.Lister(),
+		records: c.Herald.Allocations, recordCache: allocations.GetIndexer(),
+		pools: c.Herald.Pools, poolCache: ippools.GetStore(), l2: l2.GetStore(), bgp: bgp.GetStore(),
+		events: c.Events, log: c.Log,
+	})
+	p.reports = newReports(c.Dynamic)
+	p.conflicts.follow(p.reports)
+	p.informers = []cache.SharedIndexInformer{allocations, ippools, l2, bgp}
 
 	// Registration fails only on a stopped informer.
 	_, _ = allocations.AddEventHandler(recordHandler(p.changes))
 	_, _ = ippools.AddEventHandler(configurationHandler(p.changes.edits, p.changes.usage))
 	_, _ = l2.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
 	_, _ = bgp.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
-	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes))
+	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes, p.records.namespaceGone))
 	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
 		_ = i.SetTransform(lean) // It fails only on a started informer.
 		p.synced = append(p.synced, i.HasSynced)
@@ -126,12 +101,68 @@ func New(c Config) *Provider {
 		p.deadNodes = newDeadNodes(c.Kube, p.reports, c.Events, c.Log)
 	}
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: requests.quotaOf}, metrics.duration, metrics.failures)
+		metrics := p.loadBalancers.metrics
+		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.loadBalancers.requests.quotaOf}, metrics.duration, metrics.failures)
 		if p.deadNodes != nil {
 			c.Metrics.MustRegister(p.deadNodes.metrics.deaths, p.deadNodes.metrics.pods, p.deadNodes.metrics.refused)
 		}
 	}
 	return p
+}
+
+// dependencies is the world outside, as the parts of a Provider see it.
+type dependencies struct {
+	class     string
+	classless bool
+	quota     ipam.Limits
+
+	kube        kubernetes.Interface
+	services    coreinformers.ServiceInformer
+	namespaces  corelisters.NamespaceLister
+	records     recordsAPI
+	recordCache cache.Indexer
+	pools       poolsAPI
+	poolCache   cache.Store
+	l2, bgp     cache.Store
+	events      record.EventRecorder
+	log         *zap.Logger
+}
+
+// wire connects the parts of a Provider.
+func wire(d dependencies) *Provider {
+	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.quota}
+	services := &services{cached: d.services.Lister(), api: d.kube.CoreV1(), class: d.class, classless: d.classless}
+	records := &records{
+		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
+	}
+	pools := &pools{
+		api: d.pools, cache: d.poolCache, l2: d.l2, bgp: d.bgp, records: records, ledger: ledger, changes: changes, log: d.log,
+		invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
+	}
+	conflicts := newConflicts(func(a netip.Addr) { changes.record(a) })
+	reconciler := &reconciler{
+		records: records, services: services, requests: requests, ledger: ledger, conflicts: conflicts, changes: changes, events: d.events, log: d.log,
+	}
+	projection := newProjection(d.services, d.class, d.classless, ledger)
+	waiting := &waiting{
+		services: services, requests: requests, ledger: ledger, changes: changes,
+		content: projection.content, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
+	}
+	loadBalancers := &loadBalancers{
+		requests: requests, ledger: ledger, records: records, services: services, waiting: waiting, changes: changes,
+		events: d.events, metrics: newAllocationMetrics(), log: d.log,
+	}
+	projection.holds = ledger.hasOurs
+	projection.relabelled = changes.capacity.set // Pools may choose by what changed.
+	projection.gone = func(svc *corev1.Service) {
+		waiting.forget(svc)
+		reconciler.serviceGone(svc)
+	}
+	changes.serve = projection.requeue
+	return &Provider{
+		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
+		conflicts: conflicts, reconciler: reconciler, loadBalancers: loadBalancers, projection: projection,
+	}
 }
 
 // lean removes from an object what nothing here reads and is a large part of it: the managed fields. The service
@@ -153,14 +184,20 @@ func recordHandler(c *changes) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, o any) { look(o) }, DeleteFunc: look}
 }
 
-// namespaceHandler has the waiting Services tried again when a namespace appears, or when its labels or its quota change.
-func namespaceHandler(c *changes) cache.ResourceEventHandler {
+// namespaceHandler has the waiting Services tried again when a namespace appears, or when its labels or its quota change,
+// and says which namespaces are gone.
+func namespaceHandler(c *changes, gone func(name string)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { c.capacity.set() },
 		UpdateFunc: func(before, after any) {
 			was, is := before.(metav1.Object), after.(metav1.Object)
 			if !maps.Equal(was.GetLabels(), is.GetLabels()) || was.GetAnnotations()[herald.AnnotationQuota] != is.GetAnnotations()[herald.AnnotationQuota] {
 				c.capacity.set()
+			}
+		},
+		DeleteFunc: func(o any) {
+			if name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+				gone(name)
 			}
 		},
 	}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -109,6 +110,9 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	if released(rec) {
 		return r.cool(ctx, rec, address)
 	}
+	if released, err := r.releaseNames(ctx, rec, address); released || err != nil {
+		return err
+	}
 	for _, o := range rec.Spec.Owners {
 		if o.UID == "" || o.Sharing != nil {
 			r.changes.capacity.set() // A Service of that name may wait for one, or one that shares for a port.
@@ -125,6 +129,25 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	}
 	r.moveOff(rec, address)
 	return nil
+}
+
+// releaseNames releases an address that is kept for names, or reserved, if its pool is being deleted, or for names in a
+// namespace that is gone. What was reserved by hand for a name waits for the namespace.
+func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) (bool, error) {
+	home, _ := r.ledger.displaced(address)
+	deleting := r.ledger.termsOf(cmp.Or(rec.Spec.Pool, home)).deleting
+	byHand := rec.Spec.Class == "" || rec.Spec.ReclaimPolicy == herald.ReclaimRetain
+	edit := withoutNames(rec, func(o herald.AllocationOwner) bool {
+		return deleting || !byHand && r.requests.namespace(o.Namespace) == nil
+	})
+	if edit == nil {
+		return false, nil
+	}
+	_, err := r.records.api.Update(ctx, edit, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	return true, err // The event of the update or deletion brings it here again.
 }
 
 // moveOff has the Services served again that are to leave an address because of a conflict.

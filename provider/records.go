@@ -42,11 +42,22 @@ type records struct {
 	log      *zap.Logger
 }
 
-// byPool is the index of the records by spec.pool.
-const byPool = "pool"
+// The indexes of the records: by spec.pool, and by the namespaces of owners that are only names.
+const (
+	byPool          = "pool"
+	byNameNamespace = "namespace"
+)
 
 var recordIndexers = cache.Indexers{
 	byPool: func(o any) ([]string, error) { return []string{o.(*herald.IPAllocation).Spec.Pool}, nil },
+	byNameNamespace: func(o any) (namespaces []string, _ error) {
+		for _, owner := range o.(*herald.IPAllocation).Spec.Owners {
+			if owner.UID == "" {
+				namespaces = append(namespaces, owner.Namespace)
+			}
+		}
+		return namespaces, nil
+	},
 }
 
 // load reads all records into the ledger, in order of age, so that of several addresses of one owner the youngest
@@ -133,6 +144,14 @@ func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	return list
 }
 
+// namespaceGone has the records looked at that keep an address for a name in a namespace.
+func (r *records) namespaceGone(name string) {
+	indexed, _ := r.cache.ByIndex(byNameNamespace, name) // It fails only for an index that there is not.
+	for _, o := range indexed {
+		r.changes.queue.Add(o.(*herald.IPAllocation).Name)
+	}
+}
+
 // ensure has the address recorded for a Service. It writes nothing if that is the case. It fails with errHeldByAnother
 // if the record is of another owner; the ledger knows that then.
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
@@ -145,7 +164,8 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 	for {
 		stale, err := r.write(ctx, rec, a, mine)
 		switch {
-		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err):
+		case apierrors.IsNotFound(err) && rec != nil: // It was deleted in between. If there was none, the kind is missing.
 		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errHeldByAnother):
 			// As a pending Service it would be given the address again.
@@ -249,10 +269,18 @@ type reclaimPolicyOf func(*herald.IPAllocation) herald.ReclaimPolicy
 // always is the reclaim of an owner that moved to another address: the old one is not kept.
 func always(*herald.IPAllocation) herald.ReclaimPolicy { return herald.ReclaimDelete }
 
-// reclaims is what the Service says or, if it says nothing, the record, or the pool.
+// reclaims is what the Service says or, if it says nothing, the record, or the pool. That a Service says Retain counts
+// only if the pool permits it. A pool that is being deleted keeps nothing.
 func (r *records) reclaims(said herald.ReclaimPolicy) reclaimPolicyOf {
 	return func(rec *herald.IPAllocation) herald.ReclaimPolicy {
-		return cmp.Or(said, rec.Spec.ReclaimPolicy, r.ledger.termsOf(rec.Spec.Pool).reclaim)
+		terms := r.ledger.termsOf(rec.Spec.Pool)
+		switch {
+		case terms.deleting:
+			return herald.ReclaimDelete
+		case said == herald.ReclaimRetain && !terms.mayRetain:
+			return cmp.Or(rec.Spec.ReclaimPolicy, terms.reclaim)
+		}
+		return cmp.Or(said, rec.Spec.ReclaimPolicy, terms.reclaim)
 	}
 }
 

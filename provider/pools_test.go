@@ -1,0 +1,116 @@
+package provider
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// A slip in an edit of a pool that is in use neither displaces what is in use nor gives its addresses to a younger pool.
+func TestAnInvalidEditOfAPoolInUse(t *testing.T) {
+	reversed := func(o *herald.IPPool) { o.Spec.Exclude = []herald.AddressRange{"198.51.100.3-198.51.100.2"} }
+	selector := func(o *herald.IPPool) {
+		o.Spec.ServiceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Near"}}}
+	}
+	unread := func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.3-198.51.100.0"} }
+	for _, story := range []struct {
+		name    string
+		edit    func(*herald.IPPool)
+		restart bool
+		next    string // the address of the next Service
+		says    string
+	}{
+		{"a reversed exclude", reversed, false, "198.51.100.1", "exclude"},
+		{"a selector", selector, false, "198.51.100.1", "spec.serviceSelector"},
+		{"reversed addresses", unread, false, "198.51.100.1", "addresses"},
+		{"a reversed exclude, and a restart", reversed, true, "198.51.100.4", "exclude"},
+		{"reversed addresses, and a restart", unread, true, "198.51.100.4", "addresses"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.pool("public", public())
+			w.pool("younger", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/29"} })
+			if _, err := w.serve(service("web", four)); err != nil {
+				t.Fatal(err)
+			}
+			if story.restart {
+				w.pools.valid = nil
+			}
+			w.pool("public", story.edit)
+			if home, displaced := w.ledger.displaced(addresses("198.51.100.0")[0]); displaced {
+				t.Errorf("the address in use is displaced; it is in pool %q", home)
+			}
+			w.reconcile()
+			if c := w.records.cached("198.51.100.0").Status.Conditions; len(c) > 0 {
+				t.Errorf("its record says %v", c)
+			}
+			o := w.publish("public")
+			accepted := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAccepted)
+			inForce := map[bool]string{false: "the last valid spec stays in force", true: "nothing new is given out"}[story.restart]
+			if accepted.Status != metav1.ConditionFalse || !strings.Contains(accepted.Message, story.says) || !strings.Contains(accepted.Message, inForce) {
+				t.Errorf("Accepted is %s: %s", accepted.Status, accepted.Message)
+			}
+			if ready := meta.IsStatusConditionTrue(o.Status.Conditions, herald.PoolReady); ready == story.restart {
+				t.Errorf("Ready is %t", ready)
+			}
+			if got, err := w.serve(service("mail", four)); err != nil || !slices.Equal(got, []string{story.next}) {
+				t.Errorf("the next Service is given %v (%v), want %s", got, err, story.next)
+			}
+			w.pool("public", public())
+			if o := w.publish("public"); !meta.IsStatusConditionTrue(o.Status.Conditions, herald.ConditionAccepted) {
+				t.Error("the mended pool is not accepted")
+			}
+		})
+	}
+}
+
+// A pool that is being deleted waits for Services, and for nothing else.
+func TestAPoolIsDeleted(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }))
+	kept, web := service("kept", four), service("web", four)
+	for _, svc := range []string{"198.51.100.2", "198.51.100.3"} {
+		var owners []herald.AllocationOwner
+		if svc == "198.51.100.3" {
+			owners = []herald.AllocationOwner{{Namespace: "default", Name: "later"}}
+		}
+		rec := recordOf(given(svc, "", ""), "", herald.AllocationOwner{})
+		rec.Spec.Owners = owners
+		if _, err := w.recordsAPI.put(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.records.load()
+	if _, err := w.serve(kept); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	w.gone(kept)
+	w.recordsAre("198.51.100.0 public ~default/kept", "198.51.100.1 public default/web", "198.51.100.2 ", "198.51.100.3  ~default/later")
+
+	now := metav1.Now()
+	w.pool("public", func(o *herald.IPPool) { o.DeletionTimestamp = &now })
+	w.reconcile()
+	w.recordsAre("198.51.100.1 public default/web")
+	o := w.publish("public")
+	if o == nil {
+		t.Fatal("the pool is gone, though a Service has an address of it")
+	}
+	ready := meta.FindStatusCondition(o.Status.Conditions, herald.PoolReady)
+	for _, text := range []string{"198.51.100.1 (default/web)", "kubectl herald renumber"} {
+		if ready.Reason != "Deleting" || !strings.Contains(ready.Message, text) {
+			t.Errorf("Ready is %s: %q, which does not say %q", ready.Reason, ready.Message, text)
+		}
+	}
+	w.gone(web)
+	if o := w.publish("public"); o != nil {
+		t.Errorf("the pool is still there, with %v", o.Status.Conditions)
+	}
+}

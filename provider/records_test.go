@@ -1,0 +1,184 @@
+package provider
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+var four = wish{families: []corev1.IPFamily{v4}}
+
+// public is a pool of 198.51.100.0 to 198.51.100.3, edited further.
+func public(edits ...func(*herald.IPPool)) func(*herald.IPPool) {
+	return func(o *herald.IPPool) {
+		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/30"}}
+		for _, edit := range edits {
+			edit(o)
+		}
+	}
+}
+
+func TestAServiceIsServedAndReleased(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web := service("web", four)
+	got, err := w.serve(web)
+	if err != nil || strings.Join(got, " ") != "198.51.100.0" {
+		t.Fatalf("%v, %v", got, err)
+	}
+	w.recordsAre("198.51.100.0 public default/web")
+	writes := w.recordsAPI.writes
+	if _, err := w.serve(web); err != nil || w.recordsAPI.writes != writes {
+		t.Errorf("served again: %v, with %d writes, want none", err, w.recordsAPI.writes-writes)
+	}
+	w.gone(web)
+	w.recordsAre()
+	if free := w.ledger.use([]string{"public"})["public"].family(4).Available; free != 4 {
+		t.Errorf("%d addresses are free, want 4", free)
+	}
+}
+
+// Without the kind IPAllocation the API server answers a Create with 404. That is returned, for the service controller to
+// try again later; it is not taken for a record that was deleted in between.
+func TestWithoutTheKindNothingIsTriedAgainAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	w.recordsAPI.missing = true
+	_, err := w.serve(service("web", four))
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("%v, want the API server's 404", err)
+	}
+	if w.recordsAPI.writes != 1 {
+		t.Errorf("%d writes, want one", w.recordsAPI.writes)
+	}
+}
+
+// Two controllers, each of a class, may give out of the same pools. What the other gave a Service is the other's.
+func TestRecordsOfAnotherClassAreLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web := service("web", four)
+	rec := recordOf(given("198.51.100.0", "public", "web"), "example.com/other", ownerEntry(web))
+	if _, err := w.recordsAPI.put(rec); err != nil {
+		t.Fatal(err)
+	}
+	w.records.load()
+	web.Spec.Type = corev1.ServiceTypeClusterIP // The API server clears the class with the type.
+	web.Finalizers = []string{"service.kubernetes.io/load-balancer-cleanup"}
+	w.put(web)
+	if w.projection.ours(web) {
+		t.Error("a Service that another class gave an address is claimed because of its finalizer")
+	}
+	if _, exists, err := w.loadBalancers.GetLoadBalancer(t.Context(), "", web); exists || err != nil {
+		t.Errorf("the other's load balancer is answered for: %v, %v", exists, err)
+	}
+	if err := w.loadBalancers.EnsureLoadBalancerDeleted(t.Context(), "", web); err != nil {
+		t.Fatal(err)
+	}
+	w.recordsAre("198.51.100.0 public default/web")
+
+	mail := service("mail", four)
+	mail.Spec.Type, mail.Finalizers = corev1.ServiceTypeClusterIP, web.Finalizers
+	if !w.projection.ours(mail) {
+		t.Error("a Service with the finalizer and without an address is not cleaned up after")
+	}
+}
+
+func TestASettledServiceIsNotSyncedByAnUnrelatedEdit(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web := service("web", four)
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	edit := func(key, value string) *corev1.Service {
+		was := web.DeepCopy()
+		web.ResourceVersion += "1"
+		web.Annotations[key] = value
+		w.put(web)
+		w.projection.OnUpdate(was, web.DeepCopy())
+		return web
+	}
+	edit("example.com/checksum", "1")
+	if len(w.queued.names) > 0 {
+		t.Error("an unrelated annotation has the Service synced")
+	}
+	edit(herald.AnnotationReclaim, "Delete")
+	if len(w.queued.names) == 0 {
+		t.Fatal("herald.dev/reclaim is not noticed")
+	}
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	if rec := w.records.cached("198.51.100.0"); rec.Spec.Owners[0].ReclaimPolicy != herald.ReclaimDelete {
+		t.Errorf("the record says %q of reclaiming, want Delete", rec.Spec.Owners[0].ReclaimPolicy)
+	}
+}
+
+func TestWhoMayHaveAnAddressKept(t *testing.T) {
+	allow := func(o *herald.IPPool) { o.Spec.AllowRetain = true }
+	retain := func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }
+	for _, story := range []struct {
+		name    string
+		pool    func(*herald.IPPool)
+		said    string
+		records []string
+		event   bool
+	}{
+		{"the pool says Delete", public(), "Retain", nil, true},
+		{"the pool allows it", public(allow), "Retain", []string{"198.51.100.0 public ~default/web"}, false},
+		{"the pool allows it, nobody asks", public(allow), "", nil, false},
+		{"the pool says Retain", public(retain), "", []string{"198.51.100.0 public ~default/web"}, false},
+		{"the pool says Retain, the Service Delete", public(retain), "Delete", nil, false},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.pool("public", story.pool)
+			web := service("web", four)
+			if story.said != "" {
+				web.Annotations[herald.AnnotationReclaim] = story.said
+			}
+			for range 2 { // The event comes once.
+				if _, err := w.serve(web); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := len(w.recorder.Events); story.event != (n == 1) {
+				t.Errorf("%d events, want one: %t", n, story.event)
+			}
+			if story.event {
+				w.eventsSay("RetainNotAllowed annotation herald.dev/reclaim: IPPool public")
+			}
+			w.gone(web)
+			w.recordsAre(story.records...)
+		})
+	}
+}
+
+func TestAnAddressIsKeptAsLongAsTheNamespaceExists(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }))
+	w.namespace("team")
+	web := service("web", four)
+	web.Namespace = "team"
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	w.gone(web)
+	byHand := recordOf(given("198.51.100.3", "", ""), "", herald.AllocationOwner{Namespace: "team", Name: "mail"})
+	if _, err := w.recordsAPI.put(byHand); err != nil {
+		t.Fatal(err)
+	}
+	w.recordsAre("198.51.100.0 public ~team/web", "198.51.100.3  ~team/mail")
+	if err := w.namespaces.Delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}}); err != nil {
+		t.Fatal(err)
+	}
+	namespaceHandler(w.changes, w.records.namespaceGone).OnDelete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}})
+	w.reconcile()
+	w.recordsAre("198.51.100.3  ~team/mail")
+}
