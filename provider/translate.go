@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -58,7 +61,13 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 			req.Families = append(req.Families, ipam.IPv6)
 		}
 	}
+	if len(req.Pool) > maxName {
+		return req, fmt.Errorf("annotation %s: %s is too long for the name of an IPPool", herald.AnnotationPool, quote(req.Pool))
+	}
 	if _, err := reclaimOf(svc); err != nil {
+		return req, err
+	}
+	if err := checkSharing(req.Sharing); err != nil {
 		return req, err
 	}
 	var err error
@@ -80,7 +89,7 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 				field, address, family, svc.Spec.IPFamilies)
 		}
 		if slices.ContainsFunc(req.Addresses, func(a netip.Addr) bool { return ipam.FamilyOf(a) == family }) {
-			return req, fmt.Errorf("%s: %q has two %s addresses: a Service gets one of each family", field, value, family)
+			return req, fmt.Errorf("%s: %s has two %s addresses: a Service gets one of each family", field, quote(value), family)
 		}
 		req.Addresses = append(req.Addresses, address)
 	}
@@ -93,12 +102,19 @@ func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {
 	case "", herald.ReclaimDelete, herald.ReclaimRetain:
 		return said, nil
 	default:
-		return "", fmt.Errorf("annotation %s: %q is no reclaim policy: write %s or %s",
-			herald.AnnotationReclaim, said, herald.ReclaimDelete, herald.ReclaimRetain)
+		return "", fmt.Errorf("annotation %s: %s is no reclaim policy: write %s or %s",
+			herald.AnnotationReclaim, quote(string(said)), herald.ReclaimDelete, herald.ReclaimRetain)
 	}
 }
 
-// parseIPs reads addresses that are separated by commas.
+// maxName is the most bytes that the name of an object has.
+const maxName = 253
+
+// maxAddresses is the most addresses that an annotation of a Service may list, and that a Service may ask for of each
+// family.
+const maxAddresses = 16
+
+// parseIPs reads addresses that are separated by commas, at most maxAddresses.
 func parseIPs(field, value string) (all []netip.Addr, err error) {
 	if value == "" {
 		return nil, nil
@@ -106,11 +122,52 @@ func parseIPs(field, value string) (all []netip.Addr, err error) {
 	for text := range strings.SplitSeq(value, ",") {
 		address, err := netip.ParseAddr(strings.TrimSpace(text))
 		if err != nil || address.Zone() != "" {
-			return nil, fmt.Errorf("%s: %q is no IP address: write addresses separated by commas, one per family", field, strings.TrimSpace(text))
+			return nil, fmt.Errorf("%s: %s is no IP address: write addresses separated by commas", field, quote(strings.TrimSpace(text)))
+		}
+		if len(all) == maxAddresses {
+			return nil, fmt.Errorf("%s lists more than %d addresses: list %d at most", field, maxAddresses, maxAddresses)
 		}
 		all = append(all, address)
 	}
 	return all, nil
+}
+
+// quote returns what a user wrote for a message: at most 64 bytes of it, in quotation marks and without control
+// characters.
+func quote(text string) string {
+	const most = 64
+	if len(text) <= most {
+		return strconv.Quote(text)
+	}
+	text = text[:most]
+	for !utf8.ValidString(text) && len(text) > most-utf8.UTFMax {
+		text = text[:len(text)-1] // It ends within a character.
+	}
+	return strconv.Quote(text) + "..."
+}
+
+// Limits of the schema of IPAllocations for what a Service that shares an address says.
+const (
+	maxSharingKey = 253
+	maxTraffic    = 4096
+	maxPorts      = 1024
+)
+
+// checkSharing refuses terms that the API server would not take into a record.
+func checkSharing(s ipam.Sharing) error {
+	field := "annotation " + herald.AnnotationSharingKey
+	switch {
+	case len(s.Key) > maxSharingKey:
+		return fmt.Errorf("%s: %s has %d bytes: write a key of %d at most", field, quote(s.Key), len(s.Key), maxSharingKey)
+	case !utf8.ValidString(s.Key) || strings.ContainsFunc(s.Key, unicode.IsControl):
+		return fmt.Errorf("%s: %s has control characters: write a key of printable characters", field, quote(s.Key))
+	case len(s.Traffic) > maxTraffic:
+		return fmt.Errorf("%s: spec.selector is too long for a Service with externalTrafficPolicy Local that shares an address: "+
+			"shorten it, or remove the annotation", field)
+	case len(s.Ports) > maxPorts:
+		return fmt.Errorf("%s: the Service has %d ports, and one that shares an address may have %d: remove the annotation", field, len(s.Ports), maxPorts)
+	}
+	return nil
 }
 
 // sharing is on which terms a Service shares addresses.

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -123,6 +125,44 @@ func TestTranslateNamesWhatIsWrong(t *testing.T) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%q does not say %q", err, want)
 				}
+			}
+		})
+	}
+}
+
+// What the schema of a record refuses, or what would fill events and the ledger, is refused first, in few words.
+func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
+	list := func(n int) string { return strings.TrimSuffix(strings.Repeat("198.51.100.7,", n), ",") }
+	for _, story := range []struct {
+		name, key, value string
+		says             string // empty: it is accepted
+	}{
+		{"a long text", herald.AnnotationIPs, strings.Repeat("x", 250<<10), "is no IP address"},
+		{"a terminal escape", herald.AnnotationIPs, "\x1b[2J", "is no IP address"},
+		{"17 addresses to ask for", herald.AnnotationIPs, list(17), "more than 16 addresses"},
+		{"16 addresses to leave", herald.AnnotationRenumber, list(16), ""},
+		{"17 addresses to leave", herald.AnnotationRenumber, list(17), "more than 16 addresses"},
+		{"a long reclaim policy", herald.AnnotationReclaim, strings.Repeat("é", 1000), "is no reclaim policy"},
+		{"a long pool", herald.AnnotationPool, strings.Repeat("x", 254), "is too long"},
+		{"a sharing key of 253 bytes", herald.AnnotationSharingKey, strings.Repeat("k", 253), ""},
+		{"a sharing key of 254 bytes", herald.AnnotationSharingKey, strings.Repeat("k", 254), "write a key of 253 at most"},
+		{"a sharing key with a line end", herald.AnnotationSharingKey, "a\nb", "has control characters"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			svc := service("web", wish{families: []corev1.IPFamily{v4}})
+			svc.Annotations[story.key] = story.value
+			_, err := translate(svc)
+			if story.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), story.says) || !strings.Contains(err.Error(), story.key) {
+				t.Fatalf("%.300v, want %q", err, story.says)
+			}
+			if len(err.Error()) > 400 || strings.ContainsFunc(err.Error(), unicode.IsControl) || !utf8.ValidString(err.Error()) {
+				t.Errorf("the message is long or has control characters: %.500q", err.Error())
 			}
 		})
 	}
