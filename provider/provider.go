@@ -92,6 +92,7 @@ func New(c Config) *Provider {
 	_, _ = ippools.AddEventHandler(configurationHandler(p.changes.edits, p.changes.usage))
 	_, _ = l2.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
 	_, _ = bgp.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
+	_, _ = c.Services.Informer().AddEventHandler(annotationHandler(p.services, c.Events))
 	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes, p.records.namespaceGone))
 	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
 		_ = i.SetTransform(lean) // It fails only on a started informer.

@@ -132,15 +132,17 @@ func parseIPs(field, value string) (all []netip.Addr, err error) {
 	return all, nil
 }
 
-// quote returns what a user wrote for a message: at most 64 bytes of it, in quotation marks and without control
+// maxQuoted is the most bytes of what a user wrote that a message repeats.
+const maxQuoted = 64
+
+// quote returns what a user wrote for a message: at most maxQuoted bytes of it, in quotation marks and without control
 // characters.
 func quote(text string) string {
-	const most = 64
-	if len(text) <= most {
+	if len(text) <= maxQuoted {
 		return strconv.Quote(text)
 	}
-	text = text[:most]
-	for !utf8.ValidString(text) && len(text) > most-utf8.UTFMax {
+	text = text[:maxQuoted]
+	for !utf8.ValidString(text) && len(text) > maxQuoted-utf8.UTFMax {
 		text = text[:len(text)-1] // It ends within a character.
 	}
 	return strconv.Quote(text) + "..."

@@ -1,0 +1,127 @@
+package provider
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// annotationPrefix is what the keys of Herald's annotations begin with.
+const annotationPrefix = "herald.dev/"
+
+// serviceAnnotations are the annotations of a Service that Herald reads.
+var serviceAnnotations = []string{
+	herald.AnnotationPool, herald.AnnotationIPs, herald.AnnotationAddresses,
+	herald.AnnotationSharingKey, herald.AnnotationReclaim, herald.AnnotationRenumber,
+}
+
+// foreignPrefixes are what the annotations of other load balancers begin with.
+var foreignPrefixes = []string{"metallb.io/", "metallb.universe.tf/", "purelb.io/", "kube-vip.io/", "lbipam.cilium.io/", "io.cilium/lb-ipam-"}
+
+// foreignAnnotations are annotations of other load balancers, by what follows the prefix, and what to do in their place.
+var foreignAnnotations = map[string]string{
+	"loadBalancerIPs": herald.AnnotationIPs, "loadbalancerIPs": herald.AnnotationIPs, "ips": herald.AnnotationIPs, "addresses": herald.AnnotationIPs,
+	"address-pool": herald.AnnotationPool, "service-group": herald.AnnotationPool,
+	"allow-shared-ip": herald.AnnotationSharingKey, "sharing-key": herald.AnnotationSharingKey,
+	"sharing-cross-namespace": "spec.shareAcrossNamespaces of the IPPool",
+}
+
+// writtenByOthers are annotations that other load balancers write themselves. A user asks for nothing by them.
+var writtenByOthers = []string{"ip-allocated-from-pool", "allocated-by", "allocated-from", "announcing-IPv4", "announcing-IPv6", "vipHost"}
+
+// annotationWarnings lists the annotations of a Service that have no effect though somebody may expect one, with what to
+// write in their place.
+func annotationWarnings(svc *corev1.Service) (list []string) {
+	for _, key := range slices.Sorted(maps.Keys(svc.Annotations)) {
+		if strings.HasPrefix(key, annotationPrefix) && !slices.Contains(serviceAnnotations, key) {
+			if key == herald.AnnotationQuota {
+				list = append(list, key+" belongs on the Namespace")
+			} else {
+				list = append(list, fmt.Sprintf("%s is not known: write %s, or remove it", shown(key), nearest(key)))
+			}
+		}
+		for _, prefix := range foreignPrefixes {
+			name, foreign := strings.CutPrefix(key, prefix)
+			switch instead := foreignAnnotations[name]; {
+			case !foreign || slices.Contains(writtenByOthers, name):
+			case instead != "":
+				list = append(list, fmt.Sprintf("%s is of another load balancer: write %s", shown(key), instead))
+			default:
+				list = append(list, fmt.Sprintf("%s is of another load balancer and has no counterpart: remove it", shown(key)))
+			}
+		}
+	}
+	return list
+}
+
+// shown returns the key of an annotation for a message. The API server lets no control characters into keys.
+func shown(key string) string {
+	if len(key) > maxQuoted {
+		return key[:maxQuoted] + "..."
+	}
+	return key
+}
+
+// nearest returns the annotation that takes the fewest edits to write in place of a key.
+func nearest(key string) string {
+	return slices.MinFunc(serviceAnnotations, func(x, y string) int { return cmp.Compare(edits(key, x), edits(key, y)) })
+}
+
+// edits is the least number of characters to insert, delete or replace that makes one text of another (Levenshtein's
+// distance).
+func edits(from, to string) int {
+	row := make([]int, len(to)+1) // row[j]: from what was read of from to to[:j]
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(from) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(to) {
+			replace := diagonal
+			if from[i] != to[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(to)]
+}
+
+// annotationHandler writes an event on a Service of ours when it has annotations without effect, once for each change of
+// these. After a restart nothing is said again of a Service that has addresses.
+func annotationHandler(s *services, events record.EventRecorder) cache.ResourceEventHandler {
+	warning := func(svc *corev1.Service) string {
+		if !s.wants(svc) {
+			return ""
+		}
+		return someOf(annotationWarnings(svc))
+	}
+	tell := func(svc *corev1.Service, text string) {
+		if text != "" {
+			events.Event(svc, corev1.EventTypeWarning, "AnnotationWithoutEffect", text)
+		}
+	}
+	return cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(o any, initial bool) {
+			if svc := o.(*corev1.Service); !initial || len(svc.Status.LoadBalancer.Ingress) == 0 {
+				tell(svc, warning(svc))
+			}
+		},
+		UpdateFunc: func(before, after any) {
+			is := after.(*corev1.Service)
+			if text := warning(is); text != warning(before.(*corev1.Service)) {
+				tell(is, text)
+			}
+		},
+	}
+}
