@@ -27,6 +27,7 @@ type loadBalancers struct {
 	requests requests
 	ledger   *ledger
 	records  *records
+	pools    *pools
 	services *services
 	waiting  *waiting
 	changes  *changes
@@ -87,12 +88,26 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 			b.changes.record(a.Address)
 		}
 		b.changes.usage.set()
-		for _, n := range notices {
+		for _, n := range append(notices, b.unannounced(svc, allocations)...) {
 			b.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
 		}
 		return allocations, nil
 	}
 	return nil, ctx.Err()
+}
+
+// unannounced returns what is to be said of addresses that the Service is given and that nothing announces.
+func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
+	for _, a := range allocations {
+		if slices.Contains(Carried(svc), a.Address) {
+			continue
+		}
+		n := notice{"NotAnnounced", b.pools.unannounced(a.Pool)}
+		if n.message != "" && !slices.Contains(list, n) {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 // complete reports whether a Service got all that it asks for. If not, it prefers a second family that no pool has yet.

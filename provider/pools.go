@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -40,9 +43,11 @@ type poolsAPI interface {
 type pools struct {
 	api            poolsAPI
 	cache, l2, bgp cache.Store
+	services       *services
 	records        *records
 	ledger         *ledger
 	changes        *changes
+	events         record.EventRecorder
 	log            *zap.Logger
 
 	// Owned by run, and by load before it: of each pool what is wrong with its spec, the last version that was valid,
@@ -213,8 +218,46 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use, announc
 	if equality.Semantic.DeepEqual(edit.Status, o.Status) {
 		return nil
 	}
-	_, err := s.api.UpdateStatus(ctx, edit, metav1.UpdateOptions{})
-	return err
+	if _, err := s.api.UpdateStatus(ctx, edit, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	if meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced) == nil {
+		s.tellUnannounced(edit) // Services may have been given addresses before this was known.
+	}
+	return nil
+}
+
+// tellUnannounced tells the Services that have addresses of a pool if nothing announces it.
+func (s *pools) tellUnannounced(o *herald.IPPool) {
+	message := unannounced(o)
+	if message == "" {
+		return
+	}
+	for _, rec := range s.records.ofPool(o.Name) {
+		for _, owner := range rec.Spec.Owners {
+			if svc := s.services.of(ownerOf(owner)); svc != nil {
+				s.events.Event(svc, corev1.EventTypeWarning, "NotAnnounced", message)
+			}
+		}
+	}
+}
+
+// unannounced returns why nothing announces the addresses of a pool; empty if something does, or if that is not known
+// yet.
+func (s *pools) unannounced(pool string) string {
+	o, exists, err := s.cache.GetByKey(pool)
+	if err != nil || !exists {
+		return ""
+	}
+	return unannounced(o.(*herald.IPPool))
+}
+
+func unannounced(o *herald.IPPool) string {
+	c := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced)
+	if c == nil || c.Status != metav1.ConditionFalse {
+		return ""
+	}
+	return fmt.Sprintf("IPPool %s is not announced: %s", o.Name, c.Message)
 }
 
 // holders lists the recorded addresses of a pool with their holders.

@@ -114,3 +114,36 @@ func TestAPoolIsDeleted(t *testing.T) {
 		t.Errorf("the pool is still there, with %v", o.Status.Conditions)
 	}
 }
+
+func TestAServiceOfAPoolThatNothingAnnouncesIsTold(t *testing.T) {
+	const says = "Warning NotAnnounced IPPool public is not announced: no L2Advertisement or BGPAdvertisement selects the pool"
+	w := newWorld(t)
+	w.pool("public", public())
+	early, late := service("early", four), service("late", four)
+	if _, err := w.serve(early); err != nil {
+		t.Fatal(err)
+	}
+	w.eventsSay() // It is not known yet.
+	w.publish("public")
+	w.eventsSay(says)
+	w.publish("public")
+	w.eventsSay()
+	for range 2 { // It is said once.
+		if _, err := w.serve(late); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(w.recorder.Events); n != 1 {
+		t.Errorf("%d events, want one", n)
+	}
+	w.eventsSay(says)
+
+	if err := w.l2.Add(&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("public")
+	if _, err := w.serve(service("announced", four)); err != nil {
+		t.Fatal(err)
+	}
+	w.eventsSay()
+}

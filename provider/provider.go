@@ -137,7 +137,8 @@ func wire(d dependencies) *Provider {
 		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
 	}
 	pools := &pools{
-		api: d.pools, cache: d.poolCache, l2: d.l2, bgp: d.bgp, records: records, ledger: ledger, changes: changes, log: d.log,
+		api: d.pools, cache: d.poolCache, l2: d.l2, bgp: d.bgp, services: services, records: records, ledger: ledger, changes: changes,
+		events: d.events, log: d.log,
 		invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
 	}
 	conflicts := newConflicts(func(a netip.Addr) { changes.record(a) })
@@ -150,7 +151,7 @@ func wire(d dependencies) *Provider {
 		content: projection.content, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
 	}
 	loadBalancers := &loadBalancers{
-		requests: requests, ledger: ledger, records: records, services: services, waiting: waiting, changes: changes,
+		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, changes: changes,
 		events: d.events, metrics: newAllocationMetrics(), log: d.log,
 	}
 	projection.holds = ledger.hasOurs

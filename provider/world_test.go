@@ -110,6 +110,7 @@ type world struct {
 	namespaces cache.Indexer
 	recordsAPI *apiOf[herald.IPAllocation, *herald.IPAllocation]
 	poolsAPI   *apiOf[herald.IPPool, *herald.IPPool]
+	l2         cache.Indexer
 	recorder   *record.FakeRecorder
 	// queued are the Services that were handed to the service controller.
 	queued *queued
@@ -138,6 +139,7 @@ func newWorld(t *testing.T) *world {
 		T: t, kube: kube, services: informer.GetIndexer(), namespaces: indexer(nil),
 		recordsAPI: &apiOf[herald.IPAllocation, *herald.IPAllocation]{kind: "ipallocations", cache: indexer(recordIndexers)},
 		poolsAPI:   &apiOf[herald.IPPool, *herald.IPPool]{kind: "ippools", cache: indexer(nil)},
+		l2:         indexer(nil),
 		recorder:   record.NewFakeRecorder(100),
 		queued:     &queued{},
 	}
@@ -145,7 +147,7 @@ func newWorld(t *testing.T) *world {
 		class: herald.LoadBalancerClass, classless: true,
 		services: informer, kube: kube, namespaces: corelisters.NewNamespaceLister(w.namespaces),
 		records: w.recordsAPI, recordCache: w.recordsAPI.cache,
-		pools: w.poolsAPI, poolCache: w.poolsAPI.cache, l2: indexer(nil), bgp: indexer(nil),
+		pools: w.poolsAPI, poolCache: w.poolsAPI.cache, l2: w.l2, bgp: indexer(nil),
 		events: w.recorder, log: zap.NewNop(),
 	})
 	w.recordsAPI.changed, w.poolsAPI.changed = w.changes.queue.Add, func(string) {}
