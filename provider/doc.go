@@ -2,7 +2,7 @@
 // their addresses.
 //
 // The stock service controller calls EnsureLoadBalancer for every Service (loadbalancer.go). Four steps follow, and each
-// uses only what stands before it in this list:
+// uses only what stands before it in this list (a test holds the order of the files):
 //
 //   - translate (translate.go, requests.go, owners.go, pool.go): what the Service says becomes an ipam.Request and an
 //     entry of a record, an IPPool becomes an ipam.Pool. These are functions.

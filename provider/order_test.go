@@ -1,0 +1,59 @@
+package provider
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"testing"
+)
+
+// order lists the files from the ground up: each uses only declarations of files before it. Doc.go describes it.
+var order = []string{
+	"doc.go", "changes.go", "quote.go", "quota.go", "translate.go", "owners.go", "pool.go", // translate
+	"usage.go", "poolstatus.go", "notices.go", "requests.go", "services.go", "annotations.go",
+	"ledger.go", "decide.go", // decide
+	"records.go",                                              // record
+	"reports.go", "conflicts.go", "reconciler.go", "pools.go", // what happens elsewhere
+	"projection.go", "waiting.go", "metrics.go", "loadbalancer.go", // status
+	"deaths.go", "deadnodes.go", "provider.go",
+}
+
+func TestFilesUseOnlyWhatStandsBeforeThem(t *testing.T) {
+	files := map[string]*ast.File{}
+	declared := map[string]string{} // the file of each package-level name
+	for _, name := range order {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = f
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Recv == nil {
+					declared[d.Name.Name] = name
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					switch s := s.(type) {
+					case *ast.TypeSpec:
+						declared[s.Name.Name] = name
+					case *ast.ValueSpec:
+						for _, n := range s.Names {
+							declared[n.Name] = name
+						}
+					}
+				}
+			}
+		}
+	}
+	delete(declared, "_")
+	for i, name := range order {
+		for _, used := range files[name].Unresolved {
+			if from := declared[used.Name]; slices.Contains(order[i+1:], from) {
+				t.Errorf("%s uses %s of %s, which stands above it", name, used.Name, from)
+			}
+		}
+	}
+}
