@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -29,8 +28,7 @@ func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 		}
 		home := a.find(addr)
 		if home == nil {
-			return &Error{Reason: ErrNotInPool, Family: f, Address: addr, message: fmt.Sprintf("status.loadBalancer carries %s, which is in no IPPool: "+
-				"add it to spec.addresses of one to keep it, or clear the Service's status to be given another", addr)}
+			return &Error{Reason: ErrNotInPool, Cause: CarriedInNoPool, Asker: req.Owner, Asked: req.Pool, Family: f, Address: addr}
 		}
 		if a.bars(home, &req, addr) {
 			continue

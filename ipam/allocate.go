@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -128,8 +127,8 @@ func (a *Allocator) decide(req *Request, p *portion) error {
 	p.given = a.stays(req, f)
 	for _, al := range p.given {
 		why := a.apart(a.on(al.Address), req.Owner, &req.Sharing)
-		if why.over != nothing && !a.holding(al.Address, req.Owner).sharing.equal(&req.Sharing) {
-			return a.errApart(al.Address, req.Owner, why)
+		if why.Over != Nothing && !a.holding(al.Address, req.Owner).sharing.equal(&req.Sharing) {
+			return a.errTaken(al.Address, req.Owner, why, ChangedTerms)
 		}
 	}
 	for _, addr := range asked {
@@ -144,7 +143,7 @@ func (a *Allocator) decide(req *Request, p *portion) error {
 	}
 	inOrder(p.given, asked)
 	for h := range a.takenBy(req.Owner.Reservation()) {
-		if len(p.given) < n && FamilyOf(h.Address) == f && !has(p.given, h.Address) && a.forgo(h, req) == "" {
+		if len(p.given) < n && FamilyOf(h.Address) == f && !has(p.given, h.Address) && a.forgo(h, req).Cause == Unspecified {
 			p.given = append(p.given, Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner})
 		}
 	}
@@ -160,16 +159,16 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 	why := a.apart(a.on(addr), req.Owner, &req.Sharing)
 	home := a.find(addr)
 	if req.Pool != "" && a.named[req.Pool] == nil {
-		return Allocation{}, errUnknownPool(req.Pool)
+		return Allocation{}, errPool(req.Pool, req, FamilyOf(addr), UnknownPool)
 	}
 	if home == nil || req.Pool != "" && home.Name != req.Pool {
-		return Allocation{}, errOutside(addr, req.Pool, home)
+		return Allocation{}, errOutside(addr, req, home)
 	}
 	if a.skips(addr) {
-		return Allocation{}, a.errSkipped(addr)
+		return Allocation{}, &Error{Reason: ErrSkipped, Cause: IsSkipped, Asker: req.Owner, Pool: home.Name, Family: FamilyOf(addr), Address: addr, Word: a.skipped[addr]}
 	}
-	if why.over != nothing {
-		return Allocation{}, a.errTaken(addr, req.Owner, why)
+	if why.Over != Nothing {
+		return Allocation{}, a.errTaken(addr, req.Owner, why, AnotherHolder)
 	}
 	al := Allocation{Address: addr, Pool: home.Name, Owner: req.Owner}
 	if first := a.on(addr); first != nil {
@@ -179,10 +178,10 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 		return al, nil // It is reserved for it, and that was settled when it was reserved.
 	}
 	if home.Closed {
-		return Allocation{}, errClosedPool(home.Name)
+		return Allocation{}, errPool(home.Name, req, FamilyOf(addr), ClosedPool)
 	}
 	if !home.serves(req) {
-		return Allocation{}, errNotServed(home.Name)
+		return Allocation{}, errPool(home.Name, req, FamilyOf(addr), NotServed)
 	}
 	if err := a.over(home, req, FamilyOf(addr), given, addr, 0); err != nil {
 		return Allocation{}, err
@@ -190,30 +189,39 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 	return al, nil
 }
 
-// forgo says why an owner does not get the address that h reserves for its name; empty if it does.
-func (a *Allocator) forgo(h *holding, req *Request) string {
-	switch asked := req.asked(FamilyOf(h.Address)); {
-	case len(asked) == req.count() && !slices.Contains(asked, h.Address):
-		return "another is asked for"
-	case slices.Contains(req.Leave, h.Address):
-		return "it is to be left"
-	case h.home == nil:
-		return "it is in no pool any more"
-	case a.skips(h.Address):
-		return "it is not given out: " + a.skipped[h.Address]
-	case req.Pool != "" && h.home.Name != req.Pool:
-		return fmt.Sprintf("it is in pool %q, and an address of pool %q is asked for", h.home.Name, req.Pool)
-	}
-	if why := a.apart(a.on(h.Address), req.Owner, &req.Sharing); why.over != nothing {
-		return "it is " + why.String()
-	}
-	return ""
-}
-
 // Forgone is an address that is reserved for an owner that does not get it.
 type Forgone struct {
-	Address netip.Addr
-	Why     string // "it is in no pool any more"
+	Address  netip.Addr
+	Cause    Cause    // InNoPool, AnotherPool, AnotherHolder, IsSkipped, ToBeLeft, AnotherAddress or HoldsAnother
+	Home     string   // the pool that it is in, if any
+	Asked    string   // the pool that the request names
+	Conflict Conflict // with AnotherHolder
+	Word     string   // with IsSkipped
+}
+
+// forgo says why an owner does not get the address that h reserves for its name; Unspecified if it does.
+func (a *Allocator) forgo(h *holding, req *Request) Forgone {
+	out := Forgone{Address: h.Address, Asked: req.Pool, Word: a.skipped[h.Address]}
+	if h.home != nil {
+		out.Home = h.home.Name
+	}
+	switch asked := req.asked(FamilyOf(h.Address)); {
+	case len(asked) == req.count() && !slices.Contains(asked, h.Address):
+		out.Cause = AnotherAddress
+	case slices.Contains(req.Leave, h.Address):
+		out.Cause = ToBeLeft
+	case h.home == nil:
+		out.Cause = InNoPool
+	case a.skips(h.Address):
+		out.Cause = IsSkipped
+	case req.Pool != "" && h.home.Name != req.Pool:
+		out.Cause = AnotherPool
+	default:
+		if out.Conflict = a.apart(a.on(h.Address), req.Owner, &req.Sharing); out.Conflict.Over != Nothing {
+			out.Cause = AnotherHolder
+		}
+	}
+	return out
 }
 
 // Forgone returns what is reserved for the owner's name, of a family that it asks for, and passed over.
@@ -223,11 +231,11 @@ func (a *Allocator) Forgone(req Request) []Forgone {
 		if !slices.Contains(req.Families, FamilyOf(h.Address)) {
 			continue
 		}
-		why := a.forgo(h, &req)
-		if why == "" {
-			why = "the Service holds another"
+		out := a.forgo(h, &req)
+		if out.Cause == Unspecified {
+			out.Cause = HoldsAnother
 		}
-		all = append(all, Forgone{h.Address, why})
+		all = append(all, out)
 	}
 	return all
 }

@@ -154,8 +154,8 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	if err := checkAddr(al.Address); err != nil {
 		return err
 	}
-	if why := a.apart(a.on(al.Address), al.Owner, &terms); why.over != nothing {
-		return a.errTaken(al.Address, al.Owner, why)
+	if why := a.apart(a.on(al.Address), al.Owner, &terms); why.Over != Nothing {
+		return a.errTaken(al.Address, al.Owner, why, AnotherHolder)
 	}
 	a.record(al, terms)
 	return nil

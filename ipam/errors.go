@@ -30,26 +30,103 @@ var (
 	ErrInvalid = errors.New("invalid request")
 )
 
-// Error is a refused request. Its message is one sentence for the user: what
-// is wrong, with which object, and what to do about it.
-type Error struct {
-	Reason  error      // one of the sentinels above
-	Pool    string     // the pool concerned, if it is one
-	Family  Family     // the family concerned, if it is one
-	Address netip.Addr // the address concerned, if it is one
-	Holder  Owner      // with ErrTaken, who holds Address, or one of them
-	Word    string     // with ErrSkipped, the caller's word for the reason
+// Cause tells refusals of one reason apart.
+type Cause int
 
-	message string
+// The causes, with the reasons that they belong to. Pool is the pool of the [Error]; where it is empty, no pool of Pools
+// will do.
+const (
+	Unspecified     Cause = iota
+	NoPools               // ErrNoPool: there is no pool at all
+	UnknownPool           // ErrNoPool: there is no pool of this name
+	ClosedPool            // ErrNoPool: the pool gives nothing new
+	NotAutoAssigned       // ErrNoPool: the pool, or every pool, serves only requests that name it or its addresses
+	AnotherPool           // ErrNoPool: the request names another pool, Asked; ErrNotInPool: the address is in another, Home
+	NotServed             // ErrNoPool: the pool does not serve the subject
+	NoFamily              // ErrNoPool: the pool has no addresses of the family
+	NoneFree              // ErrExhausted
+	InNoPool              // ErrNotInPool: the address is in no pool
+	CarriedInNoPool       // ErrNotInPool: the address that the owner carries is in no pool: see [Allocator.Adopt]
+	OverQuota             // ErrQuota: there is no room for another address
+	MoveOverQuota         // ErrQuota: there is no room for a move, as long as addresses that were left count
+	AnotherHolder         // ErrTaken: the owner cannot come to the address: see Conflict
+	ChangedTerms          // ErrTaken: the owner is on the address and cannot stay there on other terms: see Conflict
+	IsSkipped             // ErrSkipped: see Word
+	ToBeLeft              // of Forgone: the owner is to leave the address
+	AnotherAddress        // of Forgone: the owner asks for others
+	HoldsAnother          // of Forgone: the owner holds as many as it asks for
+)
+
+var causes = [...]string{"", "there is none", "it is unknown", "it is closed", "it does not auto-assign", "another pool", "it does not serve the subject",
+	"it has no addresses of the family", "none is free", "it is in no pool", "it is carried, and in no pool", "no room", "no room for a move",
+	"others are there", "the terms have changed", "it is skipped", "it is to be left", "another is asked for", "another is held"}
+
+// String returns the cause in a few words, which are for logs and tests.
+func (c Cause) String() string {
+	if c < 0 || int(c) >= len(causes) {
+		return fmt.Sprintf("Cause(%d)", int(c))
+	}
+	return causes[c]
 }
 
-func (e *Error) Error() string { return e.message }
+// Error is a refused request, in values. It is the caller who finds words for users, and who decides what of another
+// owner the asker may know.
+type Error struct {
+	Reason error // one of the sentinels above
+	Cause  Cause // Unspecified with ErrInvalid
+	Asker  Owner // who is refused; the zero Owner if it is nobody's request
+
+	Family  Family     // the family concerned, if it is one
+	Address netip.Addr // the address concerned, if it is one
+	Wanted  int        // how many addresses are missing, with ErrExhausted
+	Pool    string     // the pool concerned, if it is one
+	Asked   string     // the pool that the request names
+	Home    string     // with ErrNotInPool, the pool that Address is in
+	Pools   []string   // the pools that were asked in vain, in the order of choice
+
+	Used, Limit uint64 // with ErrQuota, of the pool or, if that is empty, of all pools
+	QuotaFrom   string // with ErrQuota of all pools: see [Request]
+
+	Holder   Owner    // with ErrTaken, who holds Address, or one of them
+	Conflict Conflict // with ErrTaken, why they cannot share it
+	Word     string   // with ErrSkipped, the caller's word for the reason: see [Allocator.Skip]
+
+	text string // with ErrInvalid, what contradicts what
+}
+
+// Error returns a line for logs. It names no owner, and no terms of sharing. With ErrInvalid it is a sentence that says
+// what to change.
+func (e *Error) Error() string {
+	if e.text != "" {
+		return e.text
+	}
+	var parts []string
+	if e.Address.IsValid() {
+		parts = append(parts, e.Address.String())
+	} else if e.Family != 0 {
+		parts = append(parts, e.Family.String())
+	}
+	for _, pool := range append([]string{e.Pool}, e.Pools...) {
+		if pool != "" {
+			parts = append(parts, fmt.Sprintf("pool %q", pool))
+		}
+	}
+	if e.Reason == ErrQuota {
+		parts = append(parts, fmt.Sprintf("%d of %d", e.Used, e.Limit))
+	}
+	parts = append(parts, e.Cause.String())
+	if e.Conflict.Over != Nothing {
+		parts = append(parts, e.Conflict.Over.String())
+	}
+	return fmt.Sprintf("%v: %s", e.Reason, strings.Join(parts, ", "))
+}
+
+// Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Reason }
 
-// errTaken says why an owner cannot have addr beside those who have it.
-func (a *Allocator) errTaken(addr netip.Addr, o Owner, why discord) *Error {
-	e := &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr,
-		message: fmt.Sprintf("%s is %s: ask for another address or release it there", addr, why)}
+// errTaken says why an owner cannot have addr beside those who have it, or stay there.
+func (a *Allocator) errTaken(addr netip.Addr, o Owner, why Conflict, cause Cause) *Error {
+	e := &Error{Reason: ErrTaken, Cause: cause, Asker: o, Family: FamilyOf(addr), Address: addr, Conflict: why}
 	for h := a.on(addr); h != nil; h = h.beside {
 		if !h.Owner.is(o) {
 			e.Pool, e.Holder = h.Pool, h.Owner
@@ -59,131 +136,88 @@ func (a *Allocator) errTaken(addr netip.Addr, o Owner, why discord) *Error {
 	return e
 }
 
-// errApart says why an owner may not stay where it is on other terms.
-func (a *Allocator) errApart(addr netip.Addr, o Owner, why discord) *Error {
-	e := a.errTaken(addr, o, why)
-	e.message = fmt.Sprintf("%s is %s: take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address", addr, why)
-	return e
-}
-
-// errSkipped says that addr is not given out.
-func (a *Allocator) errSkipped(addr netip.Addr) *Error {
-	return &Error{Reason: ErrSkipped, Family: FamilyOf(addr), Address: addr, Word: a.skipped[addr],
-		message: fmt.Sprintf("%s is not given out (%s): ask for another address", addr, a.skipped[addr])}
-}
-
-// errOutside says that addr is not in the pool asked for, or, if pool is empty, in
-// none. home is the pool it does lie in, if any.
-func errOutside(addr netip.Addr, pool string, home *pool) *Error {
-	e := &Error{Reason: ErrNotInPool, Pool: pool, Family: FamilyOf(addr), Address: addr}
-	switch {
-	case pool == "":
-		e.message = fmt.Sprintf("%s is in no pool: ask for an address of a pool, or add this one to a pool", addr)
-	case home == nil:
-		e.message = fmt.Sprintf("%s is not in pool %q, nor in any other: ask for an address of the pool, or add this one to it", addr, pool)
-	default:
-		e.message = fmt.Sprintf("%s is in pool %q, not in pool %q: name the pool it is in, or ask for an address of %q",
-			addr, home.Name, pool, pool)
+// errOutside says that addr is not in the pool that the request names or, if it names none, in none. home is the pool
+// that it is in, if any.
+func errOutside(addr netip.Addr, req *Request, home *pool) *Error {
+	e := &Error{Reason: ErrNotInPool, Cause: InNoPool, Asker: req.Owner, Asked: req.Pool, Family: FamilyOf(addr), Address: addr}
+	if home != nil {
+		e.Cause, e.Home = AnotherPool, home.Name
 	}
 	return e
 }
 
-func errUnknownPool(pool string) *Error {
-	return &Error{Reason: ErrNoPool, Pool: pool,
-		message: fmt.Sprintf("there is no pool %q: create it, or name another", pool)}
-}
-
-func errClosedPool(pool string) *Error {
-	return &Error{Reason: ErrNoPool, Pool: pool,
-		message: fmt.Sprintf("pool %q gives no new addresses, it is disabled or being deleted: enable it, or name another", pool)}
-}
-
-func errNotServed(pool string) *Error {
-	return &Error{Reason: ErrNoPool, Pool: pool,
-		message: fmt.Sprintf("pool %q does not serve this Service: change the pool's namespaces, namespaceSelector or serviceSelector, "+
-			"or what they look at, or ask for another pool", pool)}
+// errPool says why a pool, which may not exist, does not serve the request.
+func errPool(pool string, req *Request, f Family, cause Cause) *Error {
+	return &Error{Reason: ErrNoPool, Cause: cause, Asker: req.Owner, Asked: req.Pool, Pool: pool, Family: f}
 }
 
 func errInvalid(format string, args ...any) *Error {
-	return &Error{Reason: ErrInvalid, message: fmt.Sprintf(format, args...)}
+	return &Error{Reason: ErrInvalid, text: fmt.Sprintf(format, args...)}
 }
 
 // refuses says why a pool does not have what is missing for the request; nil if it has.
 func (a *Allocator) refuses(p *pool, req *Request, w *portion) *Error {
-	f := w.family
-	e := &Error{Reason: ErrNoPool, Pool: p.Name, Family: f}
-	s := p.space(f)
+	e := errPool(p.Name, req, w.family, Unspecified)
 	switch {
 	case req.Pool != "" && req.Pool != p.Name:
-		e.message = fmt.Sprintf("pool %q is asked for, not this one", req.Pool)
+		e.Cause = AnotherPool
 	case p.Closed:
-		e.message = errClosedPool(p.Name).message
+		e.Cause = ClosedPool
 	case req.Pool == "" && !p.AutoAssign:
-		e.message = fmt.Sprintf("pool %q does not auto-assign: name it to be served from it", p.Name)
+		e.Cause = NotAutoAssigned
 	case !p.serves(req):
-		e.message = errNotServed(p.Name).message
-	case s.capacity == 0:
-		e.message = fmt.Sprintf("pool %q has no %s addresses of its own: add some, or name another pool", p.Name, f)
+		e.Cause = NotServed
+	case p.space(w.family).capacity == 0:
+		e.Cause = NoFamily
 	case !a.hasFree(p, req, w):
-		e.Reason = ErrExhausted
-		e.message = fmt.Sprintf("pool %q has no free %s address: add addresses to it, or release some", p.Name, f)
+		e.Reason, e.Cause, e.Wanted = ErrExhausted, NoneFree, w.missing
 	default:
-		return a.over(p, req, f, w.given, netip.Addr{}, w.missing)
+		return a.over(p, req, w.family, w.given, netip.Addr{}, w.missing)
 	}
 	return e
 }
 
 // unserved says why none of the candidates has what is missing for the request.
 func (a *Allocator) unserved(req *Request, w *portion, candidates []*pool) *Error {
-	f := w.family
 	if req.Pool != "" {
 		if p := a.named[req.Pool]; p != nil {
 			return a.refuses(p, req, w)
 		}
-		e := errUnknownPool(req.Pool)
-		e.Family = f
-		return e
+		return errPool(req.Pool, req, w.family, UnknownPool)
 	}
-	e := &Error{Reason: ErrNoPool, Family: f}
+	e := errPool("", req, w.family, Unspecified)
 	switch {
 	case len(a.named) == 0:
-		e.message = "there is no IPPool: create one"
+		e.Cause = NoPools
 	case len(a.auto) == 0:
-		e.message = "no pool auto-assigns addresses: name a pool, or let one auto-assign"
+		e.Cause = NotAutoAssigned
 	case len(candidates) == 0:
-		e.message = fmt.Sprintf("no auto-assigning pool serves this Service: none of %s has namespaces, namespaceSelector and serviceSelector "+
-			"that let it in: change them or the labels that they look at, or name another pool", namesOf(a.auto))
-	case !slices.ContainsFunc(candidates, func(p *pool) bool { return p.space(f).capacity > 0 }):
-		e.message = fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", namesOf(candidates), f)
+		e.Cause, e.Pools = NotServed, namesOf(a.auto)
+	case !slices.ContainsFunc(candidates, func(p *pool) bool { return p.space(w.family).capacity > 0 }):
+		e.Cause, e.Pools = NoFamily, namesOf(candidates)
 	default:
 		for _, p := range candidates {
 			if a.hasFree(p, req, w) { // So it is a quota that is in the way.
-				return a.over(p, req, f, w.given, netip.Addr{}, w.missing)
+				return a.over(p, req, w.family, w.given, netip.Addr{}, w.missing)
 			}
 		}
-		e.Reason = ErrExhausted
-		e.message = fmt.Sprintf("no auto-assigning pool (%s) has a free %s address: add addresses to one, or release some", namesOf(candidates), f)
+		e.Reason, e.Cause, e.Wanted, e.Pools = ErrExhausted, NoneFree, w.missing, namesOf(candidates)
 	}
 	return e
 }
 
-// namesOf lists pools, or the first of many.
-func namesOf(pools []*pool) string {
-	const most = 5
-	var names []string
-	for _, p := range pools {
-		names = append(names, p.Name)
+func namesOf(pools []*pool) []string {
+	names := make([]string, len(pools))
+	for i, p := range pools {
+		names[i] = p.Name
 	}
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // check refuses what no state of the pools could serve.
 func (r *Request) check() error {
 	if r.Owner.UID == "" {
-		return errInvalid("%s asks for an address without a UID: only Restore holds addresses for nobody", r.Owner)
+		return errInvalid("an address is asked for without a UID: only Restore holds addresses for nobody")
 	}
 	switch len(r.Families) {
 	case 1:

@@ -1,13 +1,11 @@
 package ipam
 
-import "fmt"
-
-// Verdict is what a pool has to say to a request for an address of one family.
+// Verdict is what a pool has to say to a request for addresses of one family.
 type Verdict struct {
-	Pool   string
-	Family Family
-	Fits   bool
-	Text   string // what it has, or why it does not serve the request
+	Pool           string
+	Family         Family
+	Free, Capacity uint64 // as in [Usage], of which Free is Available
+	Refused        *Error // why the pool does not serve the request; nil if it does
 }
 
 // Explain asks every pool, in the order of choice, whether it would serve a request with the new addresses that its owner
@@ -24,14 +22,8 @@ func (a *Allocator) Explain(req Request) []Verdict {
 			}
 		}
 		for _, p := range a.order {
-			v := Verdict{Pool: p.Name, Family: f, Fits: true}
-			if refused := a.refuses(p, &req, &w); refused != nil {
-				v.Fits, v.Text = false, refused.Error()
-			} else {
-				s := p.space(f)
-				v.Text = fmt.Sprintf("has %d of %d %s addresses free", s.free(), s.capacity, f)
-			}
-			all = append(all, v)
+			s := p.space(f)
+			all = append(all, Verdict{Pool: p.Name, Family: f, Free: s.free(), Capacity: s.capacity, Refused: a.refuses(p, &req, &w)})
 		}
 	}
 	return all

@@ -32,7 +32,7 @@ func TestPlan(t *testing.T) {
 			held: []ipam.Record{holds("web", "198.51.100.0@public"), holds("out", "203.0.113.1@public")},
 			asks: []request{ask("web", v4), ask("out", v4), ask("late", v4).from("gold")},
 			want: []string{
-				"kept 198.51.100.0 of web", "outside 203.0.113.1 of out", `late is refused: there is no pool "gold": create it, or name another`,
+				"kept 198.51.100.0 of web", "outside 203.0.113.1 of out", `late is refused: no pool: IPv4, pool "gold", it is unknown`,
 				"public: IPv4 1/4 -> IPv4 1/4",
 			},
 		},
@@ -64,8 +64,8 @@ func TestPlan(t *testing.T) {
 			asks: []request{ask("web", v4), ask("a", v4), ask("six", v6), ask("b", v4), ask("c", v4)},
 			want: []string{
 				"kept 203.0.113.0 of web", "a gets 203.0.113.1@tiny", "b gets 203.0.113.2@tiny",
-				"six is refused: no auto-assigning pool (tiny) has IPv6 addresses: add some, or name a pool",
-				"c is refused: no auto-assigning pool (tiny) has a free IPv4 address: add addresses to one, or release some",
+				`six is refused: no pool: IPv6, pool "tiny", it has no addresses of the family`,
+				`c is refused: no free address: IPv4, pool "tiny", none is free`,
 				"tiny: IPv4 1/1 -> IPv4 3/3",
 			},
 		},
@@ -99,8 +99,7 @@ func TestPlan(t *testing.T) {
 			carried: map[string][]netip.Addr{"arrived": {netip.MustParseAddr("198.51.100.2")}, "abroad": {netip.MustParseAddr("203.0.113.9")}},
 			want: []string{
 				"new gets 198.51.100.0@public", "arrived gets 198.51.100.2@public",
-				"abroad is refused: status.loadBalancer carries 203.0.113.9, which is in no IPPool: add it to spec.addresses of one to keep it, " +
-					"or clear the Service's status to be given another",
+				"abroad is refused: address is not in the pool: 203.0.113.9, it is carried, and in no pool",
 				"public: -> IPv4 2/4",
 			},
 		},

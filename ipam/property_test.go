@@ -345,7 +345,7 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 			}
 			want := len(r.m.candidates(one)) > 0 && (req.Pool == v.Pool || req.Pool == "" && p.AutoAssign) &&
 				len(r.m.free(v.Pool, f, req.Leave)) >= more && !r.m.over(&p, req, f, nil, netip.Addr{}, more)
-			if v.Family != f || v.Fits != want {
+			if v.Family != f || (v.Refused == nil) != want {
 				t.Fatalf("Explain(%+v) says %+v, want %s, %v", req, v, f, want)
 			}
 		}

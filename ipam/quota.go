@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -84,25 +83,20 @@ func (a *Allocator) over(p *pool, req *Request, f Family, given []Allocation, ad
 		return nil
 	}
 	// Where all pools together are too much, no other pool would do.
-	if limit, use, over := a.exceeds(req, f, given, more, nil, req.Quota, a.tally); over {
-		return &Error{Reason: ErrQuota, Family: f, message: fmt.Sprintf(
-			"namespace %s holds %d %s addresses, and its quota is %d (%s): release one, or raise the quota",
-			namespace, use, f, limit, req.QuotaFrom)}
+	e := a.exceeds(req, f, given, more, nil, req.Quota, a.tally)
+	if e != nil {
+		e.QuotaFrom = req.QuotaFrom
+		return e
 	}
-	if limit, use, over := a.exceeds(req, f, given, more, p, p.Quota, p.tally); over {
-		return &Error{Reason: ErrQuota, Pool: p.Name, Family: f, message: fmt.Sprintf(
-			"namespace %s holds %d %s addresses of pool %q, and its quota there is %d (spec.quota of the pool): release one, raise the quota, or name another pool",
-			namespace, use, f, p.Name, limit)}
-	}
-	return nil
+	return a.exceeds(req, f, given, more, p, p.Quota, p.tally)
 }
 
-// exceeds reports whether more addresses and those that are given and new are too many for the limits of a pool, or of
-// all pools if none is given.
-func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int, in *pool, limits Limits, t tally) (limit, use uint64, over bool) {
+// exceeds returns the quota of a pool, or of all pools if none is given, for which more addresses and those that are
+// given and new are too many, or nil.
+func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int, in *pool, limits Limits, t tally) *Error {
 	limit, limited := limits[f]
 	if !limited {
-		return 0, 0, false
+		return nil
 	}
 	namespace := req.Owner.Namespace
 	for _, al := range given {
@@ -110,8 +104,9 @@ func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int
 			more++
 		}
 	}
-	if use = t.count(namespace, f); use+uint64(more) <= limit {
-		return limit, use, false
+	use := t.count(namespace, f)
+	if use+uint64(more) <= limit {
+		return nil
 	}
 	held, leaves := 0, 0
 	for h := range a.takenBy(req.Owner) {
@@ -123,7 +118,18 @@ func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int
 			leaves++
 		}
 	}
-	return limit, use, use > limit || held > req.count() || leaves < more
+	e := &Error{Reason: ErrQuota, Cause: OverQuota, Asker: req.Owner, Asked: req.Pool, Family: f, Used: use, Limit: limit}
+	if in != nil {
+		e.Pool = in.Name
+	}
+	switch {
+	case leaves < more:
+	case use <= limit && held <= req.count():
+		return nil // It moves.
+	default:
+		e.Cause = MoveOverQuota
+	}
+	return e
 }
 
 // QuotaUse is how much of a quota is used.

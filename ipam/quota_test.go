@@ -1,6 +1,7 @@
 package ipam_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -17,15 +18,14 @@ func TestQuotas(t *testing.T) {
 			pools(public),
 			allocate(ask("a", v4).in("red").limited(v4, 1), "198.51.100.0@public"),
 			restoreOn(ipam.Sharing{}, "blue/web", "198.51.100.1@public"),
-			refuse(ask("web", v4).in("red").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "namespace red holds 1 IPv4 addresses"),
+			refuse(ask("web", v4).in("red").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "quota exceeded: IPv4, 1 of 1, no room"),
 		},
 		"a quota of a pool": {
 			pools(quota(public, v4, 2), pool("rest", "203.0.113.0/30")),
 			allocate(ask("a", v4).in("red").from("public"), "198.51.100.0@public"),
 			allocate(ask("b", v4).in("red").from("public"), "198.51.100.1@public"),
-			refuse(ask("c", v4).in("red").from("public"), ipam.ErrQuota, `namespace red holds 2 IPv4 addresses of pool "public", `+
-				"and its quota there is 2 (spec.quota of the pool): release one, raise the quota, or name another pool"),
-			refuse(ask("c", v4).in("red").exactly("198.51.100.2"), ipam.ErrQuota, `of pool "public"`),
+			refuse(ask("c", v4).in("red").from("public"), ipam.ErrQuota, `quota exceeded: IPv4, pool "public", 2 of 2, no room`),
+			refuse(ask("c", v4).in("red").exactly("198.51.100.2"), ipam.ErrQuota, `quota exceeded: IPv4, pool "public", 2 of 2, no room`),
 			allocate(ask("c", v4).in("red"), "203.0.113.0@rest"), // The next pool will do.
 			allocate(ask("d", v4).in("blue"), "198.51.100.2@public"),
 			uses("public", "red", v4, 2), uses("", "red", v4, 3), uses("public", "blue", v4, 1),
@@ -36,11 +36,10 @@ func TestQuotas(t *testing.T) {
 		"a quota of a namespace": {
 			pools(public),
 			allocate(ask("a", v4).in("red").limited(v4, 1), "198.51.100.0@public"),
-			refuse(ask("b", v4).in("red").limited(v4, 1), ipam.ErrQuota,
-				"namespace red holds 1 IPv4 addresses, and its quota is 1 (annotation herald.dev/quota): release one, or raise the quota"),
+			refuse(ask("b", v4).in("red").limited(v4, 1), ipam.ErrQuota, "quota exceeded: IPv4, 1 of 1, no room"),
 			allocate(ask("b", v6).in("red").limited(v4, 1), "2001:db8::@public"),
 			allocate(ask("c", v4, v6).in("red").limited(v4, 1).preferring(), "2001:db8::1@public"),
-			refuse(ask("d", v4, v6).in("red").limited(v4, 1), ipam.ErrQuota, "1 IPv4 addresses"),
+			refuse(ask("d", v4, v6).in("red").limited(v4, 1), ipam.ErrQuota, "quota exceeded: IPv4, 1 of 1, no room"),
 			heldBy("red/d"),
 			allocate(ask("b", v4).in("blue").limited(v4, 1), "198.51.100.1@public"),
 		},
@@ -48,14 +47,14 @@ func TestQuotas(t *testing.T) {
 			pools(quota(public, v6, 1), pool("rest", "203.0.113.0/30", "2001:db8:1::/126")),
 			allocate(ask("a", v4, v6).in("red"), "198.51.100.0@public", "2001:db8::@public"),
 			allocate(ask("b", v4, v6).in("red"), "203.0.113.0@rest", "2001:db8:1::@rest"), // one pool for both
-			refuse(ask("c", v4, v6).in("red").from("public"), ipam.ErrQuota, `1 IPv6 addresses of pool "public"`),
+			refuse(ask("c", v4, v6).in("red").from("public"), ipam.ErrQuota, `quota exceeded: IPv6, pool "public", 1 of 1, no room`),
 			allocate(ask("c", v4, v6).in("red").from("public").preferring(), "198.51.100.1@public"),
 		},
 		"a shared address counts once for each namespace": {
 			pools(across(public)),
 			allocate(ask("a", v4).in("red").sharing("k", "TCP/80").limited(v4, 1), "198.51.100.0@public"),
 			allocate(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1), "198.51.100.0@public"),
-			refuse(ask("c", v4).in("blue").sharing("k", "TCP/82").limited(v4, 0), ipam.ErrQuota, "namespace blue holds 0 IPv4 addresses"),
+			refuse(ask("c", v4).in("blue").sharing("k", "TCP/82").limited(v4, 0), ipam.ErrQuota, "quota exceeded: IPv4, 0 of 0, no room"),
 			allocate(ask("c", v4).in("blue").sharing("k", "TCP/82").limited(v4, 1), "198.51.100.0@public"),
 			uses("", "red", v4, 1), uses("", "blue", v4, 1),
 			released(tenant("red/a"), "198.51.100.0", true),
@@ -69,7 +68,7 @@ func TestQuotas(t *testing.T) {
 			allocate(ask("a", v4).in("red").sharing("k", "TCP/80").limited(v4, 1).leaving("198.51.100.0"), "198.51.100.1@public"),
 			released(tenant("red/a"), "198.51.100.0", true),
 			allocate(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1), "198.51.100.1@public"),
-			refuse(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "quota is 1"),
+			refuse(ask("b", v4).in("red").sharing("k", "TCP/81").limited(v4, 1).leaving("198.51.100.1"), ipam.ErrQuota, "quota exceeded: IPv4, 1 of 1, no room"),
 			heldBy("red/b", "198.51.100.1@public"),
 		},
 		"a move has to be finished before the next": {
@@ -97,29 +96,27 @@ func TestQuotas(t *testing.T) {
 			pools(public, quota(pool("scarce", "203.0.113.0/30"), v4, 1)),
 			allocate(ask("a", v4).in("red").from("scarce"), "203.0.113.0@scarce"),
 			allocate(ask("b", v4).in("red").from("public"), "198.51.100.0@public"),
-			refuse(ask("b", v4).in("red").from("scarce"), ipam.ErrQuota, `of pool "scarce"`),
+			refuse(ask("b", v4).in("red").from("scarce"), ipam.ErrQuota, `quota exceeded: IPv4, pool "scarce", 1 of 1, no room`),
 			allocate(ask("a", v4).in("red").from("scarce").leaving("203.0.113.0"), "203.0.113.1@scarce"),
 		},
 		"what is reserved counts, and costs nothing when it finds its Service": {
 			pools(public),
 			restoredFor(tenant("~red/web"), "198.51.100.0@public"),
-			refuse(ask("db", v4).in("red").limited(v4, 1), ipam.ErrQuota, "namespace red holds 1"),
+			refuse(ask("db", v4).in("red").limited(v4, 1), ipam.ErrQuota, "quota exceeded: IPv4, 1 of 1, no room"),
 			allocate(ask("web", v4).in("red").limited(v4, 1), "198.51.100.0@public"),
 			uses("", "red", v4, 1),
 		},
 		"why none of several pools": {
 			pools(pool("full", "192.0.2.0"), quota(public, v4, 0)),
 			restore("other", "192.0.2.0@full"),
-			refuse(ask("a", v4).in("red"), ipam.ErrQuota, `of pool "public", and its quota there is 0`),
-			explained(ask("a", v4).in("red"), `full: pool "full" has no free IPv4 address: add addresses to it, or release some`,
-				`public: namespace red holds 0 IPv4 addresses of pool "public", and its quota there is 0 (spec.quota of the pool): `+
-					"release one, raise the quota, or name another pool"),
+			refuse(ask("a", v4).in("red"), ipam.ErrQuota, `quota exceeded: IPv4, pool "public", 0 of 0, no room`),
+			explained(ask("a", v4).in("red"), `full: no free address: IPv4, pool "full", none is free`,
+				`public: quota exceeded: IPv4, pool "public", 0 of 0, no room`),
 			pools(closed(pool("full", "192.0.2.0")), only(onRequest(pool("quiet", "203.0.113.0")), "blue"), first(public)),
-			explained(ask("a", v4).in("red"), "public fits: has 4 of 4 IPv4 addresses free",
-				`full: pool "full" gives no new addresses, it is disabled or being deleted: enable it, or name another`,
-				`quiet: pool "quiet" does not auto-assign: name it to be served from it`),
-			explained(ask("a", v6).from("quiet").in("blue"), `public: pool "quiet" is asked for, not this one`,
-				`full: pool "quiet" is asked for, not this one`, `quiet: pool "quiet" has no IPv6 addresses of its own: add some, or name another pool`),
+			explained(ask("a", v4).in("red"), "public has 4 of 4", `full: no pool: IPv4, pool "full", it is closed`,
+				`quiet: no pool: IPv4, pool "quiet", it does not auto-assign`),
+			explained(ask("a", v6).from("quiet").in("blue"), `public: no pool: IPv6, pool "public", another pool`,
+				`full: no pool: IPv6, pool "full", another pool`, `quiet: no pool: IPv6, pool "quiet", it has no addresses of the family`),
 		},
 	})
 }
@@ -203,11 +200,11 @@ func explained(r request, want ...string) step {
 		t.Helper()
 		var got []string
 		for _, v := range a.Explain(ipam.Request(r)) {
-			text := v.Pool
-			if v.Fits {
-				text += " fits"
+			text := fmt.Sprintf("%s has %d of %d", v.Pool, v.Free, v.Capacity)
+			if v.Refused != nil {
+				text = v.Pool + ": " + v.Refused.Error()
 			}
-			got = append(got, text+": "+v.Text)
+			got = append(got, text)
 		}
 		same(t, "explained to "+r.Owner.String(), got, want)
 	}

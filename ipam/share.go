@@ -40,59 +40,47 @@ type Tenant struct {
 	Sharing Sharing
 }
 
-// discord is why two owners cannot be on one address. It has words only for users: whoever looks for an address to
-// share comes past many that it cannot.
-type discord struct {
-	over         matter
-	there        Owner  // who is there already
-	theirs, ours string // with key and traffic: what it is
-	port         Port
+// Conflict is why two owners cannot be on one address. The zero Conflict is none. Theirs and Ours, and who is there, may
+// be nothing for the other owner to know.
+type Conflict struct {
+	Over         Matter
+	There        Owner  // who is there already
+	Theirs, Ours string // with DifferentKey and DifferentTraffic: what it is
+	Port         Port   // with SamePort
 }
 
-// matter is what two owners do not agree on.
-type matter int
+// Matter is what two owners do not agree on.
+type Matter int
 
+// What there can be to disagree on.
 const (
-	nothing matter = iota
-	being          // an address that is not shared
-	key
-	namespace
-	traffic
-	port
-	crowd // too many are there
+	Nothing            Matter = iota
+	NotShared                 // the owner that is there shares with nobody, or the address is reserved
+	DifferentKey              // the sharing keys differ
+	DifferentNamespace        // the pool does not let namespaces share
+	DifferentTraffic          // packets have to be spread in another way
+	SamePort                  // both have a port
+	Full                      // [MostTenants] are there
 )
 
-// mostTenants are on one address: as many as its record has room for.
-const mostTenants = 64
+var matters = [...]string{"", "not shared", "key", "namespace", "traffic", "port", "full"}
 
-func (d discord) String() string {
-	switch who := d.there.String(); {
-	case d.over == nothing:
-		return ""
-	case d.there.nobody():
-		return "reserved"
-	case d.over == being && d.there.UID == "":
-		return "reserved for " + who
-	case d.over == being:
-		return "held by " + who
-	case d.over == key:
-		return fmt.Sprintf("shared by %s with the sharing key %q", who, d.theirs)
-	case d.over == namespace:
-		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
-	case d.over == traffic:
-		return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, d.theirs, d.ours)
-	case d.over == crowd:
-		return fmt.Sprintf("shared by %d already, which is the most", mostTenants)
-	default:
-		return fmt.Sprintf("shared by %s, which has port %s, too", who, d.port)
+// String returns the matter in a word, which is for logs and tests.
+func (m Matter) String() string {
+	if m < 0 || int(m) >= len(matters) {
+		return fmt.Sprintf("Matter(%d)", int(m))
 	}
+	return matters[m]
 }
+
+// MostTenants is how many owners can share an address: as many as its record has room for.
+const MostTenants = 64
 
 // apart says why an owner with these terms cannot be on the address of first beside those who are on it, if it
 // cannot.
-func (a *Allocator) apart(first *holding, o Owner, s *Sharing) discord {
+func (a *Allocator) apart(first *holding, o Owner, s *Sharing) Conflict {
 	if first == nil {
-		return discord{}
+		return Conflict{}
 	}
 	return among(first.home, func(yield func(Owner, *Sharing) bool) {
 		for h := first; h != nil && yield(h.Owner, &h.sharing); h = h.beside {
@@ -109,47 +97,47 @@ func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
 			}
 		}
 	}, t.Owner, &t.Sharing)
-	if d.over == nothing {
+	if d.Over == Nothing {
 		return nil
 	}
-	return &Error{Reason: ErrTaken, Family: FamilyOf(addr), Address: addr, Holder: d.there, message: fmt.Sprintf("%s is %s", addr, d)}
+	return &Error{Reason: ErrTaken, Cause: AnotherHolder, Asker: t.Owner, Family: FamilyOf(addr), Address: addr, Holder: d.There, Conflict: d}
 }
 
 // among says why an owner with these terms cannot be on an address of the pool beside those who are there. It is not in
 // its own way, nor is what is reserved for it.
-func among(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sharing) (d discord) {
+func among(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sharing) (d Conflict) {
 	others := 0
 	for other, terms := range there {
 		if other.is(o) || other.reserves(o) {
 			continue
 		}
-		if d = disagree(home, other, terms, o, s); d.over != nothing {
+		if d = disagree(home, other, terms, o, s); d.Over != Nothing {
 			return d
 		}
 		others++
 	}
-	if others >= mostTenants {
-		d.over = crowd
+	if others >= MostTenants {
+		d.Over = Full
 	}
 	return d
 }
 
 // disagree says why o cannot be on an address of the pool beside one who is there.
-func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) discord {
-	d := discord{there: there}
+func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) Conflict {
+	d := Conflict{There: there}
 	switch {
 	case there.nobody() || terms.Key == "":
-		d.over = being
+		d.Over = NotShared
 	case s.Key != terms.Key:
-		d.over, d.theirs, d.ours = key, terms.Key, s.Key
+		d.Over, d.Theirs, d.Ours = DifferentKey, terms.Key, s.Key
 	case there.Namespace != o.Namespace && (home == nil || !home.ShareAcrossNamespaces):
-		d.over = namespace
+		d.Over = DifferentNamespace
 	case s.Traffic != terms.Traffic:
-		d.over, d.theirs, d.ours = traffic, terms.Traffic, s.Traffic
+		d.Over, d.Theirs, d.Ours = DifferentTraffic, terms.Traffic, s.Traffic
 	default:
 		for _, p := range s.Ports {
 			if slices.Contains(terms.Ports, p) {
-				d.over, d.port = port, p
+				d.Over, d.Port = SamePort, p
 				break
 			}
 		}
@@ -258,7 +246,7 @@ func (a *Allocator) join(req *Request, w *portion) {
 		h := a.on(addr)
 		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
 			!slices.Contains(req.Leave, addr) && !a.skips(addr) && !has(w.given, addr) &&
-			a.apart(h, req.Owner, &req.Sharing).over == nothing && a.over(p, req, w.family, w.given, addr, 0) == nil {
+			a.apart(h, req.Owner, &req.Sharing).Over == Nothing && a.over(p, req, w.family, w.given, addr, 0) == nil {
 			w.given = append(w.given, Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner})
 			if len(w.given) == req.count() {
 				return
@@ -267,22 +255,22 @@ func (a *Allocator) join(req *Request, w *portion) {
 	}
 }
 
-// Unshared says of an address that the owner holds alone though it names a sharing key, why it is not one of those
-// that others share with this key; empty if there is none.
-func (a *Allocator) Unshared(req Request, addr netip.Addr) string {
+// Unshared says of an address that the owner holds alone though it names a sharing key, why it is not another that
+// others share with this key. The Conflict is none if there is no such address.
+func (a *Allocator) Unshared(req Request, addr netip.Addr) (other netip.Addr, why Conflict) {
 	g := a.groups[req.Sharing.Key]
 	if req.Sharing.Key == "" || g == nil || len(a.Holders(addr)) != 1 {
-		return ""
+		return other, why
 	}
-	for _, other := range g.addrs[FamilyOf(addr).index()] {
+	for _, other = range g.addrs[FamilyOf(addr).index()] {
 		if other == addr {
 			continue
 		}
-		if why := a.apart(a.on(other), req.Owner, &req.Sharing); why.over != nothing {
-			return fmt.Sprintf("%s is %s", other, why)
+		if why = a.apart(a.on(other), req.Owner, &req.Sharing); why.Over != Nothing {
+			return other, why
 		}
 	}
-	return ""
+	return netip.Addr{}, Conflict{}
 }
 
 // Equal reports whether terms are the same.

@@ -36,15 +36,14 @@ func TestSharing(t *testing.T) {
 			usage("public", v4, ipam.Usage{Capacity: 4, Assigned: 3, Available: 1}),
 			release("tcp", "198.51.100.0"),
 			holders("198.51.100.0", "udp"),
-			refuse(ask("late", v4).exactly("198.51.100.0"), ipam.ErrTaken, `198.51.100.0 is shared by default/udp with the sharing key "dns": ask`),
+			refuse(ask("late", v4).exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, key`),
 		},
 		"a port in common keeps them apart": {
 			pools(public),
 			allocate(ask("a", v4).sharing("k", "TCP/80", "TCP/443"), "198.51.100.0@public"),
-			refuse(ask("b", v4).sharing("k", "TCP/443").exactly("198.51.100.0"), ipam.ErrTaken,
-				"198.51.100.0 is shared by default/a, which has port TCP/443, too: ask for another address or release it there"),
+			refuse(ask("b", v4).sharing("k", "TCP/443").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, port`),
 			allocate(ask("b", v4).sharing("k", "TCP/443"), "198.51.100.1@public"),
-			unshared(ask("b", v4).sharing("k", "TCP/443"), "198.51.100.1", "198.51.100.0 is shared by default/a, which has port TCP/443, too"),
+			unshared(ask("b", v4).sharing("k", "TCP/443"), "198.51.100.1", "198.51.100.0: port TCP/443 of default/a"),
 			allocate(ask("c", v4).sharing("k", "TCP/80"), "198.51.100.1@public"), // The lowest where it fits.
 			allocate(ask("d", v4).sharing("k", "TCP/81"), "198.51.100.0@public"),
 			unshared(ask("d", v4).sharing("k", "TCP/81"), "198.51.100.0", ""),
@@ -54,14 +53,12 @@ func TestSharing(t *testing.T) {
 			allocate(ask("a", v4).sharing("k", "TCP/80"), "198.51.100.0@public"),
 			allocate(ask("alone", v4), "198.51.100.1@public"),
 			reserve("", "198.51.100.2"),
-			refuse(ask("b", v4).sharing("l").exactly("198.51.100.0"), ipam.ErrTaken, `198.51.100.0 is shared by default/a with the sharing key "k"`),
-			refuse(ask("b", v4).sharing("k").local().exactly("198.51.100.0"), ipam.ErrTaken,
-				"198.51.100.0 is shared by default/a, which takes traffic otherwise (Cluster; this one: Local)"),
-			refuse(ask("b", v4).in("red").sharing("k").exactly("198.51.100.0"), ipam.ErrTaken,
-				"198.51.100.0 is shared by default/a, and the pool does not let namespaces share (shareAcrossNamespaces)"),
-			refuse(ask("b", v4).sharing("k").exactly("198.51.100.1"), ipam.ErrTaken, "198.51.100.1 is held by default/alone"),
-			refuse(ask("b", v4).sharing("k").exactly("198.51.100.2"), ipam.ErrTaken, "198.51.100.2 is reserved: ask"),
-			disagreed("198.51.100.0", "a", ask("b", v4).sharing("k", "TCP/80"), "198.51.100.0 is shared by default/a, which has port TCP/80, too"),
+			refuse(ask("b", v4).sharing("l").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, key`),
+			refuse(ask("b", v4).sharing("k").local().exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, traffic`),
+			refuse(ask("b", v4).in("red").sharing("k").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, namespace`),
+			refuse(ask("b", v4).sharing("k").exactly("198.51.100.1"), ipam.ErrTaken, `address is taken: 198.51.100.1, pool "public", others are there, not shared`),
+			refuse(ask("b", v4).sharing("k").exactly("198.51.100.2"), ipam.ErrTaken, "address is taken: 198.51.100.2, others are there, not shared"),
+			disagreed("198.51.100.0", "a", ask("b", v4).sharing("k", "TCP/80"), "port TCP/80 of default/a"),
 			disagreed("198.51.100.0", "a", ask("b", v4).sharing("k", "TCP/81"), ""),
 			pools(across(public)),
 			allocate(ask("b", v4).in("red").sharing("k"), "198.51.100.0@public"),
@@ -70,10 +67,9 @@ func TestSharing(t *testing.T) {
 			pools(public),
 			allocate(ask("a", v4).sharing("k", "TCP/80"), "198.51.100.0@public"),
 			allocate(ask("b", v4).sharing("k", "TCP/81"), "198.51.100.0@public"),
-			refuse(ask("b", v4).sharing("k", "TCP/80", "TCP/81"), ipam.ErrTaken, "198.51.100.0 is shared by default/a, which has port TCP/80, too: "+
-				"take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address"),
-			refuse(ask("b", v4).sharing("k", "TCP/80").exactly("198.51.100.0"), ipam.ErrTaken, "take back what was changed"),
-			refuse(ask("b", v4), ipam.ErrTaken, `shared by default/a with the sharing key "k": take back`),
+			refuse(ask("b", v4).sharing("k", "TCP/80", "TCP/81"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
+			refuse(ask("b", v4).sharing("k", "TCP/80").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
+			refuse(ask("b", v4), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, key`),
 			allocate(ask("c", v4).sharing("k", "TCP/82"), "198.51.100.0@public"), // and what was refused is not in the way
 			allocate(ask("b", v4).sharing("k", "TCP/81"), "198.51.100.0@public"),
 			allocate(ask("b", v4).sharing("k", "TCP/80").leaving("198.51.100.0"), "198.51.100.1@public"),
@@ -95,7 +91,7 @@ func TestSharing(t *testing.T) {
 			replace("198.51.100.0@public", sharers("k", "TCP/80", "a", "b")),
 			allocate(ask("a", v4).sharing("k", "TCP/80"), "198.51.100.0@public"),
 			allocate(ask("b", v4).sharing("k", "TCP/80"), "198.51.100.0@public"),
-			refuse(ask("b", v4).sharing("k", "TCP/80", "TCP/81"), ipam.ErrTaken, "port TCP/80"),
+			refuse(ask("b", v4).sharing("k", "TCP/80", "TCP/81"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
 			replace("198.51.100.0@public", sharers("k", "TCP/80", "b", "c", "~d"), "a"),
 			holders("198.51.100.0", "b", "c", "~d"),
 			held("a"),
@@ -118,7 +114,7 @@ func TestSharing(t *testing.T) {
 			allocate(ask("c", v4).sharing("k").from("public"), "198.51.100.0@public"),
 			pools(closed(public), only(closed(pool("quiet", "203.0.113.0")), "red")),
 			refuse(ask("d", v4).sharing("k"), ipam.ErrNoPool, ""),
-			refuse(ask("d", v4).sharing("k").exactly("198.51.100.0"), ipam.ErrNoPool, `pool "public" gives no new addresses`),
+			refuse(ask("d", v4).sharing("k").exactly("198.51.100.0"), ipam.ErrNoPool, `no pool: IPv4, pool "public", it is closed`),
 		},
 	})
 }
@@ -133,10 +129,23 @@ func sharers(key, port string, owners ...string) (all []ipam.Tenant) {
 func unshared(r request, addr, want string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()
-		if got := a.Unshared(ipam.Request(r), netip.MustParseAddr(addr)); got != want {
+		got := ""
+		if other, why := a.Unshared(ipam.Request(r), netip.MustParseAddr(addr)); why.Over != ipam.Nothing {
+			got = fmt.Sprintf("%s: %s", other, told(why))
+		}
+		if got != want {
 			t.Fatalf("Unshared(%s, %s) = %q, want %q", r.Owner, addr, got, want)
 		}
 	}
+}
+
+// told writes a conflict: over what, and with whom.
+func told(c ipam.Conflict) string {
+	text := c.Over.String()
+	if c.Over == ipam.SamePort {
+		text += " " + c.Port.String()
+	}
+	return text + " of " + c.There.String()
 }
 
 // disagreed checks what Agree says of a request and one who holds the address.
@@ -146,7 +155,8 @@ func disagreed(addr, holder string, r request, want string) step {
 		there := netip.MustParseAddr(addr)
 		others := []ipam.Tenant{{Owner: tenant(holder), Sharing: a.Terms(there, tenant(holder))}}
 		err := a.Agree(there, others, ipam.Tenant{Owner: r.Owner, Sharing: r.Sharing})
-		if want == "" && err != nil || want != "" && (!errors.Is(err, ipam.ErrTaken) || err.Error() != want) {
+		refused, _ := errors.AsType[*ipam.Error](err)
+		if want == "" && err != nil || want != "" && (!errors.Is(err, ipam.ErrTaken) || told(refused.Conflict) != want) {
 			t.Fatalf("Agree(%s, %s) = %v, want %q", addr, r.Owner, err, want)
 		}
 	}

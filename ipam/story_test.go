@@ -387,7 +387,7 @@ func forgone(r request, want ...string) step {
 		t.Helper()
 		var got []string
 		for _, f := range a.Forgone(ipam.Request(r)) {
-			got = append(got, f.Address.String()+": "+f.Why)
+			got = append(got, f.Address.String()+": "+f.Cause.String())
 		}
 		same(t, "forgone by "+r.Owner.String(), got, want)
 	}

@@ -32,7 +32,7 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	if err != nil {
 		why := err
 		if allocations, notices, err = l.allocateLocked(svc, req); err == nil {
-			notices = append(notices, notice{"AddressConflict", fmt.Sprintf("the Service keeps %s, which another machine uses as well: %v", leave[0], why)})
+			notices = append(notices, notice{"AddressConflict", fmt.Sprintf("the Service keeps %s, which another machine uses as well: %s", leave[0], Words(why))})
 		}
 		return allocations, notices, err
 	}

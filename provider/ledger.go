@@ -126,7 +126,7 @@ type coolingError struct{ taken *ipam.Error }
 
 func (e *coolingError) Error() string {
 	return fmt.Sprintf("%s cools down after %s had it: it is given when the pool's reuseDelay is over, or ask for another address",
-		e.taken.Address, e.taken.Holder)
+		e.taken.Address, ownerWords(e.taken.Holder, e.taken.Asker))
 }
 
 func (e *coolingError) Unwrap() error { return e.taken }

@@ -196,7 +196,7 @@ func TestAnAddressInNoPoolIsNotReplacedUnasked(t *testing.T) {
 		t.Fatalf("%v, want a refusal of the address it carries", err)
 	}
 	for _, says := range []string{"198.18.0.9", "in no IPPool", "spec.addresses", "clear the Service's status"} {
-		if !strings.Contains(err.Error(), says) {
+		if !strings.Contains(Words(err), says) {
 			t.Errorf("%q does not say %q", err, says)
 		}
 	}

@@ -166,7 +166,7 @@ type unservedError struct {
 	reason error // one of ipam's
 }
 
-func (e *unservedError) Error() string { return e.why.Error() }
+func (e *unservedError) Error() string { return Words(e.why) }
 func (e *unservedError) Unwrap() error { return e.reason }
 
 // EnsureLoadBalancerDeleted releases what the Service holds. The Service still exists when this is called, and may still

@@ -39,7 +39,7 @@ var failureReasons = []struct {
 	err   error
 }{
 	{"exhausted", ipam.ErrExhausted}, {"taken", ipam.ErrTaken}, {"not_in_pool", ipam.ErrNotInPool},
-	{"no_pool", ipam.ErrNoPool}, {"quota", ipam.ErrQuota}, {"invalid", ipam.ErrInvalid},
+	{"no_pool", ipam.ErrNoPool}, {"quota", ipam.ErrQuota}, {"skipped", ipam.ErrSkipped}, {"invalid", ipam.ErrInvalid},
 }
 
 // failed counts a refusal.

@@ -37,11 +37,11 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 	for _, a := range given {
 		for _, f := range forgone {
 			if !cooling(f.Address) && ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
-				note("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, f.Why, a.Address)
+				note("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, ForgoneWords(f, req.Owner), a.Address)
 			}
 		}
-		if why := alloc.Unshared(req, a.Address); why != "" {
-			note("NotShared", "%s: the Service was given %s, and shares it with none", why, a.Address)
+		if other, why := alloc.Unshared(req, a.Address); why.Over != ipam.Nothing {
+			note("NotShared", "%s is %s: the Service was given %s, and shares it with none", other, ConflictWords(why, req.Owner), a.Address)
 		}
 	}
 	return list
@@ -52,5 +52,5 @@ func heldByOther(holders []ipam.Allocation, o ipam.Owner) string {
 	if len(holders) == 0 || slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Reservation() == o.Reservation() }) {
 		return ""
 	}
-	return holders[0].Owner.String()
+	return ownerWords(holders[0].Owner, o)
 }

@@ -75,7 +75,7 @@ func (s *situation) explain(ccm *ccm, now time.Time) (*serviceReport, error) {
 		return nil, err
 	}
 	for _, v := range a.Explain(req) {
-		r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Fits, v.Text})
+		r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Refused == nil, provider.VerdictWords(v)})
 	}
 	held := a.HeldBy(req.Owner)
 	for _, al := range held {
@@ -85,7 +85,7 @@ func (s *situation) explain(ccm *ccm, now time.Time) (*serviceReport, error) {
 		if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt != nil {
 			continue // It left that one, and it cools down.
 		}
-		r.Addresses = append(r.Addresses, fact{f.Address.String(), "is kept for the Service, but " + f.Why, true})
+		r.Addresses = append(r.Addresses, fact{f.Address.String(), "is kept for the Service, but " + provider.ForgoneWords(f, req.Owner), true})
 	}
 	r.Endpoints = s.ready()
 	var unannounced string
@@ -201,11 +201,11 @@ func (s *situation) pool(name string) *herald.IPPool {
 func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation) string {
 	ask := ipam.Ask{Request: req, Carried: provider.Carried(s.service)}
 	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
-		return err.Error()
+		return provider.Words(err)
 	}
 	given, err := a.Allocate(req)
 	if err != nil {
-		return err.Error()
+		return provider.Words(err)
 	}
 	has := addresses(s.service)
 	for _, al := range given {

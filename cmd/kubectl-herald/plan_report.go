@@ -11,6 +11,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
 )
 
 // planReport is what plan writes for programs.
@@ -133,7 +134,7 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 		r.Served = append(r.Served, servedReport{served.Owner.String(), addressesOf(served.Given), s.carries(served), addressesOf(left)})
 	}
 	for _, refused := range e.Refused {
-		r.Waiting = append(r.Waiting, waitingReport{refused.Owner.String(), refused.Err.Error()})
+		r.Waiting = append(r.Waiting, waitingReport{refused.Owner.String(), provider.Words(refused.Err)})
 	}
 	r.Loses = len(r.OutOfRange) > 0 || slices.ContainsFunc(r.Pools, func(p poolChange) bool { return p.Invalid != "" && p.Change != "unchanged" })
 	return r

@@ -1,0 +1,200 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/heraldlb/herald/ipam"
+)
+
+// The allocator's refusals are values. These are the words for them, in the terms of Kubernetes. They are read by
+// whoever may read a Service, so they name no Service of another namespace, and nothing of the terms on which it shares.
+
+// Words returns an error as one sentence for the owner of a Service: what is wrong, with which object, and what to do
+// about it. An error that is not the allocator's says so itself.
+func Words(err error) string {
+	if _, ok := errors.AsType[*coolingError](err); ok {
+		return err.Error()
+	}
+	e, ok := errors.AsType[*ipam.Error](err)
+	if !ok {
+		return err.Error()
+	}
+	switch e.Reason {
+	case ipam.ErrTaken:
+		return takenWords(e)
+	case ipam.ErrNotInPool:
+		return outsideWords(e)
+	case ipam.ErrNoPool:
+		return poolWords(e)
+	case ipam.ErrExhausted:
+		return exhaustedWords(e)
+	case ipam.ErrQuota:
+		return quotaWords(e)
+	case ipam.ErrSkipped:
+		return fmt.Sprintf("%s is not given out (%s): ask for another address", e.Address, cut(e.Word))
+	}
+	return e.Error()
+}
+
+func takenWords(e *ipam.Error) string {
+	why := ConflictWords(e.Conflict, e.Asker)
+	if e.Cause == ipam.ChangedTerms {
+		return fmt.Sprintf("%s is %s: take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address",
+			e.Address, why)
+	}
+	return fmt.Sprintf("%s is %s: ask for another address or release it there", e.Address, why)
+}
+
+func outsideWords(e *ipam.Error) string {
+	switch {
+	case e.Cause == ipam.CarriedInNoPool:
+		return fmt.Sprintf("status.loadBalancer carries %s, which is in no IPPool: "+
+			"add it to spec.addresses of one to keep it, or clear the Service's status to be given another", e.Address)
+	case e.Asked == "":
+		return fmt.Sprintf("%s is in no pool: ask for an address of a pool, or add this one to a pool", e.Address)
+	case e.Cause == ipam.InNoPool:
+		return fmt.Sprintf("%s is not in pool %s, nor in any other: ask for an address of the pool, or add this one to it", e.Address, quote(e.Asked))
+	}
+	return fmt.Sprintf("%s is in pool %s, not in pool %s: name the pool it is in, or ask for an address of %[3]s",
+		e.Address, quote(e.Home), quote(e.Asked))
+}
+
+func poolWords(e *ipam.Error) string {
+	pool, all := quote(e.Pool), list(e.Pools)
+	switch e.Cause {
+	case ipam.NoPools:
+		return "there is no IPPool: create one"
+	case ipam.UnknownPool:
+		return fmt.Sprintf("there is no pool %s: create it, or name another", pool)
+	case ipam.ClosedPool:
+		return fmt.Sprintf("pool %s gives no new addresses, it is disabled or being deleted: enable it, or name another", pool)
+	case ipam.AnotherPool:
+		return fmt.Sprintf("pool %s is asked for, not this one", quote(e.Asked))
+	}
+	if e.Pool == "" {
+		switch e.Cause {
+		case ipam.NotAutoAssigned:
+			return "no pool auto-assigns addresses: name a pool, or let one auto-assign"
+		case ipam.NotServed:
+			return fmt.Sprintf("no auto-assigning pool serves this Service: none of %s has namespaces, namespaceSelector and serviceSelector "+
+				"that let it in: change them or the labels that they look at, or name another pool", all)
+		}
+		return fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", all, e.Family)
+	}
+	switch e.Cause {
+	case ipam.NotAutoAssigned:
+		return fmt.Sprintf("pool %s does not auto-assign: name it to be served from it", pool)
+	case ipam.NotServed:
+		return fmt.Sprintf("pool %s does not serve this Service: change the pool's namespaces, namespaceSelector or serviceSelector, "+
+			"or what they look at, or ask for another pool", pool)
+	}
+	return fmt.Sprintf("pool %s has no %s addresses of its own: add some, or name another pool", pool, e.Family)
+}
+
+func exhaustedWords(e *ipam.Error) string {
+	wanted := fmt.Sprintf("a free %s address", e.Family)
+	if e.Wanted > 1 {
+		wanted = fmt.Sprintf("%d free %s addresses", e.Wanted, e.Family)
+	}
+	if e.Pool == "" {
+		return fmt.Sprintf("no auto-assigning pool (%s) has %s: add addresses to one, or release some", list(e.Pools), wanted)
+	}
+	if e.Wanted > 1 {
+		return fmt.Sprintf("pool %s does not have %s: add addresses to it, or release some", quote(e.Pool), wanted)
+	}
+	return fmt.Sprintf("pool %s has no free %s address: add addresses to it, or release some", quote(e.Pool), e.Family)
+}
+
+func quotaWords(e *ipam.Error) string {
+	what := fmt.Sprintf("namespace %s holds %d %s addresses", e.Asker.Namespace, e.Used, e.Family)
+	cure := "release one, or raise the quota"
+	if e.Pool != "" {
+		what = fmt.Sprintf("%s of pool %s, and its quota there is %d (spec.quota of the pool)", what, quote(e.Pool), e.Limit)
+		cure = "release one, raise the quota, or name another pool"
+	} else {
+		what = fmt.Sprintf("%s, and its quota is %d (%s)", what, e.Limit, e.QuotaFrom)
+	}
+	if e.Cause == ipam.MoveOverQuota {
+		cure = "the Service moves when the addresses that were left before are free, or raise the quota"
+	}
+	return what + ": " + cure
+}
+
+// ConflictWords says in what state an address is that an asker cannot have, to follow "is".
+func ConflictWords(c ipam.Conflict, asker ipam.Owner) string {
+	known := c.There.Namespace == asker.Namespace
+	who := ownerWords(c.There, asker)
+	switch c.Over {
+	case ipam.Nothing:
+		return ""
+	case ipam.NotShared:
+		switch {
+		case c.There.Name == "" && c.There.UID == "":
+			return "reserved"
+		case c.There.UID == "":
+			return "reserved for " + who
+		}
+		return "held by " + who
+	case ipam.DifferentKey:
+		if known {
+			return fmt.Sprintf("shared by %s with the sharing key %s", who, quote(c.Theirs))
+		}
+		return fmt.Sprintf("shared by %s with another sharing key", who)
+	case ipam.DifferentNamespace:
+		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
+	case ipam.DifferentTraffic:
+		if known {
+			return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, cut(c.Theirs), cut(c.Ours))
+		}
+		return fmt.Sprintf("shared by %s, which takes traffic otherwise (externalTrafficPolicy or selector)", who)
+	case ipam.SamePort:
+		return fmt.Sprintf("shared by %s, which has port %s, too", who, c.Port)
+	}
+	return fmt.Sprintf("shared by %d already, which is the most", ipam.MostTenants)
+}
+
+// ownerWords names the Service that holds an address, if the asker may know it.
+func ownerWords(o, asker ipam.Owner) string {
+	if o.Namespace != asker.Namespace && o.Name != "" {
+		return "a Service of another namespace"
+	}
+	return o.String()
+}
+
+// VerdictWords says what a pool has for a request, or why it does not serve it.
+func VerdictWords(v ipam.Verdict) string {
+	if v.Refused != nil {
+		return Words(v.Refused)
+	}
+	return fmt.Sprintf("has %d of %d %s addresses free", v.Free, v.Capacity, v.Family)
+}
+
+// ForgoneWords says why an address that is kept for a Service is not given to it.
+func ForgoneWords(f ipam.Forgone, asker ipam.Owner) string {
+	switch f.Cause {
+	case ipam.AnotherAddress:
+		return "another is asked for"
+	case ipam.ToBeLeft:
+		return "it is to be left"
+	case ipam.InNoPool:
+		return "it is in no pool any more"
+	case ipam.IsSkipped:
+		return fmt.Sprintf("it is not given out (%s)", cut(f.Word))
+	case ipam.AnotherPool:
+		return fmt.Sprintf("it is in pool %s, and an address of pool %s is asked for", quote(f.Home), quote(f.Asked))
+	case ipam.AnotherHolder:
+		return "it is " + ConflictWords(f.Conflict, asker)
+	}
+	return "the Service holds another"
+}
+
+// list names pools, or the first of many.
+func list(pools []string) string {
+	const most = 5
+	if len(pools) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(pools[:most], ", "), len(pools)-most)
+	}
+	return strings.Join(pools, ", ")
+}
