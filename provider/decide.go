@@ -38,8 +38,9 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	}
 	for _, old := range leave {
 		for _, a := range allocations {
-			if ipam.FamilyOf(a.Address) == ipam.FamilyOf(old) && slices.Contains(Carried(svc), old) {
+			if carried := Carried(svc); ipam.FamilyOf(a.Address) == ipam.FamilyOf(old) && slices.Contains(carried, old) && !slices.Contains(carried, a.Address) {
 				notices = append(notices, notice{"AddressReplaced", fmt.Sprintf("another machine uses %s as well: the Service was given %s instead", old, a.Address)})
+				break
 			}
 		}
 	}

@@ -207,8 +207,17 @@ func (l *ledger) coolingForLocked(o ipam.Owner) []ipam.Allocation {
 	return slices.DeleteFunc(l.alloc.HeldBy(o.Reservation()), func(a ipam.Allocation) bool { return !l.addresses[a.Address].cooling() })
 }
 
-// serves reports whether an owner holds an address of the family.
-func (l *ledger) serves(o ipam.Owner, f ipam.Family) bool { return l.count(o, f) > 0 }
+// lacks reports whether a Service holds fewer addresses of the family than it asks for.
+func (l *ledger) lacks(svc *corev1.Service, f ipam.Family) bool {
+	n, _ := countOf(svc)
+	return l.count(owner(svc), f) < n
+}
+
+// moves reports whether a Service holds more addresses of the family than it asks for.
+func (l *ledger) moves(svc *corev1.Service, f ipam.Family) bool {
+	n, _ := countOf(svc)
+	return l.count(owner(svc), f) > n
+}
 
 // count is how many addresses of the family an owner holds.
 func (l *ledger) count(o ipam.Owner, f ipam.Family) int {

@@ -68,8 +68,8 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, err)
 		}
-		if complete(req, allocations) {
-			b.waiting.forget(svc)
+		if len(allocations) == wanted(req) {
+			b.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}
 		err = b.record(ctx, allocations, ownerEntry(svc))
 		if errors.Is(err, errHeldByAnother) {
@@ -108,11 +108,6 @@ func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allo
 		}
 	}
 	return list
-}
-
-// complete reports whether a Service got all that it asks for. If not, it prefers a second family that no pool has yet.
-func complete(req ipam.Request, allocations []ipam.Allocation) bool {
-	return len(allocations) == len(req.Families)
 }
 
 // record has every address recorded for the Service.

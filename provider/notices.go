@@ -21,15 +21,16 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 		list = append(list, notice{reason, fmt.Sprintf(format, args...)})
 	}
 	carried := Carried(svc)
+	given := slices.DeleteFunc(slices.Clone(allocations), func(a ipam.Allocation) bool { return slices.Contains(carried, a.Address) })
 	for _, address := range carried {
 		other := heldByOther(alloc.Holders(address), req.Owner)
-		for _, a := range allocations {
+		for _, a := range given {
 			if other != "" && ipam.FamilyOf(a.Address) == ipam.FamilyOf(address) {
 				note("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, other, a.Address)
+				break
 			}
 		}
 	}
-	given := slices.DeleteFunc(slices.Clone(allocations), func(a ipam.Allocation) bool { return slices.Contains(carried, a.Address) })
 	if len(given) == 0 {
 		return list
 	}

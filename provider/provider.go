@@ -260,7 +260,7 @@ func (p *Provider) rebuild() {
 		}
 		if req, err := translate(svc); err == nil {
 			_ = p.ledger.adopt(svc, req) // The error comes again, and is reported, when the Service is served.
-			if len(carried) < len(req.Families) {
+			if len(carried) < wanted(req) {
 				p.waiting.add(svc) // It is settled, and prefers a second family that no pool had.
 			}
 		}

@@ -171,7 +171,7 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	svc, family := r.services.of(ownerOf(o)), ipam.FamilyOf(address)
 	if svc == nil {
 		heir := r.services.named(o.Namespace, o.Name)
-		if heir != nil && r.services.wants(heir) && slices.Contains(Carried(heir), address) && !r.ledger.serves(owner(heir), family) {
+		if heir != nil && r.services.wants(heir) && slices.Contains(Carried(heir), address) && r.ledger.lacks(heir, family) {
 			r.changes.serve(heir) // It is to take over the record of the Service that had its name.
 			return nil
 		}
@@ -181,7 +181,7 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	case svc.DeletionTimestamp != nil: // The service controller releases it.
 	case !r.services.serves(svc):
 		return r.orphan(ctx, address, o)
-	case !slices.Contains(Carried(svc), address) && r.ledger.count(owner(svc), family) > 1:
+	case !slices.Contains(Carried(svc), address) && r.ledger.moves(svc, family):
 		// The Service moves to this address or from it. Or another leader gave it this one, and nobody else is going to
 		// release what is too much.
 		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
@@ -205,7 +205,7 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 			// If the Service moved to another address, its status is about to change; if not, it is to take this one
 			// back. If that takes long, another leader moved it.
 			lasts := time.Since(rec.Spec.ReleasedAt.Time)
-			if lasts > settleTime || !r.ledger.serves(owner(svc), ipam.FamilyOf(address)) {
+			if lasts > settleTime || r.ledger.lacks(svc, ipam.FamilyOf(address)) {
 				r.changes.serve(svc)
 			}
 			r.changes.queue.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))

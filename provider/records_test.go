@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,4 +182,46 @@ func TestAnAddressIsKeptAsLongAsTheNamespaceExists(t *testing.T) {
 	namespaceHandler(w.changes, w.records.namespaceGone).OnDelete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}})
 	w.reconcile()
 	w.recordsAre("198.51.100.3  ~team/mail")
+}
+
+func TestAServiceGetsAsManyAddressesAsItAsksFor(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web := service("web", four)
+	ask := func(n, ips string, want ...string) {
+		t.Helper()
+		web.Annotations[herald.AnnotationAddresses], web.Annotations[herald.AnnotationIPs] = n, ips
+		for range 2 { // A Service that moves is served again when its status says the new addresses.
+			if got, err := w.serve(web); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("%v (%v), want %v", got, err, want)
+			}
+		}
+		if !w.projection.content(web) {
+			t.Errorf("with %v it is not content", want)
+		}
+		w.reconcile()
+		if n := len(w.ledger.heldBy(owner(web))); n != len(want) {
+			t.Errorf("it holds %d addresses, want %v", n, want)
+		}
+	}
+	ask("2", "", "198.51.100.0", "198.51.100.1")
+	ask("3", "", "198.51.100.0", "198.51.100.1", "198.51.100.2")
+	ask("1", "", "198.51.100.0")
+	ask("2", "198.51.100.3,198.51.100.0", "198.51.100.3", "198.51.100.0")
+	ask("1", "", "198.51.100.3")
+}
+
+// A Service comes out of a backup, or from another load balancer, with several addresses of a family.
+func TestAServiceIsAdoptedWithAllItsAddresses(t *testing.T) {
+	for n, want := range map[string][]string{"2": {"198.51.100.3", "198.51.100.1"}, "1": {"198.51.100.3"}} {
+		w := newWorld(t)
+		w.pool("public", public())
+		web := carrying("web", four, "198.51.100.3", "198.51.100.1")
+		web.Annotations[herald.AnnotationAddresses] = n
+		w.put(web)
+		w.rebuild()
+		if got, err := w.serve(web); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v (%v), want %v", n, got, err, want)
+		}
+	}
 }

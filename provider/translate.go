@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -73,6 +74,9 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 	if req.Leave, err = parseIPs("annotation "+herald.AnnotationRenumber, svc.Annotations[herald.AnnotationRenumber]); err != nil {
 		return req, err
 	}
+	if req.Count, err = countOf(svc); err != nil {
+		return req, err
+	}
 	field, value := "annotation "+herald.AnnotationIPs, svc.Annotations[herald.AnnotationIPs]
 	if value == "" {
 		field, value = "spec.loadBalancerIP", svc.Spec.LoadBalancerIP
@@ -87,13 +91,30 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 			return req, fmt.Errorf("%s: %s is %s, but spec.ipFamilies is %v: ask for an address of that family, or add the family to the Service",
 				field, address, family, svc.Spec.IPFamilies)
 		}
-		if slices.ContainsFunc(req.Addresses, func(a netip.Addr) bool { return ipam.FamilyOf(a) == family }) {
-			return req, fmt.Errorf("%s: %s has two %s addresses: a Service gets one of each family", field, quote(value), family)
+		if same := slices.DeleteFunc(slices.Clone(req.Addresses), func(a netip.Addr) bool { return ipam.FamilyOf(a) != family }); len(same) == req.Count {
+			return req, fmt.Errorf("%s: it has more than %d %s addresses, and the Service gets %[2]d of each family: list fewer, or ask for more by annotation %[4]s",
+				field, req.Count, family, herald.AnnotationAddresses)
 		}
 		req.Addresses = append(req.Addresses, address)
 	}
 	return req, nil
 }
+
+// countOf is how many addresses of each family a Service asks for.
+func countOf(svc *corev1.Service) (int, error) {
+	text, given := svc.Annotations[herald.AnnotationAddresses]
+	if !given {
+		return 1, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxAddresses {
+		return 1, fmt.Errorf("annotation %s: %s is no number of addresses: write one from 1 to %d", herald.AnnotationAddresses, quote(text), maxAddresses)
+	}
+	return n, nil
+}
+
+// wanted is how many addresses a Service asks for, of all families.
+func wanted(req ipam.Request) int { return req.Count * len(req.Families) }
 
 // reclaimOf is what a Service says of reclaiming; with an error it says nothing.
 func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {

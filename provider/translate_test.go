@@ -91,6 +91,7 @@ func TestTranslate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			story.want.Count = 1
 			story.want.Owner, story.want.Subject = ipam.Owner{Namespace: "default", Name: "web", UID: "web"}, ipam.Subject{Namespace: "default"}
 			if diff := gocmp.Diff(story.want, got, sameAddress); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -114,7 +115,7 @@ func TestTranslateNamesWhatIsWrong(t *testing.T) {
 		{"semicolons", wish{families: both, ips: "198.51.100.7;2001:db8::7"}, []string{`"198.51.100.7;2001:db8::7"`, "separated by commas"}},
 		{"spec.loadBalancerIP", wish{families: four, ip: "x"}, []string{"spec.loadBalancerIP", `"x"`}},
 		{"a family the Service has not", wish{families: four, ips: "2001:db8::7"}, []string{"annotation herald.dev/ips", "2001:db8::7 is IPv6", "spec.ipFamilies is [IPv4]", "add the family"}},
-		{"two of one family", wish{families: both, ips: "198.51.100.7,198.51.100.8"}, []string{"annotation herald.dev/ips", "two IPv4 addresses", "one of each family"}},
+		{"two of one family", wish{families: both, ips: "198.51.100.7,198.51.100.8"}, []string{"annotation herald.dev/ips", "more than 1 IPv4 addresses", "herald.dev/addresses"}},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			_, err := translate(service("web", story.wish))
@@ -143,6 +144,10 @@ func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
 		{"16 addresses to leave", herald.AnnotationRenumber, list(16), ""},
 		{"17 addresses to leave", herald.AnnotationRenumber, list(17), "more than 16 addresses"},
 		{"a long reclaim policy", herald.AnnotationReclaim, strings.Repeat("é", 1000), "is no reclaim policy"},
+		{"no addresses", herald.AnnotationAddresses, "0", "write one from 1 to 16"},
+		{"17 addresses", herald.AnnotationAddresses, "17", "write one from 1 to 16"},
+		{"no number of addresses", herald.AnnotationAddresses, "two", "is no number of addresses"},
+		{"16 addresses", herald.AnnotationAddresses, "16", ""},
 		{"a long pool", herald.AnnotationPool, strings.Repeat("x", 254), "is too long"},
 		{"a sharing key of 253 bytes", herald.AnnotationSharingKey, strings.Repeat("k", 253), ""},
 		{"a sharing key of 254 bytes", herald.AnnotationSharingKey, strings.Repeat("k", 254), "write a key of 253 at most"},
