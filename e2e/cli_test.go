@@ -86,7 +86,7 @@ func TestWhatIsSeenAndPlanned(t *testing.T) {
 		said, code := c.ask("pools")
 		c.says(said,
 			"public 198.51.100.0/30, 2001:db8:51::/126", "IPv4 ", " 2 used 0 cooling 2 free of 4", "IPv6 ", " 0 used 0 cooling 4 free of 4",
-			"used by default 2", "! NotAnnounced: NoAdvertisement: ",
+			"used by default 2", "! Announced: NoAdvertisement: ",
 			"tiny 203.0.113.0", " 1 used 0 cooling 0 free of 1", "! Ready: Exhausted: every address is in use",
 		)
 		if code != 0 {

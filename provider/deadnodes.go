@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -66,12 +65,10 @@ func newDeathMetrics() *deathMetrics {
 	return m
 }
 
-func newDeadNodes(kube kubernetes.Interface, reports cache.SharedIndexInformer, events record.EventRecorder, log *zap.Logger) *deadNodes {
+func newDeadNodes(kube kubernetes.Interface, nodes, reports cache.SharedIndexInformer, events record.EventRecorder, log *zap.Logger) *deadNodes {
 	d := &deadNodes{
-		kube: kube, events: events, log: log, reports: reports, changed: newTrigger(), metrics: newDeathMetrics(),
-		nodes: coreinformers.NewNodeInformer(kube, 0, cache.Indexers{}),
+		kube: kube, events: events, log: log, nodes: nodes, reports: reports, changed: newTrigger(), metrics: newDeathMetrics(),
 	}
-	_ = d.nodes.SetTransform(leanNode) // It fails only on a started informer.
 	hit := d.changed.set
 	// Registration fails only on a stopped informer.
 	_, _ = d.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -95,21 +92,6 @@ func newDeadNodes(kube kubernetes.Interface, reports cache.SharedIndexInformer, 
 	return d
 }
 
-// leanNode keeps of a Node what is looked at here: a Node is large, and its kubelet changes it often.
-func leanNode(o any) (any, error) {
-	n, ok := o.(*corev1.Node)
-	if !ok {
-		return o, nil // A tombstone.
-	}
-	kept := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			kept.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
-		}
-	}
-	return kept, nil
-}
-
 func nodeReady(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
@@ -118,7 +100,6 @@ func nodeReady(n *corev1.Node) bool {
 
 func (d *deadNodes) run(ctx context.Context) error {
 	marking, ctx := errgroup.WithContext(ctx)
-	marking.Go(func() error { d.nodes.RunWithContext(ctx); return nil })
 	marking.Go(func() error { return d.watch(ctx, marking) })
 	return marking.Wait()
 }

@@ -17,6 +17,8 @@
 //   - the reconciler makes each record, the ledger and the Services agree, and frees released addresses when their reuse
 //     delay is over;
 //   - pools brings the IPPools into the ledger, and keeps their status and finalizer up to date;
+//   - the assessor writes into the status of each configuration object what became of it (package configuration), and
+//     tells the ledger which addresses are those of nodes, gateways and routers;
 //   - waiting tries the Services that could not be served, the oldest first, when an address may have become free;
 //   - conflicts takes in what the speakers report of other machines that use an address and, if that is wanted,
 //     deadNodes marks the pods of nodes not ready that are reported dead.

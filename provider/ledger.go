@@ -398,6 +398,13 @@ func (l *ledger) setPools(all []ipam.Pool, terms map[string]poolTerms) []netip.A
 	return slices.Collect(maps.Keys(concerned))
 }
 
+// skip has these addresses never be given out, with what each is. Services that hold one keep it.
+func (l *ledger) skip(all map[netip.Addr]string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.alloc.Skip(all)
+}
+
 // termsOf is what becomes of the pool's addresses. Those of a pool that is gone have no reuse delay.
 func (l *ledger) termsOf(pool string) poolTerms {
 	l.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 const (
@@ -41,14 +41,16 @@ type poolsAPI interface {
 // pools brings the IPPools into the ledger, and keeps their status and finalizer up to date. One goroutine, run, does
 // all of it.
 type pools struct {
-	api            poolsAPI
-	cache, l2, bgp cache.Store
-	services       *services
-	records        *records
-	ledger         *ledger
-	changes        *changes
-	events         record.EventRecorder
-	log            *zap.Logger
+	api      poolsAPI
+	cache    cache.Store
+	services *services
+	records  *records
+	ledger   *ledger
+	changes  *changes
+	events   record.EventRecorder
+	log      *zap.Logger
+	// assessed returns what the last assessment of all configuration objects says of a pool; nil if nothing.
+	assessed func(name string) *configuration.PoolAssessment
 
 	// Owned by run, and by load before it: of each pool what is wrong with its spec, the last version that was valid,
 	// and which generation the ledger has.
@@ -57,17 +59,14 @@ type pools struct {
 	loaded  map[types.UID]int64
 }
 
-// configurationHandler says in changes what an event of a pool or an advertisement may have changed.
-func configurationHandler(edited, status trigger) cache.ResourceEventHandler {
+// poolHandler says in edited that a pool was created, edited or deleted.
+func poolHandler(edited trigger) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { edited.set() },
 		UpdateFunc: func(before, after any) {
-			was, is := before.(metav1.Object), after.(metav1.Object)
 			// Our own writes of status do not count; a deletion does, and raises the generation.
-			if was.GetGeneration() != is.GetGeneration() {
+			if before.(metav1.Object).GetGeneration() != after.(metav1.Object).GetGeneration() {
 				edited.set()
-			} else if !maps.Equal(was.GetLabels(), is.GetLabels()) {
-				status.set() // An advertisement may select the pool by its labels.
 			}
 		},
 		DeleteFunc: func(any) { edited.set() },
@@ -185,7 +184,6 @@ func (s *pools) publish(ctx context.Context) error {
 	if slices.ContainsFunc(list, func(o *herald.IPPool) bool { return s.loaded[o.UID] != o.Generation }) {
 		s.load() // What the status says is of this generation, and a pool is closed for sure before it may go.
 	}
-	announced := s.announced()
 	var errs []error
 	uses := s.ledger.use(namesOfPools(list))
 	for _, o := range list {
@@ -193,7 +191,7 @@ func (s *pools) publish(ctx context.Context) error {
 		if o.DeletionTimestamp != nil {
 			u.holders = s.holders(o.Name)
 		}
-		err := s.publishOne(ctx, o, u, announced(o))
+		err := s.publishOne(ctx, o, u)
 		if err != nil && !apierrors.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("IPPool %s: %w", o.Name, err))
 		}
@@ -201,7 +199,7 @@ func (s *pools) publish(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use, announced bool) error {
+func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 	edit := o.DeepCopy()
 	edit.Finalizers = slices.DeleteFunc(edit.Finalizers, func(f string) bool { return f == herald.PoolFinalizer })
 	if o.DeletionTimestamp == nil || len(u.holders) > 0 || u.assigned() {
@@ -214,7 +212,7 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use, announc
 		}
 		edit = updated
 	}
-	describePool(edit, u, announced, s.invalid[o.UID], s.valid[o.UID] != nil)
+	describePool(edit, u, s.assessed(o.Name), s.invalid[o.UID], s.valid[o.UID] != nil)
 	if equality.Semantic.DeepEqual(edit.Status, o.Status) {
 		return nil
 	}
@@ -257,6 +255,9 @@ func unannounced(o *herald.IPPool) string {
 	if c == nil || c.Status != metav1.ConditionFalse {
 		return ""
 	}
+	if c.Reason == configuration.ReasonPartlyOffSubnet {
+		return fmt.Sprintf("IPPool %s is announced in part: %s", o.Name, c.Message)
+	}
 	return fmt.Sprintf("IPPool %s is not announced: %s", o.Name, c.Message)
 }
 
@@ -270,23 +271,4 @@ func (s *pools) holders(pool string) []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// announced returns a function that reports whether some advertisement selects a pool.
-func (s *pools) announced() func(*herald.IPPool) bool {
-	var selectors []*herald.Selector
-	add := func(selection *herald.Selection) {
-		if c, err := selection.Compile(); err == nil { // The speakers report the error.
-			selectors = append(selectors, c)
-		}
-	}
-	for _, ad := range client.Items[*herald.L2Advertisement](s.l2) {
-		add(&ad.Spec.Selection)
-	}
-	for _, ad := range client.Items[*herald.BGPAdvertisement](s.bgp) {
-		add(&ad.Spec.Selection)
-	}
-	return func(o *herald.IPPool) bool {
-		return slices.ContainsFunc(selectors, func(c *herald.Selector) bool { return c.Pool(o.Name, o.Labels) })
-	}
 }

@@ -9,11 +9,14 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // describePool fills in the status of a pool. invalid is what is wrong with its spec, or nil; then lastValid tells
-// whether the last valid spec is known and stays in force.
-func describePool(o *herald.IPPool, u use, announced bool, invalid error, lastValid bool) {
+// whether the last valid spec is known and stays in force. assessed is what the assessment of all configuration objects
+// says of the pool; nil if there was none yet, and then what the status says of that stays.
+func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessment, invalid error, lastValid bool) {
+	o.Status.Ranges = rangesText(o.Spec.Addresses)
 	o.Status.IPv4, o.Status.IPv6 = u.family(ipam.IPv4), u.family(ipam.IPv6)
 	set := func(kind string, yes bool, reason, message string) {
 		c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: o.Generation}
@@ -37,23 +40,29 @@ func describePool(o *herald.IPPool, u use, announced bool, invalid error, lastVa
 		ready, reason, message = false, "Exhausted", "every address is in use: add some to spec.addresses, or delete Services"
 	}
 	set(herald.PoolReady, ready, reason, message)
-	if invalid != nil {
+	switch {
+	case invalid != nil:
 		inForce := "nothing new is given out, and what is in use stays in use"
 		if lastValid {
 			inForce = "the last valid spec stays in force"
 		}
 		set(herald.ConditionAccepted, false, "Invalid", fmt.Sprintf("%v; %s", invalid, inForce))
-	} else {
-		set(herald.ConditionAccepted, true, "Valid", "")
+	case assessed != nil:
+		set(herald.ConditionAccepted, true, configuration.ReasonValid, skippedText(assessed.Occupied))
+	case !meta.IsStatusConditionTrue(o.Status.Conditions, herald.ConditionAccepted):
+		set(herald.ConditionAccepted, true, configuration.ReasonValid, "")
 	}
 	if len(exhausted) > 0 {
 		set(herald.PoolAddressesAvailable, false, "NoneAvailable", fmt.Sprintf("every %s address is in use", strings.Join(exhausted, " and ")))
 	} else {
 		set(herald.PoolAddressesAvailable, true, "Available", "")
 	}
-	if len(u.overlaps) > 0 {
+	switch {
+	case len(u.overlaps) > 0:
 		set(herald.PoolExclusive, false, "OlderPoolHasThem", "these addresses are given out by older pools: "+someOf(u.overlaps))
-	} else {
+	case assessed != nil && assessed.InClusterNetwork != "":
+		set(herald.PoolExclusive, false, "InClusterNetwork", assessed.InClusterNetwork)
+	case assessed != nil:
 		set(herald.PoolExclusive, true, "NoOverlap", "")
 	}
 	if len(u.outside) > 0 {
@@ -61,11 +70,8 @@ func describePool(o *herald.IPPool, u use, announced bool, invalid error, lastVa
 	} else {
 		set(herald.PoolInRange, true, "InRange", "")
 	}
-	if announced {
-		set(herald.ConditionAnnounced, true, "Selected", "")
-	} else {
-		set(herald.ConditionAnnounced, false, "NoAdvertisement",
-			fmt.Sprintf("no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses: create one with spec.pools: [%s]", o.Name))
+	if assessed != nil {
+		meta.SetStatusCondition(&o.Status.Conditions, assessed.Announced)
 	}
 }
 
@@ -76,4 +82,29 @@ func deleting(holders []string) string {
 	}
 	return fmt.Sprintf("the pool is deleted when its last address is free; delete these Services, or give them addresses of another pool "+
 		"by kubectl herald renumber NAMESPACE/NAME: %s", someOf(holders))
+}
+
+// rangesText is what a column of kubectl shows of spec.addresses: as many entries as are short, and how many there are
+// besides.
+func rangesText(ranges []herald.AddressRange) string {
+	const short = 40
+	text := ""
+	for i, r := range ranges {
+		if i > 0 && len(text)+len(r) > short {
+			return fmt.Sprintf("%s, +%d", text, len(ranges)-i)
+		}
+		if i > 0 {
+			text += ", "
+		}
+		text += string(r)
+	}
+	return text
+}
+
+// skippedText tells of addresses that a pool has and does not give out.
+func skippedText(occupied []string) string {
+	if len(occupied) == 0 {
+		return ""
+	}
+	return "never given out: " + someOf(occupied)
 }

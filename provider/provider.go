@@ -24,6 +24,7 @@ import (
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // Config is what a Provider needs from its process.
@@ -64,6 +65,7 @@ type Provider struct {
 	reconciler    *reconciler
 	loadBalancers *loadBalancers
 	projection    *projection
+	assessor      *assessor
 	deadNodes     *deadNodes // nil if nothing is done about them
 	reports       cache.SharedIndexInformer
 
@@ -80,7 +82,7 @@ func New(c Config) *Provider {
 		class: c.Class, classless: c.Classless, quota: c.Quota,
 		kube: c.Kube, services: c.Services, namespaces: c.Namespaces.Lister(),
 		records: c.Herald.Allocations, recordCache: allocations.GetIndexer(),
-		pools: c.Herald.Pools, poolCache: ippools.GetStore(), l2: l2.GetStore(), bgp: bgp.GetStore(),
+		pools: c.Herald.Pools, poolCache: ippools.GetStore(),
 		events: c.Events, log: c.Log,
 	})
 	p.reports = newReports(c.Dynamic)
@@ -89,17 +91,17 @@ func New(c Config) *Provider {
 
 	// Registration fails only on a stopped informer.
 	_, _ = allocations.AddEventHandler(recordHandler(p.changes))
-	_, _ = ippools.AddEventHandler(configurationHandler(p.changes.edits, p.changes.usage))
-	_, _ = l2.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
-	_, _ = bgp.AddEventHandler(configurationHandler(p.changes.usage, p.changes.usage))
+	_, _ = ippools.AddEventHandler(poolHandler(p.changes.edits))
 	_, _ = c.Services.Informer().AddEventHandler(annotationHandler(p.services, c.Events))
 	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes, p.records.namespaceGone))
 	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
 		_ = i.SetTransform(lean) // It fails only on a started informer.
 		p.synced = append(p.synced, i.HasSynced)
 	}
+	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.ledger.skip, c.Log)
+	p.pools.assessed = p.assessor.pool
 	if c.MarkPodsOnDeadNodes {
-		p.deadNodes = newDeadNodes(c.Kube, p.reports, c.Events, c.Log)
+		p.deadNodes = newDeadNodes(c.Kube, p.assessor.nodes, p.reports, c.Events, c.Log)
 	}
 	if c.Metrics != nil {
 		metrics := p.loadBalancers.metrics
@@ -124,7 +126,6 @@ type dependencies struct {
 	recordCache cache.Indexer
 	pools       poolsAPI
 	poolCache   cache.Store
-	l2, bgp     cache.Store
 	events      record.EventRecorder
 	log         *zap.Logger
 }
@@ -137,9 +138,10 @@ func wire(d dependencies) *Provider {
 		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
 	}
 	pools := &pools{
-		api: d.pools, cache: d.poolCache, l2: d.l2, bgp: d.bgp, services: services, records: records, ledger: ledger, changes: changes,
+		api: d.pools, cache: d.poolCache, services: services, records: records, ledger: ledger, changes: changes,
 		events: d.events, log: d.log,
 		invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
+		assessed: func(string) *configuration.PoolAssessment { return nil },
 	}
 	conflicts := newConflicts(func(a netip.Addr) { changes.record(a) })
 	reconciler := &reconciler{
@@ -165,15 +167,6 @@ func wire(d dependencies) *Provider {
 		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
 		conflicts: conflicts, reconciler: reconciler, loadBalancers: loadBalancers, projection: projection,
 	}
-}
-
-// lean removes from an object what nothing here reads and is a large part of it: the managed fields. The service
-// controller keeps a second copy of each Service, and turns all of it into JSON twice for each of its patches.
-func lean(o any) (any, error) {
-	if m, ok := o.(metav1.Object); ok { // And not a tombstone.
-		m.SetManagedFields(nil)
-	}
-	return o, nil
 }
 
 // recordHandler has every record looked at that changes.
@@ -234,9 +227,11 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 			}
 			return nil
 		})
+		g.Go(func() error { return p.assessor.run(ctx) })
 		if p.deadNodes != nil {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
+		p.assessor.await(ctx)
 		p.projection.open()
 		serve(ctx)
 		return nil

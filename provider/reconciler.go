@@ -230,7 +230,8 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 	return err
 }
 
-// mark writes into a record, and tells its Services, what is wrong with the address or is no longer.
+// mark writes into a record who shares or keeps the address and what is wrong with it or is no longer, and tells its
+// Services of the latter.
 func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
 	conflict, again := r.conflicts.condition(rec, address, time.Now())
 	if again > 0 {
@@ -243,11 +244,12 @@ func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address
 			changed = append(changed, *c)
 		}
 	}
-	if len(changed) == 0 {
+	state, shared := stateOf(rec), sharedWith(rec)
+	if len(changed) == 0 && rec.Status.State == state && rec.Status.SharedWith == shared {
 		return nil
 	}
 	marked := rec.DeepCopy()
-	marked.Status.Conditions = conditions
+	marked.Status.Conditions, marked.Status.State, marked.Status.SharedWith = conditions, state, shared
 	if _, err := r.records.api.UpdateStatus(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
 		return nil // The event of its deletion brings it here again.
 	} else if err != nil {

@@ -12,20 +12,26 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // Clocks of nodes differ. A time that lies further in the future than clockSkew cannot be one at which something was
 // seen.
 const clockSkew = 10 * time.Second
 
-// maxEntries is the schema's limit for the lists of a SpeakerStatus that are read here.
-const maxEntries = 64
+// Limits of the lists of a SpeakerStatus that are read here. They are the schema's; for sessions it has none.
+const (
+	maxEntries    = 64
+	maxInterfaces = 256
+	maxSessions   = 1024
+)
 
 // report is what herald-ccm reads of a SpeakerStatus. Its name is that of the node.
 type report struct {
 	metav1.ObjectMeta
 	deaths    []herald.SpeakerDeath
 	conflicts []herald.SpeakerConflict
+	speaker   configuration.Speaker
 }
 
 // newReports returns an informer of reports.
@@ -51,15 +57,39 @@ func reportOf(u *unstructured.Unstructured) *report {
 	status, _ := u.Object["status"].(map[string]any)
 	return &report{
 		ObjectMeta: metav1.ObjectMeta{Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()},
-		deaths:     entries[herald.SpeakerDeath](status["deaths"]),
-		conflicts:  entries[herald.SpeakerConflict](status["conflicts"]),
+		deaths:     entries[herald.SpeakerDeath](status["deaths"], maxEntries),
+		conflicts:  entries[herald.SpeakerConflict](status["conflicts"], maxEntries),
+		speaker:    speakerOf(status),
 	}
 }
 
-// entries decodes a list, without what it cannot decode.
-func entries[T any](list any) (decoded []T) {
+// speakerOf reads what the status of configuration objects rests on, without what changes often.
+func speakerOf(status map[string]any) (s configuration.Speaker) {
+	s.Problem, _ = status["problem"].(string)
+	for _, i := range entries[herald.SpeakerInterface](status["interfaces"], maxInterfaces) {
+		o := configuration.Interface{Name: i.Name}
+		for _, text := range i.Subnets[:min(len(i.Subnets), maxEntries)] {
+			if p, err := netip.ParsePrefix(text); err == nil {
+				o.Subnets = append(o.Subnets, p)
+			}
+		}
+		for _, text := range i.Gateways[:min(len(i.Gateways), maxEntries)] {
+			if a, ok := plainAddress(text); ok {
+				o.Gateways = append(o.Gateways, a)
+			}
+		}
+		s.Interfaces = append(s.Interfaces, o)
+	}
+	for _, o := range entries[herald.SpeakerSession](status["sessions"], maxSessions) {
+		s.Sessions = append(s.Sessions, herald.SpeakerSession{Peer: o.Peer, State: o.State, Reason: o.Reason})
+	}
+	return s
+}
+
+// entries decodes a list, without what it cannot decode and without what comes after the first so many.
+func entries[T any](list any, most int) (decoded []T) {
 	items, _ := list.([]any)
-	for _, item := range items[:min(len(items), maxEntries)] {
+	for _, item := range items[:min(len(items), most)] {
 		var entry T
 		fields, ok := item.(map[string]any)
 		if ok && runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &entry) == nil {

@@ -21,7 +21,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // object is a pointer to an object of the API.
@@ -147,9 +149,10 @@ func newWorld(t *testing.T) *world {
 		class: herald.LoadBalancerClass, classless: true,
 		services: informer, kube: kube, namespaces: corelisters.NewNamespaceLister(w.namespaces),
 		records: w.recordsAPI, recordCache: w.recordsAPI.cache,
-		pools: w.poolsAPI, poolCache: w.poolsAPI.cache, l2: w.l2, bgp: indexer(nil),
+		pools: w.poolsAPI, poolCache: w.poolsAPI.cache,
 		events: w.recorder, log: zap.NewNop(),
 	})
+	w.pools.assessed = w.assess
 	w.recordsAPI.changed, w.poolsAPI.changed = w.changes.queue.Add, func(string) {}
 	t.Cleanup(w.changes.queue.ShutDown)
 	w.projection.handler = w.queued
@@ -179,6 +182,22 @@ func (w *world) pool(name string, edit func(*herald.IPPool)) *herald.IPPool {
 	}
 	w.pools.load()
 	return stored
+}
+
+// assess assesses the pools in a cluster of one node whose speaker reports no subnets.
+func (w *world) assess(pool string) *configuration.PoolAssessment {
+	c := configuration.Cluster{
+		L2Advertisements: client.Items[*herald.L2Advertisement](w.l2),
+		Nodes:            []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}},
+		Speakers:         map[string]configuration.Speaker{"n1": {}},
+	}
+	for _, o := range client.Items[*herald.IPPool](w.poolsAPI.cache) {
+		c.Pools = append(c.Pools, configuration.Pool{IPPool: o})
+	}
+	if a, known := configuration.Assess(c).Pools[pool]; known {
+		return &a
+	}
+	return nil
 }
 
 // serve has the provider serve a Service, and writes its status.

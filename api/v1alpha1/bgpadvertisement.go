@@ -7,10 +7,12 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=bgpadv
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.pools`
-// +kubebuilder:printcolumn:name="Peers",type=string,JSONPath=`.spec.peers`
-// +kubebuilder:printcolumn:name="Communities",type=string,JSONPath=`.spec.communities`
+// +kubebuilder:printcolumn:name="Pools",type=integer,JSONPath=`.status.pools`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Announced",type=string,JSONPath=`.status.conditions[?(@.type=="Announced")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Announced")].reason`
 type BGPAdvertisement struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -8,8 +8,8 @@ const (
 	// ConditionAccepted: the spec is valid and in force. If it is not valid, the message names the field and the
 	// cure.
 	ConditionAccepted = "Accepted"
-	// ConditionAnnounced: of an IPPool, addresses of it are announced or could be; of an advertisement, it selects
-	// pools, nodes and, by BGP, peers.
+	// ConditionAnnounced: of an IPPool, each of its addresses is announced or could be; of an advertisement, it
+	// selects pools and nodes that can announce their addresses and, by BGP, peers with an established session.
 	ConditionAnnounced = "Announced"
 	// ConditionEstablished: of a BGPPeer, every node that is to hold a session with it has one.
 	ConditionEstablished = "Established"
@@ -17,8 +17,8 @@ const (
 
 // AdvertisementStatus is what became of an advertisement.
 type AdvertisementStatus struct {
-	// Accepted: the spec is valid and in force. Announced: the advertisement selects pools, nodes and peers, so that
-	// it announces something.
+	// Accepted: the spec is valid, and the pools and peers that it names exist. Announced: the advertisement selects
+	// pools and nodes that can announce addresses of theirs and, by BGP, peers with an established session.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -27,15 +27,15 @@ type AdvertisementStatus struct {
 	// The number of IPPools that the advertisement selects.
 	// +optional
 	Pools int32 `json:"pools"`
-	// The number of nodes that the advertisement selects.
+	// The number of nodes that the advertisement selects and that are not excluded from announcing.
 	// +optional
 	Nodes int32 `json:"nodes"`
 }
 
 // BGPPeerStatus is what became of a BGPPeer.
 type BGPPeerStatus struct {
-	// Accepted: the spec is valid and in force on every node that it selects. Established: every such node has an
-	// established session.
+	// Accepted: the spec is valid and in force on every node that it selects. Established: every such node that has a
+	// speaker has an established session.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

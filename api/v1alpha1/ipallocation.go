@@ -17,6 +17,8 @@ import (
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.owners[0].namespace`
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.owners[0].name`
+// +kubebuilder:printcolumn:name="Shared-With",type=string,JSONPath=`.status.sharedWith`
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
 // +kubebuilder:printcolumn:name="UID",type=string,JSONPath=`.spec.owners[0].uid`,priority=1,description="None: the address is kept for the name"
 // +kubebuilder:printcolumn:name="Reclaim",type=string,JSONPath=`.spec.reclaimPolicy`,priority=1
 // +kubebuilder:printcolumn:name="In-Range",type=string,JSONPath=`.status.conditions[?(@.type=="InRange")].status`,priority=1
@@ -114,8 +116,31 @@ type AllocationSharing struct {
 	Traffic string `json:"traffic"`
 }
 
+// AllocationState tells why an address is held that no Service has.
+//
+// +kubebuilder:validation:Enum=Kept;Reserved
+type AllocationState string
+
+// The states.
+const (
+	// AllocationKept: the address is kept for a Service of the owner's namespace and name.
+	AllocationKept AllocationState = "Kept"
+	// AllocationReserved: the address is reserved for nobody.
+	AllocationReserved AllocationState = "Reserved"
+)
+
 // IPAllocationStatus is what Herald observes of the address.
 type IPAllocationStatus struct {
+	// Kept: no Service has the address, which is kept for one of the namespace and name in spec.owners. Reserved:
+	// there is no owner at all. Empty: a Service has the address or, with spec.releasedAt, had it.
+	// +optional
+	State AllocationState `json:"state,omitempty"`
+
+	// The Services that share the address with the first in spec.owners: "default/dns-udp, default/dns-tcp".
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	SharedWith string `json:"sharedWith,omitempty"`
+
 	// InRange is False if the pool no longer has the address: it stays in use until its Service moves to another
 	// address (kubectl herald renumber) or is deleted. AddressConflict is True while a machine that is no speaker
 	// uses the address.

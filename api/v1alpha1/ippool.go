@@ -7,14 +7,18 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=pool
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.spec.addresses`
-// +kubebuilder:printcolumn:name="Auto",type=boolean,JSONPath=`.spec.autoAssign`
+// +kubebuilder:printcolumn:name="Ranges",type=string,JSONPath=`.status.ranges`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="IPv4",type=integer,JSONPath=`.status.ipv4.assigned`,description="IPv4 addresses in use"
-// +kubebuilder:printcolumn:name="IPv4-Free",type=integer,JSONPath=`.status.ipv4.available`
-// +kubebuilder:printcolumn:name="IPv6",type=integer,JSONPath=`.status.ipv6.assigned`,description="IPv6 addresses in use"
+// +kubebuilder:printcolumn:name="Announced",type=string,JSONPath=`.status.conditions[?(@.type=="Announced")].status`
+// +kubebuilder:printcolumn:name="Used-IPv4",type=integer,JSONPath=`.status.ipv4.assigned`
+// +kubebuilder:printcolumn:name="Free-IPv4",type=integer,JSONPath=`.status.ipv4.available`
+// +kubebuilder:printcolumn:name="Used-IPv6",type=integer,JSONPath=`.status.ipv6.assigned`
+// +kubebuilder:printcolumn:name="Free-IPv6",type=integer,JSONPath=`.status.ipv6.available`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Auto",type=boolean,priority=1,JSONPath=`.spec.autoAssign`
+// +kubebuilder:printcolumn:name="Exclusive",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Exclusive")].status`
+// +kubebuilder:printcolumn:name="Ready-Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Announced-Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Announced")].reason`
 type IPPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -178,15 +182,23 @@ type AddressRange string
 
 // IPPoolStatus is what the controller knows of a pool.
 type IPPoolStatus struct {
+	// The first entries of spec.addresses, and how many there are besides: "198.51.100.0/26, +2".
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Ranges string `json:"ranges,omitempty"`
+
 	// +optional
 	IPv4 *PoolUsage `json:"ipv4,omitempty"`
 	// +optional
 	IPv6 *PoolUsage `json:"ipv6,omitempty"`
 
-	// Accepted: the spec is valid and in force. If it is not valid, the last valid one stays in force. Ready: the
-	// pool can give out addresses. AddressesAvailable: each family has a free address. Exclusive: no older pool
-	// has addresses of this one. InRange: the pool has every address that is recorded for it. Announced: an
-	// advertisement selects the pool and nodes can announce its addresses.
+	// Accepted: the spec is valid and in force. If it is not valid, the last valid one stays in force. The message
+	// names addresses of the pool that are never given out, because they are those of nodes, gateways, BGPPeers or
+	// of a network as a whole. Ready: the pool can give out addresses. AddressesAvailable: each family has a free
+	// address. Exclusive: nobody else has addresses of the pool: no older pool, and neither pods nor ClusterIPs. One
+	// that shares addresses with pods or ClusterIPs gives them out as asked, and clients may not reach them. InRange:
+	// the pool has every address that is recorded for it. Announced: an advertisement selects the pool and nodes can
+	// announce each of its addresses.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -1,0 +1,222 @@
+package configuration
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// advertisement is an L2Advertisement or a BGPAdvertisement, and what it can announce.
+type advertisement struct {
+	bgp          bool
+	name, object string // object is "L2Advertisement all"
+	generation   int64
+	selector     *herald.Selector // nil if it is not valid
+	named        []string         // spec.pools
+	accepted     metav1.Condition
+	nodes        int
+
+	// reason and problem tell why it announces nothing, whatever the pool. Empty: it announces.
+	reason, problem string
+	// notes are what is wrong with a part of it.
+	notes []string
+	// reach are the networks that hold the addresses that it announces; nil: it announces every address.
+	reach *subnets
+}
+
+// l2 assesses an L2Advertisement apart from the pools that it selects.
+func (v *view) l2(o *herald.L2Advertisement) *advertisement {
+	ad := &advertisement{name: o.Name, object: "L2Advertisement " + o.Name, generation: o.Generation, named: o.Spec.Pools}
+	selector, err := o.Spec.Compile()
+	preferred := labels.Everything()
+	if err == nil {
+		preferred, err = herald.CompileSelector("preferredNodes", o.Spec.PreferredNodes)
+	}
+	if !v.accept(ad, selector, err, nil) {
+		return ad
+	}
+	able, selected, reason, problem := v.announcers(selector.Node)
+	ad.nodes, ad.reason, ad.problem = selected, reason, problem
+	if len(able) == 0 {
+		return ad
+	}
+	if len(o.Spec.Interfaces) == 0 {
+		reach := subnetsOf(able)
+		ad.reach = &reach
+	} else if missing, there := interfacesMissing(able, o.Spec.Interfaces); len(missing) > 0 {
+		problem := fmt.Sprintf("spec.interfaces: no selected node has an interface %s that is up: correct the name; there are %s", strings.Join(missing, ", "), some(there))
+		if len(missing) == len(o.Spec.Interfaces) {
+			ad.reason, ad.problem = ReasonInterfaceNotFound, problem
+		} else {
+			ad.notes = append(ad.notes, problem)
+		}
+	}
+	if !slices.ContainsFunc(able, func(n *node) bool { return preferred.Matches(labels.Set(n.Labels)) }) {
+		ad.notes = append(ad.notes, "spec.preferredNodes matches no selected node, so it has no effect")
+	}
+	return ad
+}
+
+// interfacesMissing lists those of the interfaces that no node has, quoted, and those that there are.
+func interfacesMissing(nodes []*node, names []string) (missing, there []string) {
+	has := map[string]bool{}
+	for _, n := range nodes {
+		for _, i := range n.Interfaces {
+			has[i.Name] = true
+		}
+	}
+	for _, name := range names {
+		if !has[name] {
+			missing = append(missing, quote(name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(has)) {
+		there = append(there, printable(name, maxQuote))
+	}
+	return missing, there
+}
+
+// bgp assesses a BGPAdvertisement apart from the pools that it selects.
+func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
+	ad := &advertisement{bgp: true, name: o.Name, object: "BGPAdvertisement " + o.Name, generation: o.Generation, named: o.Spec.Pools}
+	selector, err := o.Spec.Compile()
+	var peers []string
+	if err == nil {
+		peers, err = o.Spec.SelectPeers(v.Peers)
+	}
+	if !v.accept(ad, selector, err, o.Spec.Peers) {
+		return ad
+	}
+	able, selected, reason, problem := v.announcers(selector.Node)
+	ad.nodes, ad.reason, ad.problem = selected, reason, problem
+	switch {
+	case len(v.Peers) == 0:
+		ad.reason, ad.problem = ReasonNoPeers, "there is no BGPPeer, so there is nobody to announce anything to: create one"
+	case len(peers) == 0:
+		ad.reason, ad.problem = ReasonNoPeerSelected, "spec.peers and spec.peerSelector select no BGPPeer: correct them; there are "+some(slices.Sorted(maps.Keys(v.peers)))
+	case len(able) > 0:
+		v.judgePeers(ad, able, peers)
+	}
+	return ad
+}
+
+// judgePeers tells whether an advertisement's nodes hold sessions with its peers.
+func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
+	var elsewhere, down []string
+	for _, peer := range peers {
+		held, up := false, false
+		for _, n := range nodes {
+			if v.holders[peer].Matches(labels.Set(n.Labels)) {
+				held, up = true, up || v.up[peer][n.Name]
+			}
+		}
+		switch {
+		case !held:
+			elsewhere = append(elsewhere, peer)
+		case !up:
+			down = append(down, peer)
+		}
+	}
+	if len(elsewhere) > 0 {
+		problem := fmt.Sprintf("no selected node holds a session with BGPPeer %s: let spec.nodeSelector here and that of the BGPPeer match a common node", some(elsewhere))
+		if len(elsewhere) == len(peers) {
+			ad.reason, ad.problem = ReasonPeersOnOtherNodes, problem
+			return
+		}
+		ad.notes = append(ad.notes, problem)
+	}
+	if len(down) > 0 {
+		problem := fmt.Sprintf("no selected node has an established session with BGPPeer %s: its condition Established tells why", some(down))
+		if len(down)+len(elsewhere) == len(peers) {
+			ad.reason, ad.problem = ReasonNoSession, problem
+			return
+		}
+		ad.notes = append(ad.notes, problem)
+	}
+}
+
+// accept fills in the condition Accepted, and reports whether the advertisement can be used at all. That it names an
+// object that does not exist does not keep it from being used for the others.
+func (v *view) accept(ad *advertisement, selector *herald.Selector, err error, peers []string) bool {
+	no := func(reason, message string) {
+		ad.accepted = condition(herald.ConditionAccepted, false, reason, message, ad.generation)
+	}
+	if err != nil {
+		no(ReasonInvalid, printable(err.Error(), maxReport))
+		ad.reason, ad.problem = ReasonInvalid, "the advertisement is not valid: its condition Accepted tells why"
+		return false
+	}
+	ad.selector = selector
+	var reason string
+	var problems []string
+	if missing := absent(peers, v.peers); len(missing) > 0 {
+		reason = ReasonPeerNotFound
+		problems = append(problems, notFound("spec.peers", "BGPPeer", missing, v.peers))
+	}
+	if missing := absent(ad.named, v.pools); len(missing) > 0 {
+		reason = ReasonPoolNotFound
+		problems = append([]string{notFound("spec.pools", "IPPool", missing, v.pools)}, problems...)
+	}
+	if len(problems) > 0 {
+		no(reason, strings.Join(problems, "; "))
+	} else {
+		ad.accepted = condition(herald.ConditionAccepted, true, ReasonValid, "", ad.generation)
+	}
+	return true
+}
+
+// absent lists the names that are not known, quoted.
+func absent(names []string, known map[string]bool) (missing []string) {
+	for _, name := range names {
+		if !known[name] {
+			missing = append(missing, quote(name))
+		}
+	}
+	return missing
+}
+
+func notFound(field, kind string, missing []string, known map[string]bool) string {
+	text := fmt.Sprintf("%s: there is no %s %s: correct the name, or create it", field, kind, some(missing))
+	if len(known) > 0 {
+		text += "; there are " + some(slices.Sorted(maps.Keys(known)))
+	}
+	return text
+}
+
+// selects reports whether an advertisement announces addresses of the pool.
+func (ad *advertisement) selects(p Pool) bool {
+	return ad.selector != nil && ad.selector.Pool(p.Name, p.Labels)
+}
+
+// status is the status of the advertisement, without transition times.
+func (ad *advertisement) status(pools []Pool) herald.AdvertisementStatus {
+	st := herald.AdvertisementStatus{Nodes: int32(ad.nodes)} //nolint:gosec // No cluster has that many.
+	reached := false
+	for _, p := range pools {
+		if ad.selects(p) {
+			st.Pools++
+			reached = reached || ad.reach == nil || p.Addresses == nil || p.Addresses.Overlaps(ad.reach.set)
+		}
+	}
+	reason, message := ad.reason, ad.problem
+	switch {
+	case ad.selector == nil:
+	case len(pools) == 0:
+		reason, message = ReasonNoPools, "there is no IPPool yet, so there is nothing to announce"
+	case st.Pools == 0:
+		reason, message = ReasonNoPoolSelected, "spec.pools and spec.poolSelector select no IPPool: correct them"
+	case reason == "" && !reached:
+		reason, message = ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
+	}
+	if reason == "" {
+		reason, message = ReasonAnnounced, strings.Join(ad.notes, "; ")
+	}
+	st.Conditions = []metav1.Condition{ad.accepted, condition(herald.ConditionAnnounced, reason == ReasonAnnounced, reason, message, ad.generation)}
+	return st
+}

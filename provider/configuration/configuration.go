@@ -1,0 +1,226 @@
+// Package configuration tells what became of every configuration object: IPPools, advertisements and BGPPeers.
+//
+// [Assess] is a function of the objects, of the nodes and of what the speakers report. It has no client and no clock;
+// package provider feeds it and writes what it returns into the status of the objects. Each object says the part of a
+// mistake that is its own: a BGPAdvertisement says that it names a BGPPeer that does not exist, and the IPPool that it
+// selects says that nothing announces its addresses.
+//
+// Reports come from the nodes, and whoever controls a node writes its report. What is quoted from one is short and has
+// no control characters, and a report changes nothing but what is said about its own node.
+package configuration
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go4.org/netipx"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// Reasons of the conditions. They are stable; messages are not.
+const (
+	// ReasonValid: Accepted is True.
+	ReasonValid = "Valid"
+	// ReasonInvalid: a field cannot be used.
+	ReasonInvalid = "Invalid"
+	// ReasonPoolNotFound and ReasonPeerNotFound: an advertisement names an object that does not exist.
+	ReasonPoolNotFound = "PoolNotFound"
+	ReasonPeerNotFound = "PeerNotFound"
+	// ReasonSecretMissing: a BGPPeer names a Secret that does not exist, or that has no password.
+	ReasonSecretMissing = "SecretMissing"
+
+	// ReasonAnnounced: Announced is True.
+	ReasonAnnounced = "Announced"
+	// ReasonNoPools: there are no IPPools yet. ReasonNoPoolSelected: there are, and an advertisement selects none.
+	ReasonNoPools        = "NoPools"
+	ReasonNoPoolSelected = "NoPoolSelected"
+	// ReasonNoNodeSelected: the nodeSelector matches no node. ReasonNodesExcluded: it matches excluded nodes only.
+	ReasonNoNodeSelected = "NoNodeSelected"
+	ReasonNodesExcluded  = "NodesExcluded"
+	// ReasonNoSpeaker: no speaker reports from a selected node. ReasonSpeakersUnable: each reports a problem.
+	ReasonNoSpeaker      = "NoSpeaker"
+	ReasonSpeakersUnable = "SpeakersUnable"
+	// ReasonInterfaceNotFound: no selected node has an interface that spec.interfaces names.
+	ReasonInterfaceNotFound = "InterfaceNotFound"
+	// ReasonNoPeers: there are no BGPPeers. ReasonNoPeerSelected: there are, and the advertisement selects none.
+	// ReasonPeersOnOtherNodes: no selected node holds a session with a selected peer. ReasonNoSession: some do, and
+	// none is established.
+	ReasonNoPeers           = "NoPeers"
+	ReasonNoPeerSelected    = "NoPeerSelected"
+	ReasonPeersOnOtherNodes = "PeersOnOtherNodes"
+	ReasonNoSession         = "NoSession"
+
+	// ReasonNoAdvertisement: no advertisement selects the pool. ReasonAdvertisementUnable: none of those that do can
+	// announce anything. ReasonOffSubnet: they announce on the nodes' segments, and no address of the pool is in a
+	// subnet there. ReasonPartlyOffSubnet: some addresses are not.
+	ReasonNoAdvertisement     = "NoAdvertisement"
+	ReasonAdvertisementUnable = "AdvertisementUnable"
+	ReasonOffSubnet           = "OffSubnet"
+	ReasonPartlyOffSubnet     = "PartlyOffSubnet"
+
+	// ReasonEstablished: Established is True. ReasonSessionsDown: some sessions of a BGPPeer are not established.
+	ReasonEstablished  = "Established"
+	ReasonSessionsDown = "SessionsDown"
+)
+
+// Cluster is what an assessment rests on. The order of the objects means nothing.
+type Cluster struct {
+	Pools             []Pool
+	L2Advertisements  []*herald.L2Advertisement
+	BGPAdvertisements []*herald.BGPAdvertisement
+	Peers             []*herald.BGPPeer
+	// Nodes have their labels, taints, pod CIDRs, addresses and the condition Ready.
+	Nodes []*corev1.Node
+	// Speakers are the reports of the speakers, by node.
+	Speakers map[string]Speaker
+	// ServiceCIDRs are the ranges of ClusterIPs.
+	ServiceCIDRs []netip.Prefix
+}
+
+// Pool is an IPPool with the addresses that it gives out.
+type Pool struct {
+	*herald.IPPool
+	// Addresses are nil if spec.addresses cannot be read.
+	Addresses *netipx.IPSet
+}
+
+// Speaker is what one speaker reports.
+type Speaker struct {
+	Interfaces []Interface
+	Sessions   []herald.SpeakerSession
+	// Problem is why the node announces nothing; empty if it does.
+	Problem string
+}
+
+// Interface is an interface of a node.
+type Interface struct {
+	Name string
+	// Subnets are the interface's addresses, each with its prefix length.
+	Subnets  []netip.Prefix
+	Gateways []netip.Addr
+}
+
+// Assessment is what became of each object, by name. Conditions have no transition times.
+type Assessment struct {
+	Pools             map[string]PoolAssessment
+	L2Advertisements  map[string]herald.AdvertisementStatus
+	BGPAdvertisements map[string]herald.AdvertisementStatus
+	Peers             map[string]herald.BGPPeerStatus
+	// Occupied are addresses of the network itself, which are not to be given out: see [Cluster.Occupied].
+	Occupied map[netip.Addr]string
+}
+
+// PoolAssessment is what became of an IPPool, apart from the use of its addresses.
+type PoolAssessment struct {
+	Announced metav1.Condition
+	// InClusterNetwork tells which addresses of the pool are those of pods or Services, and the cure. Empty: none.
+	InClusterNetwork string
+	// Occupied lists the addresses of the pool that are in Assessment.Occupied, with what they are.
+	Occupied []string
+}
+
+// Assess tells what became of every configuration object.
+func Assess(c Cluster) Assessment {
+	all := newView(c)
+	a := Assessment{
+		Pools:             make(map[string]PoolAssessment, len(c.Pools)),
+		L2Advertisements:  make(map[string]herald.AdvertisementStatus, len(c.L2Advertisements)),
+		BGPAdvertisements: make(map[string]herald.AdvertisementStatus, len(c.BGPAdvertisements)),
+		Peers:             make(map[string]herald.BGPPeerStatus, len(c.Peers)),
+		Occupied:          c.Occupied(),
+	}
+	var ads []*advertisement
+	for _, o := range c.L2Advertisements {
+		ads = append(ads, all.l2(o))
+	}
+	for _, o := range c.BGPAdvertisements {
+		ads = append(ads, all.bgp(o))
+	}
+	slices.SortStableFunc(ads, func(x, y *advertisement) int { return cmp.Compare(x.object, y.object) })
+	networks, occupied := newNetworks(c), sorted(a.Occupied)
+	for _, p := range c.Pools {
+		a.Pools[p.Name] = PoolAssessment{
+			Announced:        announcedPool(p, ads),
+			InClusterNetwork: networks.overlapping(p.Addresses),
+			Occupied:         occupied.in(p.Addresses),
+		}
+	}
+	for _, ad := range ads {
+		if ad.bgp {
+			a.BGPAdvertisements[ad.name] = ad.status(c.Pools)
+		} else {
+			a.L2Advertisements[ad.name] = ad.status(c.Pools)
+		}
+	}
+	for _, o := range c.Peers {
+		a.Peers[o.Name] = all.peer(o)
+	}
+	return a
+}
+
+// condition makes a condition. A reason of a condition that is not True has a message.
+func condition(kind string, status bool, reason, message string, generation int64) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: generation}
+	if status {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+// maxQuote is how much of a user's text a message quotes, in bytes, and maxReport how much of a speaker's.
+const (
+	maxQuote  = 64
+	maxReport = 256
+)
+
+// quote returns a user's text in quotation marks.
+func quote(text string) string { return `"` + printable(text, maxQuote) + `"` }
+
+// printable cuts a text to so many bytes, and escapes its control characters.
+func printable(text string, most int) string {
+	cut := text
+	if len(text) > most {
+		cut = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	cut = strings.ToValidUTF8(cut, "?")
+	var b strings.Builder
+	for _, r := range cut {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteByte(' ')
+		}
+	}
+	return b.String()
+}
+
+// some joins a list, or the first five of many.
+func some[T any](list []T) string {
+	const most = 5
+	var texts []string
+	for _, item := range list[:min(most, len(list))] {
+		texts = append(texts, fmt.Sprint(item))
+	}
+	text := strings.Join(texts, ", ")
+	if len(list) > most {
+		text += fmt.Sprintf(" and %d more", len(list)-most)
+	}
+	return text
+}
+
+// rangeText writes a range as a prefix if it is one.
+func rangeText(r netipx.IPRange) string {
+	if p, ok := r.Prefix(); ok && p.IsSingleIP() {
+		return p.Addr().String()
+	} else if ok {
+		return p.String()
+	}
+	return r.String()
+}

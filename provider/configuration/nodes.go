@@ -1,0 +1,183 @@
+package configuration
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"go4.org/netipx"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// view is a cluster, made ready for questions.
+type view struct {
+	Cluster
+	nodes []node // by name
+	pools map[string]bool
+	peers map[string]bool
+	// holders are the nodes that hold a session with each peer, by peer.
+	holders map[string]labels.Selector
+	// up are the sessions that are established, by peer and node.
+	up map[string]map[string]bool
+}
+
+type node struct {
+	*corev1.Node
+	excluded, ready, reports bool
+	Speaker
+	sessions map[string]herald.SpeakerSession // by peer
+}
+
+func newView(c Cluster) *view {
+	v := &view{
+		Cluster: c, pools: map[string]bool{}, peers: map[string]bool{}, holders: map[string]labels.Selector{}, up: map[string]map[string]bool{},
+	}
+	for _, o := range c.Nodes {
+		n := node{Node: o, excluded: excluded(o), ready: ready(o), sessions: map[string]herald.SpeakerSession{}}
+		n.Speaker, n.reports = c.Speakers[o.Name]
+		for _, s := range n.Sessions {
+			n.sessions[s.Peer] = s
+		}
+		v.nodes = append(v.nodes, n)
+	}
+	slices.SortFunc(v.nodes, func(x, y node) int { return cmp.Compare(x.Name, y.Name) })
+	for _, p := range c.Pools {
+		v.pools[p.Name] = true
+	}
+	for _, p := range c.Peers {
+		v.peers[p.Name] = true
+		v.holders[p.Name] = labels.Nothing()
+		if s, err := herald.CompileSelector("nodeSelector", p.Spec.NodeSelector); err == nil {
+			v.holders[p.Name] = s
+		}
+		v.up[p.Name] = map[string]bool{}
+	}
+	for _, n := range v.nodes {
+		for peer, s := range n.sessions {
+			if v.peers[peer] && s.State == sessionEstablished {
+				v.up[peer][n.Name] = n.ready
+			}
+		}
+	}
+	return v
+}
+
+// taints say that a node is being shut down or removed. Speakers on such nodes announce nothing.
+var taints = []string{
+	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
+}
+
+// excluded reports whether nothing is announced from a node.
+func excluded(o *corev1.Node) bool {
+	_, label := o.Labels[corev1.LabelNodeExcludeBalancers]
+	return label || slices.ContainsFunc(o.Spec.Taints, func(t corev1.Taint) bool { return slices.Contains(taints, t.Key) })
+}
+
+func ready(o *corev1.Node) bool {
+	return slices.ContainsFunc(o.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// nodeNames lists names of nodes.
+func nodeNames(nodes []*node) (names []string) {
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+// announcers are the nodes that an advertisement announces from. If there are none, reason and problem tell why.
+// The second result is the number of nodes that it selects and that are not excluded.
+func (v *view) announcers(selects func(map[string]string) bool) (able []*node, selected int, reason, problem string) {
+	var out, silent, unable []*node
+	for i := range v.nodes {
+		n := &v.nodes[i]
+		switch {
+		case !selects(n.Labels):
+			continue
+		case n.excluded:
+			out = append(out, n)
+			continue
+		case !n.reports:
+			silent = append(silent, n)
+		case n.Problem != "":
+			unable = append(unable, n)
+		default:
+			able = append(able, n)
+		}
+		selected++
+	}
+	switch {
+	case len(able) > 0:
+		return able, selected, "", ""
+	case len(v.nodes) == 0:
+		return nil, 0, ReasonNoNodeSelected, "there are no nodes"
+	case len(unable) > 0:
+		return nil, selected, ReasonSpeakersUnable, fmt.Sprintf("no selected node can announce anything: node %s: %s%s",
+			unable[0].Name, printable(unable[0].Problem, maxReport), andMore(len(unable)-1, "node"))
+	case len(silent) > 0:
+		return nil, selected, ReasonNoSpeaker, fmt.Sprintf("no speaker reports from the selected nodes (%s): see to it that the DaemonSet herald-speaker runs there",
+			some(nodeNames(silent)))
+	case len(out) > 0:
+		return nil, selected, ReasonNodesExcluded, fmt.Sprintf("every selected node (%s) is excluded: it has the label %s, or a taint that says that it is being shut down; remove that, or select other nodes",
+			some(nodeNames(out)), corev1.LabelNodeExcludeBalancers)
+	}
+	return nil, 0, ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that are to announce"
+}
+
+func andMore(n int, what string) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "; and 1 more " + what
+	}
+	return fmt.Sprintf("; and %d more %ss", n, what)
+}
+
+// subnets are networks of nodes.
+type subnets struct {
+	set *netipx.IPSet
+	// by has the number of nodes in each network, and on the name of an interface there.
+	by map[netip.Prefix]int
+	on map[netip.Prefix]string
+}
+
+// subnetsOf collects the networks of nodes. A subnet of one address has no room for a Service's.
+func subnetsOf(nodes []*node) subnets {
+	s := subnets{by: map[netip.Prefix]int{}, on: map[netip.Prefix]string{}}
+	for _, n := range nodes {
+		for _, i := range n.Interfaces {
+			for _, p := range i.Subnets {
+				if p = p.Masked(); !p.IsSingleIP() {
+					s.by[p]++
+					s.on[p] = i.Name
+				}
+			}
+		}
+	}
+	var b netipx.IPSetBuilder
+	for p := range s.by {
+		b.AddPrefix(p)
+	}
+	s.set, _ = b.IPSet() // It fails on an invalid prefix, and there is none.
+	return s
+}
+
+// of lists the networks of a family, those of most nodes first: "198.18.0.0/24 on eth0".
+func (s subnets) of(is4 bool) (list []string) {
+	all := slices.DeleteFunc(slices.Collect(maps.Keys(s.by)), func(p netip.Prefix) bool {
+		return p.Addr().Is4() != is4 || p.Addr().IsLinkLocalUnicast()
+	})
+	slices.SortFunc(all, func(x, y netip.Prefix) int { return cmp.Or(cmp.Compare(s.by[y], s.by[x]), x.Compare(y)) })
+	for _, p := range all {
+		list = append(list, fmt.Sprintf("%s on %s", p, printable(s.on[p], maxQuote)))
+	}
+	return list
+}

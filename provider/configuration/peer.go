@@ -1,0 +1,102 @@
+package configuration
+
+import (
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// States of a session in a SpeakerStatus.
+const (
+	sessionEstablished = "Established"
+	sessionInvalid     = "Invalid"
+)
+
+// told is what one node tells of its session with a peer.
+type told struct {
+	node, text string
+}
+
+// peer assesses a BGPPeer. Nodes without a speaker hold no session.
+func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
+	var invalid, down, notes []told
+	matched, expected := 0, 0
+	_, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector)
+	for i := range v.nodes {
+		n := &v.nodes[i]
+		if !v.holders[o.Name].Matches(labels.Set(n.Labels)) {
+			continue
+		}
+		matched++
+		if !n.reports {
+			continue
+		}
+		expected++
+		s, known := n.sessions[o.Name]
+		text := printable(s.Reason, maxReport)
+		switch {
+		case known && s.State == sessionInvalid:
+			invalid = append(invalid, told{n.Name, text})
+			down = append(down, told{n.Name, text})
+		case !n.ready:
+			down = append(down, told{n.Name, "the node is not Ready, so its speaker may not run"})
+		case !known:
+			down = append(down, told{n.Name, "its speaker does not report the session yet"})
+		case s.State != sessionEstablished && text == "":
+			down = append(down, told{n.Name, "the session is being set up"})
+		case s.State != sessionEstablished:
+			down = append(down, told{n.Name, text})
+		case text != "":
+			notes = append(notes, told{n.Name, text})
+		}
+	}
+	accepted := condition(herald.ConditionAccepted, true, ReasonValid, "", o.Generation)
+	no := func(reason, message string) {
+		accepted = condition(herald.ConditionAccepted, false, reason, message, o.Generation)
+	}
+	switch {
+	case err != nil:
+		no(ReasonInvalid, printable(err.Error(), maxReport))
+	case len(invalid) > 0 && strings.HasPrefix(invalid[0].text, "spec.passwordSecret:"):
+		no(ReasonSecretMissing, first(invalid))
+	case len(invalid) > 0:
+		no(ReasonInvalid, first(invalid))
+	case matched == 0 && len(v.nodes) > 0:
+		no(ReasonNoNodeSelected, "spec.nodeSelector matches no node, so no node holds a session: correct it, or label the nodes that are to")
+	}
+	return herald.BGPPeerStatus{
+		Sessions: fmt.Sprintf("%d/%d", expected-len(down), expected),
+		Conditions: []metav1.Condition{
+			accepted, established(o.Generation, accepted, expected, down, notes),
+		},
+	}
+}
+
+func established(generation int64, accepted metav1.Condition, expected int, down, notes []told) metav1.Condition {
+	is := func(status bool, reason, message string) metav1.Condition {
+		return condition(herald.ConditionEstablished, status, reason, message, generation)
+	}
+	switch {
+	case expected == 0 && accepted.Status == metav1.ConditionFalse:
+		return is(false, accepted.Reason, "no node holds a session: the condition Accepted tells why")
+	case expected == 0:
+		return is(false, ReasonNoSpeaker, "no speaker reports from a node that is to hold the session: see to it that the DaemonSet herald-speaker runs there")
+	case len(down) == expected:
+		return is(false, ReasonNoSession, first(down))
+	case len(down) > 0:
+		return is(false, ReasonSessionsDown, first(down))
+	}
+	return is(true, ReasonEstablished, first(notes))
+}
+
+// first is what the first node tells, and how many more tell something.
+func first(all []told) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("node %s: %s%s", all[0].node, all[0].text, andMore(len(all)-1, "node"))
+}

@@ -1,0 +1,110 @@
+package configuration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// announcedPool is the condition Announced of a pool: True if nodes can announce each of its addresses.
+func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
+	no := func(reason, message string) metav1.Condition {
+		return condition(herald.ConditionAnnounced, false, reason, message, p.Generation)
+	}
+	var selecting, able, invalid []*advertisement
+	for _, ad := range ads {
+		switch {
+		case ad.selects(p) && ad.reason == "":
+			able, selecting = append(able, ad), append(selecting, ad)
+		case ad.selects(p):
+			selecting = append(selecting, ad)
+		case ad.selector == nil && slices.Contains(ad.named, p.Name):
+			invalid = append(invalid, ad)
+		}
+	}
+	switch {
+	case len(selecting) == 0 && len(invalid) > 0:
+		return no(ReasonAdvertisementUnable, fmt.Sprintf("%s names the pool and is not valid: its condition Accepted tells why%s",
+			invalid[0].object, andMore(len(invalid)-1, "advertisement")))
+	case len(selecting) == 0:
+		return no(ReasonNoAdvertisement, fmt.Sprintf(
+			"no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses: create one with spec.pools: [%s]", p.Name))
+	case len(able) == 0:
+		return no(ReasonAdvertisementUnable, fmt.Sprintf("%s selects the pool and announces nothing: %s%s",
+			selecting[0].object, selecting[0].problem, andMore(len(selecting)-1, "advertisement")))
+	}
+	off := offSubnet(p.Addresses, able)
+	if len(off) == 0 {
+		return condition(herald.ConditionAnnounced, true, ReasonAnnounced, "", p.Generation)
+	}
+	reason, which := ReasonPartlyOffSubnet, "these addresses of the pool"
+	if slices.Equal(off, p.Addresses.Ranges()) {
+		reason, which = ReasonOffSubnet, "the pool's addresses"
+	}
+	return no(reason, unreachable(which, off, able))
+}
+
+// offSubnet lists the addresses that none of the advertisements announces.
+func offSubnet(addresses *netipx.IPSet, able []*advertisement) []netipx.IPRange {
+	if addresses == nil || slices.ContainsFunc(able, func(ad *advertisement) bool { return ad.reach == nil }) {
+		return nil
+	}
+	var b netipx.IPSetBuilder
+	b.AddSet(addresses)
+	for _, ad := range able {
+		b.RemoveSet(ad.reach.set)
+	}
+	rest, err := b.IPSet()
+	if err != nil {
+		return nil // Only an invalid address or range gets here, and sets have none.
+	}
+	return rest.Ranges()
+}
+
+// unreachable tells that addresses are in no subnet of the nodes, which subnets there are, and what to do. All of the
+// advertisements are L2Advertisements without spec.interfaces.
+func unreachable(which string, off []netipx.IPRange, able []*advertisement) string {
+	var texts []string
+	var is4, is6 bool
+	for _, r := range off {
+		texts = append(texts, rangeText(r))
+		is4, is6 = is4 || r.From().Is4(), is6 || r.From().Is6()
+	}
+	var there []string
+	for _, family := range []struct {
+		concerned, is4 bool
+		name           string
+	}{{is4, true, "IPv4"}, {is6, false, "IPv6"}} {
+		if !family.concerned {
+			continue
+		}
+		var all []string
+		for _, ad := range able {
+			all = append(all, ad.reach.of(family.is4)...)
+		}
+		all = unique(all)
+		if len(all) == 0 {
+			there = append(there, "they have no "+family.name+" subnet")
+		} else {
+			there = append(there, fmt.Sprintf("their %s subnets are %s", family.name, some(all)))
+		}
+	}
+	return fmt.Sprintf("%s are in no subnet of the nodes that %s announces them from: %s; %s: "+
+		"take addresses of such a subnet, or announce the pool by a BGPAdvertisement, or, if clients reach the addresses on the link, name the interface in spec.interfaces of the L2Advertisement",
+		which, able[0].object, some(texts), strings.Join(there, "; "))
+}
+
+// unique leaves out what comes a second time.
+func unique(list []string) (once []string) {
+	for _, text := range list {
+		if !slices.Contains(once, text) {
+			once = append(once, text)
+		}
+	}
+	return once
+}
