@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
@@ -389,7 +391,7 @@ func TestAssess(t *testing.T) {
 				if is.ObservedGeneration != generation {
 					t.Errorf("%s: %s is of generation %d", w.object, is.Type, is.ObservedGeneration)
 				}
-				if len(is.Message) > 1500 || strings.ContainsAny(is.Message, "\x00\x1b\n\xff") {
+				if len(is.Message) > 1500 || !utf8.ValidString(is.Message) || strings.ContainsFunc(is.Message, unicode.IsControl) {
 					t.Errorf("%s: %s says %q", w.object, is.Type, is.Message)
 				}
 			}
