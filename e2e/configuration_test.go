@@ -149,7 +149,7 @@ func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 	t.Run("addresses of the network are never given out", func(t *testing.T) {
 		f := f.within(t)
 		f.told("ippools segment", accepted, "Valid", "never given out: 198.18.0.0 (the network address of 198.18.0.0/24)")
-		const web = "198.18.0.3" // Hosts 1 and 2 are the API server, which is the gateway, and the router.
+		const web = "198.18.0.3" // Host 1 is the gateway of the nodes, host 2 the router.
 		f.service("web", annotated(herald.AnnotationPool, "segment"), to8080)
 		f.eventually("an address that nobody has", func(ctx context.Context) error {
 			svc, err := f.services().Get(ctx, "web", metav1.GetOptions{})
