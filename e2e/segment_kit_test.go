@@ -38,6 +38,9 @@ type segmentField struct {
 	*labField
 	addresses []netip.Addr
 	nodes     []string
+	// client and iface are the segment that is spoken of: a client on it, and the nodes' interface there.
+	client *lab.Client
+	iface  string
 }
 
 func withSegment(t testing.TB, nodes int) *segmentField {
@@ -46,7 +49,7 @@ func withSegment(t testing.TB, nodes int) *segmentField {
 		t.Skip("it needs a lab: nodes of kind cannot be hurt so")
 	}
 	f := &segmentField{labField: withLab(t, lab.Options{Nodes: nodes})}
-	f.nodes = names(f.site)
+	f.nodes, f.client, f.iface = names(f.site), f.site.Segment, "eth0"
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250", "2001:db8:18::200-2001:db8:18::250")
 	for _, n := range f.nodes {
@@ -89,13 +92,13 @@ func (f *segmentField) members() {
 	f.states(herald.SegmentMember, len(f.nodes)-1, f.nodes...)
 }
 
-// states waits until the speakers of the nodes report this state, how many others they hear, and no death.
+// states waits until the speakers of the nodes report this state on the segment, how many others they hear, and no death.
 func (f *segmentField) states(state string, hears int, of ...string) {
 	f.t.Helper()
 	for _, n := range of {
 		f.reported(n, fmt.Sprintf("the state %s and that it hears %d others", state, hears), func(s *herald.SpeakerStatusStatus) bool {
 			return len(s.Deaths) == 0 && slices.ContainsFunc(s.Interfaces, func(i herald.SpeakerInterface) bool {
-				return i.Name == "eth0" && i.State == state && int(i.Neighbours) == hears
+				return i.Name == f.iface && i.State == state && int(i.Neighbours) == hears
 			})
 		})
 	}
@@ -146,7 +149,7 @@ func (f *segmentField) exclude(yes bool, nodes ...string) {
 
 // observing says what is seen, and how.
 type observing struct {
-	from *lab.Client // The client on the segment if nil.
+	from *lab.Client // f.client if nil.
 	keep int         // So many connections are kept open to both addresses together.
 	open bool        // New connections are opened all the time.
 	by   string      // Who answers at first; one of the nodes if empty.
@@ -168,7 +171,7 @@ func (f *segmentField) observe(o observing) *observation {
 	f.t.Helper()
 	v := &observation{f: f, began: time.Now(), from: o.from}
 	if v.from == nil {
-		v.from = f.site.Segment
+		v.from = f.client
 	}
 	patient := *v.from
 	// An attempt that waits for a processor is late, and one whose SYN is lost fails: the kernel sends the next one

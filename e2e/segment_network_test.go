@@ -22,7 +22,7 @@ func TestTheNetworkFails(t *testing.T) {
 	}
 	// What a part that fails leaves at the switch would be there for the next lab.
 	t.Cleanup(func() {
-		if err := lab.Heal(append(ports(f.nodes...), f.site.Segment, other)...); err != nil {
+		if err := lab.Heal(append(ports(f.nodes...), f.client, other)...); err != nil {
 			t.Error(err)
 		}
 	})
@@ -67,11 +67,11 @@ func TestTheNetworkFails(t *testing.T) {
 		here := []string{owner, without(f.nodes, owner)[0]}
 		there := without(without(f.nodes, here[0]), here[1])
 		sides := [2]*observation{f.observe(observing{open: true}), f.observe(observing{open: true, from: other})}
-		f.must(lab.Split(append(ports(here...), f.site.Segment), append(ports(there...), other)))
+		f.must(lab.Split(append(ports(here...), f.client), append(ports(there...), other)))
 		sides[0].settled(owner)
 		sides[1].settled(there...)
 		soon := time.Now().Add(atOnce)
-		f.must(lab.Heal(append(ports(f.nodes...), f.site.Segment, other)...))
+		f.must(lab.Heal(append(ports(f.nodes...), f.client, other)...))
 		keeper := sides[0].settled(f.nodes...)
 		for i, n := range sides[1].settled(f.nodes...) {
 			if n != keeper[i] {

@@ -33,7 +33,7 @@ type Client struct {
 	// Timeout of a request; requestTimeout if it is 0.
 	Timeout time.Duration
 
-	port string // The switch's end of its cable; empty if it is not on the segment.
+	Cable // The zero value if it is not on the segment.
 }
 
 func (c *Client) timeout() time.Duration { return cmp.Or(c.Timeout, requestTimeout) }

@@ -9,28 +9,34 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// Port is a host on the segment, with its port of the switch: a [Node], a [Router] or a [Client]. Faults happen at
+// Port is a host on a segment, with its port of the switch: a [Node], a [Router] or a [Client]. Faults happen at
 // the switch, so the host itself has no part in them.
 type Port interface {
 	switchPort() (string, error)
 	Heal() error
 }
 
-var _ = []Port{(*Node)(nil), (*Router)(nil), (*Client)(nil)}
+var _ = []Port{(*Node)(nil), (*Router)(nil), (*Client)(nil), (*SecondInterface)(nil)}
 
-func (c *Client) switchPort() (string, error) {
+// Cable connects a host to a switch.
+type Cable struct {
+	port   string // The switch's end.
+	bridge string // The switch.
+}
+
+func (c *Cable) switchPort() (string, error) {
 	if c.port == "" {
-		return "", fmt.Errorf("host %q is not on the segment", c.Host.Name)
+		return "", errors.New("the host is not on the segment")
 	}
 	return c.port, nil
 }
 
 // Cut pulls the host's cable: it has no carrier and reaches nobody on the segment, nor the API server. What runs on it
 // goes on.
-func (c *Client) Cut() error { return c.atSwitch("ip link set %s down") }
+func (c *Cable) Cut() error { return c.atSwitch("ip link set %s down") }
 
 // Isolate is what a broken switch does: the host keeps its carrier and every frame is lost.
-func (c *Client) Isolate() error { return c.atSwitch("ip link set %s nomaster") }
+func (c *Cable) Isolate() error { return c.atSwitch("ip link set %s nomaster") }
 
 // Direction is one of the two in which a cable carries frames.
 type Direction string
@@ -45,13 +51,13 @@ const (
 )
 
 // Loss loses that many percent of the frames, at random.
-func (c *Client) Loss(percent int, direction Direction) error {
+func (c *Cable) Loss(percent int, direction Direction) error {
 	port, err := c.switchPort()
 	if err != nil {
 		return err
 	}
 	if percent < 1 || percent > 100 {
-		return fmt.Errorf("lose %d percent of the frames of %s: choose 1 to 100", percent, c.Host.Name)
+		return fmt.Errorf("lose %d percent of the frames at %s: choose 1 to 100", percent, port)
 	}
 	// The kernel may lack netem; nftables is there for kube-proxy.
 	lost := fmt.Sprintf("numgen random mod 100 < %d", percent)
@@ -69,21 +75,21 @@ func (c *Client) Loss(percent int, direction Direction) error {
 }
 
 // OneWay loses all frames of one direction; those of the other arrive.
-func (c *Client) OneWay(lost Direction) error { return c.Loss(100, lost) }
+func (c *Cable) OneWay(lost Direction) error { return c.Loss(100, lost) }
 
 // Heal undoes all faults of the host. Those between two hosts are undone once both are healed. Taking an interface
 // down makes the kernel drop IPv6 routes, but that is done to the switch's end of the cable, so the host's own stay.
-func (c *Client) Heal() error {
+func (c *Cable) Heal() error {
 	// A table that is added first can be deleted whether there was one or not.
 	return c.atSwitch(`
 		nft 'add table bridge %[1]s; delete table bridge %[1]s'
 		ip link set %[1]s master %[2]s
 		ip link set %[1]s up
-	`, Bridge)
+	`, c.bridge)
 }
 
 // atSwitch runs a script that has the host's port as its first argument.
-func (c *Client) atSwitch(script string, args ...any) error {
+func (c *Cable) atSwitch(script string, args ...any) error {
 	port, err := c.switchPort()
 	if err != nil {
 		return err

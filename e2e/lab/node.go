@@ -25,6 +25,8 @@ type Node struct {
 	Number int
 	// Proxy is its kube-proxy, where the lab started it.
 	Proxy *Process
+	// Second is its interface on the second segment, or nil if there is none.
+	Second *SecondInterface
 }
 
 // NewNode is a node of a cluster that is no lab's: its host, and the switch's end of its cable.
@@ -33,7 +35,7 @@ func NewNode(name string, number int, host enclave.Host, port string) (*Node, er
 	if err != nil {
 		return nil, err
 	}
-	c.port = port
+	c.Cable = Cable{port: port, bridge: Bridge}
 	return &Node{Client: *c, Name: name, Number: number}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 //	  .2  ::2    router1 (AS 64500 if FRR, 64501 if BIRD), .3 router2
 //	  .11 ::11   k8s-node1, and so on
 //	  .100 ::100 the client on the segment, .101 client2, and so on
+//	2nd segment  198.18.1.0/24     2001:db8:18:1::/64, hosts as above, if there is one
 //	beyond router1 203.0.113.0/25   2001:db8:113::/64    its client .10 ::10
 //	beyond router2 203.0.113.128/25 2001:db8:113:1::/64  its client .138 ::10
 //	pods of node N 10.244.N.0/24    fd00:10:244:N::/64
@@ -79,6 +80,11 @@ const (
 // both families (198.18.0.11, 2001:db8:18::11), so that one can read them.
 func onSegment(h int) (v4, v6 netip.Prefix) {
 	return netip.MustParsePrefix(fmt.Sprintf("198.18.0.%d/24", h)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:18::%d/64", h))
+}
+
+// onSecond is the same for the second segment.
+func onSecond(h int) (v4, v6 netip.Prefix) {
+	return netip.MustParsePrefix(fmt.Sprintf("198.18.1.%d/24", h)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:18:1::%d/64", h))
 }
 
 // beyond returns the network behind router r, counted from 1: the router's own addresses there and

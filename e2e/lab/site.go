@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Site struct {
 	Segment *Client
 	// Outside is the client behind router1, or nil if there is no router.
 	Outside *Client
+	// Second is the client on the second segment, or nil if [Site.LaySecond] was not called.
+	Second *Client
 
 	clients int  // On the segment.
 	bridge  bool // It is the site's own.
@@ -130,9 +133,11 @@ func (s *Site) Node(name string) *Node {
 	return s.node(func(n *Node) bool { return n.Name == name })
 }
 
-// NodeByMAC returns the node whose interface on the segment has the MAC, or nil.
+// NodeByMAC returns the node one of whose interfaces on the segments has the MAC, or nil.
 func (s *Site) NodeByMAC(mac net.HardwareAddr) *Node {
-	return s.node(func(n *Node) bool { return n.MAC.String() == mac.String() })
+	return s.node(func(n *Node) bool {
+		return bytes.Equal(n.MAC, mac) || n.Second != nil && bytes.Equal(n.Second.MAC, mac)
+	})
 }
 
 func (s *Site) node(is func(*Node) bool) *Node {
@@ -159,6 +164,9 @@ func (s *Site) Close() error {
 	errs := []error{all.Wait()}
 	for _, h := range s.hosts {
 		errs = append(errs, detach(h))
+	}
+	if s.Second != nil {
+		errs = append(errs, s.removeSecond())
 	}
 	if s.bridge {
 		errs = append(errs, removeBridge())

@@ -12,16 +12,19 @@ import (
 // Bridge is the segment: a switch in the enclave's own namespace.
 const Bridge = "segment"
 
-// layBridge makes the segment, with the API server's address on it. Multicast snooping is off: a
-// switch without a querier would forget who listens, and stories are to be about Herald.
+// layBridge makes the segment, with the API server's address on it.
 func layBridge() error {
 	v4, v6 := onSegment(apiServerHost)
-	return enclave.Host{}.Script(`
-		ip link add %[1]s type bridge mcast_snooping 0
-		ip link set %[1]s up
-		ip addr add %[2]s dev %[1]s
-		ip addr add %[3]s dev %[1]s nodad
-	`, Bridge, v4, v6)
+	if err := newSwitch(Bridge); err != nil {
+		return err
+	}
+	return enclave.Host{}.Script("ip addr add %[2]s dev %[1]s; ip addr add %[3]s dev %[1]s nodad", Bridge, v4, v6)
+}
+
+// newSwitch makes a switch. Multicast snooping is off: a switch without a querier would forget who listens, and
+// stories are to be about Herald.
+func newSwitch(bridge string) error {
+	return enclave.Host{}.Script("ip link add %[1]s type bridge mcast_snooping 0; ip link set %[1]s up", bridge)
 }
 
 func removeBridge() error { return enclave.Host{}.Script("ip link delete %s", Bridge) }
@@ -29,33 +32,43 @@ func removeBridge() error { return enclave.Host{}.Script("ip link delete %s", Br
 // port is the bridge's end of a host's cable.
 func port(host string) string { return "v-" + host }
 
+// plug connects an interface of a host to a switch. The interface has the same MAC whenever it is made, so that a
+// host that is made anew in a cluster that stays is known there.
+func plug(h enclave.Host, iface, mac string, to Cable) error {
+	if err := enclave.Connect(enclave.Host{}, to.port, h, iface); err != nil {
+		return err
+	}
+	if err := (enclave.Host{}).Script("ip link set %s master %s", to.port, to.bridge); err != nil {
+		return err
+	}
+	return h.Script("ip link set %s address %s", iface, mac)
+}
+
 // attach makes a host on the segment.
 func attach(name string, number int) (Client, error) {
 	h, err := enclave.NewHost(name)
 	if err != nil {
 		return Client{Host: h}, err
 	}
-	if err := enclave.Connect(enclave.Host{}, port(name), h, eth0); err != nil {
-		return Client{Host: h}, err
-	}
-	if err := (enclave.Host{}).Script("ip link set %s master %s", port(name), Bridge); err != nil {
-		return Client{Host: h}, err
-	}
-	// Whoever is made once more, at a cluster that stays, is to be known there still.
-	if err := h.Script("ip link set %s address 02:00:5e:00:53:%02x", eth0, number); err != nil {
+	cable := Cable{port: port(name), bridge: Bridge}
+	if err := plug(h, eth0, fmt.Sprintf("02:00:5e:00:53:%02x", number), cable); err != nil {
 		return Client{Host: h}, err
 	}
 	v4, v6 := onSegment(number)
 	c, err := newClient(h, v4, v6)
-	c.port = port(name)
+	c.Cable = cable
 	return c, err
 }
 
 // detach removes a host. Its cable goes first: the kernel would remove that with the namespace, but
 // some time later.
 func detach(h enclave.Host) error {
-	cable := enclave.Host{}.Script("! ip link show %[1]s >/dev/null 2>&1 || ip link delete %[1]s", port(h.Name))
-	return errors.Join(cable, h.Remove())
+	return errors.Join(unplug(port(h.Name)), h.Remove())
+}
+
+// unplug removes a cable, if it is there, by the switch's end.
+func unplug(port string) error {
+	return enclave.Host{}.Script("! ip link show %[1]s >/dev/null 2>&1 || ip link delete %[1]s", port)
 }
 
 // newClient gives a host's eth0 its addresses.

@@ -63,8 +63,14 @@ func (r *referee) watch() {
 					delete(r.both, key)
 					continue
 				}
-				if r.both[key] += passed; r.both[key] > r.limit {
-					w.fail("%v is answered by %s as %v and by %s as %v for longer than %v", a, x.name, ax.MAC, y.name, ay.MAC, r.limit)
+				limit := r.limit
+				if ax.Node != x.name && ay.Node != y.name {
+					// Both stand in for absent nodes, of which two claim the address. Their clocks differ by up to 4 %, so the
+					// grace of the one that they stand in for ends at different times.
+					limit += Grace * 4 / 100
+				}
+				if r.both[key] += passed; r.both[key] > limit {
+					w.fail("%v is answered by %s as %v and by %s as %v for longer than %v", a, x.name, ax.MAC, y.name, ay.MAC, limit)
 				}
 			}
 		}
