@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -192,6 +193,7 @@ func (f *segmentField) observe(o observing) *observation {
 	}
 	for _, a := range f.addresses {
 		if o.keep > 0 {
+			v.known(a)
 			h, err := patient.Hold(f.ctx, target(a), o.keep/len(f.addresses))
 			f.must(err)
 			v.holders = append(v.holders, h)
@@ -228,6 +230,25 @@ func (o *observation) settled(nodes ...string) (owners []string) {
 		})
 	}
 	return owners
+}
+
+// known waits until the client's kernel sends to the node that answers. Until it has taken in that an address has moved,
+// connections are opened to the node that had it before.
+func (o *observation) known(a netip.Addr) {
+	o.f.t.Helper()
+	o.f.eventually(fmt.Sprintf("the client sends to the node that answers for %s", a), func(context.Context) error {
+		runs := o.watch.Answerers(a, o.began)
+		if len(runs) == 0 {
+			return errors.New("nobody answers")
+		}
+		mac, err := o.from.Neighbour(a)
+		if answered := runs[len(runs)-1].MAC; err == nil && !bytes.Equal(mac, answered) {
+			return fmt.Errorf("it sends to %v, and %v answers", mac, answered)
+		} else if errors.Is(err, lab.ErrNoNeighbour) {
+			return nil // It will ask.
+		}
+		return err
+	})
 }
 
 // stays fails the part if in this time one of the addresses is answered by another node than this one.

@@ -52,7 +52,7 @@ func (c *sender) frames(cluster uint64) [][]byte {
 	}
 	c.chain = newChain(1, secret{1}, maxChain)
 	h := hello{state: 1, claims: 1, flags: flagServing, period: 100, chain: 1, length: maxChain, secret: c.chain.links[0],
-		prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}
+		prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}, hears: []uint64{bootOf(0)}}
 	return [][]byte{
 		sign(kindHello, 1, h.encode),
 		sign(kindUpdate, 2, update{from: 0, to: 1, changes: []change{{addr: c.addr, term: 2}}}.encode),
@@ -78,6 +78,10 @@ func sendCrowd(count int) error {
 	}
 	send := func(c *sender, payload []byte) {
 		_, _ = unix.Write(fd, datagram(Interface{MAC: c.mac, Prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}, MAC{}, payload))
+	}
+	// On busy processors, too, the neighbours are to be on time: one that is late costs questions.
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -15); err != nil {
+		return err
 	}
 	tick := time.NewTicker(time.Millisecond)
 	began, sent := time.Now(), 0
@@ -105,6 +109,7 @@ func BenchmarkNeighbours(b *testing.B) {
 		b.Run(strconv.Itoa(count), func(b *testing.B) {
 			s := newSite(b, []string{"198.18.0.1/15", "198.18.0.2/15"}, "")
 			r, from := s.hosts[0], s.hosts[1]
+			r.anyThread = true
 			s.start(r, "eth0")
 			r.segment.Do(func(m *Machine, now Time) {
 				for i := range count {

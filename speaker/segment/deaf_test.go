@@ -94,3 +94,30 @@ func TestOthersAreExpectedLate(t *testing.T) {
 		}
 	}
 }
+
+// TestASpeakerThatGetsNoProcessorTakesNobodyForDead: while it waits, it asks nothing, and nothing answers.
+func TestASpeakerThatGetsNoProcessorTakesNobodyForDead(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	silent := w.owner(addrs[0])
+	silent.kill() // Its kernel answers.
+	w.run(time.Second)
+	for range 20 {
+		for _, h := range w.nodes {
+			h.frozen = h != silent
+		}
+		w.run(maxGap - 30*time.Millisecond)
+		for _, h := range w.nodes {
+			if h != silent {
+				h.goOn()
+			}
+		}
+		w.run(70 * time.Millisecond)
+	}
+	for _, h := range w.nodes {
+		for _, e := range h.events {
+			if e.Kind == EventDead {
+				w.fail("%s took %s for dead %v after its last sign", h.name, e.Node, e.After)
+			}
+		}
+	}
+}

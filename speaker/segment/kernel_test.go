@@ -28,6 +28,8 @@ type real struct {
 	config  Config
 	iface   Interface
 	stop    func()
+	// anyThread has the Segment run on any thread, as in the speaker. There it does not read the host's counters.
+	anyThread bool
 
 	mu      sync.Mutex
 	answers map[netip.Addr]Answer
@@ -82,11 +84,14 @@ func newSite(t testing.TB, addresses []string, more string) *site {
 		seed := make([]byte, ed25519.SeedSize)
 		seed[0] = byte(i)
 		r := &real{Host: h, name: fmt.Sprintf("n%d", i), answers: map[netip.Addr]Answer{}}
-		r.config = Config{Cluster: "real", Node: r.name, Boot: uint64(i + 1), Key: ed25519.NewKeyFromSeed(seed)}
+		r.config = Config{Cluster: "real", Node: r.name, Boot: bootOf(i), Key: ed25519.NewKeyFromSeed(seed)}
 		s.hosts = append(s.hosts, r)
 	}
 	return s
 }
+
+// bootOf is the boot of the host of that number.
+func bootOf(host int) uint64 { return uint64(host + 1) }
 
 func (r *real) identity() Identity {
 	return Identity{Boot: r.config.Boot, Key: r.config.Key.Public().(ed25519.PublicKey)}
@@ -125,7 +130,7 @@ func (s *site) start(r *real, name string) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	opened, ended := make(chan error), make(chan error, 1)
 	go func() {
-		ended <- r.Do(func() (err error) { // The thread stays on the host: the Segment reads its counters.
+		err := r.Do(func() (err error) { // The thread stays on the host: the Segment reads its counters.
 			i, err := net.InterfaceByName(name)
 			if err == nil {
 				r.segment, err = Open(zap.NewNop(), r.config, name, i.Index, callbacks)
@@ -134,11 +139,15 @@ func (s *site) start(r *real, name string) {
 				r.iface = Interface{Name: name, MAC: MAC(i.HardwareAddr), Up: true, Prefixes: prefixes(i)}
 			}
 			opened <- err
-			if err != nil {
+			if err != nil || r.anyThread {
 				return err
 			}
 			return r.segment.Run(ctx)
 		})
+		if err == nil && r.anyThread {
+			err = r.segment.Run(ctx)
+		}
+		ended <- err
 	}()
 	if err := <-opened; err != nil {
 		s.t.Fatal(err)

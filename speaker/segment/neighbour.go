@@ -59,6 +59,7 @@ type neighbour struct {
 	suspect  Time // since when it is suspected
 	answered Time // its kernel's last answer
 	probed   Time // the last question to its kernel
+	asks     int  // questions to its kernel since its last sign of life or answer
 
 	claims  map[netip.Addr]uint64 // terms
 	version uint32                // of claims
@@ -205,7 +206,7 @@ const freeHashes = 4
 
 // signOfLife notes that a neighbour's speaker is alive.
 func (m *Machine) signOfLife(n *neighbour) {
-	n.heard, n.sign = m.now, m.now
+	n.heard, n.sign, n.asks = m.now, m.now, 0
 	if n.status != alive && !n.has(flagReplaced) {
 		m.become(n, alive)
 	}
@@ -524,7 +525,7 @@ func (m *Machine) become(n *neighbour, to status) {
 			m.event(Event{Kind: EventHeard, Node: n.node})
 		}
 	case suspected:
-		n.suspect, n.probed = m.now, 0
+		n.suspect, n.probed, n.asks = m.now, 0, 0
 		if m.statuses[alive] == 0 {
 			m.lonely = notCounted
 		}
@@ -600,7 +601,7 @@ func byNode(n *neighbour, node string) int { return cmp.Compare(n.node, node) }
 
 // kernelAnswered notes that a neighbour's node lives.
 func (m *Machine) kernelAnswered(n *neighbour) {
-	n.answered = m.now
+	n.answered, n.asks = m.now, 0
 	if n.status == suspected {
 		m.become(n, silent)
 	}
@@ -627,7 +628,7 @@ func (m *Machine) watchOne(n *neighbour) {
 	}
 	switch n.status {
 	case suspected:
-		if m.now-n.suspect >= m.windowOf(n) {
+		if m.now-n.suspect >= m.windowOf(n) && n.unanswered() {
 			m.become(n, dead)
 			return
 		}
@@ -636,13 +637,20 @@ func (m *Machine) watchOne(n *neighbour) {
 		switch {
 		case m.now-n.sign > Grace:
 			m.become(n, dead)
-		case m.now-max(n.answered, n.heard) > watchPeriod+m.windowOf(n):
+		case m.now-max(n.answered, n.heard) > watchPeriod+m.windowOf(n) && n.unanswered():
 			m.become(n, dead)
 		default:
 			m.probe(n, watchPeriod)
 		}
 	}
 }
+
+// enoughAsked is how many questions to the kernel of a node have to remain without an answer before the node is dead.
+// Time alone proves nothing: a speaker that gets no processor asks nothing while it waits.
+const enoughAsked = 3
+
+// unanswered reports whether the kernel of the node has left enough questions without an answer, if it can be asked.
+func (n *neighbour) unanswered() bool { return !n.hasAddress() || n.asks >= enoughAsked }
 
 func (m *Machine) windowOf(n *neighbour) time.Duration {
 	switch {
@@ -673,6 +681,7 @@ func (m *Machine) probe(n *neighbour, period time.Duration) {
 		return
 	}
 	n.probed = m.now
+	n.asks++
 	m.out.Probes = append(m.out.Probes, Probe{Addr: n.said.prefixes[0].Addr(), MAC: n.mac})
 	// Its speaker is asked as well: it may live, and only its multicast may be lost on the way, with ours.
 	m.send(n.mac, suspect{id: n.id, chain: n.said.chain, index: n.index}.encode())
