@@ -167,6 +167,9 @@ var errMalformed = errors.New("malformed frame")
 // writer appends to a frame.
 type writer []byte
 
+// kindOffset is where the type of a frame is. Filters look for it.
+const kindOffset = 3
+
 func begin(k kind) writer { return writer{magic >> 8, magic & 0xff, version, byte(k)} }
 
 func (w *writer) u8(v uint8)     { *w = append(*w, v) }

@@ -213,6 +213,7 @@ type Machine struct {
 	id     ID
 
 	now  Time
+	came Time // when the frame came that is received
 	turn Time // of the last call
 	tick Time // of the last Tick
 

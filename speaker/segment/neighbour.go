@@ -123,7 +123,13 @@ func (n *neighbour) lossy() bool { return bits.OnesCount32(n.history) < 29 }
 // Receive takes a frame: the payload of a datagram with the hop limit 255. from is the Ethernet source.
 // The Drop is empty if the frame was of use.
 func (m *Machine) Receive(now Time, from MAC, frame []byte) Drop {
+	return m.ReceiveLate(now, now, from, frame)
+}
+
+// ReceiveLate takes a frame that came before now and has not been read until now.
+func (m *Machine) ReceiveLate(now, came Time, from MAC, frame []byte) Drop {
 	defer m.begin(now)()
+	m.came = came
 	k, r, err := open(frame)
 	if err != nil {
 		return m.drop(DropMalformed)
@@ -190,7 +196,7 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	if n.status == silent && b.state != n.said.state {
 		// It is back, and what it says of itself has not come yet. It may not answer for its addresses, so the
 		// deputies go on.
-		n.heard, n.sign = m.now, m.now
+		n.hear(m.came)
 		m.ask(n, n.missingPage())
 		return ""
 	}
@@ -206,11 +212,15 @@ const freeHashes = 4
 
 // signOfLife notes that a neighbour's speaker is alive.
 func (m *Machine) signOfLife(n *neighbour) {
-	n.heard, n.sign, n.asks = m.now, m.now, 0
+	n.hear(m.came)
+	n.asks = 0
 	if n.status != alive && !n.has(flagReplaced) {
 		m.become(n, alive)
 	}
 }
+
+// hear notes a sign of life that came at a time.
+func (n *neighbour) hear(came Time) { n.heard, n.sign = max(n.heard, came), max(n.sign, came) }
 
 // askUnknown asks a sender whose Hello is not known to say who it is.
 func (m *Machine) askUnknown(id ID) {

@@ -46,7 +46,8 @@ type Segment struct {
 	iface      Interface
 	generation int
 	warned     bool
-	busy       bool // the last turn read a frame
+	busy       bool // the last turn read a frame that was no beat
+	room       Time // until then the sockets have room for beats
 }
 
 // Open opens a segment on an interface, which stays down for the Machine until Set.
@@ -160,13 +161,18 @@ func (s *Segment) Run(ctx context.Context) error {
 	return nil
 }
 
-// batch is how long frames wait for others when they come fast. On a large segment thousands come in a second, and
-// to wake up for each of them costs more than to read it. The times of the protocol bear it.
+// batch is how long frames wait for others when they come fast: to wake up for each of them costs more than to read
+// it. The times of the protocol bear it.
 const batch = 10 * time.Millisecond
 
-// wait returns when there is something to do: a frame, a command, or a time that has come.
+// unread is how many beats may wait to be read, as far as one can tell: half of what the least receive buffer holds
+// with the kernel's defaults.
+const unread = 200
+
+// wait returns when there is something to do: a frame that is no beat, a command, or a time that has come. Beats wait
+// for that, which is not for long: see Machine.Next.
 func (s *Segment) wait(ctx context.Context, timer *time.Timer) error {
-	now, next := BootTime(), s.machine.Next()
+	now, next := BootTime(), min(s.machine.Next(), s.room)
 	if pause := min(time.Duration(s.turned.Load())+batch, next) - now; s.busy && pause > 0 {
 		timer.Reset(pause)
 		select {
@@ -186,6 +192,7 @@ func (s *Segment) turn(buffer []byte) {
 	s.mu.Unlock()
 	// Frames first: a process that was frozen hears who stood in for it before it does anything.
 	s.busy = s.sockets.read(buffer, s.receive)
+	s.readBeats(buffer)
 	for _, f := range commands {
 		f(m, BootTime())
 	}
@@ -202,6 +209,23 @@ func (s *Segment) turn(buffer []byte) {
 	if g := m.Generation(); g != s.generation {
 		s.generation = g
 		s.callbacks.Changed(m.Members())
+	}
+}
+
+func (s *Segment) readBeats(buffer []byte) {
+	before := s.sockets.emptied
+	count := s.sockets.readBeats(buffer, func(frame []byte, now, came Time) {
+		from, payload, drop := readDatagram(frame)
+		if drop != "" {
+			s.machine.drop(drop)
+			return
+		}
+		s.machine.ReceiveLate(now, came, from, payload)
+	})
+	now := s.sockets.emptied
+	s.room = now + time.Second
+	if count > 0 {
+		s.room = now + max((now-before)*unread/time.Duration(count), time.Millisecond)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,10 +16,18 @@ import (
 
 // sockets are the packet sockets of one interface. They are read and written without regard to the host's
 // firewall, and by one goroutine, which waits for all of them at once.
+//
+// Beats have sockets of their own, for which nobody waits. They are nearly all frames of a large segment, and to wake
+// up for one costs a hundred times what it costs to read it. The kernel stamps each with the time when it came, so
+// nothing depends on when it is read.
 type sockets struct {
 	index int
-	fds   []int // heartbeats over IPv4, over IPv6 with neighbour advertisements, ARP
+	fds   []int // for which one waits: frames but beats over IPv4, the same over IPv6 with neighbour advertisements, ARP
+	beats []int // over IPv4 and IPv6
 	wake  int   // an eventfd
+
+	stamp   []byte // the kernel's of a beat
+	emptied Time   // when the sockets for beats were last read
 
 	epoll  int
 	poller *os.File // the same, known to the runtime
@@ -30,7 +39,7 @@ type sockets struct {
 
 // openSockets opens them. They see what the filters let through, and nothing before the filters are there.
 func openSockets(index int) (_ *sockets, err error) {
-	s := &sockets{index: index}
+	s := &sockets{index: index, stamp: make([]byte, unix.CmsgSpace(stampSize)), emptied: BootTime()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -40,19 +49,27 @@ func openSockets(index int) (_ *sockets, err error) {
 		return nil, fmt.Errorf("open an eventfd: %w", err)
 	}
 	for _, o := range []struct {
+		fds    *[]int
 		kind   ethernet.EtherType
 		filter []bpf.Instruction
 		group  MAC
 	}{
-		{ethernet.EtherTypeIPv4, filter4, groupMAC4},
-		{ethernet.EtherTypeIPv6, filter6, groupMAC6},
-		{ethernet.EtherTypeARP, filterARP, MAC{}},
+		{&s.fds, ethernet.EtherTypeIPv4, filter4(false), groupMAC4},
+		{&s.fds, ethernet.EtherTypeIPv6, filter6(false), groupMAC6},
+		{&s.fds, ethernet.EtherTypeARP, filterARP, MAC{}},
+		{&s.beats, ethernet.EtherTypeIPv4, filter4(true), MAC{}},
+		{&s.beats, ethernet.EtherTypeIPv6, filter6(true), MAC{}},
 	} {
 		fd, err := openSocket(index, o.kind, o.filter, o.group)
 		if err != nil {
 			return nil, err
 		}
-		s.fds = append(s.fds, fd)
+		*o.fds = append(*o.fds, fd)
+	}
+	for _, fd := range s.beats {
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1); err != nil {
+			return nil, fmt.Errorf("have the kernel stamp frames: %w", err)
+		}
 	}
 	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("open an epoll instance: %w", err)
@@ -125,37 +142,53 @@ func attach(fd, index int, filter []bpf.Instruction) error {
 
 const accepted = 1 << 16
 
-// filter4 accepts UDP to the group and port over IPv4, but no fragments.
-var filter4 = []bpf.Instruction{
-	bpf.LoadAbsolute{Off: etherSize + 16, Size: 4},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0xe00000fe, SkipTrue: 8},
-	bpf.LoadAbsolute{Off: etherSize + 9, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolUDP, SkipTrue: 6},
-	bpf.LoadAbsolute{Off: etherSize + 6, Size: 2},
-	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 4},
-	bpf.LoadMemShift{Off: etherSize},
-	bpf.LoadIndirect{Off: etherSize + 2, Size: 2},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: Port, SkipTrue: 1},
-	bpf.RetConstant{Val: accepted},
-	bpf.RetConstant{Val: 0},
+// filter4 accepts UDP to the group and port over IPv4, but no fragments: either beats, or all frames but beats.
+func filter4(beats bool) []bpf.Instruction {
+	return append([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherSize + 16, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0xe00000fe, SkipTrue: 10},
+		bpf.LoadAbsolute{Off: etherSize + 9, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolUDP, SkipTrue: 8},
+		bpf.LoadAbsolute{Off: etherSize + 6, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 6},
+		bpf.LoadMemShift{Off: etherSize},
+		bpf.LoadIndirect{Off: etherSize + 2, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: Port, SkipTrue: 3},
+		bpf.LoadIndirect{Off: etherSize + udpSize + kindOffset, Size: 1},
+	}, ifBeat(beats)...)
 }
 
-// filter6 accepts UDP to the group and port over IPv6, and neighbour advertisements (RFC 4861).
-var filter6 = []bpf.Instruction{
-	bpf.LoadAbsolute{Off: etherSize + 6, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMPv6, SkipTrue: 3},
-	bpf.LoadAbsolute{Off: etherSize + ipv6Size, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 136, SkipTrue: 9},
-	bpf.RetConstant{Val: 0},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolUDP, SkipTrue: 6},
-	bpf.LoadAbsolute{Off: etherSize + 24, Size: 4},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0xff020000, SkipTrue: 4},
-	bpf.LoadAbsolute{Off: etherSize + 36, Size: 4},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x00000114, SkipTrue: 2},
-	bpf.LoadAbsolute{Off: etherSize + ipv6Size + 2, Size: 2},
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: Port, SkipTrue: 1},
-	bpf.RetConstant{Val: 0},
-	bpf.RetConstant{Val: accepted},
+// filter6 accepts UDP to the group and port over IPv6: either beats, or all frames but beats, and then also neighbour
+// advertisements (RFC 4861).
+func filter6(beats bool) []bpf.Instruction {
+	advertisements := uint8(10) // To where frames are accepted.
+	if beats {
+		advertisements = 11 // To where they are refused.
+	}
+	return append([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherSize + 6, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMPv6, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: etherSize + ipv6Size, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 136, SkipTrue: advertisements},
+		bpf.RetConstant{Val: 0},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolUDP, SkipTrue: 9},
+		bpf.LoadAbsolute{Off: etherSize + 24, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0xff020000, SkipTrue: 7},
+		bpf.LoadAbsolute{Off: etherSize + 36, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x00000114, SkipTrue: 5},
+		bpf.LoadAbsolute{Off: etherSize + ipv6Size + 2, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: Port, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: etherSize + ipv6Size + udpSize + kindOffset, Size: 1},
+	}, ifBeat(beats)...)
+}
+
+// ifBeat is the end of a filter that has loaded the type of a frame: it accepts, and then refuses.
+func ifBeat(beats bool) []bpf.Instruction {
+	refuse := bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(kindBeat), SkipTrue: 1}
+	if beats {
+		refuse.Cond = bpf.JumpNotEqual
+	}
+	return []bpf.Instruction{refuse, bpf.RetConstant{Val: accepted}, bpf.RetConstant{Val: 0}}
 }
 
 // filterARP accepts ARP replies.
@@ -213,6 +246,32 @@ func (s *sockets) read(buffer []byte, f func(frame []byte)) (any bool) {
 	return any
 }
 
+// stampSize is the size of a struct __kernel_timespec.
+const stampSize = 16
+
+// readBeats calls f with every beat that has come, and when it came.
+func (s *sockets) readBeats(buffer []byte, f func(frame []byte, now, came Time)) (count int) {
+	now, wall := BootTime(), time.Now().UnixNano()
+	for _, fd := range s.beats {
+		for range 4096 {
+			n, stamp, _, _, err := unix.Recvmsg(fd, buffer, s.stamp, 0)
+			if err != nil {
+				break // EAGAIN, or an error that reading has cleared, such as ENETDOWN.
+			}
+			came := now
+			if h, t, _, err := unix.ParseOneSocketControlMessage(s.stamp[:stamp]); err == nil && h.Type == unix.SO_TIMESTAMPNS_NEW && len(t) >= stampSize {
+				stamped := int64(binary.NativeEndian.Uint64(t))*int64(time.Second) + int64(binary.NativeEndian.Uint64(t[8:])) //nolint:gosec // As it was written.
+				// The stamp is a time of day, which somebody may have set meanwhile.
+				came = min(max(now-time.Duration(wall-stamped), s.emptied), now)
+			}
+			count++
+			f(buffer[:n], now, came)
+		}
+	}
+	s.emptied = now
+	return count
+}
+
 // write sends a frame now or not at all.
 func (s *sockets) write(frame []byte) error {
 	_, err := unix.Write(s.fds[0], frame)
@@ -225,7 +284,7 @@ func (s *sockets) poke() {
 }
 
 func (s *sockets) close() {
-	for _, fd := range s.fds {
+	for _, fd := range slices.Concat(s.fds, s.beats) {
 		_ = unix.Close(fd)
 	}
 	if s.wake > 0 {
