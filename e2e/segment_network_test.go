@@ -70,8 +70,8 @@ func TestTheNetworkFails(t *testing.T) {
 		f.must(lab.Split(append(ports(here...), f.client), append(ports(there...), other)))
 		sides[0].settled(owner)
 		sides[1].settled(there...)
-		soon := time.Now().Add(atOnce)
 		f.must(lab.Heal(append(ports(f.nodes...), f.client, other)...))
+		soon := time.Now().Add(atOnce)
 		keeper := sides[0].settled(f.nodes...)
 		for i, n := range sides[1].settled(f.nodes...) {
 			if n != keeper[i] {

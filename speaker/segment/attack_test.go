@@ -74,7 +74,7 @@ func (h *host) claimFrame(edit func(*envelope), changes ...change) []byte {
 
 // deliver gives a frame to a host's machine now and returns why it was refused.
 func (h *host) deliver(from MAC, frame []byte) (d Drop) {
-	h.input(func(m *Machine, now Time) { d = m.Receive(now, from, frame) })
+	h.input(func(m *Machine, now Time) { d = m.Receive(now, Arrival{At: now, From: from}, frame) })
 	return d
 }
 

@@ -261,7 +261,7 @@ func BenchmarkReceive(b *testing.B) {
 		c.chain.used++
 		now += fastPeriod / 1000
 		frame := beat{id: m.neighbours[c.node].id, chain: 1, index: c.chain.used, secret: c.chain.links[c.chain.used]}.encode()
-		if d := m.Receive(now, c.mac, frame); d != "" {
+		if d := m.Receive(now, Arrival{At: now, From: c.mac}, frame); d != "" {
 			b.Fatal(d)
 		}
 		if now >= m.Next() {

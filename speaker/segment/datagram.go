@@ -125,6 +125,9 @@ func sum(start uint32, b []byte) uint16 {
 	return uint16(s)
 }
 
+// isUnicast reports whether a frame is addressed to one node alone: IEEE 802.3, section 3.2.3.
+func isUnicast(frame []byte) bool { return frame[0]&1 == 0 }
+
 // readDatagram returns the payload of a frame that the filter let through, and its Ethernet source.
 func readDatagram(frame []byte) (from MAC, payload []byte, drop Drop) {
 	if len(frame) < etherSize+ipv4Size+udpSize {

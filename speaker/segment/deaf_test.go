@@ -48,12 +48,32 @@ func TestAQuietSegment(t *testing.T) {
 	}
 }
 
-// TestMulticastIsFilteredLater: the speakers go on by unicast, and nothing moves.
+// TestMulticastIsFilteredLater: the speakers go on by unicast for as long as that lasts, and nothing moves.
 func TestMulticastIsFilteredLater(t *testing.T) {
 	w, addrs := began(t, 4, 30)
 	before := w.owners(addrs)
 	w.noMulticast = true
+	w.run(2 * time.Second)
+	suspicions := func() (n uint64) {
+		for _, h := range w.nodes {
+			n += h.m.Counters().Events[EventSuspect]
+		}
+		return n
+	}
+	noticed := suspicions()
 	w.run(3 * Grace)
+	if n := suspicions() - noticed; n > 0 {
+		w.fail("%d suspicions after it was noticed", n)
+	}
+	w.noMulticast = false
+	w.delay = 0 // Frames stay in order.
+	w.run(Grace + time.Second)
+	w.sent = func(h *host, f Frame) {
+		if f.To != (MAC{}) {
+			w.fail("%s goes on by unicast", h.name)
+		}
+	}
+	w.run(3 * time.Second)
 	for _, a := range addrs {
 		if w.owner(a) != before[a] {
 			w.fail("%v is answered with %v", a, w.answersFor(a))

@@ -175,7 +175,7 @@ func FuzzReceive(f *testing.F) {
 		target.m.begin(now)()
 		target.m.Take()
 		before := knowledge(target.m)
-		d := target.m.Receive(now, sender.mac, frame)
+		d := target.m.Receive(now, Arrival{At: now, From: sender.mac}, frame)
 		target.m.Take()
 		if slices.ContainsFunc(frames, func(real []byte) bool { return bytes.Equal(real, frame) }) {
 			return // The corpus has real frames, which are believed.

@@ -277,11 +277,16 @@ func TestSegmentsOnABridge(t *testing.T) {
 				}
 			}
 			script(t, enclave.Host{}, "ip link set port%c down", victim.name[1])
+			for _, r := range rest { // On a busy machine a speaker may have been late before.
+				r.mu.Lock()
+				r.events = nil
+				r.mu.Unlock()
+			}
 			s.eventuallyOwned(vips, rest...)
 			for _, r := range rest {
 				r.mu.Lock()
 				for _, e := range r.events {
-					if e.Kind == EventSilent {
+					if e.Kind == EventSilent && e.Node == victim.name {
 						t.Errorf("%s: the kernel of %s answered, though it was cut off", r.name, e.Node)
 					}
 					if e.Kind == EventTake && e.After > 0 {

@@ -213,9 +213,10 @@ type Machine struct {
 	id     ID
 
 	now  Time
-	came Time // when the frame came that is received
 	turn Time // of the last call
 	tick Time // of the last Tick
+
+	arrival Arrival // of the frame that is received
 
 	iface     Interface
 	serving   bool
@@ -273,7 +274,7 @@ type Machine struct {
 	period     time.Duration
 	repeats    []repeat
 
-	askedKeys map[string]Time
+	askedKeys map[string]keyQuestion // by node
 	askedIDs  map[ID]Time
 	keys      bucket        // of questions for keys of nodes that may not exist
 	asks      bucket        // of questions to other speakers
@@ -303,7 +304,7 @@ func New(c Config) *Machine {
 		resolved: map[*Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[string]ended{},
 		addresses: map[netip.Addr]*address{}, open: map[*address]struct{}{},
 		owned: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
-		askedKeys: map[string]Time{}, askedIDs: map[ID]Time{},
+		askedKeys: map[string]keyQuestion{}, askedIDs: map[ID]Time{},
 		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, vouches: bucket{rate: 200, size: 200},
 		hashes: bucket{rate: 50_000, size: 50_000}, strangers: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
 		listening: true, period: fastPeriod, draw: randomSecret,
@@ -385,6 +386,12 @@ func (m *Machine) Trust(now Time, current bool) {
 func (m *Machine) Identify(now Time, node string, id Identity) {
 	defer m.begin(now)()
 	m.identities[node] = id
+	if q, ok := m.askedKeys[node]; ok && q.boot == id.Boot {
+		// What it says of itself was refused. It need not wait for the next beat.
+		delete(m.askedKeys, node)
+		delete(m.askedIDs, q.id)
+		m.askUnknown(q.id)
+	}
 }
 
 // Forget drops a node that is no longer part of the cluster.

@@ -120,16 +120,18 @@ func (n *neighbour) absent() bool { return n.status == silent || n.living() && n
 // lossy reports whether more than a tenth of its last beats were lost.
 func (n *neighbour) lossy() bool { return bits.OnesCount32(n.history) < 29 }
 
-// Receive takes a frame: the payload of a datagram with the hop limit 255. from is the Ethernet source.
-// The Drop is empty if the frame was of use.
-func (m *Machine) Receive(now Time, from MAC, frame []byte) Drop {
-	return m.ReceiveLate(now, now, from, frame)
+// Arrival says how a frame came.
+type Arrival struct {
+	At      Time // It may have waited since then.
+	From    MAC  // the Ethernet source
+	Unicast bool // to this node alone, not to the group
 }
 
-// ReceiveLate takes a frame that came before now and has not been read until now.
-func (m *Machine) ReceiveLate(now, came Time, from MAC, frame []byte) Drop {
+// Receive takes a frame: the payload of a datagram with the hop limit 255. The Drop is empty if the frame was of use.
+func (m *Machine) Receive(now Time, arrival Arrival, frame []byte) Drop {
 	defer m.begin(now)()
-	m.came = came
+	m.arrival = arrival
+	from := arrival.From
 	k, r, err := open(frame)
 	if err != nil {
 		return m.drop(DropMalformed)
@@ -196,7 +198,7 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	if n.status == silent && b.state != n.said.state {
 		// It is back, and what it says of itself has not come yet. It may not answer for its addresses, so the
 		// deputies go on.
-		n.hear(m.came)
+		n.hear(m.arrival.At)
 		m.ask(n, n.missingPage())
 		return ""
 	}
@@ -212,8 +214,12 @@ const freeHashes = 4
 
 // signOfLife notes that a neighbour's speaker is alive.
 func (m *Machine) signOfLife(n *neighbour) {
-	n.hear(m.came)
+	n.hear(m.arrival.At)
 	n.asks = 0
+	if m.arrival.Unicast && m.arrival.From == n.mac {
+		// Its multicast does not reach us, so ours will not reach it, or it has not heard ours.
+		m.alsoByUnicast(n)
+	}
 	if n.status != alive && !n.has(flagReplaced) {
 		m.become(n, alive)
 	}
@@ -275,7 +281,11 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	if s.id == m.id {
 		if m.now-m.beaten >= knockPeriod {
 			m.nextBeat = m.now
-			m.sendAlsoTo(from)
+			for _, n := range m.sorted {
+				if n.mac == from {
+					m.alsoByUnicast(n)
+				}
+			}
 		}
 		return ""
 	}
@@ -291,19 +301,18 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	return ""
 }
 
-// sendAlsoTo has frames go to a neighbour by unicast for a while, because it misses our multicast.
-func (m *Machine) sendAlsoTo(mac MAC) {
+// alsoByUnicast has what is sent to all go to a neighbour by unicast, too, for a while: multicast between it and this
+// node is lost. While it is, both go on by unicast, since each hears the other by unicast alone.
+func (m *Machine) alsoByUnicast(n *neighbour) {
 	count := 0
-	for _, n := range m.sorted {
-		if n.unicast > m.now {
+	for _, o := range m.sorted {
+		if o.unicast > m.now {
 			count++
 		}
 	}
-	for _, n := range m.sorted {
-		// Anybody can say it in a neighbour's name: not for all of a large segment.
-		if n.mac == mac && (count < maxUnicast || n.unicast > m.now) {
-			n.unicast = m.now + Grace
-		}
+	// Anybody can ask for it in a neighbour's name: not for all of a large segment.
+	if count < maxUnicast || n.unicast > m.now {
+		n.unicast = m.now + Grace
 	}
 }
 
@@ -339,7 +348,7 @@ func (m *Machine) receiveSigned(k kind, r *reader, from MAC, frame []byte) Drop 
 	}
 	id, known := m.identities[e.node]
 	if !known || id.Boot != e.boot {
-		m.needKey(e.node, known)
+		m.needKey(e, known)
 		if known && m.neighbours[e.node] != nil {
 			return DropOldBoot
 		}
@@ -371,16 +380,23 @@ func (m *Machine) receiveSigned(k kind, r *reader, from MAC, frame []byte) Drop 
 	return m.receiveVerified(k, r, e, n, id)
 }
 
-// needKey asks for a node's identity, not too often. For names that nobody knows there is a budget.
-func (m *Machine) needKey(node string, known bool) {
-	if at, ok := m.askedKeys[node]; ok && m.now-at < 200*time.Millisecond || !known && !m.keys.allow(m.now) {
+// keyQuestion is a question for the identity of the sender of a frame.
+type keyQuestion struct {
+	at   Time
+	boot uint64
+	id   ID
+}
+
+// needKey asks for the identity of a frame's sender, not too often. For names that nobody knows there is a budget.
+func (m *Machine) needKey(e envelope, known bool) {
+	if q, ok := m.askedKeys[e.node]; ok && m.now-q.at < 200*time.Millisecond || !known && !m.keys.allow(m.now) {
 		return
 	}
 	if len(m.askedKeys) > 4096 {
 		clear(m.askedKeys)
 	}
-	m.askedKeys[node] = m.now
-	m.out.Keys = append(m.out.Keys, node)
+	m.askedKeys[e.node] = keyQuestion{at: m.now, boot: e.boot, id: idOf(e.cluster, e.boot, e.node, e.mac)}
+	m.out.Keys = append(m.out.Keys, e.node)
 }
 
 func (m *Machine) receiveVerified(k kind, r *reader, e envelope, n *neighbour, id Identity) Drop {

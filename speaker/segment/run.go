@@ -220,7 +220,7 @@ func (s *Segment) readBeats(buffer []byte) {
 			s.machine.drop(drop)
 			return
 		}
-		s.machine.ReceiveLate(now, came, from, payload)
+		s.machine.Receive(now, Arrival{At: came, From: from, Unicast: isUnicast(frame)}, payload)
 	})
 	now := s.sockets.emptied
 	s.room = now + time.Second
@@ -240,7 +240,8 @@ func (s *Segment) receive(frame []byte) {
 		m.drop(drop)
 		return
 	}
-	m.Receive(BootTime(), from, payload)
+	now := BootTime()
+	m.Receive(now, Arrival{At: now, From: from, Unicast: isUnicast(frame)}, payload)
 }
 
 // perform does what the Machine wants done, in the order that Output names.

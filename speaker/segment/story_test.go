@@ -279,6 +279,8 @@ func TestAnAddressThatNobodyWantsIsNotTakenFromWhoHeardItFirst(t *testing.T) {
 func TestMulticastIsFiltered(t *testing.T) {
 	w, addrs := newWorld(t, 3, 1), vips(30)
 	w.noMulticast = true
+	r := newReferee(w, addrs)
+	r.limit = 150 * time.Millisecond
 	for _, h := range w.nodes {
 		h.start()
 		var expected []Expected
@@ -289,8 +291,9 @@ func TestMulticastIsFiltered(t *testing.T) {
 		}
 		h.input(func(m *Machine, now Time) { m.Expect(now, expected) })
 	}
+	w.run(4*time.Second, r.watch)
 	w.want(addrs, nil, w.nodes...)
-	w.run(4 * time.Second)
+	w.run(4*time.Second, r.watch)
 	for _, a := range addrs {
 		if w.owner(a) == nil {
 			w.fail("%v is answered with %v", a, w.answersFor(a))
