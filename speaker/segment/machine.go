@@ -4,9 +4,14 @@
 // A [Machine] is one speaker on one segment, as a pure state machine: frames and time go in, frames, answers
 // and events come out. A [Segment] runs a Machine on an interface with packet sockets.
 //
-//	neighbour.go   who lives: beats, suspicion, the kernel as second witness
-//	ownership.go   who owns what: claims with terms, takeover by rank, deputies
+//	neighbour.go   the other speakers and what is known of their lives
+//	receive.go     what frames do: beats, Hellos, questions; signed.go: how signed ones are verified
+//	suspicion.go   silence, and the kernel as second witness
+//	ownership.go   who owns an address: claims with terms, and how this node answers
+//	takeover.go    how an address becomes this node's, and ceases to be
+//	candidates.go  the order of those that may own an address
 //	claims.go      how claims travel: updates, pages, what a predecessor claimed
+//	members.go     neighbours that the API names; twin.go: two interfaces of this node on the segment
 //	frame.go       the frames; chain.go: how a beat proves its sender
 //	datagram.go    the frames in UDP; run.go, socket.go: the shell
 //
@@ -437,7 +442,7 @@ func (m *Machine) Received(now Time, frames uint64) {
 	if m.lonely == notCounted {
 		m.lonely = frames
 	}
-	m.judgeQuiet()
+	m.updateQuiet()
 }
 
 // NeedsReceived reports whether Received matters now.
@@ -468,7 +473,7 @@ func (m *Machine) Tick(now Time) {
 	}
 	m.watch()
 	m.watchTwin()
-	m.ripen()
+	m.takeDue()
 	m.rebalance()
 	m.endListening()
 	m.beat()

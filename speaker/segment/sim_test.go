@@ -217,7 +217,9 @@ func (h *host) drain() {
 				continue
 			}
 			h.w.post(h, to, func() {
-				to.input(func(m *Machine, now Time) { m.Receive(now, Arrival{At: now, From: h.mac, Unicast: f.To != MAC{}}, f.Payload) })
+				to.input(func(m *Machine, now Time) {
+					m.Receive(now, Arrival{At: now, From: h.mac, Unicast: f.To != MAC{}}, f.Payload)
+				})
 			})
 		}
 	}

@@ -1,0 +1,197 @@
+package segment
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+)
+
+// Candidates are the nodes that may own an address. One value may serve many addresses, and many do.
+type Candidates struct{ list []candidate }
+
+type candidate struct {
+	node      string
+	hash      uint64
+	preferred bool
+}
+
+// NewCandidates makes them of names. preferred may be nil.
+func NewCandidates(nodes []string, preferred func(node string) bool) *Candidates {
+	c := &Candidates{list: make([]candidate, 0, len(nodes))}
+	for _, n := range nodes {
+		c.list = append(c.list, candidate{node: n, hash: hashNode(n), preferred: preferred != nil && preferred(n)})
+	}
+	return c
+}
+
+// Nodes returns their names.
+func (c *Candidates) Nodes() []string {
+	names := make([]string, 0, len(c.list))
+	for _, o := range c.list {
+		names = append(names, o.node)
+	}
+	return names
+}
+
+// Has reports whether the node is among them.
+func (c *Candidates) Has(node string) bool {
+	return slices.ContainsFunc(c.list, func(o candidate) bool { return o.node == node })
+}
+
+// slot is a candidate with what is known of it on this segment.
+type slot struct {
+	candidate
+	n *neighbour // nil: it is not heard, or it is this node
+}
+
+func (s *slot) load() int {
+	if s.n == nil {
+		return 0
+	}
+	return len(s.n.claims)
+}
+
+// resolved are candidates as they are known on this segment.
+type resolved struct {
+	slots []slot
+	self  *slot // nil: this node is no candidate
+	// sum is how many addresses the others that can take one have, and others their number, when loads had
+	// this value.
+	sum, others int
+	loads       int
+}
+
+// resolve looks the candidates up among the neighbours, once for all addresses that have the same candidates.
+func (m *Machine) resolve(c *Candidates) *resolved {
+	if m.resolvedAt != m.generation {
+		clear(m.resolved)
+		m.resolvedAt = m.generation
+	}
+	r := m.resolved[c]
+	if r == nil {
+		r = &resolved{slots: make([]slot, 0, min(len(c.list), len(m.sorted)+len(m.expected)+1)), loads: -1}
+		for _, o := range c.list {
+			n := m.neighbours[o.node]
+			switch {
+			case o.node == m.config.Node:
+				r.self = &slot{candidate: o}
+			case n != nil || m.degraded():
+				r.slots = append(r.slots, slot{candidate: o, n: n})
+			}
+		}
+		m.resolved[c] = r
+	}
+	if r.loads != m.loads {
+		r.loads, r.sum, r.others = m.loads, 0, 0
+		for i := range r.slots {
+			if s := &r.slots[i]; m.eligible(s) {
+				r.sum, r.others = r.sum+s.load(), r.others+1
+			}
+		}
+	}
+	return r
+}
+
+// eligible reports whether a candidate can take an address now.
+func (m *Machine) eligible(s *slot) bool {
+	if s.n == nil {
+		return m.degraded()
+	}
+	return s.n.eligible()
+}
+
+// lastPlace is where candidates stop counting. On a large segment that saves most of the comparisons.
+const lastPlace = 20
+
+// place is how many live candidates come before this node for an address; -1 if this node is no candidate.
+//
+// Preferred nodes come first. Of a new address, nodes that have their share already come last. Otherwise the
+// rank decides (rendezvous hashing: D. Thaler, C. Ravishankar, 1998): the addresses of a node that dies
+// spread over all others, and no other address moves.
+func (m *Machine) place(a *address, holder *claim) (place int) {
+	r := m.resolve(a.want.Candidates)
+	if r.self == nil {
+		return -1
+	}
+	bound := 0 // none
+	if a.seen == 0 && !m.degraded() {
+		bound = loadBound(r.sum+len(m.owned)+1, r.others+1)
+	}
+	mine := a.order(r.self, len(m.owned), bound)
+	for i := range r.slots {
+		s := &r.slots[i]
+		if !m.eligible(s) || holder != nil && (s.n == holder.n || s.n.has(flagListening)) {
+			continue // A deputy is needed at once: who listens is none.
+		}
+		if a.order(s, s.load(), bound).before(mine) {
+			if place++; place == lastPlace {
+				break // Whoever is so far down has a long time to wait anyway.
+			}
+		}
+	}
+	return place
+}
+
+// loadBound is a quarter more than the fair share of so many addresses among so many nodes.
+func loadBound(addresses, nodes int) int { return (5*addresses + 4*nodes - 1) / (4 * nodes) }
+
+// order is what candidates are compared by.
+type order struct {
+	preferred, full bool
+	rank            uint64
+}
+
+func (a *address) order(s *slot, load, bound int) order {
+	return order{preferred: s.preferred, full: bound > 0 && load >= bound, rank: mix(a.hash ^ s.hash)}
+}
+
+// before reports whether the one comes before the other.
+func (o order) before(other order) bool {
+	switch {
+	case o.preferred != other.preferred:
+		return o.preferred
+	case o.full != other.full:
+		return other.full
+	}
+	return o.rank > other.rank
+}
+
+// better reports whether a candidate comes before this node for an address that this node owns, has been
+// alive for a while, and would not have more than its share.
+func (m *Machine) better(a *address) bool {
+	r := m.resolve(a.want.Candidates)
+	if r.self == nil {
+		return false
+	}
+	bound := loadBound(r.sum+len(m.owned), r.others+1)
+	mine := a.order(r.self, 0, 0)
+	return slices.ContainsFunc(r.slots, func(s slot) bool {
+		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < settled || s.load() >= bound && (!s.preferred || r.self.preferred) {
+			return false
+		}
+		return a.order(&s, 0, 0).before(mine)
+	})
+}
+
+// hashNode is the part of a rank that a node contributes.
+func hashNode(node string) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for _, b := range []byte(node) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return mix(h)
+}
+
+func hashAddress(addr netip.Addr) uint64 {
+	b := addr.As16()
+	return mix(binary.BigEndian.Uint64(b[:8])*0x9e3779b97f4a7c15 ^ mix(binary.BigEndian.Uint64(b[8:])))
+}
+
+// mix spreads a change of any bit over all bits, as the finalizer of MurmurHash3 does.
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}

@@ -1,0 +1,164 @@
+package segment
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// watch looks who has been silent for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
+func (m *Machine) watch() {
+	if m.now < m.look {
+		return
+	}
+	m.look = m.now + slowPeriod
+	for _, n := range slices.Clone(m.sorted) {
+		m.watchOne(n)
+		m.lookAt(n)
+	}
+}
+
+func (m *Machine) watchOne(n *neighbour) {
+	if n.former != nil && m.now >= n.formerUntil {
+		m.dropFormer(n)
+	}
+	if n.status == alive && m.now-n.heard > n.interval()*3/2 {
+		m.become(n, suspected)
+	}
+	switch n.status {
+	case suspected:
+		if m.now-n.suspect >= m.windowOf(n) && n.unanswered() {
+			m.become(n, dead)
+			return
+		}
+		m.probe(n, askPeriod)
+	case silent:
+		switch {
+		case m.now-n.sign > Grace:
+			m.become(n, dead)
+		case m.now-max(n.answered, n.heard) > watchPeriod+m.windowOf(n) && n.unanswered():
+			m.become(n, dead)
+		default:
+			m.probe(n, watchPeriod)
+		}
+	}
+}
+
+// lookAt has watch called when something may become of a neighbour. A beat that comes in the meantime makes
+// that later, which need not be noted: on a large segment beats are many, and looks are few.
+func (m *Machine) lookAt(n *neighbour) {
+	switch n.status {
+	case alive:
+		m.look = min(m.look, n.heard+n.interval()*3/2+1)
+	case suspected:
+		if n.hasAddress() {
+			m.look = min(m.look, n.probed+askPeriod)
+		}
+		if end := n.suspect + m.windowOf(n); m.now < end {
+			m.look = min(m.look, end)
+		}
+	case silent:
+		m.look = min(m.look, m.now+watchPeriod)
+	}
+	if n.former != nil {
+		m.look = min(m.look, n.formerUntil)
+	}
+}
+
+func (m *Machine) windowOf(n *neighbour) time.Duration {
+	switch {
+	case !n.hasAddress():
+		return blindWindow
+	case n.lossy():
+		return lossyWindow
+	}
+	return deathWindow
+}
+
+// enoughAsked is how many questions to the kernel of a node have to remain without an answer before the node is dead.
+// Time alone proves nothing: a speaker that gets no processor asks nothing while it waits.
+const enoughAsked = 3
+
+// unanswered reports whether the kernel of the node has left enough questions without an answer, if it can be asked.
+func (n *neighbour) unanswered() bool { return !n.hasAddress() || n.asks >= enoughAsked }
+
+// probe asks the kernel of a neighbour, by one address after the other if it has several.
+func (m *Machine) probe(n *neighbour, period time.Duration) {
+	if !n.hasAddress() || n.probed != 0 && m.now-n.probed < period {
+		return
+	}
+	n.probed = m.now
+	n.asks++
+	m.out.Probes = append(m.out.Probes, Probe{Addr: n.said.prefixes[0].Addr(), MAC: n.mac})
+	// Its speaker is asked as well: it may live, and only its multicast may be lost on the way, with ours.
+	m.send(n.mac, suspect{id: n.id, chain: n.said.chain, index: n.index}.encode())
+}
+
+// kernelAnswered notes that a neighbour's node lives.
+func (m *Machine) kernelAnswered(n *neighbour) {
+	n.answered, n.asks = m.now, 0
+	if n.status == suspected {
+		m.become(n, silent)
+	}
+}
+
+// receiveSuspect helps a speaker that has not heard another one: with our own beat if it means us, and
+// otherwise with the last beat that we heard of the suspect.
+func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
+	s, err := r.suspect()
+	if err != nil {
+		return DropMalformed
+	}
+	if s.id == m.id {
+		if m.now-m.beaten >= knockPeriod {
+			m.nextBeat = m.now
+			for _, n := range m.sorted {
+				if n.mac == from {
+					m.alsoByUnicast(n)
+				}
+			}
+		}
+		return ""
+	}
+	n := m.byID[s.id]
+	if n == nil || n.said.chain != s.chain || n.index <= s.index || m.now-n.heard > 2*n.interval() || m.now-n.vouched < askPeriod {
+		return ""
+	}
+	if !m.vouches.allow(m.now) || !m.amongFirst(n, 8) {
+		return ""
+	}
+	n.vouched = m.now
+	m.send(from, beat{id: n.id, chain: n.said.chain, index: n.index, secret: n.secret, state: n.said.state, claims: n.latest}.encode())
+	return ""
+}
+
+// amongFirst reports whether this node is one of the few that answer for what they heard of another: on a
+// segment of a thousand nodes a thousand answers would be a burst.
+func (m *Machine) amongFirst(of *neighbour, limit int) bool {
+	if m.living <= limit {
+		return true
+	}
+	mine, before := mix(of.hash^m.hash), 0
+	for _, n := range m.sorted {
+		if n != of && n.status == alive && mix(of.hash^n.hash) > mine {
+			before++
+		}
+	}
+	return before < limit
+}
+
+// notCounted stands for a number of frames that is not known yet.
+const notCounted = math.MaxUint64
+
+// updateQuiet decides whether this node may announce. One that hears no other speaker may be cut off from
+// its segment, or unable to receive. If it receives anything at all, it is not.
+func (m *Machine) updateQuiet() {
+	quiet := m.living == 0 && m.received <= m.lonely
+	if quiet == m.quiet {
+		return
+	}
+	m.quiet, m.quietSince = quiet, m.now
+	for a := range m.owned {
+		m.touch(a)
+	}
+}

@@ -1,0 +1,198 @@
+package segment
+
+import (
+	"fmt"
+	"time"
+)
+
+// contend is for an address that nobody claims: the best candidate takes it, the next one waits in case the
+// best one does not, and so on.
+func (m *Machine) contend(a *address, place int) {
+	if place < 0 || m.listening || m.degraded() && (place > 0 || m.outsider()) {
+		m.close(a)
+		return
+	}
+	if _, is := m.open[a]; !is {
+		m.open[a] = struct{}{}
+		a.opened = m.now
+	}
+	a.due = max(a.opened+time.Duration(place)*rankDelay, a.hold)
+	if a.checked == conflicting {
+		a.due = max(a.due, a.recheck)
+	}
+	if m.now < a.due {
+		m.setDue(a.due)
+		return
+	}
+	if a.want.New && a.seen == 0 && a.checked != free {
+		if a.checked != checking {
+			a.checked = checking
+			m.out.Checks = append(m.out.Checks, a.Addr)
+		}
+		a.due = 0
+		return
+	}
+	m.take(a)
+}
+
+func (m *Machine) close(a *address) {
+	delete(m.open, a)
+	a.due = 0
+}
+
+// setDue has takeDue called at a time, or before.
+func (m *Machine) setDue(at Time) {
+	if m.due == 0 || at < m.due {
+		m.due = at
+	}
+}
+
+// takeDue takes what is due.
+func (m *Machine) takeDue() {
+	if m.reconsider && m.now >= m.reconsidered+reconsiderPeriod+time.Duration(len(m.open))*reconsiderCost {
+		m.reconsider, m.reconsidered = false, m.now
+		m.touchOpen()
+	}
+	if m.due != 0 && m.now >= m.due {
+		m.due = 0
+		for a := range m.open {
+			switch {
+			case a.due == 0:
+			case m.now >= a.due:
+				m.touch(a)
+			default:
+				m.setDue(a.due)
+			}
+		}
+	}
+	for a := range m.misplaced {
+		if m.now-a.misplaced >= patience {
+			m.touch(a)
+		}
+	}
+}
+
+// take makes the address ours.
+//
+// Whoever takes an address while it hears other speakers takes an even term above every term that it knows.
+// Whoever hears none may be the one that is cut off. It takes an odd term, below that of the owner which it
+// believes dead: when both meet, the address stays where it was.
+func (m *Machine) take(a *address) {
+	m.close(a)
+	before := a.seen
+	switch {
+	case m.hearsOthers():
+		a.own = (a.seen | 1) + 1
+	case a.paused != 0 && a.paused == a.seen:
+		a.own = a.paused
+	case a.seen == 0:
+		a.own = 1
+	default:
+		a.own = (a.seen - 1) | 1
+	}
+	a.paused = 0
+	a.seen = max(a.seen, a.own)
+	a.since = m.now
+	switch {
+	case a.lost != 0:
+		a.reason = fmt.Sprintf("its owner fell silent %d ms before", (m.now - a.lost).Milliseconds())
+		m.counters.Takeovers++
+		m.counters.TakeoverSum += m.now - a.lost
+	case before == 0:
+		a.reason = "it was new"
+	default:
+		a.reason = "its owner released it"
+	}
+	e := Event{Kind: EventTake, Addr: a.Addr, Text: a.reason}
+	if a.lost != 0 {
+		e.After = m.now - a.lost
+	}
+	a.lost = 0
+	m.owned[a] = struct{}{}
+	m.pending = append(m.pending, change{addr: a.Addr, term: a.own})
+	m.event(e)
+	m.answer(a, m.config.Node, m.iface.MAC)
+}
+
+// hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof: to a
+// node that is cut off all the others fall silent one after the other, within one beat.
+func (m *Machine) hearsOthers() bool { return m.statuses[alive]+m.statuses[silent] > 0 }
+
+// judgeOwner takes an address from an owner that cannot serve it and does not know: it does not reach the
+// API, and this node does. The owner yields on the frame that says so.
+func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
+	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.want.Candidates.Has(holder.n.node) {
+		a.misplaced = 0
+		delete(m.misplaced, a)
+		return
+	}
+	if a.misplaced == 0 {
+		a.misplaced = m.now
+		m.misplaced[a] = struct{}{}
+	}
+	if m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
+		m.take(a)
+		a.reason = "its owner, " + holder.n.node + ", is no candidate any more"
+	}
+}
+
+// rebalance hands over one address to a candidate that comes before this node, where that is wished.
+func (m *Machine) rebalance() {
+	if m.listening || m.now < m.moved+moveInterval {
+		return
+	}
+	m.moved = m.now
+	for _, a := range byAddress(m.owned) {
+		if a.want == nil || !a.want.Gradual {
+			continue
+		}
+		if m.better(a) {
+			m.release(a, false, "another node comes first, and rebalance is Gradual")
+			m.touch(a)
+			return
+		}
+	}
+}
+
+// release gives the address up. The answers end before the release is sent.
+func (m *Machine) release(a *address, notWanted bool, why string) {
+	m.disown(a, notWanted)
+	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: why})
+}
+
+// pause gives an address up because this node receives nothing at all: nobody can reach it, but others may hear it, and
+// would leave the address to it. Whoever does takes the address. If nobody does, this node takes it again a little
+// later, with the same term: the segment may only have been quiet.
+func (m *Machine) pause(a *address) {
+	a.paused, a.hold = a.own, m.now+holdOff
+	m.release(a, false, "this node receives nothing")
+}
+
+func (m *Machine) yield(a *address, to *claim) {
+	m.disown(a, false)
+	m.event(Event{Kind: EventYield, Addr: a.Addr, Node: to.n.node})
+}
+
+func (m *Machine) disown(a *address, notWanted bool) {
+	m.answer(a, "", MAC{})
+	a.own, a.reason = 0, ""
+	delete(m.owned, a)
+	m.pending = append(m.pending, change{addr: a.Addr, noWanted: notWanted})
+}
+
+// releaseAll is for the end: one frame says it.
+func (m *Machine) releaseAll() {
+	if len(m.owned) == 0 {
+		return
+	}
+	for _, a := range byAddress(m.owned) {
+		m.answer(a, "", MAC{})
+		a.own = 0
+		delete(m.owned, a)
+	}
+	for _, a := range byAddress(m.deputised) {
+		m.answer(a, "", MAC{})
+	}
+	m.pending = nil
+	m.sendUpdate(update{from: m.claims, to: m.claims + 1, all: true})
+}
