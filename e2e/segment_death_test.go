@@ -34,9 +34,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 			f.must(fault.heal(f.site.Node(owner)))
 			f.members()
 			s := o.end()
-			s.moved(owner)
-			s.neverTwo(0)
-			s.gap(longGap)
+			s.failedOver(owner, longGap)
 		})
 	}
 
@@ -54,9 +52,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		f.members()
 		o.settled(without(f.nodes, owner)...)
 		s := o.end()
-		s.moved(owner)
-		s.neverTwo(0)
-		s.gap(longGap)
+		s.failedOver(owner, longGap)
 	})
 
 	t.Run("its kube-proxy dies", func(t *testing.T) {
@@ -70,9 +66,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		f.reported(owner, "no problem", func(s *herald.SpeakerStatusStatus) bool { return s.Problem == "" })
 		f.pass(time.Second) // It does not take the addresses back.
 		s := o.end()
-		s.moved(owner)
-		s.neverTwo(0)
-		s.gap(atOnce) // It hands over on the wire.
+		s.failedOver(owner, atOnce) // It hands over on the wire.
 	})
 
 	t.Run("it dies while nobody reaches the API server", func(t *testing.T) {
@@ -92,9 +86,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 			}
 		}
 		s := o.end()
-		s.moved(owner)
-		s.neverTwo(0)
-		s.gap(longGap)
+		s.failedOver(owner, longGap)
 	})
 
 	t.Run("it alone does not reach the API server, which says that it is not ready", func(t *testing.T) {

@@ -346,6 +346,15 @@ func (s *seen) moved(owner string) {
 	}
 }
 
+// failedOver fails the part unless each address went from this node to another one, in one piece, without two that
+// answered, and without a time longer than this in which no connection could be opened.
+func (s *seen) failedOver(owner string, longest time.Duration) {
+	s.f.t.Helper()
+	s.moved(owner)
+	s.neverTwo(0)
+	s.gap(longest)
+}
+
 // before fails the part if the last move of an address was later.
 func (s *seen) before(end time.Time) {
 	s.f.t.Helper()

@@ -39,10 +39,8 @@ func TestTheNetworkFails(t *testing.T) {
 			f.members()
 			o.settled(without(f.nodes, owner)...)
 			s := o.end()
-			s.moved(owner)
-			s.neverTwo(0)
 			// A node that hears no more notices only when the beats are missing of those that own nothing, one a second.
-			s.gap(longGap + time.Second)
+			s.failedOver(owner, longGap+time.Second)
 		})
 	}
 	t.Run("a third of the owner's frames are lost", func(t *testing.T) {

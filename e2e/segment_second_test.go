@@ -36,10 +36,7 @@ func TestAnAddressOnTwoSegments(t *testing.T) {
 		s := on1.end()
 		s.stayed(owner)
 		s.unharmed()
-		s = on2.end()
-		s.moved(owner)
-		s.neverTwo(0)
-		s.gap(longGap)
+		on2.end().failedOver(owner, longGap)
 	})
 	t.Run("its owner on one of them, which owns nothing on the other, dies", func(t *testing.T) {
 		first, second := first.within(t), second.within(t)
@@ -50,11 +47,8 @@ func TestAnAddressOnTwoSegments(t *testing.T) {
 		first.must(healBoth(first.site.Node(owner)))
 		first.members()
 		second.members()
-		s := on1.end()
-		s.moved(owner)
-		s.neverTwo(0)
-		s.gap(longGap)
-		s = on2.end()
+		on1.end().failedOver(owner, longGap)
+		s := on2.end()
 		s.unharmed()
 		for a, runs := range s.runs {
 			if len(runs) != 1 {
@@ -74,10 +68,7 @@ func TestAnAddressOnTwoSegments(t *testing.T) {
 		first.members()
 		second.members()
 		for _, o := range []*observation{on1, on2} {
-			s := o.end()
-			s.moved(owner)
-			s.neverTwo(0)
-			s.gap(longGap)
+			o.end().failedOver(owner, longGap)
 		}
 	})
 }

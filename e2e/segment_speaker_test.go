@@ -59,9 +59,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		f.members()
 		f.reported(owner, "that it owns nothing", func(s *herald.SpeakerStatusStatus) bool { return len(s.Claims) == 0 })
 		s := o.end()
-		s.moved(owner)
-		s.neverTwo(0)
-		s.gap(atOnce)
+		s.failedOver(owner, atOnce)
 		s.answeredByDeputies()
 	})
 	t.Run("its node is drained", func(t *testing.T) {
@@ -73,10 +71,8 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		o.settled(without(f.nodes, owner)...)
 		f.start(owner)
 		s := o.end()
-		s.moved(owner)
 		s.before(soon)
-		s.neverTwo(0)
-		s.gap(atOnce)
+		s.failedOver(owner, atOnce)
 	})
 	t.Run("its node is excluded", func(t *testing.T) {
 		f := f.within(t)
@@ -88,10 +84,8 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		f.exclude(false, owner)
 		f.pass(time.Second) // It does not take the addresses back.
 		s := o.end()
-		s.moved(owner)
 		s.before(soon)
-		s.neverTwo(0)
-		s.gap(atOnce)
+		s.failedOver(owner, atOnce)
 	})
 	t.Run("all are updated, one after the other", func(t *testing.T) {
 		f := f.within(t)
