@@ -27,7 +27,7 @@ func TestAnAddressOnTwoSegments(t *testing.T) {
 	t.Run("its owner loses the link to one of them", func(t *testing.T) {
 		first, second := first.within(t), second.within(t)
 		owner := gatherBoth(first, second)
-		on1, on2 := first.observe(observing{open: true, keep: kept}), second.observe(observing{open: true})
+		on1, on2 := first.observe(observing{keep: kept}), second.observe(observing{open: true})
 		first.must(first.site.Node(owner).Second.Cut())
 		on2.settled(without(first.nodes, owner)...)
 		second.dead(owner)
@@ -40,7 +40,7 @@ func TestAnAddressOnTwoSegments(t *testing.T) {
 	})
 	t.Run("its owner on one of them, which owns nothing on the other, dies", func(t *testing.T) {
 		first, second := first.within(t), second.within(t)
-		on1, on2 := first.observe(observing{open: true}), second.observe(observing{open: true, keep: kept})
+		on1, on2 := first.observe(observing{open: true}), second.observe(observing{keep: kept})
 		owner := on1.settled(first.nodes...)[0]
 		first.must(cutBoth(first.site.Node(owner)))
 		on1.settled(without(first.nodes, owner)...)
