@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/heraldlb/herald/cmd/internal/version"
 )
 
 func main() { os.Exit(run()) }
@@ -38,6 +40,7 @@ func command() *cobra.Command {
 		Use:           "kubectl-herald",
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl herald"},
 		Short:         "See what Herald does with addresses, and what it would do.",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
