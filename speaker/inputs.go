@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -224,69 +222,29 @@ func (in *inputs) address(address netip.Addr, now time.Time) *Address {
 	if err != nil || !exists {
 		return nil
 	}
-	rec := o.(*herald.IPAllocation)
-	if rec.Spec.ReleasedAt != nil {
-		return nil
-	}
-	a := &Address{Addr: address, Pool: rec.Spec.Pool, New: now.Sub(rec.CreationTimestamp.Time) < newFor}
-	for _, o := range rec.Spec.Owners {
-		if svc := in.service(o, address); svc != nil {
-			a.Services = append(a.Services, svc)
-		}
-	}
-	if len(a.Services) == 0 {
-		return nil
-	}
-	return a
+	return AddressOf(o.(*herald.IPAllocation), now, in.service, in.slicesOf)
 }
 
-// service assembles a Service that an address is recorded for; nil if it is gone or going, or does not
-// have the address in its status.
-func (in *inputs) service(owner herald.AllocationOwner, address netip.Addr) *Service {
-	name := types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}
+// service returns the Service of a name; nil if there is none.
+func (in *inputs) service(name types.NamespacedName) *corev1.Service {
 	o, exists, err := in.services.GetStore().GetByKey(name.String())
 	if err != nil || !exists {
 		return nil
 	}
-	svc := o.(*corev1.Service)
-	if svc.UID != owner.UID || svc.DeletionTimestamp != nil || !slices.Contains(addressesOf(svc), address) {
-		return nil
-	}
-	ready4, ready6 := in.ready(name)
-	return &Service{
-		Name: name, Labels: svc.Labels, Ready4: ready4, Ready6: ready6,
-		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-		Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
-	}
+	return o.(*corev1.Service)
 }
 
-// ready lists the nodes with a ready endpoint of a Service, by family, and "" for endpoints that are on no
-// node.
-func (in *inputs) ready(name types.NamespacedName) (ready4, ready6 []string) {
+// slicesOf returns the EndpointSlices of a Service.
+func (in *inputs) slicesOf(name types.NamespacedName) []*discoveryv1.EndpointSlice {
 	objects, err := in.slices.GetIndexer().ByIndex(bySvc, name.String())
 	if err != nil {
-		return nil, nil
+		return nil
 	}
-	for _, o := range objects {
-		slice := o.(*discoveryv1.EndpointSlice)
-		nodes := &ready4
-		switch slice.AddressType {
-		case discoveryv1.AddressTypeIPv4:
-		case discoveryv1.AddressTypeIPv6:
-			nodes = &ready6
-		default:
-			continue // No address of a Service leads to a name.
-		}
-		for _, e := range slice.Endpoints {
-			// Nil means ready (discovery/v1, EndpointConditions).
-			if e.Conditions.Ready == nil || *e.Conditions.Ready {
-				*nodes = append(*nodes, ptr.Deref(e.NodeName, ""))
-			}
-		}
+	all := make([]*discoveryv1.EndpointSlice, len(objects))
+	for i, o := range objects {
+		all[i] = o.(*discoveryv1.EndpointSlice)
 	}
-	slices.Sort(ready4)
-	slices.Sort(ready6)
-	return slices.Compact(ready4), slices.Compact(ready6)
+	return all
 }
 
 // namespaceLabels brings the labels of a namespace up to date in a snapshot.

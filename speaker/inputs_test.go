@@ -144,7 +144,7 @@ func TestReadyLooksAtAllSlices(t *testing.T) {
 	for name, want := range map[types.NamespacedName][2][]string{
 		web: {{"n1", "n3", "n6"}, {"n2", "n6"}}, mail: {{"n4"}}, elsewhere: {{"n5"}}, {Namespace: "default", Name: "none"}: {},
 	} {
-		if got4, got6 := in.ready(name); !slices.Equal(got4, want[0]) || !slices.Equal(got6, want[1]) {
+		if got4, got6 := Ready(in.slicesOf(name)); !slices.Equal(got4, want[0]) || !slices.Equal(got6, want[1]) {
 			t.Errorf("%s: ready on %v and %v, want %v", name, got4, got6, want)
 		}
 	}
@@ -193,7 +193,7 @@ func TestEndpointsOnNoNodeServeUnderClusterPolicyOnly(t *testing.T) {
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.9"}}},
 	})
 	svc := &Service{}
-	svc.Ready4, svc.Ready6 = in.ready(web)
+	svc.Ready4, svc.Ready6 = Ready(in.slicesOf(web))
 	if svc.delivers(vip6, "n1") {
 		t.Error("the node serves IPv6, of which there is no endpoint")
 	}

@@ -26,47 +26,17 @@ type complaint struct {
 
 // shared assembles what all decisions rest on, and tells what had to be left out.
 func (in *inputs) shared(self string, healthy bool) (*Shared, []complaint) {
-	s := &Shared{
-		Self: self, Healthy: healthy,
-		Nodes: map[string]Node{}, Pools: map[string]Pool{}, Namespaces: map[string]map[string]string{},
+	return in.objects().share(self, healthy)
+}
+
+// objects are those that all decisions share.
+func (in *inputs) objects() *Objects {
+	return &Objects{
+		Nodes: client.Items[*corev1.Node](in.nodes.GetStore()), Namespaces: client.Items[*corev1.Namespace](in.namespaces.GetStore()),
+		Pools:            client.Items[*herald.IPPool](in.pools.GetStore()),
+		L2Advertisements: client.Items[*herald.L2Advertisement](in.l2.GetStore()), BGPAdvertisements: client.Items[*herald.BGPAdvertisement](in.bgp.GetStore()),
+		BGPPeers: client.Items[*herald.BGPPeer](in.peers.GetStore()),
 	}
-	var complaints []complaint
-	for _, o := range client.Items[*corev1.Node](in.nodes.GetStore()) {
-		s.Nodes[o.Name] = nodeOf(o)
-	}
-	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
-		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield}
-	}
-	for _, o := range client.Items[*corev1.Namespace](in.namespaces.GetStore()) {
-		s.Namespaces[o.Name] = o.Labels
-	}
-	s.PeerNodes = in.peerNodes()
-	for _, o := range client.Items[*herald.L2Advertisement](in.l2.GetStore()) {
-		selector, err := o.Spec.Compile()
-		if err != nil {
-			complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
-			continue
-		}
-		ad := L2Advertisement{Name: o.Name, Selector: selector, Interfaces: o.Spec.Interfaces, Gradual: o.Spec.Rebalance == herald.RebalanceGradual}
-		if o.Spec.PreferredNodes != nil {
-			if ad.Preferred, err = herald.CompileSelector("preferredNodes", o.Spec.PreferredNodes); err != nil {
-				complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
-				continue
-			}
-		}
-		s.L2 = append(s.L2, ad)
-	}
-	for _, o := range client.Items[*herald.BGPAdvertisement](in.bgp.GetStore()) {
-		ad, err := in.bgpAdvertisement(o)
-		if err != nil {
-			complaints = append(complaints, complaint{o, "BGPAdvertisement", "Invalid", err})
-			continue
-		}
-		s.BGP = append(s.BGP, ad)
-	}
-	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
-	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
-	return s, complaints
 }
 
 // ranges are the addresses of all pools. What cannot be read is left out.
@@ -84,55 +54,6 @@ func (in *inputs) ranges() (all []netipx.IPRange) {
 		}
 	}
 	return all
-}
-
-// peerNodes tells which nodes hold which sessions.
-func (in *inputs) peerNodes() map[string]labels.Selector {
-	var nodes map[string]labels.Selector
-	for _, o := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
-		if o.Spec.NodeSelector == nil {
-			continue
-		}
-		if nodes == nil {
-			nodes = map[string]labels.Selector{}
-		}
-		// One that is invalid is complained about with the peers; no node holds it.
-		nodes[o.Name] = labels.Nothing()
-		if selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector); err == nil {
-			nodes[o.Name] = selector
-		}
-	}
-	return nodes
-}
-
-// bgpAdvertisement translates one BGPAdvertisement.
-func (in *inputs) bgpAdvertisement(o *herald.BGPAdvertisement) (BGPAdvertisement, error) {
-	ad := BGPAdvertisement{Name: o.Name}
-	var err error
-	if ad.Selector, err = o.Spec.Compile(); err != nil {
-		return ad, err
-	}
-	if ad.Peers, err = o.Spec.SelectPeers(client.Items[*herald.BGPPeer](in.peers.GetStore())); err != nil {
-		return ad, err
-	}
-	texts := make([]string, len(o.Spec.Communities))
-	for i, c := range o.Spec.Communities {
-		texts[i] = string(c)
-	}
-	if ad.Attributes.Communities, ad.Attributes.LargeCommunities, err = bgp.ParseCommunities(texts...); err != nil {
-		return ad, fmt.Errorf("spec.communities: %w", err)
-	}
-	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
-	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
-	return ad, nil
-}
-
-func number(n *int64) *uint32 {
-	if n == nil {
-		return nil
-	}
-	u := uint32(*n) // The schema allows what fits.
-	return &u
 }
 
 // ownPeers are the sessions that this node is to hold. A peer that cannot be used is left out, and its

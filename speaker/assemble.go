@@ -1,0 +1,198 @@
+package speaker
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// Objects are the API objects that the decisions about all addresses rest on, in any order.
+type Objects struct {
+	Nodes             []*corev1.Node
+	Namespaces        []*corev1.Namespace
+	Pools             []*herald.IPPool
+	L2Advertisements  []*herald.L2Advertisement
+	BGPAdvertisements []*herald.BGPAdvertisement
+	BGPPeers          []*herald.BGPPeer
+}
+
+// Rejected is an object that decisions leave out, since its spec is not valid.
+type Rejected struct {
+	Kind, Name string
+	Err        error // It names the field.
+}
+
+// Shared assembles what all decisions rest on, without a Self and without Segments, and tells which objects were left
+// out. The speakers assemble theirs in the same way. A copy of it, with Self, Healthy and Segments set, is the snapshot of
+// one node.
+func (o *Objects) Shared() (*Shared, []Rejected) {
+	s, complaints := o.share("", true)
+	var rejected []Rejected
+	for _, c := range complaints {
+		rejected = append(rejected, Rejected{c.kind, c.object.GetName(), c.err})
+	}
+	return s, rejected
+}
+
+func (o *Objects) share(self string, healthy bool) (*Shared, []complaint) {
+	s := &Shared{
+		Self: self, Healthy: healthy,
+		Nodes: map[string]Node{}, Pools: map[string]Pool{}, Namespaces: map[string]map[string]string{},
+		PeerNodes: peerNodes(o.BGPPeers),
+	}
+	for _, o := range o.Nodes {
+		s.Nodes[o.Name] = nodeOf(o)
+	}
+	for _, o := range o.Pools {
+		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield}
+	}
+	for _, o := range o.Namespaces {
+		s.Namespaces[o.Name] = o.Labels
+	}
+	var complaints []complaint
+	for _, o := range o.L2Advertisements {
+		ad, err := l2Advertisement(o)
+		if err != nil {
+			complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
+			continue
+		}
+		s.L2 = append(s.L2, ad)
+	}
+	for _, ad := range o.BGPAdvertisements {
+		compiled, err := bgpAdvertisement(ad, o.BGPPeers)
+		if err != nil {
+			complaints = append(complaints, complaint{ad, "BGPAdvertisement", "Invalid", err})
+			continue
+		}
+		s.BGP = append(s.BGP, compiled)
+	}
+	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
+	return s, complaints
+}
+
+// peerNodes tells which nodes hold which sessions.
+func peerNodes(peers []*herald.BGPPeer) map[string]labels.Selector {
+	var nodes map[string]labels.Selector
+	for _, o := range peers {
+		if o.Spec.NodeSelector == nil {
+			continue
+		}
+		if nodes == nil {
+			nodes = map[string]labels.Selector{}
+		}
+		// One that is invalid is complained about with the peers; no node holds it.
+		nodes[o.Name] = labels.Nothing()
+		if selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector); err == nil {
+			nodes[o.Name] = selector
+		}
+	}
+	return nodes
+}
+
+// l2Advertisement translates one L2Advertisement.
+func l2Advertisement(o *herald.L2Advertisement) (L2Advertisement, error) {
+	ad := L2Advertisement{Name: o.Name, Interfaces: o.Spec.Interfaces, Gradual: o.Spec.Rebalance == herald.RebalanceGradual}
+	var err error
+	if ad.Selector, err = o.Spec.Compile(); err != nil {
+		return ad, err
+	}
+	if o.Spec.PreferredNodes != nil {
+		ad.Preferred, err = herald.CompileSelector("preferredNodes", o.Spec.PreferredNodes)
+	}
+	return ad, err
+}
+
+// bgpAdvertisement translates one BGPAdvertisement.
+func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPAdvertisement, error) {
+	ad := BGPAdvertisement{Name: o.Name}
+	var err error
+	if ad.Selector, err = o.Spec.Compile(); err != nil {
+		return ad, err
+	}
+	if ad.Peers, err = o.Spec.SelectPeers(peers); err != nil {
+		return ad, err
+	}
+	texts := make([]string, len(o.Spec.Communities))
+	for i, c := range o.Spec.Communities {
+		texts[i] = string(c)
+	}
+	if ad.Attributes.Communities, ad.Attributes.LargeCommunities, err = bgp.ParseCommunities(texts...); err != nil {
+		return ad, fmt.Errorf("spec.communities: %w", err)
+	}
+	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
+	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
+	return ad, nil
+}
+
+func number(n *int64) *uint32 {
+	if n == nil {
+		return nil
+	}
+	u := uint32(*n) // The schema allows what fits.
+	return &u
+}
+
+// AddressOf assembles an address from its record; nil if none of the Services that the record names has the address in
+// its status. service returns the Service of a name, or nil, and endpoints its EndpointSlices.
+func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.NamespacedName) *corev1.Service,
+	endpoints func(types.NamespacedName) []*discoveryv1.EndpointSlice,
+) *Address {
+	address, err := netip.ParseAddr(rec.Spec.Address)
+	if err != nil || rec.Spec.ReleasedAt != nil {
+		return nil
+	}
+	a := &Address{Addr: address, Pool: rec.Spec.Pool, New: now.Sub(rec.CreationTimestamp.Time) < newFor}
+	for _, o := range rec.Spec.Owners {
+		name := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
+		svc := service(name)
+		if svc == nil || svc.UID != o.UID || svc.DeletionTimestamp != nil || !slices.Contains(addressesOf(svc), address) {
+			continue
+		}
+		ready4, ready6 := Ready(endpoints(name))
+		a.Services = append(a.Services, &Service{
+			Name: name, Labels: svc.Labels, Ready4: ready4, Ready6: ready6,
+			Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+			Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
+		})
+	}
+	if len(a.Services) == 0 {
+		return nil
+	}
+	return a
+}
+
+// Ready lists the nodes with a ready endpoint in the EndpointSlices of a Service, by family and sorted. "" stands for
+// endpoints that are on no node.
+func Ready(endpoints []*discoveryv1.EndpointSlice) (ready4, ready6 []string) {
+	for _, slice := range endpoints {
+		nodes := &ready4
+		switch slice.AddressType {
+		case discoveryv1.AddressTypeIPv4:
+		case discoveryv1.AddressTypeIPv6:
+			nodes = &ready6
+		default:
+			continue // No address of a Service leads to a name.
+		}
+		for _, e := range slice.Endpoints {
+			// Nil means ready (discovery/v1, EndpointConditions).
+			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+				*nodes = append(*nodes, ptr.Deref(e.NodeName, ""))
+			}
+		}
+	}
+	slices.Sort(ready4)
+	slices.Sort(ready6)
+	return slices.Compact(ready4), slices.Compact(ready6)
+}
