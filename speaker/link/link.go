@@ -1,7 +1,7 @@
-// Package link knows the interfaces of the machine on which an address can be announced, and the
-// subnets they are in, as the kernel tells it over netlink.
+// Package link knows the interfaces of the machine on which an address can be announced, the
+// subnets they are in and the gateways behind them, as the kernel tells it over netlink.
 //
-// [List] asks once. A [Watcher] subscribes to changes of links and addresses and keeps a list
+// [List] asks once. A [Watcher] subscribes to changes of links, addresses and default routes and keeps a list
 // that is true; it never polls. Both see the network namespace of the calling process.
 //
 // Many interfaces of a Kubernetes node are the far ends of its pods. They are listed like any
@@ -36,6 +36,9 @@ type Interface struct {
 	// interface from another, and no Service has an address in it. An address with a peer has
 	// its full length (/32, /128), because the kernel takes the prefix length as the peer's.
 	Subnets []netip.Prefix
+	// Gateways are the next hops of the default routes through the interface, in all routing tables and both
+	// families, sorted and without zones.
+	Gateways []netip.Addr
 }
 
 // dumpAttempts bounds the dumps of one list. The kernel marks a dump during which something
@@ -63,7 +66,49 @@ func List() ([]Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses over netlink: %w", err)
 	}
-	return assemble(links, addrs), nil
+	// The table "unspecified" stands for all of them: policy routing and VRFs have default routes of their own.
+	routes, err := dump(func() ([]netlink.Route, error) {
+		var defaults []netlink.Route
+		err := netlink.RouteListFilteredIter(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE,
+			func(r netlink.Route) bool {
+				if isDefault(r) {
+					defaults = append(defaults, r)
+				}
+				return true
+			})
+		return defaults, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes over netlink: %w", err)
+	}
+	return assemble(links, addrs, routes), nil
+}
+
+func isDefault(r netlink.Route) bool {
+	if r.Dst == nil {
+		return r.MPLSDst == nil
+	}
+	ones, _ := r.Dst.Mask.Size()
+	return ones == 0 && r.Dst.IP.IsUnspecified()
+}
+
+// gateways lists the next hops of a route, by the index of the interface that they are reached through.
+func gateways(r netlink.Route) map[int][]netip.Addr {
+	hops := map[int][]netip.Addr{}
+	add := func(index int, gateway net.IP, via netlink.Destination) {
+		// RTA_VIA: an IPv4 route with an IPv6 next hop (RFC 5549).
+		if v, ok := via.(*netlink.Via); ok && gateway == nil {
+			gateway = v.Addr
+		}
+		if a, ok := netip.AddrFromSlice(gateway); ok {
+			hops[index] = append(hops[index], a.Unmap())
+		}
+	}
+	add(r.LinkIndex, r.Gw, r.Via)
+	for _, hop := range r.MultiPath {
+		add(hop.LinkIndex, hop.Gw, hop.Via)
+	}
+	return hops
 }
 
 func dump[T any](list func() ([]T, error)) (all []T, err error) {
@@ -75,9 +120,9 @@ func dump[T any](list func() ([]T, error)) (all []T, err error) {
 	return nil, err
 }
 
-// assemble is the pure part of List. An address whose interface is not in links is dropped: it
-// came between the two dumps and will be announced by an event of its own.
-func assemble(links []netlink.Link, addrs []netlink.Addr) []Interface {
+// assemble is the pure part of List. An address or route whose interface is not in links is dropped: it
+// came between the dumps and will be announced by an event of its own.
+func assemble(links []netlink.Link, addrs []netlink.Addr, routes []netlink.Route) []Interface {
 	vrfs := make(map[int]bool)
 	for _, l := range links {
 		if l.Type() == "vrf" {
@@ -90,6 +135,12 @@ func assemble(links []netlink.Link, addrs []netlink.Addr) []Interface {
 			subnets[a.LinkIndex] = append(subnets[a.LinkIndex], p)
 		}
 	}
+	routers := make(map[int][]netip.Addr)
+	for _, r := range routes {
+		for index, hops := range gateways(r) {
+			routers[index] = append(routers[index], hops...)
+		}
+	}
 	var interfaces []Interface
 	for _, l := range links {
 		a := l.Attrs()
@@ -99,12 +150,15 @@ func assemble(links []netlink.Link, addrs []netlink.Addr) []Interface {
 		}
 		s := subnets[a.Index]
 		slices.SortFunc(s, comparePrefixes)
+		g := routers[a.Index]
+		slices.SortFunc(g, netip.Addr.Compare)
 		interfaces = append(interfaces, Interface{
-			Index:   a.Index,
-			Name:    a.Name,
-			MAC:     a.HardwareAddr,
-			Up:      isUp(a.RawFlags),
-			Subnets: slices.Compact(s),
+			Index:    a.Index,
+			Name:     a.Name,
+			MAC:      a.HardwareAddr,
+			Up:       isUp(a.RawFlags),
+			Subnets:  slices.Compact(s),
+			Gateways: slices.Compact(g),
 		})
 	}
 	slices.SortFunc(interfaces, func(a, b Interface) int { return cmp.Compare(a.Name, b.Name) })

@@ -80,7 +80,16 @@ func prefixes(all ...string) (p []netip.Prefix) {
 	return p
 }
 
-var comparable = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+func addresses(all ...string) (a []netip.Addr) {
+	for _, s := range all {
+		a = append(a, netip.MustParseAddr(s))
+	}
+	return a
+}
+
+var comparable = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+}
 
 func TestListLeavesOutWhatCannotSpeak(t *testing.T) {
 	for _, c := range []struct {
@@ -180,12 +189,23 @@ func TestAssemble(t *testing.T) {
 		{LinkIndex: 99, IPNet: network("203.0.113.9/24")},
 		{LinkIndex: 3},
 	}
-	want := []Interface{
-		{Index: 5, Name: "bond0", MAC: attrs(5, "", 0, 0).HardwareAddr, Subnets: prefixes("198.18.0.5/16", "198.51.100.5/24", "2001:db8::5/64")},
-		{Index: 3, Name: "br0", MAC: attrs(3, "", 0, 0).HardwareAddr},
-		{Index: 9, Name: "in-red", MAC: attrs(9, "", 0, 0).HardwareAddr},
+	hop := func(index int, gateway string) *netlink.NexthopInfo {
+		return &netlink.NexthopInfo{LinkIndex: index, Gw: net.ParseIP(gateway)}
 	}
-	if diff := cmp.Diff(want, assemble(links, addrs), comparable); diff != "" {
+	routes := []netlink.Route{
+		{LinkIndex: 5, Gw: net.ParseIP("198.51.100.1")}, {LinkIndex: 5, Gw: net.ParseIP("198.51.100.1"), Table: 7},
+		{LinkIndex: 3},
+		{LinkIndex: 9, Via: &netlink.Via{AddrFamily: unix.AF_INET6, Addr: net.ParseIP("2001:db8:9::1")}},
+		{MultiPath: []*netlink.NexthopInfo{hop(5, "198.18.0.1"), hop(3, "203.0.113.1")}},
+		{LinkIndex: 99, Gw: net.ParseIP("203.0.113.2")},
+	}
+	want := []Interface{
+		{Index: 5, Name: "bond0", MAC: attrs(5, "", 0, 0).HardwareAddr, Subnets: prefixes("198.18.0.5/16", "198.51.100.5/24", "2001:db8::5/64"),
+			Gateways: addresses("198.18.0.1", "198.51.100.1")},
+		{Index: 3, Name: "br0", MAC: attrs(3, "", 0, 0).HardwareAddr, Gateways: addresses("203.0.113.1")},
+		{Index: 9, Name: "in-red", MAC: attrs(9, "", 0, 0).HardwareAddr, Gateways: addresses("2001:db8:9::1")},
+	}
+	if diff := cmp.Diff(want, assemble(links, addrs, routes), comparable); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -211,6 +231,35 @@ func TestListTellsSubnetsAsConfigured(t *testing.T) {
 	}
 	if len(eth0.MAC) != 6 || eth0.Index == 0 {
 		t.Errorf("index %d, MAC %v", eth0.Index, eth0.MAC)
+	}
+}
+
+func TestGatewaysAreThoseOfDefaultRoutesInAllTables(t *testing.T) {
+	cable(t, "eth0")
+	cable(t, "eth1")
+	on(t, `
+		ip addr add 198.51.100.9/24 dev eth0
+		ip addr add 2001:db8::9/64 dev eth0 nodad
+		ip addr add 203.0.113.9/24 dev eth1
+		ip route add default via 198.51.100.1 dev eth0
+		ip route add default via 198.51.100.1 dev eth0 metric 7
+		ip route add default via 198.51.100.2 dev eth0 table 100
+		ip route add default table 101 nexthop via 198.51.100.3 dev eth0 nexthop via 203.0.113.3 dev eth1
+		ip route add 192.0.2.0/24 via 198.51.100.4 dev eth0
+		ip route add default via inet6 2001:db8::5 dev eth0 table 102
+		ip -6 route add default via 2001:db8::1 dev eth0
+		ip -6 route add default via fe80::1 dev eth0 table 100
+	`)
+	all, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := addresses("198.51.100.1", "198.51.100.2", "198.51.100.3", "2001:db8::1", "2001:db8::5", "fe80::1")
+	if diff := cmp.Diff(want, find(all, "eth0").Gateways, comparable); diff != "" {
+		t.Errorf("gateways on eth0 (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(addresses("203.0.113.3"), find(all, "eth1").Gateways, comparable); diff != "" {
+		t.Errorf("gateways on eth1 (-want +got):\n%s", diff)
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	// at once; a node that starts a hundred pods, each worth a dozen events, costs a list per spacing.
 	spacing = 50 * time.Millisecond
 
+	// listShare is the least ratio of the time between two lists to the time that a list takes.
+	listShare = 10
+
 	// resubscribeAfter is the least life of a subscription whose loss is made good at once.
 	// One that dies younger is renewed after this time.
 	resubscribeAfter = time.Second
@@ -116,9 +119,17 @@ func (w *Watcher) follow(ctx context.Context) error {
 		return fmt.Errorf("subscribe to addresses: %w", err)
 	}
 	defer drain(addrs)
+	routes := make(chan netlink.RouteUpdate, backlog)
+	routeOptions := netlink.RouteSubscribeOptions{ErrorCallback: fail}
+	if err := netlink.RouteSubscribeWithOptions(routes, done, routeOptions); err != nil {
+		close(done)
+		return fmt.Errorf("subscribe to routes: %w", err)
+	}
+	defer drain(routes)
 	defer close(done)
 
 	var last time.Time
+	pause := spacing
 	due := time.After(0)
 	for {
 		open := true
@@ -126,14 +137,22 @@ func (w *Watcher) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-due:
+			began := time.Now()
 			if err := w.refresh(); err != nil {
 				return err
 			}
 			last, due = time.Now(), nil
+			// A node with a routing table of the Internet takes a second for a list.
+			pause = max(spacing, listShare*last.Sub(began))
 			continue
 		case <-unread:
 		case _, open = <-links:
 		case _, open = <-addrs:
+		case r, more := <-routes:
+			// The routes to pods come and go, and say nothing about gateways.
+			if open = more; open && !isDefault(r.Route) {
+				continue
+			}
 		}
 		if !open {
 			if err := reason.Load(); err != nil {
@@ -142,7 +161,7 @@ func (w *Watcher) follow(ctx context.Context) error {
 			return errLost
 		}
 		if due == nil {
-			due = time.After(time.Until(last.Add(spacing)))
+			due = time.After(time.Until(last.Add(pause)))
 		}
 	}
 }

@@ -84,7 +84,11 @@ func TestWatcherFollowsTheKernel(t *testing.T) {
 			then: eth0(func(i Interface) bool {
 				return cmp.Equal(i.Subnets, prefixes("198.18.0.1/24", "2001:db8::1/64"), comparable)
 			})},
-		{name: "an address is removed", do: here("ip addr del 198.18.0.1/24 dev eth0"),
+		{name: "a default route", do: here("ip route add default via 198.18.0.254 dev eth0 table 7"),
+			then: eth0(func(i Interface) bool { return cmp.Equal(i.Gateways, addresses("198.18.0.254"), comparable) })},
+		{name: "through another gateway", do: here("ip route replace default via 198.18.0.253 dev eth0 table 7"),
+			then: eth0(func(i Interface) bool { return cmp.Equal(i.Gateways, addresses("198.18.0.253"), comparable) })},
+		{name: "an address is removed, and its routes", do: here("ip addr del 198.18.0.1/24 dev eth0; ip route flush table 7"),
 			then: eth0(func(i Interface) bool { return cmp.Equal(i.Subnets, prefixes("2001:db8::1/64"), comparable) })},
 		{name: "the far end goes down", do: there("ip link set eth0-peer down"), then: eth0(func(i Interface) bool { return !i.Up })},
 		{name: "the far end comes back", do: there("ip link set eth0-peer up"), then: eth0(func(i Interface) bool { return i.Up })},
