@@ -34,22 +34,13 @@ type Rejected struct {
 }
 
 // Shared assembles what all decisions rest on, without a Self and without Segments, and tells which objects were left
-// out. The speakers assemble theirs in the same way. A copy of it, with Self, Healthy and Segments set, is the snapshot of
-// one node.
+// out. The speakers assemble theirs in the same way, and add the gateways of their node to Infrastructure. A copy of it,
+// with Self, Healthy and Segments set, is the snapshot of one node.
 func (o *Objects) Shared() (*Shared, []Rejected) {
-	s, complaints := o.share("", true)
-	var rejected []Rejected
-	for _, c := range complaints {
-		rejected = append(rejected, Rejected{c.kind, c.object.GetName(), c.err})
-	}
-	return s, rejected
-}
-
-func (o *Objects) share(self string, healthy bool) (*Shared, []complaint) {
 	s := &Shared{
-		Self: self, Healthy: healthy,
-		Nodes: map[string]Node{}, Pools: map[string]Pool{}, Namespaces: map[string]map[string]string{},
-		PeerNodes: peerNodes(o.BGPPeers),
+		Healthy: true,
+		Nodes:   map[string]Node{}, Pools: map[string]Pool{}, Namespaces: map[string]map[string]string{},
+		PeerNodes: peerNodes(o.BGPPeers), Infrastructure: infrastructure(o.Nodes, o.BGPPeers),
 	}
 	for _, o := range o.Nodes {
 		s.Nodes[o.Name] = nodeOf(o)
@@ -60,11 +51,11 @@ func (o *Objects) share(self string, healthy bool) (*Shared, []complaint) {
 	for _, o := range o.Namespaces {
 		s.Namespaces[o.Name] = o.Labels
 	}
-	var complaints []complaint
+	var rejected []Rejected
 	for _, o := range o.L2Advertisements {
 		ad, err := l2Advertisement(o)
 		if err != nil {
-			complaints = append(complaints, complaint{o, "L2Advertisement", "Invalid", err})
+			rejected = append(rejected, Rejected{"L2Advertisement", o.Name, err})
 			continue
 		}
 		s.L2 = append(s.L2, ad)
@@ -72,14 +63,37 @@ func (o *Objects) share(self string, healthy bool) (*Shared, []complaint) {
 	for _, ad := range o.BGPAdvertisements {
 		compiled, err := bgpAdvertisement(ad, o.BGPPeers)
 		if err != nil {
-			complaints = append(complaints, complaint{ad, "BGPAdvertisement", "Invalid", err})
+			rejected = append(rejected, Rejected{"BGPAdvertisement", ad.Name, err})
 			continue
 		}
 		s.BGP = append(s.BGP, compiled)
 	}
 	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
-	return s, complaints
+	return s, rejected
+}
+
+// infrastructure has the addresses of nodes and BGP peers, with what each is.
+func infrastructure(nodes []*corev1.Node, peers []*herald.BGPPeer) map[netip.Addr]string {
+	all := map[netip.Addr]string{}
+	note := func(text, what string) {
+		// The name of a node is among its addresses, and a link-local address has a zone.
+		a, err := netip.ParseAddr(text)
+		a = a.Unmap().WithZone("")
+		// Of two objects with one address the first by name counts, whatever order they come in.
+		if before, twice := all[a]; err == nil && (!twice || what < before) {
+			all[a] = what
+		}
+	}
+	for _, o := range nodes {
+		for _, a := range o.Status.Addresses {
+			note(a.Address, "an address of node "+o.Name)
+		}
+	}
+	for _, o := range peers {
+		note(o.Spec.Address, "the address of BGPPeer "+o.Name)
+	}
+	return all
 }
 
 // peerNodes tells which nodes hold which sessions.
@@ -92,7 +106,7 @@ func peerNodes(peers []*herald.BGPPeer) map[string]labels.Selector {
 		if nodes == nil {
 			nodes = map[string]labels.Selector{}
 		}
-		// One that is invalid is complained about with the peers; no node holds it.
+		// No node holds the session with one that is not valid.
 		nodes[o.Name] = labels.Nothing()
 		if selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector); err == nil {
 			nodes[o.Name] = selector
@@ -103,7 +117,8 @@ func peerNodes(peers []*herald.BGPPeer) map[string]labels.Selector {
 
 // l2Advertisement translates one L2Advertisement.
 func l2Advertisement(o *herald.L2Advertisement) (L2Advertisement, error) {
-	ad := L2Advertisement{Name: o.Name, Interfaces: o.Spec.Interfaces, Gradual: o.Spec.Rebalance == herald.RebalanceGradual}
+	ad := L2Advertisement{Name: o.Name, Interfaces: o.Spec.Interfaces, Gradual: o.Spec.Rebalance == herald.RebalanceGradual,
+		WithoutEndpoints: o.Spec.WithoutEndpoints == herald.EndpointsAnnounce}
 	var err error
 	if ad.Selector, err = o.Spec.Compile(); err != nil {
 		return ad, err
@@ -116,7 +131,7 @@ func l2Advertisement(o *herald.L2Advertisement) (L2Advertisement, error) {
 
 // bgpAdvertisement translates one BGPAdvertisement.
 func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPAdvertisement, error) {
-	ad := BGPAdvertisement{Name: o.Name}
+	ad := BGPAdvertisement{Name: o.Name, WithoutEndpoints: o.Spec.WithoutEndpoints == herald.EndpointsAnnounce}
 	var err error
 	if ad.Selector, err = o.Spec.Compile(); err != nil {
 		return ad, err

@@ -60,7 +60,7 @@ func newCrowd(t testing.TB, addresses, nodes, local int) *crowd {
 // again is a pass over all addresses, with all but the first few nodes left out on the segment.
 func (c *crowd) again(without int) {
 	before := c.shared
-	c.shared, _ = c.s.inputs.shared("n00000", true)
+	c.shared = c.s.inputs.shared("n00000", true)
 	c.shared.before = before.known
 	c.shared.Segments = []Segment{{Interface: "eth0", Nodes: c.neighbour[:len(c.neighbour)-without]}}
 	clear(c.own)

@@ -115,8 +115,11 @@ func on(node string, shared *Shared) *Shared {
 	return &s
 }
 
-// said sums up who may own an address: "eth0: n1 n2, eth1: n3", or "nobody".
+// said sums up who may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
 func said(d Decision) string {
+	if d.Refused != "" && len(d.Segments)+len(d.Exports) == 0 {
+		return "refused: " + d.Refused
+	}
 	var all []string
 	for _, p := range d.Segments {
 		all = append(all, p.Interface+": "+strings.Join(p.Candidates.Nodes(), " "))

@@ -22,6 +22,9 @@ type Decision struct {
 	Segments []Placement
 	// Exports are the routes that this node announces to routers, by peer.
 	Exports map[string]bgp.Attributes
+	// Refused says what the address is if it must not be announced: "an address of node n1". The other fields are
+	// empty then.
+	Refused string
 }
 
 // Placement is an address on one interface.
@@ -33,6 +36,9 @@ type Placement struct {
 // Decide says how an address is to be announced: what any of the Services that share it is to have. It is a
 // function of its arguments, apart from what Shared remembers to spare work.
 func Decide(shared *Shared, address *Address) Decision {
+	if what, ok := shared.Infrastructure[address.Addr]; ok {
+		return Decision{Refused: what}
+	}
 	return Decision{Segments: shared.decideL2(address), Exports: shared.decideBGP(address)}
 }
 
@@ -41,10 +47,11 @@ func (s *Shared) decideL2(address *Address) (all []Placement) {
 	if len(s.Segments) == 0 || len(s.L2) == 0 {
 		return nil
 	}
+	empty := address.empty()
 	advertised := make([][]int, len(address.Services)) // indices of advertisements
 	for i, svc := range address.Services {
 		for j := range s.L2 {
-			if s.selects(s.L2[j].Selector, address, svc) {
+			if (!empty || s.L2[j].WithoutEndpoints) && s.selects(s.L2[j].Selector, address, svc) {
 				advertised[i] = append(advertised[i], j)
 			}
 		}
@@ -76,7 +83,8 @@ func (s *Shared) candidates(on *Segment, address *Address, advertised [][]int) c
 }
 
 // appendKey appends everything that the candidates for an address on the segment depend on and that differs
-// between addresses. Every part has a length or an end, so that different things have different keys.
+// between addresses. Every part has a length or an end, so that different things have different keys. Whether the
+// address is empty follows from the parts for its Services.
 func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) []byte {
 	key = append(append(key, on.Interface...), 0)
 	key = binary.AppendUvarint(key, uint64(len(address.Services)))
@@ -111,8 +119,12 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 // only if no other node serves any: when the API server has been away, no node is Ready.
 func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]int) candidates {
 	serves, preferred, gradual := map[string]int{}, map[string]bool{}, map[string]bool{}
+	empty := address.empty()
 	for i, svc := range address.Services {
-		for n := range s.deliverers(on, address, svc) {
+		if len(advertised[i]) == 0 {
+			continue
+		}
+		for n := range s.deliverers(on, address, svc, empty) {
 			node, announced := s.Nodes[n.Node], false
 			for _, j := range advertised[i] {
 				ad := &s.L2[j]
@@ -152,18 +164,19 @@ func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]in
 }
 
 // deliverers yields the nodes on a segment that are not excluded and deliver a Service. Under policy Local that
-// costs in proportion to the nodes with endpoints.
-func (s *Shared) deliverers(on *Segment, address *Address, svc *Service) func(yield func(*Neighbour) bool) {
+// costs in proportion to the nodes with endpoints. An address that is empty is delivered by all nodes alike: each
+// refuses its connections.
+func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty bool) func(yield func(*Neighbour) bool) {
 	ready := svc.ready(address.Addr)
 	return func(yield func(*Neighbour) bool) {
-		if len(ready) == 0 {
+		if len(ready) == 0 && !empty {
 			return
 		}
 		try := func(n *Neighbour) bool {
 			node, known := s.Nodes[n.Node]
 			return !known || node.Excluded || yield(n)
 		}
-		if svc.Local {
+		if svc.Local && !empty {
 			for _, name := range ready {
 				if i, ok := slices.BinarySearchFunc(on.Nodes, Neighbour{Node: name}, compareNeighbours); ok && !try(&on.Nodes[i]) {
 					return
@@ -245,12 +258,13 @@ func (s *Shared) decideBGP(address *Address) (exports map[string]bgp.Attributes)
 	if !known || self.Excluded || !s.Healthy {
 		return nil
 	}
+	empty := address.empty()
 	sticky := slices.ContainsFunc(address.Services, func(svc *Service) bool { return svc.Sticky })
 	for _, ad := range s.BGP {
-		if !ad.Selector.Node(self.Labels) {
+		if empty && !ad.WithoutEndpoints || !ad.Selector.Node(self.Labels) {
 			continue
 		}
-		services := s.selected(address, ad)
+		services := services{all: s.selected(address, ad), empty: empty}
 		if services.served(address.Addr, s.Self) == 0 || sticky && s.stickyNode(address.Addr, services, ad) != s.Self {
 			continue
 		}
@@ -266,10 +280,14 @@ func (s *Shared) decideBGP(address *Address) (exports map[string]bgp.Attributes)
 	return exports
 }
 
-type services []*Service
+// services are those of an address that an advertisement selects. If the address is empty, every node serves all.
+type services struct {
+	all   []*Service
+	empty bool
+}
 
 // selected are the Services of the address that this advertisement is about.
-func (s *Shared) selected(address *Address, ad BGPAdvertisement) (all services) {
+func (s *Shared) selected(address *Address, ad BGPAdvertisement) (all []*Service) {
 	for _, svc := range address.Services {
 		if s.selects(ad.Selector, address, svc) {
 			all = append(all, svc)
@@ -279,9 +297,9 @@ func (s *Shared) selected(address *Address, ad BGPAdvertisement) (all services) 
 }
 
 // served counts those that the node delivers.
-func (all services) served(address netip.Addr, node string) (n int) {
-	for _, svc := range all {
-		if svc.delivers(address, node) {
+func (o services) served(address netip.Addr, node string) (n int) {
+	for _, svc := range o.all {
+		if o.empty || svc.delivers(address, node) {
 			n++
 		}
 	}
@@ -290,7 +308,7 @@ func (all services) served(address netip.Addr, node string) (n int) {
 
 // stickyNode is the one node that announces a sticky address by this advertisement: a Ready one before one that is
 // not, then one that serves the most of the address's Services, then the one with the highest rank.
-func (s *Shared) stickyNode(address netip.Addr, all services, ad BGPAdvertisement) (owner string) {
+func (s *Shared) stickyNode(address netip.Addr, selected services, ad BGPAdvertisement) (owner string) {
 	var best struct {
 		ready  bool
 		serves int
@@ -301,7 +319,7 @@ func (s *Shared) stickyNode(address netip.Addr, all services, ad BGPAdvertisemen
 			!slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) }) {
 			continue
 		}
-		n := all.served(address, name)
+		n := selected.served(address, name)
 		if n == 0 || n < best.serves && node.Ready == best.ready {
 			continue
 		}

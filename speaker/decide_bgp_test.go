@@ -29,6 +29,25 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 			readyOn(a, first, third)
 		}, map[string][]string{first: tor, third: tor}},
 		{"no ready endpoint", herald.Selection{}, func(_ *Shared, a *Address) { readyOn(a) }, map[string][]string{}},
+		{"no ready endpoint, Announce", herald.Selection{}, func(s *Shared, a *Address) {
+			readyOn(a)
+			s.BGP[0].WithoutEndpoints = true
+		}, everywhere},
+		{"no ready endpoint, policy Local, Announce", herald.Selection{NodeSelector: matching("node", second)}, func(s *Shared, a *Address) {
+			a.Services[0].Local = true
+			readyOn(a)
+			s.BGP[0].WithoutEndpoints = true
+		}, map[string][]string{second: tor}},
+		{"no ready endpoint, a sticky Service, Announce", herald.Selection{}, func(s *Shared, a *Address) {
+			a.Services[0].Sticky = true
+			readyOn(a)
+			s.BGP[0].WithoutEndpoints = true
+		}, map[string][]string{first: tor}},
+		{"Announce changes nothing for an address with an endpoint", herald.Selection{}, func(s *Shared, a *Address) {
+			a.Services[0].Local = true
+			readyOn(a, third)
+			s.BGP[0].WithoutEndpoints = true
+		}, map[string][]string{third: tor}},
 		{"not an excluded node", herald.Selection{}, func(s *Shared, _ *Address) {
 			editNode(s, first, func(n *Node) { n.Excluded = true })
 		}, map[string][]string{second: tor, third: tor}},

@@ -103,6 +103,7 @@ func drawShared(t *rapid.T) *Shared {
 	for i := range rapid.IntRange(0, 3).Draw(t, "L2Advertisements") {
 		ad := L2Advertisement{Name: fmt.Sprint("l2-", i), Selector: drawSelection(t, fmt.Sprint("l2-", i))}
 		ad.Gradual = rapid.Bool().Draw(t, ad.Name+" is Gradual")
+		ad.WithoutEndpoints = rapid.Bool().Draw(t, ad.Name+" announces without endpoints")
 		if rapid.Bool().Draw(t, ad.Name+" names interfaces") {
 			ad.Interfaces = drawSome(t, []string{"eth0", "eth1", "lan0", "eth9"}, ad.Name+" interfaces")
 		}
@@ -115,7 +116,7 @@ func drawShared(t *rapid.T) *Shared {
 		name := fmt.Sprint("bgp-", i)
 		s.BGP = append(s.BGP, BGPAdvertisement{
 			Name: name, Selector: drawSelection(t, name), Peers: drawSome(t, []string{"east", "west"}, name+" peers"),
-			Attributes: bgp.Attributes{Prepend: uint8(i)},
+			Attributes: bgp.Attributes{Prepend: uint8(i)}, WithoutEndpoints: rapid.Bool().Draw(t, name+" announces without endpoints"),
 		})
 	}
 	if l := drawLabels(t, "nodes with a session to east"); l != nil {
@@ -126,6 +127,9 @@ func drawShared(t *rapid.T) *Shared {
 
 func drawService(t *rapid.T, name string) *Service {
 	ready := func(family string) []string {
+		if rapid.IntRange(0, 2).Draw(t, name+" has none ready "+family) == 0 {
+			return nil
+		}
 		nodes := drawSome(t, append([]string{""}, someNodes...), name+" ready "+family)
 		slices.Sort(nodes)
 		return nodes
@@ -200,7 +204,8 @@ func (ad L2Advertisement) announces(s *Shared, a *Address, svc *Service, n Neigh
 	if a.Is4() {
 		ready = svc.Ready4
 	}
-	if len(ready) == 0 || svc.Local && !slices.Contains(ready, n.Node) {
+	nowhere := !slices.ContainsFunc(a.Services, func(o *Service) bool { return a.Is4() && len(o.Ready4) > 0 || a.Is6() && len(o.Ready6) > 0 })
+	if nowhere && !ad.WithoutEndpoints || !nowhere && (len(ready) == 0 || svc.Local && !slices.Contains(ready, n.Node)) {
 		return false
 	}
 	if !ad.Selector.Pool(a.Pool, s.Pools[a.Pool].Labels) || !ad.Selector.Service(svc.Labels, s.Namespaces["default"]) || !ad.Selector.Node(s.Nodes[n.Node].Labels) {
@@ -309,6 +314,9 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 		placed := map[string]bool{}
 		want := map[string]bgp.Attributes{}
 		for _, svc := range a.Services {
+			if alone := among(a, svc); alone.empty() && !a.empty() {
+				continue // Alone it might be announced without endpoints.
+			}
 			d := Decide(on(s.Self, s), among(a, svc))
 			for _, p := range d.Segments {
 				placed[p.Interface] = true

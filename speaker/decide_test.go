@@ -133,6 +133,41 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 			s.L2 = append(s.L2, L2Advertisement{Name: "z", Selector: compile(t, herald.Selection{})})
 		}, "eth0: n1 n2 n3"},
 
+		// Without endpoints.
+		{"no ready endpoint, Announce", with(func(s *Shared, a *Address) {
+			readyOn(a)
+			s.L2[0].WithoutEndpoints = true
+		}), "eth0: n1 n2 n3"},
+		{"no ready endpoint, policy Local, Announce", with(func(s *Shared, a *Address) {
+			a.Services[0].Local = true
+			readyOn(a)
+			s.L2[0].WithoutEndpoints = true
+		}), "eth0: n1 n2 n3"},
+		{"no endpoint of the family, Announce", with(func(s *Shared, a *Address) {
+			a.Services[0].Ready4 = nil
+			s.L2[0].WithoutEndpoints = true
+		}), "eth0: n1 n2 n3"},
+		{"Announce changes nothing for an address with an endpoint", with(func(s *Shared, a *Address) {
+			joinedBy(a, nil, []string{"n3"})
+			s.L2[0].WithoutEndpoints = true
+		}), "eth0: n3"},
+		{"Announce by one of two advertisements", func(t *testing.T, s *Shared, a *Address) {
+			readyOn(a)
+			s.L2 = []L2Advertisement{
+				{Name: "a", Selector: compile(t, herald.Selection{})},
+				{Name: "b", Selector: compile(t, herald.Selection{NodeSelector: matching("node", "n2")}), WithoutEndpoints: true},
+			}
+		}, "eth0: n2"},
+		{"Announce, an excluded node does not", with(func(s *Shared, a *Address) {
+			readyOn(a)
+			s.L2[0].WithoutEndpoints = true
+			exclude(s, "n1")
+		}), "eth0: n2 n3"},
+
+		// What is refused.
+		{"the address of a node", with(func(s *Shared, a *Address) { s.Infrastructure = map[netip.Addr]string{vip: "an address of node n9"} }), "refused: an address of node n9"},
+		{"another address is that of a node", with(func(s *Shared, a *Address) { s.Infrastructure = map[netip.Addr]string{vip6: "an address of node n9"} }), "eth0: n1 n2 n3"},
+
 		// On which segments.
 		{"the segment with the subnet", selecting(herald.Selection{}), "eth0: n1 n2 n3"},
 		{"the segment that is named", selecting(herald.Selection{}, "eth1"), "eth1: n1 n2 n3"},

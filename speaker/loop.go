@@ -1,9 +1,9 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/responder"
@@ -33,17 +34,16 @@ type loop struct {
 	shared     *Shared
 	ranges     []netipx.IPRange // of all pools
 	interfaces []link.Interface // that matter to L2Advertisements
+	gateways   []netip.Addr     // of all interfaces, sorted
 	decisions  map[netip.Addr]Decision
 	candidate  map[string]map[netip.Addr]bool // by interface, addresses that this node may own
 	prepare    map[string]bool                // interfaces on which that has changed
 	own        map[*segment.Candidates]bool   // whether this node is among them
 	yielded    map[conflictKey]bool
 
-	complaints map[string]string // by object, what was reported last
-	unusable   []complaint       // what share left out
-	invalid    []complaint       // of this node's peers
-	sessions   map[string]sessionReport
-	since      map[claimKey]time.Time // since when claims were reported to be
+	invalid  []Rejected // BGPPeers with which this node holds no session
+	sessions map[string]sessionReport
+	since    map[claimKey]time.Time // since when claims were reported to be
 
 	passes, decided prometheus.Counter
 	duration        prometheus.Histogram
@@ -56,9 +56,9 @@ func newLoop(s *Speaker) *loop {
 	return &loop{
 		s: s, decisions: map[netip.Addr]Decision{},
 		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
-		complaints: map[string]string{}, sessions: map[string]sessionReport{},
-		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
-		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
+		sessions: map[string]sessionReport{},
+		passes:   prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
+		decided:  prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "pass_duration_seconds", Help: "How long a pass took.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
@@ -121,9 +121,31 @@ func (l *loop) run(ctx context.Context) error {
 
 // look sees to what changes without an object of the API: interfaces, and conflicts that begin and end.
 func (l *loop) look() {
-	if l.shared != nil && (l.takeInterfaces() || l.takeConflicts()) {
+	if l.shared == nil {
+		return
+	}
+	interfaces, conflicts := l.takeInterfaces(), l.takeConflicts()
+	if interfaces || conflicts || !slices.Equal(l.gateways, gatewaysOf(l.s.links.Interfaces())) {
 		l.s.inputs.touchAll()
 	}
+}
+
+// refuseGateways makes the gateways of this node part of the infrastructure.
+func (s *Shared) refuseGateways(gateways []netip.Addr) {
+	for _, a := range gateways {
+		if _, known := s.Infrastructure[a]; !known {
+			s.Infrastructure[a] = "a gateway of node " + s.Self
+		}
+	}
+}
+
+// gatewaysOf are the gateways behind all interfaces, sorted.
+func gatewaysOf(interfaces []link.Interface) (all []netip.Addr) {
+	for _, i := range interfaces {
+		all = append(all, i.Gateways...)
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
 }
 
 // takeInterfaces has segments and responders follow the interfaces, and reports whether those that matter to
@@ -233,8 +255,12 @@ func (l *loop) pass(c changes) {
 	for address := range c.addresses {
 		before := l.decisions[address]
 		if a := l.s.inputs.address(address, began); a != nil {
-			l.decisions[address] = l.withoutConflicts(Decide(l.shared, a), a)
+			d := Decide(l.shared, a)
 			l.decided.Inc()
+			if d.Refused != before.Refused {
+				l.refuse(a, d.Refused)
+			}
+			l.decisions[address] = l.withoutConflicts(d, a)
 		} else {
 			delete(l.decisions, address)
 		}
@@ -249,6 +275,28 @@ func (l *loop) pass(c changes) {
 	l.duration.Observe(time.Since(began).Seconds())
 }
 
+// refuse reports an address that is not announced because of what it is. Every node refuses it, and one of them makes
+// the event: the Ready one with the highest rank.
+func (l *loop) refuse(a *Address, what string) {
+	if what == "" {
+		return
+	}
+	l.s.log.Warn("an address is not announced", zap.Stringer("address", a.Addr), zap.String("it is", what))
+	var reporter string
+	for name, node := range l.shared.Nodes {
+		if node.Ready && (reporter == "" || cmp.Or(cmp.Compare(rank(a.Addr, name), rank(a.Addr, reporter)), cmp.Compare(name, reporter)) > 0) {
+			reporter = name
+		}
+	}
+	if reporter != "" && reporter != l.s.config.Node {
+		return
+	}
+	if o, exists, _ := l.s.inputs.allocations.GetStore().GetByKey(herald.AllocationName(a.Addr)); exists {
+		l.s.config.Events.Eventf(o.(*herald.IPAllocation), corev1.EventTypeWarning, "NotAnnounced",
+			"%s is not announced: it is %s. Take it out of the IPPool %s, and let the Services that have it move to another address", a.Addr, what, a.Pool)
+	}
+}
+
 // withoutConflicts leaves out interfaces on which a stranger uses an address that is to be yielded.
 func (l *loop) withoutConflicts(d Decision, a *Address) Decision {
 	if len(l.yielded) > 0 && l.shared.Pools[a.Pool].Yield {
@@ -260,11 +308,13 @@ func (l *loop) withoutConflicts(d Decision, a *Address) Decision {
 // share assembles anew what all decisions rest on.
 func (l *loop) share() {
 	before := l.shared
-	l.shared, l.unusable = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy())
+	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy())
 	l.ranges = l.s.inputs.ranges()
 	l.takeInterfaces()
 	l.takeConflicts()
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)
+	l.gateways = gatewaysOf(l.s.links.Interfaces())
+	l.shared.refuseGateways(l.gateways)
 	clear(l.own)
 	var gone []string
 	if before != nil {
@@ -287,33 +337,16 @@ func (l *loop) share() {
 	})
 }
 
-// takePeers tells bgp which peers there are, and reports what is wrong with some, or with what share found.
+// takePeers tells bgp which peers there are. What is wrong with some is reported in the SpeakerStatus.
 func (l *loop) takePeers() {
-	peers, invalid := l.s.inputs.ownPeers(l.s.config.Node)
+	peers, rejected := l.s.inputs.ownPeers(l.s.config.Node)
 	for name, err := range l.s.bgp.SetPeers(peers) {
-		if o, exists, _ := l.s.inputs.peers.GetStore().GetByKey(name); exists {
-			invalid = append(invalid, complaint{o.(named), "BGPPeer", "Invalid", err})
+		rejected = append(rejected, Rejected{"BGPPeer", name, err})
+	}
+	for _, r := range rejected {
+		if !slices.ContainsFunc(l.invalid, func(o Rejected) bool { return o.Name == r.Name && o.Err.Error() == r.Err.Error() }) {
+			l.s.log.Warn("there is no session with a BGPPeer", zap.String("peer", r.Name), zap.Error(r.Err))
 		}
 	}
-	l.invalid = invalid
-	l.complain(slices.Concat(l.unusable, invalid))
-}
-
-// named is an object with a name, which events can be about.
-type named interface {
-	runtime.Object
-	GetName() string
-}
-
-// complain reports what is wrong with objects, once as long as it stays the same.
-func (l *loop) complain(complaints []complaint) {
-	current := map[string]string{}
-	for _, c := range complaints {
-		key := c.kind + "/" + c.object.GetName()
-		current[key] = c.err.Error()
-		if l.complaints[key] != current[key] {
-			l.s.config.Events.Event(c.object, corev1.EventTypeWarning, c.reason, fmt.Sprintf("node %s: %v", l.s.config.Node, c.err))
-		}
-	}
-	l.complaints = current
+	l.invalid = rejected
 }

@@ -3,7 +3,6 @@ package speaker
 import (
 	"crypto/ed25519"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -138,7 +137,8 @@ func TestANamespacesLabelsCostNoPassOverAllAddresses(t *testing.T) {
 	}
 }
 
-func TestComplaintsAreMadeOnce(t *testing.T) {
+// What is wrong with a BGPPeer is in the SpeakerStatus of each node; herald-ccm says it once, on the BGPPeer.
+func TestAnInvalidPeerIsReportedInTheStatus(t *testing.T) {
 	near := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
 	l := loopOf(t, "n1",
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "198.18.0.1"}}}},
@@ -157,15 +157,13 @@ func TestComplaintsAreMadeOnce(t *testing.T) {
 		name     string
 		password string
 		what     changes
-		reasons  []string
 		sessions int
 	}{
-		{"the first pass", "", all, []string{"Invalid", "SecretMissing"}, 0},
-		{"the same again", "", all, nil, 0},
-		{"a password, as everything else stays", "x", peers, nil, 1},
-		{"another password", "y", peers, nil, 1},
-		{"the password is gone", "", peers, []string{"SecretMissing"}, 0},
-		{"all again", "", all, nil, 0},
+		{"the first pass", "", all, 0},
+		{"a password, as everything else stays", "x", peers, 1},
+		{"another password", "y", peers, 1},
+		{"the password is gone", "", peers, 0},
+		{"all again", "", all, 0},
 	} {
 		l.put(t, secret(step.password))
 		shared := l.shared
@@ -173,23 +171,59 @@ func TestComplaintsAreMadeOnce(t *testing.T) {
 		if (l.shared == shared) == step.what.all {
 			t.Errorf("%s: a new snapshot is made: %v", step.name, l.shared != shared)
 		}
-		var reasons []string
-		for _, e := range l.events() {
-			for _, r := range []string{"Invalid", "SecretMissing"} {
-				if strings.HasPrefix(e, "Warning "+r+" ") {
-					reasons = append(reasons, r)
-				}
-			}
-		}
-		if slices.Sort(reasons); !slices.Equal(reasons, step.reasons) {
-			t.Errorf("%s: events with the reasons %v, want %v", step.name, reasons, step.reasons)
-		}
 		if n := len(l.s.bgp.Sessions()); n != step.sessions {
 			t.Errorf("%s: %d sessions, want %d", step.name, n, step.sessions)
 		}
-		if n := len(l.invalid); n != 1-step.sessions {
-			t.Errorf("%s: %d peers are invalid", step.name, n)
+		var st herald.SpeakerStatusStatus
+		l.reportSessions(&st)
+		if s := st.Sessions; len(s) != 1 || (s[0].State == sessionInvalid) != (step.sessions == 0) ||
+			step.sessions == 0 && !strings.Contains(s[0].Reason, `spec.passwordSecret: the Secret herald-system/tor has no key "password"`) {
+			t.Errorf("%s: %+v", step.name, s)
 		}
+	}
+	if e := l.events(); len(e) > 0 {
+		t.Errorf("events about configuration come from every node: %v", e)
+	}
+}
+
+// What a record says is not announced if it is part of the network, and one node says so.
+func TestInfrastructureIsNotAnnounced(t *testing.T) {
+	const address = "198.51.100.7"
+	node := func(name string, addresses ...string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		for _, a := range addresses {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+		}
+		return n
+	}
+	var events []string
+	for _, self := range []string{"n1", "n2", "n3"} {
+		l := loopOf(t, self, serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n2", nil)),
+			node("n1"), node("n2"), node("n3"), &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}},
+			&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}, Spec: herald.BGPPeerSpec{Address: "198.51.100.254"}})
+		all := noChanges()
+		all.all = true
+		l.pass(all)
+		if d := l.decisions[vip]; d.Refused != "" || len(d.Exports) != 1 {
+			t.Fatalf("%s: %+v", self, d)
+		}
+		l.put(t, node("n3", address))
+		for range 2 {
+			l.pass(all)
+		}
+		if got := said(l.decisions[vip]); got != "refused: an address of node n3" {
+			t.Errorf("%s: %s", self, got)
+		}
+		events = append(events, l.events()...)
+		l.put(t, node("n3"))
+		if l.pass(all); l.decisions[vip].Refused != "" || len(l.decisions[vip].Exports) != 1 {
+			t.Errorf("%s: the node has another address, and still %+v", self, l.decisions[vip])
+		}
+	}
+	want := "Warning NotAnnounced 198.51.100.7 is not announced: it is an address of node n3. Take it out of the IPPool public, and let the Services that have it move to another address"
+	if len(events) != 1 || events[0] != want {
+		t.Errorf("%q, want one event of three nodes: %q", events, want)
 	}
 }
 

@@ -16,17 +16,12 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp"
 )
 
-// complaint is what is wrong with one of the user's objects. It affects that object only.
-type complaint struct {
-	object named
-	kind   string
-	reason string
-	err    error
-}
-
-// shared assembles what all decisions rest on, and tells what had to be left out.
-func (in *inputs) shared(self string, healthy bool) (*Shared, []complaint) {
-	return in.objects().share(self, healthy)
+// shared assembles what all decisions of a node rest on. Objects that are not valid are left out: herald-ccm tells the
+// user in their conditions.
+func (in *inputs) shared(self string, healthy bool) *Shared {
+	s, _ := in.objects().Shared()
+	s.Self, s.Healthy = self, healthy
+	return s
 }
 
 // objects are those that all decisions share.
@@ -56,9 +51,8 @@ func (in *inputs) ranges() (all []netipx.IPRange) {
 	return all
 }
 
-// ownPeers are the sessions that this node is to hold. A peer that cannot be used is left out, and its
-// complaint says why.
-func (in *inputs) ownPeers(self string) (peers []bgp.Peer, complaints []complaint) {
+// ownPeers are the sessions that this node is to hold, and the BGPPeers of which it cannot hold any.
+func (in *inputs) ownPeers(self string) (peers []bgp.Peer, rejected []Rejected) {
 	o, exists, err := in.nodes.GetStore().GetByKey(self)
 	if err != nil || !exists {
 		return nil, nil
@@ -67,25 +61,25 @@ func (in *inputs) ownPeers(self string) (peers []bgp.Peer, complaints []complain
 	for _, o := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
 		selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector)
 		if err != nil {
-			complaints = append(complaints, complaint{o, "BGPPeer", "Invalid", err})
+			rejected = append(rejected, Rejected{"BGPPeer", o.Name, err})
 			continue
 		}
 		if !selector.Matches(labels.Set(node.Labels)) {
 			continue
 		}
-		peer, reason, err := in.peer(o, node)
+		peer, err := in.peer(o, node)
 		if err != nil {
-			complaints = append(complaints, complaint{o, "BGPPeer", reason, err})
+			rejected = append(rejected, Rejected{"BGPPeer", o.Name, err})
 			continue
 		}
 		peers = append(peers, peer)
 	}
 	slices.SortFunc(peers, func(x, y bgp.Peer) int { return cmp.Compare(x.Name, y.Name) })
-	return peers, complaints
+	return peers, rejected
 }
 
 // peer translates one BGPPeer for this node.
-func (in *inputs) peer(o *herald.BGPPeer, node *corev1.Node) (_ bgp.Peer, reason string, _ error) {
+func (in *inputs) peer(o *herald.BGPPeer, node *corev1.Node) (bgp.Peer, error) {
 	p := bgp.Peer{
 		Name: o.Name, LocalASN: uint32(o.Spec.LocalASN), PeerASN: uint32(o.Spec.PeerASN),
 		Port: uint16(o.Spec.Port), MultihopTTL: uint8(o.Spec.MultihopTTL),
@@ -93,11 +87,11 @@ func (in *inputs) peer(o *herald.BGPPeer, node *corev1.Node) (_ bgp.Peer, reason
 	}
 	var err error
 	if p.Address, err = netip.ParseAddr(o.Spec.Address); err != nil {
-		return p, "Invalid", fmt.Errorf("spec.address: %w", err)
+		return p, fmt.Errorf("spec.address: %w", err)
 	}
 	if o.Spec.SourceAddress != "" {
 		if p.LocalAddress, err = netip.ParseAddr(o.Spec.SourceAddress); err != nil {
-			return p, "Invalid", fmt.Errorf("spec.sourceAddress: %w", err)
+			return p, fmt.Errorf("spec.sourceAddress: %w", err)
 		}
 	}
 	// The session's own address is the better next hop in the session's own family.
@@ -121,10 +115,10 @@ func (in *inputs) peer(o *herald.BGPPeer, node *corev1.Node) (_ bgp.Peer, reason
 	}
 	if o.Spec.PasswordSecret != nil {
 		if p.Password, err = in.password(o.Spec.PasswordSecret.Name); err != nil {
-			return p, "SecretMissing", fmt.Errorf("spec.passwordSecret: %w", err)
+			return p, fmt.Errorf("spec.passwordSecret: %w", err)
 		}
 	}
-	return p, "Invalid", p.Validate()
+	return p, p.Validate()
 }
 
 // password reads a session's password.

@@ -1,6 +1,8 @@
 package speaker
 
 import (
+	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/link"
 )
 
 func TestSharedIsAssembledFromWhatStripLeaves(t *testing.T) {
@@ -34,7 +37,7 @@ func TestSharedIsAssembledFromWhatStripLeaves(t *testing.T) {
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "public", Labels: labels}},
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "timid"}, Spec: herald.IPPoolSpec{OnConflict: herald.ConflictYield}},
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "bold"}, Spec: herald.IPPoolSpec{OnConflict: herald.ConflictDefend}})
-	s, complaints := in.shared("n1", true)
+	s := in.shared("n1", true)
 	want := &Shared{
 		Self: "n1", Healthy: true,
 		Nodes: map[string]Node{
@@ -42,10 +45,65 @@ func TestSharedIsAssembledFromWhatStripLeaves(t *testing.T) {
 			"cordoned": {},
 		},
 		Pools:      map[string]Pool{"public": {Labels: labels}, "timid": {Yield: true}, "bold": {}},
-		Namespaces: map[string]map[string]string{"default": labels},
+		Namespaces: map[string]map[string]string{"default": labels}, Infrastructure: map[netip.Addr]string{},
 	}
-	if !reflect.DeepEqual(s, want) || len(complaints) > 0 {
-		t.Errorf("complaints %v; %+v, want %+v", complaints, s, want)
+	if !reflect.DeepEqual(s, want) {
+		t.Errorf("%+v, want %+v", s, want)
+	}
+}
+
+func TestInfrastructureIsNodesAndPeers(t *testing.T) {
+	addressed := func(name string, addresses ...string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}}}}
+		for _, a := range addresses {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+		}
+		return n
+	}
+	peer := func(name, address string) *herald.BGPPeer {
+		return &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: herald.BGPPeerSpec{Address: address}}
+	}
+	in := watched(t, addressed("n2", "198.51.100.2", "2001:DB8::2", "198.51.100.9"), addressed("n1", "198.51.100.1", "198.51.100.9"),
+		peer("tor", "198.51.100.254"), peer("near", "fe80::1%eth0"), peer("garbage", "garbage"))
+	want := map[netip.Addr]string{
+		netip.MustParseAddr("198.51.100.1"): "an address of node n1", netip.MustParseAddr("198.51.100.2"): "an address of node n2",
+		netip.MustParseAddr("2001:db8::2"): "an address of node n2", netip.MustParseAddr("198.51.100.9"): "an address of node n1",
+		netip.MustParseAddr("198.51.100.254"): "the address of BGPPeer tor", netip.MustParseAddr("fe80::1"): "the address of BGPPeer near",
+	}
+	if got := in.shared("n1", true).Infrastructure; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestGatewaysAreInfrastructure(t *testing.T) {
+	in := watched(t, &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}, Spec: herald.BGPPeerSpec{Address: "198.51.100.254"}})
+	gateways := gatewaysOf([]link.Interface{
+		{Name: "eth0", Gateways: parseAddresses("198.51.100.7", "fe80::1")}, {Name: "eth1", Gateways: parseAddresses("198.51.100.254", "198.51.100.7")},
+	})
+	if want := parseAddresses("198.51.100.7", "198.51.100.254", "fe80::1"); !slices.Equal(gateways, want) {
+		t.Fatalf("%v, want %v", gateways, want)
+	}
+	s := in.shared("n1", true)
+	s.refuseGateways(gateways)
+	_, a := cluster()
+	if d := Decide(s, a); d.Refused != "a gateway of node n1" {
+		t.Errorf("%+v", d)
+	}
+	if what := s.Infrastructure[netip.MustParseAddr("198.51.100.254")]; what != "the address of BGPPeer tor" {
+		t.Errorf("a gateway that is a peer is %q", what)
+	}
+}
+
+func TestWhatIsAnnouncedWithoutEndpoints(t *testing.T) {
+	in := watched(t,
+		&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "a"}},
+		&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: herald.L2AdvertisementSpec{WithoutEndpoints: herald.EndpointsWithdraw}},
+		&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: herald.L2AdvertisementSpec{WithoutEndpoints: herald.EndpointsAnnounce}},
+		&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "a"}},
+		&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: herald.BGPAdvertisementSpec{WithoutEndpoints: herald.EndpointsAnnounce}})
+	s := in.shared("n1", true)
+	if s.L2[0].WithoutEndpoints || s.L2[1].WithoutEndpoints || !s.L2[2].WithoutEndpoints || s.BGP[0].WithoutEndpoints || !s.BGP[1].WithoutEndpoints {
+		t.Errorf("%+v %+v", s.L2, s.BGP)
 	}
 }
 
@@ -55,7 +113,7 @@ func TestHowAnAddressOfAnAdvertisementIsOwned(t *testing.T) {
 		&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "rich"}, Spec: herald.L2AdvertisementSpec{
 			Interfaces: []string{"eth0"}, PreferredNodes: matching("rack", "a"), Rebalance: herald.RebalanceGradual,
 		}})
-	s, _ := in.shared("n1", true)
+	s := in.shared("n1", true)
 	if len(s.L2) != 2 {
 		t.Fatalf("%+v", s.L2)
 	}
@@ -92,10 +150,10 @@ func TestAnInvalidAdvertisementAffectsOnlyItself(t *testing.T) {
 		&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "worse"}, Spec: herald.BGPAdvertisementSpec{Communities: []herald.Community{"1:2:3:4"}}},
 		&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "z"}},
 		&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "good"}})
-	s, complaints := in.shared("n1", true)
+	s, rejected := in.objects().Shared()
 	var about, l2, routes []string
-	for _, c := range complaints {
-		about = append(about, c.kind+" "+c.object.GetName()+" "+c.reason)
+	for _, r := range rejected {
+		about = append(about, r.Kind+" "+r.Name)
 	}
 	for _, ad := range s.L2 {
 		l2 = append(l2, ad.Name)
@@ -104,8 +162,8 @@ func TestAnInvalidAdvertisementAffectsOnlyItself(t *testing.T) {
 		routes = append(routes, ad.Name)
 	}
 	slices.Sort(about)
-	if want := []string{"BGPAdvertisement bad Invalid", "BGPAdvertisement worse Invalid", "L2Advertisement bad Invalid", "L2Advertisement worse Invalid"}; !slices.Equal(about, want) {
-		t.Errorf("complaints about %v, want %v", about, want)
+	if want := []string{"BGPAdvertisement bad", "BGPAdvertisement worse", "L2Advertisement bad", "L2Advertisement worse"}; !slices.Equal(about, want) {
+		t.Errorf("rejected are %v, want %v", about, want)
 	}
 	if want := []string{"good", "z"}; !slices.Equal(l2, want) || !slices.Equal(routes, want) {
 		t.Errorf("L2Advertisements %v, BGPAdvertisements %v, want %v in this order of both", l2, routes, want)
@@ -130,9 +188,9 @@ func TestWhichPeersAnAdvertisementIsFor(t *testing.T) {
 				&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "c", Labels: map[string]string{"rack": "b"}}},
 				&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"rack": "a"}}},
 				&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "some"}, Spec: story.spec})
-			s, complaints := in.shared("n1", true)
-			if len(complaints) > 0 || len(s.BGP) != 1 || !slices.Equal(s.BGP[0].Peers, story.want) {
-				t.Errorf("%+v and complaints %v, want peers %v", s.BGP, complaints, story.want)
+			s := in.shared("n1", true)
+			if len(s.BGP) != 1 || !slices.Equal(s.BGP[0].Peers, story.want) {
+				t.Errorf("%+v, want peers %v", s.BGP, story.want)
 			}
 		})
 	}
@@ -145,7 +203,7 @@ func TestWhichNodesHoldTheSessionWithAPeer(t *testing.T) {
 		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "all"}},
 		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "some"}, Spec: herald.BGPPeerSpec{NodeSelector: rack}},
 		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "invalid"}, Spec: herald.BGPPeerSpec{NodeSelector: near}})
-	s, _ := in.shared("n1", true)
+	s := in.shared("n1", true)
 	for peer, want := range map[string][2]bool{"all": {true, true}, "some": {true, false}, "invalid": {false, false}} {
 		if got := [2]bool{s.holds(peer, a), s.holds(peer, b)}; got != want {
 			t.Errorf("%s: held by nodes in rack a and b: %v, want %v", peer, got, want)

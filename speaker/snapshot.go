@@ -29,6 +29,9 @@ type Shared struct {
 	PeerNodes map[string]labels.Selector
 	// Segments are this node's interfaces with the nodes that are heard on them.
 	Segments []Segment
+	// Infrastructure has the addresses of nodes, of BGP peers and of this node's gateways, with what each is:
+	// "an address of node n1". They are not announced, whatever a record says.
+	Infrastructure map[netip.Addr]string
 
 	// made are the candidates that were made for some address, for others that have the same.
 	made map[string]candidates
@@ -117,6 +120,8 @@ type L2Advertisement struct {
 	Interfaces []string
 	Preferred  labels.Selector // nil: no node is
 	Gradual    bool
+	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
+	WithoutEndpoints bool
 }
 
 // BGPAdvertisement is one that can be used.
@@ -126,6 +131,8 @@ type BGPAdvertisement struct {
 	// Peers are the names of the peers that get the routes, from the nodes that hold their sessions.
 	Peers      []string
 	Attributes bgp.Attributes
+	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
+	WithoutEndpoints bool
 }
 
 // Address is an address that is in the status of Services and recorded for their UIDs; nothing else is
@@ -158,6 +165,11 @@ func (svc *Service) ready(address netip.Addr) []string {
 		return svc.Ready4
 	}
 	return svc.Ready6
+}
+
+// empty reports whether no Service that has the address has a ready endpoint of its family, on any node.
+func (a *Address) empty() bool {
+	return !slices.ContainsFunc(a.Services, func(svc *Service) bool { return len(svc.ready(a.Addr)) > 0 })
 }
 
 // delivers reports whether traffic to the address that reaches the node finds an endpoint.

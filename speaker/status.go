@@ -30,8 +30,8 @@ const (
 	reportPeriod = time.Second
 
 	// Limits of a SpeakerStatus. One that exceeds them is refused as a whole.
-	maxInterfaces, maxSubnets, maxHears, maxClaims, maxReports = 256, 64, 64, 1000, 64
-	maxReason                                                  = 256
+	maxInterfaces, maxSubnets, maxGateways, maxHears, maxClaims, maxReports = 256, 64, 16, 64, 1000, 64
+	maxReason                                                               = 256
 
 	// States of a session in a SpeakerStatus. The finer ones of RFC 4271 come and go with every attempt.
 	sessionEstablished = "Established"
@@ -84,6 +84,9 @@ func reportInterfaces(interfaces []link.Interface, views map[string]segment.View
 		subnets := roomy(i.Subnets)
 		for _, s := range subnets[:min(len(subnets), maxSubnets)] {
 			o.Subnets = append(o.Subnets, s.String())
+		}
+		for _, g := range i.Gateways[:min(len(i.Gateways), maxGateways)] {
+			o.Gateways = append(o.Gateways, g.String())
 		}
 		if v, ok := views[i.Name]; ok {
 			o.State = string(v.State)
@@ -197,7 +200,7 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 		l.announceSession(s)
 	}
 	for _, c := range l.invalid {
-		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: c.object.GetName(), State: sessionInvalid, Reason: c.err.Error()})
+		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: c.Name, State: sessionInvalid, Reason: c.Err.Error()})
 	}
 	slices.SortFunc(st.Sessions, func(x, y herald.SpeakerSession) int { return cmp.Compare(x.Peer, y.Peer) })
 	if len(st.Sessions) > 0 {

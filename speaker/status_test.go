@@ -120,6 +120,7 @@ func TestInterfacesOfAReport(t *testing.T) {
 		many = append(many, iface(fmt.Sprintf("br%03d", i), true, fmt.Sprintf("10.%d.%d.1/24", i/256, i%256)))
 	}
 	crowded := iface("zz", true)
+	crowded.Gateways = slices.SortedFunc(maps.Keys(someAddresses(20)), netip.Addr.Compare)
 	for i := range 100 {
 		crowded.Subnets = append(crowded.Subnets, neighbour("", "", fmt.Sprintf("10.200.%d.1/24", i)).Subnets...)
 	}
@@ -129,6 +130,9 @@ func TestInterfacesOfAReport(t *testing.T) {
 	}
 	if n := len(got[len(got)-1].Subnets); n != maxSubnets {
 		t.Errorf("%d subnets of one interface", n)
+	}
+	if g := got[len(got)-1].Gateways; len(g) != maxGateways || g[0] != "198.18.0.0" {
+		t.Errorf("%d gateways of one interface: %v", len(g), g)
 	}
 }
 
