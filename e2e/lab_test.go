@@ -160,8 +160,8 @@ func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	return reply
 }
 
-// served waits until every node forwards what is for a Service, by its port of the nodes: what is told of
-// addresses that move is not to depend on that.
+// served waits until every node forwards what is for a Service: its port of the nodes, so that it has endpoints, and its
+// addresses, of which kube-proxy hears later. What is told of addresses that move is not to depend on that.
 func (f *field) served(service string) {
 	f.t.Helper()
 	svc := f.get(service)
@@ -171,7 +171,35 @@ func (f *field) served(service string) {
 			address = n.IPv6
 		}
 		f.reached(f.site.Segment, netip.AddrPortFrom(address, uint16(svc.Spec.Ports[0].NodePort)).String()) //nolint:gosec // A port.
+		f.eventually("the rules of "+n.Name+" have the addresses of "+service, func(ctx context.Context) error {
+			return forwards(ctx, n, f.get(service))
+		})
 	}
+}
+
+// forwards asks the kernel of a node whether kube-proxy's rules have all addresses and ports of a Service. Asking the
+// address itself would not tell: what one node does not forward goes to another one that does.
+func forwards(ctx context.Context, n *lab.Node, svc *corev1.Service) error {
+	if len(svc.Status.LoadBalancer.Ingress) == 0 {
+		return errors.New("it has no address")
+	}
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		family := "ip"
+		if netip.MustParseAddr(ingress.IP).Is6() {
+			family = "ip6"
+		}
+		out, err := n.Host.Command(ctx, "nft", "list", "map", family, "kube-proxy", "service-ips").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		for _, port := range svc.Spec.Ports {
+			element := fmt.Sprintf("%s . %s . %d :", ingress.IP, strings.ToLower(string(port.Protocol)), port.Port)
+			if !strings.Contains(string(out), element) {
+				return fmt.Errorf("there is no %q", element)
+			}
+		}
+	}
+	return nil
 }
 
 // explain logs on which part of the way to a target requests are lost.
