@@ -175,12 +175,17 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 		if svc == nil || svc.UID != o.UID || svc.DeletionTimestamp != nil || !slices.Contains(addressesOf(svc), address) {
 			continue
 		}
-		ready4, ready6 := Ready(endpoints(name))
-		a.Services = append(a.Services, &Service{
-			Name: name, Labels: svc.Labels, Ready4: ready4, Ready6: ready6,
+		all := endpoints(name)
+		o := &Service{
+			Name: name, Labels: svc.Labels,
 			Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 			Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
-		})
+		}
+		o.Ready4, o.Ready6 = Ready(all)
+		if o.Local {
+			o.Leaving4, o.Leaving6 = nodesOf(all, leaving)
+		}
+		a.Services = append(a.Services, o)
 	}
 	if len(a.Services) == 0 {
 		return nil
@@ -191,23 +196,34 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 // Ready lists the nodes with a ready endpoint in the EndpointSlices of a Service, by family and sorted. "" stands for
 // endpoints that are on no node.
 func Ready(endpoints []*discoveryv1.EndpointSlice) (ready4, ready6 []string) {
+	return nodesOf(endpoints, func(c discoveryv1.EndpointConditions) bool {
+		return c.Ready == nil || *c.Ready // Nil means ready (discovery/v1, EndpointConditions).
+	})
+}
+
+// leaving tells whether an endpoint is being terminated and still serves. It is never ready.
+func leaving(c discoveryv1.EndpointConditions) bool {
+	return ptr.Deref(c.Terminating, false) && ptr.Deref(c.Serving, false)
+}
+
+// nodesOf lists the nodes with an endpoint whose conditions are as asked.
+func nodesOf(endpoints []*discoveryv1.EndpointSlice, is func(discoveryv1.EndpointConditions) bool) (nodes4, nodes6 []string) {
 	for _, slice := range endpoints {
-		nodes := &ready4
+		nodes := &nodes4
 		switch slice.AddressType {
 		case discoveryv1.AddressTypeIPv4:
 		case discoveryv1.AddressTypeIPv6:
-			nodes = &ready6
+			nodes = &nodes6
 		default:
 			continue // No address of a Service leads to a name.
 		}
 		for _, e := range slice.Endpoints {
-			// Nil means ready (discovery/v1, EndpointConditions).
-			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+			if is(e.Conditions) {
 				*nodes = append(*nodes, ptr.Deref(e.NodeName, ""))
 			}
 		}
 	}
-	slices.Sort(ready4)
-	slices.Sort(ready6)
-	return slices.Compact(ready4), slices.Compact(ready6)
+	slices.Sort(nodes4)
+	slices.Sort(nodes6)
+	return slices.Compact(nodes4), slices.Compact(nodes6)
 }

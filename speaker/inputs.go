@@ -43,6 +43,7 @@ type changes struct {
 	namespaces map[string]bool // whose labels differ, with the addresses of their Services
 	peers      bool            // or passwords of theirs
 	all        bool
+	since      time.Time // when the first of these changes was seen
 }
 
 func noChanges() changes {
@@ -194,6 +195,9 @@ func (in *inputs) touchAll() { in.change(func(c *changes) { c.all = true }) }
 
 func (in *inputs) change(note func(*changes)) {
 	in.mu.Lock()
+	if in.dirty.since.IsZero() {
+		in.dirty.since = time.Now()
+	}
 	note(&in.dirty)
 	in.mu.Unlock()
 	pull(in.trigger)

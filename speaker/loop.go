@@ -40,6 +40,9 @@ type loop struct {
 	prepare    map[string]bool                // interfaces on which that has changed
 	own        map[*segment.Candidates]bool   // whether this node is among them
 	yielded    map[conflictKey]bool
+	deliveries deliveries
+	stays      map[netip.Addr]time.Time // addresses that this node hands over, and when to look at them again
+	handover   *time.Timer              // for the first of them
 
 	invalid  []Rejected // BGPPeers with which this node holds no session
 	sessions map[string]sessionReport
@@ -56,9 +59,9 @@ func newLoop(s *Speaker) *loop {
 	return &loop{
 		s: s, decisions: map[netip.Addr]Decision{},
 		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
-		sessions: map[string]sessionReport{},
-		passes:   prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
-		decided:  prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
+		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node), stays: map[netip.Addr]time.Time{},
+		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
+		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "pass_duration_seconds", Help: "How long a pass took.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
@@ -91,6 +94,8 @@ func (l *loop) run(ctx context.Context) error {
 	l.s.inputs.touchAll()
 	beat := time.NewTicker(reportPeriod)
 	defer beat.Stop()
+	l.handover = time.NewTimer(0)
+	defer l.handover.Stop()
 	for {
 		var pass bool
 		select {
@@ -102,6 +107,8 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.links.Changed():
 			l.look()
 		case <-l.s.bgp.Changed():
+		case <-l.handover.C:
+			l.s.inputs.touch(l.handedOver(time.Now())...)
 		case <-l.s.inputs.trigger:
 			l.pass(l.s.inputs.take())
 			l.s.ready.Store(true)
@@ -238,7 +245,8 @@ func (l *loop) takeConflicts() bool {
 func (l *loop) pass(c changes) {
 	l.passes.Inc()
 	began := time.Now()
-	anew := c.all || l.shared == nil
+	first := l.shared == nil
+	anew := c.all || first
 	if anew {
 		l.share()
 		for address := range l.decisions {
@@ -255,24 +263,76 @@ func (l *loop) pass(c changes) {
 	for address := range c.addresses {
 		before := l.decisions[address]
 		if a := l.s.inputs.address(address, began); a != nil {
+			l.notice(a, c.since, first)
 			d := Decide(l.shared, a)
 			l.decided.Inc()
 			if d.Refused != before.Refused {
 				l.refuse(a, d.Refused)
 			}
-			l.decisions[address] = l.withoutConflicts(d, a)
+			l.decisions[address] = l.withoutConflicts(l.whenForwarded(d, before, address), a)
 		} else {
+			l.deliveries.forget(address)
+			l.s.forwarding.forget(address)
+			delete(l.stays, address)
 			delete(l.decisions, address)
 		}
 		l.apply(address, before, l.decisions[address], wants)
 	}
 	l.handOn(wants)
+	l.awaitHandover(began)
 	if anew || c.peers {
 		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
 		// in the first batch.
 		l.takePeers()
 	}
 	l.duration.Observe(time.Since(began).Seconds())
+}
+
+// notice has an address wait for kube-proxy that this node has just become able to deliver, and goes on delivering one
+// for a moment that others take over. What this node delivers when it starts, kube-proxy has known before.
+func (l *loop) notice(a *Address, since time.Time, first bool) {
+	began, until := l.deliveries.note(a, since)
+	switch {
+	case began && !first:
+		l.s.forwarding.await(a.Addr, since)
+	case !l.deliveries.now[a.Addr]:
+		l.s.forwarding.forget(a.Addr)
+	}
+	if until.IsZero() {
+		delete(l.stays, a.Addr)
+	} else {
+		l.stays[a.Addr] = until
+	}
+}
+
+// whenForwarded leaves out new routes to an address that waits for kube-proxy. Answers on the segments are held back by
+// segments.
+func (l *loop) whenForwarded(d, before Decision, address netip.Addr) Decision {
+	if len(d.Exports) > 0 && l.s.forwarding.isWaiting(address) {
+		maps.DeleteFunc(d.Exports, func(peer string, _ bgp.Attributes) bool {
+			_, was := before.Exports[peer]
+			return !was
+		})
+	}
+	return d
+}
+
+// awaitHandover sets the timer for the first address that this node has handed over.
+func (l *loop) awaitHandover(now time.Time) {
+	if len(l.stays) == 0 || l.handover == nil {
+		return
+	}
+	l.handover.Reset(slices.MinFunc(slices.Collect(maps.Values(l.stays)), time.Time.Compare).Sub(now))
+}
+
+// handedOver lists the addresses that this node need not deliver any more.
+func (l *loop) handedOver(now time.Time) (all []netip.Addr) {
+	for address, until := range l.stays {
+		if !now.Before(until) {
+			all = append(all, address)
+		}
+	}
+	return all
 }
 
 // refuse reports an address that is not announced because of what it is. Every node refuses it, and one of them makes

@@ -43,6 +43,12 @@ type segments struct {
 	failed  map[string]string // why a segment could not be opened
 	probes  *semaphore.Weighted
 	work    sync.WaitGroup // probes
+	// waits tells which addresses are not to be answered for yet.
+	waits func(netip.Addr) bool
+
+	// answering guards held: the answers of this node for addresses that wait.
+	answering sync.Mutex
+	held      map[conflictKey]segment.Answer
 
 	mu        sync.Mutex
 	running   map[string]*segment.Segment // as open, for the responders
@@ -68,6 +74,7 @@ func newSegments(config segment.Config, log *zap.Logger, keys *identities, chang
 		config: config, log: log, keys: keys, changed: changed, probes: semaphore.NewWeighted(probesAtOnce),
 		open: map[string]*running{}, failed: map[string]string{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
 		conflicts: map[conflictKey]conflict{}, deaths: map[deathKey]time.Time{},
+		waits: func(netip.Addr) bool { return false }, held: map[conflictKey]segment.Answer{},
 	}
 }
 
@@ -168,6 +175,9 @@ func (s *segments) end(all []*running, successor bool) {
 		r.cancel()
 		<-r.done
 		delete(s.open, name)
+		s.answering.Lock()
+		maps.DeleteFunc(s.held, func(k conflictKey, _ segment.Answer) bool { return k.iface == name })
+		s.answering.Unlock()
 		s.mu.Lock()
 		delete(s.running, name)
 		delete(s.members, name)
@@ -190,8 +200,37 @@ func (s *segments) each(f func(m *segment.Machine, now segment.Time)) {
 	}
 }
 
-// answer carries an answer to the responder of its family.
+// answer carries an answer to the responder of its family. An answer of this node for an address that waits is held
+// back; that this node owns the address is agreed all the same.
 func (s *segments) answer(iface string, a segment.Answer) {
+	s.answering.Lock()
+	defer s.answering.Unlock()
+	key := conflictKey{a.Addr, iface}
+	if a.Node == s.config.Node && s.waits(a.Addr) {
+		s.held[key] = a
+		return
+	}
+	delete(s.held, key)
+	s.respond(iface, a)
+}
+
+// forwards gives the answers that were held back for addresses which do not wait any more.
+func (s *segments) forwards(addrs []netip.Addr) {
+	ready := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		ready[a] = true
+	}
+	s.answering.Lock()
+	defer s.answering.Unlock()
+	for key, a := range s.held {
+		if ready[key.addr] {
+			delete(s.held, key)
+			s.respond(key.iface, a)
+		}
+	}
+}
+
+func (s *segments) respond(iface string, a segment.Answer) {
 	var how *responder.Answer
 	if a.Node != "" {
 		how = &responder.Answer{Announce: a.Announce, Defend: a.Defend}

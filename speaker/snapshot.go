@@ -157,6 +157,9 @@ type Service struct {
 	// Ready4 and Ready6 list the nodes that have a ready endpoint of the family, sorted; "" stands for ready
 	// endpoints that are on no node, such as those that users write by hand.
 	Ready4, Ready6 []string
+	// Leaving4 and Leaving6 list, under policy Local, the nodes that have endpoints which are being terminated and still
+	// serve, sorted.
+	Leaving4, Leaving6 []string
 }
 
 // ready lists the nodes with ready endpoints for traffic to the address.

@@ -21,6 +21,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -82,6 +83,7 @@ type Speaker struct {
 	identities *identities
 	status     *statusWriter
 	health     *proxyHealth
+	forwarding *forwarding
 	lease      *lease
 
 	ready  atomic.Bool
@@ -97,13 +99,18 @@ func New(c Config) (*Speaker, error) {
 		return nil, err
 	}
 	s.inputs = in
-	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll)
+	s.forwarding = newForwarding(c.Log.Named("kube-proxy"), func(addrs []netip.Addr) {
+		s.segments.forwards(addrs)
+		s.inputs.touch(addrs...)
+	})
+	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll, s.forwarding)
 	s.lease = &lease{
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, log: c.Log.Named("lease"),
 		changed: func(bool) { in.touchAll() },
 	}
 	s.identities = newIdentities(c.Herald, s.lease, c.Node, s.exists, c.Log.Named("identities"))
 	s.segments = newSegments(segment.Config{Node: c.Node, Boot: c.Boot, Key: c.Key}, c.Log.Named("segment"), s.identities, in.touchAll)
+	s.segments.waits = s.forwarding.isWaiting
 	s.identities.segments, s.identities.joined = s.segments.list, s.segments.joined
 	options := responder.Options{
 		Refresh: c.Refresh, Silent: s.segments.silent, Sibling: s.segments.sibling, Conflict: s.segments.conflict,
@@ -117,7 +124,7 @@ func New(c Config) (*Speaker, error) {
 	s.status = newStatusWriter(c.Herald.SpeakerStatuses, c.Node, s.owner, c.Log.Named("status"))
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(s.loop, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp})
+		c.Metrics.MustRegister(s.loop, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp}, s.forwarding)
 	}
 	return s, nil
 }

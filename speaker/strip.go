@@ -98,7 +98,11 @@ func strip(o any) (any, error) {
 		o.Annotations, o.Ports = nil, nil
 		for i := range o.Endpoints {
 			e := &o.Endpoints[i]
-			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}}
+			conditions := discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}
+			if leaving(e.Conditions) {
+				conditions = e.Conditions
+			}
+			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: conditions}
 		}
 	}
 	return o, nil
