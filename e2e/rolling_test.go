@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestAnAddressIsAnnouncedOnceItIsForwarded has kube-proxies that do not move for a while. A new address is not
+// announced before they have written their rules, so its first clients are not refused; but it does not wait for them
+// for good.
+func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
+	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}}).field
+	all, router := names(f.site), f.site.Routers[0]
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	f.pod("pod-1", all[0])
+	f.service("before", to8080)
+	f.holds("before", "198.18.0.200")
+	f.served("before")
+	f.routed(router, "198.18.0.200", all...)
+
+	const address, target = "198.18.0.201", "198.18.0.201:9000"
+	for _, n := range all {
+		f.must(f.proxies[n].Freeze())
+	}
+	f.service("web", to8080)
+	f.holds("web", address)
+	w, err := f.site.Segment.Watch()
+	f.must(err)
+	f.pass(time.Second)
+	if answers, err := f.site.Segment.ARP(f.ctx, netip.MustParseAddr(address)); err != nil || len(answers) > 0 {
+		t.Errorf("%v answer for an address that no kube-proxy knows: %v", answers, err)
+	}
+	if claims := w.Claims(netip.MustParseAddr(address), time.Time{}); len(claims) > 0 {
+		t.Errorf("an address that no kube-proxy knows is announced: %v", claims)
+	}
+	f.routed(router, address)
+	for _, n := range all {
+		f.must(f.proxies[n].Resume())
+	}
+	f.answeredBy(address, all...)
+	f.routed(router, address, all...)
+	for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
+		if _, err := from.Get(f.ctx, target); err != nil {
+			t.Errorf("it is announced, and the first request fails: %v", err)
+		}
+	}
+	f.routed(router, "198.18.0.200", all...) // Which was there before, and waited for nothing.
+}
+
+// TestPodsRollUnderPolicyLocalByHand moves the only ready endpoint of a Service from node to node, as the replacement of
+// a pod does: the new one becomes ready, and the old one terminates and still serves. Every connection can be opened.
+func TestPodsRollUnderPolicyLocalByHand(t *testing.T) {
+	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.BIRD}}).field
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	all, router := names(f.site), f.site.Routers[0]
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	var pods []string
+	for i, node := range all[:2] {
+		name := fmt.Sprintf("pod-%d", i)
+		f.pod(name, node)
+		p, err := f.kube.CoreV1().Pods("default").Get(f.ctx, name, metav1.GetOptions{})
+		f.must(err)
+		pods = append(pods, p.Status.PodIP)
+	}
+	f.service("web", local, func(svc *corev1.Service) { svc.Spec.Selector = nil })
+	const ready, leaving, gone = "ready", "leaving", "gone"
+	endpoints := func(states ...string) {
+		t.Helper()
+		port, name, protocol := int32(8080), f.get("web").Spec.Ports[0].Name, corev1.ProtocolTCP
+		s := &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Name: "web-by-hand", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+			AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port, Name: &name, Protocol: &protocol}},
+		}
+		for i, state := range states {
+			if state != gone {
+				is, serves, terminates := state == ready, true, state == leaving
+				s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+					Addresses: []string{pods[i]}, NodeName: &all[i],
+					Conditions: discoveryv1.EndpointConditions{Ready: &is, Serving: &serves, Terminating: &terminates},
+				})
+			}
+		}
+		slices := f.kube.DiscoveryV1().EndpointSlices("default")
+		_, err := slices.Update(f.ctx, s, metav1.UpdateOptions{})
+		if err != nil {
+			_, err = slices.Create(f.ctx, s, metav1.CreateOptions{})
+		}
+		f.must(err)
+	}
+	endpoints(ready, gone)
+	f.holds("web", address)
+	f.routed(router, address, all[0])
+	f.reached(f.site.Segment, target)
+	f.reached(f.site.Outside, target)
+	openers := f.openers(target)
+	states := [][2]string{{ready, ready}, {leaving, ready}, {gone, ready}, {ready, ready}, {ready, leaving}, {ready, gone}}
+	for range 3 {
+		for _, s := range states {
+			endpoints(s[:]...)
+			switch s {
+			case [2]string{ready, ready}:
+				f.pass(50 * time.Millisecond) // The controller of a Deployment is quick.
+			default:
+				f.pass(2500 * time.Millisecond) // The time that a pod has to end.
+			}
+		}
+	}
+	openers.judge(t, 2*3)
+	f.routed(router, address, all[0])
+}
+
+// openers ask from the segment and from behind a router.
+type openers map[string]*lab.Opener
+
+// openers begin to ask. A request may take as long as it takes without a lost SYN.
+func (f *field) openers(target string) openers {
+	open := func(from *lab.Client) *lab.Opener {
+		patient := *from
+		patient.Timeout = 900 * time.Millisecond
+		return patient.Open(f.ctx, target, 20*time.Millisecond)
+	}
+	return openers{"the segment": open(f.site.Segment), "behind the router": open(f.site.Outside)}
+}
+
+// judge fails the story if a connection could not be opened. A connection that is open at the moment at which the address
+// moves, or at which a router gets one next hop more or less, may break: the other node does not know it.
+func (all openers) judge(t *testing.T, moves int) {
+	t.Helper()
+	for from, o := range all {
+		attempts := o.Stop()
+		var refused, broken lab.Attempts
+		for _, a := range attempts {
+			var op *net.OpError
+			switch {
+			case a.Err == nil:
+			case errors.As(a.Err, &op) && (op.Op == "read" || op.Op == "write"):
+				broken = append(broken, a)
+			default:
+				refused = append(refused, a)
+			}
+		}
+		t.Logf("from %s: %v, %d of them broken at one of %d moves", from, attempts, len(broken), moves)
+		if len(attempts) == 0 || len(refused) > 0 || len(broken) > 2*moves {
+			t.Errorf("from %s: %d connections were refused, and %d broke in %d moves:\n%s", from, len(refused), len(broken), moves, strings.Join(attempts.Errors(), "\n"))
+		}
+	}
+}
+
+// TestPodsRollUnderPolicyLocal restarts a Deployment's pods twenty times. They have a readiness probe, and go on serving
+// for some seconds when they are told to end. Every connection can be opened, from the segment and from behind a router.
+func TestPodsRollUnderPolicyLocal(t *testing.T) {
+	if !onKind() {
+		t.Skip("it takes real kubelets and the controllers of Deployments and EndpointSlices")
+	}
+	f := withHerald(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}})
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	f.announce()
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	f.service("web", to8080, local)
+	f.holds("web", address)
+	f.must(f.access.Apply(f.ctx, deployment))
+	f.rolled("default", "deployment/web")
+	f.reached(f.site.Segment, target)
+	f.reached(f.site.Outside, target)
+	openers := f.openers(target)
+	times := 20
+	if testing.Short() {
+		times = 3
+	}
+	for range times {
+		f.kubectl("rollout", "restart", "deployment/web")
+		f.rolled("default", "deployment/web")
+	}
+	openers.judge(t, 2*times) // Two pods each time.
+}
