@@ -17,7 +17,10 @@ type Attributes struct {
 }
 
 // Equal says that both are announced alike.
-func (a Attributes) Equal(b Attributes) bool { return a.normal().same(b.normal()) }
+func (a Attributes) Equal(b Attributes) bool {
+	// Mostly they are, and in the same order.
+	return a.same(b) || a.normal().same(b.normal())
+}
 
 // normal is a copy of its own with communities sorted, each of them once.
 func (a Attributes) normal() Attributes {

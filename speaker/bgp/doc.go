@@ -21,7 +21,9 @@
 //
 // # What it does not do
 //
-// Routes that a router sends are refused, but gobgp keeps them in memory: routers should send none.
+// Routes that a router sends are refused, but gobgp keeps them in memory: routers should send none. A router that
+// sends more than 10,000 of a family has its session closed for a minute (Cease, Maximum Number of Prefixes Reached,
+// RFC 4486).
 //
 // It does not listen (RFC 4271 lets both ends dial; routers are the passive end here), does not
 // offer ADD-PATH, TCP-AO or confederations, and does not watch BFD: a caller that learns from

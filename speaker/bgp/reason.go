@@ -11,12 +11,31 @@ import (
 	"go.uber.org/zap"
 )
 
+// source is what a reason was learned from, the worst first. After a session was refused, a router may close further
+// connections without a word: that must not hide why it was refused.
+type source uint8
+
+const (
+	// guess: from a connection that was closed without a NOTIFICATION, or by one that says little.
+	guess source = iota
+	// fact: from a NOTIFICATION, or from this node itself.
+	fact
+)
+
+// learn notes a reason unless a better one is known. The lock is held.
+func (s *status) learn(from source, reason string) {
+	if from >= s.source || s.reason == "" {
+		s.reason, s.source = reason, from
+	}
+}
+
 // because notes why the session is not up.
-func (s *status) because(format string, args ...any) {
-	reason := fmt.Sprintf(format, args...)
+func (s *status) because(from source, format string, args ...any) {
 	s.mu.Lock()
-	news := s.reason != reason && s.state != Established // else the change of state to come tells it
-	s.reason = reason
+	before := s.reason
+	s.learn(from, fmt.Sprintf(format, args...))
+	reason := s.reason
+	news := before != reason && s.state != Established // else the change of state to come tells it
 	s.mu.Unlock()
 	if news {
 		s.log.Info("BGP session not established", zap.String("reason", reason))
@@ -24,19 +43,28 @@ func (s *status) because(format string, args ...any) {
 	}
 }
 
+// unreachable notes that the router could not be connected to. Whatever was known before is of the past, and what
+// comes next is better.
+func (s *status) unreachable(reason string) {
+	s.mu.Lock()
+	s.source = guess
+	s.mu.Unlock()
+	s.because(guess, "%s", reason)
+}
+
 // explainEvent makes a reason of what gobgp says about a change of state, if it says more than its
 // log did.
-func (s *status) explainEvent(state State, message string) string {
+func (s *status) explainEvent(state State, message string) (from source, reason string) {
 	if state != Idle {
-		return ""
+		return guess, ""
 	}
 	switch message {
 	case "read-failed", "write-failed":
-		return "the router closed the connection without a NOTIFICATION; its log may tell why"
+		return guess, "the router closed the connection without a NOTIFICATION; its log may tell why"
 	case "invalid-msg": // in OpenConfirm, where gobgp does not tell what it has received
-		return s.openRefused()
+		return guess, s.openRefused()
 	}
-	return ""
+	return guess, ""
 }
 
 func (s *status) openRefused() string {
@@ -48,22 +76,28 @@ func (s *status) openRefused() string {
 func (s *status) explainLog(record slog.Record) {
 	switch record.Message {
 	case "failed to connect":
-		s.because("%s", s.explainDial(text(record, "Error")))
+		s.unreachable(s.explainDial(text(record, "Error")))
 	case "outgoing connection IO error":
-		s.because("the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
+		s.because(guess, "the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
 	case "received notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
-		s.because("the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+		from := fact
+		if code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION) {
+			from = guess // It says no more than that the router does not want one now.
+		}
+		s.because(from, "the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		switch {
 		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
 			// gobgp says so of any message before OPEN, and a NOTIFICATION is the only one to expect.
-			s.because("%s", s.openRefused())
+			s.because(guess, "%s", s.openRefused())
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
-			s.because("the router's AS number is not %d, which is configured as PeerASN here", s.peer.PeerASN)
+			s.because(fact, "the router's AS number is not %d, which is configured as PeerASN here", s.peer.PeerASN)
+		case code == bgp.BGP_ERROR_CEASE && subcode == bgp.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED:
+			signal(s.overflow)
 		default:
-			s.because("this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+			s.because(fact, "this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 		}
 	}
 }

@@ -24,6 +24,9 @@ const batchSize = 500
 // of its own (RFC 4724 §4.1). We use none of them, so there is nothing to wait for.
 const deferralTime = 1 // second; zero would be gobgp's default, six minutes
 
+// maxRoutes is how many routes of a family a router may send. They are all refused, but gobgp keeps them, about 1 KB each.
+const maxRoutes = 10_000
+
 var families = []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC}
 
 // routeServer is a gobgp server with one neighbour. Calls are for one goroutine.
@@ -278,6 +281,7 @@ func neighbour(p Peer) *api.Peer {
 			MpGracefulRestart: &api.MpGracefulRestart{
 				Config: &api.MpGracefulRestartConfig{Enabled: p.GracefulRestart != nil},
 			},
+			PrefixLimits: &api.PrefixLimit{Family: apiutil.ToApiFamily(f.Afi(), f.Safi()), MaxPrefixes: maxRoutes},
 		})
 	}
 	return n

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -11,12 +12,18 @@ import (
 	"go.uber.org/zap/exp/zapslog"
 )
 
+// errTooManyRoutes ends a session with a router that sends more than maxRoutes. gobgp closes such a session for good.
+var errTooManyRoutes = fmt.Errorf("the router sent more than %d routes of a family, and none of them is used here: "+
+	"configure it to send none; the session is tried again every %v", maxRoutes, overflowPause)
+
 // errRemoved is the cause of a session's end when the peer is no longer wanted as it was.
 var errRemoved = errors.New("peer removed")
 
 const (
 	// restartPause is how long a session waits after a failure of our own.
 	restartPause = 5 * time.Second
+	// overflowPause is how long it waits after the router sent too many routes: it most likely does so again.
+	overflowPause = time.Minute
 	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
 	shutDownTime = 2 * time.Second
 )
@@ -30,8 +37,27 @@ type session struct {
 
 	server *routeServer
 	// told is what gobgp has been given, withheld what has no next hop.
-	told     map[netip.Prefix]Attributes
-	withheld map[netip.Prefix]struct{}
+	told, withheld prefixes
+}
+
+// prefixes are prefixes with their attributes, and how many there are of each family.
+type prefixes struct {
+	of map[netip.Prefix]Attributes
+	counts
+}
+
+func (p *prefixes) set(prefix netip.Prefix, a Attributes) {
+	if _, is := p.of[prefix]; !is {
+		p.add(prefix, 1)
+	}
+	p.of[prefix] = a
+}
+
+func (p *prefixes) remove(prefix netip.Prefix) {
+	if _, is := p.of[prefix]; is {
+		p.add(prefix, -1)
+		delete(p.of, prefix)
+	}
 }
 
 // run keeps the session until the context ends. The router is told to forget us, unless it does
@@ -44,9 +70,13 @@ func (s *session) run(ctx context.Context) {
 			return
 		}
 		s.status.fail(err)
+		pause := restartPause
+		if errors.Is(err, errTooManyRoutes) {
+			pause = overflowPause
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(restartPause):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -58,8 +88,12 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.told, s.withheld = map[netip.Prefix]Attributes{}, map[netip.Prefix]struct{}{}
+	s.told, s.withheld = prefixes{of: map[netip.Prefix]Attributes{}}, prefixes{of: map[netip.Prefix]Attributes{}}
 	defer s.stop(ctx)
+	select {
+	case <-s.status.overflow: // of the server before
+	default:
+	}
 
 	// All routes first: the router learns them in its first batch, and one that has kept them over a
 	// restart misses none (RFC 4724 §4.1).
@@ -78,6 +112,8 @@ func (s *session) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.status.overflow:
+			return errTooManyRoutes
 		case <-s.out.wake:
 			if err := s.apply(s.out.takeChanged()); err != nil {
 				return err
@@ -91,8 +127,8 @@ func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
 	var announce []route
 	var withdraw []netip.Prefix
 	for prefix, wished := range changes {
-		old, told := s.told[prefix]
-		delete(s.withheld, prefix)
+		old, told := s.told.of[prefix]
+		s.withheld.remove(prefix)
 		if wished == nil {
 			if told {
 				withdraw = append(withdraw, prefix)
@@ -102,7 +138,7 @@ func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
 		nextHop, ok := s.peer.nextHop(prefix.Addr().Is4())
 		switch {
 		case !ok:
-			s.withheld[prefix] = struct{}{}
+			s.withheld.set(prefix, *wished)
 		case !told || !old.same(*wished):
 			announce = append(announce, route{prefix, nextHop, *wished})
 		}
@@ -111,15 +147,15 @@ func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
 		return err
 	}
 	for _, r := range announce {
-		s.told[r.prefix] = r.Attributes
+		s.told.set(r.prefix, r.Attributes)
 	}
 	if err := s.server.withdraw(withdraw); err != nil {
 		return err
 	}
 	for _, prefix := range withdraw {
-		delete(s.told, prefix)
+		s.told.remove(prefix)
 	}
-	s.status.count(countFamilies(s.told), countFamilies(s.withheld))
+	s.status.count(s.told.counts, s.withheld.counts)
 	return nil
 }
 
@@ -156,15 +192,4 @@ func (s *session) shutDown(ctx context.Context) {
 			return
 		}
 	}
-}
-
-func countFamilies[V any](prefixes map[netip.Prefix]V) (c counts) {
-	for prefix := range prefixes {
-		if prefix.Addr().Is4() {
-			c.v4++
-		} else {
-			c.v6++
-		}
-	}
-	return c
 }

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -67,12 +68,15 @@ type status struct {
 	changed func() // the session's state has changed
 	// settled gets a value when the session has left or reached Established; capacity one.
 	settled chan struct{}
+	// overflow gets a value when the session was closed because the router sent too many routes; capacity one.
+	overflow chan struct{}
 
 	mu       sync.Mutex
 	closing  bool // by this node, for good
 	state    State
 	since    time.Time
 	reason   string
+	source   source       // of the reason
 	families []bgp.Family // that the router speaks, while established
 	sent     counts
 	unsent   counts // for want of a next hop
@@ -81,8 +85,16 @@ type status struct {
 // counts are numbers of prefixes.
 type counts struct{ v4, v6 int }
 
+func (c *counts) add(prefix netip.Prefix, n int) {
+	if prefix.Addr().Is4() {
+		c.v4 += n
+	} else {
+		c.v6 += n
+	}
+}
+
 func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
-	return &status{peer: peer, log: log, changed: changed, settled: make(chan struct{}, 1), since: time.Now()}
+	return &status{peer: peer, log: log, changed: changed, settled: make(chan struct{}, 1), overflow: make(chan struct{}, 1), since: time.Now()}
 }
 
 func (s *status) session() Session {
@@ -128,8 +140,8 @@ func (s *status) established() bool {
 
 // fail notes a failure of our own.
 func (s *status) fail(err error) {
-	s.log.Error("BGP session cannot start", zap.Error(err))
-	s.enter(Idle, time.Now(), err.Error(), nil)
+	s.log.Error("there is no BGP session for a while", zap.Error(err))
+	s.enter(Idle, time.Now(), fact, err.Error(), nil)
 }
 
 // close notes that what follows is on purpose, end that it is over.
@@ -139,7 +151,7 @@ func (s *status) close() {
 	s.closing = true
 }
 
-func (s *status) end() { s.enter(Idle, time.Now(), "closed by this node", nil) }
+func (s *status) end() { s.enter(Idle, time.Now(), fact, "closed by this node", nil) }
 
 // observe is called by gobgp on each change of state.
 func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
@@ -157,19 +169,20 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	}
 	// gobgp numbers states as RFC 4271 lists them, and so do we.
 	state := State(event.Peer.State.SessionState)
-	s.enter(state, at, s.explainEvent(state, event.Peer.State.DisconnectMessage), families)
+	from, reason := s.explainEvent(state, event.Peer.State.DisconnectMessage)
+	s.enter(state, at, from, reason, families)
 }
 
-// enter changes the state. An empty reason leaves what the log has told, which is the better source.
-func (s *status) enter(state State, at time.Time, reason string, families []bgp.Family) {
+// enter changes the state. An empty reason, or one from a worse source, leaves the one before.
+func (s *status) enter(state State, at time.Time, from source, reason string, families []bgp.Family) {
 	s.mu.Lock()
 	was := s.state
 	s.state = state
 	if reason != "" {
-		s.reason = reason
+		s.learn(from, reason)
 	}
 	if state == Established {
-		s.families, s.reason = families, ""
+		s.families, s.reason, s.source = families, "", guess
 	}
 	if (was == Established) != (state == Established) {
 		s.since = at

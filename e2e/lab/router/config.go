@@ -15,6 +15,8 @@ type Config struct {
 	Neighbors []Neighbor
 	// MaximumPaths is how many equally good paths the kernel gets. 0: one.
 	MaximumPaths int
+	// Networks are announced to all neighbours.
+	Networks []netip.Prefix
 }
 
 // Neighbor is who may connect: one address or all of a range.
@@ -80,13 +82,20 @@ func (c Config) FRR() string {
 				continue
 			}
 			line("  neighbor %s activate", names[i])
-			line("  neighbor %s route-map nothing out", names[i])
+			line("  neighbor %s route-map networks out", names[i])
+		}
+		for _, network := range c.Networks {
+			if network.Addr().Is4() == (family == "ipv4") {
+				line("  network %v", network)
+			}
 		}
 		line("  maximum-paths %d", max(c.MaximumPaths, 1))
 		line("  maximum-paths ibgp %d", max(c.MaximumPaths, 1))
 		line(" exit-address-family")
 	}
-	line("route-map nothing deny 10")
+	line("bgp as-path access-list own permit ^$")
+	line("route-map networks permit 10")
+	line(" match as-path own")
 	return b.String()
 }
 
@@ -101,6 +110,16 @@ func (c Config) BIRD() string {
 		line("  %s { import none; export where source = RTS_BGP; };", family)
 		if c.MaximumPaths > 1 {
 			line("  merge paths on limit %d;", c.MaximumPaths)
+		}
+		line("}")
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		line("protocol static networks_%s {", family)
+		line("  %s;", family)
+		for _, network := range c.Networks {
+			if network.Addr().Is4() == (family == "ipv4") {
+				line("  route %v blackhole;", network)
+			}
 		}
 		line("}")
 	}
@@ -133,9 +152,9 @@ func (c Config) BIRD() string {
 			line("  direct;") // iBGP is multihop otherwise, and next hops recursive
 		}
 		line("  error wait time 1, 2;") // else a minute and more without a session after an error
-		line("  ipv4 { import all; export none; };")
+		line("  ipv4 { import all; export where source = RTS_STATIC; };")
 		if !n.IPv4Only {
-			line("  ipv6 { import all; export none; };")
+			line("  ipv6 { import all; export where source = RTS_STATIC; };")
 		}
 		line("}")
 	}

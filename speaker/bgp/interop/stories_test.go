@@ -3,6 +3,7 @@ package interop
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -261,9 +262,48 @@ func TestReasonsWhyASessionIsDown(t *testing.T) {
 				default:
 					t.Error("nothing told that the session's reason has changed")
 				}
+				// It stays while the session is tried again, whatever the router does with a node that it has refused.
+				if err := within(5*time.Second, func() error {
+					if err := s.down("tor", story.reason); err != nil {
+						t.Fatal(err)
+					}
+					return errors.New("it stays")
+				}); err == nil {
+					t.Error("it was not looked at")
+				}
 			})
 		})
 	}
+}
+
+// A router that sends the routes of the Internet to every neighbour must not use up the node's memory.
+func TestARouterThatSendsTooManyRoutes(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		networks := make([]netip.Prefix, 10_001)
+		for i := range networks {
+			networks[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		}
+		r.config.Networks = networks[:9000]
+		r.start()
+		s := newSpeaker(t, r.peer("tor"))
+		s.Set(vip4, to(bgp.Attributes{}, "tor"))
+		first := s.up("tor")
+		eventually(t, func() error {
+			got, err := r.router.Prefixes(context.Background())
+			if err == nil && !slices.Contains(got, vip4) {
+				err = fmt.Errorf("%d routes, and ours is not among them", len(got))
+			}
+			return err
+		})
+		s.undisturbed(first)
+
+		r.must(r.router.Kill())
+		r.config.Networks = networks
+		r.start()
+		eventually(t, func() error { return s.down("tor", "the router sent more than 10000 routes of a family") })
+		r.wasTold("maximum number of prefixes reached")
+	})
 }
 
 func TestRouterRestarts(t *testing.T) {
