@@ -25,6 +25,10 @@ import (
 // passPeriod bounds how often decisions are made: what happens within it is looked at together.
 const passPeriod = 20 * time.Millisecond
 
+// fullPassShare bounds the time that goes into decisions about all addresses: between two of them passes at least this
+// many times as long as the last one took. Labels that change all the time would take a core otherwise.
+const fullPassShare = 9
+
 // turnMissing is how long the loop may not come round before it counts as stuck.
 const turnMissing = 15 * time.Second
 
@@ -44,6 +48,10 @@ type loop struct {
 	stays      map[netip.Addr]time.Time // addresses that this node hands over, and when to look at them again
 	handover   *time.Timer              // for the first of them
 
+	nextFull  time.Time // before that, no decisions are made about all addresses
+	postponed bool      // some were to be
+	full      *time.Timer
+
 	invalid  []Rejected // BGPPeers with which this node holds no session
 	sessions map[string]sessionReport
 	since    map[claimKey]time.Time // since when claims were reported to be
@@ -60,6 +68,7 @@ func newLoop(s *Speaker) *loop {
 		s: s, decisions: map[netip.Addr]Decision{},
 		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
 		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node), stays: map[netip.Addr]time.Time{},
+		handover: stopped(), full: stopped(),
 		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -67,6 +76,13 @@ func newLoop(s *Speaker) *loop {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
 		}),
 	}
+}
+
+// stopped is a timer that has not been set.
+func stopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 func (l *loop) collectors() []prometheus.Collector {
@@ -94,8 +110,8 @@ func (l *loop) run(ctx context.Context) error {
 	l.s.inputs.touchAll()
 	beat := time.NewTicker(reportPeriod)
 	defer beat.Stop()
-	l.handover = time.NewTimer(0)
 	defer l.handover.Stop()
+	defer l.full.Stop()
 	for {
 		var pass bool
 		select {
@@ -109,8 +125,10 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.bgp.Changed():
 		case <-l.handover.C:
 			l.s.inputs.touch(l.handedOver(time.Now())...)
+		case <-l.full.C:
+			pull(l.s.inputs.trigger)
 		case <-l.s.inputs.trigger:
-			l.pass(l.s.inputs.take())
+			l.pass(l.admit(l.s.inputs.take(), time.Now()))
 			l.s.ready.Store(true)
 			pass = true
 		}
@@ -124,6 +142,21 @@ func (l *loop) run(ctx context.Context) error {
 		case <-time.After(passPeriod):
 		}
 	}
+}
+
+// admit leaves out of what is dirty a pass over all addresses that would come too soon, and sees to it that it comes
+// later. What concerns some addresses is not delayed.
+func (l *loop) admit(c changes, now time.Time) changes {
+	if c.since.IsZero() {
+		c.since = now
+	}
+	c.all = c.all || l.postponed
+	l.postponed = c.all && l.shared != nil && now.Before(l.nextFull)
+	if l.postponed {
+		c.all = false
+		l.full.Reset(l.nextFull.Sub(now))
+	}
+	return c
 }
 
 // look sees to what changes without an object of the API: interfaces, and conflicts that begin and end.
@@ -285,7 +318,11 @@ func (l *loop) pass(c changes) {
 		// in the first batch.
 		l.takePeers()
 	}
-	l.duration.Observe(time.Since(began).Seconds())
+	took := time.Since(began)
+	if anew {
+		l.nextFull = began.Add(took + fullPassShare*took)
+	}
+	l.duration.Observe(took.Seconds())
 }
 
 // notice has an address wait for kube-proxy that this node has just become able to deliver, and goes on delivering one
@@ -319,7 +356,7 @@ func (l *loop) whenForwarded(d, before Decision, address netip.Addr) Decision {
 
 // awaitHandover sets the timer for the first address that this node has handed over.
 func (l *loop) awaitHandover(now time.Time) {
-	if len(l.stays) == 0 || l.handover == nil {
+	if len(l.stays) == 0 {
 		return
 	}
 	l.handover.Reset(slices.MinFunc(slices.Collect(maps.Values(l.stays)), time.Time.Compare).Sub(now))

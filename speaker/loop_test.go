@@ -268,6 +268,56 @@ func TestAnAddressIsYieldedWhereAStrangerUsesIt(t *testing.T) {
 	})
 }
 
+// Labels that change all the time have all addresses looked at, but not all the time; what concerns one address is not
+// delayed.
+func TestPassesOverAllAddressesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := loopOf(t, "n1", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+		const took = 100 * time.Millisecond
+		full, small := 0, 0
+		for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(passPeriod) {
+			l.s.inputs.touchAll()
+			l.s.inputs.touch(vip)
+			c := l.admit(l.s.inputs.take(), time.Now())
+			if c.addresses[vip] {
+				small++
+			}
+			if c.all {
+				full++
+				now := time.Now()
+				time.Sleep(took)
+				l.nextFull = now.Add(took + fullPassShare*took)
+			}
+		}
+		if full < 9 || full > 11 || small < 400 {
+			t.Errorf("%d passes over all addresses in 10 s, which take 100 ms each, and %d over some; want 10, and every one", full, small)
+		}
+		// The last one that was left out comes without anything else.
+		if !l.postponed {
+			t.Fatal("none was left out")
+		}
+		<-l.full.C
+		if c := l.admit(l.s.inputs.take(), time.Now()); !c.all {
+			t.Error("it was forgotten")
+		}
+		if c := l.admit(l.s.inputs.take(), time.Now()); c.all || l.postponed {
+			t.Error("it comes twice")
+		}
+		// A pass says itself how long it took, and the first one is not delayed.
+		l.nextFull = time.Now().Add(time.Hour)
+		l.shared = nil
+		l.s.inputs.touchAll()
+		if c := l.admit(l.s.inputs.take(), time.Now()); !c.all {
+			t.Error("the first one is delayed")
+		}
+		all := noChanges()
+		all.all = true
+		if l.pass(all); l.nextFull.After(time.Now().Add(time.Minute)) {
+			t.Error("a pass does not set when the next one may be")
+		}
+	})
+}
+
 // A node that comes back under its name is another one.
 func TestANodeThatIsGoneIsForgotten(t *testing.T) {
 	node := func(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
