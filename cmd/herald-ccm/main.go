@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-logr/zapr"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +40,7 @@ import (
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/cmd/internal/version"
 	"github.com/heraldlb/herald/provider"
 )
 
@@ -52,12 +54,13 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log, err := zap.NewProduction()
+	logging := zap.NewProductionConfig()
+	log, err := logging.Build()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	m := &manager{ctx: ctx, log: log}
+	m := &manager{ctx: ctx, log: log, logLevel: logging.Level}
 	cmd, err := m.command()
 	if err == nil {
 		err = cmd.ExecuteContext(ctx)
@@ -74,8 +77,9 @@ func run() int {
 type manager struct {
 	// ctx ends when the process is told to stop. The contexts that the stock app hands out do not: with
 	// leader election they end only with the lease.
-	ctx context.Context
-	log *zap.Logger
+	ctx      context.Context
+	log      *zap.Logger
+	logLevel zap.AtomicLevel
 
 	class     string
 	classless bool
@@ -110,6 +114,7 @@ func (m *manager) command() (*cobra.Command, error) {
 
 	flags := flag.NamedFlagSets{}
 	own := flags.FlagSet("herald")
+	own.TextVar(&m.logLevel, "log-level", m.logLevel, "What is logged: debug, info, warn or error.")
 	own.StringVar(&m.class, "load-balancer-class", herald.LoadBalancerClass, "The spec.loadBalancerClass of the Services to serve.")
 	own.BoolVar(&m.classless, "serve-classless", true, "Whether to serve Services without spec.loadBalancerClass. Turn it off where another load balancer does.")
 	own.Var(&m.quota, "namespace-quota", "The most addresses of each family that a namespace may hold, as ipv4=5,ipv6=5, where its annotation herald.dev/quota says nothing.")
@@ -122,6 +127,15 @@ func (m *manager) command() (*cobra.Command, error) {
 	cmd.Use = "herald-ccm"
 	cmd.Long = "herald-ccm gives Services of type LoadBalancer addresses out of IPPools."
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	// The stock command would tell the version of the Kubernetes libraries.
+	serve := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if asked := cmd.Flags().Lookup("version"); asked != nil && asked.Value.String() != "false" {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Name(), "version", version.String())
+			return err
+		}
+		return serve(cmd, args)
+	}
 	return cmd, nil
 }
 
@@ -130,14 +144,15 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	// Here rather than at start: the command's own logging flags take effect in between.
 	klog.SetLogger(zapr.NewLogger(m.log))
 	kube := c.ClientBuilder.ClientOrDie("herald")
-	set, err := client.New(rest.AddUserAgent(c.Kubeconfig, "herald"))
+	set, err := client.New(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
 		m.log.Fatal("client for Herald's resources", zap.Error(err)) // Only a wrong kubeconfig, which has been read before, gets here.
 	}
-	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald"))
+	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
 		m.log.Fatal("client for SpeakerStatuses", zap.Error(err))
 	}
+	legacyregistry.RawMustRegister(buildInfo())
 	if e := m.election.Generic.LeaderElection; e.LeaderElect {
 		m.lease = &lease{leases: kube.CoordinationV1().Leases(e.ResourceNamespace), name: e.ResourceName}
 	}
@@ -204,4 +219,11 @@ func namespace() string {
 		return ns
 	}
 	return "herald-system"
+}
+
+// buildInfo is a metric that tells the version.
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "herald_build_info", Help: "Always 1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version.String()},
+	}, func() float64 { return 1 })
 }

@@ -29,6 +29,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/cmd/internal/version"
 	"github.com/heraldlb/herald/speaker"
 	"github.com/heraldlb/herald/speaker/link"
 )
@@ -49,15 +50,17 @@ func run() int {
 type flags struct {
 	kubeconfig, node, namespace, listen, proxyHealth string
 	refresh                                          time.Duration
-	l2Only                                           bool
+	l2Only, profiling                                bool
+	logLevel                                         zap.AtomicLevel
 }
 
 func command() *cobra.Command {
-	var f flags
+	f := flags{logLevel: zap.NewAtomicLevel()}
 	cmd := &cobra.Command{
-		Use:   "herald-speaker",
-		Short: "Announces the addresses of Services from this node.",
-		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Use:     "herald-speaker",
+		Short:   "Announces the addresses of Services from this node.",
+		Version: version.String(),
+		Args:    cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	namespace := os.Getenv("POD_NAMESPACE")
@@ -69,6 +72,8 @@ func command() *cobra.Command {
 	set.StringVar(&f.node, "node-name", os.Getenv("NODE_NAME"), "The name of this node (default $NODE_NAME).")
 	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, of its Leases and of the Secrets that BGPPeers name (default $POD_NAMESPACE).")
 	set.StringVar(&f.listen, "listen", ":7475", "Where /healthz, /readyz, /metrics and /verify are served, by HTTPS.")
+	set.BoolVar(&f.profiling, "profiling", false, "Serve /debug/pprof there, too, to those whom the API server lets have it.")
+	set.TextVar(&f.logLevel, "log-level", f.logLevel, "What is logged: debug, info, warn or error.")
 	set.StringVar(&f.proxyHealth, "kube-proxy-healthz", "http://127.0.0.1:10256/healthz",
 		"The health of the node's kube-proxy: without it the node announces nothing. Empty where another data path serves Services.")
 	set.BoolVar(&f.l2Only, "l2-only", false, "Announce on the segment only: no BGPPeer, BGPAdvertisement or Secret is read.")
@@ -84,7 +89,9 @@ func (f *flags) run(ctx context.Context) error {
 	if f.refresh < 0 || f.refresh > 0 && f.refresh < time.Second {
 		return fmt.Errorf("--l2-refresh: %s is less than 1s: write 0 for no announcements, or at least 1s", f.refresh)
 	}
-	log, err := zap.NewProduction()
+	logging := zap.NewProductionConfig()
+	logging.Level = f.logLevel
+	log, err := logging.Build()
 	if err != nil {
 		return err
 	}
@@ -94,7 +101,7 @@ func (f *flags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config.UserAgent = "herald-speaker"
+	config.UserAgent = "herald-speaker/" + version.String()
 	// What a speaker writes is bounded by what changes on its node.
 	config.QPS, config.Burst = 50, 100
 	kubeConfig := rest.CopyConfig(config)
@@ -124,7 +131,7 @@ func (f *flags) run(ctx context.Context) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Boot: binary.BigEndian.Uint64(boot[:]), Key: key, Refresh: f.refresh,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
@@ -135,7 +142,8 @@ func (f *flags) run(ctx context.Context) error {
 		return err
 	}
 	server, err := newServer(serverConfig{
-		Key: key, Reviews: newReviews(reviewsKube), Metrics: registry, Healthy: s.Healthy, Ready: s.Ready, Interfaces: link.List, Log: log.Named("server"),
+		Key: key, Reviews: newReviews(reviewsKube), Metrics: registry, Healthy: s.Healthy, Ready: s.Ready, Interfaces: link.List,
+		Profiling: f.profiling, Log: log.Named("server"),
 	})
 	if err != nil {
 		return err
@@ -144,4 +152,11 @@ func (f *flags) run(ctx context.Context) error {
 	g.Go(func() error { return server.run(ctx, f.listen) })
 	g.Go(func() error { return s.Run(ctx) })
 	return g.Wait()
+}
+
+// buildInfo is a metric that tells the version.
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "herald_build_info", Help: "Always 1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version.String()},
+	}, func() float64 { return 1 })
 }

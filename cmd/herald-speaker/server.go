@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -33,8 +34,8 @@ const (
 	maxRequest = 512 << 10
 )
 
-// server serves the speaker's port by HTTPS: /healthz and /readyz to everybody, /metrics and /verify to those whom
-// the API server lets have these paths.
+// server serves the speaker's port by HTTPS: /healthz and /readyz to everybody, /metrics, /verify and, where it is turned
+// on, /debug/pprof to those whom the API server lets have these paths.
 type server struct {
 	config serverConfig
 	tls    *tls.Config
@@ -54,7 +55,9 @@ type serverConfig struct {
 	Healthy, Ready func() bool
 	// Interfaces lists the interfaces to ask on: link.List, except in tests.
 	Interfaces func() ([]link.Interface, error)
-	Log        *zap.Logger
+	// Profiling: /debug/pprof is served, as /metrics is.
+	Profiling bool
+	Log       *zap.Logger
 }
 
 func newServer(config serverConfig) (*server, error) {
@@ -128,6 +131,11 @@ func (s *server) handler() http.Handler {
 	guarded := http.NewServeMux()
 	guarded.Handle("GET /metrics", promhttp.HandlerFor(s.config.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	guarded.HandleFunc("POST /verify", s.verify)
+	if s.config.Profiling {
+		guarded.HandleFunc("GET /debug/pprof/", pprof.Index)
+		guarded.HandleFunc("GET /debug/pprof/profile", pprof.Profile) // ?seconds=20: an answer may take 30 s.
+		guarded.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", probe(s.config.Healthy, "the loop is stuck"))
 	mux.HandleFunc("GET /readyz", probe(s.config.Ready, "no decisions yet"))

@@ -51,7 +51,7 @@ func apiServer() *fake.Clientset {
 	kube.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview).DeepCopy()
 		s := review.Spec
-		allowed := map[string][]string{"viewer": {"get /metrics", "post /verify", "get /nowhere"}, "prometheus": {"get /metrics"}}[s.User]
+		allowed := map[string][]string{"viewer": {"get /metrics", "post /verify", "get /nowhere", "get /debug/pprof/heap"}, "prometheus": {"get /metrics"}}[s.User]
 		review.Status.Allowed = slices.Contains(allowed, s.NonResourceAttributes.Verb+" "+s.NonResourceAttributes.Path) &&
 			slices.Equal(s.Groups, []string{"readers"}) && slices.Equal(s.Extra["node"], []string{"n1"})
 		return true, review, nil
@@ -179,6 +179,21 @@ func TestWhoMayHaveWhat(t *testing.T) {
 }
 
 // TestVerdictsAreKept is about how often the API server is asked.
+func TestProfilesAreServedWhereThatIsTurnedOn(t *testing.T) {
+	for on, want := range map[bool]map[string]int{
+		false: {"viewer": http.StatusNotFound, "prometheus": http.StatusForbidden},
+		true:  {"viewer": http.StatusOK, "prometheus": http.StatusForbidden, "": http.StatusUnauthorized},
+	} {
+		r := serving(t, func(c *serverConfig) { c.Profiling = on })
+		for token, status := range want {
+			got, body := r.ask(t, r.client(t), http.MethodGet, "/debug/pprof/heap", token, "")
+			if got != status || status == http.StatusOK && len(body) == 0 {
+				t.Errorf("profiling %v, token %q: %d, want %d", on, token, got, status)
+			}
+		}
+	}
+}
+
 func TestVerdictsAreKept(t *testing.T) {
 	r := serving(t)
 	c := r.client(t)

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/heraldlb/herald/cmd/internal/version"
+)
+
+func TestFlags(t *testing.T) {
+	for _, story := range []struct {
+		args []string
+		said string // or the error
+	}{
+		{[]string{"--version"}, "herald-speaker version " + version.String()},
+		{[]string{"--node-name=n1", "--log-level=loud"}, `invalid argument "loud" for "--log-level" flag`},
+		{[]string{"--node-name="}, "--node-name: "},
+		{[]string{"--node-name=n1", "--l2-refresh=1ms"}, "--l2-refresh: 1ms is less than 1s"},
+	} {
+		var out bytes.Buffer
+		cmd := command()
+		cmd.SetOut(&out)
+		cmd.SetArgs(story.args)
+		said := ""
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			said = err.Error()
+		}
+		if said += out.String(); !strings.Contains(said, story.said) {
+			t.Errorf("%v: %q, want %q", story.args, said, story.said)
+		}
+	}
+}
+
+func TestTheMetricTellsTheVersion(t *testing.T) {
+	want := "# HELP herald_build_info Always 1, with the version of the program.\n# TYPE herald_build_info gauge\n" +
+		`herald_build_info{version="` + version.String() + `"} 1` + "\n"
+	if err := testutil.CollectAndCompare(buildInfo(), strings.NewReader(want)); err != nil {
+		t.Error(err)
+	}
+}
