@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/api/client"
@@ -282,7 +283,8 @@ func TestSpeakersAreExpectedWhileNoneIsHeard(t *testing.T) {
 
 func TestWhichLeasesAreFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		kube, _ := newAPIServer().clients(t)
+		server := newAPIServer()
+		kube, _ := server.clients(t)
 		leases := kube.CoordinationV1().Leases("herald-system")
 		owner := []metav1.OwnerReference{{Kind: "Node", Name: "n1", UID: "node-uid"}}
 		told := 0
@@ -331,6 +333,16 @@ func TestWhichLeasesAreFresh(t *testing.T) {
 		if l.release(); len(fresh()) != 0 {
 			t.Errorf("it has ended: %v", fresh())
 		}
+		// The node is deleted, and the Lease with it. Nothing makes it again.
+		owner = nil
+		server.edit("/apis/coordination.k8s.io/v1/namespaces/herald-system/leases/speaker-n1", nil)
+		if err := l.write(t.Context(), "n1"); err != nil {
+			t.Error(err)
+		}
+		l.release()
+		if _, err := leases.Get(t.Context(), "speaker-n1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("the node is gone, and its Lease is there: %v", err)
+		}
 	})
 }
 
@@ -341,7 +353,7 @@ func TestALeaseTellsWhetherTheAPIServerIsReached(t *testing.T) {
 		var told []bool
 		done := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
-		l := &lease{leases: kube.CoordinationV1().Leases("herald-system"), node: "n1", owner: func() []metav1.OwnerReference { return nil }, log: zap.NewNop(),
+		l := &lease{leases: kube.CoordinationV1().Leases("herald-system"), node: "n1", owner: func() []metav1.OwnerReference { return []metav1.OwnerReference{{Name: "n1"}} }, log: zap.NewNop(),
 			changed: func(reached bool) { told = append(told, reached) }}
 		go func() { _ = l.run(ctx); close(done) }()
 		for _, down := range []bool{false, true, false} {

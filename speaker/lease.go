@@ -70,11 +70,15 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	defer cancel()
 	now, seconds := metav1.NowMicro(), int32(math.Ceil(leaseDuration.Seconds()))
 	spec := coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &now, LeaseDurationSeconds: &seconds}
+	owner := l.owner()
 	o, err := l.leases.Get(ctx, leasePrefix+l.node, metav1.GetOptions{})
+	if len(owner) == 0 && (err == nil || apierrors.IsNotFound(err)) {
+		return nil // The node was deleted: a Lease that nobody owns would stay for good.
+	}
 	if apierrors.IsNotFound(err) {
 		_, err = l.leases.Create(ctx, &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
-				Name: leasePrefix + l.node, OwnerReferences: l.owner(), Labels: map[string]string{leaseLabel: leaseLabelValue},
+				Name: leasePrefix + l.node, OwnerReferences: owner, Labels: map[string]string{leaseLabel: leaseLabelValue},
 			},
 			Spec: spec,
 		}, metav1.CreateOptions{})
@@ -83,7 +87,7 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	if err != nil {
 		return err
 	}
-	o.Spec, o.OwnerReferences = spec, l.owner()
+	o.Spec, o.OwnerReferences = spec, owner
 	if o.Labels == nil {
 		o.Labels = map[string]string{}
 	}

@@ -327,14 +327,19 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) {
 		return nil
 	}
+	owner := w.owner()
+	if len(owner) == 0 {
+		// After kubectl delete node, a status that nobody owns would stay for good.
+		return fmt.Errorf("the API has no node %s", w.node)
+	}
 	if w.written == nil {
 		o, err := w.client.Create(ctx, &herald.SpeakerStatus{
-			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: w.owner()}, Status: want,
+			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: owner}, Status: want,
 		}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			if o, err = w.client.Get(ctx, w.node, metav1.GetOptions{}); err == nil {
 				w.written = o
-				return w.update(ctx, want)
+				return w.update(ctx, want, owner)
 			}
 		}
 		if err == nil {
@@ -342,16 +347,13 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 		}
 		return err
 	}
-	return w.update(ctx, want)
+	return w.update(ctx, want, owner)
 }
 
-func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStatus) error {
+func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStatus, owner []metav1.OwnerReference) error {
 	o := w.written.DeepCopy()
 	o.Status = want
-	// After kubectl delete node, a status that was written before the node came back belongs to nobody.
-	if owner := w.owner(); owner != nil {
-		o.OwnerReferences = owner
-	}
+	o.OwnerReferences = owner // A node that was deleted and registered again is another one.
 	updated, err := w.client.Update(ctx, o, metav1.UpdateOptions{})
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):

@@ -29,7 +29,11 @@ type writing struct {
 func startWriting(t *testing.T) *writing {
 	w := &writing{apiServer: newAPIServer(), t: t, owner: []metav1.OwnerReference{{Kind: "Node", Name: "n1", UID: "node-uid"}}}
 	_, set := w.clients(t)
-	w.writer = newStatusWriter(set.SpeakerStatuses, "n1", func() []metav1.OwnerReference { return w.owner }, zap.NewNop())
+	w.writer = newStatusWriter(set.SpeakerStatuses, "n1", func() []metav1.OwnerReference {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.owner
+	}, zap.NewNop())
 	w.status = herald.SpeakerStatusStatus{L2Addresses: 1, Problem: "none"}
 	if err := w.writer.first(t.Context(), herald.SpeakerStatusStatus{Identity: &herald.SpeakerIdentity{Boot: "1"}}); err != nil {
 		t.Fatal(err)
@@ -217,6 +221,27 @@ func TestAStatusGoesWithTheNodeThatIsThereNow(t *testing.T) {
 		w.after(2 * time.Second)
 		if got := w.written().OwnerReferences[0].UID; got != types.UID("node-uid-2") {
 			t.Errorf("it belongs to %s", got)
+		}
+	})
+}
+
+// After kubectl delete node the garbage collector deletes the status. Nothing makes it again.
+func TestAStatusGoesWithItsNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWriting(t)
+		w.mu.Lock()
+		w.owner = nil
+		w.mu.Unlock()
+		w.edit(statuses+"/n1", nil)
+		w.set(7)
+		if w.after(time.Minute); w.written() != nil {
+			t.Error("the node is gone, and its status is there")
+		}
+		w.mu.Lock()
+		w.owner = []metav1.OwnerReference{{Kind: "Node", Name: "n1", UID: "another"}}
+		w.mu.Unlock()
+		if w.after(rewriteAfter + 2*time.Second); w.written() == nil || w.written().OwnerReferences[0].UID != "another" {
+			t.Errorf("the node is back, and its status is %+v", w.written())
 		}
 	})
 }
