@@ -1,40 +1,45 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/cmd/internal/version"
+	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
 
-// access is how the cluster is reached, as kubectl's own flags say it.
-type access struct{ kubeconfig, context, namespace string }
+// access is how the cluster is reached: by kubectl's own flags.
+type access struct{ *genericclioptions.ConfigFlags }
 
 // cluster is the API server.
 type cluster struct {
 	kube      kubernetes.Interface
 	herald    *client.Set
-	namespace string // Of what is named without one.
+	namespace string // Of a Service that is named without one.
 }
 
 func (a *access) connect() (*cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = a.kubeconfig
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: a.context}
-	overrides.Context.Namespace = a.namespace
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	config, err := loader.ClientConfig()
+	config, err := a.ToRESTConfig()
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = "kubectl-herald"
-	config.QPS, config.Burst = 50, 300 // As kubectl has it.
+	config.UserAgent = "kubectl-herald/" + version.String()
+	config.QPS, config.Burst = 50, 300 // As in kubectl.
 	var c cluster
-	if c.namespace, _, err = loader.Namespace(); err != nil {
+	if c.namespace, _, err = a.ToRawKubeConfigLoader().Namespace(); err != nil {
 		return nil, err
 	}
 	if c.kube, err = kubernetes.NewForConfig(config); err != nil {
@@ -54,14 +59,210 @@ func (a *access) connectFor(service string) (*cluster, types.NamespacedName, err
 	return c, name, err
 }
 
-// named reads what a Service is called on the command line: NAMESPACE/NAME, or NAME.
+// named reads the name of a Service on the command line: NAMESPACE/NAME, or NAME.
 func (c *cluster) named(text string) (types.NamespacedName, error) {
 	namespace, name, both := strings.Cut(text, "/")
 	if !both {
 		namespace, name = c.namespace, text
 	}
 	if namespace == "" || name == "" || strings.Contains(name, "/") {
-		return types.NamespacedName{}, fmt.Errorf("%q is no Service: write NAMESPACE/NAME, or NAME with -n NAMESPACE", text)
+		return types.NamespacedName{}, fmt.Errorf("%q is not the name of a Service: write NAMESPACE/NAME, or NAME with -n NAMESPACE", text)
 	}
 	return types.NamespacedName{Namespace: namespace, Name: name}, nil
+}
+
+// lister reads one resource into Objects.
+type lister func(ctx context.Context, c *cluster, o *report.Objects) error
+
+// listers are the resources that reports need, by their qualified names.
+var listers = map[string]lister{
+	"ippools.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.herald.Pools.List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Pools = pointers(list.Items)
+		}
+		return err
+	},
+	"ipallocations.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.herald.Allocations.List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Allocations = pointers(list.Items)
+		}
+		return err
+	},
+	"l2advertisements.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.herald.L2Advertisements.List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.L2Advertisements = pointers(list.Items)
+		}
+		return err
+	},
+	"bgpadvertisements.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.herald.BGPAdvertisements.List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.BGPAdvertisements = pointers(list.Items)
+		}
+		return err
+	},
+	"bgppeers.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.herald.BGPPeers.List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.BGPPeers = pointers(list.Items)
+		}
+		return err
+	},
+	"speakerstatuses.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.herald.SpeakerStatuses.List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Speakers = pointers(list.Items)
+		}
+		return err
+	},
+	"nodes": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Nodes = pointers(list.Items)
+		}
+		return err
+	},
+	"namespaces": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Namespaces = pointers(list.Items)
+		}
+		return err
+	},
+	"services": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Services = pointers(list.Items)
+		}
+		return err
+	},
+	"endpointslices.discovery.k8s.io": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Endpoints = pointers(list.Items)
+		}
+		return err
+	},
+}
+
+// read reads some resources at the same time. Those that the user may not read are noted in Unseen.
+func (c *cluster) read(ctx context.Context, resources ...string) (*report.Objects, error) {
+	o := &report.Objects{}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	for _, r := range resources {
+		g.Go(func() error {
+			err := listers[r](ctx, c, o) // Each writes a field of its own.
+			if apierrors.IsForbidden(err) {
+				mu.Lock()
+				defer mu.Unlock()
+				o.Unseen = append(o.Unseen, r)
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("list %s: %w", r, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	slices.Sort(o.Unseen)
+	return o, nil
+}
+
+// readAll reads some resources, all of which the report needs.
+func (c *cluster) readAll(ctx context.Context, resources ...string) (*report.Objects, error) {
+	o, err := c.read(ctx, resources...)
+	if err == nil && len(o.Unseen) > 0 {
+		err = fmt.Errorf("you may not list %s: bind yourself to the ClusterRole herald-view, or to one that allows it", strings.Join(o.Unseen, ", "))
+	}
+	return o, err
+}
+
+// network reads what is announced on the nodes' segments, and the speakers' Leases in Herald's own namespace.
+func (c *cluster) network(ctx context.Context, own string) (*report.Objects, error) {
+	o, err := c.readAll(ctx, "ippools.herald.dev", "ipallocations.herald.dev", "l2advertisements.herald.dev", "speakerstatuses.herald.dev",
+		"nodes", "namespaces", "services", "endpointslices.discovery.k8s.io")
+	if err != nil {
+		return nil, err
+	}
+	return o, c.leases(ctx, own, o)
+}
+
+// leases reads the speakers' Leases. A user who may not read them learns a little less.
+func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) error {
+	list, err := c.kube.CoordinationV1().Leases(own).List(ctx, metav1.ListOptions{})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return fmt.Errorf("list leases.coordination.k8s.io in %s: %w", own, err)
+	}
+	if err == nil {
+		o.Leases = pointers(list.Items)
+	}
+	return nil
+}
+
+// service reads what bears on one Service. A namespace's administrator may not read all of it.
+func (c *cluster) service(ctx context.Context, name types.NamespacedName, own string) (*report.Objects, *corev1.Service, error) {
+	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := c.read(ctx, "ippools.herald.dev", "ipallocations.herald.dev", "l2advertisements.herald.dev", "bgpadvertisements.herald.dev",
+		"bgppeers.herald.dev", "speakerstatuses.herald.dev", "nodes", "namespaces", "services")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.leases(ctx, own, o); err != nil {
+		return nil, nil, err
+	}
+	if slices.Contains(o.Unseen, "namespaces") {
+		namespace, err := c.kube.CoreV1().Namespaces().Get(ctx, name.Namespace, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			o.Namespaces = append(o.Namespaces, namespace)
+			o.Unseen = slices.DeleteFunc(o.Unseen, func(r string) bool { return r == "namespaces" })
+		case !apierrors.IsForbidden(err):
+			return nil, nil, err
+		}
+	}
+	if slices.Contains(o.Unseen, "services") {
+		o.Services = append(o.Services, svc)
+	}
+	// The Services that share an address with it.
+	owners := []types.NamespacedName{name}
+	for _, rec := range o.Allocations {
+		var with []types.NamespacedName
+		for _, owner := range rec.Spec.Owners {
+			with = append(with, types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name})
+		}
+		if slices.Contains(with, name) {
+			owners = append(owners, with...)
+		}
+	}
+	slices.SortFunc(owners, func(x, y types.NamespacedName) int { return strings.Compare(x.String(), y.String()) })
+	for _, owner := range slices.Compact(owners) {
+		list, err := c.kube.DiscoveryV1().EndpointSlices(owner.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + owner.Name})
+		switch {
+		case err == nil:
+			o.Endpoints = append(o.Endpoints, pointers(list.Items)...)
+		case !apierrors.IsForbidden(err):
+			return nil, nil, err
+		case owner == name:
+			o.Unseen = append(o.Unseen, "endpointslices.discovery.k8s.io")
+		}
+	}
+	return o, svc, nil
+}
+
+func pointers[T any](items []T) []*T {
+	all := make([]*T, len(items))
+	for i := range items {
+		all[i] = &items[i]
+	}
+	return all
 }

@@ -1,5 +1,5 @@
-// Command kubectl-herald is Herald's plugin for kubectl: kubectl herald shows what becomes of addresses, says
-// beforehand what a change of pools would do, and has Services move off their addresses.
+// Command kubectl-herald is Herald's plugin for kubectl. What it says is computed in internal/report; here are its commands,
+// its flags and what they read of the cluster.
 package main
 
 import (
@@ -11,13 +11,14 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/heraldlb/herald/cmd/internal/version"
 )
 
 func main() { os.Exit(run()) }
 
-// errAttention ends a command that has found what needs attention. It is no failure, and has been told already.
+// errAttention ends a command that has found something that needs attention, and has printed it.
 var errAttention = errors.New("something needs attention")
 
 func run() int {
@@ -35,20 +36,17 @@ func run() int {
 }
 
 func command() *cobra.Command {
-	var a access
+	a := access{genericclioptions.NewConfigFlags(true)}
 	cmd := &cobra.Command{
 		Use:           "kubectl-herald",
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl herald"},
-		Short:         "See what Herald does with addresses, and what it would do.",
+		Short:         "Show what Herald does with addresses, and what a change would do.",
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.CompletionOptions.DisableDefaultCmd = true
-	flags := cmd.PersistentFlags()
-	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "The kubeconfig to use (default $KUBECONFIG, or ~/.kube/config).")
-	flags.StringVar(&a.context, "context", "", "The kubeconfig's context to use.")
-	flags.StringVarP(&a.namespace, "namespace", "n", "", "The namespace of a Service that is named without one.")
+	a.AddFlags(cmd.PersistentFlags())
 	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a), statusCommand(&a), verifyCommand(&a))
+	a.completeFlags(cmd)
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
 
 func renumberCommand(a *access) *cobra.Command {
@@ -28,7 +29,8 @@ func renumberCommand(a *access) *cobra.Command {
 example, or on a list that bars them. Clients have to learn of the new ones. The old ones rest, and then are free.
 
 If there are no others the Service keeps what it has.`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.services(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.connectFor(args[0])
 			if err != nil {
@@ -55,7 +57,7 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 	if err := movable(svc); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	old, asked := addresses(svc), time.Now()
+	old, asked := report.Addresses(svc), time.Now()
 	if err = c.ask(ctx, name, strings.Join(old, ",")); err != nil && ctx.Err() == nil {
 		return nil, nil, err
 	}
@@ -86,7 +88,7 @@ func (c *cluster) awaitOthers(ctx context.Context, name types.NamespacedName, ol
 		if err != nil {
 			return false, err
 		}
-		now = addresses(svc)
+		now = report.Addresses(svc)
 		return len(now) > 0 && !slices.ContainsFunc(now, func(a string) bool { return slices.Contains(old, a) }), nil
 	})
 	return now, err
@@ -94,7 +96,7 @@ func (c *cluster) awaitOthers(ctx context.Context, name types.NamespacedName, ol
 
 // movable refuses what cannot move.
 func movable(svc *corev1.Service) error {
-	has := addresses(svc)
+	has := report.Addresses(svc)
 	switch {
 	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
 		return fmt.Errorf("is of type %s: only those of type LoadBalancer have addresses to leave", svc.Spec.Type)
@@ -112,17 +114,6 @@ func movable(svc *corev1.Service) error {
 		}
 	}
 	return nil
-}
-
-// addresses are those in a Service's status.
-func addresses(svc *corev1.Service) []string {
-	var all []string
-	for _, i := range svc.Status.LoadBalancer.Ingress {
-		if i.IP != "" {
-			all = append(all, i.IP)
-		}
-	}
-	return all
 }
 
 // ask annotates the Service with the addresses to leave; none takes the annotation away.

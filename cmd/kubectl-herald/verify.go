@@ -2,19 +2,15 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,10 +19,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 	"github.com/heraldlb/herald/speaker/ask"
 )
 
@@ -45,7 +40,7 @@ const (
 )
 
 func verifyCommand(a *access) *cobra.Command {
-	var output format
+	var out output
 	var own string
 	var from []string
 	var port uint16
@@ -71,14 +66,14 @@ read.`,
 				return err
 			}
 			v := &verifier{cluster: c, own: own, port: port}
-			report, err := v.verify(cmd.Context(), args, from)
+			r, err := v.verify(cmd.Context(), args, from)
 			if err != nil {
 				return err
 			}
-			if err := output.write(cmd.OutOrStdout(), report, func() string { return report.text(styleOf(cmd.OutOrStdout())) }); err != nil {
+			if err := out.write(cmd.OutOrStdout(), r, r.Text); err != nil {
 				return err
 			}
-			if len(report.Findings)+len(report.Unasked) > 0 {
+			if len(r.Findings)+len(r.Unasked) > 0 {
 				return errAttention
 			}
 			return nil
@@ -87,7 +82,7 @@ read.`,
 	cmd.Flags().StringSliceVar(&from, "from", nil, "Nodes whose speakers are to ask (default all).")
 	cmd.Flags().Uint16Var(&port, "port", ask.Port, "The port of the speakers.")
 	bindOwn(cmd, &own)
-	output.bind(cmd)
+	out.bind(cmd)
 	return cmd
 }
 
@@ -102,16 +97,16 @@ type verifier struct {
 }
 
 // verify asks for addresses, all if none is given, and a second time for those of which something is wrong.
-func (v *verifier) verify(ctx context.Context, addresses, from []string) (*verifyReport, error) {
-	n, err := v.network(ctx, v.own)
+func (v *verifier) verify(ctx context.Context, addresses, from []string) (*report.VerifyReport, error) {
+	n, err := v.view(ctx)
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := n.wanted(addresses)
+	wanted, err := n.Wanted(addresses)
 	if err != nil {
 		return nil, err
 	}
-	speakers, unasked, err := n.askable(from)
+	speakers, unasked, err := n.Askable(from)
 	if err != nil {
 		return nil, err
 	}
@@ -119,128 +114,46 @@ func (v *verifier) verify(ctx context.Context, addresses, from []string) (*verif
 	if err != nil {
 		return nil, err
 	}
-	report := n.verify(wanted, answers, time.Now())
-	report.Unasked = append(append(report.Unasked, unasked...), failed...)
-	slices.SortStableFunc(report.Unasked, func(x, y unaskedReport) int { return strings.Compare(x.Node, y.Node) })
-	report.Speakers, report.Addresses = len(speakers)-len(failed), len(wanted)
-	if len(report.Findings) == 0 {
-		return report, nil
+	r := n.Verify(wanted, answers, time.Now())
+	r.Unasked = append(append(r.Unasked, unasked...), failed...)
+	slices.SortStableFunc(r.Unasked, func(x, y report.Unasked) int { return strings.Compare(x.Node, y.Node) })
+	r.Speakers, r.Addresses = len(speakers)-len(failed), len(wanted)
+	if len(r.Findings) == 0 {
+		return r, nil
 	}
-	speakers = slices.DeleteFunc(speakers, func(x askee) bool {
-		return slices.ContainsFunc(failed, func(u unaskedReport) bool { return u.Node == x.node })
+	speakers = slices.DeleteFunc(speakers, func(x report.Askee) bool {
+		return slices.ContainsFunc(failed, func(u report.Unasked) bool { return u.Node == x.Node })
 	})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-time.After(secondLook):
 	}
-	if n, err = v.network(ctx, v.own); err != nil {
+	if n, err = v.view(ctx); err != nil {
 		return nil, err
 	}
-	wanted = slices.DeleteFunc(n.stillWanted(addresses, wanted), func(a announcement) bool {
-		return !slices.ContainsFunc(report.Findings, func(f finding) bool { return f.Address == a.address })
-	})
+	wanted = n.Again(addresses, r)
 	if answers, _, err = v.ask(ctx, speakers, wanted); err != nil {
 		return nil, err
 	}
-	report.Findings = n.verify(wanted, answers, time.Now()).Findings
-	return report, nil
+	r.Findings = n.Verify(wanted, answers, time.Now()).Findings
+	return r, nil
 }
 
-// wanted are the addresses to ask for: those that are given, else all that are announced.
-func (n *network) wanted(addresses []string) ([]announcement, error) {
-	all := n.announcements()
-	if len(addresses) == 0 {
-		return all, nil
+func (v *verifier) view(ctx context.Context) (*report.Network, error) {
+	o, err := v.network(ctx, v.own)
+	if err != nil {
+		return nil, err
 	}
-	var wanted []announcement
-	for _, text := range addresses {
-		address, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q is no IP address: name addresses, as 198.51.100.7 or 2001:db8::7", text)
-		}
-		a := announcement{address: address.Unmap().WithZone("").String()}
-		if i := slices.IndexFunc(all, func(o announcement) bool { return o.address == a.address }); i >= 0 {
-			a = all[i]
-		}
-		wanted = append(wanted, a)
-	}
-	return wanted, nil
-}
-
-// stillWanted are the addresses of before as they are announced now. Of those that were not given, the ones that are not
-// announced any more are left out.
-func (n *network) stillWanted(given []string, before []announcement) []announcement {
-	if len(given) == 0 {
-		return n.announcements()
-	}
-	var addresses []string
-	for _, a := range before {
-		addresses = append(addresses, a.address)
-	}
-	wanted, _ := n.wanted(addresses) // They have been read before.
-	return wanted
-}
-
-// askee is a speaker that can be asked.
-type askee struct {
-	node      string
-	addresses []string // Of the node.
-	key       ed25519.PublicKey
-}
-
-// askable are the speakers on the given nodes, else on all, and why others cannot be asked.
-func (n *network) askable(from []string) (speakers []askee, unasked []unaskedReport, err error) {
-	for _, name := range from {
-		if !slices.ContainsFunc(n.nodes, func(o *corev1.Node) bool { return o.Name == name }) {
-			return nil, nil, fmt.Errorf("--from: there is no node %q", name)
-		}
-	}
-	for _, node := range n.nodes {
-		if len(from) > 0 && !slices.Contains(from, node.Name) {
-			continue
-		}
-		s := askee{node: node.Name}
-		for _, a := range node.Status.Addresses {
-			if a.Type == corev1.NodeInternalIP {
-				s.addresses = append(s.addresses, a.Address)
-			}
-		}
-		i := slices.IndexFunc(n.speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node.Name })
-		switch {
-		case i < 0:
-			unasked = append(unasked, unaskedReport{node.Name, "it has no SpeakerStatus: see whether herald-speaker runs there"})
-		case len(s.addresses) == 0:
-			unasked = append(unasked, unaskedReport{node.Name, "status.addresses of the node has no InternalIP"})
-		default:
-			if s.key, err = keyOf(n.speakers[i]); err != nil {
-				unasked = append(unasked, unaskedReport{node.Name, err.Error()})
-				continue
-			}
-			speakers = append(speakers, s)
-		}
-	}
-	return speakers, unasked, nil
-}
-
-// keyOf is the public key of a speaker's port.
-func keyOf(o *herald.SpeakerStatus) (ed25519.PublicKey, error) {
-	if o.Status.Identity == nil {
-		return nil, errors.New("its SpeakerStatus has no identity: see whether herald-speaker is up to date there")
-	}
-	key, err := hex.DecodeString(o.Status.Identity.PublicKey)
-	if err != nil || len(key) != ed25519.PublicKeySize {
-		return nil, errors.New("identity.publicKey in its SpeakerStatus is no key: restart herald-speaker there")
-	}
-	return key, nil
+	return report.NewNetwork(o), nil
 }
 
 // ask has the speakers ask for addresses, and returns what each has heard, by node, and which could not be asked.
-func (v *verifier) ask(ctx context.Context, speakers []askee, wanted []announcement) (map[string][]ask.Answer, []unaskedReport, error) {
+func (v *verifier) ask(ctx context.Context, speakers []report.Askee, wanted []report.Announcement) (map[string][]ask.Answer, []report.Unasked, error) {
 	var questions []ask.Question
 	for _, a := range wanted {
-		if address, err := netip.ParseAddr(a.address); err == nil {
-			questions = append(questions, ask.Question{Address: address, Interfaces: a.interfaces})
+		if q, ok := a.Question(); ok {
+			questions = append(questions, q)
 		}
 	}
 	answers := make([][]ask.Answer, len(speakers))
@@ -256,7 +169,7 @@ func (v *verifier) ask(ctx context.Context, speakers []askee, wanted []announcem
 				continue
 			}
 			g.Go(func() error {
-				heard, err := s.ask(ctx, v.port, v.token, batch)
+				heard, err := askSpeaker(ctx, s, v.port, v.token, batch)
 				answers[i], errs[i] = append(answers[i], heard...), err
 				return nil
 			})
@@ -267,12 +180,12 @@ func (v *verifier) ask(ctx context.Context, speakers []askee, wanted []announcem
 		return nil, nil, ctx.Err()
 	}
 	by := map[string][]ask.Answer{}
-	var unasked []unaskedReport
+	var unasked []report.Unasked
 	for i, s := range speakers {
-		by[s.node] = answers[i]
+		by[s.Node] = answers[i]
 		if errs[i] != nil {
 			reason := strings.ReplaceAll(errs[i].Error(), "\n", "; ") // Of several errors each is a line.
-			unasked = append(unasked, unaskedReport{s.node, clean(reason)})
+			unasked = append(unasked, report.Unasked{Node: s.Node, Reason: report.Clean(reason)})
 		}
 	}
 	return by, unasked, nil
@@ -294,15 +207,15 @@ func (v *verifier) renewToken(ctx context.Context) error {
 	return nil
 }
 
-// ask has one speaker ask.
-func (s *askee) ask(ctx context.Context, port uint16, token string, questions []ask.Question) ([]ask.Answer, error) {
+// askSpeaker has one speaker ask.
+func askSpeaker(ctx context.Context, s report.Askee, port uint16, token string, questions []ask.Question) ([]ask.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
 	body, err := json.Marshal(ask.Request{Addresses: questions})
 	if err != nil {
 		return nil, err
 	}
-	transport := s.transport(port)
+	transport := transportTo(s, port)
 	defer transport.CloseIdleConnections()
 	// The host is not looked up: the transport knows the node's addresses.
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://herald-speaker/verify", bytes.NewReader(body))
@@ -333,13 +246,13 @@ func (s *askee) ask(ctx context.Context, port uint16, token string, questions []
 	return heard.Answers, nil
 }
 
-// transport connects to the first of the node's addresses that can be reached, and trusts the speaker's key alone.
-func (s *askee) transport(port uint16) *http.Transport {
+// transportTo connects to the first of the node's addresses that can be reached, and trusts the speaker's key alone.
+func transportTo(s report.Askee, port uint16) *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			var errs []error
-			for _, a := range s.addresses {
+			for _, a := range s.Addresses {
 				c, err := dialer.DialContext(ctx, network, net.JoinHostPort(a, strconv.Itoa(int(port))))
 				if err == nil {
 					return c, nil
@@ -352,26 +265,11 @@ func (s *askee) transport(port uint16) *http.Transport {
 			MinVersion:         tls.VersionTLS13,
 			InsecureSkipVerify: true, //nolint:gosec // VerifyConnection compares the key. There is no CA.
 			VerifyConnection: func(state tls.ConnectionState) error {
-				if key, ok := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok || !key.Equal(s.key) {
+				if key, ok := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok || !key.Equal(s.Key) {
 					return errors.New("it has another key than the one in its SpeakerStatus: if herald-speaker has just started there, try again; else something else listens on its port")
 				}
 				return nil
 			},
 		},
 	}
-}
-
-// byMAC says which interfaces have a hardware address, as the speakers report.
-func (s *segments) byMAC() map[string][]place {
-	by := map[string][]place{}
-	for _, at := range slices.SortedFunc(maps.Keys(s.interfaces), comparePlaces) {
-		if mac, err := net.ParseMAC(s.interfaces[at].MAC); err == nil {
-			by[mac.String()] = append(by[mac.String()], at)
-		}
-	}
-	return by
-}
-
-func comparePlaces(x, y place) int {
-	return cmp.Or(strings.Compare(x.Node, y.Node), strings.Compare(x.Interface, y.Interface))
 }

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"math"
@@ -10,7 +10,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-func (r poolsReport) text(s style) string {
+func (r *PoolsReport) Text(s Style) string {
 	var l lines
 	if len(r.Pools) == 0 {
 		l.add("There are no IPPools: create one to give out addresses.")
@@ -46,7 +46,7 @@ func (r poolsReport) text(s style) string {
 }
 
 // columns are the numbers of all pools, so that they are aligned from one pool to the next.
-func (r poolsReport) columns() (c struct{ used, cooling, free []string }) {
+func (r *PoolsReport) columns() (c struct{ used, cooling, free []string }) {
 	for _, p := range r.Pools {
 		for _, f := range p.Families {
 			c.used, c.cooling, c.free = append(c.used, number(f.Used)), append(c.cooling, number(f.Cooling)), append(c.free, number(f.Free))
@@ -71,7 +71,7 @@ const barWidth = 24
 
 // bar shows what is used and what cools down. Whatever there is of either is at least one cell, and so is what is
 // free.
-func (f familyReport) bar(s style) string {
+func (f familyReport) bar(s Style) string {
 	capacity := max(float64(f.Capacity), 1)
 	cells := func(n int64) int {
 		if n == 0 {
@@ -90,7 +90,7 @@ func (f familyReport) bar(s style) string {
 }
 
 // colour turns from good to bad as the free addresses go.
-func (f familyReport) colour(s style) lipgloss.Style {
+func (f familyReport) colour(s Style) lipgloss.Style {
 	switch {
 	case f.Free == 0:
 		return s.bad

@@ -1,9 +1,8 @@
-package main
+package report
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"net/netip"
 	"os"
 	"strings"
@@ -27,7 +26,7 @@ var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func pool(name string, age int, addresses ...herald.AddressRange) *herald.IPPool {
 	return &herald.IPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(began.Add(time.Duration(age) * time.Minute))},
-		Spec:       withDefaults(herald.IPPoolSpec{Addresses: addresses}),
+		Spec:       WithDefaults(herald.IPPoolSpec{Addresses: addresses}),
 	}
 }
 
@@ -72,7 +71,7 @@ func TestPools(t *testing.T) {
 		IPv4:       &herald.PoolUsage{Capacity: 1, Assigned: 1},
 		Conditions: []metav1.Condition{{Type: herald.PoolReady, Status: metav1.ConditionFalse, Reason: "Exhausted", Message: "every address is in use"}},
 	}
-	report := poolsReport{reportPools([]*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, []*herald.IPAllocation{
+	report := &PoolsReport{poolReports([]*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, []*herald.IPAllocation{
 		record("198.51.100.1", "public", "red/a"), record("198.51.100.2", "public", "default/b"), record("198.51.100.3", "public", "red/c"),
 		cooling(record("198.51.100.4", "public", "red/gone")), record("198.51.100.5", "", ""), reserved(record("198.51.100.6", "public", "red/later")), record("203.0.113.0", "tiny", "red/d"),
 	})}
@@ -90,25 +89,10 @@ tiny  203.0.113.0/32
 new  203.0.113.8/29
   ! Ready: NoStatus: herald-ccm has not seen the pool yet: is it running?
 `
-	if diff := cmp.Diff(want, report.text(styleOf(&bytes.Buffer{}))); diff != "" {
+	if diff := cmp.Diff(want, report.Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	var asJSON, asYAML bytes.Buffer
-	for f, out := range map[format]*bytes.Buffer{"json": &asJSON, "yaml": &asYAML} {
-		if err := f.write(out, report, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var back [2]poolsReport
-	if err := errors.Join(json.Unmarshal(asJSON.Bytes(), &back[0]), yaml.Unmarshal(asYAML.Bytes(), &back[1])); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range back {
-		if diff := cmp.Diff(report, b); diff != "" {
-			t.Errorf("read back (-want +got):\n%s", diff)
-		}
-	}
-	if diff := cmp.Diff("There are no IPPools: create one to give out addresses.\n", poolsReport{}.text(styleOf(&bytes.Buffer{}))); diff != "" {
+	if diff := cmp.Diff("There are no IPPools: create one to give out addresses.\n", (&PoolsReport{}).Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -127,7 +111,7 @@ func TestBarsShowTheLeastThereIs(t *testing.T) {
 		{familyReport{Capacity: 4, Used: 2, Cooling: 1, Free: 1}, "12 used, 6 cooling, 6 free"},
 		{familyReport{}, "0 used, 0 cooling, 24 free"},
 	} {
-		bar := c.f.bar(styleOf(&bytes.Buffer{}))
+		bar := c.f.bar(StyleOf(&bytes.Buffer{}))
 		got := strings.NewReplacer("U", count(strings.Count(bar, "█"), "used", "used"), "C", count(strings.Count(bar, "▒"), "cooling", "cooling"),
 			"F", count(strings.Count(bar, "░"), "free", "free")).Replace("U, C, F")
 		if got != c.want {
@@ -137,7 +121,7 @@ func TestBarsShowTheLeastThereIs(t *testing.T) {
 }
 
 // coloured is the style on a terminal.
-func coloured() style {
+func coloured() Style {
 	r := lipgloss.NewRenderer(&bytes.Buffer{})
 	r.SetColorProfile(termenv.ANSI)
 	return styled(r)
@@ -258,13 +242,13 @@ Nothing would be lost.
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := r.text(styleOf(&bytes.Buffer{})); !strings.Contains(got, c.want) {
+			if got := r.Text(StyleOf(&bytes.Buffer{})); !strings.Contains(got, c.want) {
 				t.Errorf("(-want +got):\n%s", cmp.Diff(c.want, got))
 			}
 			if r.Loses != c.loses {
 				t.Errorf("loses %t, want %t", r.Loses, c.loses)
 			}
-			if !strings.Contains(r.text(coloured()), "\x1b[") {
+			if !strings.Contains(r.Text(coloured()), "\x1b[") {
 				t.Error("there are no colours on a terminal")
 			}
 			text, err := json.Marshal(r)
@@ -275,58 +259,9 @@ Nothing would be lost.
 	}
 }
 
-func TestDocuments(t *testing.T) {
-	const first = "# Pools.\n---\napiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: a}\nspec: {addresses: [198.51.100.0/24]}\n"
-	for _, c := range []struct {
-		name, text string
-		pools      []string
-		others     int
-		err        string
-	}{
-		{name: "several, and others", pools: []string{"a", "b"}, others: 2, text: first + "---\n" +
-			`{"apiVersion":"herald.dev/v1alpha1","kind":"IPPool","metadata":{"name":"b"},"spec":{"addresses":["203.0.113.0"],"reuseDelay":"1m"}}` +
-			"\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n---\napiVersion: herald.dev/v1alpha1\nkind: L2Advertisement\nmetadata: {name: a}\n"},
-		{name: "a list", pools: []string{"c"}, text: "apiVersion: v1\nkind: List\nitems:\n- apiVersion: herald.dev/v1alpha1\n  kind: IPPool\n" +
-			"  metadata: {name: c, uid: x}\n  spec: {addresses: [203.0.113.0]}\n  status: {ipv4: {capacity: 1, assigned: 0, cooling: 0, available: 1}}\n"},
-		{name: "nothing", text: "# Nothing.\n"},
-		{name: "a slip", text: first + "---\n" + strings.Replace(first, "{addresses:", "{adresses:", 1), err: `standard input, document 2: strict decoding error: unknown field "spec.adresses"`},
-		{name: "no YAML", text: "a: [", err: "standard input, document 1: "},
-		{name: "no kind", text: "metadata: {name: a}\n", err: "'Kind' is missing"},
-		{name: "an unknown kind of ours", text: "apiVersion: herald.dev/v1alpha1\nkind: Pool\n", err: `no kind "Pool" is registered`},
-		{name: "twice", text: first + first, err: "IPPool a is there twice"},
-		{name: "no name", text: strings.Replace(first, "name: a", "namespace: a", 1), err: "metadata.name is empty"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			d, err := readFiles([]string{"-"}, strings.NewReader(c.text))
-			if c.err != "" {
-				if err == nil || !strings.Contains(err.Error(), c.err) {
-					t.Errorf("error %v, want %q", err, c.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var names []string
-			for _, p := range d.pools {
-				names = append(names, p.Name)
-				if !*p.Spec.AutoAssign {
-					t.Errorf("%s does not auto-assign", p.Name)
-				}
-			}
-			if diff := cmp.Diff(c.pools, names); diff != "" || d.others != c.others {
-				t.Errorf("%d others, want %d; pools (-want +got):\n%s", d.others, c.others, diff)
-			}
-		})
-	}
-	if _, err := readFiles([]string{"no-such-file.yaml"}, nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a file that is not there: %v", err)
-	}
-}
-
 // TestDefaultsAreThoseOfTheSchema holds withDefaults to what the API server is told to fill in.
 func TestDefaultsAreThoseOfTheSchema(t *testing.T) {
-	text, err := os.ReadFile("../../manifests/crds/herald.dev_ippools.yaml")
+	text, err := os.ReadFile("../../../../manifests/crds/herald.dev_ippools.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +287,7 @@ func TestDefaultsAreThoseOfTheSchema(t *testing.T) {
 			want[name] = []any{property.Default}
 		}
 	}
-	got := fields(withDefaults(herald.IPPoolSpec{}))
+	got := fields(WithDefaults(herald.IPPoolSpec{}))
 	delete(got, "addresses") // It is required.
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-schema +withDefaults):\n%s", diff)

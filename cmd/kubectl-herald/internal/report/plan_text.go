@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 	"github.com/charmbracelet/lipgloss"
 )
 
-func (r *planReport) text(s style) string {
+func (r *PlanReport) Text(s Style) string {
 	var l lines
 	for _, p := range r.Pools {
 		p.text(&l, s)
@@ -54,7 +54,7 @@ func (r *planReport) text(s style) string {
 	return l.String()
 }
 
-func (r *planReport) verdict(s style) string {
+func (r *PlanReport) verdict(s Style) string {
 	var verdicts []string
 	if n := len(r.OutOfRange); n > 0 {
 		verdicts = append(verdicts, count(n, "address in use", "addresses in use")+" would be out of range; who has them keeps them.")
@@ -96,7 +96,7 @@ func spelled(all []addressReport) string {
 }
 
 // text tells of a pool what changes, and nothing if nothing does.
-func (p poolChange) text(l *lines, s style) {
+func (p poolChange) text(l *lines, s Style) {
 	mark := map[string]string{"added": s.good.Render("+"), "deleted": s.bad.Render("-"), "deleting": s.bad.Render("-"), "changed": s.warn.Render("~")}[p.Change]
 	var rows [][]string
 	for _, f := range p.Fields {

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 // maxTold is how many problems of one kind are told to people.
 const maxTold = 10
 
-func (r *statusReport) text(s style, list bool, now time.Time) string {
+func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	var l lines
 	if len(r.Problems) == 0 {
 		l.add(s.good.Render("Nothing needs attention."))
@@ -39,7 +39,7 @@ func (r *statusReport) text(s style, list bool, now time.Time) string {
 	return l.String()
 }
 
-func (r *statusReport) nodes(l *lines, s style) {
+func (r *StatusReport) nodes(l *lines, s Style) {
 	if len(r.Nodes) == 0 {
 		l.add("There are no nodes.")
 		return
@@ -88,7 +88,7 @@ func (r *statusReport) nodes(l *lines, s style) {
 	l.table("", rows)
 }
 
-func titles(s style, all ...string) (row []string) {
+func titles(s Style, all ...string) (row []string) {
 	for _, t := range all {
 		row = append(row, s.faint.Render(t))
 	}
@@ -103,7 +103,7 @@ func orDash(text string) string {
 }
 
 // summary counts the addresses.
-func (r *statusReport) summary() string {
+func (r *StatusReport) summary() string {
 	if len(r.Addresses) == 0 {
 		return "No address is announced on a segment."
 	}
@@ -126,7 +126,7 @@ func (r *statusReport) summary() string {
 	return strings.Join(parts, ", ") + "."
 }
 
-func (r *statusReport) addresses(l *lines, s style, now time.Time) {
+func (r *StatusReport) addresses(l *lines, s Style, now time.Time) {
 	if len(r.Addresses) == 0 {
 		return
 	}

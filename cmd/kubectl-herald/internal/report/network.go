@@ -1,7 +1,6 @@
-package main
+package report
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,14 +10,12 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// network is all that bears on what is announced on the nodes' segments.
-type network struct {
+// Network is all that bears on what is announced on the nodes' segments.
+type Network struct {
 	pools    map[string]*herald.IPPool
 	records  []*herald.IPAllocation // By address.
 	l2       []*herald.L2Advertisement
@@ -33,60 +30,31 @@ type network struct {
 	leases []*coordinationv1.Lease
 }
 
-// network reads the cluster. Speakers' Leases are in Herald's own namespace.
-func (c *cluster) network(ctx context.Context, own string) (*network, error) {
-	n := &network{pools: map[string]*herald.IPPool{}, services: map[string]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}, ready: map[string]bool{}}
-	pools, records, err := c.pools(ctx)
-	if err != nil {
-		return nil, err
+// NewNetwork needs Pools, Allocations, L2Advertisements, Speakers, Nodes, Services, Namespaces, Endpoints and, for what they
+// tell besides, Leases.
+func NewNetwork(o *Objects) *Network {
+	o.sort()
+	n := &Network{
+		pools: map[string]*herald.IPPool{}, services: map[string]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}, ready: map[string]bool{},
+		records: slices.Clone(o.Allocations), l2: o.L2Advertisements, speakers: o.Speakers, nodes: slices.Clone(o.Nodes), leases: o.Leases,
 	}
-	for _, o := range pools {
-		n.pools[o.Name] = o
-	}
-	n.records = records
 	slices.SortFunc(n.records, func(x, y *herald.IPAllocation) int { return addressOf(x).Compare(addressOf(y)) })
-	l2, err := c.herald.L2Advertisements.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	if n.speakers, err = c.speakers(ctx); err != nil {
-		return nil, err
-	}
-	core := c.kube.CoreV1()
-	nodes, err := core.Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	services, err := core.Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	namespaces, err := core.Namespaces().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	endpoints, err := c.kube.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	leases, err := c.kube.CoordinationV1().Leases(own).List(ctx, metav1.ListOptions{})
-	if err != nil && !apierrors.IsForbidden(err) { // Who may not read Leases learns a little less.
-		return nil, err
-	}
-	n.l2, n.nodes, n.leases = pointers(l2.Items), pointers(nodes.Items), pointers(leases.Items)
 	slices.SortFunc(n.nodes, func(x, y *corev1.Node) int { return strings.Compare(x.Name, y.Name) })
-	for _, svc := range pointers(services.Items) {
+	for _, p := range o.Pools {
+		n.pools[p.Name] = p
+	}
+	for _, svc := range o.Services {
 		n.services[svc.Namespace+"/"+svc.Name] = svc
 	}
-	for _, o := range pointers(namespaces.Items) {
-		n.namespaces[o.Name] = o
+	for _, namespace := range o.Namespaces {
+		n.namespaces[namespace.Name] = namespace
 	}
-	for _, slice := range endpoints.Items {
+	for _, slice := range o.Endpoints {
 		if slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }) {
 			n.ready[slice.Namespace+"/"+slice.Labels[discoveryv1.LabelServiceName]] = true
 		}
 	}
-	return n, nil
+	return n
 }
 
 func addressOf(rec *herald.IPAllocation) netip.Addr {
@@ -94,8 +62,8 @@ func addressOf(rec *herald.IPAllocation) netip.Addr {
 	return address
 }
 
-// announcement is what is to be announced of an address on the segments.
-type announcement struct {
+// Announcement is what is to be announced of an address on the segments.
+type Announcement struct {
 	address  string
 	services []string // Those that carry it and that an L2Advertisement selects.
 	ready    bool     // One of them has a ready endpoint.
@@ -107,7 +75,7 @@ type announcement struct {
 
 // announcements are the addresses that L2Advertisements announce, in order. Services that do not carry their address in
 // their status, and so are not announced, are not among them.
-func (n *network) announcements() (all []announcement) {
+func (n *Network) announcements() (all []Announcement) {
 	type selector struct {
 		*herald.Selector
 		*herald.L2Advertisement
@@ -123,11 +91,11 @@ func (n *network) announcements() (all []announcement) {
 		if pool := n.pools[rec.Spec.Pool]; pool != nil {
 			labels = pool.Labels
 		}
-		a := announcement{address: rec.Spec.Address, record: rec}
+		a := Announcement{address: rec.Spec.Address, record: rec}
 		for _, o := range rec.Spec.Owners {
 			name := o.Namespace + "/" + o.Name
 			svc, namespace := n.services[name], n.namespaces[o.Namespace]
-			if svc == nil || namespace == nil || o.UID == "" || svc.UID != o.UID || !slices.Contains(addresses(svc), a.address) {
+			if svc == nil || namespace == nil || o.UID == "" || svc.UID != o.UID || !slices.Contains(Addresses(svc), a.address) {
 				continue
 			}
 			selected := false
@@ -152,14 +120,20 @@ func (n *network) announcements() (all []announcement) {
 }
 
 // gone says of nodes why what their speakers have written is out of date.
-func (n *network) gone(now time.Time) map[string]string {
-	gone := map[string]string{}
+func (n *Network) gone(now time.Time) map[string]string {
+	gone := silentSpeakers(n.leases, now)
 	for _, o := range n.speakers {
 		if !slices.ContainsFunc(n.nodes, func(node *corev1.Node) bool { return node.Name == o.Name }) {
 			gone[o.Name] = "there is no such node"
 		}
 	}
-	for _, l := range n.leases {
+	return gone
+}
+
+// silentSpeakers says of nodes, by the speakers' Leases, why their speakers do not work.
+func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]string {
+	gone := map[string]string{}
+	for _, l := range leases {
 		node, ok := strings.CutPrefix(l.Name, "speaker-")
 		if !ok || l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
 			continue
@@ -173,4 +147,15 @@ func (n *network) gone(now time.Time) map[string]string {
 		}
 	}
 	return gone
+}
+
+// Addresses are those in a Service's status.
+func Addresses(svc *corev1.Service) []string {
+	var all []string
+	for _, i := range svc.Status.LoadBalancer.Ingress {
+		if i.IP != "" {
+			all = append(all, i.IP)
+		}
+	}
+	return all
 }

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"encoding/json"
@@ -14,8 +14,8 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// planReport is what plan writes for programs.
-type planReport struct {
+// PlanReport is what plan writes for programs.
+type PlanReport struct {
 	// Loses: an address in use would be out of range, or a pool invalid. Then the exit code is 2.
 	Loses bool         `json:"loses"`
 	Pools []poolChange `json:"pools"` // All, oldest first.
@@ -97,7 +97,7 @@ type waitingReport struct {
 }
 
 // report tells an effect. The addresses that cool down are nobody's, so nothing is told of them.
-func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) *planReport {
+func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) *PlanReport {
 	cooling := map[string]bool{}
 	for _, rec := range s.records {
 		if rec.Spec.ReleasedAt != nil {
@@ -124,7 +124,7 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 		})
 		return reports
 	}
-	r := &planReport{
+	r := &PlanReport{
 		Pools: s.poolChanges(then, invalid, e), OutOfRange: places(e.Displaced), StillOutOfRange: places(e.Outside), BackInRange: places(e.Returned),
 		Served: []servedReport{}, Waiting: slices.Clone(s.misread),
 	}
@@ -195,7 +195,7 @@ func (s *state) poolChanges(then []*herald.IPPool, invalid map[string]error, e *
 		delete(now, o.Name)
 		switch {
 		case was == nil:
-			add(o.Name, "added", withDefaults(herald.IPPoolSpec{}), o.Spec)
+			add(o.Name, "added", WithDefaults(herald.IPPoolSpec{}), o.Spec)
 		case was.DeletionTimestamp == nil && o.DeletionTimestamp != nil:
 			add(o.Name, "deleting", o.Spec, o.Spec)
 		case len(fieldChanges(was.Spec, o.Spec)) > 0:

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker"
 )
 
 // place is an interface of a node.
@@ -339,11 +340,12 @@ func printable(o *herald.SpeakerStatus) {
 		texts = append(texts, &x.Peer, &x.State, &x.Reason)
 	}
 	for _, t := range texts {
-		*t = clean(*t)
+		*t = Clean(*t)
 	}
 }
 
-func clean(text string) string {
+// Clean replaces what would control the terminal.
+func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
@@ -360,3 +362,32 @@ func some(names []string) string {
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
+
+// joined are the segments with the nodes on them, as decisions see them: on each segment one interface of each node. A
+// segment has the name of the interface that stands for it, with the node.
+func (s *segments) joined() (all []speaker.Segment) {
+	by := map[place][]speaker.Neighbour{}
+	for _, at := range slices.SortedFunc(maps.Keys(s.interfaces), comparePlaces) {
+		i := s.interfaces[at]
+		if i.State == "" || i.State == herald.SegmentDuplicate || s.stale[at.Node] != "" || s.unheard[at] {
+			continue
+		}
+		n := speaker.Neighbour{Node: at.Node, Interface: at.Interface}
+		for _, text := range i.Subnets {
+			if p, err := netip.ParsePrefix(text); err == nil {
+				n.Subnets = append(n.Subnets, p)
+			}
+		}
+		root := s.segment[at]
+		if on := by[root]; len(on) == 0 || on[len(on)-1].Node != at.Node {
+			by[root] = append(on, n)
+		}
+	}
+	for _, root := range slices.SortedFunc(maps.Keys(by), comparePlaces) {
+		all = append(all, speaker.Segment{Interface: root.String(), Nodes: by[root]})
+	}
+	return all
+}
+
+// segmentName is how joined names the segment of an interface.
+func (s *segments) segmentName(at place) string { return s.segment[at].String() }

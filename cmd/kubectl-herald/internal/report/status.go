@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"cmp"
@@ -13,8 +13,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// statusReport is what status writes for programs.
-type statusReport struct {
+// StatusReport is what status writes for programs.
+type StatusReport struct {
 	Problems  []problem       `json:"problems"` // The gravest first. Empty: the exit code is 0.
 	Nodes     []nodeReport    `json:"nodes"`    // By name.
 	Addresses []addressStatus `json:"addresses"`
@@ -88,11 +88,14 @@ const (
 	stateUnknown    addressState = "Unknown"    // It is in no list, but there are nodes that own more than they list.
 )
 
-// status says what needs attention, and who owns what.
-func (n *network) status(now time.Time) *statusReport {
+// Status says what needs attention, and who owns what. It needs Pools, Allocations, L2Advertisements, Speakers, Nodes,
+// Services, Namespaces, Endpoints and, for what they tell besides, Leases.
+func Status(o *Objects, now time.Time) *StatusReport { return NewNetwork(o).status(now) }
+
+func (n *Network) status(now time.Time) *StatusReport {
 	gone := n.gone(now)
 	s := segmentsOf(n.speakers, gone)
-	r := &statusReport{Problems: []problem{}, Nodes: []nodeReport{}, Addresses: []addressStatus{}}
+	r := &StatusReport{Problems: []problem{}, Nodes: []nodeReport{}, Addresses: []addressStatus{}}
 	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
 		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
 	}
@@ -108,7 +111,7 @@ func (n *network) status(now time.Time) *statusReport {
 type addProblem func(kind problemKind, address string, nodes []string, format string, args ...any)
 
 // addressStatuses says who owns what.
-func (n *network) addressStatuses(r *statusReport, s *segments) {
+func (n *Network) addressStatuses(r *StatusReport, s *segments) {
 	cut, known := len(s.cut()) > 0, map[string]bool{}
 	for _, a := range n.announcements() {
 		known[a.address] = true
@@ -139,7 +142,7 @@ func (n *network) addressStatuses(r *statusReport, s *segments) {
 }
 
 // addressProblems are those of single addresses.
-func (n *network) addressProblems(r *statusReport, s *segments, now time.Time, add addProblem) {
+func (n *Network) addressProblems(r *StatusReport, s *segments, now time.Time, add addProblem) {
 	conflicts := s.conflicts()
 	const cure = "find that machine and take the address from it"
 	for _, address := range slices.Sorted(maps.Keys(conflicts)) {
@@ -171,7 +174,7 @@ func (n *network) addressProblems(r *statusReport, s *segments, now time.Time, a
 }
 
 // nodeStatuses says how the nodes are.
-func (n *network) nodeStatuses(r *statusReport, s *segments, gone map[string]string, add addProblem) {
+func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]string, add addProblem) {
 	var without, unready []string
 	for _, node := range n.nodes {
 		report := nodeReport{Node: node.Name, Ready: isReady(node), Interfaces: []interfaceReport{}}

@@ -1,11 +1,12 @@
-package main
+package report
 
 import (
 	"fmt"
 	"strings"
 )
 
-func (r *serviceReport) text(s style) string {
+// Text writes the report for people.
+func (r *ServiceReport) Text(s Style) string {
 	var l lines
 	l.add(s.bold.Render(r.Service), " ", r.Class)
 	var rows [][]string
@@ -21,9 +22,12 @@ func (r *serviceReport) text(s style) string {
 		}
 		return s.bad.Render("✗")
 	}
-	var asks, verdicts [][]string
+	var asks, ignored, verdicts [][]string
 	for _, a := range r.Asks {
 		asks = append(asks, []string{"", a})
+	}
+	for _, i := range r.Ignored {
+		ignored = append(ignored, []string{mark(false), i})
 	}
 	for _, v := range r.Pools {
 		verdicts = append(verdicts, []string{mark(v.Fits), v.Pool + " " + v.Family + ": " + v.Text})
@@ -35,6 +39,7 @@ func (r *serviceReport) text(s style) string {
 		return lines
 	}
 	section("asks for", asks...)
+	section("ignored", ignored...)
 	section("pools", verdicts...)
 	section("has", about(r.Addresses)...)
 	if r.Endpoints != nil {
@@ -43,18 +48,27 @@ func (r *serviceReport) text(s style) string {
 	section("announced", about(r.Announced)...)
 	l.table("  ", rows)
 	l.add()
-	next, look := "Nothing is to be done.", s.good
-	if r.Next != "" {
-		next, look = "Next: "+r.Next, s.warn
+	switch unseen := "you may not list " + strings.Join(r.Unseen, ", "); {
+	case r.Next != "":
+		l.add(s.warn.Render("Next: " + r.Next))
+		if len(r.Unseen) > 0 {
+			l.add("Not everything can be seen: ", unseen, ".")
+		}
+	case len(r.Unseen) > 0:
+		l.add(s.warn.Render("Nothing has to be done, as far as can be seen: " + unseen + "."))
+	default:
+		l.add(s.good.Render("Nothing has to be done."))
 	}
-	l.add(look.Render(next))
 	return l.String()
 }
 
 func (r *endpointsReport) text() string {
 	text := fmt.Sprintf("%d ready", r.Ready)
+	if r.IPv4 > 0 && r.IPv6 > 0 || r.IPv6 > 0 {
+		text += fmt.Sprintf(" (%d with IPv4, %d with IPv6)", r.IPv4, r.IPv6)
+	}
 	if len(r.Nodes) > 0 {
-		text += ", on " + strings.Join(r.Nodes, ", ")
+		text += ", on " + some(r.Nodes)
 	}
 	if r.Local {
 		text += "; only their nodes announce (externalTrafficPolicy: Local)"

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"bytes"
@@ -34,21 +34,21 @@ func terminal(t *testing.T) *os.File {
 }
 
 func TestColoursAreForThoseWhoWatch(t *testing.T) {
-	coloured := func(s style) bool { return strings.Contains(s.bad.Render("bad"), "\x1b[") }
+	coloured := func(s Style) bool { return strings.Contains(s.bad.Render("bad"), "\x1b[") }
 	t.Setenv("TERM", "xterm")
 	for _, name := range []string{"NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"} {
 		t.Setenv(name, "") // So that what is set is set again.
 		_ = os.Unsetenv(name)
 	}
 	tty := terminal(t)
-	if !coloured(styleOf(tty)) {
+	if !coloured(StyleOf(tty)) {
 		t.Error("no colours on a terminal")
 	}
-	if coloured(styleOf(&bytes.Buffer{})) {
+	if coloured(StyleOf(&bytes.Buffer{})) {
 		t.Error("colours where there is no terminal")
 	}
 	t.Setenv("NO_COLOR", "1")
-	if coloured(styleOf(tty)) {
+	if coloured(StyleOf(tty)) {
 		t.Error("colours in spite of NO_COLOR")
 	}
 }

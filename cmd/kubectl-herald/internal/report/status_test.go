@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 )
 
 // healthy is a cluster of three nodes on one segment. n1 owns 198.51.100.1 of default/web1 and so on.
-func healthy() *network {
-	n := &network{
+func healthy() *Network {
+	n := &Network{
 		pools:      map[string]*herald.IPPool{"public": pool("public", 0, "198.51.100.0/24")},
 		l2:         []*herald.L2Advertisement{{}},
 		services:   map[string]*corev1.Service{},
@@ -63,10 +63,10 @@ func healthy() *network {
 }
 
 // eth0 is a node's interface: 0 is that of n1.
-func (n *network) eth0(i int) *herald.SpeakerInterface { return &n.speakers[i].Status.Interfaces[0] }
+func (n *Network) eth0(i int) *herald.SpeakerInterface { return &n.speakers[i].Status.Interfaces[0] }
 
 // claim adds one for the address of n1.
-func (n *network) claim(i int, deputyFor string) {
+func (n *Network) claim(i int, deputyFor string) {
 	s := &n.speakers[i].Status
 	s.Claims = append(s.Claims, herald.SpeakerClaim{Address: "198.51.100.1", Interface: "eth0", Since: now.Add(-5 * time.Second).Format(time.RFC3339), DeputyFor: deputyFor})
 	if deputyFor == "" {
@@ -95,7 +95,7 @@ ADDRESS       SERVICE       INTERFACE  OWNER  FOR  WHY
 198.51.100.2  default/web2  eth0       n2     3m   highest rank
 198.51.100.3  default/web3  eth0       n3     3m   highest rank
 `
-	if diff := cmp.Diff(want, r.text(styleOf(&bytes.Buffer{}), true, now)); diff != "" {
+	if diff := cmp.Diff(want, r.Text(StyleOf(&bytes.Buffer{}), true, now)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -104,42 +104,42 @@ ADDRESS       SERVICE       INTERFACE  OWNER  FOR  WHY
 func TestStatus(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func(n *network)
+		change func(n *Network)
 		want   []string // Kind: text.
 		also   string   // In the text for people.
 	}{
-		{"a stranger", func(n *network) {
+		{"a stranger", func(n *Network) {
 			for i := range 2 {
 				n.speakers[i].Status.Conflicts = []herald.SpeakerConflict{{Address: "198.51.100.3", Interface: "eth0", MAC: "02:00:5e:00:53:99", At: "nonsense"}}
 			}
 		}, []string{"AddressConflict: 198.51.100.3: a machine that is no speaker uses it: 02:00:5e:00:53:99 on eth0 of n1: find that machine and take the address from it"}, ""},
-		{"a stranger that herald-ccm tells of", func(n *network) {
+		{"a stranger that herald-ccm tells of", func(n *Network) {
 			n.records[2].Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Message: "somebody uses it"}}
 		}, []string{"AddressConflict: 198.51.100.3: somebody uses it: find that machine and take the address from it"}, ""},
-		{"two owners", func(n *network) { n.claim(1, "") },
+		{"two owners", func(n *Network) { n.claim(1, "") },
 			[]string{"TwoOwners: 198.51.100.1 has 2 owners on one segment: n1 (eth0, for 3m), n2 (eth0, for 5s): kubectl herald verify 198.51.100.1 asks who answers"}, ""},
-		{"owners on two segments", func(n *network) {
+		{"owners on two segments", func(n *Network) {
 			n.claim(1, "")
 			hears(n.eth0(0))
 			hears(n.eth0(1), "n3")
 			hears(n.eth0(2), "n2")
 		}, nil, "3 owned"},
-		{"no owner", func(n *network) { n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0 },
+		{"no owner", func(n *Network) { n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0 },
 			[]string{"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why"}, "2 owned, 1 without an owner"},
-		{"no endpoint", func(n *network) {
+		{"no endpoint", func(n *Network) {
 			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses, n.ready = nil, 0, nil
 		}, nil, "2 owned, 1 without a ready endpoint"},
-		{"more than is listed", func(n *network) {
+		{"more than is listed", func(n *Network) {
 			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 3000
 		}, nil, "1 not known, as SpeakerStatuses list 1000 each at most"},
-		{"an advertisement for others", func(n *network) { n.l2[0].Spec.Pools = []string{"gold"} }, nil, "3 addresses on segments: 3 owned"},
-		{"a node without a speaker", func(n *network) { n.speakers = n.speakers[:2]; hears(n.eth0(0), "n2"); hears(n.eth0(1), "n1") },
+		{"an advertisement for others", func(n *Network) { n.l2[0].Spec.Pools = []string{"gold"} }, nil, "3 addresses on segments: 3 owned"},
+		{"a node without a speaker", func(n *Network) { n.speakers = n.speakers[:2]; hears(n.eth0(0), "n2"); hears(n.eth0(1), "n1") },
 			[]string{"NoOwner: 198.51.100.3 of default/web3 has no owner: kubectl herald explain service default/web3 says why", "NoSpeaker: node n3 has no SpeakerStatus: see whether herald-speaker runs there"},
 			"n3 - no SpeakerStatus"},
-		{"nodes that are not ready", func(n *network) {
+		{"nodes that are not ready", func(n *Network) {
 			n.nodes[0].Status.Conditions, n.nodes[1].Status.Conditions[0].Status = nil, corev1.ConditionUnknown
 		}, []string{"NodeNotReady: nodes n1, n2 are not Ready"}, "n2 (not Ready)"},
-		{"a death", func(n *network) {
+		{"a death", func(n *Network) {
 			n.claim(1, "")
 			for _, i := range []int{1, 2} {
 				n.speakers[i].Status.Deaths = []herald.SpeakerDeath{{Node: "n1", Interface: "eth0", At: now.Add(-4 * time.Second).Format(time.RFC3339)}}
@@ -149,11 +149,11 @@ func TestStatus(t *testing.T) {
 			old := metav1.NewMicroTime(now.Add(-time.Hour))
 			n.leases[0].Spec.RenewTime = &old
 		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "3 owned"},
-		{"a deputy", func(n *network) { n.claim(2, "n1"); hears(n.eth0(1), "n3"); hears(n.eth0(2), "n2") }, []string{
+		{"a deputy", func(n *Network) { n.claim(2, "n1"); hears(n.eth0(1), "n3"); hears(n.eth0(2), "n2") }, []string{
 			"SilentSpeaker: the speaker of node n1 is silent, and n3 answers on eth0 for 1 address of its: see why",
 			"UnheardSpeaker: no other speaker hears that of node n1 on eth0, which reports to have heard n2, n3: see whether it runs, and what the network does to its frames",
 		}, "2 owned, 1 answered for by another node"},
-		{"a speaker that ended", func(n *network) {
+		{"a speaker that ended", func(n *Network) {
 			*n.leases[0].Spec.HolderIdentity = ""
 			hears(n.eth0(1), "n3")
 			hears(n.eth0(2), "n2")
@@ -161,18 +161,18 @@ func TestStatus(t *testing.T) {
 			"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why",
 			"SilentSpeaker: node n1: its speaker ended 10s ago: see whether its herald-speaker runs and reaches the API server",
 		}, "2 owned, 1 without an owner"},
-		{"a speaker that is heard and does not reach the API server", func(n *network) {
+		{"a speaker that is heard and does not reach the API server", func(n *Network) {
 			old := metav1.NewMicroTime(now.Add(-time.Hour))
 			n.leases[0].Spec.RenewTime = &old
 		}, []string{
 			"SilentSpeaker: node n1: its speaker has not renewed the Lease speaker-n1 for 60m: see whether its herald-speaker runs and reaches the API server",
 		}, "3 owned"},
-		{"one way", func(n *network) { hears(n.eth0(0), "n3") },
+		{"one way", func(n *Network) { hears(n.eth0(0), "n3") },
 			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see what the network does to multicasts to it"}, ""},
-		{"one way, perhaps: the list is cut", func(n *network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n2"}, 70 }, nil, ""},
-		{"one way for certain, though the list is cut", func(n *network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n3"}, 70 },
+		{"one way, perhaps: the list is cut", func(n *Network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n2"}, 70 }, nil, ""},
+		{"one way for certain, though the list is cut", func(n *Network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n3"}, 70 },
 			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see what the network does to multicasts to it"}, ""},
-		{"degraded, and listening", func(n *network) {
+		{"degraded, and listening", func(n *Network) {
 			n.eth0(0).State, n.eth0(1).State, n.eth0(2).State = herald.SegmentDegraded, herald.SegmentDegraded, herald.SegmentListening
 			for i := range 3 {
 				hears(n.eth0(i))
@@ -181,9 +181,9 @@ func TestStatus(t *testing.T) {
 			"Degraded: nodes n1, n2 are Degraded on eth0: there are other speakers with its subnets, and none is heard: see what is between them",
 			"Listening: node n3 is Listening on eth0, and not yet owners of addresses",
 		}, "n3 eth0 Listening 0"},
-		{"nothing announced", func(n *network) { n.speakers[1].Status.Problem = "kube-proxy does not serve\x1b[2J" },
+		{"nothing announced", func(n *Network) { n.speakers[1].Status.Problem = "kube-proxy does not serve\x1b[2J" },
 			[]string{"AnnouncesNothing: node n2 announces nothing: kube-proxy does not serve�[2J"}, ""},
-		{"sessions", func(n *network) {
+		{"sessions", func(n *Network) {
 			for i := range 2 {
 				n.speakers[i].Status.Sessions[0] = herald.SpeakerSession{Peer: "tor-a", State: "Down", Reason: "no answer"}
 			}
@@ -204,7 +204,7 @@ func TestStatus(t *testing.T) {
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			said := r.text(styleOf(&bytes.Buffer{}), false, now)
+			said := r.Text(StyleOf(&bytes.Buffer{}), false, now)
 			if !strings.Contains(strings.Join(strings.Fields(said), " "), c.also) {
 				t.Errorf("no %q in\n%s", c.also, said)
 			}
@@ -224,7 +224,7 @@ func TestStatusOfManyAddresses(t *testing.T) {
 		n.records = append(n.records, record(address, "public", "default/"+address))
 	}
 	r := n.status(now)
-	said := r.text(styleOf(&bytes.Buffer{}), false, now)
+	said := r.Text(StyleOf(&bytes.Buffer{}), false, now)
 	if len(r.Problems) != 256 || strings.Count(said, "\n") > 20 || !strings.Contains(said, "and 246 more of this kind (NoOwner): -o json lists all") {
 		t.Errorf("%d problems:\n%s", len(r.Problems), said)
 	}

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"fmt"
@@ -11,13 +11,13 @@ import (
 	"github.com/heraldlb/herald/speaker/ask"
 )
 
-// verifyReport is what verify writes for programs.
-type verifyReport struct {
+// VerifyReport is what verify writes for programs.
+type VerifyReport struct {
 	Speakers  int       `json:"speakers"`  // How many have asked.
 	Addresses int       `json:"addresses"` // How many were asked for.
 	Findings  []finding `json:"findings"`  // By address. Empty, as Unasked: the exit code is 0.
 	// Unasked are the nodes whose speaker could not be asked, or not on all its interfaces.
-	Unasked []unaskedReport `json:"unasked"`
+	Unasked []Unasked `json:"unasked"`
 }
 
 // finding is something that is wrong with an address on one segment.
@@ -44,7 +44,8 @@ const (
 	silence    findingKind = "Silence"    // Nobody answers.
 )
 
-type unaskedReport struct {
+// Unasked is a node whose speaker could not be asked.
+type Unasked struct {
 	Node   string `json:"node"`
 	Reason string `json:"reason"`
 }
@@ -56,8 +57,8 @@ type hearing struct {
 	nothing []place            // Those that should have heard an answer.
 }
 
-// verify compares what was heard with what the SpeakerStatuses say.
-func (n *network) verify(wanted []announcement, answers map[string][]ask.Answer, now time.Time) *verifyReport {
+// Verify compares what was heard with what the SpeakerStatuses say.
+func (n *Network) Verify(wanted []Announcement, answers map[string][]ask.Answer, now time.Time) *VerifyReport {
 	s := segmentsOf(n.speakers, n.gone(now))
 	nodes := s.byMAC()
 	cut := s.cut()
@@ -69,12 +70,12 @@ func (n *network) verify(wanted []announcement, answers map[string][]ask.Answer,
 			heard[address], from[address] = append(heard[address], a), append(from[address], node)
 		}
 	}
-	r := &verifyReport{Findings: []finding{}, Unasked: []unaskedReport{}}
+	r := &VerifyReport{Findings: []finding{}, Unasked: []Unasked{}}
 	for _, a := range wanted {
 		hearings := map[place]*hearing{}
 		asked, answered := map[string]bool{}, false
 		for i, answer := range heard[a.address] {
-			at := place{from[a.address][i], clean(answer.Interface)}
+			at := place{from[a.address][i], Clean(answer.Interface)}
 			segment, known := s.segment[at]
 			if !known { // The interface is new.
 				segment = at
@@ -215,7 +216,7 @@ func list(all []string) []string {
 	return all
 }
 
-func (r *verifyReport) text(s style) string {
+func (r *VerifyReport) Text(s Style) string {
 	var l lines
 	l.add("Asked for ", count(r.Addresses, "address", "addresses"), " from ", count(r.Speakers, "node", "nodes"), ".")
 	for i, f := range r.Findings {

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"fmt"
@@ -8,16 +8,16 @@ import (
 	"github.com/charmbracelet/lipgloss"
 )
 
-// style is what text looks like. Where nobody watches (a pipe, a file), or with NO_COLOR, it is plain.
-type style struct{ bold, faint, good, warn, bad lipgloss.Style }
+// Style is what text looks like. Where nobody watches (a pipe, a file), or with NO_COLOR, it is plain.
+type Style struct{ bold, faint, good, warn, bad lipgloss.Style }
 
-// styleOf finds out what the terminal can show.
-func styleOf(out io.Writer) style { return styled(lipgloss.NewRenderer(out)) }
+// StyleOf finds out what the terminal can show.
+func StyleOf(out io.Writer) Style { return styled(lipgloss.NewRenderer(out)) }
 
-func styled(r *lipgloss.Renderer) style {
+func styled(r *lipgloss.Renderer) Style {
 	base := r.NewStyle
 	colour := func(c string) lipgloss.Style { return base().Foreground(lipgloss.Color(c)) }
-	return style{bold: base().Bold(true), faint: base().Faint(true), good: colour("2"), warn: colour("3"), bad: colour("1")}
+	return Style{bold: base().Bold(true), faint: base().Faint(true), good: colour("2"), warn: colour("3"), bad: colour("1")}
 }
 
 // lines is text under way.

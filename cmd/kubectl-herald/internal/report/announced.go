@@ -1,0 +1,406 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/speaker"
+)
+
+const seeSpeakers = "see whether herald-speaker runs there, and its log"
+
+// announced says who announces an address, and what is wrong with that: who is to announce it, as the speakers decide,
+// compared with what they report.
+func (s *situation) announced(al ipam.Allocation) []fact {
+	v := &view{situation: s, al: al, address: al.Address.String()}
+	v.strangers()
+	v.externalIPs()
+	needs := []string{
+		"ippools.herald.dev", "ipallocations.herald.dev", "l2advertisements.herald.dev", "bgpadvertisements.herald.dev",
+		"bgppeers.herald.dev", "speakerstatuses.herald.dev", "nodes", "namespaces", "endpointslices.discovery.k8s.io",
+	}
+	if !s.sees(needs...) {
+		v.reported()
+		return v.facts
+	}
+	rec, _ := s.record(al.Address)
+	whole := speaker.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service { return s.services[n] }, s.slicesOf)
+	own := speaker.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service {
+		if n.Namespace == s.service.Namespace && n.Name == s.service.Name {
+			return s.service
+		}
+		return nil
+	}, s.slicesOf)
+	if own == nil { // What is missing has been said.
+		v.nobody("speakers announce an address that is recorded for the Service and is in its status", "")
+		return v.facts
+	}
+	v.whole, v.own = whole, own
+	v.decide()
+	return v.facts
+}
+
+// view is one address of the Service.
+type view struct {
+	*situation
+	al      ipam.Allocation
+	address string
+	// whole is the address with all Services that share it, own is the address as if this Service had it alone.
+	whole, own *speaker.Address
+
+	facts []fact
+	up    bool // A node announces it.
+}
+
+func (v *view) right(format string, args ...any) {
+	v.facts = append(v.facts, fact{Address: v.address, Text: fmt.Sprintf(format, args...)})
+}
+
+func (v *view) wrong(cure, format string, args ...any) {
+	v.facts = append(v.facts, fact{Address: v.address, Text: fmt.Sprintf(format, args...), Wrong: true, cure: cure})
+}
+
+// nobody ends the facts about an address that no node announces, and puts the cause before whatever else is wrong.
+func (v *view) nobody(cause, cure string) {
+	i := slices.IndexFunc(v.facts, func(f fact) bool { return f.Wrong })
+	f := fact{Address: v.address, Text: "is announced by nobody: " + cause, Wrong: true, cure: cure}
+	if i < 0 {
+		i = len(v.facts)
+	}
+	v.facts = slices.Insert(v.facts, i, f)
+}
+
+// strangers are machines that use the address and are no speakers, and nodes that own it on one segment.
+func (v *view) strangers() {
+	cure := fmt.Sprintf("find that machine and take the address from it, or give the Service another address: kubectl herald renumber %s/%s", v.service.Namespace, v.service.Name)
+	conflicts := v.segments.conflicts()[v.address]
+	for _, c := range conflicts {
+		v.wrong(cure, "%s", c.text(v.now))
+	}
+	if rec, _ := v.record(v.al.Address); rec != nil && len(conflicts) == 0 && inConflict(rec) != nil {
+		v.wrong(cure, "%s", inConflict(rec).Message)
+	}
+	if rivals := v.segments.rivals(v.address); rivals != nil {
+		v.wrong("kubectl herald status shows which speakers do not hear each other, and kubectl herald verify "+v.address+" who answers", "%s", rivalry(rivals, v.now))
+	}
+}
+
+// externalIPs are other Services that take what is sent to the address.
+func (v *view) externalIPs() {
+	for _, name := range slices.SortedFunc(maps.Keys(v.services), func(x, y types.NamespacedName) int { return strings.Compare(x.String(), y.String()) }) {
+		if svc := v.services[name]; svc != v.service && slices.Contains(svc.Spec.ExternalIPs, v.address) {
+			v.wrong("remove it there, and forbid spec.externalIPs by an admission policy",
+				"is in spec.externalIPs of Service %s, too: kube-proxy sends connections to that Service from every node (CVE-2020-8554)", name)
+		}
+	}
+}
+
+// reported says what the speakers report of the address, where it cannot be seen what they are to do.
+func (v *view) reported() {
+	owners, _ := v.owned()
+	for _, f := range owners {
+		v.facts = append(v.facts, f.fact)
+	}
+	if len(owners) == 0 {
+		v.right("who announces it cannot be seen")
+	}
+}
+
+// decide compares what the speakers are to do with what they report.
+func (v *view) decide() {
+	ads, nearest := v.advertisements()
+	if what := v.refused(); what != "" {
+		v.nobody("it is "+what, "take it out of spec.addresses of the IPPool by spec.exclude, and give the Service another address: kubectl herald renumber "+
+			v.service.Namespace+"/"+v.service.Name)
+		return
+	}
+	if len(ads) == 0 {
+		v.nobody(nearest.cause, nearest.cure)
+		return
+	}
+	a := &ailing{nodes: map[string][]string{}, cures: map[string]string{}}
+	var furthest *obstacle
+	for _, ad := range ads {
+		o := ad.obstacle()
+		if o != nil && (furthest == nil || o.step > furthest.step) {
+			furthest = o
+		}
+	}
+	l2 := v.decideL2(ads, a)
+	bgp := v.decideBGP(a)
+	v.facts = append(v.facts, a.facts(v.address)...)
+	if v.up {
+		for _, ad := range ads {
+			if o := ad.obstacle(); o != nil && o.misconfigured {
+				v.wrong(o.cure, "%s: %s", ad, o.cause)
+			}
+			ad.unknownPeers()
+		}
+		return
+	}
+	switch cut := v.segments.cut(); {
+	case l2 && len(cut) > 0:
+		v.wrong("find out who answers for it: kubectl herald verify "+v.address,
+			"by %s: not known, since the SpeakerStatus of %s lists only some of the addresses that the node owns", protocolOf(v.al.Address), some(cut))
+	case l2 || bgp:
+		v.nobody(v.why(a, l2), "")
+	default:
+		v.nobody(furthest.ad.String()+": "+furthest.cause, furthest.cure)
+	}
+}
+
+// why says why no node announces, although some are to: what is wrong with them.
+func (v *view) why(a *ailing, l2 bool) string {
+	for _, f := range v.facts {
+		if f.Wrong {
+			return f.Text + ": " + f.cure
+		}
+	}
+	if l2 {
+		return "the nodes that may own it have not taken it yet: kubectl herald status shows what they wait for"
+	}
+	return "no session reports a route: see the log of herald-speaker"
+}
+
+// refused says what the address is if the speakers must not announce it.
+func (v *view) refused() string {
+	for _, p := range v.BGPPeers {
+		if p.Spec.Address == v.address {
+			return "the address of BGPPeer " + p.Name
+		}
+	}
+	for _, n := range v.Nodes {
+		if slices.ContainsFunc(n.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Address == v.address }) {
+			return "an address of node " + n.Name
+		}
+	}
+	for _, o := range v.Speakers {
+		for _, i := range o.Status.Interfaces {
+			if slices.Contains(i.Gateways, v.address) {
+				return "a gateway of node " + o.Name
+			}
+		}
+	}
+	return ""
+}
+
+// ailing are what is wrong with nodes that are to announce, each with the nodes.
+type ailing struct {
+	order []string
+	nodes map[string][]string
+	cures map[string]string
+}
+
+func (a *ailing) add(node, what, cure string) {
+	if _, ok := a.nodes[what]; !ok {
+		a.order = append(a.order, what)
+	}
+	if !slices.Contains(a.nodes[what], node) {
+		a.nodes[what] = append(a.nodes[what], node)
+	}
+	a.cures[what] = cure
+}
+
+// facts of what is wrong. In a text NODE stands for the nodes.
+func (a *ailing) facts(address string) (all []fact) {
+	for _, what := range a.order {
+		name := "node "
+		if len(a.nodes[what]) > 1 {
+			name = "nodes "
+		}
+		all = append(all, fact{Address: address, Text: strings.Replace(what, "NODE", name+some(a.nodes[what]), 1), Wrong: true, cure: a.cures[what]})
+	}
+	return all
+}
+
+// state says why a node cannot announce, and notes it; it reports whether the node can.
+func (v *view) state(node string, a *ailing) bool {
+	i := slices.IndexFunc(v.Speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node })
+	switch {
+	case i < 0:
+		a.add(node, "not by NODE: no SpeakerStatus", seeSpeakers)
+	case v.segments.stale[node] != "":
+		a.add(node, "not by NODE, as far as is known: "+v.segments.stale[node], seeSpeakers)
+	case v.Speakers[i].Status.Problem != "":
+		a.add(node, "not by NODE: "+v.Speakers[i].Status.Problem, "mend it there")
+	default:
+		return true
+	}
+	return false
+}
+
+// decideBGP says which nodes announce to which peers; it reports whether any is to.
+func (v *view) decideBGP(a *ailing) (decided bool) {
+	to := map[string][]string{} // Nodes by peer.
+	for _, node := range slices.Sorted(maps.Keys(v.shared.Nodes)) {
+		snapshot := *v.shared
+		snapshot.Self, snapshot.Healthy = node, true
+		for peer := range speaker.Decide(&snapshot, v.whole).Exports {
+			to[peer] = append(to[peer], node)
+		}
+	}
+	sticky := ""
+	if v.service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		sticky = " (one node only, since spec.sessionAffinity is ClientIP)"
+	}
+	for _, peer := range slices.Sorted(maps.Keys(to)) {
+		decided = true
+		var by []string
+		for _, node := range to[peer] {
+			if v.state(node, a) && v.session(node, peer, a) {
+				by = append(by, node)
+			}
+		}
+		if len(by) > 0 {
+			v.up = true
+			v.right("by BGP: %s to %s%s", some(by), peer, sticky)
+		}
+	}
+	return decided
+}
+
+// session reports whether a node's session with a peer is established, and notes why not.
+func (v *view) session(node, peer string, a *ailing) bool {
+	for _, o := range v.Speakers {
+		for _, x := range o.Status.Sessions {
+			switch {
+			case o.Name != node || x.Peer != peer:
+			case x.State == "Established":
+				return true
+			default:
+				a.add(node, strings.TrimSuffix(fmt.Sprintf("by BGP: the session of NODE with %s is %s: %s", peer, x.State, x.Reason), ": "),
+					"compare the BGPPeer with the router's configuration: kubectl describe bgppeers.herald.dev "+peer)
+				return false
+			}
+		}
+	}
+	a.add(node, "by BGP: there is no session of NODE with "+peer, seeSpeakers)
+	return false
+}
+
+// decideL2 says which nodes own the address on which segments; it reports whether any is to.
+func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool) {
+	snapshot := *v.shared
+	snapshot.Healthy, snapshot.Segments = true, v.on
+	may := map[place]bool{} // Where an owner may be, by the place that stands for its segment.
+	candidates := map[string]bool{}
+	for _, p := range speaker.Decide(&snapshot, v.whole).Segments {
+		decided = true
+		for _, node := range p.Candidates.Nodes() {
+			candidates[node] = true
+			may[place{node, p.Interface}] = true
+		}
+	}
+	owners, deputies := v.owned()
+	for _, f := range owners {
+		o := f.owner
+		switch {
+		case o.Stale != "" || o.DeputyFor != "":
+		case may[place{o.Node, v.segments.segmentName(o.place)}]:
+			v.up = true
+		default:
+			f.Text += ", and will give it up"
+		}
+		v.facts = append(v.facts, f.fact)
+	}
+	v.up = v.up || deputies
+	// Nodes that would be candidates if their speakers worked.
+	for _, node := range slices.Sorted(maps.Keys(v.shared.Nodes)) {
+		n := v.shared.Nodes[node]
+		selected := slices.ContainsFunc(ads, func(ad *advertisement) bool { return ad.l2 != nil && ad.l2.Selector.Node(n.Labels) })
+		if selected && !n.Excluded && v.mayServe(node) && (candidates[node] || !v.works(node)) {
+			v.state(node, a)
+		}
+	}
+	return decided
+}
+
+// works reports whether the speaker of a node reports, so that it is known on which segments it is.
+func (v *view) works(node string) bool {
+	return v.segments.stale[node] == "" && slices.ContainsFunc(v.Speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node })
+}
+
+// mayServe reports whether a speaker belongs on a node, and there is an endpoint that the node may send traffic to.
+func (v *view) mayServe(node string) bool {
+	if i := slices.IndexFunc(v.Nodes, func(n *corev1.Node) bool { return n.Name == node }); i < 0 || cmp.Or(v.Nodes[i].Labels[corev1.LabelOSStable], "linux") != "linux" {
+		return false
+	}
+	svc := v.own.Services[0]
+	return !svc.Local || slices.Contains(readyFor(svc, v.al.Address), node)
+}
+
+// readyFor lists the nodes with a ready endpoint of the family of an address.
+func readyFor(svc *speaker.Service, address netip.Addr) []string {
+	if address.Is4() {
+		return svc.Ready4
+	}
+	return svc.Ready6
+}
+
+// ownedFact is a fact about an owner.
+type ownedFact struct {
+	fact
+	owner owner
+}
+
+// owned says who owns the address on the segments, as the speakers report. A claim that is out of date is said only if
+// there is no other. deputies reports whether a node answers for one whose speaker is silent.
+func (v *view) owned() (facts []ownedFact, deputies bool) {
+	owners := v.segments.current(v.address)
+	if len(owners) == 0 {
+		owners = v.segments.owners[v.address]
+	}
+	for _, o := range owners {
+		f := fact{Address: v.address}
+		by := "by " + protocolOf(v.al.Address) + " on " + o.Interface + ": "
+		switch {
+		case o.Stale != "":
+			f.Text, f.Wrong, f.cure = fmt.Sprintf("%snode %s owned it, but %s", by, o.Node, o.Stale), true, seeSpeakers
+		case o.DeputyFor != "":
+			deputies = true
+			f.Text, f.Wrong = fmt.Sprintf("%snode %s answers for %s, whose speaker is silent%s%s", by, o.Node, o.DeputyFor, o.age(v.now), o.why()), true
+			f.cure = "see why the herald-speaker of node " + o.DeputyFor + " is silent"
+		default:
+			f.Text = fmt.Sprintf("%snode %s owns it%s%s", by, o.Node, o.age(v.now), o.why())
+		}
+		facts = append(facts, ownedFact{f, o})
+	}
+	return facts, deputies
+}
+
+// rivalry says which nodes own an address on one segment.
+func rivalry(rivals []owner, now time.Time) string {
+	var texts []string
+	for _, r := range rivals {
+		texts = append(texts, r.Node+" ("+r.Interface+r.age(now)+")")
+	}
+	return "has " + count(len(rivals), "owner", "owners") + " on one segment: " + strings.Join(texts, ", ")
+}
+
+// inConflict is the condition of a record that says that a stranger uses the address, or nil.
+func inConflict(rec *herald.IPAllocation) *metav1.Condition {
+	if !meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationConflict) {
+		return nil
+	}
+	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationConflict)
+}
+
+// protocolOf is how an address is announced on a segment.
+func protocolOf(address netip.Addr) string {
+	if address.Is4() {
+		return "ARP"
+	}
+	return "NDP"
+}

@@ -1,0 +1,425 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
+	"github.com/heraldlb/herald/speaker"
+)
+
+// ServiceReport is what explain service writes for programs: one entry for each fact, and the one thing to do next. Lists
+// that do not concern the Service are empty.
+type ServiceReport struct {
+	Service string   `json:"service"`
+	Class   string   `json:"class"` // Which load balancer serves it.
+	Asks    []string `json:"asks"`
+	// Ignored are annotations that look as if they were for Herald, and that it does not read.
+	Ignored   []string        `json:"ignored"`
+	Pools     []verdictReport `json:"pools"` // In the order in which they are asked.
+	Addresses []fact          `json:"addresses"`
+	// Endpoints is left out if Herald does not serve the Service.
+	Endpoints *endpointsReport `json:"endpoints,omitempty"`
+	Announced []fact           `json:"announced"`
+	Unseen    []string         `json:"unseen"` // Resources that the user may not read.
+	Next      string           `json:"next"`   // Empty: nothing has to be done, as far as can be seen.
+}
+
+// verdictReport is what a pool has to say to a request for a new address.
+type verdictReport struct {
+	Pool   string `json:"pool"`
+	Family string `json:"family"`
+	Fits   bool   `json:"fits"`
+	Text   string `json:"text"`
+}
+
+// fact is something about an address.
+type fact struct {
+	Address string `json:"address"`
+	Text    string `json:"text"`
+	Wrong   bool   `json:"wrong"`
+
+	cure string // What to do about it if it is wrong.
+}
+
+// next is a fact that is wrong, with what to do about it.
+func (f *fact) next() string {
+	text := f.Address + " " + f.Text
+	if f.cure != "" {
+		text += ": " + f.cure
+	}
+	return text
+}
+
+// endpointsReport counts the ready endpoints. A pod with an address of each family is one endpoint.
+type endpointsReport struct {
+	Ready int      `json:"ready"`
+	IPv4  int      `json:"ipv4"`
+	IPv6  int      `json:"ipv6"`
+	Nodes []string `json:"nodes"` // Those with a ready endpoint. An endpoint may be on no node.
+	Local bool     `json:"local"` // Only these nodes announce: externalTrafficPolicy is Local.
+}
+
+// situation is a Service and all that bears on it.
+type situation struct {
+	*Objects
+	now       time.Time
+	service   *corev1.Service
+	namespace *corev1.Namespace // nil: it cannot be seen.
+	held      []ipam.Record     // What Allocations say, in their order.
+
+	services map[types.NamespacedName]*corev1.Service
+	slices   map[types.NamespacedName][]*discoveryv1.EndpointSlice
+
+	shared   *speaker.Shared
+	rejected []speaker.Rejected
+	segments *segments
+	on       []speaker.Segment // One for each segment, with the nodes on it.
+	gone     map[string]string // Why the speaker of a node counts for nothing.
+}
+
+// Explain follows a Service from its request to the announcement of its addresses. It needs Pools, Allocations, the
+// advertisements, BGPPeers, Speakers, Nodes, Namespaces, Services, the EndpointSlices of this Service and of those that share
+// an address with it and, for what they tell besides, Leases. What is in Unseen may be missing.
+func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*ServiceReport, error) {
+	r := &ServiceReport{
+		Service: svc.Namespace + "/" + svc.Name, Asks: []string{}, Ignored: ignored(svc), Pools: []verdictReport{}, Addresses: []fact{},
+		Announced: []fact{}, Unseen: list(o.Unseen),
+	}
+	if r.Class, r.Next = classOf(svc, ccm); r.Next != "" {
+		return r, nil
+	}
+	s, err := situationOf(o, svc, now)
+	if err != nil {
+		return nil, err
+	}
+	req, err := provider.RequestOf(svc, s.namespace, ccm.Quota)
+	if err != nil {
+		r.Next = err.Error()
+		return r, nil
+	}
+	r.Asks, r.Endpoints = asks(svc, &req), s.ready()
+	var next []string // What to do, in the order of the Service's way.
+	var held []ipam.Allocation
+	if o.sees("ippools.herald.dev", "ipallocations.herald.dev") {
+		usable, _ := usablePools(o.Pools)
+		a, err := ipam.Rebuilt(usable, s.held)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range a.Explain(req) {
+			r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Fits, v.Text})
+		}
+		held = a.HeldBy(req.Owner)
+		for _, al := range held {
+			r.Addresses = append(r.Addresses, s.origin(al, &req))
+		}
+		for _, f := range a.Forgone(req) {
+			if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt == nil { // A released address is only cooling down.
+				r.Addresses = append(r.Addresses, fact{Address: f.Address.String(), Text: "is reserved for the Service, but " + f.Why, Wrong: true,
+					cure: "delete the IPAllocation " + rec.Name + " if the reservation is not needed, or have the Service ask for the address by the annotation " + herald.AnnotationIPs})
+			}
+		}
+		r.Addresses = append(r.Addresses, s.clashes(a, &req, held)...)
+		next = append(next, s.unrecorded(), s.lacking(a, req, held))
+	} else {
+		for _, address := range provider.Carried(svc) {
+			held = append(held, ipam.Allocation{Address: address})
+			r.Addresses = append(r.Addresses, fact{Address: address.String(), Text: "is in its status; pool and record cannot be seen"})
+		}
+	}
+	for _, al := range held {
+		r.Announced = append(r.Announced, s.announced(al)...)
+	}
+	for _, f := range slices.Concat(r.Addresses, r.Announced) {
+		if f.Wrong {
+			next = append(next, f.next())
+		}
+	}
+	r.Next = cmp.Or(append(next, r.Ignored...)...)
+	return r, nil
+}
+
+func situationOf(o *Objects, svc *corev1.Service, now time.Time) (*situation, error) {
+	o.sort()
+	s := &situation{
+		Objects: o, service: svc, now: now,
+		services: map[types.NamespacedName]*corev1.Service{}, slices: map[types.NamespacedName][]*discoveryv1.EndpointSlice{},
+	}
+	var err error
+	if s.held, err = recordsOf(o.Allocations); err != nil {
+		return nil, err
+	}
+	for _, n := range o.Namespaces {
+		if n.Name == svc.Namespace {
+			s.namespace = n
+		}
+	}
+	for _, other := range o.Services {
+		s.services[types.NamespacedName{Namespace: other.Namespace, Name: other.Name}] = other
+	}
+	s.services[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = svc
+	for _, slice := range o.Endpoints {
+		name := types.NamespacedName{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
+		s.slices[name] = append(s.slices[name], slice)
+	}
+	s.gone = s.goneSpeakers()
+	s.segments = segmentsOf(o.Speakers, s.gone)
+	s.on = s.segments.joined()
+	s.shared, s.rejected = (&speaker.Objects{
+		Nodes: o.Nodes, Namespaces: o.Namespaces, Pools: o.Pools,
+		L2Advertisements: o.L2Advertisements, BGPAdvertisements: o.BGPAdvertisements, BGPPeers: o.BGPPeers,
+	}).Shared()
+	return s, nil
+}
+
+// goneSpeakers says of nodes why their SpeakerStatus counts for nothing.
+func (s *situation) goneSpeakers() map[string]string {
+	gone := silentSpeakers(s.Leases, s.now)
+	if !s.sees("nodes") {
+		return gone
+	}
+	for _, o := range s.Speakers {
+		i := slices.IndexFunc(s.Nodes, func(n *corev1.Node) bool { return n.Name == o.Name })
+		switch {
+		case i < 0:
+			gone[o.Name] = "there is no such node"
+		case len(s.Leases) == 0 && !isReady(s.Nodes[i]) && gone[o.Name] == "":
+			gone[o.Name] = "the node is not Ready"
+		}
+	}
+	return gone
+}
+
+// ready counts the endpoints that are ready.
+func (s *situation) ready() *endpointsReport {
+	r := &endpointsReport{Nodes: []string{}, Local: s.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
+	own := s.slices[types.NamespacedName{Namespace: s.service.Namespace, Name: s.service.Name}]
+	distinct := map[discoveryv1.AddressType]map[string]bool{discoveryv1.AddressTypeIPv4: {}, discoveryv1.AddressTypeIPv6: {}, "": {}}
+	for _, slice := range own {
+		of, known := distinct[slice.AddressType]
+		if !known {
+			continue
+		}
+		for i, e := range slice.Endpoints {
+			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
+				continue
+			}
+			key := fmt.Sprint(slice.Name, "/", i)
+			if e.TargetRef != nil {
+				key = fmt.Sprint(e.TargetRef.Kind, "/", e.TargetRef.Namespace, "/", e.TargetRef.Name)
+			} else if len(e.Addresses) > 0 {
+				key = e.Addresses[0]
+			}
+			of[key], distinct[""][key] = true, true
+		}
+	}
+	r.IPv4, r.IPv6, r.Ready = len(distinct[discoveryv1.AddressTypeIPv4]), len(distinct[discoveryv1.AddressTypeIPv6]), len(distinct[""])
+	ready4, ready6 := speaker.Ready(own)
+	for _, node := range slices.Concat(ready4, ready6) {
+		if node != "" && !slices.Contains(r.Nodes, node) {
+			r.Nodes = append(r.Nodes, node)
+		}
+	}
+	slices.Sort(r.Nodes)
+	return r
+}
+
+// classOf says which load balancer serves a Service, and what to do if it is not herald-ccm.
+func classOf(svc *corev1.Service, ccm *CCM) (class, next string) {
+	const again = "the field cannot be changed: delete the Service and create it again with spec.loadBalancerClass: "
+	switch {
+	case svc.DeletionTimestamp != nil:
+		return "is being deleted", "wait until it is gone; herald-ccm releases its addresses"
+	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
+		return "is of type " + string(svc.Spec.Type), "set spec.type to LoadBalancer: only that type is given addresses"
+	case ccm.serves(svc) && svc.Spec.LoadBalancerClass == nil:
+		return "has no class: herald-ccm serves it", ""
+	case ccm.serves(svc):
+		return "is of class " + *svc.Spec.LoadBalancerClass + ": herald-ccm serves it", ""
+	case svc.Spec.LoadBalancerClass == nil:
+		return "has no class, and herald-ccm serves only class " + ccm.Class, again + ccm.Class
+	}
+	return "is of class " + quoted(*svc.Spec.LoadBalancerClass) + ", which another load balancer serves",
+		"look there; if Herald is to serve the Service, " + again + ccm.Class
+}
+
+// quoted shortens text that a user wrote, and takes out what would control the terminal.
+func quoted(text string) string {
+	const most = 64
+	if text = Clean(text); len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}
+
+func asks(svc *corev1.Service, req *ipam.Request) []string {
+	lines := []string{join(req.Families, " and ")}
+	if !req.RequireAll && len(req.Families) > 1 {
+		lines[0] += ", or one of these (spec.ipFamilyPolicy)"
+	}
+	if len(req.Addresses) > 0 {
+		field := "annotation " + herald.AnnotationIPs
+		if svc.Annotations[herald.AnnotationIPs] == "" {
+			field = "spec.loadBalancerIP"
+		}
+		lines = append(lines, "exactly "+join(req.Addresses, ", ")+" ("+field+")")
+	}
+	if req.Pool != "" {
+		lines = append(lines, "of pool "+quoted(req.Pool)+" (annotation "+herald.AnnotationPool+")")
+	}
+	if len(req.Leave) > 0 {
+		lines = append(lines, "any but "+join(req.Leave, ", ")+" (annotation "+herald.AnnotationRenumber+")")
+	}
+	if req.Sharing.Key != "" {
+		lines = append(lines, fmt.Sprintf("shared, by the key %q (annotation %s)", quoted(req.Sharing.Key), herald.AnnotationSharingKey))
+	}
+	return lines
+}
+
+// origin says where an address comes from.
+func (s *situation) origin(al ipam.Allocation, req *ipam.Request) fact {
+	rec, r := s.record(al.Address)
+	parts := []string{"from pool " + al.Pool, "recorded for " + age(rec.CreationTimestamp.Time, s.now)}
+	if al.Pool == "" {
+		parts[0] = "from no pool"
+	}
+	if slices.Contains(req.Addresses, al.Address) {
+		parts = append(parts, "as asked for")
+	}
+	var others []ipam.Owner
+	policy := rec.Spec.ReclaimPolicy
+	for i, t := range r.Tenants {
+		if t.Owner != req.Owner {
+			others = append(others, t.Owner)
+		} else {
+			policy = cmp.Or(rec.Spec.Owners[i].ReclaimPolicy, policy)
+		}
+	}
+	if len(others) > 0 {
+		parts = append(parts, "shared with "+join(others, ", "))
+	}
+	if pool := s.pool(al.Pool); pool != nil {
+		policy = cmp.Or(policy, pool.Spec.ReclaimPolicy)
+	}
+	if policy == herald.ReclaimRetain {
+		parts = append(parts, "kept for its name when the Service is deleted")
+	}
+	f := fact{Address: al.Address.String(), Text: strings.Join(parts, ", ")}
+	if c := outOfRange(rec); c != nil {
+		f.Text, f.Wrong = f.Text+"; out of range", true
+		f.cure = fmt.Sprintf("%s; give the Service another address by kubectl herald renumber %s/%s, or put the address back into spec.addresses of a pool",
+			c.Message, s.service.Namespace, s.service.Name)
+	}
+	return f
+}
+
+// outOfRange is the condition of a record that says so, or nil.
+func outOfRange(rec *herald.IPAllocation) *metav1.Condition {
+	if !meta.IsStatusConditionFalse(rec.Status.Conditions, herald.AllocationInRange) {
+		return nil
+	}
+	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
+}
+
+func age(since, now time.Time) string { return duration.HumanDuration(now.Sub(since)) }
+
+func (s *situation) record(address netip.Addr) (*herald.IPAllocation, ipam.Record) {
+	i := slices.IndexFunc(s.held, func(r ipam.Record) bool { return r.Address == address })
+	if i < 0 {
+		return nil, ipam.Record{}
+	}
+	return s.Allocations[i], s.held[i]
+}
+
+func (s *situation) pool(name string) *herald.IPPool {
+	i := slices.IndexFunc(s.Pools, func(o *herald.IPPool) bool { return o.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.Pools[i]
+}
+
+// clashes are the addresses that the Service cannot share, though its sharing key is that of the Services there.
+func (s *situation) clashes(a *ipam.Allocator, req *ipam.Request, held []ipam.Allocation) (facts []fact) {
+	if req.Sharing.Key == "" {
+		return nil
+	}
+	for i := range s.held {
+		r := &s.held[i]
+		others := slices.DeleteFunc(slices.Clone(r.Tenants), func(t ipam.Tenant) bool { return t.Owner == req.Owner })
+		alike := slices.ContainsFunc(others, func(t ipam.Tenant) bool { return t.Sharing.Key == req.Sharing.Key && t.Owner.UID != "" })
+		wanted := slices.Contains(req.Families, ipam.FamilyOf(r.Address)) && s.Allocations[i].Spec.ReleasedAt == nil
+		if !alike || !wanted {
+			continue
+		}
+		err := a.Agree(r.Address, others, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
+		switch {
+		case err == nil:
+			return nil // It can share one of them.
+		case slices.ContainsFunc(held, func(al ipam.Allocation) bool { return al.Address == r.Address }):
+			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "cannot be shared any more: " + err.Error(),
+				cure: "change the ports of one of the Services, or give them different sharing keys"})
+		default:
+			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "has the same sharing key, and cannot be shared: " + err.Error(),
+				cure: "change the ports of one of the Services, or give this one another sharing key"})
+		}
+	}
+	return facts
+}
+
+// unrecorded says what to do about an address in the Service's status that is recorded for an earlier Service of its name.
+// The speakers announce only what is recorded for this one.
+func (s *situation) unrecorded() string {
+	for _, address := range provider.Carried(s.service) {
+		rec, r := s.record(address)
+		mine := func(t ipam.Tenant) bool { return t.Owner.UID == string(s.service.UID) }
+		if rec == nil || slices.ContainsFunc(r.Tenants, mine) {
+			continue
+		}
+		for _, t := range r.Tenants {
+			if t.Owner.Namespace == s.service.Namespace && t.Owner.Name == s.service.Name && t.Owner.UID != "" {
+				return fmt.Sprintf("%s is in its status, and IPAllocation %s records it for another Service of this name (UID %s, this one has %s), so no node announces it: "+
+					"see whether herald-ccm runs, which corrects the record", address, rec.Name, t.Owner.UID, s.service.UID)
+			}
+		}
+	}
+	return ""
+}
+
+// lacking says what keeps a Service from what it asks for; empty if nothing does.
+func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation) string {
+	ask := ipam.Ask{Request: req, Carried: provider.Carried(s.service)}
+	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
+		return err.Error()
+	}
+	given, err := a.Allocate(req)
+	if err != nil {
+		return err.Error()
+	}
+	has := Addresses(s.service)
+	for _, al := range given {
+		switch {
+		case !slices.Contains(held, al) && slices.Contains(has, al.Address.String()):
+			return fmt.Sprintf("%s is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs, which records it", al.Address)
+		case !slices.Contains(held, al):
+			return fmt.Sprintf("it can have %s of pool %s, and has not been given it: see whether herald-ccm runs", al.Address, al.Pool)
+		case !slices.Contains(has, al.Address.String()):
+			return fmt.Sprintf("%s is recorded for it, and is not in its status, so no node announces it: see whether herald-ccm runs", al.Address)
+		}
+	}
+	return ""
+}

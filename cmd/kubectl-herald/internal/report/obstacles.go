@@ -1,0 +1,447 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker"
+)
+
+// Why an advertisement does not announce an address is found by experiment. The conditions for an announcement stand in
+// steps, in the order of the Service's way. speaker.Decide is asked again and again: first with all conditions waived, then
+// with the first one in force, then with the first two. The condition that makes the announcement go away is the cause.
+
+// advertisement is one that selects the Service's addresses of the pool.
+type advertisement struct {
+	*view
+	l2        *speaker.L2Advertisement // or
+	bgp       *speaker.BGPAdvertisement
+	selection *herald.Selection
+	spec      *herald.BGPAdvertisementSpec // of bgp
+}
+
+// String names it.
+func (ad *advertisement) String() string {
+	if ad.l2 != nil {
+		return "L2Advertisement " + ad.l2.Name
+	}
+	return "BGPAdvertisement " + ad.bgp.Name
+}
+
+// obstacle is why an advertisement does not announce the address.
+type obstacle struct {
+	ad   *advertisement
+	step int
+	// misconfigured: the advertisement cannot announce any address as it is.
+	misconfigured bool
+	cause, cure   string
+}
+
+// advertisements are those that select the address. If there are none, nearest says which selector of which
+// advertisement is in the way.
+func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
+	nearest = obstacle{step: -1, cause: "there is no L2Advertisement and no BGPAdvertisement",
+		cure: fmt.Sprintf("create one with spec.pools: [%s]", v.al.Pool)}
+	try := func(kind, name string, spec *herald.Selection, add func()) {
+		for _, r := range v.rejected {
+			if r.Kind == kind && r.Name == name {
+				if nearest.step < 0 {
+					nearest = obstacle{step: 0, cause: fmt.Sprintf("%s %s is not valid: %v", kind, name, r.Err), cure: "correct it"}
+				}
+				return
+			}
+		}
+		step, cause, cure := v.selected(spec)
+		switch {
+		case cause == "":
+			add()
+		case step > nearest.step:
+			nearest = obstacle{step: step, cause: fmt.Sprintf("%s %s %s", kind, name, cause), cure: cure}
+		}
+	}
+	sorted := func(x, y metav1.Object) int { return strings.Compare(x.GetName(), y.GetName()) }
+	for _, o := range slices.SortedFunc(slices.Values(v.L2Advertisements), func(x, y *herald.L2Advertisement) int { return sorted(x, y) }) {
+		try("L2Advertisement", o.Name, &o.Spec.Selection, func() {
+			i := slices.IndexFunc(v.shared.L2, func(ad speaker.L2Advertisement) bool { return ad.Name == o.Name })
+			ads = append(ads, &advertisement{view: v, l2: &v.shared.L2[i], selection: &o.Spec.Selection})
+		})
+	}
+	for _, o := range slices.SortedFunc(slices.Values(v.BGPAdvertisements), func(x, y *herald.BGPAdvertisement) int { return sorted(x, y) }) {
+		try("BGPAdvertisement", o.Name, &o.Spec.Selection, func() {
+			i := slices.IndexFunc(v.shared.BGP, func(ad speaker.BGPAdvertisement) bool { return ad.Name == o.Name })
+			ads = append(ads, &advertisement{view: v, bgp: &v.shared.BGP[i], selection: &o.Spec.Selection, spec: &o.Spec})
+		})
+	}
+	return ads, nearest
+}
+
+// selected says which selector keeps an advertisement from selecting the Service's addresses of the pool; cause is empty if none
+// does.
+func (v *view) selected(spec *herald.Selection) (step int, cause, cure string) {
+	c, err := spec.Compile()
+	if err != nil {
+		return 0, err.Error(), "correct it"
+	}
+	var pool, namespace map[string]string
+	if o := v.pool(v.al.Pool); o != nil {
+		pool = o.Labels
+	}
+	if v.namespace != nil {
+		namespace = v.namespace.Labels
+	}
+	service := v.service.Labels
+	if !c.Pool(v.al.Pool, pool) {
+		return 1, "does not select pool " + v.al.Pool, fmt.Sprintf("add %s to its spec.pools, or create another advertisement with spec.pools: [%s]", v.al.Pool, v.al.Pool)
+	}
+	if c.Service(service, namespace) {
+		return 0, "", ""
+	}
+	only, _ := (&herald.Selection{ServiceSelector: spec.ServiceSelector}).Compile() // It has compiled above.
+	if !only.Service(service, nil) {
+		return 2, "does not select the Service by spec.serviceSelector", "label the Service (" + metav1.FormatLabelSelector(spec.ServiceSelector) + "), or change the selector"
+	}
+	return 3, "does not select the namespace by spec.namespaceSelector", "label the namespace (" + metav1.FormatLabelSelector(spec.NamespaceSelector) + "), or change the selector"
+}
+
+// trial is a snapshot in which conditions may be waived.
+type trial struct {
+	shared  *speaker.Shared
+	address *speaker.Address
+	nodes   []string
+}
+
+// trial copies what a waiver changes. It has this advertisement alone, and the Service as if it had the address alone.
+func (ad *advertisement) trial() *trial {
+	s := *ad.shared
+	s.Healthy, s.Segments, s.L2, s.BGP = true, nil, nil, nil
+	s.Nodes = maps.Clone(s.Nodes)
+	if ad.l2 != nil {
+		s.L2 = []speaker.L2Advertisement{*ad.l2}
+		for _, on := range ad.on {
+			s.Segments = append(s.Segments, speaker.Segment{Interface: on.Interface, Nodes: slices.Clone(on.Nodes)})
+		}
+	} else {
+		s.BGP = []speaker.BGPAdvertisement{*ad.bgp}
+	}
+	svc := *ad.own.Services[0]
+	svc.Sticky = false // It chooses among nodes, and excludes none.
+	address := *ad.own
+	address.Services = []*speaker.Service{&svc}
+	return &trial{&s, &address, slices.Sorted(maps.Keys(s.Nodes))}
+}
+
+// announces reports whether any node announces the address.
+func (t *trial) announces() bool {
+	if len(t.shared.L2) > 0 {
+		return len(speaker.Decide(t.shared, t.address).Segments) > 0
+	}
+	for _, node := range t.nodes {
+		t.shared.Self = node
+		if len(speaker.Decide(t.shared, t.address).Exports) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// condition has to be met for an announcement.
+type condition struct {
+	waive func(*trial)
+	tell  func(*advertisement) (cause, cure string)
+	// misconfigured reports whether no address can meet the condition.
+	misconfigured func(*advertisement) bool
+}
+
+// everywhere stands for an interface with a subnet that has all addresses.
+var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+
+var (
+	needsEndpoint = condition{
+		waive: func(t *trial) {
+			svc := t.address.Services[0]
+			all := append([]string{""}, t.nodes...)
+			svc.Ready4, svc.Ready6 = all, all
+		},
+		tell: (*advertisement).withoutEndpoint,
+	}
+	needsPeer = condition{
+		waive: func(t *trial) { t.shared.BGP[0].Peers, t.shared.PeerNodes = []string{""}, nil },
+		tell: func(ad *advertisement) (cause, cure string) {
+			if len(ad.BGPPeers) == 0 {
+				return "there is no BGPPeer", "create one for each router"
+			}
+			if unknown := ad.unknown(); len(unknown) > 0 {
+				return "spec.peers names " + some(unknown) + ", and there is no such BGPPeer", "write the names of BGPPeers: kubectl get bgppeers.herald.dev"
+			}
+			return "spec.peerSelector selects no BGPPeer", "change it, or label a BGPPeer (" + metav1.FormatLabelSelector(ad.spec.PeerSelector) + ")"
+		},
+		misconfigured: func(*advertisement) bool { return true },
+	}
+	needsNode = condition{
+		waive: func(t *trial) {
+			for i := range t.shared.L2 {
+				t.shared.L2[i].Selector = anyNode(t)
+			}
+			for i := range t.shared.BGP {
+				t.shared.BGP[i].Selector = anyNode(t)
+			}
+		},
+		tell: func(ad *advertisement) (cause, cure string) {
+			return "spec.nodeSelector selects no node", "change it, or label nodes (" + metav1.FormatLabelSelector(ad.selection.NodeSelector) + ")"
+		},
+		misconfigured: func(*advertisement) bool { return true },
+	}
+	needsIncluded = condition{
+		waive: func(t *trial) {
+			for name, n := range t.shared.Nodes {
+				n.Excluded = false
+				t.shared.Nodes[name] = n
+			}
+		},
+		tell: (*advertisement).excluded,
+	}
+	needsSession = condition{
+		waive: func(t *trial) { t.shared.PeerNodes = nil },
+		tell: func(ad *advertisement) (cause, cure string) {
+			return "none of the nodes that it selects holds a session with " + some(ad.bgp.Peers), "compare its spec.nodeSelector with spec.nodeSelector of these BGPPeers"
+		},
+		misconfigured: func(*advertisement) bool { return true },
+	}
+	needsSpeaker = condition{
+		waive: func(t *trial) {
+			all := speaker.Segment{}
+			for _, node := range t.nodes {
+				all.Nodes = append(all.Nodes, speaker.Neighbour{Node: node, Subnets: everywhere})
+			}
+			t.shared.Segments = []speaker.Segment{all}
+			t.shared.L2[0].Interfaces = nil
+		},
+		tell: (*advertisement).withoutSpeaker,
+	}
+	needsInterface = condition{
+		waive: func(t *trial) {
+			t.shared.L2[0].Interfaces = nil
+			for i := range t.shared.Segments {
+				for j := range t.shared.Segments[i].Nodes {
+					t.shared.Segments[i].Nodes[j].Subnets = everywhere
+				}
+			}
+		},
+		tell:          (*advertisement).withoutInterface,
+		misconfigured: func(ad *advertisement) bool { return len(ad.l2.Interfaces) > 0 },
+	}
+	needsLocal = condition{
+		waive: func(t *trial) { t.address.Services[0].Local = false },
+		tell: func(ad *advertisement) (cause, cure string) {
+			return "spec.externalTrafficPolicy is Local, and none of the nodes that may announce has a ready endpoint: there are some on " + some(namesOf(readyFor(ad.own.Services[0], ad.al.Address))),
+				"run pods on other nodes, let these nodes announce, or set the policy to Cluster"
+		},
+	}
+
+	stepsL2  = []condition{needsEndpoint, needsNode, needsIncluded, needsSpeaker, needsInterface, needsLocal}
+	stepsBGP = []condition{needsEndpoint, needsPeer, needsNode, needsIncluded, needsSession, needsLocal}
+)
+
+// anyNode is a selector that selects the address and all nodes.
+func anyNode(*trial) *herald.Selector {
+	c, _ := (&herald.Selection{}).Compile() // There is nothing in it that could be wrong.
+	return c
+}
+
+// obstacle finds the first condition that is not met; nil if all are.
+func (ad *advertisement) obstacle() *obstacle {
+	steps := stepsL2
+	if ad.bgp != nil {
+		steps = stepsBGP
+	}
+	for i := range steps {
+		t := ad.trial()
+		for _, later := range steps[i+1:] {
+			later.waive(t)
+		}
+		if t.announces() {
+			continue
+		}
+		o := &obstacle{ad: ad, step: i}
+		o.cause, o.cure = steps[i].tell(ad)
+		o.misconfigured = steps[i].misconfigured != nil && steps[i].misconfigured(ad)
+		return o
+	}
+	return nil
+}
+
+// unknown are the peers that the advertisement names and that do not exist.
+func (ad *advertisement) unknown() (names []string) {
+	for _, name := range ad.spec.Peers {
+		if !slices.ContainsFunc(ad.BGPPeers, func(p *herald.BGPPeer) bool { return p.Name == name }) {
+			names = append(names, quoted(name))
+		}
+	}
+	return names
+}
+
+// unknownPeers says which of several peers do not exist.
+func (ad *advertisement) unknownPeers() {
+	if ad.bgp == nil || len(ad.bgp.Peers) == 0 { // That none exists has been said.
+		return
+	}
+	if names := ad.unknown(); len(names) > 0 {
+		ad.wrong("write the names of BGPPeers: kubectl get bgppeers.herald.dev", "%s: spec.peers names %s, and there is no such BGPPeer", ad, some(names))
+	}
+}
+
+func (ad *advertisement) withoutEndpoint() (cause, cure string) {
+	address := ad.al.Address
+	family, other, others := "IPv4", "IPv6", len(ad.own.Services[0].Ready6)
+	if address.Is6() {
+		family, other, others = "IPv6", "IPv4", len(ad.own.Services[0].Ready4)
+	}
+	name := types.NamespacedName{Namespace: ad.service.Namespace, Name: ad.service.Name}
+	switch {
+	case others > 0:
+		return fmt.Sprintf("no endpoint is ready for %s; there are some for %s", family, other),
+			"see whether the pods have " + family + " addresses: the cluster's pod network has to be dual-stack"
+	case len(ad.service.Spec.Selector) == 0 && len(ad.slicesOf(name)) == 0:
+		return "the Service has no spec.selector and no EndpointSlice", "create an EndpointSlice for it, or give it a selector"
+	}
+	return "no endpoint is ready", "see the pods that spec.selector chooses: kubectl -n " + ad.service.Namespace + " get pods -l " + labels.Set(ad.service.Spec.Selector).String()
+}
+
+// eligible are the nodes that the advertisement selects and that are not excluded.
+func (ad *advertisement) eligible() (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(ad.shared.Nodes)) {
+		n := ad.shared.Nodes[name]
+		if !n.Excluded && ad.node(n.Labels) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (ad *advertisement) node(l map[string]string) bool {
+	if ad.l2 != nil {
+		return ad.l2.Selector.Node(l)
+	}
+	return ad.bgp.Selector.Node(l)
+}
+
+func (ad *advertisement) excluded() (cause, cure string) {
+	var labelled, tainted []string
+	for _, name := range slices.Sorted(maps.Keys(ad.shared.Nodes)) {
+		n := ad.shared.Nodes[name]
+		if !ad.node(n.Labels) {
+			continue
+		}
+		if _, ok := n.Labels[corev1.LabelNodeExcludeBalancers]; ok {
+			labelled = append(labelled, name)
+		} else {
+			tainted = append(tainted, name)
+		}
+	}
+	var causes []string
+	if len(labelled) > 0 {
+		causes = append(causes, some(labelled)+" (label "+corev1.LabelNodeExcludeBalancers+")")
+		cure = "remove the label from a node, as kubectl label node NAME " + corev1.LabelNodeExcludeBalancers + "-, or let it select other nodes"
+	}
+	if len(tainted) > 0 {
+		causes = append(causes, some(tainted)+" (a taint says that the node is being shut down)")
+		if cure == "" {
+			cure = "wait for other nodes, or remove the taint"
+		}
+	}
+	return "all nodes that it selects are excluded: " + strings.Join(causes, ", "), cure
+}
+
+func (ad *advertisement) withoutSpeaker() (cause, cure string) {
+	nodes := ad.eligible()
+	var without []string
+	for _, name := range nodes {
+		i := slices.IndexFunc(ad.Speakers, func(o *herald.SpeakerStatus) bool { return o.Name == name })
+		switch {
+		case i < 0:
+			without = append(without, name)
+		case ad.segments.stale[name] != "":
+			return fmt.Sprintf("the speaker of node %s does not work: %s", name, ad.segments.stale[name]), seeSpeakers
+		}
+	}
+	switch {
+	case len(ad.Speakers) == 0:
+		return "no node has a SpeakerStatus", "see whether herald-speaker runs: kubectl get pods -A -l app.kubernetes.io/component=speaker"
+	case len(without) == len(nodes):
+		return subject(without, "has", "have") + " no SpeakerStatus", seeSpeakers
+	}
+	if cause, cure = ad.offSubnet(); cause != "" {
+		return cause, cure
+	}
+	return "no speaker has joined a segment: " + subject(nodes, "works", "work") + " on no interface", seeSpeakers
+}
+
+func (ad *advertisement) withoutInterface() (cause, cure string) {
+	if named := ad.l2.Interfaces; len(named) > 0 {
+		return "spec.interfaces names " + some(named) + ", and no node that it selects has such an interface", "write names of interfaces that are up: kubectl herald status shows them"
+	}
+	if cause, cure = ad.offSubnet(); cause != "" {
+		return cause, cure
+	}
+	return "no speaker works on the interface whose subnet holds the address", "see the log of herald-speaker"
+}
+
+// offSubnet says that no subnet of a node that may announce holds the address; cause is empty if one does.
+func (ad *advertisement) offSubnet() (cause, cure string) {
+	var known []string
+	if len(ad.l2.Interfaces) > 0 {
+		for _, name := range ad.eligible() {
+			for at := range ad.segments.interfaces {
+				if at.Node == name && slices.Contains(ad.l2.Interfaces, at.Interface) {
+					return "", ""
+				}
+			}
+		}
+		return "spec.interfaces names " + some(ad.l2.Interfaces) + ", and no node that it selects has such an interface", "write names of interfaces that are up: kubectl herald status shows them"
+	}
+	for _, at := range slices.SortedFunc(maps.Keys(ad.segments.interfaces), comparePlaces) {
+		if !slices.Contains(ad.eligible(), at.Node) {
+			continue
+		}
+		for _, p := range subnets(ad.segments.interfaces[at]) {
+			if p.Contains(ad.al.Address) {
+				return "", ""
+			}
+			if text := p.String(); p.Addr().Is4() == ad.al.Address.Is4() && !p.Addr().IsLinkLocalUnicast() && !slices.Contains(known, text) {
+				known = append(known, text)
+			}
+		}
+	}
+	family := "IPv4"
+	if ad.al.Address.Is6() {
+		family = "IPv6"
+	}
+	cause = fmt.Sprintf("no node that it selects has an interface with a subnet that holds the address (no %s subnet at all)", family)
+	if len(known) > 0 {
+		cause = fmt.Sprintf("no node that it selects has an interface with a subnet that holds the address (their %s subnets are %s)", family, some(known))
+	}
+	return cause, fmt.Sprintf("use addresses of these subnets in IPPool %s, name an interface in its spec.interfaces if clients reach the address on the link, or create a BGPAdvertisement", ad.al.Pool)
+}
+
+// namesOf leaves out the name that stands for endpoints on no node.
+func namesOf(nodes []string) []string {
+	if len(nodes) == 1 && nodes[0] == "" {
+		return []string{"no node"}
+	}
+	return slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return n == "" })
+}
+
+// slicesOf returns the EndpointSlices of a Service.
+func (s *situation) slicesOf(name types.NamespacedName) []*discoveryv1.EndpointSlice {
+	return s.slices[name]
+}

@@ -1,0 +1,145 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
+)
+
+// state is what a plan starts from.
+type state struct {
+	pools   []*herald.IPPool       // Oldest first.
+	records []*herald.IPAllocation // Oldest first.
+	held    []ipam.Record          // What the records say.
+	asks    []ipam.Ask             // Oldest first.
+	// misread are the Services whose wishes cannot be read, and why.
+	misread []waitingReport
+}
+
+// Plan says what it would do to apply and delete these pools. It needs Pools, Allocations, Services and Namespaces.
+func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
+	o.sort()
+	s := state{pools: o.Pools, records: o.Allocations}
+	var err error
+	if s.held, err = recordsOf(s.records); err != nil {
+		return nil, err
+	}
+	namespaces := map[string]*corev1.Namespace{}
+	for _, n := range o.Namespaces {
+		namespaces[n.Name] = n
+	}
+	ours := slices.DeleteFunc(slices.Clone(o.Services), func(svc *corev1.Service) bool {
+		return svc.DeletionTimestamp != nil || !ccm.serves(svc)
+	})
+	slices.SortFunc(ours, func(x, y *corev1.Service) int { return provider.Older(x, y) })
+	for _, svc := range ours {
+		req, err := provider.RequestOf(svc, namespaces[svc.Namespace], ccm.Quota)
+		if err != nil {
+			s.misread = append(s.misread, waitingReport{svc.Namespace + "/" + svc.Name, err.Error()})
+			continue
+		}
+		s.asks = append(s.asks, ipam.Ask{Request: req, Carried: provider.Carried(svc)})
+	}
+	return s.plan(wanted, deletions)
+}
+
+// recordsOf is what records say is held.
+func recordsOf(records []*herald.IPAllocation) ([]ipam.Record, error) {
+	held := make([]ipam.Record, 0, len(records))
+	for _, rec := range records {
+		address, tenants, err := provider.TenantsOf(rec)
+		if err != nil {
+			return nil, fmt.Errorf("IPAllocation %s: %w", rec.Name, err)
+		}
+		held = append(held, ipam.Record{Address: address, Pool: rec.Spec.Pool, Tenants: tenants})
+	}
+	return held, nil
+}
+
+// plan says what it would do to apply and delete these pools.
+func (s *state) plan(wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
+	then, err := s.edited(wanted, deletions)
+	if err != nil {
+		return nil, err
+	}
+	before, _ := usablePools(s.pools)
+	after, invalid := usablePools(then)
+	effect, err := ipam.Plan(before, after, s.held, s.asks)
+	if err != nil {
+		return nil, err
+	}
+	return s.report(then, invalid, effect), nil
+}
+
+// edited are the pools as they would be, oldest first. New ones are made within one second, and so are ordered by name.
+func (s *state) edited(wanted []*herald.IPPool, deletions []string) ([]*herald.IPPool, error) {
+	then := slices.Clone(s.pools)
+	at := func(name string) int {
+		return slices.IndexFunc(then, func(o *herald.IPPool) bool { return o.Name == name })
+	}
+	for _, w := range slices.SortedFunc(slices.Values(wanted), func(x, y *herald.IPPool) int { return strings.Compare(x.Name, y.Name) }) {
+		i := at(w.Name)
+		if i < 0 {
+			then = append(then, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: w.Name}, Spec: w.Spec})
+			continue
+		}
+		o := *then[i]
+		o.Spec = w.Spec
+		then[i] = &o
+	}
+	for _, name := range deletions {
+		i := at(name)
+		switch {
+		case i < 0:
+			return nil, fmt.Errorf("--delete: there is no IPPool %q: kubectl herald pools shows all", name)
+		case slices.ContainsFunc(wanted, func(w *herald.IPPool) bool { return w.Name == name }):
+			return nil, fmt.Errorf("--delete: IPPool %q is in a file, too: leave it out in one of them", name)
+		}
+		if !s.inUse(then[i]) {
+			then = slices.Delete(then, i, i+1)
+			continue
+		}
+		o, now := *then[i], metav1.Now()
+		o.DeletionTimestamp = &now // Its finalizer keeps it, closed, until its last address is free.
+		then[i] = &o
+	}
+	return then, nil
+}
+
+// inUse reports whether an address of the pool is held, or one is recorded for it.
+func (s *state) inUse(o *herald.IPPool) bool {
+	homes := homesOf(s.pools)
+	return slices.ContainsFunc(s.held, func(r ipam.Record) bool {
+		in, _ := homes.PoolOf(r.Address)
+		return r.Pool == o.Name || in == o.Name
+	})
+}
+
+// WithDefaults fills in what the API server does: see the markers in api/v1alpha1.
+func WithDefaults(spec herald.IPPoolSpec) herald.IPPoolSpec {
+	if spec.AutoAssign == nil {
+		yes := true
+		spec.AutoAssign = &yes
+	}
+	if spec.AddressOrder == "" {
+		spec.AddressOrder = herald.OrderLeastRecentlyUsed
+	}
+	if spec.ReclaimPolicy == "" {
+		spec.ReclaimPolicy = herald.ReclaimDelete
+	}
+	if spec.OnConflict == "" {
+		spec.OnConflict = herald.ConflictDefend
+	}
+	if spec.ReuseDelay == nil {
+		spec.ReuseDelay = &metav1.Duration{Duration: 10 * time.Second}
+	}
+	return spec
+}

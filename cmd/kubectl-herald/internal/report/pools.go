@@ -1,0 +1,160 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
+)
+
+// PoolsReport is what pools writes for programs.
+type PoolsReport struct {
+	Pools []poolReport `json:"pools"` // Oldest first.
+}
+
+type poolReport struct {
+	Name      string                `json:"name"`
+	Addresses []herald.AddressRange `json:"addresses"`
+	// Families that the pool has addresses of, IPv4 first.
+	Families []familyReport `json:"families"`
+	// Namespaces whose Services have addresses of the pool, most first.
+	Namespaces []namespaceReport `json:"namespaces"`
+	// Reserved counts the addresses that are kept for a Service still to come, or for nobody.
+	Reserved  int         `json:"reserved"`
+	Attention []attention `json:"attention"`
+}
+
+// familyReport counts addresses. 9223372036854775807 stands for that many or more.
+type familyReport struct {
+	Family   string `json:"family"`
+	Capacity int64  `json:"capacity"`
+	Used     int64  `json:"used"`
+	Cooling  int64  `json:"cooling"`
+	Free     int64  `json:"free"`
+}
+
+type namespaceReport struct {
+	Namespace string `json:"namespace"`
+	Addresses int    `json:"addresses"`
+}
+
+// attention is a condition that is not as it should be.
+type attention struct {
+	Type    string `json:"type"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// Pools reports on all pools. It needs Pools and Allocations.
+func Pools(o *Objects) *PoolsReport {
+	o.sort()
+	return &PoolsReport{poolReports(o.Pools, o.Allocations)}
+}
+
+// Only leaves out all pools but one.
+func (r *PoolsReport) Only(name string) (*PoolsReport, error) {
+	i := slices.IndexFunc(r.Pools, func(p poolReport) bool { return p.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("there is no IPPool %q: kubectl herald pools shows all", name)
+	}
+	return &PoolsReport{r.Pools[i : i+1]}, nil
+}
+
+func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation) []poolReport {
+	users, reserved := usersOf(pools, records)
+	reports := make([]poolReport, 0, len(pools))
+	for _, o := range pools {
+		r := poolReport{Name: o.Name, Addresses: o.Spec.Addresses, Families: []familyReport{}, Namespaces: []namespaceReport{},
+			Reserved: reserved[o.Name], Attention: attentionOf(o)}
+		for _, u := range []struct {
+			family ipam.Family
+			*herald.PoolUsage
+		}{{ipam.IPv4, o.Status.IPv4}, {ipam.IPv6, o.Status.IPv6}} {
+			if u.PoolUsage != nil {
+				r.Families = append(r.Families, familyReport{u.family.String(), u.Capacity, u.Assigned, u.Cooling, u.Available})
+			}
+		}
+		for namespace, n := range users[o.Name] {
+			r.Namespaces = append(r.Namespaces, namespaceReport{namespace, n})
+		}
+		slices.SortFunc(r.Namespaces, func(x, y namespaceReport) int {
+			return cmp.Or(cmp.Compare(y.Addresses, x.Addresses), cmp.Compare(x.Namespace, y.Namespace))
+		})
+		reports = append(reports, r)
+	}
+	return reports
+}
+
+// usersOf counts for each pool the addresses that each namespace has, and those that are reserved. Of those that
+// cool down nobody is a user.
+func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[string]map[string]int, reserved map[string]int) {
+	homes := homesOf(pools)
+	users, reserved = map[string]map[string]int{}, map[string]int{}
+	for _, rec := range records {
+		if rec.Spec.ReleasedAt != nil {
+			continue
+		}
+		pool := rec.Spec.Pool
+		if address, err := netip.ParseAddr(rec.Spec.Address); err == nil && pool == "" {
+			pool, _ = homes.PoolOf(address) // A reservation by hand need not say it.
+		}
+		namespaces := map[string]bool{}
+		for _, o := range rec.Spec.Owners {
+			if o.UID != "" {
+				namespaces[o.Namespace] = true
+			}
+		}
+		if len(namespaces) == 0 {
+			reserved[pool]++
+		}
+		if users[pool] == nil {
+			users[pool] = map[string]int{}
+		}
+		for n := range namespaces {
+			users[pool][n]++
+		}
+	}
+	return users, reserved
+}
+
+// usablePools are the pools in ipam's terms, and why the others are not among them.
+func usablePools(pools []*herald.IPPool) (usable []ipam.Pool, invalid map[string]error) {
+	invalid = map[string]error{}
+	for _, o := range pools {
+		p, err := provider.PoolOf(o)
+		if err != nil {
+			invalid[o.Name] = err
+			continue
+		}
+		usable = append(usable, p)
+	}
+	return usable, invalid
+}
+
+// homesOf tells which of the pools has an address.
+func homesOf(pools []*herald.IPPool) *ipam.Allocator {
+	usable, _ := usablePools(pools)
+	a := ipam.New()
+	a.SetPools(usable)
+	return a
+}
+
+// attentionOf are the conditions that are not True.
+func attentionOf(o *herald.IPPool) []attention {
+	all := []attention{}
+	if len(o.Status.Conditions) == 0 {
+		return append(all, attention{herald.PoolReady, "NoStatus", "herald-ccm has not seen the pool yet: is it running?"})
+	}
+	for _, c := range o.Status.Conditions {
+		if c.Status != metav1.ConditionTrue {
+			all = append(all, attention{c.Type, c.Reason, c.Message})
+		}
+	}
+	return all
+}

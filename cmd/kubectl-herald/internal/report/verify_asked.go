@@ -1,0 +1,123 @@
+package report
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/ask"
+)
+
+// Wanted are the addresses to ask for: those that are given, else all that are announced.
+func (n *Network) Wanted(addresses []string) ([]Announcement, error) {
+	all := n.announcements()
+	if len(addresses) == 0 {
+		return all, nil
+	}
+	var wanted []Announcement
+	for _, text := range addresses {
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no IP address: name addresses, as 198.51.100.7 or 2001:db8::7", text)
+		}
+		a := Announcement{address: address.Unmap().WithZone("").String()}
+		if i := slices.IndexFunc(all, func(o Announcement) bool { return o.address == a.address }); i >= 0 {
+			a = all[i]
+		}
+		wanted = append(wanted, a)
+	}
+	return wanted, nil
+}
+
+// Again are the addresses to ask for a second time, as they are announced now: those of which something is wrong. Of
+// those that were not given, the ones that are not announced any more are left out.
+func (n *Network) Again(given []string, r *VerifyReport) []Announcement {
+	again, _ := n.Wanted(given) // They have been read before.
+	return slices.DeleteFunc(again, func(a Announcement) bool {
+		return !slices.ContainsFunc(r.Findings, func(f finding) bool { return f.Address == a.address })
+	})
+}
+
+// Question is what speakers are asked about the address; false if it is none.
+func (a *Announcement) Question() (ask.Question, bool) {
+	address, err := netip.ParseAddr(a.address)
+	return ask.Question{Address: address, Interfaces: a.interfaces}, err == nil
+}
+
+// Askee is a speaker that can be asked.
+type Askee struct {
+	Node      string
+	Addresses []string // Of the node.
+	Key       ed25519.PublicKey
+}
+
+// Askable are the speakers on the given nodes, else on all, and why others cannot be asked.
+func (n *Network) Askable(from []string) (speakers []Askee, unasked []Unasked, err error) {
+	for _, name := range from {
+		if !slices.ContainsFunc(n.nodes, func(o *corev1.Node) bool { return o.Name == name }) {
+			return nil, nil, fmt.Errorf("--from: there is no node %q", name)
+		}
+	}
+	for _, node := range n.nodes {
+		if len(from) > 0 && !slices.Contains(from, node.Name) {
+			continue
+		}
+		s := Askee{Node: node.Name}
+		for _, a := range node.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				s.Addresses = append(s.Addresses, a.Address)
+			}
+		}
+		i := slices.IndexFunc(n.speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node.Name })
+		switch {
+		case i < 0:
+			unasked = append(unasked, Unasked{node.Name, "it has no SpeakerStatus: see whether herald-speaker runs there"})
+		case len(s.Addresses) == 0:
+			unasked = append(unasked, Unasked{node.Name, "status.addresses of the node has no InternalIP"})
+		default:
+			if s.Key, err = keyOf(n.speakers[i]); err != nil {
+				unasked = append(unasked, Unasked{node.Name, err.Error()})
+				continue
+			}
+			speakers = append(speakers, s)
+		}
+	}
+	return speakers, unasked, nil
+}
+
+// keyOf is the public key of a speaker's port.
+func keyOf(o *herald.SpeakerStatus) (ed25519.PublicKey, error) {
+	if o.Status.Identity == nil {
+		return nil, errors.New("its SpeakerStatus has no identity: see whether herald-speaker is up to date there")
+	}
+	key, err := hex.DecodeString(o.Status.Identity.PublicKey)
+	if err != nil || len(key) != ed25519.PublicKeySize {
+		return nil, errors.New("identity.publicKey in its SpeakerStatus is no key: restart herald-speaker there")
+	}
+	return key, nil
+}
+
+// byMAC says which interfaces have a hardware address, as the speakers report.
+func (s *segments) byMAC() map[string][]place {
+	by := map[string][]place{}
+	for _, at := range slices.SortedFunc(maps.Keys(s.interfaces), comparePlaces) {
+		if mac, err := net.ParseMAC(s.interfaces[at].MAC); err == nil {
+			by[mac.String()] = append(by[mac.String()], at)
+		}
+	}
+	return by
+}
+
+func comparePlaces(x, y place) int {
+	return cmp.Or(strings.Compare(x.Node, y.Node), strings.Compare(x.Interface, y.Interface))
+}
