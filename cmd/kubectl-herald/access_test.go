@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// server is an API server for a user who may read only some paths. What has no content is an empty list.
+func server(t *testing.T, content map[string]any, allowed func(path string) bool) (flags []string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get("Impersonate-User") != "jane" {
+			t.Errorf("%s not as jane", r.URL)
+		}
+		if !strings.HasPrefix(r.UserAgent(), "kubectl-herald/") {
+			t.Errorf("%s by %s", r.URL, r.UserAgent())
+		}
+		if !allowed(r.URL.Path) {
+			status := apierrors.NewForbidden(schema.GroupResource{}, "", nil).Status()
+			w.WriteHeader(http.StatusForbidden)
+			_ = json.NewEncoder(w).Encode(status)
+			return
+		}
+		object, ok := content[r.URL.Path]
+		if !ok {
+			object = emptyList(r.URL.Path)
+		}
+		_ = json.NewEncoder(w).Encode(object)
+	}))
+	t.Cleanup(s.Close)
+	t.Setenv("KUBECONFIG", "/dev/null")
+	return []string{"--server", s.URL, "--as", "jane", "--cache-dir", t.TempDir()}
+}
+
+// emptyList is a list of the kind of a path.
+func emptyList(path string) any {
+	kinds := map[string]metav1.TypeMeta{
+		"ippools":           {Kind: "IPPoolList", APIVersion: "herald.dev/v1alpha1"},
+		"ipallocations":     {Kind: "IPAllocationList", APIVersion: "herald.dev/v1alpha1"},
+		"l2advertisements":  {Kind: "L2AdvertisementList", APIVersion: "herald.dev/v1alpha1"},
+		"bgpadvertisements": {Kind: "BGPAdvertisementList", APIVersion: "herald.dev/v1alpha1"},
+		"bgppeers":          {Kind: "BGPPeerList", APIVersion: "herald.dev/v1alpha1"},
+		"speakerstatuses":   {Kind: "SpeakerStatusList", APIVersion: "herald.dev/v1alpha1"},
+		"nodes":             {Kind: "NodeList", APIVersion: "v1"},
+		"namespaces":        {Kind: "NamespaceList", APIVersion: "v1"},
+		"services":          {Kind: "ServiceList", APIVersion: "v1"},
+		"endpointslices":    {Kind: "EndpointSliceList", APIVersion: "discovery.k8s.io/v1"},
+		"leases":            {Kind: "LeaseList", APIVersion: "coordination.k8s.io/v1"},
+	}
+	kind := kinds[path[strings.LastIndex(path, "/")+1:]]
+	return map[string]any{"kind": kind.Kind, "apiVersion": kind.APIVersion, "metadata": map[string]any{}, "items": []any{}}
+}
+
+func ran(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := command()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+var web = corev1.Service{
+	TypeMeta:   metav1.TypeMeta{Kind: "Service", APIVersion: "v1"},
+	ObjectMeta: metav1.ObjectMeta{Namespace: "red", Name: "web", UID: "web"},
+	Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
+	Status:     corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "198.51.100.1"}}}},
+}
+
+// TestANamespacesAdministratorAsks has a user ask who may read one namespace and, in the second case, what the role
+// herald-view allows.
+func TestANamespacesAdministratorAsks(t *testing.T) {
+	node := "n1"
+	content := map[string]any{
+		"/api/v1/namespaces/red/services/web": web,
+		"/api/v1/namespaces/red":              corev1.Namespace{TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: "red"}},
+		"/apis/discovery.k8s.io/v1/namespaces/red/endpointslices": discoveryv1.EndpointSliceList{
+			TypeMeta: metav1.TypeMeta{Kind: "EndpointSliceList", APIVersion: "discovery.k8s.io/v1"},
+			Items: []discoveryv1.EndpointSlice{{
+				ObjectMeta:  metav1.ObjectMeta{Namespace: "red", Name: "web-a", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+				AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{NodeName: &node, Addresses: []string{"10.0.0.1"}}},
+			}},
+		},
+		"/apis/herald.dev/v1alpha1/ippools": herald.IPPoolList{
+			TypeMeta: metav1.TypeMeta{Kind: "IPPoolList", APIVersion: "herald.dev/v1alpha1"},
+			Items:    []herald.IPPool{{ObjectMeta: metav1.ObjectMeta{Name: "public"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}}}},
+		},
+		"/apis/herald.dev/v1alpha1/ipallocations": herald.IPAllocationList{
+			TypeMeta: metav1.TypeMeta{Kind: "IPAllocationList", APIVersion: "herald.dev/v1alpha1"},
+			Items: []herald.IPAllocation{{ObjectMeta: metav1.ObjectMeta{Name: "198.51.100.1"}, Spec: herald.IPAllocationSpec{
+				Address: "198.51.100.1", Pool: "public", Owners: []herald.AllocationOwner{{Namespace: "red", Name: "web", UID: "web"}},
+			}}},
+		},
+	}
+	own := func(path string) bool {
+		return strings.HasPrefix(path, "/api/v1/namespaces/red") || strings.HasPrefix(path, "/apis/discovery.k8s.io/v1/namespaces/red/")
+	}
+	for _, c := range []struct {
+		name    string
+		allowed func(path string) bool
+		want    []string
+	}{
+		{"with the namespace alone", own, []string{
+			"1 ready, on n1", "198.51.100.1 is in its status; pool and record cannot be seen", "who announces it cannot be seen",
+			"Nothing has to be done, as far as can be seen: you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, ipallocations.herald.dev, ippools.herald.dev, " +
+				"l2advertisements.herald.dev, nodes, services, speakerstatuses.herald.dev.",
+		}},
+		{"with Herald's resources", func(path string) bool { return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") }, []string{
+			"public IPv4: has 255 of 256 IPv4 addresses free", "198.51.100.1 from pool public", "who announces it cannot be seen", "you may not list nodes, services.",
+		}},
+		{"with nodes, too", func(path string) bool {
+			return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") || path == "/api/v1/nodes"
+		}, []string{
+			"Next: 198.51.100.1 is announced by nobody: there is no L2Advertisement and no BGPAdvertisement", "Not everything can be seen: you may not list services.",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			said, err := ran(t, append(server(t, content, c.allowed), "explain", "service", "web", "-n", "red")...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("no %q in\n%s", want, said)
+				}
+			}
+		})
+	}
+	t.Run("what needs everything says what is missing", func(t *testing.T) {
+		_, err := ran(t, append(server(t, content, own), "status")...)
+		if err == nil || !strings.Contains(err.Error(), "you may not list endpointslices.discovery.k8s.io, ipallocations.herald.dev, ") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("a Service that may not be read", func(t *testing.T) {
+		_, err := ran(t, append(server(t, content, own), "explain", "service", "blue/web")...)
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestCompletion(t *testing.T) {
+	services := func(all ...corev1.Service) corev1.ServiceList {
+		return corev1.ServiceList{TypeMeta: metav1.TypeMeta{Kind: "ServiceList", APIVersion: "v1"}, Items: all}
+	}
+	db := web
+	db.Namespace, db.Name = "blue", "db"
+	content := map[string]any{
+		"/api/v1/services":                 services(web, db),
+		"/api/v1/namespaces/red/services":  services(web),
+		"/api/v1/namespaces/blue/services": services(db),
+		"/apis/herald.dev/v1alpha1/ippools": herald.IPPoolList{
+			TypeMeta: metav1.TypeMeta{Kind: "IPPoolList", APIVersion: "herald.dev/v1alpha1"}, Items: []herald.IPPool{{ObjectMeta: metav1.ObjectMeta{Name: "public"}}},
+		},
+	}
+	everything := func(string) bool { return true }
+	for _, c := range []struct {
+		name    string
+		allowed func(string) bool
+		args    []string
+		want    []string
+	}{
+		{"Services", everything, []string{"explain", "service", "-n", "red", ""}, []string{"web", "red/web", "blue/db"}},
+		{"Services of one namespace", everything, []string{"renumber", "blue/"}, []string{"blue/db"}},
+		{"Services, for a namespace's administrator", func(path string) bool { return strings.HasPrefix(path, "/api/v1/namespaces/red/") }, []string{"explain", "service", "-n", "red", "w"}, []string{"web"}},
+		{"only one Service", everything, []string{"renumber", "red/web", ""}, nil},
+		{"pools", everything, []string{"pools", "pu"}, []string{"public"}},
+		{"pools to delete", everything, []string{"plan", "--delete", ""}, []string{"public"}},
+		{"nothing may be read", func(string) bool { return false }, []string{"pools", ""}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			said, err := ran(t, append(append([]string{"__complete"}, server(t, content, c.allowed)...), c.args...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for line := range strings.Lines(said) {
+				if line = strings.TrimSpace(line); strings.HasPrefix(line, ":") {
+					break
+				}
+				got = append(got, line)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
