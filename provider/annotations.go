@@ -37,9 +37,9 @@ var foreignAnnotations = map[string]string{
 // writtenByOthers are annotations that other load balancers write themselves. A user asks for nothing by them.
 var writtenByOthers = []string{"ip-allocated-from-pool", "allocated-by", "allocated-from", "announcing-IPv4", "announcing-IPv6", "vipHost"}
 
-// annotationWarnings lists the annotations of a Service that have no effect though somebody may expect one, with what to
+// AnnotationWarnings lists the annotations of a Service that have no effect though somebody may expect one, with what to
 // write in their place.
-func annotationWarnings(svc *corev1.Service) (list []string) {
+func AnnotationWarnings(svc *corev1.Service) (list []string) {
 	for _, key := range slices.Sorted(maps.Keys(svc.Annotations)) {
 		if strings.HasPrefix(key, annotationPrefix) && !slices.Contains(serviceAnnotations, key) {
 			if key == herald.AnnotationQuota {
@@ -104,7 +104,7 @@ func annotationHandler(s *services, events record.EventRecorder) cache.ResourceE
 		if !s.wants(svc) {
 			return ""
 		}
-		return someOf(annotationWarnings(svc))
+		return someOf(AnnotationWarnings(svc))
 	}
 	tell := func(svc *corev1.Service, text string) {
 		if text != "" {

@@ -36,7 +36,7 @@ func TestAnnotationsWithoutEffect(t *testing.T) {
 	} {
 		svc := service("web", wish{})
 		svc.Annotations[key] = "x"
-		if got := strings.Join(annotationWarnings(svc), "; "); !strings.Contains(got, want) || (want == "") != (got == "") {
+		if got := strings.Join(AnnotationWarnings(svc), "; "); !strings.Contains(got, want) || (want == "") != (got == "") {
 			t.Errorf("%s: %q, want %q", key, got, want)
 		}
 	}

@@ -155,14 +155,14 @@ func (v *view) decide() {
 		v.wrong("find out who answers for it: kubectl herald verify "+v.address,
 			"by %s: not known, since the SpeakerStatus of %s lists only some of the addresses that the node owns", protocolOf(v.al.Address), some(cut))
 	case l2 || bgp:
-		v.nobody(v.why(a, l2), "")
+		v.nobody(v.why(l2), "")
 	default:
 		v.nobody(furthest.ad.String()+": "+furthest.cause, furthest.cure)
 	}
 }
 
 // why says why no node announces, although some are to: what is wrong with them.
-func (v *view) why(a *ailing, l2 bool) string {
+func (v *view) why(l2 bool) string {
 	for _, f := range v.facts {
 		if f.Wrong {
 			return f.Text + ": " + f.cure

@@ -204,6 +204,15 @@ func (s *situation) goneSpeakers() map[string]string {
 	return gone
 }
 
+// ignored are the annotations of the Service that have no effect.
+func ignored(svc *corev1.Service) []string {
+	lines := []string{}
+	for _, text := range provider.AnnotationWarnings(svc) {
+		lines = append(lines, "annotation "+text)
+	}
+	return lines
+}
+
 // ready counts the endpoints that are ready.
 func (s *situation) ready() *endpointsReport {
 	r := &endpointsReport{Nodes: []string{}, Local: s.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}

@@ -273,13 +273,8 @@ func TestExplain(t *testing.T) {
 		// What it asks for.
 		{"nonsense", served(), func(s *story) { s.annotate(herald.AnnotationIPs, "web") }, `annotation herald.dev/ips: "web" is`, nil},
 		{"a misspelt annotation", served(), func(s *story) { s.annotate("herald.dev/pol", "gold") }, "annotation herald.dev/pol is not known: write herald.dev/pool", []string{"ignored    ✗  annotation herald.dev/pol"}},
-		{"an unknown annotation", served(), func(s *story) { s.annotate("herald.dev/colour", "red") }, "annotation herald.dev/colour is not known: the annotations of a Service are herald.dev/pool, ", nil},
-		{"an annotation of namespaces", served(), func(s *story) { s.annotate(herald.AnnotationQuota, "ipv4=1") }, "annotation herald.dev/quota is not known on a Service: set it on the namespace", nil},
-		{"another load balancer's annotation", served(), func(s *story) { s.annotate("metallb.io/address-pool", "gold") }, "annotation metallb.io/address-pool is of MetalLB, and Herald does not read it: use herald.dev/pool", nil},
-		{"another load balancer's annotation that we have no like of", served(), func(s *story) { s.annotate("lb.kubesphere.io/v1alpha1", "openelb") }, "annotation lb.kubesphere.io/v1alpha1 is of OpenELB, and Herald does not read it: remove it", nil},
-		{"both", served(), func(s *story) {
-			s.service.Annotations = map[string]string{"metallb.io/loadBalancerIPs": "198.51.100.1", herald.AnnotationIPs: "198.51.100.1"}
-		}, "", nil},
+		{"an annotation of namespaces", served(), func(s *story) { s.annotate(herald.AnnotationQuota, "ipv4=1") }, "annotation herald.dev/quota belongs on the Namespace", nil},
+		{"another load balancer's annotation", served(), func(s *story) { s.annotate("metallb.io/address-pool", "gold") }, "annotation metallb.io/address-pool is of another load balancer: write herald.dev/pool", nil},
 
 		// What it is given.
 		{"no such pool", waiting(), func(s *story) { s.annotate(herald.AnnotationPool, "gold") }, `there is no pool "gold": create it`, []string{"of pool gold (annotation herald.dev/pool)", "✗  public IPv4: "}},

@@ -8,6 +8,7 @@ import (
 	"github.com/charmbracelet/lipgloss"
 )
 
+// Text writes the report for people.
 func (r *PlanReport) Text(s Style) string {
 	var l lines
 	for _, p := range r.Pools {

@@ -10,6 +10,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
+// Text writes the report for people.
 func (r *PoolsReport) Text(s Style) string {
 	var l lines
 	if len(r.Pools) == 0 {

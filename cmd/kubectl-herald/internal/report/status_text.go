@@ -14,6 +14,7 @@ import (
 // maxTold is how many problems of one kind are told to people.
 const maxTold = 10
 
+// Text writes the report for people, with a list of all addresses if they want it.
 func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	var l lines
 	if len(r.Problems) == 0 {

@@ -216,6 +216,7 @@ func list(all []string) []string {
 	return all
 }
 
+// Text writes the report for people.
 func (r *VerifyReport) Text(s Style) string {
 	var l lines
 	l.add("Asked for ", count(r.Addresses, "address", "addresses"), " from ", count(r.Speakers, "node", "nodes"), ".")
