@@ -110,7 +110,7 @@ func TestWhatIsSeenAndPlanned(t *testing.T) {
 	})
 	t.Run("what is there already changes nothing", func(t *testing.T) {
 		c := c.within(t)
-		yaml, err := c.access.Kubectl(c.ctx, "get", "ippools", "-o", "yaml")
+		yaml, err := c.access.Kubectl(c.ctx, "get", "ippools.herald.dev", "-o", "yaml")
 		c.must(err)
 		said, code := c.ask("plan", "-f", file(t, yaml))
 		c.says(said, "No pool would change.", "= 3 Services keep what they have: 3 addresses", "? default/late would wait: there is no pool", "Nothing would be lost.")
@@ -160,7 +160,7 @@ spec: {addresses: [198.51.100.0-198.51.100.2], reuseDelay: 0s}
 	t.Run("what cannot be planned says why", func(t *testing.T) {
 		c := c.within(t)
 		said, code := c.ask("plan", "-f", file(t, strings.Replace(pools, "addresses", "adresses", 1)))
-		c.says(said, `error: `, `document 1: strict decoding error: unknown field "spec.adresses"`)
+		c.says(said, `error: `, `strict decoding error: unknown field "spec.adresses"`)
 		if code != 1 {
 			t.Errorf("exit code %d, want 1", code)
 		}
@@ -251,7 +251,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 		said, _ = c.ask("renumber", "default/kubernetes")
 		c.says(said, "error: default/kubernetes: is of type ClusterIP")
 		said, _ = c.ask("renumber", "/web")
-		c.says(said, `error: "/web" is no Service`)
+		c.says(said, `error: "/web" is not the name of a Service`)
 	})
 }
 
@@ -272,18 +272,18 @@ func TestAServiceIsExplained(t *testing.T) {
 		})
 	}
 	f.service("web", to8080)
-	eventually("default/web is of no class: herald-ccm serves it", "asks for IPv4", "Next: there is no IPPool: create one")
+	eventually("default/web has no class: herald-ccm serves it", "asks for IPv4", "Next: there is no IPPool: create one")
 	f.pool("gold", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no; delay(0)(s) }, "198.18.0.199")
 	eventually(`✗ gold IPv4: pool "gold" does not auto-assign: name it to be served from it`, "Next: no pool auto-assigns addresses")
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.201")
-	eventually("✓ segment IPv4: has 1 of 2 IPv4 addresses free", "✓ 198.18.0.200 from pool segment", "✗ 198.18.0.200 by nobody",
-		"Next: no L2Advertisement or BGPAdvertisement selects 198.18.0.200, of pool segment, for this Service: create one with spec.pools: [segment]")
+	eventually("✓ segment IPv4: has 1 of 2 IPv4 addresses free", "✓ 198.18.0.200 from pool segment", "✗ 198.18.0.200 is announced by nobody",
+		"Next: 198.18.0.200 is announced by nobody: there is no L2Advertisement and no BGPAdvertisement: create one with spec.pools: [segment]")
 	f.announce()
-	eventually("0 ready", "Next: no endpoint is ready, so no node announces")
+	eventually("0 ready", "no endpoint is ready: see the pods that spec.selector chooses: kubectl -n default get pods -l ")
 	f.pod("pod-1", all[0])
 	node := f.answeredBy("198.18.0.200", all...)
 	f.routed(f.site.Routers[0], "198.18.0.200", all...)
-	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP on eth0: node "+node+" owns it", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing is to be done.")
+	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP on eth0: node "+node+" owns it", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing has to be done.")
 
 	said, _ := f.ask("explain", "service", "default/web", "-o", "json")
 	type verdict struct {
@@ -307,11 +307,32 @@ func TestAServiceIsExplained(t *testing.T) {
 		t.Errorf("%+v, want %+v, in\n%s", got, want, said)
 	}
 
-	_, err := f.access.Kubectl(f.ctx, "patch", "ippool", "segment", "--type=merge", "-p", `{"spec":{"addresses":["198.18.0.201"]}}`)
+	// Each mistake is named, and taken back.
+	patch := func(kind, name, spec string) {
+		t.Helper()
+		_, err := f.access.Kubectl(f.ctx, "patch", kind, name, "--type=merge", "-p", `{"spec":`+spec+`}`)
+		f.must(err)
+	}
+	patch("bgpadvertisements.herald.dev", "all", `{"peers":["tro"]}`)
+	eventually("✓ 198.18.0.200 by ARP", "Next: 198.18.0.200 BGPAdvertisement all: spec.peers names tro, and there is no such BGPPeer")
+	patch("bgpadvertisements.herald.dev", "all", `{"peers":null,"nodeSelector":{"matchLabels":{"rack":"none"}}}`)
+	patch("l2advertisements.herald.dev", "all", `{"interfaces":["absent0"]}`)
+	eventually("✗ 198.18.0.200 is announced by nobody", "Next: 198.18.0.200 is announced by nobody: L2Advertisement all: spec.interfaces names absent0")
+	patch("bgpadvertisements.herald.dev", "all", `{"nodeSelector":null}`)
+	patch("l2advertisements.herald.dev", "all", `{"interfaces":null}`)
+	_, err := f.access.Kubectl(f.ctx, "label", "node", all[1], corev1.LabelNodeExcludeBalancers+"=")
 	f.must(err)
-	eventually("✗ 198.18.0.200 from pool segment", "; out of range", "Next: 198.18.0.200 is in no IPPool any more: it stays in use; move off it by kubectl herald renumber default/web")
+	f.routed(f.site.Routers[0], "198.18.0.200", append([]string{all[0]}, all[2:]...)...)
+	eventually("✓ 198.18.0.200 by BGP: "+strings.Join(append([]string{all[0]}, all[2:]...), ", ")+" to "+router, "Nothing has to be done.")
+	_, err = f.access.Kubectl(f.ctx, "label", "node", all[1], corev1.LabelNodeExcludeBalancers+"-")
+	f.must(err)
+	f.routed(f.site.Routers[0], "198.18.0.200", all...)
+
+	_, err = f.access.Kubectl(f.ctx, "patch", "ippools.herald.dev", "segment", "--type=merge", "-p", `{"spec":{"addresses":["198.18.0.201"]}}`)
+	f.must(err)
+	eventually("✗ 198.18.0.200 from pool segment", "; out of range", "Next: 198.18.0.200 from pool segment", "give the Service another address by kubectl herald renumber default/web")
 	said, _ = f.ask("renumber", "default/web")
 	f.says(said, "default/web: 198.18.0.200 → 198.18.0.201")
 	f.answeredBy("198.18.0.201", all...)
-	eventually("✓ 198.18.0.201 from pool segment", "✓ 198.18.0.201 by ARP", "Nothing is to be done.")
+	eventually("✓ 198.18.0.201 from pool segment", "✓ 198.18.0.201 by ARP", "Nothing has to be done.")
 }

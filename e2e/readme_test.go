@@ -66,7 +66,7 @@ func TestReadme(t *testing.T) {
 	}
 	explained, err := f.access.Kubectl(f.ctx, "herald", "explain", "service", "default/web")
 	f.must(err)
-	if !strings.HasSuffix(strings.TrimSpace(explained), "Nothing is to be done.") {
+	if !strings.HasSuffix(strings.TrimSpace(explained), "Nothing has to be done.") {
 		t.Errorf("explain says\n%s", explained)
 	}
 
