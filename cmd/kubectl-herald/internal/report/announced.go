@@ -121,7 +121,7 @@ func (v *view) reported() {
 // decide compares what the speakers are to do with what they report.
 func (v *view) decide() {
 	ads, nearest := v.advertisements()
-	if what := v.refused(); what != "" {
+	if what := speaker.Decide(v.shared, v.whole).Refused; what != "" {
 		v.nobody("it is "+what, "take it out of spec.addresses of the IPPool by spec.exclude, and give the Service another address: kubectl herald renumber "+
 			v.service.Namespace+"/"+v.service.Name)
 		return
@@ -172,28 +172,6 @@ func (v *view) why(l2 bool) string {
 		return "the nodes that may own it have not taken it yet: kubectl herald status shows what they wait for"
 	}
 	return "no session reports a route: see the log of herald-speaker"
-}
-
-// refused says what the address is if the speakers must not announce it.
-func (v *view) refused() string {
-	for _, p := range v.BGPPeers {
-		if p.Spec.Address == v.address {
-			return "the address of BGPPeer " + p.Name
-		}
-	}
-	for _, n := range v.Nodes {
-		if slices.ContainsFunc(n.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Address == v.address }) {
-			return "an address of node " + n.Name
-		}
-	}
-	for _, o := range v.Speakers {
-		for _, i := range o.Status.Interfaces {
-			if slices.Contains(i.Gateways, v.address) {
-				return "a gateway of node " + o.Name
-			}
-		}
-	}
-	return ""
 }
 
 // ailing are what is wrong with nodes that are to announce, each with the nodes.

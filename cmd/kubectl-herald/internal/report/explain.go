@@ -183,6 +183,15 @@ func situationOf(o *Objects, svc *corev1.Service, now time.Time) (*situation, er
 		Nodes: o.Nodes, Namespaces: o.Namespaces, Pools: o.Pools,
 		L2Advertisements: o.L2Advertisements, BGPAdvertisements: o.BGPAdvertisements, BGPPeers: o.BGPPeers,
 	}).Shared()
+	for _, o := range o.Speakers { // Each speaker knows the gateways of its own node.
+		for _, i := range o.Status.Interfaces {
+			for _, text := range i.Gateways {
+				if gateway, err := netip.ParseAddr(text); err == nil && s.shared.Infrastructure[gateway] == "" {
+					s.shared.Infrastructure[gateway] = "a gateway of node " + o.Name
+				}
+			}
+		}
+	}
 	return s, nil
 }
 

@@ -320,6 +320,10 @@ func TestExplain(t *testing.T) {
 		// Endpoints.
 		{"no endpoint", served().bgp(), func(s *story) { s.Endpoints[0].Endpoints[0].Conditions.Ready = &no },
 			none + "BGPAdvertisement fabric: no endpoint is ready: see the pods that spec.selector chooses: kubectl -n default get pods -l app=web", []string{"0 ready"}},
+		{"no endpoint, and announced all the same", served(), func(s *story) {
+			s.Endpoints[0].Endpoints[0].Conditions.Ready = &no
+			s.L2Advertisements[0].Spec.WithoutEndpoints, s.BGPAdvertisements[0].Spec.WithoutEndpoints = herald.EndpointsAnnounce, herald.EndpointsAnnounce
+		}, "", []string{"0 ready", "✓  198.51.100.1 by ARP on eth0: node n1 owns it", "✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
 		{"no endpoint of the family", six(), func(s *story) {
 			s.Endpoints = []*discoveryv1.EndpointSlice{endpoints(discoveryv1.AddressTypeIPv4, "n1")}
 			s.Speakers[0].Status.Claims = nil

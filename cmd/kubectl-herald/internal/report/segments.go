@@ -322,6 +322,9 @@ func printable(o *herald.SpeakerStatus) {
 		for j := range x.Subnets {
 			texts = append(texts, &x.Subnets[j])
 		}
+		for j := range x.Gateways {
+			texts = append(texts, &x.Gateways[j])
+		}
 	}
 	for i := range o.Status.Claims {
 		x := &o.Status.Claims[i]
