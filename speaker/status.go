@@ -3,14 +3,14 @@ package speaker
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
-
-	"crypto/ed25519"
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
@@ -337,7 +337,9 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: owner}, Status: want,
 		}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			if o, err = w.client.Get(ctx, w.node, metav1.GetOptions{}); err == nil {
+			// One that cannot be read is overwritten: its metadata is enough.
+			o, err = w.client.Get(ctx, w.node, metav1.GetOptions{})
+			if unreadable := (*client.DecodeError)(nil); err == nil || errors.As(err, &unreadable) {
 				w.written = o
 				return w.update(ctx, want, owner)
 			}

@@ -1,14 +1,22 @@
 // Package client reaches Herald's resources: typed clients and informers on client-go's generic ones,
 // so that there is no generated client to keep in step.
+//
+// An object that does not fit its Go type is an error of that object only: see DecodeError.
 package client
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -36,8 +44,11 @@ type object interface {
 
 // Resource is the typed client of one kind.
 type Resource[T object, L runtime.Object] struct {
-	*gentype.ClientWithList[T, L]
-	empty T
+	*gentype.Client[T]
+	plural  string
+	newItem func() T
+	newList func() L
+	faults  *faults
 }
 
 // Set has a client for each kind.
@@ -48,6 +59,8 @@ type Set struct {
 	BGPPeers          Resource[*herald.BGPPeer, *herald.BGPPeerList]
 	BGPAdvertisements Resource[*herald.BGPAdvertisement, *herald.BGPAdvertisementList]
 	SpeakerStatuses   Resource[*herald.SpeakerStatus, *herald.SpeakerStatusList]
+
+	faults *faults
 }
 
 // New makes the clients. They share one connection and the rate limit of config. Custom resources
@@ -56,21 +69,27 @@ func New(config *rest.Config) (*Set, error) {
 	c := rest.CopyConfig(config)
 	c.APIPath = "/apis"
 	c.GroupVersion = &herald.GroupVersion
-	c.NegotiatedSerializer = serializer.NewCodecFactory(Scheme).WithoutConversion()
+	c.NegotiatedSerializer = lenient{serializer.NewCodecFactory(Scheme).WithoutConversion()}
 	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	r, err := rest.RESTClientFor(c)
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", herald.GroupVersion, err)
 	}
+	f := &faults{known: map[string]string{}}
 	return &Set{
-		Pools:             resource[herald.IPPool, herald.IPPoolList](r, "ippools"),
-		Allocations:       resource[herald.IPAllocation, herald.IPAllocationList](r, "ipallocations"),
-		L2Advertisements:  resource[herald.L2Advertisement, herald.L2AdvertisementList](r, "l2advertisements"),
-		BGPPeers:          resource[herald.BGPPeer, herald.BGPPeerList](r, "bgppeers"),
-		BGPAdvertisements: resource[herald.BGPAdvertisement, herald.BGPAdvertisementList](r, "bgpadvertisements"),
-		SpeakerStatuses:   resource[herald.SpeakerStatus, herald.SpeakerStatusList](r, "speakerstatuses"),
+		Pools:             resource[herald.IPPool, herald.IPPoolList](r, f, "ippools"),
+		Allocations:       resource[herald.IPAllocation, herald.IPAllocationList](r, f, "ipallocations"),
+		L2Advertisements:  resource[herald.L2Advertisement, herald.L2AdvertisementList](r, f, "l2advertisements"),
+		BGPPeers:          resource[herald.BGPPeer, herald.BGPPeerList](r, f, "bgppeers"),
+		BGPAdvertisements: resource[herald.BGPAdvertisement, herald.BGPAdvertisementList](r, f, "bgpadvertisements"),
+		SpeakerStatuses:   resource[herald.SpeakerStatus, herald.SpeakerStatusList](r, f, "speakerstatuses"),
+		faults:            f,
 	}, nil
 }
+
+// OnDecodeError has report called once for each version of an object that lists, watches and informers left out.
+// It is to be called before the clients are used. Calls of report do not overlap.
+func (s *Set) OnDecodeError(report func(*DecodeError)) { s.faults.report = report }
 
 func resource[T, L any, PT interface {
 	*T
@@ -78,22 +97,145 @@ func resource[T, L any, PT interface {
 }, PL interface {
 	*L
 	runtime.Object
-}](r rest.Interface, plural string) Resource[PT, PL] {
+}](r rest.Interface, f *faults, plural string) Resource[PT, PL] {
+	newItem := func() PT { return PT(new(T)) }
 	return Resource[PT, PL]{
-		ClientWithList: gentype.NewClientWithList[PT, PL](plural, r, parameters, metav1.NamespaceAll,
-			func() PT { return PT(new(T)) }, func() PL { return PL(new(L)) }),
-		empty: PT(new(T)),
+		Client: gentype.NewClient[PT](plural, r, parameters, metav1.NamespaceAll, newItem),
+		plural: plural, newItem: newItem, newList: func() PL { return PL(new(L)) }, faults: f,
 	}
 }
 
-// Informer lists and watches the kind. It is not started.
+// Get returns the object of that name. With a *DecodeError it returns the object's metadata, by which the object can
+// be overwritten.
+func (r Resource[T, L]) Get(ctx context.Context, name string, options metav1.GetOptions) (T, error) {
+	result := r.GetClient().Get().Resource(r.plural).Name(name).VersionedParams(&options, parameters).Do(ctx)
+	o, empty := r.newItem(), r.newItem()
+	if err := result.Error(); err != nil {
+		return empty, err
+	}
+	data, err := result.Raw()
+	if err != nil {
+		return empty, err
+	}
+	if err := utiljson.Unmarshal(data, o); err != nil {
+		partial, err := r.undecodable(data, err)
+		copyMetadata(empty, partial)
+		return empty, err
+	}
+	o.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // As client-go does.
+	return o, nil
+}
+
+// List returns the objects that can be decoded. The others are reported (OnDecodeError).
+func (r Resource[T, L]) List(ctx context.Context, options metav1.ListOptions) (L, error) {
+	var timeout time.Duration
+	if options.TimeoutSeconds != nil {
+		timeout = time.Duration(*options.TimeoutSeconds) * time.Second
+	}
+	result := r.GetClient().Get().Resource(r.plural).VersionedParams(&options, parameters).Timeout(timeout).Do(ctx)
+	if err := result.Error(); err != nil {
+		return r.newList(), err
+	}
+	data, err := result.Raw()
+	if err != nil {
+		return r.newList(), err
+	}
+	list := r.newList()
+	if utiljson.Unmarshal(data, list) == nil {
+		return list, nil // As a rule.
+	}
+	return r.itemByItem(data)
+}
+
+// itemByItem decodes a list of which an item does not fit its type.
+func (r Resource[T, L]) itemByItem(data []byte) (L, error) {
+	list := r.newList()
+	var raw struct {
+		metav1.TypeMeta `json:",inline"`
+		metav1.ListMeta `json:"metadata"`
+		Items           []json.RawMessage `json:"items"`
+	}
+	if err := utiljson.Unmarshal(data, &raw); err != nil {
+		return list, fmt.Errorf("list of %s: %w", r.plural, err)
+	}
+	var items []runtime.Object
+	for _, text := range raw.Items {
+		o := r.newItem()
+		if err := utiljson.Unmarshal(text, o); err != nil {
+			_, err := r.undecodable(text, err)
+			r.faults.found(err)
+			continue
+		}
+		items = append(items, o)
+	}
+	if err := meta.SetList(list, items); err != nil {
+		return list, err
+	}
+	of, err := meta.ListAccessor(list)
+	if err != nil {
+		return list, err
+	}
+	of.SetResourceVersion(raw.ResourceVersion)
+	of.SetContinue(raw.Continue)
+	of.SetRemainingItemCount(raw.RemainingItemCount)
+	return list, nil
+}
+
+// Watch watches the objects. An event of one that cannot be decoded is left out, and reported (OnDecodeError); if it
+// says that the object was deleted, it comes with the object's metadata.
+func (r Resource[T, L]) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	return r.watch(ctx, options, func(string) (T, bool) { return r.newItem(), false })
+}
+
+// watch gets the last form that could be decoded of an object that was deleted from last.
+func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, last func(name string) (T, bool)) (watch.Interface, error) {
+	w, err := r.Client.Watch(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+		u, ok := e.Object.(*undecodable)
+		switch {
+		case !ok:
+			return e, true
+		case e.Type != watch.Deleted:
+			r.faults.found(&DecodeError{Resource: r.plural, Name: u.Name, version: u.ResourceVersion, Err: u.err})
+			return e, false
+		}
+		o, known := last(u.Name)
+		if !known {
+			o = r.newItem()
+		}
+		copyMetadata(o, &u.PartialObjectMetadata)
+		e.Object = o
+		return e, true
+	}), nil
+}
+
+// Informer lists and watches the kind. It is not started. It keeps the last form of an object that could be decoded,
+// until it lists anew.
 func (r Resource[T, L]) Informer() cache.SharedIndexInformer {
-	return cache.NewSharedIndexInformer(&cache.ListWatch{
+	var informer cache.SharedIndexInformer
+	last := func(name string) (T, bool) {
+		o, exists, err := informer.GetStore().GetByKey(name)
+		if err != nil || !exists {
+			return r.newItem(), false
+		}
+		known, ok := o.(T)
+		if !ok {
+			return r.newItem(), false // What a transform made of it.
+		}
+		return known.DeepCopyObject().(T), true // Others read it.
+	}
+	informer = cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return r.List(ctx, o)
 		},
-		WatchFuncWithContext: r.Watch,
-	}, r.empty, 0, cache.Indexers{})
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return r.watch(ctx, o, last)
+		},
+	}, r.newItem(), 0, cache.Indexers{})
+	return informer
 }
 
 // Items returns what an informer of the kind T holds, in no order.

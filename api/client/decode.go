@@ -1,0 +1,112 @@
+package client
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// DecodeError says that an object that the API server holds does not fit its Go type. The schemas of the
+// CustomResourceDefinitions admit no such object; one can have been stored under another schema.
+type DecodeError struct {
+	Resource, Name string // as ippools, public
+	Err            error
+
+	version string
+}
+
+func (e *DecodeError) Error() string {
+	return fmt.Sprintf("%s/%s cannot be read and is left out: %v: correct it with kubectl edit %s.%s %s, or delete it",
+		e.Resource, e.Name, e.Err, e.Resource, herald.GroupVersion.Group, e.Name)
+}
+
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// faults keeps the objects that could not be decoded, so that each version of one is reported once.
+type faults struct {
+	report func(*DecodeError)
+
+	mu    sync.Mutex
+	known map[string]string // resource versions by resource and name
+}
+
+// maxFaults bounds what is remembered. If there are more, some are reported again.
+const maxFaults = 10_000
+
+func (f *faults) found(e *DecodeError) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := e.Resource + "/" + e.Name
+	if version, known := f.known[key]; known && version == e.version {
+		return
+	}
+	if len(f.known) >= maxFaults {
+		clear(f.known)
+	}
+	f.known[key] = e.version
+	if f.report != nil {
+		f.report(e)
+	}
+}
+
+// undecodable takes the place of an object in a watch event.
+type undecodable struct {
+	metav1.PartialObjectMetadata
+	err error
+}
+
+func (u *undecodable) DeepCopyObject() runtime.Object {
+	return &undecodable{*u.DeepCopy(), u.err}
+}
+
+// lenient makes an undecodable of an object in a watch event that does not fit its type. With client-go's decoder one
+// such object would end the watch.
+type lenient struct{ runtime.NegotiatedSerializer }
+
+func (l lenient) DecoderToVersion(d runtime.Decoder, gv runtime.GroupVersioner) runtime.Decoder {
+	return lenientDecoder{l.NegotiatedSerializer.DecoderToVersion(d, gv)}
+}
+
+type lenientDecoder struct{ runtime.Decoder }
+
+func (d lenientDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+	o, kind, err := d.Decoder.Decode(data, defaults, into)
+	// The object of a watch event is decoded without defaults and into nothing.
+	if err == nil || defaults != nil || into != nil {
+		return o, kind, err
+	}
+	u := &undecodable{err: err}
+	if json.Unmarshal(data, &u.PartialObjectMetadata) != nil || u.Name == "" {
+		return o, kind, err
+	}
+	return u, kind, nil
+}
+
+// undecodable reads the metadata of an object.
+func (r Resource[T, L]) undecodable(data []byte, err error) (*metav1.PartialObjectMetadata, *DecodeError) {
+	partial := &metav1.PartialObjectMetadata{}
+	if bad := json.Unmarshal(data, partial); bad != nil {
+		partial = &metav1.PartialObjectMetadata{} // The API server writes the metadata: this does not happen.
+	}
+	return partial, &DecodeError{Resource: r.plural, Name: partial.Name, Err: err, version: partial.ResourceVersion}
+}
+
+// copyMetadata copies what identifies an object and its version, and what an update has to repeat.
+func copyMetadata(to metav1.Object, from *metav1.PartialObjectMetadata) {
+	to.SetName(from.Name)
+	to.SetUID(from.UID)
+	to.SetResourceVersion(from.ResourceVersion)
+	to.SetGeneration(from.Generation)
+	to.SetCreationTimestamp(from.CreationTimestamp)
+	to.SetDeletionTimestamp(from.DeletionTimestamp)
+	to.SetLabels(from.Labels)
+	to.SetAnnotations(from.Annotations)
+	to.SetFinalizers(from.Finalizers)
+	to.SetOwnerReferences(from.OwnerReferences)
+}
