@@ -16,6 +16,13 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 	peer := func(more string) string {
 		return object("BGPPeer", "p", "{localASN: 64512, peerASN: 64500, address: 198.18.0.2"+more+"}")
 	}
+	status := func(list, entry string, n int) string {
+		text := "apiVersion: herald.dev/v1alpha1\nkind: SpeakerStatus\nmetadata: {name: node-1}\nstatus:\n  l2Addresses: 0\n  " + list + ":\n"
+		for i := range n {
+			text += "  - {" + strings.Replace(entry, "eth0", fmt.Sprint("eth", i), 1) + "}\n"
+		}
+		return text
+	}
 	for _, story := range []struct{ name, yaml, refusal string }{
 		{"prefixes, ranges and single addresses of both families", pool(`{addresses: [198.51.100.0/26, 198.51.100.100-198.51.100.120, 198.51.100.130, "2001:db8:1::/112", "2001:db8:2::1-2001:db8:2::ff", "2001:db8:3::7"], exclude: [198.51.100.7]}`), ""},
 		{"a range with spaces", pool(`{addresses: ["198.51.100.1 - 198.51.100.9"]}`), ""},
@@ -34,12 +41,20 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"two ranges that cross", pool(`{addresses: [198.51.100.1-198.51.100.20, 198.51.100.9-198.51.100.30]}`), "overlap"},
 		{"an address in a range", pool(`{addresses: [198.51.100.1-198.51.100.20, 198.51.100.9]}`), "overlap"},
 		{"IPv6 ranges that cross", pool(`{addresses: ["2001:db8::1-2001:db8::ffff", "2001:db8::abc-2001:db8:1::"]}`), "overlap"},
-		{"a negative reuse delay", pool(`{addresses: [198.51.100.0/26], reuseDelay: -1s}`), "must not be negative"},
+		{"a negative reuse delay", pool(`{addresses: [198.51.100.0/26], reuseDelay: -1s}`), "spec.reuseDelay in body should match"},
+		{"a reuse delay in days", pool(`{addresses: [198.51.100.0/26], reuseDelay: 1d}`), "spec.reuseDelay in body should match"},
+		{"a fraction of a second", pool(`{addresses: [198.51.100.0/26], reuseDelay: 0.5s}`), "spec.reuseDelay in body should match"},
+		{"two units", pool(`{addresses: [198.51.100.0/26], reuseDelay: 1m500ms}`), ""},
+		{"a prefix in capitals", pool(`{addresses: ["2001:DB8::/32"]}`), "write the address in its canonical form"},
+		{"a range in full", pool(`{addresses: ["2001:db8:0:0::1-2001:db8::9"]}`), "write the address in its canonical form"},
+		{"a priority of 33 bits", pool(`{addresses: [198.51.100.0/26], priority: 2147483648}`), "spec.priority"},
 
 		{"a peer", peer(", holdTime: 9s, keepaliveTime: 3s"), ""},
 		{"ASN 0", object("BGPPeer", "p", "{localASN: 0, peerASN: 64500, address: 198.18.0.2}"), "spec.localASN"},
 		{"an ASN of 33 bits", object("BGPPeer", "p", "{localASN: 64512, peerASN: 4294967296, address: 198.18.0.2}"), "spec.peerASN"},
 		{"a name for an address", object("BGPPeer", "p", "{localASN: 64512, peerASN: 64500, address: tor-a}"), "must be an IP address"},
+		{"an IPv6 router in capitals", object("BGPPeer", "p", `{localASN: 64512, peerASN: 64500, address: "2001:DB8::1"}`), "write the address in its canonical form"},
+		{"an IPv6 source in full", peer(`, sourceAddress: "2001:db8:0:0::1"`), "write the address in its canonical form"},
 		{"a hold time of 1s", peer(", holdTime: 1s"), "from 3s to 65535s"},
 		{"a hold time of 2s", peer(", holdTime: 2s"), "from 3s to 65535s"},
 		{"a keepalive as long as the hold time", peer(", holdTime: 9s, keepaliveTime: 9s"), "spec.keepaliveTime must be shorter"},
@@ -55,6 +70,16 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"an IPv6 reservation", object("IPAllocation", "2001-0db8-0000-0000-0000-0000-0000-0007", `{address: "2001:db8::7"}`), ""},
 		{"a reservation under another name", object("IPAllocation", "mine", "{address: 198.51.100.7}"), "metadata.name must be spec.address"},
 		{"a second name for an IPv6 address", object("IPAllocation", "2001-db8--7", `{address: "2001:db8::7"}`), "metadata.name must be spec.address"},
+		{"a reservation in capitals", object("IPAllocation", "2001-0db8-0000-0000-0000-0000-0000-0007", `{address: "2001:DB8::7"}`), "write the address in its canonical form"},
+		{"an IPv4 address in IPv6", object("IPAllocation", "0000-0000-0000-0000-0000-ffff-c633-6407", `{address: "::ffff:198.51.100.7"}`), "must be an IP address"},
+		{"a release on no day", object("IPAllocation", "198.51.100.8", `{address: 198.51.100.8, releasedAt: "2026-99-99T99:99:99Z"}`), "spec.releasedAt"},
+		{"a release in another zone", object("IPAllocation", "198.51.100.8", `{address: 198.51.100.8, releasedAt: "2026-01-01T00:00:00+01:00"}`), "spec.releasedAt"},
+
+		{"a report", status("claims", "address: 198.51.100.7, interface: eth0, since: soon", 500), ""},
+		{"a report of too many claims", status("claims", "address: 198.51.100.7, interface: eth0", 501), "status.claims: Too many"},
+		{"a report with much text", status("claims", "address: 198.51.100.7, interface: eth0, reason: "+strings.Repeat("x", 100), 400), "must not have more than 32768 characters together"},
+		{"a report with long names", status("deaths", "node: "+strings.Repeat("n", 254)+", interface: eth0, at: now", 1), "status.deaths[0].node: Too long"},
+		{"a report with control characters", status("sessions", `peer: p, state: Down, reason: "\e[31m"`, 1), "status.sessions[0].reason"},
 		{"an unknown field", object("L2Advertisement", "a", "{pool: [public]}"), ".spec.pool: field not declared in schema"},
 	} {
 		t.Run(story.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"fmt"
-	"math"
 	"strings"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -46,7 +45,7 @@ func (u use) exhausted() []string {
 	return families
 }
 
-func saturate(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+func saturate(n uint64) int64 { return int64(min(n, herald.MaxCount)) }
 
 // someOf joins a list, or the first of many, for a message that people read.
 func someOf(list []string) string {

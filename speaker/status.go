@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,8 +31,8 @@ const (
 	reportPeriod = time.Second
 
 	// Limits of a SpeakerStatus. One that exceeds them is refused as a whole.
-	maxInterfaces, maxSubnets, maxGateways, maxHears, maxClaims, maxReports = 256, 64, 16, 64, 1000, 64
-	maxReason                                                               = 256
+	maxInterfaces, maxSubnets, maxGateways, maxHears, maxClaims, maxReports, maxSessions = 64, 16, 16, 64, 500, 64, 64
+	maxReason                                                                            = 320
 
 	// States of a session in a SpeakerStatus. The finer ones of RFC 4271 come and go with every attempt.
 	sessionEstablished = "Established"
@@ -67,7 +68,62 @@ func (l *loop) report() {
 	case self.Excluded:
 		st.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers + ", or a taint that says that it is being shut down"
 	}
+	st.Problem = printable(st.Problem)
+	fit(&st)
 	l.s.status.set(st)
+}
+
+// printable makes a text fit for a SpeakerStatus: ASCII, of at most maxReason characters.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text)
+	return text[:min(len(text), maxReason)]
+}
+
+// fit leaves out what would be too much for a SpeakerStatus (herald.MaxStatusText): the last claims, and if the rest is
+// still too much, the names of the nodes that are heard. L2Addresses and Neighbours count all.
+func fit(st *herald.SpeakerStatusStatus) {
+	over := textOf(st) - herald.MaxStatusText
+	for n := len(st.Claims); over > 0 && n > 0; n-- {
+		c := st.Claims[n-1]
+		over -= len(c.Address) + len(c.Since) + len(c.Reason) + len(c.DeputyFor)
+		st.Claims = st.Claims[:n-1]
+	}
+	for i := len(st.Interfaces) - 1; over > 0 && i >= 0; i-- {
+		over -= total(st.Interfaces[i].Hears)
+		st.Interfaces[i].Hears = nil
+	}
+}
+
+// textOf counts the characters that herald.MaxStatusText limits.
+func textOf(st *herald.SpeakerStatusStatus) (n int) {
+	for _, o := range st.Interfaces {
+		n += len(o.MAC) + len(o.State) + total(o.Subnets) + total(o.Gateways) + total(o.Hears)
+	}
+	for _, o := range st.Claims {
+		n += len(o.Address) + len(o.Since) + len(o.Reason) + len(o.DeputyFor)
+	}
+	for _, o := range st.Deaths {
+		n += len(o.Node) + len(o.At)
+	}
+	for _, o := range st.Conflicts {
+		n += len(o.Address) + len(o.MAC) + len(o.At)
+	}
+	for _, o := range st.Sessions {
+		n += len(o.Peer) + len(o.State) + len(o.Since) + len(o.Reason)
+	}
+	return n
+}
+
+func total(texts []string) (n int) {
+	for _, t := range texts {
+		n += len(t)
+	}
+	return n
 }
 
 func identityFor(c Config) *herald.SpeakerIdentity {
@@ -124,7 +180,7 @@ func (l *loop) reportClaims(st *herald.SpeakerStatusStatus, views map[string]seg
 	for iface, v := range views {
 		for _, h := range v.Holdings {
 			c := herald.SpeakerClaim{
-				Address: h.Addr.String(), Interface: iface, Since: stamp(now.Add(-h.For)), Reason: h.Reason[:min(len(h.Reason), maxReason)],
+				Address: h.Addr.String(), Interface: iface, Since: stamp(now.Add(-h.For)), Reason: printable(h.Reason),
 			}
 			if h.Node == l.s.config.Node {
 				st.L2Addresses++
@@ -205,6 +261,10 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 	slices.SortFunc(st.Sessions, func(x, y herald.SpeakerSession) int { return cmp.Compare(x.Peer, y.Peer) })
 	if len(st.Sessions) > 0 {
 		st.Established = fmt.Sprintf("%d/%d", up, len(st.Sessions))
+	}
+	st.Sessions = st.Sessions[:min(len(st.Sessions), maxSessions)]
+	for i := range st.Sessions {
+		st.Sessions[i].Reason = printable(st.Sessions[i].Reason)
 	}
 }
 

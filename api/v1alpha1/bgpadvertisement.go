@@ -5,7 +5,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // BGPAdvertisement announces addresses to routers, each as a host route from every node that can serve it.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=bgpadv
+// +kubebuilder:resource:scope=Cluster,shortName=hbgp,categories=herald
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Pools",type=integer,JSONPath=`.status.pools`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`

@@ -22,13 +22,19 @@ type AdvertisementStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time as 2006-01-02T15:04:05Z (RFC 3339)"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// The number of IPPools that the advertisement selects.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
 	Pools int32 `json:"pools"`
 	// The number of nodes that the advertisement selects and that are not excluded from announcing.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
 	Nodes int32 `json:"nodes"`
 }
 
@@ -39,6 +45,8 @@ type BGPPeerStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time as 2006-01-02T15:04:05Z (RFC 3339)"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// Sessions that are established, of all: "3/3".

@@ -12,7 +12,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:scope=Cluster,shortName=ipalloc
+// +kubebuilder:resource:scope=Cluster,shortName=halloc,categories=herald
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.contains('-') ? size(self.metadata.name) == 39 && isIP(self.metadata.name.replace('-', ':')) && isIP(self.spec.address) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address) : self.metadata.name == self.spec.address && isIP(self.spec.address)",message="metadata.name must be spec.address: as it is for IPv4, written in full with dashes for colons for IPv6 (2001-0db8-0000-0000-0000-0000-0000-0007)"
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.owners[0].namespace`
@@ -40,6 +40,8 @@ type IPAllocationSpec struct {
 	// The address, in canonical form.
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="must be an IP address"
+	// +kubebuilder:validation:XValidation:rule="!isIP(self) || ip.isCanonical(self)",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 	Address string `json:"address"`
 
 	// The IPPool that the address came from.
@@ -69,6 +71,7 @@ type IPAllocationSpec struct {
 	// has passed since then; then Herald deletes the record.
 	// +optional
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=date-time
 	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$`
 	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
 }
@@ -83,6 +86,8 @@ type AllocationOwner struct {
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	UID types.UID `json:"uid,omitempty"`
 
 	// What the Service says of reclaiming in its annotation herald.dev/reclaim.
@@ -147,6 +152,8 @@ type IPAllocationStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time as 2006-01-02T15:04:05Z (RFC 3339)"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 

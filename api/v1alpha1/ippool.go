@@ -5,7 +5,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // IPPool is a set of addresses that Services of type LoadBalancer may be given.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=pool
+// +kubebuilder:resource:scope=Cluster,shortName=hpool,categories=herald
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Ranges",type=string,JSONPath=`.status.ranges`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -74,6 +74,8 @@ type IPPoolSpec struct {
 
 	// Which pool is tried first: the higher number. Among equals the older pool.
 	// +optional
+	// +kubebuilder:validation:Minimum=-2147483648
+	// +kubebuilder:validation:Maximum=2147483647
 	Priority int32 `json:"priority,omitempty"`
 
 	// Which of the free addresses is given next. LeastRecentlyUsed: those that were never in use, from the lowest
@@ -110,7 +112,8 @@ type IPPoolSpec struct {
 	// router or client still takes it for the old one's.
 	// +optional
 	// +kubebuilder:default="10s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="must not be negative"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	ReuseDelay *metav1.Duration `json:"reuseDelay,omitempty"`
 
 	// What the node that owns an address does when a machine that is no speaker uses the address, too. Defend: it
@@ -164,9 +167,11 @@ const (
 type AddressQuota struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
 	IPv4 *int64 `json:"ipv4,omitempty"`
 	// +optional
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
 	IPv6 *int64 `json:"ipv6,omitempty"`
 }
 
@@ -178,6 +183,7 @@ type AddressQuota struct {
 // +kubebuilder:validation:XValidation:rule="(isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim())))) && !(self.contains(':') && self.split('-').exists(p, p.contains(':') && p.contains('.')))",message="must be a prefix such as 198.51.100.0/26, a range such as 198.51.100.10-198.51.100.20, or an address"
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'has bits set behind the prefix length: write the first address of the prefix, or ' + self.split('/')[0] + ' for the one address'"
 // +kubebuilder:validation:XValidation:rule="!(self.split('-').size() == 2 && self.split('-').all(p, isIP(p.trim()))) || ip(self.split('-')[0].trim()).family() == ip(self.split('-')[1].trim()).family()",message="a range must have two ends of one family, both IPv4 or both IPv6"
+// +kubebuilder:validation:XValidation:rule="isCIDR(self) ? string(cidr(self)) == self : self.split('-').all(p, !isIP(p.trim()) || ip.isCanonical(p.trim()))",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 type AddressRange string
 
 // IPPoolStatus is what the controller knows of a pool.
@@ -202,20 +208,34 @@ type IPPoolStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time as 2006-01-02T15:04:05Z (RFC 3339)"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// PoolUsage counts the addresses of one family. 9223372036854775807 stands for that many or more.
+// PoolUsage counts the addresses of one family. 9007199254740991 (MaxCount) stands for that many or more.
 type PoolUsage struct {
 	// Addresses that the pool holds.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
 	Capacity int64 `json:"capacity"`
 	// Addresses in use by Services, or reserved.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
 	Assigned int64 `json:"assigned"`
 	// Addresses whose Service is gone and that wait for spec.reuseDelay to pass.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
 	Cooling int64 `json:"cooling"`
 	// Addresses that can be given out now.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
 	Available int64 `json:"available"`
 }
+
+// MaxCount is the largest number in a PoolUsage or an AddressQuota: the largest up to which every JSON parser has
+// all integers (RFC 8259, section 6).
+const MaxCount = 1<<53 - 1
 
 // Condition types of an IPPool.
 const (

@@ -6,7 +6,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // answers ARP requests for it, or NDP solicitations if it is an IPv6 address.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=l2adv
+// +kubebuilder:resource:scope=Cluster,shortName=hl2,categories=herald
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Pools",type=integer,JSONPath=`.status.pools`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`

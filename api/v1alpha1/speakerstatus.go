@@ -9,7 +9,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // It is written at most once a second. It has no status subresource: nobody but the speaker writes it.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=spk
+// +kubebuilder:resource:scope=Cluster,shortName=hspk,categories=herald
 // +kubebuilder:printcolumn:name="L2-Addresses",type=integer,JSONPath=`.status.l2Addresses`
 // +kubebuilder:printcolumn:name="Sessions",type=string,JSONPath=`.status.established`
 // +kubebuilder:printcolumn:name="Problem",type=string,JSONPath=`.status.problem`
@@ -23,7 +23,12 @@ type SpeakerStatus struct {
 }
 
 // SpeakerStatusStatus is written only when something in it changed. Times are RFC 3339 in UTC. They are
-// strings here, so that a time that nobody can parse spoils nothing but itself.
+// strings here, so that a time that cannot be parsed affects nothing else.
+//
+// One node must not be able to fill the memory of those who read the statuses of all nodes, so a status is smaller than
+// 100 KiB: the lists are bounded, and so is their text together (MaxStatusText).
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.interfaces) ? self.interfaces.map(i, (has(i.mac) ? size(i.mac) : 0) + (has(i.state) ? size(i.state) : 0) + (has(i.subnets) ? i.subnets.map(s, size(s)).sum() : 0) + (has(i.gateways) ? i.gateways.map(s, size(s)).sum() : 0) + (has(i.hears) ? i.hears.map(s, size(s)).sum() : 0)).sum() : 0) + (has(self.claims) ? self.claims.map(c, size(c.address) + (has(c.since) ? size(c.since) : 0) + (has(c.reason) ? size(c.reason) : 0) + (has(c.deputyFor) ? size(c.deputyFor) : 0)).sum() : 0) + (has(self.deaths) ? self.deaths.map(d, size(d.node) + size(d.at)).sum() : 0) + (has(self.conflicts) ? self.conflicts.map(c, size(c.address) + size(c.mac) + size(c.at)).sum() : 0) + (has(self.sessions) ? self.sessions.map(s, size(s.peer) + size(s.state) + (has(s.since) ? size(s.since) : 0) + (has(s.reason) ? size(s.reason) : 0)).sum() : 0) <= 32768",message="the texts in the lists must not have more than 32768 characters together"
 type SpeakerStatusStatus struct {
 	// The running speaker's identity on the segments.
 	// +optional
@@ -31,15 +36,15 @@ type SpeakerStatusStatus struct {
 
 	// The node's interfaces that are up.
 	// +optional
-	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:MaxItems=64
 	// +listType=map
 	// +listMapKey=name
 	Interfaces []SpeakerInterface `json:"interfaces,omitempty"`
 
-	// Addresses that the node answers ARP or NDP requests for, sorted by address and interface: the first
-	// 1,000. Status l2Addresses counts all.
+	// Addresses that the node answers ARP or NDP requests for, sorted by address and interface: the first 500, or
+	// fewer if the status would get too large. Status l2Addresses counts all.
 	// +optional
-	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:MaxItems=500
 	// +listType=map
 	// +listMapKey=address
 	// +listMapKey=interface
@@ -66,17 +71,22 @@ type SpeakerStatusStatus struct {
 	// +listMapKey=interface
 	Conflicts []SpeakerConflict `json:"conflicts,omitempty"`
 
-	// BGP sessions.
+	// BGP sessions, sorted by peer: the first 64. Established counts all.
 	// +optional
+	// +kubebuilder:validation:MaxItems=64
 	// +listType=map
 	// +listMapKey=peer
 	Sessions []SpeakerSession `json:"sessions,omitempty"`
 	// Sessions that are established, of all: "2/2".
 	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[0-9/]*$`
 	Established string `json:"established,omitempty"`
 
 	// Why the node announces nothing; empty if it does.
 	// +optional
+	// +kubebuilder:validation:MaxLength=320
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -93,21 +103,25 @@ type SpeakerIdentity struct {
 // SpeakerClaim is an address that the node answers for on one interface.
 type SpeakerClaim struct {
 	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F.:]*$`
 	Address string `json:"address"`
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
 	// When the node became the owner, or began to answer for another node.
 	// +optional
-	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Since string `json:"since,omitempty"`
 	// Why this node is the owner, or answers.
 	// +optional
-	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:MaxLength=320
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Reason string `json:"reason,omitempty"`
 	// The node that owns the address, while its speaker is silent and this node answers with its MAC
 	// address. Empty: this node is the owner.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
 	DeputyFor string `json:"deputyFor,omitempty"`
 }
 
@@ -117,9 +131,12 @@ type SpeakerInterface struct {
 	Name string `json:"name"`
 	// +optional
 	// +kubebuilder:validation:MaxLength=17
+	// +kubebuilder:validation:Pattern=`^[0-9a-f:]*$`
 	MAC string `json:"mac,omitempty"`
 	// +optional
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:Pattern=`^[0-9a-fA-F.:/]*$`
 	// +listType=set
 	Subnets []string `json:"subnets,omitempty"`
 	// The routers that the node reaches other networks through on this interface, sorted: the gateways of its
@@ -127,17 +144,21 @@ type SpeakerInterface struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=39
+	// +kubebuilder:validation:items:Pattern=`^[0-9a-fA-F.:]*$`
 	// +listType=set
 	Gateways []string `json:"gateways,omitempty"`
 	// What the speaker does on this segment: Listening, before it may own addresses; Member, it hears other
 	// speakers; Alone, it hears none; Degraded, the API has other speakers on this segment and none is heard;
 	// Duplicate, another interface of the node is on the same segment and speaks for it.
 	// +optional
-	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`
 	State string `json:"state,omitempty"`
 	// Nodes whose speakers are heard on this interface, sorted: the first 64. Neighbours counts all.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:Pattern=`^[-a-z0-9.]*$`
 	// +listType=set
 	Hears []string `json:"hears,omitempty"`
 	// +optional
@@ -145,6 +166,10 @@ type SpeakerInterface struct {
 	// +kubebuilder:validation:Maximum=1000000
 	Neighbours int32 `json:"neighbours,omitempty"`
 }
+
+// MaxStatusText is the number of characters that the lists of a SpeakerStatus may have in all, names of interfaces not
+// counted.
+const MaxStatusText = 32768
 
 // States of a SpeakerInterface.
 const (
@@ -158,43 +183,57 @@ const (
 // SpeakerDeath is the death of a neighbour as one node saw it.
 type SpeakerDeath struct {
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
 	Node string `json:"node"`
 	// Where it was heard last.
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
-	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	At string `json:"at"`
 }
 
 // SpeakerConflict is an address that a stranger uses: a machine that is no speaker (RFC 5227, RFC 4862).
 type SpeakerConflict struct {
 	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F.:]*$`
 	Address string `json:"address"`
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
 	// The stranger's MAC address.
 	// +kubebuilder:validation:MaxLength=17
+	// +kubebuilder:validation:Pattern=`^[0-9a-f:]*$`
 	MAC string `json:"mac"`
 	// When it was last seen to use the address.
-	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	At string `json:"at"`
 }
 
 // SpeakerSession is a BGP session as seen from the node.
 type SpeakerSession struct {
 	// The BGPPeer.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
 	Peer string `json:"peer"`
 	// Established, Down, or Invalid where the BGPPeer cannot be used.
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`
 	State string `json:"state"`
 	// Since when.
 	// +optional
-	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Since string `json:"since,omitempty"`
 	// Why it is not established.
 	// +optional
+	// +kubebuilder:validation:MaxLength=320
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Reason string `json:"reason,omitempty"`
 	// Routes announced to the peer.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
 	Routes int32 `json:"routes,omitempty"`
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -50,7 +49,7 @@ type fieldChange struct {
 	Added   []any  `json:"added,omitempty"`
 }
 
-// familyChange counts addresses, before and after. 9223372036854775807 stands for that many or more.
+// familyChange counts addresses, before and after. 9007199254740991 stands for that many or more.
 type familyChange struct {
 	Family         string `json:"family"`
 	CapacityBefore int64  `json:"capacityBefore"`
@@ -224,7 +223,7 @@ func familyChanges(p ipam.PoolEffect) []familyChange {
 	return changes
 }
 
-func saturate(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+func saturate(n uint64) int64 { return int64(min(n, herald.MaxCount)) }
 
 // fieldChanges compares two specs field by field, as they are written; of lists it tells the entries.
 func fieldChanges(was, is herald.IPPoolSpec) []fieldChange {

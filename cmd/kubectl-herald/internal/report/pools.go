@@ -30,7 +30,7 @@ type poolReport struct {
 	Attention []attention `json:"attention"`
 }
 
-// familyReport counts addresses. 9223372036854775807 stands for that many or more.
+// familyReport counts addresses. 9007199254740991 stands for that many or more.
 type familyReport struct {
 	Family   string `json:"family"`
 	Capacity int64  `json:"capacity"`

@@ -103,8 +103,8 @@ func (f familyReport) colour(s Style) lipgloss.Style {
 
 // number writes how many there are. A /64 has more addresses than are counted.
 func number(n int64) string {
-	if n == math.MaxInt64 {
-		return "2^63+"
+	if n >= herald.MaxCount {
+		return "2^53+"
 	}
 	return strconv.FormatInt(n, 10)
 }

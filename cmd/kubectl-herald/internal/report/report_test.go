@@ -59,7 +59,7 @@ func TestPools(t *testing.T) {
 	public := pool("public", 0, "198.51.100.0/26", "2001:db8::/64")
 	public.Status = herald.IPPoolStatus{
 		IPv4: &herald.PoolUsage{Capacity: 64, Assigned: 30, Cooling: 2, Available: 32},
-		IPv6: &herald.PoolUsage{Capacity: 9223372036854775807, Assigned: 1, Available: 9223372036854775807},
+		IPv6: &herald.PoolUsage{Capacity: 9007199254740991, Assigned: 1, Available: 9007199254740991},
 		Conditions: []metav1.Condition{
 			{Type: herald.PoolReady, Status: metav1.ConditionTrue, Reason: "AddressesAvailable"},
 			{Type: herald.PoolAddressesAvailable, Status: metav1.ConditionTrue, Reason: "Available"},
@@ -77,7 +77,7 @@ func TestPools(t *testing.T) {
 	})}
 	want := `public  198.51.100.0/26, 2001:db8::/64
   IPv4  ███████████▒░░░░░░░░░░░░  30 used  2 cooling     32 free  of 64
-  IPv6  █░░░░░░░░░░░░░░░░░░░░░░░   1 used  0 cooling  2^63+ free  of 2^63+
+  IPv6  █░░░░░░░░░░░░░░░░░░░░░░░   1 used  0 cooling  2^53+ free  of 2^53+
   used by red 2, default 1, none yet (reserved) 2
   ! Announced: NoAdvertisement: create one
 
