@@ -1,6 +1,8 @@
 # One image with both programs: docker build -t herald .
-# It starts no program by itself: a pod's command is herald-ccm or herald-speaker.
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+#
+# BuildKit sets BUILDPLATFORM, so the compiler runs on the builder's platform whatever platform is asked for. Docker's
+# legacy builder does not set it and refuses an empty platform; "linux" is the builder's own there.
+FROM --platform=${BUILDPLATFORM:-linux} golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

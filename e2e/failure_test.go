@@ -289,7 +289,7 @@ func TestPeersThatCannotWork(t *testing.T) {
 	t.Run("a Secret that is missing, and comes", func(t *testing.T) {
 		f := f.within(t)
 		f.must(f.patchPeer(other.Name, `{"spec":{"passwordSecret":{"name":"later"}}}`))
-		f.event("BGPPeer", other.Name, "SecretMissing", "there is no Secret herald-system/later")
+		f.event("BGPPeer", other.Name, "SecretMissing", "there is no Secret herald-system-peers/later")
 		f.routed(other, address)
 		f.eventually("the speaker's status says so", func(ctx context.Context) error {
 			s, err := f.herald.SpeakerStatuses.Get(ctx, "k8s-node1", metav1.GetOptions{})
@@ -354,7 +354,7 @@ func (f *field) attribute(ctx context.Context, r *lab.Router, what, value string
 
 func (f *field) secret(name, password string) {
 	f.t.Helper()
-	_, err := f.kube.CoreV1().Secrets(lab.HeraldNamespace).Create(f.ctx, &corev1.Secret{
+	_, err := f.kube.CoreV1().Secrets(lab.PeersNamespace).Create(f.ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretTypeBasicAuth, StringData: map[string]string{corev1.BasicAuthPasswordKey: password},
 	}, metav1.CreateOptions{})
 	f.must(err)

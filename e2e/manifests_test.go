@@ -9,10 +9,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
@@ -143,6 +145,38 @@ func (i installation) refused() {
 			return err
 		}
 	}
+	// A speaker of another installation, and somebody who may write records.
+	i.kubectl("create", "namespace", "elsewhere")
+	i.kubectl("create", "serviceaccount", "herald-speaker", "-n", "elsewhere")
+	i.kubectl("create", "clusterrolebinding", "elsewhere", "--clusterrole=herald-speaker", "--serviceaccount=elsewhere:herald-speaker")
+	i.kubectl("create", "serviceaccount", "tenant", "-n", ns)
+	i.kubectl("create", "clusterrole", "tenant", "--verb=create,update", "--resource=ipallocations.herald.dev")
+	i.kubectl("create", "clusterrolebinding", "tenant", "--clusterrole=tenant", "--serviceaccount="+ns+":tenant")
+	request, err := i.kube.CoreV1().ServiceAccounts("elsewhere").CreateToken(ctx, "herald-speaker", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	i.must(err)
+	elsewhere, tenant := i.as(request.Status.Token), i.as(i.token("tenant", nil))
+	record := func(c *cluster, edit func(*herald.IPAllocation)) func() error {
+		return func() error {
+			o := &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: "203.0.113.9"}, Spec: herald.IPAllocationSpec{
+				Address: "203.0.113.9", Owners: []herald.AllocationOwner{{Namespace: "default", Name: "later"}},
+			}}
+			edit(o)
+			_, err := c.herald.Allocations.Create(ctx, o, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			return err
+		}
+	}
+	patchPool := func(patch string) func() error {
+		return func() error {
+			_, err := ccm.herald.Pools.Patch(ctx, "segment", types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+			return err
+		}
+	}
+	patchService := func(name, patch string) func() error {
+		return func() error {
+			_, err := ccm.kube.CoreV1().Services("default").Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}, "status")
+			return err
+		}
+	}
 	secrets := func(c *cluster, ns string) func() error {
 		return func() error {
 			_, err := c.kube.CoreV1().Secrets(ns).List(ctx, metav1.ListOptions{})
@@ -169,12 +203,41 @@ func (i installation) refused() {
 			_, err := speaker.kube.CoordinationV1().Leases(ns).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "speaker-k8s-node3"}}, metav1.CreateOptions{})
 			return err
 		}, "speaker-k8s-node3 is not its own"},
-		{"a token that was made for no pod writes a SpeakerStatus", status(unbound, own), "the token of the speaker names no node"},
+		{"a token that was made for no pod writes a SpeakerStatus", status(unbound, own), "the token names no node"},
 		{"a speaker deletes a SpeakerStatus", func() error {
 			return speaker.herald.SpeakerStatuses.Delete(ctx, other, metav1.DeleteOptions{})
 		}, `cannot delete resource "speakerstatuses"`},
 		{"a speaker reads Secrets elsewhere", secrets(speaker, "default"), `cannot list resource "secrets" in API group "" in the namespace "default"`},
 		{"a speaker reads all Secrets", secrets(speaker, metav1.NamespaceAll), `cannot list resource "secrets"`},
+		{"a speaker reads the passwords of peers", secrets(speaker, lab.PeersNamespace), ""},
+		{"a speaker reads Secrets of Herald's own namespace", secrets(speaker, ns), `cannot list resource "secrets" in API group "" in the namespace "herald-system"`},
+		{"a speaker asks for its Lease for a year", func() error {
+			o, err := i.kube.CoordinationV1().Leases(ns).Get(ctx, "speaker-"+own, metav1.GetOptions{})
+			i.must(err)
+			year := int32(365 * 24 * 3600)
+			o.Spec.LeaseDurationSeconds = &year
+			_, err = speaker.kube.CoordinationV1().Leases(ns).Update(ctx, o, metav1.UpdateOptions{})
+			return err
+		}, "must not exceed 300"},
+		{"a speaker of another namespace writes a SpeakerStatus", status(elsewhere, own), "the token names no node"},
+
+		{"herald-ccm gives a pool the finalizer", patchPool(`{"metadata":{"finalizers":["herald.dev/in-use"]}}`), ""},
+		{"herald-ccm changes a pool", patchPool(`{"spec":{"disabled":true}}`), "does not change the spec of an IPPool"},
+		{"herald-ccm labels a pool", patchPool(`{"metadata":{"labels":{"tier":"gold"}}}`), "changes nothing of the metadata but the finalizer herald.dev/in-use"},
+		{"herald-ccm writes an address", patchService("web", `{"status":{"loadBalancer":{"ingress":[{"ip":"198.18.0.200"}]}}}`), ""},
+		{"herald-ccm takes the finalizer and the address away", patchService("web", `{"metadata":{"finalizers":null},"status":{"loadBalancer":null}}`), ""},
+		{"herald-ccm writes a host name", patchService("web", `{"status":{"loadBalancer":{"ingress":[{"hostname":"evil.example"}]}}}`), "writes addresses, and no host names"},
+		{"herald-ccm labels a Service", patchService("web", `{"metadata":{"labels":{"app":"other"}}}`), "changes nothing of the metadata"},
+		{"herald-ccm annotates a Service", patchService("web", `{"metadata":{"annotations":{"herald.dev/ips":"198.18.0.9"}}}`), "changes nothing of the metadata"},
+		{"herald-ccm adds a finalizer of its own", patchService("web", `{"metadata":{"finalizers":["example.com/forever"]}}`), "changes nothing of the metadata"},
+		{"herald-ccm writes a condition", patchService("web", `{"status":{"conditions":[{"type":"X","status":"True","reason":"Y","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`), "nothing of a Service's status but loadBalancer"},
+
+		{"somebody reserves an address", record(tenant, func(*herald.IPAllocation) {}), ""},
+		{"somebody writes a UID", record(tenant, func(o *herald.IPAllocation) { o.Spec.Owners[0].UID = "u" }), "spec.owners[].uid is written by Herald only"},
+		{"somebody writes a class", record(tenant, func(o *herald.IPAllocation) { o.Spec.Class = herald.LoadBalancerClass }), "spec.class is written by Herald only"},
+		{"somebody writes a release", record(tenant, func(o *herald.IPAllocation) { now := metav1.Now(); o.Spec.ReleasedAt = &now }), "spec.releasedAt is written by Herald only"},
+		{"an administrator writes a UID", record(i.cluster, func(o *herald.IPAllocation) { o.Spec.Owners[0].UID = "u" }), ""},
+		{"herald-ccm writes a UID", record(ccm, func(o *herald.IPAllocation) { o.Spec.Owners[0].UID = "u" }), ""},
 		{"herald-ccm reads Secrets", secrets(ccm, ns), `cannot list resource "secrets"`},
 		{"herald-ccm writes a speaker's Lease", lease(ccm, "speaker-"+own), `cannot update resource "leases"`},
 		{"herald-ccm changes a Service's spec", func() error {

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -206,7 +207,12 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 		edit.Finalizers = append(edit.Finalizers, herald.PoolFinalizer)
 	}
 	if len(edit.Finalizers) != len(o.Finalizers) {
-		updated, err := s.api.Update(ctx, edit, metav1.UpdateOptions{})
+		// The spec is not sent along: it would come back in other words, or without fields that are not known here.
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"finalizers": edit.Finalizers, "resourceVersion": o.ResourceVersion}})
+		if err != nil {
+			return err
+		}
+		updated, err := s.api.Patch(ctx, o.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 		if err != nil || len(edit.Finalizers) == 0 && o.DeletionTimestamp != nil {
 			return err
 		}

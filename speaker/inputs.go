@@ -29,7 +29,7 @@ type inputs struct {
 	services, slices, nodes, namespaces, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers           cache.SharedIndexInformer
 
-	namespace string        // Herald's own
+	namespace string        // of the peers' passwords
 	l2Only    bool          // what is about routers is not watched, and empty
 	trigger   chan struct{} // capacity one
 

@@ -96,7 +96,8 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	return err
 }
 
-// fresh lists the nodes whose Leases have been renewed in time. Clocks of nodes may differ by a few seconds.
+// fresh lists the nodes whose Leases have been renewed in time. Clocks of nodes may differ by a few seconds; a time
+// that is further ahead counts as little as one that is past.
 func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
 	list, err := l.leases.List(ctx, metav1.ListOptions{LabelSelector: leaseLabel + "=" + leaseLabelValue, ResourceVersion: "0"})
 	if err != nil {
@@ -106,7 +107,7 @@ func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
 	for i := range list.Items {
 		spec := &list.Items[i].Spec
 		node, ok := strings.CutPrefix(list.Items[i].Name, leasePrefix)
-		if ok && spec.HolderIdentity != nil && *spec.HolderIdentity != "" && spec.RenewTime != nil && time.Since(spec.RenewTime.Time) < leaseDuration {
+		if ok && spec.HolderIdentity != nil && *spec.HolderIdentity != "" && spec.RenewTime != nil && time.Since(spec.RenewTime.Time).Abs() < leaseDuration {
 			nodes[node] = true
 		}
 	}

@@ -53,8 +53,10 @@ type Config struct {
 	Node string
 	// Pod is the speaker's own, in Herald's namespace; empty if it runs in none.
 	Pod string
-	// Namespace is Herald's own: of the speakers' Leases and the peers' Secrets.
+	// Namespace is Herald's own: of the speakers' Leases and pods.
 	Namespace string
+	// PeersNamespace is that of the Secrets with the passwords of BGPPeers.
+	PeersNamespace string
 	// Boot is a random number, new at every start, and Key signs what this speaker sends on segments until it ends.
 	Boot uint64
 	Key  ed25519.PrivateKey
@@ -94,7 +96,7 @@ type Speaker struct {
 // New wires a Speaker. Nothing runs before Run.
 func New(c Config) (*Speaker, error) {
 	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp"))}
-	in, err := newInputs(c.Kube, c.Herald, c.Namespace, c.L2Only)
+	in, err := newInputs(c.Kube, c.Herald, c.PeersNamespace, c.L2Only)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func TestClaimsAreSortedCountedAndLimited(t *testing.T) {
 		t.Error("they are not sorted")
 	}
 	for _, c := range st.Claims {
-		if len(c.Reason) > 256 {
+		if len(c.Reason) > maxReason {
 			t.Fatalf("a reason of %d bytes makes the API server refuse the report", len(c.Reason))
 		}
 	}

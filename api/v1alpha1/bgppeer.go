@@ -115,8 +115,8 @@ type GracefulRestart struct {
 	RestartTime metav1.Duration `json:"restartTime,omitzero"`
 }
 
-// SecretReference names a Secret of type kubernetes.io/basic-auth in Herald's own namespace; its key
-// password is used. No other Secret is read.
+// SecretReference names a Secret of type kubernetes.io/basic-auth in the namespace of the peers' passwords
+// (herald-system-peers); its key password is used. No other Secret is read.
 type SecretReference struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

@@ -99,7 +99,9 @@ var numbers = []any{
 }
 
 // seldom is true about once in n times. Rapid likes small numbers.
-func seldom(t *rapid.T, label string, n int) bool { return rapid.IntRange(0, n).Draw(t, label) == n*2/3 }
+func seldom(t *rapid.T, label string, n int) bool {
+	return rapid.IntRange(0, n).Draw(t, label) == n*2/3
+}
 
 // value draws what the schema describes, and now and then what it does not.
 func value(t *rapid.T, s *apiextensions.JSONSchemaProps, path string) any {

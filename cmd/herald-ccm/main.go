@@ -148,6 +148,16 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	if err != nil {
 		m.log.Fatal("client for Herald's resources", zap.Error(err)) // Only a wrong kubeconfig, which has been read before, gets here.
 	}
+	unreadable := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "herald_unreadable_objects_total", Help: "Objects that were left out because they do not fit their type, each version of one once.",
+	}, []string{"resource"})
+	if err := legacyregistry.Registerer().Register(unreadable); err != nil {
+		m.log.Fatal("metrics", zap.Error(err)) // Only a metric of that name gets here.
+	}
+	set.OnDecodeError(func(err *client.DecodeError) {
+		unreadable.WithLabelValues(err.Resource).Inc()
+		m.log.Error("an object is left out", zap.Error(err))
+	})
 	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
 		m.log.Fatal("client for SpeakerStatuses", zap.Error(err))

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -48,10 +49,10 @@ func run() int {
 
 // flags are what differs from one node or installation to the next.
 type flags struct {
-	kubeconfig, node, namespace, listen, proxyHealth string
-	refresh                                          time.Duration
-	l2Only, profiling                                bool
-	logLevel                                         zap.AtomicLevel
+	kubeconfig, node, namespace, peers, listen, proxyHealth string
+	refresh                                                 time.Duration
+	l2Only, profiling                                       bool
+	logLevel                                                zap.AtomicLevel
 }
 
 func command() *cobra.Command {
@@ -70,7 +71,8 @@ func command() *cobra.Command {
 	set := cmd.Flags()
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "How to reach the API server; empty inside a pod.")
 	set.StringVar(&f.node, "node-name", os.Getenv("NODE_NAME"), "The name of this node (default $NODE_NAME).")
-	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, of its Leases and of the Secrets that BGPPeers name (default $POD_NAMESPACE).")
+	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, of its Leases (default $POD_NAMESPACE).")
+	set.StringVar(&f.peers, "peers-namespace", "", "The namespace of the Secrets that BGPPeers name (default that of --namespace with -peers).")
 	set.StringVar(&f.listen, "listen", ":7475", "Where /healthz, /readyz, /metrics and /verify are served, by HTTPS.")
 	set.BoolVar(&f.profiling, "profiling", false, "Serve /debug/pprof there, too, to those whom the API server lets have it.")
 	set.TextVar(&f.logLevel, "log-level", f.logLevel, "What is logged: debug, info, warn or error.")
@@ -132,10 +134,18 @@ func (f *flags) run(ctx context.Context) error {
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	unreadable := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "herald_unreadable_objects_total", Help: "Objects that were left out because they do not fit their type, each version of one once.",
+	}, []string{"resource"})
+	registry.MustRegister(unreadable)
+	set.OnDecodeError(func(err *client.DecodeError) {
+		unreadable.WithLabelValues(err.Resource).Inc()
+		log.Error("an object is left out", zap.Error(err))
+	})
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Boot: binary.BigEndian.Uint64(boot[:]), Key: key, Refresh: f.refresh,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
-		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, L2Only: f.l2Only, KubeProxyHealth: f.proxyHealth,
+		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, PeersNamespace: cmp.Or(f.peers, f.namespace+"-peers"), L2Only: f.l2Only, KubeProxyHealth: f.proxyHealth,
 		Metrics: registry, Log: log,
 	})
 	if err != nil {

@@ -148,7 +148,7 @@ func (c *Cluster) Reset(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"delete", "services", "-n", "default", "--field-selector=metadata.name!=kubernetes"},
 		{"delete", "pods,deployments", "-n", "default", "--all", "--grace-period=1"},
-		{"delete", "secrets", "-n", lab.HeraldNamespace, "--field-selector=type=kubernetes.io/basic-auth"},
+		{"delete", "secrets", "-n", lab.PeersNamespace, "--field-selector=type=kubernetes.io/basic-auth"},
 		{"delete", "bgpadvertisements,l2advertisements,bgppeers", "--all"},
 		{"delete", "ippools,ipallocations", "--all"},
 		{"label", "nodes", "-l", "!node-role.kubernetes.io/control-plane", "node.kubernetes.io/exclude-from-external-load-balancers-"},

@@ -84,6 +84,7 @@ func (c *ControlPlane) install(ctx context.Context) error {
 	})
 	parallel.Go(func() error { return c.createPolicies(inner) })
 	parallel.Go(func() error { return c.createNamespace(inner, HeraldNamespace) })
+	parallel.Go(func() error { return c.createNamespace(inner, PeersNamespace) })
 	if c.options.Controllers {
 		parallel.Go(c.startControllers)
 	}

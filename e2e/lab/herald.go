@@ -10,8 +10,11 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// HeraldNamespace is where Herald keeps its Leases and looks for Secrets.
-const HeraldNamespace = "herald-system"
+// HeraldNamespace is where Herald keeps its Leases, PeersNamespace where it looks for Secrets.
+const (
+	HeraldNamespace = "herald-system"
+	PeersNamespace  = "herald-system-peers"
+)
 
 // StartCCM starts herald-ccm beside the API server. The arguments are added to those it needs, and come
 // after them. Each call starts one more replica.

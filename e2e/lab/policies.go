@@ -22,7 +22,7 @@ import (
 // kubectl, which would first ask what the API server has to offer.
 func (c *ControlPlane) createPolicies(ctx context.Context) error {
 	folder := filepath.Join(c.options.Root, "manifests", "policies")
-	for _, name := range []string{"ippools.yaml", "speakers.yaml"} {
+	for _, name := range []string{"allocations.yaml", "controller.yaml", "ippools.yaml", "speakers.yaml"} {
 		if err := c.createPoliciesIn(ctx, filepath.Join(folder, name)); err != nil {
 			return err
 		}

@@ -1,0 +1,157 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+func pool(name, version, priority string) string {
+	return fmt.Sprintf(`{"apiVersion":"herald.dev/v1alpha1","kind":"IPPool","metadata":{"name":%q,"uid":%q,"resourceVersion":%q,"finalizers":["herald.dev/in-use"]},"spec":{"addresses":["198.51.100.7"],"priority":%s}}`,
+		name, name, version, priority)
+}
+
+const spoiled = `"high"`
+
+// server has two pools, one of them spoiled, and tells watches the events that it is given.
+func server(t *testing.T) (set *client.Set, events chan<- string, faults func() []string) {
+	t.Helper()
+	stream := make(chan string)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Query().Get("sendInitialEvents") == "true": // So the informer lists.
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
+		case r.URL.Query().Get("watch") != "":
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			for {
+				select {
+				case <-r.Context().Done():
+					return
+				case e := <-stream:
+					fmt.Fprintln(w, e)
+					w.(http.Flusher).Flush()
+				}
+			}
+		case strings.HasSuffix(r.URL.Path, "/ippools"):
+			fmt.Fprintf(w, `{"apiVersion":"herald.dev/v1alpha1","kind":"IPPoolList","metadata":{"resourceVersion":"10","continue":"next"},"items":[%s,%s]}`,
+				pool("good", "1", "1"), pool("bad", "2", spoiled))
+		case strings.HasSuffix(r.URL.Path, "/bad"):
+			fmt.Fprint(w, pool("bad", "2", spoiled))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"there is none"}`)
+		}
+	}))
+	t.Cleanup(s.CloseClientConnections)
+	t.Cleanup(s.Close)
+	set, err := client.New(&rest.Config{Host: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var reported []string
+	set.OnDecodeError(func(e *client.DecodeError) {
+		mu.Lock()
+		defer mu.Unlock()
+		reported = append(reported, e.Resource+"/"+e.Name)
+	})
+	return set, stream, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(reported)
+	}
+}
+
+func TestAListLeavesOutWhatItCannotDecode(t *testing.T) {
+	set, _, faults := server(t)
+	for range 2 {
+		list, err := set.Pools.List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Items) != 1 || list.Items[0].Name != "good" || list.Items[0].Spec.Priority != 1 || list.ResourceVersion != "10" || list.Continue != "next" {
+			t.Errorf("%+v", list)
+		}
+	}
+	if got := faults(); !slices.Equal(got, []string{"ippools/bad"}) {
+		t.Errorf("reported: %q; want it once", got)
+	}
+}
+
+func TestWhatCannotBeDecodedCanBeOverwritten(t *testing.T) {
+	set, _, _ := server(t)
+	o, err := set.Pools.Get(t.Context(), "bad", metav1.GetOptions{})
+	if bad := (*client.DecodeError)(nil); !errors.As(err, &bad) || bad.Name != "bad" || !strings.Contains(err.Error(), "kubectl edit ippools.herald.dev bad") {
+		t.Errorf("%v", err)
+	}
+	if o.Name != "bad" || o.ResourceVersion != "2" || len(o.Finalizers) != 1 {
+		t.Errorf("%+v", o)
+	}
+	if _, err := set.Pools.Get(t.Context(), "none", metav1.GetOptions{}); err == nil || err.Error() != "there is none" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAnInformerGoesOn(t *testing.T) {
+	set, events, faults := server(t)
+	informer := set.Pools.Informer()
+	type change struct {
+		kind, name string
+		priority   int32
+	}
+	changes := make(chan change, 8)
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { p := o.(*herald.IPPool); changes <- change{"add", p.Name, p.Spec.Priority} },
+		UpdateFunc: func(_, o any) { p := o.(*herald.IPPool); changes <- change{"update", p.Name, p.Spec.Priority} },
+		DeleteFunc: func(o any) { p := o.(*herald.IPPool); changes <- change{"delete", p.Name, p.Spec.Priority} },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { informer.RunWithContext(ctx) })
+	defer running.Wait()
+	defer cancel()
+	expect := func(want change) {
+		t.Helper()
+		select {
+		case got := <-changes:
+			if got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		case <-ctx.Done():
+			t.Fatal("the test ended")
+		}
+	}
+	event := func(kind, object string) { events <- fmt.Sprintf(`{"type":%q,"object":%s}`, kind, object) }
+
+	expect(change{"add", "good", 1})
+	event("ADDED", pool("later", "11", "2"))
+	expect(change{"add", "later", 2})
+	event("MODIFIED", pool("later", "12", spoiled)) // It stays as it was.
+	event("ADDED", pool("third", "13", "3"))        // The watch goes on.
+	expect(change{"add", "third", 3})
+	if got := faults(); !slices.Equal(got, []string{"ippools/bad", "ippools/later"}) {
+		t.Errorf("reported: %q", got)
+	}
+	event("DELETED", pool("later", "14", spoiled)) // The handlers get the last form that could be read.
+	expect(change{"delete", "later", 2})
+	event("MODIFIED", pool("bad", "15", "4")) // Somebody corrected it.
+	expect(change{"add", "bad", 4})
+}
