@@ -312,7 +312,7 @@ func TestUninstall(t *testing.T) {
 		}
 		return nil
 	})
-	f.kubectl("delete", "ippools", "--all", "--timeout=30s")
+	f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=30s")
 	f.must(shared.Manifests(f.ctx, "delete", "--timeout=90s"))
 	t.Cleanup(func() { // For the stories to come.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -55,6 +55,30 @@ func TestClaimsAreSortedCountedAndLimited(t *testing.T) {
 	}
 }
 
+func TestAReportFits(t *testing.T) {
+	st := herald.SpeakerStatusStatus{L2Addresses: maxClaims}
+	for i := range maxInterfaces {
+		o := herald.SpeakerInterface{Name: fmt.Sprint("eth", i), Neighbours: maxHears}
+		for j := range maxHears {
+			o.Hears = append(o.Hears, fmt.Sprintf("%s-%d", strings.Repeat("n", 20), j))
+		}
+		st.Interfaces = append(st.Interfaces, o)
+	}
+	for range maxClaims {
+		st.Claims = append(st.Claims, herald.SpeakerClaim{Address: "198.18.0.200", Reason: strings.Repeat("r", maxReason)})
+	}
+	fit(&st)
+	if n := textOf(&st); n > herald.MaxStatusText || len(st.Interfaces) != maxInterfaces || st.L2Addresses != maxClaims {
+		t.Errorf("%d characters, %d interfaces", n, len(st.Interfaces))
+	}
+	if len(st.Claims) != 0 || len(st.Interfaces[0].Hears) == 0 || st.Interfaces[maxInterfaces-1].Hears != nil {
+		t.Errorf("%d claims, %d and %d nodes heard", len(st.Claims), len(st.Interfaces[0].Hears), len(st.Interfaces[maxInterfaces-1].Hears))
+	}
+	if got := printable("\x1b[31mrouteur arrêté" + strings.Repeat("x", 400)); !strings.HasPrefix(got, "?[31mrouteur arr?t?x") || len(got) != maxReason {
+		t.Errorf("%q", got)
+	}
+}
+
 // A report that differs in nothing else must not differ in when something began.
 func TestSinceWhenStaysTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

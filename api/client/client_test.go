@@ -49,8 +49,9 @@ func server(t *testing.T) (set *client.Set, events chan<- string, faults func() 
 				}
 			}
 		case strings.HasSuffix(r.URL.Path, "/ippools"):
-			fmt.Fprintf(w, `{"apiVersion":"herald.dev/v1alpha1","kind":"IPPoolList","metadata":{"resourceVersion":"10","continue":"next"},"items":[%s,%s]}`,
-				pool("good", "1", "1"), pool("bad", "2", spoiled))
+			more := map[bool]string{true: "next"}[r.URL.Query().Get("limit") == "2"]
+			fmt.Fprintf(w, `{"apiVersion":"herald.dev/v1alpha1","kind":"IPPoolList","metadata":{"resourceVersion":"10","continue":%q},"items":[%s,%s]}`,
+				more, pool("good", "1", "1"), pool("bad", "2", spoiled))
 		case strings.HasSuffix(r.URL.Path, "/bad"):
 			fmt.Fprint(w, pool("bad", "2", spoiled))
 		default:
@@ -81,7 +82,7 @@ func server(t *testing.T) (set *client.Set, events chan<- string, faults func() 
 func TestAListLeavesOutWhatItCannotDecode(t *testing.T) {
 	set, _, faults := server(t)
 	for range 2 {
-		list, err := set.Pools.List(t.Context(), metav1.ListOptions{})
+		list, err := set.Pools.List(t.Context(), metav1.ListOptions{Limit: 2})
 		if err != nil {
 			t.Fatal(err)
 		}

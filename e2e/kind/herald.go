@@ -150,7 +150,7 @@ func (c *Cluster) Reset(ctx context.Context) error {
 		{"delete", "pods,deployments", "-n", "default", "--all", "--grace-period=1"},
 		{"delete", "secrets", "-n", lab.PeersNamespace, "--field-selector=type=kubernetes.io/basic-auth"},
 		{"delete", "bgpadvertisements,l2advertisements,bgppeers", "--all"},
-		{"delete", "ippools,ipallocations", "--all"},
+		{"delete", "ippools.herald.dev,ipallocations.herald.dev", "--all"},
 		{"label", "nodes", "-l", "!node-role.kubernetes.io/control-plane", "node.kubernetes.io/exclude-from-external-load-balancers-"},
 	} {
 		if _, err := c.Kubectl(ctx, args...); err != nil {
