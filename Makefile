@@ -42,6 +42,15 @@ $(bin)/kubernetes: $(wildcard e2e/kubernetes/*)
 	@echo "Building Kubernetes $(kubernetes_version): about ten minutes on two cores the first time, seconds after that."
 	@cd e2e/kubernetes && $(static) -ldflags "$(kubernetes_ldflags)" -o ../../$@ .
 
+.PHONY: metallb
+metallb: toolchain $(bin)/metallb ## Build MetalLB's controller, which `make bench` measures Herald against; minutes the first time
+
+# The program, and its custom resources beside it.
+$(bin)/metallb: e2e/metallb/go.mod
+	@mkdir -p $(bin)
+	@cd e2e/metallb && $(static) -o ../../$(bin)/metallb-controller go.universe.tf/metallb/controller
+	@rm -rf $@ && cp -r --no-preserve=mode,timestamps "$$(go -C e2e/metallb list -m -f '{{.Dir}}' go.universe.tf/metallb)/config/crd/bases" $@
+
 .PHONY: packages
 packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
@@ -79,7 +88,7 @@ verify: toolchain drift lint ## Check all that needs no tests to run: generated 
 	go vet ./...
 	test -z "$$(gofmt -l .)"
 	go test .
-	@for module in tools e2e/kubernetes e2e/kind/coredns .; do (set -x; go -C $$module mod tidy -diff); done
+	@for module in tools e2e/kubernetes e2e/kind/coredns e2e/metallb .; do (set -x; go -C $$module mod tidy -diff); done
 	@# As it is built, so that what it imports is compiled once.
 	CGO_ENABLED=0 go -C e2e/kubernetes vet -trimpath ./conformance
 
@@ -136,7 +145,7 @@ conformance: root packages build kubernetes kind ## Run Kubernetes' own load-bal
 	@$(bin)/conformance $(modes)
 
 .PHONY: bench
-bench: root packages build kubernetes ## Measure: allocation, ARP, BGP against real routers, the lab; needs root
+bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP against real routers, the lab; needs root
 	@e2e/lab/packages.sh bench
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/...
 	@# A round in the lab is long enough to be one; that of 10,000 Services takes ten minutes on two cores.

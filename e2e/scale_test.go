@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -15,24 +16,28 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
 // BenchmarkServices goes through the life of many Services, part by part, against a real API server on the same
-// machine: what each part takes, and what it costs herald-ccm. The one with the most Services also tells the
-// processor time for each Service as a multiple of what it was with the fewest: work that grows with the number
-// of Services shows in that.
+// machine: what each part takes, and what it costs herald-ccm. Up to 4,000 Services MetalLB's controller gives
+// addresses to as many before that, on the same API server. The part with more Services than the first also tells the
+// processor time for each Service as a multiple of what it was with the fewest: work that grows with the number of
+// Services shows in that.
 //
 // Each part needs what the one before left behind, so it is made for -benchtime 1x.
 func BenchmarkServices(b *testing.B) {
 	fewest := map[string]float64{}
-	for _, many := range []int{1000, 10000} {
+	for _, many := range []int{1000, 4000, 10000} {
 		b.Run(fmt.Sprintf("services=%d", many), func(b *testing.B) {
 			s := newScale(b, many, fewest)
-			s.lives(b)
-			s.waits(b)
+			if many <= 4000 { // Its controller takes minutes for 10,000.
+				s.metalLB(b)
+			}
+			s.herald(b)
 		})
 	}
 }
@@ -41,23 +46,28 @@ func BenchmarkServices(b *testing.B) {
 type scale struct {
 	*cluster
 	plane *lab.ControlPlane
-	ccm   *lab.Process
 	many  int
+	// controller is the process that gives the Services their addresses.
+	controller *lab.Process
 	// fewest is the processor time for each Service, by part, of the scale that ran first.
 	fewest map[string]float64
+	// metalLBs is the processor time in seconds that MetalLB's controller took to give addresses to as many Services; 0
+	// if it was not measured.
+	metalLBs float64
 }
 
 func newScale(b *testing.B, many int, fewest map[string]float64) *scale {
-	c, plane, ccm := withCCM(b)
-	var cancel context.CancelFunc
-	c.ctx, cancel = context.WithTimeout(b.Context(), 30*time.Minute)
-	b.Cleanup(cancel)
-	return &scale{c, plane, ccm, many, fewest}
+	ctx, plane := startControlPlane(b, false)
+	s := &scale{cluster: clusterOf(b, ctx, &plane.Access), plane: plane, many: many, fewest: fewest}
+	_, err := s.kube.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{})
+	s.must(err)
+	return s
 }
 
-// part measures what herald-ccm does from the start of act until nothing is written any more. The time is that
-// of act alone: it returns when what it set off is there.
-func (s *scale) part(b *testing.B, name string, act func(c *cluster)) {
+// part measures what the controller does from the start of act until nothing is written any more. The time is that
+// of act alone: it returns when what it set off is there. It returns the controller's processor time in seconds, 0 if
+// the part did not run.
+func (s *scale) part(b *testing.B, name string, act func(b *testing.B, c *cluster)) (used float64) {
 	b.Run(name, func(b *testing.B) {
 		if b.N > 1 {
 			b.Fatal("what this part starts from is used up: run it with -benchtime 1x")
@@ -65,21 +75,22 @@ func (s *scale) part(b *testing.B, name string, act func(c *cluster)) {
 		c := s.within(b)
 		apiServer, err := s.plane.APIServer().PID()
 		c.must(err)
-		before, cpu, server, pid := c.writes(), cpuSeconds(b, s.ccm.PID()), cpuSeconds(b, apiServer), s.ccm.PID()
+		before, pid := c.writes(), s.controller.PID()
+		cpu, server := cpuSeconds(b, pid), cpuSeconds(b, apiServer)
 		forgetPeak(b, pid)
 		b.ResetTimer()
-		act(c)
+		act(b, c)
 		b.StopTimer()
 		c.settle()
-		if s.ccm.PID() != pid {
+		if s.controller.PID() != pid {
 			cpu = 0 // Another life, which began in this part.
 		}
-		used := cpuSeconds(b, s.ccm.PID()) - cpu
+		used = cpuSeconds(b, s.controller.PID()) - cpu
 		b.ReportMetric(0, "ns/op")
 		b.ReportMetric(b.Elapsed().Seconds(), "s")
 		b.ReportMetric(used, "cpu-s")
 		b.ReportMetric(cpuSeconds(b, apiServer)-server, "apiserver-cpu-s")
-		b.ReportMetric(memoryMB(b, s.ccm.PID(), "VmHWM"), "peak-MB")
+		b.ReportMetric(memoryMB(b, s.controller.PID(), "VmHWM"), "peak-MB")
 		perService := used * 1000 / float64(s.many)
 		b.ReportMetric(perService, "cpu-ms/service")
 		if few := s.fewest[name]; few > 0 {
@@ -87,22 +98,79 @@ func (s *scale) part(b *testing.B, name string, act func(c *cluster)) {
 		} else {
 			s.fewest[name] = perService
 		}
-		writes, events, pools := heralds(since(before, c.writes()))
+		if name == "create" && s.metalLBs > 0 {
+			b.ReportMetric(s.metalLBs/used, "metallb's-cpu/ours")
+		}
+		writes, events, pools := sorted(since(before, c.writes()))
 		b.ReportMetric(float64(writes)/float64(s.many), "writes/service")
 		b.ReportMetric(float64(events)/float64(s.many), "events/service")
 		b.ReportMetric(float64(pools), "pool-writes")
 	})
+	return used
 }
 
-// heralds adds up what Herald wrote: of Services and records, of events, and of pools.
-func heralds(d map[string]int) (writes, events, pools int) {
+// create makes the Services and waits until the last has its address. It tells how long that took after the last
+// was made.
+func (s *scale) create(b *testing.B, c *cluster) {
+	c.createMany(s.many, withoutNodePorts)
+	created := time.Now()
+	c.awaitAddresses(s.many)
+	b.ReportMetric(time.Since(created).Seconds(), "s-after-the-last")
+}
+
+// metalLB has MetalLB's controller give addresses to the Services. It leaves none of them behind.
+func (s *scale) metalLB(b *testing.B) {
+	s.startMetalLB(b)
+	s.metalLBs = s.part(b, "metallb-create", s.create)
+	s.part(b, "metallb-delete", func(_ *testing.B, c *cluster) { c.removeMany(s.many) })
+	s.must(s.controller.Stop(s.ctx))
+}
+
+// startMetalLB starts MetalLB's controller with one pool and waits until it gives an address to a Service. Its
+// webhooks, which look at pools only, are off.
+func (s *scale) startMetalLB(b *testing.B) {
+	const namespace, pod = "metallb-system", "controller"
+	_, err := envtest.InstallCRDs(s.plane.Config, envtest.CRDInstallOptions{
+		Paths: []string{s.plane.Program("metallb")}, ErrorIfPathMissing: true,
+	})
+	s.must(err)
+	// It reads its own pod, which owns what it reports.
+	s.must(s.access.Apply(s.ctx, fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %[2]s, namespace: %[1]s}
+spec: {containers: [{name: controller, image: controller}]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: public, namespace: %[1]s}
+spec: {addresses: [198.18.0.0/17]}
+`, namespace, pod)))
+	s.controller = &lab.Process{
+		Name: "metallb-controller", Path: s.plane.Program("metallb-controller"), LogPath: filepath.Join(s.plane.Dir(), "metallb-controller.log"),
+		Args: []string{"--kubeconfig", s.plane.Kubeconfig, "--namespace", namespace, "--pod-name", pod, "--webhook-mode", "disabled"},
+	}
+	s.must(s.controller.Start())
+	b.Cleanup(func() { s.must(s.controller.Kill()) })
+	s.service("warm-up", withoutNodePorts)
+	s.awaitAddresses(1)
+	s.remove("warm-up")
+	s.settle()
+}
+
+// sorted adds up what a controller wrote: of Services and records, of events, and of pools.
+func sorted(d map[string]int) (writes, events, pools int) {
 	for k, n := range d {
 		switch k {
 		case "POST services", "DELETE services", "PUT ippools", "PATCH namespaces": // The user's own.
 		case "POST ipaddresses", "DELETE ipaddresses": // The API server's.
 		case "POST events", "PATCH events":
 			events += n
-		case "PUT ippools/status":
+		case "PUT ippools/status", "PUT ipaddresspools/status", "PATCH ipaddresspools/status":
 			pools += n
 		default:
 			writes += n
@@ -111,21 +179,29 @@ func heralds(d map[string]int) (writes, events, pools int) {
 	return writes, events, pools
 }
 
+// herald has herald-ccm go through all parts.
+func (s *scale) herald(b *testing.B) {
+	ccm, err := s.plane.StartCCM()
+	s.must(err)
+	s.controller = ccm
+	s.pool("public", delay(0), "198.18.0.0/17")
+	s.service("warm-up", withoutNodePorts)
+	s.event("Service", "warm-up", "EnsuredLoadBalancer", "")
+	s.remove("warm-up")
+	s.awaitNoRecords()
+	s.settle()
+	s.lives(b)
+	s.waits(b)
+}
+
 // lives is creation, a new leader, edits of the pool, and the end.
 func (s *scale) lives(b *testing.B) {
 	const all = "198.18.0.0/17"
 	out := s.many / 2 // Of the pool, when it is narrowed.
 	half := fmt.Sprintf("198.18.0.0-198.18.%d.%d", (s.many-out)/256, (s.many-out)%256)
-	s.pool("public", delay(0), all)
-	s.service("warm-up", withoutNodePorts)
-	s.holds("warm-up", "198.18.0.0")
-	s.event("Service", "warm-up", "EnsuredLoadBalancer", "")
-	s.part(b, "create", func(c *cluster) {
-		c.createMany(s.many, withoutNodePorts)
-		c.awaitAddresses(s.many + 1)
-	})
-	s.part(b, "restart", func(c *cluster) {
-		c.must(s.ccm.Restart(c.ctx))
+	s.part(b, "create", s.create)
+	s.part(b, "restart", func(_ *testing.B, c *cluster) {
+		c.must(s.controller.Restart(c.ctx))
 		c.service("canary", withoutNodePorts)
 		c.eventually("an address", func(context.Context) error {
 			if len(addresses(c.get("canary"))) == 0 {
@@ -134,47 +210,37 @@ func (s *scale) lives(b *testing.B) {
 			return nil
 		})
 	})
-	s.part(b, "narrow", func(c *cluster) {
+	s.part(b, "narrow", func(_ *testing.B, c *cluster) {
 		c.readdress("public", herald.AddressRange(half))
 		c.condition("public", herald.PoolInRange, metav1.ConditionFalse, "more")
 		c.awaitRecords(out, herald.AllocationInRange, metav1.ConditionFalse)
 	})
-	s.part(b, "widen", func(c *cluster) {
+	s.part(b, "widen", func(_ *testing.B, c *cluster) {
 		c.readdress("public", all)
 		c.condition("public", herald.PoolInRange, metav1.ConditionTrue, "")
 		c.awaitRecords(out, herald.AllocationInRange, metav1.ConditionTrue)
 	})
-	s.part(b, "delete", func(c *cluster) {
-		c.remove("warm-up")
+	s.part(b, "delete", func(_ *testing.B, c *cluster) {
 		c.remove("canary")
 		c.removeMany(s.many)
-		c.must(lab.Eventually(c.ctx, func(ctx context.Context) error {
-			left, err := c.herald.Allocations.List(ctx, metav1.ListOptions{Limit: 1})
-			if err == nil && len(left.Items) > 0 {
-				err = fmt.Errorf("the record %s is left", left.Items[0].Name)
-			}
-			return err
-		}))
+		c.awaitNoRecords()
 	})
 }
 
 // waits is many Services that there is no address for, until there is.
 func (s *scale) waits(b *testing.B) {
 	s.readdress("public", "198.51.100.0/29")
-	s.part(b, "wait", func(c *cluster) {
-		c.createMany(s.many, withoutNodePorts)
-		c.awaitServices(s.many, "the finalizer", func(svc *corev1.Service) bool { return len(svc.Finalizers) > 0 })
-	})
+	s.part(b, "wait", func(_ *testing.B, c *cluster) { c.createMany(s.many, withoutNodePorts) })
 	// As fast as the API server takes it, for this long.
 	const stir = 5 * time.Second
-	s.part(b, "relabel", func(c *cluster) {
+	s.part(b, "relabel", func(_ *testing.B, c *cluster) {
 		for start := time.Now(); time.Since(start) < stir; {
 			patch := fmt.Sprintf(`{"metadata":{"labels":{"turn":"%d"}}}`, time.Since(start))
 			_, err := c.kube.CoreV1().Namespaces().Patch(c.ctx, "default", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 			c.must(err)
 		}
 	})
-	s.part(b, "serve", func(c *cluster) {
+	s.part(b, "serve", func(_ *testing.B, c *cluster) {
 		c.readdress("public", "198.51.100.0/29", "198.18.0.0/17")
 		c.awaitAddresses(s.many)
 	})
@@ -243,6 +309,18 @@ func (c *cluster) awaitServices(many int, something string, has func(*corev1.Ser
 		svc, ok := asService(o)
 		return ok && has(svc)
 	})
+}
+
+// awaitNoRecords waits until no address is recorded.
+func (c *cluster) awaitNoRecords() {
+	c.t.Helper()
+	c.must(lab.Eventually(c.ctx, func(ctx context.Context) error {
+		left, err := c.herald.Allocations.List(ctx, metav1.ListOptions{Limit: 1})
+		if err == nil && len(left.Items) > 0 {
+			err = fmt.Errorf("the record %s is left", left.Items[0].Name)
+		}
+		return err
+	}))
 }
 
 // awaitRecords waits until so many records have a condition.

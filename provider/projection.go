@@ -3,10 +3,12 @@ package provider
 import (
 	"maps"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	coreinformers "k8s.io/client-go/informers/core/v1"
@@ -17,10 +19,11 @@ import (
 
 // projection is the Service informer as the service controller sees it. The stock controller serves
 // every Service without a class and none with one; through the projection it sees ours without their
-// class, and no others.
+// class, and no others. What it sees also saves it requests: see project.
 //
-// It rests on three things that the controller does, which a test holds: it takes the informer by
-// interface, it queues what its handler is told, and it reads Services from the lister by key.
+// It rests on four things that the controller does, which tests hold: it takes the informer by
+// interface, it queues what its handler is told, it reads Services from the lister by key, and it writes only
+// what differs from what it has read.
 type projection struct {
 	real      coreinformers.ServiceInformer
 	class     string
@@ -55,9 +58,15 @@ func (p *projection) serves(svc *corev1.Service) bool {
 // without a class and no other class holds an address for it.
 func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		return p.serves(svc)
+		return p.serves(svc) && !p.cleaned(svc)
 	}
 	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc) && !p.ledger.hasForeign(svc)
+}
+
+// cleaned reports whether a Service is being deleted and has nothing of ours any more. Another finalizer keeps it; for
+// the controller it is gone.
+func (p *projection) cleaned(svc *corev1.Service) bool {
+	return svc.DeletionTimestamp != nil && !servicehelper.HasLBFinalizer(svc) && !p.holds(svc)
 }
 
 // content reports whether a sync of the Service would change nothing at all.
@@ -73,13 +82,26 @@ func (p *projection) content(svc *corev1.Service) bool {
 	return ok && servicehelper.LoadBalancerStatusEqual(&svc.Status.LoadBalancer, status(held))
 }
 
-// project returns the Service as the service controller is to see it. The original is not changed.
+// project returns the Service as the service controller is to see it. The original is not changed. A Service that we
+// serve has no class. Besides,
+//
+//   - one that has neither an address nor the finalizer is shown with the finalizer, so that the controller does not
+//     write it ahead of the addresses: Client writes both at once. A Service that waits for an address is not written
+//     to at all, and if it is deleted it is gone at once.
+//   - one that is deleted as soon as our finalizer is removed is shown without addresses, so that the controller does
+//     not remove them from the status of a Service that is gone.
 func (p *projection) project(svc *corev1.Service) *corev1.Service {
-	if svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass != p.class {
+	if !p.serves(svc) {
 		return svc
 	}
 	c := *svc
 	c.Spec.LoadBalancerClass = nil
+	switch finalized := servicehelper.HasLBFinalizer(svc); {
+	case !finalized && len(svc.Status.LoadBalancer.Ingress) == 0:
+		c.Finalizers = append(slices.Clone(svc.Finalizers), servicehelper.LoadBalancerCleanupFinalizer)
+	case finalized && svc.DeletionTimestamp != nil && len(svc.Finalizers) == 1:
+		c.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+	}
 	return &c
 }
 
@@ -134,13 +156,17 @@ func (p *projection) disturbed(was, is *corev1.Service) bool {
 }
 
 // OnDelete has the addresses of a Service that is gone looked at. The controller does not ask: it acts
-// on the deletion timestamp.
+// on the deletion timestamp. A Service without finalizers never had one; the controller drops what it remembers of
+// that when it finds that the Service is gone.
 func (p *projection) OnDelete(o any) {
 	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = tombstone.Obj
 	}
 	if svc, ok := o.(*corev1.Service); ok {
 		p.gone(svc)
+		if p.serves(svc) {
+			p.requeue(svc)
+		}
 	}
 }
 
@@ -200,6 +226,9 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	svc, err := n.ServiceNamespaceLister.Get(name)
 	if err != nil {
 		return nil, err
+	}
+	if n.l.p.cleaned(svc) {
+		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
 	}
 	return n.l.p.project(svc), nil
 }

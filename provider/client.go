@@ -1,0 +1,94 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+)
+
+// Client is the client that the service controller is to write with. It makes one request of what the controller
+// would make two or three of:
+//
+//   - The patch that writes the addresses into a Service's status writes the finalizer, too. The controller itself has
+//     no reason to: the projection shows the finalizer on a Service that has no address yet.
+//   - The events EnsuringLoadBalancer and DeletingLoadBalancer are left out. They say what the controller is about to
+//     do, and the next event says what came of it. An event costs the API server as much as an address, and the
+//     recorder drops events when a thousand are waiting.
+func Client(kube kubernetes.Interface) kubernetes.Interface { return controllerClient{kube} }
+
+type controllerClient struct{ kubernetes.Interface }
+
+func (c controllerClient) CoreV1() typedcorev1.CoreV1Interface {
+	return controllerCore{c.Interface.CoreV1()}
+}
+
+type controllerCore struct{ typedcorev1.CoreV1Interface }
+
+func (c controllerCore) Services(namespace string) typedcorev1.ServiceInterface {
+	return controllerServices{c.CoreV1Interface.Services(namespace)}
+}
+
+func (c controllerCore) Events(namespace string) typedcorev1.EventInterface {
+	return controllerEvents{c.CoreV1Interface.Events(namespace)}
+}
+
+type controllerServices struct{ typedcorev1.ServiceInterface }
+
+// Patch is the one method by which the controller writes to Services.
+func (s controllerServices) Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Service, error) {
+	if kind == types.StrategicMergePatchType {
+		var err error
+		if patch, err = withFinalizer(patch); err != nil {
+			return nil, fmt.Errorf("patch of Service %s: %w", name, err)
+		}
+	}
+	return s.ServiceInterface.Patch(ctx, name, kind, patch, opts, subresources...)
+}
+
+// withFinalizer adds the finalizer to a strategic merge patch of a Service if that patch sets addresses. The API server
+// merges lists of finalizers: others stay, and nothing changes if this one is there already.
+func withFinalizer(patch []byte) ([]byte, error) {
+	var fields map[string]any
+	if err := json.Unmarshal(patch, &fields); err != nil {
+		return nil, err
+	}
+	value, _, err := unstructured.NestedFieldNoCopy(fields, "status", "loadBalancer", "ingress")
+	if ingress, _ := value.([]any); err != nil || len(ingress) == 0 { // It is null where addresses are removed.
+		return patch, err
+	}
+	if err := unstructured.SetNestedStringSlice(fields, []string{servicehelper.LoadBalancerCleanupFinalizer}, "metadata", "finalizers"); err != nil {
+		return nil, err
+	}
+	return json.Marshal(fields)
+}
+
+// controllerEvents has the two methods that an event recorder calls.
+type controllerEvents struct{ typedcorev1.EventInterface }
+
+func (e controllerEvents) CreateWithEventNamespace(event *corev1.Event) (*corev1.Event, error) {
+	if isAnnouncement(event) {
+		return event, nil
+	}
+	return e.CreateWithEventNamespaceWithContext(context.Background(), event)
+}
+
+// PatchWithEventNamespace counts an event that comes again.
+func (e controllerEvents) PatchWithEventNamespace(event *corev1.Event, patch []byte) (*corev1.Event, error) {
+	if isAnnouncement(event) {
+		return event, nil
+	}
+	return e.PatchWithEventNamespaceWithContext(context.Background(), event, patch)
+}
+
+// isAnnouncement reports whether an event says what the controller is about to do.
+func isAnnouncement(e *corev1.Event) bool {
+	return e.Reason == "EnsuringLoadBalancer" || e.Reason == "DeletingLoadBalancer"
+}

@@ -1,0 +1,231 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
+	servicecontroller "k8s.io/cloud-provider/controllers/service"
+	fakecloud "k8s.io/cloud-provider/fake"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
+)
+
+// controllerWorld is the real service controller between a projection and a cloud of which the test says what it has.
+type controllerWorld struct {
+	t     *testing.T
+	kube  *fake.Clientset
+	cloud *fakecloud.Cloud
+}
+
+// withController runs a story in a bubble of its own.
+func withController(t *testing.T, story func(w *controllerWorld)) {
+	t.Helper()
+	// The one that limits the rate of errors remembers times from outside of the bubble.
+	defer func(before []runtime.ErrorHandler) { runtime.ErrorHandlers = before }(runtime.ErrorHandlers)
+	runtime.ErrorHandlers = nil
+	synctest.Test(t, func(t *testing.T) {
+		w := &controllerWorld{t: t, kube: fake.NewClientset(), cloud: &fakecloud.Cloud{ExternalIP: net.ParseIP("198.51.100.1")}}
+		factory := informers.NewSharedInformerFactory(w.kube, 0)
+		p := newProjection(factory.Core().V1().Services(), "example.com/class", true, newLedger())
+		p.holds = func(*corev1.Service) bool { return w.cloud.Exists }
+		p.gone, p.relabelled = func(*corev1.Service) {}, func() {}
+		controller, err := servicecontroller.New(w.cloud, Client(w.kube), p, OneNode(), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		factory.StartWithContext(ctx)
+		factory.WaitForCacheSyncWithContext(ctx)
+		p.open()
+		running.Go(func() { controller.Run(ctx, 1, controllersmetrics.NewControllerManagerMetrics("test")) })
+		synctest.Wait()
+		w.kube.ClearActions()
+		story(w)
+		cancel()
+		running.Wait()
+		factory.Shutdown()
+	})
+}
+
+// update writes a Service as it is in the API server from now on, and returns what the controller wrote to Services
+// because of that.
+func (w *controllerWorld) update(change func(*corev1.Service)) []string {
+	w.t.Helper()
+	svc := w.get()
+	change(svc)
+	svc.ResourceVersion += "+" // The fake client leaves it to us.
+	if _, err := w.kube.CoreV1().Services("default").Update(w.t.Context(), svc, metav1.UpdateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.patches()
+}
+
+func (w *controllerWorld) create(finalizers ...string) []string {
+	w.t.Helper()
+	svc := service("web", wish{families: []corev1.IPFamily{v4}})
+	svc.Finalizers, svc.ResourceVersion = finalizers, "1"
+	if _, err := w.kube.CoreV1().Services("default").Create(w.t.Context(), svc, metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.patches()
+}
+
+func (w *controllerWorld) get() *corev1.Service {
+	w.t.Helper()
+	svc, err := w.kube.CoreV1().Services("default").Get(w.t.Context(), "web", metav1.GetOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return svc
+}
+
+// patches waits until the controller is idle and returns what it wrote to Services.
+func (w *controllerWorld) patches() (all []string) {
+	synctest.Wait()
+	for _, a := range w.kube.Actions() {
+		if patch, ok := a.(kubetesting.PatchAction); ok && a.GetResource().Resource == "services" {
+			all = append(all, string(patch.GetPatch()))
+		}
+	}
+	w.kube.ClearActions()
+	return all
+}
+
+func (w *controllerWorld) want(what string, got []string, want ...string) {
+	w.t.Helper()
+	if diff := gocmp.Diff(want, got); diff != "" {
+		w.t.Errorf("%s: patches of the Service (-want +got):\n%s", what, diff)
+	}
+}
+
+const (
+	addressed   = `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"]},"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1"}]}}}`
+	unaddressed = `{"status":{"loadBalancer":{"ingress":null}}}`
+	finalized   = `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"]}}`
+	unfinalized = `{"metadata":{"finalizers":null}}`
+	foreign     = "example.com/foreign"
+)
+
+func TestServiceControllerWritesOnce(t *testing.T) {
+	t.Run("address and finalizer, and takes off the finalizer", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.want("created", w.create(), addressed)
+			if svc := w.get(); !servicehelper.HasLBFinalizer(svc) || len(svc.Status.LoadBalancer.Ingress) != 1 {
+				t.Errorf("finalizers %v, status %v", svc.Finalizers, svc.Status.LoadBalancer)
+			}
+			w.cloud.Exists = true
+			w.want("deleted", w.update(deleted), unfinalized)
+		})
+	})
+	t.Run("all over again when both are gone", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.create()
+			w.want("wiped", w.update(func(svc *corev1.Service) { svc.Finalizers, svc.Status = nil, corev1.ServiceStatus{} }), addressed)
+		})
+	})
+	t.Run("the finalizer that is missing on a Service with an address", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.create()
+			w.want("finalizer removed", w.update(func(svc *corev1.Service) { svc.Finalizers = nil }), finalized)
+		})
+	})
+	t.Run("and clears the status of a Service that stays", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.create(foreign)
+			if got := w.get().Finalizers; !slices.Contains(got, foreign) || len(got) != 2 {
+				t.Errorf("finalizers %v", got)
+			}
+			w.cloud.Exists = true
+			got := w.update(deleted)
+			if len(got) != 2 || !strings.Contains(got[0], "$deleteFromPrimitiveList") || !strings.Contains(got[1], `"ingress":null`) {
+				t.Errorf("patches %q, want one that removes the finalizer and one that removes the address", got)
+			}
+		})
+	})
+}
+
+func TestServiceControllerDoesNotWriteToAServiceThatWaits(t *testing.T) {
+	withController(t, func(w *controllerWorld) {
+		w.cloud.Err = errors.New("no address")
+		w.want("created", w.create())
+		w.cloud.Err, w.cloud.Calls = nil, nil
+		if err := w.kube.CoreV1().Services("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.want("deleted", w.patches())
+		// That is when the controller drops its copy.
+		if want := []string{"delete"}; !slices.Equal(w.cloud.Calls, want) {
+			t.Errorf("the cloud was asked to %v, want %v", w.cloud.Calls, want)
+		}
+	})
+	t.Run("also if another finalizer keeps it", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.cloud.Err = errors.New("no address")
+			w.create(foreign)
+			w.cloud.Err, w.cloud.Calls = nil, nil
+			w.want("deleted", w.update(deleted))
+			w.want("edited", w.update(func(svc *corev1.Service) { svc.Annotations["a"] = "b" }))
+			if want := []string{"delete"}; !slices.Equal(w.cloud.Calls, want) {
+				t.Errorf("the cloud was asked to %v, want %v", w.cloud.Calls, want)
+			}
+		})
+	})
+}
+
+func TestServiceControllerEvents(t *testing.T) {
+	withController(t, func(w *controllerWorld) {
+		w.create()
+		w.cloud.Exists = true
+		time.Sleep(time.Second) // Events of one Service are named by the time.
+		w.update(deleted)
+		events, err := w.kube.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reasons []string
+		for _, e := range events.Items {
+			reasons = append(reasons, e.Reason)
+		}
+		slices.Sort(reasons)
+		if want := []string{"DeletedLoadBalancer", "EnsuredLoadBalancer"}; !slices.Equal(reasons, want) {
+			t.Errorf("events %v, want %v", reasons, want)
+		}
+	})
+}
+
+func deleted(svc *corev1.Service) {
+	now := metav1.Now()
+	svc.DeletionTimestamp = &now
+}
+
+func TestWithFinalizer(t *testing.T) {
+	for _, c := range []struct{ name, patch, want string }{
+		{"addresses", `{"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1"}]}}}`, addressed},
+		{"no addresses", unaddressed, unaddressed},
+		{"metadata", unfinalized, unfinalized},
+		{"the finalizer", finalized, finalized},
+	} {
+		got, err := withFinalizer([]byte(c.patch))
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.name, got, err, c.want)
+		}
+	}
+	if _, err := withFinalizer([]byte(`{"status":`)); err == nil {
+		t.Error("half a patch was taken")
+	}
+}
