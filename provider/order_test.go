@@ -15,7 +15,7 @@ var order = []string{
 	"ledger.go", "decide.go", // decide
 	"records.go",                                              // record
 	"reports.go", "conflicts.go", "reconciler.go", "pools.go", // what happens elsewhere
-	"projection.go", "waiting.go", "metrics.go", "loadbalancer.go", // status
+	"client.go", "projection.go", "waiting.go", "metrics.go", "loadbalancer.go", // status
 	"configuration.go", // what became of configuration objects
 	"deaths.go", "deadnodes.go", "provider.go",
 }

@@ -40,7 +40,7 @@ func withController(t *testing.T, story func(w *controllerWorld)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &controllerWorld{t: t, kube: fake.NewClientset(), cloud: &fakecloud.Cloud{ExternalIP: net.ParseIP("198.51.100.1")}}
 		factory := informers.NewSharedInformerFactory(w.kube, 0)
-		p := newProjection(factory.Core().V1().Services(), "example.com/class", true, newLedger())
+		p := newProjection(factory.Core().V1().Services(), "example.com/class", true, newLedger("example.com/class"))
 		p.holds = func(*corev1.Service) bool { return w.cloud.Exists }
 		p.gone, p.relabelled = func(*corev1.Service) {}, func() {}
 		controller, err := servicecontroller.New(w.cloud, Client(w.kube), p, OneNode(), "", nil)
