@@ -42,6 +42,7 @@ func withCCM(t testing.TB, args ...string) (*cluster, *lab.ControlPlane, *lab.Pr
 
 func TestAServiceGetsItsAddress(t *testing.T) {
 	c, _, _ := withCCM(t)
+	c.advertise()
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.100", "2001:db8:51::/112")
 	c.pool("private", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no; delay(0)(s) }, "198.51.100.200-198.51.100.210")
 
@@ -334,6 +335,7 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 func TestRestartIsANoOp(t *testing.T) {
 	const many = 500
 	c, _, ccm := withCCM(t)
+	c.advertise()
 	c.pool("public", nil, "198.51.100.0/24", "203.0.113.0/24")
 	for i := range many {
 		c.service(fmt.Sprintf("svc-%03d", i))

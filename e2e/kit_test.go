@@ -96,6 +96,13 @@ func delay(d time.Duration) func(*herald.IPPoolSpec) {
 	return func(s *herald.IPPoolSpec) { s.ReuseDelay = &metav1.Duration{Duration: d} }
 }
 
+// advertise announces all pools, so that no event says of a Service that nothing announces its address.
+func (c *cluster) advertise() {
+	c.t.Helper()
+	_, err := c.herald.L2Advertisements.Create(c.ctx, &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
+	c.must(err)
+}
+
 // service creates a Service of type LoadBalancer.
 func (c *cluster) service(name string, edit ...func(*corev1.Service)) *corev1.Service {
 	c.t.Helper()

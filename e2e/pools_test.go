@@ -16,6 +16,7 @@ import (
 
 func TestPoolsAreEdited(t *testing.T) {
 	c, _, ccm := withCCM(t)
+	c.advertise()
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.9")
 	c.pool("resting", with(delay(time.Hour), named), "198.51.100.101-198.51.100.102")
 	from := func(pool string) func(*corev1.Service) { return annotated(herald.AnnotationPool, pool) }

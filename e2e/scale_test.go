@@ -184,6 +184,7 @@ func (s *scale) herald(b *testing.B) {
 	ccm, err := s.plane.StartCCM()
 	s.must(err)
 	s.controller = ccm
+	s.advertise()
 	s.pool("public", delay(0), "198.18.0.0/17")
 	s.service("warm-up", withoutNodePorts)
 	s.event("Service", "warm-up", "EnsuredLoadBalancer", "")

@@ -17,6 +17,7 @@ import (
 
 func TestWhoSharesAnAddress(t *testing.T) {
 	c, plane, ccm := withCCM(t)
+	c.advertise()
 	c.must(c.namespaceWith("other", nil))
 	other := c.in("other")
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.50")
