@@ -35,7 +35,7 @@ const (
 
 // poolsAPI is the API server's IPPools.
 type poolsAPI interface {
-	Update(context.Context, *herald.IPPool, metav1.UpdateOptions) (*herald.IPPool, error)
+	Patch(context.Context, string, types.PatchType, []byte, metav1.PatchOptions, ...string) (*herald.IPPool, error)
 	UpdateStatus(context.Context, *herald.IPPool, metav1.UpdateOptions) (*herald.IPPool, error)
 }
 

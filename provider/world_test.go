@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -87,6 +88,19 @@ func (a *apiOf[T, P]) Update(_ context.Context, o P, _ metav1.UpdateOptions) (P,
 		return o, a.cache.Delete(o)
 	}
 	return a.put(o)
+}
+
+// Patch merges what the patch says into the object. Lists are replaced.
+func (a *apiOf[T, P]) Patch(ctx context.Context, name string, _ types.PatchType, patch []byte, _ metav1.PatchOptions, _ ...string) (P, error) {
+	is, err := a.get(name)
+	if err != nil {
+		return nil, err
+	}
+	o := is.DeepCopyObject().(P)
+	if err := json.Unmarshal(patch, o); err != nil {
+		return nil, err
+	}
+	return a.Update(ctx, o, metav1.UpdateOptions{})
 }
 
 func (a *apiOf[T, P]) UpdateStatus(ctx context.Context, o P, options metav1.UpdateOptions) (P, error) {
