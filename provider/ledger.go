@@ -121,16 +121,6 @@ func (l *ledger) retainNotices(svc *corev1.Service, allocations []ipam.Allocatio
 	return list
 }
 
-// coolingError refuses an address whose reuse delay is not over.
-type coolingError struct{ taken *ipam.Error }
-
-func (e *coolingError) Error() string {
-	return fmt.Sprintf("%s cools down after %s had it: it is given when the pool's reuseDelay is over, or ask for another address",
-		e.taken.Address, ownerWords(e.taken.Holder, e.taken.Asker))
-}
-
-func (e *coolingError) Unwrap() error { return e.taken }
-
 // adopt gives the Service what its status carries, and nothing else.
 func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 	l.mu.Lock()

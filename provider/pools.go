@@ -136,9 +136,9 @@ func (s *pools) load() {
 	clear(s.loaded)
 	for _, o := range list {
 		s.loaded[o.UID] = o.Generation
-		inForce, pool := o, ipam.Pool{}
-		var err error
-		if pool, err = PoolOf(o); err == nil {
+		inForce := o
+		pool, err := PoolOf(o)
+		if err == nil {
 			s.valid[o.UID] = o
 		} else if s.invalid[o.UID] = err; before[o.UID] != nil {
 			inForce = before[o.UID]

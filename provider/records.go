@@ -219,7 +219,7 @@ func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool 
 			case err != nil:
 				return nil, err
 			case svc == nil:
-				return nil, fmt.Errorf("Service %s/%s is gone", mine.Namespace, mine.Name)
+				return nil, fmt.Errorf("the Service %s/%s is gone", mine.Namespace, mine.Name)
 			case svc.UID != mine.UID:
 				return nil, fmt.Errorf("IPAllocation %s is for a younger Service of this name", rec.Name)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
@@ -44,8 +45,30 @@ func takenWords(e *ipam.Error) string {
 		return fmt.Sprintf("%s is %s: take back what was changed (ports, sharing key, traffic policy or selector), or ask for another address",
 			e.Address, why)
 	}
-	return fmt.Sprintf("%s is %s: ask for another address or release it there", e.Address, why)
+	return fmt.Sprintf("%s is %s: ask for another address, or %s", e.Address, why, releaseWords(e))
 }
+
+// releaseWords says how an address that others hold comes free: which object is to be changed, and by which command.
+func releaseWords(e *ipam.Error) string {
+	holder := e.Conflict.There
+	switch {
+	case holder.UID == "":
+		return "delete the reservation: kubectl delete ipallocation " + herald.AllocationName(e.Address)
+	case holder.Namespace != e.Asker.Namespace:
+		return "ask the administrator of the cluster who holds it: kubectl get ipallocation " + herald.AllocationName(e.Address)
+	}
+	return fmt.Sprintf("move that Service to another one: kubectl herald renumber %s/%s", holder.Namespace, holder.Name)
+}
+
+// coolingError refuses an address whose reuse delay is not over.
+type coolingError struct{ taken *ipam.Error }
+
+func (e *coolingError) Error() string {
+	return fmt.Sprintf("%s cools down after %s had it: it is given when the pool's reuseDelay is over, or ask for another address",
+		e.taken.Address, ownerWords(e.taken.Holder, e.taken.Asker))
+}
+
+func (e *coolingError) Unwrap() error { return e.taken }
 
 func outsideWords(e *ipam.Error) string {
 	switch {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/heraldlb/herald/ipam"
 )
 
@@ -90,4 +92,29 @@ func FuzzCut(f *testing.F) {
 			t.Errorf("%q became %q", text, got)
 		}
 	})
+}
+
+// A refusal says which object is in the way, and by which command that is changed.
+func TestWordsSayWhereAnAddressIsReleased(t *testing.T) {
+	for name, story := range map[string]struct {
+		holder ipam.Owner
+		want   string
+	}{
+		"a Service of the namespace": {ipam.Owner{Namespace: "default", Name: "other", UID: "other"}, "kubectl herald renumber default/other"},
+		"a Service of another":       {ipam.Owner{Namespace: "team", Name: "other", UID: "other"}, "kubectl get ipallocation 198.51.100.5"},
+		"a reservation":              {ipam.Owner{Namespace: "default", Name: "later"}, "kubectl delete ipallocation 198.51.100.5"},
+		"a reservation for nobody":   {ipam.Owner{}, "kubectl delete ipallocation 198.51.100.5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := storyLedger()
+			note(l, ipam.Allocation{Address: addresses("198.51.100.5")[0], Pool: "public", Owner: story.holder}, false)
+			_, err := ask(t, l, service("web", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.5"}))
+			if err == nil || !strings.Contains(Words(err), story.want) {
+				t.Errorf("%v, want %q", err, story.want)
+			}
+			if strings.Contains(Words(err), "team") {
+				t.Errorf("%q names a Service of another namespace", Words(err))
+			}
+		})
+	}
 }
