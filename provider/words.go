@@ -22,18 +22,18 @@ func Words(err error) string {
 	if !ok {
 		return err.Error()
 	}
-	switch e.Reason {
-	case ipam.ErrTaken:
+	switch {
+	case errors.Is(e, ipam.ErrTaken):
 		return takenWords(e)
-	case ipam.ErrNotInPool:
+	case errors.Is(e, ipam.ErrNotInPool):
 		return outsideWords(e)
-	case ipam.ErrNoPool:
+	case errors.Is(e, ipam.ErrNoPool):
 		return poolWords(e)
-	case ipam.ErrExhausted:
+	case errors.Is(e, ipam.ErrExhausted):
 		return exhaustedWords(e)
-	case ipam.ErrQuota:
+	case errors.Is(e, ipam.ErrQuota):
 		return quotaWords(e)
-	case ipam.ErrSkipped:
+	case errors.Is(e, ipam.ErrSkipped):
 		return fmt.Sprintf("%s is not given out (%s): ask for another address", e.Address, cut(e.Word))
 	}
 	return e.Error()
