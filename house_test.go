@@ -33,8 +33,11 @@ type rule struct {
 }
 
 var rules = []rule{{
-	packages: "./...", never: []string{"./cmd/..."}, but: []string{"./cmd/internal/..."},
+	packages: "./...", never: []string{"./cmd/..."}, but: []string{"./cmd/internal/...", "./cmd/kubectl-herald/internal/..."},
 	why: "commands wire packages together, not the other way round",
+}, {
+	packages: "./cmd/kubectl-herald/internal/...", never: []string{"k8s.io/cli-runtime/..."},
+	why: "what the plugin says is computed from objects: it reads no files, flags or clusters",
 }, {
 	packages: "./provider/...", never: []string{"./speaker/..."},
 	why: "they are two programs that meet only through API objects",

@@ -121,7 +121,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 			return nil, err
 		}
 		for _, v := range a.Explain(req) {
-			r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Fits, v.Text})
+			r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Refused == nil, provider.VerdictWords(v)})
 		}
 		held = a.HeldBy(req.Owner)
 		for _, al := range held {
@@ -129,7 +129,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		}
 		for _, f := range a.Forgone(req) {
 			if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt == nil { // A released address is only cooling down.
-				r.Addresses = append(r.Addresses, fact{Address: f.Address.String(), Text: "is reserved for the Service, but " + f.Why, Wrong: true,
+				r.Addresses = append(r.Addresses, fact{Address: f.Address.String(), Text: "is reserved for the Service, but " + provider.ForgoneWords(f, req.Owner), Wrong: true,
 					cure: "delete the IPAllocation " + rec.Name + " if the reservation is not needed, or have the Service ask for the address by the annotation " + herald.AnnotationIPs})
 			}
 		}
@@ -389,10 +389,10 @@ func (s *situation) clashes(a *ipam.Allocator, req *ipam.Request, held []ipam.Al
 		case err == nil:
 			return nil // It can share one of them.
 		case slices.ContainsFunc(held, func(al ipam.Allocation) bool { return al.Address == r.Address }):
-			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "cannot be shared any more: " + err.Error(),
+			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "cannot be shared any more: " + provider.Words(err),
 				cure: "change the ports of one of the Services, or give them different sharing keys"})
 		default:
-			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "has the same sharing key, and cannot be shared: " + err.Error(),
+			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "has the same sharing key, and cannot be shared: " + provider.Words(err),
 				cure: "change the ports of one of the Services, or give this one another sharing key"})
 		}
 	}
@@ -422,11 +422,11 @@ func (s *situation) unrecorded() string {
 func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation) string {
 	ask := ipam.Ask{Request: req, Carried: provider.Carried(s.service)}
 	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
-		return err.Error()
+		return provider.Words(err)
 	}
 	given, err := a.Allocate(req)
 	if err != nil {
-		return err.Error()
+		return provider.Words(err)
 	}
 	has := Addresses(s.service)
 	for _, al := range given {
