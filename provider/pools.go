@@ -246,8 +246,8 @@ func (s *pools) tellUnannounced(o *herald.IPPool) {
 	}
 }
 
-// unannounced returns why nothing announces the addresses of a pool; empty if something does, or if that is not known
-// yet.
+// unannounced returns why nothing announces the addresses of a pool as it is configured; empty if something does, or if
+// that is not known yet.
 func (s *pools) unannounced(pool string) string {
 	o, exists, err := s.cache.GetByKey(pool)
 	if err != nil || !exists {
@@ -258,8 +258,8 @@ func (s *pools) unannounced(pool string) string {
 
 func unannounced(o *herald.IPPool) string {
 	c := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced)
-	if c == nil || c.Status != metav1.ConditionFalse {
-		return ""
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != configuration.ReasonNoAdvertisement && c.Reason != configuration.ReasonOffSubnet {
+		return "" // What speakers cannot do at the moment, as while they start, the pool itself says.
 	}
 	if c.Reason == configuration.ReasonPartlyOffSubnet {
 		return fmt.Sprintf("IPPool %s is announced in part: %s", o.Name, c.Message)
