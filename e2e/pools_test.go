@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -130,10 +131,13 @@ func TestPoolsAreEdited(t *testing.T) {
 		for _, address := range []string{"203.0.113.101", "203.0.113.109"} {
 			c.eventually("the record of "+address+" is deleted", func(ctx context.Context) error {
 				_, err := c.herald.Allocations.Get(ctx, address, metav1.GetOptions{})
-				if apierrors.IsNotFound(err) {
+				switch {
+				case apierrors.IsNotFound(err):
 					return nil
+				case err == nil:
+					err = errors.New("it is there")
 				}
-				return fmt.Errorf("it is there: %v", err)
+				return err
 			})
 		}
 		c.remove("share-1")

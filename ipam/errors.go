@@ -111,7 +111,7 @@ func (e *Error) Error() string {
 			parts = append(parts, fmt.Sprintf("pool %q", pool))
 		}
 	}
-	if e.Reason == ErrQuota {
+	if errors.Is(e.Reason, ErrQuota) {
 		parts = append(parts, fmt.Sprintf("%d of %d", e.Used, e.Limit))
 	}
 	parts = append(parts, e.Cause.String())

@@ -1,6 +1,7 @@
 package ipam_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -84,7 +85,7 @@ func TestSkippedSaysWhy(t *testing.T) {
 	a.SetPools([]ipam.Pool{pool("public", "198.51.100.0/30")})
 	skip("198.51.100.0")(t, a)
 	_, err := a.Allocate(ipam.Request(ask("a", ipam.IPv4).exactly("198.51.100.0")))
-	if refused, ok := err.(*ipam.Error); !ok || refused.Word != "of node n1" || refused.Address != netip.MustParseAddr("198.51.100.0") {
+	if refused, ok := errors.AsType[*ipam.Error](err); !ok || refused.Word != "of node n1" || refused.Address != netip.MustParseAddr("198.51.100.0") {
 		t.Fatalf("refused with %#v", err)
 	}
 }

@@ -165,8 +165,8 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 		}), "eth0: n2 n3"},
 
 		// What is refused.
-		{"the address of a node", with(func(s *Shared, a *Address) { s.Infrastructure = map[netip.Addr]string{vip: "an address of node n9"} }), "refused: an address of node n9"},
-		{"another address is that of a node", with(func(s *Shared, a *Address) { s.Infrastructure = map[netip.Addr]string{vip6: "an address of node n9"} }), "eth0: n1 n2 n3"},
+		{"the address of a node", with(func(s *Shared, _ *Address) { s.Infrastructure = map[netip.Addr]string{vip: "an address of node n9"} }), "refused: an address of node n9"},
+		{"another address is that of a node", with(func(s *Shared, _ *Address) { s.Infrastructure = map[netip.Addr]string{vip6: "an address of node n9"} }), "eth0: n1 n2 n3"},
 
 		// On which segments.
 		{"the segment with the subnet", selecting(herald.Selection{}), "eth0: n1 n2 n3"},
