@@ -118,7 +118,7 @@ demo: root packages build kubernetes ## Show Herald at work in a cluster of netw
 	@exec $(bin)/demo
 
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
-stories := TestAClientReachesAService|TestNodesComeAndGo|TestPeersThatCannotWork|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestIPv6Only
+stories := TestAClientReachesAService|TestNodesComeAndGo|TestPeersThatCannotWork|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestPodsRollUnderPolicyLocal|TestUninstall|TestIPv6Only
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
