@@ -57,6 +57,7 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 
 // ensure gives and records what the Service asks for.
 func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
+	var refused []ipam.Allocation // what could not be recorded in the round before
 	for ctx.Err() == nil {
 		// It waits from before the decision, so that nothing that changes in between is missed.
 		b.waiting.add(svc)
@@ -72,8 +73,10 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 			b.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
 		}
 		err = b.record(ctx, allocations, ownerEntry(svc))
-		if errors.Is(err, errHeldByAnother) {
-			// The ledger knows now who holds the address; each round rules out one address.
+		if errors.Is(err, errHeldByAnother) && !slices.Equal(allocations, refused) {
+			// The ledger knows now who holds the address, so the next decision is another. If it is not, as when the
+			// record of another class names this Service among others, the service controller tries again later.
+			refused = allocations
 			b.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
 			continue
 		}

@@ -1,9 +1,12 @@
 package provider
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -224,4 +227,30 @@ func TestAServiceIsAdoptedWithAllItsAddresses(t *testing.T) {
 			t.Errorf("%s: %v (%v), want %v", n, got, err, want)
 		}
 	}
+}
+
+// A record of another class that names several Services cannot be taken over. The attempt fails, and the service
+// controller tries again later.
+func TestARecordThatCannotBeTakenOverIsNotTriedAgainAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web, mail := service("web", four), service("mail", four)
+	for i, svc := range []*corev1.Service{web, mail} {
+		svc.Annotations[herald.AnnotationSharingKey] = "k"
+		svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: int32(80 + i)}}
+		w.put(svc)
+	}
+	rec := recordOf(given("198.51.100.0", "public", "web"), "example.com/other", ownerEntry(web))
+	rec.Spec.Owners = append(rec.Spec.Owners, ownerEntry(mail))
+	if _, err := w.recordsAPI.put(rec); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	delete(web.Annotations, herald.AnnotationSharingKey)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := w.loadBalancers.EnsureLoadBalancer(ctx, "", web, nil); !errors.Is(err, errHeldByAnother) {
+		t.Errorf("%v, want that another owner holds the address", err)
+	}
+	w.recordsAre("198.51.100.0 public default/web default/mail")
 }
