@@ -253,7 +253,7 @@ func (p *Provider) rebuild() {
 		if len(svc.Status.LoadBalancer.Ingress) == 0 {
 			continue
 		}
-		if req, err := translate(svc); err == nil {
+		if req, err := p.loadBalancers.requests.withoutQuota(svc); err == nil {
 			_ = p.ledger.adopt(svc, req) // The error comes again, and is reported, when the Service is served.
 			if len(carried) < wanted(req) {
 				p.waiting.add(svc) // It is settled, and prefers a second family that no pool had.

@@ -254,3 +254,22 @@ func TestARecordThatCannotBeTakenOverIsNotTriedAgainAtOnce(t *testing.T) {
 	}
 	w.recordsAre("198.51.100.0 public default/web default/mail")
 }
+
+// After a restart without records, a Service keeps the address that it carries from a pool for chosen namespaces, whoever
+// is served before it.
+func TestAServiceIsAdoptedFromAPoolForItsNamespace(t *testing.T) {
+	w := newWorld(t)
+	_ = w.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{"team": "web"}}})
+	w.pool("public", public(func(o *herald.IPPool) {
+		o.Spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "web"}}
+	}))
+	web := carrying("web", four, "198.51.100.0")
+	w.put(web)
+	w.rebuild()
+	if got, err := w.serve(service("younger", four)); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("the younger Service: %v (%v)", got, err)
+	}
+	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+		t.Errorf("the Service that carries an address: %v (%v)", got, err)
+	}
+}

@@ -19,6 +19,16 @@ func (r requests) of(svc *corev1.Service) (ipam.Request, error) {
 	return RequestOf(svc, r.namespace(svc.Namespace), r.quota)
 }
 
+// withoutQuota returns what a Service asks for, but for the quota of its namespace: what is in use before the start stays
+// in use.
+func (r requests) withoutQuota(svc *corev1.Service) (ipam.Request, error) {
+	req, err := translate(svc)
+	if namespace := r.namespace(svc.Namespace); namespace != nil {
+		req.Subject.NamespaceLabels = namespace.Labels
+	}
+	return req, err
+}
+
 // quotaOf is what a namespace may hold of all pools together.
 func (r requests) quotaOf(name string) ipam.Limits {
 	// What is wrong with it is told to each Service that it concerns.
