@@ -30,7 +30,7 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 	pool := ipam.Pool{
 		Name:       o.Name,
 		Addresses:  addresses,
-		AutoAssign: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign,
+		AutoAssign: autoAssigns(o),
 		Serves:     serves,
 		Priority:   int(o.Spec.Priority),
 		Quota:      limitsOf(o.Spec.Quota),
@@ -45,7 +45,7 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 }
 
 // closedPool returns a pool whose spec is not valid: it has the addresses that can be read, and those that are in use,
-// and gives out nothing new.
+// and gives out nothing new. A Service that carries one of its addresses is still adopted.
 func closedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
 	var set netipx.IPSetBuilder
 	each := func(ranges []herald.AddressRange, change func(*netipx.IPSet)) {
@@ -61,8 +61,11 @@ func closedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
 		set.Add(a)
 	}
 	addresses, _ := set.IPSet() // It fails only for ranges that are not valid.
-	return ipam.Pool{Name: o.Name, Addresses: addresses, Closed: true}
+	return ipam.Pool{Name: o.Name, Addresses: addresses, AutoAssign: autoAssigns(o), Closed: true}
 }
+
+// autoAssigns reports whether a pool serves Services that ask for neither the pool nor one of its addresses.
+func autoAssigns(o *herald.IPPool) bool { return o.Spec.AutoAssign == nil || *o.Spec.AutoAssign }
 
 func limitsOf(q *herald.AddressQuota) ipam.Limits {
 	l := ipam.Limits{}

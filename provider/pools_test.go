@@ -147,3 +147,16 @@ func TestAServiceOfAPoolThatNothingAnnouncesIsTold(t *testing.T) {
 	}
 	w.eventsSay()
 }
+
+// If the records are lost, a Service keeps the address that it carries from a pool whose spec is not valid.
+func TestAServiceIsAdoptedFromAPoolThatIsNotValid(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.Exclude = []herald.AddressRange{"198.51.100.3-198.51.100.2"} }))
+	w.pool("younger", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"203.0.113.0/29"} })
+	if got, err := w.serve(carrying("web", four, "198.51.100.1")); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("%v (%v), want 198.51.100.1", got, err)
+	}
+	if got, err := w.serve(service("new", four)); err != nil || !slices.Equal(got, []string{"203.0.113.0"}) {
+		t.Errorf("a new Service: %v (%v), want an address of the other pool", got, err)
+	}
+}
