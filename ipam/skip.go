@@ -12,8 +12,8 @@ import (
 //
 // A skipped address that is held stays held, and is not displaced. One that is free is not available: no request gets
 // it, not even one that asks for it, shares it, or for whose owner it is reserved. When it is skipped no longer it is
-// given again, as if it had been released then.
-func (a *Allocator) Skip(all map[netip.Addr]string) {
+// given again, as if it had been released then. Skip reports whether there is such an address.
+func (a *Allocator) Skip(all map[netip.Addr]string) (freed bool) {
 	before := a.skipped
 	a.skipped = make(map[netip.Addr]string, len(all))
 	for addr, word := range all {
@@ -34,8 +34,10 @@ func (a *Allocator) Skip(all map[netip.Addr]string) {
 		}
 		if p := a.find(addr); p != nil {
 			p.space(FamilyOf(addr)).unskip(a, addr)
+			freed = true
 		}
 	}
+	return freed
 }
 
 // skips reports whether an address is not to be given out.

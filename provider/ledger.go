@@ -388,11 +388,12 @@ func (l *ledger) setPools(all []ipam.Pool, terms map[string]poolTerms) []netip.A
 	return slices.Collect(maps.Keys(concerned))
 }
 
-// skip has these addresses never be given out, with what each is. Services that hold one keep it.
-func (l *ledger) skip(all map[netip.Addr]string) {
+// skip has these addresses never be given out, with what each is. Services that hold one keep it. It reports whether an
+// address can be given out again.
+func (l *ledger) skip(all map[netip.Addr]string) (freed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.alloc.Skip(all)
+	return l.alloc.Skip(all)
 }
 
 // termsOf is what becomes of the pool's addresses. Those of a pool that is gone have no reuse delay.

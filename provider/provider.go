@@ -98,7 +98,7 @@ func New(c Config) *Provider {
 		_ = i.SetTransform(lean) // It fails only on a started informer.
 		p.synced = append(p.synced, i.HasSynced)
 	}
-	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.ledger.skip, c.Log)
+	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.skip, c.Log)
 	p.pools.assessed = p.assessor.pool
 	if c.MarkPodsOnDeadNodes {
 		p.deadNodes = newDeadNodes(c.Kube, p.assessor.nodes, p.reports, c.Events, c.Log)
@@ -259,6 +259,13 @@ func (p *Provider) rebuild() {
 				p.waiting.add(svc) // It is settled, and prefers a second family that no pool had.
 			}
 		}
+	}
+}
+
+// skip has these addresses never be given out, and the Services that wait tried again if others no longer are among them.
+func (p *Provider) skip(all map[netip.Addr]string) {
+	if p.ledger.skip(all) {
+		p.changes.capacity.set()
 	}
 }
 

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -271,5 +272,31 @@ func TestAServiceIsAdoptedFromAPoolForItsNamespace(t *testing.T) {
 	}
 	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
 		t.Errorf("the Service that carries an address: %v (%v)", got, err)
+	}
+}
+
+// A Service that waits is given an address that no node has any longer.
+func TestAServiceGetsAnAddressThatNoNodeHasAnyLonger(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/32"} })
+	taken := map[netip.Addr]string{netip.MustParseAddr("198.51.100.0"): "the address of node n1"}
+	w.skip(taken)
+	web := service("web", four)
+	if _, err := w.serve(web); err == nil {
+		t.Fatal("it is given the address of a node")
+	}
+	w.changes.capacity.reset()
+	w.skip(taken)
+	if len(w.changes.capacity) > 0 {
+		t.Error("the Services that wait are tried again though nothing changed")
+	}
+	w.skip(nil)
+	if len(w.changes.capacity) == 0 {
+		t.Fatal("the Services that wait are not tried again")
+	}
+	w.queued.names = nil
+	w.waiting.serve()
+	if !slices.Equal(w.queued.names, []string{"web"}) {
+		t.Errorf("%v go to the service controller, want web", w.queued.names)
 	}
 }
