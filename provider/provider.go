@@ -218,7 +218,6 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		p.log.Info("ledger rebuilt", zap.Int("addresses", p.ledger.size()), zap.Duration("took", time.Since(start)))
 		g.Go(func() error { return p.reconciler.run(ctx) })
 		g.Go(func() error { return p.pools.run(ctx) })
-		g.Go(func() error { return p.waiting.run(ctx) })
 		// Services are served whether or not the SpeakerStatuses can be read.
 		g.Go(func() error { p.reports.RunWithContext(ctx); return nil })
 		g.Go(func() error {
@@ -231,7 +230,8 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		if p.deadNodes != nil {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
-		p.assessor.await(ctx)
+		p.assessor.await(ctx) // Before it no Service is given an address, not even one that waits.
+		g.Go(func() error { return p.waiting.run(ctx) })
 		p.projection.open()
 		serve(ctx)
 		return nil
