@@ -261,9 +261,6 @@ func unannounced(o *herald.IPPool) string {
 	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != configuration.ReasonNoAdvertisement && c.Reason != configuration.ReasonOffSubnet {
 		return "" // What speakers cannot do at the moment, as while they start, the pool itself says.
 	}
-	if c.Reason == configuration.ReasonPartlyOffSubnet {
-		return fmt.Sprintf("IPPool %s is announced in part: %s", o.Name, c.Message)
-	}
 	return fmt.Sprintf("IPPool %s is not announced: %s", o.Name, c.Message)
 }
 
