@@ -26,6 +26,9 @@ const (
 	maxSessions   = 1024
 )
 
+// maxSubnets is how many subnets of a node are read, of all its interfaces together: every pool is compared with each.
+const maxSubnets = 256
+
 // report is what herald-ccm reads of a SpeakerStatus. Its name is that of the node.
 type report struct {
 	metav1.ObjectMeta
@@ -66,11 +69,13 @@ func reportOf(u *unstructured.Unstructured) *report {
 // speakerOf reads what the status of configuration objects rests on, without what changes often.
 func speakerOf(status map[string]any) (s configuration.Speaker) {
 	s.Problem, _ = status["problem"].(string)
+	subnets := 0
 	for _, i := range entries[herald.SpeakerInterface](status["interfaces"], maxInterfaces) {
 		o := configuration.Interface{Name: i.Name}
 		for _, text := range i.Subnets[:min(len(i.Subnets), maxEntries)] {
-			if p, err := netip.ParsePrefix(text); err == nil {
+			if p, err := netip.ParsePrefix(text); err == nil && subnets < maxSubnets {
 				o.Subnets = append(o.Subnets, p)
+				subnets++
 			}
 		}
 		for _, text := range i.Gateways[:min(len(i.Gateways), maxEntries)] {

@@ -47,6 +47,21 @@ func TestReportsAreReadLeniently(t *testing.T) {
 	}
 }
 
+// A node with thousands of subnets would make each assessment of the pools last for many seconds.
+func TestSubnetsOfANodeAreBounded(t *testing.T) {
+	subnets := strings.Repeat(`"10.0.0.1/24",`, maxEntries)
+	one := `{"name":"eth0","subnets":[` + strings.TrimSuffix(subnets, ",") + `]}`
+	status := `{"interfaces":[` + strings.Repeat(one+",", 9) + `{"name":"eth9","gateways":["10.0.0.254"]}]}`
+	n := 0
+	interfaces := reportOf(statusOf(t, status)).speaker.Interfaces
+	for _, i := range interfaces {
+		n += len(i.Subnets)
+	}
+	if n != maxSubnets || len(interfaces) != 10 || len(interfaces[9].Gateways) != 1 {
+		t.Errorf("%d subnets and %d interfaces, want %d and 10, the last with its gateway", n, len(interfaces), maxSubnets)
+	}
+}
+
 func TestReportedTimes(t *testing.T) {
 	for _, story := range []struct {
 		text, want string // empty: no report

@@ -101,8 +101,10 @@ func unreachable(which string, off []netipx.IPRange, able []*advertisement) stri
 
 // unique leaves out what comes a second time.
 func unique(list []string) (once []string) {
+	seen := make(map[string]bool, len(list))
 	for _, text := range list {
-		if !slices.Contains(once, text) {
+		if !seen[text] {
+			seen[text] = true
 			once = append(once, text)
 		}
 	}
