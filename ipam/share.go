@@ -14,7 +14,8 @@ import (
 // Owners may be on one address if they have the same key, no port in common and the same Traffic. Those of
 // different namespaces may only where the pool says so.
 type Sharing struct {
-	Key   string
+	Key string
+	// Ports are sorted: see [SortPorts].
 	Ports []Port
 	// Traffic stands for how packets are spread over endpoints. It is compared and nothing else: packets that come
 	// to a node for one owner come there for all, so they must all be able to serve at the same nodes.
@@ -136,7 +137,7 @@ func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) Conf
 		d.Over, d.Theirs, d.Ours = DifferentTraffic, terms.Traffic, s.Traffic
 	default:
 		for _, p := range s.Ports {
-			if slices.Contains(terms.Ports, p) {
+			if _, both := slices.BinarySearchFunc(terms.Ports, p, comparePorts); both {
 				d.Over, d.Port = SamePort, p
 				break
 			}
@@ -290,9 +291,9 @@ func ParsePort(text string) (Port, error) {
 	return p, nil
 }
 
-// SortPorts orders ports, so that equal sets are equal lists.
-func SortPorts(ports []Port) {
-	slices.SortFunc(ports, func(x, y Port) int {
-		return cmp.Or(cmp.Compare(x.Protocol, y.Protocol), cmp.Compare(x.Number, y.Number))
-	})
+// SortPorts orders ports, so that equal sets are equal lists and a port is found in a list without a look at each.
+func SortPorts(ports []Port) { slices.SortFunc(ports, comparePorts) }
+
+func comparePorts(x, y Port) int {
+	return cmp.Or(cmp.Compare(x.Protocol, y.Protocol), cmp.Compare(x.Number, y.Number))
 }
