@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -158,5 +159,32 @@ func TestAServiceIsAdoptedFromAPoolThatIsNotValid(t *testing.T) {
 	}
 	if got, err := w.serve(service("new", four)); err != nil || !slices.Equal(got, []string{"203.0.113.0"}) {
 		t.Errorf("a new Service: %v (%v), want an address of the other pool", got, err)
+	}
+}
+
+// A pool without free addresses does not say that those of nodes are in use: nobody could release them.
+func TestAPoolTellsWhyNothingIsAvailable(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
+	if _, err := w.serve(service("web", four)); err != nil {
+		t.Fatal(err)
+	}
+	for _, story := range []struct {
+		next func()
+		want string
+	}{
+		{func() { w.skip(map[netip.Addr]string{netip.MustParseAddr("198.51.100.1"): "the address of node n1"}) }, "never given out"},
+		{func() {
+			w.skip(nil)
+			if _, err := w.serve(service("mail", four)); err != nil {
+				t.Fatal(err)
+			}
+		}, "every address is in use: "},
+	} {
+		story.next()
+		o := w.publish("public")
+		if c := meta.FindStatusCondition(o.Status.Conditions, herald.PoolReady); c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, story.want) {
+			t.Errorf("Ready is %s: %s; want %q", c.Status, c.Message, story.want)
+		}
 	}
 }

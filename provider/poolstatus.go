@@ -37,7 +37,7 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 	case len(u.families) == 0:
 		ready, reason, message = false, "NoAddresses", "the pool has no address of its own: all are excluded, or belong to older pools"
 	case len(exhausted) > 0 && len(exhausted) == len(u.families):
-		ready, reason, message = false, "Exhausted", "every address is in use: add some to spec.addresses, or delete Services"
+		ready, reason, message = false, "Exhausted", u.none("")+": add some to spec.addresses, or delete Services"
 	}
 	set(herald.PoolReady, ready, reason, message)
 	switch {
@@ -53,7 +53,7 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 		set(herald.ConditionAccepted, true, configuration.ReasonValid, "")
 	}
 	if len(exhausted) > 0 {
-		set(herald.PoolAddressesAvailable, false, "NoneAvailable", fmt.Sprintf("every %s address is in use", strings.Join(exhausted, " and ")))
+		set(herald.PoolAddressesAvailable, false, "NoneAvailable", u.none(strings.Join(exhausted, " and ")+" "))
 	} else {
 		set(herald.PoolAddressesAvailable, true, "Available", "")
 	}

@@ -45,6 +45,14 @@ func (u use) exhausted() []string {
 	return families
 }
 
+// none tells that no address is available, of families that are named with a space after them.
+func (u use) none(families string) string {
+	if u.families[ipam.IPv4].Skipped > 0 || u.families[ipam.IPv6].Skipped > 0 {
+		return "every " + families + "address is in use or, as the condition Accepted tells, never given out"
+	}
+	return "every " + families + "address is in use"
+}
+
 func saturate(n uint64) int64 { return int64(min(n, herald.MaxCount)) }
 
 // someOf joins a list, or the first of many, for a message that people read.
