@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,7 +163,7 @@ func (s *assessor) await(ctx context.Context) {
 func (s *assessor) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	own := []cache.SharedIndexInformer{s.peers, s.nodes}
-	if s.hasServiceCIDRs() {
+	if s.hasServiceCIDRs(ctx) {
 		own = append(own, s.serviceCIDRs)
 	}
 	synced := []cache.InformerSynced{s.pools.HasSynced, s.l2.HasSynced, s.bgp.HasSynced, s.reports.HasSynced}
@@ -179,18 +180,18 @@ func (s *assessor) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// hasServiceCIDRs reports whether the API server has ServiceCIDRs, which came with Kubernetes 1.33.
-func (s *assessor) hasServiceCIDRs() bool {
-	list, err := s.kube.Discovery().ServerResourcesForGroupVersion(networkingv1.SchemeGroupVersion.String())
-	if err != nil {
-		return !apierrors.IsNotFound(err)
-	}
-	for _, r := range list.APIResources {
-		if r.Name == "servicecidrs" {
-			return true
+// hasServiceCIDRs reports whether the API server has ServiceCIDRs, which came with Kubernetes 1.33. It asks until there is
+// an answer: an informer of a kind that is missing never syncs.
+func (s *assessor) hasServiceCIDRs(ctx context.Context) bool {
+	for {
+		list, err := s.kube.Discovery().ServerResourcesForGroupVersion(networkingv1.SchemeGroupVersion.String())
+		if err == nil {
+			return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == "servicecidrs" })
+		}
+		if apierrors.IsNotFound(err) || !pause(ctx, time.Second) {
+			return false
 		}
 	}
-	return false
 }
 
 func (s *assessor) watch(ctx context.Context) error {
