@@ -258,6 +258,9 @@ func (p *Provider) rebuild() {
 			if len(carried) < wanted(req) {
 				p.waiting.add(svc) // It is settled, and prefers a second family that no pool had.
 			}
+			if p.services.of(req.Owner) == nil {
+				p.projection.gone(svc) // It was deleted in between, which was told before it had an address.
+			}
 		}
 	}
 }

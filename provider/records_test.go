@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	corelisters "k8s.io/client-go/listers/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -298,5 +300,25 @@ func TestAServiceGetsAnAddressThatNoNodeHasAnyLonger(t *testing.T) {
 	w.waiting.serve()
 	if !slices.Equal(w.queued.names, []string{"web"}) {
 		t.Errorf("%v go to the service controller, want web", w.queued.names)
+	}
+}
+
+// staleLister lists Services as they were before some were deleted.
+type staleLister struct {
+	corelisters.ServiceLister
+	before []*corev1.Service
+}
+
+func (l staleLister) List(labels.Selector) ([]*corev1.Service, error) { return l.before, nil }
+
+// A Service that is deleted while the ledger is rebuilt leaves nothing behind.
+func TestAServiceThatIsDeletedWhileTheLedgerIsRebuilt(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	w.Provider.services.cached = staleLister{w.Provider.services.cached, []*corev1.Service{carrying("web", four, "198.51.100.0")}}
+	w.rebuild()
+	w.reconcile()
+	if free := w.ledger.use([]string{"public"})["public"].family(4).Available; free != 4 {
+		t.Errorf("%d addresses are free, want 4", free)
 	}
 }
