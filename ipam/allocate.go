@@ -126,7 +126,7 @@ func (a *Allocator) decide(req *Request, p *portion) error {
 	f, n, asked := p.family, req.count(), req.asked(p.family)
 	p.given = a.stays(req, f)
 	for _, al := range p.given {
-		why := a.apart(a.on(al.Address), req.Owner, &req.Sharing)
+		why := a.conflict(a.on(al.Address), req.Owner, &req.Sharing)
 		if why.Over != Nothing && !a.holding(al.Address, req.Owner).sharing.equal(&req.Sharing) {
 			return a.errTaken(al.Address, req.Owner, why, ChangedTerms)
 		}
@@ -143,7 +143,7 @@ func (a *Allocator) decide(req *Request, p *portion) error {
 	}
 	inOrder(p.given, asked)
 	for h := range a.takenBy(req.Owner.Reservation()) {
-		if len(p.given) < n && FamilyOf(h.Address) == f && !has(p.given, h.Address) && a.forgo(h, req).Cause == Unspecified {
+		if len(p.given) < n && FamilyOf(h.Address) == f && !has(p.given, h.Address) && a.notKept(h, req).Cause == Unspecified {
 			p.given = append(p.given, Allocation{Address: h.Address, Pool: h.Pool, Owner: req.Owner})
 		}
 	}
@@ -156,7 +156,7 @@ func (a *Allocator) decide(req *Request, p *portion) error {
 
 // exactly returns addr, which the owner does not hold, for the owner that is given others, or why it cannot have it.
 func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (Allocation, *Error) {
-	why := a.apart(a.on(addr), req.Owner, &req.Sharing)
+	why := a.conflict(a.on(addr), req.Owner, &req.Sharing)
 	home := a.find(addr)
 	if req.Pool != "" && a.named[req.Pool] == nil {
 		return Allocation{}, errPool(req.Pool, req, FamilyOf(addr), UnknownPool)
@@ -189,57 +189,6 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 	return al, nil
 }
 
-// Forgone is an address that is reserved for an owner that does not get it.
-type Forgone struct {
-	Address  netip.Addr
-	Cause    Cause    // InNoPool, AnotherPool, AnotherHolder, IsSkipped, ToBeLeft, AnotherAddress or HoldsAnother
-	Home     string   // the pool that it is in, if any
-	Asked    string   // the pool that the request names
-	Conflict Conflict // with AnotherHolder
-	Word     string   // with IsSkipped
-}
-
-// forgo says why an owner does not get the address that h reserves for its name; Unspecified if it does.
-func (a *Allocator) forgo(h *holding, req *Request) Forgone {
-	out := Forgone{Address: h.Address, Asked: req.Pool, Word: a.skipped[h.Address]}
-	if h.home != nil {
-		out.Home = h.home.Name
-	}
-	switch asked := req.asked(FamilyOf(h.Address)); {
-	case len(asked) == req.count() && !slices.Contains(asked, h.Address):
-		out.Cause = AnotherAddress
-	case slices.Contains(req.Leave, h.Address):
-		out.Cause = ToBeLeft
-	case h.home == nil:
-		out.Cause = InNoPool
-	case a.skips(h.Address):
-		out.Cause = IsSkipped
-	case req.Pool != "" && h.home.Name != req.Pool:
-		out.Cause = AnotherPool
-	default:
-		if out.Conflict = a.apart(a.on(h.Address), req.Owner, &req.Sharing); out.Conflict.Over != Nothing {
-			out.Cause = AnotherHolder
-		}
-	}
-	return out
-}
-
-// Forgone returns what is reserved for the owner's name, of a family that it asks for, and passed over.
-func (a *Allocator) Forgone(req Request) []Forgone {
-	var all []Forgone
-	for h := range a.takenBy(req.Owner.Reservation()) {
-		if !slices.Contains(req.Families, FamilyOf(h.Address)) {
-			continue
-		}
-		out := a.forgo(h, &req)
-		if out.Cause == Unspecified {
-			out.Cause = HoldsAnother
-		}
-		all = append(all, out)
-	}
-	return all
-}
-
 // holds reports whether the owner has an address of family f at all.
 func (a *Allocator) holds(o Owner, f Family) bool {
 	for h := range a.takenBy(o) {
@@ -248,125 +197,6 @@ func (a *Allocator) holds(o Owner, f Family) bool {
 		}
 	}
 	return false
-}
-
-// choose adds to what is given the addresses that are missing, or those of as many families as the request puts up with.
-func (a *Allocator) choose(req *Request, all []portion) error {
-	if !slices.ContainsFunc(all, func(p portion) bool { return p.missing > 0 }) {
-		return nil
-	}
-	candidates := a.candidates(req)
-	together := a.together(candidates, req, all)
-	var from [len(families)]*pool
-	var refused *Error
-	served := false
-	for i := range all {
-		p := &all[i]
-		if p.missing > 0 {
-			if from[i] = together; together == nil {
-				from[i] = a.first(candidates, req, all[i:i+1])
-			}
-			if from[i] == nil {
-				// A family the owner holds in another pool was to move; it must not be lost instead.
-				required := req.RequireAll || len(req.asked(p.family)) > 0 || a.holds(req.Owner, p.family)
-				if required || refused == nil {
-					refused = a.unserved(req, p, candidates)
-				}
-				if required {
-					return refused
-				}
-				p.given = nil
-				continue
-			}
-		}
-		served = true
-	}
-	if !served {
-		return refused
-	}
-	for i := range all {
-		if p := &all[i]; from[i] != nil {
-			leave := slices.Clip(req.Leave)
-			for _, al := range p.given {
-				leave = append(leave, al.Address)
-			}
-			for range p.missing {
-				addr := from[i].space(p.family).pick(a, leave)
-				p.given = append(p.given, Allocation{Address: addr, Pool: from[i].Name, Owner: req.Owner})
-				if p.missing > 1 {
-					leave = append(leave, addr)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// candidates are the pools that may serve the request, in order of choice.
-func (a *Allocator) candidates(req *Request) []*pool {
-	if req.Pool != "" {
-		if p := a.named[req.Pool]; p != nil && !p.Closed && p.serves(req) {
-			return []*pool{p}
-		}
-		return nil
-	}
-	if !slices.ContainsFunc(a.auto, func(p *pool) bool { return p.Serves != nil }) {
-		return a.auto
-	}
-	return slices.DeleteFunc(slices.Clone(a.auto), func(p *pool) bool { return !p.serves(req) })
-}
-
-// together returns the one pool to serve all that is missing, if there is one: a
-// pool that serves the owner already, or else the first that can.
-func (a *Allocator) together(candidates []*pool, req *Request, all []portion) *pool {
-	for _, given := range all {
-		for _, al := range given.given {
-			if p := a.find(al.Address); p != nil && slices.Contains(candidates, p) && a.gives(p, req, all) {
-				return p
-			}
-		}
-	}
-	return a.first(candidates, req, all)
-}
-
-// first returns the first pool that has all that is missing to give.
-func (a *Allocator) first(candidates []*pool, req *Request, all []portion) *pool {
-	for _, p := range candidates {
-		if a.gives(p, req, all) {
-			return p
-		}
-	}
-	return nil
-}
-
-// gives reports whether the pool has as many free addresses as are missing, and quotas let the request have them.
-func (a *Allocator) gives(p *pool, req *Request, all []portion) bool {
-	for i := range all {
-		if w := &all[i]; w.missing > 0 && (!a.hasFree(p, req, w) || a.over(p, req, w.family, w.given, netip.Addr{}, w.missing) != nil) {
-			return false
-		}
-	}
-	return true
-}
-
-// hasFree reports whether the pool has as many free addresses as are missing, but for those that the request wants left
-// and those that it is given already.
-func (a *Allocator) hasFree(p *pool, req *Request, w *portion) bool {
-	free := p.space(w.family).free()
-	there := func(addr netip.Addr) bool {
-		return FamilyOf(addr) == w.family && a.on(addr) == nil && !a.skips(addr) && a.find(addr) == p
-	}
-	for i, addr := range req.Leave {
-		if there(addr) && !slices.Contains(req.Leave[:i], addr) {
-			free--
-		}
-	}
-	for _, al := range w.given {
-		if there(al.Address) && !slices.Contains(req.Leave, al.Address) {
-			free--
-		}
-	}
-	return free >= uint64(w.missing)
 }
 
 // grant makes al the owner's address of its family, on these terms.

@@ -52,9 +52,9 @@ const (
 	AnotherHolder         // ErrTaken: the owner cannot come to the address: see Conflict
 	ChangedTerms          // ErrTaken: the owner is on the address and cannot stay there on other terms: see Conflict
 	IsSkipped             // ErrSkipped: see Word
-	ToBeLeft              // of Forgone: the owner is to leave the address
-	AnotherAddress        // of Forgone: the owner asks for others
-	HoldsAnother          // of Forgone: the owner holds as many as it asks for
+	ToBeLeft              // of NotKept: the owner is to leave the address
+	AnotherAddress        // of NotKept: the owner asks for others
+	HoldsAnother          // of NotKept: the owner holds as many as it asks for
 )
 
 var causes = [...]string{"", "there is none", "it is unknown", "it is closed", "it does not auto-assign", "another pool", "it does not serve the subject",

@@ -365,9 +365,9 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 			}
 		}
 	}
-	var forgone []netip.Addr
-	for _, f := range r.Forgone(req) {
-		forgone = append(forgone, f.Address)
+	var notKept []netip.Addr
+	for _, f := range r.NotKept(req) {
+		notKept = append(notKept, f.Address)
 	}
 	var want []netip.Addr
 	for _, h := range slices.Backward(r.m.of(nameOf(req.Owner))) {
@@ -375,8 +375,8 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 			want = append(want, h.Address)
 		}
 	}
-	if !slices.Equal(forgone, want) {
-		t.Fatalf("Forgone(%+v) = %v, want %v", req, forgone, want)
+	if !slices.Equal(notKept, want) {
+		t.Fatalf("NotKept(%+v) = %v, want %v", req, notKept, want)
 	}
 	var others []ipam.Tenant
 	for _, h := range r.m.at(addr) {

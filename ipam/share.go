@@ -77,13 +77,13 @@ func (m Matter) String() string {
 // MostTenants is how many owners can share an address: as many as its record has room for.
 const MostTenants = 64
 
-// apart says why an owner with these terms cannot be on the address of first beside those who are on it, if it
+// conflict says why an owner with these terms cannot be on the address of first beside those who are on it, if it
 // cannot.
-func (a *Allocator) apart(first *holding, o Owner, s *Sharing) Conflict {
+func (a *Allocator) conflict(first *holding, o Owner, s *Sharing) Conflict {
 	if first == nil {
 		return Conflict{}
 	}
-	return among(first.home, func(yield func(Owner, *Sharing) bool) {
+	return conflictAmong(first.home, func(yield func(Owner, *Sharing) bool) {
 		for h := first; h != nil && yield(h.Owner, &h.sharing); h = h.beside {
 		}
 	}, o, s)
@@ -91,7 +91,7 @@ func (a *Allocator) apart(first *holding, o Owner, s *Sharing) Conflict {
 
 // Agree fails with ErrTaken if the tenant cannot be on addr beside others, as a record names them.
 func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
-	d := among(a.find(addr), func(yield func(Owner, *Sharing) bool) {
+	d := conflictAmong(a.find(addr), func(yield func(Owner, *Sharing) bool) {
 		for i := range others {
 			if !yield(others[i].Owner, &others[i].Sharing) {
 				return
@@ -104,9 +104,9 @@ func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
 	return &Error{Reason: ErrTaken, Cause: AnotherHolder, Asker: t.Owner, Family: FamilyOf(addr), Address: addr, Holder: d.There, Conflict: d}
 }
 
-// among says why an owner with these terms cannot be on an address of the pool beside those who are there. It is not in
+// conflictAmong says why an owner with these terms cannot be on an address of the pool beside those who are there. It is not in
 // its own way, nor is what is reserved for it.
-func among(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sharing) (d Conflict) {
+func conflictAmong(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sharing) (d Conflict) {
 	others := 0
 	for other, terms := range there {
 		if other.is(o) || other.reserves(o) {
@@ -247,7 +247,7 @@ func (a *Allocator) join(req *Request, w *portion) {
 		h := a.on(addr)
 		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
 			!slices.Contains(req.Leave, addr) && !a.skips(addr) && !has(w.given, addr) &&
-			a.apart(h, req.Owner, &req.Sharing).Over == Nothing && a.over(p, req, w.family, w.given, addr, 0) == nil {
+			a.conflict(h, req.Owner, &req.Sharing).Over == Nothing && a.over(p, req, w.family, w.given, addr, 0) == nil {
 			w.given = append(w.given, Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner})
 			if len(w.given) == req.count() {
 				return
@@ -267,7 +267,7 @@ func (a *Allocator) Unshared(req Request, addr netip.Addr) (other netip.Addr, wh
 		if other == addr {
 			continue
 		}
-		if why = a.apart(a.on(other), req.Owner, &req.Sharing); why.Over != Nothing {
+		if why = a.conflict(a.on(other), req.Owner, &req.Sharing); why.Over != Nothing {
 			return other, why
 		}
 	}

@@ -381,14 +381,14 @@ func heldBy(who string, want ...string) step {
 	}
 }
 
-// forgone checks what is reserved for a request and not given to it, written address: why.
-func forgone(r request, want ...string) step {
+// notKept checks what is reserved for a request and not given to it, written address: why.
+func notKept(r request, want ...string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()
 		var got []string
-		for _, f := range a.Forgone(ipam.Request(r)) {
+		for _, f := range a.NotKept(ipam.Request(r)) {
 			got = append(got, f.Address.String()+": "+f.Cause.String())
 		}
-		same(t, "forgone by "+r.Owner.String(), got, want)
+		same(t, "not kept for "+r.Owner.String(), got, want)
 	}
 }

@@ -34,11 +34,11 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 	if len(given) == 0 {
 		return list
 	}
-	forgone := alloc.Forgone(req)
+	notKept := alloc.NotKept(req)
 	for _, a := range given {
-		for _, f := range forgone {
+		for _, f := range notKept {
 			if !cooling(f.Address) && ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
-				note("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, ForgoneWords(f, req.Owner), a.Address)
+				note("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, NotKeptWords(f, req.Owner), a.Address)
 			}
 		}
 		if other, why := alloc.Unshared(req, a.Address); why.Over != ipam.Nothing {

@@ -194,8 +194,8 @@ func VerdictWords(v ipam.Verdict) string {
 	return fmt.Sprintf("has %d of %d %s addresses free", v.Free, v.Capacity, v.Family)
 }
 
-// ForgoneWords says why an address that is kept for a Service is not given to it.
-func ForgoneWords(f ipam.Forgone, asker ipam.Owner) string {
+// NotKeptWords says why an address that is kept for a Service is not given to it.
+func NotKeptWords(f ipam.NotKept, asker ipam.Owner) string {
 	switch f.Cause {
 	case ipam.AnotherAddress:
 		return "another is asked for"

@@ -127,9 +127,9 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		for _, al := range held {
 			r.Addresses = append(r.Addresses, s.origin(al, &req))
 		}
-		for _, f := range a.Forgone(req) {
+		for _, f := range a.NotKept(req) {
 			if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt == nil { // A released address is only cooling down.
-				r.Addresses = append(r.Addresses, fact{Address: f.Address.String(), Text: "is reserved for the Service, but " + provider.ForgoneWords(f, req.Owner), Wrong: true,
+				r.Addresses = append(r.Addresses, fact{Address: f.Address.String(), Text: "is reserved for the Service, but " + provider.NotKeptWords(f, req.Owner), Wrong: true,
 					cure: "delete the IPAllocation " + rec.Name + " if the reservation is not needed, or have the Service ask for the address by the annotation " + herald.AnnotationIPs})
 			}
 		}

@@ -1,0 +1,125 @@
+package ipam
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// choose adds to what is given the addresses that are missing, or those of as many families as the request puts up with.
+func (a *Allocator) choose(req *Request, all []portion) error {
+	if !slices.ContainsFunc(all, func(p portion) bool { return p.missing > 0 }) {
+		return nil
+	}
+	candidates := a.candidates(req)
+	together := a.together(candidates, req, all)
+	var from [len(families)]*pool
+	var refused *Error
+	served := false
+	for i := range all {
+		p := &all[i]
+		if p.missing > 0 {
+			if from[i] = together; together == nil {
+				from[i] = a.first(candidates, req, all[i:i+1])
+			}
+			if from[i] == nil {
+				// A family the owner holds in another pool was to move; it must not be lost instead.
+				required := req.RequireAll || len(req.asked(p.family)) > 0 || a.holds(req.Owner, p.family)
+				if required || refused == nil {
+					refused = a.unserved(req, p, candidates)
+				}
+				if required {
+					return refused
+				}
+				p.given = nil
+				continue
+			}
+		}
+		served = true
+	}
+	if !served {
+		return refused
+	}
+	for i := range all {
+		if p := &all[i]; from[i] != nil {
+			leave := slices.Clip(req.Leave)
+			for _, al := range p.given {
+				leave = append(leave, al.Address)
+			}
+			for range p.missing {
+				addr := from[i].space(p.family).pick(a, leave)
+				p.given = append(p.given, Allocation{Address: addr, Pool: from[i].Name, Owner: req.Owner})
+				if p.missing > 1 {
+					leave = append(leave, addr)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// candidates are the pools that may serve the request, in order of choice.
+func (a *Allocator) candidates(req *Request) []*pool {
+	if req.Pool != "" {
+		if p := a.named[req.Pool]; p != nil && !p.Closed && p.serves(req) {
+			return []*pool{p}
+		}
+		return nil
+	}
+	if !slices.ContainsFunc(a.auto, func(p *pool) bool { return p.Serves != nil }) {
+		return a.auto
+	}
+	return slices.DeleteFunc(slices.Clone(a.auto), func(p *pool) bool { return !p.serves(req) })
+}
+
+// together returns the one pool to serve all that is missing, if there is one: a
+// pool that serves the owner already, or else the first that can.
+func (a *Allocator) together(candidates []*pool, req *Request, all []portion) *pool {
+	for _, given := range all {
+		for _, al := range given.given {
+			if p := a.find(al.Address); p != nil && slices.Contains(candidates, p) && a.gives(p, req, all) {
+				return p
+			}
+		}
+	}
+	return a.first(candidates, req, all)
+}
+
+// first returns the first pool that has all that is missing to give.
+func (a *Allocator) first(candidates []*pool, req *Request, all []portion) *pool {
+	for _, p := range candidates {
+		if a.gives(p, req, all) {
+			return p
+		}
+	}
+	return nil
+}
+
+// gives reports whether the pool has as many free addresses as are missing, and quotas let the request have them.
+func (a *Allocator) gives(p *pool, req *Request, all []portion) bool {
+	for i := range all {
+		if w := &all[i]; w.missing > 0 && (!a.hasFree(p, req, w) || a.over(p, req, w.family, w.given, netip.Addr{}, w.missing) != nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasFree reports whether the pool has as many free addresses as are missing, but for those that the request wants left
+// and those that it is given already.
+func (a *Allocator) hasFree(p *pool, req *Request, w *portion) bool {
+	free := p.space(w.family).free()
+	there := func(addr netip.Addr) bool {
+		return FamilyOf(addr) == w.family && a.on(addr) == nil && !a.skips(addr) && a.find(addr) == p
+	}
+	for i, addr := range req.Leave {
+		if there(addr) && !slices.Contains(req.Leave[:i], addr) {
+			free--
+		}
+	}
+	for _, al := range w.given {
+		if there(al.Address) && !slices.Contains(req.Leave, al.Address) {
+			free--
+		}
+	}
+	return free >= uint64(w.missing)
+}
