@@ -213,7 +213,7 @@ func (s *Segment) turn(buffer []byte) {
 }
 
 func (s *Segment) readBeats(buffer []byte) {
-	before := s.sockets.emptied
+	before := s.sockets.emptied.boot
 	count := s.sockets.readBeats(buffer, func(frame []byte, now, came Time) {
 		from, payload, drop := readDatagram(frame)
 		if drop != "" {
@@ -222,7 +222,7 @@ func (s *Segment) readBeats(buffer []byte) {
 		}
 		s.machine.Receive(now, Arrival{At: came, From: from, Unicast: isUnicast(frame)}, payload)
 	})
-	now := s.sockets.emptied
+	now := s.sockets.emptied.boot
 	s.room = now + time.Second
 	if count > 0 {
 		s.room = now + max((now-before)*unread/time.Duration(count), time.Millisecond)

@@ -19,15 +19,15 @@ import (
 //
 // Beats have sockets of their own, for which nobody waits. They are nearly all frames of a large segment, and to wake
 // up for one costs a hundred times what it costs to read it. The kernel stamps each with the time when it came, so
-// nothing depends on when it is read.
+// little depends on when it is read: see reading.cameAt.
 type sockets struct {
 	index int
 	fds   []int // for which one waits: frames but beats over IPv4, the same over IPv6 with neighbour advertisements, ARP
 	beats []int // over IPv4 and IPv6
 	wake  int   // an eventfd
 
-	stamp   []byte // the kernel's of a beat
-	emptied Time   // when the sockets for beats were last read
+	stamp   []byte  // the kernel's of a beat
+	emptied reading // when the sockets for beats were last read
 
 	epoll  int
 	poller *os.File // the same, known to the runtime
@@ -39,7 +39,7 @@ type sockets struct {
 
 // openSockets opens them. They see what the filters let through, and nothing before the filters are there.
 func openSockets(index int) (_ *sockets, err error) {
-	s := &sockets{index: index, stamp: make([]byte, unix.CmsgSpace(stampSize)), emptied: BootTime()}
+	s := &sockets{index: index, stamp: make([]byte, unix.CmsgSpace(stampSize)), emptied: readClocks()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -249,23 +249,46 @@ func (s *sockets) read(buffer []byte, f func(frame []byte)) (any bool) {
 // stampSize is the size of a struct __kernel_timespec.
 const stampSize = 16
 
+// reading is what both clocks showed at one moment.
+type reading struct {
+	boot Time
+	wall time.Duration // since 1970, as CLOCK_REALTIME has it
+}
+
+func readClocks() reading {
+	return reading{boot: BootTime(), wall: time.Duration(time.Now().UnixNano())}
+}
+
+// clockStep is by how much the two clocks may differ in the time between two readings. The kernel slews both alike, so
+// they differ only if somebody set the time of day, or if this thread was interrupted between the two.
+const clockStep = time.Millisecond
+
+// cameAt places the kernel's stamp of a frame on the boot clock. The frame came after the reading before this one. A stamp
+// is a time of day: if that was set meanwhile, the frame counts as having come now. An earlier time would let its sender
+// look silent; a later one only delays its death, by the time that frames wait to be read.
+func (r reading) cameAt(before reading, stamp time.Duration) Time {
+	if ((r.wall - before.wall) - (r.boot - before.boot)).Abs() > clockStep {
+		return r.boot
+	}
+	return min(max(r.boot-(r.wall-stamp), before.boot), r.boot)
+}
+
 // readBeats calls f with every beat that has come, and when it came.
 func (s *sockets) readBeats(buffer []byte, f func(frame []byte, now, came Time)) (count int) {
-	now, wall := BootTime(), time.Now().UnixNano()
+	now := readClocks()
 	for _, fd := range s.beats {
 		for range 4096 {
 			n, stamp, _, _, err := unix.Recvmsg(fd, buffer, s.stamp, 0)
 			if err != nil {
 				break // EAGAIN, or an error that reading has cleared, such as ENETDOWN.
 			}
-			came := now
+			came := now.boot
 			if h, t, _, err := unix.ParseOneSocketControlMessage(s.stamp[:stamp]); err == nil && h.Type == unix.SO_TIMESTAMPNS_NEW && len(t) >= stampSize {
-				stamped := int64(binary.NativeEndian.Uint64(t))*int64(time.Second) + int64(binary.NativeEndian.Uint64(t[8:])) //nolint:gosec // As it was written.
-				// The stamp is a time of day, which somebody may have set meanwhile.
-				came = min(max(now-time.Duration(wall-stamped), s.emptied), now)
+				seconds, rest := binary.NativeEndian.Uint64(t), binary.NativeEndian.Uint64(t[8:])
+				came = now.cameAt(s.emptied, time.Duration(seconds)*time.Second+time.Duration(rest)) //nolint:gosec // As the kernel wrote them.
 			}
 			count++
-			f(buffer[:n], now, came)
+			f(buffer[:n], now.boot, came)
 		}
 	}
 	s.emptied = now
