@@ -67,14 +67,16 @@ func (f *forwarding) await(address netip.Addr, since time.Time) {
 	}
 }
 
-// forget ends the wait for an address that this node does not deliver any more.
-func (f *forwarding) forget(address netip.Addr) {
+// forget ends the wait for an address that this node does not deliver any more. It reports whether it waited.
+func (f *forwarding) forget(address netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	_, waiting := f.waiting[address]
 	delete(f.waiting, address)
+	return waiting
 }
 
-// waits reports whether an address waits.
+// isWaiting reports whether an address waits.
 func (f *forwarding) isWaiting(address netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/heraldlb/herald/speaker/segment"
 )
@@ -166,6 +167,31 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	l.put(t, slice("web-a", web))
 	if l.pass(changed()); l.s.forwarding.isWaiting(vip) {
 		t.Error("it has no endpoints and waits")
+	}
+}
+
+// An address that is announced without endpoints does not wait any more when its last endpoint goes, and neither does
+// what is answered for it: the segment, for which nothing has changed, does not tell it again.
+func TestAnAddressThatLosesItsEndpointsWhileItWaitsIsAnsweredFor(t *testing.T) {
+	const address = "198.51.100.7"
+	for _, withoutEndpoints := range []bool{true, false} {
+		l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web))
+		l.shared.L2[0].WithoutEndpoints = withoutEndpoints
+		l.s.health.serves.Store(true)
+		began := time.Now()
+		l.s.forwarding.take(strings.NewReader(written(began, began)))
+		for _, endpoints := range [][]discoveryv1.Endpoint{{endpoint("n2", new(true))}, nil} {
+			l.put(t, slice("web-a", web, endpoints...))
+			c := about(address)
+			c.since = time.Now()
+			l.pass(c)
+			if endpoints != nil {
+				l.s.segments.answer("eth0", segment.Answer{Addr: vip, Node: "n1", Announce: true})
+			}
+		}
+		if held := len(l.s.segments.held) > 0; held == withoutEndpoints {
+			t.Errorf("announced without endpoints: %v; it is held back: %v", withoutEndpoints, held)
+		}
 	}
 }
 

@@ -293,10 +293,13 @@ func (l *loop) pass(c changes) {
 		l.s.inputs.namespaceLabels(l.shared, name)
 	}
 	wants := map[string][]wanted{}
+	var forgotten []netip.Addr
 	for address := range c.addresses {
 		before := l.decisions[address]
 		if a := l.s.inputs.address(address, began); a != nil {
-			l.notice(a, c.since, first)
+			if l.notice(a, c.since, first) {
+				forgotten = append(forgotten, address)
+			}
 			d := Decide(l.shared, a)
 			l.decided.Inc()
 			if d.Refused != before.Refused {
@@ -312,6 +315,7 @@ func (l *loop) pass(c changes) {
 		l.apply(address, before, l.decisions[address], wants)
 	}
 	l.handOn(wants)
+	l.s.segments.forwards(slices.DeleteFunc(forgotten, func(a netip.Addr) bool { return !l.mayAnswer(a) }))
 	l.awaitHandover(began)
 	if anew || c.peers {
 		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
@@ -326,20 +330,28 @@ func (l *loop) pass(c changes) {
 }
 
 // notice has an address wait for kube-proxy that this node has just become able to deliver, and goes on delivering one
-// for a moment that others take over. What this node delivers when it starts, kube-proxy has known before.
-func (l *loop) notice(a *Address, since time.Time, first bool) {
+// for a moment that others take over. What this node delivers when it starts, kube-proxy has known before. It reports
+// whether the address waited and does not any more, because this node does not deliver it.
+func (l *loop) notice(a *Address, since time.Time, first bool) (forgotten bool) {
 	began, until := l.deliveries.note(a, since)
 	switch {
 	case began && !first:
 		l.s.forwarding.await(a.Addr, since)
 	case !l.deliveries.now[a.Addr]:
-		l.s.forwarding.forget(a.Addr)
+		forgotten = l.s.forwarding.forget(a.Addr)
 	}
 	if until.IsZero() {
 		delete(l.stays, a.Addr)
 	} else {
 		l.stays[a.Addr] = until
 	}
+	return forgotten
+}
+
+// mayAnswer reports whether this node may own an address on a segment. One that it does not deliver is announced without
+// endpoints.
+func (l *loop) mayAnswer(address netip.Addr) bool {
+	return slices.ContainsFunc(l.decisions[address].Segments, func(p Placement) bool { return l.among(p.Candidates) })
 }
 
 // whenForwarded leaves out new routes to an address that waits for kube-proxy. Answers on the segments are held back by
