@@ -164,16 +164,20 @@ func (i installation) refused() {
 			return err
 		}
 	}
-	// A speaker of another installation, and somebody who may write records.
+	// Speakers of other installations, and somebody who may write records.
 	i.kubectl("create", "namespace", "elsewhere")
-	i.kubectl("create", "serviceaccount", "herald-speaker", "-n", "elsewhere")
-	i.kubectl("create", "clusterrolebinding", "elsewhere", "--clusterrole=herald-speaker", "--serviceaccount=elsewhere:herald-speaker")
+	speakerIn := func(ns string) *cluster {
+		i.kubectl("create", "serviceaccount", "herald-speaker", "-n", ns)
+		i.kubectl("create", "clusterrolebinding", "speaker-in-"+ns, "--clusterrole=herald-speaker", "--serviceaccount="+ns+":herald-speaker")
+		request, err := i.kube.CoreV1().ServiceAccounts(ns).CreateToken(ctx, "herald-speaker", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		i.must(err)
+		return i.as(request.Status.Token)
+	}
+	elsewhere, inKubeSystem := speakerIn("elsewhere"), speakerIn(metav1.NamespaceSystem)
 	i.kubectl("create", "serviceaccount", "tenant", "-n", ns)
 	i.kubectl("create", "clusterrole", "tenant", "--verb=create,update", "--resource=ipallocations.herald.dev")
 	i.kubectl("create", "clusterrolebinding", "tenant", "--clusterrole=tenant", "--serviceaccount="+ns+":tenant")
-	request, err := i.kube.CoreV1().ServiceAccounts("elsewhere").CreateToken(ctx, "herald-speaker", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	i.must(err)
-	elsewhere, tenant := i.as(request.Status.Token), i.as(i.token("tenant", nil))
+	tenant := i.as(i.token("tenant", nil))
 	record := func(c *cluster, edit func(*herald.IPAllocation)) func() error {
 		return func() error {
 			o := &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: "203.0.113.9"}, Spec: herald.IPAllocationSpec{
@@ -239,6 +243,7 @@ func (i installation) refused() {
 			return err
 		}, "must not exceed 300"},
 		{"a speaker of another namespace writes a SpeakerStatus", status(elsewhere, own), "the token names no node"},
+		{"a speaker in kube-system writes a SpeakerStatus", status(inKubeSystem, own), "the token names no node"},
 
 		{"herald-ccm gives a pool the finalizer", patchPool(`{"metadata":{"finalizers":["herald.dev/in-use"]}}`), ""},
 		{"herald-ccm changes a pool", patchPool(`{"spec":{"disabled":true}}`), "does not change the spec of an IPPool"},
