@@ -29,6 +29,13 @@ const passPeriod = 20 * time.Millisecond
 // many times as long as the last one took. Labels that change all the time would take a core otherwise.
 const fullPassShare = 9
 
+// maxFullPause bounds that. A speaker that starts decides by the neighbours that it hears. Until it does, it counts itself
+// as the only candidate, and after 5 s it would take addresses from owners that are none.
+const maxFullPause = time.Second
+
+// fullPause is the time to the next pass over all addresses after one that took so long.
+func fullPause(took time.Duration) time.Duration { return min(fullPassShare*took, maxFullPause) }
+
 // turnMissing is how long the loop may not come round before it counts as stuck.
 const turnMissing = 15 * time.Second
 
@@ -324,7 +331,7 @@ func (l *loop) pass(c changes) {
 	}
 	took := time.Since(began)
 	if anew {
-		l.nextFull = began.Add(took + fullPassShare*took)
+		l.nextFull = began.Add(took + fullPause(took))
 	}
 	l.duration.Observe(took.Seconds())
 }

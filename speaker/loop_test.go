@@ -286,11 +286,15 @@ func TestPassesOverAllAddressesAreBounded(t *testing.T) {
 				full++
 				now := time.Now()
 				time.Sleep(took)
-				l.nextFull = now.Add(took + fullPassShare*took)
+				l.nextFull = now.Add(took + fullPause(took))
 			}
 		}
 		if full < 9 || full > 11 || small < 400 {
 			t.Errorf("%d passes over all addresses in 10 s, which take 100 ms each, and %d over some; want 10, and every one", full, small)
+		}
+		// A node that is short of processor time hears of its neighbours all the same.
+		if pause := fullPause(10 * time.Second); pause > maxFullPause {
+			t.Errorf("after a pass of 10 s the next one comes after %v", pause)
 		}
 		// The last one that was left out comes without anything else.
 		if !l.postponed {
