@@ -165,9 +165,10 @@ func (s *Segment) Run(ctx context.Context) error {
 // it. The times of the protocol bear it.
 const batch = 10 * time.Millisecond
 
-// unread is how many beats may wait to be read, as far as one can tell: half of what the least receive buffer holds
-// with the kernel's defaults.
-const unread = 200
+// unread is how many beats may wait to be read, as far as one can tell. Where net.core.rmem_max is 208 KiB, as it was by
+// default for long, a receive buffer has 416 KiB. A frame counts as all the memory that the driver took for it: often
+// half a page and the kernel's own data, 2304 bytes together. So such a buffer holds 184.
+const unread = 90
 
 // wait returns when there is something to do: a frame that is no beat, a command, or a time that has come. Beats wait
 // for that, which is not for long: see Machine.Next.
