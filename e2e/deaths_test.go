@@ -197,6 +197,8 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 		{"makes a pod ready", `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "never ready"},
 		{"gives a pod another address", `{"status":{"podIP":"10.9.9.9","podIPs":[{"$patch":"replace"},{"ip":"10.9.9.9"}]}}`, "and nothing else"},
 		{"ends a pod", `{"status":{"phase":"Failed"}}`, "and nothing else"},
+		{"says that a pod was evicted", `{"status":{"reason":"Evicted"}}`, "and nothing else"},
+		{"says that an init container is ready", `{"status":{"initContainerStatuses":[{"name":"init","ready":true,"image":"i","imageID":"i","restartCount":0}]}}`, "and nothing else"},
 		{"changes another condition", `{"status":{"conditions":[{"type":"ContainersReady","status":"False"}]}}`, "and nothing else"},
 		{"labels a pod", `{"metadata":{"labels":{"app":"other"}}}`, "nothing of a pod's metadata"},
 	} {
