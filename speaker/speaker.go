@@ -172,6 +172,7 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 		return err
 	}
 	first := herald.SpeakerStatusStatus{Identity: identityFor(s.config), Interfaces: reportInterfaces(s.links.Interfaces(), nil)}
+	fit(&first)
 	if err := s.status.first(ctx, first); err != nil {
 		return err
 	}

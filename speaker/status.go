@@ -85,7 +85,8 @@ func printable(text string) string {
 }
 
 // fit leaves out what would be too much for a SpeakerStatus (herald.MaxStatusText): the last claims, and if the rest is
-// still too much, the names of the nodes that are heard. L2Addresses and Neighbours count all.
+// still too much, the names of the nodes that are heard, why sessions are down, and the last interfaces' gateways and
+// subnets. L2Addresses and Neighbours count all.
 func fit(st *herald.SpeakerStatusStatus) {
 	over := textOf(st) - herald.MaxStatusText
 	for n := len(st.Claims); over > 0 && n > 0; n-- {
@@ -96,6 +97,15 @@ func fit(st *herald.SpeakerStatusStatus) {
 	for i := len(st.Interfaces) - 1; over > 0 && i >= 0; i-- {
 		over -= total(st.Interfaces[i].Hears)
 		st.Interfaces[i].Hears = nil
+	}
+	for i := len(st.Sessions) - 1; over > 0 && i >= 0; i-- {
+		over -= len(st.Sessions[i].Reason)
+		st.Sessions[i].Reason = ""
+	}
+	for i := len(st.Interfaces) - 1; over > 0 && i >= 0; i-- {
+		o := &st.Interfaces[i]
+		over -= total(o.Gateways) + total(o.Subnets)
+		o.Gateways, o.Subnets = nil, nil
 	}
 }
 

@@ -74,6 +74,21 @@ func TestAReportFits(t *testing.T) {
 	if len(st.Claims) != 0 || len(st.Interfaces[0].Hears) == 0 || st.Interfaces[maxInterfaces-1].Hears != nil {
 		t.Errorf("%d claims, %d and %d nodes heard", len(st.Claims), len(st.Interfaces[0].Hears), len(st.Interfaces[maxInterfaces-1].Hears))
 	}
+	// All that a report may have at once is too much, and still leaves one that the API server takes.
+	address, node, at := strings.Repeat("f", 39), strings.Repeat("n", 253), strings.Repeat("0", 20)
+	st = herald.SpeakerStatusStatus{}
+	for range 64 {
+		st.Interfaces = append(st.Interfaces, herald.SpeakerInterface{
+			Name: "eth0", MAC: "02:00:00:00:00:01", State: string(segment.Listening), Hears: slices.Repeat([]string{node}, maxHears),
+			Subnets: slices.Repeat([]string{address + "/128"}, maxSubnets), Gateways: slices.Repeat([]string{address}, maxGateways),
+		})
+		st.Deaths = append(st.Deaths, herald.SpeakerDeath{Node: node, Interface: "eth0", At: at})
+		st.Conflicts = append(st.Conflicts, herald.SpeakerConflict{Address: address, MAC: "02:00:00:00:00:01", At: at})
+		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: node[:63], State: sessionEstablished, Since: at, Reason: strings.Repeat("r", maxReason)})
+	}
+	if fit(&st); textOf(&st) > herald.MaxStatusText || len(st.Deaths) != 64 || len(st.Conflicts) != 64 || len(st.Sessions) != 64 {
+		t.Errorf("%d characters, of deaths, conflicts and sessions %d, %d and %d", textOf(&st), len(st.Deaths), len(st.Conflicts), len(st.Sessions))
+	}
 	if got := printable("\x1b[31mrouteur arrêté" + strings.Repeat("x", 400)); !strings.HasPrefix(got, "?[31mrouteur arr?t?x") || len(got) != maxReason {
 		t.Errorf("%q", got)
 	}
