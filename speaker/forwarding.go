@@ -97,12 +97,13 @@ func (f *forwarding) take(body io.Reader) {
 			LastUpdated time.Time `json:"lastUpdated"`
 		} `json:"status"`
 	}
-	if json.NewDecoder(io.LimitReader(body, maxHealth)).Decode(&health) != nil {
-		return // Another program's answer, such as that of a replacement for kube-proxy.
-	}
+	told := json.NewDecoder(io.LimitReader(body, maxHealth)).Decode(&health) == nil
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.written = map[corev1.IPFamily]time.Time{}
+	if !told {
+		return // Another program's answer, such as that of a replacement for kube-proxy.
+	}
 	for family, s := range health.Status {
 		f.written[family] = s.LastUpdated
 	}

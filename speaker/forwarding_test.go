@@ -101,6 +101,11 @@ func TestNothingWaitsForAProxyThatDoesNotTell(t *testing.T) {
 		if f.await(vip, now); f.isWaiting(vip) != story.want {
 			t.Errorf("%s: an address waits: %v", story.name, !story.want)
 		}
+		f.forget(vip)
+		f.take(strings.NewReader("ok")) // Another program took kube-proxy's place.
+		if f.await(vip, now); f.isWaiting(vip) {
+			t.Errorf("%s: an address waits for a program that does not tell", story.name)
+		}
 		server.Close()
 	}
 }
