@@ -36,15 +36,6 @@ func (i installation) within(t testing.TB) installation {
 	return installation{i.field.within(t), i.lab}
 }
 
-func (i installation) kubectl(args ...string) string {
-	i.t.Helper()
-	out, err := i.lab.Kubectl(i.ctx, args...)
-	if err != nil {
-		i.t.Fatalf("%v\n%s", err, out)
-	}
-	return out
-}
-
 // pods waits until a program has one pod on each node, all of which fit, and returns them in the nodes' order.
 func (i installation) pods(program string, fits func(*corev1.Pod) bool) (pods []corev1.Pod) {
 	i.t.Helper()
@@ -109,16 +100,22 @@ func confinement(pod *corev1.Pod) string {
 // whoever asks for it if there is no pod.
 func (i installation) token(account string, pod *corev1.Pod) string {
 	i.t.Helper()
+	return i.tokenIn(lab.HeraldNamespace, account, pod)
+}
+
+// tokenIn is a token of a ServiceAccount of any namespace.
+func (c *cluster) tokenIn(namespace, account string, pod *corev1.Pod) string {
+	c.t.Helper()
 	request := &authenticationv1.TokenRequest{}
 	if pod != nil {
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 	}
-	request, err := i.kube.CoreV1().ServiceAccounts(lab.HeraldNamespace).CreateToken(i.ctx, account, request, metav1.CreateOptions{})
-	i.must(err)
+	request, err := c.kube.CoreV1().ServiceAccounts(namespace).CreateToken(c.ctx, account, request, metav1.CreateOptions{})
+	c.must(err)
 	return request.Status.Token
 }
 
-func (i installation) kubeconfig(token string) string {
+func (c *cluster) kubeconfig(token string) string {
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Config
@@ -126,20 +123,20 @@ clusters: [{name: lab, cluster: {server: "https://%s", certificate-authority-dat
 users: [{name: pod, user: {token: %s}}]
 contexts: [{name: pod, context: {cluster: lab, user: pod}}]
 current-context: pod
-`, strings.TrimPrefix(i.lab.Config.Host, "https://"), base64.StdEncoding.EncodeToString(i.lab.Config.CAData), token)
+`, strings.TrimPrefix(c.access.Config.Host, "https://"), base64.StdEncoding.EncodeToString(c.access.Config.CAData), token)
 }
 
 // as is the cluster as the owner of a token sees it.
-func (i installation) as(token string) *cluster {
-	i.t.Helper()
-	config := rest.AnonymousClientConfig(i.lab.Config)
+func (c *cluster) as(token string) *cluster {
+	c.t.Helper()
+	config := rest.AnonymousClientConfig(c.access.Config)
 	config.BearerToken = token
-	o := *i.cluster
+	o := *c
 	var err error
 	o.kube, err = kubernetes.NewForConfig(config)
-	i.must(err)
+	c.must(err)
 	o.herald, err = client.New(config)
-	i.must(err)
+	c.must(err)
 	return &o
 }
 

@@ -74,6 +74,16 @@ func (c *cluster) eventually(what string, check func(ctx context.Context) error)
 	}
 }
 
+// kubectl runs the real kubectl and returns what it wrote to its standard output.
+func (c *cluster) kubectl(args ...string) string {
+	c.t.Helper()
+	out, err := c.access.Kubectl(c.ctx, args...)
+	if err != nil {
+		c.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
 func (c *cluster) must(err error) {
 	c.t.Helper()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,20 +16,26 @@ import (
 var fenced = regexp.MustCompile("(?ms)^```[a-z]*\n(.*?)^```$")
 
 // blockWith returns the one code block of README.md that contains text.
-func blockWith(t *testing.T, text string) string {
+func blockWith(t testing.TB, text string) string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	return blockOf(t, "README.md", text)
+}
+
+// blockOf returns the one code block of a Markdown document of this repository that contains text.
+func blockOf(t testing.TB, document, text string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", document))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var found []string
-	for _, m := range fenced.FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range fenced.FindAllStringSubmatch(string(content), -1) {
 		if strings.Contains(m[1], text) {
 			found = append(found, m[1])
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("README.md has %d code blocks with %q, want one", len(found), text)
+		t.Fatalf("%s has %d code blocks with %q, want one", document, len(found), text)
 	}
 	return found[0]
 }

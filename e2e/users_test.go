@@ -123,12 +123,6 @@ func (f *field) rolled(namespace, what string) {
 	f.must(err)
 }
 
-func (f *field) kubectl(args ...string) {
-	f.t.Helper()
-	_, err := f.access.Kubectl(f.ctx, args...)
-	f.must(err)
-}
-
 // A pod that is told to end serves for some seconds more: as long as kube-proxies need to hear of it.
 const deployment = `
 apiVersion: apps/v1

@@ -26,6 +26,7 @@ var programs = []string{"etcd", "kube-apiserver", "kube-controller-manager", "ku
 var controllers = []string{
 	"endpointslice-controller", "namespace-controller", "garbage-collector-controller",
 	"deployment-controller", "replicaset-controller", "daemonset-controller", "statefulset-controller",
+	"clusterrole-aggregation-controller",
 }
 
 // ControlPlane is a real etcd and kube-apiserver with Herald's custom resources and the namespace
