@@ -118,6 +118,8 @@ func (c *cluster) fenced() {
 		}}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err
 	}
+	// There is no kubelet that would end the pod when its namespace is deleted.
+	defer c.kubectl("delete", "pod", pod.Name, "-n", elsewhere, "--force", "--grace-period=0")
 	for _, story := range []struct {
 		name    string
 		err     error
@@ -147,7 +149,7 @@ func (c *cluster) fenced() {
 func (c *cluster) tenants() {
 	explained := func(service string, who []string, want ...string) (said string) {
 		c.t.Helper()
-		c.eventually(fmt.Sprintf("what %s explain to %q", service, who), func(ctx context.Context) (err error) {
+		c.eventually(fmt.Sprintf("explain %s to %q", service, who), func(ctx context.Context) (err error) {
 			said, err = c.access.Kubectl(ctx, append([]string{"herald", "explain", "service", service, "--herald-namespace=" + elsewhere}, who...)...)
 			if err != nil {
 				said += err.Error() // A refusal is an answer.
@@ -244,17 +246,17 @@ func (c *cluster) externalIPs() {
 	c.remove("old")
 }
 
-// kindsFirst deletes the CustomResourceDefinitions while herald-ccm runs. It lets go of the Service and of its pool, and
-// goes on when the kinds are there again.
+// kindsFirst deletes the CustomResourceDefinitions while herald-ccm runs. When the Service is deleted, herald-ccm removes
+// the finalizers, and it serves again when the kinds are there again.
 func (c *cluster) kindsFirst() {
-	c.kubectl("delete", "-f", "../manifests/crds", "--wait=false")
+	c.kubectl("delete", "-k", "../manifests/crds", "--wait=false")
 	c.eventually("the record is gone", func(ctx context.Context) error {
 		return missing(func() error { _, err := c.herald.Allocations.Get(ctx, "198.51.100.1", metav1.GetOptions{}); return err }())
 	})
 	c.remove("web")
 	c.gone("web")
 	c.eventually("the kinds are gone", func(ctx context.Context) error {
-		left, err := c.access.Kubectl(ctx, "get", "-f", "../manifests/crds", "--ignore-not-found", "-o", "name")
+		left, err := c.access.Kubectl(ctx, "get", "-k", "../manifests/crds", "--ignore-not-found", "-o", "name")
 		if err == nil && left != "" {
 			err = errors.New(left)
 		}
