@@ -11,9 +11,11 @@ COPY cmd cmd
 COPY ipam ipam
 COPY provider provider
 COPY speaker speaker
+# The version that the programs report.
+ARG VERSION=dev
 ARG TARGETOS TARGETARCH
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -buildvcs=false -ldflags "-s -w" -o /out/ ./cmd/herald-ccm ./cmd/herald-speaker
+    go build -trimpath -buildvcs=false -ldflags "-s -w -X github.com/heraldlb/herald/cmd/internal/version.release=$VERSION" -o /out/ ./cmd/herald-ccm ./cmd/herald-speaker
 
 # From here on this is also what `make images` builds, from programs that it has.
 FROM scratch

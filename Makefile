@@ -15,8 +15,12 @@ tool := go tool -modfile=tools/go.mod
 # The name that the manifests give to the image.
 image := ghcr.io/heraldlb/herald:dev
 
-# Without buildvcs a commit that changes no code relinks nothing.
+# The version that Herald's programs report: make images VERSION="$(git describe --tags --always --dirty)" for a release.
+VERSION := dev
+
+# Without buildvcs, and with a version that stays, a commit that changes no code relinks nothing.
 static := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w"
+versioned := -ldflags "-s -w -X github.com/heraldlb/herald/cmd/internal/version.release=$(VERSION)"
 
 kubernetes_version := v1.36.3
 version_package    := k8s.io/component-base/version
@@ -32,7 +36,7 @@ help: ## List the targets
 .PHONY: build
 build: toolchain ## Build Herald's programs, static, into build/bin
 	@mkdir -p $(bin)
-	$(static) -o $(bin)/ ./cmd/... ./e2e/app
+	$(static) $(versioned) -o $(bin)/ ./cmd/... ./e2e/app
 
 .PHONY: kubernetes
 kubernetes: toolchain $(bin)/kubernetes ## Build Kubernetes for the tests; about ten minutes the first time, then seconds
