@@ -51,6 +51,8 @@ type dispute struct {
 	by map[string]sighting // by node
 	// vacated is when the last report was withdrawn.
 	vacated time.Time
+	// told is when the record's message about it was last replaced by another.
+	told time.Time
 }
 
 // lasts is how long the conflict goes on if nothing more is reported; not positive: it is over.
@@ -182,14 +184,32 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 	switch {
 	case len(seen) > 0:
 		condition := &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Reason: "StrangerSeen", Message: seen[0].message(address)}
-		if conflicting(rec) && slices.ContainsFunc(seen, func(s sighting) bool { return s.message(address) == is.Message }) {
+		switch {
+		case !conflicting(rec):
+		case slices.ContainsFunc(seen, func(s sighting) bool { return s.message(address) == is.Message }):
 			condition.Message = is.Message // It is still true, however many nodes report it.
+		case !c.mayReplace(address, now):
+			condition.Message, lasts = is.Message, min(lasts, conflictQuiet)
 		}
 		return condition, lasts
 	case is == nil, lasts > 0, !c.synced.Load():
 		return is, lasts
 	}
 	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: "NotReported"}, 0
+}
+
+// mayReplace reports whether the message about an address may be replaced by another, and takes it that it is. A node that
+// reports another machine again and again costs one write of each record in conflictQuiet.
+func (c *conflicts) mayReplace(address netip.Addr, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.disputes[address]
+	if now.Sub(d.told) < conflictQuiet {
+		return false
+	}
+	d.told = now
+	c.disputes[address] = d
+	return true
 }
 
 // lasts is how long the conflict about an address goes on if nothing more is reported.

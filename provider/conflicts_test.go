@@ -1,12 +1,14 @@
 package provider
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -138,5 +140,29 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 				t.Errorf("it moves: %v, want %v", got, story.want)
 			}
 		})
+	}
+}
+
+// A node that reports another machine with each of its reports does not have the record written each time.
+func TestAReportThatChangesCostsFewWrites(t *testing.T) {
+	address := netip.MustParseAddr("198.51.100.7")
+	c := newConflicts(func(netip.Addr) {})
+	rec := recordOf(ipam.Allocation{Address: address}, "", herald.AllocationOwner{})
+	writes := 0
+	var before *report
+	for second := range 300 {
+		now := moment.Add(time.Duration(second) * time.Second)
+		after := sees("a", now, fmt.Sprintf("198.51.100.7 02:00:00:00:00:%02x 0s", second%256))
+		if second%2 == 1 {
+			after = says("a") // It is withdrawn in between.
+		}
+		c.report(now, before, after)
+		before = after
+		if condition, _ := c.condition(rec, address, now); condition != nil && meta.SetStatusCondition(&rec.Status.Conditions, *condition) {
+			writes++
+		}
+	}
+	if text := rec.Status.Conditions[0].Message; writes < 4 || writes > 7 {
+		t.Errorf("%d writes in five minutes, the last: %s", writes, text)
 	}
 }
