@@ -142,7 +142,7 @@ func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 	t.Run("a password that nobody wrote", func(t *testing.T) {
 		f := f.within(t)
 		f.must(f.patchPeer(router.Name, `{"spec":{"passwordSecret":{"name":"later"}}}`))
-		f.told("bgppeers "+router.Name, accepted, "SecretMissing", "node k8s-node1: spec.passwordSecret: there is no Secret herald-system/later")
+		f.told("bgppeers "+router.Name, accepted, "SecretMissing", "node k8s-node1: spec.passwordSecret: there is no Secret "+lab.PeersNamespace+"/later")
 		f.must(f.patchPeer(router.Name, `{"spec":{"passwordSecret":null}}`))
 		f.told("bgppeers "+router.Name, accepted, "Valid")
 	})

@@ -81,7 +81,7 @@ func TestAddressConflicts(t *testing.T) {
 	})
 	c.holds("six", "2001:db8:51::1")
 	c.reports("n2", func(s *herald.SpeakerStatusStatus) {
-		s.Conflicts = []herald.SpeakerConflict{{Address: "fe80::1%eth0", Interface: "eth0", MAC: strangersMAC, At: "now"}, {Address: "web", Interface: "\x1b", MAC: "", At: ""}}
+		s.Conflicts = []herald.SpeakerConflict{{Address: "fe80:::1", Interface: "eth0", MAC: strangersMAC, At: "now"}, {Address: "198.51.100", Interface: "\x1b", MAC: "", At: ""}}
 	})
 	c.stranger("n1", "2001:db8:51:0::1")
 	rec := c.disputed("2001-0db8-0051-0000-0000-0000-0000-0001", metav1.ConditionTrue)

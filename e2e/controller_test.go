@@ -232,7 +232,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 		{"taken", herald.AnnotationIPs, "198.51.100.1", "default/early"},
 		{"no-address", herald.AnnotationIPs, "web", `"web" is no IP address`},
 		{"wrong-family", herald.AnnotationIPs, "2001:db8::1", "spec.ipFamilies"},
-		{"two-of-a-family", herald.AnnotationIPs, "198.51.100.1,198.51.100.2", "one of each family"},
+		{"two-of-a-family", herald.AnnotationIPs, "198.51.100.1,198.51.100.2", "the Service gets 1 of each family"},
 		{"unknown-pool", herald.AnnotationPool, "gold", "gold"},
 		{"exhausted", "", "", "tiny"},
 	} {

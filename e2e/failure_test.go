@@ -289,7 +289,7 @@ func TestPeersThatCannotWork(t *testing.T) {
 	t.Run("a Secret that is missing, and comes", func(t *testing.T) {
 		f := f.within(t)
 		f.must(f.patchPeer(other.Name, `{"spec":{"passwordSecret":{"name":"later"}}}`))
-		f.event("BGPPeer", other.Name, "SecretMissing", "there is no Secret herald-system-peers/later")
+		f.told("bgppeers "+other.Name, herald.ConditionAccepted, "SecretMissing", "there is no Secret herald-system-peers/later")
 		f.routed(other, address)
 		f.eventually("the speaker's status says so", func(ctx context.Context) error {
 			s, err := f.herald.SpeakerStatuses.Get(ctx, "k8s-node1", metav1.GetOptions{})
