@@ -128,6 +128,14 @@ func (r Resource[T, L]) Get(ctx context.Context, name string, options metav1.Get
 
 // List returns the objects that can be decoded. The others are reported (OnDecodeError).
 func (r Resource[T, L]) List(ctx context.Context, options metav1.ListOptions) (L, error) {
+	return r.list(ctx, options, r.none)
+}
+
+// none is for who keeps no objects.
+func (r Resource[T, L]) none(string) (T, bool) { return r.newItem(), false }
+
+// list gets from last the last form that could be decoded of an object that cannot be decoded any more.
+func (r Resource[T, L]) list(ctx context.Context, options metav1.ListOptions, last func(name string) (T, bool)) (L, error) {
 	var timeout time.Duration
 	if options.TimeoutSeconds != nil {
 		timeout = time.Duration(*options.TimeoutSeconds) * time.Second
@@ -144,11 +152,11 @@ func (r Resource[T, L]) List(ctx context.Context, options metav1.ListOptions) (L
 	if utiljson.Unmarshal(data, list) == nil {
 		return list, nil // As a rule.
 	}
-	return r.itemByItem(data)
+	return r.itemByItem(data, last)
 }
 
 // itemByItem decodes a list of which an item does not fit its type.
-func (r Resource[T, L]) itemByItem(data []byte) (L, error) {
+func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)) (L, error) {
 	list := r.newList()
 	var raw struct {
 		metav1.TypeMeta `json:",inline"`
@@ -162,9 +170,13 @@ func (r Resource[T, L]) itemByItem(data []byte) (L, error) {
 	for _, text := range raw.Items {
 		o := r.newItem()
 		if err := utiljson.Unmarshal(text, o); err != nil {
-			_, err := r.undecodable(text, err)
+			partial, err := r.undecodable(text, err)
 			r.faults.found(err)
-			continue
+			known := false
+			if o, known = last(partial.Name); !known {
+				continue
+			}
+			copyMetadata(o, partial)
 		}
 		items = append(items, o)
 	}
@@ -184,10 +196,10 @@ func (r Resource[T, L]) itemByItem(data []byte) (L, error) {
 // Watch watches the objects. An event of one that cannot be decoded is left out, and reported (OnDecodeError); if it
 // says that the object was deleted, it comes with the object's metadata.
 func (r Resource[T, L]) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	return r.watch(ctx, options, func(string) (T, bool) { return r.newItem(), false })
+	return r.watch(ctx, options, r.none)
 }
 
-// watch gets the last form that could be decoded of an object that was deleted from last.
+// watch is like list.
 func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, last func(name string) (T, bool)) (watch.Interface, error) {
 	w, err := r.Client.Watch(ctx, options)
 	if err != nil {
@@ -195,16 +207,15 @@ func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, l
 	}
 	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
 		u, ok := e.Object.(*undecodable)
-		switch {
-		case !ok:
+		if !ok {
 			return e, true
-		case e.Type != watch.Deleted:
-			r.faults.found(&DecodeError{Resource: r.plural, Name: u.Name, version: u.ResourceVersion, Err: u.err})
-			return e, false
 		}
 		o, known := last(u.Name)
-		if !known {
-			o = r.newItem()
+		if e.Type != watch.Deleted {
+			r.faults.found(&DecodeError{Resource: r.plural, Name: u.Name, version: u.ResourceVersion, Err: u.err})
+			if !known {
+				return e, false
+			}
 		}
 		copyMetadata(o, &u.PartialObjectMetadata)
 		e.Object = o
@@ -212,8 +223,8 @@ func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, l
 	}), nil
 }
 
-// Informer lists and watches the kind. It is not started. It keeps the last form of an object that could be decoded,
-// until it lists anew.
+// Informer lists and watches the kind. It is not started. Of an object that cannot be decoded any more it keeps the last
+// form that could be, with the new metadata.
 func (r Resource[T, L]) Informer() cache.SharedIndexInformer {
 	var informer cache.SharedIndexInformer
 	last := func(name string) (T, bool) {
@@ -229,7 +240,7 @@ func (r Resource[T, L]) Informer() cache.SharedIndexInformer {
 	}
 	informer = cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return r.List(ctx, o)
+			return r.list(ctx, o, last)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return r.watch(ctx, o, last)

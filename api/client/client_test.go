@@ -120,7 +120,13 @@ func TestAnInformerGoesOn(t *testing.T) {
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { p := o.(*herald.IPPool); changes <- change{"add", p.Name, p.Spec.Priority} },
 		UpdateFunc: func(_, o any) { p := o.(*herald.IPPool); changes <- change{"update", p.Name, p.Spec.Priority} },
-		DeleteFunc: func(o any) { p := o.(*herald.IPPool); changes <- change{"delete", p.Name, p.Spec.Priority} },
+		DeleteFunc: func(o any) {
+			if missed, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = missed.Obj
+			}
+			p := o.(*herald.IPPool)
+			changes <- change{"delete", p.Name, p.Spec.Priority}
+		},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -145,8 +151,9 @@ func TestAnInformerGoesOn(t *testing.T) {
 	expect(change{"add", "good", 1})
 	event("ADDED", pool("later", "11", "2"))
 	expect(change{"add", "later", 2})
-	event("MODIFIED", pool("later", "12", spoiled)) // It stays as it was.
-	event("ADDED", pool("third", "13", "3"))        // The watch goes on.
+	event("MODIFIED", pool("later", "12", spoiled)) // Its spec stays as it was.
+	expect(change{"update", "later", 2})
+	event("ADDED", pool("third", "13", "3")) // The watch goes on.
 	expect(change{"add", "third", 3})
 	if got := faults(); !slices.Equal(got, []string{"ippools/bad", "ippools/later"}) {
 		t.Errorf("reported: %q", got)
@@ -155,4 +162,19 @@ func TestAnInformerGoesOn(t *testing.T) {
 	expect(change{"delete", "later", 2})
 	event("MODIFIED", pool("bad", "15", "4")) // Somebody corrected it.
 	expect(change{"add", "bad", 4})
+	// The informer lists anew, and the list has the spoiled one again.
+	event("ERROR", `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}`)
+	seen := map[change]bool{}
+	for gone := (change{"delete", "third", 3}); !seen[gone]; {
+		select {
+		case c := <-changes:
+			seen[c] = true
+		case <-ctx.Done():
+			t.Fatal("the test ended")
+		}
+	}
+	o, exists, err := informer.GetStore().GetByKey("bad")
+	if err != nil || !exists || o.(*herald.IPPool).Spec.Priority != 4 || seen[change{"delete", "bad", 4}] {
+		t.Errorf("what cannot be decoded any more is %v, %v, %v; the handlers were told %v", o, exists, err, seen)
+	}
 }
