@@ -172,7 +172,7 @@ func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)
 		if err := utiljson.Unmarshal(text, o); err != nil {
 			partial, err := r.undecodable(text, err)
 			r.faults.found(err)
-			known := false
+			var known bool
 			if o, known = last(partial.Name); !known {
 				continue
 			}
