@@ -118,7 +118,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 			t.Errorf("%s is shared across namespaces", got)
 		}
 		other.event("Service", "n", "NotShared",
-			first+" is shared by default/n, and the pool does not let namespaces share (shareAcrossNamespaces)")
+			first+" is shared by a Service of another namespace, and the pool does not let namespaces share (shareAcrossNamespaces)")
 		wide := annotated(herald.AnnotationPool, "wide")
 		c.served("w", "198.51.100.101", key("w"), ports("TCP/80"), wide)
 		other.service("w", key("w"), ports("TCP/443"), wide)
