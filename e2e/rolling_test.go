@@ -54,7 +54,9 @@ func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
 	f.answeredBy(address, all...)
 	f.routed(router, address, all...)
 	// On a busy machine a kube-proxy may take longer than speakers wait for it, and they say so.
-	late := slices.ContainsFunc(all, func(n string) bool { return strings.Contains(l.speakers[n].Log(), "kube-proxy has not said that it forwards") })
+	late := slices.ContainsFunc(all, func(n string) bool {
+		return strings.Contains(l.speakers[n].Log(), "kube-proxy has not said that it forwards")
+	})
 	for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
 		if _, err := from.Get(f.ctx, target); err != nil && !late {
 			t.Errorf("it is announced, and the first request fails: %v", err)
