@@ -171,6 +171,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		delete(d, "POST ipallocations")
 		delete(d, "PUT ipallocations")
 		delete(d, "PUT ipallocations/status") // Its status names those who share it.
+		delete(d, "PATCH events")             // A Service that loses such a race at its end is synced, and tells so, twice.
 		want := map[string]int{"POST services": 32, "PATCH services/status": 32, "POST events": 32}
 		if diff := cmp.Diff(want, d); diff != "" {
 			t.Errorf("writes for 32 at once (-want +got):\n%s", diff)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,9 +31,12 @@ func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 		var ready []netip.Addr
 		f := newForwarding(zap.NewNop(), func(addrs []netip.Addr) { ready = append(ready, addrs...) })
 		began := time.Now()
-		answer := written(began, began)
+		var answer atomic.Value
+		answer.Store(written(began, began))
 		h := newProxyHealth("http://127.0.0.1:10256/healthz", zap.NewNop(), func() {}, f)
-		go func() { _ = h.follow(t.Context(), func() string { f.take(strings.NewReader(answer)); return "" }) }()
+		go func() {
+			_ = h.follow(t.Context(), func() string { f.take(strings.NewReader(answer.Load().(string))); return "" })
+		}()
 		synctest.Wait()
 		for _, step := range []struct {
 			name   string
@@ -53,9 +57,9 @@ func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 			for !slices.Contains(ready, step.addr) && time.Since(since) < time.Minute {
 				if step.after > 0 && time.Since(since) >= step.after {
 					if at := since.Add(step.after); step.family == 4 {
-						answer = written(at, began)
+						answer.Store(written(at, began))
 					} else {
-						answer = written(began, at)
+						answer.Store(written(began, at))
 					}
 				}
 				time.Sleep(time.Millisecond)
