@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,8 +27,20 @@ func written(at4, at6 time.Time) string {
 
 func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var ready []netip.Addr
-		f := newForwarding(zap.NewNop(), func(addrs []netip.Addr) { ready = append(ready, addrs...) })
+		var mu sync.Mutex // The timers of both goroutines fire at the same moments.
+		ready := map[netip.Addr]bool{}
+		f := newForwarding(zap.NewNop(), func(addrs []netip.Addr) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, a := range addrs {
+				ready[a] = true
+			}
+		})
+		waits := func(a netip.Addr) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return !ready[a]
+		}
 		began := time.Now()
 		var answer atomic.Value
 		answer.Store(written(began, began))
@@ -51,10 +62,12 @@ func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 			{"an IPv6 address", vip6, 300 * time.Millisecond, 6, 300 * time.Millisecond},
 			{"never", vip, 0, 4, forwardingPatience},
 		} {
-			ready = nil
+			mu.Lock()
+			clear(ready)
+			mu.Unlock()
 			since := time.Now()
 			f.await(step.addr, since)
-			for !slices.Contains(ready, step.addr) && time.Since(since) < time.Minute {
+			for waits(step.addr) && time.Since(since) < time.Minute {
 				if step.after > 0 && time.Since(since) >= step.after {
 					if at := since.Add(step.after); step.family == 4 {
 						answer.Store(written(at, began))
