@@ -205,7 +205,8 @@ func TestAKeyIsAskedForWhenASegmentWantsIt(t *testing.T) {
 			a.want("n2")
 		}
 		time.Sleep(time.Second)
-		if got := a.requests(); !slices.Equal(got, []string{"GET " + statuses + "/n2"}) || a.boots()["n2"] != 2 {
+		// It may be asked while the segment still repeats itself, and then once more for the rest.
+		if got := a.requests(); len(got) > 2 || !slices.Equal(slices.Compact(got), []string{"GET " + statuses + "/n2"}) || a.boots()["n2"] != 2 {
 			t.Errorf("it is asked %v, and known are %v", got, a.boots())
 		}
 		a.want("n3") // It has written nothing yet.
