@@ -170,8 +170,23 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		// One for each; and of those who come at once, and make the record or a version of it, one succeeds.
 		delete(d, "POST ipallocations")
 		delete(d, "PUT ipallocations")
-		delete(d, "PUT ipallocations/status") // Its status names those who share it.
-		delete(d, "PATCH events")             // A Service that loses such a race at its end is synced, and tells so, twice.
+		// The status of the record names those who share it, so it is written after changes of the record. One of those
+		// that come at once may be synced again when its record has changed, and is told so a second time.
+		for write, most := range map[string]int{"PUT ipallocations/status": 32 + 1, "PATCH events": 1} {
+			if d[write] > most {
+				t.Errorf("%s: %d times for 32 at once, want %d at most", write, d[write], most)
+			}
+			if d[write] > 0 && write == "PATCH events" {
+				events, err := c.kube.CoreV1().Events("").List(c.ctx, metav1.ListOptions{})
+				c.must(err)
+				for _, e := range events.Items {
+					if e.Count > 1 || e.Series != nil {
+						t.Logf("told %d times: %s of %s: %s", e.Count, e.Reason, e.InvolvedObject.Name, e.Message)
+					}
+				}
+			}
+			delete(d, write)
+		}
 		want := map[string]int{"POST services": 32, "PATCH services/status": 32, "POST events": 32}
 		if diff := cmp.Diff(want, d); diff != "" {
 			t.Errorf("writes for 32 at once (-want +got):\n%s", diff)
