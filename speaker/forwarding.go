@@ -1,13 +1,24 @@
 package speaker
 
 import (
-	"encoding/json"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math"
+	"net"
+	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -18,16 +29,27 @@ const (
 	forwardingPatience = 3 * time.Second
 	// forwardingPeriod is how often kube-proxy is asked while an address waits.
 	forwardingPeriod = 50 * time.Millisecond
-	// maxHealth is the size of an answer of kube-proxy's /healthz that is read.
-	maxHealth = 64 << 10
+	// heardWithin is how much later than this speaker kube-proxy may hear of a change.
+	heardWithin = 100 * time.Millisecond
+	// quietAfter is how long after the end of a write kube-proxy has nothing to write that it has heard of: the next write
+	// begins within a second, unless it is told otherwise, and has had time to end.
+	quietAfter = 1500 * time.Millisecond
+	// measuredWithin is how much longer than until its end a write may be measured to take.
+	measuredWithin = 2 * time.Millisecond
+	// maxProxyMetrics is the size of an answer of kube-proxy's /metrics that is read.
+	maxProxyMetrics = 4 << 20
+	// proxyMetrics is what the names of the metrics that are read begin with.
+	proxyMetrics = "kubeproxy_sync_proxy_rules_"
 )
 
 // forwarding holds the addresses that this node has just become able to deliver until the node's kube-proxy has written
-// its rules since. Announced before, they would lead clients to a node that does not forward what they send.
+// rules that have them. Announced before, they would lead clients to a node that does not forward what they send.
 //
-// kube-proxy tells for each family when it wrote its rules last (status in /healthz, since Kubernetes 1.33). One that
-// does not tell holds nothing up.
+// kube-proxy's metrics tell when it last heard of a change, when it last ended to write its rules, and how long that took.
+// A write has what kube-proxy had heard of when the write began. (Its gauges of pending changes do not tell: one family
+// resets those of the other.) A kube-proxy that does not tell holds nothing up.
 type forwarding struct {
+	url string // empty: nothing waits
 	log *zap.Logger
 	// forwards is called with addresses that do not wait any more.
 	forwards func([]netip.Addr)
@@ -35,16 +57,45 @@ type forwarding struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	written map[corev1.IPFamily]time.Time
-	waiting map[netip.Addr]time.Time // since when
+	told    bool // kube-proxy has told what is read here
+	waiting map[netip.Addr]*wait
 
 	waits   prometheus.Histogram
 	expired prometheus.Counter
 }
 
-func newForwarding(log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
+// wait is what is known of an address that waits.
+type wait struct {
+	since time.Time
+	heard time.Time // by then kube-proxy has heard of it, too
+	first *written  // what kube-proxy told first since then
+	// busy is how often kube-proxy had written its rules when it last had changes that no write had taken in.
+	busy uint64
+}
+
+// written is what kube-proxy tells of the rules of one family.
+type written struct {
+	queued time.Time     // when it last heard of a change
+	ended  time.Time     // when it last ended to write its rules
+	times  uint64        // how often it wrote them
+	took   time.Duration // to write them, all in all
+}
+
+// proxyState is what kube-proxy tells of each family. One before Kubernetes 1.33 does not tell them apart; what it says
+// stands under the empty family.
+type proxyState map[corev1.IPFamily]written
+
+func (p proxyState) of(address netip.Addr) (written, bool) {
+	w, ok := p[familyOf(address)]
+	if !ok {
+		w, ok = p[""]
+	}
+	return w, ok
+}
+
+func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
 	return &forwarding{
-		log: log, forwards: forwards, wake: make(chan struct{}, 1), waiting: map[netip.Addr]time.Time{},
+		url: url, log: log, forwards: forwards, wake: make(chan struct{}, 1), waiting: map[netip.Addr]*wait{},
 		waits: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "forwarding_wait_seconds",
 			Help:    "How long addresses that this node became able to deliver waited for its kube-proxy to write its rules.",
@@ -52,19 +103,20 @@ func newForwarding(log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
 		}),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "forwarding_wait_expired_total",
-			Help: "Addresses that were announced although kube-proxy did not say in time that it had written its rules.",
+			Help: "Addresses that were announced although kube-proxy did not say that it had written rules that have them.",
 		}),
 	}
 }
 
-// await has an address wait until kube-proxy has written its rules after since.
+// await has an address wait until kube-proxy has written rules that have what this speaker heard of at since.
 func (f *forwarding) await(address netip.Addr, since time.Time) {
+	if f.url == "" {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, told := f.written[familyOf(address)]; told {
-		f.waiting[address] = since
-		pull(f.wake)
-	}
+	f.waiting[address] = &wait{since: since, heard: since.Add(heardWithin)}
+	pull(f.wake)
 }
 
 // forget ends the wait for an address that this node does not deliver any more. It reports whether it waited.
@@ -90,39 +142,58 @@ func (f *forwarding) idle() bool {
 	return len(f.waiting) == 0
 }
 
-// take reads an answer of /healthz.
-func (f *forwarding) take(body io.Reader) {
-	var health struct {
-		Status map[corev1.IPFamily]struct {
-			LastUpdated time.Time `json:"lastUpdated"`
-		} `json:"status"`
+// run asks kube-proxy while addresses wait, until ctx ends.
+func (f *forwarding) run(ctx context.Context) error {
+	if f.url == "" {
+		return nil
 	}
-	told := json.NewDecoder(io.LimitReader(body, maxHealth)).Decode(&health) == nil
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.written = map[corev1.IPFamily]time.Time{}
-	if !told {
-		return // Another program's answer, such as that of a replacement for kube-proxy.
-	}
-	for family, s := range health.Status {
-		f.written[family] = s.LastUpdated
+	client := &http.Client{Timeout: forwardingPatience / 4, Transport: &http.Transport{DisableKeepAlives: true}}
+	return f.follow(ctx, func() (proxyState, error) { return readProxyState(ctx, client, f.url) })
+}
+
+func (f *forwarding) follow(ctx context.Context, read func() (proxyState, error)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.wake:
+		}
+		for !f.idle() {
+			asked := time.Now()
+			state, err := read()
+			f.release(asked, time.Now(), state, err)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(forwardingPeriod):
+			}
+		}
 	}
 }
 
-// release ends the waits that are over.
-func (f *forwarding) release(now time.Time) {
+// release ends the waits that are over by what kube-proxy told when it was asked. A kube-proxy that was slow to answer may
+// have been as slow to hear of changes.
+func (f *forwarding) release(asked, answered time.Time, state proxyState, err error) {
 	f.mu.Lock()
+	if err == nil && !f.told {
+		f.told = true
+		f.log.Info("kube-proxy tells when it has written its rules", zap.String("url", f.url))
+	}
 	var all, late []netip.Addr
-	for address, since := range f.waiting {
-		// Both are times of this machine's wall clock.
-		ready := f.written[familyOf(address)].After(since)
-		if !ready && now.Sub(since) < forwardingPatience {
+	var e net.Error
+	tells := f.told || errors.As(err, &e) && e.Timeout()
+	for address, w := range f.waiting {
+		if err != nil || answered.Sub(asked) > heardWithin/2 {
+			w.heard = answered.Add(heardWithin)
+		}
+		ready := err == nil && w.over(asked, state, address)
+		if !ready && tells && asked.Sub(w.since) < forwardingPatience {
 			continue
 		}
 		if !ready {
 			late = append(late, address)
 		}
-		f.waits.Observe(now.Sub(since).Seconds())
+		f.waits.Observe(max(0, asked.Sub(w.since)).Seconds())
 		all = append(all, address)
 		delete(f.waiting, address)
 	}
@@ -130,11 +201,123 @@ func (f *forwarding) release(now time.Time) {
 	if len(late) > 0 {
 		f.expired.Add(float64(len(late)))
 		f.log.Info("kube-proxy has not said that it forwards addresses, which are announced all the same",
-			zap.Stringer("first", late[0]), zap.Int("addresses", len(late)), zap.Duration("after", forwardingPatience))
+			zap.Stringer("first", late[0]), zap.Int("addresses", len(late)), zap.String("url", f.url), zap.Error(err))
 	}
 	if len(all) > 0 {
 		f.forwards(all)
 	}
+}
+
+// over reports whether kube-proxy has written rules that have the address. All times are of this machine's wall clock.
+func (w *wait) over(asked time.Time, state proxyState, address netip.Addr) bool {
+	now, told := state.of(address)
+	if !told {
+		return true // It has no rules of this family.
+	}
+	if w.first == nil {
+		w.first = &now
+	}
+	if !asked.After(w.heard) {
+		return false
+	}
+	if !now.ended.Before(now.queued) && asked.Sub(now.ended) > quietAfter {
+		return true
+	}
+	if now.times == w.first.times {
+		return false // No write has ended since the address waits.
+	}
+	// The last write began no earlier than this, and has what kube-proxy had heard of by then.
+	began := now.ended.Add(w.first.took - now.took)
+	return began.After(w.heard) || !began.Add(measuredWithin).Before(now.queued)
+}
+
+// readProxyState asks kube-proxy for its metrics.
+func readProxyState(ctx context.Context, client *http.Client, url string) (proxyState, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s", url, res.Status)
+	}
+	return parseProxyState(io.LimitReader(res.Body, maxProxyMetrics))
+}
+
+// parseProxyState reads metrics in the text format of Prometheus. It fails if they do not tell when rules were written.
+func parseProxyState(r io.Reader) (proxyState, error) {
+	var lines bytes.Buffer // kube-proxy has many more.
+	scanner := bufio.NewScanner(r)
+	for scanner.Scan() {
+		if line := scanner.Text(); strings.HasPrefix(line, proxyMetrics) || strings.HasPrefix(line, "# TYPE "+proxyMetrics) {
+			lines.WriteString(line + "\n")
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(&lines)
+	if err != nil {
+		return nil, err
+	}
+	state := proxyState{}
+	for name, family := range families {
+		for _, m := range family.Metric {
+			of := familyLabel(m)
+			w := state[of]
+			switch name[len(proxyMetrics):] {
+			case "last_queued_timestamp_seconds":
+				w.queued = unixTime(m.GetGauge().GetValue())
+			case "last_timestamp_seconds":
+				w.ended = unixTime(m.GetGauge().GetValue())
+			case "duration_seconds":
+				w.times, w.took = m.GetHistogram().GetSampleCount(), seconds(m.GetHistogram().GetSampleSum())
+			default:
+				continue
+			}
+			state[of] = w
+		}
+	}
+	for of, w := range state {
+		if w.ended.IsZero() {
+			delete(state, of)
+		}
+	}
+	if len(state) == 0 {
+		return nil, errors.New("no metric tells when kube-proxy wrote its rules")
+	}
+	return state, nil
+}
+
+func familyLabel(m *dto.Metric) corev1.IPFamily {
+	for _, l := range m.Label {
+		if l.GetName() == "ip_family" {
+			return corev1.IPFamily(l.GetValue())
+		}
+	}
+	return ""
+}
+
+// unixTime is the time of a metric, in seconds since 1970; zero if there is none.
+func unixTime(s float64) time.Time {
+	if !(s > 0 && s < math.MaxInt32*100.0) {
+		return time.Time{}
+	}
+	whole, part := math.Modf(s)
+	return time.Unix(int64(whole), int64(part*1e9))
+}
+
+// seconds is a duration of a metric; one that makes no sense is so long that nothing is concluded from it.
+func seconds(s float64) time.Duration {
+	if !(s >= 0 && s < 1e9) {
+		return 1e9 * time.Second
+	}
+	return time.Duration(s * float64(time.Second))
 }
 
 func familyOf(address netip.Addr) corev1.IPFamily {

@@ -1,130 +1,273 @@
 package speaker
 
 import (
-	"fmt"
+	"context"
+	"errors"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/heraldlb/herald/speaker/segment"
 )
 
-// written is an answer of kube-proxy that wrote its rules at these times.
-func written(at4, at6 time.Time) string {
-	return fmt.Sprintf(`{"lastUpdated":%q,"healthy":true,"status":{"IPv4":{"lastUpdated":%q,"healthy":true},"IPv6":{"lastUpdated":%q,"healthy":true}}}`,
-		time.Now().Add(time.Hour).Format(time.RFC3339Nano), at4.Format(time.RFC3339Nano), at6.Format(time.RFC3339Nano))
+const proxyURL = "http://127.0.0.1:10249/metrics"
+
+// idleProxy is what a kube-proxy tells that wrote its rules long ago and has heard of nothing since.
+func idleProxy() proxyState {
+	w := written{queued: time.Now().Add(-time.Hour), ended: time.Now().Add(-time.Hour), times: 1, took: time.Second}
+	return proxyState{corev1.IPv4Protocol: w, corev1.IPv6Protocol: w}
 }
 
+// proxyModel is a kube-proxy of one family: it writes as soon as it hears of a change, but not within a second of its last
+// write, and what it hears of meanwhile it takes in next time.
+type proxyModel struct {
+	rng      *rand.Rand
+	told     written
+	pending  bool
+	heard    time.Time // when it heard of the change that an address waits for
+	has      bool      // its rules have that change
+	takes    bool      // the write that goes on has it
+	began    time.Time // of the write that goes on; zero: there is none
+	lasts    time.Duration
+	slowness time.Duration
+	tail     time.Duration // that a write is measured to take after its end
+}
+
+func (m *proxyModel) hear(now time.Time, change bool) {
+	m.told.queued, m.pending = now, true
+	if change {
+		m.heard = now
+	}
+}
+
+func (m *proxyModel) step(now time.Time) {
+	if !m.began.IsZero() && !now.Before(m.began.Add(m.lasts)) {
+		m.told.ended = now
+		m.told.times++
+		m.told.took += now.Sub(m.began) + m.tail
+		m.has, m.began = m.takes, time.Time{}
+	}
+	if m.began.IsZero() && m.pending && now.Sub(m.told.ended) >= time.Second {
+		m.began, m.pending, m.takes = now, false, !m.heard.IsZero()
+		m.lasts = time.Duration(m.rng.Int64N(int64(m.slowness)))
+	}
+}
+
+// Whatever else kube-proxy hears of, and however slow it is: an address that does not wait any more is in its rules, and
+// none waits longer than it takes to end the write that goes on and to make the next one.
 func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex // The timers of both goroutines fire at the same moments.
-		ready := map[netip.Addr]bool{}
-		f := newForwarding(zap.NewNop(), func(addrs []netip.Addr) {
-			mu.Lock()
-			defer mu.Unlock()
-			for _, a := range addrs {
-				ready[a] = true
+	const tick = 5 * time.Millisecond
+	longest := time.Duration(0)
+	for seed := range uint64(3000) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		now := time.Unix(1_800_000_000, 0)
+		m := &proxyModel{rng: rng, told: written{queued: now.Add(-time.Minute), ended: now.Add(-time.Duration(rng.IntN(2000)) * time.Millisecond), times: 7, took: time.Second}}
+		m.slowness = []time.Duration{tick, 60 * time.Millisecond, 900 * time.Millisecond}[rng.IntN(3)]
+		m.tail = []time.Duration{0, time.Millisecond, 20 * time.Millisecond}[rng.IntN(3)]
+		others := []int{0, 2, 100}[rng.IntN(3)] // changes a second that have nothing to do with the address
+		for range rng.IntN(400) {
+			if now = now.Add(tick); rng.IntN(200) < others {
+				m.hear(now, false)
+			}
+			m.step(now)
+		}
+		late := time.Duration(rng.Int64N(int64(2*heardWithin))) - heardWithin // of kube-proxy behind the speaker
+		since, next := now.Add(max(0, -late)), now.Add(max(0, -late))
+		hears := now.Add(max(0, late))
+		w := &wait{since: since, heard: since.Add(heardWithin)}
+		for over := false; !over; now = now.Add(tick) {
+			if m.heard.IsZero() && !now.Before(hears) {
+				m.hear(now, true)
+			} else if rng.IntN(200) < others {
+				m.hear(now, false)
+			}
+			m.step(now)
+			if now.Before(next) {
+				continue
+			}
+			next = now.Add(forwardingPeriod)
+			over = w.over(now, proxyState{corev1.IPv4Protocol: m.told}, vip)
+			if over && !m.has {
+				t.Fatalf("seed %d: it is announced %v after the change, and kube-proxy has not written it", seed, now.Sub(since))
+			}
+			if now.Sub(since) > time.Minute {
+				t.Fatalf("seed %d: it waits for good", seed)
+			}
+		}
+		waited := now.Sub(since)
+		longest = max(longest, waited)
+		if limit := heardWithin + 2*time.Second + 3*m.slowness + 2*forwardingPeriod; waited > limit {
+			t.Errorf("seed %d: it waits %v, want %v at most", seed, waited, limit)
+		}
+		if others == 0 && m.slowness <= 60*time.Millisecond && waited > quietAfter+time.Second+2*m.slowness+2*forwardingPeriod {
+			t.Errorf("seed %d: it waits %v though kube-proxy has nothing else to do", seed, waited)
+		}
+	}
+	t.Logf("the longest wait took %v", longest)
+}
+
+// An address waits no longer than the patience, and not at all for a program that does not tell.
+func TestAWaitEnds(t *testing.T) {
+	refused := errors.New("connection refused")
+	stuck := func() proxyState {
+		return proxyState{corev1.IPv4Protocol: {queued: time.Now(), ended: time.Now().Add(-time.Hour), times: 1}}
+	}
+	old := func() proxyState { return proxyState{"": stuck()[corev1.IPv4Protocol]} }
+	other := func() proxyState { return proxyState{corev1.IPv6Protocol: {}} }
+	none := func() proxyState { return nil }
+	timeout := &url.Error{Err: context.DeadlineExceeded}
+	for _, story := range []struct {
+		name  string
+		told  bool
+		state func() proxyState
+		err   error
+		want  time.Duration
+		late  float64
+	}{
+		{"kube-proxy has written all", true, idleProxy, nil, heardWithin, 0},
+		{"kube-proxy does not come to write", true, stuck, nil, forwardingPatience, 1},
+		{"kube-proxy hangs", true, none, timeout, forwardingPatience, 1},
+		{"kube-proxy hangs and was never asked before", false, none, timeout, forwardingPatience, 1},
+		{"kube-proxy restarts", true, none, refused, forwardingPatience, 1},
+		{"no kube-proxy", false, none, refused, 0, 1},
+		{"kube-proxy of another family", true, other, nil, 0, 0},
+		{"kube-proxy before 1.33", true, old, nil, forwardingPatience, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			over := make(chan []netip.Addr, 1)
+			f := newForwarding(proxyURL, zap.NewNop(), func(addrs []netip.Addr) { over <- addrs })
+			f.told = story.told
+			ctx, end := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- f.follow(ctx, func() (proxyState, error) { return story.state(), story.err }) }()
+			since := time.Now()
+			f.await(vip, since)
+			if got := <-over; !slices.Equal(got, []netip.Addr{vip}) {
+				t.Errorf("%s: %v", story.name, got)
+			}
+			if took := time.Since(since); took < story.want || took > story.want+2*forwardingPeriod {
+				t.Errorf("%s: it waited %v, want %v", story.name, took, story.want)
+			}
+			if n := testutil.ToFloat64(f.expired); n != story.late || f.isWaiting(vip) || !f.idle() {
+				t.Errorf("%s: %v waits expired, want %v", story.name, n, story.late)
+			}
+			f.await(vip, time.Now())
+			if !f.forget(vip) || f.isWaiting(vip) || f.forget(vip) {
+				t.Errorf("%s: it was forgotten and waits", story.name)
+			}
+			end()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Error(err)
 			}
 		})
-		waits := func(a netip.Addr) bool {
-			mu.Lock()
-			defer mu.Unlock()
-			return !ready[a]
+	}
+	f := newForwarding(proxyURL, zap.NewNop(), func([]netip.Addr) {})
+	since := time.Now()
+	f.await(vip, since)
+	for _, step := range []struct {
+		name            string
+		asked, answered time.Duration
+		err             error
+		waits           bool
+	}{
+		{"it hangs", 50 * time.Millisecond, 800 * time.Millisecond, timeout, true},
+		{"it goes on", 850 * time.Millisecond, 1200 * time.Millisecond, nil, true},
+		{"it has just gone on", 1250 * time.Millisecond, 1251 * time.Millisecond, nil, true},
+		{"it has had time to hear", 1301 * time.Millisecond, 1302 * time.Millisecond, nil, false},
+	} {
+		if f.release(since.Add(step.asked), since.Add(step.answered), idleProxy(), step.err); f.isWaiting(vip) != step.waits {
+			t.Errorf("%s: the address waits: %v", step.name, !step.waits)
 		}
-		began := time.Now()
-		var answer atomic.Value
-		answer.Store(written(began, began))
-		h := newProxyHealth("http://127.0.0.1:10256/healthz", zap.NewNop(), func() {}, f)
-		go func() {
-			_ = h.follow(t.Context(), func() string { f.take(strings.NewReader(answer.Load().(string))); return "" })
-		}()
-		synctest.Wait()
-		for _, step := range []struct {
-			name   string
-			addr   netip.Addr
-			after  time.Duration // when kube-proxy writes its rules; 0: it does not
-			family int
-			want   time.Duration
-		}{
-			{"at once", vip, time.Millisecond, 4, forwardingPeriod},
-			{"a second later", vip, time.Second + time.Millisecond, 4, time.Second + forwardingPeriod},
-			{"for the other family alone", vip, time.Millisecond, 6, forwardingPatience},
-			{"an IPv6 address", vip6, 300 * time.Millisecond, 6, 300 * time.Millisecond},
-			{"never", vip, 0, 4, forwardingPatience},
-		} {
-			mu.Lock()
-			clear(ready)
-			mu.Unlock()
-			since := time.Now()
-			f.await(step.addr, since)
-			for waits(step.addr) && time.Since(since) < time.Minute {
-				if step.after > 0 && time.Since(since) >= step.after {
-					if at := since.Add(step.after); step.family == 4 {
-						answer.Store(written(at, began))
-					} else {
-						answer.Store(written(began, at))
-					}
-				}
-				time.Sleep(time.Millisecond)
-				synctest.Wait()
-			}
-			if took := time.Since(since); took < step.want-forwardingPeriod || took > step.want+2*forwardingPeriod {
-				t.Errorf("%s: the address waited %v, want about %v", step.name, took, step.want)
-			}
-			if f.isWaiting(step.addr) || !f.idle() {
-				t.Errorf("%s: it still waits", step.name)
-			}
-		}
-		if n := testutil.ToFloat64(f.expired); n != 2 {
-			t.Errorf("%v waits expired, want 2", n)
-		}
-		f.await(vip, time.Now())
-		if f.forget(vip); f.isWaiting(vip) {
-			t.Error("it was forgotten and waits")
-		}
-	})
+	}
+	f = newForwarding("", zap.NewNop(), nil)
+	if f.await(vip, time.Now()); f.isWaiting(vip) || f.run(t.Context()) != nil {
+		t.Error("an address waits where nobody can be asked")
+	}
 }
 
-// Where kube-proxy does not tell, nothing waits.
-func TestNothingWaitsForAProxyThatDoesNotTell(t *testing.T) {
-	now := time.Now()
+const proxyText = `# HELP kubeproxy_sync_proxy_rules_duration_seconds [ALPHA] SyncProxyRules latency in seconds
+# TYPE kubeproxy_sync_proxy_rules_duration_seconds histogram
+kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.001"} 0
+kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="+Inf"} 3
+kubeproxy_sync_proxy_rules_duration_seconds_sum{ip_family="IPv4"} 0.25
+kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 3
+# TYPE kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds gauge
+kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv4"} 1.8e+09
+# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge
+kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 1.8000000005e+09
+# TYPE kubeproxy_sync_proxy_rules_service_changes_pending gauge
+kubeproxy_sync_proxy_rules_service_changes_pending 0
+# TYPE rest_client_requests_total counter
+rest_client_requests_total{code="200"} 7
+`
+
+func TestWhatKubeProxyTells(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	told := written{queued: at, ended: at.Add(500 * time.Millisecond), times: 3, took: 250 * time.Millisecond}
+	endless := strings.Repeat("# a comment\n", maxProxyMetrics/12+1) + proxyText
 	for _, story := range []struct {
-		name, answer string
-		want         bool
+		name, body string
+		family     corev1.IPFamily
+		fails      string
 	}{
-		{"Kubernetes 1.33 and later", written(now, now), true},
-		{"before", `{"lastUpdated": "2026-03-01T12:00:00Z","currentTime": "2026-03-01T12:00:00Z", "nodeEligible": true}`, false},
-		{"another program", "ok", false},
-		{"no such family", `{"status":{"IPv6":{"lastUpdated":"2026-03-01T12:00:00Z"}}}`, false},
-		{"garbage", `{"status":{"IPv4":{"lastUpdated":7}}}`, false},
-		{"endless", `{"status":{"IPv4":{"lastUpdated":"2026-03-01T12:00:00Z"}},"x":"` + strings.Repeat("x", maxHealth) + `"}`, false},
+		{"a family", proxyText, "IPv4", ""},
+		{"before families were told apart", strings.NewReplacer(`{ip_family="IPv4"}`, "", `ip_family="IPv4",`, "").Replace(proxyText), "", ""},
+		{"another program", "# TYPE up gauge\nup 1\n", "", "no metric tells"},
+		{"one that wrote nothing yet", strings.Replace(proxyText, "1.8000000005e+09", "0", 1), "", "no metric tells"},
+		{"not a number", strings.Replace(proxyText, "1.8000000005e+09", "soon", 1), "", "expected float"},
+		{"too long", endless, "", "no metric tells"},
 	} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(story.answer)) }))
-		f := newForwarding(zap.NewNop(), nil)
-		h := newProxyHealth(server.URL, zap.NewNop(), func() {}, f)
-		if reason := h.probe(t.Context(), &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}); reason != "" {
-			t.Errorf("%s: %s", story.name, reason)
-		}
-		if f.await(vip, now); f.isWaiting(vip) != story.want {
-			t.Errorf("%s: an address waits: %v", story.name, !story.want)
-		}
-		f.forget(vip)
-		f.take(strings.NewReader("ok")) // Another program took kube-proxy's place.
-		if f.await(vip, now); f.isWaiting(vip) {
-			t.Errorf("%s: an address waits for a program that does not tell", story.name)
-		}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(story.body)) }))
+		state, err := readProxyState(t.Context(), &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, server.URL)
 		server.Close()
+		switch {
+		case story.fails != "":
+			if err == nil || !strings.Contains(err.Error(), story.fails) {
+				t.Errorf("%s: %v, want %q", story.name, err, story.fails)
+			}
+		case err != nil || len(state) != 1:
+			t.Errorf("%s: %+v, %v", story.name, state, err)
+		default:
+			if got := state[story.family]; !got.queued.Equal(told.queued) || got.ended.Sub(told.ended).Abs() > time.Microsecond || got.times != told.times || got.took != told.took {
+				t.Errorf("%s: %+v, want %+v", story.name, got, told)
+			}
+		}
 	}
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	if _, err := readProxyState(t.Context(), server.Client(), server.URL); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("there are no metrics: %v", err)
+	}
+}
+
+func FuzzProxyState(f *testing.F) {
+	f.Add(proxyText)
+	f.Add(strings.Replace(proxyText, "0.25", "NaN", 1))
+	f.Add(strings.Replace(proxyText, "1.8e+09", "+Inf", 1))
+	f.Fuzz(func(t *testing.T, text string) {
+		state, err := parseProxyState(strings.NewReader(text))
+		if err == nil && len(state) == 0 {
+			t.Error("nothing is told, and there is no error")
+		}
+		for _, w := range state {
+			if w.took < 0 || w.ended.IsZero() {
+				t.Errorf("%+v", w)
+			}
+		}
+	})
 }
 
 // An address that has just got its first endpoint is announced to routers, and answered for, when kube-proxy forwards.
@@ -132,13 +275,12 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	const address = "198.51.100.7"
 	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web))
 	l.s.health.serves.Store(true)
-	began := time.Now()
+	l.s.forwarding.url, l.s.forwarding.told = proxyURL, true
 	changed := func() changes {
 		c := about(address)
 		c.since = time.Now()
 		return c
 	}
-	l.s.forwarding.take(strings.NewReader(written(began, began)))
 	l.pass(changed())
 	l.put(t, slice("web-a", web, endpoint("n2", new(true))))
 	l.pass(changed())
@@ -155,8 +297,12 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	}
 	l.s.segments.answer("eth0", segment.Answer{Addr: vip, Node: "n1", Announce: true})
 	l.s.inputs.take()
-	l.s.forwarding.take(strings.NewReader(written(time.Now(), time.Now())))
-	l.s.forwarding.release(time.Now())
+	l.s.forwarding.release(time.Now(), time.Now(), idleProxy(), nil)
+	if !l.s.forwarding.isWaiting(vip) {
+		t.Error("kube-proxy may not have heard of it, and it does not wait")
+	}
+	later := time.Now().Add(time.Second)
+	l.s.forwarding.release(later, later, idleProxy(), nil)
 	if len(l.s.segments.held) != 0 {
 		t.Error("it is not answered for, though it is forwarded")
 	}
@@ -165,7 +311,6 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 		t.Fatalf("kube-proxy knows it, and to routers it is %v", d.Exports)
 	}
 	// What is announced stays so, whatever kube-proxy says, and one that is excluded for a while does not wait.
-	l.s.forwarding.take(strings.NewReader(written(began, began)))
 	l.put(t, slice("web-a", web, endpoint("n3", new(true))))
 	l.pass(changed())
 	editNode(l.shared, "n1", func(n *Node) { n.Excluded = true })
@@ -200,8 +345,7 @@ func TestAnAddressThatLosesItsEndpointsWhileItWaitsIsAnsweredFor(t *testing.T) {
 		l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web))
 		l.shared.L2[0].WithoutEndpoints = withoutEndpoints
 		l.s.health.serves.Store(true)
-		began := time.Now()
-		l.s.forwarding.take(strings.NewReader(written(began, began)))
+		l.s.forwarding.url = proxyURL
 		for _, endpoints := range [][]discoveryv1.Endpoint{{endpoint("n2", new(true))}, nil} {
 			l.put(t, slice("web-a", web, endpoints...))
 			c := about(address)
@@ -222,12 +366,11 @@ func TestAnAnswerThatIsHeldBackIsNotLost(t *testing.T) {
 	for range 200 {
 		l := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), nil, func() {})
 		l.arp = loopOf(t, "n1").s.arp
-		f := newForwarding(zap.NewNop(), l.forwards)
+		f := newForwarding(proxyURL, zap.NewNop(), l.forwards)
 		l.waits = f.isWaiting
-		f.take(strings.NewReader(written(time.Now(), time.Now())))
 		f.await(vip, time.Now().Add(-time.Hour))
 		var both sync.WaitGroup
-		both.Go(func() { f.release(time.Now()) })
+		both.Go(func() { f.release(time.Now(), time.Now(), idleProxy(), nil) })
 		both.Go(func() { l.answer("eth0", segment.Answer{Addr: vip, Node: "n1", Announce: true}) })
 		both.Wait()
 		if len(l.held) > 0 {

@@ -21,15 +21,14 @@ const (
 // when the node is being removed from the cluster (KEP-3836): either way no new connection belongs here.
 // Until it has answered for the first time, kube-proxy does not serve.
 type proxyHealth struct {
-	url        string
-	log        *zap.Logger
-	changed    func()
-	serves     atomic.Bool
-	forwarding *forwarding
+	url     string
+	log     *zap.Logger
+	changed func()
+	serves  atomic.Bool
 }
 
-func newProxyHealth(url string, log *zap.Logger, changed func(), f *forwarding) *proxyHealth {
-	h := &proxyHealth{url: url, log: log, changed: changed, forwarding: f}
+func newProxyHealth(url string, log *zap.Logger, changed func()) *proxyHealth {
+	h := &proxyHealth{url: url, log: log, changed: changed}
 	h.serves.Store(url == "") // Another data path serves Services, and is not asked.
 	return h
 }
@@ -48,9 +47,6 @@ func (h *proxyHealth) run(ctx context.Context) error {
 func (h *proxyHealth) follow(ctx context.Context, ask func() string) error {
 	ticker := time.NewTicker(healthPeriod)
 	defer ticker.Stop()
-	hurry := time.NewTicker(forwardingPeriod)
-	hurry.Stop()
-	defer hurry.Stop()
 	misses := 0
 	for {
 		reason := ask()
@@ -66,28 +62,10 @@ func (h *proxyHealth) follow(ctx context.Context, ask func() string) error {
 			h.log.Warn("kube-proxy does not serve: this node announces nothing", zap.String("url", h.url), zap.String("reason", reason))
 			h.set(false)
 		}
-		if err := h.await(ctx, ticker, hurry, ask); err != nil {
-			return err
-		}
-	}
-}
-
-// await returns at the next turn. Meanwhile it asks more often while addresses wait, without counting misses.
-func (h *proxyHealth) await(ctx context.Context, turn, hurry *time.Ticker, ask func() string) error {
-	for {
-		h.forwarding.release(time.Now())
-		if h.forwarding.idle() {
-			hurry.Stop()
-		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-turn.C:
-			return nil
-		case <-h.forwarding.wake:
-			hurry.Reset(forwardingPeriod)
-		case <-hurry.C:
-			_ = ask()
+		case <-ticker.C:
 		}
 	}
 }
@@ -107,7 +85,6 @@ func (h *proxyHealth) probe(ctx context.Context, client *http.Client) string {
 	if err != nil {
 		return err.Error()
 	}
-	h.forwarding.take(res.Body)
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		return res.Status

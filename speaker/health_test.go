@@ -18,7 +18,7 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 		var changes, asked atomic.Int32
 		var answer atomic.Value
 		answer.Store("connection refused")
-		h := newProxyHealth("http://127.0.0.1:10256/healthz", zap.NewNop(), func() { changes.Add(1) }, newForwarding(zap.NewNop(), nil))
+		h := newProxyHealth("http://127.0.0.1:10256/healthz", zap.NewNop(), func() { changes.Add(1) })
 		if h.healthy() {
 			t.Fatal("it serves before it was asked")
 		}
@@ -59,7 +59,7 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 }
 
 func TestWithoutKubeProxyNobodyIsAsked(t *testing.T) {
-	h := newProxyHealth("", zap.NewNop(), func() { t.Error("something has changed") }, newForwarding(zap.NewNop(), nil))
+	h := newProxyHealth("", zap.NewNop(), func() { t.Error("something has changed") })
 	if err := h.run(t.Context()); err != nil || !h.healthy() {
 		t.Errorf("%v, and it serves: %v", err, h.healthy())
 	}
@@ -68,7 +68,7 @@ func TestWithoutKubeProxyNobodyIsAsked(t *testing.T) {
 func TestWhatCountsAsAnAnswer(t *testing.T) {
 	code := http.StatusOK
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
-	h := newProxyHealth(server.URL, zap.NewNop(), func() {}, newForwarding(zap.NewNop(), nil))
+	h := newProxyHealth(server.URL, zap.NewNop(), func() {})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, code = range []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusNoContent} {
 		if reason := h.probe(t.Context(), client); (reason == "") != (code == http.StatusOK) {

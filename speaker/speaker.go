@@ -66,8 +66,10 @@ type Config struct {
 	L2Only bool
 	// KubeProxyHealth is the URL that tells whether the node's kube-proxy serves; empty: it always does.
 	KubeProxyHealth string
-	Metrics         prometheus.Registerer
-	Log             *zap.Logger
+	// KubeProxyMetrics is the URL that tells what the node's kube-proxy has written; empty: no address waits for it.
+	KubeProxyMetrics string
+	Metrics          prometheus.Registerer
+	Log              *zap.Logger
 }
 
 // Speaker is the speaker of one node.
@@ -101,11 +103,11 @@ func New(c Config) (*Speaker, error) {
 		return nil, err
 	}
 	s.inputs = in
-	s.forwarding = newForwarding(c.Log.Named("kube-proxy"), func(addrs []netip.Addr) {
+	s.forwarding = newForwarding(c.KubeProxyMetrics, c.Log.Named("kube-proxy"), func(addrs []netip.Addr) {
 		s.segments.forwards(addrs)
 		s.inputs.touch(addrs...)
 	})
-	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll, s.forwarding)
+	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll)
 	s.lease = &lease{
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, log: c.Log.Named("lease"),
 		changed: func(bool) { in.touchAll() },
@@ -153,6 +155,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	g.Go(func() error { return s.inputs.run(ctx, func() { close(synced) }) })
 	g.Go(func() error { return s.links.Run(ctx) })
 	g.Go(func() error { return s.health.run(ctx) })
+	g.Go(func() error { return s.forwarding.run(ctx) })
 	g.Go(func() error { return s.announce(ctx, synced) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -49,10 +49,10 @@ func run() int {
 
 // flags are what differs from one node or installation to the next.
 type flags struct {
-	kubeconfig, node, namespace, peers, listen, proxyHealth string
-	refresh                                                 time.Duration
-	l2Only, profiling                                       bool
-	logLevel                                                zap.AtomicLevel
+	kubeconfig, node, namespace, peers, listen, proxyHealth, proxyMetrics string
+	refresh                                                               time.Duration
+	l2Only, profiling                                                     bool
+	logLevel                                                              zap.AtomicLevel
 }
 
 func command() *cobra.Command {
@@ -78,6 +78,8 @@ func command() *cobra.Command {
 	set.TextVar(&f.logLevel, "log-level", f.logLevel, "What is logged: debug, info, warn or error.")
 	set.StringVar(&f.proxyHealth, "kube-proxy-healthz", "http://127.0.0.1:10256/healthz",
 		"The health of the node's kube-proxy: without it the node announces nothing. Empty where another data path serves Services.")
+	set.StringVar(&f.proxyMetrics, "kube-proxy-metrics", "http://127.0.0.1:10249/metrics",
+		"The metrics of the node's kube-proxy: an address is announced once they tell that it is forwarded. Empty: at once.")
 	set.BoolVar(&f.l2Only, "l2-only", false, "Announce on the segment only: no BGPPeer, BGPAdvertisement or Secret is read.")
 	set.DurationVar(&f.refresh, "l2-refresh", time.Minute,
 		"The time between two unsolicited announcements of an address on the segment. 0: only when it moves.")
@@ -145,7 +147,7 @@ func (f *flags) run(ctx context.Context) error {
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Boot: binary.BigEndian.Uint64(boot[:]), Key: key, Refresh: f.refresh,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
-		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, PeersNamespace: cmp.Or(f.peers, f.namespace+"-peers"), L2Only: f.l2Only, KubeProxyHealth: f.proxyHealth,
+		Node:   f.node, Pod: os.Getenv("POD_NAME"), Namespace: f.namespace, PeersNamespace: cmp.Or(f.peers, f.namespace+"-peers"), L2Only: f.l2Only, KubeProxyHealth: f.proxyHealth, KubeProxyMetrics: f.proxyMetrics,
 		Metrics: registry, Log: log,
 	})
 	if err != nil {
