@@ -269,9 +269,10 @@ func (n *neighbour) claim(c change) {
 
 func (m *Machine) released(n *neighbour, c change) {
 	_, claimed := n.claims[c.addr]
+	_, before := n.former[c.addr] // Its new speaker may release what it has never claimed.
 	delete(n.claims, c.addr)
 	delete(n.former, c.addr)
-	if !claimed {
+	if !claimed && !before {
 		return
 	}
 	a := m.address(c.addr)

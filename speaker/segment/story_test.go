@@ -140,6 +140,23 @@ func TestAKilledSpeakerIsDeputisedAndFindsEverythingAsItWas(t *testing.T) {
 	}
 }
 
+// TestASpeakerComesBackOnANodeThatCannotServe: it is told what its predecessor had, and releases it without ever having
+// claimed it.
+func TestASpeakerComesBackOnANodeThatCannotServe(t *testing.T) {
+	w, addrs := began(t, 3, 20)
+	victim := w.owner(addrs[0])
+	victim.kill()
+	w.run(500 * time.Millisecond)
+	victim.serving = false
+	victim.start()
+	w.run(maxListening)
+	for _, a := range addrs {
+		if o := w.owner(a); o == nil || o == victim {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+}
+
 func TestASpeakerThatDoesNotComeBackIsReplacedAfterTheGrace(t *testing.T) {
 	w, addrs := began(t, 3, 20)
 	victim := w.owner(addrs[0])
