@@ -141,3 +141,23 @@ func TestASpeakerThatGetsNoProcessorTakesNobodyForDead(t *testing.T) {
 		}
 	}
 }
+
+// TestTheOnlyNeighbourIsSilentForLong: its kernel answers all the time, so the node that remains does receive something, and
+// keeps what it has.
+func TestTheOnlyNeighbourIsSilentForLong(t *testing.T) {
+	w, addrs := began(t, 2, 30)
+	before, victim := w.owners(addrs), w.owner(addrs[0])
+	victim.kill()
+	w.run(Grace+2*time.Second, func() {
+		for _, a := range addrs {
+			if o := w.owner(a); before[a] != victim && o != before[a] {
+				w.fail("%v is answered with %v", a, w.answersFor(a))
+			}
+		}
+	})
+	for _, a := range addrs {
+		if o := w.owner(a); o == nil || o == victim {
+			w.fail("%v is answered with %v", a, w.answersFor(a))
+		}
+	}
+}

@@ -447,7 +447,7 @@ func (m *Machine) Received(now Time, frames uint64) {
 
 // NeedsReceived reports whether Received matters now.
 func (m *Machine) NeedsReceived() bool {
-	return m.quiet || m.statuses[suspected] > 0
+	return m.quiet || m.statuses[suspected] > 0 || m.living > 0 && m.living == m.statuses[silent]
 }
 
 // Leave ends the membership. With a successor to come, the neighbours answer in this node's place for a
