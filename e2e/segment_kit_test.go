@@ -355,22 +355,6 @@ func (s *seen) failedOver(owner string, longest time.Duration) {
 	s.gap(longest)
 }
 
-// leftAlive fails the part unless each address went from this node, which goes on forwarding, to one other. An answer with
-// the MAC address of the first may be on its way while the second announces itself: for a beat that harms nobody.
-func (s *seen) leftAlive(owner string, longest time.Duration) {
-	s.f.t.Helper()
-	const beat = 100 * time.Millisecond
-	for a, runs := range s.runs {
-		by := s.f.named(runs)
-		distinct := slices.Compact(slices.Sorted(slices.Values(by)))
-		if len(distinct) != 2 || by[0] != owner || by[len(by)-1] == owner {
-			s.f.t.Errorf("%s was answered by %s, want %s and then one other", a, s.answerers(a), owner)
-		}
-	}
-	s.neverTwo(beat)
-	s.gap(longest)
-}
-
 // before fails the part if the last move of an address was later.
 func (s *seen) before(end time.Time) {
 	s.f.t.Helper()

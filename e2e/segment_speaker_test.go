@@ -59,7 +59,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		f.members()
 		f.reported(owner, "that it owns nothing", func(s *herald.SpeakerStatusStatus) bool { return len(s.Claims) == 0 })
 		s := o.end()
-		s.leftAlive(owner, atOnce)
+		s.failedOver(owner, atOnce)
 		s.answeredByDeputies()
 	})
 	t.Run("its node is drained", func(t *testing.T) {

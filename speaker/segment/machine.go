@@ -54,6 +54,7 @@ const (
 	deadInterval = 300 * time.Millisecond // silence before the first claim
 	maxListening = 2 * time.Second        // the same while a neighbour has not answered
 	maxGap       = 250 * time.Millisecond // in our own attention, after which we have to listen anew
+	lastDeputy   = 500 * time.Millisecond // before the end of Grace: from then on one deputy answers
 	formerTime   = time.Second            // for a speaker that has come back to claim what its predecessor had
 	holdOff      = time.Second            // before anybody takes an address that was released because nobody wants it
 	patience     = 5 * time.Second        // before an address is taken from an owner that is no candidate

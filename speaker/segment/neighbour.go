@@ -56,6 +56,7 @@ type neighbour struct {
 	answered Time // its kernel's last answer
 	probed   Time // the last question to its kernel
 	asks     int  // questions to its kernel since its last sign of life or answer
+	ending   bool // its addresses may move soon: see Machine.watchEnd
 
 	claims  map[netip.Addr]uint64 // terms
 	version uint32                // of claims
@@ -144,7 +145,7 @@ func (m *Machine) become(n *neighbour, to status) {
 	if from == to {
 		return
 	}
-	n.status = to
+	n.status, n.ending = to, false
 	m.statuses[from]--
 	m.statuses[to]++
 	m.loads++
@@ -174,6 +175,9 @@ func (m *Machine) become(n *neighbour, to status) {
 	case dead:
 		m.event(Event{Kind: EventDead, Node: n.node, After: after})
 		m.lose(n)
+		if from == silent {
+			m.calm(n)
+		}
 		n.former = nil
 	}
 	m.lookAt(n)

@@ -21,6 +21,7 @@ type address struct {
 	reason string
 	lost   Time   // when its last owner was last heard; 0: it had none, or gave it up
 	opened Time   // since when it has no owner
+	calm   bool   // its owner fell silent before it lost it: others may still be its deputies
 	due    Time   // when we take it; 0: not at all
 	hold   Time   // nobody takes it before
 	paused uint64 // our term when we gave it up because we received nothing; 0: we did not
@@ -150,8 +151,14 @@ func (m *Machine) settle() {
 }
 
 // deputies is how many candidates answer for an absent owner. All answer the same, so one more does no harm, and it
-// bridges the time in which it is not known yet that the first one is dead, too.
-const deputies = 2
+// bridges the time in which it is not known yet that the first one is dead, too. When the addresses may move soon, it is
+// the first one alone.
+func (a *address) deputies() int {
+	if slices.ContainsFunc(a.claims, func(c claim) bool { return c.n.ending }) {
+		return 1
+	}
+	return 2
+}
 
 // decide is the rule of ownership for one address: docs/l2-protocol.md, "An address, as a node sees it".
 func (m *Machine) decide(a *address) {
@@ -188,7 +195,7 @@ func (m *Machine) decide(a *address) {
 		}
 	case holder != nil:
 		m.close(a)
-		if place >= 0 && place < deputies && a.absent() && !m.listening {
+		if place >= 0 && place < a.deputies() && a.absent() && !m.listening {
 			m.answer(a, holder.n.node, holder.n.mac)
 		} else {
 			m.answer(a, "", MAC{})

@@ -40,7 +40,22 @@ func (m *Machine) watchOne(n *neighbour) {
 			m.become(n, dead)
 		default:
 			m.probe(n, watchPeriod)
+			m.watchEnd(n)
 		}
+	}
+}
+
+// watchEnd notes whether the addresses of a node whose speaker is silent may move soon: because the grace ends, or because
+// its kernel has left a question without an answer. From then on only the first candidate is its deputy. It is the one that
+// takes the addresses. So no other node, which learns a moment later that they moved, still answers with the old MAC.
+//
+// The nodes count the grace by their own clocks, from the last sign of life that each of them received. lastDeputy bears
+// that one of them lost three beats, or that their clocks differ by 4 %.
+func (m *Machine) watchEnd(n *neighbour) {
+	asked := n.asks > 1 || n.asks == 1 && m.now-n.probed >= askPeriod
+	if ending := asked || m.now-n.sign > Grace-lastDeputy; ending != n.ending {
+		n.ending = ending
+		m.touchClaims(n)
 	}
 }
 
@@ -58,11 +73,22 @@ func (m *Machine) lookAt(n *neighbour) {
 			m.look = min(m.look, end)
 		}
 	case silent:
-		m.look = min(m.look, m.now+watchPeriod)
+		m.look = min(m.look, m.watchSilent(n))
 	}
 	if n.former != nil {
 		m.look = min(m.look, n.formerUntil)
 	}
+}
+
+// watchSilent is when a silent neighbour is to be looked at: when it is to be asked, and once before, whether it has answered.
+func (m *Machine) watchSilent(n *neighbour) Time {
+	switch {
+	case !n.hasAddress():
+		return m.now + watchPeriod
+	case n.asks == 1 && !n.ending:
+		return n.probed + askPeriod
+	}
+	return n.probed + watchPeriod
 }
 
 func (m *Machine) windowOf(n *neighbour) time.Duration {

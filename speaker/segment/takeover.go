@@ -2,6 +2,7 @@ package segment
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -16,7 +17,11 @@ func (m *Machine) contend(a *address, place int) {
 		m.open[a] = struct{}{}
 		a.opened = m.now
 	}
-	a.due = max(a.opened+time.Duration(place)*rankDelay, a.hold)
+	delay := rankDelay
+	if a.calm {
+		delay = lastDeputy
+	}
+	a.due = max(a.opened+time.Duration(place)*delay, a.hold)
 	if a.checked == conflicting {
 		a.due = max(a.due, a.recheck)
 	}
@@ -37,7 +42,17 @@ func (m *Machine) contend(a *address, place int) {
 
 func (m *Machine) close(a *address) {
 	delete(m.open, a)
-	a.due = 0
+	a.due, a.calm = 0, false
+}
+
+// calm has candidates after the first one wait longer for the addresses of a node whose speaker was silent before. The
+// first candidate is its deputy until the time has come by its own clock, too.
+func (m *Machine) calm(n *neighbour) {
+	for _, claims := range []map[netip.Addr]uint64{n.claims, n.former} {
+		for addr := range claims {
+			m.address(addr).calm = true
+		}
+	}
 }
 
 // setDue has takeDue called at a time, or before.
