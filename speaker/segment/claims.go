@@ -121,7 +121,7 @@ func (m *Machine) greet() {
 		}
 		m.helloFrame = m.sign(kindHello, h.encode)
 	}
-	m.greetedAt = m.now
+	m.greetedAt, m.askedHello = m.now, false
 	m.send(MAC{}, m.helloFrame)
 	if m.listening && m.now > m.since+fastPeriod {
 		m.greetExpected()
@@ -226,6 +226,7 @@ func (m *Machine) sendPages(from uint16) {
 	}
 	parts = parts[:min(len(parts), maxPages)]
 	// Anybody can ask. Each page costs a signature here and its verification everywhere.
+	m.askedPages = false
 	m.pages = m.now + askBack + time.Duration(max(0, len(parts)-int(from)))*pageTime
 	for i, part := range parts {
 		if i >= int(from) {

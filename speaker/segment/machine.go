@@ -268,6 +268,9 @@ type Machine struct {
 	claims     uint32 // counts changes of owned
 	pending    []change
 	pages      Time // when pages may be sent again
+	askedPages bool // somebody waits for them, from askedPage on
+	askedPage  uint16
+	askedHello bool // somebody waits for our Hello
 	state      uint32
 	helloDirty bool
 	helloFrame []byte
@@ -477,6 +480,7 @@ func (m *Machine) Tick(now Time) {
 	m.takeDue()
 	m.rebalance()
 	m.endListening()
+	m.answerAsks()
 	m.beat()
 }
 
@@ -502,6 +506,7 @@ func (m *Machine) Next() Time {
 	if m.listening {
 		next = min(next, m.since+deadInterval)
 	}
+	next = m.nextAnswer(next)
 	return max(next, m.tick+time.Millisecond)
 }
 

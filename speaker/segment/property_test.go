@@ -222,9 +222,8 @@ func story(t *rapid.T, nodes int, loss float64, faults int) {
 		h.drift = rapid.SampledFrom([]float64{1, 1, 0.98, 1.02}).Draw(t, "drift")
 	}
 	r := newReferee(w, addrs)
-	// Two beats, for a question may come while the answer to another one is on its way, and is asked again with the next
-	// beat; the way of a question and of its answer, and of the key.
-	r.limit = 2*fastPeriod*103/100 + 4*w.delay + w.keyDelay + 20*time.Millisecond
+	// One beat, the way of a question and of its answer, and of the key; an answer to somebody else may just have been sent.
+	r.limit = fastPeriod*103/100 + 4*w.delay + w.keyDelay + askBack + pageTime
 	if loss > 0 {
 		r.limit = 1500 * time.Millisecond
 	}

@@ -189,7 +189,8 @@ func (n *neighbour) missingPage() (p uint16) {
 	return p
 }
 
-// receiveAsk answers with our Hello and claims.
+// receiveAsk answers with our Hello and claims, or has Tick answer in a moment: an answer may be on its way to who asked
+// before, and who asks now may not have heard it, because the segment was split until a moment ago.
 func (m *Machine) receiveAsk(r *reader) Drop {
 	a, err := r.ask()
 	switch {
@@ -201,13 +202,39 @@ func (m *Machine) receiveAsk(r *reader) Drop {
 	if m.shadowed() {
 		return ""
 	}
-	if m.greetedAt == 0 || m.now-m.greetedAt > askBack {
+	m.askedHello = true
+	if a.claims != m.claims {
+		if !m.askedPages || a.page < m.askedPage {
+			m.askedPage = a.page
+		}
+		m.askedPages = true
+	}
+	m.answerAsks()
+	return ""
+}
+
+// answerAsks answers what was asked, as often as it may.
+func (m *Machine) answerAsks() {
+	if m.shadowed() {
+		m.askedHello, m.askedPages = false, false
+	}
+	if m.askedHello && (m.greetedAt == 0 || m.now-m.greetedAt > askBack) {
 		m.greet()
 	}
-	if a.claims != m.claims && m.now > m.pages {
-		m.sendPages(a.page)
+	if m.askedPages && m.now > m.pages {
+		m.sendPages(m.askedPage)
 	}
-	return ""
+}
+
+// nextAnswer is when answerAsks has something to do; next if that is earlier.
+func (m *Machine) nextAnswer(next Time) Time {
+	if m.askedHello {
+		next = min(next, m.greetedAt+askBack+1)
+	}
+	if m.askedPages {
+		next = min(next, m.pages+1)
+	}
+	return next
 }
 
 // alsoByUnicast has what is sent to all go to a neighbour by unicast, too, for a while: multicast between it and this

@@ -267,6 +267,30 @@ func TestANodeThatIsNotHeardIsReplacedAndYields(t *testing.T) {
 	}
 }
 
+// TestAQuestionIsAnsweredThatComesAfterAnother: the answer to the first one was lost to who asks now.
+func TestAQuestionIsAnsweredThatComesAfterAnother(t *testing.T) {
+	w, addrs := began(t, 3, 30)
+	owner := w.owner(addrs[0])
+	sent := map[kind]int{}
+	w.sent = func(h *host, f Frame) {
+		if h == owner {
+			sent[kind(f.Payload[3])]++
+		}
+	}
+	for _, h := range w.nodes {
+		if h != owner {
+			owner.input(func(m *Machine, now Time) {
+				m.Receive(now, Arrival{At: now, From: h.mac, Unicast: true}, ask{id: m.id}.encode())
+			})
+			w.run(time.Millisecond)
+		}
+	}
+	w.run(askBack + pageTime)
+	if sent[kindHello] != 2 || sent[kindPage] != 2 {
+		w.fail("%v was sent, want two Hellos and two pages", sent)
+	}
+}
+
 func TestANodeThatCannotServeReleases(t *testing.T) {
 	w, addrs := began(t, 3, 30)
 	victim := w.owner(addrs[0])
