@@ -61,6 +61,10 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"a source of the other family", peer(`, sourceAddress: "2001:db8::1"`), "of one family"},
 
 		{"communities", object("BGPAdvertisement", "a", `{communities: [no-export, "64512:100", "4200000000:1:2"]}`), ""},
+		{"extended communities", object("BGPAdvertisement", "a", `{communities: ["rt:64512:4294967295", "soo:4200000000:65535", no-llgr]}`), ""},
+		{"an extended community out of range", object("BGPAdvertisement", "a", `{communities: ["rt:65536:65536"]}`), "or up to 65535 after an AS number above 65535"},
+		{"an extended community of an unknown kind", object("BGPAdvertisement", "a", `{communities: ["color:0:100"]}`), "must be a community such as"},
+		{"a community with leading zeros", object("BGPAdvertisement", "a", `{communities: ["064512:1"]}`), "numbers without leading zeros"},
 		{"a community of three words", object("BGPAdvertisement", "a", `{communities: [no-way]}`), "must be a community such as"},
 		{"a community out of range", object("BGPAdvertisement", "a", `{communities: ["65536:1"]}`), "must be a community such as"},
 		{"a large community out of range", object("BGPAdvertisement", "a", `{communities: ["4294967296:1:1"]}`), "must be a community such as"},

@@ -14,7 +14,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
 )
 
 // Objects are the API objects that the decisions about all addresses rest on, in any order.
@@ -143,7 +142,7 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	for i, c := range o.Spec.Communities {
 		texts[i] = string(c)
 	}
-	if ad.Attributes.Communities, ad.Attributes.LargeCommunities, err = bgp.ParseCommunities(texts...); err != nil {
+	if err = ad.Attributes.AddCommunities(texts...); err != nil {
 		return ad, fmt.Errorf("spec.communities: %w", err)
 	}
 	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)

@@ -47,7 +47,8 @@ type BGPAdvertisementSpec struct {
 	// +optional
 	PeerSelector *metav1.LabelSelector `json:"peerSelector,omitempty"`
 
-	// Communities of the routes.
+	// Communities of the routes: standard, large and extended ones, and well-known names. What a router does on
+	// no-export, blackhole or graceful-shutdown is up to its configuration.
 	// +optional
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=set
@@ -72,11 +73,11 @@ type BGPAdvertisementSpec struct {
 	Prepend int32 `json:"prepend,omitempty"`
 }
 
-// Community is a standard community (64512:100, RFC 1997), a large one (64512:1:100, RFC 8092) or a
-// well-known name.
+// Community is a standard community (64512:100, RFC 1997), a large one (64512:1:100, RFC 8092), an extended one (RFC 4360)
+// or a well-known name. An extended community is a route target (rt:64512:100) or a site of origin (soo:64512:100).
 //
 // +kubebuilder:validation:MaxLength=32
-// +kubebuilder:validation:XValidation:rule="self in ['no-export', 'no-advertise', 'no-export-subconfed', 'no-peer', 'blackhole', 'graceful-shutdown', 'accept-own'] || (self.matches('^[0-9]{1,5}:[0-9]{1,5}$') && self.split(':').all(p, int(p) <= 65535)) || (self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') && self.split(':').all(p, int(p) <= 4294967295))",message="must be a community such as 64512:100 (each part up to 65535), a large community such as 64512:1:100 (each part up to 4294967295), or one of no-export, no-advertise, no-export-subconfed, no-peer, blackhole, graceful-shutdown, accept-own"
+// +kubebuilder:validation:XValidation:rule="self in ['no-export', 'no-advertise', 'no-export-subconfed', 'no-peer', 'blackhole', 'graceful-shutdown', 'accept-own', 'no-llgr'] || (self.matches('^(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,4})$') && self.split(':').all(p, int(p) <= 65535)) || (self.matches('^(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9})$') && self.split(':').all(p, int(p) <= 4294967295)) || (self.matches('^(rt|soo):(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9})$') && int(self.split(':')[1]) <= 4294967295 && int(self.split(':')[2]) <= (int(self.split(':')[1]) <= 65535 ? 4294967295 : 65535))",message="must be a community such as 64512:100 (each part up to 65535), a large community such as 64512:1:100 (each part up to 4294967295), an extended community such as rt:64512:100 or soo:64512:100 (the last number up to 4294967295, or up to 65535 after an AS number above 65535), or one of no-export, no-advertise, no-export-subconfed, no-peer, blackhole, graceful-shutdown, accept-own, no-llgr; numbers without leading zeros"
 type Community string
 
 // BGPAdvertisementList is a list of BGPAdvertisements.

@@ -5,8 +5,9 @@ import "slices"
 // Attributes are the path attributes (RFC 4271 §5) that a prefix is announced with. Their zero
 // value is a plain announcement. The order of communities has no meaning, nor has one given twice.
 type Attributes struct {
-	Communities      []Community
-	LargeCommunities []LargeCommunity
+	Communities         []Community
+	LargeCommunities    []LargeCommunity
+	ExtendedCommunities []ExtendedCommunity
 	// LocalPref is sent to iBGP peers only (RFC 4271 §5.1.5). Nil: 100.
 	LocalPref *uint32
 	// MED, the multi-exit discriminator (RFC 4271 §5.1.4). Nil: none.
@@ -30,6 +31,9 @@ func (a Attributes) normal() Attributes {
 	a.LargeCommunities = slices.Clone(a.LargeCommunities)
 	slices.SortFunc(a.LargeCommunities, LargeCommunity.compare)
 	a.LargeCommunities = slices.Compact(a.LargeCommunities)
+	a.ExtendedCommunities = slices.Clone(a.ExtendedCommunities)
+	slices.Sort(a.ExtendedCommunities)
+	a.ExtendedCommunities = slices.Compact(a.ExtendedCommunities)
 	a.LocalPref = clone(a.LocalPref)
 	a.MED = clone(a.MED)
 	return a
@@ -39,6 +43,7 @@ func (a Attributes) normal() Attributes {
 func (a Attributes) same(b Attributes) bool {
 	return slices.Equal(a.Communities, b.Communities) &&
 		slices.Equal(a.LargeCommunities, b.LargeCommunities) &&
+		slices.Equal(a.ExtendedCommunities, b.ExtendedCommunities) &&
 		equal(a.LocalPref, b.LocalPref) &&
 		equal(a.MED, b.MED) &&
 		a.Prepend == b.Prepend

@@ -87,27 +87,32 @@ func (c LargeCommunity) compare(d LargeCommunity) int {
 	return cmp.Or(cmp.Compare(c.Global, d.Global), cmp.Compare(c.Local1, d.Local1), cmp.Compare(c.Local2, d.Local2))
 }
 
-// ParseCommunities reads a list in which standard and large communities are mixed; two colons make
-// a large one.
-func ParseCommunities(texts ...string) ([]Community, []LargeCommunity, error) {
-	var standard []Community
-	var large []LargeCommunity
+// AddCommunities adds communities of all kinds: "rt:" or "soo:" begins an extended one, two colons make a large one.
+func (a *Attributes) AddCommunities(texts ...string) error {
 	for _, text := range texts {
-		if strings.Count(text, ":") == 2 {
+		kind, _, _ := strings.Cut(text, ":")
+		switch {
+		case subtypes[kind] != 0:
+			c, err := ParseExtendedCommunity(text)
+			if err != nil {
+				return err
+			}
+			a.ExtendedCommunities = append(a.ExtendedCommunities, c)
+		case strings.Count(text, ":") == 2:
 			c, err := ParseLargeCommunity(text)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
-			large = append(large, c)
-			continue
+			a.LargeCommunities = append(a.LargeCommunities, c)
+		default:
+			c, err := ParseCommunity(text)
+			if err != nil {
+				return err
+			}
+			a.Communities = append(a.Communities, c)
 		}
-		c, err := ParseCommunity(text)
-		if err != nil {
-			return nil, nil, err
-		}
-		standard = append(standard, c)
 	}
-	return standard, large, nil
+	return nil
 }
 
 func colonSeparated(text string, count, bits int) ([]uint32, error) {

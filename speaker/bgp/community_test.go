@@ -45,13 +45,34 @@ func TestParseLargeCommunity(t *testing.T) {
 	}
 }
 
-func TestParseCommunitiesTellsTheKindsApart(t *testing.T) {
-	standard, large, err := ParseCommunities("no-export", "64512:1:2", "64512:100")
-	if err != nil || !slices.Equal(standard, []Community{NoExport, 64512<<16 | 100}) || !slices.Equal(large, []LargeCommunity{{64512, 1, 2}}) {
-		t.Errorf("got %v, %v, %v", standard, large, err)
+func TestParseExtendedCommunity(t *testing.T) {
+	for text, want := range map[string]ExtendedCommunity{
+		"rt:64512:100":         0x0002_FC00_0000_0064,
+		"rt:65535:4294967295":  0x0002_FFFF_FFFF_FFFF,
+		"soo:64512:100":        0x0003_FC00_0000_0064,
+		"rt:65536:1":           0x0202_0001_0000_0001,
+		"soo:4200000000:65535": 0x0203_FA56_EA00_FFFF,
+	} {
+		if got, err := ParseExtendedCommunity(text); err != nil || got != want || got.String() != text {
+			t.Errorf("ParseExtendedCommunity(%q) = %#x, %v, printed as %v, want %#x", text, uint64(got), err, got, uint64(want))
+		}
 	}
-	for _, text := range []string{"64512:1:x", "nonsense"} {
-		if _, _, err := ParseCommunities("no-export", text); err == nil {
+	for _, text := range []string{"", "rt", "rt:1", "rt:1:2:3", "rt:65536:65536", "rt:4294967296:1", "rt:01:1", "soo:1:x", "color:1:1", "64512:1:2"} {
+		if got, err := ParseExtendedCommunity(text); err == nil {
+			t.Errorf("ParseExtendedCommunity(%q) = %v, want an error", text, got)
+		}
+	}
+}
+
+func TestAddCommunitiesTellsTheKindsApart(t *testing.T) {
+	var got Attributes
+	err := got.AddCommunities("no-export", "64512:1:2", "64512:100", "rt:64512:7")
+	if err != nil || !slices.Equal(got.Communities, []Community{NoExport, 64512<<16 | 100}) ||
+		!slices.Equal(got.LargeCommunities, []LargeCommunity{{64512, 1, 2}}) || !slices.Equal(got.ExtendedCommunities, []ExtendedCommunity{0x0002_FC00_0000_0007}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, text := range []string{"64512:1:x", "nonsense", "rt:1"} {
+		if err := new(Attributes).AddCommunities("no-export", text); err == nil {
 			t.Errorf("%q was accepted", text)
 		}
 	}
@@ -68,6 +89,17 @@ func FuzzParseCommunity(f *testing.F) {
 		}
 		if again, err := ParseCommunity(c.String()); err != nil || again != c {
 			t.Errorf("%q is %#x, which prints as %q and reads back as %#x, %v", text, uint32(c), c, uint32(again), err)
+		}
+	})
+}
+
+func FuzzParseExtendedCommunity(f *testing.F) {
+	for _, text := range []string{"rt:64512:100", "soo:4200000000:1", "rt:1:2:3", ""} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if c, err := ParseExtendedCommunity(text); err == nil && c.String() != text {
+			t.Errorf("%q prints as %q", text, c)
 		}
 	})
 }

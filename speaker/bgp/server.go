@@ -221,6 +221,9 @@ func pathAttributes(peer Peer, r route) ([]bgp.PathAttributeInterface, error) {
 		}
 		attributes = append(attributes, bgp.NewPathAttributeCommunities(values))
 	}
+	if extended := r.extended(); len(extended) > 0 {
+		attributes = append(attributes, bgp.NewPathAttributeExtendedCommunities(extended))
+	}
 	if len(r.LargeCommunities) > 0 {
 		values := make([]*bgp.LargeCommunity, len(r.LargeCommunities))
 		for i, c := range r.LargeCommunities {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -149,8 +150,35 @@ func (r *Route) readBIRD(attribute string) error {
 		r.Communities = birdTuples(value)
 	case "BGP.large_community":
 		r.LargeCommunities = birdTuples(value)
+	case "BGP.ext_community":
+		for _, tuple := range birdTuples(value) {
+			c, err := birdExtended(tuple)
+			if err != nil {
+				return err
+			}
+			r.ExtendedCommunities = append(r.ExtendedCommunities, c)
+		}
+		slices.Sort(r.ExtendedCommunities)
 	}
 	return nil
+}
+
+// birdExtended turns "ro:64512:100" into soo:64512:100, and "unknown0x4004:64512:1249125376" into lb:64512:4000000. BIRD
+// does not know the link bandwidth, and prints its float as a number of 32 bits.
+func birdExtended(tuple string) (string, error) {
+	kind, rest, _ := strings.Cut(tuple, ":")
+	switch kind {
+	case "ro":
+		return "soo:" + rest, nil
+	case "unknown0x4004":
+		as, bits, _ := strings.Cut(rest, ":")
+		n, err := parse32(bits)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("lb:%s:%.0f", as, math.Float32frombits(*n)), nil
+	}
+	return tuple, nil
 }
 
 // birdTuples turns "(64512,100) (64512, 1, 2)" into 64512:100 and 64512:1:2.

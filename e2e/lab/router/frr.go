@@ -182,6 +182,7 @@ func parseFRR(out []byte) ([]Route, error) {
 				Bestpath  struct{ Overall bool }
 				Community struct{ List []string }
 				Large     struct{ List []string } `json:"largeCommunity"`
+				Extended  struct{ String string } `json:"extendedCommunity"`
 				Nexthops  []struct {
 					IP    netip.Addr
 					Scope string
@@ -205,6 +206,12 @@ func parseFRR(out []byte) ([]Route, error) {
 				r.Communities = append(r.Communities, cmp.Or(frrCommunities[strings.ToLower(c)], c))
 			}
 			slices.Sort(r.Communities)
+			for c := range strings.FieldsSeq(p.Extended.String) {
+				if strings.Count(c, ":") == 2 { // Else the bandwidth again, in words: "(1.000 Mbps)".
+					r.ExtendedCommunities = append(r.ExtendedCommunities, strings.ToLower(c))
+				}
+			}
+			slices.Sort(r.ExtendedCommunities)
 			for _, n := range p.Nexthops {
 				r.NextHops = append(r.NextHops, n.IP)
 			}

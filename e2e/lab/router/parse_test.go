@@ -25,6 +25,7 @@ Table master4:
 	BGP.local_pref: 250
 	BGP.community: (64512,100) (65535,65281)
 	BGP.large_community: (4200000000, 1, 2) (64512, 1, 2)
+	BGP.ext_community: (ro, 4200000000, 7) (rt, 64512, 100) (unknown 0x4004, 64512, 1249125376)
                      unicast [neighbor1 15:19:55.001] (100) [AS64512i]
 	via 198.18.0.9 on eth0
 	Type: BGP univ
@@ -43,7 +44,8 @@ Table master6:
 	if diff := cmp.Diff([]Route{{
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"4200000000:1:2", "64512:1:2"},
-		MED: new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
+		ExtendedCommunities: []string{"lb:64512:4000000", "rt:64512:100", "soo:4200000000:7"},
+		MED:                 new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
 		Learned: "15:19:54.477",
 	}, {
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")},
@@ -54,7 +56,8 @@ Table master6:
 	}}, got, compare); diff != "" {
 		t.Error(diff)
 	}
-	for _, bad := range []string{"\tBGP.med: 1\n", "198.51.100.1/32 unicast [x] * (100)\n\tBGP.med: many\n", "198.51.100.1/32 unicast [x] *\n\tBGP.next_hop: there\n"} {
+	for _, bad := range []string{"\tBGP.med: 1\n", "198.51.100.1/32 unicast [x] * (100)\n\tBGP.med: many\n", "198.51.100.1/32 unicast [x] *\n\tBGP.next_hop: there\n",
+		"198.51.100.1/32 unicast [x] *\n\tBGP.ext_community: (unknown 0x4004, 64512, much)\n"} {
 		if got, err := parseBIRD(bad); err == nil {
 			t.Errorf("%q was read as %v", bad, got)
 		}
@@ -69,6 +72,7 @@ func TestParseFRR(t *testing.T) {
      "metric":50,"locPrf":250,"valid":true,"bestpath":{"overall":true},
      "community":{"string":"64512:100 no-export","list":["64512:100","noExport"]},
      "largeCommunity":{"string":"64512:1:2","list":["64512:1:2"]},
+     "extendedCommunity":{"string":"RT:64512:100 SoO:4200000000:7 LB:64512:4000000 (32.000 Mbps)"},
      "nexthops":[{"ip":"198.18.0.1","afi":"ipv4","used":true}]},
     {"aspath":{"string":"Local","segments":[],"length":0},"multipath":true,
      "nexthops":[{"ip":"198.18.0.9","afi":"ipv4","used":true}]},
@@ -86,7 +90,8 @@ func TestParseFRR(t *testing.T) {
 	if diff := cmp.Diff([]Route{{
 		Prefix: vip, NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"64512:1:2"},
-		MED: new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
+		ExtendedCommunities: []string{"lb:64512:4000000", "rt:64512:100", "soo:4200000000:7"},
+		MED:                 new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
 	}, {
 		Prefix: vip, NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")}, Best: true,
 	}, {

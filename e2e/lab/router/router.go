@@ -41,9 +41,12 @@ type Route struct {
 	// Communities are in numbers, "65535:65281", also where the router prints a name. Sorted.
 	Communities      []string
 	LargeCommunities []string // "64512:1:2". Sorted.
-	MED              *uint32  // nil: none
-	LocalPref        *uint32  // nil: none, or not told by the router for eBGP
-	ASPath           []uint32
+	// ExtendedCommunities are "rt:64512:100" and "soo:64512:100", and "lb:64512:125000", a link bandwidth in bytes per
+	// second. Sorted.
+	ExtendedCommunities []string
+	MED                 *uint32 // nil: none
+	LocalPref           *uint32 // nil: none, or not told by the router for eBGP
+	ASPath              []uint32
 	// Learned is when BIRD took it in, in its own words; it stays the same until the route is withdrawn or
 	// replaced. FRR reckons it anew for each answer, and is off by a second now and then: it is left empty.
 	Learned string

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,14 +25,17 @@ var (
 var decorated = bgp.Attributes{
 	Communities:      []bgp.Community{bgp.NoExport, nodeASN<<16 | 100},
 	LargeCommunities: []bgp.LargeCommunity{{Global: 4200000000, Local1: 1, Local2: 2}},
-	MED:              new(uint32(50)),
-	LocalPref:        new(uint32(250)),
-	Prepend:          2,
+	// rt:64512:100 and soo:4200000000:7
+	ExtendedCommunities: []bgp.ExtendedCommunity{0x0002_FC00_0000_0064, 0x0203_FA56_EA00_0007},
+	MED:                 new(uint32(50)),
+	LocalPref:           new(uint32(250)),
+	Prepend:             2,
 }
 
 func decorate(r router.Route) router.Route {
 	r.Communities = []string{"64512:100", "65535:65281"}
 	r.LargeCommunities = []string{"4200000000:1:2"}
+	r.ExtendedCommunities = []string{"rt:64512:100", "soo:4200000000:7"}
 	r.MED = new(uint32(50))
 	return r
 }
@@ -62,6 +66,34 @@ func TestPrefixesArriveChangeAndGo(t *testing.T) {
 		s.Set(vip6, nil)
 		r.hears()
 		s.undisturbed(first)
+	})
+}
+
+// Every well-known name is the community that routers know by it.
+func TestWellKnownCommunities(t *testing.T) {
+	names := map[string]string{
+		"graceful-shutdown": "65535:0", "accept-own": "65535:1", "no-llgr": "65535:7", "blackhole": "65535:666",
+		"no-export": "65535:65281", "no-advertise": "65535:65282", "no-export-subconfed": "65535:65283", "no-peer": "65535:65284",
+	}
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		r.start()
+		s := newSpeaker(t, r.peer("tor"))
+		prefix := vip4
+		var want []router.Route
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			var a bgp.Attributes
+			r.must(a.AddCommunities(name))
+			s.Set(prefix, to(a, "tor"))
+			route := r.plain(prefix)
+			route.Communities = []string{names[name]}
+			if name == "blackhole" && kind.name == "FRR" { // It adds no-export to it, as RFC 7999 §3.2 advises.
+				route.Communities = []string{names["no-export"], names[name]}
+			}
+			want = append(want, route)
+			prefix = netip.PrefixFrom(prefix.Addr().Next(), 32)
+		}
+		r.hears(want...)
 	})
 }
 
