@@ -38,7 +38,10 @@ func (l *loop) apply(address netip.Addr, before, after Decision, wants map[strin
 		l.mayOwn(p.Interface, address, l.among(p.Candidates))
 	}
 	if !maps.EqualFunc(before.Exports, after.Exports, bgp.Attributes.Equal) {
-		l.s.bgp.Set(netip.PrefixFrom(address, address.BitLen()), after.Exports)
+		l.routes[netip.PrefixFrom(address, address.BitLen())] = after.Exports
+	}
+	if !slices.Equal(before.Aggregates, after.Aggregates) {
+		l.aggregates.replace(before.Aggregates, after.Aggregates)
 	}
 }
 

@@ -45,7 +45,7 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 		s.Nodes[o.Name] = nodeOf(o)
 	}
 	for _, o := range o.Pools {
-		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield}
+		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield, Addresses: addressesIn(&o.Spec)}
 	}
 	for _, o := range o.Namespaces {
 		s.Namespaces[o.Name] = o.Labels
@@ -147,6 +147,9 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	}
 	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
 	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
+	if l := o.Spec.AggregationLength; l != nil {
+		ad.Length4, ad.Length6 = int(l.IPv4), int(l.IPv6)
+	}
 	return ad, nil
 }
 

@@ -107,7 +107,7 @@ func joinedBy(a *Address, webOn, mailOn []string) {
 func on(node string, shared *Shared) *Shared {
 	s := *shared
 	s.Self = node
-	s.made, s.known, s.before, s.key = nil, nil, nil, nil
+	s.made, s.known, s.before, s.key, s.networks = nil, nil, nil, nil, nil
 	s.Segments = slices.Clone(s.Segments)
 	for i := range s.Segments {
 		s.Segments[i].distinct = nil
@@ -117,7 +117,7 @@ func on(node string, shared *Shared) *Shared {
 
 // said sums up who may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
 func said(d Decision) string {
-	if d.Refused != "" && len(d.Segments)+len(d.Exports) == 0 {
+	if d.Refused != "" && len(d.Segments)+len(d.Exports)+len(d.Aggregates) == 0 {
 		return "refused: " + d.Refused
 	}
 	var all []string
@@ -131,8 +131,13 @@ func said(d Decision) string {
 func announcers(shared *Shared, address *Address) map[string][]string {
 	by := map[string][]string{}
 	for node := range shared.Nodes {
-		if exports := Decide(on(node, shared), address).Exports; len(exports) > 0 {
-			by[node] = slices.Sorted(maps.Keys(exports))
+		d := Decide(on(node, shared), address)
+		peers := slices.Collect(maps.Keys(d.Exports))
+		for _, a := range d.Aggregates {
+			peers = append(peers, a.Peer)
+		}
+		if slices.Sort(peers); len(peers) > 0 {
+			by[node] = slices.Compact(peers)
 		}
 	}
 	return by

@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"cmp"
 	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
@@ -20,8 +19,11 @@ type Decision struct {
 	// Segments says who may own the address on which of this node's interfaces. Who does is agreed on the wire,
 	// see package segment.
 	Segments []Placement
-	// Exports are the routes that this node announces to routers, by peer.
+	// Exports are the routes to the address alone that this node announces to routers, by peer.
 	Exports map[string]bgp.Attributes
+	// Aggregates are the networks with the address in them that this node announces to routers, in the order of the
+	// advertisements.
+	Aggregates []Aggregate
 	// Refused says what the address is if it must not be announced: "an address of node n1". The other fields are
 	// empty then.
 	Refused string
@@ -39,7 +41,9 @@ func Decide(shared *Shared, address *Address) Decision {
 	if what, ok := shared.Infrastructure[address.Addr]; ok {
 		return Decision{Refused: what}
 	}
-	return Decision{Segments: shared.decideL2(address), Exports: shared.decideBGP(address)}
+	d := Decision{Segments: shared.decideL2(address)}
+	shared.decideBGP(address, &d)
+	return d
 }
 
 // decideL2 chooses the candidates for an address on each segment.
@@ -249,84 +253,4 @@ func rank(address netip.Addr, node string) uint64 {
 	x ^= x >> 33
 	x *= 0xc4ceb9fe1a85ec53
 	return x ^ x>>33
-}
-
-// decideBGP lists the peers that this node announces the address to. Several nodes announcing one
-// address is what routers balance over; there is no owner to choose, unless one of its Services is sticky.
-func (s *Shared) decideBGP(address *Address) (exports map[string]bgp.Attributes) {
-	self, known := s.Nodes[s.Self]
-	if !known || self.Excluded || !s.Healthy {
-		return nil
-	}
-	empty := address.empty()
-	sticky := slices.ContainsFunc(address.Services, func(svc *Service) bool { return svc.Sticky })
-	for _, ad := range s.BGP {
-		if empty && !ad.WithoutEndpoints || !ad.Selector.Node(self.Labels) {
-			continue
-		}
-		services := services{all: s.selected(address, ad), empty: empty}
-		if services.served(address.Addr, s.Self) == 0 || sticky && s.stickyNode(address.Addr, services, ad) != s.Self {
-			continue
-		}
-		for _, peer := range ad.Peers {
-			if _, ok := exports[peer]; !ok && s.holds(peer, self.Labels) { // The first by name decides, for all the Services.
-				if exports == nil {
-					exports = map[string]bgp.Attributes{}
-				}
-				exports[peer] = ad.Attributes
-			}
-		}
-	}
-	return exports
-}
-
-// services are those of an address that an advertisement selects. If the address is empty, every node serves all.
-type services struct {
-	all   []*Service
-	empty bool
-}
-
-// selected are the Services of the address that this advertisement is about.
-func (s *Shared) selected(address *Address, ad BGPAdvertisement) (all []*Service) {
-	for _, svc := range address.Services {
-		if s.selects(ad.Selector, address, svc) {
-			all = append(all, svc)
-		}
-	}
-	return all
-}
-
-// served counts those that the node delivers.
-func (o services) served(address netip.Addr, node string) (n int) {
-	for _, svc := range o.all {
-		if o.empty || svc.delivers(address, node) {
-			n++
-		}
-	}
-	return n
-}
-
-// stickyNode is the one node that announces a sticky address by this advertisement: a Ready one before one that is
-// not, then one that serves the most of the address's Services, then the one with the highest rank.
-func (s *Shared) stickyNode(address netip.Addr, selected services, ad BGPAdvertisement) (owner string) {
-	var best struct {
-		ready  bool
-		serves int
-		rank   uint64
-	}
-	for name, node := range s.Nodes {
-		if node.Excluded || best.ready && !node.Ready || !ad.Selector.Node(node.Labels) ||
-			!slices.ContainsFunc(ad.Peers, func(peer string) bool { return s.holds(peer, node.Labels) }) {
-			continue
-		}
-		n := selected.served(address, name)
-		if n == 0 || n < best.serves && node.Ready == best.ready {
-			continue
-		}
-		r := rank(address, name)
-		if node.Ready != best.ready || n > best.serves || cmp.Or(cmp.Compare(r, best.rank), cmp.Compare(name, owner)) > 0 {
-			owner, best.ready, best.serves, best.rank = name, node.Ready, n, r
-		}
-	}
-	return owner
 }

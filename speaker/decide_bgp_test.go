@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -140,6 +141,76 @@ func TestAttributesOfWhatIsSharedAreThoseOfTheFirstByName(t *testing.T) {
 		if got := Decide(on(node, s), a).Exports["tor"]; !got.Equal(want) {
 			t.Errorf("%s announces it with %+v, want %+v", node, got, want)
 		}
+	}
+}
+
+func TestWhatIsAnnouncedInPlaceOfAnAddress(t *testing.T) {
+	const alone = "198.51.100.7/32"
+	pool := func(exclude ...herald.AddressRange) func(*Shared, *Address) {
+		return func(s *Shared, _ *Address) {
+			s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/25"}, Exclude: exclude})}
+		}
+	}
+	for _, story := range []struct {
+		name   string
+		length int
+		change func(*Shared, *Address)
+		want   string
+	}{
+		{"the address", 0, func(*Shared, *Address) {}, alone},
+		{"its network", 26, func(*Shared, *Address) {}, "198.51.100.0/26"},
+		{"all of the pool", 25, func(*Shared, *Address) {}, "198.51.100.0/25"},
+		{"not beyond the pool", 24, func(*Shared, *Address) {}, alone},
+		{"a network of one", 32, func(*Shared, *Address) {}, alone},
+		{"not what the pool excludes", 26, pool("198.51.100.60-198.51.100.62"), alone},
+		{"a network beside what the pool excludes", 26, pool("198.51.100.64"), "198.51.100.0/26"},
+		{"not if what the pool excludes cannot be read", 26, pool("garbage"), alone},
+		{"not an address of a node", 26, func(s *Shared, _ *Address) {
+			s.Infrastructure = map[netip.Addr]string{netip.MustParseAddr("198.51.100.63"): "an address of node n1"}
+		}, alone},
+		{"a network beside an address of a node", 26, func(s *Shared, _ *Address) {
+			s.Infrastructure = map[netip.Addr]string{netip.MustParseAddr("198.51.100.64"): "an address of node n1"}
+		}, "198.51.100.0/26"},
+		{"not with policy Local", 26, func(_ *Shared, a *Address) { a.Services[0].Local = true }, alone},
+		{"not of a sticky Service", 26, func(_ *Shared, a *Address) { a.Services[0].Sticky = true }, alone},
+		{"no ready endpoint", 26, func(_ *Shared, a *Address) { readyOn(a) }, ""},
+		{"of a pool that is gone", 26, func(s *Shared, _ *Address) { delete(s.Pools, "public") }, alone},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			s, a := cluster()
+			s.BGP = []BGPAdvertisement{{Name: "some", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Length4: story.length, Length6: 64}}
+			pool()(s, a)
+			story.change(s, a)
+			d := Decide(on(first, s), a)
+			var got []string
+			if len(d.Exports) > 0 {
+				got = append(got, alone)
+			}
+			for _, network := range d.Aggregates {
+				got = append(got, network.Prefix.String())
+			}
+			if strings.Join(got, " ") != story.want {
+				t.Errorf("announced is %v, want %s", got, story.want)
+			}
+		})
+	}
+}
+
+// A router may get the addresses for the nodes' own use, and the network for others.
+func TestANetworkAndTheAddressesInItGoToOnePeer(t *testing.T) {
+	s, a := cluster()
+	s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})}
+	near := bgp.Attributes{Communities: []bgp.Community{bgp.NoAdvertise}}
+	s.BGP = []BGPAdvertisement{
+		{Name: "a", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Length4: 24},
+		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Attributes: near},
+	}
+	d := Decide(on(second, s), a)
+	if diff := gocmp.Diff(map[string]bgp.Attributes{"tor": near}, d.Exports); diff != "" {
+		t.Errorf("the address (-want +got):\n%s", diff)
+	}
+	if want := []Aggregate{{netip.MustParsePrefix("198.51.100.0/24"), "tor", "a"}}; !slices.Equal(d.Aggregates, want) {
+		t.Errorf("networks %v, want %v", d.Aggregates, want)
 	}
 }
 

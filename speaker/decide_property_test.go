@@ -98,7 +98,9 @@ func drawShared(t *rapid.T) *Shared {
 		s.Nodes[name] = drawNode(t, name)
 	}
 	for _, name := range drawSome(t, somePools, "pools") {
-		s.Pools[name] = Pool{Labels: drawLabels(t, "pool "+name), Yield: rapid.Bool().Draw(t, name+" yields")}
+		s.Pools[name] = Pool{Labels: drawLabels(t, "pool "+name), Yield: rapid.Bool().Draw(t, name+" yields"), Addresses: addressesIn(&herald.IPPoolSpec{
+			Addresses: []herald.AddressRange{"198.51.100.0/24", "2001:db8::/32"}, Exclude: drawSome(t, []herald.AddressRange{"198.51.100.9"}, name+" excludes"),
+		})}
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "L2Advertisements") {
 		ad := L2Advertisement{Name: fmt.Sprint("l2-", i), Selector: drawSelection(t, fmt.Sprint("l2-", i))}
@@ -117,6 +119,7 @@ func drawShared(t *rapid.T) *Shared {
 		s.BGP = append(s.BGP, BGPAdvertisement{
 			Name: name, Selector: drawSelection(t, name), Peers: drawSome(t, []string{"east", "west"}, name+" peers"),
 			Attributes: bgp.Attributes{Prepend: uint8(i)}, WithoutEndpoints: rapid.Bool().Draw(t, name+" announces without endpoints"),
+			Length4: rapid.SampledFrom([]int{0, 0, 24, 28, 32}).Draw(t, name+" length"),
 		})
 	}
 	if l := drawLabels(t, "nodes with a session to east"); l != nil {
@@ -312,14 +315,18 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 			svc.Sticky = false // One that is sticky narrows it down for all.
 		}
 		placed := map[string]bool{}
-		want := map[string]bgp.Attributes{}
+		want, aggregates := map[string]bgp.Attributes{}, map[Aggregate]bool{}
 		for _, svc := range a.Services {
+			svc.Local = false // One that is Local keeps it out of networks for all.
 			if alone := among(a, svc); alone.empty() && !a.empty() {
 				continue // Alone it might be announced without endpoints.
 			}
 			d := Decide(on(s.Self, s), among(a, svc))
 			for _, p := range d.Segments {
 				placed[p.Interface] = true
+			}
+			for _, a := range d.Aggregates {
+				aggregates[a] = true
 			}
 			for peer, attributes := range d.Exports {
 				// Those that are drawn prepend as many as come before them by name.
@@ -332,6 +339,15 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 		if !maps.EqualFunc(d.Exports, want, bgp.Attributes.Equal) {
 			t.Fatalf("it is announced to %v, want %v", d.Exports, want)
 		}
+		for _, network := range d.Aggregates {
+			if !aggregates[network] {
+				t.Fatalf("%v is announced, and would for none of the Services alone", network)
+			}
+			delete(aggregates, network)
+		}
+		if len(aggregates) > 0 {
+			t.Fatalf("%v is not announced, and would for one of the Services alone", aggregates)
+		}
 		for _, p := range d.Segments {
 			if !placed[p.Interface] {
 				t.Fatalf("it has an owner on %s, and would for none of its Services alone", p.Interface)
@@ -343,10 +359,11 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 	})
 }
 
-func TestOneNodeAnnouncesAStickyAddressByOneAdvertisement(t *testing.T) {
+// By however many advertisements it is announced, and to however many peers.
+func TestOneNodeAnnouncesAStickyAddress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, a := drawShared(t), drawAddress(t)
-		a.Services[0].Sticky, s.BGP = true, s.BGP[:min(1, len(s.BGP))]
+		a.Services[0].Sticky = true
 		by := announcers(s, a)
 		if len(by) > 1 {
 			t.Fatalf("it is announced by %v", by)

@@ -52,8 +52,10 @@ type loop struct {
 	own        map[*segment.Candidates]bool   // whether this node is among them
 	yielded    map[conflictKey]bool
 	deliveries deliveries
-	stays      map[netip.Addr]time.Time // addresses that this node hands over, and when to look at them again
-	handover   *time.Timer              // for the first of them
+	aggregates aggregates
+	routes     map[netip.Prefix]map[string]bgp.Attributes // that differ from what routers are told; none: to be withdrawn
+	stays      map[netip.Addr]time.Time                   // addresses that this node hands over, and when to look at them again
+	handover   *time.Timer                                // for the first of them
 
 	nextFull  time.Time // before that, no decisions are made about all addresses
 	postponed bool      // some were to be
@@ -75,6 +77,7 @@ func newLoop(s *Speaker) *loop {
 		s: s, decisions: map[netip.Addr]Decision{},
 		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
 		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node), stays: map[netip.Addr]time.Time{},
+		aggregates: newAggregates(), routes: map[netip.Prefix]map[string]bgp.Attributes{},
 		handover: stopped(), full: stopped(),
 		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
@@ -321,6 +324,10 @@ func (l *loop) pass(c changes) {
 		}
 		l.apply(address, before, l.decisions[address], wants)
 	}
+	if anew {
+		l.aggregates.changeAll()
+	}
+	l.tellRouters()
 	l.handOn(wants)
 	l.s.segments.forwards(slices.DeleteFunc(forgotten, func(a netip.Addr) bool { return !l.mayAnswer(a) }))
 	l.awaitHandover(began)
@@ -364,11 +371,12 @@ func (l *loop) mayAnswer(address netip.Addr) bool {
 // whenForwarded leaves out new routes to an address that waits for kube-proxy. Answers on the segments are held back by
 // segments.
 func (l *loop) whenForwarded(d, before Decision, address netip.Addr) Decision {
-	if len(d.Exports) > 0 && l.s.forwarding.isWaiting(address) {
+	if len(d.Exports)+len(d.Aggregates) > 0 && l.s.forwarding.isWaiting(address) {
 		maps.DeleteFunc(d.Exports, func(peer string, _ bgp.Attributes) bool {
 			_, was := before.Exports[peer]
 			return !was
 		})
+		d.Aggregates = slices.DeleteFunc(d.Aggregates, func(a Aggregate) bool { return !slices.Contains(before.Aggregates, a) })
 	}
 	return d
 }

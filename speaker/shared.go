@@ -34,21 +34,47 @@ func (in *inputs) objects() *Objects {
 	}
 }
 
-// ranges are the addresses of all pools. What cannot be read is left out.
+// ranges are the addresses of all pools.
 func (in *inputs) ranges() (all []netipx.IPRange) {
 	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
-		for _, text := range o.Spec.Addresses {
-			text := strings.ReplaceAll(string(text), " ", "")
-			if p, err := netip.ParsePrefix(text); err == nil {
-				all = append(all, netipx.RangeOfPrefix(p))
-			} else if r, err := netipx.ParseIPRange(text); err == nil {
-				all = append(all, r)
-			} else if a, err := netip.ParseAddr(text); err == nil {
-				all = append(all, netipx.IPRangeFrom(a, a))
-			}
+		all = append(all, rangesOf(o.Spec.Addresses)...)
+	}
+	return all
+}
+
+// rangesOf reads ranges. What cannot be read is left out.
+func rangesOf(texts []herald.AddressRange) (all []netipx.IPRange) {
+	for _, text := range texts {
+		text := strings.ReplaceAll(string(text), " ", "")
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, netipx.RangeOfPrefix(p))
+		} else if r, err := netipx.ParseIPRange(text); err == nil {
+			all = append(all, r)
+		} else if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, netipx.IPRangeFrom(a, a))
 		}
 	}
 	return all
+}
+
+// addressesIn are the addresses of a pool without those that are excluded; nil if there are none, or these cannot be told.
+func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
+	all, excluded := rangesOf(spec.Addresses), rangesOf(spec.Exclude)
+	if len(all) == 0 || len(excluded) < len(spec.Exclude) {
+		return nil
+	}
+	var b netipx.IPSetBuilder
+	for _, r := range all {
+		b.AddRange(r)
+	}
+	for _, r := range excluded {
+		b.RemoveRange(r)
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		return nil
+	}
+	return set
 }
 
 // ownPeers are the sessions that this node is to hold, and the BGPPeers of which it cannot hold any.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"go4.org/netipx"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,6 +40,8 @@ type Shared struct {
 	// equal ones are the same.
 	known, before map[string]*segment.Candidates
 	key           []byte // reused
+	// networks tells which networks may be announced for addresses of a pool.
+	networks map[poolNetwork]bool
 }
 
 // candidates are the nodes that may own an address on a segment.
@@ -62,6 +65,8 @@ type Pool struct {
 	Labels map[string]string
 	// Yield: an address that a stranger uses is given up. Otherwise it is defended.
 	Yield bool
+	// Addresses are all that the pool has but for those that are excluded; nil: none that could be read.
+	Addresses *netipx.IPSet
 }
 
 // Segment is one of this node's interfaces with the nodes on its segment, this one among them.
@@ -131,6 +136,8 @@ type BGPAdvertisement struct {
 	// Peers are the names of the peers that get the routes, from the nodes that hold their sessions.
 	Peers      []string
 	Attributes bgp.Attributes
+	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: none are.
+	Length4, Length6 int
 	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
 	WithoutEndpoints bool
 }

@@ -2,7 +2,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// BGPAdvertisement announces addresses to routers, each as a host route from every node that can serve it.
+// BGPAdvertisement announces addresses to routers, from every node that can serve them.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=hbgp,categories=herald
@@ -24,8 +24,8 @@ type BGPAdvertisement struct {
 	Status AdvertisementStatus `json:"status,omitempty"`
 }
 
-// BGPAdvertisementSpec says what is announced, to whom, and with which attributes. Where several
-// advertisements give one address to one peer, the first by name decides the attributes.
+// BGPAdvertisementSpec says what is announced, to whom, and with which attributes. Where several advertisements
+// announce one address, or one network, to one peer, the first by name decides the attributes.
 type BGPAdvertisementSpec struct {
 	Selection `json:",inline"`
 
@@ -46,6 +46,15 @@ type BGPAdvertisementSpec struct {
 	// Labels of the BGPPeers that get the routes, besides those named in peers. Neither: all peers.
 	// +optional
 	PeerSelector *metav1.LabelSelector `json:"peerSelector,omitempty"`
+
+	// Announce networks of this length in place of each address: with 24, 198.51.100.0/24 for 198.51.100.7. A router then
+	// sends whatever is for the network to the nodes. For an address that no Service has, a node sends it back by its
+	// default route, and it goes round between the two until its TTL has run out, unless the router or the node discards
+	// it. An address is announced by itself where a network would be wrong: it reaches beyond spec.addresses of the IPPool,
+	// or has an address that spec.exclude names or that a node, a gateway or a BGPPeer has; or the Service has
+	// externalTrafficPolicy Local or sessionAffinity ClientIP, so that not every node can serve it.
+	// +optional
+	AggregationLength *AggregationLength `json:"aggregationLength,omitempty"`
 
 	// Communities of the routes: standard, large and extended ones, and well-known names. What a router does on
 	// no-export, blackhole or graceful-shutdown is up to its configuration.
@@ -71,6 +80,21 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=16
 	Prepend int32 `json:"prepend,omitempty"`
+}
+
+// AggregationLength is the prefix length of the networks that are announced in place of addresses, for each family. A
+// family that is left out is announced address by address.
+//
+// +kubebuilder:validation:MinProperties=1
+type AggregationLength struct {
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	IPv4 int32 `json:"ipv4,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=128
+	IPv6 int32 `json:"ipv6,omitempty"`
 }
 
 // Community is a standard community (64512:100, RFC 1997), a large one (64512:1:100, RFC 8092), an extended one (RFC 4360)

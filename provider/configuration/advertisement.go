@@ -26,6 +26,8 @@ type advertisement struct {
 	reason, problem string
 	// notes are what is wrong with a part of it.
 	notes []string
+	// networks are those that are announced in place of addresses; nil: none are.
+	networks *aggregation
 	// reach are the networks that hold the addresses that it announces; nil: it announces every address.
 	reach *subnets
 }
@@ -92,6 +94,9 @@ func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 	}
 	if !v.accept(ad, selector, err, o.Spec.Peers) {
 		return ad
+	}
+	if l := o.Spec.AggregationLength; l != nil {
+		ad.networks = &aggregation{*l, v.infrastructure()}
 	}
 	able, selected, reason, problem := v.announcers(selector.Node)
 	ad.nodes, ad.reason, ad.problem = selected, reason, problem
@@ -197,10 +202,12 @@ func (ad *advertisement) selects(p Pool) bool {
 // status is the status of the advertisement, without transition times.
 func (ad *advertisement) status(pools []Pool) herald.AdvertisementStatus {
 	st := herald.AdvertisementStatus{Nodes: int32(ad.nodes)} //nolint:gosec // No cluster has that many.
+	notes := slices.Clone(ad.notes)
 	reached := false
 	for _, p := range pools {
 		if ad.selects(p) {
 			st.Pools++
+			notes = append(notes, ad.networks.notes(p)...)
 			reached = reached || ad.reach == nil || p.Addresses == nil || p.Addresses.Overlaps(ad.reach.set)
 		}
 	}
@@ -215,7 +222,7 @@ func (ad *advertisement) status(pools []Pool) herald.AdvertisementStatus {
 		reason, message = ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
 	}
 	if reason == "" {
-		reason, message = ReasonAnnounced, strings.Join(ad.notes, "; ")
+		reason, message = ReasonAnnounced, strings.Join(notes, "; ")
 	}
 	st.Conditions = []metav1.Condition{ad.accepted, condition(herald.ConditionAnnounced, reason == ReasonAnnounced, reason, message, ad.generation)}
 	return st

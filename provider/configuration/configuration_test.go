@@ -28,6 +28,7 @@ func pool(name string, prefixes ...string) configuration.Pool {
 	var b netipx.IPSetBuilder
 	for _, text := range prefixes {
 		b.AddPrefix(netip.MustParsePrefix(text))
+		p.Spec.Addresses = append(p.Spec.Addresses, herald.AddressRange(text))
 	}
 	p.Addresses, _ = b.IPSet()
 	return p
@@ -152,6 +153,28 @@ func TestAssess(t *testing.T) {
 			{"BGPPeer tor", accepted, "Valid", nil},
 			{"BGPPeer tor", established, "Established", nil},
 		}},
+		{"networks that the pool does not fill", func(c *configuration.Cluster) {
+			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed", func(s *herald.BGPAdvertisementSpec) {
+				s.AggregationLength = &herald.AggregationLength{IPv4: 26}
+			}))
+		}, []wanted{
+			{"BGPAdvertisement routed", accepted, "Valid", nil},
+			{"BGPAdvertisement routed", announced, "Announced", []string{"spec.aggregationLength.ipv4: of IPPool public these addresses are announced one by one, since they fill no /26: 198.18.0.192/27"}},
+		}},
+		{"networks with a gateway, a peer and a node in them", func(c *configuration.Cluster) {
+			c.Pools = []configuration.Pool{pool("public", "198.18.0.0/24", "203.0.113.0/25")}
+			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed", func(s *herald.BGPAdvertisementSpec) {
+				s.AggregationLength = &herald.AggregationLength{IPv4: 26}
+			}))
+		}, []wanted{{"BGPAdvertisement routed", announced, "Announced", []string{
+			"since the network has an address that is not for Services: 198.18.0.0/26, where 198.18.0.1 is the address of node n1",
+			"198.18.0.192/26, where 198.18.0.254 is the gateway of node n1", "203.0.113.0/26, where 203.0.113.1 is the address of BGPPeer tor",
+		}}}},
+		{"networks that the pool fills", func(c *configuration.Cluster) {
+			c.L2Advertisements, c.BGPAdvertisements = nil, []*herald.BGPAdvertisement{bgp("routed", func(s *herald.BGPAdvertisementSpec) {
+				s.AggregationLength = &herald.AggregationLength{IPv4: 28, IPv6: 64}
+			})}
+		}, []wanted{{"BGPAdvertisement routed", announced, "Announced", nil}}},
 		{"no advertisement", func(c *configuration.Cluster) { c.L2Advertisements = nil }, []wanted{
 			{"IPPool public", announced, "NoAdvertisement", []string{"no L2Advertisement or BGPAdvertisement selects the pool", "spec.pools: [public]"}},
 		}},

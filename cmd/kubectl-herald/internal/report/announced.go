@@ -221,29 +221,36 @@ func (v *view) state(node string, a *ailing) bool {
 
 // decideBGP says which nodes announce to which peers; it reports whether any is to.
 func (v *view) decideBGP(a *ailing) (decided bool) {
-	to := map[string][]string{} // Nodes by peer.
+	to := map[string][]string{} // Nodes by peer, with the network if it is announced in one: "tor-a, in 198.51.100.0/24".
 	for _, node := range slices.Sorted(maps.Keys(v.shared.Nodes)) {
 		snapshot := *v.shared
 		snapshot.Self, snapshot.Healthy = node, true
-		for peer := range speaker.Decide(&snapshot, v.whole).Exports {
+		d := speaker.Decide(&snapshot, v.whole)
+		for peer := range d.Exports {
 			to[peer] = append(to[peer], node)
+		}
+		for _, a := range d.Aggregates {
+			if key := fmt.Sprintf("%s, in %s", a.Peer, a.Prefix); !slices.Contains(to[key], node) {
+				to[key] = append(to[key], node)
+			}
 		}
 	}
 	sticky := ""
 	if v.service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		sticky = " (one node only, since spec.sessionAffinity is ClientIP)"
 	}
-	for _, peer := range slices.Sorted(maps.Keys(to)) {
+	for _, route := range slices.Sorted(maps.Keys(to)) {
 		decided = true
+		peer, _, _ := strings.Cut(route, ",")
 		var by []string
-		for _, node := range to[peer] {
+		for _, node := range to[route] {
 			if v.state(node, a) && v.session(node, peer, a) {
 				by = append(by, node)
 			}
 		}
 		if len(by) > 0 {
 			v.up = true
-			v.right("by BGP: %s to %s%s", some(by), peer, sticky)
+			v.right("by BGP: %s to %s%s", some(by), route, sticky)
 		}
 	}
 	return decided

@@ -362,6 +362,9 @@ func TestExplain(t *testing.T) {
 			s.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Speakers[1].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers
 		}, "", []string{"✓  198.51.100.1 by BGP: n1 to tor-a\n"}},
+		{"in a network", served().bgp(), func(s *story) {
+			s.BGPAdvertisements[0].Spec.AggregationLength = &herald.AggregationLength{IPv4: 25}
+		}, "", []string{"by BGP: n1, n2 to tor-a, in 198.51.100.0/25\n"}},
 		{"a sticky Service is announced by one node", served().bgp(), func(s *story) { s.service.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, "",
 			[]string{"to tor-a (one node only, since spec.sessionAffinity is ClientIP)\n"}},
 		{"the node is not Ready, and Leases cannot be read", served().bgp(), func(s *story) {

@@ -147,7 +147,7 @@ func (t *trial) announces() bool {
 	}
 	for _, node := range t.nodes {
 		t.shared.Self = node
-		if len(speaker.Decide(t.shared, t.address).Exports) > 0 {
+		if d := speaker.Decide(t.shared, t.address); len(d.Exports)+len(d.Aggregates) > 0 {
 			return true
 		}
 	}

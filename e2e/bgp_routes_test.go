@@ -1,0 +1,221 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+)
+
+// fabric is a cluster that announces to FRR and to BIRD, and on no segment.
+func fabric(t *testing.T, nodes int) *field {
+	t.Helper()
+	f := withHerald(t, lab.Options{Nodes: nodes, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
+	for _, r := range f.site.Routers {
+		_, err := f.herald.BGPPeers.Create(f.ctx, peerOf(r), metav1.CreateOptions{})
+		f.must(err)
+	}
+	return f
+}
+
+// advertises creates a BGPAdvertisement, or changes it.
+func (f *field) advertises(name string, edit func(*herald.BGPAdvertisementSpec)) {
+	f.t.Helper()
+	o, err := f.herald.BGPAdvertisements.Get(f.ctx, name, metav1.GetOptions{})
+	if err != nil {
+		o = &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		edit(&o.Spec)
+		_, err = f.herald.BGPAdvertisements.Create(f.ctx, o, metav1.CreateOptions{})
+		f.must(err)
+		return
+	}
+	edit(&o.Spec)
+	_, err = f.herald.BGPAdvertisements.Update(f.ctx, o, metav1.UpdateOptions{})
+	f.must(err)
+}
+
+// learns waits until every router has exactly these routes, each as "198.51.100.1/32 from k8s-node1 64512:100", with the
+// communities of all kinds and, where there are such, "med 10" and "path 64512 64512".
+func (f *field) learns(want ...string) {
+	f.t.Helper()
+	slices.Sort(want)
+	for _, r := range f.site.Routers {
+		f.eventually(r.Name+" learns", func(ctx context.Context) error {
+			routes, err := r.Routes(ctx)
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, o := range routes {
+				text := o.Prefix.String()
+				for _, n := range f.site.Nodes {
+					if slices.Contains(o.NextHops, n.IPv4) || slices.Contains(o.NextHops, n.IPv6) {
+						text += " from " + n.Name
+					}
+				}
+				for _, c := range slices.Concat(o.Communities, o.LargeCommunities, o.ExtendedCommunities) {
+					text += " " + c
+				}
+				if o.MED != nil && *o.MED != 0 {
+					text += fmt.Sprint(" med ", *o.MED)
+				}
+				if len(o.ASPath) > 1 {
+					text += " path" + strings.ReplaceAll(strings.Trim(fmt.Sprint(o.ASPath), "[]"), "64512", " 64512")
+				}
+				got = append(got, strings.ReplaceAll(text, "  ", " "))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(want, got); diff != "" {
+				return fmt.Errorf("(-want +got):\n%s", diff)
+			}
+			return nil
+		})
+	}
+}
+
+// fromAll is a route from every node.
+func (f *field) fromAll(prefix string, more ...string) (all []string) {
+	for _, n := range f.site.Nodes {
+		all = append(all, strings.Join(append([]string{prefix, "from", n.Name}, more...), " "))
+	}
+	return all
+}
+
+// conditionOf waits for a condition of a BGPAdvertisement whose message contains the text.
+func (f *field) conditionOf(advertisement, kind string, status metav1.ConditionStatus, text string) {
+	f.t.Helper()
+	f.eventually(fmt.Sprintf("condition %s=%s of BGPAdvertisement %s with %q", kind, status, advertisement, text), func(ctx context.Context) error {
+		o, err := f.herald.BGPAdvertisements.Get(ctx, advertisement, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range o.Status.Conditions {
+			if c.Type == kind && c.Status == status && strings.Contains(c.Message, text) && c.ObservedGeneration == o.Generation {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %+v", o.Status.Conditions)
+	})
+}
+
+// expired counts the packets that the router and the nodes dropped because their TTL had run out.
+func (f *field) expired(r *lab.Router) (sum int) {
+	f.t.Helper()
+	hosts := []enclave.Host{r.Host}
+	for _, n := range f.site.Nodes {
+		hosts = append(hosts, n.Host)
+	}
+	for _, h := range hosts {
+		out, err := h.Command(f.ctx, "cat", "/proc/net/snmp").Output()
+		f.must(err)
+		var names []string // The first line has the names of the counters, the second their values.
+		for line := range strings.Lines(string(out)) {
+			fields := strings.Fields(line)
+			if fields[0] != "Icmp:" {
+				continue
+			}
+			if i := slices.Index(names, "OutTimeExcds"); i > 0 {
+				n, err := strconv.Atoi(fields[i])
+				f.must(err)
+				sum += n
+			}
+			names = fields
+		}
+	}
+	return sum
+}
+
+func asks(address string) func(*corev1.Service) { return annotated(herald.AnnotationIPs, address) }
+
+// TestNetworksInPlaceOfAddresses also shows what becomes of packets for addresses that no Service has.
+func TestNetworksInPlaceOfAddresses(t *testing.T) {
+	f := fabric(t, 2)
+	f.pool("routed", delay(0), "198.51.100.0-198.51.100.149", "2001:db8:51::/112")
+	length := &herald.AggregationLength{IPv4: 26, IPv6: 120}
+	f.advertises("all", func(s *herald.BGPAdvertisementSpec) {
+		s.AggregationLength, s.Communities = length, []herald.Community{"64512:26", "rt:64512:26"}
+	})
+	f.pod("pod-1", f.site.Nodes[0].Name)
+	const four, six, unused = "198.51.100.7", "2001:db8:51::7", "198.51.100.9"
+	f.service("web", to8080, dualStack, asks(four+","+six))
+	f.holds("web", four, six)
+	f.served("web")
+	four26, six120 := f.fromAll("198.51.100.0/26", "64512:26", "rt:64512:26"), f.fromAll("2001:db8:51::/120", "64512:26", "rt:64512:26")
+	f.learns(slices.Concat(four26, six120)...)
+	for _, r := range f.site.Routers {
+		f.reached(r.Outside, four+":9000")
+		f.reached(r.Outside, "["+six+"]:9000")
+	}
+	f.conditionOf("all", herald.ConditionAnnounced, metav1.ConditionTrue, "since they fill no /26: 198.51.100.128/28, 198.51.100.144/30, 198.51.100.148/31")
+
+	t.Run("a network stays while an address in it does", func(t *testing.T) {
+		f := f.within(t)
+		f.service("more", to8080, asks("198.51.100.8"))
+		f.holds("more", "198.51.100.8")
+		f.service("edge", to8080, asks("198.51.100.140"))
+		f.holds("edge", "198.51.100.140")
+		f.service("local", to8080, local, asks("198.51.100.10"))
+		f.holds("local", "198.51.100.10")
+		alone := append(f.fromAll("198.51.100.140/32", "64512:26", "rt:64512:26"), "198.51.100.10/32 from "+f.site.Nodes[0].Name+" 64512:26 rt:64512:26")
+		f.learns(slices.Concat(four26, six120, alone)...)
+		for _, name := range []string{"more", "edge", "local"} {
+			f.remove(name)
+		}
+		f.learns(slices.Concat(four26, six120)...)
+	})
+	t.Run("what is for an address that nobody has goes round, until the node discards it", func(t *testing.T) {
+		f := f.within(t)
+		r := f.site.Routers[0]
+		onNodes := func(script string, args ...any) {
+			for _, n := range f.site.Nodes {
+				f.must(n.Host.Script(script, args...))
+			}
+		}
+		// circles reports whether a packet for the address goes round until its TTL has run out: the machine that notices
+		// says so to the sender.
+		circles := func() bool {
+			before := f.expired(r)
+			if reply, err := r.Outside.Get(f.ctx, unused+":9000"); err == nil {
+				t.Errorf("%s is answered: %+v", unused, reply)
+			}
+			return f.expired(r) > before
+		}
+		// On most nodes the default route leads to the router.
+		onNodes("ip route add 198.51.100.0/24 via %s", r.IPv4)
+		if !circles() {
+			t.Error("no packet has gone round")
+		}
+		// A rule for what arrives on the segment discards that, and nothing that a Service or the node itself needs.
+		onNodes("ip rule add iif eth0 to 198.51.100.0/26 blackhole")
+		if circles() {
+			t.Error("packets go round in spite of the rule")
+		}
+		f.reached(r.Outside, four+":9000")
+		f.reached(&f.site.Nodes[1].Client, four+":9000")
+		// A route would do as much, and cut off the node's own programs.
+		onNodes("ip rule del iif eth0 to 198.51.100.0/26 blackhole; ip route add blackhole 198.51.100.0/26")
+		if circles() {
+			t.Error("packets go round in spite of the route")
+		}
+		f.reached(r.Outside, four+":9000")
+		if reply, err := f.site.Nodes[1].Get(f.ctx, four+":9000"); err == nil {
+			t.Errorf("with a blackhole route, a program on the node is answered: %+v", reply)
+		}
+		onNodes("ip route del blackhole 198.51.100.0/26; ip route del 198.51.100.0/24 via %s", r.IPv4)
+	})
+	t.Run("the last address takes the network with it", func(t *testing.T) {
+		f := f.within(t)
+		f.remove("web")
+		f.learns()
+	})
+}

@@ -1,0 +1,99 @@
+package speaker
+
+import (
+	"net/netip"
+
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// aggregates are the networks that this node announces in place of addresses. A network is announced for as long as an
+// address in it is. The loop owns it.
+type aggregates struct {
+	// addresses counts the addresses that are announced by each.
+	addresses map[netip.Prefix]map[aggregateBy]int
+	changed   map[netip.Prefix]bool
+}
+
+// aggregateBy is an Aggregate of a network.
+type aggregateBy struct{ peer, advertisement string }
+
+func newAggregates() aggregates {
+	return aggregates{addresses: map[netip.Prefix]map[aggregateBy]int{}, changed: map[netip.Prefix]bool{}}
+}
+
+// replace takes what is announced for one address in place of what was before.
+func (g *aggregates) replace(before, after []Aggregate) {
+	for _, a := range before {
+		g.add(a, -1)
+	}
+	for _, a := range after {
+		g.add(a, 1)
+	}
+}
+
+func (g *aggregates) add(a Aggregate, n int) {
+	by := g.addresses[a.Prefix]
+	if by == nil {
+		by = map[aggregateBy]int{}
+		g.addresses[a.Prefix] = by
+	}
+	key := aggregateBy{a.Peer, a.Advertisement}
+	before := by[key]
+	by[key] += n
+	if by[key] == 0 {
+		delete(by, key)
+	}
+	if len(by) == 0 {
+		delete(g.addresses, a.Prefix)
+	}
+	if before == 0 || by[key] == 0 {
+		g.changed[a.Prefix] = true
+	}
+}
+
+// changeAll has every network looked at again: the attributes of advertisements may have changed.
+func (g *aggregates) changeAll() {
+	for network := range g.addresses {
+		g.changed[network] = true
+	}
+}
+
+// exports are the routes to a network, by peer.
+func (g *aggregates) exports(network netip.Prefix, advertisements []BGPAdvertisement) map[string]bgp.Attributes {
+	first := map[string]string{}
+	for by := range g.addresses[network] {
+		if name, some := first[by.peer]; !some || by.advertisement < name {
+			first[by.peer] = by.advertisement
+		}
+	}
+	exports := make(map[string]bgp.Attributes, len(first))
+	for peer, name := range first {
+		for i := range advertisements {
+			if advertisements[i].Name == name {
+				exports[peer] = advertisements[i].Attributes
+			}
+		}
+	}
+	return exports
+}
+
+// tellRouters hands on what the decisions changed. New routes come before those that go.
+func (l *loop) tellRouters() {
+	for network := range l.aggregates.changed {
+		l.routes[network] = l.aggregates.exports(network, l.shared.BGP)
+	}
+	clear(l.aggregates.changed)
+	for prefix, exports := range l.routes {
+		if len(exports) > 0 {
+			l.s.bgp.Set(prefix, exports)
+		}
+	}
+	for prefix := range l.routes {
+		if len(l.routes[prefix]) == 0 {
+			l.s.bgp.Set(prefix, nil)
+		}
+	}
+	if len(l.routes) > 0 {
+		l.routes = map[netip.Prefix]map[string]bgp.Attributes{} // A large one is let go.
+	}
+}

@@ -1,0 +1,161 @@
+package speaker
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// Aggregate is a network that is announced to a peer in place of the addresses in it.
+type Aggregate struct {
+	Prefix netip.Prefix
+	Peer   string
+	// Advertisement gives the attributes. Of several that give one network to one peer, the first by name does.
+	Advertisement string
+}
+
+// decideBGP lists what this node announces to which peers for the address. Several nodes announcing one address is what
+// routers balance over; there is no owner to choose, unless one of its Services is sticky.
+func (s *Shared) decideBGP(address *Address, d *Decision) {
+	self, known := s.Nodes[s.Self]
+	if !known || self.Excluded || !s.Healthy {
+		return
+	}
+	if address.sticky() && s.stickyNode(address) != s.Self {
+		return
+	}
+	s.eachRoute(s.Self, address, func(ad *BGPAdvertisement, peer string, _ []*Service) {
+		if network, ok := s.network(ad, address); ok {
+			d.Aggregates = append(d.Aggregates, Aggregate{network, peer, ad.Name})
+			return
+		}
+		if _, decided := d.Exports[peer]; !decided { // The first by name decides, for all the Services.
+			if d.Exports == nil {
+				d.Exports = map[string]bgp.Attributes{}
+			}
+			d.Exports[peer] = ad.Attributes
+		}
+	})
+}
+
+// eachRoute calls do for each peer that an advertisement gives the address to from the node, with the Services that it
+// does so for: those that it selects and that the node delivers.
+func (s *Shared) eachRoute(node string, address *Address, do func(ad *BGPAdvertisement, peer string, services []*Service)) {
+	empty, labels := address.empty(), s.Nodes[node].Labels
+	for i := range s.BGP {
+		ad := &s.BGP[i]
+		if empty && !ad.WithoutEndpoints || !ad.Selector.Node(labels) {
+			continue
+		}
+		var services []*Service
+		for _, svc := range address.Services {
+			// If the address is empty, every node delivers it alike.
+			if (empty || svc.delivers(address.Addr, node)) && s.selects(ad.Selector, address, svc) {
+				services = append(services, svc)
+			}
+		}
+		if len(services) == 0 {
+			continue
+		}
+		for _, peer := range ad.Peers {
+			if s.holds(peer, labels) {
+				do(ad, peer, services)
+			}
+		}
+	}
+}
+
+// poolNetwork is a network of addresses of a pool.
+type poolNetwork struct {
+	pool    string
+	network netip.Prefix
+}
+
+// network is what an advertisement announces in place of the address; false if it is announced by itself. Whatever a
+// network draws to this node must be the pool's, and must be what every node that announces it can deliver.
+func (s *Shared) network(ad *BGPAdvertisement, address *Address) (netip.Prefix, bool) {
+	length := ad.Length6
+	if address.Is4() {
+		length = ad.Length4
+	}
+	if length == 0 || length >= address.BitLen() ||
+		slices.ContainsFunc(address.Services, func(svc *Service) bool { return svc.Local || svc.Sticky }) {
+		return netip.Prefix{}, false
+	}
+	key := poolNetwork{address.Pool, netip.PrefixFrom(address.Addr, length).Masked()}
+	may, known := s.networks[key]
+	if !known {
+		may = s.mayAggregate(key)
+		if s.networks == nil {
+			s.networks = map[poolNetwork]bool{}
+		}
+		s.networks[key] = may
+	}
+	return key.network, may
+}
+
+// mayAggregate reports whether a network has nothing but addresses that its pool may give out, and none of the
+// infrastructure.
+func (s *Shared) mayAggregate(n poolNetwork) bool {
+	addresses := s.Pools[n.pool].Addresses
+	if addresses == nil || !addresses.ContainsPrefix(n.network) {
+		return false
+	}
+	for a := range s.Infrastructure {
+		if n.network.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// sticky reports whether one node is to announce the address: one client's connections belong to one endpoint, and other
+// nodes do not know to which.
+func (a *Address) sticky() bool {
+	return slices.ContainsFunc(a.Services, func(svc *Service) bool { return svc.Sticky })
+}
+
+// standing is what makes a node the one that announces a sticky address, the most important first.
+type standing struct {
+	ready         bool
+	serves, peers int // of the address's Services, and to how many peers
+	rank          uint64
+	name          string
+}
+
+func (x standing) compare(y standing) int {
+	if x.ready != y.ready {
+		if x.ready {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Or(cmp.Compare(x.serves, y.serves), cmp.Compare(x.peers, y.peers), cmp.Compare(x.rank, y.rank), cmp.Compare(x.name, y.name))
+}
+
+// stickyNode is the one node that announces a sticky address, by whatever advertisements: a Ready one before one that is
+// not, then one that serves the most of the address's Services, to the most peers, then the one with the highest rank.
+func (s *Shared) stickyNode(address *Address) string {
+	var best standing
+	for name, node := range s.Nodes {
+		if node.Excluded || best.ready && !node.Ready {
+			continue
+		}
+		serves, peers := map[*Service]bool{}, map[string]bool{}
+		s.eachRoute(name, address, func(_ *BGPAdvertisement, peer string, services []*Service) {
+			peers[peer] = true
+			for _, svc := range services {
+				serves[svc] = true
+			}
+		})
+		if len(peers) == 0 {
+			continue
+		}
+		if this := (standing{node.Ready, len(serves), len(peers), rank(address.Addr, name), name}); best.name == "" || this.compare(best) > 0 {
+			best = this
+		}
+	}
+	return best.name
+}
