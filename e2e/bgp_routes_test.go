@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -91,23 +92,6 @@ func (f *field) fromAll(prefix string, more ...string) (all []string) {
 	return all
 }
 
-// conditionOf waits for a condition of a BGPAdvertisement whose message contains the text.
-func (f *field) conditionOf(advertisement, kind string, status metav1.ConditionStatus, text string) {
-	f.t.Helper()
-	f.eventually(fmt.Sprintf("condition %s=%s of BGPAdvertisement %s with %q", kind, status, advertisement, text), func(ctx context.Context) error {
-		o, err := f.herald.BGPAdvertisements.Get(ctx, advertisement, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		for _, c := range o.Status.Conditions {
-			if c.Type == kind && c.Status == status && strings.Contains(c.Message, text) && c.ObservedGeneration == o.Generation {
-				return nil
-			}
-		}
-		return fmt.Errorf("there are %+v", o.Status.Conditions)
-	})
-}
-
 // expired counts the packets that the router and the nodes dropped because their TTL had run out.
 func (f *field) expired(r *lab.Router) (sum int) {
 	f.t.Helper()
@@ -156,7 +140,7 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 		f.reached(r.Outside, four+":9000")
 		f.reached(r.Outside, "["+six+"]:9000")
 	}
-	f.conditionOf("all", herald.ConditionAnnounced, metav1.ConditionTrue, "since they fill no /26: 198.51.100.128/28, 198.51.100.144/30, 198.51.100.148/31")
+	f.told("bgpadvertisements all", herald.ConditionAnnounced, "Announced", "since they fill no /26: 198.51.100.128/28, 198.51.100.144/30, 198.51.100.148/31")
 
 	t.Run("a network stays while an address in it does", func(t *testing.T) {
 		f := f.within(t)
@@ -218,4 +202,31 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 		f.remove("web")
 		f.learns()
 	})
+}
+
+// TestTheFirstAdvertisementByNameDecides also shows that another one takes over at once when the first goes.
+func TestTheFirstAdvertisementByNameDecides(t *testing.T) {
+	f := fabric(t, 2)
+	f.pool("routed", delay(0), "198.51.100.0/26")
+	f.advertises("b", func(s *herald.BGPAdvertisementSpec) { s.MED = new(int64(20)) })
+	f.pod("pod-1", f.site.Nodes[0].Name)
+	f.service("web", to8080)
+	f.holds("web", "198.51.100.0")
+	f.served("web")
+	f.learns(f.fromAll("198.51.100.0/32", "med 20")...)
+	f.told("bgpadvertisements b", herald.ConditionExclusive, "NoOverlap")
+
+	opener := f.site.Routers[0].Outside.Open(f.ctx, "198.51.100.0:9000", 20*time.Millisecond)
+	f.advertises("a", func(s *herald.BGPAdvertisementSpec) {
+		s.MED, s.Communities = new(int64(10)), []herald.Community{"64512:1"}
+	})
+	f.learns(f.fromAll("198.51.100.0/32", "64512:1", "med 10")...)
+	f.told("bgpadvertisements a", herald.ConditionExclusive, "NoOverlap")
+	f.told("bgpadvertisements b", herald.ConditionExclusive, "Overridden", "of IPPool routed for BGPPeer router1, router2", "BGPAdvertisement a")
+	f.must(f.herald.BGPAdvertisements.Delete(f.ctx, "a", metav1.DeleteOptions{}))
+	f.learns(f.fromAll("198.51.100.0/32", "med 20")...)
+	f.told("bgpadvertisements b", herald.ConditionExclusive, "NoOverlap")
+	if all := opener.Stop(); all.Failed() > 0 || len(all) == 0 {
+		t.Errorf("while attributes changed: %v: %v", all, all.Errors())
+	}
 }

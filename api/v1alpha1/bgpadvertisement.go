@@ -12,6 +12,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Announced",type=string,JSONPath=`.status.conditions[?(@.type=="Announced")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Exclusive",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Exclusive")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Announced")].reason`
 type BGPAdvertisement struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -25,7 +26,8 @@ type BGPAdvertisement struct {
 }
 
 // BGPAdvertisementSpec says what is announced, to whom, and with which attributes. Where several advertisements
-// announce one address, or one network, to one peer, the first by name decides the attributes.
+// announce one address, or one network, to one peer, the first by name decides the attributes; the condition Exclusive of the
+// others says so.
 type BGPAdvertisementSpec struct {
 	Selection `json:",inline"`
 

@@ -11,6 +11,9 @@ const (
 	// ConditionAnnounced: of an IPPool, each of its addresses is announced or could be; of an advertisement, it
 	// selects pools and nodes that can announce their addresses and, by BGP, peers with an established session.
 	ConditionAnnounced = "Announced"
+	// ConditionExclusive: of an IPPool, nobody else has addresses of it; of a BGPAdvertisement, no other one decides the
+	// attributes of routes that both announce.
+	ConditionExclusive = "Exclusive"
 	// ConditionEstablished: of a BGPPeer, every node that is to hold a session with it has one.
 	ConditionEstablished = "Established"
 )
@@ -18,7 +21,9 @@ const (
 // AdvertisementStatus is what became of an advertisement.
 type AdvertisementStatus struct {
 	// Accepted: the spec is valid, and the pools and peers that it names exist. Announced: the advertisement selects
-	// pools and nodes that can announce addresses of theirs and, by BGP, peers with an established session.
+	// pools and nodes that can announce addresses of theirs and, by BGP, peers with an established session. Exclusive, of
+	// a BGPAdvertisement: its attributes hold for all its routes; False if another one, which comes first by name, decides
+	// those of some.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -241,7 +241,7 @@ const MaxCount = 1<<53 - 1
 const (
 	PoolReady              = "Ready"
 	PoolAddressesAvailable = "AddressesAvailable"
-	PoolExclusive          = "Exclusive"
+	PoolExclusive          = ConditionExclusive
 	PoolInRange            = "InRange"
 )
 

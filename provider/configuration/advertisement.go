@@ -26,6 +26,9 @@ type advertisement struct {
 	reason, problem string
 	// notes are what is wrong with a part of it.
 	notes []string
+	// spec and peers are those of a BGPAdvertisement.
+	spec  *herald.BGPAdvertisementSpec
+	peers []string
 	// networks are those that are announced in place of addresses; nil: none are.
 	networks *aggregation
 	// reach are the networks that hold the addresses that it announces; nil: it announces every address.
@@ -95,6 +98,7 @@ func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 	if !v.accept(ad, selector, err, o.Spec.Peers) {
 		return ad
 	}
+	ad.spec, ad.peers = &o.Spec, peers
 	if l := o.Spec.AggregationLength; l != nil {
 		ad.networks = &aggregation{*l, v.infrastructure()}
 	}

@@ -56,6 +56,10 @@ const (
 	ReasonNoPeerSelected    = "NoPeerSelected"
 	ReasonPeersOnOtherNodes = "PeersOnOtherNodes"
 	ReasonNoSession         = "NoSession"
+	// ReasonOverridden: another BGPAdvertisement, which comes first by name, decides the attributes of some routes.
+	// ReasonNoOverlap: none does.
+	ReasonOverridden = "Overridden"
+	ReasonNoOverlap  = "NoOverlap"
 
 	// ReasonNoAdvertisement: no advertisement selects the pool. ReasonAdvertisementUnable: none of those that do can
 	// announce anything. ReasonOffSubnet: they announce on the nodes' segments, and no address of the pool is in a
@@ -154,7 +158,9 @@ func Assess(c Cluster) Assessment {
 	}
 	for _, ad := range ads {
 		if ad.bgp {
-			a.BGPAdvertisements[ad.name] = ad.status(c.Pools)
+			st := ad.status(c.Pools)
+			st.Conditions = append(st.Conditions, all.exclusive(ad, ads))
+			a.BGPAdvertisements[ad.name] = st
 		} else {
 			a.L2Advertisements[ad.name] = ad.status(c.Pools)
 		}

@@ -135,10 +135,10 @@ type wanted struct {
 	message                   []string
 }
 
-var good = map[string]bool{configuration.ReasonValid: true, configuration.ReasonAnnounced: true, configuration.ReasonEstablished: true}
+var good = map[string]bool{configuration.ReasonValid: true, configuration.ReasonAnnounced: true, configuration.ReasonEstablished: true, configuration.ReasonNoOverlap: true}
 
 func TestAssess(t *testing.T) {
-	const accepted, announced, established = herald.ConditionAccepted, herald.ConditionAnnounced, herald.ConditionEstablished
+	const accepted, announced, established, exclusive = herald.ConditionAccepted, herald.ConditionAnnounced, herald.ConditionEstablished, herald.ConditionExclusive
 	for _, story := range []struct {
 		name string
 		edit func(*configuration.Cluster)
@@ -150,6 +150,7 @@ func TestAssess(t *testing.T) {
 			{"L2Advertisement all", announced, "Announced", nil},
 			{"BGPAdvertisement routed", accepted, "Valid", nil},
 			{"BGPAdvertisement routed", announced, "Announced", nil},
+			{"BGPAdvertisement routed", exclusive, "NoOverlap", nil},
 			{"BGPPeer tor", accepted, "Valid", nil},
 			{"BGPPeer tor", established, "Established", nil},
 		}},
@@ -417,6 +418,71 @@ func TestAssess(t *testing.T) {
 				if len(is.Message) > 1500 || !utf8.ValidString(is.Message) || strings.ContainsFunc(is.Message, unicode.IsControl) {
 					t.Errorf("%s: %s says %q", w.object, is.Type, is.Message)
 				}
+			}
+		})
+	}
+}
+
+// Of two advertisements for one route the first by name decides, and the other one says so.
+func TestWhoDecidesTheAttributes(t *testing.T) {
+	far := func(s *herald.BGPAdvertisementSpec) { s.Prepend = 2 }
+	for _, story := range []struct {
+		name       string
+		x, y       func(*herald.BGPAdvertisementSpec)
+		overridden bool
+	}{
+		{"other attributes", func(*herald.BGPAdvertisementSpec) {}, far, true},
+		{"the same attributes", far, far, false},
+		{"the same communities in another order", func(s *herald.BGPAdvertisementSpec) { s.Communities = []herald.Community{"1:1", "1:2"} },
+			func(s *herald.BGPAdvertisementSpec) { s.Communities = []herald.Community{"1:2", "1:1"} }, false},
+		{"local preferences that differ", func(s *herald.BGPAdvertisementSpec) { s.LocalPreference = new(int64(0)) }, func(*herald.BGPAdvertisementSpec) {}, true},
+		{"other pools", func(s *herald.BGPAdvertisementSpec) { s.Pools = []string{"public"} }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.Pools = []string{"internal"}
+		}, false},
+		{"other peers", func(s *herald.BGPAdvertisementSpec) { s.Peers = []string{"tor"} }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.Peers = []string{"spine"}
+		}, false},
+		{"other nodes", func(s *herald.BGPAdvertisementSpec) { s.NodeSelector = matching("name", "n1") }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.NodeSelector = matching("name", "n2")
+		}, false},
+		{"other Services", func(s *herald.BGPAdvertisementSpec) { s.ServiceSelector = matching("app", "web") }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.ServiceSelector = matching("app", "mail")
+		}, false},
+		{"Services that may be the same", func(s *herald.BGPAdvertisementSpec) { s.ServiceSelector = matching("app", "web") }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.ServiceSelector = matching("tier", "front")
+		}, true},
+		{"other namespaces", func(s *herald.BGPAdvertisementSpec) { s.NamespaceSelector = matching("team", "a") }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.NamespaceSelector = matching("team", "b")
+		}, false},
+		{"networks, and the addresses in them", func(s *herald.BGPAdvertisementSpec) {
+			s.AggregationLength = &herald.AggregationLength{IPv4: 24, IPv6: 64}
+		}, far, false},
+		{"networks of one family", func(s *herald.BGPAdvertisementSpec) { s.AggregationLength = &herald.AggregationLength{IPv4: 24} }, far, true},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			c := healthy()
+			c.Pools = append(c.Pools, pool("internal", "198.51.100.0/24"))
+			c.Peers = append(c.Peers, peer("spine", "203.0.113.2"))
+			for _, n := range c.Nodes {
+				n.Labels = map[string]string{"name": n.Name}
+			}
+			c.BGPAdvertisements = []*herald.BGPAdvertisement{bgp("b", story.y), bgp("a", story.x)}
+			a := configuration.Assess(*c)
+			if first := meta.FindStatusCondition(a.BGPAdvertisements["a"].Conditions, herald.ConditionExclusive); first.Status != metav1.ConditionTrue {
+				t.Errorf("the first: %+v", first)
+			}
+			got := meta.FindStatusCondition(a.BGPAdvertisements["b"].Conditions, herald.ConditionExclusive)
+			if (got.Status == metav1.ConditionFalse) != story.overridden {
+				t.Fatalf("the second: %+v", got)
+			}
+			if story.overridden && (got.Reason != configuration.ReasonOverridden || !strings.Contains(got.Message, "have the attributes of BGPAdvertisement a, which comes first by name")) {
+				t.Errorf("%s: %s", got.Reason, got.Message)
 			}
 		})
 	}
