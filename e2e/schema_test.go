@@ -71,6 +71,9 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"networks", object("BGPAdvertisement", "a", `{aggregationLength: {ipv4: 24, ipv6: 64}}`), ""},
 		{"networks of no family", object("BGPAdvertisement", "a", `{aggregationLength: {}}`), "spec.aggregationLength"},
 		{"an IPv4 network of 33 bits", object("BGPAdvertisement", "a", `{aggregationLength: {ipv4: 33}}`), "spec.aggregationLength.ipv4"},
+		{"a drain", object("BGPAdvertisement", "a", `{drainTime: 5s}`), ""},
+		{"a drain of no time", object("BGPAdvertisement", "a", `{drainTime: 0s}`), "must be from 1s to 20s"},
+		{"a drain longer than a pod may take to end", object("BGPAdvertisement", "a", `{drainTime: 1m}`), "must be from 1s to 20s"},
 		{"a local preference below 0", object("BGPAdvertisement", "a", `{localPreference: -1}`), "spec.localPreference"},
 
 		{"a reservation", object("IPAllocation", "198.51.100.7", "{address: 198.51.100.7}"), ""},

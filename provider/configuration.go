@@ -88,7 +88,7 @@ func newAssessor(
 		},
 		s.nodes: func(before, after any) bool {
 			b, a := before.(*corev1.Node), after.(*corev1.Node)
-			return !maps.Equal(b.Labels, a.Labels) || !equality.Semantic.DeepEqual(b.Spec, a.Spec) || !equality.Semantic.DeepEqual(b.Status, a.Status)
+			return !maps.Equal(b.Labels, a.Labels) || (b.DeletionTimestamp == nil) != (a.DeletionTimestamp == nil) || !equality.Semantic.DeepEqual(b.Spec, a.Spec) || !equality.Semantic.DeepEqual(b.Status, a.Status)
 		},
 	} {
 		// Registration fails only on a stopped informer.
@@ -121,7 +121,7 @@ func leanNode(o any) (any, error) {
 		return o, nil // A tombstone.
 	}
 	kept := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels, DeletionTimestamp: n.DeletionTimestamp},
 		Spec:       corev1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs},
 		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
 	}

@@ -59,7 +59,7 @@ func (g *aggregates) changeAll() {
 }
 
 // exports are the routes to a network, by peer.
-func (g *aggregates) exports(network netip.Prefix, advertisements []BGPAdvertisement) map[string]bgp.Attributes {
+func (g *aggregates) exports(network netip.Prefix, shared *Shared) map[string]bgp.Attributes {
 	first := map[string]string{}
 	for by := range g.addresses[network] {
 		if name, some := first[by.peer]; !some || by.advertisement < name {
@@ -68,9 +68,9 @@ func (g *aggregates) exports(network netip.Prefix, advertisements []BGPAdvertise
 	}
 	exports := make(map[string]bgp.Attributes, len(first))
 	for peer, name := range first {
-		for i := range advertisements {
-			if advertisements[i].Name == name {
-				exports[peer] = advertisements[i].Attributes
+		for i := range shared.BGP {
+			if ad := &shared.BGP[i]; ad.Name == name {
+				exports[peer] = shared.attributes(ad)
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func (g *aggregates) exports(network netip.Prefix, advertisements []BGPAdvertise
 // tellRouters hands on what the decisions changed. New routes come before those that go.
 func (l *loop) tellRouters() {
 	for network := range l.aggregates.changed {
-		l.routes[network] = l.aggregates.exports(network, l.shared.BGP)
+		l.routes[network] = l.aggregates.exports(network, l.shared)
 	}
 	clear(l.aggregates.changed)
 	for prefix, exports := range l.routes {

@@ -36,7 +36,7 @@ func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 			g.replace(now[address], after)
 			now[address] = after
 			for n := range g.changed {
-				told[n] = g.exports(n, ads)
+				told[n] = g.exports(n, &Shared{BGP: ads})
 			}
 			clear(g.changed)
 		}
@@ -80,7 +80,7 @@ func TestANetworkStaysWhileAnAddressInItDoes(t *testing.T) {
 	} {
 		l.apply(netip.MustParseAddr(step.address), step.before, step.after, map[string][]wanted{})
 		l.tellRouters()
-		if got := len(l.aggregates.exports(network, l.shared.BGP)) > 0; got != step.announced {
+		if got := len(l.aggregates.exports(network, l.shared)) > 0; got != step.announced {
 			t.Errorf("%s: the network is announced: %t", step.name, got)
 		}
 	}

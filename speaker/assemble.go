@@ -147,6 +147,9 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	}
 	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
 	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
+	if o.Spec.DrainTime != nil {
+		ad.DrainTime = o.Spec.DrainTime.Duration
+	}
 	if l := o.Spec.AggregationLength; l != nil {
 		ad.Length4, ad.Length6 = int(l.IPv4), int(l.IPv6)
 	}

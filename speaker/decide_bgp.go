@@ -20,13 +20,15 @@ type Aggregate struct {
 // routers balance over; there is no owner to choose, unless one of its Services is sticky.
 func (s *Shared) decideBGP(address *Address, d *Decision) {
 	self, known := s.Nodes[s.Self]
-	if !known || self.Excluded || !s.Healthy {
-		return
-	}
-	if address.sticky() && s.stickyNode(address) != s.Self {
+	// A node that leaves goes on with what it has announced, though another one announces a sticky address already, and
+	// though its kube-proxy ends: the rules stay.
+	if !known || s.Leaving == nil && (self.Excluded || !s.Healthy || address.sticky() && s.stickyNode(address) != s.Self) {
 		return
 	}
 	s.eachRoute(s.Self, address, func(ad *BGPAdvertisement, peer string, _ []*Service) {
+		if !s.announces(ad) {
+			return
+		}
 		if network, ok := s.network(ad, address); ok {
 			d.Aggregates = append(d.Aggregates, Aggregate{network, peer, ad.Name})
 			return
@@ -35,9 +37,25 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 			if d.Exports == nil {
 				d.Exports = map[string]bgp.Attributes{}
 			}
-			d.Exports[peer] = ad.Attributes
+			d.Exports[peer] = s.attributes(ad)
 		}
 	})
+}
+
+// announces reports whether this node announces anything by an advertisement, as far as it is leaving.
+func (s *Shared) announces(ad *BGPAdvertisement) bool {
+	return s.Leaving == nil || *s.Leaving < ad.DrainTime
+}
+
+// attributes are those that this node announces routes with by an advertisement: with GRACEFUL_SHUTDOWN if it is leaving
+// (RFC 8326, section 4).
+func (s *Shared) attributes(ad *BGPAdvertisement) bgp.Attributes {
+	if s.Leaving == nil {
+		return ad.Attributes
+	}
+	a := ad.Attributes
+	a.Communities = append(slices.Clone(a.Communities), bgp.GracefulShutdown)
+	return a
 }
 
 // eachRoute calls do for each peer that an advertisement gives the address to from the node, with the Services that it

@@ -53,6 +53,8 @@ type loop struct {
 	yielded    map[conflictKey]bool
 	deliveries deliveries
 	aggregates aggregates
+	drain      drain
+	stop       chan<- struct{}                            // drain's; closed by another goroutine
 	routes     map[netip.Prefix]map[string]bgp.Attributes // that differ from what routers are told; none: to be withdrawn
 	stays      map[netip.Addr]time.Time                   // addresses that this node hands over, and when to look at them again
 	handover   *time.Timer                                // for the first of them
@@ -73,7 +75,9 @@ func newLoop(s *Speaker) *loop {
 	metric := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "herald", Subsystem: "speaker", Name: name, Help: help}
 	}
+	d := newDrain()
 	return &loop{
+		drain: d, stop: d.stop,
 		s: s, decisions: map[netip.Addr]Decision{},
 		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
 		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node), stays: map[netip.Addr]time.Time{},
@@ -122,6 +126,7 @@ func (l *loop) run(ctx context.Context) error {
 	defer beat.Stop()
 	defer l.handover.Stop()
 	defer l.full.Stop()
+	defer l.drain.next.Stop()
 	for {
 		var pass bool
 		select {
@@ -135,6 +140,10 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.bgp.Changed():
 		case <-l.handover.C:
 			l.s.inputs.touch(l.handedOver(time.Now())...)
+		case <-l.drain.next.C:
+			l.s.inputs.touchAll()
+		case <-l.drain.stop:
+			l.beginStop()
 		case <-l.full.C:
 			pull(l.s.inputs.trigger)
 		case <-l.s.inputs.trigger:
@@ -336,6 +345,7 @@ func (l *loop) pass(c changes) {
 		// in the first batch.
 		l.takePeers()
 	}
+	l.drained()
 	took := time.Since(began)
 	if anew {
 		l.nextFull = began.Add(took + fullPause(took))
@@ -368,15 +378,11 @@ func (l *loop) mayAnswer(address netip.Addr) bool {
 	return slices.ContainsFunc(l.decisions[address].Segments, func(p Placement) bool { return l.among(p.Candidates) })
 }
 
-// whenForwarded leaves out new routes to an address that waits for kube-proxy. Answers on the segments are held back by
+// whenForwarded leaves out new routes to an address that waits for kube-proxy, and of a node that leaves. Answers on the segments are held back by
 // segments.
 func (l *loop) whenForwarded(d, before Decision, address netip.Addr) Decision {
-	if len(d.Exports)+len(d.Aggregates) > 0 && l.s.forwarding.isWaiting(address) {
-		maps.DeleteFunc(d.Exports, func(peer string, _ bgp.Attributes) bool {
-			_, was := before.Exports[peer]
-			return !was
-		})
-		d.Aggregates = slices.DeleteFunc(d.Aggregates, func(a Aggregate) bool { return !slices.Contains(before.Aggregates, a) })
+	if len(d.Exports)+len(d.Aggregates) > 0 && (l.shared.Leaving != nil || l.s.forwarding.isWaiting(address)) {
+		return onlyOld(d, before)
 	}
 	return d
 }
@@ -433,6 +439,7 @@ func (l *loop) withoutConflicts(d Decision, a *Address) Decision {
 func (l *loop) share() {
 	before := l.shared
 	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy())
+	l.leave(before, time.Now())
 	l.ranges = l.s.inputs.ranges()
 	l.takeInterfaces()
 	l.takeConflicts()
@@ -463,6 +470,9 @@ func (l *loop) share() {
 
 // takePeers tells bgp which peers there are. What is wrong with some is reported in the SpeakerStatus.
 func (l *loop) takePeers() {
+	if l.shared.Leaving != nil && !l.s.exists(l.s.config.Node) && *l.shared.Leaving < l.longestDrain() {
+		return // The Node was deleted, and its routes are being drained.
+	}
 	peers, rejected := l.s.inputs.ownPeers(l.s.config.Node)
 	for name, err := range l.s.bgp.SetPeers(peers) {
 		rejected = append(rejected, Rejected{"BGPPeer", name, err})

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"go4.org/netipx"
 	"k8s.io/apimachinery/pkg/labels"
@@ -28,6 +29,9 @@ type Shared struct {
 	BGP        []BGPAdvertisement           // by name
 	// PeerNodes says which nodes hold the session with a peer, for those peers that not all nodes hold.
 	PeerNodes map[string]labels.Selector
+	// Leaving tells for how long this node has been leaving: what it announces to routers is drained, and nothing else is
+	// announced to them. Nil: it is not, as far as is known.
+	Leaving *time.Duration
 	// Segments are this node's interfaces with the nodes that are heard on them.
 	Segments []Segment
 	// Infrastructure has the addresses of nodes, of BGP peers and of this node's gateways, with what each is:
@@ -54,7 +58,7 @@ type candidates struct {
 type Node struct {
 	Labels map[string]string
 	// Excluded: it has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that says
-	// that it is being shut down or removed.
+	// that it is being shut down or removed, or it is being deleted.
 	Excluded bool
 	// Ready is its condition Ready.
 	Ready bool
@@ -138,6 +142,8 @@ type BGPAdvertisement struct {
 	Attributes bgp.Attributes
 	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: none are.
 	Length4, Length6 int
+	// DrainTime is how long a node that leaves goes on announcing.
+	DrainTime time.Duration
 	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
 	WithoutEndpoints bool
 }

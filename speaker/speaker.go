@@ -149,7 +149,13 @@ func (s *Speaker) Run(ctx context.Context) error {
 	told := ctx
 	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
-	defer context.AfterFunc(told, func() { end(s.farewell()) })()
+	defer context.AfterFunc(told, func() {
+		cause := s.farewell()
+		if cause == nil {
+			s.drain(ctx)
+		}
+		end(cause)
+	})()
 	g, ctx := errgroup.WithContext(ctx)
 	synced := make(chan struct{})
 	g.Go(func() error { return s.inputs.run(ctx, func() { close(synced) }) })

@@ -64,6 +64,7 @@ var drainTaints = []string{
 func nodeOf(o *corev1.Node) Node {
 	n := Node{Labels: o.Labels}
 	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
+	n.Excluded = n.Excluded || o.DeletionTimestamp != nil
 	for _, t := range o.Spec.Taints {
 		n.Excluded = n.Excluded || slices.Contains(drainTaints, t.Key)
 	}

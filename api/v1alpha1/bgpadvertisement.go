@@ -77,6 +77,19 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Maximum=4294967295
 	MED *int64 `json:"med,omitempty"`
 
+	// How long a node that leaves goes on announcing its routes, with the community graceful-shutdown (RFC 8326), before it
+	// withdraws them: from 1s to 20s. Routers that honour the community prefer other routes meanwhile, and packets under
+	// way still arrive. A node leaves when it gets the label node.kubernetes.io/exclude-from-external-load-balancers or a
+	// taint that says that it is being shut down or removed, when its Node is deleted, and when herald-speaker ends without
+	// being replaced, as in a shutdown of the machine. One that is only cordoned does not. Not given: the routes are
+	// withdrawn at once.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('20s')",message="must be from 1s to 20s"
+	DrainTime *metav1.Duration `json:"drainTime,omitempty"`
+
 	// How many times more the local AS number stands in the AS path, to make the routes less wanted.
 	// +optional
 	// +kubebuilder:validation:Minimum=0

@@ -75,7 +75,7 @@ var taints = []string{
 // excluded reports whether nothing is announced from a node.
 func excluded(o *corev1.Node) bool {
 	_, label := o.Labels[corev1.LabelNodeExcludeBalancers]
-	return label || slices.ContainsFunc(o.Spec.Taints, func(t corev1.Taint) bool { return slices.Contains(taints, t.Key) })
+	return label || o.DeletionTimestamp != nil || slices.ContainsFunc(o.Spec.Taints, func(t corev1.Taint) bool { return slices.Contains(taints, t.Key) })
 }
 
 func ready(o *corev1.Node) bool {

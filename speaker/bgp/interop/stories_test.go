@@ -390,6 +390,7 @@ func TestStopDropsRoutesAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.wasTold("administrative shutdown")
+		r.wasTold("speaker stops") // RFC 9003
 		if err := s.down("tor", "closed by this node"); err != nil {
 			t.Error(err)
 		}

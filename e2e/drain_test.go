@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestANodeIsDrained shows what routers hear of a node that leaves, and that clients behind them always find a node. A router
+// that has a next hop less, or one more, sends some of the connections that are open to other nodes, which do not know
+// them: of the requests under way at such a moment some are reset, and none is lost otherwise.
+func TestANodeIsDrained(t *testing.T) {
+	f := fabric(t, 3)
+	const address, target = "198.51.100.0", "198.51.100.0:9000"
+	f.pool("routed", delay(0), "198.51.100.0/26")
+	f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.DrainTime = &metav1.Duration{Duration: 4 * time.Second} })
+	all := names(f.site)
+	leaves, stay := all[2], all[:2]
+	f.pod("pod-1", all[0])
+	f.service("web", to8080)
+	f.holds("web", address)
+	f.served("web")
+	from := func(nodes ...string) (routes []string) {
+		for _, n := range nodes {
+			routes = append(routes, address+"/32 from "+n)
+		}
+		return routes
+	}
+	drains := append(from(stay...), from(leaves)[0]+" 65535:0")
+	f.learns(from(all...)...)
+
+	// mostReset is how many requests are under way at once: one takes less than the interval, and a busy machine delays it.
+	const mostReset = 2
+	// attempts are made from behind each router while something happens.
+	attempts := func(f *field, what string, happens func()) {
+		f.t.Helper()
+		var openers []*lab.Opener
+		for _, r := range f.site.Routers {
+			f.reached(r.Outside, target)
+			openers = append(openers, r.Outside.Open(f.ctx, target, 20*time.Millisecond))
+		}
+		happens()
+		for i, o := range openers {
+			made := o.Stop()
+			var lost []string
+			for _, text := range made.Errors() {
+				if !strings.Contains(text, "connection reset by peer") {
+					lost = append(lost, text)
+				}
+			}
+			f.t.Logf("%s, behind %s: %v, %d of %d requests reset", what, f.site.Routers[i].Kind, made, made.Failed(), len(made))
+			if len(lost) > 0 || made.Failed() > mostReset || len(made) == 0 {
+				f.t.Errorf("%s, behind %s: %v", what, f.site.Routers[i].Kind, made.Errors())
+			}
+		}
+	}
+	t.Run("the label excludes it", func(t *testing.T) {
+		f := f.within(t)
+		attempts(f, "excluded", func() {
+			f.label(leaves, corev1.LabelNodeExcludeBalancers, "")
+			f.learns(drains...)
+			// FRR prefers the others, as RFC 8326 asks; BIRD does so with a filter only.
+			f.routed(f.site.Routers[0], address, stay...)
+			f.learns(from(stay...)...)
+			f.routed(f.site.Routers[1], address, stay...)
+		})
+		attempts(f, "back", func() {
+			f.unlabel(leaves, corev1.LabelNodeExcludeBalancers)
+			f.learns(from(all...)...)
+		})
+	})
+	t.Run("it is cordoned, which is nothing", func(t *testing.T) {
+		f := f.within(t)
+		f.kubectl("cordon", leaves)
+		f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.MED = new(int64(5)) })
+		f.learns(f.fromAll(address+"/32", "med 5")...)
+		f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.MED = nil })
+		f.learns(from(all...)...)
+		f.kubectl("uncordon", leaves)
+	})
+	t.Run("its speaker stops", func(t *testing.T) {
+		f := f.within(t)
+		attempts(f, "stopped", func() {
+			stopped := make(chan error, 1)
+			go func() { stopped <- f.speakers[leaves].Stop(f.ctx) }()
+			f.learns(drains...)
+			f.must(<-stopped)
+			f.learns(from(stay...)...)
+		})
+		f.must(f.speakers[leaves].Start())
+		f.learns(from(all...)...)
+	})
+}

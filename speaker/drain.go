@@ -1,0 +1,116 @@
+package speaker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// drain is how this node leaves its routers: it goes on announcing for a while, with a community that asks routers to
+// prefer others. The loop owns it.
+type drain struct {
+	// since is when the node began to leave; zero: it does not leave.
+	since time.Time
+	// stopping: the process is to end. done is closed when routers have been left.
+	stopping bool
+	stop     chan struct{}
+	done     chan struct{}
+	next     *time.Timer // for the next advertisement that has nothing to announce any more
+}
+
+func newDrain() drain {
+	return drain{stop: make(chan struct{}), done: make(chan struct{}), next: stopped()}
+}
+
+// leave notices in a new snapshot that this node leaves, or has come back. A node that is gone from the API, too, leaves:
+// until its routes are drained it stays in the snapshot, as one that is excluded.
+func (l *loop) leave(before *Shared, now time.Time) {
+	d, self := &l.drain, l.s.config.Node
+	node, known := l.shared.Nodes[self]
+	gone := false
+	if before != nil && !known {
+		node, gone = before.Nodes[self]
+	}
+	switch {
+	case !d.stopping && !gone && !node.Excluded:
+		d.since = time.Time{}
+		return
+	case d.since.IsZero() && before == nil:
+		d.since = now.Add(-l.longestDrain()) // What was announced before the start is not known.
+	case d.since.IsZero():
+		d.since = now
+	}
+	left := now.Sub(d.since)
+	l.shared.Leaving = &left
+	if gone && left < l.longestDrain() {
+		node.Excluded = true
+		l.shared.Nodes[self] = node
+	}
+	var next time.Duration
+	for _, ad := range l.shared.BGP {
+		if rest := ad.DrainTime - left; rest > 0 && (next == 0 || rest < next) {
+			next = rest
+		}
+	}
+	if next > 0 {
+		d.next.Reset(next)
+	}
+}
+
+// longestDrain is the longest time that an advertisement gives.
+func (l *loop) longestDrain() (longest time.Duration) {
+	for _, ad := range l.shared.BGP {
+		longest = max(longest, ad.DrainTime)
+	}
+	return longest
+}
+
+// onlyOld leaves out routes that were not announced before.
+func onlyOld(d, before Decision) Decision {
+	maps.DeleteFunc(d.Exports, func(peer string, _ bgp.Attributes) bool {
+		_, was := before.Exports[peer]
+		return !was
+	})
+	d.Aggregates = slices.DeleteFunc(d.Aggregates, func(a Aggregate) bool { return !slices.Contains(before.Aggregates, a) })
+	return d
+}
+
+// beginStop begins to leave the routers because the process is to end. Without routes to drain there is nothing to wait
+// for: the end of the sessions takes them away.
+func (l *loop) beginStop() {
+	l.drain.stop = nil
+	if l.shared == nil || l.longestDrain() == 0 || !slices.ContainsFunc(l.s.bgp.Sessions(), func(s bgp.Session) bool { return s.State == bgp.Established }) {
+		close(l.drain.done)
+		return
+	}
+	l.drain.stopping = true
+	l.nextFull = time.Time{}
+	l.s.inputs.touchAll()
+}
+
+// drained closes done when all is said to the routers.
+func (l *loop) drained() {
+	d := &l.drain
+	if d.stopping && l.shared.Leaving != nil && *l.shared.Leaving >= l.longestDrain() {
+		select {
+		case <-d.done:
+		default:
+			close(d.done)
+		}
+	}
+}
+
+// drain has the loop leave the routers, and waits until it has or ctx ends. It may be called once.
+func (s *Speaker) drain(ctx context.Context) {
+	if !s.ready.Load() {
+		return // Nothing has been announced.
+	}
+	close(s.loop.stop)
+	select {
+	case <-s.loop.drain.done:
+	case <-ctx.Done():
+	}
+}
