@@ -230,3 +230,41 @@ func TestTheFirstAdvertisementByNameDecides(t *testing.T) {
 		t.Errorf("while attributes changed: %v: %v", all, all.Errors())
 	}
 }
+
+// TestNodesGetTheirSharesByEndpoints has three pods on one node and one on another.
+func TestNodesGetTheirSharesByEndpoints(t *testing.T) {
+	f := fabric(t, 2)
+	const prefix, target = "198.51.100.0/32", "198.51.100.0:9000"
+	f.pool("routed", delay(0), "198.51.100.0/26")
+	f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.LinkBandwidth = herald.LinkBandwidthReadyEndpoints })
+	many, few := f.site.Nodes[0], f.site.Nodes[1]
+	for i, n := range []*lab.Node{many, many, many, few} {
+		f.pod(fmt.Sprint("pod-", i), n.Name)
+	}
+	f.service("web", to8080, local)
+	f.holds("web", "198.51.100.0")
+	f.learns(prefix+" from "+many.Name+" lb:64512:375000", prefix+" from "+few.Name+" lb:64512:125000")
+	outside := f.site.Routers[0].Outside // Behind FRR.
+	f.eventually("FRR's kernel weighs the next hops", func(ctx context.Context) error {
+		out, err := f.site.Routers[0].Host.Command(ctx, "ip", "route", "show", prefix).CombinedOutput()
+		for _, want := range []string{fmt.Sprintf("via %v dev eth0 weight 75", many.IPv4), fmt.Sprintf("via %v dev eth0 weight 25", few.IPv4)} {
+			if err == nil && !strings.Contains(string(out), want) {
+				err = fmt.Errorf("no %q in %q", want, out)
+			}
+		}
+		return err
+	})
+	f.reached(outside, target)
+	by, all := map[string]int{}, 200
+	for range all {
+		reply, err := outside.Get(f.ctx, target)
+		f.must(err)
+		by[reply.Node]++
+	}
+	t.Logf("of %d requests %v were served", all, by)
+	if share := by[many.Name] * 100 / all; share < 60 || share > 90 {
+		t.Errorf("%d %% were for the node with three of four pods", share)
+	}
+	f.must(f.kube.CoreV1().Pods("default").Delete(f.ctx, "pod-0", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
+	f.learns(prefix+" from "+many.Name+" lb:64512:250000", prefix+" from "+few.Name+" lb:64512:125000")
+}

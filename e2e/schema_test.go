@@ -71,6 +71,7 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"networks", object("BGPAdvertisement", "a", `{aggregationLength: {ipv4: 24, ipv6: 64}}`), ""},
 		{"networks of no family", object("BGPAdvertisement", "a", `{aggregationLength: {}}`), "spec.aggregationLength"},
 		{"an IPv4 network of 33 bits", object("BGPAdvertisement", "a", `{aggregationLength: {ipv4: 33}}`), "spec.aggregationLength.ipv4"},
+		{"a link bandwidth of an unknown kind", object("BGPAdvertisement", "a", `{linkBandwidth: Cores}`), "spec.linkBandwidth"},
 		{"a drain", object("BGPAdvertisement", "a", `{drainTime: 5s}`), ""},
 		{"a drain of no time", object("BGPAdvertisement", "a", `{drainTime: 0s}`), "must be from 1s to 20s"},
 		{"a drain longer than a pod may take to end", object("BGPAdvertisement", "a", `{drainTime: 1m}`), "must be from 1s to 20s"},

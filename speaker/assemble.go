@@ -147,6 +147,7 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	}
 	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
 	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
+	ad.Weighted = o.Spec.LinkBandwidth == herald.LinkBandwidthReadyEndpoints
 	if o.Spec.DrainTime != nil {
 		ad.DrainTime = o.Spec.DrainTime.Duration
 	}
@@ -188,6 +189,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 		}
 		o.Ready4, o.Ready6 = Ready(all)
 		if o.Local {
+			o.Count4, o.Count6 = countReady(all)
 			o.Leaving4, o.Leaving6 = nodesOf(all, leaving)
 		}
 		a.Services = append(a.Services, o)
@@ -201,9 +203,31 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 // Ready lists the nodes with a ready endpoint in the EndpointSlices of a Service, by family and sorted. "" stands for
 // endpoints that are on no node.
 func Ready(endpoints []*discoveryv1.EndpointSlice) (ready4, ready6 []string) {
-	return nodesOf(endpoints, func(c discoveryv1.EndpointConditions) bool {
-		return c.Ready == nil || *c.Ready // Nil means ready (discovery/v1, EndpointConditions).
-	})
+	return nodesOf(endpoints, ready)
+}
+
+// ready tells whether an endpoint is. Nil means that it is (discovery/v1, EndpointConditions).
+func ready(c discoveryv1.EndpointConditions) bool { return ptr.Deref(c.Ready, true) }
+
+// countReady counts the ready endpoints of each family on each node. An endpoint that moves from one slice to another may
+// be in both for a moment, and counts twice then.
+func countReady(endpoints []*discoveryv1.EndpointSlice) (count4, count6 map[string]int) {
+	for _, slice := range endpoints {
+		count := &count6
+		if slice.AddressType == discoveryv1.AddressTypeIPv4 {
+			count = &count4
+		}
+		for _, e := range slice.Endpoints {
+			if !ready(e.Conditions) {
+				continue
+			}
+			if *count == nil {
+				*count = map[string]int{}
+			}
+			(*count)[ptr.Deref(e.NodeName, "")]++
+		}
+	}
+	return count4, count6
 }
 
 // leaving tells whether an endpoint is being terminated and still serves. It is never ready.

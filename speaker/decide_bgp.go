@@ -25,7 +25,7 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 	if !known || s.Leaving == nil && (self.Excluded || !s.Healthy || address.sticky() && s.stickyNode(address) != s.Self) {
 		return
 	}
-	s.eachRoute(s.Self, address, func(ad *BGPAdvertisement, peer string, _ []*Service) {
+	s.eachRoute(s.Self, address, func(ad *BGPAdvertisement, peer string, services []*Service) {
 		if !s.announces(ad) {
 			return
 		}
@@ -37,7 +37,11 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 			if d.Exports == nil {
 				d.Exports = map[string]bgp.Attributes{}
 			}
-			d.Exports[peer] = s.attributes(ad)
+			a := s.attributes(ad)
+			if ad.Weighted {
+				a.Bandwidth = s.bandwidth(address, services)
+			}
+			d.Exports[peer] = a
 		}
 	})
 }
@@ -56,6 +60,22 @@ func (s *Shared) attributes(ad *BGPAdvertisement) bgp.Attributes {
 	a := ad.Attributes
 	a.Communities = append(slices.Clone(a.Communities), bgp.GracefulShutdown)
 	return a
+}
+
+// endpointBandwidth is what one ready endpoint on the node counts as, in bytes per second. What matters to routers is the
+// proportion; a megabit per second for each is a number that people can read there.
+const endpointBandwidth = 125_000
+
+// bandwidth is the link bandwidth of this node for an address: none under policy Cluster, where all nodes serve alike.
+func (s *Shared) bandwidth(address *Address, services []*Service) (sum float32) {
+	for _, svc := range services {
+		count := svc.Count6
+		if address.Is4() {
+			count = svc.Count4
+		}
+		sum += endpointBandwidth * float32(count[s.Self])
+	}
+	return sum
 }
 
 // eachRoute calls do for each peer that an advertisement gives the address to from the node, with the Services that it

@@ -117,6 +117,7 @@ func TestAnAddressIsAssembledFromWhatStripLeaves(t *testing.T) {
 		over6(slice("web-b", web, endpoint("n1", new(false)), endpoint("n2", new(true)))))
 	want := &Address{Addr: vip, Pool: "public", Services: []*Service{{
 		Name: web, Labels: map[string]string{"app": "web"}, Local: true, Sticky: true, Ready4: []string{"n1"}, Ready6: []string{"n2"},
+		Count4: map[string]int{"n1": 1}, Count6: map[string]int{"n2": 1},
 	}}}
 	if diff := gocmp.Diff(want, in.address(vip, noon), alike...); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

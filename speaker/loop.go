@@ -53,6 +53,7 @@ type loop struct {
 	yielded    map[conflictKey]bool
 	deliveries deliveries
 	aggregates aggregates
+	weights    weights
 	drain      drain
 	stop       chan<- struct{}                            // drain's; closed by another goroutine
 	routes     map[netip.Prefix]map[string]bgp.Attributes // that differ from what routers are told; none: to be withdrawn
@@ -77,7 +78,7 @@ func newLoop(s *Speaker) *loop {
 	}
 	d := newDrain()
 	return &loop{
-		drain: d, stop: d.stop,
+		drain: d, stop: d.stop, weights: newWeights(),
 		s: s, decisions: map[netip.Addr]Decision{},
 		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
 		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node), stays: map[netip.Addr]time.Time{},
@@ -127,6 +128,7 @@ func (l *loop) run(ctx context.Context) error {
 	defer l.handover.Stop()
 	defer l.full.Stop()
 	defer l.drain.next.Stop()
+	defer l.weights.next.Stop()
 	for {
 		var pass bool
 		select {
@@ -140,6 +142,8 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.bgp.Changed():
 		case <-l.handover.C:
 			l.s.inputs.touch(l.handedOver(time.Now())...)
+		case <-l.weights.next.C:
+			l.s.inputs.touch(l.weights.due(time.Now())...)
 		case <-l.drain.next.C:
 			l.s.inputs.touchAll()
 		case <-l.drain.stop:
@@ -324,11 +328,13 @@ func (l *loop) pass(c changes) {
 			if d.Refused != before.Refused {
 				l.refuse(a, d.Refused)
 			}
-			l.decisions[address] = l.withoutConflicts(l.whenForwarded(d, before, address), a)
+			d = l.weights.damp(address, before, l.whenForwarded(d, before, address), began)
+			l.decisions[address] = l.withoutConflicts(d, a)
 		} else {
 			l.deliveries.forget(address)
 			l.s.forwarding.forget(address)
 			delete(l.stays, address)
+			delete(l.weights.since, address)
 			delete(l.decisions, address)
 		}
 		l.apply(address, before, l.decisions[address], wants)
@@ -340,6 +346,7 @@ func (l *loop) pass(c changes) {
 	l.handOn(wants)
 	l.s.segments.forwards(slices.DeleteFunc(forgotten, func(a netip.Addr) bool { return !l.mayAnswer(a) }))
 	l.awaitHandover(began)
+	l.weights.await(began)
 	if anew || c.peers {
 		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
 		// in the first batch.

@@ -142,6 +142,8 @@ type BGPAdvertisement struct {
 	Attributes bgp.Attributes
 	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: none are.
 	Length4, Length6 int
+	// Weighted: routes have a link bandwidth, in proportion to the endpoints on the node.
+	Weighted bool
 	// DrainTime is how long a node that leaves goes on announcing.
 	DrainTime time.Duration
 	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
@@ -170,6 +172,8 @@ type Service struct {
 	// Ready4 and Ready6 list the nodes that have a ready endpoint of the family, sorted; "" stands for ready
 	// endpoints that are on no node, such as those that users write by hand.
 	Ready4, Ready6 []string
+	// Count4 and Count6 count the ready endpoints on each node, under policy Local.
+	Count4, Count6 map[string]int
 	// Leaving4 and Leaving6 list, under policy Local, the nodes that have endpoints which are being terminated and still
 	// serve, sorted.
 	Leaving4, Leaving6 []string

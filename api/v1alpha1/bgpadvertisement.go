@@ -77,6 +77,15 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Maximum=4294967295
 	MED *int64 `json:"med,omitempty"`
 
+	// Whether routes have the extended community for the bandwidth of a link (draft-ietf-idr-link-bandwidth), by which
+	// routers that honour it share out connections. None: they have not, and each node gets as many. ReadyEndpoints: under
+	// externalTrafficPolicy Local they have, in proportion to the ready endpoints on the node: 1 Mbit/s for each. A change
+	// of that number is announced after ten seconds, so that pods which roll cause few updates. Routes to networks and under
+	// externalTrafficPolicy Cluster never have it.
+	// +optional
+	// +kubebuilder:default=None
+	LinkBandwidth LinkBandwidthPolicy `json:"linkBandwidth,omitempty"`
+
 	// How long a node that leaves goes on announcing its routes, with the community graceful-shutdown (RFC 8326), before it
 	// withdraws them: from 1s to 20s. Routers that honour the community prefer other routes meanwhile, and packets under
 	// way still arrive. A node leaves when it gets the label node.kubernetes.io/exclude-from-external-load-balancers or a
@@ -96,6 +105,17 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Maximum=16
 	Prepend int32 `json:"prepend,omitempty"`
 }
+
+// LinkBandwidthPolicy says what the link bandwidth of a route is.
+//
+// +kubebuilder:validation:Enum=None;ReadyEndpoints
+type LinkBandwidthPolicy string
+
+// The link bandwidth policies.
+const (
+	LinkBandwidthNone           LinkBandwidthPolicy = "None"
+	LinkBandwidthReadyEndpoints LinkBandwidthPolicy = "ReadyEndpoints"
+)
 
 // AggregationLength is the prefix length of the networks that are announced in place of addresses, for each family. A
 // family that is left out is announced address by address.

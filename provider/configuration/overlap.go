@@ -100,5 +100,6 @@ func sameRoutes(x, y *herald.BGPAdvertisementSpec) bool {
 		return true
 	}
 	equal := func(a, b *int64) bool { return a == b || a != nil && b != nil && *a == *b }
-	return sets.New(x.Communities...).Equal(sets.New(y.Communities...)) && equal(x.LocalPreference, y.LocalPreference) && equal(x.MED, y.MED) && x.Prepend == y.Prepend
+	return sets.New(x.Communities...).Equal(sets.New(y.Communities...)) && equal(x.LocalPreference, y.LocalPreference) && equal(x.MED, y.MED) &&
+		x.Prepend == y.Prepend && (x.LinkBandwidth == herald.LinkBandwidthReadyEndpoints) == (y.LinkBandwidth == herald.LinkBandwidthReadyEndpoints)
 }

@@ -12,6 +12,9 @@ type Attributes struct {
 	LocalPref *uint32
 	// MED, the multi-exit discriminator (RFC 4271 §5.1.4). Nil: none.
 	MED *uint32
+	// Bandwidth is the link bandwidth in bytes per second (draft-ietf-idr-link-bandwidth), by which routers weigh the paths
+	// of a prefix. 0: none.
+	Bandwidth float32
 	// Prepend is how many more times than once the local AS number is put into the path, for eBGP
 	// peers only: an iBGP peer would see a loop in it (RFC 4271 §9.1.2).
 	Prepend uint8
@@ -46,6 +49,7 @@ func (a Attributes) same(b Attributes) bool {
 		slices.Equal(a.ExtendedCommunities, b.ExtendedCommunities) &&
 		equal(a.LocalPref, b.LocalPref) &&
 		equal(a.MED, b.MED) &&
+		a.Bandwidth == b.Bandwidth &&
 		a.Prepend == b.Prepend
 }
 

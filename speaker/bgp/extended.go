@@ -62,12 +62,21 @@ func (c ExtendedCommunity) String() string {
 	return fmt.Sprintf("%#016x", uint64(c))
 }
 
-// extended are the extended communities as gobgp has them.
-func (a Attributes) extended() (all []bgp.ExtendedCommunityInterface) {
+// asTrans stands for an AS number that does not fit into two bytes (RFC 6793 §9).
+const asTrans = 23456
+
+// extended are the extended communities as gobgp has them, for routes of this AS.
+func (a Attributes) extended(asn uint32) (all []bgp.ExtendedCommunityInterface) {
 	for _, c := range a.ExtendedCommunities {
 		// The types that are written here have no content that cannot be read.
 		e, _ := bgp.ParseExtended(binary.BigEndian.AppendUint64(nil, uint64(c)))
 		all = append(all, e)
+	}
+	if a.Bandwidth > 0 {
+		if asn > 0xFFFF {
+			asn = asTrans
+		}
+		all = append(all, bgp.NewLinkBandwidthExtended(uint16(asn), a.Bandwidth))
 	}
 	return all
 }

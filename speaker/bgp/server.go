@@ -221,7 +221,7 @@ func pathAttributes(peer Peer, r route) ([]bgp.PathAttributeInterface, error) {
 		}
 		attributes = append(attributes, bgp.NewPathAttributeCommunities(values))
 	}
-	if extended := r.extended(); len(extended) > 0 {
+	if extended := r.extended(peer.LocalASN); len(extended) > 0 {
 		attributes = append(attributes, bgp.NewPathAttributeExtendedCommunities(extended))
 	}
 	if len(r.LargeCommunities) > 0 {

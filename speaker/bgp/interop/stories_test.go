@@ -546,6 +546,66 @@ func TestEqualCostPathsReachTheKernel(t *testing.T) {
 	})
 }
 
+// Two nodes announce one address with other bandwidths. FRR has its kernel send them their shares; BIRD passes it on.
+func TestLinkBandwidthWeighsThePaths(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		second := netip.AddrFrom4([4]byte{198, 18, r.node4.As4()[2], 9})
+		r.must((enclave.Host{}).Script("ip addr add %v/24 dev %s", second, r.port))
+		r.config.MaximumPaths = 8
+		r.config.Neighbors = append(r.config.Neighbors, router.Neighbor{Address: second, ASN: nodeASN})
+		r.start()
+		var speakers []*speaker
+		for _, node := range []netip.Addr{r.node4, second} {
+			p := r.peer("tor")
+			p.LocalAddress, p.RouterID = node, node
+			speakers = append(speakers, newSpeaker(t, p))
+		}
+		weigh := func(megabits ...float32) {
+			var want []router.Route
+			for i, node := range []netip.Addr{r.node4, second} {
+				speakers[i].Set(vip4, to(bgp.Attributes{Bandwidth: 125_000 * megabits[i]}, "tor"))
+				want = append(want, router.Route{
+					NextHops: []netip.Addr{node}, ExtendedCommunities: []string{fmt.Sprintf("lb:64512:%.0f", 125_000*megabits[i])},
+				})
+			}
+			eventually(t, func() error {
+				got, err := r.router.Routes(t.Context())
+				if err != nil {
+					return err
+				}
+				for _, w := range want {
+					if !slices.ContainsFunc(got, func(g router.Route) bool {
+						return slices.Equal(g.NextHops, w.NextHops) && slices.Equal(g.ExtendedCommunities, w.ExtendedCommunities)
+					}) {
+						return fmt.Errorf("no %+v in %+v", w, got)
+					}
+				}
+				return nil
+			})
+		}
+		// kernel waits for the weights of the next hops, in per cent.
+		kernel := func(weights ...int) {
+			if kind.name != "FRR" {
+				return
+			}
+			eventually(t, func() error {
+				out, err := r.host.Command(t.Context(), "ip", "route", "show", vip4.Addr().String()).CombinedOutput()
+				for i, node := range []netip.Addr{r.node4, second} {
+					if want := fmt.Sprintf("via %v dev eth0 weight %d ", node, weights[i]); err == nil && !strings.Contains(string(out), want) {
+						err = fmt.Errorf("no %q in %q", want, out)
+					}
+				}
+				return err
+			})
+		}
+		weigh(1, 3)
+		kernel(25, 75)
+		weigh(1, 1)
+		kernel(50, 50)
+	})
+}
+
 func TestTenThousandPrefixes(t *testing.T) {
 	withEach(t, func(t *testing.T, kind implementation) {
 		const count = 10_000
