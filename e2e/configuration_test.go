@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -145,6 +146,34 @@ func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 		f.told("bgppeers "+router.Name, accepted, "SecretMissing", "node k8s-node1: spec.passwordSecret: there is no Secret "+lab.PeersNamespace+"/later")
 		f.must(f.patchPeer(router.Name, `{"spec":{"passwordSecret":null}}`))
 		f.told("bgppeers "+router.Name, accepted, "Valid")
+	})
+	t.Run("two BGPPeers for one router", func(t *testing.T) {
+		f := f.within(t)
+		twin := peerOf(router)
+		twin.Name = "a-twin"
+		_, err := f.herald.BGPPeers.Create(f.ctx, twin, metav1.CreateOptions{})
+		f.must(err)
+		f.told("bgppeers a-twin", accepted, "Invalid", "node k8s-node1: spec.address: the session with "+twin.Spec.Address+" is that of the older BGPPeer "+router.Name)
+		f.told("bgppeers "+router.Name, established, "Established")
+		f.must(f.herald.BGPPeers.Delete(f.ctx, "a-twin", metav1.DeleteOptions{}))
+	})
+	t.Run("a router that each node finds by itself", func(t *testing.T) {
+		f := f.within(t)
+		annotate := func(node, value string) {
+			_, err := f.kube.CoreV1().Nodes().Patch(f.ctx, node, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{"example.com/tor":%q}}}`, value), metav1.PatchOptions{})
+			f.must(err)
+		}
+		annotate("k8s-node1", router.IPv6.String())
+		f.must(f.patchPeer(router.Name, `{"spec":{"address":null,"addressFrom":{"nodeAnnotation":"example.com/tor"},"peerASN":null,"peerType":"External"}}`))
+		f.told("bgppeers "+router.Name, accepted, "Valid")
+		f.told("bgppeers "+router.Name, established, "SessionsDown", "node k8s-node2: spec.addressFrom: the node has no annotation example.com/tor: give it one")
+		annotate("k8s-node2", "tor-a")
+		f.told("bgppeers "+router.Name, established, "SessionsDown", `node k8s-node2: spec.addressFrom: the node has the value "tor-a", which is not the IP address of a router`)
+		annotate("k8s-node2", router.IPv4.String())
+		f.told("bgppeers "+router.Name, established, "Established")
+		f.table("bgppeers.herald.dev", "NAME ADDRESS PEER-ASN LOCAL-ASN SESSIONS ESTABLISHED AGE", router.Name+" 64512 2/2 True *")
+		f.must(f.patchPeer(router.Name, fmt.Sprintf(`{"spec":{"address":%q,"addressFrom":null,"peerASN":%d,"peerType":null}}`, router.IPv4, router.ASN)))
+		f.told("bgppeers "+router.Name, established, "Established")
 	})
 	t.Run("addresses of the network are never given out", func(t *testing.T) {
 		f := f.within(t)

@@ -3,6 +3,7 @@ package speaker
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type inputs struct {
 	services, slices, nodes, namespaces, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers           cache.SharedIndexInformer
 
+	node      string        // this one
 	namespace string        // of the peers' passwords
 	l2Only    bool          // what is about routers is not watched, and empty
 	trigger   chan struct{} // capacity one
@@ -41,7 +43,7 @@ type inputs struct {
 type changes struct {
 	addresses  map[netip.Addr]bool
 	namespaces map[string]bool // whose labels differ, with the addresses of their Services
-	peers      bool            // or passwords of theirs
+	peers      bool            // passwords of theirs, or annotations of this node
 	all        bool
 	since      time.Time // when the first of these changes was seen
 }
@@ -58,8 +60,8 @@ const bySvc = "service"
 
 // newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
 // every node of the cluster holds all of them.
-func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2Only bool) (*inputs, error) {
-	in := &inputs{namespace: namespace, l2Only: l2Only, trigger: make(chan struct{}, 1), dirty: noChanges()}
+func newInputs(kube kubernetes.Interface, set *client.Set, node, namespace string, l2Only bool) (*inputs, error) {
+	in := &inputs{node: node, namespace: namespace, l2Only: l2Only, trigger: make(chan struct{}, 1), dirty: noChanges()}
 	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
 		return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
 	}
@@ -78,7 +80,7 @@ func newInputs(kube kubernetes.Interface, set *client.Set, namespace string, l2O
 	in.peers = set.BGPPeers.Informer()
 
 	for _, i := range in.everyInformer() {
-		if err := i.SetTransform(strip); err != nil {
+		if err := i.SetTransform(in.strip); err != nil {
 			return nil, err
 		}
 	}
@@ -121,13 +123,21 @@ func (in *inputs) handlers() map[cache.SharedIndexInformer]cache.ResourceEventHa
 				in.touchNamespace(cmp.Or(after, before).(*corev1.Namespace).Name)
 			}
 		}),
+		in.nodes: onChange(func(before, after any) {
+			switch {
+			case matters(before, after):
+				in.touchAll()
+			case !maps.Equal(before.(*corev1.Node).Annotations, after.(*corev1.Node).Annotations): // This node has some.
+				in.change(func(c *changes) { c.peers = true })
+			}
+		}),
 		in.secrets: onChange(func(before, after any) {
 			if matters(before, after) {
 				in.change(func(c *changes) { c.peers = true })
 			}
 		}),
 	}
-	for _, i := range []cache.SharedIndexInformer{in.nodes, in.pools, in.l2, in.bgp, in.peers} {
+	for _, i := range []cache.SharedIndexInformer{in.pools, in.l2, in.bgp, in.peers} {
 		handlers[i] = every
 	}
 	return handlers

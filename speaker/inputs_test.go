@@ -243,6 +243,11 @@ func TestWhatAChangeMakesDirty(t *testing.T) {
 		c.namespaces[namespace] = true
 		return c
 	}
+	annotated := func(version, value string) *corev1.Node {
+		o := node(version, "a")
+		o.Annotations = map[string]string{"example.com/tor": value}
+		return o
+	}
 	peers, all := noChanges(), noChanges()
 	peers.peers, all.all = true, true
 	for _, story := range []struct {
@@ -268,6 +273,7 @@ func TestWhatAChangeMakesDirty(t *testing.T) {
 		{"something else in a Secret", secret("1", "user"), secret("2", "user"), some()},
 		{"a node's labels", node("1", "a"), node("2", "b"), all},
 		{"a node's heartbeat", node("1", "a"), node("2", "a"), some()},
+		{"this node's annotations", annotated("1", "a"), annotated("2", "b"), peers},
 		{"a pool", nil, &herald.IPPool{}, all},
 		{"an L2Advertisement", nil, &herald.L2Advertisement{}, all},
 		{"a BGPAdvertisement", &herald.BGPAdvertisement{}, nil, all},

@@ -64,7 +64,8 @@ type loop struct {
 	postponed bool      // some were to be
 	full      *time.Timer
 
-	invalid  []Rejected // BGPPeers with which this node holds no session
+	rejected []Rejected            // BGPPeers with which this node holds no session
+	found    map[string]netip.Addr // by BGPPeer, routers that this node has found itself
 	sessions map[string]sessionReport
 	since    map[claimKey]time.Time // since when claims were reported to be
 
@@ -191,6 +192,7 @@ func (l *loop) look() {
 	if interfaces || conflicts || !slices.Equal(l.gateways, gatewaysOf(l.s.links.Interfaces())) {
 		l.s.inputs.touchAll()
 	}
+	l.takePeers()
 }
 
 // refuseGateways makes the gateways of this node part of the infrastructure.
@@ -198,6 +200,16 @@ func (s *Shared) refuseGateways(gateways []netip.Addr) {
 	for _, a := range gateways {
 		if _, known := s.Infrastructure[a]; !known {
 			s.Infrastructure[a] = "a gateway of node " + s.Self
+		}
+	}
+}
+
+// refuseRouters makes the routers that this node has found for BGPPeers part of the infrastructure.
+func (s *Shared) refuseRouters(found map[string]netip.Addr) {
+	for _, peer := range slices.Sorted(maps.Keys(found)) {
+		a := found[peer].WithZone("")
+		if _, known := s.Infrastructure[a]; !known {
+			s.Infrastructure[a] = "the address of BGPPeer " + peer + " on node " + s.Self
 		}
 	}
 }
@@ -453,6 +465,7 @@ func (l *loop) share() {
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)
 	l.gateways = gatewaysOf(l.s.links.Interfaces())
 	l.shared.refuseGateways(l.gateways)
+	l.shared.refuseRouters(l.found)
 	clear(l.own)
 	var gone []string
 	if before != nil {
@@ -480,14 +493,39 @@ func (l *loop) takePeers() {
 	if l.shared.Leaving != nil && !l.s.exists(l.s.config.Node) && *l.shared.Leaving < l.longestDrain() {
 		return // The Node was deleted, and its routes are being drained.
 	}
-	peers, rejected := l.s.inputs.ownPeers(l.s.config.Node)
+	here := site{interfaces: l.s.links.Interfaces(), before: l.found}
+	here.routers = l.listenForRouters(here.interfaces)
+	peers, rejected := l.s.inputs.ownPeers(&here)
+	if !maps.Equal(here.found, l.found) {
+		l.found = here.found
+		l.s.inputs.touchAll() // They are not to be announced.
+	}
 	for name, err := range l.s.bgp.SetPeers(peers) {
 		rejected = append(rejected, Rejected{"BGPPeer", name, err})
 	}
 	for _, r := range rejected {
-		if !slices.ContainsFunc(l.invalid, func(o Rejected) bool { return o.Name == r.Name && o.Err.Error() == r.Err.Error() }) {
+		if !slices.ContainsFunc(l.rejected, func(o Rejected) bool { return o.Name == r.Name && o.Err.Error() == r.Err.Error() }) {
 			l.s.log.Warn("there is no session with a BGPPeer", zap.String("peer", r.Name), zap.Error(r.Err))
 		}
 	}
-	l.invalid = rejected
+	l.rejected = rejected
+}
+
+// listenForRouters lists the routers that advertise themselves on the links of unnumbered peers, by interface.
+func (l *loop) listenForRouters(interfaces []link.Interface) map[string][]netip.Addr {
+	names := l.s.inputs.unnumbered()
+	if len(names) == 0 {
+		return nil
+	}
+	routers := map[string][]netip.Addr{}
+	for _, i := range interfaces {
+		if !names[i.Name] {
+			continue
+		}
+		var err error
+		if routers[i.Name], err = link.Routers(i); err != nil {
+			l.s.log.Warn("the routers on a link are not known", zap.String("interface", i.Name), zap.Error(err))
+		}
+	}
+	return routers
 }

@@ -98,7 +98,7 @@ type Speaker struct {
 // New wires a Speaker. Nothing runs before Run.
 func New(c Config) (*Speaker, error) {
 	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp"))}
-	in, err := newInputs(c.Kube, c.Herald, c.PeersNamespace, c.L2Only)
+	in, err := newInputs(c.Kube, c.Herald, c.Node, c.PeersNamespace, c.L2Only)
 	if err != nil {
 		return nil, err
 	}

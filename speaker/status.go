@@ -265,8 +265,12 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 		st.Sessions = append(st.Sessions, o)
 		l.announceSession(s)
 	}
-	for _, c := range l.invalid {
-		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: c.Name, State: sessionInvalid, Reason: c.Err.Error()})
+	for _, c := range l.rejected {
+		o := herald.SpeakerSession{Peer: c.Name, State: sessionInvalid, Reason: c.Err.Error()}
+		if lacks := (unresolved{}); errors.As(c.Err, &lacks) {
+			o.State = sessionDown
+		}
+		st.Sessions = append(st.Sessions, o)
 	}
 	slices.SortFunc(st.Sessions, func(x, y herald.SpeakerSession) int { return cmp.Compare(x.Peer, y.Peer) })
 	if len(st.Sessions) > 0 {

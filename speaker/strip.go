@@ -76,6 +76,15 @@ func nodeOf(o *corev1.Node) Node {
 
 func (n Node) differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }
 
+// strip is strip for others, and leaves this node its annotations: BGPPeers refer to them.
+func (in *inputs) strip(o any) (any, error) {
+	if n, ok := o.(*corev1.Node); ok && n.Name == in.node {
+		own := n.Annotations
+		defer func() { n.Annotations = own }()
+	}
+	return strip(o)
+}
+
 // strip drops what no decision looks at.
 func strip(o any) (any, error) {
 	m, err := meta.Accessor(o)

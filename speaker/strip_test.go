@@ -77,6 +77,11 @@ func TestStripDropsWhatIsLarge(t *testing.T) {
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, Message: "long"}},
 		},
 	}
+	own := node.DeepCopy()
+	own.Name = "n1"
+	if _, err := watched(t).strip(own); err != nil || own.Annotations["a"] != "b" || own.Status.Images != nil {
+		t.Errorf("this node, whose annotations BGPPeers refer to: %+v, %v", own, err)
+	}
 	eps := slice("web-a", web, endpoint("n1", new(true)))
 	for _, o := range []any{svc, node, eps} {
 		if _, err := strip(o); err != nil {

@@ -36,12 +36,12 @@ func offline(t testing.TB) (kubernetes.Interface, *client.Set) {
 func watched(t testing.TB, objects ...metav1.Object) *inputs {
 	t.Helper()
 	kube, set := offline(t)
-	in, err := newInputs(kube, set, "herald-system", false)
+	in, err := newInputs(kube, set, "n1", "herald-system", false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range objects {
-		stripped, err := strip(o)
+		stripped, err := in.strip(o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,24 +27,53 @@ type BGPPeer struct {
 
 // BGPPeerSpec is one end of a session as the speakers see it.
 //
+// +kubebuilder:validation:XValidation:rule="has(self.localASN) != has(self.localASNFrom)",message="give exactly one of spec.localASN and spec.localASNFrom"
+// +kubebuilder:validation:XValidation:rule="[has(self.peerASN), has(self.peerASNFrom), has(self.peerType)].filter(x, x).size() == 1",message="give exactly one of spec.peerASN, spec.peerASNFrom and spec.peerType"
+// +kubebuilder:validation:XValidation:rule="has(self.address) != has(self.addressFrom)",message="give exactly one of spec.address and spec.addressFrom"
 // +kubebuilder:validation:XValidation:rule="!has(self.keepaliveTime) || !has(self.holdTime) || duration(self.keepaliveTime) < duration(self.holdTime)",message="spec.keepaliveTime must be shorter than spec.holdTime; a third of it is usual"
-// +kubebuilder:validation:XValidation:rule="!has(self.sourceAddress) || !isIP(self.sourceAddress) || !isIP(self.address) || ip(self.sourceAddress).family() == ip(self.address).family()",message="spec.sourceAddress and spec.address must be of one family"
+// +kubebuilder:validation:XValidation:rule="!has(self.sourceAddress) || !has(self.address) || !isIP(self.sourceAddress) || !isIP(self.address) || ip(self.sourceAddress).family() == ip(self.address).family()",message="spec.sourceAddress and spec.address must be of one family"
+// +kubebuilder:validation:XValidation:rule="!has(self.address) || !isIP(self.address) || ip(self.address).family() == 4 || !ip(self.address).isLinkLocalUnicast() || has(self.interface)",message="spec.address is a link-local address: name the interface that it is on in spec.interface"
+// +kubebuilder:validation:XValidation:rule="!has(self.multihopTTL) || !has(self.ttlSecurityHops)",message="spec.ttlSecurityHops excludes spec.multihopTTL: it says how far the router may be, and packets leave with TTL 255"
+// +kubebuilder:validation:XValidation:rule="!has(self.multihopTTL) || !has(self.peerType)",message="spec.multihopTTL needs spec.peerASN or spec.peerASNFrom; with spec.peerType leave it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.interface) || !has(self.addressFrom) || !has(self.addressFrom.interface)",message="spec.addressFrom.interface names the interface already: leave spec.interface out"
 type BGPPeerSpec struct {
-	// The AS number of the nodes (RFC 6793). The same as peerASN makes the session internal.
+	// The AS number of the nodes (RFC 6793). Every BGPPeer has its own, so the nodes may be of different ASes for
+	// different routers.
+	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=4294967295
-	LocalASN int64 `json:"localASN"`
+	LocalASN int64 `json:"localASN,omitempty"`
 
-	// The AS number of the router.
+	// Where each node has its own AS number: a decimal number from 1 to 4294967295. In place of localASN.
+	// +optional
+	LocalASNFrom *NodeValueSource `json:"localASNFrom,omitempty"`
+
+	// The AS number of the router. The same as localASN makes the session internal.
+	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=4294967295
-	PeerASN int64 `json:"peerASN"`
+	PeerASN int64 `json:"peerASN,omitempty"`
 
-	// The router's address.
+	// Where each node has the AS number of its router, as in localASNFrom. In place of peerASN.
+	// +optional
+	PeerASNFrom *NodeValueSource `json:"peerASNFrom,omitempty"`
+
+	// In place of peerASN. Internal: the router is of the AS of the node. External: it may be of any other AS. The
+	// session is closed if it is of the same. Packets to such a router have the TTL that the system gives them.
+	// +optional
+	PeerType PeerType `json:"peerType,omitempty"`
+
+	// The router's address. A link-local IPv6 address needs spec.interface.
+	// +optional
 	// +kubebuilder:validation:MaxLength=39
 	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="must be an IP address"
 	// +kubebuilder:validation:XValidation:rule="!isIP(self) || ip.isCanonical(self)",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
-	Address string `json:"address"`
+	Address string `json:"address,omitempty"`
+
+	// Where each node finds the address of its router. In place of address: one BGPPeer then stands for several
+	// routers, one for each node. The condition Established names a node that finds none.
+	// +optional
+	AddressFrom *PeerAddressSource `json:"addressFrom,omitempty"`
 
 	// The router's TCP port.
 	// +optional
@@ -60,12 +89,24 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!isIP(self) || ip.isCanonical(self)",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 	SourceAddress string `json:"sourceAddress,omitempty"`
 
-	// Silence after which the session counts as dead (RFC 4271), in whole seconds.
+	// The interface or the VRF of the node that connections are bound to. Without it the routing table decides.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface,omitempty"`
+
+	// Where each node has its BGP identifier (RFC 6286): an IPv4 address that no other router of the network has.
+	// Without it, it is the IPv4 InternalIP of the Node or, where there is none, a number made from the node's name.
+	// +optional
+	RouterIDFrom *NodeValueSource `json:"routerIDFrom,omitempty"`
+
+	// Silence after which the session counts as dead (RFC 4271), in whole seconds. 0s, for a session that never
+	// times out, is refused: routes to a dead node would stay for good.
 	// +optional
 	// +kubebuilder:default="90s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('3s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 3s to 65535s (RFC 4271, section 4.2)"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('3s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 3s to 65535s (RFC 4271, section 4.2); a session without a hold time is not offered"
 	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 
 	// How often a sign of life is sent, in whole seconds. A third of the hold time if it is not given.
@@ -89,6 +130,14 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:Maximum=255
 	MultihopTTL int32 `json:"multihopTTL,omitempty"`
 
+	// TTL security (GTSM, RFC 5082) for a router that is at most so many hops away, 1 being on the link: packets
+	// leave with TTL 255, and those that come from farther away are dropped. The router must have it, too.
+	// None: no TTL security.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=254
+	TTLSecurityHops int32 `json:"ttlSecurityHops,omitempty"`
+
 	// Let the router keep the routes while the node's speaker is replaced or crashes (RFC 4724): the node
 	// forwards meanwhile. The router must support it, as BIRD and FRR do unless told otherwise. None: the
 	// routes go with the session.
@@ -103,6 +152,74 @@ type BGPPeerSpec struct {
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 }
+
+// PeerType tells sessions within an AS from those between ASes (RFC 4271, section 1.1).
+//
+// +kubebuilder:validation:Enum=Internal;External
+type PeerType string
+
+// The types of peers.
+const (
+	PeerInternal PeerType = "Internal"
+	PeerExternal PeerType = "External"
+)
+
+// NodeValueSource is where each node has a value of its own.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.nodeLabel) != has(self.nodeAnnotation)",message="give exactly one of nodeLabel and nodeAnnotation"
+type NodeValueSource struct {
+	// The key of a label of the Node.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	NodeLabel string `json:"nodeLabel,omitempty"`
+
+	// The key of an annotation of the Node.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	NodeAnnotation string `json:"nodeAnnotation,omitempty"`
+}
+
+// PeerAddressSource is where each node finds the address of its router.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.defaultGateway), has(self.nodeLabel), has(self.nodeAnnotation), has(self.interface)].filter(x, x).size() == 1",message="give exactly one of defaultGateway, nodeLabel, nodeAnnotation and interface"
+type PeerAddressSource struct {
+	// The gateway of the node's default route of this family. If the node has several, spec.interface says which.
+	// +optional
+	DefaultGateway IPFamily `json:"defaultGateway,omitempty"`
+
+	// The key of a label of the Node whose value is the address. The value of a label cannot be an IPv6 address.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	NodeLabel string `json:"nodeLabel,omitempty"`
+
+	// The key of an annotation of the Node whose value is the address.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	NodeAnnotation string `json:"nodeAnnotation,omitempty"`
+
+	// Unnumbered: the one router on the link of this interface, at the IPv6 link-local address that it sends Router
+	// Advertisements from (RFC 4861). The nodes need no other address there: IPv4 routes, too, have the node's
+	// link-local address as next hop (RFC 8950), which the router must support.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface,omitempty"`
+}
+
+// IPFamily is IPv4 or IPv6.
+//
+// +kubebuilder:validation:Enum=IPv4;IPv6
+type IPFamily string
+
+// The families.
+const (
+	IPv4 IPFamily = "IPv4"
+	IPv6 IPFamily = "IPv6"
+)
 
 // GracefulRestart is what a router is asked for when the session to it ends without a NOTIFICATION.
 type GracefulRestart struct {

@@ -33,6 +33,9 @@ type Peer struct {
 	Name     string
 	LocalASN uint32
 	PeerASN  uint32 // equal to LocalASN: iBGP
+	// External: the router may be of any AS but LocalASN, and PeerASN is 0. Packets to it have the system's TTL,
+	// unless TTLSecurity is set.
+	External bool
 	// RouterID is the BGP identifier (RFC 6286), written as an IPv4 address.
 	RouterID netip.Addr
 	// Address is the router. A link-local one carries its zone: fe80::1%eth0.
@@ -64,6 +67,10 @@ type Peer struct {
 	// NextHop4 and NextHop6 are announced for prefixes of their family. When unset, the session's
 	// own family uses the session's local address; the other family then has none and is withheld.
 	NextHop4, NextHop6 netip.Addr
+	// Unnumbered: Address is link-local, and the router knows this node by its Router Advertisements only, so there are
+	// some while the session is wanted. Prefixes of both families have the session's local address as next hop, for
+	// IPv4 by RFC 8950, which the router has to support: gobgp does not ask.
+	Unnumbered bool
 }
 
 // GracefulRestart is the part of a restarting speaker (RFC 4724). When [Speaker.Run] ends for
@@ -89,7 +96,12 @@ func (p Peer) Validate() error {
 	if p.LocalASN == 0 {
 		bad("LocalASN", "is 0, which is reserved (RFC 7607); give this node's AS number")
 	}
-	if p.PeerASN == 0 {
+	switch {
+	case p.External && p.PeerASN != 0:
+		bad("PeerASN", "is %d, and External allows any; keep one of them", p.PeerASN)
+	case p.External && p.MultihopTTL != 0:
+		bad("MultihopTTL", "has no effect with External; give PeerASN, or leave MultihopTTL out")
+	case !p.External && p.PeerASN == 0:
 		bad("PeerASN", "is 0, which is reserved (RFC 7607); give the router's AS number")
 	}
 	if !p.RouterID.Is4() || p.RouterID.IsUnspecified() {
@@ -100,6 +112,9 @@ func (p Peer) Validate() error {
 		bad("Address", "%v is not the address of a router", a)
 	case a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "":
 		bad("Address", "%v is link-local and needs its interface: %v%%eth0", a, a)
+	}
+	if p.Unnumbered && p.Address.Zone() == "" {
+		bad("Unnumbered", "needs a link-local address with its interface, and not %v", p.Address)
 	}
 	if p.LocalAddress.IsValid() && p.LocalAddress.Is4() != p.Address.Is4() {
 		bad("LocalAddress", "%v is not of the family of the router's address %v", p.LocalAddress, p.Address)
@@ -155,7 +170,7 @@ func (p Peer) nextHop(is4 bool) (netip.Addr, bool) {
 	if explicit.IsValid() {
 		return explicit, true
 	}
-	return own, is4 == p.Address.Is4()
+	return own, p.Unnumbered || is4 == p.Address.Is4()
 }
 
 func (p Peer) internal() bool { return p.LocalASN == p.PeerASN }

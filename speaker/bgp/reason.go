@@ -85,6 +85,10 @@ func (s *status) explainLog(record slog.Record) {
 		if code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION) {
 			from = guess // It says no more than that the router does not want one now.
 		}
+		if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER {
+			s.because(fact, "the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own", s.peer.RouterID)
+			return
+		}
 		s.because(from, "the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
@@ -94,8 +98,10 @@ func (s *status) explainLog(record slog.Record) {
 			s.because(guess, "%s", s.openRefused())
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
 			s.because(fact, "the router's AS number is not %d, which is configured as PeerASN here", s.peer.PeerASN)
+		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
+			s.because(fact, "the router has the BGP identifier %v, as this node does: give one of them another", s.peer.RouterID)
 		case code == bgp.BGP_ERROR_CEASE && subcode == bgp.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED:
-			signal(s.overflow)
+			s.refuse(errTooManyRoutes)
 		default:
 			s.because(fact, "this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 		}

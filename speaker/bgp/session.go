@@ -14,7 +14,10 @@ import (
 
 // errTooManyRoutes ends a session with a router that sends more than maxRoutes. gobgp closes such a session for good.
 var errTooManyRoutes = fmt.Errorf("the router sent more than %d routes of a family, and none of them is used here: "+
-	"configure it to send none; the session is tried again every %v", maxRoutes, overflowPause)
+	"configure it to send none; the session is tried again every %v", maxRoutes, refusedPause)
+
+// errInternal ends a session with a router of this node's AS where only external ones are wanted.
+var errInternal = errors.New("the router has the AS number of this node, and is to be an external one: correct the AS number there or here")
 
 // errRemoved is the cause of a session's end when the peer is no longer wanted as it was.
 var errRemoved = errors.New("peer removed")
@@ -22,8 +25,8 @@ var errRemoved = errors.New("peer removed")
 const (
 	// restartPause is how long a session waits after a failure of our own.
 	restartPause = 5 * time.Second
-	// overflowPause is how long it waits after the router sent too many routes: it most likely does so again.
-	overflowPause = time.Minute
+	// refusedPause is how long it waits after it was refused for what the router did: it most likely does so again.
+	refusedPause = time.Minute
 	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
 	shutDownTime = 2 * time.Second
 )
@@ -71,8 +74,8 @@ func (s *session) run(ctx context.Context) {
 		}
 		s.status.fail(err)
 		pause := restartPause
-		if errors.Is(err, errTooManyRoutes) {
-			pause = overflowPause
+		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errInternal) {
+			pause = refusedPause
 		}
 		select {
 		case <-ctx.Done():
@@ -91,7 +94,7 @@ func (s *session) serve(ctx context.Context) error {
 	s.told, s.withheld = prefixes{of: map[netip.Prefix]Attributes{}}, prefixes{of: map[netip.Prefix]Attributes{}}
 	defer s.stop(ctx)
 	select {
-	case <-s.status.overflow: // of the server before
+	case <-s.status.refused: // of the server before
 	default:
 	}
 
@@ -108,12 +111,21 @@ func (s *session) serve(ctx context.Context) error {
 	if err := s.server.connect(ctx); err != nil {
 		return err
 	}
+	var present <-chan time.Time
+	if s.peer.Unnumbered {
+		ticker := time.NewTicker(advertisePeriod)
+		defer ticker.Stop()
+		present = ticker.C
+		s.advertise()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.status.overflow:
-			return errTooManyRoutes
+		case <-present:
+			s.advertise()
+		case err := <-s.status.refused:
+			return err
 		case <-s.out.wake:
 			if err := s.apply(s.out.takeChanged()); err != nil {
 				return err

@@ -68,8 +68,8 @@ type status struct {
 	changed func() // the session's state has changed
 	// settled gets a value when the session has left or reached Established; capacity one.
 	settled chan struct{}
-	// overflow gets a value when the session was closed because the router sent too many routes; capacity one.
-	overflow chan struct{}
+	// refused gets the reason why there is to be no session with the router for a while; capacity one.
+	refused chan error
 
 	mu       sync.Mutex
 	closing  bool // by this node, for good
@@ -94,7 +94,7 @@ func (c *counts) add(prefix netip.Prefix, n int) {
 }
 
 func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
-	return &status{peer: peer, log: log, changed: changed, settled: make(chan struct{}, 1), overflow: make(chan struct{}, 1), since: time.Now()}
+	return &status{peer: peer, log: log, changed: changed, settled: make(chan struct{}, 1), refused: make(chan error, 1), since: time.Now()}
 }
 
 func (s *status) session() Session {
@@ -108,7 +108,7 @@ func (s *status) session() Session {
 	family := func(name string, f bgp.Family, sent, unsent int, advertised *int) {
 		if unsent > 0 {
 			out.Withheld += unsent
-			why = append(why, fmt.Sprintf("%s prefixes need a next hop of their own on this session: set NextHop%s", name, name[len("IPv"):]))
+			why = append(why, fmt.Sprintf("this node has no %s address that could be the next hop of %s prefixes on this session", name, name))
 		}
 		if s.state != Established || sent == 0 {
 			return
@@ -136,6 +136,14 @@ func (s *status) established() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state == Established
+}
+
+// refuse has the session end for a while.
+func (s *status) refuse(because error) {
+	select {
+	case s.refused <- because:
+	default:
+	}
 }
 
 // fail notes a failure of our own.
@@ -169,6 +177,9 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	}
 	// gobgp numbers states as RFC 4271 lists them, and so do we.
 	state := State(event.Peer.State.SessionState)
+	if state == Established && s.peer.External && event.Peer.State.PeerASN == s.peer.LocalASN {
+		s.refuse(errInternal)
+	}
 	from, reason := s.explainEvent(state, event.Peer.State.DisconnectMessage)
 	s.enter(state, at, from, reason, families)
 }

@@ -186,3 +186,22 @@ func subnet(a netlink.Addr) (netip.Prefix, bool) {
 func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
+
+// Routers lists the IPv6 link-local addresses of the routers on the link of an interface, sorted and without zones: those
+// whose Router Advertisements (RFC 4861) have reached the kernel. It keeps them as neighbours with the flag IsRouter,
+// also where it does not use what they advertise. One that has fallen silent may be missing.
+func Routers(i Interface) ([]netip.Addr, error) {
+	neighbours, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(i.Index, netlink.FAMILY_V6) })
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours on %s over netlink: %w", i.Name, err)
+	}
+	var all []netip.Addr
+	for _, n := range neighbours {
+		a, _ := netip.AddrFromSlice(n.IP)
+		if n.LinkIndex == i.Index && n.Flags&netlink.NTF_ROUTER != 0 && n.State&netlink.NUD_FAILED == 0 && a.Is6() && a.IsLinkLocalUnicast() {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all, nil
+}

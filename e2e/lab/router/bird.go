@@ -132,6 +132,9 @@ func (r *Route) readBIRD(attribute string) error {
 			if err != nil {
 				return err
 			}
+			if hop.IsUnspecified() {
+				continue // There is a link-local one only.
+			}
 			r.NextHops = append(r.NextHops, hop)
 		}
 	case "BGP.as_path":

@@ -23,7 +23,10 @@ type Config struct {
 type Neighbor struct {
 	Address netip.Addr // a link-local one with its zone
 	Range   netip.Prefix
-	ASN     uint32
+	// Unnumbered is the interface on whose link the neighbour is, in place of an address. The router sends Router
+	// Advertisements there, and FRR waits for one of the neighbour's.
+	Unnumbered string
+	ASN        uint32
 	// Password signs TCP segments (RFC 2385): one word, for FRR. Empty: none.
 	Password string
 	// MultihopTTL is for eBGP neighbours beyond this segment. 0: on it.
@@ -47,12 +50,18 @@ func (c Config) FRR() string {
 	var names []string
 	for i, n := range c.Neighbors {
 		name := n.Address.WithZone("").String()
-		if n.Range.IsValid() {
+		switch {
+		case n.Range.IsValid():
 			name = fmt.Sprintf("range%d", i)
 			line(" neighbor %s peer-group", name)
+			line(" neighbor %s remote-as %d", name, n.ASN)
+		case n.Unnumbered != "":
+			name = n.Unnumbered
+			line(" neighbor %s interface remote-as %d", name, n.ASN)
+		default:
+			line(" neighbor %s remote-as %d", name, n.ASN)
 		}
 		names = append(names, name)
-		line(" neighbor %s remote-as %d", name, n.ASN)
 		if zone := n.Address.Zone(); zone != "" {
 			line(" neighbor %s interface %s", name, zone)
 		}
@@ -130,10 +139,15 @@ func (c Config) BIRD() string {
 		} else {
 			line("  local as %d;", c.ASN)
 		}
-		if n.Range.IsValid() {
+		switch {
+		case n.Unnumbered != "":
+			line("  neighbor range fe80::/10 as %d;", n.ASN)
+			line("  interface \"%s\";", n.Unnumbered)
+			line("  dynamic name \"neighbor%d_\";", i)
+		case n.Range.IsValid():
 			line("  neighbor range %v as %d;", n.Range, n.ASN)
 			line("  dynamic name \"neighbor%d_\";", i)
-		} else {
+		default:
 			line("  neighbor %v as %d;", n.Address, n.ASN)
 			line("  passive on;")
 		}
@@ -152,11 +166,18 @@ func (c Config) BIRD() string {
 			line("  direct;") // iBGP is multihop otherwise, and next hops recursive
 		}
 		line("  error wait time 1, 2;") // else a minute and more without a session after an error
-		line("  ipv4 { import all; export where source = RTS_STATIC; };")
+		extended := ""
+		if n.Unnumbered != "" {
+			extended = " extended next hop on;"
+		}
+		line("  ipv4 { import all; export where source = RTS_STATIC;%s };", extended)
 		if !n.IPv4Only {
 			line("  ipv6 { import all; export where source = RTS_STATIC; };")
 		}
 		line("}")
+		if n.Unnumbered != "" {
+			line("protocol radv advertise%d { interface \"%s\" { max ra interval 4; }; }", i, n.Unnumbered)
+		}
 	}
 	return b.String()
 }

@@ -165,7 +165,7 @@ func TestPrefixWithoutNextHopIsWithheldAndSaysSo(t *testing.T) {
 				return nil
 			}
 		}
-		eventually(t, withheld("NextHop6"))
+		eventually(t, withheld("this node has no IPv6 address"))
 		s.peers(r.peer("tor")) // which has one; but the router still does not speak IPv6
 		s.up("tor")
 		eventually(t, withheld("the router does not speak IPv6 unicast"))

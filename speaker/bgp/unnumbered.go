@@ -1,0 +1,40 @@
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/ndp"
+)
+
+// advertisePeriod is the time between two Router Advertisements to an unnumbered router. One that has restarted learns
+// within it that this node is there.
+const advertisePeriod = 5 * time.Second
+
+// advertise tells the router on an unnumbered link that this node is there. A failure is one of the link, and told
+// with the state of the session.
+func (s *session) advertise() {
+	if err := advertise(s.peer.Address.Zone()); err != nil {
+		s.status.because(guess, "no Router Advertisement on %s: %v", s.peer.Address.Zone(), err)
+	}
+}
+
+// advertise sends a Router Advertisement on an interface (RFC 4861 section 4.2). Its lifetime is zero: this node is not
+// a default router.
+func advertise(iface string) (err error) {
+	i, err := net.InterfaceByName(iface)
+	if err != nil {
+		return err
+	}
+	conn, _, err := ndp.Listen(i, ndp.LinkLocal)
+	if err != nil {
+		return fmt.Errorf("open an ICMPv6 socket: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return conn.WriteTo(&ndp.RouterAdvertisement{Options: []ndp.Option{
+		&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr},
+	}}, nil, netip.IPv6LinkLocalAllNodes())
+}
