@@ -128,7 +128,10 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 		s.nextHops(&p)
 	}
 	if g := o.Spec.GracefulRestart; g != nil {
-		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: g.RestartTime.Duration}
+		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: g.RestartTime.Duration, KeepOnNotification: g.OnNotification == herald.NotificationKeep}
+		if g.StaleTime != nil {
+			p.GracefulRestart.StaleTime = g.StaleTime.Duration
+		}
 	}
 	if o.Spec.HoldTime != nil {
 		p.HoldTime = o.Spec.HoldTime.Duration

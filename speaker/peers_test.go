@@ -78,12 +78,14 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 		{name: "every field", edit: func(o spec) {
 			o.Port, o.SourceAddress, o.Interface, o.MultihopTTL = 1790, "198.18.0.1", "eth0", 3
 			o.HoldTime, o.KeepaliveTime, o.ConnectRetryTime = &metav1.Duration{Duration: 9 * time.Second}, &metav1.Duration{Duration: 3 * time.Second}, &metav1.Duration{Duration: 5 * time.Second}
-			o.GracefulRestart = &herald.GracefulRestart{RestartTime: metav1.Duration{Duration: time.Minute}}
+			o.GracefulRestart = &herald.GracefulRestart{
+				RestartTime: metav1.Duration{Duration: time.Minute}, StaleTime: &metav1.Duration{Duration: time.Hour}, OnNotification: herald.NotificationKeep,
+			}
 			o.PasswordSecret = &herald.SecretReference{Name: "tor"}
 		}, want: func(p *bgp.Peer) {
 			p.Port, p.LocalAddress, p.Interface, p.MultihopTTL = 1790, addr("198.18.0.1"), "eth0", 3
 			p.HoldTime, p.KeepaliveTime, p.ConnectRetry = 9*time.Second, 3*time.Second, 5*time.Second
-			p.GracefulRestart, p.Password = &bgp.GracefulRestart{RestartTime: time.Minute}, "secret"
+			p.GracefulRestart, p.Password = &bgp.GracefulRestart{RestartTime: time.Minute, StaleTime: time.Hour, KeepOnNotification: true}, "secret"
 		}},
 		{name: "TTL security", edit: func(o spec) { o.TTLSecurityHops = 2 }, want: func(p *bgp.Peer) { p.TTLSecurity = 2 }},
 		{name: "an internal router", edit: func(o spec) { o.PeerASN, o.PeerType = 0, herald.PeerInternal }, want: func(p *bgp.Peer) { p.PeerASN = 64512 }},

@@ -230,7 +230,35 @@ type GracefulRestart struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('4095s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 1s to 4095s (RFC 4724, section 3)"
 	RestartTime metav1.Duration `json:"restartTime,omitzero"`
+
+	// How long after restartTime it keeps the routes as a last resort, in whole seconds (RFC 9494): it uses another
+	// route to the address where there is one. The router must support it. None: it drops the routes after
+	// restartTime.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('16777215s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 1s to 16777215s (RFC 9494, section 4.2)"
+	StaleTime *metav1.Duration `json:"staleTime,omitempty"`
+
+	// What the router does when the session ends with a NOTIFICATION that is not a Hard Reset (RFC 8538), above all
+	// because the hold time has expired. Drop: the routes go at once. Keep: as after a restart, so that a node whose
+	// speaker was slow loses nothing, and a dead node keeps its routes for restartTime longer. The router must
+	// support it. The speaker itself closes sessions that it does not want any more with a Hard Reset.
+	// +optional
+	// +kubebuilder:default=Drop
+	OnNotification NotificationPolicy `json:"onNotification,omitempty"`
 }
+
+// NotificationPolicy says what becomes of routes when a session ends with a NOTIFICATION.
+//
+// +kubebuilder:validation:Enum=Drop;Keep
+type NotificationPolicy string
+
+// The notification policies.
+const (
+	NotificationDrop NotificationPolicy = "Drop"
+	NotificationKeep NotificationPolicy = "Keep"
+)
 
 // SecretReference names a Secret of type kubernetes.io/basic-auth in the namespace of the peers' passwords
 // (herald-system-peers); its key password is used. No other Secret is read.

@@ -23,6 +23,8 @@ const (
 	maxConnectRetry = time.Hour
 	// RFC 4724 §3: twelve bits.
 	maxRestartTime = 4095 * time.Second
+	// RFC 9494 §4.2: 24 bits.
+	maxStaleTime = (1<<24 - 1) * time.Second
 	// TCP_MD5SIG_MAXKEYLEN of Linux. gobgp cuts longer ones off without a word.
 	maxPassword = 80
 )
@@ -82,6 +84,12 @@ type Peer struct {
 // SetPeers: the router drops what is missing when the first batch ends.
 type GracefulRestart struct {
 	RestartTime time.Duration // up to 4095 s
+	// StaleTime is how long after RestartTime the router keeps the routes as a last resort (RFC 9494), up to 2^24-1 s.
+	// 0: not at all.
+	StaleTime time.Duration
+	// KeepOnNotification has both ends go on as after a restart when the session ends with a NOTIFICATION, as that of a
+	// hold time that has expired (RFC 8538). This end then closes for good with a Hard Reset.
+	KeepOnNotification bool
 }
 
 // Validate says what is wrong with a peer, all of it at once.
@@ -137,6 +145,9 @@ func (p Peer) Validate() error {
 	}
 	if g := p.GracefulRestart; g != nil && (g.RestartTime < time.Second || g.RestartTime > maxRestartTime || !wholeSeconds(g.RestartTime)) {
 		bad("GracefulRestart.RestartTime", "%v is not in whole seconds between 1s and %v", g.RestartTime, maxRestartTime)
+	}
+	if g := p.GracefulRestart; g != nil && (g.StaleTime < 0 || g.StaleTime > maxStaleTime || !wholeSeconds(g.StaleTime)) {
+		bad("GracefulRestart.StaleTime", "%v is not in whole seconds between 0s and %v", g.StaleTime, maxStaleTime)
 	}
 	if n := p.NextHop4; n.IsValid() && (!n.Is4() || n.IsUnspecified() || n.IsMulticast()) {
 		bad("NextHop4", "%v is not the IPv4 address of a host", n)

@@ -44,6 +44,12 @@ func TestValidateNamesTheFaultyField(t *testing.T) {
 		{"Password", func(p *Peer) { p.Password = strings.Repeat("x", 81) }},
 		{"GracefulRestart.RestartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{} }},
 		{"GracefulRestart.RestartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 4096 * time.Second} }},
+		{"GracefulRestart.StaleTime", func(p *Peer) {
+			p.GracefulRestart = &GracefulRestart{RestartTime: time.Second, StaleTime: 1 << 24 * time.Second}
+		}},
+		{"PeerASN", func(p *Peer) { p.External = true }},
+		{"MultihopTTL", func(p *Peer) { p.External, p.PeerASN, p.MultihopTTL = true, 0, 2 }},
+		{"Unnumbered", func(p *Peer) { p.Unnumbered = true }},
 		{"NextHop4", func(p *Peer) { p.NextHop4 = netip.MustParseAddr("2001:db8::1") }},
 		{"NextHop6", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("198.18.0.1") }},
 	} {

@@ -275,7 +275,9 @@ func neighbour(p Peer) *api.Peer {
 			RestartTime:  uint32(seconds(g.RestartTime)),
 			DeferralTime: deferralTime,
 			// It is not known whether there was a session before. If not, this does no harm.
-			LocalRestarting: true,
+			LocalRestarting:     true,
+			NotificationEnabled: g.KeepOnNotification,
+			LonglivedEnabled:    g.StaleTime > 0,
 		}
 	}
 	for _, f := range families {
@@ -284,10 +286,18 @@ func neighbour(p Peer) *api.Peer {
 			MpGracefulRestart: &api.MpGracefulRestart{
 				Config: &api.MpGracefulRestartConfig{Enabled: p.GracefulRestart != nil},
 			},
-			PrefixLimits: &api.PrefixLimit{Family: apiutil.ToApiFamily(f.Afi(), f.Safi()), MaxPrefixes: maxRoutes},
+			LongLivedGracefulRestart: longLived(p.GracefulRestart),
+			PrefixLimits:             &api.PrefixLimit{Family: apiutil.ToApiFamily(f.Afi(), f.Safi()), MaxPrefixes: maxRoutes},
 		})
 	}
 	return n
+}
+
+func longLived(g *GracefulRestart) *api.LongLivedGracefulRestart {
+	if g == nil || g.StaleTime == 0 {
+		return nil
+	}
+	return &api.LongLivedGracefulRestart{Config: &api.LongLivedGracefulRestartConfig{Enabled: true, RestartTime: uint32(seconds(g.StaleTime))}}
 }
 
 func familyOf(prefix netip.Prefix) bgp.Family {

@@ -177,9 +177,11 @@ func (s *session) stop(ctx context.Context) {
 		s.status.close()
 	}
 	leaving := errors.Is(context.Cause(ctx), errRemoved)
-	keepRoutes := s.peer.GracefulRestart != nil && errors.Is(context.Cause(ctx), ErrRestart)
-	if !keepRoutes && !leaving {
-		// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown.
+	g := s.peer.GracefulRestart
+	keepRoutes := g != nil && errors.Is(context.Cause(ctx), ErrRestart)
+	if !keepRoutes && !leaving && (g == nil || !g.KeepOnNotification) {
+		// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown. With
+		// KeepOnNotification, the router would keep the routes: gobgp makes a Hard Reset of the former only.
 		s.shutDown(context.WithoutCancel(ctx))
 	}
 	s.server.stop(keepRoutes)

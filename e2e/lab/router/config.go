@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -29,6 +30,8 @@ type Neighbor struct {
 	ASN        uint32
 	// Password signs TCP segments (RFC 2385): one word, for FRR. Empty: none.
 	Password string
+	// KeepOnNotification is RFC 8538, which BIRD does not have.
+	KeepOnNotification bool
 	// MultihopTTL is for eBGP neighbours beyond this segment. 0: on it.
 	MultihopTTL uint8
 	// TTLSecurity is the number of hops of GTSM (RFC 5082). 0: off.
@@ -47,6 +50,10 @@ func (c Config) FRR() string {
 	line(" bgp router-id %v", c.RouterID)
 	line(" no bgp ebgp-requires-policy") // RFC 8212 is for networks that are not on one bench
 	line(" no bgp network import-check")
+	line(" bgp long-lived-graceful-restart stale-time 60")
+	if slices.ContainsFunc(c.Neighbors, func(n Neighbor) bool { return n.KeepOnNotification }) {
+		line(" bgp graceful-restart notification")
+	}
 	var names []string
 	for i, n := range c.Neighbors {
 		name := n.Address.WithZone("").String()

@@ -1,0 +1,343 @@
+package interop
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/e2e/lab/router"
+	"github.com/heraldlb/herald/speaker/bgp"
+	"go.uber.org/zap"
+)
+
+// childVariable has what a child process announces. A crash is that of a process of its own.
+const childVariable = "HERALD_BGP_CHILD"
+
+// childWish is what a child process is told.
+type childWish struct {
+	Peer     bgp.Peer
+	Prefixes []netip.Prefix
+}
+
+// runChild announces until the process is killed.
+func runChild(text string) error {
+	var wish childWish
+	if err := json.Unmarshal([]byte(text), &wish); err != nil {
+		return err
+	}
+	s := bgp.New(zap.NewNop())
+	for _, p := range wish.Prefixes {
+		s.Set(p, to(bgp.Attributes{}, wish.Peer.Name))
+	}
+	if faults := s.SetPeers([]bgp.Peer{wish.Peer}); faults != nil {
+		return fmt.Errorf("%v", faults)
+	}
+	return s.Run(context.Background())
+}
+
+// child is a speaker in a process of its own.
+type child struct {
+	t   testing.TB
+	cmd *exec.Cmd
+}
+
+func startChild(t testing.TB, peer bgp.Peer, prefixes ...netip.Prefix) *child {
+	t.Helper()
+	text, err := json.Marshal(childWish{peer, prefixes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &child{t: t, cmd: exec.Command(os.Args[0])}
+	c.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.kill)
+	return c
+}
+
+func (c *child) signal(s syscall.Signal) {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		c.t.Error(err)
+	}
+}
+
+func (c *child) kill() {
+	if c.cmd.ProcessState == nil {
+		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait()
+	}
+}
+
+// traffic is a client behind the router that sends packets to an address of this node, which answers each of them.
+type traffic struct {
+	t    *testing.T
+	stop func()
+
+	mu       sync.Mutex
+	sent     int          // the number of the last packet
+	answered map[int]bool // by number
+	from     int          // packets before that do not count
+}
+
+// clientPeriod is the time between two packets.
+const clientPeriod = 5 * time.Millisecond
+
+// through sends packets through the router from now on.
+func (r *rack) through(t *testing.T, vip netip.Addr) *traffic {
+	t.Helper()
+	third := r.node4.As4()[2]
+	client, err := enclave.NewHost("client-" + r.port)
+	r.must(err)
+	t.Cleanup(func() { _ = client.Remove() })
+	r.must(enclave.Connect(r.host, "clients", client, "eth0"))
+	r.must(r.host.Script("sysctl -qw net.ipv4.ip_forward=1; ip addr add 198.19.%d.1/24 dev clients", third))
+	r.must(client.Script("ip addr add 198.19.%[1]d.2/24 dev eth0; ip route add default via 198.19.%[1]d.1", third))
+	r.must((enclave.Host{}).Script("ip addr add %v/32 dev lo; ip route add 198.19.%d.0/24 via %v", vip, third, r.router4))
+	t.Cleanup(func() { _ = (enclave.Host{}).Script("ip addr del %v/32 dev lo", vip) })
+
+	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(vip, 7)))
+	r.must(err)
+	var socket *net.UDPConn
+	r.must(client.Do(func() error {
+		var err error
+		socket, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(vip, 7)))
+		return err
+	}))
+	f := &traffic{t: t, answered: map[int]bool{}}
+	var group sync.WaitGroup
+	group.Go(func() {
+		buffer := make([]byte, 64)
+		for {
+			n, from, err := server.ReadFromUDP(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteToUDP(buffer[:n], from)
+		}
+	})
+	group.Go(func() {
+		buffer := make([]byte, 64)
+		for {
+			n, err := socket.Read(buffer)
+			if err != nil && strings.Contains(err.Error(), "closed") {
+				return
+			} else if err != nil {
+				continue // An ICMP error: the packet is not answered.
+			}
+			number, _ := strconv.Atoi(string(buffer[:n])) // The server answers with what was sent.
+			f.mu.Lock()
+			f.answered[number] = true
+			f.mu.Unlock()
+		}
+	})
+	ended := make(chan struct{})
+	group.Go(func() {
+		ticker := time.NewTicker(clientPeriod)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ticker.C:
+			}
+			f.mu.Lock()
+			f.sent++
+			packet := fmt.Sprint(f.sent)
+			f.mu.Unlock()
+			_, _ = socket.Write([]byte(packet))
+		}
+	})
+	sending := sync.OnceFunc(func() { close(ended) })
+	t.Cleanup(func() { sending(); _ = socket.Close(); _ = server.Close(); group.Wait() })
+	f.stop = sending
+	f.flows(20)
+	f.mu.Lock()
+	f.from = f.sent + 1
+	f.mu.Unlock()
+	return f
+}
+
+// flows waits until so many more packets were answered.
+func (f *traffic) flows(more int) {
+	f.t.Helper()
+	f.mu.Lock()
+	before := len(f.answered)
+	f.mu.Unlock()
+	eventually(f.t, func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n := len(f.answered) - before; n < more {
+			return fmt.Errorf("%d more packets were answered, want %d", n, more)
+		}
+		return nil
+	})
+}
+
+// lost ends the traffic and counts the packets that had no answer.
+func (f *traffic) lost() (lost, sent int) {
+	f.stop()
+	_ = within(2*time.Second, func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		lost, sent = 0, f.sent-f.from+1
+		for n := f.from; n <= f.sent; n++ {
+			if !f.answered[n] {
+				lost++
+			}
+		}
+		if lost > 0 {
+			return fmt.Errorf("%d of %d", lost, sent)
+		}
+		return nil
+	})
+	return lost, sent
+}
+
+func (r *rack) own() netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, r.node4.As4()[2]}), 32)
+}
+
+// A speaker that is killed, and one that replaces it, do not cost a packet.
+func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		r.start()
+		p := r.peer("tor")
+		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Minute}
+		vip := r.own()
+		c := startChild(t, p, vip)
+		r.hears(r.plain(vip))
+		f := r.through(t, vip.Addr())
+		for range 2 {
+			c.kill()
+			f.flows(200) // A second: the router has long noticed, and keeps the route.
+			c = startChild(t, p, vip)
+			eventually(t, func() error { return r.hasSession(true) })
+			f.flows(200)
+		}
+		if lost, sent := f.lost(); lost > 0 {
+			t.Errorf("%d of %d packets lost", lost, sent)
+		} else {
+			t.Logf("%d packets, none lost", sent)
+		}
+	})
+}
+
+// Without graceful restart a crash costs packets. This is what the story above would see.
+func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		r.start()
+		vip := r.own()
+		c := startChild(t, r.peer("tor"), vip)
+		r.hears(r.plain(vip))
+		f := r.through(t, vip.Addr())
+		c.kill()
+		r.hears()
+		startChild(t, r.peer("tor"), vip)
+		r.hears(r.plain(vip))
+		f.flows(20)
+		if lost, _ := f.lost(); lost == 0 {
+			t.Error("no packet was lost")
+		}
+	})
+}
+
+// A route that nobody announces any more is the last resort for a while (RFC 9494), and is as before when a successor
+// announces it.
+func TestLongLivedGracefulRestart(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		r.start()
+		p := r.peer("tor")
+		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Second, StaleTime: time.Hour}
+		vip := r.own()
+		c := startChild(t, p, vip)
+		r.hears(r.plain(vip))
+		c.kill()
+		stale := r.plain(vip)
+		stale.Communities = []string{"65535:6"} // LLGR_STALE
+		r.hears(stale)
+		c = startChild(t, p, vip)
+		r.hears(r.plain(vip))
+		c.kill()
+		r.hears(stale)
+	})
+}
+
+// A speaker that does not come round loses the session to the hold time. With RFC 8538 the router keeps the routes, but
+// for those that are withdrawn for good.
+func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		for _, keep := range []bool{false, true} {
+			t.Run(fmt.Sprint(keep), func(t *testing.T) {
+				if keep && kind.name == "BIRD" {
+					t.Skip("BIRD 2 does not have RFC 8538")
+				}
+				r := newRack(t, kind)
+				r.config.Neighbors[0].KeepOnNotification = keep
+				r.start()
+				p := r.peer("tor")
+				p.HoldTime = 3 * time.Second
+				p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Minute, KeepOnNotification: keep}
+				vip := r.own()
+				c := startChild(t, p, vip)
+				r.hears(r.plain(vip))
+				c.signal(syscall.SIGSTOP)
+				eventually(t, func() error { return r.hasSession(false) })
+				if keep {
+					if err := r.heard(r.plain(vip)); err != nil {
+						t.Error(err)
+					}
+				} else {
+					r.hears()
+				}
+				c.signal(syscall.SIGCONT)
+				r.hears(r.plain(vip))
+				c.kill()
+
+				// One that stops in good order takes its routes along.
+				s := newSpeaker(t, p)
+				s.Set(vip, to(bgp.Attributes{}, "tor"))
+				s.up("tor")
+				r.hears(r.plain(vip))
+				s.stop()
+				if err := within(2*time.Second, func() error { return r.heard() }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+}
+
+// hasSession is nil if the router has an established session, or none, as asked.
+func (r *rack) hasSession(want bool) error {
+	var said, sign string
+	var err error
+	switch router := r.router.(type) {
+	case *router.FRR:
+		var out []byte
+		out, err = router.Show(context.Background(), "show bgp summary json")
+		said, sign = string(out), `"state":"Established"`
+	case *router.BIRD:
+		sign = "Established"
+		said, err = router.Show(context.Background(), "protocols")
+	}
+	if err == nil && strings.Contains(said, sign) != want {
+		err = fmt.Errorf("established %v is not what the router says: %s", want, said)
+	}
+	return err
+}
