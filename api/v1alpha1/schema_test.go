@@ -103,6 +103,30 @@ func seldom(t *rapid.T, label string, n int) bool {
 	return rapid.IntRange(0, n).Draw(t, label) == n*2/3
 }
 
+// unions are the fields of which an object has exactly one, by the path of the object.
+var unions = map[string][][]string{
+	"BGPPeer.spec":              {{"localASN", "localASNFrom"}, {"peerASN", "peerASNFrom", "peerType"}, {"address", "addressFrom"}, {"ttlSecurityHops", "multihopTTL"}},
+	"BGPPeer.spec.addressFrom":  {{"defaultGateway", "nodeLabel", "nodeAnnotation", "interface"}},
+	"BGPPeer.spec.localASNFrom": nodeValue, "BGPPeer.spec.peerASNFrom": nodeValue, "BGPPeer.spec.routerIDFrom": nodeValue,
+}
+
+var nodeValue = [][]string{{"nodeLabel", "nodeAnnotation"}}
+
+// members draws which members of unions the object has; now and then it says nothing about one.
+func members(t *rapid.T, path string) map[string]bool {
+	has := map[string]bool{}
+	for _, union := range unions[path] {
+		if seldom(t, path+" any of "+union[0], 20) {
+			continue
+		}
+		one := rapid.SampledFrom(union).Draw(t, path+" one of "+union[0])
+		for _, name := range union {
+			has[name] = name == one
+		}
+	}
+	return has
+}
+
 // value draws what the schema describes, and now and then what it does not.
 func value(t *rapid.T, s *apiextensions.JSONSchemaProps, path string) any {
 	if seldom(t, path+" null", 400) {
@@ -116,9 +140,11 @@ func value(t *rapid.T, s *apiextensions.JSONSchemaProps, path string) any {
 			names = append(names, name)
 		}
 		slices.Sort(names)
+		union := members(t, path)
 		for _, name := range names {
 			p := s.Properties[name]
-			if slices.Contains(s.Required, name) || rapid.Bool().Draw(t, path+"."+name+" present") {
+			has, decided := union[name]
+			if slices.Contains(s.Required, name) || has || !decided && rapid.Bool().Draw(t, path+"."+name+" present") {
 				o[name] = value(t, &p, path+"."+name)
 			}
 		}
@@ -150,7 +176,8 @@ func value(t *rapid.T, s *apiextensions.JSONSchemaProps, path string) any {
 		switch {
 		case len(s.Enum) > 0 && !seldom(t, path+" not of enum", 20):
 			return rapid.SampledFrom(s.Enum).Draw(t, path)
-		case s.Pattern != "" && !seldom(t, path+" does not match", 3):
+		// What matches a pattern seldom fits a rule besides.
+		case s.Pattern != "" && !seldom(t, path+" does not match", 3) && (len(s.XValidations) == 0 || seldom(t, path+" by its pattern", 5)):
 			return rapid.StringMatching(s.Pattern).Draw(t, path)
 		}
 		fit := texts
