@@ -72,6 +72,7 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"a stale time of half a second", peer(", gracefulRestart: {staleTime: 500ms}"), "from 1s to 16777215s"},
 		{"a stale time of 200 days", peer(", gracefulRestart: {staleTime: 4800h}"), "from 1s to 16777215s"},
 		{"no policy for NOTIFICATIONs", peer(", gracefulRestart: {onNotification: Maybe}"), "spec.gracefulRestart.onNotification"},
+		{"a passive peer", peer(", passive: true, port: 1790"), ""},
 		{"ASN 0", object("BGPPeer", "p", "{localASN: 0, peerASN: 64500, address: 198.18.0.2}"), "spec.localASN"},
 		{"an ASN of 33 bits", object("BGPPeer", "p", "{localASN: 64512, peerASN: 4294967296, address: 198.18.0.2}"), "spec.peerASN"},
 		{"a name for an address", object("BGPPeer", "p", "{localASN: 64512, peerASN: 64500, address: tor-a}"), "must be an IP address"},

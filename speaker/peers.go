@@ -87,7 +87,7 @@ func routerOf(p bgp.Peer) router {
 // peer translates one BGPPeer for this node.
 func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 	p := bgp.Peer{
-		Name: o.Name, Port: uint16(o.Spec.Port), Interface: o.Spec.Interface,
+		Name: o.Name, Port: uint16(o.Spec.Port), Passive: o.Spec.Passive, Interface: o.Spec.Interface,
 		MultihopTTL: uint8(o.Spec.MultihopTTL), TTLSecurity: uint8(o.Spec.TTLSecurityHops),
 	}
 	var err error

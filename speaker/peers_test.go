@@ -87,6 +87,7 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 			p.HoldTime, p.KeepaliveTime, p.ConnectRetry = 9*time.Second, 3*time.Second, 5*time.Second
 			p.GracefulRestart, p.Password = &bgp.GracefulRestart{RestartTime: time.Minute, StaleTime: time.Hour, KeepOnNotification: true}, "secret"
 		}},
+		{name: "a passive one", edit: func(o spec) { o.Passive = true }, want: func(p *bgp.Peer) { p.Passive = true }},
 		{name: "TTL security", edit: func(o spec) { o.TTLSecurityHops = 2 }, want: func(p *bgp.Peer) { p.TTLSecurity = 2 }},
 		{name: "an internal router", edit: func(o spec) { o.PeerASN, o.PeerType = 0, herald.PeerInternal }, want: func(p *bgp.Peer) { p.PeerASN = 64512 }},
 		{name: "any external router", edit: func(o spec) { o.PeerASN, o.PeerType = 0, herald.PeerExternal }, want: func(p *bgp.Peer) { p.PeerASN, p.External = 0, true }},

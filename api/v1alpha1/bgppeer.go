@@ -75,14 +75,19 @@ type BGPPeerSpec struct {
 	// +optional
 	AddressFrom *PeerAddressSource `json:"addressFrom,omitempty"`
 
-	// The router's TCP port.
+	// The TCP port that is connected to: the router's or, with passive, the node's.
 	// +optional
 	// +kubebuilder:default=179
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
-	// The address of the node that the session is to come from. Without it the routing table decides.
+	// The router connects to the nodes. Otherwise the nodes connect to the router, and nothing listens on them.
+	// +optional
+	Passive bool `json:"passive,omitempty"`
+
+	// The address of the node that the session is to come from, and with passive the one that the router connects to.
+	// Without it the routing table decides.
 	// +optional
 	// +kubebuilder:validation:MaxLength=39
 	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="must be an IP address"

@@ -2,7 +2,7 @@
 // (RFC 4271) and tells each of them exactly the prefixes and attributes that the caller wants it to
 // hear: a caller states what should be true, the package makes it so and keeps it so.
 //
-// It only speaks. It dials and never listens, accepts no route, and passes nothing on from one peer
+// It only speaks. It dials and does not listen, but for passive peers, accepts no route, and passes nothing on from one peer
 // to another, so no router can make a node forward what it should not.
 //
 // # One server for each peer
@@ -11,7 +11,7 @@
 // neighbour. Its local RIB therefore is the peer's Adj-RIB-Out: attributes may differ from peer to
 // peer without any export policy, adding or breaking one peer cannot touch another, and the same
 // router address may appear in two VRFs. What crosses from gobgp into this package is in server.go,
-// lockstep.go, status.go and reason.go; nothing of it is seen by callers.
+// accept.go, lockstep.go, status.go and reason.go; nothing of it is seen by callers.
 //
 // # The way of a prefix
 //
@@ -25,7 +25,6 @@
 // sends more than 10,000 of a family has its session closed for a minute (Cease, Maximum Number of Prefixes Reached,
 // RFC 4486).
 //
-// It does not listen (RFC 4271 lets both ends dial; routers are the passive end here), does not
-// offer ADD-PATH, TCP-AO or confederations, and does not watch BFD: a caller that learns from
+// It does not offer ADD-PATH, TCP-AO or confederations, and does not watch BFD: a caller that learns from
 // elsewhere that a router is dead drops the peer with [Speaker.SetPeers].
 package bgp

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -43,6 +44,9 @@ type Peer struct {
 	// Address is the router. A link-local one carries its zone: fe80::1%eth0.
 	Address netip.Addr
 	Port    uint16 // 0: DefaultPort
+	// Passive: the router connects to Port of this node, and ConnectRetry means nothing. Otherwise this node connects to
+	// Port of the router.
+	Passive bool
 
 	// LocalAddress is the source of the connection. Unset: the kernel's choice.
 	LocalAddress netip.Addr
@@ -183,6 +187,8 @@ func (p Peer) nextHop(is4 bool) (netip.Addr, bool) {
 	}
 	return own, p.Unnumbered || is4 == p.Address.Is4()
 }
+
+func (p Peer) port() uint16 { return cmp.Or(p.Port, DefaultPort) }
 
 func (p Peer) internal() bool { return p.LocalASN == p.PeerASN }
 

@@ -2,6 +2,8 @@ package bgp
 
 import (
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +108,51 @@ func TestNextHop(t *testing.T) {
 	} {
 		if got, ok := c.peer.nextHop(c.is4); got != c.want || ok != c.ok {
 			t.Errorf("next hop of IPv4 %t over %v: %v, %t, want %v, %t", c.is4, c.peer.Address, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+func TestWherePassivePeersAreWaitedFor(t *testing.T) {
+	addr := netip.MustParseAddr
+	of := func(name, router, local, device string, port uint16, passive bool) *member {
+		p := Peer{Name: name, Address: addr(router), Interface: device, Port: port, Passive: passive}
+		if local != "" {
+			p.LocalAddress = addr(local)
+		}
+		return &member{peer: p}
+	}
+	for _, c := range []struct {
+		name    string
+		members []*member
+		want    map[endpoint][]string
+	}{
+		{"nobody is passive", []*member{of("a", "198.18.0.2", "", "", 0, false)}, map[endpoint][]string{}},
+		{"two routers, one port", []*member{of("a", "198.18.0.2", "", "", 0, true), of("b", "198.18.0.3", "", "", 179, true), of("c", "198.18.0.4", "", "", 0, false)},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, ""}: {"a", "b"}}},
+		{"both families", []*member{of("a", "198.18.0.2", "", "", 0, true), of("b", "2001:db8::2", "", "", 0, true)},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, ""}: {"a"}, {addr("::"), 179, ""}: {"b"}}},
+		{"local addresses", []*member{of("a", "198.18.0.2", "198.18.0.1", "", 0, true), of("b", "198.18.1.2", "198.18.1.1", "", 0, true)},
+			map[endpoint][]string{{addr("198.18.0.1"), 179, ""}: {"a"}, {addr("198.18.1.1"), 179, ""}: {"b"}}},
+		{"one of them needs all", []*member{of("a", "198.18.0.2", "198.18.0.1", "", 0, true), of("b", "198.18.1.2", "", "", 0, true)},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, ""}: {"a", "b"}}},
+		{"on another port it does not matter", []*member{of("a", "198.18.0.2", "198.18.0.1", "", 0, true), of("b", "198.18.1.2", "", "", 1790, true)},
+			map[endpoint][]string{{addr("198.18.0.1"), 179, ""}: {"a"}, {addr("0.0.0.0"), 1790, ""}: {"b"}}},
+		{"devices", []*member{of("a", "198.18.0.2", "", "red", 0, true), of("b", "198.18.0.2", "", "blue", 0, true)},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, "red"}: {"a"}, {addr("0.0.0.0"), 179, "blue"}: {"b"}}},
+	} {
+		wished := map[string]*member{}
+		for _, m := range c.members {
+			wished[m.peer.Name] = m
+		}
+		got := map[endpoint][]string{}
+		for at, members := range endpoints(wished) {
+			for _, m := range members {
+				got[at] = append(got[at], m.peer.Name)
+			}
+			slices.Sort(got[at])
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }

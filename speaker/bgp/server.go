@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -44,12 +45,16 @@ type routeServer struct {
 
 // startServer starts a server that has no neighbour yet. It calls changed, from a goroutine of
 // gobgp's, whenever the session's state changes.
-func startServer(ctx context.Context, peer Peer, log slog.Handler, changed func(*apiutil.WatchEventMessage_PeerEvent, time.Time)) (*routeServer, error) {
+// A passive peer's connections come from accepted.
+func startServer(ctx context.Context, peer Peer, accepted chan net.Conn, log slog.Handler, changed func(*apiutil.WatchEventMessage_PeerEvent, time.Time)) (*routeServer, error) {
 	s := &routeServer{
 		// The level is the handler's business.
 		gobgp:   server.NewBgpServer(server.LoggerOption(slog.New(log), nil)),
 		peer:    peer,
 		stopped: make(chan struct{}),
+	}
+	if peer.Passive {
+		accept(s.gobgp, accepted)
 	}
 	s.serving.Go(s.gobgp.Serve)
 	err := startAlone(ctx, s, &api.StartBgpRequest{Global: &api.Global{
@@ -247,6 +252,7 @@ func neighbour(p Peer) *api.Peer {
 		Transport: &api.Transport{
 			RemotePort:    uint32(p.Port),
 			BindInterface: p.Interface,
+			PassiveMode:   p.Passive,
 		},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime:          seconds(hold),

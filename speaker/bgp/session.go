@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -37,6 +38,8 @@ type session struct {
 	out    *ribOut
 	status *status
 	log    *zap.Logger
+	// accepted are connections of a passive router.
+	accepted chan net.Conn
 
 	server *routeServer
 	// told is what gobgp has been given, withheld what has no next hop.
@@ -87,7 +90,7 @@ func (s *session) run(ctx context.Context) {
 func (s *session) serve(ctx context.Context) error {
 	log := slog.Handler(zapslog.NewHandler(s.log.Core(), zapslog.WithName(s.log.Name()), zapslog.AddStacktraceAt(slog.LevelError+1)))
 	var err error
-	s.server, err = startServer(ctx, s.peer, logTap{log, s.status}, s.status.observe)
+	s.server, err = startServer(ctx, s.peer, s.accepted, logTap{log, s.status}, s.status.observe)
 	if err != nil {
 		return err
 	}
@@ -110,6 +113,9 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	if err := s.server.connect(ctx); err != nil {
 		return err
+	}
+	if s.peer.Passive {
+		s.status.because(guess, "%s", waiting(s.peer))
 	}
 	var present <-chan time.Time
 	if s.peer.Unnumbered {

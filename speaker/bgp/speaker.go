@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,6 +37,8 @@ type member struct {
 	peer   Peer
 	out    *ribOut
 	status *status
+	// accepted are connections of a passive router; what does not fit is closed.
+	accepted chan net.Conn
 }
 
 // New makes a speaker without peers.
@@ -66,9 +69,13 @@ func (s *Speaker) Run(ctx context.Context) error {
 		return errors.New("BGP speaker runs already")
 	}
 	sessions := sessions{log: s.log, of: map[string]*running{}}
+	listeners := listeners{log: s.log, at: map[endpoint]*listener{}}
 	defer sessions.wait()
+	defer listeners.wait()
 	for {
-		sessions.follow(ctx, s.wished())
+		wished := s.wished()
+		listeners.follow(ctx, wished)
+		sessions.follow(ctx, wished)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -118,7 +125,7 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 		}
 		news = true
 		log := s.log.With(zap.String("peer", name), zap.Stringer("router", p.Address))
-		s.members[name] = &member{peer: p, out: s.rib(name), status: newStatus(p, log, func() { signal(s.changed) })}
+		s.members[name] = &member{peer: p, out: s.rib(name), status: newStatus(p, log, func() { signal(s.changed) }), accepted: make(chan net.Conn, 4)}
 	}
 	for name := range s.ribs {
 		s.forget(name)
@@ -232,7 +239,7 @@ func (s *sessions) follow(ctx context.Context, wished map[string]*member) {
 		}
 	}
 	for _, r := range closing {
-		<-r.done
+		r.join()
 	}
 	for name, m := range wished {
 		if s.of[name] == nil {
@@ -245,7 +252,7 @@ func (s *sessions) open(ctx context.Context, name string, m *member) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &running{member: m, cancel: cancel, done: make(chan struct{})}
 	s.of[name] = r
-	one := session{peer: m.peer, out: m.out, status: m.status, log: m.status.log.Named("gobgp")}
+	one := session{peer: m.peer, out: m.out, status: m.status, accepted: m.accepted, log: m.status.log.Named("gobgp")}
 	go func() {
 		defer close(r.done)
 		one.run(ctx)
@@ -255,7 +262,21 @@ func (s *sessions) open(ctx context.Context, name string, m *member) {
 // wait is for the end of the context that the sessions were opened with.
 func (s *sessions) wait() {
 	for _, r := range s.of {
-		<-r.done
+		r.join()
 		r.cancel(nil)
+	}
+}
+
+// join waits for the end of a session, and closes the connections that it has not taken. The listener hands over no
+// more: it was told first.
+func (r *running) join() {
+	<-r.done
+	for {
+		select {
+		case conn := <-r.accepted:
+			_ = conn.Close()
+		default:
+			return
+		}
 	}
 }

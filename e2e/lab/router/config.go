@@ -28,6 +28,8 @@ type Neighbor struct {
 	// Advertisements there, and FRR waits for one of the neighbour's.
 	Unnumbered string
 	ASN        uint32
+	// Port is where the router connects to; 0: it waits for the neighbour.
+	Port uint16
 	// Password signs TCP segments (RFC 2385): one word, for FRR. Empty: none.
 	Password string
 	// KeepOnNotification is RFC 8538, which BIRD does not have.
@@ -72,7 +74,11 @@ func (c Config) FRR() string {
 		if zone := n.Address.Zone(); zone != "" {
 			line(" neighbor %s interface %s", name, zone)
 		}
-		if !n.Range.IsValid() {
+		switch {
+		case n.Port > 0:
+			line(" neighbor %s port %d", name, n.Port)
+			line(" neighbor %s timers connect 1", name)
+		case !n.Range.IsValid():
 			line(" neighbor %s passive", name)
 		}
 		if n.Password != "" {
@@ -154,6 +160,10 @@ func (c Config) BIRD() string {
 		case n.Range.IsValid():
 			line("  neighbor range %v as %d;", n.Range, n.ASN)
 			line("  dynamic name \"neighbor%d_\";", i)
+		case n.Port > 0:
+			line("  neighbor %v port %d as %d;", n.Address, n.Port, n.ASN)
+			line("  connect delay time 1;")
+			line("  connect retry time 1;")
 		default:
 			line("  neighbor %v as %d;", n.Address, n.ASN)
 			line("  passive on;")
