@@ -162,7 +162,23 @@ func (t logTap) Handle(ctx context.Context, record slog.Record) error {
 	if !t.Handler.Enabled(ctx, record.Level) {
 		return nil
 	}
-	return t.Handler.Handle(ctx, record)
+	return t.Handler.Handle(ctx, withoutMessages(record))
+}
+
+// withoutMessages leaves out of a record what is neither a plain value nor an error: the messages and attributes that
+// gobgp logs are those of a router, and gobgp panics when it writes some malformed ones as text.
+func withoutMessages(record slog.Record) slog.Record {
+	safe := slog.NewRecord(record.Time, record.Level, record.Message, record.PC)
+	record.Attrs(func(a slog.Attr) bool {
+		if err, is := a.Value.Any().(error); is {
+			a.Value = slog.StringValue(err.Error())
+		}
+		if a.Value.Kind() != slog.KindAny {
+			safe.AddAttrs(a)
+		}
+		return true
+	})
+	return safe
 }
 
 func (t logTap) WithAttrs(attrs []slog.Attr) slog.Handler {

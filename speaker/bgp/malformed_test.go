@@ -1,0 +1,290 @@
+package bgp
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zaptest"
+)
+
+// Parts of UPDATE messages (RFC 4271 section 4.3), in hexadecimal.
+const (
+	origin  = "40010100"
+	asPath  = "40020602010000fbf4"
+	nextHop = "4003047f000002"
+	prefix  = "18cb0071" // 203.0.113.0/24
+)
+
+// update is an UPDATE with these attributes and prefixes.
+func update(attributes, prefixes string) []byte {
+	a, p := unhex(attributes), unhex(prefixes)
+	body := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(len(a)))
+	return message(2, append(append(body, a...), p...))
+}
+
+func message(kind byte, body []byte) []byte {
+	m := bytes.Repeat([]byte{0xff}, 16)
+	m = binary.BigEndian.AppendUint16(m, uint16(19+len(body)))
+	return append(append(m, kind), body...)
+}
+
+func unhex(text string) []byte {
+	b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// malformed are messages of an established session and what becomes of it: 0 if it goes on, as for most errors of an UPDATE
+// (RFC 7606), and otherwise the code of the NOTIFICATION that ends it. gobgp overlooks a second OPEN and a KEEPALIVE with a
+// body.
+var malformed = []struct {
+	name    string
+	message []byte
+	code    byte
+}{
+	{"nothing wrong", update(origin+asPath+nextHop, prefix), 0},
+	{"End-of-RIB", update("", ""), 0},
+	{"an ORIGIN of 9", update("40010109"+asPath+nextHop, prefix), 0},
+	{"an ORIGIN of two bytes", update("4001020000"+asPath+nextHop, prefix), 0},
+	{"an ORIGIN that claims to be optional", update("c0010100"+asPath+nextHop, prefix), 0},
+	{"no ORIGIN", update(asPath+nextHop, prefix), 0},
+	{"no attributes", update("", prefix), 0},
+	{"a segment of AS_PATH that goes on after its end", update(origin+"40020602090000fbf4"+nextHop, prefix), 0},
+	{"a segment of AS_PATH of an unknown type", update(origin+"40020609010000fbf4"+nextHop, prefix), 0},
+	{"a segment of AS_PATH without an AS", update(origin+"4002020200"+nextHop, prefix), 0},
+	{"a NEXT_HOP of three bytes", update(origin+asPath+"4003037f0000", prefix), 0},
+	{"a NEXT_HOP of multicast", update(origin+asPath+"400304e0000001", prefix), 0},
+	{"an attribute twice", update(origin+origin+asPath+nextHop, prefix), 0},
+	{"an unknown well-known attribute", update(origin+asPath+nextHop+"406301ff", prefix), 3},
+	{"an unknown optional attribute", update(origin+asPath+nextHop+"c06304ffffffff", prefix), 0},
+	{"a MED of three bytes", update(origin+asPath+nextHop+"800403000001", prefix), 0},
+	{"an AGGREGATOR of five bytes", update(origin+asPath+nextHop+"c0070500007f0000", prefix), 0},
+	{"COMMUNITIES of three bytes", update(origin+asPath+nextHop+"c00803fc0000", prefix), 0},
+	{"EXTENDED COMMUNITIES of seven bytes", update(origin+asPath+nextHop+"c0100700020000000000", prefix), 0},
+	{"LARGE COMMUNITIES of five bytes", update(origin+asPath+nextHop+"c020050000000000", prefix), 0},
+	{"an ORIGINATOR_ID of one byte", update(origin+asPath+nextHop+"80090101", prefix), 0},
+	{"a CLUSTER_LIST of two bytes", update(origin+asPath+nextHop+"800a020101", prefix), 0},
+	{"an AS4_PATH of garbage", update(origin+asPath+nextHop+"c01105ff00000000", prefix), 0},
+	{"a PMSI_TUNNEL of one byte", update(origin+asPath+nextHop+"c0160100", prefix), 0},
+	{"a Tunnel Encapsulation that goes on after its end", update(origin+asPath+nextHop+"c01706000fffff0100", prefix), 0},
+	{"an AIGP without a length", update(origin+asPath+nextHop+"801a0101", prefix), 0},
+	{"a BGP-LS attribute that goes on after its end", update(origin+asPath+nextHop+"801d0404000fff", prefix), 0},
+	{"a Prefix-SID of two bytes", update(origin+asPath+nextHop+"c028020100", prefix), 0},
+	{"a Prefix-SID whose value is missing", update(origin+asPath+nextHop+"c02803010007", prefix), 0},
+	{"a Prefix-SID of an SRv6 service without sub-TLVs", update(origin+asPath+nextHop+"c028040500 0100", prefix), 0},
+	{"a Prefix-SID of an SRv6 service that goes on after its end", update(origin+asPath+nextHop+"c0280a0500070001ffff000000", prefix), 0},
+	{"an SRv6 SID of one byte", update(origin+asPath+nextHop+"c028090500060001000101aa", prefix), 0},
+	{"an MP_REACH_NLRI of three bytes", update(origin+asPath+"800e03000201", ""), 3},
+	{"an MP_REACH_NLRI of an unknown family", update(origin+asPath+"800e09fffe fe04 01020304 00", ""), 0},
+	{"an MP_REACH_NLRI with a next hop of three bytes", update(origin+asPath+"800e0a000201 03 010203 00 08 20", ""), 3},
+	{"an MP_REACH_NLRI with a prefix of 129 bits", update(origin+asPath+"800e17000201 10 20010db8000000000000000000000001 00 81 20", ""), 3},
+	{"an MP_UNREACH_NLRI of two bytes", update("800f020002", ""), 3},
+	{"a prefix of 33 bits", update(origin+asPath+nextHop, "21cb00710000"), 3},
+	{"a prefix that goes on after its end", update(origin+asPath+nextHop, "18cb"), 3},
+	{"an attribute that goes on after its end", update(origin+asPath+"4003ff7f", prefix), 0},
+	{"attributes that go on after the end", message(2, unhex("0000 00ff 40010100")), 3},
+	{"withdrawn routes that go on after the end", message(2, unhex("00ff 0000")), 3},
+	{"an UPDATE of one byte", message(2, []byte{0}), 3},
+	{"a KEEPALIVE with a body", message(4, []byte{0}), 0},
+	{"a message of an unknown type", message(9, nil), 1},
+	{"a length below the header's", append(bytes.Repeat([]byte{0xff}, 16), 0, 18, 2), 1},
+	{"a marker that is none", append(bytes.Repeat([]byte{0xfe}, 16), 0, 19, 4), 1},
+	{"a second OPEN", openOf(64500), 0},
+	{"a ROUTE-REFRESH of two bytes", message(5, []byte{0, 1}), 7},
+}
+
+// A router may send whatever it likes: nothing but its own session can suffer, and that comes up again.
+func TestMalformedMessages(t *testing.T) {
+	a := newArena(t, len(malformed))
+	codes := make([]byte, len(malformed))
+	var all sync.WaitGroup
+	for i, c := range malformed {
+		all.Go(func() {
+			codes[i] = a.suffer(i, c.message)
+			_ = a.dialIn(hostileAt(i)).Close()
+		})
+	}
+	all.Wait()
+	for i, c := range malformed {
+		if codes[i] != c.code {
+			t.Errorf("%s: NOTIFICATION of code %d, want %d", c.name, codes[i], c.code)
+		}
+	}
+	a.undisturbed()
+}
+
+func FuzzMessage(f *testing.F) {
+	for _, c := range malformed {
+		f.Add(c.message[18], c.message[19:])
+	}
+	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
+		if len(body) > 4096-19 {
+			return
+		}
+		a := newArena(t, 1) // Else gobgp would rest for five seconds after each session.
+		a.suffer(0, message(kind, body))
+		a.undisturbed()
+	})
+}
+
+// arena is a speaker with one good router and several hostile ones, which connect to it over the loopback.
+type arena struct {
+	t       testing.TB
+	at      netip.AddrPort
+	witness *routerEnd
+}
+
+func newArena(t testing.TB, hostile int) *arena {
+	t.Helper()
+	a := &arena{t: t, at: freePort(t)}
+	// The debug log is written, to nobody: gobgp puts into it what it has received.
+	s := New(zaptest.NewLogger(quiet{}))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		_ = a.witness.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	var peers []Peer
+	exports := map[string]Attributes{}
+	for i := -1; i < hostile; i++ {
+		p := validPeer()
+		p.Name, p.Address, p.Passive, p.Port = fmt.Sprint("router", i), hostileAt(i), true, a.at.Port()
+		peers = append(peers, p)
+		exports[p.Name] = Attributes{}
+	}
+	s.Set(netip.MustParsePrefix("198.51.100.1/32"), exports)
+	if faults := s.SetPeers(peers); faults != nil {
+		t.Fatal(faults)
+	}
+	a.witness = a.dialIn(hostileAt(-1))
+	return a
+}
+
+// hostileAt is the address of a router; -1 is the good one.
+func hostileAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 2)}) }
+
+// suffer has a router send a message in an established session, and returns the code of the NOTIFICATION that it gets; 0 if
+// it gets none.
+func (a *arena) suffer(hostile int, m []byte) (code byte) {
+	r := a.dialIn(hostileAt(hostile))
+	// The speaker answers a refresh with its routes, if there still is a session.
+	_, _ = r.Write(append(slices.Clone(m), refresh...))
+	code, _ = r.until(2)
+	_ = r.Close()
+	return code
+}
+
+// undisturbed checks that the session with the good router is the one that it was.
+func (a *arena) undisturbed() {
+	a.t.Helper()
+	_ = a.witness.SetDeadline(time.Now().Add(patience))
+	_, err := a.witness.Write(refresh)
+	if err == nil {
+		_, err = a.witness.until(2)
+	}
+	if err != nil {
+		a.t.Errorf("the session with the other router was disturbed: %v", err)
+	}
+}
+
+// refresh is a ROUTE-REFRESH for IPv4 (RFC 2918).
+var refresh = message(5, []byte{0, 1, 0, 1})
+
+const patience = 60 * time.Second
+
+// routerEnd is a router's end of a session.
+type routerEnd struct{ net.Conn }
+
+// dialIn connects as a router, and returns when it has heard the route.
+func (a *arena) dialIn(from netip.Addr) *routerEnd {
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	deadline := time.After(patience)
+	for {
+		r, err := tryDialIn(from, a.at)
+		if err == nil {
+			return r
+		}
+		select {
+		case <-again.C:
+		case <-deadline:
+			a.t.Errorf("%v has no session: %v", from, err)
+			return &routerEnd{&net.TCPConn{}} // Every use of it is an error.
+		}
+	}
+}
+
+func tryDialIn(from netip.Addr, at netip.AddrPort) (*routerEnd, error) {
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 10 * time.Second}
+	conn, err := dialer.Dial("tcp4", at.String())
+	if err != nil {
+		return nil, err
+	}
+	r := &routerEnd{conn}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err = conn.Write(append(openOf(64500), message(4, nil)...)); err == nil {
+		_, err = r.until(2)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return r, nil
+}
+
+// until reads until there is a message of the kind, or returns the code of a NOTIFICATION.
+func (r *routerEnd) until(kind byte) (code byte, err error) {
+	for {
+		header := make([]byte, 19)
+		if _, err := io.ReadFull(r, header); err != nil {
+			return 0, err
+		}
+		body := make([]byte, int(binary.BigEndian.Uint16(header[16:]))-len(header))
+		if _, err := io.ReadFull(r, body); err != nil {
+			return 0, err
+		}
+		switch {
+		case header[18] == 3 && len(body) > 0:
+			return body[0], fmt.Errorf("NOTIFICATION %v", body)
+		case header[18] == kind && len(body) > 4: // not End-of-RIB
+			return 0, nil
+		}
+	}
+}
+
+// openOf is an OPEN with both unicast families, route refresh and AS numbers of four bytes.
+func openOf(asn uint16) []byte {
+	capabilities := unhex("0104 00010001 0104 00020001 0200 4104 0000")
+	capabilities = binary.BigEndian.AppendUint16(capabilities, asn)
+	body := binary.BigEndian.AppendUint16([]byte{4}, asn)
+	body = append(body, 0, 90, 198, 18, 0, 2, byte(2+len(capabilities)), 2, byte(len(capabilities)))
+	return message(1, append(body, capabilities...))
+}
+
+func freePort(t testing.TB) netip.AddrPort {
+	t.Helper()
+	socket, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	return socket.Addr().(*net.TCPAddr).AddrPort()
+}
