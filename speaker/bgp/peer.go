@@ -175,6 +175,13 @@ func (p Peer) same(q Peer) bool {
 	return p == q
 }
 
+// succeeds says that the router may take a session to p for one to q that has restarted: it knows it by addresses,
+// AS number and router ID, and both ends do graceful restart.
+func (p Peer) succeeds(q Peer) bool {
+	return p.GracefulRestart != nil && q.GracefulRestart != nil && p.Address == q.Address && p.Interface == q.Interface &&
+		p.LocalAddress == q.LocalAddress && p.LocalASN == q.LocalASN && p.RouterID == q.RouterID
+}
+
 // nextHop is what a prefix of the given family is announced with. The unspecified address stands
 // for the session's own; false means that there is none.
 func (p Peer) nextHop(is4 bool) (netip.Addr, bool) {

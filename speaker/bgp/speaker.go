@@ -86,8 +86,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 
 // SetPeers says which peers there should be. Sessions to peers that stay as they were are left
 // alone; a peer that differs in anything is closed and opened anew, since BGP settles nearly all of
-// it when a session starts; one that is gone is closed, with Cease, Peer De-configured, and keeps
-// nothing.
+// it when a session starts. With graceful restart, the router keeps the routes meanwhile, unless the AS
+// number, the router ID or the router itself differs. One that is gone is closed, with Cease, Peer
+// De-configured, and keeps nothing.
 //
 // The errors are by name, nil if there are none. A peer that is not valid has no session, as if it
 // were not listed; the others are not concerned.
@@ -232,8 +233,12 @@ type running struct {
 func (s *sessions) follow(ctx context.Context, wished map[string]*member) {
 	var closing []*running
 	for name, r := range s.of {
-		if wished[name] != r.member {
-			r.cancel(errRemoved)
+		if next := wished[name]; next != r.member {
+			cause := errRemoved
+			if next != nil && next.peer.succeeds(r.peer) {
+				cause = ErrRestart
+			}
+			r.cancel(cause)
 			closing = append(closing, r)
 			delete(s.of, name)
 		}

@@ -236,6 +236,38 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 	})
 }
 
+// A peer that changes needs a new session, and with graceful restart costs no packet either.
+func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		r := newRack(t, kind)
+		r.start()
+		p := r.peer("tor")
+		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Minute}
+		vip := r.own()
+		s := newSpeaker(t, p)
+		s.Set(vip, to(bgp.Attributes{}, "tor"))
+		r.hears(r.plain(vip))
+		before := s.up("tor")
+		f := r.through(t, vip.Addr())
+		p.HoldTime = 30 * time.Second
+		s.peers(p)
+		eventually(t, func() error {
+			if now := s.session("tor"); now.State != bgp.Established || now.Since.Equal(before.Since) {
+				return fmt.Errorf("%+v", now)
+			}
+			return nil
+		})
+		f.flows(200)
+		if lost, sent := f.lost(); lost > 0 {
+			t.Errorf("%d of %d packets lost", lost, sent)
+		}
+		s.peers() // One that is gone leaves nothing.
+		if err := within(2*time.Second, func() error { return r.heard() }); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Without graceful restart a crash costs packets. This is what the story above would see.
 func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
 	withEach(t, func(t *testing.T, kind implementation) {
