@@ -27,8 +27,8 @@ type Session struct {
 	// Device binds the session to a VRF, or to an interface. Empty: none.
 	Device string
 	// MinimumTTL makes the session one over several hops (RFC 5883), and is the least TTL that its packets may arrive with:
-	// 255 less the number of routers in between. 0: the peer is on a link of this machine, and its packets arrive with 255
-	// (RFC 5881).
+	// what the peer sends them with, less the number of routers in between. FRR sends them with 255, BIRD with 64, and this
+	// package with 255. 0: the peer is on a link of this machine, and its packets arrive with 255 (RFC 5881).
 	MinimumTTL uint8
 	// Multiplier is how many packets in a row the peer has to miss to find this end dead. 0: DefaultMultiplier.
 	Multiplier uint8

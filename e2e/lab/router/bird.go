@@ -46,10 +46,14 @@ func (b *BIRD) socket() string { return filepath.Join(b.dir, "bird.ctl") }
 
 // Show runs birdc show.
 func (b *BIRD) Show(ctx context.Context, what ...string) (string, error) {
-	args := append([]string{"-s", b.socket(), "show"}, what...)
-	out, err := b.host.Command(ctx, "birdc", args...).CombinedOutput()
+	return b.Do(ctx, append([]string{"show"}, what...)...)
+}
+
+// Do runs birdc.
+func (b *BIRD) Do(ctx context.Context, command ...string) (string, error) {
+	out, err := b.host.Command(ctx, "birdc", append([]string{"-s", b.socket()}, command...)...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("birdc show %v: %w: %s", what, err, out)
+		return "", fmt.Errorf("birdc %v: %w: %s", command, err, out)
 	}
 	return string(out), nil
 }

@@ -18,6 +18,7 @@ type Config struct {
 	MaximumPaths int
 	// Networks are announced to all neighbours.
 	Networks []netip.Prefix
+	BFD      BFD
 }
 
 // Neighbor is who may connect: one address or all of a range.
@@ -48,6 +49,7 @@ type Neighbor struct {
 func (c Config) FRR() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	c.frrBFD(line)
 	line("router bgp %d", c.ASN)
 	line(" bgp router-id %v", c.RouterID)
 	line(" no bgp ebgp-requires-policy") // RFC 8212 is for networks that are not on one bench
@@ -127,6 +129,7 @@ func (c Config) BIRD() string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("router id %v;", c.RouterID)
 	line("protocol device {}")
+	c.birdBFD(line)
 	for _, family := range []string{"ipv4", "ipv6"} {
 		line("protocol kernel kernel_%s {", family)
 		line("  %s { import none; export where source = RTS_BGP; };", family)

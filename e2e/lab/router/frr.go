@@ -19,11 +19,11 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// FRR is zebra and bgpd.
+// FRR is zebra and bgpd, and bfdd if the configuration is also for that.
 type FRR struct {
-	host        enclave.Host
-	dir         string
-	zebra, bgpd *daemon
+	host              enclave.Host
+	dir               string
+	zebra, bfdd, bgpd *daemon
 }
 
 // StartFRR starts FRR with the given configuration, and returns when it answers. Its directory has
@@ -38,13 +38,13 @@ func StartFRR(ctx context.Context, host enclave.Host, dir, config string) (*FRR,
 		return nil, err
 	}
 	f := &FRR{host: host, dir: dir}
-	if err := f.start(ctx); err != nil {
+	if err := f.start(ctx, strings.HasPrefix(config, "bfd\n")); err != nil {
 		return nil, errors.Join(err, f.Kill())
 	}
 	return f, nil
 }
 
-func (f *FRR) start(ctx context.Context) (err error) {
+func (f *FRR) start(ctx context.Context, bfd bool) (err error) {
 	if f.zebra, err = f.daemon(ctx, "zebra"); err != nil {
 		return err
 	}
@@ -54,6 +54,17 @@ func (f *FRR) start(ctx context.Context) (err error) {
 		return err
 	}); err != nil {
 		return err
+	}
+	if bfd {
+		if f.bfdd, err = f.daemon(ctx, "bfdd", "--bfdctl", f.path("bfdd.sock")); err != nil {
+			return err
+		}
+		if err := f.bfdd.await(ctx, func(ctx context.Context) error {
+			_, err := f.Show(ctx, "show bfd peers json")
+			return err
+		}); err != nil {
+			return err
+		}
 	}
 	if f.bgpd, err = f.daemon(ctx, "bgpd"); err != nil {
 		return err
@@ -71,10 +82,11 @@ func (f *FRR) start(ctx context.Context) (err error) {
 	return nil
 }
 
-func (f *FRR) daemon(ctx context.Context, program string) (*daemon, error) {
-	return startDaemon(ctx, f.host, filepath.Join("/usr/lib/frr", program),
+func (f *FRR) daemon(ctx context.Context, program string, more ...string) (*daemon, error) {
+	return startDaemon(ctx, f.host, filepath.Join("/usr/lib/frr", program), append([]string{
 		"-u", "frr", "-g", "frr", "-P", "0", "--log", "stdout", "--vty_socket", f.dir,
-		"-f", f.path("frr.conf"), "-i", f.path(program+".pid"), "-z", f.path("zserv.api"))
+		"-f", f.path("frr.conf"), "-i", f.path(program + ".pid"), "-z", f.path("zserv.api"),
+	}, more...)...)
 }
 
 func (f *FRR) path(file string) string { return filepath.Join(f.dir, file) }
@@ -100,7 +112,7 @@ func (f *FRR) Kill() error { return f.end(syscall.SIGKILL) }
 
 func (f *FRR) end(signal syscall.Signal) error {
 	var errs []error
-	for _, d := range []*daemon{f.bgpd, f.zebra} {
+	for _, d := range []*daemon{f.bgpd, f.bfdd, f.zebra} {
 		if d != nil {
 			errs = append(errs, d.end(signal))
 		}

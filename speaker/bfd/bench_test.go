@@ -1,0 +1,145 @@
+package bfd
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// benchEnds begins so many sessions between two Speakers in this process, and returns when all are up.
+func benchEnds(b *testing.B, count int, interval time.Duration) (ends [2]*Speaker) {
+	b.Helper()
+	// Both are on the loopback: there are no interrupts and no other machine, but all system calls.
+	near := netip.MustParseAddr("198.18.0.1")
+	addresses := fmt.Sprintf("ip addr replace %v/32 dev lo\n", near)
+	var here, there []Session
+	for i := range count {
+		far := netip.AddrFrom4([4]byte{198, 18, 1, byte(i)})
+		addresses += fmt.Sprintf("ip addr replace %v/32 dev lo\n", far)
+		s := Session{Name: fmt.Sprint(i), Local: near, Peer: far, TransmitInterval: interval, ReceiveInterval: interval}
+		here = append(here, s)
+		s.Local, s.Peer = far, near
+		there = append(there, s)
+	}
+	script(b, enclave.Host{}, "%s", addresses)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i, sessions := range [][]Session{here, there} {
+		s := New(zap.NewNop(), nil)
+		ends[i] = s
+		if faults := s.Set(sessions); faults != nil {
+			b.Fatal(faults)
+		}
+		wg.Go(func() {
+			if err := s.Run(ctx); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	b.Cleanup(func() { cancel(); wg.Wait() })
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	again := time.NewTicker(100 * ms)
+	defer again.Stop()
+	for up := 0; up < 2*count; {
+		select {
+		case <-again.C:
+		case <-deadline.C:
+			b.Fatalf("only %d of %d ends are up", up, 2*count)
+		}
+		up = 0
+		for _, s := range ends {
+			for _, status := range s.Sessions() {
+				if status.State == Up && !status.Polling {
+					up++
+				}
+			}
+		}
+	}
+	return ends
+}
+
+// seconds runs the sessions: a round is a second, so -benchtime 30x is half a minute.
+func seconds(b *testing.B) {
+	for b.Loop() {
+		time.Sleep(time.Second)
+	}
+}
+
+func used(b *testing.B) (cpu time.Duration) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkSessions is what sessions of 50 ms cost that are up: processor time of the process and allocations of one end.
+func BenchmarkSessions(b *testing.B) {
+	for _, count := range []int{2, 20, 200} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			ends := benchEnds(b, count, 50*ms)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			cpu, began := used(b), time.Now()
+			seconds(b)
+			cpu, wall := used(b)-cpu, time.Since(began).Seconds()
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(cpu.Microseconds())/wall/2/float64(count), "cpu-µs/s/session")
+			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/wall/2, "allocs/s")
+			b.ReportMetric(float64(failures(ends)), "failures")
+		})
+	}
+}
+
+// BenchmarkBusy counts the sessions that are found dead although both ends run, while 16 other processes want the
+// processors.
+func BenchmarkBusy(b *testing.B) {
+	for _, interval := range []time.Duration{10 * ms, 50 * ms, 300 * ms} {
+		b.Run(fmt.Sprint(interval), func(b *testing.B) {
+			ends := benchEnds(b, 2, interval)
+			ctx, cancel := context.WithCancel(context.Background())
+			var hogs []*exec.Cmd
+			for range 16 {
+				hog := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+				if err := hog.Start(); err != nil {
+					b.Fatal(err)
+				}
+				hogs = append(hogs, hog)
+			}
+			began := time.Now()
+			seconds(b)
+			wall := time.Since(began).Seconds()
+			cancel()
+			for _, hog := range hogs {
+				_ = hog.Wait() // It was killed.
+			}
+			var most time.Duration
+			for _, s := range ends {
+				for _, status := range s.Sessions() {
+					most = max(most, status.Received.Max)
+				}
+			}
+			b.ReportMetric(float64(failures(ends))/wall/4, "failures/s/end")
+			b.ReportMetric(float64(most.Milliseconds()), "most-ms-between-packets")
+		})
+	}
+}
+
+func failures(ends [2]*Speaker) (n uint64) {
+	for _, s := range ends {
+		for _, status := range s.Sessions() {
+			n += status.Failures
+		}
+	}
+	return n
+}

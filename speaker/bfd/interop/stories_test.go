@@ -1,0 +1,168 @@
+package interop
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/heraldlb/herald/e2e/lab/router"
+	"github.com/heraldlb/herald/speaker/bfd"
+)
+
+func TestACutIsFoundByBothEnds(t *testing.T) {
+	withEach(t, kinds, func(t *testing.T, r *rack) {
+		n := r.node()
+		n.up(r)
+		mend := r.cut()
+		cut := time.Now()
+		s := n.await("down", func(s bfd.Status) bool { return s.State == bfd.Down })
+		if s.Diag != bfd.DiagTimeExpired || s.Failures != 1 || len(n.failures()) != 1 {
+			t.Errorf("%+v, told %+v", s, n.failures())
+		}
+		t.Logf("down %v after the cut, the detection time is %v", s.Since.Sub(cut).Round(ms), multiplier*interval)
+		r.told("down", func(s router.BFDSession) bool { return s.State == "down" })
+		mend()
+		n.up(r)
+	})
+}
+
+func TestTimingChangesAndTheSessionStays(t *testing.T) {
+	withEach(t, []string{"IPv4", "multihop"}, func(t *testing.T, r *rack) {
+		n := r.node()
+		mine, theirs := n.up(r)
+		same := func(now router.BFDSession) {
+			t.Helper()
+			if s := n.Sessions()[0]; s.State != bfd.Up || s.Since != mine.Since || s.Failures != 0 {
+				t.Errorf("the session was %+v, and is %+v", mine, s)
+			}
+			if now.State != "up" || now.Epoch != theirs.Epoch {
+				t.Errorf("the router's session was %+v, and is %+v", theirs, now)
+			}
+		}
+
+		// Ours: slower, and faster again.
+		w := r.session
+		w.TransmitInterval, w.ReceiveInterval, w.Multiplier = 250*ms, 400*ms, 4
+		n.set(w)
+		n.await("slower", func(s bfd.Status) bool {
+			return !s.Polling && s.TransmitInterval == 250*ms && s.ReceiveInterval == 400*ms && s.DetectionTime == multiplier*400*ms
+		})
+		same(r.told("slower", func(s router.BFDSession) bool { return s.Transmit == 400*ms && s.Detection == 4*250*ms }))
+		n.set(r.session)
+		n.await("fast", func(s bfd.Status) bool { return !s.Polling && s.ReceiveInterval == interval })
+		same(r.told("fast", func(s router.BFDSession) bool { return s.Transmit == interval && s.Detection == multiplier*interval }))
+
+		// The router's.
+		r.config.BFD.Interval, r.config.BFD.Multiplier = 200*ms, 5
+		switch router := r.router.(type) {
+		case interface {
+			Configure(context.Context, string) error
+		}:
+			r.must(router.Configure(context.Background(), r.config.BIRD()))
+		case interface {
+			Show(context.Context, ...string) ([]byte, error)
+		}:
+			_, err := router.Show(context.Background(), append(r.frrSession(), r.config.BFD.FRRTiming()...)...)
+			r.must(err)
+		}
+		n.await("slower", func(s bfd.Status) bool {
+			return s.TransmitInterval == 200*ms && s.ReceiveInterval == 200*ms && s.DetectionTime == 5*200*ms
+		})
+		same(r.told("slower", func(s router.BFDSession) bool { return s.Transmit == 200*ms && s.Detection == multiplier*200*ms }))
+		// What comes keeps to it.
+		s := n.await("measured", func(s bfd.Status) bool { return s.Received.Count >= 10 })
+		if s.Received.Mean > 205*ms || s.Received.Mean < 140*ms {
+			t.Errorf("received %+v, want one packet every 150 to 200 ms", s.Received)
+		}
+		if f := n.failures(); len(f) > 0 {
+			t.Errorf("told %+v", f)
+		}
+	})
+}
+
+// frrSession are commands that lead to the configuration of the session.
+func (r *rack) frrSession() []string {
+	p := r.config.BFD.Peers[0]
+	where := "interface " + p.Interface
+	if p.Interface == "" {
+		where = "multihop"
+	}
+	return []string{"configure terminal", "bfd", fmt.Sprintf("peer %v local-address %v %s", p.Address, p.Local, where)}
+}
+
+func TestWeCloseOnPurpose(t *testing.T) {
+	withEach(t, []string{"IPv4", "link-local"}, func(t *testing.T, r *rack) {
+		for _, how := range []struct {
+			what string
+			do   func(*node)
+		}{
+			{"the session is not wanted", func(n *node) { n.set() }},
+			{"the speaker stops", func(n *node) { n.stop() }},
+		} {
+			n := r.node()
+			n.up(r)
+			how.do(n)
+			s := r.told("down", func(s router.BFDSession) bool { return s.State == "down" })
+			if d := s.RemoteDiagnostic; d != "" && !strings.Contains(strings.ToLower(d), "administratively down") {
+				t.Errorf("%s: the router takes our reason for %q", how.what, d)
+			}
+			n.stop()
+		}
+	})
+}
+
+func TestTheRouterClosesOnPurpose(t *testing.T) {
+	withEach(t, []string{"IPv4", "multihop"}, func(t *testing.T, r *rack) {
+		n := r.node()
+		n.up(r)
+		said := bfd.AdminDown
+		var open func() error
+		switch router := r.router.(type) {
+		case *router.FRR:
+			do := func(command string) error {
+				_, err := router.Show(context.Background(), append(r.frrSession(), command)...)
+				return err
+			}
+			r.must(do("shutdown"))
+			open = func() error { return do("no shutdown") }
+		case *router.BIRD:
+			do := func(command string) error {
+				_, err := router.Do(context.Background(), command, "bfd1")
+				return err
+			}
+			r.must(do("disable"))
+			open = func() error { return do("enable") }
+			said = bfd.Down // BIRD falls silent without a word: there is no telling it from a dead one.
+		}
+		s := n.await("down", func(s bfd.Status) bool { return s.State == bfd.Down })
+		if failed := said == bfd.Down; s.RemoteState != said || (s.Failures != 0) != failed || (len(n.failures()) != 0) != failed {
+			t.Errorf("%+v, told %+v, want the router to be %v", s, n.failures(), said)
+		}
+		r.must(open())
+		n.up(r)
+	})
+}
+
+func TestPacketsFromFartherAwayAreIgnored(t *testing.T) {
+	withEach(t, kinds, func(t *testing.T, r *rack) {
+		n := r.node()
+		n.up(r)
+		mine := n.Sessions()[0]
+		lower := fmt.Sprint("ip ttl set ", cmp.Or(r.session.MinimumTTL, 254)) // The router in between takes one.
+		if mine.Local.Is6() {
+			lower = "ip6 hoplimit set 254"
+		}
+		r.must(r.host.Script("nft add table inet far; nft add chain inet far out '{ type filter hook postrouting priority 0; }'; nft add rule inet far out udp dport '{ 3784, 4784 }' %s", lower))
+		s := n.await("down", func(s bfd.Status) bool {
+			return s.State == bfd.Down && s.Drops[bfd.DropTTL] > mine.Drops[bfd.DropTTL]+3
+		})
+		if s.PacketsReceived < mine.PacketsReceived || s.Diag != bfd.DiagTimeExpired {
+			t.Errorf("%+v", s)
+		}
+		r.must(r.host.Script("nft delete table inet far"))
+		n.up(r)
+	})
+}
