@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,6 +112,7 @@ func BenchmarkBusy(b *testing.B) {
 			var hogs []*exec.Cmd
 			for range 16 {
 				hog := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+				hog.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // In a scheduling group of its own, as in another pod.
 				if err := hog.Start(); err != nil {
 					b.Fatal(err)
 				}
