@@ -25,6 +25,6 @@
 // sends more than 10,000 of a family has its session closed for a minute (Cease, Maximum Number of Prefixes Reached,
 // RFC 4486).
 //
-// It does not offer ADD-PATH, TCP-AO or confederations, and does not watch BFD: a caller that learns from
-// elsewhere that a router is dead drops the peer with [Speaker.SetPeers].
+// It does not offer ADD-PATH, TCP-AO or confederations, and does not run BFD: a caller that does ends a session with
+// [Speaker.PathDown].
 package bgp

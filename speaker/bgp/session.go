@@ -37,9 +37,11 @@ type session struct {
 	peer   Peer
 	out    *ribOut
 	status *status
-	log    *zap.Logger
 	// accepted are connections of a passive router.
 	accepted chan net.Conn
+	// pathDown gets a value when BFD finds the path dead.
+	pathDown <-chan struct{}
+	log      *zap.Logger
 
 	server *routeServer
 	// told is what gobgp has been given, withheld what has no next hop.
@@ -132,6 +134,10 @@ func (s *session) serve(ctx context.Context) error {
 			s.advertise()
 		case err := <-s.status.refused:
 			return err
+		case <-s.pathDown:
+			if err := s.server.pathDown(ctx); err != nil {
+				return err
+			}
 		case <-s.out.wake:
 			if err := s.apply(s.out.takeChanged()); err != nil {
 				return err

@@ -39,6 +39,8 @@ type member struct {
 	status *status
 	// accepted are connections of a passive router; what does not fit is closed.
 	accepted chan net.Conn
+	// pathDown gets a value when BFD finds the path dead; capacity one.
+	pathDown chan struct{}
 }
 
 // New makes a speaker without peers.
@@ -126,7 +128,10 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 		}
 		news = true
 		log := s.log.With(zap.String("peer", name), zap.Stringer("router", p.Address))
-		s.members[name] = &member{peer: p, out: s.rib(name), status: newStatus(p, log, func() { signal(s.changed) }), accepted: make(chan net.Conn, 4)}
+		s.members[name] = &member{
+			peer: p, out: s.rib(name), status: newStatus(p, log, func() { signal(s.changed) }),
+			accepted: make(chan net.Conn, 4), pathDown: make(chan struct{}, 1),
+		}
 	}
 	for name := range s.ribs {
 		s.forget(name)
@@ -257,7 +262,9 @@ func (s *sessions) open(ctx context.Context, name string, m *member) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &running{member: m, cancel: cancel, done: make(chan struct{})}
 	s.of[name] = r
-	one := session{peer: m.peer, out: m.out, status: m.status, accepted: m.accepted, log: m.status.log.Named("gobgp")}
+	one := session{
+		peer: m.peer, out: m.out, status: m.status, accepted: m.accepted, pathDown: m.pathDown, log: m.status.log.Named("gobgp"),
+	}
 	go func() {
 		defer close(r.done)
 		one.run(ctx)
