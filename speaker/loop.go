@@ -50,7 +50,6 @@ type loop struct {
 	candidate  map[string]map[netip.Addr]bool // by interface, addresses that this node may own
 	prepare    map[string]bool                // interfaces on which that has changed
 	own        map[*segment.Candidates]bool   // whether this node is among them
-	yielded    map[conflictKey]bool
 	deliveries deliveries
 	aggregates aggregates
 	weights    weights
@@ -183,13 +182,12 @@ func (l *loop) admit(c changes, now time.Time) changes {
 	return c
 }
 
-// look sees to what changes without an object of the API: interfaces, and conflicts that begin and end.
+// look sees to what changes without an object of the API: the interfaces of the machine.
 func (l *loop) look() {
 	if l.shared == nil {
 		return
 	}
-	interfaces, conflicts := l.takeInterfaces(), l.takeConflicts()
-	if interfaces || conflicts || !slices.Equal(l.gateways, gatewaysOf(l.s.links.Interfaces())) {
+	if l.takeInterfaces() || !slices.Equal(l.gateways, gatewaysOf(l.s.links.Interfaces())) {
 		l.s.inputs.touchAll()
 	}
 	l.takePeers()
@@ -300,15 +298,6 @@ func (l *loop) matters(i link.Interface) bool {
 	return false
 }
 
-// takeConflicts has addresses yielded whose pools say so.
-func (l *loop) takeConflicts() bool {
-	yielded, news := l.s.segments.takeConflicts(time.Now())
-	if news {
-		l.yielded = yielded
-	}
-	return news
-}
-
 // pass brings the decisions up to date with what changed.
 func (l *loop) pass(c changes) {
 	l.passes.Inc()
@@ -340,8 +329,7 @@ func (l *loop) pass(c changes) {
 			if d.Refused != before.Refused {
 				l.refuse(a, d.Refused)
 			}
-			d = l.weights.damp(address, before, l.whenForwarded(d, before, address), began)
-			l.decisions[address] = l.withoutConflicts(d, a)
+			l.decisions[address] = l.weights.damp(address, before, l.whenForwarded(d, before, address), began)
 		} else {
 			l.deliveries.forget(address)
 			l.s.forwarding.forget(address)
@@ -446,14 +434,6 @@ func (l *loop) refuse(a *Address, what string) {
 	}
 }
 
-// withoutConflicts leaves out interfaces on which a stranger uses an address that is to be yielded.
-func (l *loop) withoutConflicts(d Decision, a *Address) Decision {
-	if len(l.yielded) > 0 && l.shared.Pools[a.Pool].Yield {
-		d.Segments = slices.DeleteFunc(d.Segments, func(p Placement) bool { return l.yielded[conflictKey{a.Addr, p.Interface}] })
-	}
-	return d
-}
-
 // share assembles anew what all decisions rest on.
 func (l *loop) share() {
 	before := l.shared
@@ -461,7 +441,6 @@ func (l *loop) share() {
 	l.leave(before, time.Now())
 	l.ranges = l.s.inputs.ranges()
 	l.takeInterfaces()
-	l.takeConflicts()
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)
 	l.gateways = gatewaysOf(l.s.links.Interfaces())
 	l.shared.refuseGateways(l.gateways)

@@ -2,7 +2,6 @@ package speaker
 
 import (
 	"crypto/ed25519"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +15,6 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/responder"
 	"github.com/heraldlb/herald/speaker/segment"
 )
 
@@ -225,47 +223,6 @@ func TestInfrastructureIsNotAnnounced(t *testing.T) {
 	if len(events) != 1 || events[0] != want {
 		t.Errorf("%q, want one event of three nodes: %q", events, want)
 	}
-}
-
-// An address of a pool with onConflict: Yield is given up where a stranger uses it, until the stranger has not been
-// seen for a minute.
-func TestAnAddressIsYieldedWhereAStrangerUsesIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const address = "198.51.100.7"
-		l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n2", nil)))
-		l.shared.L2[0].Interfaces = []string{"eth0", "eth1"}
-		stranger := responder.Conflict{Interface: "eth0", Address: vip, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}}
-		decide := func() string {
-			l.look()
-			l.pass(about(address))
-			return said(l.decisions[vip])
-		}
-		both, one := "eth0: n1 n2 n3, eth1: n1 n2 n3", "eth1: n1 n2 n3"
-		if got := decide(); got != both {
-			t.Fatal(got)
-		}
-		l.s.segments.conflict(stranger)
-		if got := decide(); got != both {
-			t.Errorf("a pool that defends its addresses: %s", got)
-		}
-		l.shared.Pools["public"] = Pool{Yield: true}
-		if got := decide(); got != one {
-			t.Errorf("a pool that yields: %s", got)
-		}
-		if !l.s.inputs.take().all {
-			t.Error("other addresses are not looked at")
-		}
-		time.Sleep(conflictTime)
-		l.s.segments.conflict(stranger)
-		time.Sleep(conflictTime)
-		if got := decide(); got != one {
-			t.Errorf("the stranger is still there: %s", got)
-		}
-		time.Sleep(time.Second)
-		if got := decide(); got != both {
-			t.Errorf("the stranger is gone: %s", got)
-		}
-	})
 }
 
 // Labels that change all the time have all addresses looked at, but not all the time; what concerns one address is not

@@ -22,7 +22,7 @@ import (
 const (
 	// probesAtOnce bounds the probes for new addresses that go on at the same time.
 	probesAtOnce = 256
-	// conflictTime is for how long a conflict is reported, and yielded to, after the stranger was seen.
+	// conflictTime is for how long a conflict is reported after the stranger was seen.
 	conflictTime = time.Minute
 	// viewTimeout bounds how long a segment may take to tell what it knows, and leaveTimeout how long to leave.
 	viewTimeout  = 200 * time.Millisecond
@@ -54,7 +54,6 @@ type segments struct {
 	running   map[string]*segment.Segment // as open, for the responders
 	members   map[string][]segment.Member // by interface
 	conflicts map[conflictKey]conflict
-	news      bool // which conflicts there are has changed
 	deaths    map[deathKey]time.Time
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -236,10 +237,8 @@ func (s *segments) reportDeaths() (all []herald.SpeakerDeath) {
 func (s *segments) reportConflicts(now time.Time) (all []herald.SpeakerConflict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.conflicts, func(_ conflictKey, c conflict) bool { return now.Sub(c.at) > conflictTime })
 	for k, c := range s.conflicts {
-		if now.Sub(c.at) > conflictTime {
-			continue
-		}
 		// Twice a minute is often enough to say that the stranger is still there.
 		all = append(all, herald.SpeakerConflict{
 			Address: k.addr.String(), Interface: k.iface, MAC: c.mac.String(), At: stamp(c.at.Truncate(conflictTime / 2)),

@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -44,35 +43,20 @@ func (s *segments) check(seg *segment.Segment, addrs []netip.Addr) {
 	}
 }
 
-// conflict notes that a stranger uses an address.
+// conflict notes that a stranger uses an address, and tells the segment.
 func (s *segments) conflict(c responder.Conflict) {
 	key := conflictKey{c.Address, c.Interface}
 	s.mu.Lock()
 	_, known := s.conflicts[key]
 	s.conflicts[key] = conflict{c.MAC, time.Now()}
-	s.news = s.news || !known
+	seg := s.running[c.Interface]
 	s.mu.Unlock()
+	if seg != nil {
+		seg.Do(func(m *segment.Machine, now segment.Time) { m.Conflict(now, c.Address) })
+	}
 	if !known {
 		s.log.Warn("a stranger uses an address", zap.Stringer("address", c.Address), zap.String("interface", c.Interface), zap.Stringer("mac", c.MAC))
-		s.changed()
 	}
-}
-
-// takeConflicts forgets the conflicts that are over, and returns the others if they are not those of the last call.
-func (s *segments) takeConflicts(now time.Time) (conflicts map[conflictKey]bool, news bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := len(s.conflicts)
-	maps.DeleteFunc(s.conflicts, func(_ conflictKey, c conflict) bool { return now.Sub(c.at) > conflictTime })
-	if len(s.conflicts) == before && !s.news {
-		return nil, false
-	}
-	s.news = false
-	conflicts = map[conflictKey]bool{}
-	for key := range s.conflicts {
-		conflicts[key] = true
-	}
-	return conflicts, true
 }
 
 // sibling reports whether a MAC is that of another speaker: one that is heard on the segment, or that the API knows.

@@ -117,8 +117,8 @@ type IPPoolSpec struct {
 	ReuseDelay *metav1.Duration `json:"reuseDelay,omitempty"`
 
 	// What the node that owns an address does when a machine that is no speaker uses the address, too. Defend: it
-	// announces the address again, at most once in ten seconds (RFC 5227, section 2.4). Yield: it stops
-	// answering until the stranger has not been seen for a minute.
+	// announces the address again, at most once in ten seconds (RFC 5227, section 2.4). Yield: neither it nor
+	// another node answers until the stranger has not been seen for a minute.
 	// +optional
 	// +kubebuilder:default=Defend
 	OnConflict ConflictPolicy `json:"onConflict,omitempty"`

@@ -241,7 +241,14 @@ func (m *Machine) receiveUpdate(n *neighbour, u update) {
 	m.signOfLife(n)
 	n.latest = max(n.latest, u.to)
 	switch {
-	case u.to <= n.version:
+	case u.to == n.version:
+		// A page came first. It does not say why an address was released.
+		for _, c := range u.changes {
+			if a := m.addresses[c.addr]; a != nil && c.stranger {
+				m.dispute(a)
+			}
+		}
+	case u.to < n.version:
 	case u.from > n.version:
 		m.ask(n, 0)
 	default:
@@ -280,6 +287,9 @@ func (m *Machine) released(n *neighbour, c change) {
 	if c.noWanted {
 		// Its Service is gone, as this node will hear in a moment.
 		a.hold = m.now + holdOff
+	}
+	if c.stranger {
+		m.dispute(a)
 	}
 	m.unclaimed(n, a)
 }

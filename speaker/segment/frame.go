@@ -118,6 +118,7 @@ type change struct {
 	addr     netip.Addr
 	term     uint64 // 0: released
 	noWanted bool   // released because no Service has the address any more
+	stranger bool   // released because a machine that is no speaker uses the address
 }
 
 func (h *hello) has(flag uint8) bool { return h.flags&flag != 0 }
@@ -197,6 +198,7 @@ const (
 	bitIPv6 = 1 << iota
 	bitReleased
 	bitNotWanted
+	bitStranger
 )
 
 func (w *writer) change(c change) {
@@ -209,6 +211,9 @@ func (w *writer) change(c change) {
 	}
 	if c.noWanted {
 		bits |= bitNotWanted
+	}
+	if c.stranger {
+		bits |= bitStranger
 	}
 	w.u8(bits)
 	w.addr(c.addr)
@@ -306,12 +311,12 @@ func (r *reader) addr(six bool) netip.Addr {
 
 func (r *reader) change() change {
 	bits := r.u8()
-	c := change{addr: r.addr(bits&bitIPv6 != 0), noWanted: bits&bitNotWanted != 0}
+	c := change{addr: r.addr(bits&bitIPv6 != 0), noWanted: bits&bitNotWanted != 0, stranger: bits&bitStranger != 0}
 	if bits&bitReleased == 0 {
 		c.term = r.u64()
-		r.failed = r.failed || c.term == 0 || c.term > maxTerm || c.noWanted
+		r.failed = r.failed || c.term == 0 || c.term > maxTerm || c.noWanted || c.stranger
 	}
-	r.failed = r.failed || bits > bitIPv6|bitReleased|bitNotWanted
+	r.failed = r.failed || bits > bitIPv6|bitReleased|bitNotWanted|bitStranger
 	return c
 }
 

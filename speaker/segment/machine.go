@@ -9,6 +9,7 @@
 //	suspicion.go   silence, and the kernel as second witness
 //	ownership.go   who owns an address: claims with terms, and how this node answers
 //	takeover.go    how an address becomes this node's, and ceases to be
+//	strangers.go   machines that are no speakers and use one of the addresses
 //	candidates.go  the order of those that may own an address
 //	claims.go      how claims travel: updates, pages, what a predecessor claimed
 //	members.go     neighbours that the API names; twin.go: two interfaces of this node on the segment
@@ -60,7 +61,6 @@ const (
 	patience     = 5 * time.Second        // before an address is taken from an owner that is no candidate
 	settled      = 30 * time.Second       // alive for so long before addresses move to a node
 	moveInterval = time.Second            // between two such moves
-	recheck      = 10 * time.Second       // before an address in conflict is probed again
 )
 
 // Grace is how long deputies answer for a node whose speaker is silent, before its addresses move.
@@ -118,7 +118,8 @@ type Want struct {
 	Gradual bool
 	// New: the address was allocated a moment ago. It is probed for strangers before its first use.
 	New bool
-	// Defend: a stranger that uses the address later is answered by announcing it again.
+	// Defend: a stranger that uses the address later is answered by announcing it again. Without it no node uses the
+	// address until the stranger has not been seen for a minute.
 	Defend bool
 }
 
@@ -380,8 +381,9 @@ func (m *Machine) Want(now Time, addr netip.Addr, want *Want) {
 	a := m.address(addr)
 	a.want = want
 	if want == nil {
-		a.checked = unchecked
+		a.checked, a.stranger = unchecked, 0
 	}
+	m.judgeStranger(a)
 	m.touch(a)
 }
 
@@ -422,20 +424,6 @@ func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
 			m.kernelAnswered(n)
 		}
 	}
-}
-
-// Checked tells whether a probe found a stranger that uses the address.
-func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
-	defer m.begin(now)()
-	a := m.addresses[addr]
-	if a == nil || a.checked != checking {
-		return
-	}
-	a.checked = free
-	if stranger {
-		a.checked, a.recheck = conflicting, now+recheck
-	}
-	m.touch(a)
 }
 
 // Received tells how many frames of any kind came in on the interface so far. A node that hears no other

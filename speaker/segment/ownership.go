@@ -28,23 +28,14 @@ type address struct {
 
 	misplaced Time // since when its owner is no candidate; 0: it is one
 
-	checked check
-	recheck Time
+	checked  check
+	recheck  Time
+	stranger Time // when a stranger that uses it was last heard of; 0: never, or it is gone
 
 	touched  bool
 	answered Answer // what was told last
 	deputy   Time   // since when we answer for another node
 }
-
-// check says whether a stranger uses a new address.
-type check uint8
-
-const (
-	unchecked check = iota
-	checking
-	free
-	conflicting
-)
 
 // claim is a neighbour's.
 type claim struct {
@@ -71,6 +62,7 @@ func (m *Machine) claimed(n *neighbour, addr netip.Addr) {
 		return
 	}
 	a.saw(term)
+	a.undisputed()
 	m.loads++
 	i := slices.IndexFunc(a.claims, func(c claim) bool { return c.n == n })
 	if i < 0 {
@@ -177,6 +169,8 @@ func (m *Machine) decide(a *address) {
 	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
 		// It was taken before this node knew that there are others.
 		m.release(a, false, "others come first, and none is heard")
+	case a.own != 0 && a.disputed():
+		m.cede(a)
 	case a.own != 0 && place < 0 && m.iface.Up:
 		m.release(a, false, "this node cannot serve it")
 	case a.own != 0 && holder != nil && m.yields(a, holder):
@@ -195,7 +189,7 @@ func (m *Machine) decide(a *address) {
 		}
 	case holder != nil:
 		m.close(a)
-		if place >= 0 && place < a.deputies() && a.absent() && !m.listening {
+		if place >= 0 && place < a.deputies() && a.absent() && !a.disputed() && !m.listening {
 			m.answer(a, holder.n.node, holder.n.mac)
 		} else {
 			m.answer(a, "", MAC{})

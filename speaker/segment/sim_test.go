@@ -29,6 +29,7 @@ type world struct {
 	noMulticast     bool
 	keyDelay        time.Duration
 	noAPI           bool
+	strangers       map[netip.Addr]bool // use addresses, and answer probes
 
 	witness func(*host, Event)
 	sent    func(*host, Frame)
@@ -248,7 +249,7 @@ func (h *host) drain() {
 		})
 	}
 	for _, a := range o.Checks {
-		h.w.later(300*time.Millisecond, func() { h.input(func(m *Machine, now Time) { m.Checked(now, a, false) }) })
+		h.w.later(300*time.Millisecond, func() { h.input(func(m *Machine, now Time) { m.Checked(now, a, h.w.strangers[a]) }) })
 	}
 	h.events = append(h.events, o.Events...)
 	for _, e := range o.Events {
@@ -323,7 +324,7 @@ func (w *world) wantPreferring(addrs []netip.Addr, preferred string, edit func(*
 	for _, h := range w.nodes {
 		c := NewCandidates(names, func(node string) bool { return node == preferred })
 		for _, a := range addrs {
-			want := &Want{Candidates: c}
+			want := &Want{Candidates: c, Defend: true}
 			if edit != nil {
 				edit(want)
 			}

@@ -22,14 +22,14 @@ func (m *Machine) contend(a *address, place int) {
 		delay = lastDeputy
 	}
 	a.due = max(a.opened+time.Duration(place)*delay, a.hold)
-	if a.checked == conflicting {
+	if a.checked == conflicting && a.doubtful() {
 		a.due = max(a.due, a.recheck)
 	}
 	if m.now < a.due {
 		m.setDue(a.due)
 		return
 	}
-	if a.want.New && a.seen == 0 && a.checked != free {
+	if a.doubtful() && a.checked != free {
 		if a.checked != checking {
 			a.checked = checking
 			m.out.Checks = append(m.out.Checks, a.Addr)
@@ -136,7 +136,7 @@ func (m *Machine) hearsOthers() bool { return m.statuses[alive]+m.statuses[silen
 // judgeOwner takes an address from an owner that cannot serve it and does not know: it does not reach the
 // API, and this node does. The owner yields on the frame that says so.
 func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
-	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.want.Candidates.Has(holder.n.node) {
+	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.disputed() || a.want.Candidates.Has(holder.n.node) {
 		a.misplaced = 0
 		delete(m.misplaced, a)
 		return
@@ -171,7 +171,7 @@ func (m *Machine) rebalance() {
 
 // release gives the address up. The answers end before the release is sent.
 func (m *Machine) release(a *address, notWanted bool, why string) {
-	m.disown(a, notWanted)
+	m.disown(a, change{addr: a.Addr, noWanted: notWanted})
 	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: why})
 }
 
@@ -184,15 +184,15 @@ func (m *Machine) pause(a *address) {
 }
 
 func (m *Machine) yield(a *address, to *claim) {
-	m.disown(a, false)
+	m.disown(a, change{addr: a.Addr})
 	m.event(Event{Kind: EventYield, Addr: a.Addr, Node: to.n.node})
 }
 
-func (m *Machine) disown(a *address, notWanted bool) {
+func (m *Machine) disown(a *address, why change) {
 	m.answer(a, "", MAC{})
 	a.own, a.reason = 0, ""
 	delete(m.owned, a)
-	m.pending = append(m.pending, change{addr: a.Addr, noWanted: notWanted})
+	m.pending = append(m.pending, why)
 }
 
 // releaseAll is for the end: one frame says it.

@@ -1,0 +1,68 @@
+package segment
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// TestAnAddressThatAStrangerUsesIsLeftAlone: the owner gives it up, and no other node takes it until the stranger has been
+// silent for a minute.
+func TestAnAddressThatAStrangerUsesIsLeftAlone(t *testing.T) {
+	w, addrs := newWorld(t, 4, 7), vips(20)
+	for _, h := range w.nodes {
+		h.start()
+	}
+	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.run(2 * time.Second)
+	before, disputed := w.owners(addrs), addrs[3]
+	alone := func() {
+		for _, a := range addrs {
+			if macs := w.answersFor(a); a == disputed && len(macs) > 0 || a != disputed && w.owner(a) != before[a] {
+				w.fail("%v is answered with %v", a, macs)
+			}
+		}
+	}
+	w.strangers = map[netip.Addr]bool{disputed: true}
+	before[disputed].input(func(m *Machine, now Time) { m.Conflict(now, disputed) })
+	w.run(90*time.Second, alone)
+	// A speaker that starts has not heard that there is a stranger.
+	w.nodes[1].kill()
+	w.run(time.Second)
+	w.nodes[1].start()
+	w.run(5*time.Second, func() {
+		if macs := w.answersFor(disputed); len(macs) > 0 {
+			w.fail("%v is answered with %v", disputed, macs)
+		}
+	})
+	w.run(30*time.Second, alone)
+	w.strangers = nil
+	w.run(strangerTime-recheck-time.Second, alone)
+	w.run(2*recheck + 2*time.Second)
+	if w.owner(disputed) == nil {
+		w.fail("%v is answered with %v, and the stranger is gone", disputed, w.answersFor(disputed))
+	}
+}
+
+// TestAnAddressIsYieldedWhenThePoolSaysSo: the stranger was seen before.
+func TestAnAddressIsYieldedWhenThePoolSaysSo(t *testing.T) {
+	w, addrs := began(t, 3, 2)
+	w.strangers = map[netip.Addr]bool{addrs[0]: true}
+	w.owner(addrs[0]).input(func(m *Machine, now Time) { m.Conflict(now, addrs[0]) })
+	w.run(20 * time.Second)
+	if w.owner(addrs[0]) == nil {
+		w.fail("%v is not defended", addrs[0])
+	}
+	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.run(10 * time.Millisecond)
+	w.run(30*time.Second, func() {
+		if macs := w.answersFor(addrs[0]); len(macs) > 0 {
+			w.fail("%v is answered with %v", addrs[0], macs)
+		}
+	})
+	w.want(addrs, nil, w.nodes...)
+	w.run(recheck + time.Second)
+	if w.owner(addrs[0]) == nil || w.owner(addrs[1]) == nil {
+		w.fail("%v is not defended again", addrs[0])
+	}
+}
