@@ -157,7 +157,7 @@ bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP a
 
 .PHONY: soak
 soak: root packages build kubernetes kind ## Look for what is rare, for an hour: random segments, fuzzing, ten minutes with all cores busy; needs root
-	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner' -timeout 2h ./speaker/segment
+	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner|TestOneMAC' -timeout 2h ./speaker/segment
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
