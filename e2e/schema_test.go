@@ -95,6 +95,8 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"networks of no family", object("BGPAdvertisement", "a", `{aggregationLength: {}}`), "spec.aggregationLength"},
 		{"an IPv4 network of 33 bits", object("BGPAdvertisement", "a", `{aggregationLength: {ipv4: 33}}`), "spec.aggregationLength.ipv4"},
 		{"a link bandwidth of an unknown kind", object("BGPAdvertisement", "a", `{linkBandwidth: Cores}`), "spec.linkBandwidth"},
+		{"overrides", object("BGPAdvertisement", "a", `{serviceOverrides: [Announce, Communities, LocalPreference, MED, Prepend]}`), ""},
+		{"an override of an unknown kind", object("BGPAdvertisement", "a", `{serviceOverrides: [Peers]}`), "spec.serviceOverrides[0]"},
 		{"a drain", object("BGPAdvertisement", "a", `{drainTime: 5s}`), ""},
 		{"a drain of no time", object("BGPAdvertisement", "a", `{drainTime: 0s}`), "must be from 1s to 20s"},
 		{"a drain longer than a pod may take to end", object("BGPAdvertisement", "a", `{drainTime: 1m}`), "must be from 1s to 20s"},

@@ -21,6 +21,7 @@ const annotationPrefix = "herald.dev/"
 var serviceAnnotations = []string{
 	herald.AnnotationPool, herald.AnnotationIPs, herald.AnnotationAddresses,
 	herald.AnnotationSharingKey, herald.AnnotationReclaim, herald.AnnotationRenumber,
+	herald.AnnotationBGPAnnounce, herald.AnnotationBGPCommunities, herald.AnnotationBGPLocalPreference, herald.AnnotationBGPMED, herald.AnnotationBGPPrepend,
 }
 
 // foreignPrefixes are what the annotations of other load balancers begin with.
@@ -40,6 +41,10 @@ var writtenByOthers = []string{"ip-allocated-from-pool", "allocated-by", "alloca
 // AnnotationWarnings lists the annotations of a Service that have no effect though somebody may expect one, with what to
 // write in their place.
 func AnnotationWarnings(svc *corev1.Service) (list []string) {
+	_, errs := herald.ParseOverrides(svc.Annotations)
+	for _, err := range errs {
+		list = append(list, err.Error())
+	}
 	for _, key := range slices.Sorted(maps.Keys(svc.Annotations)) {
 		if strings.HasPrefix(key, annotationPrefix) && !slices.Contains(serviceAnnotations, key) {
 			if key == herald.AnnotationQuota {

@@ -17,6 +17,8 @@ func TestAnnotationsWithoutEffect(t *testing.T) {
 		"herald.dev/address":                    "write herald.dev/addresses",
 		"herald.dev/Reclaim":                    "write herald.dev/reclaim",
 		"herald.dev/quota":                      "belongs on the Namespace",
+		herald.AnnotationBGPMED:                 `herald.dev/bgp-med: "x" is not a number from 0 to 4294967295`,
+		"herald.dev/bgp-comunities":             "write herald.dev/bgp-communities",
 		"metallb.io/loadBalancerIPs":            "metallb.io/loadBalancerIPs is of another load balancer: write herald.dev/ips",
 		"metallb.universe.tf/address-pool":      "write herald.dev/pool",
 		"metallb.universe.tf/allow-shared-ip":   "write herald.dev/sharing-key",

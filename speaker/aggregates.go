@@ -70,7 +70,7 @@ func (g *aggregates) exports(network netip.Prefix, shared *Shared) map[string]bg
 	for peer, name := range first {
 		for i := range shared.BGP {
 			if ad := &shared.BGP[i]; ad.Name == name {
-				exports[peer] = shared.attributes(ad)
+				exports[peer] = shared.drained(ad.Attributes)
 			}
 		}
 	}

@@ -147,6 +147,7 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	}
 	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
 	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
+	ad.Permits = o.Spec.ServiceOverrides
 	ad.Weighted = o.Spec.LinkBandwidth == herald.LinkBandwidthReadyEndpoints
 	if o.Spec.DrainTime != nil {
 		ad.DrainTime = o.Spec.DrainTime.Duration
@@ -187,6 +188,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 			Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 			Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		}
+		o.Overrides, _ = herald.ParseOverrides(svc.Annotations) // herald-ccm tells the user what is wrong.
 		o.Ready4, o.Ready6 = Ready(all)
 		if o.Local {
 			o.Count4, o.Count6 = countReady(all)

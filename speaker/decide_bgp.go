@@ -29,7 +29,8 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 		if !s.announces(ad) {
 			return
 		}
-		if network, ok := s.network(ad, address); ok {
+		attributes, own := overridden(ad, services)
+		if network, ok := s.network(ad, address); ok && !own {
 			d.Aggregates = append(d.Aggregates, Aggregate{network, peer, ad.Name})
 			return
 		}
@@ -37,11 +38,10 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 			if d.Exports == nil {
 				d.Exports = map[string]bgp.Attributes{}
 			}
-			a := s.attributes(ad)
 			if ad.Weighted {
-				a.Bandwidth = s.bandwidth(address, services)
+				attributes.Bandwidth = s.bandwidth(address, services)
 			}
-			d.Exports[peer] = a
+			d.Exports[peer] = s.drained(attributes)
 		}
 	})
 }
@@ -51,14 +51,11 @@ func (s *Shared) announces(ad *BGPAdvertisement) bool {
 	return s.Leaving == nil || *s.Leaving < ad.DrainTime
 }
 
-// attributes are those that this node announces routes with by an advertisement: with GRACEFUL_SHUTDOWN if it is leaving
-// (RFC 8326, section 4).
-func (s *Shared) attributes(ad *BGPAdvertisement) bgp.Attributes {
-	if s.Leaving == nil {
-		return ad.Attributes
+// drained are attributes as this node announces them: with GRACEFUL_SHUTDOWN if it is leaving (RFC 8326, section 4).
+func (s *Shared) drained(a bgp.Attributes) bgp.Attributes {
+	if s.Leaving != nil {
+		a.Communities = append(slices.Clone(a.Communities), bgp.GracefulShutdown)
 	}
-	a := ad.Attributes
-	a.Communities = append(slices.Clone(a.Communities), bgp.GracefulShutdown)
 	return a
 }
 
@@ -90,7 +87,7 @@ func (s *Shared) eachRoute(node string, address *Address, do func(ad *BGPAdverti
 		var services []*Service
 		for _, svc := range address.Services {
 			// If the address is empty, every node delivers it alike.
-			if (empty || svc.delivers(address.Addr, node)) && s.selects(ad.Selector, address, svc) {
+			if (empty || svc.delivers(address.Addr, node)) && s.selects(ad.Selector, address, svc) && !svc.silent(ad) {
 				services = append(services, svc)
 			}
 		}

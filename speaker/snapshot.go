@@ -142,6 +142,8 @@ type BGPAdvertisement struct {
 	Attributes bgp.Attributes
 	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: none are.
 	Length4, Length6 int
+	// Permits are what Services may decide for themselves.
+	Permits []herald.ServiceOverride
 	// Weighted: routes have a link bandwidth, in proportion to the endpoints on the node.
 	Weighted bool
 	// DrainTime is how long a node that leaves goes on announcing.
@@ -169,6 +171,8 @@ type Service struct {
 	Local bool
 	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
 	Sticky bool
+	// Overrides are what it decides for itself; nil: nothing.
+	Overrides *herald.Overrides
 	// Ready4 and Ready6 list the nodes that have a ready endpoint of the family, sorted; "" stands for ready
 	// endpoints that are on no node, such as those that users write by hand.
 	Ready4, Ready6 []string

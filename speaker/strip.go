@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 // onChange calls f with the object before and after, nil for none.
@@ -94,7 +97,11 @@ func strip(o any) (any, error) {
 	m.SetManagedFields(nil)
 	switch o := o.(type) {
 	case *corev1.Service:
-		o.Annotations, o.Spec.Ports, o.Spec.Selector = nil, nil, nil
+		maps.DeleteFunc(o.Annotations, func(key, _ string) bool { return herald.OverrideAnnotations[key] == "" })
+		if len(o.Annotations) == 0 {
+			o.Annotations = nil
+		}
+		o.Spec.Ports, o.Spec.Selector = nil, nil
 	case *corev1.Node:
 		o.Annotations = nil
 		ready := slices.DeleteFunc(o.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type != corev1.NodeReady })

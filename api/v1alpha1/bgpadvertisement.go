@@ -77,6 +77,15 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Maximum=4294967295
 	MED *int64 `json:"med,omitempty"`
 
+	// What Services may decide for themselves, by annotations: Announce (herald.dev/bgp-announce: "false" keeps its addresses
+	// from routers), Communities (herald.dev/bgp-communities, separated by commas, in place of those here), LocalPreference
+	// (herald.dev/bgp-local-preference), MED (herald.dev/bgp-med) and Prepend (herald.dev/bgp-prepend). Whoever may edit a
+	// Service may then use them. An address with attributes of its own is announced by itself, and not in a network.
+	// +optional
+	// +kubebuilder:validation:MaxItems=5
+	// +listType=set
+	ServiceOverrides []ServiceOverride `json:"serviceOverrides,omitempty"`
+
 	// Whether routes have the extended community for the bandwidth of a link (draft-ietf-idr-link-bandwidth), by which
 	// routers that honour it share out connections. None: they have not, and each node gets as many. ReadyEndpoints: under
 	// externalTrafficPolicy Local they have, in proportion to the ready endpoints on the node: 1 Mbit/s for each. A change

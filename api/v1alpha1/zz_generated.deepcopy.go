@@ -204,6 +204,11 @@ func (in *BGPAdvertisementSpec) DeepCopyInto(out *BGPAdvertisementSpec) {
 		*out = new(int64)
 		**out = **in
 	}
+	if in.ServiceOverrides != nil {
+		in, out := &in.ServiceOverrides, &out.ServiceOverrides
+		*out = make([]ServiceOverride, len(*in))
+		copy(*out, *in)
+	}
 	if in.DrainTime != nil {
 		in, out := &in.DrainTime, &out.DrainTime
 		*out = new(v1.Duration)

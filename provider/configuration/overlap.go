@@ -101,5 +101,6 @@ func sameRoutes(x, y *herald.BGPAdvertisementSpec) bool {
 	}
 	equal := func(a, b *int64) bool { return a == b || a != nil && b != nil && *a == *b }
 	return sets.New(x.Communities...).Equal(sets.New(y.Communities...)) && equal(x.LocalPreference, y.LocalPreference) && equal(x.MED, y.MED) &&
-		x.Prepend == y.Prepend && (x.LinkBandwidth == herald.LinkBandwidthReadyEndpoints) == (y.LinkBandwidth == herald.LinkBandwidthReadyEndpoints)
+		x.Prepend == y.Prepend && sets.New(x.ServiceOverrides...).Equal(sets.New(y.ServiceOverrides...)) &&
+		(x.LinkBandwidth == herald.LinkBandwidthReadyEndpoints) == (y.LinkBandwidth == herald.LinkBandwidthReadyEndpoints)
 }

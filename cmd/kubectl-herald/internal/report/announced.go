@@ -138,6 +138,7 @@ func (v *view) decide() {
 			furthest = o
 		}
 	}
+	v.notPermitted(ads)
 	l2 := v.decideL2(ads, a)
 	bgp := v.decideBGP(a)
 	v.facts = append(v.facts, a.facts(v.address)...)
@@ -217,6 +218,27 @@ func (v *view) state(node string, a *ailing) bool {
 		return true
 	}
 	return false
+}
+
+// notPermitted says which annotations of the Service have no effect since no advertisement that announces it permits that.
+func (v *view) notPermitted(ads []*advertisement) {
+	for _, key := range slices.Sorted(maps.Keys(herald.OverrideAnnotations)) {
+		if _, asked := v.service.Annotations[key]; !asked {
+			continue
+		}
+		var some *advertisement
+		permitted := false
+		for _, ad := range ads {
+			if ad.bgp != nil {
+				some = ad
+				permitted = permitted || slices.Contains(ad.bgp.Permits, herald.OverrideAnnotations[key])
+			}
+		}
+		if some != nil && !permitted {
+			v.wrong(fmt.Sprintf("add %s to spec.serviceOverrides of %s, or remove the annotation", herald.OverrideAnnotations[key], some),
+				"annotation %s has no effect: no BGPAdvertisement of the address permits it", key)
+		}
+	}
 }
 
 // decideBGP says which nodes announce to which peers; it reports whether any is to.

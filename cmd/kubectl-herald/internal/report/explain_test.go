@@ -362,6 +362,17 @@ func TestExplain(t *testing.T) {
 			s.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Speakers[1].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers
 		}, "", []string{"✓  198.51.100.1 by BGP: n1 to tor-a\n"}},
+		{"an annotation that is not permitted", served().bgp(), func(s *story) { s.annotate(herald.AnnotationBGPMED, "10") },
+			"198.51.100.1 annotation herald.dev/bgp-med has no effect: no BGPAdvertisement of the address permits it: add MED to spec.serviceOverrides of BGPAdvertisement fabric, or remove the annotation",
+			[]string{"by BGP: n1, n2 to tor-a"}},
+		{"an annotation that is permitted", served().bgp(), func(s *story) {
+			s.annotate(herald.AnnotationBGPMED, "10")
+			s.BGPAdvertisements[0].Spec.ServiceOverrides = []herald.ServiceOverride{herald.OverrideMED}
+		}, "", []string{"by BGP: n1, n2 to tor-a"}},
+		{"not to be announced", served().bgp(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.BGPAdvertisements[0].Spec.ServiceOverrides = []herald.ServiceOverride{herald.OverrideAnnounce}
+		}, none + "BGPAdvertisement fabric: the Service asks not to be announced, and the advertisement permits that: remove its annotation herald.dev/bgp-announce if routers are to have it", nil},
 		{"in a network", served().bgp(), func(s *story) {
 			s.BGPAdvertisements[0].Spec.AggregationLength = &herald.AggregationLength{IPv4: 25}
 		}, "", []string{"by BGP: n1, n2 to tor-a, in 198.51.100.0/25\n"}},

@@ -166,6 +166,12 @@ type condition struct {
 var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 var (
+	needsConsent = condition{
+		waive: func(t *trial) { t.address.Services[0].Overrides = nil },
+		tell: func(*advertisement) (cause, cure string) {
+			return "the Service asks not to be announced, and the advertisement permits that", "remove its annotation " + herald.AnnotationBGPAnnounce + " if routers are to have it"
+		},
+	}
 	needsEndpoint = condition{
 		waive: func(t *trial) {
 			svc := t.address.Services[0]
@@ -249,7 +255,7 @@ var (
 	}
 
 	stepsL2  = []condition{needsEndpoint, needsNode, needsIncluded, needsSpeaker, needsInterface, needsLocal}
-	stepsBGP = []condition{needsEndpoint, needsPeer, needsNode, needsIncluded, needsSession, needsLocal}
+	stepsBGP = []condition{needsConsent, needsEndpoint, needsPeer, needsNode, needsIncluded, needsSession, needsLocal}
 )
 
 // anyNode is a selector that selects the address and all nodes.
