@@ -172,6 +172,13 @@ func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 		annotate("k8s-node2", router.IPv4.String())
 		f.told("bgppeers "+router.Name, established, "Established")
 		f.table("bgppeers.herald.dev", "NAME ADDRESS PEER-ASN LOCAL-ASN SESSIONS ESTABLISHED AGE", router.Name+" 64512 2/2 True *")
+		for node, want := range map[string]string{"k8s-node1": router.IPv6.String(), "k8s-node2": router.IPv4.String()} {
+			o, err := f.herald.SpeakerStatuses.Get(f.ctx, node, metav1.GetOptions{})
+			f.must(err)
+			if s := o.Status.Sessions; len(s) != 1 || s[0].Address != want {
+				t.Errorf("sessions of %s: %+v, want one with %s", node, s, want)
+			}
+		}
 		f.must(f.patchPeer(router.Name, fmt.Sprintf(`{"spec":{"address":%q,"addressFrom":null,"peerASN":%d,"peerType":null}}`, router.IPv4, router.ASN)))
 		f.told("bgppeers "+router.Name, established, "Established")
 	})

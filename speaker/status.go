@@ -125,7 +125,7 @@ func textOf(st *herald.SpeakerStatusStatus) (n int) {
 		n += len(o.Address) + len(o.MAC) + len(o.At)
 	}
 	for _, o := range st.Sessions {
-		n += len(o.Peer) + len(o.State) + len(o.Since) + len(o.Reason)
+		n += len(o.Peer) + len(o.Address) + len(o.State) + len(o.Since) + len(o.Reason)
 	}
 	return n
 }
@@ -253,7 +253,7 @@ func (s *segments) reportConflicts(now time.Time) (all []herald.SpeakerConflict)
 func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 	up := 0
 	for _, s := range l.s.bgp.Sessions() {
-		o := herald.SpeakerSession{Peer: s.Peer, State: sessionDown, Reason: s.Reason, Routes: int32(s.Advertised4 + s.Advertised6)} //nolint:gosec // A route each.
+		o := herald.SpeakerSession{Peer: s.Peer, Address: s.Address.String(), State: sessionDown, Reason: s.Reason, Routes: int32(s.Advertised4 + s.Advertised6)} //nolint:gosec // A route each.
 		if !s.Since.IsZero() {
 			o.Since = stamp(s.Since)
 		}

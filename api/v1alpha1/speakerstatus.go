@@ -28,7 +28,7 @@ type SpeakerStatus struct {
 // One node must not be able to fill the memory of those who read the statuses of all nodes, so a status is smaller than
 // 100 KiB: the lists are bounded, and so is their text together (MaxStatusText).
 //
-// +kubebuilder:validation:XValidation:rule="(has(self.interfaces) ? self.interfaces.map(i, (has(i.mac) ? size(i.mac) : 0) + (has(i.state) ? size(i.state) : 0) + (has(i.subnets) ? i.subnets.map(s, size(s)).sum() : 0) + (has(i.gateways) ? i.gateways.map(s, size(s)).sum() : 0) + (has(i.hears) ? i.hears.map(s, size(s)).sum() : 0)).sum() : 0) + (has(self.claims) ? self.claims.map(c, size(c.address) + (has(c.since) ? size(c.since) : 0) + (has(c.reason) ? size(c.reason) : 0) + (has(c.deputyFor) ? size(c.deputyFor) : 0)).sum() : 0) + (has(self.deaths) ? self.deaths.map(d, size(d.node) + size(d.at)).sum() : 0) + (has(self.conflicts) ? self.conflicts.map(c, size(c.address) + size(c.mac) + size(c.at)).sum() : 0) + (has(self.sessions) ? self.sessions.map(s, size(s.peer) + size(s.state) + (has(s.since) ? size(s.since) : 0) + (has(s.reason) ? size(s.reason) : 0)).sum() : 0) <= 32768",message="the texts in the lists must not have more than 32768 characters together"
+// +kubebuilder:validation:XValidation:rule="(has(self.interfaces) ? self.interfaces.map(i, (has(i.mac) ? size(i.mac) : 0) + (has(i.state) ? size(i.state) : 0) + (has(i.subnets) ? i.subnets.map(s, size(s)).sum() : 0) + (has(i.gateways) ? i.gateways.map(s, size(s)).sum() : 0) + (has(i.hears) ? i.hears.map(s, size(s)).sum() : 0)).sum() : 0) + (has(self.claims) ? self.claims.map(c, size(c.address) + (has(c.since) ? size(c.since) : 0) + (has(c.reason) ? size(c.reason) : 0) + (has(c.deputyFor) ? size(c.deputyFor) : 0)).sum() : 0) + (has(self.deaths) ? self.deaths.map(d, size(d.node) + size(d.at)).sum() : 0) + (has(self.conflicts) ? self.conflicts.map(c, size(c.address) + size(c.mac) + size(c.at)).sum() : 0) + (has(self.sessions) ? self.sessions.map(s, size(s.peer) + (has(s.address) ? size(s.address) : 0) + size(s.state) + (has(s.since) ? size(s.since) : 0) + (has(s.reason) ? size(s.reason) : 0)).sum() : 0) <= 32768",message="the texts in the lists must not have more than 32768 characters together"
 type SpeakerStatusStatus struct {
 	// The running speaker's identity on the segments.
 	// +optional
@@ -216,6 +216,11 @@ type SpeakerSession struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
 	Peer string `json:"peer"`
+	// The router, as the node has found it; fe80::1%eth1 on an interface.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
+	Address string `json:"address,omitempty"`
 	// Established, Down, or Invalid where the BGPPeer cannot be used.
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`

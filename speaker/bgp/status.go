@@ -37,8 +37,9 @@ func (s State) String() string {
 
 // Session is how a peer fares.
 type Session struct {
-	Peer  string
-	State State
+	Peer    string
+	Address netip.Addr
+	State   State
 	// Since is when the session came up, or when it went down or was first tried.
 	Since time.Time
 	// Reason says, in words for people, why the session is not up. Empty while it is, and until the
@@ -100,7 +101,7 @@ func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
 func (s *status) session() Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Session{Peer: s.peer.Name, State: s.state, Since: s.since}
+	out := Session{Peer: s.peer.Name, Address: s.peer.Address, State: s.state, Since: s.since}
 	if s.state != Established {
 		out.Reason = s.reason
 	}

@@ -158,3 +158,25 @@ func isTimeout(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()
 }
+
+// Routers of one address, behind two devices, connect to one port.
+func TestPassivePeersBehindTwoDevices(t *testing.T) {
+	withEach(t, func(t *testing.T, kind implementation) {
+		number := racks.Add(1)
+		red, blue := newRackAt(t, kind, number, "red"), newRackAt(t, kind, number, "blue")
+		var peers []bgp.Peer
+		for name, r := range map[string]*rack{"red": red, "blue": blue} {
+			port := 2790 + uint16(number) // Others listen on their addresses' port 179 meanwhile.
+			r.config.Neighbors[0].Password, r.config.Neighbors[0].Port = name, port
+			r.start()
+			p := r.peer(name)
+			p.Interface, p.Password, p.Passive, p.Port = r.port, name, true, port
+			peers = append(peers, p)
+		}
+		s := newSpeaker(t, peers...)
+		s.Set(vip4, to(bgp.Attributes{}, "red"))
+		s.Set(vip6, to(bgp.Attributes{}, "blue"))
+		red.hears(red.plain(vip4))
+		blue.hears(blue.plain(vip6))
+	})
+}
