@@ -98,10 +98,7 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	s.told, s.withheld = prefixes{of: map[netip.Prefix]Attributes{}}, prefixes{of: map[netip.Prefix]Attributes{}}
 	defer s.stop(ctx)
-	select {
-	case <-s.status.refused: // of the server before
-	default:
-	}
+	s.status.forgive()
 
 	// All routes first: the router learns them in its first batch, and one that has kept them over a
 	// restart misses none (RFC 4724 §4.1).

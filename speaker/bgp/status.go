@@ -147,6 +147,15 @@ func (s *status) refuse(because error) {
 	}
 }
 
+// forgive is for a session that is tried again.
+func (s *status) forgive() {
+	select {
+	case err := <-s.refused:
+		s.log.Debug("BGP session is tried again", zap.NamedError("it was refused", err))
+	default:
+	}
+}
+
 // fail notes a failure of our own.
 func (s *status) fail(err error) {
 	s.log.Error("there is no BGP session for a while", zap.Error(err))

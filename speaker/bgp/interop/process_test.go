@@ -359,14 +359,14 @@ func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
 func (r *rack) hasSession(want bool) error {
 	var said, sign string
 	var err error
-	switch router := r.router.(type) {
+	switch daemon := r.router.(type) {
 	case *router.FRR:
 		var out []byte
-		out, err = router.Show(context.Background(), "show bgp summary json")
+		out, err = daemon.Show(context.Background(), "show bgp summary json")
 		said, sign = string(out), `"state":"Established"`
 	case *router.BIRD:
 		sign = "Established"
-		said, err = router.Show(context.Background(), "protocols")
+		said, err = daemon.Show(context.Background(), "protocols")
 	}
 	if err == nil && strings.Contains(said, sign) != want {
 		err = fmt.Errorf("established %v is not what the router says: %s", want, said)
