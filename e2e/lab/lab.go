@@ -84,6 +84,9 @@ func (l *Lab) layHosts() error {
 	if err := l.surround(l.ctx, l.options.Routers, l.options.Password); err != nil {
 		return err
 	}
+	for _, r := range l.Routers {
+		r.bfd = l.options.BFD
+	}
 	for i := range l.options.Nodes {
 		if _, err := l.layNode(i + 1); err != nil {
 			return err

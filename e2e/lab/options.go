@@ -27,6 +27,8 @@ type Options struct {
 	Routers []RouterKind
 	// Password of the BGP sessions (TCP MD5, RFC 2385), without spaces. None if empty.
 	Password string
+	// BFD has the routers watch the paths to the nodes by BFD, with packets every 100 ms and a multiplier of 20.
+	BFD bool
 	// Images says which program runs in a pod, by the name of the image. test/app is always there.
 	Images map[string]string
 	ControlPlaneOptions

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 	"github.com/heraldlb/herald/e2e/lab/router"
@@ -30,6 +31,7 @@ type Router struct {
 	ctx      context.Context // Of the lab: the daemon is killed when it ends.
 	dir      string          // Of the daemon; it is emptied at each start.
 	password string
+	bfd      bool
 	daemon   router.Router // nil while it is stopped.
 }
 
@@ -78,8 +80,11 @@ func (r *Router) Start() (err error) {
 		return fmt.Errorf("start %s: it is running already", r.Name)
 	}
 	config := router.Config{ASN: r.ASN, RouterID: r.IPv4, MaximumPaths: maximumPaths}
+	if r.bfd {
+		config.BFD = router.BFD{Interval: 100 * time.Millisecond, Multiplier: 20}
+	}
 	for _, p := range []netip.Prefix{segment4, segment6} {
-		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password})
+		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password, BFD: r.bfd})
 	}
 	if err := os.RemoveAll(r.dir); err != nil { // Sockets and process ids of an earlier life.
 		return err
@@ -133,6 +138,14 @@ func (r *Router) Routes(ctx context.Context) ([]router.Route, error) {
 		return nil, errors.New(r.Name + " is stopped")
 	}
 	return r.daemon.Routes(ctx)
+}
+
+// BFD lists the router's BFD sessions.
+func (r *Router) BFD(ctx context.Context) ([]router.BFDSession, error) {
+	if r.daemon == nil {
+		return nil, errors.New(r.Name + " is stopped")
+	}
+	return r.daemon.BFD(ctx)
 }
 
 // NextHops returns where the router's kernel sends packets for the prefix: several at equal cost.

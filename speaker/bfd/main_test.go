@@ -150,6 +150,7 @@ func cable(t testing.TB) enclave.Host {
 	return h
 }
 
+// session is one that bears that the test gets no processor for three seconds.
 func session(name string, peer netip.Addr) Session {
-	return Session{Name: name, Peer: peer, TransmitInterval: 50 * ms, ReceiveInterval: 50 * ms}
+	return Session{Name: name, Peer: peer, TransmitInterval: 50 * ms, ReceiveInterval: 50 * ms, Multiplier: 60}
 }

@@ -8,7 +8,7 @@ import (
 const (
 	// retryInterval is how long a session without a socket waits before it tries again to get one.
 	retryInterval = 5 * time.Second
-	// silenceInterval is how long nothing may be heard before a session takes new sockets. The address that the kernel
+	// silenceInterval is how long nothing may be heard before a session that is Down takes new sockets. The address that the kernel
 	// chooses, the interface or the VRF may be others by then.
 	silenceInterval = 10 * time.Second
 )

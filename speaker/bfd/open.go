@@ -9,7 +9,7 @@ import (
 
 // reopen gives a session sockets: the first, or others when nothing is heard.
 func (s *Speaker) reopen(m *member) {
-	if m.sender != nil && !m.heard.IsZero() {
+	if m.sender != nil && (m.state != Down || s.now.Sub(m.heard) < silenceInterval) {
 		m.again = s.now.Add(silenceInterval)
 		return
 	}

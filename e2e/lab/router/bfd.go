@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// BFD is Bidirectional Forwarding Detection, without any protocol that uses it.
+// BFD is Bidirectional Forwarding Detection.
 type BFD struct {
+	// Peers are sessions that no protocol uses.
 	Peers      []BFDPeer
 	Multiplier int
-	// Interval is that of sending and receiving, in whole milliseconds.
+	// Interval is that of sending and receiving, in whole milliseconds. 0: no BFD.
 	Interval time.Duration
 }
 
@@ -36,15 +37,26 @@ type BFDSession struct {
 	Transmit, Detection time.Duration
 	// RemoteDiagnostic is what the peer gave as the reason of its last change, in FRR's words. BIRD does not tell.
 	RemoteDiagnostic string
-	// Epoch stays the same as long as the session is up.
-	Epoch string
+	// epoch and since stay the same as long as the session is up, but for BIRD's rounding of since.
+	epoch string
+	since time.Duration // after midnight
+}
+
+// Stayed reports whether the session is up, and has been without a break since it was as before.
+func (s BFDSession) Stayed(before BFDSession) bool {
+	return s.State == "up" && s.epoch == before.epoch && (s.since-before.since).Abs() < 100*time.Millisecond
 }
 
 func (c Config) frrBFD(line func(string, ...any)) {
-	if len(c.BFD.Peers) == 0 {
+	if c.BFD.Interval == 0 {
 		return
 	}
 	line("bfd")
+	line(" profile all")
+	for _, l := range c.BFD.FRRTiming() {
+		line("  %s", l)
+	}
+	line(" exit")
 	for _, p := range c.BFD.Peers {
 		where := "interface " + p.Interface
 		if p.Interface == "" {
@@ -72,7 +84,7 @@ func (b BFD) FRRTiming() []string {
 }
 
 func (c Config) birdBFD(line func(string, ...any)) {
-	if len(c.BFD.Peers) == 0 {
+	if c.BFD.Interval == 0 {
 		return
 	}
 	line("protocol bfd bfd1 {")
@@ -129,7 +141,7 @@ func parseFRRBFD(peers, counters []byte) (sessions []BFDSession, err error) {
 			Peer: p.Peer, State: p.Status, RemoteDiagnostic: p.RemoteDiagnostic,
 			Transmit:  max(p.Transmit, p.RemoteReceive) * time.Millisecond,
 			Detection: p.RemoteMultiplier * max(p.Receive, p.RemoteTransmit) * time.Millisecond,
-			Epoch:     fmt.Sprint(p.ID, " ", counts[i].Downs),
+			epoch:     fmt.Sprint(p.ID, " ", counts[i].Downs),
 		})
 	}
 	return sessions, nil
@@ -155,7 +167,11 @@ func parseBIRDBFD(out string) (sessions []BFDSession, err error) {
 		if err != nil {
 			continue
 		}
-		s := BFDSession{Peer: peer, State: strings.ToLower(fields[2]), Epoch: fields[3]}
+		at, err := time.Parse("15:04:05.000", fields[3])
+		if err != nil {
+			return nil, fmt.Errorf("BIRD's BFD sessions: %q: %w", lines.Text(), err)
+		}
+		s := BFDSession{Peer: peer, State: strings.ToLower(fields[2]), since: at.Sub(at.Truncate(24 * time.Hour))}
 		for _, n := range []struct {
 			to   *time.Duration
 			text string

@@ -21,11 +21,16 @@ fe80::a                   eth0       Init       23:33:28.000    1.000    3.000
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]BFDSession{
-		{Peer: netip.MustParseAddr("198.18.0.1"), State: "up", Transmit: 50 * time.Millisecond, Detection: 150 * time.Millisecond, Epoch: "23:33:27.319"},
-		{Peer: netip.MustParseAddr("fe80::a"), State: "init", Transmit: time.Second, Detection: 3 * time.Second, Epoch: "23:33:28.000"},
-		{Peer: netip.MustParseAddr("198.18.0.9"), State: "down", Transmit: time.Second, Epoch: "23:33:29.000"},
-	}, got, compare); diff != "" {
+		{Peer: netip.MustParseAddr("198.18.0.1"), State: "up", Transmit: 50 * time.Millisecond, Detection: 150 * time.Millisecond, since: 23*time.Hour + 33*time.Minute + 27319*time.Millisecond},
+		{Peer: netip.MustParseAddr("fe80::a"), State: "init", Transmit: time.Second, Detection: 3 * time.Second, since: 23*time.Hour + 33*time.Minute + 28*time.Second},
+		{Peer: netip.MustParseAddr("198.18.0.9"), State: "down", Transmit: time.Second, since: 23*time.Hour + 33*time.Minute + 29*time.Second},
+	}, got, compare, cmp.AllowUnexported(BFDSession{})); diff != "" {
 		t.Error(diff)
+	}
+	before := got[0]
+	before.since += time.Millisecond // BIRD rounds.
+	if !got[0].Stayed(before) || got[0].Stayed(got[1]) || got[1].Stayed(got[1]) {
+		t.Error("what has stayed up is not told from what has not")
 	}
 	if got, err := parseBIRDBFD("198.18.0.1 eth0 Up 23:33:27.319 soon 0.150\n"); err == nil {
 		t.Errorf("read as %v", got)
@@ -42,8 +47,8 @@ func TestParseFRRBFD(t *testing.T) {
 	}
 	if diff := cmp.Diff([]BFDSession{{
 		Peer: netip.MustParseAddr("198.18.0.2"), State: "up", Transmit: 100 * time.Millisecond, Detection: time.Second,
-		RemoteDiagnostic: "control detection time expired", Epoch: "41 1",
-	}}, got, compare); diff != "" {
+		RemoteDiagnostic: "control detection time expired", epoch: "41 1",
+	}}, got, compare, cmp.AllowUnexported(BFDSession{})); diff != "" {
 		t.Error(diff)
 	}
 	for _, bad := range [][2]string{{"", "[]"}, {peers, "[]"}, {peers, "x"}} {

@@ -41,6 +41,8 @@ type Neighbor struct {
 	TTLSecurity uint8
 	// Source is this side's address. Unset: that of the interface.
 	Source netip.Addr
+	// BFD has Config.BFD watch the path to the neighbour.
+	BFD bool
 	// IPv4Only leaves out the family that a session has to be told of separately.
 	IPv4Only bool
 }
@@ -49,7 +51,6 @@ type Neighbor struct {
 func (c Config) FRR() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	c.frrBFD(line)
 	line("router bgp %d", c.ASN)
 	line(" bgp router-id %v", c.RouterID)
 	line(" no bgp ebgp-requires-policy") // RFC 8212 is for networks that are not on one bench
@@ -95,6 +96,9 @@ func (c Config) FRR() string {
 		if n.Source.IsValid() {
 			line(" neighbor %s update-source %v", name, n.Source)
 		}
+		if n.BFD {
+			line(" neighbor %s bfd profile all", name)
+		}
 		if n.Range.IsValid() {
 			line(" bgp listen range %v peer-group %s", n.Range, name) // once the group has its AS number
 		}
@@ -120,6 +124,7 @@ func (c Config) FRR() string {
 	line("bgp as-path access-list own permit ^$")
 	line("route-map networks permit 10")
 	line(" match as-path own")
+	c.frrBFD(line) // At the end, since bgpd does not know it, and takes what leads out of it for its own.
 	return b.String()
 }
 
@@ -176,6 +181,9 @@ func (c Config) BIRD() string {
 		}
 		if n.TTLSecurity > 0 {
 			line("  ttl security on;")
+		}
+		if n.BFD {
+			line("  bfd on;")
 		}
 		switch {
 		case n.MultihopTTL > 0:

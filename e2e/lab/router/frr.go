@@ -38,7 +38,7 @@ func StartFRR(ctx context.Context, host enclave.Host, dir, config string) (*FRR,
 		return nil, err
 	}
 	f := &FRR{host: host, dir: dir}
-	if err := f.start(ctx, strings.HasPrefix(config, "bfd\n")); err != nil {
+	if err := f.start(ctx, strings.Contains(config, "\nbfd\n")); err != nil {
 		return nil, errors.Join(err, f.Kill())
 	}
 	return f, nil

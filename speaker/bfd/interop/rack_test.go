@@ -49,16 +49,11 @@ func (m leakChecked) Run() int {
 const (
 	ms       = time.Millisecond
 	patience = 30 * time.Second
-	// interval and multiplier are those of both ends at first.
+	// interval and multiplier are those of both ends at first. The sessions bear that neither gets a processor for three
+	// seconds.
 	interval   = 100 * ms
-	multiplier = 3
+	multiplier = 30
 )
-
-// bfdRouter is a router that tells of its BFD sessions.
-type bfdRouter interface {
-	router.Router
-	BFD(context.Context) ([]router.BFDSession, error)
-}
 
 // kinds are the ways between this node and the router.
 var kinds = []string{"IPv4", "IPv6", "link-local", "multihop"}
@@ -69,7 +64,7 @@ type rack struct {
 	t      testing.TB
 	host   enclave.Host
 	config router.Config
-	router bfdRouter
+	router router.Router
 	// session is how this node sees it.
 	session bfd.Session
 }
