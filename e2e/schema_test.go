@@ -81,6 +81,12 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"a hold time of 1s", peer(", holdTime: 1s"), "from 3s to 65535s"},
 		{"a hold time of 2s", peer(", holdTime: 2s"), "from 3s to 65535s"},
 		{"a keepalive as long as the hold time", peer(", holdTime: 9s, keepaliveTime: 9s"), "spec.keepaliveTime must be shorter"},
+		{"BFD by default", peer(", bfd: {}"), ""},
+		{"BFD with a router behind another", peer(", multihopTTL: 2, bfd: {minimumTTL: 254}"), ""},
+		{"BFD with a router behind another, as if it were on the link", peer(", multihopTTL: 2, bfd: {}"), "needs spec.bfd.minimumTTL"},
+		{"BFD every 5 ms", peer(", bfd: {transmitInterval: 5ms}"), "must be from 10ms to 60s"},
+		{"BFD every two minutes", peer(", bfd: {receiveInterval: 2m}"), "must be from 10ms to 60s"},
+		{"BFD with a multiplier of 256", peer(", bfd: {detectMultiplier: 256}"), "detectMultiplier"},
 		{"a source of the other family", peer(`, sourceAddress: "2001:db8::1"`), "of one family"},
 
 		{"communities", object("BGPAdvertisement", "a", `{communities: [no-export, "64512:100", "4200000000:1:2"]}`), ""},

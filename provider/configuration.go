@@ -292,6 +292,9 @@ func (s *assessor) write(ctx context.Context, a configuration.Assessment) error 
 		writeStatus(ctx, "BGPPeer", s.peers, a.Peers, func(o *herald.BGPPeer, now herald.BGPPeerStatus) bool {
 			changed := o.Status.Sessions != now.Sessions
 			o.Status.Sessions = now.Sessions
+			if meta.FindStatusCondition(now.Conditions, herald.ConditionPathsAlive) == nil { // It has no BFD any more.
+				changed = meta.RemoveStatusCondition(&o.Status.Conditions, herald.ConditionPathsAlive) || changed
+			}
 			return setConditions(&o.Status.Conditions, now.Conditions) || changed
 		}, s.herald.BGPPeers.UpdateStatus),
 	)

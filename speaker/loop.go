@@ -65,8 +65,10 @@ type loop struct {
 
 	rejected []Rejected            // BGPPeers with which this node holds no session
 	found    map[string]netip.Addr // by BGPPeer, routers that this node has found itself
-	sessions map[string]sessionReport
-	since    map[claimKey]time.Time // since when claims were reported to be
+	// unwatched are BGPPeers whose BFD cannot be.
+	unwatched map[string]error
+	sessions  map[string]sessionReport
+	since     map[claimKey]time.Time // since when claims were reported to be
 
 	passes, decided prometheus.Counter
 	duration        prometheus.Histogram
@@ -488,6 +490,7 @@ func (l *loop) takePeers() {
 		}
 	}
 	l.rejected = rejected
+	l.takePaths(peers)
 }
 
 // listenForRouters lists the routers that advertise themselves on the links of unnumbered peers, by interface.

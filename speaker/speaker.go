@@ -36,6 +36,7 @@ import (
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/arp"
+	"github.com/heraldlb/herald/speaker/bfd"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/ndp"
@@ -81,6 +82,7 @@ type Speaker struct {
 	links    *link.Watcher
 	arp, ndp *responder.Responder
 	bgp      *bgp.Speaker
+	paths    *bfd.Speaker
 
 	loop       *loop
 	segments   *segments
@@ -103,6 +105,7 @@ func New(c Config) (*Speaker, error) {
 		return nil, err
 	}
 	s.inputs = in
+	s.paths = newPaths(c.Log.Named("bfd"), s.bgp)
 	s.forwarding = newForwarding(c.KubeProxyMetrics, c.Log.Named("kube-proxy"), func(addrs []netip.Addr) {
 		s.segments.forwards(addrs)
 		s.inputs.touch(addrs...)
@@ -128,7 +131,7 @@ func New(c Config) (*Speaker, error) {
 	s.status = newStatusWriter(c.Herald.SpeakerStatuses, c.Node, s.owner, c.Log.Named("status"))
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(s.loop, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp}, s.forwarding)
+		c.Metrics.MustRegister(s.loop, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp}, pathCollector{s.paths}, s.forwarding)
 	}
 	return s, nil
 }
@@ -194,6 +197,7 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	g.Go(func() error { return s.arp.Run(responding) })
 	g.Go(func() error { return s.ndp.Run(responding) })
 	g.Go(func() error { return s.bgp.Run(ctx) })
+	g.Go(func() error { return s.paths.Run(ctx) })
 	g.Go(func() error { return s.identities.run(ctx) })
 	g.Go(func() error {
 		defer stop()

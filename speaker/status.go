@@ -279,6 +279,7 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 	for i := range st.Sessions {
 		st.Sessions[i].Reason = printable(st.Sessions[i].Reason)
 	}
+	l.reportPaths(st.Sessions)
 }
 
 // roomy leaves out the subnets that have no room for a Service's address: the ends of links to pods, and

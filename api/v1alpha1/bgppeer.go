@@ -14,6 +14,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Established",type=string,JSONPath=`.status.conditions[?(@.type=="Established")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Accepted",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="BFD",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="PathsAlive")].status`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Established")].message`
 type BGPPeer struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -30,6 +31,7 @@ type BGPPeer struct {
 // +kubebuilder:validation:XValidation:rule="has(self.localASN) != has(self.localASNFrom)",message="give exactly one of spec.localASN and spec.localASNFrom"
 // +kubebuilder:validation:XValidation:rule="[has(self.peerASN), has(self.peerASNFrom), has(self.peerType)].filter(x, x).size() == 1",message="give exactly one of spec.peerASN, spec.peerASNFrom and spec.peerType"
 // +kubebuilder:validation:XValidation:rule="has(self.address) != has(self.addressFrom)",message="give exactly one of spec.address and spec.addressFrom"
+// +kubebuilder:validation:XValidation:rule="!has(self.bfd) || !has(self.multihopTTL) || has(self.bfd.minimumTTL)",message="a router that is not on the link (spec.multihopTTL) needs spec.bfd.minimumTTL: 255 less the number of routers in between, or 64 less it if the router sends BFD with a TTL of 64, as BIRD does"
 // +kubebuilder:validation:XValidation:rule="!has(self.keepaliveTime) || !has(self.holdTime) || duration(self.keepaliveTime) < duration(self.holdTime)",message="spec.keepaliveTime must be shorter than spec.holdTime; a third of it is usual"
 // +kubebuilder:validation:XValidation:rule="!has(self.sourceAddress) || !has(self.address) || !isIP(self.sourceAddress) || !isIP(self.address) || ip(self.sourceAddress).family() == ip(self.address).family()",message="spec.sourceAddress and spec.address must be of one family"
 // +kubebuilder:validation:XValidation:rule="!has(self.address) || !isIP(self.address) || ip(self.address).family() == 4 || !ip(self.address).isLinkLocalUnicast() || has(self.interface)",message="spec.address is a link-local address: name the interface that it is on in spec.interface"
@@ -149,6 +151,11 @@ type BGPPeerSpec struct {
 	// +optional
 	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`
 
+	// Find out by BFD (RFC 5880) within a fraction of a second that the path to the router is dead, and end the session
+	// then. The session does not wait for BFD: it comes up also with a router that has no BFD. None: no BFD.
+	// +optional
+	BFD *BFD `json:"bfd,omitempty"`
+
 	// The Secret with the password of the session (TCP MD5, RFC 2385).
 	// +optional
 	PasswordSecret *SecretReference `json:"passwordSecret,omitempty"`
@@ -264,6 +271,41 @@ const (
 	NotificationDrop NotificationPolicy = "Drop"
 	NotificationKeep NotificationPolicy = "Keep"
 )
+
+// BFD is Bidirectional Forwarding Detection with a router. When timers change, the router is told, and the sessions stay.
+type BFD struct {
+	// How many packets in a row the router may miss before it takes the node for dead. The router has a number of its own.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=255
+	DetectMultiplier int32 `json:"detectMultiplier,omitempty"`
+
+	// The shortest time between two packets to the router. If the router wants to receive fewer, that holds. Below 50ms, a
+	// busy node may be taken for dead.
+	// +optional
+	// +kubebuilder:default="300ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('60s')",message="must be from 10ms to 60s"
+	TransmitInterval *metav1.Duration `json:"transmitInterval,omitempty"`
+
+	// The shortest time between two packets from the router. If it wants to send fewer, that holds.
+	// +optional
+	// +kubebuilder:default="300ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('60s')",message="must be from 10ms to 60s"
+	ReceiveInterval *metav1.Duration `json:"receiveInterval,omitempty"`
+
+	// For a router that is not on the link (RFC 5883): the least TTL that its packets may arrive with, which is that with which
+	// it sends them (255, or 64 for BIRD) less the number of routers in between. None: it is on the link, and its packets arrive
+	// with 255 (RFC 5881).
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=254
+	MinimumTTL int32 `json:"minimumTTL,omitempty"`
+}
 
 // SecretReference names a Secret of type kubernetes.io/basic-auth in the namespace of the peers' passwords
 // (herald-system-peers); its key password is used. No other Secret is read.

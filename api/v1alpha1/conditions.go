@@ -16,6 +16,9 @@ const (
 	ConditionExclusive = "Exclusive"
 	// ConditionEstablished: of a BGPPeer, every node that is to hold a session with it has one.
 	ConditionEstablished = "Established"
+	// ConditionPathsAlive: of a BGPPeer with spec.bfd, BFD is up between the router and every node that is to hold a
+	// session with it. Sessions do not wait for that.
+	ConditionPathsAlive = "PathsAlive"
 )
 
 // AdvertisementStatus is what became of an advertisement.
@@ -46,7 +49,7 @@ type AdvertisementStatus struct {
 // BGPPeerStatus is what became of a BGPPeer.
 type BGPPeerStatus struct {
 	// Accepted: the spec is valid and in force on every node that it selects. Established: every such node that has a
-	// speaker has an established session.
+	// speaker has an established session. PathsAlive, with spec.bfd: BFD is up between each of them and the router.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

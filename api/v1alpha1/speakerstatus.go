@@ -240,6 +240,16 @@ type SpeakerSession struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	Routes int32 `json:"routes,omitempty"`
+	// Up or Down: the state of BFD with the router. None: the BGPPeer has no BFD.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`
+	BFD string `json:"bfd,omitempty"`
+	// Why BFD is not up.
+	// +optional
+	// +kubebuilder:validation:MaxLength=320
+	// +kubebuilder:validation:Pattern=`^[ -~]*$`
+	BFDReason string `json:"bfdReason,omitempty"`
 }
 
 // SpeakerStatusList is a list of SpeakerStatuses.

@@ -72,6 +72,10 @@ const (
 	// ReasonEstablished: Established is True. ReasonSessionsDown: some sessions of a BGPPeer are not established.
 	ReasonEstablished  = "Established"
 	ReasonSessionsDown = "SessionsDown"
+
+	// ReasonAlive: PathsAlive is True. ReasonBFDDown: BFD is not up with every node.
+	ReasonAlive   = "Alive"
+	ReasonBFDDown = "BFDDown"
 )
 
 // Cluster is what an assessment rests on. The order of the objects means nothing.

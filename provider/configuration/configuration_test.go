@@ -135,7 +135,8 @@ type wanted struct {
 	message                   []string
 }
 
-var good = map[string]bool{configuration.ReasonValid: true, configuration.ReasonAnnounced: true, configuration.ReasonEstablished: true, configuration.ReasonNoOverlap: true}
+var good = map[string]bool{configuration.ReasonValid: true, configuration.ReasonAnnounced: true, configuration.ReasonEstablished: true, configuration.ReasonNoOverlap: true,
+	configuration.ReasonAlive: true}
 
 func TestAssess(t *testing.T) {
 	const accepted, announced, established, exclusive = herald.ConditionAccepted, herald.ConditionAnnounced, herald.ConditionEstablished, herald.ConditionExclusive
@@ -369,6 +370,32 @@ func TestAssess(t *testing.T) {
 		}, []wanted{
 			{"BGPPeer tor", accepted, "Invalid", []string{"node n3: link-local  and needs its interface"}},
 			{"BGPPeer tor", established, "SessionsDown", []string{"node n3"}},
+		}},
+		{"a peer with BFD", func(c *configuration.Cluster) {
+			c.Peers[0].Spec.BFD = &herald.BFD{}
+			for _, n := range []string{"n1", "n2", "n3"} {
+				speaker(c, n, func(s *configuration.Speaker) { s.Sessions[0].BFD = "Up" })
+			}
+		}, []wanted{
+			{"BGPPeer tor", herald.ConditionPathsAlive, "Alive", nil},
+			{"BGPPeer tor", established, "Established", nil},
+		}},
+		{"a peer with BFD that one node does not hear", func(c *configuration.Cluster) {
+			c.Peers[0].Spec.BFD = &herald.BFD{}
+			for _, n := range []string{"n1", "n2"} {
+				speaker(c, n, func(s *configuration.Speaker) { s.Sessions[0].BFD = "Up" })
+			}
+			speaker(c, "n3", func(s *configuration.Speaker) {
+				s.Sessions[0].BFD, s.Sessions[0].BFDReason = "Down", "the router has fallen\x00 silent"
+			})
+		}, []wanted{
+			{"BGPPeer tor", herald.ConditionPathsAlive, "BFDDown", []string{"node n3: the router has fallen  silent; the BGP session does not wait for BFD"}},
+			{"BGPPeer tor", established, "Established", nil},
+		}},
+		{"a peer with BFD of which nothing is told yet", func(c *configuration.Cluster) {
+			c.Peers[0].Spec.BFD = &herald.BFD{}
+		}, []wanted{
+			{"BGPPeer tor", herald.ConditionPathsAlive, "BFDDown", []string{"node n1: BFD is not up yet; and 2 more nodes"}},
 		}},
 		{"a peer whose node selector matches nothing", func(c *configuration.Cluster) {
 			c.Peers[0].Spec.NodeSelector = matching("rack", "9")

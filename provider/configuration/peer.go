@@ -1,6 +1,7 @@
 package configuration
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 const (
 	sessionEstablished = "Established"
 	sessionInvalid     = "Invalid"
+	bfdUp              = "Up"
 )
 
 // told is what one node tells of its session with a peer.
@@ -23,7 +25,7 @@ type told struct {
 
 // peer assesses a BGPPeer. Nodes without a speaker hold no session.
 func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
-	var invalid, down, notes []told
+	var invalid, down, notes, dead []told
 	matched, expected := 0, 0
 	_, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector)
 	for i := range v.nodes {
@@ -38,6 +40,13 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 		expected++
 		s, known := n.sessions[o.Name]
 		text := printable(s.Reason, maxReport)
+		switch {
+		case o.Spec.BFD == nil:
+		case !n.ready:
+			dead = append(dead, told{n.Name, "the node is not Ready"})
+		case s.BFD != bfdUp:
+			dead = append(dead, told{n.Name, cmp.Or(printable(s.BFDReason, maxReport), "BFD is not up yet")})
+		}
 		switch {
 		case known && s.State == sessionInvalid:
 			invalid = append(invalid, told{n.Name, text})
@@ -68,12 +77,24 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 	case matched == 0 && len(v.nodes) > 0:
 		no(ReasonNoNodeSelected, "spec.nodeSelector matches no node, so no node holds a session: correct it, or label the nodes that are to")
 	}
-	return herald.BGPPeerStatus{
-		Sessions: fmt.Sprintf("%d/%d", expected-len(down), expected),
-		Conditions: []metav1.Condition{
-			accepted, established(o.Generation, accepted, expected, down, notes),
-		},
+	conditions := []metav1.Condition{accepted, established(o.Generation, accepted, expected, down, notes)}
+	if o.Spec.BFD != nil {
+		conditions = append(conditions, pathsAlive(o.Generation, expected, dead))
 	}
+	return herald.BGPPeerStatus{Sessions: fmt.Sprintf("%d/%d", expected-len(down), expected), Conditions: conditions}
+}
+
+func pathsAlive(generation int64, expected int, dead []told) metav1.Condition {
+	is := func(status bool, reason, message string) metav1.Condition {
+		return condition(herald.ConditionPathsAlive, status, reason, message, generation)
+	}
+	switch {
+	case expected == 0:
+		return is(false, ReasonNoSpeaker, "no node holds a session: the conditions Accepted and Established tell why")
+	case len(dead) > 0:
+		return is(false, ReasonBFDDown, first(dead)+"; the BGP session does not wait for BFD")
+	}
+	return is(true, ReasonAlive, "")
 }
 
 func established(generation int64, accepted metav1.Condition, expected int, down, notes []told) metav1.Condition {

@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// TestPathsToRoutersAreWatched tells how BFD goes beside BGP sessions: it ends them when a path is dead, and holds none up.
+func TestPathsToRoutersAreWatched(t *testing.T) {
+	f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: true})
+	const address = "198.18.0.200"
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	for _, r := range f.site.Routers {
+		p := peerOf(r)
+		p.Spec.HoldTime, p.Spec.KeepaliveTime = nil, nil // Long ones, so that only BFD can tell.
+		_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
+		f.must(err)
+	}
+	_, err := f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
+	f.must(err)
+	f.service("web", to8080)
+	f.pod("pod-1", "k8s-node1")
+	f.holds("web", address)
+	began := map[*lab.Router]time.Time{}
+	for _, r := range f.site.Routers {
+		f.routed(r, address, names(f.site)...)
+		began[r] = f.since("k8s-node1", r.Name)
+	}
+	undisturbed := func(f *field) {
+		f.t.Helper()
+		for r, before := range began {
+			if now := f.since("k8s-node1", r.Name); !now.Equal(before) {
+				f.t.Errorf("the session with %s was reset: up since %v, before since %v", r.Name, now, before)
+			}
+		}
+	}
+	// bfd waits until a router's own table has the session in this state and with this detection time.
+	bfd := func(f *field, r *lab.Router, state string, detection time.Duration) {
+		f.t.Helper()
+		f.eventually(fmt.Sprintf("%s says that BFD is %s, with %v", r.Name, state, detection), func(ctx context.Context) error {
+			all, err := r.BFD(ctx)
+			if err == nil && (len(all) != 1 || all[0].State != state || detection > 0 && all[0].Detection != detection) {
+				err = fmt.Errorf("it has %+v", all)
+			}
+			return err
+		})
+	}
+
+	t.Run("BFD begins and changes without a word to BGP", func(t *testing.T) {
+		f := f.within(t)
+		for _, r := range f.site.Routers {
+			f.must(f.patchPeer(r.Name, `{"spec":{"bfd":{"detectMultiplier":20,"transmitInterval":"100ms","receiveInterval":"100ms"}}}`))
+			f.told("bgppeers "+r.Name, herald.ConditionPathsAlive, "Alive")
+			bfd(f, r, "up", 20*100*time.Millisecond)
+			f.must(f.patchPeer(r.Name, `{"spec":{"bfd":{"detectMultiplier":15,"transmitInterval":"200ms"}}}`))
+			bfd(f, r, "up", 15*200*time.Millisecond)
+		}
+		undisturbed(f)
+	})
+	t.Run("a dead path ends the session, which does not wait for BFD to come back", func(t *testing.T) {
+		f := f.within(t)
+		for _, r := range f.site.Routers {
+			f.must(r.Host.Script("nft add table inet cut; nft add chain inet cut out '{ type filter hook output priority 0; }'; nft add rule inet cut out udp dport 3784 drop"))
+			f.event("BGPPeer", r.Name, "SessionDown", "BFD Down")
+			f.told("bgppeers "+r.Name, herald.ConditionPathsAlive, "BFDDown", "node k8s-node1: the router has fallen silent", "does not wait for BFD")
+			f.routed(r, address, names(f.site)...)
+			f.told("bgppeers "+r.Name, herald.ConditionEstablished, "Established")
+			began[r] = f.since("k8s-node1", r.Name)
+			f.must(r.Host.Script("nft delete table inet cut"))
+			f.told("bgppeers "+r.Name, herald.ConditionPathsAlive, "Alive")
+			bfd(f, r, "up", 0)
+		}
+		undisturbed(f)
+	})
+	// FRR 8.4 and BIRD 2.0 take AdminDown for a failure, against RFC 5882 section 4.2: they end the session, and take it again.
+	t.Run("BFD ends", func(t *testing.T) {
+		f := f.within(t)
+		for _, r := range f.site.Routers {
+			f.must(f.patchPeer(r.Name, `{"spec":{"bfd":null}}`))
+			bfd(f, r, "down", 0)
+			f.eventually("the condition of BFD goes", func(ctx context.Context) error {
+				conditions, err := f.conditionsOf(ctx, "bgppeers", r.Name)
+				if err == nil && meta.FindStatusCondition(conditions, herald.ConditionPathsAlive) != nil {
+					err = fmt.Errorf("there are %+v", conditions)
+				}
+				return err
+			})
+		}
+		for _, r := range f.site.Routers {
+			f.told("bgppeers "+r.Name, herald.ConditionEstablished, "Established")
+			f.routed(r, address, names(f.site)...)
+		}
+	})
+}
