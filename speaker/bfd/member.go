@@ -89,14 +89,17 @@ func (m *member) next() time.Time {
 }
 
 func (m *member) status() Status {
-	return Status{
+	s := Status{
 		Name: m.Name, State: m.state, Since: m.since, Diag: m.diag, RemoteDiag: m.remote.diag, RemoteState: m.remote.state,
 		Problem: m.problem, Local: m.local, Discriminator: m.mine, RemoteDiscriminator: m.remote.discriminator,
-		TransmitInterval: m.transmitInterval(), ReceiveInterval: m.receiveInterval(),
-		DetectionTime: m.detectionTime(), RemoteDetectionTime: time.Duration(m.wish.multiplier) * max(m.wantTx, m.remote.rx),
+		TransmitInterval: m.transmitInterval(), RemoteDetectionTime: time.Duration(m.wish.multiplier) * max(m.wantTx, m.remote.rx),
 		Polling: m.polling.active || m.polling.again, Received: m.measured.Measurement,
 		PacketsSent: m.sent, PacketsReceived: m.received, SendErrors: m.sendErrors, Drops: m.drops, Failures: m.failures,
 	}
+	if !m.heard.IsZero() {
+		s.ReceiveInterval, s.DetectionTime = m.receiveInterval(), m.detectionTime()
+	}
+	return s
 }
 
 // queue has the members in the order in which something is due (container/heap).

@@ -122,7 +122,7 @@ type Status struct {
 	// Discriminator and RemoteDiscriminator are the session's numbers at both ends. The peer's is 0 while it is not heard.
 	Discriminator, RemoteDiscriminator uint32
 	// TransmitInterval and ReceiveInterval hold now, for what is sent and what is received. Up to a quarter less passes
-	// between packets.
+	// between packets. ReceiveInterval is 0 while the peer is not heard, and so is DetectionTime.
 	TransmitInterval, ReceiveInterval time.Duration
 	// DetectionTime is the silence after which the peer is found dead; RemoteDetectionTime that after which the peer finds
 	// this end dead.

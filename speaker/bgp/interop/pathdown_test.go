@@ -38,13 +38,13 @@ func TestPathDownEndsTheSessionAndItComesBack(t *testing.T) {
 // wasToldPathDown checks why the last session ended. Routers tell for as long as there is no next one.
 func (r *rack) wasToldPathDown() (err error) {
 	var said, want string
-	switch router := r.router.(type) {
+	switch it := r.router.(type) {
 	case *router.FRR:
 		var out []byte
-		out, err = router.Show(context.Background(), "show bgp neighbors json")
+		out, err = it.Show(context.Background(), "show bgp neighbors json")
 		said, want = string(out), "BFD Down"
 	case *router.BIRD:
-		said, err = router.Show(context.Background(), "protocols", "all")
+		said, err = it.Show(context.Background(), "protocols", "all")
 		want = "Received: Unknown error 6.10" // It has no name for the subcode.
 	}
 	if err == nil && !strings.Contains(said, want) {
