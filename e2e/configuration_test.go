@@ -144,6 +144,12 @@ func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 		f := f.within(t)
 		f.must(f.patchPeer(router.Name, `{"spec":{"passwordSecret":{"name":"later"}}}`))
 		f.told("bgppeers "+router.Name, accepted, "SecretMissing", "node k8s-node1: spec.passwordSecret: there is no Secret "+lab.PeersNamespace+"/later")
+		_, err := f.kube.CoreV1().Secrets(lab.PeersNamespace).Create(f.ctx, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "later"}, Type: corev1.SecretTypeBasicAuth, StringData: map[string]string{corev1.BasicAuthPasswordKey: "the router has none"},
+		}, metav1.CreateOptions{})
+		f.must(err)
+		f.told("bgppeers "+router.Name, accepted, "Valid")
+		f.told("bgppeers "+router.Name, established, "NoSession", "with a password that is set on one side only, or differs")
 		f.must(f.patchPeer(router.Name, `{"spec":{"passwordSecret":null}}`))
 		f.told("bgppeers "+router.Name, accepted, "Valid")
 	})

@@ -312,9 +312,9 @@ func TestReasonsWhyASessionIsDown(t *testing.T) {
 func TestARouterThatSendsTooManyRoutes(t *testing.T) {
 	withEach(t, func(t *testing.T, kind implementation) {
 		r := newRack(t, kind)
-		networks := make([]netip.Prefix, 10_001)
+		networks := make([]netip.Prefix, 100_000)
 		for i := range networks {
-			networks[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+			networks[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(10 + i>>16), byte(i >> 8), byte(i), 0}), 24)
 		}
 		r.config.Networks = networks[:9000]
 		r.start()
