@@ -43,7 +43,10 @@ func TestANodeIsDrained(t *testing.T) {
 		var openers []*lab.Opener
 		for _, r := range f.site.Routers {
 			f.reached(r.Outside, target)
-			openers = append(openers, r.Outside.Open(f.ctx, target, 20*time.Millisecond))
+			// A lost packet is sent again after a second, so what is lost fails; what a busy machine delays does not.
+			from := *r.Outside
+			from.Timeout = 800 * time.Millisecond
+			openers = append(openers, from.Open(f.ctx, target, 20*time.Millisecond))
 		}
 		happens()
 		for i, o := range openers {
@@ -54,7 +57,7 @@ func TestANodeIsDrained(t *testing.T) {
 					lost = append(lost, text)
 				}
 			}
-			f.t.Logf("%s, behind %s: %v, %d of %d requests reset", what, f.site.Routers[i].Kind, made, made.Failed(), len(made))
+			f.t.Logf("%s, behind %s: %v", what, f.site.Routers[i].Kind, made)
 			if len(lost) > 0 || made.Failed() > mostReset || len(made) == 0 {
 				f.t.Errorf("%s, behind %s: %v", what, f.site.Routers[i].Kind, made.Errors())
 			}
@@ -95,5 +98,13 @@ func TestANodeIsDrained(t *testing.T) {
 		})
 		f.must(f.speakers[leaves].Start())
 		f.learns(from(all...)...)
+	})
+	t.Run("its Node is deleted", func(t *testing.T) {
+		f := f.within(t)
+		attempts(f, "deleted", func() {
+			f.kubectl("delete", "node", leaves, "--wait=false")
+			f.learns(drains...)
+			f.learns(from(stay...)...)
+		})
 	})
 }
