@@ -69,8 +69,6 @@ type wait struct {
 	since time.Time
 	heard time.Time // by then kube-proxy has heard of it, too
 	first *written  // what kube-proxy told first since then
-	// busy is how often kube-proxy had written its rules when it last had changes that no write had taken in.
-	busy uint64
 }
 
 // written is what kube-proxy tells of the rules of one family.

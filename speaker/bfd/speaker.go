@@ -150,7 +150,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("wait for BFD packets: %w", err)
 		}
-		over := false
+		var over bool
 		if until, over = s.turn(ready, ctx.Err() != nil); over {
 			return nil
 		}

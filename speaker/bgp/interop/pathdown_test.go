@@ -24,7 +24,7 @@ func TestPathDownEndsTheSessionAndItComesBack(t *testing.T) {
 		s.PathDown("a")
 		eventually(t, a.wasToldPathDown)
 		eventually(t, func() error {
-			if now := s.session("a"); now.State != bgp.Established || now.Since == before.Since {
+			if now := s.session("a"); now.State != bgp.Established || now.Since.Equal(before.Since) {
 				return errors.New("the session has not ended and come back")
 			}
 			return nil
