@@ -287,4 +287,10 @@ func TestAPollIsAnsweredAtOnceAndByTheWay(t *testing.T) {
 	if r.transmits() != due {
 		t.Error("answers delay the periodic packets")
 	}
+	r = newRig(t, fast)
+	r.says()
+	p.state = AdminDown
+	if said := r.hears(p); r.state != Down || len(said) != 1 || !said[0].final {
+		t.Errorf("being %v it answers %+v", r.state, said)
+	}
 }
