@@ -145,16 +145,14 @@ func (s *Speaker) Run(ctx context.Context) error {
 	})
 	defer stop()
 	var until time.Time
-	for {
+	for over := false; !over; {
 		ready, err := p.wait(until)
 		if err != nil {
 			return fmt.Errorf("wait for BFD packets: %w", err)
 		}
-		var over bool
-		if until, over = s.turn(ready, ctx.Err() != nil); over {
-			return nil
-		}
+		until, over = s.turn(ready, ctx.Err() != nil)
 	}
+	return nil
 }
 
 // turn does all that is due and returns when to do so next. It is over when nobody is left to tell of the end.
