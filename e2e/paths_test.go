@@ -15,7 +15,7 @@ import (
 
 // TestPathsToRoutersAreWatched tells how BFD goes beside BGP sessions: it ends them when a path is dead, and holds none up.
 func TestPathsToRoutersAreWatched(t *testing.T) {
-	f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: true})
+	f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond})
 	const address = "198.18.0.200"
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 	for _, r := range f.site.Routers {

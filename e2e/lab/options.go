@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // RouterKind says which routing daemon a router runs.
@@ -27,8 +28,8 @@ type Options struct {
 	Routers []RouterKind
 	// Password of the BGP sessions (TCP MD5, RFC 2385), without spaces. None if empty.
 	Password string
-	// BFD has the routers watch the paths to the nodes by BFD, with packets every 100 ms and a multiplier of 20.
-	BFD bool
+	// BFD has the routers watch the paths to the nodes by BFD, with packets this often and a multiplier of 20; 0: they do not.
+	BFD time.Duration
 	// Images says which program runs in a pod, by the name of the image. test/app is always there.
 	Images map[string]string
 	ControlPlaneOptions

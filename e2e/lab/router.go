@@ -31,7 +31,7 @@ type Router struct {
 	ctx      context.Context // Of the lab: the daemon is killed when it ends.
 	dir      string          // Of the daemon; it is emptied at each start.
 	password string
-	bfd      bool
+	bfd      time.Duration // between packets; 0: none
 	daemon   router.Router // nil while it is stopped.
 }
 
@@ -80,11 +80,11 @@ func (r *Router) Start() (err error) {
 		return fmt.Errorf("start %s: it is running already", r.Name)
 	}
 	config := router.Config{ASN: r.ASN, RouterID: r.IPv4, MaximumPaths: maximumPaths}
-	if r.bfd {
-		config.BFD = router.BFD{Interval: 100 * time.Millisecond, Multiplier: 20}
+	if r.bfd > 0 {
+		config.BFD = router.BFD{Interval: r.bfd, Multiplier: 20}
 	}
 	for _, p := range []netip.Prefix{segment4, segment6} {
-		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password, BFD: r.bfd})
+		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password, BFD: r.bfd > 0})
 	}
 	if err := os.RemoveAll(r.dir); err != nil { // Sockets and process ids of an earlier life.
 		return err

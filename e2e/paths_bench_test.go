@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+)
+
+// BenchmarkPathDeath is how long a client behind a router cannot open a connection when the node dies that the router sends
+// everything to, until the router sends it to the next one: with BFD, and with a hold time of 3 s alone. The client
+// opens a connection every 10 ms and gives up after 250 ms.
+func BenchmarkPathDeath(b *testing.B) {
+	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
+		for _, interval := range []time.Duration{100 * time.Millisecond, 50 * time.Millisecond, 0} {
+			name := fmt.Sprintf("%s/bfd=%vx3", kind, interval)
+			if interval == 0 {
+				name = fmt.Sprintf("%s/hold-time=3s", kind)
+			}
+			b.Run(name, func(b *testing.B) {
+				for b.Loop() {
+					pathDeaths(b, kind, interval)
+				}
+			})
+		}
+	}
+}
+
+func pathDeaths(b *testing.B, kind lab.RouterKind, interval time.Duration) {
+	f := withLab(b, lab.Options{Nodes: 3, Routers: []lab.RouterKind{kind}, BFD: interval}).field
+	router, all := f.site.Routers[0], names(f.site)
+	p := peerOf(router)
+	if interval > 0 {
+		p.Spec.HoldTime, p.Spec.KeepaliveTime = nil, nil
+		p.Spec.BFD = &herald.BFD{DetectMultiplier: 3, TransmitInterval: &metav1.Duration{Duration: interval}, ReceiveInterval: &metav1.Duration{Duration: interval}}
+	}
+	_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
+	f.must(err)
+	// The first node is preferred, the second one takes over, the third has the pod and is not hurt.
+	for i, med := range []int64{0, 100} {
+		f.label(all[i], "turn", fmt.Sprint(i))
+		_, err := f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("turn-%d", i)},
+			Spec: herald.BGPAdvertisementSpec{
+				Selection: herald.Selection{NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"turn": fmt.Sprint(i)}}}, MED: &med,
+			},
+		}, metav1.CreateOptions{})
+		f.must(err)
+	}
+	const address, target = "198.18.0.200", "198.18.0.200:9000"
+	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
+	f.pod("pod-1", all[2])
+	f.service("web", to8080)
+	f.holds("web", address)
+	client := *f.site.Outside
+	client.Timeout = 250 * time.Millisecond
+	var gaps lab.Durations
+	failed := 0
+	settle := settling
+	if interval == 0 {
+		settle += 5 * time.Second
+	}
+	for range rounds(b) {
+		f.routed(router, address, all[0])
+		if interval > 0 {
+			f.told("bgppeers "+router.Name, herald.ConditionPathsAlive, "Alive")
+		}
+		f.told("bgppeers "+router.Name, herald.ConditionEstablished, "Established")
+		gap, lost, err := lab.Outage(f.ctx, &client, []string{target}, f.site.Node(all[0]).Cut, settle)
+		f.must(err)
+		gaps, failed = append(gaps, gap), failed+lost
+		f.must(f.site.Node(all[0]).Heal())
+	}
+	b.Logf("%s, BFD every %v: %v; %d requests failed", kind, interval, gaps, failed)
+}
