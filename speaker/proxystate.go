@@ -1,0 +1,136 @@
+package speaker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	corev1 "k8s.io/api/core/v1"
+)
+
+const (
+	// maxProxyMetrics is the size of an answer of kube-proxy's /metrics that is read.
+	maxProxyMetrics = 4 << 20
+	// proxyMetrics is what the names of the metrics that are read begin with.
+	proxyMetrics = "kubeproxy_sync_proxy_rules_"
+)
+
+// written is what kube-proxy tells of the rules of one family.
+type written struct {
+	queued time.Time     // when it last heard of a change
+	ended  time.Time     // when it last ended to write its rules
+	times  uint64        // how often it wrote them
+	took   time.Duration // to write them, all in all
+}
+
+// proxyState is what kube-proxy tells of each family. One before Kubernetes 1.33 does not tell them apart; what it says
+// stands under the empty family.
+type proxyState map[corev1.IPFamily]written
+
+func (p proxyState) of(address netip.Addr) (written, bool) {
+	w, ok := p[familyOf(address)]
+	if !ok {
+		w, ok = p[""]
+	}
+	return w, ok
+}
+
+// readProxyState asks kube-proxy for its metrics.
+func readProxyState(ctx context.Context, client *http.Client, url string) (proxyState, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s", url, res.Status)
+	}
+	return parseProxyState(io.LimitReader(res.Body, maxProxyMetrics))
+}
+
+// parseProxyState reads metrics in the text format of Prometheus. It fails if they do not tell when rules were written.
+func parseProxyState(r io.Reader) (proxyState, error) {
+	var lines bytes.Buffer // kube-proxy has many more.
+	scanner := bufio.NewScanner(r)
+	for scanner.Scan() {
+		if line := scanner.Text(); strings.HasPrefix(line, proxyMetrics) || strings.HasPrefix(line, "# TYPE "+proxyMetrics) {
+			lines.WriteString(line + "\n")
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(&lines)
+	if err != nil {
+		return nil, err
+	}
+	state := proxyState{}
+	for name, family := range families {
+		for _, m := range family.Metric {
+			of := familyLabel(m)
+			w := state[of]
+			switch name[len(proxyMetrics):] {
+			case "last_queued_timestamp_seconds":
+				w.queued = unixTime(m.GetGauge().GetValue())
+			case "last_timestamp_seconds":
+				w.ended = unixTime(m.GetGauge().GetValue())
+			case "duration_seconds":
+				w.times, w.took = m.GetHistogram().GetSampleCount(), seconds(m.GetHistogram().GetSampleSum())
+			default:
+				continue
+			}
+			state[of] = w
+		}
+	}
+	for of, w := range state {
+		if w.ended.IsZero() {
+			delete(state, of)
+		}
+	}
+	if len(state) == 0 {
+		return nil, errors.New("no metric tells when kube-proxy wrote its rules")
+	}
+	return state, nil
+}
+
+func familyLabel(m *dto.Metric) corev1.IPFamily {
+	for _, l := range m.Label {
+		if l.GetName() == "ip_family" {
+			return corev1.IPFamily(l.GetValue())
+		}
+	}
+	return ""
+}
+
+// unixTime is the time of a metric, in seconds since 1970; zero if there is none.
+func unixTime(s float64) time.Time {
+	if !(s > 0 && s < math.MaxInt32*100.0) {
+		return time.Time{}
+	}
+	whole, part := math.Modf(s)
+	return time.Unix(int64(whole), int64(part*1e9))
+}
+
+// seconds is a duration of a metric; one that makes no sense is so long that nothing is concluded from it.
+func seconds(s float64) time.Duration {
+	if !(s >= 0 && s < 1e9) {
+		return 1e9 * time.Second
+	}
+	return time.Duration(s * float64(time.Second))
+}
