@@ -222,6 +222,8 @@ type Machine struct {
 	now  Time
 	turn Time // of the last call
 	tick Time // of the last Tick
+	// ticking: Tick is being called. Every frame that had come before has been read.
+	ticking bool
 
 	arrival Arrival // of the frame that is received
 
@@ -457,9 +459,12 @@ func (m *Machine) Leave(now Time, successor bool) {
 }
 
 // Tick lets time pass. It is to be called when Next says, and after frames have been read.
+//
+// An address is taken only here, never by an input before: the next frame may say that another node has it.
 func (m *Machine) Tick(now Time) {
+	defer func() { m.ticking = false }()
 	defer m.begin(now)()
-	m.tick = now
+	m.tick, m.ticking = now, true
 	if !m.iface.Up {
 		return
 	}

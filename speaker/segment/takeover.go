@@ -25,7 +25,7 @@ func (m *Machine) contend(a *address, place int) {
 	if a.checked == conflicting && a.doubtful() {
 		a.due = max(a.due, a.recheck)
 	}
-	if m.now < a.due {
+	if m.now < a.due || !m.ticking {
 		m.setDue(a.due)
 		return
 	}
@@ -145,7 +145,7 @@ func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 		a.misplaced = m.now
 		m.misplaced[a] = struct{}{}
 	}
-	if m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
+	if m.ticking && m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
 		m.take(a)
 		a.reason = "its owner, " + holder.n.node + ", is no candidate any more"
 	}
