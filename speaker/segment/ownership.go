@@ -189,6 +189,7 @@ func (m *Machine) decide(a *address) {
 		}
 	case holder != nil:
 		m.close(a)
+		a.lost = 0
 		if place >= 0 && place < a.deputies() && a.absent() && !a.disputed() && !m.listening {
 			m.answer(a, holder.n.node, holder.n.mac)
 		} else {

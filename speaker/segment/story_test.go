@@ -440,3 +440,20 @@ func TestAllSpeakersStartAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestATakeoverTellsWhatHappenedToTheLastOwner: the owner before it died, long ago. Its death has no part in why the address
+// is taken now, nor in how long takeovers take.
+func TestATakeoverTellsWhatHappenedToTheLastOwner(t *testing.T) {
+	w, addrs := began(t, 3, 1)
+	w.owner(addrs[0]).power(false)
+	w.run(10 * time.Second)
+	w.owner(addrs[0]).suffer("unhealthy")
+	w.run(time.Second)
+	last := w.owner(addrs[0])
+	if got, want := last.m.Holdings()[0].Reason, "its owner released it"; got != want {
+		w.fail("%s took %v because %s, want %s", last.name, addrs[0], got, want)
+	}
+	if c := last.m.Counters(); c.Takeovers != 0 || c.TakeoverSum != 0 {
+		w.fail("%s counts %d takeovers from owners that fell silent, %v after", last.name, c.Takeovers, c.TakeoverSum)
+	}
+}
