@@ -44,6 +44,9 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 			d.Exports[peer] = s.drained(attributes)
 		}
 	})
+	slices.SortStableFunc(d.Aggregates, func(x, y Aggregate) int {
+		return cmp.Or(cmp.Compare(x.Advertisement, y.Advertisement), cmp.Compare(x.Peer, y.Peer))
+	})
 }
 
 // announces reports whether this node announces anything by an advertisement, as far as it is leaving.
