@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -258,6 +259,10 @@ func (c *cluster) externalIPs() {
 	c.remove("old")
 }
 
+// kindsPatience is how long CustomResourceDefinitions may take to go. The API server deletes their objects first. If a cache of
+// its own still has one, it looks again for a minute, and then begins anew.
+const kindsPatience = 3 * time.Minute
+
 // kindsFirst deletes the CustomResourceDefinitions while herald-ccm runs. When the Service is deleted, herald-ccm removes
 // the finalizers, and it serves again when the kinds are there again.
 func (c *cluster) kindsFirst() {
@@ -267,7 +272,7 @@ func (c *cluster) kindsFirst() {
 	})
 	c.remove("web")
 	c.gone("web")
-	c.eventually("the kinds are gone", func(ctx context.Context) error {
+	c.inTime(kindsPatience, "the kinds are gone", func(ctx context.Context) error {
 		left, err := c.access.Kubectl(ctx, "get", "-k", "../manifests/crds", "--ignore-not-found", "-o", "name")
 		if err == nil && left != "" {
 			err = errors.New(left)
@@ -304,7 +309,7 @@ func (c *cluster) programsFirst(ccm *lab.Process) {
 	}
 	c.documented(strings.NewReplacer("service NAME", "service web", "-n NAMESPACE", "-n red").Replace(blockOf(c.t, "docs/security.md", "in $(kubectl get ippools.herald.dev")))
 	c.gone("web")
-	c.eventually("nothing is left", func(ctx context.Context) error {
+	c.inTime(kindsPatience, "nothing is left", func(ctx context.Context) error {
 		left, err := c.access.Kubectl(ctx, "get", "-f", manifests, "--ignore-not-found", "-o", "name")
 		if err == nil && left != "" {
 			err = errors.New(left)

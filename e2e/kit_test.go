@@ -67,7 +67,13 @@ func (c *cluster) services() typedcorev1.ServiceInterface {
 // eventually waits for a condition and fails the story if it does not come.
 func (c *cluster) eventually(what string, check func(ctx context.Context) error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+	c.inTime(time.Minute, what, check)
+}
+
+// inTime is eventually with a patience of its own.
+func (c *cluster) inTime(patience time.Duration, what string, check func(ctx context.Context) error) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
 	if err := lab.Eventually(ctx, check); err != nil {
 		c.t.Fatalf("%s: %v", what, err)

@@ -124,8 +124,13 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Freeze stops the program in its tracks (SIGSTOP): its connections stay, it does nothing.
-func (p *Process) Freeze() error { return p.mustSignal("freeze", syscall.SIGSTOP) }
+// Freeze stops the program in its tracks (SIGSTOP), and returns when it stands: its connections stay, it does nothing.
+func (p *Process) Freeze() error {
+	if err := p.mustSignal("freeze", syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return stands(p.PID())
+}
 
 // Resume lets a frozen program go on.
 func (p *Process) Resume() error { return p.mustSignal("resume", syscall.SIGCONT) }

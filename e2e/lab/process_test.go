@@ -67,7 +67,7 @@ func TestAFrozenProcessDoesNothingUntilItIsResumed(t *testing.T) {
 	if err := p.Freeze(); err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.Eventually(t.Context(), func(context.Context) error { return inState(p, "T") }); err != nil {
+	if err := inState(p, "T"); err != nil {
 		t.Fatal(err)
 	}
 	if !p.Running() {

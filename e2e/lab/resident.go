@@ -24,8 +24,17 @@ type Resident struct {
 // Kill ends it as a crash does.
 func (r Resident) Kill() error { return r.signal(unix.SIGKILL) }
 
-// Freeze stops it in its tracks: its connections stay, and hang.
-func (r Resident) Freeze() error { return r.signal(unix.SIGSTOP) }
+// Freeze stops it in its tracks, and returns when it stands: its connections stay, and hang.
+func (r Resident) Freeze() error {
+	pid, err := r.PID()
+	if err != nil {
+		return err
+	}
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return err
+	}
+	return stands(pid)
+}
 
 // Resume undoes Freeze.
 func (r Resident) Resume() error { return r.signal(unix.SIGCONT) }
