@@ -244,8 +244,9 @@ func (m *Machine) receiveUpdate(n *neighbour, u update) {
 	case u.to == n.version:
 		// A page came first. It does not say why an address was released.
 		for _, c := range u.changes {
-			if a := m.addresses[c.addr]; a != nil && c.stranger {
-				m.dispute(a)
+			if n.dropped[c.addr] && c.stranger {
+				delete(n.dropped, c.addr)
+				m.dispute(m.address(c.addr))
 			}
 		}
 	case u.to < n.version:
@@ -265,6 +266,7 @@ func (m *Machine) receiveUpdate(n *neighbour, u update) {
 				m.released(n, c)
 			}
 		}
+		n.dropped = nil
 	}
 }
 
@@ -320,12 +322,14 @@ func (m *Machine) receivePage(n *neighbour, p page) {
 // replaceClaims makes these a neighbour's claims.
 func (m *Machine) replaceClaims(n *neighbour, all []change) {
 	before := n.claims
+	n.dropped = map[netip.Addr]bool{}
 	n.claims = make(map[netip.Addr]uint64, len(all))
 	for _, c := range all {
 		n.claim(c)
 	}
 	for addr := range before {
 		if _, still := n.claims[addr]; !still {
+			n.dropped[addr] = true
 			m.unclaimed(n, m.address(addr))
 		}
 	}

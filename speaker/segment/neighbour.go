@@ -65,6 +65,8 @@ type neighbour struct {
 	syncOf  uint32
 	asked   Time
 
+	// dropped are the claims that the last page left out. Why they were released may be said by an update that comes late.
+	dropped map[netip.Addr]bool
 	// former are the claims of the speaker before this one on the same node. They are kept for it until
 	// formerUntil.
 	former      map[netip.Addr]uint64

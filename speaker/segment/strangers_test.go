@@ -66,3 +66,75 @@ func TestAnAddressIsYieldedWhenThePoolSaysSo(t *testing.T) {
 		w.fail("%v is not defended again", addrs[0])
 	}
 }
+
+// TestANodeDisputesOnlyWhatItHasClaimed: an update that continues nothing may say why an address was released that its sender
+// claimed, and takes no address from others.
+func TestANodeDisputesOnlyWhatItHasClaimed(t *testing.T) {
+	w, addrs := newWorld(t, 3, 7), vips(20)
+	for _, h := range w.nodes {
+		h.start()
+	}
+	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.run(2 * time.Second)
+	hostile, before := w.nodes[0], w.owners(addrs)
+	var all []change
+	for _, a := range addrs {
+		if before[a] != hostile {
+			all = append(all, change{addr: a, stranger: true})
+		}
+	}
+	if len(all) == 0 || len(all) == len(addrs) {
+		t.Fatalf("it owns all or none of %d addresses", len(addrs))
+	}
+	for range 10 {
+		late := hostile.forge(kindUpdate, nil, update{from: hostile.m.claims - 1, to: hostile.m.claims, changes: all}.encode)
+		next := hostile.claimFrame(nil, all...)
+		for _, h := range w.nodes[1:] {
+			for _, frame := range [][]byte{late, next} {
+				if d := h.deliver(hostile.mac, frame); d != "" {
+					t.Fatalf("%s refuses it: %v", h.name, d)
+				}
+			}
+		}
+		w.run(time.Second, func() {
+			for _, c := range all {
+				if w.owner(c.addr) != before[c.addr] {
+					w.fail("%v was taken from its owner: %v", c.addr, w.answersFor(c.addr))
+				}
+			}
+		})
+	}
+}
+
+// TestAReleaseIsExplainedAfterAPage: the list without an address may come before the update that says that a stranger uses it.
+func TestAReleaseIsExplainedAfterAPage(t *testing.T) {
+	w, addrs := newWorld(t, 3, 7), vips(20)
+	for _, h := range w.nodes {
+		h.start()
+	}
+	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.run(2 * time.Second)
+	owner := w.owner(addrs[0])
+	var rest []change
+	for a := range owner.m.owned {
+		if a.Addr != addrs[0] {
+			rest = append(rest, change{addr: a.Addr, term: a.own})
+		}
+	}
+	version := owner.m.claims + 1
+	list := owner.forge(kindPage, nil, page{claims: version, pages: 1, entries: rest}.encode)
+	late := owner.forge(kindUpdate, nil, update{from: version - 1, to: version, changes: []change{{addr: addrs[0], stranger: true}}}.encode)
+	for _, h := range w.nodes {
+		if h == owner {
+			continue
+		}
+		for _, frame := range [][]byte{list, late} {
+			if d := h.deliver(owner.mac, frame); d != "" {
+				t.Fatalf("%s refuses it: %v", h.name, d)
+			}
+		}
+		if !h.m.addresses[addrs[0]].disputed() {
+			t.Errorf("%s does not leave %v to the stranger", h.name, addrs[0])
+		}
+	}
+}
