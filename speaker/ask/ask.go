@@ -3,6 +3,7 @@
 package ask
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/time/rate"
+
+	"github.com/heraldlb/herald/speaker/inspect"
 )
 
 const (
@@ -37,26 +40,11 @@ type Interface struct {
 	Addresses []netip.Prefix
 }
 
-// Question is for one address. It is asked on every interface that has a subnet that holds the address, and on
-// those that are named.
-type Question struct {
-	Address    netip.Addr `json:"address"`
-	Interfaces []string   `json:"interfaces,omitempty"`
-}
-
-// Answer is what was heard about one address on one interface.
-type Answer struct {
-	Address   netip.Addr `json:"address"`
-	Interface string     `json:"interface"`
-	// The hardware addresses that the answers gave, sorted: the first MaxMACs that came. Empty: there was no answer.
-	MACs []string `json:"macs"`
-}
-
 // All asks all questions, on all interfaces at once, and returns an Answer for each address on each interface that
 // it was asked on. What fails on one interface does not stop the others: there are answers besides an error.
 //
 // The machine that asks does not hear its own answers.
-func All(ctx context.Context, interfaces []Interface, questions []Question) ([]Answer, error) {
+func All(ctx context.Context, interfaces []Interface, questions []inspect.Question) ([]inspect.Answer, error) {
 	type task struct {
 		Interface
 		protocol
@@ -70,7 +58,7 @@ func All(ctx context.Context, interfaces []Interface, questions []Question) ([]A
 			}
 		}
 	}
-	heard, errs := make([][]Answer, len(tasks)), make([]error, len(tasks))
+	heard, errs := make([][]inspect.Answer, len(tasks)), make([]error, len(tasks))
 	var wg sync.WaitGroup
 	for n, t := range tasks {
 		wg.Go(func() {
@@ -84,7 +72,7 @@ func All(ctx context.Context, interfaces []Interface, questions []Question) ([]A
 }
 
 // asked lists the addresses of one family to ask for on the interface, each once.
-func (i *Interface) asked(questions []Question, is func(netip.Addr) bool) []netip.Addr {
+func (i *Interface) asked(questions []inspect.Question, is func(netip.Addr) bool) []netip.Addr {
 	addresses := map[netip.Addr]bool{}
 	for _, q := range questions {
 		a := q.Address.Unmap().WithZone("")
@@ -129,7 +117,7 @@ type protocol struct {
 }
 
 // ask asks for the addresses on one interface.
-func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr) ([]Answer, error) {
+func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr) ([]inspect.Answer, error) {
 	filter, err := assemble(i.Index, p.filter)
 	if err != nil {
 		return nil, err
@@ -161,10 +149,10 @@ func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr)
 	if err := errors.Join(ctx.Err(), err, failed); err != nil {
 		return nil, err
 	}
-	answers := make([]Answer, len(addresses))
+	answers := make([]inspect.Answer, len(addresses))
 	for n, a := range addresses {
 		slices.Sort(heard[a])
-		answers[n] = Answer{Address: a, Interface: i.Name, MACs: heard[a]}
+		answers[n] = inspect.Answer{Address: a, Interface: i.Name, MACs: heard[a]}
 	}
 	return answers, nil
 }
@@ -173,8 +161,8 @@ func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr)
 func (p *protocol) send(ctx context.Context, conn *packet.Conn, i Interface, addresses []netip.Addr) error {
 	pace := rate.NewLimiter(Rate, 1)
 	for _, a := range addresses {
-		if err := pace.Wait(ctx); err != nil {
-			return err
+		if pace.Wait(ctx) != nil { // It also fails if the deadline comes before the next turn.
+			return cmp.Or(ctx.Err(), context.DeadlineExceeded)
 		}
 		frame, err := p.question(&i, a)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/speaker/inspect"
 )
 
 func TestMain(m *testing.M) { enclave.RunTests(checked{m}) }
@@ -89,9 +90,9 @@ func TestKernelsAnswer(t *testing.T) {
 	proxy := join(t, 5, "198.18.0.5/24")
 	must(t, proxy.Script("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.eth0.proxy_arp=1 net.ipv4.neigh.eth0.proxy_delay=0; ip link add behind type veth peer name beyond; ip link set behind up; ip link set beyond up; ip route add 198.18.0.64/26 dev behind"))
 
-	questions := []Question{{Address: addr("203.0.113.1"), Interfaces: []string{"br0"}}, {Address: addr("203.0.113.2")}}
+	questions := []inspect.Question{{Address: addr("203.0.113.1"), Interfaces: []string{"br0"}}, {Address: addr("203.0.113.2")}}
 	for _, a := range []string{"198.18.0.1", "198.18.0.2", "::ffff:198.18.0.2", "198.18.0.7", "198.18.0.9", "198.18.0.70", "2001:db8::2", "2001:db8::7", "2001:db8::9"} {
-		questions = append(questions, Question{Address: addr(a)})
+		questions = append(questions, inspect.Question{Address: addr(a)})
 	}
 	got, err := All(t.Context(), []Interface{br0}, questions)
 	must(t, err)
@@ -122,7 +123,7 @@ func TestKernelsAnswer(t *testing.T) {
 func TestAskingWithoutAnAddress(t *testing.T) {
 	br0 := bridge(t)
 	join(t, 2, "198.18.0.2/24", "2001:db8::2/64")
-	got, err := All(t.Context(), []Interface{br0}, []Question{
+	got, err := All(t.Context(), []Interface{br0}, []inspect.Question{
 		{Address: addr("198.18.0.2"), Interfaces: []string{"br0"}}, {Address: addr("2001:db8::2"), Interfaces: []string{"br0"}},
 		{Address: addr("2001:db8::3"), Interfaces: []string{"br1"}},
 	})
@@ -142,7 +143,7 @@ func TestOneInterfaceFails(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/24")
 	join(t, 2, "198.18.0.2/24")
 	gone := Interface{Name: "gone", Index: 4711, MAC: mac(9), Addresses: br0.Addresses}
-	got, err := All(t.Context(), []Interface{gone, br0}, []Question{{Address: addr("198.18.0.2")}})
+	got, err := All(t.Context(), []Interface{gone, br0}, []inspect.Question{{Address: addr("198.18.0.2")}})
 	if err == nil || !strings.Contains(err.Error(), "interface gone: ask by ARP: ") {
 		t.Errorf("error %v", err)
 	}
@@ -153,9 +154,9 @@ func TestOneInterfaceFails(t *testing.T) {
 
 func TestAskingEndsWithItsContext(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/16")
-	var questions []Question
+	var questions []inspect.Question
 	for n := range 65000 { // Two minutes' worth.
-		questions = append(questions, Question{Address: netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})})
+		questions = append(questions, inspect.Question{Address: netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -172,9 +173,9 @@ func TestAskingEndsWithItsContext(t *testing.T) {
 // TestPace is about how fast it asks.
 func TestPace(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/24")
-	var questions []Question
+	var questions []inspect.Question
 	for n := range 100 {
-		questions = append(questions, Question{Address: netip.AddrFrom4([4]byte{198, 18, 0, byte(n + 100)})})
+		questions = append(questions, inspect.Question{Address: netip.AddrFrom4([4]byte{198, 18, 0, byte(n + 100)})})
 	}
 	began := time.Now()
 	_, err := All(t.Context(), []Interface{br0}, questions)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // senders is set for a child process that plays so many neighbours.
@@ -185,7 +187,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 		all = append(all, n)
 	}
 	m.loads++
-	candidates := NewCandidates(names, nil)
+	candidates := ownership.NewCandidates(names, nil)
 	for i := range 10_000 {
 		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 		n := all[0]
@@ -193,7 +195,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 			n = all[1+i%(len(all)-1)]
 		}
 		n.claims[addr] = 2
-		m.address(addr).want = &Want{Candidates: candidates}
+		m.address(addr).want = &ownership.Want{Candidates: candidates}
 		m.claimed(n, addr)
 	}
 	m.settle()

@@ -4,44 +4,15 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
-
-// Candidates are the nodes that may own an address. One value may serve many addresses, and many do.
-type Candidates struct{ list []candidate }
-
-type candidate struct {
-	node      string
-	hash      uint64
-	preferred bool
-}
-
-// NewCandidates makes them of names. preferred may be nil.
-func NewCandidates(nodes []string, preferred func(node string) bool) *Candidates {
-	c := &Candidates{list: make([]candidate, 0, len(nodes))}
-	for _, n := range nodes {
-		c.list = append(c.list, candidate{node: n, hash: hashNode(n), preferred: preferred != nil && preferred(n)})
-	}
-	return c
-}
-
-// Nodes returns their names.
-func (c *Candidates) Nodes() []string {
-	names := make([]string, 0, len(c.list))
-	for _, o := range c.list {
-		names = append(names, o.node)
-	}
-	return names
-}
-
-// Has reports whether the node is among them.
-func (c *Candidates) Has(node string) bool {
-	return slices.ContainsFunc(c.list, func(o candidate) bool { return o.node == node })
-}
 
 // slot is a candidate with what is known of it on this segment.
 type slot struct {
-	candidate
-	n *neighbour // nil: it is not heard, or it is this node
+	ownership.Candidate
+	hash uint64
+	n    *neighbour // nil: it is not heard, or it is this node
 }
 
 func (s *slot) load() int {
@@ -62,21 +33,21 @@ type resolved struct {
 }
 
 // resolve looks the candidates up among the neighbours, once for all addresses that have the same candidates.
-func (m *Machine) resolve(c *Candidates) *resolved {
+func (m *Machine) resolve(c *ownership.Candidates) *resolved {
 	if m.resolvedAt != m.generation {
 		clear(m.resolved)
 		m.resolvedAt = m.generation
 	}
 	r := m.resolved[c]
 	if r == nil {
-		r = &resolved{slots: make([]slot, 0, min(len(c.list), len(m.sorted)+len(m.expected)+1)), loads: -1}
-		for _, o := range c.list {
-			n := m.neighbours[o.node]
+		r = &resolved{slots: make([]slot, 0, min(len(*c), len(m.sorted)+len(m.expected)+1)), loads: -1}
+		for _, o := range *c {
+			n := m.neighbours[o.Node]
 			switch {
-			case o.node == m.config.Node:
-				r.self = &slot{candidate: o}
+			case o.Node == m.config.Node:
+				r.self = &slot{Candidate: o, hash: m.hash}
 			case n != nil || m.degraded():
-				r.slots = append(r.slots, slot{candidate: o, n: n})
+				r.slots = append(r.slots, slot{Candidate: o, hash: hashNode(o.Node), n: n})
 			}
 		}
 		m.resolved[c] = r
@@ -142,7 +113,7 @@ type order struct {
 }
 
 func (a *address) order(s *slot, load, bound int) order {
-	return order{preferred: s.preferred, full: bound > 0 && load >= bound, rank: mix(a.hash ^ s.hash)}
+	return order{preferred: s.Preferred, full: bound > 0 && load >= bound, rank: mix(a.hash ^ s.hash)}
 }
 
 // before reports whether the one comes before the other.
@@ -166,7 +137,7 @@ func (m *Machine) better(a *address) bool {
 	bound := loadBound(r.sum+len(m.owned), r.others+1)
 	mine := a.order(r.self, 0, 0)
 	return slices.ContainsFunc(r.slots, func(s slot) bool {
-		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < settled || s.load() >= bound && (!s.preferred || r.self.preferred) {
+		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < settled || s.load() >= bound && (!s.Preferred || r.self.Preferred) {
 			return false
 		}
 		return a.order(&s, 0, 0).before(mine)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -179,11 +180,11 @@ func (s *site) want(addrs []netip.Addr) {
 	for _, r := range s.hosts {
 		names = append(names, r.name)
 	}
-	c := NewCandidates(names, nil)
+	c := ownership.NewCandidates(names, nil)
 	for _, r := range s.hosts {
 		r.segment.Do(func(m *Machine, now Time) {
 			for _, a := range addrs {
-				m.Want(now, a, &Want{Candidates: c})
+				m.Want(now, a, &ownership.Want{Candidates: c})
 			}
 		})
 	}

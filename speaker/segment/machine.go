@@ -28,6 +28,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // Time is a time on the boot clock of this machine, which counts while the machine is suspended
@@ -108,19 +110,6 @@ type Interface struct {
 
 func (i Interface) equal(o Interface) bool {
 	return i.Name == o.Name && i.MAC == o.MAC && i.Up == o.Up && slices.Equal(i.Prefixes, o.Prefixes)
-}
-
-// Want says how one address is to be owned on this segment.
-type Want struct {
-	// Candidates are the nodes that may own the address. This node answers only if it is among them.
-	Candidates *Candidates
-	// Gradual: the address moves, though its owner can serve it, to a candidate that comes before the owner.
-	Gradual bool
-	// New: the address was allocated a moment ago. It is probed for strangers before its first use.
-	New bool
-	// Defend: a stranger that uses the address later is answered by announcing it again. Without it no node uses the
-	// address until the stranger has not been seen for a minute.
-	Defend bool
 }
 
 // Answer says how this node answers for an address: not at all if Node is empty.
@@ -245,7 +234,7 @@ type Machine struct {
 	look       Time          // when watch is due
 	generation int           // counts changes of neighbours
 	loads      int           // counts changes of what neighbours claim and whether they can take an address
-	resolved   map[*Candidates]*resolved
+	resolved   map[*ownership.Candidates]*resolved
 	resolvedAt int              // generation
 	ended      map[string]ended // by node
 	expected   map[string]Expected
@@ -313,7 +302,7 @@ func New(c Config) *Machine {
 	m := &Machine{
 		config: c, hash: hashNode(c.Node),
 		identities: map[string]Identity{}, neighbours: map[string]*neighbour{}, byID: map[ID]*neighbour{},
-		resolved: map[*Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[string]ended{},
+		resolved: map[*ownership.Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[string]ended{},
 		addresses: map[netip.Addr]*address{}, open: map[*address]struct{}{},
 		owned: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
 		askedKeys: map[string]keyQuestion{}, askedIDs: map[ID]Time{},
@@ -378,7 +367,7 @@ func (m *Machine) Serve(now Time, serving bool) {
 }
 
 // Want tells how an address is to be owned here; nil: nobody is to answer for it.
-func (m *Machine) Want(now Time, addr netip.Addr, want *Want) {
+func (m *Machine) Want(now Time, addr netip.Addr, want *ownership.Want) {
 	defer m.begin(now)()
 	a := m.address(addr)
 	a.want = want

@@ -152,5 +152,8 @@ func (m *Machine) Holdings() []Holding {
 	return all
 }
 
+// Unowned is how many addresses this node could own and nobody owns.
+func (m *Machine) Unowned() int { return len(m.open) }
+
 // Interface returns what Set told last.
 func (m *Machine) Interface() Interface { return m.iface }

@@ -5,13 +5,15 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // address is what is known of one address on this segment.
 type address struct {
 	netip.Addr
 	hash   uint64
-	want   *Want
+	want   *ownership.Want
 	claims []claim // of neighbours whose claims count
 
 	seen uint64 // the highest term that was ever claimed

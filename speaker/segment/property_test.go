@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 )
@@ -232,7 +233,7 @@ func story(t *rapid.T, nodes int, loss float64, faults int) {
 		w.run(time.Duration(rapid.IntRange(0, 100).Draw(t, "start"))*time.Millisecond, r.watch)
 	}
 	preferred := rapid.SampledFrom([]string{"", "", "n1"}).Draw(t, "preferred")
-	edit := func(want *Want) { want.Gradual = preferred != "" }
+	edit := func(want *ownership.Want) { want.Gradual = preferred != "" }
 	w.wantPreferring(addrs, preferred, edit, w.nodes...)
 	for range faults {
 		h := w.nodes[rapid.IntRange(0, nodes-1).Draw(t, "host")]

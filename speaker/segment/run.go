@@ -103,6 +103,7 @@ type View struct {
 	State    State
 	Members  []Member
 	Holdings []Holding
+	Unowned  int
 	Counters Counters
 }
 
@@ -110,7 +111,7 @@ type View struct {
 func (s *Segment) View(ctx context.Context) (v View, err error) {
 	done := make(chan View, 1)
 	s.Do(func(m *Machine, _ Time) {
-		done <- View{State: m.State(), Members: m.Members(), Holdings: m.Holdings(), Counters: m.Counters()}
+		done <- View{State: m.State(), Members: m.Members(), Holdings: m.Holdings(), Unowned: m.Unowned(), Counters: m.Counters()}
 	})
 	select {
 	case v = <-done:

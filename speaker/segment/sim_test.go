@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // world is a segment with machines on it, in a time of its own: real frames, no sockets.
@@ -75,7 +77,7 @@ type host struct {
 	drift   float64
 	answers map[netip.Addr]Answer
 	serving bool
-	wants   map[netip.Addr]*Want
+	wants   map[netip.Addr]*ownership.Want
 	rx      uint64
 	waiting []func() // frames that came while it was frozen
 	events  []Event
@@ -89,7 +91,7 @@ func newWorld(t testing.TB, nodes int, seed uint64) *world {
 		h := &host{
 			w: w, number: i, name: fmt.Sprintf("n%d", i), mac: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)},
 			addr: netip.AddrFrom4([4]byte{198, 18, byte(1 + i>>8), byte(i)}), kernel: true, offset: time.Duration(i+1) * time.Hour, drift: 1,
-			answers: map[netip.Addr]Answer{}, serving: true, wants: map[netip.Addr]*Want{},
+			answers: map[netip.Addr]Answer{}, serving: true, wants: map[netip.Addr]*ownership.Want{},
 		}
 		w.nodes = append(w.nodes, h)
 	}
@@ -312,19 +314,19 @@ func (h *host) tick() {
 }
 
 // want has every host want the addresses, with these candidates.
-func (w *world) want(addrs []netip.Addr, edit func(*Want), candidates ...*host) {
+func (w *world) want(addrs []netip.Addr, edit func(*ownership.Want), candidates ...*host) {
 	w.wantPreferring(addrs, "", edit, candidates...)
 }
 
-func (w *world) wantPreferring(addrs []netip.Addr, preferred string, edit func(*Want), candidates ...*host) {
+func (w *world) wantPreferring(addrs []netip.Addr, preferred string, edit func(*ownership.Want), candidates ...*host) {
 	var names []string
 	for _, h := range candidates {
 		names = append(names, h.name)
 	}
 	for _, h := range w.nodes {
-		c := NewCandidates(names, func(node string) bool { return node == preferred })
+		c := ownership.NewCandidates(names, func(node string) bool { return node == preferred })
 		for _, a := range addrs {
-			want := &Want{Candidates: c, Defend: true}
+			want := &ownership.Want{Candidates: c, Defend: true}
 			if edit != nil {
 				edit(want)
 			}

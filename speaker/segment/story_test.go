@@ -1,8 +1,11 @@
 package segment
 
 import (
+	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 func TestEveryAddressHasOneOwner(t *testing.T) {
@@ -21,6 +24,28 @@ func TestEveryAddressHasOneOwner(t *testing.T) {
 			t.Errorf("%d of %d nodes own addresses", len(load), nodes)
 		}
 	}
+}
+
+// TestAddressesWithoutAnOwnerAreCounted: those that a stranger uses when they are new, by every candidate, until it goes.
+func TestAddressesWithoutAnOwnerAreCounted(t *testing.T) {
+	w, _ := began(t, 3, 10)
+	counted := func(want int) {
+		t.Helper()
+		for _, h := range w.nodes {
+			if n := h.m.Unowned(); n != want {
+				w.fail("%s counts %d addresses without an owner, want %d", h.name, n, want)
+			}
+		}
+	}
+	counted(0)
+	strange := vips(11)[10]
+	w.strangers = map[netip.Addr]bool{strange: true}
+	w.want([]netip.Addr{strange}, func(want *ownership.Want) { want.New = true }, w.nodes...)
+	w.run(5 * time.Second)
+	counted(1)
+	w.strangers = nil
+	w.run(2 * strangerTime)
+	counted(0)
 }
 
 // TestADeputyDies: the next one answers.
@@ -392,10 +417,10 @@ func TestAddressesMoveBackGradually(t *testing.T) {
 	for _, h := range w.nodes {
 		h.start()
 	}
-	c := func() *Candidates {
-		return NewCandidates([]string{"n0", "n1", "n2"}, func(n string) bool { return n == "n1" })
+	c := func() *ownership.Candidates {
+		return ownership.NewCandidates([]string{"n0", "n1", "n2"}, func(n string) bool { return n == "n1" })
 	}
-	w.want(addrs, func(want *Want) { want.Candidates, want.Gradual = c(), true }, w.nodes...)
+	w.want(addrs, func(want *ownership.Want) { want.Candidates, want.Gradual = c(), true }, w.nodes...)
 	w.run(2 * time.Second)
 	for _, a := range addrs {
 		if w.owner(a) != w.nodes[1] {

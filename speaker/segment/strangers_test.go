@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // TestAnAddressThatAStrangerUsesIsLeftAlone: the owner gives it up, and no other node takes it until the stranger has been
@@ -13,7 +15,7 @@ func TestAnAddressThatAStrangerUsesIsLeftAlone(t *testing.T) {
 	for _, h := range w.nodes {
 		h.start()
 	}
-	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.want(addrs, func(want *ownership.Want) { want.Defend = false }, w.nodes...)
 	w.run(2 * time.Second)
 	before, disputed := w.owners(addrs), addrs[3]
 	alone := func() {
@@ -53,7 +55,7 @@ func TestAnAddressIsYieldedWhenThePoolSaysSo(t *testing.T) {
 	if w.owner(addrs[0]) == nil {
 		w.fail("%v is not defended", addrs[0])
 	}
-	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.want(addrs, func(want *ownership.Want) { want.Defend = false }, w.nodes...)
 	w.run(10 * time.Millisecond)
 	w.run(30*time.Second, func() {
 		if macs := w.answersFor(addrs[0]); len(macs) > 0 {
@@ -74,7 +76,7 @@ func TestANodeDisputesOnlyWhatItHasClaimed(t *testing.T) {
 	for _, h := range w.nodes {
 		h.start()
 	}
-	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.want(addrs, func(want *ownership.Want) { want.Defend = false }, w.nodes...)
 	w.run(2 * time.Second)
 	hostile, before := w.nodes[0], w.owners(addrs)
 	var all []change
@@ -112,7 +114,7 @@ func TestAReleaseIsExplainedAfterAPage(t *testing.T) {
 	for _, h := range w.nodes {
 		h.start()
 	}
-	w.want(addrs, func(want *Want) { want.Defend = false }, w.nodes...)
+	w.want(addrs, func(want *ownership.Want) { want.Defend = false }, w.nodes...)
 	w.run(2 * time.Second)
 	owner := w.owner(addrs[0])
 	var rest []change

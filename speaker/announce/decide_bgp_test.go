@@ -1,4 +1,4 @@
-package speaker
+package announce
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 func TestWhoAnnouncesToRouters(t *testing.T) {
@@ -80,6 +80,14 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 			a.Services[0].Sticky, a.Services[0].Local = true, true
 			readyOn(a, second, third)
 		}, map[string][]string{second: tor}},
+		{"a sticky Service: one that has not only just become ready", herald.Selection{}, func(_ *Shared, a *Address) {
+			a.Services[0].Sticky, a.Services[0].Local, a.Fresh = true, true, []string{first}
+			readyOn(a, first, third)
+		}, map[string][]string{third: tor}},
+		{"a sticky Service: unless all have", herald.Selection{}, func(_ *Shared, a *Address) {
+			a.Services[0].Sticky, a.Services[0].Local, a.Fresh = true, true, []string{first, third}
+			readyOn(a, first, third)
+		}, map[string][]string{first: tor}},
 		{"a sticky Service: one that is Ready", herald.Selection{}, func(s *Shared, a *Address) {
 			a.Services[0].Sticky = true
 			editNode(s, first, func(n *Node) { n.Ready = false })
@@ -124,13 +132,13 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 
 func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 	s, a := cluster()
-	high, low := bgp.Attributes{LocalPref: new(uint32(200))}, bgp.Attributes{LocalPref: new(uint32(50))}
+	high, low := route.Attributes{LocalPref: new(uint32(200))}, route.Attributes{LocalPref: new(uint32(50))}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{Pools: []string{"internal"}}), Peers: []string{"east", "west"}},
 		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"east"}, Attributes: high},
 		{Name: "c", Selector: compile(t, herald.Selection{}), Peers: []string{"east", "west"}, Attributes: low},
 	}
-	want := map[string]bgp.Attributes{"east": high, "west": low}
+	want := map[string]route.Attributes{"east": high, "west": low}
 	if diff := gocmp.Diff(want, Decide(on(second, s), a).Exports); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -141,12 +149,12 @@ func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 func TestAttributesOfWhatIsSharedAreThoseOfTheFirstByName(t *testing.T) {
 	s, a := cluster()
 	joinedBy(a, []string{first, second}, []string{second, third})
-	high, low := bgp.Attributes{LocalPref: new(uint32(200))}, bgp.Attributes{LocalPref: new(uint32(50))}
+	high, low := route.Attributes{LocalPref: new(uint32(200))}, route.Attributes{LocalPref: new(uint32(50))}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "mail")}), Peers: []string{"tor"}, Attributes: high},
 		{Name: "b", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "web")}), Peers: []string{"tor"}, Attributes: low},
 	}
-	for node, want := range map[string]bgp.Attributes{first: low, second: high, third: high} {
+	for node, want := range map[string]route.Attributes{first: low, second: high, third: high} {
 		if got := Decide(on(node, s), a).Exports["tor"]; !got.Equal(want) {
 			t.Errorf("%s announces it with %+v, want %+v", node, got, want)
 		}
@@ -209,13 +217,13 @@ func TestWhatIsAnnouncedInPlaceOfAnAddress(t *testing.T) {
 func TestANetworkAndTheAddressesInItGoToOnePeer(t *testing.T) {
 	s, a := cluster()
 	s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})}
-	near := bgp.Attributes{Communities: []bgp.Community{bgp.NoAdvertise}}
+	near := route.Attributes{Communities: []route.Community{route.NoAdvertise}}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Length4: 24},
 		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Attributes: near},
 	}
 	d := Decide(on(second, s), a)
-	if diff := gocmp.Diff(map[string]bgp.Attributes{"tor": near}, d.Exports); diff != "" {
+	if diff := gocmp.Diff(map[string]route.Attributes{"tor": near}, d.Exports); diff != "" {
 		t.Errorf("the address (-want +got):\n%s", diff)
 	}
 	if want := []Aggregate{{netip.MustParsePrefix("198.51.100.0/24"), "tor", "a"}}; !slices.Equal(d.Aggregates, want) {
@@ -234,7 +242,7 @@ func TestANodeThatTheClusterDoesNotKnowAnnouncesNothing(t *testing.T) {
 // owner is the node with the highest rank.
 func owner(address netip.Addr, names []string) string {
 	return slices.MaxFunc(names, func(x, y string) int {
-		if rank(address, x) < rank(address, y) {
+		if Rank(address, x) < Rank(address, y) {
 			return -1
 		}
 		return 1
@@ -276,6 +284,42 @@ func TestWhatANodeHadSpreadsOverTheOthers(t *testing.T) {
 	for _, name := range slices.Concat(names[:2], names[3:]) {
 		if n := taken[name]; n < orphans/8 { // Half of its fair share, a quarter.
 			t.Errorf("%s takes %d of %d", name, n, orphans)
+		}
+	}
+}
+
+func TestTheLinkBandwidthIsThatOfTheReadyEndpoints(t *testing.T) {
+	for _, story := range []struct {
+		name   string
+		change func(*Shared, *Address)
+		want   float32
+	}{
+		{"three endpoints", func(*Shared, *Address) {}, 375_000},
+		{"another node", func(s *Shared, _ *Address) { s.Self = second }, 125_000},
+		{"not asked for", func(s *Shared, _ *Address) { s.BGP[0].Weighted = false }, 0},
+		{"policy Cluster", func(_ *Shared, a *Address) { a.Services[0].Local, a.Services[0].Count4 = false, nil }, 0},
+		{"for several Services: the endpoints of all", func(_ *Shared, a *Address) {
+			joinedBy(a, []string{first}, []string{first, second})
+			a.Services[0].Count4, a.Services[1].Count4 = map[string]int{first: 3}, map[string]int{first: 2, second: 1}
+		}, 625_000},
+		{"for several Services: those that are selected", func(s *Shared, a *Address) {
+			joinedBy(a, []string{first}, []string{first, second})
+			a.Services[0].Count4, a.Services[1].Count4 = map[string]int{first: 3}, map[string]int{first: 2, second: 1}
+			s.BGP[0].Selector = compile(t, herald.Selection{ServiceSelector: matching("app", "mail")})
+		}, 250_000},
+		{"no ready endpoint anywhere, Announce", func(s *Shared, a *Address) {
+			readyOn(a)
+			a.Services[0].Count4, s.BGP[0].WithoutEndpoints = nil, true
+		}, 0},
+	} {
+		s, a := cluster()
+		s = on(first, s)
+		s.BGP = []BGPAdvertisement{{Name: "some", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Weighted: true}}
+		readyOn(a, first, second)
+		a.Services[0].Local, a.Services[0].Count4 = true, map[string]int{first: 3, second: 1}
+		story.change(s, a)
+		if got, some := Decide(s, a).Exports["tor"]; !some || got.Bandwidth != story.want {
+			t.Errorf("%s: announced %t with %v, want %v", story.name, some, got.Bandwidth, story.want)
 		}
 	}
 }

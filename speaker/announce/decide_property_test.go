@@ -1,4 +1,4 @@
-package speaker
+package announce
 
 import (
 	"fmt"
@@ -7,16 +7,16 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
-	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/bgp/route"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // What the random snapshots are made of: little, so that it meets.
@@ -84,7 +84,7 @@ func drawSegment(t *rapid.T, iface string) Segment {
 			drawSome(t, []string{"198.51.100.5/25", "198.51.100.6/25", "198.51.100.130/25", "2001:db8::5/64", "198.51.100.1/32"}, name+"'s subnets on "+iface)...)
 		on.Nodes = append(on.Nodes, n)
 	}
-	slices.SortFunc(on.Nodes, compareNeighbours)
+	slices.SortFunc(on.Nodes, CompareNeighbours)
 	return on
 }
 
@@ -118,7 +118,7 @@ func drawShared(t *rapid.T) *Shared {
 		name := fmt.Sprint("bgp-", i)
 		s.BGP = append(s.BGP, BGPAdvertisement{
 			Name: name, Selector: drawSelection(t, name), Peers: drawSome(t, []string{"east", "west"}, name+" peers"),
-			Attributes: bgp.Attributes{Prepend: uint8(i)}, WithoutEndpoints: rapid.Bool().Draw(t, name+" announces without endpoints"),
+			Attributes: route.Attributes{Prepend: uint8(i)}, WithoutEndpoints: rapid.Bool().Draw(t, name+" announces without endpoints"),
 			Length4: rapid.SampledFrom([]int{0, 0, 24, 28, 32}).Draw(t, name+" length"),
 		})
 	}
@@ -183,11 +183,6 @@ func shuffled(t *rapid.T, shared *Shared, address *Address) (*Shared, *Address) 
 	}
 	a.Services = rapid.Permutation(a.Services).Draw(t, "Services shuffled")
 	return s, &a
-}
-
-var alike = []gocmp.Option{
-	gocmp.Comparer(func(x, y netip.Addr) bool { return x == y }),
-	gocmp.Comparer(func(x, y netip.Prefix) bool { return x == y }),
 }
 
 func TestOrderDoesNotMatter(t *testing.T) {
@@ -257,8 +252,8 @@ func placements(s *Shared, a *Address) (all []Placement) {
 		if len(nodes) == 0 {
 			continue
 		}
-		all = append(all, Placement{Interface: on.Interface, Want: segment.Want{
-			Candidates: segment.NewCandidates(nodes, func(n string) bool { return preferred[n] }),
+		all = append(all, Placement{Interface: on.Interface, Want: ownership.Want{
+			Candidates: ownership.NewCandidates(nodes, func(n string) bool { return preferred[n] }),
 			Gradual:    slices.ContainsFunc(nodes, func(n string) bool { return gradual[n] }),
 			New:        a.New, Defend: !s.Pools[a.Pool].Yield,
 		}})
@@ -270,7 +265,7 @@ func placements(s *Shared, a *Address) (all []Placement) {
 func TestDecisionsAreThoseOfTheSlowWay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawShared(t)
-		byContent := map[string]*segment.Candidates{}
+		byContent := map[string]*ownership.Candidates{}
 		for range 4 {
 			a := drawAddress(t)
 			got, want := Decide(s, a).Segments, placements(s, a)
@@ -284,6 +279,27 @@ func TestDecisionsAreThoseOfTheSlowWay(t *testing.T) {
 				}
 				byContent[content] = p.Candidates
 			}
+		}
+	})
+}
+
+func TestTheRoutesOfAllNodesAreThoseOfEach(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, a := drawShared(t), drawAddress(t)
+		if rapid.IntRange(0, 4).Draw(t, "of a node") == 0 {
+			s.Infrastructure = map[netip.Addr]string{a.Addr: "an address of node n1"}
+		}
+		left := time.Second
+		s.Healthy, s.Leaving = false, &left // That of the node that asks does not count.
+		got, want := maps.Collect(DecideRoutes(s, a)), map[string]Decision{}
+		s.Healthy, s.Leaving, s.L2 = true, nil, nil
+		for node := range s.Nodes {
+			if d := Decide(on(node, s), a); len(d.Exports)+len(d.Aggregates) > 0 {
+				want[node] = d
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("decided for all\n%+v, and for each\n%+v", got, want)
 		}
 	})
 }
@@ -315,7 +331,7 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 			svc.Sticky = false // One that is sticky narrows it down for all.
 		}
 		placed := map[string]bool{}
-		want, aggregates := map[string]bgp.Attributes{}, map[Aggregate]bool{}
+		want, aggregates := map[string]route.Attributes{}, map[Aggregate]bool{}
 		for _, svc := range a.Services {
 			svc.Local = false // One that is Local keeps it out of networks for all.
 			if alone := among(a, svc); alone.empty() && !a.empty() {
@@ -336,7 +352,7 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 			}
 		}
 		d := Decide(on(s.Self, s), a)
-		if !maps.EqualFunc(d.Exports, want, bgp.Attributes.Equal) {
+		if !maps.EqualFunc(d.Exports, want, route.Attributes.Equal) {
 			t.Fatalf("it is announced to %v, want %v", d.Exports, want)
 		}
 		for _, network := range d.Aggregates {

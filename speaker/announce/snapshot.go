@@ -1,4 +1,4 @@
-package speaker
+package announce
 
 import (
 	"net/netip"
@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
-	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/bgp/route"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // Shared is what the decisions about all addresses rest on. Together with an Address it is a snapshot.
@@ -42,15 +42,18 @@ type Shared struct {
 	made map[string]candidates
 	// known are the candidates of this snapshot by content, and before those of the snapshot before it, so that
 	// equal ones are the same.
-	known, before map[string]*segment.Candidates
+	known, before map[string]*ownership.Candidates
 	key           []byte // reused
 	// networks tells which networks may be announced for addresses of a pool.
 	networks map[poolNetwork]bool
 }
 
+// Follow names the snapshot before this one. Candidates that are equal to some of that one are the same.
+func (s *Shared) Follow(before *Shared) { s.before = before.known }
+
 // candidates are the nodes that may own an address on a segment.
 type candidates struct {
-	nodes   *segment.Candidates // nil: there are none
+	nodes   *ownership.Candidates // nil: there are none
 	gradual bool
 }
 
@@ -139,7 +142,7 @@ type BGPAdvertisement struct {
 	Selector *herald.Selector
 	// Peers are the names of the peers that get the routes, from the nodes that hold their sessions.
 	Peers      []string
-	Attributes bgp.Attributes
+	Attributes route.Attributes
 	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: none are.
 	Length4, Length6 int
 	// Permits are what Services may decide for themselves.
@@ -159,6 +162,9 @@ type Address struct {
 	Pool string
 	// New: it was recorded less than a minute ago.
 	New bool
+	// Fresh are the nodes, sorted, whose endpoints under policy Local became ready so short a time ago that their kube-proxies
+	// may not know them.
+	Fresh []string
 	// Services are those that have it, several if they share it. Their order means nothing.
 	Services []*Service
 }
@@ -169,6 +175,9 @@ type Service struct {
 	Labels map[string]string
 	// Local: traffic is delivered only to endpoints on the node that it reaches.
 	Local bool
+	// HealthPort is the port on which each kube-proxy tells, under policy Local, whether its rules have a ready endpoint on
+	// the node; 0: there is none.
+	HealthPort uint16
 	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
 	Sticky bool
 	// Overrides are what it decides for itself; nil: nothing.
@@ -183,8 +192,8 @@ type Service struct {
 	Leaving4, Leaving6 []string
 }
 
-// ready lists the nodes with ready endpoints for traffic to the address.
-func (svc *Service) ready(address netip.Addr) []string {
+// Ready lists the nodes with ready endpoints for traffic to the address.
+func (svc *Service) Ready(address netip.Addr) []string {
 	if address.Is4() {
 		return svc.Ready4
 	}
@@ -193,12 +202,12 @@ func (svc *Service) ready(address netip.Addr) []string {
 
 // empty reports whether no Service that has the address has a ready endpoint of its family, on any node.
 func (a *Address) empty() bool {
-	return !slices.ContainsFunc(a.Services, func(svc *Service) bool { return len(svc.ready(a.Addr)) > 0 })
+	return !slices.ContainsFunc(a.Services, func(svc *Service) bool { return len(svc.Ready(a.Addr)) > 0 })
 }
 
-// delivers reports whether traffic to the address that reaches the node finds an endpoint.
-func (svc *Service) delivers(address netip.Addr, node string) bool {
-	ready := svc.ready(address)
+// Delivers reports whether traffic to the address that reaches the node finds an endpoint.
+func (svc *Service) Delivers(address netip.Addr, node string) bool {
+	ready := svc.Ready(address)
 	if svc.Local {
 		_, found := slices.BinarySearch(ready, node)
 		return found
@@ -206,4 +215,5 @@ func (svc *Service) delivers(address netip.Addr, node string) bool {
 	return len(ready) > 0
 }
 
-func compareNeighbours(x, y Neighbour) int { return strings.Compare(x.Node, y.Node) }
+// CompareNeighbours is the order of a Segment's nodes.
+func CompareNeighbours(x, y Neighbour) int { return strings.Compare(x.Node, y.Node) }

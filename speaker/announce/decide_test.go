@@ -1,4 +1,4 @@
-package speaker
+package announce
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 func TestWhoMayOwnAnAddress(t *testing.T) {
@@ -45,6 +45,14 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 		{"an endpoint on no node, too", with(func(_ *Shared, a *Address) { readyOn(a, "") }), "eth0: n1 n2 n3"},
 		{"policy Local: an endpoint on the node", with(func(_ *Shared, a *Address) {
 			a.Services[0].Local = true
+			readyOn(a, "n1", "n3")
+		}), "eth0: n1 n3"},
+		{"policy Local: one that has not only just become ready", with(func(_ *Shared, a *Address) {
+			a.Services[0].Local, a.Fresh = true, []string{"n2"}
+			readyOn(a, "n1", "n2", "n3")
+		}), "eth0: n1 n3"},
+		{"policy Local: unless all have", with(func(_ *Shared, a *Address) {
+			a.Services[0].Local, a.Fresh = true, []string{"n1", "n3"}
 			readyOn(a, "n1", "n3")
 		}), "eth0: n1 n3"},
 		{"policy Local: an endpoint on no node", with(func(_ *Shared, a *Address) {
@@ -210,29 +218,29 @@ func TestHowAnAddressIsOwned(t *testing.T) {
 		name      string
 		change    func(*testing.T, *Shared, *Address)
 		preferred string
-		want      segment.Want
+		want      ownership.Want
 	}{
-		{"by default", func(*testing.T, *Shared, *Address) {}, "", segment.Want{Defend: true}},
-		{"Yield", func(_ *testing.T, s *Shared, _ *Address) { s.Pools["public"] = Pool{Yield: true} }, "", segment.Want{}},
-		{"a pool that is gone yields nothing", func(_ *testing.T, s *Shared, _ *Address) { delete(s.Pools, "public") }, "", segment.Want{Defend: true}},
-		{"new", func(_ *testing.T, _ *Shared, a *Address) { a.New = true }, "", segment.Want{Defend: true, New: true}},
-		{"preferred", func(_ *testing.T, s *Shared, _ *Address) { s.L2[0].Preferred = preferring("n2") }, "n2", segment.Want{Defend: true}},
-		{"Gradual", func(_ *testing.T, s *Shared, _ *Address) { s.L2[0].Gradual = true }, "", segment.Want{Defend: true, Gradual: true}},
+		{"by default", func(*testing.T, *Shared, *Address) {}, "", ownership.Want{Defend: true}},
+		{"Yield", func(_ *testing.T, s *Shared, _ *Address) { s.Pools["public"] = Pool{Yield: true} }, "", ownership.Want{}},
+		{"a pool that is gone yields nothing", func(_ *testing.T, s *Shared, _ *Address) { delete(s.Pools, "public") }, "", ownership.Want{Defend: true}},
+		{"new", func(_ *testing.T, _ *Shared, a *Address) { a.New = true }, "", ownership.Want{Defend: true, New: true}},
+		{"preferred", func(_ *testing.T, s *Shared, _ *Address) { s.L2[0].Preferred = preferring("n2") }, "n2", ownership.Want{Defend: true}},
+		{"Gradual", func(_ *testing.T, s *Shared, _ *Address) { s.L2[0].Gradual = true }, "", ownership.Want{Defend: true, Gradual: true}},
 		{"Gradual by one of two advertisements", func(t *testing.T, s *Shared, _ *Address) {
 			s.L2 = append(s.L2, L2Advertisement{Name: "b", Selector: compile(t, herald.Selection{NodeSelector: matching("node", "n2")}), Gradual: true, Preferred: preferring("n2")})
-		}, "n2", segment.Want{Defend: true, Gradual: true}},
+		}, "n2", ownership.Want{Defend: true, Gradual: true}},
 		{"Gradual by an advertisement for another segment", func(t *testing.T, s *Shared, _ *Address) {
 			s.L2 = append(s.L2, L2Advertisement{Name: "b", Selector: compile(t, herald.Selection{}), Interfaces: []string{"eth9"}, Gradual: true, Preferred: preferring("n2")})
-		}, "", segment.Want{Defend: true}},
+		}, "", ownership.Want{Defend: true}},
 		{"Gradual by an advertisement for another Service", func(t *testing.T, s *Shared, _ *Address) {
 			s.L2 = append(s.L2, L2Advertisement{Name: "b", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "mail")}), Gradual: true, Preferred: preferring("n2")})
-		}, "", segment.Want{Defend: true}},
+		}, "", ownership.Want{Defend: true}},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			s, a := cluster()
 			s.L2 = []L2Advertisement{{Name: "a", Selector: compile(t, herald.Selection{})}}
 			story.change(t, s, a)
-			story.want.Candidates = segment.NewCandidates([]string{"n1", "n2", "n3"}, func(n string) bool { return n == story.preferred })
+			story.want.Candidates = ownership.NewCandidates([]string{"n1", "n2", "n3"}, func(n string) bool { return n == story.preferred })
 			if want, got := []Placement{{Interface: "eth0", Want: story.want}}, Decide(on("n1", s), a).Segments; !reflect.DeepEqual(got, want) {
 				t.Errorf("%+v, want %+v", got, want)
 			}
@@ -245,7 +253,7 @@ func TestEqualCandidatesAreTheSame(t *testing.T) {
 	s, a := cluster()
 	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Interfaces: []string{"eth0", "eth1"}}}
 	s = on("n1", s)
-	of := func(s *Shared, a *Address) *segment.Candidates { return Decide(s, a).Segments[0].Candidates }
+	of := func(s *Shared, a *Address) *ownership.Candidates { return Decide(s, a).Segments[0].Candidates }
 	everywhere := of(s, a)
 
 	other := *a
@@ -262,7 +270,7 @@ func TestEqualCandidatesAreTheSame(t *testing.T) {
 	// The next snapshots know those of the one before.
 	for range 3 {
 		next := on("n1", s)
-		next.before = s.known
+		next.Follow(s)
 		if of(next, a) != everywhere || of(next, &other) != one {
 			t.Fatal("after a pass the same candidates are not the same any more")
 		}
@@ -270,7 +278,7 @@ func TestEqualCandidatesAreTheSame(t *testing.T) {
 	}
 	// Candidates that nothing has are forgotten.
 	next := on("n1", s)
-	next.before = s.known
+	next.Follow(s)
 	of(next, a)
 	if len(next.known) != 1 {
 		t.Errorf("%d candidates are remembered, and one is in use", len(next.known))
@@ -302,11 +310,13 @@ func TestDifferentThingsHaveDifferentKeys(t *testing.T) {
 						is += " somewhere"
 					}
 				}
-				key := string(on.appendKey(nil, a, sets))
-				if other, twice := seen[key]; twice {
-					t.Errorf("%q and %q have the same key", is+on.Interface, other)
+				for _, a.Fresh = range [][]string{nil, {"n1"}, {"n1", "n2"}, {"n1n2"}} {
+					key, is := string(on.appendKey(nil, a, sets)), fmt.Sprintf("%s%s %q", is, on.Interface, a.Fresh)
+					if other, twice := seen[key]; twice {
+						t.Errorf("%q and %q have the same key", is, other)
+					}
+					seen[key] = is
 				}
-				seen[key] = is + on.Interface
 			}
 		}
 	}

@@ -1,11 +1,11 @@
-package speaker
+package announce
 
 import (
 	"cmp"
 	"slices"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // permits reports whether Services may decide something for themselves.
@@ -20,7 +20,7 @@ func (svc *Service) silent(ad *BGPAdvertisement) bool {
 
 // overridden are the attributes of an advertisement with what the Services decide for themselves in their place; own
 // reports whether they decide anything. Of several Services the first by name that decides something does so for all.
-func overridden(ad *BGPAdvertisement, services []*Service) (a bgp.Attributes, own bool) {
+func overridden(ad *BGPAdvertisement, services []*Service) (a route.Attributes, own bool) {
 	a = ad.Attributes
 	if len(ad.Permits) == 0 || !slices.ContainsFunc(services, func(svc *Service) bool { return svc.Overrides != nil }) {
 		return a, false

@@ -1,4 +1,4 @@
-package speaker
+package announce
 
 import (
 	"encoding/binary"
@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
-	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/bgp/route"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // Decision is what is to be done about one address. The zero Decision is to do nothing.
@@ -20,7 +20,7 @@ type Decision struct {
 	// see package segment.
 	Segments []Placement
 	// Exports are the routes to the address alone that this node announces to routers, by peer.
-	Exports map[string]bgp.Attributes
+	Exports map[string]route.Attributes
 	// Aggregates are the networks with the address in them that this node announces to routers, in the order of the
 	// advertisements.
 	Aggregates []Aggregate
@@ -32,7 +32,7 @@ type Decision struct {
 // Placement is an address on one interface.
 type Placement struct {
 	Interface string
-	segment.Want
+	ownership.Want
 }
 
 // Decide says how an address is to be announced: what any of the Services that share it is to have. It is a
@@ -63,7 +63,7 @@ func (s *Shared) decideL2(address *Address) (all []Placement) {
 	for i := range s.Segments {
 		on := &s.Segments[i]
 		if c := s.candidates(on, address, advertised); c.nodes != nil {
-			all = append(all, Placement{Interface: on.Interface, Want: segment.Want{
+			all = append(all, Placement{Interface: on.Interface, Want: ownership.Want{
 				Candidates: c.nodes, Gradual: c.gradual, New: address.New, Defend: !s.Pools[address.Pool].Yield,
 			}})
 		}
@@ -97,7 +97,7 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 		for _, j := range advertised[i] {
 			key = binary.AppendUvarint(key, uint64(j))
 		}
-		ready := svc.ready(address.Addr)
+		ready := svc.Ready(address.Addr)
 		switch {
 		case svc.Local:
 			key = binary.AppendUvarint(append(key, 'L'), uint64(len(ready)))
@@ -110,6 +110,10 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 			key = append(key, '-')
 		}
 	}
+	key = binary.AppendUvarint(key, uint64(len(address.Fresh)))
+	for _, node := range address.Fresh {
+		key = append(append(key, node...), 0)
+	}
 	for i, network := range on.networks() {
 		if network.Contains(address.Addr) {
 			key = binary.AppendUvarint(key, uint64(i))
@@ -120,7 +124,8 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 
 // makeCandidates chooses the nodes that serve the most of an address's Services. Mostly all serve all; but one
 // Service may be advertised from fewer nodes, or have its endpoints on fewer. Nodes that are not Ready are chosen
-// only if no other node serves any: when the API server has been away, no node is Ready.
+// only if no other node serves any: when the API server has been away, no node is Ready. Nodes that are fresh are chosen
+// only if all are.
 func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]int) candidates {
 	serves, preferred, gradual := map[string]int{}, map[string]bool{}, map[string]bool{}
 	empty := address.empty()
@@ -157,7 +162,7 @@ func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]in
 	if len(ready) > 0 {
 		serves = ready
 	}
-	nodes := foremost(serves)
+	nodes := settled(foremost(serves), address.Fresh)
 	if len(nodes) == 0 {
 		return candidates{}
 	}
@@ -171,7 +176,7 @@ func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]in
 // costs in proportion to the nodes with endpoints. An address that is empty is delivered by all nodes alike: each
 // refuses its connections.
 func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty bool) func(yield func(*Neighbour) bool) {
-	ready := svc.ready(address.Addr)
+	ready := svc.Ready(address.Addr)
 	return func(yield func(*Neighbour) bool) {
 		if len(ready) == 0 && !empty {
 			return
@@ -182,7 +187,7 @@ func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty b
 		}
 		if svc.Local && !empty {
 			for _, name := range ready {
-				if i, ok := slices.BinarySearchFunc(on.Nodes, Neighbour{Node: name}, compareNeighbours); ok && !try(&on.Nodes[i]) {
+				if i, ok := slices.BinarySearchFunc(on.Nodes, Neighbour{Node: name}, CompareNeighbours); ok && !try(&on.Nodes[i]) {
 					return
 				}
 			}
@@ -197,7 +202,7 @@ func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty b
 }
 
 // intern returns the one Candidates with this content.
-func (s *Shared) intern(nodes []string, preferred map[string]bool) *segment.Candidates {
+func (s *Shared) intern(nodes []string, preferred map[string]bool) *ownership.Candidates {
 	var content strings.Builder
 	for _, n := range nodes {
 		content.WriteString(n)
@@ -207,14 +212,14 @@ func (s *Shared) intern(nodes []string, preferred map[string]bool) *segment.Cand
 		content.WriteByte(0)
 	}
 	if s.known == nil {
-		s.known = map[string]*segment.Candidates{}
+		s.known = map[string]*ownership.Candidates{}
 	}
 	c := s.known[content.String()]
 	if c == nil {
 		c = s.before[content.String()]
 	}
 	if c == nil {
-		c = segment.NewCandidates(nodes, func(n string) bool { return preferred[n] })
+		c = ownership.NewCandidates(nodes, func(n string) bool { return preferred[n] })
 	}
 	s.known[content.String()] = c
 	return c
@@ -239,9 +244,21 @@ func foremost(serves map[string]int) (nodes []string) {
 	return nodes
 }
 
-// rank is the weight of a node for an address in rendezvous hashing: when a node goes, only its own
+// settled are the nodes that are not fresh, or all if all are.
+func settled(nodes, fresh []string) []string {
+	if len(fresh) == 0 {
+		return nodes
+	}
+	others := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return slices.Contains(fresh, n) })
+	if len(others) == 0 {
+		return nodes
+	}
+	return others
+}
+
+// Rank is the weight of a node for an address in rendezvous hashing: when a node goes, only its own
 // addresses move, and they spread over those that are left.
-func rank(address netip.Addr, node string) uint64 {
+func Rank(address netip.Addr, node string) uint64 {
 	h := fnv.New64a()
 	b, _ := address.MarshalBinary() // Never fails.
 	_, _ = h.Write(b)

@@ -1,12 +1,14 @@
-package speaker
+package announce
 
 import (
 	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -42,7 +44,9 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 		PeerNodes: peerNodes(o.BGPPeers), Infrastructure: infrastructure(o.Nodes, o.BGPPeers),
 	}
 	for _, o := range o.Nodes {
-		s.Nodes[o.Name] = nodeOf(o)
+		if RunsOn(o) {
+			s.Nodes[o.Name] = NodeOf(o)
+		}
 	}
 	for _, o := range o.Pools {
 		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield, Addresses: addressesIn(&o.Spec)}
@@ -166,6 +170,9 @@ func number(n *int64) *uint32 {
 	return &u
 }
 
+// newFor is for how long a record is new: its address is probed for strangers before its first use.
+const newFor = time.Minute
+
 // AddressOf assembles an address from its record; nil if none of the Services that the record names has the address in
 // its status. service returns the Service of a name, or nil, and endpoints its EndpointSlices.
 func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.NamespacedName) *corev1.Service,
@@ -179,7 +186,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 	for _, o := range rec.Spec.Owners {
 		name := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
 		svc := service(name)
-		if svc == nil || svc.UID != o.UID || svc.DeletionTimestamp != nil || !slices.Contains(addressesOf(svc), address) {
+		if svc == nil || svc.UID != o.UID || svc.DeletionTimestamp != nil || !slices.Contains(StatusAddresses(svc), address) {
 			continue
 		}
 		all := endpoints(name)
@@ -191,8 +198,9 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 		o.Overrides, _ = herald.ParseOverrides(svc.Annotations) // herald-ccm tells the user what is wrong.
 		o.Ready4, o.Ready6 = Ready(all)
 		if o.Local {
+			o.HealthPort = uint16(svc.Spec.HealthCheckNodePort)
 			o.Count4, o.Count6 = countReady(all)
-			o.Leaving4, o.Leaving6 = nodesOf(all, leaving)
+			o.Leaving4, o.Leaving6 = nodesOf(all, Leaving)
 		}
 		a.Services = append(a.Services, o)
 	}
@@ -200,6 +208,17 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 		return nil
 	}
 	return a
+}
+
+// StatusAddresses are those in a Service's status.
+func StatusAddresses(svc *corev1.Service) []netip.Addr {
+	var addresses []netip.Addr
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		if a, err := netip.ParseAddr(ingress.IP); err == nil {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses
 }
 
 // Ready lists the nodes with a ready endpoint in the EndpointSlices of a Service, by family and sorted. "" stands for
@@ -232,8 +251,8 @@ func countReady(endpoints []*discoveryv1.EndpointSlice) (count4, count6 map[stri
 	return count4, count6
 }
 
-// leaving tells whether an endpoint is being terminated and still serves. It is never ready.
-func leaving(c discoveryv1.EndpointConditions) bool {
+// Leaving tells whether an endpoint is being terminated and still serves. It is never ready.
+func Leaving(c discoveryv1.EndpointConditions) bool {
 	return ptr.Deref(c.Terminating, false) && ptr.Deref(c.Serving, false)
 }
 
@@ -258,3 +277,65 @@ func nodesOf(endpoints []*discoveryv1.EndpointSlice, is func(discoveryv1.Endpoin
 	slices.Sort(nodes6)
 	return slices.Compact(nodes4), slices.Compact(nodes6)
 }
+
+// RunsOn reports whether a speaker belongs on a node: herald-speaker runs on Linux alone.
+func RunsOn(node *corev1.Node) bool {
+	return cmp.Or(node.Labels[corev1.LabelOSStable], "linux") == "linux"
+}
+
+// RangesOf reads ranges. What cannot be read is left out.
+func RangesOf(texts []herald.AddressRange) (all []netipx.IPRange) {
+	for _, text := range texts {
+		text := strings.ReplaceAll(string(text), " ", "")
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, netipx.RangeOfPrefix(p))
+		} else if r, err := netipx.ParseIPRange(text); err == nil {
+			all = append(all, r)
+		} else if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, netipx.IPRangeFrom(a, a))
+		}
+	}
+	return all
+}
+
+// addressesIn are the addresses of a pool without those that are excluded; nil if there are none, or these cannot be told.
+func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
+	all, excluded := RangesOf(spec.Addresses), RangesOf(spec.Exclude)
+	if len(all) == 0 || len(excluded) < len(spec.Exclude) {
+		return nil
+	}
+	var b netipx.IPSetBuilder
+	for _, r := range all {
+		b.AddRange(r)
+	}
+	for _, r := range excluded {
+		b.RemoveRange(r)
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		return nil
+	}
+	return set
+}
+
+// drainTaints say that a node is being shut down or removed. A node that is only cordoned goes on serving.
+var drainTaints = []string{
+	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
+}
+
+// NodeOf is a node as decisions see it.
+func NodeOf(o *corev1.Node) Node {
+	n := Node{Labels: o.Labels}
+	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
+	n.Excluded = n.Excluded || o.DeletionTimestamp != nil
+	for _, t := range o.Spec.Taints {
+		n.Excluded = n.Excluded || slices.Contains(drainTaints, t.Key)
+	}
+	for _, c := range o.Status.Conditions {
+		n.Ready = n.Ready || c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	}
+	return n
+}
+
+// Differs reports whether decisions may be others for it, apart from its labels.
+func (n Node) Differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }

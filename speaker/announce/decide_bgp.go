@@ -1,11 +1,12 @@
-package speaker
+package announce
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // Aggregate is a network that is announced to a peer in place of the addresses in it.
@@ -25,6 +26,37 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 	if !known || s.Leaving == nil && (self.Excluded || !s.Healthy || address.sticky() && s.stickyNode(address) != s.Self) {
 		return
 	}
+	s.decideRoutes(address, d)
+}
+
+// DecideRoutes yields the nodes that announce the address to routers, each with what Decide says there if the node is healthy
+// and does not leave.
+func DecideRoutes(shared *Shared, address *Address) iter.Seq2[string, Decision] {
+	return func(yield func(string, Decision) bool) {
+		if _, refused := shared.Infrastructure[address.Addr]; refused {
+			return
+		}
+		s := *shared
+		s.Leaving = nil
+		sticky, chosen := address.sticky(), ""
+		if sticky {
+			chosen = s.stickyNode(address)
+		}
+		for node, n := range s.Nodes {
+			if n.Excluded || sticky && node != chosen {
+				continue
+			}
+			s.Self = node
+			var d Decision
+			if s.decideRoutes(address, &d); len(d.Exports)+len(d.Aggregates) > 0 && !yield(node, d) {
+				return
+			}
+		}
+	}
+}
+
+// decideRoutes lists what this node announces to which peers, if it is one that announces the address.
+func (s *Shared) decideRoutes(address *Address, d *Decision) {
 	s.eachRoute(s.Self, address, func(ad *BGPAdvertisement, peer string, services []*Service) {
 		if !s.announces(ad) {
 			return
@@ -36,12 +68,12 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 		}
 		if _, decided := d.Exports[peer]; !decided { // The first by name decides, for all the Services.
 			if d.Exports == nil {
-				d.Exports = map[string]bgp.Attributes{}
+				d.Exports = map[string]route.Attributes{}
 			}
 			if ad.Weighted {
 				attributes.Bandwidth = s.bandwidth(address, services)
 			}
-			d.Exports[peer] = s.drained(attributes)
+			d.Exports[peer] = s.Drained(attributes)
 		}
 	})
 	slices.SortStableFunc(d.Aggregates, func(x, y Aggregate) int {
@@ -54,10 +86,10 @@ func (s *Shared) announces(ad *BGPAdvertisement) bool {
 	return s.Leaving == nil || *s.Leaving < ad.DrainTime
 }
 
-// drained are attributes as this node announces them: with GRACEFUL_SHUTDOWN if it is leaving (RFC 8326, section 4).
-func (s *Shared) drained(a bgp.Attributes) bgp.Attributes {
+// Drained are attributes as this node announces them: with GRACEFUL_SHUTDOWN if it is leaving (RFC 8326, section 4).
+func (s *Shared) Drained(a route.Attributes) route.Attributes {
 	if s.Leaving != nil {
-		a.Communities = append(slices.Clone(a.Communities), bgp.GracefulShutdown)
+		a.Communities = append(slices.Clone(a.Communities), route.GracefulShutdown)
 	}
 	return a
 }
@@ -90,7 +122,7 @@ func (s *Shared) eachRoute(node string, address *Address, do func(ad *BGPAdverti
 		var services []*Service
 		for _, svc := range address.Services {
 			// If the address is empty, every node delivers it alike.
-			if (empty || svc.delivers(address.Addr, node)) && s.selects(ad.Selector, address, svc) && !svc.silent(ad) {
+			if (empty || svc.Delivers(address.Addr, node)) && s.selects(ad.Selector, address, svc) && !svc.silent(ad) {
 				services = append(services, svc)
 			}
 		}
@@ -157,24 +189,33 @@ func (a *Address) sticky() bool {
 
 // standing is what makes a node the one that announces a sticky address, the most important first.
 type standing struct {
-	ready         bool
-	serves, peers int // of the address's Services, and to how many peers
-	rank          uint64
-	name          string
+	ready  bool
+	serves int // of the address's Services
+	fresh  bool
+	peers  int
+	rank   uint64
+	name   string
 }
 
 func (x standing) compare(y standing) int {
-	if x.ready != y.ready {
-		if x.ready {
-			return 1
-		}
-		return -1
+	return cmp.Or(compareBool(x.ready, y.ready), cmp.Compare(x.serves, y.serves), compareBool(y.fresh, x.fresh),
+		cmp.Compare(x.peers, y.peers), cmp.Compare(x.rank, y.rank), cmp.Compare(x.name, y.name))
+}
+
+// compareBool has false before true.
+func compareBool(x, y bool) int {
+	switch {
+	case x == y:
+		return 0
+	case x:
+		return 1
 	}
-	return cmp.Or(cmp.Compare(x.serves, y.serves), cmp.Compare(x.peers, y.peers), cmp.Compare(x.rank, y.rank), cmp.Compare(x.name, y.name))
+	return -1
 }
 
 // stickyNode is the one node that announces a sticky address, by whatever advertisements: a Ready one before one that is
-// not, then one that serves the most of the address's Services, to the most peers, then the one with the highest rank.
+// not, then one that serves the most of the address's Services, one that is not fresh, one that announces it to the most peers, then
+// the one with the highest rank.
 func (s *Shared) stickyNode(address *Address) string {
 	var best standing
 	for name, node := range s.Nodes {
@@ -191,7 +232,7 @@ func (s *Shared) stickyNode(address *Address) string {
 		if len(peers) == 0 {
 			continue
 		}
-		if this := (standing{node.Ready, len(serves), len(peers), rank(address.Addr, name), name}); best.name == "" || this.compare(best) > 0 {
+		if this := (standing{node.Ready, len(serves), slices.Contains(address.Fresh, name), len(peers), Rank(address.Addr, name), name}); best.name == "" || this.compare(best) > 0 {
 			best = this
 		}
 	}
