@@ -4,8 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -105,7 +110,7 @@ func BenchmarkSessions(b *testing.B) {
 // BenchmarkBusy counts the sessions that are found dead although both ends run, while 16 other processes want the
 // processors.
 func BenchmarkBusy(b *testing.B) {
-	for _, interval := range []time.Duration{10 * ms, 50 * ms, 300 * ms} {
+	for _, interval := range []time.Duration{10 * ms, 50 * ms, 100 * ms, 300 * ms} {
 		b.Run(fmt.Sprint(interval), func(b *testing.B) {
 			ends := benchEnds(b, 2, interval)
 			ctx, cancel := context.WithCancel(context.Background())
@@ -135,6 +140,108 @@ func BenchmarkBusy(b *testing.B) {
 			b.ReportMetric(float64(most.Milliseconds()), "most-ms-between-packets")
 		})
 	}
+}
+
+// BenchmarkLimit has this process work for a tenth of each second, as a speaker does that looks at all its addresses, and
+// limits its processor time as a container with resources.limits.cpu does. Then it counts the sessions that are found dead.
+func BenchmarkLimit(b *testing.B) {
+	const period = 100 * time.Millisecond // That of kubelet.
+	for _, cores := range []float64{0, 0.5, 0.2, 0.1} {
+		b.Run(fmt.Sprintf("cores=%v", cores), func(b *testing.B) {
+			ends := benchEnds(b, 2, 50*ms)
+			done := make(chan struct{})
+			var work sync.WaitGroup
+			work.Go(func() {
+				runtime.LockOSThread()
+				second := time.NewTicker(time.Second)
+				defer second.Stop()
+				for {
+					select {
+					case <-done:
+						return
+					case <-second.C:
+						for began := threadTime(); threadTime()-began < 100*ms; {
+						}
+					}
+				}
+			})
+			if cores > 0 {
+				limit(b, time.Duration(cores*float64(period)), period)
+			}
+			began := time.Now()
+			seconds(b)
+			wall := time.Since(began).Seconds()
+			close(done)
+			work.Wait()
+			var most time.Duration
+			for _, s := range ends {
+				for _, status := range s.Sessions() {
+					most = max(most, status.Received.Max)
+				}
+			}
+			b.ReportMetric(float64(failures(ends))/wall/4, "failures/s/end")
+			b.ReportMetric(float64(most.Milliseconds()), "most-ms-between-packets")
+		})
+	}
+}
+
+// threadTime is the processor time of this thread.
+func threadTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// limit has this process get so much processor time in each period, until the benchmark ends.
+func limit(b *testing.B, quota, period time.Duration) {
+	b.Helper()
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	// Version 2 of control groups has one hierarchy, version 1 one for each controller.
+	top, procs := "/sys/fs/cgroup", "cgroup.procs"
+	_, err := os.Stat(filepath.Join(top, "cgroup.controllers"))
+	if v1 := err != nil; v1 {
+		top = filepath.Join(top, "cpu")
+	}
+	was, self := groupOf(b, err != nil), strconv.Itoa(os.Getpid())
+	group := filepath.Join(top, "herald-bench-"+self)
+	if err := os.Mkdir(group, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		write(filepath.Join(top, was, procs), self)
+		if err := os.Remove(group); err != nil {
+			b.Error(err)
+		}
+	})
+	if err != nil {
+		write(filepath.Join(group, "cpu.cfs_period_us"), strconv.FormatInt(period.Microseconds(), 10))
+		write(filepath.Join(group, "cpu.cfs_quota_us"), strconv.FormatInt(quota.Microseconds(), 10))
+	} else {
+		write(filepath.Join(group, "cpu.max"), fmt.Sprintf("%d %d", quota.Microseconds(), period.Microseconds()))
+	}
+	write(filepath.Join(group, procs), self)
+}
+
+// groupOf is the control group of this process that has its processor time.
+func groupOf(b *testing.B, v1 bool) string {
+	b.Helper()
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, _ := strings.Cut(rest, ":")
+		if v1 && slices.Contains(strings.Split(controllers, ","), "cpu") || !v1 && id == "0" {
+			return group
+		}
+	}
+	b.Fatalf("no control group of this process has processor time:\n%s", text)
+	return ""
 }
 
 func failures(ends [2]*Speaker) (n uint64) {

@@ -58,7 +58,7 @@ func TestSessionsOfEachKind(t *testing.T) {
 	// One leaves, the others do not notice.
 	a.set(wished[1:]...)
 	o := b.await("v4", "closed by the peer", func(s Status) bool { return s.State == Down })
-	if o.Diag != DiagNeighborDown || o.RemoteState != AdminDown || o.RemoteDiag != DiagAdminDown || o.Failures != 0 {
+	if o.Diag != DiagNeighborDown || o.RemoteState != AdminDown || o.RemoteDiag != DiagAdminDown || o.Failures != 0 || o.Downs[DiagNeighborDown] != 1 {
 		t.Errorf("%+v", o)
 	}
 	a.set(wished...)
@@ -84,7 +84,7 @@ func TestACableIsCut(t *testing.T) {
 	b.up("peer")
 	script(t, there, "ip link set eth0 down")
 	s := a.await("peer", "down", func(s Status) bool { return s.State == Down })
-	if s.Diag != DiagTimeExpired || s.Failures != 1 {
+	if s.Diag != DiagTimeExpired || s.Failures != 1 || s.Downs[DiagTimeExpired] != 1 || len(s.Downs) != 1 {
 		t.Errorf("%+v", s)
 	}
 	told := a.told()

@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 )
@@ -29,6 +30,7 @@ type member struct {
 	sendErrors     uint64
 	drops          Drops
 	failures       uint64
+	downs          map[Diag]uint64
 
 	at   time.Time // when something is due; zero is never
 	slot int       // in the queue
@@ -94,7 +96,7 @@ func (m *member) status() Status {
 		Problem: m.problem, Local: m.local, Discriminator: m.mine, RemoteDiscriminator: m.remote.discriminator,
 		TransmitInterval: m.transmitInterval(), RemoteDetectionTime: time.Duration(m.wish.multiplier) * max(m.wantTx, m.remote.rx),
 		Polling: m.polling.active || m.polling.again, Received: m.measured.Measurement,
-		PacketsSent: m.sent, PacketsReceived: m.received, SendErrors: m.sendErrors, Drops: m.drops, Failures: m.failures,
+		PacketsSent: m.sent, PacketsReceived: m.received, SendErrors: m.sendErrors, Drops: m.drops, Failures: m.failures, Downs: maps.Clone(m.downs),
 	}
 	if !m.heard.IsZero() {
 		s.ReceiveInterval, s.DetectionTime = m.receiveInterval(), m.detectionTime()

@@ -138,6 +138,8 @@ type Status struct {
 	Drops      Drops
 	// Failures are how many times the session went from Up to Down, unless the peer closed it on purpose.
 	Failures uint64
+	// Downs are how many times the session went from Up to Down, by the diagnostic of this end.
+	Downs map[Diag]uint64
 }
 
 // Measurement is of the times between packets of the peer, as this program read them.

@@ -241,6 +241,9 @@ func (s *Speaker) note(m *member, was State) {
 		RemoteState: m.remote.state, RemoteDiag: m.remote.diag,
 	}
 	log := s.log.With(zap.String("session", m.Name), zap.Stringer("peer", m.Peer), zap.Stringer("from", was), zap.Stringer("diagnostic", m.diag))
+	if was == Up && m.state == Down {
+		m.downs[m.diag]++
+	}
 	switch {
 	case c.Failed():
 		m.failures++
@@ -268,7 +271,7 @@ func (s *Speaker) follow(wished map[string]Session) {
 		m := s.members[name]
 		switch {
 		case m == nil:
-			m = &member{Session: w, machine: newMachine(s.now, s.rand, s.discriminator(), w.timing())}
+			m = &member{Session: w, machine: newMachine(s.now, s.rand, s.discriminator(), w.timing()), downs: map[Diag]uint64{}}
 			s.members[name] = m
 			heap.Push(&s.queue, m)
 			s.reopen(m)

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (l *listener) run(ctx context.Context) {
 		l.log.Warn("no listener for passive BGP peers for a while", zap.Error(err))
 		l.mu.Lock()
 		for _, m := range l.members {
-			m.status.because(fact, "this node cannot wait for the router: %v", err)
+			m.status.because(fact, ThisNode, "this node cannot wait for the router: %v", err)
 		}
 		l.mu.Unlock()
 		select {
@@ -187,14 +188,20 @@ func (l *listener) expect(members []*member) {
 	}
 }
 
-// sign gives the socket the passwords of those that are waited for. The lock is held.
-func (l *listener) sign() {
-	want := map[netip.Addr]string{}
-	for _, m := range l.members {
-		if m.peer.Password != "" {
-			want[m.peer.Address] = m.peer.Password
+// passwords are those of routers. An address has one: that of its first peer by name.
+func passwords(members []*member) map[netip.Addr]string {
+	all := map[netip.Addr]string{}
+	for _, m := range slices.SortedFunc(slices.Values(members), func(x, y *member) int { return cmp.Compare(x.peer.Name, y.peer.Name) }) {
+		if _, known := all[m.peer.Address]; !known && m.peer.Password != "" {
+			all[m.peer.Address] = m.peer.Password
 		}
 	}
+	return all
+}
+
+// sign gives the socket the passwords of those that are waited for. The lock is held.
+func (l *listener) sign() {
+	want := passwords(l.members)
 	for address := range l.keys {
 		if want[address] == "" {
 			l.setKey(address, "")

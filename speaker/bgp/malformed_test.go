@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zaptest"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // Parts of UPDATE messages (RFC 4271 section 4.3), in hexadecimal.
@@ -127,6 +129,75 @@ func TestMalformedMessages(t *testing.T) {
 	a.undisturbed()
 }
 
+// A router that would never find a node dead gets no session, and the reason names the cure.
+func TestARouterWithoutAHoldTime(t *testing.T) {
+	a := newArena(t, 1)
+	open := openOf(64500)
+	copy(open[22:24], []byte{0, 0})
+	code := byte(0)
+	for deadline := time.Now().Add(patience); code == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		conn, err := dialFrom(hostileAt(0), a.at)
+		if err != nil {
+			continue
+		}
+		_ = conn.SetDeadline(deadline)
+		_, _ = conn.Write(append(slices.Clone(open), message(4, nil)...))
+		code, _ = (&routerEnd{conn}).until(3)
+		_ = conn.Close()
+	}
+	if code != 6 {
+		t.Fatalf("NOTIFICATION of code %d, want 6, Cease", code)
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		i := slices.IndexFunc(a.speaker.Sessions(), func(s Session) bool { return s.Address == hostileAt(0) })
+		if got := a.speaker.Sessions()[i]; strings.HasPrefix(got.Reason, "the router offers a hold time of 0") {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%+v", got)
+		}
+	}
+	a.undisturbed()
+}
+
+// A router may say of itself whatever it likes. What it says is told in words of ours.
+func TestOddCapabilities(t *testing.T) {
+	odd := []struct{ name, capabilities, want string }{
+		{"a host name with an escape code", "4907 03 1b5b41 02 0a0d", "route refresh"},
+		{"a version with an escape code", "4b04 03 1b5b32", "software version"},
+		{"an unknown one of 200 bytes", "63c8" + strings.Repeat("1b", 200), "capability 99"},
+		{"an unknown family", "0104 270f00ff", "AFI 9999, SAFI 255"},
+		{"graceful restart without a family", "4002 8078", "graceful restart, as a helper only"},
+		{"graceful restart of 40 families", "40a2 4fff" + strings.Repeat("0001 01 80", 40), "graceful restart, 4095s, also on NOTIFICATION"},
+		{"graceful restart twice", "4006 0078 0001 01 80 4002 0000", "graceful restart, 120s"},
+		{"long-lived graceful restart of a year", "4707 0001 01 80 ffffff", "long-lived graceful restart, 4660h20m15s"},
+		{"ADD-PATH of 50 families", "45c8" + strings.Repeat("0001 01 03", 50), "ADD-PATH"},
+		{"an extended next hop of itself", "0506 0001 0001 0001", "extended next hop"},
+		{"a route refresh with something in it", "0203 616263", "route refresh"},
+		{"each a dozen times", strings.Repeat("0600 4600 8000 0400", 12), "enhanced route refresh"},
+	}
+	a := newArena(t, len(odd))
+	var all sync.WaitGroup
+	for i, c := range odd {
+		all.Go(func() {
+			r := a.dialIn(hostileAt(i), c.capabilities)
+			for _, d := range a.speaker.Details(t.Context()) {
+				texts := slices.Concat(d.Remote.Families, d.Remote.Others)
+				if !strings.Contains(strings.Join(texts, "|"), c.want) && d.Address == hostileAt(i) {
+					t.Errorf("%s: no %q in %q", c.name, c.want, texts)
+				}
+				for _, text := range texts {
+					if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) || len(text) > 80 {
+						t.Errorf("%s: %q", c.name, text)
+					}
+				}
+			}
+			_ = r.Close()
+		})
+	}
+	all.Wait()
+	a.undisturbed()
+}
+
 func FuzzMessage(f *testing.F) {
 	for _, c := range malformed {
 		f.Add(c.message[18], c.message[19:])
@@ -145,6 +216,7 @@ func FuzzMessage(f *testing.F) {
 type arena struct {
 	t       testing.TB
 	at      netip.AddrPort
+	speaker *Speaker
 	witness *routerEnd
 }
 
@@ -153,6 +225,7 @@ func newArena(t testing.TB, hostile int) *arena {
 	a := &arena{t: t, at: freePort(t)}
 	// The debug log is written, to nobody: gobgp puts into it what it has received.
 	s := New(zaptest.NewLogger(quiet{}))
+	a.speaker = s
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -164,12 +237,12 @@ func newArena(t testing.TB, hostile int) *arena {
 		}
 	})
 	var peers []Peer
-	exports := map[string]Attributes{}
+	exports := map[string]route.Attributes{}
 	for i := -1; i < hostile; i++ {
 		p := validPeer()
 		p.Name, p.Address, p.Passive, p.Port = fmt.Sprint("router", i), hostileAt(i), true, a.at.Port()
 		peers = append(peers, p)
-		exports[p.Name] = Attributes{}
+		exports[p.Name] = route.Attributes{}
 	}
 	s.Set(netip.MustParsePrefix("198.51.100.1/32"), exports)
 	if faults := s.SetPeers(peers); faults != nil {
@@ -215,12 +288,12 @@ const patience = 60 * time.Second
 type routerEnd struct{ net.Conn }
 
 // dialIn connects as a router, and returns when it has heard the route.
-func (a *arena) dialIn(from netip.Addr) *routerEnd {
+func (a *arena) dialIn(from netip.Addr, capabilities ...string) *routerEnd {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	deadline := time.After(patience)
 	for {
-		r, err := tryDialIn(from, a.at)
+		r, err := tryDialIn(from, a.at, openOf(64500, capabilities...))
 		if err == nil {
 			return r
 		}
@@ -233,15 +306,19 @@ func (a *arena) dialIn(from netip.Addr) *routerEnd {
 	}
 }
 
-func tryDialIn(from netip.Addr, at netip.AddrPort) (*routerEnd, error) {
+func dialFrom(from netip.Addr, at netip.AddrPort) (net.Conn, error) {
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 10 * time.Second}
-	conn, err := dialer.Dial("tcp4", at.String())
+	return dialer.Dial("tcp4", at.String())
+}
+
+func tryDialIn(from netip.Addr, at netip.AddrPort, open []byte) (*routerEnd, error) {
+	conn, err := dialFrom(from, at)
 	if err != nil {
 		return nil, err
 	}
 	r := &routerEnd{conn}
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	if _, err = conn.Write(append(openOf(64500), message(4, nil)...)); err == nil {
+	if _, err = conn.Write(append(open, message(4, nil)...)); err == nil {
 		_, err = r.until(2)
 	}
 	if err != nil {
@@ -270,10 +347,11 @@ func (r *routerEnd) until(kind byte) (code byte, err error) {
 	}
 }
 
-// openOf is an OPEN with both unicast families, route refresh and AS numbers of four bytes.
-func openOf(asn uint16) []byte {
+// openOf is an OPEN with both unicast families, route refresh, AS numbers of four bytes, and others, in hexadecimal.
+func openOf(asn uint16, others ...string) []byte {
 	capabilities := unhex("0104 00010001 0104 00020001 0200 4104 0000")
 	capabilities = binary.BigEndian.AppendUint16(capabilities, asn)
+	capabilities = append(capabilities, unhex(strings.Join(others, ""))...)
 	body := binary.BigEndian.AppendUint16([]byte{4}, asn)
 	body = append(body, 0, 90, 198, 18, 0, 2, byte(2+len(capabilities)), 2, byte(len(capabilities)))
 	return message(1, append(body, capabilities...))
@@ -281,10 +359,10 @@ func openOf(asn uint16) []byte {
 
 func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
-	socket, err := net.Listen("tcp4", "127.0.0.1:0")
+	socket, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = socket.Close() }()
-	return socket.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(socket.Addr().(*net.TCPAddr).Port))
 }

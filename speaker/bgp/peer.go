@@ -75,7 +75,8 @@ type Peer struct {
 	NextHop4, NextHop6 netip.Addr
 	// Unnumbered: Address is link-local, and the router knows this node by its Router Advertisements only, so there are
 	// some while the session is wanted. Prefixes of both families have the session's local address as next hop, for
-	// IPv4 by RFC 8950, which the router has to support: gobgp does not ask.
+	// IPv4 by RFC 8950. gobgp sends them also to a router without that capability, which drops them, so they count as
+	// withheld.
 	Unnumbered bool
 }
 
@@ -96,62 +97,63 @@ type GracefulRestart struct {
 	KeepOnNotification bool
 }
 
-// Validate says what is wrong with a peer, all of it at once.
+// Validate says what is wrong with a peer, all of it at once. What a BGPPeer has a field for is named as users write it
+// there.
 func (p Peer) Validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("peer %q: %s: %w", p.Name, field, fmt.Errorf(format, args...)))
+		errs = append(errs, fmt.Errorf("%s: %w", field, fmt.Errorf(format, args...)))
 	}
 	if p.Name == "" {
 		bad("Name", "is empty; every peer needs a name of its own")
 	}
 	if p.LocalASN == 0 {
-		bad("LocalASN", "is 0, which is reserved (RFC 7607); give this node's AS number")
+		bad("spec.localASN", "is 0, which is reserved (RFC 7607): give this node's AS number")
 	}
 	switch {
 	case p.External && p.PeerASN != 0:
-		bad("PeerASN", "is %d, and External allows any; keep one of them", p.PeerASN)
+		bad("spec.peerASN", "is %d, and spec.peerType External allows any: keep one of them", p.PeerASN)
 	case p.External && p.MultihopTTL != 0:
-		bad("MultihopTTL", "has no effect with External; give PeerASN, or leave MultihopTTL out")
+		bad("spec.multihopTTL", "has no effect with spec.peerType External: give spec.peerASN, or leave spec.multihopTTL out")
 	case !p.External && p.PeerASN == 0:
-		bad("PeerASN", "is 0, which is reserved (RFC 7607); give the router's AS number")
+		bad("spec.peerASN", "is 0, which is reserved (RFC 7607): give the router's AS number")
 	}
 	if !p.RouterID.Is4() || p.RouterID.IsUnspecified() {
-		bad("RouterID", "%v is not an IPv4 address other than 0.0.0.0 (RFC 6286)", p.RouterID)
+		bad("spec.routerIDFrom", "%v is not an IPv4 address other than 0.0.0.0 (RFC 6286)", p.RouterID)
 	}
 	switch a := p.Address; {
 	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6():
-		bad("Address", "%v is not the address of a router", a)
+		bad("spec.address", "%v is not the address of a router", a)
 	case a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "":
-		bad("Address", "%v is link-local and needs its interface: %v%%eth0", a, a)
+		bad("spec.address", "%v is link-local and needs its interface: %v%%eth0", a, a)
 	}
 	if p.Unnumbered && p.Address.Zone() == "" {
 		bad("Unnumbered", "needs a link-local address with its interface, and not %v", p.Address)
 	}
 	if p.LocalAddress.IsValid() && p.LocalAddress.Is4() != p.Address.Is4() {
-		bad("LocalAddress", "%v is not of the family of the router's address %v", p.LocalAddress, p.Address)
+		bad("spec.sourceAddress", "%v is not of the family of the router's address %v", p.LocalAddress, p.Address)
 	}
 	hold := orDefault(p.HoldTime, DefaultHoldTime)
 	if hold < minHoldTime || hold > maxHoldTime || !wholeSeconds(hold) {
-		bad("HoldTime", "%v is not in whole seconds between %v and %v", hold, minHoldTime, maxHoldTime)
+		bad("spec.holdTime", "%v is not in whole seconds between %v and %v", hold, minHoldTime, maxHoldTime)
 	}
 	if k := p.KeepaliveTime; k != 0 && (k < time.Second || k >= hold || !wholeSeconds(k)) {
-		bad("KeepaliveTime", "%v is not in whole seconds between 1s and the hold time of %v", k, hold)
+		bad("spec.keepaliveTime", "%v is not in whole seconds between 1s and the hold time of %v", k, hold)
 	}
 	if r := orDefault(p.ConnectRetry, DefaultConnectRetry); r < minConnectRetry || r > maxConnectRetry || !wholeSeconds(r) {
-		bad("ConnectRetry", "%v is not in whole seconds between %v and %v", r, minConnectRetry, maxConnectRetry)
+		bad("spec.connectRetryTime", "%v is not in whole seconds between %v and %v", r, minConnectRetry, maxConnectRetry)
 	}
 	if p.MultihopTTL != 0 && p.TTLSecurity != 0 {
-		bad("TTLSecurity", "excludes MultihopTTL: it sends with TTL 255 already; keep one of them")
+		bad("spec.ttlSecurityHops", "excludes spec.multihopTTL, since packets leave with TTL 255 already: keep one of them")
 	}
 	if len(p.Password) > maxPassword {
-		bad("Password", "has %d bytes, Linux takes up to %d", len(p.Password), maxPassword)
+		bad("spec.passwordSecret", "the password has %d bytes, and Linux takes up to %d: choose a shorter one, here and on the router", len(p.Password), maxPassword)
 	}
 	if g := p.GracefulRestart; g != nil && (g.RestartTime < time.Second || g.RestartTime > maxRestartTime || !wholeSeconds(g.RestartTime)) {
-		bad("GracefulRestart.RestartTime", "%v is not in whole seconds between 1s and %v", g.RestartTime, maxRestartTime)
+		bad("spec.gracefulRestart.restartTime", "%v is not in whole seconds between 1s and %v", g.RestartTime, maxRestartTime)
 	}
 	if g := p.GracefulRestart; g != nil && (g.StaleTime < 0 || g.StaleTime > maxStaleTime || !wholeSeconds(g.StaleTime)) {
-		bad("GracefulRestart.StaleTime", "%v is not in whole seconds between 0s and %v", g.StaleTime, maxStaleTime)
+		bad("spec.gracefulRestart.staleTime", "%v is not in whole seconds between 0s and %v", g.StaleTime, maxStaleTime)
 	}
 	if n := p.NextHop4; n.IsValid() && (!n.Is4() || n.IsUnspecified() || n.IsMulticast()) {
 		bad("NextHop4", "%v is not the IPv4 address of a host", n)

@@ -28,29 +28,29 @@ func TestValidateNamesTheFaultyField(t *testing.T) {
 		{"", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 2 * time.Minute} }},
 		{"", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("2001:db8::1") }},
 		{"Name", func(p *Peer) { p.Name = "" }},
-		{"LocalASN", func(p *Peer) { p.LocalASN = 0 }},
-		{"PeerASN", func(p *Peer) { p.PeerASN = 0 }},
-		{"RouterID", func(p *Peer) { p.RouterID = netip.Addr{} }},
-		{"RouterID", func(p *Peer) { p.RouterID = netip.MustParseAddr("2001:db8::1") }},
-		{"Address", func(p *Peer) { p.Address = netip.Addr{} }},
-		{"Address", func(p *Peer) { p.Address = netip.MustParseAddr("::ffff:198.18.0.2") }},
-		{"Address", func(p *Peer) { p.Address = netip.MustParseAddr("fe80::1") }},
-		{"LocalAddress", func(p *Peer) { p.LocalAddress = netip.MustParseAddr("2001:db8::1") }},
-		{"HoldTime", func(p *Peer) { p.HoldTime = 2 * time.Second }},
-		{"HoldTime", func(p *Peer) { p.HoldTime = 3500 * time.Millisecond }},
-		{"HoldTime", func(p *Peer) { p.HoldTime = 20 * time.Hour }},
-		{"KeepaliveTime", func(p *Peer) { p.KeepaliveTime = 90 * time.Second }},
-		{"KeepaliveTime", func(p *Peer) { p.KeepaliveTime = 1500 * time.Millisecond }},
-		{"ConnectRetry", func(p *Peer) { p.ConnectRetry = time.Second }},
-		{"TTLSecurity", func(p *Peer) { p.TTLSecurity, p.MultihopTTL = 1, 2 }},
-		{"Password", func(p *Peer) { p.Password = strings.Repeat("x", 81) }},
-		{"GracefulRestart.RestartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{} }},
-		{"GracefulRestart.RestartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 4096 * time.Second} }},
-		{"GracefulRestart.StaleTime", func(p *Peer) {
+		{"spec.localASN", func(p *Peer) { p.LocalASN = 0 }},
+		{"spec.peerASN", func(p *Peer) { p.PeerASN = 0 }},
+		{"spec.routerIDFrom", func(p *Peer) { p.RouterID = netip.Addr{} }},
+		{"spec.routerIDFrom", func(p *Peer) { p.RouterID = netip.MustParseAddr("2001:db8::1") }},
+		{"spec.address", func(p *Peer) { p.Address = netip.Addr{} }},
+		{"spec.address", func(p *Peer) { p.Address = netip.MustParseAddr("::ffff:198.18.0.2") }},
+		{"spec.address", func(p *Peer) { p.Address = netip.MustParseAddr("fe80::1") }},
+		{"spec.sourceAddress", func(p *Peer) { p.LocalAddress = netip.MustParseAddr("2001:db8::1") }},
+		{"spec.holdTime", func(p *Peer) { p.HoldTime = 2 * time.Second }},
+		{"spec.holdTime", func(p *Peer) { p.HoldTime = 3500 * time.Millisecond }},
+		{"spec.holdTime", func(p *Peer) { p.HoldTime = 20 * time.Hour }},
+		{"spec.keepaliveTime", func(p *Peer) { p.KeepaliveTime = 90 * time.Second }},
+		{"spec.keepaliveTime", func(p *Peer) { p.KeepaliveTime = 1500 * time.Millisecond }},
+		{"spec.connectRetryTime", func(p *Peer) { p.ConnectRetry = time.Second }},
+		{"spec.ttlSecurityHops", func(p *Peer) { p.TTLSecurity, p.MultihopTTL = 1, 2 }},
+		{"spec.passwordSecret", func(p *Peer) { p.Password = strings.Repeat("x", 81) }},
+		{"spec.gracefulRestart.restartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{} }},
+		{"spec.gracefulRestart.restartTime", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 4096 * time.Second} }},
+		{"spec.gracefulRestart.staleTime", func(p *Peer) {
 			p.GracefulRestart = &GracefulRestart{RestartTime: time.Second, StaleTime: 1 << 24 * time.Second}
 		}},
-		{"PeerASN", func(p *Peer) { p.External = true }},
-		{"MultihopTTL", func(p *Peer) { p.External, p.PeerASN, p.MultihopTTL = true, 0, 2 }},
+		{"spec.peerASN", func(p *Peer) { p.External = true }},
+		{"spec.multihopTTL", func(p *Peer) { p.External, p.PeerASN, p.MultihopTTL = true, 0, 2 }},
 		{"Unnumbered", func(p *Peer) { p.Unnumbered = true }},
 		{"NextHop4", func(p *Peer) { p.NextHop4 = netip.MustParseAddr("2001:db8::1") }},
 		{"NextHop6", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("198.18.0.1") }},
@@ -61,7 +61,7 @@ func TestValidateNamesTheFaultyField(t *testing.T) {
 		switch {
 		case c.fault == "" && err != nil:
 			t.Errorf("%+v: %v", p, err)
-		case c.fault != "" && (err == nil || !strings.Contains(err.Error(), ": "+c.fault+": ") || strings.Contains(err.Error(), "\n")):
+		case c.fault != "" && (err == nil || !strings.HasPrefix(err.Error(), c.fault+": ") || strings.Contains(err.Error(), "\n")):
 			t.Errorf("%+v: %v, want one fault, of %s", p, err, c.fault)
 		}
 	}

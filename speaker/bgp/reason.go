@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap"
@@ -22,24 +23,50 @@ const (
 	fact
 )
 
+// reason is why a session is not up, as far as is known.
+type reason struct {
+	source source
+	Error
+}
+
 // learn notes a reason unless a better one is known. The lock is held.
-func (s *status) learn(from source, reason string) {
-	if from >= s.source || s.reason == "" {
-		s.reason, s.source = reason, from
+func (s *status) learn(why reason) {
+	if why.source < s.reason.source && s.reason.Text != "" {
+		return
 	}
+	if why.At = s.reason.At; why.Text != s.reason.Text {
+		why.At = time.Now()
+	}
+	s.reason = why
 }
 
 // because notes why the session is not up.
-func (s *status) because(from source, format string, args ...any) {
+func (s *status) because(from source, by Side, format string, args ...any) {
 	s.mu.Lock()
-	before := s.reason
-	s.learn(from, fmt.Sprintf(format, args...))
-	reason := s.reason
-	news := before != reason && s.state != Established // else the change of state to come tells it
+	before := s.reason.Text
+	s.learn(reason{from, Error{Text: fmt.Sprintf(format, args...), By: by}})
+	text := s.reason.Text
+	news := before != text && s.state != Established // else the change of state to come tells it
 	s.mu.Unlock()
 	if news {
-		s.log.Info("BGP session not established", zap.String("reason", reason))
+		s.log.Info("BGP session not established", zap.String("reason", text))
 		s.changed()
+	}
+}
+
+// ends notes which NOTIFICATION ends an established session.
+func (s *status) ends(code, subcode uint8, otherwise Cause) {
+	cause := otherwise
+	switch {
+	case code == bgp.BGP_ERROR_CEASE && subcode == bfdDown:
+		cause = BFDDown
+	case code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED && otherwise == NotificationSent:
+		cause = HoldTimerExpired
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == Established {
+		s.cause = cause
 	}
 }
 
@@ -47,28 +74,28 @@ func (s *status) because(from source, format string, args ...any) {
 // comes next is better.
 func (s *status) unreachable(reason string) {
 	s.mu.Lock()
-	s.source = guess
+	s.reason.source = guess
 	s.mu.Unlock()
-	s.because(guess, "%s", reason)
+	s.because(guess, "", "%s", reason)
 }
 
 // explainEvent makes a reason of what gobgp says about a change of state, if it says more than its
 // log did.
-func (s *status) explainEvent(state State, message string) (from source, reason string) {
+func (s *status) explainEvent(state State, message string) reason {
 	if state != Idle {
-		return guess, ""
+		return reason{}
 	}
 	switch message {
-	case "read-failed", "write-failed":
-		return guess, "the router closed the connection without a NOTIFICATION; its log may tell why"
+	case "read-failed", "write-failed", "graceful-restart":
+		return reason{guess, Error{Text: "the router closed the connection without a NOTIFICATION; its log may tell why", By: TheRouter}}
 	case "invalid-msg": // in OpenConfirm, where gobgp does not tell what it has received
-		return guess, s.openRefused()
+		return reason{guess, Error{Text: s.openRefused(), By: TheRouter}}
 	}
-	return guess, ""
+	return reason{}
 }
 
 func (s *status) openRefused() string {
-	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d from this node, or another address; its log tells", s.peer.LocalASN)
+	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d (spec.localASN) from this node, or another address; its log tells", s.peer.LocalASN)
 }
 
 // explainLog makes a reason of what gobgp logs: why a dial failed and what a NOTIFICATION said is
@@ -78,32 +105,34 @@ func (s *status) explainLog(record slog.Record) {
 	case "failed to connect":
 		s.unreachable(s.explainDial(text(record, "Error")))
 	case "outgoing connection IO error":
-		s.because(guess, "the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
+		s.because(guess, TheRouter, "the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
 	case "received notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
+		s.ends(code, subcode, NotificationReceived)
 		from := fact
 		if code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION) {
 			from = guess // It says no more than that the router does not want one now.
 		}
 		if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER {
-			s.because(fact, "the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own", s.peer.RouterID)
+			s.because(fact, TheRouter, "the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own; spec.routerIDFrom gives another", s.peer.RouterID)
 			return
 		}
-		s.because(from, "the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+		s.because(from, TheRouter, "the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
+		s.ends(code, subcode, NotificationSent)
 		switch {
 		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
 			// gobgp says so of any message before OPEN, and a NOTIFICATION is the only one to expect.
-			s.because(guess, "%s", s.openRefused())
+			s.because(guess, TheRouter, "%s", s.openRefused())
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
-			s.because(fact, "the router's AS number is not %d, which is configured as PeerASN here", s.peer.PeerASN)
+			s.because(fact, ThisNode, "the router's AS number is not %d, as spec.peerASN, or what stands in its place, says here: correct one of the two", s.peer.PeerASN)
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
-			s.because(fact, "the router has the BGP identifier %v, as this node does: give one of them another", s.peer.RouterID)
+			s.because(fact, ThisNode, "the router has the BGP identifier %v, as this node does: give one of them another, this node by spec.routerIDFrom", s.peer.RouterID)
 		case code == bgp.BGP_ERROR_CEASE && subcode == bgp.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED:
 			s.refuse(errTooManyRoutes)
 		default:
-			s.because(fact, "this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+			s.because(fact, ThisNode, "this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 		}
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap"
 )
@@ -27,11 +30,10 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	}
 	disconnect := func(message string) func(*status) {
 		return func(s *status) {
-			from, reason := s.explainEvent(Idle, message)
-			s.enter(Idle, time.Now(), from, reason, nil)
+			s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{})
 		}
 	}
-	established := func(s *status) { s.enter(Established, time.Now(), guess, "", nil) }
+	established := func(s *status) { s.enter(Established, time.Now(), "", reason{}, agreed{}) }
 	badAS := notification("sent", bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS)
 	closed := record("outgoing connection IO error")
 	for _, story := range []struct {
@@ -46,7 +48,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"the router says something else", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_PEER_DECONFIGURED)}, "Peer De-configured"},
 		{"the router cannot be reached", []func(*status){badAS, record("failed to connect", "Error", "dial: connection refused")}, "connection refused"},
 		{"it is back, and closes the connection", []func(*status){badAS, record("failed to connect", "Error", "dial: connection refused"), closed}, "without an answer to our OPEN"},
-		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513"},
+		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, as spec.peerASN"},
 		{"a guess, and a newer one", []func(*status){closed, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"a session in between", []func(*status){badAS, established, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"the session is up", []func(*status){badAS, established}, ""},
@@ -59,5 +61,77 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		if got := s.session().Reason; !strings.Contains(got, story.want) || story.want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", story.name, got, story.want)
 		}
+	}
+}
+
+// A session that goes down is counted by its cause, and tells of its last error when it is up again.
+func TestFlapsAreCountedByCause(t *testing.T) {
+	s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513}, zap.NewNop(), func() {})
+	up := func() { s.enter(Established, time.Now(), "", reason{}, agreed{}) }
+	notification := func(direction string, code, subcode int) {
+		r := slog.NewRecord(time.Time{}, slog.LevelInfo, direction+" notification", 0)
+		r.Add("Code", code, "Subcode", subcode)
+		_ = logTap{slog.DiscardHandler, s}.Handle(context.Background(), r)
+	}
+	down := func(reason api.PeerState_DisconnectReason, message string) {
+		s.observe(&apiutil.WatchEventMessage_PeerEvent{Type: apiutil.PEER_EVENT_STATE, Peer: apiutil.Peer{State: apiutil.PeerState{
+			SessionState: bgp.BGP_FSM_IDLE, DisconnectReason: reason, DisconnectMessage: message,
+		}}}, time.Now())
+	}
+	want := map[Cause]uint64{}
+	for _, c := range []struct {
+		cause Cause
+		last  Error
+		ends  func()
+	}{
+		{NotificationReceived, Error{Text: "the router ended the session: Cease, Administrative Reset", By: TheRouter}, func() {
+			notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_ADMINISTRATIVE_RESET)
+			down(api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, "notification-received")
+		}},
+		{BFDDown, Error{Text: "the router ended the session: Cease, BFD Down", By: TheRouter}, func() {
+			notification("received", bgp.BGP_ERROR_CEASE, bfdDown)
+			down(api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, "notification-received")
+		}},
+		{BFDDown, Error{Text: "this node ended the session: Cease, BFD Down", By: ThisNode}, func() {
+			notification("sent", bgp.BGP_ERROR_CEASE, bfdDown)
+			down(api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT, "notification-sent")
+		}},
+		{HoldTimerExpired, Error{Text: "this node ended the session: Hold Timer Expired", By: ThisNode}, func() {
+			notification("sent", bgp.BGP_ERROR_HOLD_TIMER_EXPIRED, 0)
+			down(api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED, "hold-timer-expired")
+		}},
+		{NotificationReceived, Error{Text: "the router ended the session: Hold Timer Expired", By: TheRouter}, func() {
+			notification("received", bgp.BGP_ERROR_HOLD_TIMER_EXPIRED, 0)
+			down(api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, "notification-received")
+		}},
+		{ConnectionLost, Error{Text: "the router closed the connection without a NOTIFICATION; its log may tell why", By: TheRouter}, func() {
+			down(api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART, "graceful-restart")
+		}},
+		{OwnFailure, Error{Text: "no memory", By: ThisNode}, func() { s.fail(errors.New("no memory")) }},
+	} {
+		up()
+		want[c.cause]++
+		c.ends()
+		for _, again := range []bool{false, true} {
+			if again {
+				up()
+			}
+			got := s.session()
+			if got.LastError.At.IsZero() || !maps.Equal(got.Flaps, want) || (got.Reason == "") != again {
+				t.Errorf("after %s: %+v, want flaps %v", c.cause, got, want)
+			}
+			if got.LastError.At = c.last.At; got.LastError != c.last {
+				t.Errorf("after %s: last error %+v, want %+v", c.cause, got.LastError, c.last)
+			}
+		}
+		// A NOTIFICATION of a session that is not established counts for none.
+		s.enter(Idle, time.Now(), ConnectionLost, reason{}, agreed{})
+		want[ConnectionLost]++
+		notification("received", bgp.BGP_ERROR_CEASE, bfdDown)
+	}
+	up()
+	s.close()
+	if s.end(); !maps.Equal(s.session().Flaps, want) {
+		t.Errorf("a session that was closed on purpose counts: %v, want %v", s.session().Flaps, want)
 	}
 }

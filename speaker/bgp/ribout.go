@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // ribOut is what one peer should hear: its Adj-RIB-Out as wished. Callers write it, the peer's
@@ -11,24 +13,24 @@ import (
 // later finds its routes.
 type ribOut struct {
 	mu      sync.Mutex
-	wished  map[netip.Prefix]Attributes
+	wished  map[netip.Prefix]route.Attributes
 	changed map[netip.Prefix]struct{} // since the session last looked
 	wake    chan struct{}             // capacity one
 }
 
 func newRibOut() *ribOut {
 	return &ribOut{
-		wished:  map[netip.Prefix]Attributes{},
+		wished:  map[netip.Prefix]route.Attributes{},
 		changed: map[netip.Prefix]struct{}{},
 		wake:    make(chan struct{}, 1),
 	}
 }
 
 // announce and withdraw say whether they changed anything. Attributes are normal.
-func (r *ribOut) announce(prefix netip.Prefix, a Attributes) {
+func (r *ribOut) announce(prefix netip.Prefix, a route.Attributes) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.wished[prefix]; ok && old.same(a) {
+	if old, ok := r.wished[prefix]; ok && old.Same(a) {
 		return
 	}
 	r.wished[prefix] = a
@@ -60,19 +62,26 @@ func (r *ribOut) empty() bool {
 }
 
 // all is everything wished, and the point from which takeChanged counts.
-func (r *ribOut) all() map[netip.Prefix]Attributes {
+func (r *ribOut) all() map[netip.Prefix]route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.changed)
 	return maps.Clone(r.wished)
 }
 
-// takeChanged is what is wished now about each prefix that changed since the last call; nil stands
-// for a withdrawal.
-func (r *ribOut) takeChanged() map[netip.Prefix]*Attributes {
+// list is everything wished. The attributes are not to be changed.
+func (r *ribOut) list() map[netip.Prefix]route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	changes := make(map[netip.Prefix]*Attributes, len(r.changed))
+	return maps.Clone(r.wished)
+}
+
+// takeChanged is what is wished now about each prefix that changed since the last call; nil stands
+// for a withdrawal.
+func (r *ribOut) takeChanged() map[netip.Prefix]*route.Attributes {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changes := make(map[netip.Prefix]*route.Attributes, len(r.changed))
 	for prefix := range r.changed {
 		changes[prefix] = nil
 		if a, ok := r.wished[prefix]; ok {

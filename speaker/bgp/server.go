@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // batchSize is how many paths gobgp gets at once. It handles a batch under its lock, so this also
@@ -38,7 +41,7 @@ type routeServer struct {
 	stopped chan struct{}
 	unwatch context.CancelFunc
 	// attributes of the last path that was built: most prefixes of a peer have the same.
-	lastAttributes Attributes
+	lastAttributes route.Attributes
 	lastNextHop    netip.Addr
 	lastPath       []bgp.PathAttributeInterface
 }
@@ -120,17 +123,54 @@ func (s *routeServer) established(ctx context.Context) bool {
 	return up
 }
 
-// shutDown closes an established session with Cease, Administrative Shutdown, and a word for the
-// router's log (RFC 4486, RFC 9003). It returns before that is done.
-func (s *routeServer) shutDown(ctx context.Context) error {
-	return s.gobgp.DisablePeer(ctx, &api.DisablePeerRequest{
+// neverExpires reports whether there is a session without a hold time: the router has offered 0 (RFC 4271 §4.2). Timers of a
+// session that has ended are zero, too, and its uptime then is. It may be called from any goroutine.
+func (s *routeServer) neverExpires(ctx context.Context) bool {
+	never := false
+	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
+		timers := p.GetTimers().GetState()
+		never = timers.GetUptime().GetSeconds() > 0 && timers.GetNegotiatedHoldTime() == 0
+	})
+	return never
+}
+
+// disable ends a session that is established with Cease, Administrative Shutdown, and a word for the router's log (RFC 4486,
+// RFC 9003). It returns when the neighbour is idle and stays so.
+func (s *routeServer) disable(ctx context.Context) error {
+	if err := s.gobgp.DisablePeer(ctx, &api.DisablePeerRequest{
 		Address:       s.peer.Address.String(),
 		Communication: "speaker stops",
+	}); err != nil {
+		return err
+	}
+	again := time.NewTicker(disabledPoll)
+	defer again.Stop()
+	for !s.disabled(ctx) {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// disabledPoll is how often gobgp is asked, which tells nobody when it has disabled a neighbour that was idle.
+const disabledPoll = 2 * time.Millisecond
+
+func (s *routeServer) disabled(ctx context.Context) bool {
+	done := false
+	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
+		state := p.GetState()
+		done = state.GetAdminState() == api.PeerState_ADMIN_STATE_DOWN && state.GetSessionState() == api.PeerState_SESSION_STATE_IDLE
 	})
+	return done
 }
 
 // stop ends the server and waits until it has ended. The router is told by a NOTIFICATION that its
-// session is gone, unless it should keep our routes for a restart (RFC 4724 §4).
+// session is gone, unless it should keep our routes for a restart (RFC 4724 §4). A neighbour without a session has to be
+// disabled before: StopBgp (v4.8.0) does not wait for a neighbour that it deletes before it clears what that makes its OPEN
+// from, and reads the OPEN that it got. That is a data race, and an OPEN that cannot be made is a panic.
 func (s *routeServer) stop(keepRoutes bool) {
 	// The only errors are those of a server that does not run, which is what is wanted.
 	_ = s.gobgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: keepRoutes})
@@ -141,7 +181,7 @@ func (s *routeServer) stop(keepRoutes bool) {
 }
 
 // announce adds paths or replaces them.
-func (s *routeServer) announce(routes []route) error {
+func (s *routeServer) announce(routes []announcement) error {
 	for batch := range slices.Chunk(routes, batchSize) {
 		paths := make([]*apiutil.Path, len(batch))
 		for i, r := range batch {
@@ -176,19 +216,19 @@ func (s *routeServer) withdraw(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// route is a prefix as it is announced to one peer.
-type route struct {
+// announcement is a prefix as it is announced to one peer.
+type announcement struct {
 	prefix  netip.Prefix
 	nextHop netip.Addr
-	Attributes
+	route.Attributes
 }
 
-func (s *routeServer) path(r route) (*apiutil.Path, error) {
+func (s *routeServer) path(r announcement) (*apiutil.Path, error) {
 	nlri, err := bgp.NewIPAddrPrefix(r.prefix)
 	if err != nil {
 		return nil, fmt.Errorf("prefix %v: %w", r.prefix, err)
 	}
-	if s.lastPath == nil || s.lastNextHop != r.nextHop || !s.lastAttributes.same(r.Attributes) {
+	if s.lastPath == nil || s.lastNextHop != r.nextHop || !s.lastAttributes.Same(r.Attributes) {
 		if s.lastPath, err = pathAttributes(s.peer, r); err != nil {
 			return nil, fmt.Errorf("attributes of %v: %w", r.prefix, err)
 		}
@@ -198,7 +238,7 @@ func (s *routeServer) path(r route) (*apiutil.Path, error) {
 }
 
 // pathAttributes are in the order of their type codes, as RFC 4271 §5 asks.
-func pathAttributes(peer Peer, r route) ([]bgp.PathAttributeInterface, error) {
+func pathAttributes(peer Peer, r announcement) ([]bgp.PathAttributeInterface, error) {
 	attributes := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(bgp.BGP_ORIGIN_ATTR_TYPE_IGP)}
 	if r.Prepend > 0 && !peer.internal() {
 		// gobgp puts the local AS number in front once more, as it does for every eBGP peer.
@@ -226,7 +266,7 @@ func pathAttributes(peer Peer, r route) ([]bgp.PathAttributeInterface, error) {
 		}
 		attributes = append(attributes, bgp.NewPathAttributeCommunities(values))
 	}
-	if extended := r.extended(peer.LocalASN); len(extended) > 0 {
+	if extended := extendedCommunities(r.Attributes, peer.LocalASN); len(extended) > 0 {
 		attributes = append(attributes, bgp.NewPathAttributeExtendedCommunities(extended))
 	}
 	if len(r.LargeCommunities) > 0 {
@@ -306,11 +346,25 @@ func longLived(g *GracefulRestart) *api.LongLivedGracefulRestart {
 	return &api.LongLivedGracefulRestart{Config: &api.LongLivedGracefulRestartConfig{Enabled: true, RestartTime: uint32(seconds(g.StaleTime))}}
 }
 
-func familyOf(prefix netip.Prefix) bgp.Family {
-	if prefix.Addr().Is4() {
-		return bgp.RF_IPv4_UC
-	}
-	return bgp.RF_IPv6_UC
-}
+func familyOf(prefix netip.Prefix) bgp.Family { return family(prefix.Addr().Is4()) }
 
 func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }
+
+// asTrans stands for an AS number that does not fit into two bytes (RFC 6793 §9).
+const asTrans = 23456
+
+// extendedCommunities are the extended communities of a route as gobgp has them, for routes of this AS.
+func extendedCommunities(a route.Attributes, asn uint32) (all []bgp.ExtendedCommunityInterface) {
+	for _, c := range a.ExtendedCommunities {
+		// The types that are written here have no content that cannot be read.
+		e, _ := bgp.ParseExtended(binary.BigEndian.AppendUint64(nil, uint64(c)))
+		all = append(all, e)
+	}
+	if a.Bandwidth > 0 {
+		if asn > 0xFFFF {
+			asn = asTrans
+		}
+		all = append(all, bgp.NewLinkBandwidthExtended(uint16(asn), a.Bandwidth))
+	}
+	return all
+}

@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // errTooManyRoutes ends a session with a router that sends more than maxRoutes. gobgp closes such a session for good.
@@ -18,7 +20,11 @@ var errTooManyRoutes = fmt.Errorf("the router sent more than %d routes of a fami
 	"configure it to send none; the session is tried again every %v", maxRoutes, refusedPause)
 
 // errInternal ends a session with a router of this node's AS where only external ones are wanted.
-var errInternal = errors.New("the router has the AS number of this node, and is to be an external one: correct the AS number there or here")
+var errInternal = errors.New("the router has the AS number of this node, and spec.peerType External wants another: correct the AS number there or in spec.localASN, or write spec.peerType Internal")
+
+// errNoHoldTime ends a session that would never time out.
+var errNoHoldTime = fmt.Errorf("the router offers a hold time of 0, with which it would keep the routes of a dead node for good: "+
+	"configure 3s or more there; the session is tried again every %v", refusedPause)
 
 // errRemoved is the cause of a session's end when the peer is no longer wanted as it was.
 var errRemoved = errors.New("peer removed")
@@ -44,17 +50,19 @@ type session struct {
 	log      *zap.Logger
 
 	server *routeServer
+	// connects: the server has its neighbour.
+	connects bool
 	// told is what gobgp has been given, withheld what has no next hop.
 	told, withheld prefixes
 }
 
 // prefixes are prefixes with their attributes, and how many there are of each family.
 type prefixes struct {
-	of map[netip.Prefix]Attributes
+	of map[netip.Prefix]route.Attributes
 	counts
 }
 
-func (p *prefixes) set(prefix netip.Prefix, a Attributes) {
+func (p *prefixes) set(prefix netip.Prefix, a route.Attributes) {
 	if _, is := p.of[prefix]; !is {
 		p.add(prefix, 1)
 	}
@@ -79,7 +87,7 @@ func (s *session) run(ctx context.Context) {
 		}
 		s.status.fail(err)
 		pause := restartPause
-		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errInternal) {
+		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errInternal) || errors.Is(err, errNoHoldTime) {
 			pause = refusedPause
 		}
 		select {
@@ -96,14 +104,17 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.told, s.withheld = prefixes{of: map[netip.Prefix]Attributes{}}, prefixes{of: map[netip.Prefix]Attributes{}}
+	s.connects = false
+	s.told, s.withheld = prefixes{of: map[netip.Prefix]route.Attributes{}}, prefixes{of: map[netip.Prefix]route.Attributes{}}
 	defer s.stop(ctx)
+	s.status.serves(s.server)
+	defer s.status.serves(nil)
 	s.status.forgive()
 
 	// All routes first: the router learns them in its first batch, and one that has kept them over a
 	// restart misses none (RFC 4724 §4.1).
 	all := s.out.all()
-	changes := make(map[netip.Prefix]*Attributes, len(all))
+	changes := make(map[netip.Prefix]*route.Attributes, len(all))
 	for prefix, a := range all {
 		changes[prefix] = &a
 	}
@@ -113,8 +124,9 @@ func (s *session) serve(ctx context.Context) error {
 	if err := s.server.connect(ctx); err != nil {
 		return err
 	}
+	s.connects = true
 	if s.peer.Passive {
-		s.status.because(guess, "%s", waiting(s.peer))
+		s.status.because(guess, ThisNode, "%s", waiting(s.peer))
 	}
 	var present <-chan time.Time
 	if s.peer.Unnumbered {
@@ -144,8 +156,8 @@ func (s *session) serve(ctx context.Context) error {
 }
 
 // apply hands on what differs from what gobgp has. New routes come first: make before break.
-func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
-	var announce []route
+func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
+	var announce []announcement
 	var withdraw []netip.Prefix
 	for prefix, wished := range changes {
 		old, told := s.told.of[prefix]
@@ -160,8 +172,8 @@ func (s *session) apply(changes map[netip.Prefix]*Attributes) error {
 		switch {
 		case !ok:
 			s.withheld.set(prefix, *wished)
-		case !told || !old.same(*wished):
-			announce = append(announce, route{prefix, nextHop, *wished})
+		case !told || !old.Same(*wished):
+			announce = append(announce, announcement{prefix, nextHop, *wished})
 		}
 	}
 	if err := s.server.announce(announce); err != nil {
@@ -188,31 +200,15 @@ func (s *session) stop(ctx context.Context) {
 	leaving := errors.Is(context.Cause(ctx), errRemoved)
 	g := s.peer.GracefulRestart
 	keepRoutes := g != nil && errors.Is(context.Cause(ctx), ErrRestart)
-	if !keepRoutes && !leaving && (g == nil || !g.KeepOnNotification) {
-		// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown. With
-		// KeepOnNotification, the router would keep the routes: gobgp makes a Hard Reset of the former only.
-		s.shutDown(context.WithoutCancel(ctx))
-	}
-	s.server.stop(keepRoutes)
-}
-
-// shutDown ends an established session by an Administrative Shutdown and waits until the router was told. The state is
-// that of gobgp itself: status learns of a change a moment later.
-func (s *session) shutDown(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, shutDownTime)
+	// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown. With KeepOnNotification, the
+	// router would keep the routes: gobgp makes a Hard Reset of the former only.
+	shutDown := !keepRoutes && !leaving && (g == nil || !g.KeepOnNotification)
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutDownTime)
 	defer cancel()
-	if !s.server.established(ctx) {
-		return
-	}
-	if err := s.server.shutDown(ctx); err != nil {
-		s.log.Warn("BGP session closes without a notification to the router", zap.Error(err))
-		return
-	}
-	for s.server.established(ctx) {
-		select {
-		case <-s.status.settled:
-		case <-ctx.Done():
-			return
+	if s.connects && (shutDown || !s.server.established(within)) {
+		if err := s.server.disable(within); err != nil {
+			s.log.Warn("BGP session is not shut down in good order", zap.Error(err))
 		}
 	}
+	s.server.stop(keepRoutes)
 }

@@ -3,15 +3,14 @@ package bgp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 
 	"go.uber.org/zap"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // Speaker holds sessions to a set of peers and tells each what it should hear. All methods may be
@@ -99,7 +98,7 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 	wished := map[string]Peer{}
 	for _, p := range peers {
 		if _, twice := wished[p.Name]; twice {
-			faults[p.Name] = fmt.Errorf("peer %q: Name: is used twice; the first is taken", p.Name)
+			faults[p.Name] = errors.New("Name: is used twice; the first is taken")
 			continue
 		}
 		if err := p.Validate(); err != nil {
@@ -149,7 +148,7 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 // Set says to which peers one prefix should be announced, and how; it replaces what was said about
 // it before, and none withdraws it everywhere. To say the same again costs nothing but the
 // comparison. Peers that do not exist yet will hear of it when they do.
-func (s *Speaker) Set(prefix netip.Prefix, exports map[string]Attributes) {
+func (s *Speaker) Set(prefix netip.Prefix, exports map[string]route.Attributes) {
 	if !prefix.IsValid() || prefix.Addr().Is4In6() {
 		s.log.Error("not a prefix that BGP can announce", zap.Stringer("prefix", prefix))
 		return
@@ -170,7 +169,7 @@ func (s *Speaker) Set(prefix netip.Prefix, exports map[string]Attributes) {
 	}
 	hearers := make([]string, 0, len(exports))
 	for name, a := range exports {
-		s.rib(name).announce(prefix, a.normal())
+		s.rib(name).announce(prefix, a.Normal())
 		hearers = append(hearers, name)
 	}
 	s.hearers[prefix] = hearers
@@ -178,13 +177,11 @@ func (s *Speaker) Set(prefix netip.Prefix, exports map[string]Attributes) {
 
 // Sessions says how each valid peer fares, in the order of their names.
 func (s *Speaker) Sessions() []Session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sessions := make([]Session, 0, len(s.members))
-	for _, m := range s.members {
+	members := s.sorted()
+	sessions := make([]Session, 0, len(members))
+	for _, m := range members {
 		sessions = append(sessions, m.status.session())
 	}
-	slices.SortFunc(sessions, func(a, b Session) int { return strings.Compare(a.Peer, b.Peer) })
 	return sessions
 }
 

@@ -11,6 +11,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 	"pgregory.net/rapid"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 func TestMain(m *testing.M) {
@@ -18,49 +20,16 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer"))
 }
 
-func TestAttributesEqualAsSets(t *testing.T) {
-	med := func(v uint32) *uint32 { return &v }
-	a := Attributes{Communities: []Community{1, 2, 2}, LargeCommunities: []LargeCommunity{{1, 2, 3}, {1, 1, 1}}, MED: med(5)}
-	if b := (Attributes{Communities: []Community{2, 1}, LargeCommunities: []LargeCommunity{{1, 1, 1}, {1, 2, 3}}, MED: med(5)}); !a.Equal(b) {
-		t.Errorf("%+v and %+v differ", a, b)
-	}
-	for _, b := range []Attributes{
-		{},
-		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities},
-		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(6)},
-		{Communities: []Community{1, 3}, LargeCommunities: a.LargeCommunities, MED: med(5)},
-		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), Prepend: 1},
-		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), LocalPref: med(1)},
-	} {
-		if a.Equal(b) || b.Equal(a) {
-			t.Errorf("%+v and %+v are equal", a, b)
-		}
-	}
-}
-
 // Whatever is set in whatever order, with sessions looking at any time, each peer ends up being told
 // exactly what was said last; and nothing is kept for names that nobody needs.
-// A pass over 10,000 addresses compares the attributes of each with those before.
-func TestComparingTheSameAttributesCostsNothing(t *testing.T) {
-	a := Attributes{Communities: []Community{3, 1, 2}, LargeCommunities: []LargeCommunity{{Global: 2}, {Global: 1}}, MED: new(uint32(1))}
-	b := a
-	if n := testing.AllocsPerRun(100, func() {
-		if !a.Equal(b) {
-			t.Error("they differ")
-		}
-	}); n > 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 func TestPeersAreToldWhatWasSaidLast(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	rapid.Check(t, func(t *rapid.T) {
 		s := New(zaptest.NewLogger(quiet{}))
-		model := map[netip.Prefix]map[string]Attributes{}
-		told := map[string]map[netip.Prefix]Attributes{} // what sessions have taken
+		model := map[netip.Prefix]map[string]route.Attributes{}
+		told := map[string]map[netip.Prefix]route.Attributes{} // what sessions have taken
 		for _, name := range names {
-			told[name] = map[netip.Prefix]Attributes{}
+			told[name] = map[netip.Prefix]route.Attributes{}
 		}
 		look := func(name string) {
 			if s.ribs[name] == nil {
@@ -89,9 +58,9 @@ func TestPeersAreToldWhatWasSaidLast(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"set": func(t *rapid.T) {
 				prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, rapid.Byte().Draw(t, "host") % 4}), 32)
-				exports := map[string]Attributes{}
+				exports := map[string]route.Attributes{}
 				for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom(names), rapid.ID).Draw(t, "peers") {
-					exports[name] = Attributes{Prepend: rapid.Byte().Draw(t, "prepend") % 3}
+					exports[name] = route.Attributes{Prepend: rapid.Byte().Draw(t, "prepend") % 3}
 				}
 				s.Set(prefix, exports)
 				model[prefix] = exports
@@ -100,16 +69,16 @@ func TestPeersAreToldWhatWasSaidLast(t *testing.T) {
 		})
 		for _, name := range names {
 			look(name)
-			want := map[netip.Prefix]Attributes{}
+			want := map[netip.Prefix]route.Attributes{}
 			for prefix, exports := range model {
 				if a, ok := exports[name]; ok {
 					want[prefix] = a
 				}
 			}
-			if !maps.EqualFunc(want, told[name], Attributes.Equal) {
+			if !maps.EqualFunc(want, told[name], route.Attributes.Equal) {
 				t.Fatalf("peer %s was told %v, want %v", name, told[name], want)
 			}
-			if all := s.ribs[name].all(); !maps.EqualFunc(want, all, Attributes.Equal) {
+			if all := s.ribs[name].all(); !maps.EqualFunc(want, all, route.Attributes.Equal) {
 				t.Fatalf("a new session of peer %s would be told %v, want %v", name, all, want)
 			}
 		}
@@ -126,12 +95,12 @@ func TestPeersAreToldWhatWasSaidLast(t *testing.T) {
 func TestSayingTheSameAgainIsNoChange(t *testing.T) {
 	s := New(zaptest.NewLogger(t))
 	prefix := netip.MustParsePrefix("198.51.100.1/32")
-	s.Set(prefix, map[string]Attributes{"a": {Communities: []Community{1, 2}}})
+	s.Set(prefix, map[string]route.Attributes{"a": {Communities: []route.Community{1, 2}}})
 	if got := len(s.ribs["a"].takeChanged()); got != 1 {
 		t.Fatalf("%d changes, want 1", got)
 	}
 	// Host bits and order are no difference either.
-	s.Set(prefix, map[string]Attributes{"a": {Communities: []Community{2, 1}}})
+	s.Set(prefix, map[string]route.Attributes{"a": {Communities: []route.Community{2, 1}}})
 	if got := s.ribs["a"].takeChanged(); len(got) != 0 {
 		t.Errorf("changes %v, want none", got)
 	}
@@ -140,8 +109,8 @@ func TestSayingTheSameAgainIsNoChange(t *testing.T) {
 func TestWhatCallersKeepIsTheirs(t *testing.T) {
 	s := New(zaptest.NewLogger(t))
 	prefix := netip.MustParsePrefix("198.51.100.1/32")
-	med, communities := uint32(1), []Community{1}
-	s.Set(prefix, map[string]Attributes{"a": {MED: &med, Communities: communities}})
+	med, communities := uint32(1), []route.Community{1}
+	s.Set(prefix, map[string]route.Attributes{"a": {MED: &med, Communities: communities}})
 	med, communities[0] = 2, 2
 	got := s.ribs["a"].all()[prefix]
 	if *got.MED != 1 || got.Communities[0] != 1 {
@@ -193,14 +162,14 @@ func TestManySessionsComeAndGo(t *testing.T) {
 	go func() { done <- s.Run(ctx) }()
 	for round := range 4 {
 		var peers []Peer
-		exports := map[string]Attributes{}
+		exports := map[string]route.Attributes{}
 		for i := range 8 {
 			p := validPeer()
 			p.Name = fmt.Sprint("peer", i)
 			// A port on which nobody listens, and another one each time for every second peer.
 			p.Address, p.Port = netip.MustParseAddr("127.0.0.1"), uint16(1+i%2*round)
 			peers = append(peers, p)
-			exports[p.Name] = Attributes{Prepend: uint8(round)}
+			exports[p.Name] = route.Attributes{Prepend: uint8(round)}
 		}
 		s.SetPeers(peers)
 		for slices.ContainsFunc(s.Sessions(), func(s Session) bool { return s.State == Idle }) {

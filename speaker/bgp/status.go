@@ -1,13 +1,17 @@
 package bgp
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap"
@@ -45,14 +49,57 @@ type Session struct {
 	// Reason says, in words for people, why the session is not up. Empty while it is, and until the
 	// first attempt has failed.
 	Reason string
+	// LastError is why the session is not up or, while it is, why it was not before. Its text is empty if it has
+	// always been up.
+	LastError Error
+	// Flaps are how many times the session has left Established, by why. What this node closed on purpose does not
+	// count.
+	Flaps map[Cause]uint64
 	// Advertised4 and Advertised6 are how many prefixes of each family the router has been told of
 	// and may use. Zero while the session is down.
 	Advertised4, Advertised6 int
-	// Withheld is how many prefixes cannot be told to this router, because there is no next hop of
-	// their family or the router does not speak it on this session; WithheldReason says which.
-	Withheld       int
-	WithheldReason string
+	// Withheld4 and Withheld6 are how many prefixes of each family cannot be told to this router, because there is no
+	// next hop of their family or the router does not take them on this session; WithheldReason says which.
+	Withheld4, Withheld6 int
+	WithheldReason       string
 }
+
+// Side is an end of a session.
+type Side string
+
+// The ends. An error of the connection itself is from neither: "".
+const (
+	ThisNode  Side = "node"
+	TheRouter Side = "router"
+)
+
+// Error is why a session was not up.
+type Error struct {
+	Text string // for people
+	By   Side   // that reported it
+	At   time.Time
+}
+
+// Cause is why a session left Established.
+type Cause string
+
+// The causes.
+const (
+	// HoldTimerExpired: nothing was heard of the router for the hold time.
+	HoldTimerExpired Cause = "hold_timer_expired"
+	// BFDDown: either end has found the path dead (RFC 9384).
+	BFDDown Cause = "bfd_down"
+	// NotificationReceived and NotificationSent are any other NOTIFICATION.
+	NotificationReceived Cause = "notification_received"
+	NotificationSent     Cause = "notification_sent"
+	// ConnectionLost: the TCP connection ended without a NOTIFICATION.
+	ConnectionLost Cause = "connection_lost"
+	// OwnFailure: something failed on this node.
+	OwnFailure Cause = "own_failure"
+)
+
+// Causes are all causes.
+var Causes = []Cause{HoldTimerExpired, BFDDown, NotificationReceived, NotificationSent, ConnectionLost, OwnFailure}
 
 // Uptime is how long the session has been up; zero if it is not.
 func (s Session) Uptime(now time.Time) time.Duration {
@@ -67,20 +114,40 @@ type status struct {
 	peer    Peer
 	log     *zap.Logger
 	changed func() // the session's state has changed
-	// settled gets a value when the session has left or reached Established; capacity one.
-	settled chan struct{}
 	// refused gets the reason why there is to be no session with the router for a while; capacity one.
 	refused chan error
 
-	mu       sync.Mutex
-	closing  bool // by this node, for good
-	state    State
-	since    time.Time
-	reason   string
-	source   source       // of the reason
-	families []bgp.Family // that the router speaks, while established
-	sent     counts
-	unsent   counts // for want of a next hop
+	mu      sync.Mutex
+	closing bool // by this node, for good
+	state   State
+	since   time.Time
+	reason  reason // why it is not established; what it was is in last while it is
+	last    Error
+	agreed  agreed // while established
+	cause   Cause  // of the end that comes, from the NOTIFICATION
+	flaps   map[Cause]uint64
+	sent    counts
+	unsent  counts // for want of a next hop
+	server  *routeServer
+}
+
+// agreed is what the OPEN messages of both ends have said.
+type agreed struct {
+	asn           uint32     // of the router
+	routerID      netip.Addr // of the router
+	local, remote []bgp.ParameterCapabilityInterface
+}
+
+// refuses says, in words for people, why the router does not take prefixes of a family. Empty: it does.
+func (a agreed) refuses(p Peer, is4 bool) string {
+	switch {
+	case !slices.Contains(familiesOf(a.remote), family(is4)):
+		return fmt.Sprintf("the router does not speak %s unicast on this session: activate that address family there", familyName(is4))
+	case is4 && p.Unnumbered && !slices.ContainsFunc(a.remote, func(c bgp.ParameterCapabilityInterface) bool { return capabilityText(c) == extendedNextHop }):
+		return "the router does not take IPv4 prefixes with an IPv6 next hop on this session, and without addresses on the link there is no other: " +
+			"turn the extended next hop capability on there (RFC 8950)"
+	}
+	return ""
 }
 
 // counts are numbers of prefixes.
@@ -95,36 +162,65 @@ func (c *counts) add(prefix netip.Prefix, n int) {
 }
 
 func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
-	return &status{peer: peer, log: log, changed: changed, settled: make(chan struct{}, 1), refused: make(chan error, 1), since: time.Now()}
+	return &status{peer: peer, log: log, changed: changed, refused: make(chan error, 1), since: time.Now(), flaps: map[Cause]uint64{}}
 }
 
 func (s *status) session() Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Session{Peer: s.peer.Name, Address: s.peer.Address, State: s.state, Since: s.since}
-	if s.state != Established {
-		out.Reason = s.reason
+	return s.current()
+}
+
+// current is the session as it is now. The lock is held.
+func (s *status) current() Session {
+	out := Session{
+		Peer: s.peer.Name, Address: s.peer.Address, State: s.state, Since: s.since, LastError: s.last, Flaps: maps.Clone(s.flaps),
+	}
+	if s.state != Established && s.reason.Text != "" {
+		out.Reason, out.LastError = s.reason.Text, s.reason.Error
 	}
 	var why []string
-	family := func(name string, f bgp.Family, sent, unsent int, advertised *int) {
-		if unsent > 0 {
-			out.Withheld += unsent
-			why = append(why, fmt.Sprintf("this node has no %s address that could be the next hop of %s prefixes on this session", name, name))
+	for _, f := range []struct {
+		is4                  bool
+		sent, unsent         int
+		advertised, withheld *int
+	}{
+		{true, s.sent.v4, s.unsent.v4, &out.Advertised4, &out.Withheld4},
+		{false, s.sent.v6, s.unsent.v6, &out.Advertised6, &out.Withheld6},
+	} {
+		if f.unsent > 0 {
+			*f.withheld = f.unsent
+			why = append(why, noNextHop(f.is4))
 		}
-		if s.state != Established || sent == 0 {
-			return
+		switch {
+		case s.state != Established || f.sent == 0:
+		case s.agreed.refuses(s.peer, f.is4) == "":
+			*f.advertised = f.sent
+		default:
+			*f.withheld += f.sent
+			why = append(why, s.agreed.refuses(s.peer, f.is4))
 		}
-		if !slices.Contains(s.families, f) {
-			out.Withheld += sent
-			why = append(why, fmt.Sprintf("the router does not speak %s unicast on this session: activate that address family there", name))
-			return
-		}
-		*advertised = sent
 	}
-	family("IPv4", bgp.RF_IPv4_UC, s.sent.v4, s.unsent.v4, &out.Advertised4)
-	family("IPv6", bgp.RF_IPv6_UC, s.sent.v6, s.unsent.v6, &out.Advertised6)
 	out.WithheldReason = strings.Join(why, "; ")
 	return out
+}
+
+func noNextHop(is4 bool) string {
+	return fmt.Sprintf("this node has no %[1]s address that could be the next hop of %[1]s prefixes on this session", familyName(is4))
+}
+
+func familyName(is4 bool) string {
+	if is4 {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+func family(is4 bool) bgp.Family {
+	if is4 {
+		return bgp.RF_IPv4_UC
+	}
+	return bgp.RF_IPv6_UC
 }
 
 func (s *status) count(sent, unsent counts) {
@@ -159,7 +255,7 @@ func (s *status) forgive() {
 // fail notes a failure of our own.
 func (s *status) fail(err error) {
 	s.log.Error("there is no BGP session for a while", zap.Error(err))
-	s.enter(Idle, time.Now(), fact, err.Error(), nil)
+	s.enter(Idle, time.Now(), OwnFailure, reason{fact, Error{Text: err.Error(), By: ThisNode}}, agreed{})
 }
 
 // close notes that what follows is on purpose, end that it is over.
@@ -169,46 +265,56 @@ func (s *status) close() {
 	s.closing = true
 }
 
-func (s *status) end() { s.enter(Idle, time.Now(), fact, "closed by this node", nil) }
+func (s *status) end() {
+	s.enter(Idle, time.Now(), OwnFailure, reason{fact, Error{Text: "closed by this node", By: ThisNode}}, agreed{})
+}
 
 // observe is called by gobgp on each change of state.
 func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	if event.Type != apiutil.PEER_EVENT_STATE {
 		return
 	}
-	var families []bgp.Family
-	for _, capability := range event.Peer.State.RemoteCap {
-		if mp, ok := capability.(*bgp.CapMultiProtocol); ok {
-			families = append(families, mp.CapValue)
-		}
-	}
-	if len(families) == 0 {
-		families = []bgp.Family{bgp.RF_IPv4_UC} // RFC 4760 §8: a router that names none
-	}
 	// gobgp numbers states as RFC 4271 lists them, and so do we.
-	state := State(event.Peer.State.SessionState)
-	if state == Established && s.peer.External && event.Peer.State.PeerASN == s.peer.LocalASN {
+	e := event.Peer.State
+	state := State(e.SessionState)
+	if state == Established && s.peer.External && e.PeerASN == s.peer.LocalASN {
 		s.refuse(errInternal)
 	}
-	from, reason := s.explainEvent(state, event.Peer.State.DisconnectMessage)
-	s.enter(state, at, from, reason, families)
+	cause := ConnectionLost
+	if e.DisconnectReason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED {
+		cause = HoldTimerExpired
+	}
+	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, e.LocalCap, e.RemoteCap})
+	s.mu.Lock()
+	server := s.server
+	s.mu.Unlock()
+	if state == Established && server != nil && server.neverExpires(context.Background()) {
+		s.refuse(errNoHoldTime)
+	}
 }
 
-// enter changes the state. An empty reason, or one from a worse source, leaves the one before.
-func (s *status) enter(state State, at time.Time, from source, reason string, families []bgp.Family) {
+// enter changes the state. An empty reason, or one from a worse source, leaves the one before. The cause is that of the end
+// of an established session, unless a NOTIFICATION has told a better one.
+func (s *status) enter(state State, at time.Time, cause Cause, why reason, with agreed) {
 	s.mu.Lock()
 	was := s.state
 	s.state = state
-	if reason != "" {
-		s.learn(from, reason)
+	if why.Text != "" {
+		s.learn(why)
 	}
 	if state == Established {
-		s.families, s.reason, s.source = families, "", guess
+		if s.reason.Text != "" {
+			s.last = s.reason.Error
+		}
+		s.agreed, s.reason, s.cause = with, reason{}, ""
 	}
 	if (was == Established) != (state == Established) {
 		s.since = at
 	}
-	reason = s.reason
+	if was == Established && state != Established && !s.closing {
+		s.flaps[cmp.Or(s.cause, cause)]++
+	}
+	text := s.reason.Text
 	closing := s.closing
 	s.mu.Unlock()
 
@@ -219,11 +325,7 @@ func (s *status) enter(state State, at time.Time, from source, reason string, fa
 		case closing:
 			s.log.Info("BGP session closed")
 		default:
-			s.log.Warn("BGP session down", zap.String("reason", reason))
-		}
-		select {
-		case s.settled <- struct{}{}:
-		default:
+			s.log.Warn("BGP session down", zap.String("reason", text))
 		}
 	}
 	if was != state {

@@ -17,15 +17,16 @@ const advertisePeriod = 5 * time.Second
 // advertise tells the router on an unnumbered link that this node is there. A failure is one of the link, and told
 // with the state of the session.
 func (s *session) advertise() {
-	if err := advertise(s.peer.Address.Zone()); err != nil {
-		s.status.because(guess, "no Router Advertisement on %s: %v", s.peer.Address.Zone(), err)
+	if err := advertise(s.peer.Address); err != nil {
+		s.status.because(guess, ThisNode, "no Router Advertisement on %s: %v", s.peer.Address.Zone(), err)
 	}
 }
 
-// advertise sends a Router Advertisement on an interface (RFC 4861 section 4.2). Its lifetime is zero: this node is not
-// a default router.
-func advertise(iface string) (err error) {
-	i, err := net.InterfaceByName(iface)
+// advertise sends a Router Advertisement to a router at a link-local address with its zone (RFC 4861 section 4.2). Its
+// lifetime is zero: this node is not a default router. It goes to that router alone, and not to all nodes as most do:
+// another node on the link would take this one for its router.
+func advertise(router netip.Addr) (err error) {
+	i, err := net.InterfaceByName(router.Zone())
 	if err != nil {
 		return err
 	}
@@ -36,5 +37,5 @@ func advertise(iface string) (err error) {
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	return conn.WriteTo(&ndp.RouterAdvertisement{Options: []ndp.Option{
 		&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr},
-	}}, nil, netip.IPv6LinkLocalAllNodes())
+	}}, nil, router)
 }

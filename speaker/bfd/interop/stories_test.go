@@ -13,7 +13,7 @@ import (
 )
 
 func TestACutIsFoundByBothEnds(t *testing.T) {
-	withEach(t, kinds, func(t *testing.T, r *rack) {
+	withEach(t, ways, func(t *testing.T, r *path) {
 		n := r.node()
 		n.up(r)
 		mend := r.cut()
@@ -30,7 +30,7 @@ func TestACutIsFoundByBothEnds(t *testing.T) {
 }
 
 func TestTimingChangesAndTheSessionStays(t *testing.T) {
-	withEach(t, []string{"IPv4", "multihop"}, func(t *testing.T, r *rack) {
+	withEach(t, []string{"IPv4", "multihop"}, func(t *testing.T, r *path) {
 		n := r.node()
 		mine, theirs := n.up(r)
 		same := func(now router.BFDSession) {
@@ -56,17 +56,17 @@ func TestTimingChangesAndTheSessionStays(t *testing.T) {
 		same(r.told("fast", func(s router.BFDSession) bool { return s.Transmit == interval && s.Detection == multiplier*interval }))
 
 		// The router's.
-		r.config.BFD.Interval, r.config.BFD.Multiplier = 200*ms, 50
-		switch router := r.router.(type) {
+		r.Config.BFD.Interval, r.Config.BFD.Multiplier = 200*ms, 50
+		switch router := r.Router.(type) {
 		case interface {
 			Configure(context.Context, string) error
 		}:
-			r.must(router.Configure(context.Background(), r.config.BIRD()))
+			r.Must(router.Configure(context.Background(), r.Config.BIRD()))
 		case interface {
 			Show(context.Context, ...string) ([]byte, error)
 		}:
-			_, err := router.Show(context.Background(), append(r.frrSession(), r.config.BFD.FRRTiming()...)...)
-			r.must(err)
+			_, err := router.Show(context.Background(), append(r.frrSession(), r.Config.BFD.FRRTiming()...)...)
+			r.Must(err)
 		}
 		n.await("slower", func(s bfd.Status) bool {
 			return s.TransmitInterval == 200*ms && s.ReceiveInterval == 200*ms && s.DetectionTime == 50*200*ms
@@ -79,8 +79,8 @@ func TestTimingChangesAndTheSessionStays(t *testing.T) {
 }
 
 // frrSession are commands that lead to the configuration of the session.
-func (r *rack) frrSession() []string {
-	p := r.config.BFD.Peers[0]
+func (r *path) frrSession() []string {
+	p := r.Config.BFD.Peers[0]
 	where := "interface " + p.Interface
 	if p.Interface == "" {
 		where = "multihop"
@@ -89,7 +89,7 @@ func (r *rack) frrSession() []string {
 }
 
 func TestWeCloseOnPurpose(t *testing.T) {
-	withEach(t, []string{"IPv4", "link-local"}, func(t *testing.T, r *rack) {
+	withEach(t, []string{"IPv4", "link-local"}, func(t *testing.T, r *path) {
 		for _, how := range []struct {
 			what string
 			do   func(*node)
@@ -110,25 +110,25 @@ func TestWeCloseOnPurpose(t *testing.T) {
 }
 
 func TestTheRouterClosesOnPurpose(t *testing.T) {
-	withEach(t, []string{"IPv4", "multihop"}, func(t *testing.T, r *rack) {
+	withEach(t, []string{"IPv4", "multihop"}, func(t *testing.T, r *path) {
 		n := r.node()
 		n.up(r)
 		said := bfd.AdminDown
 		var open func() error
-		switch router := r.router.(type) {
+		switch router := r.Router.(type) {
 		case *router.FRR:
 			do := func(command string) error {
 				_, err := router.Show(context.Background(), append(r.frrSession(), command)...)
 				return err
 			}
-			r.must(do("shutdown"))
+			r.Must(do("shutdown"))
 			open = func() error { return do("no shutdown") }
 		case *router.BIRD:
 			do := func(command string) error {
 				_, err := router.Do(context.Background(), command, "bfd1")
 				return err
 			}
-			r.must(do("disable"))
+			r.Must(do("disable"))
 			open = func() error { return do("enable") }
 			said = bfd.Down // BIRD falls silent without a word: there is no telling it from a dead one.
 		}
@@ -136,13 +136,13 @@ func TestTheRouterClosesOnPurpose(t *testing.T) {
 		if failed := said == bfd.Down; s.RemoteState != said || (s.Failures != 0) != failed || (len(n.failures()) != 0) != failed {
 			t.Errorf("%+v, told %+v, want the router to be %v", s, n.failures(), said)
 		}
-		r.must(open())
+		r.Must(open())
 		n.up(r)
 	})
 }
 
 func TestPacketsFromFartherAwayAreIgnored(t *testing.T) {
-	withEach(t, kinds, func(t *testing.T, r *rack) {
+	withEach(t, ways, func(t *testing.T, r *path) {
 		n := r.node()
 		n.up(r)
 		mine := n.Sessions()[0]
@@ -150,14 +150,14 @@ func TestPacketsFromFartherAwayAreIgnored(t *testing.T) {
 		if mine.Local.Is6() {
 			lower = "ip6 hoplimit set 254"
 		}
-		r.must(r.host.Script("nft add table inet far; nft add chain inet far out '{ type filter hook postrouting priority 0; }'; nft add rule inet far out udp dport '{ 3784, 4784 }' %s", lower))
+		r.OnRouter("nft add table inet far; nft add chain inet far out '{ type filter hook postrouting priority 0; }'; nft add rule inet far out udp dport '{ 3784, 4784 }' %s", lower)
 		s := n.await("down", func(s bfd.Status) bool {
 			return s.State == bfd.Down && s.Drops[bfd.DropTTL] > mine.Drops[bfd.DropTTL]+3
 		})
 		if s.PacketsReceived < mine.PacketsReceived || s.Diag != bfd.DiagTimeExpired {
 			t.Errorf("%+v", s)
 		}
-		r.must(r.host.Script("nft delete table inet far"))
+		r.OnRouter("nft delete table inet far")
 		n.up(r)
 	})
 }

@@ -16,8 +16,9 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
-	"github.com/heraldlb/herald/e2e/lab/router"
+	"github.com/heraldlb/herald/e2e/lab/rack"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 	"go.uber.org/zap"
 )
 
@@ -26,8 +27,9 @@ const childVariable = "HERALD_BGP_CHILD"
 
 // childWish is what a child process is told.
 type childWish struct {
-	Peer     bgp.Peer
-	Prefixes []netip.Prefix
+	Peers []bgp.Peer
+	// Prefixes are announced to the peers that they are listed for.
+	Prefixes map[string][]netip.Prefix
 }
 
 // runChild announces until the process is killed.
@@ -37,10 +39,12 @@ func runChild(text string) error {
 		return err
 	}
 	s := bgp.New(zap.NewNop())
-	for _, p := range wish.Prefixes {
-		s.Set(p, to(bgp.Attributes{}, wish.Peer.Name))
+	for peer, prefixes := range wish.Prefixes {
+		for _, p := range prefixes {
+			s.Set(p, to(route.Attributes{}, peer))
+		}
 	}
-	if faults := s.SetPeers([]bgp.Peer{wish.Peer}); faults != nil {
+	if faults := s.SetPeers(wish.Peers); faults != nil {
 		return fmt.Errorf("%v", faults)
 	}
 	return s.Run(context.Background())
@@ -54,11 +58,16 @@ type child struct {
 
 func startChild(t testing.TB, peer bgp.Peer, prefixes ...netip.Prefix) *child {
 	t.Helper()
-	text, err := json.Marshal(childWish{peer, prefixes})
+	return startChildOn(t, enclave.Host{}, childWish{[]bgp.Peer{peer}, map[string][]netip.Prefix{peer.Name: prefixes}})
+}
+
+func startChildOn(t testing.TB, host enclave.Host, wish childWish) *child {
+	t.Helper()
+	text, err := json.Marshal(wish)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &child{t: t, cmd: exec.Command(os.Args[0])}
+	c := &child{t: t, cmd: host.Command(context.Background(), os.Args[0])}
 	c.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -96,22 +105,19 @@ type traffic struct {
 const clientPeriod = 5 * time.Millisecond
 
 // through sends packets through the router from now on.
-func (r *rack) through(t *testing.T, vip netip.Addr) *traffic {
+func (r *bench) through(t *testing.T, vip netip.Addr) *traffic {
 	t.Helper()
-	third := r.node4.As4()[2]
-	client, err := enclave.NewHost("client-" + r.port)
-	r.must(err)
-	t.Cleanup(func() { _ = client.Remove() })
-	r.must(enclave.Connect(r.host, "clients", client, "eth0"))
-	r.must(r.host.Script("sysctl -qw net.ipv4.ip_forward=1; ip addr add 198.19.%d.1/24 dev clients", third))
-	r.must(client.Script("ip addr add 198.19.%[1]d.2/24 dev eth0; ip route add default via 198.19.%[1]d.1", third))
-	r.must((enclave.Host{}).Script("ip addr add %v/32 dev lo; ip route add 198.19.%d.0/24 via %v", vip, third, r.router4))
+	client := r.NewHost("client")
+	r.Must(enclave.Connect(r.Host, "clients", client, "eth0"))
+	r.OnRouter("sysctl -qw net.ipv4.ip_forward=1; ip addr add 198.19.%d.1/24 dev clients", r.Number)
+	r.Must(client.Script("ip addr add 198.19.%[1]d.2/24 dev eth0; ip route add default via 198.19.%[1]d.1", r.Number))
+	r.OnNode("ip addr add %v/32 dev lo; ip route add 198.19.%d.0/24 via %v", vip, r.Number, r.Router4)
 	t.Cleanup(func() { _ = (enclave.Host{}).Script("ip addr del %v/32 dev lo", vip) })
 
 	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(vip, 7)))
-	r.must(err)
+	r.Must(err)
 	var socket *net.UDPConn
-	r.must(client.Do(func() error {
+	r.Must(client.Do(func() error {
 		var err error
 		socket, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(vip, 7)))
 		return err
@@ -176,7 +182,7 @@ func (f *traffic) flows(more int) {
 	f.mu.Lock()
 	before := len(f.answered)
 	f.mu.Unlock()
-	eventually(f.t, func() error {
+	rack.Eventually(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if n := len(f.answered) - before; n < more {
@@ -189,7 +195,7 @@ func (f *traffic) flows(more int) {
 // lost ends the traffic and counts the packets that had no answer.
 func (f *traffic) lost() (lost, sent int) {
 	f.stop()
-	_ = within(2*time.Second, func() error {
+	_ = rack.Within(2*time.Second, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		lost, sent = 0, f.sent-f.from+1
@@ -206,15 +212,15 @@ func (f *traffic) lost() (lost, sent int) {
 	return lost, sent
 }
 
-func (r *rack) own() netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, r.node4.As4()[2]}), 32)
+func (r *bench) own() netip.Prefix {
+	return netip.PrefixFrom(r.Address("203.0.113.%d"), 32)
 }
 
 // A speaker that is killed, and one that replaces it, do not cost a packet.
 func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
-	withEach(t, func(t *testing.T, kind implementation) {
-		r := newRack(t, kind)
-		r.start()
+	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+		r := newBench(t, kind)
+		r.Start()
 		p := r.peer("tor")
 		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Minute}
 		vip := r.own()
@@ -225,7 +231,7 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 			c.kill()
 			f.flows(200) // A second: the router has long noticed, and keeps the route.
 			c = startChild(t, p, vip)
-			eventually(t, func() error { return r.hasSession(true) })
+			rack.Eventually(t, func() error { return r.hasSession(true) })
 			f.flows(200)
 		}
 		if lost, sent := f.lost(); lost > 0 {
@@ -238,31 +244,26 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 
 // A peer that changes needs a new session, and with graceful restart costs no packet either.
 func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
-	withEach(t, func(t *testing.T, kind implementation) {
-		r := newRack(t, kind)
-		r.start()
+	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+		r := newBench(t, kind)
+		r.Start()
 		p := r.peer("tor")
 		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Minute}
 		vip := r.own()
 		s := newSpeaker(t, p)
-		s.Set(vip, to(bgp.Attributes{}, "tor"))
+		s.Set(vip, to(route.Attributes{}, "tor"))
 		r.hears(r.plain(vip))
 		before := s.up("tor")
 		f := r.through(t, vip.Addr())
 		p.HoldTime = 30 * time.Second
 		s.peers(p)
-		eventually(t, func() error {
-			if now := s.session("tor"); now.State != bgp.Established || now.Since.Equal(before.Since) {
-				return fmt.Errorf("%+v", now)
-			}
-			return nil
-		})
+		s.replaced(before)
 		f.flows(200)
 		if lost, sent := f.lost(); lost > 0 {
 			t.Errorf("%d of %d packets lost", lost, sent)
 		}
 		s.peers() // One that is gone leaves nothing.
-		if err := within(2*time.Second, func() error { return r.heard() }); err != nil {
+		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Error(err)
 		}
 	})
@@ -270,9 +271,9 @@ func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
 
 // Without graceful restart a crash costs packets. This is what the story above would see.
 func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
-	withEach(t, func(t *testing.T, kind implementation) {
-		r := newRack(t, kind)
-		r.start()
+	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+		r := newBench(t, kind)
+		r.Start()
 		vip := r.own()
 		c := startChild(t, r.peer("tor"), vip)
 		r.hears(r.plain(vip))
@@ -291,9 +292,9 @@ func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
 // A route that nobody announces any more is the last resort for a while (RFC 9494), and is as before when a successor
 // announces it.
 func TestLongLivedGracefulRestart(t *testing.T) {
-	withEach(t, func(t *testing.T, kind implementation) {
-		r := newRack(t, kind)
-		r.start()
+	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+		r := newBench(t, kind)
+		r.Start()
 		p := r.peer("tor")
 		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Second, StaleTime: time.Hour}
 		vip := r.own()
@@ -313,15 +314,15 @@ func TestLongLivedGracefulRestart(t *testing.T) {
 // A speaker that does not come round loses the session to the hold time. With RFC 8538 the router keeps the routes, but
 // for those that are withdrawn for good.
 func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
-	withEach(t, func(t *testing.T, kind implementation) {
+	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		for _, keep := range []bool{false, true} {
 			t.Run(fmt.Sprint(keep), func(t *testing.T) {
-				if keep && kind.name == "BIRD" {
+				if keep && kind == rack.BIRD {
 					t.Skip("BIRD 2 does not have RFC 8538")
 				}
-				r := newRack(t, kind)
-				r.config.Neighbors[0].KeepOnNotification = keep
-				r.start()
+				r := newBench(t, kind)
+				r.Config.Neighbors[0].KeepOnNotification = keep
+				r.Start()
 				p := r.peer("tor")
 				p.HoldTime = 3 * time.Second
 				p.GracefulRestart = &bgp.GracefulRestart{RestartTime: time.Minute, KeepOnNotification: keep}
@@ -329,7 +330,7 @@ func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
 				c := startChild(t, p, vip)
 				r.hears(r.plain(vip))
 				c.signal(syscall.SIGSTOP)
-				eventually(t, func() error { return r.hasSession(false) })
+				rack.Eventually(t, func() error { return r.hasSession(false) })
 				if keep {
 					if err := r.heard(r.plain(vip)); err != nil {
 						t.Error(err)
@@ -343,33 +344,14 @@ func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
 
 				// One that stops in good order takes its routes along.
 				s := newSpeaker(t, p)
-				s.Set(vip, to(bgp.Attributes{}, "tor"))
+				s.Set(vip, to(route.Attributes{}, "tor"))
 				s.up("tor")
 				r.hears(r.plain(vip))
 				s.stop()
-				if err := within(2*time.Second, func() error { return r.heard() }); err != nil {
+				if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 	})
-}
-
-// hasSession is nil if the router has an established session, or none, as asked.
-func (r *rack) hasSession(want bool) error {
-	var said, sign string
-	var err error
-	switch daemon := r.router.(type) {
-	case *router.FRR:
-		var out []byte
-		out, err = daemon.Show(context.Background(), "show bgp summary json")
-		said, sign = string(out), `"state":"Established"`
-	case *router.BIRD:
-		sign = "Established"
-		said, err = daemon.Show(context.Background(), "protocols")
-	}
-	if err == nil && strings.Contains(said, sign) != want {
-		err = fmt.Errorf("established %v is not what the router says: %s", want, said)
-	}
-	return err
 }

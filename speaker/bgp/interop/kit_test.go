@@ -1,0 +1,261 @@
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/heraldlb/herald/e2e/lab/rack"
+	"github.com/heraldlb/herald/e2e/lab/router"
+	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+)
+
+func TestMain(m *testing.M) {
+	if wish := os.Getenv(childVariable); wish != "" {
+		fmt.Fprintln(os.Stderr, runChild(wish))
+		os.Exit(1)
+	}
+	// gobgp's cleanInfiniteChannel does not wait for the queue that it empties, and may leave its goroutine.
+	rack.Main(m, 12, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer"))
+}
+
+// bench is a rack, and how its router sees what a speaker of BGP announces.
+type bench struct {
+	*rack.Rack
+	t testing.TB
+}
+
+func newBench(t testing.TB, kind rack.Kind) *bench {
+	t.Helper()
+	return &bench{rack.New(t, kind), t}
+}
+
+// way is who opens the connection.
+type way struct{ passive bool }
+
+// bothWays tells a story with a node that connects to the router, and with one that the router connects to.
+func bothWays(t *testing.T, story func(*testing.T, rack.Kind, way)) {
+	for name, w := range map[string]way{"the node connects": {}, "the router connects": {passive: true}} {
+		t.Run(name, func(t *testing.T) {
+			rack.Each(t, func(t *testing.T, kind rack.Kind) { story(t, kind, w) })
+		})
+	}
+}
+
+// on has the router, before it starts, and the peer use the port of the end that waits.
+func (w way) on(port uint16, r *bench, p *bgp.Peer) {
+	if w.passive {
+		p.Passive, p.Port = true, port
+		r.Config.Neighbors[0].Port = port
+	}
+}
+
+// peer is the router as this node sees it.
+func (r *bench) peer(name string) bgp.Peer {
+	return bgp.Peer{
+		Name: name, LocalASN: rack.NodeASN, PeerASN: r.Config.ASN, RouterID: r.Node4,
+		Address: r.Router4, NextHop6: r.Node6,
+	}
+}
+
+// hears waits until the router has exactly these routes.
+func (r *bench) hears(want ...router.Route) {
+	r.t.Helper()
+	rack.Eventually(r.t, func() error { return r.heard(want...) })
+}
+
+func (r *bench) heard(want ...router.Route) error { return r.heardBut(nil, want...) }
+
+// heardBut compares what is left of the router's routes when what does not matter is taken away.
+func (r *bench) heardBut(without func(*router.Route), want ...router.Route) error {
+	got, err := r.Router.Routes(context.Background())
+	if err != nil {
+		return err
+	}
+	for i := range got {
+		got[i].Learned = ""
+		if r.Config.ASN != rack.NodeASN {
+			got[i].LocalPref = nil // BIRD shows its default for eBGP too
+		}
+		if without != nil {
+			without(&got[i])
+		}
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		return fmt.Errorf("routes (-want +got):\n%s", diff)
+	}
+	return nil
+}
+
+// counts is nil if the router has so many paths.
+func (r *bench) counts(want int) error {
+	got, err := r.Router.Count(context.Background())
+	if err == nil && got != want {
+		err = fmt.Errorf("the router has %d paths, want %d", got, want)
+	}
+	return err
+}
+
+// says is what the router tells of its sessions, in lower case.
+func (r *bench) says() (said string, err error) {
+	switch daemon := r.Router.(type) {
+	case *router.FRR:
+		var out []byte
+		out, err = daemon.Show(context.Background(), "show bgp neighbors json")
+		said = string(out)
+	case *router.BIRD:
+		said, err = daemon.Show(context.Background(), "protocols", "all")
+	}
+	return strings.ReplaceAll(strings.ToLower(said), "deconfigured", "de-configured"), err
+}
+
+// wasTold checks why the router believes that its last session has ended.
+func (r *bench) wasTold(reason string) error {
+	said, err := r.says()
+	if err == nil && !strings.Contains(said, reason) {
+		err = fmt.Errorf("the router was not told %q: %s", reason, said)
+	}
+	return err
+}
+
+// hasSession is nil if the router has an established session, or none, as asked.
+func (r *bench) hasSession(want bool) error {
+	said, err := r.says()
+	if err == nil && (strings.Contains(said, `"bgpstate":"established"`) || strings.Contains(said, "bgp state:          established")) != want {
+		err = fmt.Errorf("established %v is not what the router says: %s", want, said)
+	}
+	return err
+}
+
+// plain is how the router sees a prefix that this node announces without attributes.
+func (r *bench) plain(prefix netip.Prefix) router.Route {
+	hop := r.Node4
+	if prefix.Addr().Is6() {
+		hop = r.Node6
+	}
+	return router.Route{Prefix: prefix, NextHops: []netip.Addr{hop}, Best: true, ASPath: []uint32{rack.NodeASN}}
+}
+
+// inKernel waits until the router's kernel has these words for a prefix.
+func (r *bench) inKernel(prefix netip.Prefix, words ...string) {
+	r.t.Helper()
+	rack.Eventually(r.t, func() error {
+		out, err := r.Kernel(prefix)
+		for _, w := range words {
+			if err == nil && !strings.Contains(out, w) {
+				err = fmt.Errorf("no %q in %q", w, out)
+			}
+		}
+		return err
+	})
+}
+
+// speaker runs a speaker until the test ends or stop is called.
+type speaker struct {
+	*bgp.Speaker
+	t   testing.TB
+	end func(cause error)
+}
+
+func newSpeaker(t testing.TB, peers ...bgp.Peer) *speaker {
+	t.Helper()
+	s := prepareSpeaker(t)
+	s.peers(peers...)
+	s.run()
+	return s
+}
+
+func prepareSpeaker(t testing.TB) *speaker {
+	return &speaker{Speaker: bgp.New(zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))), t: t}
+}
+
+func (s *speaker) run() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	stopped := false
+	s.end = func(cause error) {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel(cause)
+		if err := <-done; err != nil {
+			s.t.Error(err)
+		}
+	}
+	s.t.Cleanup(s.stop)
+}
+
+func (s *speaker) stop() { s.end(nil) }
+
+func (s *speaker) peers(peers ...bgp.Peer) {
+	s.t.Helper()
+	if faults := s.SetPeers(peers); faults != nil {
+		s.t.Fatal(faults)
+	}
+}
+
+func (s *speaker) session(name string) bgp.Session {
+	for _, session := range s.Sessions() {
+		if session.Peer == name {
+			return session
+		}
+	}
+	return bgp.Session{Peer: name, Reason: "no such peer"}
+}
+
+// up waits for a session and returns it.
+func (s *speaker) up(name string) bgp.Session {
+	s.t.Helper()
+	rack.Eventually(s.t, func() error {
+		if got := s.session(name); got.State != bgp.Established {
+			return fmt.Errorf("session %s is %v: %s", name, got.State, got.Reason)
+		}
+		return nil
+	})
+	return s.session(name)
+}
+
+func (s *speaker) down(name, because string) error {
+	if got := s.session(name); got.State == bgp.Established || !strings.Contains(got.Reason, because) {
+		return fmt.Errorf("session %s is %v because %q, want %q", name, got.State, got.Reason, because)
+	}
+	return nil
+}
+
+// undisturbed checks that a session is the one it was.
+func (s *speaker) undisturbed(was bgp.Session) {
+	s.t.Helper()
+	if now := s.session(was.Peer); now.State != bgp.Established || now.Since != was.Since {
+		s.t.Errorf("session was disturbed: was up since %v, now %v since %v: %s", was.Since, now.State, now.Since, now.Reason)
+	}
+}
+
+// replaced waits until a session is up that is not the one it was.
+func (s *speaker) replaced(was bgp.Session) {
+	s.t.Helper()
+	rack.Eventually(s.t, func() error {
+		if now := s.session(was.Peer); now.State != bgp.Established || now.Since.Equal(was.Since) {
+			return fmt.Errorf("it was up since %v, and is %v since %v: %s", was.Since, now.State, now.Since, now.Reason)
+		}
+		return nil
+	})
+}
+
+func to(attributes route.Attributes, peers ...string) map[string]route.Attributes {
+	exports := map[string]route.Attributes{}
+	for _, name := range peers {
+		exports[name] = attributes
+	}
+	return exports
+}

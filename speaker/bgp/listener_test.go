@@ -1,0 +1,19 @@
+package bgp
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// Two peers with one address and different passwords: the first by name has its own, in whatever order they come.
+func TestTheFirstPeerOfAnAddressGivesThePassword(t *testing.T) {
+	router := netip.MustParseAddr("198.18.0.254")
+	of := func(name, password string) *member {
+		return &member{peer: Peer{Name: name, Address: router, Password: password}}
+	}
+	for _, members := range [][]*member{{of("a", "one"), of("b", "two")}, {of("b", "two"), of("a", "one")}, {of("0", ""), of("a", "one")}} {
+		if got := passwords(members)[router]; got != "one" {
+			t.Errorf("%s comes first: the password is %q, want that of a", members[0].peer.Name, got)
+		}
+	}
+}
