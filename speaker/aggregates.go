@@ -3,7 +3,8 @@ package speaker
 import (
 	"net/netip"
 
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // aggregates are the networks that this node announces in place of addresses. A network is announced for as long as an
@@ -22,7 +23,7 @@ func newAggregates() aggregates {
 }
 
 // replace takes what is announced for one address in place of what was before.
-func (g *aggregates) replace(before, after []Aggregate) {
+func (g *aggregates) replace(before, after []announce.Aggregate) {
 	for _, a := range before {
 		g.add(a, -1)
 	}
@@ -31,7 +32,7 @@ func (g *aggregates) replace(before, after []Aggregate) {
 	}
 }
 
-func (g *aggregates) add(a Aggregate, n int) {
+func (g *aggregates) add(a announce.Aggregate, n int) {
 	by := g.addresses[a.Prefix]
 	if by == nil {
 		by = map[aggregateBy]int{}
@@ -59,18 +60,18 @@ func (g *aggregates) changeAll() {
 }
 
 // exports are the routes to a network, by peer.
-func (g *aggregates) exports(network netip.Prefix, shared *Shared) map[string]bgp.Attributes {
+func (g *aggregates) exports(network netip.Prefix, shared *announce.Shared) map[string]route.Attributes {
 	first := map[string]string{}
 	for by := range g.addresses[network] {
 		if name, some := first[by.peer]; !some || by.advertisement < name {
 			first[by.peer] = by.advertisement
 		}
 	}
-	exports := make(map[string]bgp.Attributes, len(first))
+	exports := make(map[string]route.Attributes, len(first))
 	for peer, name := range first {
 		for i := range shared.BGP {
 			if ad := &shared.BGP[i]; ad.Name == name {
-				exports[peer] = shared.drained(ad.Attributes)
+				exports[peer] = shared.Drained(ad.Attributes)
 			}
 		}
 	}
@@ -94,6 +95,6 @@ func (l *loop) tellRouters() {
 		}
 	}
 	if len(l.routes) > 0 {
-		l.routes = map[netip.Prefix]map[string]bgp.Attributes{} // A large one is let go.
+		l.routes = map[netip.Prefix]map[string]route.Attributes{} // A large one is let go.
 	}
 }

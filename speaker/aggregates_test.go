@@ -9,26 +9,27 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // Whatever addresses come, change and go, a network is announced as those that are there have it, and what routers are
 // told adds up to that.
 func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 	networks := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/64")}
-	ads := []BGPAdvertisement{{Name: "a", Attributes: bgp.Attributes{Prepend: 1}}, {Name: "b", Attributes: bgp.Attributes{Prepend: 2}}}
+	ads := []announce.BGPAdvertisement{{Name: "a", Attributes: route.Attributes{Prepend: 1}}, {Name: "b", Attributes: route.Attributes{Prepend: 2}}}
 	rapid.Check(t, func(t *rapid.T) {
 		g := newAggregates()
-		now := map[int][]Aggregate{}
-		told := map[netip.Prefix]map[string]bgp.Attributes{}
+		now := map[int][]announce.Aggregate{}
+		told := map[netip.Prefix]map[string]route.Attributes{}
 		for step := range rapid.IntRange(1, 20).Draw(t, "steps") {
 			address := rapid.IntRange(0, 3).Draw(t, fmt.Sprint("address", step))
-			var after []Aggregate
+			var after []announce.Aggregate
 			for _, n := range networks {
 				for _, peer := range []string{"east", "west"} {
 					for _, ad := range ads {
 						if rapid.IntRange(0, 3).Draw(t, fmt.Sprint(step, n, peer, ad.Name)) == 0 {
-							after = append(after, Aggregate{n, peer, ad.Name})
+							after = append(after, announce.Aggregate{Prefix: n, Peer: peer, Advertisement: ad.Name})
 						}
 					}
 				}
@@ -36,12 +37,12 @@ func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 			g.replace(now[address], after)
 			now[address] = after
 			for n := range g.changed {
-				told[n] = g.exports(n, &Shared{BGP: ads})
+				told[n] = g.exports(n, &announce.Shared{BGP: ads})
 			}
 			clear(g.changed)
 		}
 		for _, n := range networks {
-			want := map[string]bgp.Attributes{}
+			want := map[string]route.Attributes{}
 			for _, ad := range slices.Backward(ads) { // So that the first by name is the last, and stays.
 				for _, all := range now {
 					for _, a := range all {
@@ -51,7 +52,7 @@ func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 					}
 				}
 			}
-			if !maps.EqualFunc(told[n], want, bgp.Attributes.Equal) {
+			if !maps.EqualFunc(told[n], want, route.Attributes.Equal) {
 				t.Fatalf("%v is announced to %v, want %v", n, told[n], want)
 			}
 		}
@@ -65,18 +66,18 @@ func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 func TestANetworkStaysWhileAnAddressInItDoes(t *testing.T) {
 	network := netip.MustParsePrefix("198.51.100.0/24")
 	l := loopOf(t, "n1")
-	l.shared.BGP = []BGPAdvertisement{{Name: "all", Attributes: bgp.Attributes{Prepend: 1}}}
-	with := Decision{Aggregates: []Aggregate{{network, "tor", "all"}}}
+	l.shared.BGP = []announce.BGPAdvertisement{{Name: "all", Attributes: route.Attributes{Prepend: 1}}}
+	with := announce.Decision{Aggregates: []announce.Aggregate{{Prefix: network, Peer: "tor", Advertisement: "all"}}}
 	for _, step := range []struct {
 		name          string
 		address       string
-		before, after Decision
+		before, after announce.Decision
 		announced     bool
 	}{
-		{"the first address", "198.51.100.7", Decision{}, with, true},
-		{"the second", "198.51.100.8", Decision{}, with, true},
-		{"the first goes", "198.51.100.7", with, Decision{}, true},
-		{"the second goes", "198.51.100.8", with, Decision{}, false},
+		{"the first address", "198.51.100.7", announce.Decision{}, with, true},
+		{"the second", "198.51.100.8", announce.Decision{}, with, true},
+		{"the first goes", "198.51.100.7", with, announce.Decision{}, true},
+		{"the second goes", "198.51.100.8", with, announce.Decision{}, false},
 	} {
 		l.apply(netip.MustParseAddr(step.address), step.before, step.after, map[string][]wanted{})
 		l.tellRouters()

@@ -5,28 +5,30 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // wanted is what a segment is told of an address.
 type wanted struct {
 	addr netip.Addr
-	want *segment.Want
+	want *ownership.Want
 }
 
 // apply hands on what a decision changes. That an address passes from one Service to another, or is shared
 // with one more, changes nothing.
-func (l *loop) apply(address netip.Addr, before, after Decision, wants map[string][]wanted) {
+func (l *loop) apply(address netip.Addr, before, after announce.Decision, wants map[string][]wanted) {
 	for _, p := range before.Segments {
-		if !slices.ContainsFunc(after.Segments, func(o Placement) bool { return o.Interface == p.Interface }) {
+		if !slices.ContainsFunc(after.Segments, func(o announce.Placement) bool { return o.Interface == p.Interface }) {
 			wants[p.Interface] = append(wants[p.Interface], wanted{address, nil})
 			l.mayOwn(p.Interface, address, false)
 		}
 	}
 	for i := range after.Segments {
 		p := &after.Segments[i]
-		at := slices.IndexFunc(before.Segments, func(o Placement) bool { return o.Interface == p.Interface })
+		at := slices.IndexFunc(before.Segments, func(o announce.Placement) bool { return o.Interface == p.Interface })
 		if at >= 0 {
 			p.New = before.Segments[at].New // It was probed then, if it had to be.
 			if before.Segments[at] == *p {
@@ -37,7 +39,7 @@ func (l *loop) apply(address netip.Addr, before, after Decision, wants map[strin
 		wants[p.Interface] = append(wants[p.Interface], wanted{address, &want})
 		l.mayOwn(p.Interface, address, l.among(p.Candidates))
 	}
-	if !maps.EqualFunc(before.Exports, after.Exports, bgp.Attributes.Equal) {
+	if !maps.EqualFunc(before.Exports, after.Exports, route.Attributes.Equal) {
 		l.routes[netip.PrefixFrom(address, address.BitLen())] = after.Exports
 	}
 	if !slices.Equal(before.Aggregates, after.Aggregates) {
@@ -46,7 +48,7 @@ func (l *loop) apply(address netip.Addr, before, after Decision, wants map[strin
 }
 
 // among reports whether this node is one of the candidates, which many addresses have in common.
-func (l *loop) among(c *segment.Candidates) bool {
+func (l *loop) among(c *ownership.Candidates) bool {
 	own, known := l.own[c]
 	if !known {
 		own = c.Has(l.s.config.Node)

@@ -9,45 +9,48 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/heraldlb/herald/speaker/bgp"
-	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/bgp/route"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-func placed(iface string, w segment.Want) Placement { return Placement{Interface: iface, Want: w} }
+func placed(iface string, w ownership.Want) announce.Placement {
+	return announce.Placement{Interface: iface, Want: w}
+}
 
 // What a segment was told is not told again.
 func TestASegmentIsToldWhatDiffers(t *testing.T) {
 	l := loopOf(t, "n1")
-	mine := segment.NewCandidates([]string{"n1", "n2"}, nil)
-	theirs := segment.NewCandidates([]string{"n2"}, nil)
-	var before Decision
+	mine := ownership.NewCandidates([]string{"n1", "n2"}, nil)
+	theirs := ownership.NewCandidates([]string{"n2"}, nil)
+	var before announce.Decision
 	for _, step := range []struct {
 		name  string
-		after []Placement
-		told  map[string]*segment.Want // nil: nobody is to have it
-		ready []string                 // where this node may become the owner
+		after []announce.Placement
+		told  map[string]*ownership.Want // nil: nobody is to have it
+		ready []string                   // where this node may become the owner
 	}{
-		{"at first", []Placement{placed("eth0", segment.Want{Candidates: mine, New: true})}, map[string]*segment.Want{"eth0": {Candidates: mine, New: true}}, []string{"eth0"}},
-		{"the same", []Placement{placed("eth0", segment.Want{Candidates: mine, New: true})}, nil, []string{"eth0"}},
-		{"it is not new any more", []Placement{placed("eth0", segment.Want{Candidates: mine})}, nil, []string{"eth0"}},
-		{"another segment", []Placement{placed("eth0", segment.Want{Candidates: mine}), placed("eth1", segment.Want{Candidates: theirs})},
-			map[string]*segment.Want{"eth1": {Candidates: theirs}}, []string{"eth0"}},
-		{"other candidates", []Placement{placed("eth0", segment.Want{Candidates: theirs}), placed("eth1", segment.Want{Candidates: mine})},
-			map[string]*segment.Want{"eth0": {Candidates: theirs, New: true}, "eth1": {Candidates: mine}}, []string{"eth1"}},
-		{"Gradual", []Placement{placed("eth0", segment.Want{Candidates: theirs, Gradual: true}), placed("eth1", segment.Want{Candidates: mine})},
-			map[string]*segment.Want{"eth0": {Candidates: theirs, Gradual: true, New: true}}, []string{"eth1"}},
-		{"Defend", []Placement{placed("eth0", segment.Want{Candidates: theirs, Gradual: true}), placed("eth1", segment.Want{Candidates: mine, Defend: true})},
-			map[string]*segment.Want{"eth1": {Candidates: mine, Defend: true}}, []string{"eth1"}},
-		{"one segment less", []Placement{placed("eth0", segment.Want{Candidates: theirs, Gradual: true})}, map[string]*segment.Want{"eth1": nil}, nil},
-		{"none", nil, map[string]*segment.Want{"eth0": nil}, nil},
+		{"at first", []announce.Placement{placed("eth0", ownership.Want{Candidates: mine, New: true})}, map[string]*ownership.Want{"eth0": {Candidates: mine, New: true}}, []string{"eth0"}},
+		{"the same", []announce.Placement{placed("eth0", ownership.Want{Candidates: mine, New: true})}, nil, []string{"eth0"}},
+		{"it is not new any more", []announce.Placement{placed("eth0", ownership.Want{Candidates: mine})}, nil, []string{"eth0"}},
+		{"another segment", []announce.Placement{placed("eth0", ownership.Want{Candidates: mine}), placed("eth1", ownership.Want{Candidates: theirs})},
+			map[string]*ownership.Want{"eth1": {Candidates: theirs}}, []string{"eth0"}},
+		{"other candidates", []announce.Placement{placed("eth0", ownership.Want{Candidates: theirs}), placed("eth1", ownership.Want{Candidates: mine})},
+			map[string]*ownership.Want{"eth0": {Candidates: theirs, New: true}, "eth1": {Candidates: mine}}, []string{"eth1"}},
+		{"Gradual", []announce.Placement{placed("eth0", ownership.Want{Candidates: theirs, Gradual: true}), placed("eth1", ownership.Want{Candidates: mine})},
+			map[string]*ownership.Want{"eth0": {Candidates: theirs, Gradual: true, New: true}}, []string{"eth1"}},
+		{"Defend", []announce.Placement{placed("eth0", ownership.Want{Candidates: theirs, Gradual: true}), placed("eth1", ownership.Want{Candidates: mine, Defend: true})},
+			map[string]*ownership.Want{"eth1": {Candidates: mine, Defend: true}}, []string{"eth1"}},
+		{"one segment less", []announce.Placement{placed("eth0", ownership.Want{Candidates: theirs, Gradual: true})}, map[string]*ownership.Want{"eth1": nil}, nil},
+		{"none", nil, map[string]*ownership.Want{"eth0": nil}, nil},
 		{"none again", nil, nil, nil},
-		{"back, and not new", []Placement{placed("eth0", segment.Want{Candidates: mine})}, map[string]*segment.Want{"eth0": {Candidates: mine}}, []string{"eth0"}},
+		{"back, and not new", []announce.Placement{placed("eth0", ownership.Want{Candidates: mine})}, map[string]*ownership.Want{"eth0": {Candidates: mine}}, []string{"eth0"}},
 	} {
 		wants := map[string][]wanted{}
-		after := Decision{Segments: step.after}
+		after := announce.Decision{Segments: step.after}
 		l.apply(vip, before, after, wants)
 		before = after
-		told := map[string]*segment.Want{}
+		told := map[string]*ownership.Want{}
 		for iface, all := range wants {
 			for _, w := range all {
 				if _, twice := told[iface]; twice || w.addr != vip {
@@ -56,7 +59,7 @@ func TestASegmentIsToldWhatDiffers(t *testing.T) {
 				told[iface] = w.want
 			}
 		}
-		if !maps.EqualFunc(told, step.told, func(x, y *segment.Want) bool { return x == nil && y == nil || x != nil && y != nil && *x == *y }) {
+		if !maps.EqualFunc(told, step.told, func(x, y *ownership.Want) bool { return x == nil && y == nil || x != nil && y != nil && *x == *y }) {
 			t.Errorf("%s: told is %v, want %v", step.name, told, step.told)
 		}
 		var ready []string
@@ -76,17 +79,17 @@ func TestASegmentIsToldWhatDiffers(t *testing.T) {
 
 // Whatever decisions follow each other, a segment that has heard all the differences knows the last decision.
 func TestDifferencesAddUpToTheDecision(t *testing.T) {
-	some := []*segment.Candidates{segment.NewCandidates([]string{"n1", "n2"}, nil), segment.NewCandidates([]string{"n2"}, nil)}
-	attributes := []bgp.Attributes{{}, {Prepend: 1}}
+	some := []*ownership.Candidates{ownership.NewCandidates([]string{"n1", "n2"}, nil), ownership.NewCandidates([]string{"n2"}, nil)}
+	attributes := []route.Attributes{{}, {Prepend: 1}}
 	rapid.Check(t, func(rt *rapid.T) {
 		l := loopOf(t, "n1")
-		told := map[string]segment.Want{}
-		var before Decision
+		told := map[string]ownership.Want{}
+		var before announce.Decision
 		for i := range rapid.IntRange(1, 6).Draw(rt, "decisions") {
-			after := Decision{Exports: map[string]bgp.Attributes{}}
+			after := announce.Decision{Exports: map[string]route.Attributes{}}
 			for _, iface := range []string{"eth0", "eth1"} {
 				if rapid.Bool().Draw(rt, fmt.Sprint(iface, i)) {
-					after.Segments = append(after.Segments, placed(iface, segment.Want{
+					after.Segments = append(after.Segments, placed(iface, ownership.Want{
 						Candidates: rapid.SampledFrom(some).Draw(rt, fmt.Sprint("candidates", i)), Defend: rapid.Bool().Draw(rt, fmt.Sprint("defend", i)),
 					}))
 				}
@@ -106,7 +109,7 @@ func TestDifferencesAddUpToTheDecision(t *testing.T) {
 					}
 				}
 			}
-			want := map[string]segment.Want{}
+			want := map[string]ownership.Want{}
 			may := map[string]bool{}
 			for _, p := range after.Segments {
 				want[p.Interface] = p.Want
@@ -127,10 +130,10 @@ func TestDifferencesAddUpToTheDecision(t *testing.T) {
 
 func TestManyAddressesAreTheSegmentsInOneTurn(t *testing.T) {
 	l := loopOf(t, "n1")
-	c := segment.NewCandidates([]string{"n1"}, nil)
+	c := ownership.NewCandidates([]string{"n1"}, nil)
 	wants := map[string][]wanted{}
 	for a := range someAddresses(1000) {
-		l.apply(a, Decision{}, Decision{Segments: []Placement{placed("eth0", segment.Want{Candidates: c})}}, wants)
+		l.apply(a, announce.Decision{}, announce.Decision{Segments: []announce.Placement{placed("eth0", ownership.Want{Candidates: c})}}, wants)
 	}
 	seen := map[netip.Addr]bool{}
 	for _, w := range wants["eth0"] {

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // crowd is a loop with many addresses, each of a Service of its own, and many nodes on one segment.
@@ -18,7 +20,7 @@ type crowd struct {
 	*loop
 	nodes     []*corev1.Node
 	addresses []netip.Addr
-	neighbour []Neighbour
+	neighbour []announce.Neighbour
 }
 
 // newCrowd makes it. local is on how many nodes each Service has endpoints, with policy Local; 0: on one, with policy
@@ -61,8 +63,8 @@ func newCrowd(t testing.TB, addresses, nodes, local int) *crowd {
 func (c *crowd) again(without int) {
 	before := c.shared
 	c.shared = c.s.inputs.shared("n00000", true)
-	c.shared.before = before.known
-	c.shared.Segments = []Segment{{Interface: "eth0", Nodes: c.neighbour[:len(c.neighbour)-without]}}
+	c.shared.Follow(before)
+	c.shared.Segments = []announce.Segment{{Interface: "eth0", Nodes: c.neighbour[:len(c.neighbour)-without]}}
 	clear(c.own)
 	changed := noChanges()
 	for _, a := range c.addresses {
@@ -123,7 +125,7 @@ func TestADecisionAllocatesNothingPerNode(t *testing.T) {
 			allocs[nodes] = testing.AllocsPerRun(100, func() {
 				a := c.s.inputs.address(c.addresses[i%100], noon)
 				i++
-				if d := Decide(c.shared, a); len(d.Segments) != 1 || len(d.Segments[0].Candidates.Nodes()) == 0 {
+				if d := announce.Decide(c.shared, a); len(d.Segments) != 1 || len(d.Segments[0].Candidates.Nodes()) == 0 {
 					t.Fatal(said(d))
 				}
 			})

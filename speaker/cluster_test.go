@@ -3,33 +3,29 @@ package speaker
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 var (
 	vip  = netip.MustParseAddr("198.51.100.7")
 	vip6 = netip.MustParseAddr("2001:db8::7")
 
-	// The nodes of the stories about routers, by their rank for vip.
-	first, second, third = podium(vip)
-
 	noon = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
 )
 
-func podium(address netip.Addr) (first, second, third string) {
-	n := []string{"n1", "n2", "n3"}
-	slices.SortFunc(n, func(x, y string) int { return cmp.Compare(rank(address, y), rank(address, x)) })
-	return n[0], n[1], n[2]
+var alike = []gocmp.Option{
+	gocmp.Comparer(func(x, y netip.Addr) bool { return x == y }),
+	gocmp.Comparer(func(x, y netip.Prefix) bool { return x == y }),
 }
 
 func compile(t testing.TB, s herald.Selection) *herald.Selector {
@@ -45,78 +41,45 @@ func matching(key, value string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
 }
 
-func editNode(s *Shared, name string, change func(*Node)) {
+func editNode(s *announce.Shared, name string, change func(*announce.Node)) {
 	n := s.Nodes[name]
 	change(&n)
 	s.Nodes[name] = n
 }
 
 // neighbour is a node on a segment. Its interface has the same name as ours.
-func neighbour(node, iface string, subnets ...string) Neighbour {
-	n := Neighbour{Node: node, Interface: iface}
+func neighbour(node, iface string, subnets ...string) announce.Neighbour {
+	n := announce.Neighbour{Node: node, Interface: iface}
 	for _, s := range subnets {
 		n.Subnets = append(n.Subnets, netip.MustParsePrefix(s))
 	}
 	return n
 }
 
-// cluster is three nodes that are alike, on two segments, one pool, and an address of one Service with an endpoint
-// on each node. Nothing is advertised.
-func cluster() (*Shared, *Address) {
-	s := &Shared{
-		Healthy:    true,
-		Nodes:      map[string]Node{},
-		Pools:      map[string]Pool{"public": {Labels: map[string]string{"tier": "front"}}},
+// cluster is three nodes that are alike on one segment, as a node has it, one pool, and an address of one Service with an
+// endpoint on each node. Everything is advertised.
+func cluster(t testing.TB, self string) (*announce.Shared, *announce.Address) {
+	s := &announce.Shared{
+		Self: self, Healthy: true,
+		Nodes:      map[string]announce.Node{},
+		Pools:      map[string]announce.Pool{"public": {}},
 		Namespaces: map[string]map[string]string{"default": {"team": "web"}},
-		Segments:   []Segment{{Interface: "eth0"}, {Interface: "eth1"}},
+		Segments:   []announce.Segment{{Interface: "eth0"}},
+		L2:         []announce.L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}},
+		BGP:        []announce.BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}},
 	}
 	nodes := []string{"n1", "n2", "n3"}
 	for i, name := range nodes {
-		s.Nodes[name] = Node{Labels: map[string]string{"node": name}, Ready: true}
-		s.Segments[0].Nodes = append(s.Segments[0].Nodes,
-			neighbour(name, "eth0", fmt.Sprintf("198.51.100.%d/24", i+1), fmt.Sprintf("2001:db8::%d/64", i+1)))
-		s.Segments[1].Nodes = append(s.Segments[1].Nodes, neighbour(name, "eth1", fmt.Sprintf("203.0.113.%d/24", i+1)))
+		s.Nodes[name] = announce.Node{Ready: true}
+		s.Segments[0].Nodes = append(s.Segments[0].Nodes, neighbour(name, "eth0", fmt.Sprintf("198.51.100.%d/24", i+1)))
 	}
-	return s, &Address{Addr: vip, Pool: "public", Services: []*Service{{
-		Name:   types.NamespacedName{Namespace: "default", Name: "web"},
-		Labels: map[string]string{"app": "web"},
-		Ready4: nodes, Ready6: nodes,
+	return s, &announce.Address{Addr: vip, Pool: "public", Services: []*announce.Service{{
+		Name: types.NamespacedName{Namespace: "default", Name: "web"}, Ready4: nodes, Ready6: nodes,
 	}}}
 }
 
-// readyOn gives the address's first Service these endpoints, for both families.
-func readyOn(a *Address, nodes ...string) {
-	nodes = slices.Sorted(slices.Values(nodes))
-	a.Services[0].Ready4, a.Services[0].Ready6 = nodes, nodes
-}
-
-// joinedBy has a second Service share the address: default/mail, with policy Local and its endpoints on
-// these nodes. The first one becomes Local, too.
-func joinedBy(a *Address, webOn, mailOn []string) {
-	a.Services[0].Local = true
-	readyOn(a, webOn...)
-	slices.Sort(mailOn)
-	a.Services = append(a.Services, &Service{
-		Name:   types.NamespacedName{Namespace: "default", Name: "mail"},
-		Labels: map[string]string{"app": "mail"},
-		Local:  true, Ready4: mailOn, Ready6: mailOn,
-	})
-}
-
-// on is the snapshot as the node has it, with nothing remembered.
-func on(node string, shared *Shared) *Shared {
-	s := *shared
-	s.Self = node
-	s.made, s.known, s.before, s.key, s.networks = nil, nil, nil, nil, nil
-	s.Segments = slices.Clone(s.Segments)
-	for i := range s.Segments {
-		s.Segments[i].distinct = nil
-	}
-	return &s
-}
-
 // said sums up who may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
-func said(d Decision) string {
+func said(d announce.Decision) string {
 	if d.Refused != "" && len(d.Segments)+len(d.Exports)+len(d.Aggregates) == 0 {
 		return "refused: " + d.Refused
 	}
@@ -125,20 +88,4 @@ func said(d Decision) string {
 		all = append(all, p.Interface+": "+strings.Join(p.Candidates.Nodes(), " "))
 	}
 	return cmp.Or(strings.Join(all, ", "), "nobody")
-}
-
-// announcers lists for each node that announces the address the peers that it announces it to.
-func announcers(shared *Shared, address *Address) map[string][]string {
-	by := map[string][]string{}
-	for node := range shared.Nodes {
-		d := Decide(on(node, shared), address)
-		peers := slices.Collect(maps.Keys(d.Exports))
-		for _, a := range d.Aggregates {
-			peers = append(peers, a.Peer)
-		}
-		if slices.Sort(peers); len(peers) > 0 {
-			by[node] = slices.Compact(peers)
-		}
-	}
-	return by
 }

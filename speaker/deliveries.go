@@ -5,11 +5,21 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// handoverTime is how long a node needs to forward to an endpoint that has become ready on it: kube-proxy writes its
-// rules once a second unless it is told otherwise, and routers take a moment to learn a route.
-const handoverTime = 2 * time.Second
+const (
+	// handoverTime is how long a node may take to forward to an endpoint that has become ready on it, if its kube-proxy does
+	// not tell: it writes its rules once a second unless it is told otherwise. Until then the node is fresh.
+	handoverTime = 2 * time.Second
+	// learningTime is how long that node's speaker and routers may take when kube-proxy says that it forwards.
+	learningTime = 250 * time.Millisecond
+	// handoverLimit is for how long a node is fresh whose kube-proxy says that it does not forward: its speaker waits no longer.
+	handoverLimit = forwardingPatience + learningTime
+	// doubtTime is for how long a node stays fresh after its kube-proxy has said so.
+	doubtTime = 300 * time.Millisecond
+)
 
 // deliveries remembers which addresses this node delivers, to notice what begins and what ends. The loop owns it.
 type deliveries struct {
@@ -18,106 +28,229 @@ type deliveries struct {
 	now map[netip.Addr]bool
 	// local has the addresses of Services under policy Local.
 	local map[netip.Addr]*localNodes
+	// fresh has the addresses for which nodes are fresh, until one of them is not any more. This node hands over no address
+	// for longer.
+	fresh timetable
 }
 
 // localNodes are the nodes that deliver an address under policy Local.
 type localNodes struct {
 	all []string // sorted
-	// since has those that became ready within the handoverTime.
-	since map[string]time.Time
+	// fresh has those that are fresh.
+	fresh map[string]freshNode
 }
 
+// freshNode is a node that became able to deliver an address a short time ago.
+type freshNode struct{ since, until time.Time }
+
 func newDeliveries(self string) deliveries {
-	return deliveries{self: self, now: map[netip.Addr]bool{}, local: map[netip.Addr]*localNodes{}}
+	return deliveries{self: self, now: map[netip.Addr]bool{}, local: map[netip.Addr]*localNodes{}, fresh: newTimetable()}
 }
 
 // forget is for an address that no Service has any more.
 func (d *deliveries) forget(address netip.Addr) {
 	delete(d.now, address)
 	delete(d.local, address)
+	d.fresh.set(address, time.Time{})
 }
 
 // note takes what is known of an address now. It reports whether this node has become able to deliver it.
 //
-// When the last ready pod on this node is being deleted, and the other nodes with ready pods have had them only for a
-// moment, this node goes on delivering for that moment: its kube-proxy sends connections to pods that terminate and
-// still serve (KEP-1669), while those of the others may not know their pods yet. The address then lists this node as
-// ready, and until is when to look at it again.
-func (d *deliveries) note(a *Address, now time.Time) (began bool, until time.Time) {
-	if until = d.handOver(a, now); !until.IsZero() {
+// When the last ready pod of a Service on this node is being deleted, and the other nodes with ready pods are fresh, this node goes
+// on delivering: its kube-proxy sends connections to pods that terminate and still serve (KEP-1669), while those of the others
+// may not know their pods yet. The address then lists this node as ready. It is looked at again when the first of the
+// others is not fresh any more.
+func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node, now time.Time) (began bool) {
+	before, nodes := d.local[a.Addr], d.readyNodes(a, cluster, now)
+	if nodes == nil {
+		delete(d.local, a.Addr)
+		d.fresh.set(a.Addr, time.Time{})
+	} else {
+		d.local[a.Addr] = nodes
+		a.Fresh = slices.Sorted(maps.Keys(nodes.fresh))
+		d.fresh.set(a.Addr, nodes.until())
 		for _, svc := range a.Services {
-			svc.stay(d.self)
+			if !d.handsOver(svc, a.Addr, before, nodes) {
+				continue
+			}
+			stay(svc, d.self)
+			if at, is := slices.BinarySearch(nodes.all, d.self); !is {
+				nodes.all = slices.Insert(nodes.all, at, d.self)
+			}
 		}
 	}
-	delivers := slices.ContainsFunc(a.Services, func(svc *Service) bool { return svc.delivers(a.Addr, d.self) })
+	delivers := slices.ContainsFunc(a.Services, func(svc *announce.Service) bool { return svc.Delivers(a.Addr, d.self) })
 	began = delivers && !d.now[a.Addr]
 	if delivers {
 		d.now[a.Addr] = true
 	} else {
 		delete(d.now, a.Addr)
 	}
-	return began, until
+	return began
 }
 
-// handOver returns until when this node has to go on delivering an address that other nodes are taking over; zero if it
-// has not.
-func (d *deliveries) handOver(a *Address, now time.Time) (until time.Time) {
+// waits has this node take an address over last: its own kube-proxy is known not to forward it yet. It is so though this node is
+// not fresh any more. Addresses that are new are spread over the nodes all the same.
+func (d *deliveries) waits(a *announce.Address) {
+	known := d.local[a.Addr]
+	if known == nil || a.New {
+		return
+	}
+	at, is := slices.BinarySearch(a.Fresh, d.self)
+	if !is {
+		a.Fresh = slices.Insert(a.Fresh, at, d.self)
+	}
+	if len(a.Fresh) == len(known.all) {
+		a.Fresh = []string{d.self}
+	}
+}
+
+// forwards has this node take an address over like nodes that are not fresh: its own kube-proxy is known to forward it. While
+// all are fresh, they are alike.
+func (d *deliveries) forwards(a *announce.Address) {
+	if known := d.local[a.Addr]; known != nil && len(a.Fresh) < len(known.all) {
+		a.Fresh = slices.DeleteFunc(a.Fresh, func(node string) bool { return node == d.self })
+	}
+}
+
+// readyNodes are the nodes of the cluster that have ready endpoints for an address under policy Local, and those of them that are
+// fresh. Nodes that are excluded announce nothing and do not count. It is nil if there are none. No node is fresh that was ready
+// when this speaker first heard of the address.
+func (d *deliveries) readyNodes(a *announce.Address, cluster map[string]announce.Node, now time.Time) *localNodes {
 	var ready []string
 	for _, svc := range a.Services {
 		if svc.Local {
-			ready = append(ready, svc.ready(a.Addr)...)
+			ready = append(ready, svc.Ready(a.Addr)...)
 		}
 	}
-	before := d.local[a.Addr]
+	ready = slices.DeleteFunc(ready, func(node string) bool {
+		n, known := cluster[node]
+		return !known || n.Excluded
+	})
 	if len(ready) == 0 {
-		delete(d.local, a.Addr)
-		return time.Time{}
+		return nil
 	}
 	slices.Sort(ready)
-	ready = slices.Compact(ready)
-	nodes := &localNodes{all: ready, since: map[string]time.Time{}}
-	d.local[a.Addr] = nodes
+	nodes := &localNodes{all: slices.Compact(ready), fresh: map[string]freshNode{}}
+	before := d.local[a.Addr]
 	if before == nil {
-		return time.Time{}
+		return nodes
 	}
-	maps.Copy(nodes.since, before.since)
-	for _, n := range ready {
+	for _, n := range nodes.all {
+		f, fresh := before.fresh[n]
 		if _, was := slices.BinarySearch(before.all, n); !was {
-			nodes.since[n] = now
+			f, fresh = freshNode{since: now, until: now.Add(handoverTime)}, true
+		}
+		if fresh && now.Before(f.until) {
+			nodes.fresh[n] = f
 		}
 	}
-	maps.DeleteFunc(nodes.since, func(n string, since time.Time) bool {
-		_, is := slices.BinarySearch(ready, n)
-		return !is || now.Sub(since) >= handoverTime
+	return nodes
+}
+
+// until is when the first of the fresh nodes is not fresh any more; zero if none is fresh.
+func (n *localNodes) until() (first time.Time) {
+	for _, f := range n.fresh {
+		if first.IsZero() || f.until.Before(first) {
+			first = f.until
+		}
+	}
+	return first
+}
+
+// answered takes what the kube-proxy of a fresh node said when it was asked at a time. The last answer counts: one that has not yet
+// written that the node lost its last pod says that it forwards until it has.
+func (d *deliveries) answered(address netip.Addr, node string, said answer, at time.Time) {
+	nodes := d.local[address]
+	if nodes == nil {
+		return
+	}
+	f, fresh := nodes.fresh[node]
+	if !fresh {
+		return
+	}
+	switch said {
+	case forwards: // Its speaker may not have seen kube-proxy write, and asks only then.
+		f.until = earlier(f.until, later(at, f.since.Add(heardSurelyWithin)).Add(learningTime))
+	case no:
+		f.until = earlier(f.since.Add(handoverLimit), later(f.since.Add(handoverTime), at.Add(doubtTime)))
+	}
+	nodes.fresh[node] = f
+	d.fresh.set(address, nodes.until())
+}
+
+// asked lists the fresh nodes that are taking an address over from this node.
+func (d *deliveries) asked(a *announce.Address) (nodes []string) {
+	known := d.local[a.Addr]
+	if known == nil || len(known.fresh) == 0 || !slices.ContainsFunc(a.Services, func(svc *announce.Service) bool { return leaves(svc, a.Addr, d.self) }) || !d.now[a.Addr] {
+		return nil
+	}
+	for n := range known.fresh {
+		if n != d.self {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+func earlier(x, y time.Time) time.Time {
+	if y.Before(x) {
+		return y
+	}
+	return x
+}
+
+func later(x, y time.Time) time.Time {
+	if y.After(x) {
+		return y
+	}
+	return x
+}
+
+// handsOver reports whether this node has to go on delivering a Service that other nodes are taking over. Services that share an
+// address are looked at one by one: they do not change at the same time.
+func (d *deliveries) handsOver(svc *announce.Service, address netip.Addr, before, nodes *localNodes) bool {
+	if before == nil || !slices.Contains(before.all, d.self) || !leaves(svc, address, d.self) || svc.Delivers(address, d.self) {
+		return false
+	}
+	others := 0
+	for _, n := range svc.Ready(address) {
+		_, fresh := nodes.fresh[n]
+		if !fresh && slices.Contains(nodes.all, n) {
+			return false
+		}
+		if fresh {
+			others++
+		}
+	}
+	return others > 0
+}
+
+// othersDeliver reports whether another node delivers an address under policy Local, or has endpoints that terminate and
+// still serve.
+func othersDeliver(a *announce.Address, self string) bool {
+	other := func(node string) bool { return node != self }
+	return slices.ContainsFunc(a.Services, func(svc *announce.Service) bool {
+		return svc.Local && (slices.ContainsFunc(svc.Ready(a.Addr), other) || slices.ContainsFunc(leaving(svc, a.Addr), other))
 	})
-	_, was := slices.BinarySearch(before.all, d.self)
-	_, is := slices.BinarySearch(ready, d.self)
-	leaves := slices.ContainsFunc(a.Services, func(svc *Service) bool { return svc.leaves(a.Addr, d.self) })
-	if !was || is || !leaves || len(nodes.since) < len(ready) {
-		return time.Time{}
-	}
-	for _, since := range nodes.since {
-		if end := since.Add(handoverTime); until.IsZero() || end.Before(until) {
-			until = end
-		}
-	}
-	at, _ := slices.BinarySearch(ready, d.self)
-	nodes.all = slices.Insert(slices.Clone(ready), at, d.self)
-	return until
 }
 
 // leaves reports whether the endpoints of a Service on a node, for traffic to the address, terminate and still serve.
-func (svc *Service) leaves(address netip.Addr, node string) bool {
-	leaving := svc.Leaving6
-	if address.Is4() {
-		leaving = svc.Leaving4
-	}
-	_, found := slices.BinarySearch(leaving, node)
+func leaves(svc *announce.Service, address netip.Addr, node string) bool {
+	_, found := slices.BinarySearch(leaving(svc, address), node)
 	return svc.Local && found
 }
 
-// stay counts endpoints of a node that terminate and still serve as ready.
-func (svc *Service) stay(node string) {
+// leaving lists the nodes with endpoints that terminate and still serve, for traffic to the address.
+func leaving(svc *announce.Service, address netip.Addr) []string {
+	if address.Is4() {
+		return svc.Leaving4
+	}
+	return svc.Leaving6
+}
+
+// stay counts endpoints of a node that terminate and still serve as ready, all together as one.
+func stay(svc *announce.Service, node string) {
 	if !svc.Local {
 		return
 	}
@@ -131,5 +264,17 @@ func (svc *Service) stay(node string) {
 		}
 		return slices.Insert(slices.Clone(ready), at, node)
 	}
+	count := func(counts map[string]int, leaving []string) map[string]int {
+		if _, leaves := slices.BinarySearch(leaving, node); !leaves || counts[node] > 0 {
+			return counts
+		}
+		with := maps.Clone(counts)
+		if with == nil {
+			with = map[string]int{}
+		}
+		with[node] = 1
+		return with
+	}
 	svc.Ready4, svc.Ready6 = add(svc.Ready4, svc.Leaving4), add(svc.Ready6, svc.Leaving6)
+	svc.Count4, svc.Count6 = count(svc.Count4, svc.Leaving4), count(svc.Count6, svc.Leaving6)
 }

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // drain is how this node leaves its routers: it goes on announcing for a while, with a community that asks routers to
@@ -27,7 +29,7 @@ func newDrain() drain {
 
 // leave notices in a new snapshot that this node leaves, or has come back. A node that is gone from the API, too, leaves:
 // until its routes are drained it stays in the snapshot, as one that is excluded.
-func (l *loop) leave(before *Shared, now time.Time) {
+func (l *loop) leave(before *announce.Shared, now time.Time) {
 	d, self := &l.drain, l.s.config.Node
 	node, known := l.shared.Nodes[self]
 	gone := false
@@ -69,19 +71,21 @@ func (l *loop) longestDrain() (longest time.Duration) {
 }
 
 // onlyOld leaves out routes that were not announced before.
-func onlyOld(d, before Decision) Decision {
-	maps.DeleteFunc(d.Exports, func(peer string, _ bgp.Attributes) bool {
+func onlyOld(d, before announce.Decision) announce.Decision {
+	maps.DeleteFunc(d.Exports, func(peer string, _ route.Attributes) bool {
 		_, was := before.Exports[peer]
 		return !was
 	})
-	d.Aggregates = slices.DeleteFunc(d.Aggregates, func(a Aggregate) bool { return !slices.Contains(before.Aggregates, a) })
+	d.Aggregates = slices.DeleteFunc(d.Aggregates, func(a announce.Aggregate) bool { return !slices.Contains(before.Aggregates, a) })
 	return d
 }
 
-// beginStop begins to leave the routers because the process is to end. Without routes to drain there is nothing to wait
-// for: the end of the sessions takes them away.
+// beginStop begins to leave because the process is to end. The segments are left at once: the others take over within
+// milliseconds, and whoever shuts the machine down may not wait for the routers. Without routes to drain there is nothing
+// to wait for: the end of the sessions takes them away.
 func (l *loop) beginStop() {
 	l.drain.stop = nil
+	l.s.segments.leave(false)
 	if l.shared == nil || l.longestDrain() == 0 || !slices.ContainsFunc(l.s.bgp.Sessions(), func(s bgp.Session) bool { return s.State == bgp.Established }) {
 		close(l.drain.done)
 		return
@@ -103,7 +107,7 @@ func (l *loop) drained() {
 	}
 }
 
-// drain has the loop leave the routers, and waits until it has or ctx ends. It may be called once.
+// drain has the loop leave the segments and the routers, and waits until it has or ctx ends. It may be called once.
 func (s *Speaker) drain(ctx context.Context) {
 	if !s.ready.Load() {
 		return // Nothing has been announced.

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // A node that leaves asks routers to prefer others, withdraws its routes after the time of their advertisement, and
@@ -82,7 +82,7 @@ func TestANodeThatLeavesDrainsItsRoutes(t *testing.T) {
 						exports := l.decisions[a].Exports
 						switch a, some := exports["tor"]; {
 						case !some:
-						case slices.Contains(a.Communities, bgp.GracefulShutdown):
+						case slices.Contains(a.Communities, route.GracefulShutdown):
 							texts = append(texts, drains)
 						default:
 							texts = append(texts, announced)

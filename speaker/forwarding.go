@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -20,11 +21,13 @@ const (
 	forwardingPatience = 3 * time.Second
 	// forwardingPeriod is how often kube-proxy is asked while an address waits.
 	forwardingPeriod = 50 * time.Millisecond
-	// heardWithin is how much later than this speaker kube-proxy may hear of a change.
-	heardWithin = 100 * time.Millisecond
-	// quietAfter is how long after the end of a write kube-proxy has nothing to write that it has heard of: the next write
-	// begins within a second, unless it is told otherwise, and has had time to end.
-	quietAfter = 1500 * time.Millisecond
+	// heardWithin is how much later than this speaker kube-proxy may hear of a change, and heardSurelyWithin is that of a node
+	// whose processors are busy.
+	heardWithin       = 100 * time.Millisecond
+	heardSurelyWithin = 500 * time.Millisecond
+	// quietAfter is how long after the end of a write kube-proxy has begun the next one if there is anything to write that it
+	// has heard of: a second, unless it is told otherwise.
+	quietAfter = 1250 * time.Millisecond
 	// measuredWithin is how much longer than until its end a write may be measured to take.
 	measuredWithin = 2 * time.Millisecond
 )
@@ -55,7 +58,12 @@ type forwarding struct {
 type wait struct {
 	since time.Time
 	heard time.Time // by then kube-proxy has heard of it, too
+	slow  bool      // kube-proxy was slow to answer, and heard allows for it
 	first *written  // what kube-proxy told first since then
+
+	ports   healthPorts
+	asked   uint64 // how often kube-proxy had written its rules when it was last asked on the ports
+	doubted bool   // it said that it does not forward
 }
 
 func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
@@ -73,14 +81,19 @@ func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *fo
 	}
 }
 
-// await has an address wait until kube-proxy has written rules that have what this speaker heard of at since.
-func (f *forwarding) await(address netip.Addr, since time.Time) {
+// await has an address wait until kube-proxy has written rules that have what this speaker heard of at since. There is no
+// hurry while others deliver the address. Where there are ports, kube-proxy is asked on them after each write.
+func (f *forwarding) await(address netip.Addr, since time.Time, othersDeliver bool, ports healthPorts) {
 	if f.url == "" {
 		return
 	}
+	within := heardWithin
+	if othersDeliver {
+		within = heardSurelyWithin
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.waiting[address] = &wait{since: since, heard: since.Add(heardWithin)}
+	f.waiting[address] = &wait{since: since, heard: since.Add(within), ports: ports}
 	pull(f.wake)
 }
 
@@ -113,10 +126,12 @@ func (f *forwarding) run(ctx context.Context) error {
 		return nil
 	}
 	client := &http.Client{Timeout: forwardingPatience / 4, Transport: &http.Transport{DisableKeepAlives: true}}
-	return f.follow(ctx, func() (proxyState, error) { return readProxyState(ctx, client, f.url) })
+	ports := newHealthPortClient()
+	return f.follow(ctx, func() (proxyState, error) { return readProxyState(ctx, client, f.url) },
+		func(ctx context.Context, h healthPorts) answer { return h.ask(ctx, ports) })
 }
 
-func (f *forwarding) follow(ctx context.Context, read func() (proxyState, error)) error {
+func (f *forwarding) follow(ctx context.Context, read func() (proxyState, error), ask func(context.Context, healthPorts) answer) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -126,7 +141,8 @@ func (f *forwarding) follow(ctx context.Context, read func() (proxyState, error)
 		for !f.idle() {
 			asked := time.Now()
 			state, err := read()
-			f.release(asked, time.Now(), state, err)
+			answered := time.Now()
+			f.release(asked, answered, state, err, askAll(ctx, f.questions(asked, state), ask))
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -136,9 +152,57 @@ func (f *forwarding) follow(ctx context.Context, read func() (proxyState, error)
 	}
 }
 
+// askAll asks kube-proxy on all these ports, for as long as it may take to tell its metrics. What it has not said by then is
+// unknown.
+func askAll(ctx context.Context, questions map[netip.Addr]healthPorts, ask func(context.Context, healthPorts) answer) map[netip.Addr]answer {
+	ctx, end := context.WithTimeout(ctx, forwardingPatience/4)
+	defer end()
+	var g errgroup.Group
+	g.SetLimit(healthPortRequests)
+	var mu sync.Mutex
+	all := map[netip.Addr]answer{}
+	for address, ports := range questions {
+		g.Go(func() error {
+			said := unknown
+			if ctx.Err() == nil {
+				said = ask(ctx, ports)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all[address] = said
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return all
+}
+
+// questions are the addresses for which kube-proxy is to be asked on its health ports: once after each write that ended
+// since the address waits, or when it would have written before that. If it has said that it does not forward, and then does not
+// answer, it is asked again.
+func (f *forwarding) questions(asked time.Time, state proxyState) map[netip.Addr]healthPorts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := map[netip.Addr]healthPorts{}
+	for address, w := range f.waiting {
+		now, told := state.of(address)
+		if !told || len(w.ports.ports) == 0 {
+			continue
+		}
+		if w.first == nil {
+			w.first = &now
+		}
+		if (now.times != w.first.times || asked.Sub(w.since) > heardSurelyWithin) && w.asked != now.times {
+			w.asked, all[address] = now.times, w.ports
+		}
+	}
+	return all
+}
+
 // release ends the waits that are over by what kube-proxy told when it was asked. A kube-proxy that was slow to answer may
-// have been as slow to hear of changes.
-func (f *forwarding) release(asked, answered time.Time, state proxyState, err error) {
+// have been as slow to hear of changes: once it has answered again, it is given the time to hear of them. One that is always
+// slow is given it once.
+func (f *forwarding) release(asked, answered time.Time, state proxyState, err error, said map[netip.Addr]answer) {
 	f.mu.Lock()
 	if err == nil && !f.told {
 		f.told = true
@@ -148,10 +212,17 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 	var e net.Error
 	tells := f.told || errors.As(err, &e) && e.Timeout()
 	for address, w := range f.waiting {
-		if err != nil || answered.Sub(asked) > heardWithin/2 {
-			w.heard = answered.Add(heardWithin)
+		if slow := answered.Sub(asked) > heardWithin/2; err != nil || slow && !w.slow {
+			w.slow = err == nil
+			if heard := answered.Add(heardWithin); heard.After(w.heard) {
+				w.heard = heard
+			}
 		}
-		ready := err == nil && w.over(asked, state, address)
+		w.doubted = w.doubted || said[address] == no
+		if now, is := said[address]; is && now == unknown && w.doubted {
+			w.asked = 0
+		}
+		ready := err == nil && (said[address] == forwards || !w.doubted && w.over(asked, state, address))
 		if !ready && tells && asked.Sub(w.since) < forwardingPatience {
 			continue
 		}
@@ -185,8 +256,8 @@ func (w *wait) over(asked time.Time, state proxyState, address netip.Addr) bool 
 	if !asked.After(w.heard) {
 		return false
 	}
-	if !now.ended.Before(now.queued) && asked.Sub(now.ended) > quietAfter {
-		return true
+	if !now.ended.Before(now.queued) && asked.Sub(now.ended) > quietAfter+now.longest {
+		return true // A write that had begun would have ended.
 	}
 	if now.times == w.first.times {
 		return false // No write has ended since the address waits.

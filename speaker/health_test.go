@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 )
 
@@ -51,6 +52,9 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 			}
 			time.Sleep(time.Duration(step.turns) * healthPeriod)
 			synctest.Wait()
+			if serves := testutil.ToFloat64(h); serves == 1 != step.healthy {
+				t.Errorf("%s: the metric says %v", step.name, serves)
+			}
 			if asked.Load() != before+int32(step.turns) && before != 0 || h.healthy() != step.healthy || changes.Load() != step.changes {
 				t.Fatalf("%s: after %d questions it serves: %v, and %d changes were told", step.name, asked.Load(), h.healthy(), changes.Load())
 			}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // inputs is everything the speaker watches, and what of it has changed since it was last asked.
@@ -45,15 +46,11 @@ type changes struct {
 	namespaces map[string]bool // whose labels differ, with the addresses of their Services
 	peers      bool            // passwords of theirs, or annotations of this node
 	all        bool
-	since      time.Time // when the first of these changes was seen
 }
 
 func noChanges() changes {
 	return changes{addresses: map[netip.Addr]bool{}, namespaces: map[string]bool{}}
 }
-
-// newFor is for how long a record is new: its address is probed for strangers before its first use.
-const newFor = time.Minute
 
 // bySvc is the name of the index of slices by Service.
 const bySvc = "service"
@@ -115,7 +112,7 @@ func (in *inputs) handlers() map[cache.SharedIndexInformer]cache.ResourceEventHa
 		}
 	})
 	handlers := map[cache.SharedIndexInformer]cache.ResourceEventHandler{
-		in.services:    some(func(o any) []netip.Addr { return addressesOf(o.(*corev1.Service)) }),
+		in.services:    some(func(o any) []netip.Addr { return announce.StatusAddresses(o.(*corev1.Service)) }),
 		in.slices:      some(func(o any) []netip.Addr { return in.addressesBehind(o.(*discoveryv1.EndpointSlice)) }),
 		in.allocations: some(func(o any) []netip.Addr { return parseAddresses(o.(*herald.IPAllocation).Spec.Address) }),
 		in.namespaces: onChange(func(before, after any) {
@@ -194,7 +191,7 @@ func (in *inputs) touchNamespace(name string) {
 	in.change(func(c *changes) {
 		c.namespaces[name] = true
 		for _, o := range objects {
-			for _, a := range addressesOf(o.(*corev1.Service)) {
+			for _, a := range announce.StatusAddresses(o.(*corev1.Service)) {
 				c.addresses[a] = true
 			}
 		}
@@ -205,9 +202,6 @@ func (in *inputs) touchAll() { in.change(func(c *changes) { c.all = true }) }
 
 func (in *inputs) change(note func(*changes)) {
 	in.mu.Lock()
-	if in.dirty.since.IsZero() {
-		in.dirty.since = time.Now()
-	}
 	note(&in.dirty)
 	in.mu.Unlock()
 	pull(in.trigger)
@@ -231,12 +225,12 @@ func (in *inputs) take() changes {
 }
 
 // address assembles one address; nil if no Service has it.
-func (in *inputs) address(address netip.Addr, now time.Time) *Address {
+func (in *inputs) address(address netip.Addr, now time.Time) *announce.Address {
 	o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address))
 	if err != nil || !exists {
 		return nil
 	}
-	return AddressOf(o.(*herald.IPAllocation), now, in.service, in.slicesOf)
+	return announce.AddressOf(o.(*herald.IPAllocation), now, in.service, in.slicesOf)
 }
 
 // service returns the Service of a name; nil if there is none.
@@ -262,7 +256,7 @@ func (in *inputs) slicesOf(name types.NamespacedName) []*discoveryv1.EndpointSli
 }
 
 // namespaceLabels brings the labels of a namespace up to date in a snapshot.
-func (in *inputs) namespaceLabels(s *Shared, name string) {
+func (in *inputs) namespaceLabels(s *announce.Shared, name string) {
 	if o, exists, err := in.namespaces.GetStore().GetByKey(name); err == nil && exists {
 		s.Namespaces[name] = o.(*corev1.Namespace).Labels
 	} else {
@@ -274,16 +268,7 @@ func (in *inputs) namespaceLabels(s *Shared, name string) {
 func (in *inputs) everyAddress() []netip.Addr {
 	var addresses []netip.Addr
 	for _, svc := range client.Items[*corev1.Service](in.services.GetStore()) {
-		addresses = append(addresses, addressesOf(svc)...)
-	}
-	return addresses
-}
-
-// addressesOf are those in a Service's status.
-func addressesOf(svc *corev1.Service) []netip.Addr {
-	var addresses []netip.Addr
-	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		addresses = append(addresses, parseAddresses(ingress.IP)...)
+		addresses = append(addresses, announce.StatusAddresses(svc)...)
 	}
 	return addresses
 }
@@ -295,7 +280,7 @@ func (in *inputs) addressesBehind(slice *discoveryv1.EndpointSlice) []netip.Addr
 	if err != nil || !exists {
 		return nil
 	}
-	return addressesOf(o.(*corev1.Service))
+	return announce.StatusAddresses(o.(*corev1.Service))
 }
 
 func sliceService(o *discoveryv1.EndpointSlice) types.NamespacedName {

@@ -35,8 +35,10 @@ type lease struct {
 	reached atomic.Bool
 }
 
-// run renews until ctx ends. A failure is tried again at the next turn: nothing else depends on it here.
-func (l *lease) run(ctx context.Context) error {
+// run renews until ctx ends, and gives the Lease up then. A failure is tried again at the next turn: nothing else depends
+// on it here.
+func (l *lease) run(ctx context.Context) {
+	defer l.release()
 	ticker := time.NewTicker(leaseRenewal)
 	defer ticker.Stop()
 	for {
@@ -49,7 +51,7 @@ func (l *lease) run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		case <-ticker.C:
 		}
 	}

@@ -16,10 +16,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/responder"
 	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // passPeriod bounds how often decisions are made: what happens within it is looked at together.
@@ -42,29 +45,28 @@ const turnMissing = 15 * time.Second
 // loop owns the decisions. All its fields belong to the goroutine in run.
 type loop struct {
 	s          *Speaker
-	shared     *Shared
+	shared     *announce.Shared
 	ranges     []netipx.IPRange // of all pools
 	interfaces []link.Interface // that matter to L2Advertisements
 	gateways   []netip.Addr     // of all interfaces, sorted
-	decisions  map[netip.Addr]Decision
+	decisions  map[netip.Addr]announce.Decision
 	candidate  map[string]map[netip.Addr]bool // by interface, addresses that this node may own
 	prepare    map[string]bool                // interfaces on which that has changed
-	own        map[*segment.Candidates]bool   // whether this node is among them
+	own        map[*ownership.Candidates]bool // whether this node is among them
 	deliveries deliveries
 	aggregates aggregates
 	weights    weights
 	drain      drain
-	stop       chan<- struct{}                            // drain's; closed by another goroutine
-	routes     map[netip.Prefix]map[string]bgp.Attributes // that differ from what routers are told; none: to be withdrawn
-	stays      map[netip.Addr]time.Time                   // addresses that this node hands over, and when to look at them again
-	handover   *time.Timer                                // for the first of them
+	stop       chan<- struct{}                              // drain's; closed by another goroutine
+	routes     map[netip.Prefix]map[string]route.Attributes // that differ from what routers are told; none: to be withdrawn
 
 	nextFull  time.Time // before that, no decisions are made about all addresses
 	postponed bool      // some were to be
 	full      *time.Timer
 
-	rejected []Rejected            // BGPPeers with which this node holds no session
-	found    map[string]netip.Addr // by BGPPeer, routers that this node has found itself
+	rejected []announce.Rejected  // BGPPeers with which this node holds no session
+	found    map[string]*findings // by BGPPeer
+	links    unnumberedLinks
 	// unwatched are BGPPeers whose BFD cannot be.
 	unwatched map[string]error
 	sessions  map[string]sessionReport
@@ -80,12 +82,12 @@ func newLoop(s *Speaker) *loop {
 	}
 	d := newDrain()
 	return &loop{
-		drain: d, stop: d.stop, weights: newWeights(),
-		s: s, decisions: map[netip.Addr]Decision{},
-		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*segment.Candidates]bool{},
-		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node), stays: map[netip.Addr]time.Time{},
-		aggregates: newAggregates(), routes: map[netip.Prefix]map[string]bgp.Attributes{},
-		handover: stopped(), full: stopped(),
+		links: unnumberedLinks{log: s.log, of: map[string]*unnumberedLink{}}, drain: d, stop: d.stop, weights: newWeights(),
+		s: s, decisions: map[netip.Addr]announce.Decision{},
+		candidate: map[string]map[netip.Addr]bool{}, prepare: map[string]bool{}, own: map[*ownership.Candidates]bool{},
+		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node),
+		aggregates: newAggregates(), routes: map[netip.Prefix]map[string]route.Attributes{},
+		full:    stopped(),
 		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -123,11 +125,13 @@ func (l *loop) Collect(c chan<- prometheus.Metric) {
 func (l *loop) run(ctx context.Context) error {
 	defer func() {
 		l.s.segments.leave(errors.Is(context.Cause(ctx), bgp.ErrRestart) && l.s.health.healthy())
+		l.s.segments.work.Wait()
 	}()
+	defer l.links.follow(nil)
 	l.s.inputs.touchAll()
 	beat := time.NewTicker(reportPeriod)
 	defer beat.Stop()
-	defer l.handover.Stop()
+	defer l.deliveries.fresh.next.Stop()
 	defer l.full.Stop()
 	defer l.drain.next.Stop()
 	defer l.weights.next.Stop()
@@ -142,12 +146,14 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.s.links.Changed():
 			l.look()
 		case <-l.s.bgp.Changed():
-		case <-l.handover.C:
-			l.s.inputs.touch(l.handedOver(time.Now())...)
+		case <-l.deliveries.fresh.next.C:
+			l.s.inputs.touch(l.deliveries.fresh.due(time.Now())...)
 		case <-l.weights.next.C:
 			l.s.inputs.touch(l.weights.due(time.Now())...)
 		case <-l.drain.next.C:
 			l.s.inputs.touchAll()
+		case look := <-l.s.looks:
+			look(l)
 		case <-l.drain.stop:
 			l.beginStop()
 		case <-l.full.C:
@@ -172,9 +178,6 @@ func (l *loop) run(ctx context.Context) error {
 // admit leaves out of what is dirty a pass over all addresses that would come too soon, and sees to it that it comes
 // later. What concerns some addresses is not delayed.
 func (l *loop) admit(c changes, now time.Time) changes {
-	if c.since.IsZero() {
-		c.since = now
-	}
 	c.all = c.all || l.postponed
 	l.postponed = c.all && l.shared != nil && now.Before(l.nextFull)
 	if l.postponed {
@@ -196,7 +199,7 @@ func (l *loop) look() {
 }
 
 // refuseGateways makes the gateways of this node part of the infrastructure.
-func (s *Shared) refuseGateways(gateways []netip.Addr) {
+func refuseGateways(s *announce.Shared, gateways []netip.Addr) {
 	for _, a := range gateways {
 		if _, known := s.Infrastructure[a]; !known {
 			s.Infrastructure[a] = "a gateway of node " + s.Self
@@ -205,7 +208,7 @@ func (s *Shared) refuseGateways(gateways []netip.Addr) {
 }
 
 // refuseRouters makes the routers that this node has found for BGPPeers part of the infrastructure.
-func (s *Shared) refuseRouters(found map[string]netip.Addr) {
+func refuseRouters(s *announce.Shared, found map[string]netip.Addr) {
 	for _, peer := range slices.Sorted(maps.Keys(found)) {
 		a := found[peer].WithZone("")
 		if _, known := s.Infrastructure[a]; !known {
@@ -306,6 +309,9 @@ func (l *loop) pass(c changes) {
 	began := time.Now()
 	first := l.shared == nil
 	anew := c.all || first
+	if first {
+		_, _, _ = l.findRouters() // Before anything is announced.
+	}
 	if anew {
 		l.share()
 		for address := range l.decisions {
@@ -323,10 +329,10 @@ func (l *loop) pass(c changes) {
 	for address := range c.addresses {
 		before := l.decisions[address]
 		if a := l.s.inputs.address(address, began); a != nil {
-			if l.notice(a, c.since, first) {
+			if l.notice(a, time.Now(), first) {
 				forgotten = append(forgotten, address)
 			}
-			d := Decide(l.shared, a)
+			d := announce.Decide(l.shared, a)
 			l.decided.Inc()
 			if d.Refused != before.Refused {
 				l.refuse(a, d.Refused)
@@ -335,8 +341,8 @@ func (l *loop) pass(c changes) {
 		} else {
 			l.deliveries.forget(address)
 			l.s.forwarding.forget(address)
-			delete(l.stays, address)
-			delete(l.weights.since, address)
+			l.s.handovers.set(address, nil)
+			l.weights.set(address, time.Time{})
 			delete(l.decisions, address)
 		}
 		l.apply(address, before, l.decisions[address], wants)
@@ -347,7 +353,7 @@ func (l *loop) pass(c changes) {
 	l.tellRouters()
 	l.handOn(wants)
 	l.s.segments.forwards(slices.DeleteFunc(forgotten, func(a netip.Addr) bool { return !l.mayAnswer(a) }))
-	l.awaitHandover(began)
+	l.deliveries.fresh.await(began)
 	l.weights.await(began)
 	if anew || c.peers {
 		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
@@ -363,67 +369,73 @@ func (l *loop) pass(c changes) {
 }
 
 // notice has an address wait for kube-proxy that this node has just become able to deliver, and goes on delivering one
-// for a moment that others take over. What this node delivers when it starts, kube-proxy has known before. It reports
+// for a moment that others take over. now is when the address was read, which may have what came in since the pass began: kube-proxy
+// has its time to hear of that, too. What this node delivers when it starts, kube-proxy has known before. It reports
 // whether the address waited and does not any more, because this node does not deliver it.
-func (l *loop) notice(a *Address, since time.Time, first bool) (forgotten bool) {
-	began, until := l.deliveries.note(a, since)
-	switch {
+func (l *loop) notice(a *announce.Address, now time.Time, first bool) (forgotten bool) {
+	switch began := l.deliveries.note(a, l.shared.Nodes, now); {
 	case began && !first:
-		l.s.forwarding.await(a.Addr, since)
+		l.s.forwarding.await(a.Addr, now, othersDeliver(a, l.s.config.Node), l.healthPorts(a, l.s.config.Node))
 	case !l.deliveries.now[a.Addr]:
 		forgotten = l.s.forwarding.forget(a.Addr)
 	}
-	if until.IsZero() {
-		delete(l.stays, a.Addr)
-	} else {
-		l.stays[a.Addr] = until
+	switch {
+	case l.s.forwarding.isWaiting(a.Addr):
+		l.deliveries.waits(a)
+	case l.s.forwarding.url != "":
+		l.deliveries.forwards(a)
 	}
+	var asked map[string]healthPorts
+	for _, node := range l.deliveries.asked(a) {
+		if ports := l.healthPorts(a, node); len(ports.ports) > 0 {
+			if asked == nil {
+				asked = map[string]healthPorts{}
+			}
+			asked[node] = ports
+		}
+	}
+	l.s.handovers.set(a.Addr, asked)
 	return forgotten
+}
+
+// healthPorts are those on which the kube-proxy of a node tells whether it forwards an address.
+func (l *loop) healthPorts(a *announce.Address, node string) healthPorts {
+	o, exists, _ := l.s.inputs.nodes.GetStore().GetByKey(node)
+	if !exists {
+		return healthPorts{}
+	}
+	family := netip.Addr.Is6
+	if a.Addr.Is4() {
+		family = netip.Addr.Is4
+	}
+	return healthPortsOf(a, node, nodeAddress(o.(*corev1.Node), family))
 }
 
 // mayAnswer reports whether this node may own an address on a segment. One that it does not deliver is announced without
 // endpoints.
 func (l *loop) mayAnswer(address netip.Addr) bool {
-	return slices.ContainsFunc(l.decisions[address].Segments, func(p Placement) bool { return l.among(p.Candidates) })
+	return slices.ContainsFunc(l.decisions[address].Segments, func(p announce.Placement) bool { return l.among(p.Candidates) })
 }
 
-// whenForwarded leaves out new routes to an address that waits for kube-proxy, and of a node that leaves. Answers on the segments are held back by
-// segments.
-func (l *loop) whenForwarded(d, before Decision, address netip.Addr) Decision {
+// whenForwarded leaves out new routes to an address that waits for kube-proxy, and of a node that leaves. Answers on the
+// segments are held back by segments.
+func (l *loop) whenForwarded(d, before announce.Decision, address netip.Addr) announce.Decision {
 	if len(d.Exports)+len(d.Aggregates) > 0 && (l.shared.Leaving != nil || l.s.forwarding.isWaiting(address)) {
 		return onlyOld(d, before)
 	}
 	return d
 }
 
-// awaitHandover sets the timer for the first address that this node has handed over.
-func (l *loop) awaitHandover(now time.Time) {
-	if len(l.stays) == 0 {
-		return
-	}
-	l.handover.Reset(slices.MinFunc(slices.Collect(maps.Values(l.stays)), time.Time.Compare).Sub(now))
-}
-
-// handedOver lists the addresses that this node need not deliver any more.
-func (l *loop) handedOver(now time.Time) (all []netip.Addr) {
-	for address, until := range l.stays {
-		if !now.Before(until) {
-			all = append(all, address)
-		}
-	}
-	return all
-}
-
 // refuse reports an address that is not announced because of what it is. Every node refuses it, and one of them makes
 // the event: the Ready one with the highest rank.
-func (l *loop) refuse(a *Address, what string) {
+func (l *loop) refuse(a *announce.Address, what string) {
 	if what == "" {
 		return
 	}
 	l.s.log.Warn("an address is not announced", zap.Stringer("address", a.Addr), zap.String("it is", what))
 	var reporter string
 	for name, node := range l.shared.Nodes {
-		if node.Ready && (reporter == "" || cmp.Or(cmp.Compare(rank(a.Addr, name), rank(a.Addr, reporter)), cmp.Compare(name, reporter)) > 0) {
+		if node.Ready && (reporter == "" || cmp.Or(cmp.Compare(announce.Rank(a.Addr, name), announce.Rank(a.Addr, reporter)), cmp.Compare(name, reporter)) > 0) {
 			reporter = name
 		}
 	}
@@ -431,7 +443,7 @@ func (l *loop) refuse(a *Address, what string) {
 		return
 	}
 	if o, exists, _ := l.s.inputs.allocations.GetStore().GetByKey(herald.AllocationName(a.Addr)); exists {
-		l.s.config.Events.Eventf(o.(*herald.IPAllocation), corev1.EventTypeWarning, "NotAnnounced",
+		l.s.config.Events.Eventf(o.(*herald.IPAllocation), corev1.EventTypeWarning, herald.EventNotAnnounced,
 			"%s is not announced: it is %s. Take it out of the IPPool %s, and let the Services that have it move to another address", a.Addr, what, a.Pool)
 	}
 }
@@ -445,12 +457,12 @@ func (l *loop) share() {
 	l.takeInterfaces()
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)
 	l.gateways = gatewaysOf(l.s.links.Interfaces())
-	l.shared.refuseGateways(l.gateways)
-	l.shared.refuseRouters(l.found)
+	refuseGateways(l.shared, l.gateways)
+	refuseRouters(l.shared, routersIn(l.found))
 	clear(l.own)
 	var gone []string
 	if before != nil {
-		l.shared.before = before.known
+		l.shared.Follow(before)
 		for node := range before.Nodes {
 			if _, ok := l.shared.Nodes[node]; !ok {
 				gone = append(gone, node)
@@ -467,47 +479,4 @@ func (l *loop) share() {
 			m.Forget(now, node)
 		}
 	})
-}
-
-// takePeers tells bgp which peers there are. What is wrong with some is reported in the SpeakerStatus.
-func (l *loop) takePeers() {
-	if l.shared.Leaving != nil && !l.s.exists(l.s.config.Node) && *l.shared.Leaving < l.longestDrain() {
-		return // The Node was deleted, and its routes are being drained.
-	}
-	here := site{interfaces: l.s.links.Interfaces(), before: l.found}
-	here.routers = l.listenForRouters(here.interfaces)
-	peers, rejected := l.s.inputs.ownPeers(&here)
-	if !maps.Equal(here.found, l.found) {
-		l.found = here.found
-		l.s.inputs.touchAll() // They are not to be announced.
-	}
-	for name, err := range l.s.bgp.SetPeers(peers) {
-		rejected = append(rejected, Rejected{"BGPPeer", name, err})
-	}
-	for _, r := range rejected {
-		if !slices.ContainsFunc(l.rejected, func(o Rejected) bool { return o.Name == r.Name && o.Err.Error() == r.Err.Error() }) {
-			l.s.log.Warn("there is no session with a BGPPeer", zap.String("peer", r.Name), zap.Error(r.Err))
-		}
-	}
-	l.rejected = rejected
-	l.takePaths(peers)
-}
-
-// listenForRouters lists the routers that advertise themselves on the links of unnumbered peers, by interface.
-func (l *loop) listenForRouters(interfaces []link.Interface) map[string][]netip.Addr {
-	names := l.s.inputs.unnumbered()
-	if len(names) == 0 {
-		return nil
-	}
-	routers := map[string][]netip.Addr{}
-	for _, i := range interfaces {
-		if !names[i.Name] {
-			continue
-		}
-		var err error
-		if routers[i.Name], err = link.Routers(i); err != nil {
-			l.s.log.Warn("the routers on a link are not known", zap.String("interface", i.Name), zap.Error(err))
-		}
-	}
-	return routers
 }

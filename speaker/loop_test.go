@@ -15,7 +15,9 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // loopOf is the loop of a speaker that does not run. Everything is announced, on the segment and to a
@@ -32,10 +34,7 @@ func loopOf(t testing.TB, node string, objects ...metav1.Object) *loop {
 	}
 	s.inputs = watched(t, objects...)
 	s.segments.ctx = t.Context()
-	shared, _ := cluster()
-	shared.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
-	shared.BGP = []BGPAdvertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}}}
-	s.loop.shared = on(node, shared)
+	s.loop.shared, _ = cluster(t, node)
 	return s.loop
 }
 
@@ -305,9 +304,12 @@ func TestASnapshotKnowsTheCandidatesOfTheOneBefore(t *testing.T) {
 	l := loopOf(t, "n1")
 	all := noChanges()
 	all.all = true
-	c := segment.NewCandidates([]string{"n1"}, nil)
-	l.shared.known = map[string]*segment.Candidates{"n1": c}
-	if l.pass(all); l.shared.before["n1"] != c {
+	before, a := cluster(t, "n1")
+	candidates := func() *ownership.Candidates { return announce.Decide(l.shared, a).Segments[0].Candidates }
+	c := candidates()
+	l.pass(all)
+	l.shared.Nodes, l.shared.L2, l.shared.Segments = before.Nodes, before.L2, before.Segments
+	if candidates() != c {
 		t.Error("it does not")
 	}
 }
@@ -325,4 +327,22 @@ func TestWithoutL2AdvertisementsThereAreNoSegments(t *testing.T) {
 	}
 	l.report()
 	l.s.segments.leave(false)
+}
+
+// A router whose address the Node tells is known before the first address is announced.
+func TestAFoundRouterIsNeverAnnounced(t *testing.T) {
+	const address = "198.51.100.7"
+	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n1", nil)),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"tor": address}}},
+		&herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}},
+		&herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}, Spec: herald.BGPPeerSpec{
+			LocalASN: 64512, PeerASN: 64513, AddressFrom: &herald.PeerAddressSource{NodeLabel: "tor"},
+		}})
+	l.shared = nil
+	all := noChanges()
+	all.all = true
+	l.pass(all)
+	if got := said(l.decisions[vip]); !strings.HasPrefix(got, "refused: ") || len(l.decisions[vip].Exports) > 0 {
+		t.Errorf("the first decision about the router's own address: %s", got)
+	}
 }

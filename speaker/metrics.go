@@ -1,12 +1,16 @@
 package speaker
 
 import (
+	"cmp"
+	"context"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/responder"
+	"github.com/heraldlb/herald/speaker/segment"
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -25,11 +29,20 @@ var (
 	takeovers  = desc("segment_takeover_seconds", "From the last sign of life of an address's owner to the takeover.", "interface")
 	deputised  = desc("segment_deputised_seconds_total", "For how long this node answered for others, summed over addresses.", "interface")
 	neighbours = desc("segment_neighbours", "Other speakers on the segment.", "interface", "life")
+	dead       = desc("segment_dead_neighbour", "1 for a speaker that is dead to this one: the 16 that died last.", "interface", "neighbour")
 	owned      = desc("segment_addresses", "Addresses that this node owns.", "interface")
+	unowned    = desc("segment_unowned_addresses", "Addresses that this node could own and that no node owns.", "interface")
 	state      = desc("segment_state", "1 for the state that this node is in.", "interface", "state")
 
-	bgpUp     = desc("bgp_session_up", "1 if the session is established.", "peer")
-	bgpRoutes = desc("bgp_routes", "Routes announced to the peer.", "peer", "family")
+	proxyServes = desc("speaker_kube_proxy_serves", "1 if the node's kube-proxy serves. While it does not, the node announces nothing.")
+
+	bgpUp       = desc("bgp_session_up", "1 if the session is established.", "peer")
+	bgpState    = desc("bgp_session_state", "1 for the state that the session is in (RFC 4271, section 8.2.2).", "peer", "state")
+	bgpChanged  = desc("bgp_session_changed_timestamp_seconds", "When the session came up, went down or was first tried, as a Unix time.", "peer")
+	bgpFlaps    = desc("bgp_session_flaps_total", "How often the session left Established, by cause. What the speaker closed on purpose does not count.", "peer", "cause")
+	bgpUpdates  = desc("bgp_updates_total", "UPDATE messages, by direction.", "peer", "direction")
+	bgpRoutes   = desc("bgp_routes", "Routes announced to the peer.", "peer", "family")
+	bgpWithheld = desc("bgp_routes_withheld", "Routes that the peer cannot be told: there is no next hop of their family, or the router does not speak it.", "peer", "family")
 )
 
 func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
@@ -69,7 +82,7 @@ type segmentCollector struct{ *segments }
 
 // Describe implements prometheus.Collector.
 func (segmentCollector) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{frames, refused, happened, takeovers, deputised, neighbours, owned, state} {
+	for _, d := range []*prometheus.Desc{frames, refused, happened, takeovers, deputised, neighbours, dead, owned, unowned, state} {
 		c <- d
 	}
 }
@@ -98,6 +111,9 @@ func (s segmentCollector) Collect(c chan<- prometheus.Metric) {
 		for life, n := range lives {
 			c <- gauge(neighbours, float64(n), iface, life)
 		}
+		for _, node := range lastDead(v.Members) {
+			c <- gauge(dead, 1, iface, node)
+		}
 		own := 0
 		for _, h := range v.Holdings {
 			if h.Node == s.config.Node {
@@ -105,25 +121,63 @@ func (s segmentCollector) Collect(c chan<- prometheus.Metric) {
 			}
 		}
 		c <- gauge(owned, float64(own), iface)
+		c <- gauge(unowned, float64(v.Unowned), iface)
 		c <- gauge(state, 1, iface, strings.ToLower(string(v.State)))
 	}
+}
+
+// lastDead returns the nodes whose speakers died last, 16 at most: in a large segment that is split, every speaker has many.
+func lastDead(members []segment.Member) (nodes []string) {
+	dead := slices.DeleteFunc(slices.Clone(members), func(m segment.Member) bool { return m.Life != "dead" })
+	slices.SortFunc(dead, func(a, b segment.Member) int {
+		return cmp.Or(cmp.Compare(a.Silent, b.Silent), cmp.Compare(a.Node, b.Node))
+	})
+	for _, m := range dead[:min(len(dead), 16)] {
+		nodes = append(nodes, m.Node)
+	}
+	return nodes
+}
+
+// Describe implements prometheus.Collector.
+func (h *proxyHealth) Describe(c chan<- *prometheus.Desc) { c <- proxyServes }
+
+// Collect implements prometheus.Collector.
+func (h *proxyHealth) Collect(c chan<- prometheus.Metric) {
+	serves := 0.0
+	if h.healthy() {
+		serves = 1
+	}
+	c <- gauge(proxyServes, serves)
 }
 
 // bgpCollector shows the sessions.
 type bgpCollector struct{ *bgp.Speaker }
 
 // Describe implements prometheus.Collector.
-func (bgpCollector) Describe(c chan<- *prometheus.Desc) { c <- bgpUp; c <- bgpRoutes }
+func (bgpCollector) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{bgpUp, bgpState, bgpChanged, bgpFlaps, bgpUpdates, bgpRoutes, bgpWithheld} {
+		c <- d
+	}
+}
 
 // Collect implements prometheus.Collector.
 func (b bgpCollector) Collect(c chan<- prometheus.Metric) {
-	for _, s := range b.Sessions() {
+	for _, s := range b.Details(context.Background()) {
 		up := 0.0
 		if s.State == bgp.Established {
 			up = 1
 		}
 		c <- gauge(bgpUp, up, s.Peer)
+		c <- gauge(bgpState, 1, s.Peer, s.State.String())
+		c <- gauge(bgpChanged, float64(s.Since.Unix()), s.Peer)
+		for _, cause := range bgp.Causes {
+			c <- counter(bgpFlaps, float64(s.Flaps[cause]), s.Peer, string(cause))
+		}
+		c <- counter(bgpUpdates, float64(s.UpdatesSent), s.Peer, "sent")
+		c <- counter(bgpUpdates, float64(s.UpdatesReceived), s.Peer, "received")
 		c <- gauge(bgpRoutes, float64(s.Advertised4), s.Peer, "IPv4")
 		c <- gauge(bgpRoutes, float64(s.Advertised6), s.Peer, "IPv6")
+		c <- gauge(bgpWithheld, float64(s.Withheld4), s.Peer, "IPv4")
+		c <- gauge(bgpWithheld, float64(s.Withheld6), s.Peer, "IPv6")
 	}
 }

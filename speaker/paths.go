@@ -110,13 +110,26 @@ func whyDown(s bfd.Status) string {
 var (
 	bfdUp       = desc("bfd_session_up", "1 if BFD with the peer is up.", "peer")
 	bfdFailures = desc("bfd_failures_total", "How often the path to the peer was found dead.", "peer")
+	bfdState    = desc("bfd_session_state", "1 for the state that BFD with the peer is in (RFC 5880, section 6.2).", "peer", "state")
+	bfdDowns    = desc("bfd_downs_total", "How often BFD with the peer went from Up to Down, by the diagnostic of this node (RFC 5880, section 4.1).", "peer", "diagnostic")
+	bfdPackets  = desc("bfd_packets_total", "BFD packets, by direction. Those that were dropped do not count.", "peer", "direction")
+	bfdDropped  = desc("bfd_dropped_packets_total", "BFD packets of the peer that were without effect, by reason.", "peer", "reason")
 )
 
 // pathCollector shows the state of BFD.
 type pathCollector struct{ *bfd.Speaker }
 
 // Describe implements prometheus.Collector.
-func (pathCollector) Describe(c chan<- *prometheus.Desc) { c <- bfdUp; c <- bfdFailures }
+func (pathCollector) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{bfdUp, bfdFailures, bfdState, bfdDowns, bfdPackets, bfdDropped} {
+		c <- d
+	}
+}
+
+// diagnostics are those with which a session of this node goes down, as the label of a metric.
+var diagnostics = map[bfd.Diag]string{
+	bfd.DiagTimeExpired: "control_detection_time_expired", bfd.DiagNeighborDown: "neighbor_signaled_session_down",
+}
 
 // Collect implements prometheus.Collector.
 func (p pathCollector) Collect(c chan<- prometheus.Metric) {
@@ -126,6 +139,17 @@ func (p pathCollector) Collect(c chan<- prometheus.Metric) {
 			up = 1
 		}
 		c <- gauge(bfdUp, up, s.Name)
-		c <- prometheus.MustNewConstMetric(bfdFailures, prometheus.CounterValue, float64(s.Failures), s.Name)
+		c <- counter(bfdFailures, float64(s.Failures), s.Name)
+		c <- gauge(bfdState, 1, s.Name, s.State.String())
+		for diagnostic, label := range diagnostics {
+			c <- counter(bfdDowns, float64(s.Downs[diagnostic]), s.Name, label)
+		}
+		c <- counter(bfdPackets, float64(s.PacketsSent), s.Name, "sent")
+		c <- counter(bfdPackets, float64(s.PacketsReceived), s.Name, "received")
+		for reason, n := range s.Drops {
+			if n > 0 {
+				c <- counter(bfdDropped, float64(n), s.Name, bfd.Drop(reason).String()) //nolint:gosec // An index.
+			}
+		}
 	}
 }

@@ -2,16 +2,20 @@ package speaker
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
 )
@@ -20,17 +24,70 @@ import (
 type site struct {
 	node       *corev1.Node
 	interfaces []link.Interface
-	// routers are those that advertise themselves on the links of unnumbered peers, by interface.
-	routers map[string][]netip.Addr
-	// before has the addresses that spec.addressFrom yielded last, by BGPPeer, and found those of now. A router has not
-	// gone because a route to it is set anew, or because it is silent for a while.
-	before, found map[string]netip.Addr
+	// links has what is known of the routers on the links of unnumbered peers, by interface.
+	links map[string]linkRouters
+	now   time.Time
+	// before has what was found for each BGPPeer last, by name, and found what is now.
+	before, found map[string]*findings
+	// established has the routers with which sessions are, by BGPPeer.
+	established map[string]netip.Addr
 	// password reads a Secret of the peers' namespace.
 	password func(secret string) (string, error)
 }
 
+// findings are what a node has found for one BGPPeer, where the spec does not say it.
+type findings struct {
+	peer types.UID
+	// router is the address that spec.addressFrom yielded. A router has not gone because a route to it is set anew, or
+	// because it is silent for a while.
+	router netip.Addr
+	// proved is the router that there was a session with last. Of several that are found it is the one.
+	proved netip.Addr
+	// nextHop is that of the other family than the session's.
+	nextHop netip.Addr
+	// values are the last ones of the Node's labels and annotations that could be used. A session does not end because
+	// somebody removes a label or writes nonsense into it.
+	values map[nodeValue]string
+	// kept says which of them are in force although the Node does not have them any more.
+	kept []string
+}
+
+// nodeValue is a value of the Node that a field of a BGPPeer asks for.
+type nodeValue struct {
+	field string
+	from  herald.NodeValueSource
+}
+
+// findingsFor begins the findings for a BGPPeer with those from before.
+func (s *site) findingsFor(o *herald.BGPPeer) *findings {
+	f := &findings{peer: o.UID, values: map[nodeValue]string{}}
+	if before := s.before[o.Name]; before != nil && before.peer == o.UID {
+		f.router, f.proved, f.nextHop, f.values = before.router, before.proved, before.nextHop, maps.Clone(before.values)
+	}
+	if router, up := s.established[o.Name]; up {
+		f.proved = router
+	}
+	return f
+}
+
+// routersIn are the routers that a node has found itself, by BGPPeer.
+func routersIn(found map[string]*findings) map[string]netip.Addr {
+	all := map[string]netip.Addr{}
+	for name, f := range found {
+		if f.router.IsValid() {
+			all[name] = f.router
+		}
+	}
+	return all
+}
+
 // unresolved is the error of a BGPPeer that is valid and refers to something that this node does not have.
 type unresolved struct{ error }
+
+func isUnresolved(err error) bool {
+	var lacks unresolved
+	return errors.As(err, &lacks)
+}
 
 func missing(field, format string, args ...any) error {
 	return unresolved{fmt.Errorf("%s: %w", field, fmt.Errorf(format, args...))}
@@ -38,15 +95,15 @@ func missing(field, format string, args ...any) error {
 
 // peers translates BGPPeers into the sessions that the node is to hold, and tells which ones it cannot hold. Of several
 // BGPPeers for one router, the oldest has the session.
-func (s *site) peers(all []*herald.BGPPeer) (peers []bgp.Peer, rejected []Rejected) {
+func (s *site) peers(all []*herald.BGPPeer) (peers []bgp.Peer, rejected []announce.Rejected) {
 	all = slices.SortedFunc(slices.Values(all), func(x, y *herald.BGPPeer) int {
 		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(x.Name, y.Name))
 	})
-	s.found = map[string]netip.Addr{}
+	s.found = map[string]*findings{}
 	holders := map[router]string{}
 	for _, o := range all {
-		selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector)
-		if err == nil && !selector.Matches(labels.Set(s.node.Labels)) {
+		selected, err := selects(o, s.node)
+		if err == nil && !selected {
 			continue
 		}
 		var peer bgp.Peer
@@ -63,14 +120,20 @@ func (s *site) peers(all []*herald.BGPPeer) (peers []bgp.Peer, rejected []Reject
 			}
 		}
 		if err != nil {
-			rejected = append(rejected, Rejected{"BGPPeer", o.Name, err})
+			rejected = append(rejected, announce.Rejected{Kind: "BGPPeer", Name: o.Name, Err: err})
 			continue
 		}
 		peers = append(peers, peer)
 	}
 	slices.SortFunc(peers, func(x, y bgp.Peer) int { return cmp.Compare(x.Name, y.Name) })
-	slices.SortFunc(rejected, func(x, y Rejected) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(rejected, func(x, y announce.Rejected) int { return cmp.Compare(x.Name, y.Name) })
 	return peers, rejected
+}
+
+// selects reports whether a BGPPeer is for a node.
+func selects(o *herald.BGPPeer, node *corev1.Node) (bool, error) {
+	selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector)
+	return err == nil && selector.Matches(labels.Set(node.Labels)), err
 }
 
 // router is what tells the sessions of a node from each other: a router takes a second one of the same for a collision.
@@ -90,8 +153,10 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 		Name: o.Name, Port: uint16(o.Spec.Port), Passive: o.Spec.Passive, Interface: o.Spec.Interface,
 		MultihopTTL: uint8(o.Spec.MultihopTTL), TTLSecurity: uint8(o.Spec.TTLSecurityHops),
 	}
+	f := s.findingsFor(o)
+	s.found[o.Name] = f
 	var err error
-	if p.LocalASN, err = s.asn("spec.localASNFrom", o.Spec.LocalASN, o.Spec.LocalASNFrom); err != nil {
+	if p.LocalASN, err = s.asn(f, "spec.localASNFrom", o.Spec.LocalASN, o.Spec.LocalASNFrom); err != nil {
 		return p, err
 	}
 	switch o.Spec.PeerType {
@@ -100,15 +165,12 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 	case herald.PeerExternal:
 		p.External = true
 	default:
-		if p.PeerASN, err = s.asn("spec.peerASNFrom", o.Spec.PeerASN, o.Spec.PeerASNFrom); err != nil {
+		if p.PeerASN, err = s.asn(f, "spec.peerASNFrom", o.Spec.PeerASN, o.Spec.PeerASNFrom); err != nil {
 			return p, err
 		}
 	}
-	if p.Address, err = s.address(o); err != nil {
+	if p.Address, err = s.address(f, o); err != nil {
 		return p, err
-	}
-	if o.Spec.AddressFrom != nil {
-		s.found[o.Name] = p.Address
 	}
 	if o.Spec.SourceAddress != "" {
 		if p.LocalAddress, err = netip.ParseAddr(o.Spec.SourceAddress); err != nil {
@@ -121,11 +183,11 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 			p.LocalAddress = p.LocalAddress.WithZone(p.Address.Zone())
 		}
 	}
-	if p.RouterID, err = s.routerID(o.Spec.RouterIDFrom); err != nil {
+	if p.RouterID, err = s.routerID(f, o.Spec.RouterIDFrom); err != nil {
 		return p, err
 	}
 	if p.Unnumbered = unnumbered(o) != ""; !p.Unnumbered {
-		s.nextHops(&p)
+		s.nextHops(f, &p)
 	}
 	if g := o.Spec.GracefulRestart; g != nil {
 		p.GracefulRestart = &bgp.GracefulRestart{RestartTime: g.RestartTime.Duration, KeepOnNotification: g.OnNotification == herald.NotificationKeep}
@@ -151,60 +213,69 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 }
 
 // asn is a number of the spec or, where there is none, that of the node.
-func (s *site) asn(field string, number int64, from *herald.NodeValueSource) (uint32, error) {
+func (s *site) asn(f *findings, field string, number int64, from *herald.NodeValueSource) (uint32, error) {
 	if from == nil {
 		return uint32(number), nil // The schema allows what fits.
 	}
-	text, err := s.value(field, from)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil || n == 0 {
-		return 0, missing(field, "the node has the value %q, which is not an AS number from 1 to 4294967295: correct it", text)
-	}
-	return uint32(n), nil
+	return valueOf(s.node, f, nodeValue{field, *from}, func(text string) (uint32, error) {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil || n == 0 {
+			return 0, errors.New("is not an AS number from 1 to 4294967295: correct it")
+		}
+		return uint32(n), nil
+	})
 }
 
 // routerID is the node's BGP identifier. One that is not given is the node's IPv4 address or, on a node without one, a
 // number made from its name: it has to be unique within an AS, and not to be an address (RFC 6286).
-func (s *site) routerID(from *herald.NodeValueSource) (netip.Addr, error) {
+func (s *site) routerID(f *findings, from *herald.NodeValueSource) (netip.Addr, error) {
 	if from != nil {
-		const field = "spec.routerIDFrom"
-		text, err := s.value(field, from)
-		if err != nil {
-			return netip.Addr{}, err
-		}
-		id, err := netip.ParseAddr(text)
-		if err != nil || !id.Is4() || id.IsUnspecified() {
-			return id, missing(field, "the node has the value %q, which is not an IPv4 address: correct it", text)
-		}
-		return id, nil
+		return valueOf(s.node, f, nodeValue{"spec.routerIDFrom", *from}, func(text string) (netip.Addr, error) {
+			id, err := netip.ParseAddr(text)
+			if err != nil || !id.Is4() || id.IsUnspecified() {
+				return id, errors.New("is not an IPv4 address: correct it")
+			}
+			return id, nil
+		})
 	}
 	if a := nodeAddress(s.node, netip.Addr.Is4); a.IsValid() {
 		return a, nil
 	}
-	h := rank(netip.IPv6Unspecified(), s.node.Name)
+	h := announce.Rank(netip.IPv6Unspecified(), s.node.Name)
 	return netip.AddrFrom4([4]byte{byte(h>>24)&0x7f | 1, byte(h >> 16), byte(h >> 8), byte(h)}), nil
 }
 
-// value is a value that the node has for itself.
-func (s *site) value(field string, from *herald.NodeValueSource) (string, error) {
-	kind, key, of := "label", from.NodeLabel, s.node.Labels
+// valueOf is what read makes of a value that the node has for itself. Where the node does not have it any more, or read
+// does not take it, the last one that it took is in force. The errors of read say what a value is not, and the cure.
+func valueOf[T any](node *corev1.Node, f *findings, v nodeValue, read func(text string) (T, error)) (T, error) {
+	kind, key, of := "label", v.from.NodeLabel, node.Labels
 	if key == "" {
-		kind, key, of = "annotation", from.NodeAnnotation, s.node.Annotations
+		kind, key, of = "annotation", v.from.NodeAnnotation, node.Annotations
 	}
 	text, ok := of[key]
-	if !ok {
-		return "", missing(field, "the node has no %s %s: give it one, or leave the node out with spec.nodeSelector", kind, key)
+	err := missing(v.field, "the node has no %s %s: give it one, or leave the node out with spec.nodeSelector", kind, key)
+	if ok {
+		value, wrong := read(text)
+		if wrong == nil {
+			f.values[v] = text
+			return value, nil
+		}
+		err = missing(v.field, "the node's %s %s has the value %.64q, which %w", kind, key, text, wrong)
 	}
-	return text, nil
+	last, some := f.values[v]
+	value, wrong := read(last)
+	if !some || wrong != nil {
+		return value, err
+	}
+	f.kept = append(f.kept, fmt.Sprintf("%v; its last value, %.64q, is in force until herald-speaker restarts there", err, last))
+	return value, nil
 }
 
 // nextHops says what prefixes of each family are announced with. In the session's own family that is the session's own
 // address, whatever the kernel chooses. In the other it has to be given: an address on the interface of the session,
-// which the router reaches without another route, or else that of the Node.
-func (s *site) nextHops(p *bgp.Peer) {
+// which the router reaches without another route, or else that of the Node. The one in use stays while the interface has
+// it: another one costs a new session.
+func (s *site) nextHops(f *findings, p *bgp.Peer) {
 	family, hop := netip.Addr.Is6, &p.NextHop6
 	if !p.Address.Is4() {
 		family, hop = netip.Addr.Is4, &p.NextHop4
@@ -221,9 +292,13 @@ func (s *site) nextHops(p *bgp.Peer) {
 			}
 		}
 	}
-	if len(there) > 0 && !slices.Contains(there, *hop) {
+	switch {
+	case slices.Contains(there, f.nextHop):
+		*hop = f.nextHop
+	case len(there) > 0 && !slices.Contains(there, *hop):
 		*hop = there[0]
 	}
+	f.nextHop = *hop
 }
 
 // reaches reports whether an interface is that of the session.
@@ -245,27 +320,4 @@ func nodeAddress(node *corev1.Node, family func(netip.Addr) bool) netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-// ownPeers are the sessions that this node is to hold, and the BGPPeers of which it cannot hold any.
-func (in *inputs) ownPeers(s *site) (peers []bgp.Peer, rejected []Rejected) {
-	o, exists, err := in.nodes.GetStore().GetByKey(in.node)
-	if err != nil || !exists {
-		return nil, nil
-	}
-	s.node, s.password = o.(*corev1.Node), in.password
-	return s.peers(client.Items[*herald.BGPPeer](in.peers.GetStore()))
-}
-
-// password reads a session's password.
-func (in *inputs) password(name string) (string, error) {
-	o, exists, err := in.secrets.GetStore().GetByKey(in.namespace + "/" + name)
-	if err != nil || !exists {
-		return "", fmt.Errorf("there is no Secret %s/%s of type %s: create it, with the password under the key %q",
-			in.namespace, name, corev1.SecretTypeBasicAuth, corev1.BasicAuthPasswordKey)
-	}
-	if password := o.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey]; len(password) > 0 {
-		return string(password), nil
-	}
-	return "", fmt.Errorf("the Secret %s/%s has no key %q: put the password there", in.namespace, name, corev1.BasicAuthPasswordKey)
 }

@@ -3,6 +3,7 @@ package speaker
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ func here() *site {
 			ObjectMeta: metav1.ObjectMeta{
 				Name:        "n1",
 				Labels:      map[string]string{"rack": "a", "example.com/tor": "198.18.0.254", "example.com/asn": "4200000001", "bad": "x", "zero": "0"},
-				Annotations: map[string]string{"example.com/tor6": "2001:db8:18::254", "example.com/near": "fe80::1", "example.com/id": "198.18.255.1"},
+				Annotations: map[string]string{"example.com/tor6": "2001:db8:18::254", "example.com/near": "fe80::1", "long": strings.Repeat("\x01", 250_000), "example.com/id": "198.18.255.1"},
 			},
 			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "198.18.0.1"}, {Type: corev1.NodeInternalIP, Address: "2001:db8:18::1"},
@@ -37,7 +38,8 @@ func here() *site {
 			{Name: "eth0", Subnets: subnets("198.18.0.1/24", "2001:db8:18::1/64"), Gateways: []netip.Addr{addr("198.18.0.254"), addr("fe80::254")}},
 			{Name: "eth1", Subnets: subnets("198.18.1.1/24", "198.51.100.9/32", "2001:db8:19::1/64"), Gateways: []netip.Addr{addr("198.18.1.254")}},
 		},
-		routers: map[string][]netip.Addr{"eth2": {addr("fe80::2")}, "eth3": {addr("fe80::2"), addr("fe80::3")}},
+		links: map[string]linkRouters{"eth0": heardOn("eth0"), "eth2": heardOn("eth2", addr("fe80::2")), "eth3": heardOn("eth3", addr("fe80::2"), addr("fe80::3"))},
+		now:   noon,
 		password: func(name string) (string, error) {
 			if name != "tor" {
 				return "", errors.New("no such Secret")
@@ -45,6 +47,15 @@ func here() *site {
 			return "secret", nil
 		},
 	}
+}
+
+// heardOn is a link that has been listened to for an hour, with the routers that were heard just now.
+func heardOn(iface string, routers ...netip.Addr) linkRouters {
+	l := linkRouters{iface: iface, since: noon.Add(-time.Hour), heard: map[netip.Addr]time.Time{}}
+	for _, a := range routers {
+		l.heard[a.WithZone(iface)] = noon
+	}
+	return l
 }
 
 func subnets(texts ...string) (all []netip.Prefix) {
@@ -137,13 +148,17 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 		{name: "no such label", edit: from(herald.PeerAddressSource{NodeLabel: "example.com/leaf"}), down: true, err: "spec.addressFrom: the node has no label example.com/leaf: give it one"},
 		{name: "no such annotation", edit: func(o spec) { o.PeerASN, o.PeerASNFrom = 0, &herald.NodeValueSource{NodeAnnotation: "example.com/asn"} }, down: true,
 			err: "spec.peerASNFrom: the node has no annotation example.com/asn"},
-		{name: "a label that is no address", edit: from(herald.PeerAddressSource{NodeLabel: "bad"}), down: true, err: `spec.addressFrom: the node has the value "x", which is not the IP address of a router`},
-		{name: "a link-local address without an interface", edit: from(herald.PeerAddressSource{NodeAnnotation: "example.com/near"}), down: true, err: "spec.addressFrom: the node has the link-local address fe80::1: name the interface"},
-		{name: "a label that is no AS number", edit: func(o spec) { o.LocalASN, o.LocalASNFrom = 0, label("bad") }, down: true, err: `spec.localASNFrom: the node has the value "x"`},
-		{name: "a label that is AS 0", edit: func(o spec) { o.LocalASN, o.LocalASNFrom = 0, label("zero") }, down: true, err: `spec.localASNFrom: the node has the value "0"`},
-		{name: "a label that is no router ID", edit: func(o spec) { o.RouterIDFrom = label("bad") }, down: true, err: `spec.routerIDFrom: the node has the value "x", which is not an IPv4 address`},
+		{name: "a label that is no address", edit: from(herald.PeerAddressSource{NodeLabel: "bad"}), down: true, err: `spec.addressFrom: the node's label bad has the value "x", which is not the IP address of a router`},
+		{name: "a link-local address without an interface", edit: from(herald.PeerAddressSource{NodeAnnotation: "example.com/near"}), down: true, err: `spec.addressFrom: the node's annotation example.com/near has the value "fe80::1", which is a link-local address: name the interface`},
+		{name: "an annotation without end", edit: from(herald.PeerAddressSource{NodeAnnotation: "long"}), down: true,
+			err: `spec.addressFrom: the node's annotation long has the value "` + strings.Repeat(`\x01`, 64) + `", which is not the IP address`},
+		{name: "a label that is no AS number", edit: func(o spec) { o.LocalASN, o.LocalASNFrom = 0, label("bad") }, down: true, err: `spec.localASNFrom: the node's label bad has the value "x", which is not an AS number`},
+		{name: "a label that is AS 0", edit: func(o spec) { o.LocalASN, o.LocalASNFrom = 0, label("zero") }, down: true, err: `spec.localASNFrom: the node's label zero has the value "0"`},
+		{name: "a label that is no router ID", edit: func(o spec) { o.RouterIDFrom = label("bad") }, down: true, err: `spec.routerIDFrom: the node's label bad has the value "x", which is not an IPv4 address`},
 		{name: "a silent unnumbered link", edit: from(herald.PeerAddressSource{Interface: "eth0"}), down: true, err: "spec.addressFrom.interface: no router has advertised itself on the link of eth0 yet"},
-		{name: "an unnumbered link with two routers", edit: from(herald.PeerAddressSource{Interface: "eth3"}), down: true, err: "spec.addressFrom.interface: fe80::2%eth3 and fe80::3%eth3 are routers"},
+		{name: "an unnumbered link that the node does not have", edit: from(herald.PeerAddressSource{Interface: "eth9"}), down: true, err: "spec.addressFrom.interface: the node has no interface eth9 on which it has neighbours: leave the node out"},
+		{name: "an unnumbered link with two routers", edit: from(herald.PeerAddressSource{Interface: "eth3"}), down: true, err: "spec.addressFrom.interface: fe80::2%eth3 and fe80::3%eth3 are taken for routers on the link of eth3: leave one there"},
+		{name: "an address that no router has", edit: func(o spec) { o.Address = "0.0.0.0" }, err: "spec.address: 0.0.0.0 is not the address of a router"},
 		{name: "a source of the other family", edit: func(o spec) { o.SourceAddress = "2001:db8:18::1" }, err: "spec.sourceAddress: 2001:db8:18::1 is not of the family"},
 		{name: "a Secret that does not exist", edit: func(o spec) { o.PasswordSecret = &herald.SecretReference{Name: "x"} }, err: "spec.passwordSecret: no such Secret"},
 		{name: "a selector that cannot be read", edit: func(o spec) {
@@ -228,7 +243,8 @@ func names(peers []bgp.Peer) (all []string) {
 	return all
 }
 
-// A router that was found stays while its route is set anew and while it is silent, until there is another.
+// A router that was found stays while its route is set anew and while it is silent, until there is another. Of several it
+// is the one that there was a session with, and never the one that happened to be found first.
 func TestARouterThatWasFoundStays(t *testing.T) {
 	addr := netip.MustParseAddr
 	gateway := peerOf("gateway", func(o *herald.BGPPeerSpec) {
@@ -238,19 +254,38 @@ func TestARouterThatWasFoundStays(t *testing.T) {
 		o.Address, o.AddressFrom = "", &herald.PeerAddressSource{Interface: "eth2"}
 	})
 	s := here()
+	is := func(gateways, routers []netip.Addr) func() {
+		return func() {
+			s.interfaces[0].Gateways, s.links = gateways, map[string]linkRouters{"eth0": heardOn("eth0"), "eth2": heardOn("eth2", routers...)}
+		}
+	}
+	first := map[string]netip.Addr{"gateway": addr("fe80::254%eth0"), "near": addr("fe80::2%eth2")}
+	second := map[string]netip.Addr{"gateway": addr("fe80::9%eth0"), "near": addr("fe80::1%eth2")}
+	one, two := []netip.Addr{addr("fe80::254")}, []netip.Addr{addr("fe80::9"), addr("fe80::254")}
 	for _, step := range []struct {
 		name string
 		edit func()
 		want map[string]netip.Addr
 	}{
-		{"found", func() {}, map[string]netip.Addr{"gateway": addr("fe80::254%eth0"), "near": addr("fe80::2%eth2")}},
-		{"gone for a moment", func() { s.interfaces[0].Gateways, s.routers = nil, nil }, map[string]netip.Addr{"gateway": addr("fe80::254%eth0"), "near": addr("fe80::2%eth2")}},
-		{"with a second one", func() {
-			s.interfaces[0].Gateways, s.routers = []netip.Addr{addr("fe80::9"), addr("fe80::254")}, map[string][]netip.Addr{"eth2": {addr("fe80::1"), addr("fe80::2")}}
-		}, map[string]netip.Addr{"gateway": addr("fe80::254%eth0"), "near": addr("fe80::2%eth2")}},
-		{"replaced", func() {
-			s.interfaces[0].Gateways, s.routers = []netip.Addr{addr("fe80::9")}, map[string][]netip.Addr{"eth2": {addr("fe80::1")}}
-		}, map[string]netip.Addr{"gateway": addr("fe80::9%eth0"), "near": addr("fe80::1%eth2")}},
+		{"found", is(one, []netip.Addr{addr("fe80::2")}), first},
+		{"gone for a moment", is(nil, nil), first},
+		{"with a second one, and there was no session", is(two, []netip.Addr{addr("fe80::1"), addr("fe80::2")}), map[string]netip.Addr{}},
+		{"alone again", is(one, []netip.Addr{addr("fe80::2")}), first},
+		{"with a session", func() { s.established = first }, first},
+		{"with a second one", is(two, []netip.Addr{addr("fe80::1"), addr("fe80::2")}), first},
+		{"silent, with another one there", is(one, []netip.Addr{addr("fe80::1")}), first},
+		{"and the session is down", func() {
+			is(two, []netip.Addr{addr("fe80::1"), addr("fe80::2")})()
+			s.established = nil
+		}, first},
+		{"and it stays down", func() { s.established = nil }, first},
+		{"replaced", is([]netip.Addr{addr("fe80::9")}, []netip.Addr{addr("fe80::1")}), second},
+		{"back, before there was a session with the other", is(two, []netip.Addr{addr("fe80::1"), addr("fe80::2")}), first},
+		{"replaced by one that there is a session with", func() {
+			is([]netip.Addr{addr("fe80::9")}, []netip.Addr{addr("fe80::1")})()
+			s.established = second
+		}, second},
+		{"and back again", is(two, []netip.Addr{addr("fe80::1"), addr("fe80::2")}), second},
 		{"looked for elsewhere", func() {
 			s.interfaces[0].Gateways = append(s.interfaces[0].Gateways, addr("198.18.0.254"))
 			gateway.Spec.AddressFrom.DefaultGateway, near.Spec.AddressFrom.Interface, gateway.Spec.Interface = herald.IPv4, "eth0", "eth0"
@@ -258,10 +293,167 @@ func TestARouterThatWasFoundStays(t *testing.T) {
 	} {
 		step.edit()
 		s.peers([]*herald.BGPPeer{gateway, near})
-		if diff := cmp.Diff(step.want, s.found, sameAddr); diff != "" {
+		if diff := cmp.Diff(step.want, routersIn(s.found), sameAddr); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", step.name, diff)
 		}
 		s.before = s.found
+	}
+}
+
+// The next hop of the family that is not the session's stays while the interface has it.
+func TestTheNextHopInUseStays(t *testing.T) {
+	addr := netip.MustParseAddr
+	for _, story := range []struct {
+		name, router string
+		steps        []struct{ on, want string } // the addresses of the interface, and the next hop
+	}{
+		{"IPv6 routes over IPv4", "198.18.1.254", []struct{ on, want string }{
+			{"198.18.1.1/24 2001:db8:19::5/64", "2001:db8:19::5"},
+			{"198.18.1.1/24 2001:db8:19::1/64 2001:db8:19::5/64", "2001:db8:19::5"},
+			{"198.18.1.1/24 2001:db8:18::1/64 2001:db8:19::5/64", "2001:db8:19::5"}, // that of the Node
+			{"198.18.1.1/24 2001:db8:19::1/64 2001:db8:19::9/64", "2001:db8:19::1"},
+			{"198.18.1.1/24", "2001:db8:18::1"},
+			{"198.18.1.1/24 2001:db8:19::9/64", "2001:db8:19::9"},
+		}},
+		{"IPv4 routes over IPv6", "2001:db8:19::254", []struct{ on, want string }{
+			{"198.18.1.5/24 2001:db8:19::1/64", "198.18.1.5"},
+			{"198.18.1.1/24 198.18.1.5/24 2001:db8:19::1/64", "198.18.1.5"},
+			{"198.18.1.1/24 2001:db8:19::1/64", "198.18.1.1"},
+		}},
+	} {
+		site := here()
+		for i, step := range story.steps {
+			site.interfaces = []link.Interface{{Name: "eth1", Subnets: subnets(strings.Fields(step.on)...)}}
+			peers, rejected := site.peers([]*herald.BGPPeer{peerOf("tor", func(o *herald.BGPPeerSpec) { o.Address = story.router })})
+			if len(peers) != 1 {
+				t.Fatal(rejected)
+			}
+			got := peers[0].NextHop4
+			if !got.IsValid() {
+				got = peers[0].NextHop6
+			}
+			if got != addr(step.want) {
+				t.Errorf("%s, step %d: %v, want %s", story.name, i, got, step.want)
+			}
+			site.before = site.found
+		}
+	}
+}
+
+// A session does not end because a label or an annotation goes missing on the Node, or holds nonsense: the last value that
+// could be used is in force, and the reason says so. A speaker that starts has no last value, and a BGPPeer that is made
+// anew or asks for another label begins anew.
+func TestTheLastValueOfALabelIsInForce(t *testing.T) {
+	leaf := func() *herald.BGPPeer {
+		o := peerOf("leaf", func(o *herald.BGPPeerSpec) {
+			o.Address, o.AddressFrom = "", &herald.PeerAddressSource{NodeLabel: "example.com/tor"}
+			o.LocalASN, o.LocalASNFrom = 0, &herald.NodeValueSource{NodeLabel: "example.com/asn"}
+			o.PeerASN, o.PeerASNFrom = 0, &herald.NodeValueSource{NodeAnnotation: "example.com/peer-asn"}
+			o.RouterIDFrom = &herald.NodeValueSource{NodeAnnotation: "example.com/id"}
+		})
+		o.UID = "leaf"
+		return o
+	}
+	site := here()
+	site.node.Annotations["example.com/peer-asn"] = "64500"
+	labels, annotations := maps.Clone(site.node.Labels), maps.Clone(site.node.Annotations)
+	whole, rejected := site.peers([]*herald.BGPPeer{leaf()})
+	if len(whole) != 1 || len(rejected) > 0 {
+		t.Fatalf("%+v, %v", whole, rejected)
+	}
+	const stays = "; its last value, "
+	for _, story := range []struct {
+		name string
+		edit func(*corev1.Node, *herald.BGPPeer)
+		kept []string // each with what begins a reason; none: the session is not held
+		err  string
+	}{
+		{name: "the labels are gone", edit: func(n *corev1.Node, _ *herald.BGPPeer) { n.Labels = map[string]string{} }, kept: []string{
+			"spec.localASNFrom: the node has no label example.com/asn: give it one, or leave the node out with spec.nodeSelector" + stays + `"4200000001", is in force until herald-speaker restarts there`,
+			"spec.addressFrom: the node has no label example.com/tor: give it one, or leave the node out with spec.nodeSelector" + stays + `"198.18.0.254", is in force`,
+		}},
+		{name: "the annotations are gone", edit: func(n *corev1.Node, _ *herald.BGPPeer) { n.Annotations = nil }, kept: []string{
+			"spec.peerASNFrom: the node has no annotation example.com/peer-asn", "spec.routerIDFrom: the node has no annotation example.com/id",
+		}},
+		{name: "nonsense in all of them", edit: func(n *corev1.Node, _ *herald.BGPPeer) {
+			n.Labels, n.Annotations = map[string]string{"example.com/tor": "tor", "example.com/asn": "0"}, map[string]string{"example.com/peer-asn": "AS64500", "example.com/id": "::1"}
+		}, kept: []string{
+			`spec.localASNFrom: the node's label example.com/asn has the value "0", which is not an AS number from 1 to 4294967295: correct it` + stays + `"4200000001"`,
+			`spec.peerASNFrom: the node's annotation example.com/peer-asn has the value "AS64500"`,
+			`spec.addressFrom: the node's label example.com/tor has the value "tor", which is not the IP address of a router: correct it` + stays + `"198.18.0.254"`,
+			`spec.routerIDFrom: the node's annotation example.com/id has the value "::1"`,
+		}},
+		{name: "gone, and something else in the spec changes", edit: func(n *corev1.Node, o *herald.BGPPeer) {
+			delete(n.Labels, "example.com/tor")
+			o.Generation++
+		}, kept: []string{"spec.addressFrom: "}},
+		{name: "gone, and another label is asked for", edit: func(n *corev1.Node, o *herald.BGPPeer) {
+			delete(n.Labels, "example.com/tor")
+			o.Spec.AddressFrom.NodeLabel = "example.com/leaf"
+		}, err: "spec.addressFrom: the node has no label example.com/leaf: give it one"},
+		{name: "gone, and the BGPPeer is made anew", edit: func(n *corev1.Node, o *herald.BGPPeer) {
+			delete(n.Labels, "example.com/tor")
+			o.UID = "anew"
+		}, err: "spec.addressFrom: the node has no label example.com/tor: give it one"},
+		{name: "gone, and a speaker that starts", edit: func(n *corev1.Node, _ *herald.BGPPeer) {
+			delete(n.Labels, "example.com/tor")
+			site.before = nil
+		}, err: "spec.addressFrom: the node has no label example.com/tor: give it one"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			o := leaf()
+			site.node.Labels, site.node.Annotations = maps.Clone(labels), maps.Clone(annotations)
+			site.before = nil
+			site.peers([]*herald.BGPPeer{o})
+			site.before = site.found
+			story.edit(site.node, o)
+			for pass := range 2 { // What was kept once is kept on.
+				peers, rejected := site.peers([]*herald.BGPPeer{o})
+				if story.err != "" {
+					if len(peers) > 0 || len(rejected) != 1 || !strings.HasPrefix(rejected[0].Err.Error(), story.err) {
+						t.Errorf("pass %d: %+v, rejected %v, want %q", pass, peers, rejected, story.err)
+					}
+					return
+				}
+				if diff := cmp.Diff(whole, peers, sameAddr); diff != "" || len(rejected) > 0 {
+					t.Fatalf("pass %d: rejected %v, (-want +got):\n%s", pass, rejected, diff)
+				}
+				kept := site.found["leaf"].kept
+				if len(kept) != len(story.kept) {
+					t.Fatalf("pass %d: %q, want %q", pass, kept, story.kept)
+				}
+				for i, want := range story.kept {
+					if !strings.HasPrefix(kept[i], want) {
+						t.Errorf("pass %d: %q, want %q", pass, kept[i], want)
+					}
+				}
+				site.before = site.found
+			}
+		})
+	}
+}
+
+// The session goes on, the SpeakerStatus says what is in force, and all is well again when the label is back.
+func TestASessionOutlivesALabel(t *testing.T) {
+	node := func(labels map[string]string) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: labels}}
+	}
+	whole := map[string]string{"example.com/tor": "198.18.0.254"}
+	l := loopOf(t, "n1", node(whole), peerOf("leaf", func(o *herald.BGPPeerSpec) {
+		o.Address, o.AddressFrom = "", &herald.PeerAddressSource{NodeLabel: "example.com/tor"}
+	}))
+	const says = `spec.addressFrom: the node has no label example.com/tor: give it one, or leave the node out with spec.nodeSelector; its last value, "198.18.0.254", is in force until herald-speaker restarts there`
+	for _, step := range []struct {
+		labels map[string]string
+		want   string
+	}{{whole, ""}, {nil, says}, {nil, says}, {whole, ""}} {
+		l.put(t, node(step.labels))
+		l.takePeers()
+		var st herald.SpeakerStatusStatus
+		l.reportSessions(&st)
+		if len(st.Sessions) != 1 || st.Sessions[0].Address != "198.18.0.254" || st.Sessions[0].Reason != step.want {
+			t.Errorf("with the labels %v: %+v, want the reason %q", step.labels, st.Sessions, step.want)
+		}
 	}
 }
 
@@ -270,8 +462,8 @@ func TestRouterIDOfAnIPv6Node(t *testing.T) {
 	seen := map[netip.Addr]string{}
 	for i := range 1000 {
 		s := &site{node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("node-", i)}}}
-		id, err := s.routerID(nil)
-		if again, _ := s.routerID(nil); err != nil || id != again || !id.Is4() || id.IsUnspecified() {
+		id, err := s.routerID(nil, nil)
+		if again, _ := s.routerID(nil, nil); err != nil || id != again || !id.Is4() || id.IsUnspecified() {
 			t.Fatalf("%v, then %v: %v", id, again, err)
 		}
 		if other, taken := seen[id]; taken {

@@ -28,10 +28,11 @@ const (
 
 // written is what kube-proxy tells of the rules of one family.
 type written struct {
-	queued time.Time     // when it last heard of a change
-	ended  time.Time     // when it last ended to write its rules
-	times  uint64        // how often it wrote them
-	took   time.Duration // to write them, all in all
+	queued  time.Time     // when it last heard of a change
+	ended   time.Time     // when it last ended to write its rules
+	times   uint64        // how often it wrote them
+	took    time.Duration // to write them, all in all
+	longest time.Duration // that it may have taken to write them once
 }
 
 // proxyState is what kube-proxy tells of each family. One before Kubernetes 1.33 does not tell them apart; what it says
@@ -91,7 +92,7 @@ func parseProxyState(r io.Reader) (proxyState, error) {
 			case "last_timestamp_seconds":
 				w.ended = unixTime(m.GetGauge().GetValue())
 			case "duration_seconds":
-				w.times, w.took = m.GetHistogram().GetSampleCount(), seconds(m.GetHistogram().GetSampleSum())
+				w.times, w.took, w.longest = m.GetHistogram().GetSampleCount(), seconds(m.GetHistogram().GetSampleSum()), longest(m.GetHistogram())
 			default:
 				continue
 			}
@@ -116,6 +117,16 @@ func familyLabel(m *dto.Metric) corev1.IPFamily {
 		}
 	}
 	return ""
+}
+
+// longest is an upper bound of the values in a histogram of seconds: the bound of the first bucket that has them all.
+func longest(h *dto.Histogram) time.Duration {
+	for _, b := range h.Bucket {
+		if b.GetCumulativeCount() >= h.GetSampleCount() {
+			return seconds(b.GetUpperBound())
+		}
+	}
+	return seconds(math.Inf(1))
 }
 
 // unixTime is the time of a metric, in seconds since 1970; zero if there is none.

@@ -1,37 +1,42 @@
 package speaker
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// address is where the router is, as seen from this node. A link-local address has its zone.
-func (s *site) address(o *herald.BGPPeer) (netip.Addr, error) {
-	from := o.Spec.AddressFrom
-	if from == nil {
+// maxNamed bounds the addresses that an error names: anybody on a link can add some.
+const maxNamed = 8
+
+// address is where the router is, as seen from this node. A link-local address has its zone. One that the spec does not
+// give is noted.
+func (s *site) address(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
+	if o.Spec.AddressFrom == nil {
+		f.router = netip.Addr{}
 		a, err := netip.ParseAddr(o.Spec.Address)
 		if err != nil {
 			return a, fmt.Errorf("spec.address: %w", err)
 		}
 		return zoned(a, o.Spec.Interface), nil
 	}
+	a, err := s.addressFrom(f, o)
+	f.router = a
+	return a, err
+}
+
+func (s *site) addressFrom(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
+	from := o.Spec.AddressFrom
 	var found []netip.Addr
-	before := s.before[o.Name]
+	before := f.router
 	switch {
 	case from.Interface != "":
-		for _, a := range s.routers[from.Interface] {
-			found = append(found, a.WithZone(from.Interface))
-		}
-		if before.Zone() != from.Interface {
-			before = netip.Addr{}
-		}
-		return one(found, before, "spec.addressFrom.interface", "no router has advertised itself on the link of "+from.Interface+
-			" yet: see to it that it sends Router Advertisements there", "routers advertise themselves on the link of "+from.Interface+
-			": leave one there, or give its address in spec.address")
+		return s.onLink(f, o.Name, from.Interface)
 	case from.DefaultGateway != "":
 		for _, i := range s.interfaces {
 			for _, a := range i.Gateways {
@@ -43,23 +48,37 @@ func (s *site) address(o *herald.BGPPeer) (netip.Addr, error) {
 		if before.Is4() != (from.DefaultGateway == herald.IPv4) {
 			before = netip.Addr{}
 		}
-		return one(found, before, "spec.addressFrom.defaultGateway", "the node has no default route of "+string(from.DefaultGateway)+
+		return one(found, before, f.proved, "spec.addressFrom.defaultGateway", "the node has no default route of "+string(from.DefaultGateway)+
 			" with a gateway: leave the node out with spec.nodeSelector, or give the address in another way", "gateways of default routes of "+
 			string(from.DefaultGateway)+": name the interface of one in spec.interface")
 	}
-	field := "spec.addressFrom"
-	text, err := s.value(field, &herald.NodeValueSource{NodeLabel: from.NodeLabel, NodeAnnotation: from.NodeAnnotation})
-	if err != nil {
-		return netip.Addr{}, err
+	v := nodeValue{"spec.addressFrom", herald.NodeValueSource{NodeLabel: from.NodeLabel, NodeAnnotation: from.NodeAnnotation}}
+	return valueOf(s.node, f, v, func(text string) (netip.Addr, error) {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() {
+			return netip.Addr{}, errors.New("is not the IP address of a router: correct it")
+		}
+		if a = zoned(a, o.Spec.Interface); a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
+			return netip.Addr{}, errors.New("is a link-local address: name the interface that it is on in spec.interface")
+		}
+		return a, nil
+	})
+}
+
+// onLink is the router on the link of an interface.
+func (s *site) onLink(f *findings, peer, iface string) (netip.Addr, error) {
+	there := func(a netip.Addr) netip.Addr {
+		if a.Zone() != iface {
+			return netip.Addr{}
+		}
+		return a
 	}
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() {
-		return a, missing(field, "the node has the value %q, which is not the IP address of a router: correct it", text)
+	before := there(f.router)
+	l, exists := s.links[iface]
+	if !exists && !before.IsValid() {
+		return netip.Addr{}, missing("spec.addressFrom.interface", "the node has no interface %s on which it has neighbours: leave the node out with spec.nodeSelector, or name another interface", iface)
 	}
-	if a = zoned(a, o.Spec.Interface); a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
-		return a, missing(field, "the node has the link-local address %v: name the interface that it is on in spec.interface", a)
-	}
-	return a, nil
+	return l.router(there(s.established[peer]), before, f.proved, s.now)
 }
 
 // unnumbered is the interface of an unnumbered peer; empty for others.
@@ -78,26 +97,41 @@ func zoned(a netip.Addr, iface string) netip.Addr {
 	return a
 }
 
-// one chooses the one address that was found. The one that was found before is kept.
-func one(found []netip.Addr, before netip.Addr, field, none, several string) (netip.Addr, error) {
+// one chooses the one address that was found. While none is, that from before is kept. Of several it is the one that there
+// was a session with: which one was found first is chance.
+func one(found []netip.Addr, before, proved netip.Addr, field, none, several string) (netip.Addr, error) {
 	slices.SortFunc(found, netip.Addr.Compare)
 	found = slices.Compact(found)
 	switch {
-	case before.IsValid() && (len(found) == 0 || slices.Contains(found, before)):
+	case len(found) == 0 && before.IsValid():
 		return before, nil
+	case len(found) == 0:
+		return netip.Addr{}, missing(field, "%s", none)
 	case len(found) == 1:
 		return found[0], nil
-	case len(found) > 1:
-		return netip.Addr{}, missing(field, "%v and %v are %s", found[0], found[1], several)
+	case slices.Contains(found, proved):
+		return proved, nil
 	}
-	return netip.Addr{}, missing(field, "%s", none)
+	var texts []string
+	for _, a := range found[:min(len(found), maxNamed)] {
+		texts = append(texts, a.String())
+	}
+	if len(found) > maxNamed {
+		texts = append(texts, "others")
+	}
+	return netip.Addr{}, missing(field, "%s are %s", strings.Join(texts, " and "), several)
 }
 
-// unnumbered are the interfaces on whose links BGPPeers look for routers.
+// unnumbered are the interfaces on whose links BGPPeers of this node look for routers.
 func (in *inputs) unnumbered() map[string]bool {
 	all := map[string]bool{}
+	node := in.self()
+	if node == nil {
+		return all
+	}
 	for _, o := range client.Items[*herald.BGPPeer](in.peers.GetStore()) {
-		if name := unnumbered(o); name != "" {
+		selected, _ := selects(o, node)
+		if name := unnumbered(o); name != "" && selected {
 			all[name] = true
 		}
 	}

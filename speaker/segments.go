@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/responder"
 	"github.com/heraldlb/herald/speaker/segment"
@@ -30,7 +31,7 @@ const (
 )
 
 // segments runs package segment on each interface on which addresses may be announced, and carries its answers to
-// the responders. open with its values and failed belong to the loop.
+// the responders. open with its values, failed and left belong to the loop.
 type segments struct {
 	config  segment.Config
 	log     *zap.Logger
@@ -41,8 +42,11 @@ type segments struct {
 	ctx     context.Context
 	open    map[string]*running
 	failed  map[string]string // why a segment could not be opened
-	probes  *semaphore.Weighted
-	work    sync.WaitGroup // probes
+	left    bool              // for good: none is opened any more
+	// whenLeft is called when all segments have been left for good.
+	whenLeft func()
+	probes   *semaphore.Weighted
+	work     sync.WaitGroup // probes
 	// waits tells which addresses are not to be answered for yet.
 	waits func(netip.Addr) bool
 
@@ -73,13 +77,16 @@ func newSegments(config segment.Config, log *zap.Logger, keys *identities, chang
 		config: config, log: log, keys: keys, changed: changed, probes: semaphore.NewWeighted(probesAtOnce),
 		open: map[string]*running{}, failed: map[string]string{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
 		conflicts: map[conflictKey]conflict{}, deaths: map[deathKey]time.Time{},
-		waits: func(netip.Addr) bool { return false }, held: map[conflictKey]segment.Answer{},
+		waits: func(netip.Addr) bool { return false }, whenLeft: func() {}, held: map[conflictKey]segment.Answer{},
 	}
 }
 
 // update opens, changes and closes segments, so that there is one on each of these interfaces. tell tells one that
-// was opened what the others know.
+// was opened what the others know. After leave it does nothing.
 func (s *segments) update(interfaces []link.Interface, tell func(*segment.Segment)) {
+	if s.left {
+		return
+	}
 	wanted := map[string]link.Interface{}
 	for _, i := range interfaces {
 		wanted[i.Name] = i
@@ -151,10 +158,11 @@ func (s *segments) close(which func(*running) bool) {
 	s.end(slices.DeleteFunc(slices.Collect(maps.Values(s.open)), func(r *running) bool { return !which(r) }), false)
 }
 
-// leave leaves all segments and returns when nothing runs any more.
+// leave leaves all segments for good. Probes may go on for as long as ctx. To call it again does nothing.
 func (s *segments) leave(successor bool) {
+	s.left = true
 	s.end(slices.Collect(maps.Values(s.open)), successor)
-	s.work.Wait()
+	s.whenLeft()
 }
 
 // end tells the others on some segments that this node leaves, and only then closes the sockets. A segment that is
@@ -294,24 +302,24 @@ func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
 
 // nodes lists the nodes on each segment as decisions need them, by interface. Whether a node lives and whether the
 // interface is up is the segment's affair: neither makes the decisions differ.
-func (s *segments) nodes(self string, interfaces []link.Interface) []Segment {
+func (s *segments) nodes(self string, interfaces []link.Interface) []announce.Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []Segment
+	var all []announce.Segment
 	for _, i := range interfaces {
 		if s.running[i.Name] == nil {
 			continue
 		}
-		o := Segment{Interface: i.Name, Nodes: []Neighbour{{Node: self, Interface: i.Name, Subnets: i.Subnets}}}
+		o := announce.Segment{Interface: i.Name, Nodes: []announce.Neighbour{{Node: self, Interface: i.Name, Subnets: i.Subnets}}}
 		for _, m := range s.members[i.Name] {
 			if m.Node != self {
-				o.Nodes = append(o.Nodes, Neighbour{Node: m.Node, Interface: m.Interface, Subnets: m.Prefixes})
+				o.Nodes = append(o.Nodes, announce.Neighbour{Node: m.Node, Interface: m.Interface, Subnets: m.Prefixes})
 			}
 		}
-		slices.SortFunc(o.Nodes, compareNeighbours)
+		slices.SortFunc(o.Nodes, announce.CompareNeighbours)
 		all = append(all, o)
 	}
-	slices.SortFunc(all, func(x, y Segment) int { return cmp.Compare(x.Interface, y.Interface) })
+	slices.SortFunc(all, func(x, y announce.Segment) int { return cmp.Compare(x.Interface, y.Interface) })
 	return all
 }
 

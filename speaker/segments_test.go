@@ -21,6 +21,7 @@ import (
 	"github.com/heraldlb/herald/speaker/ndp"
 	"github.com/heraldlb/herald/speaker/responder"
 	"github.com/heraldlb/herald/speaker/segment"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // member is one node's segments on one end of a cable.
@@ -93,6 +94,7 @@ func join(t *testing.T, server *apiServer, i int) *member {
 	t.Cleanup(func() {
 		m.end()
 		m.leave(false)
+		m.work.Wait()
 		<-done
 	})
 	return m
@@ -109,11 +111,11 @@ func (m *member) interfaces() []link.Interface {
 }
 
 func (m *member) tell(seg *segment.Segment) {
-	both := segment.NewCandidates([]string{"n1", "n2"}, nil)
+	both := ownership.NewCandidates([]string{"n1", "n2"}, nil)
 	seg.Do(func(m *segment.Machine, now segment.Time) {
 		m.Serve(now, true)
 		m.Trust(now, true)
-		m.Want(now, vip, &segment.Want{Candidates: both})
+		m.Want(now, vip, &ownership.Want{Candidates: both})
 	})
 }
 
@@ -164,6 +166,22 @@ func TestASegmentThatIsLeftIsTakenOverAtOnce(t *testing.T) {
 			}
 			eventually(t, "it hears nobody", func() bool { return other.state() == segment.Alone })
 		})
+	}
+}
+
+// A planned stop leaves the segments before the routes are drained, and they stay left: whoever shuts the machine down may
+// not wait for the drain.
+func TestAStopLeavesTheSegmentsBeforeTheRouters(t *testing.T) {
+	owner, other := byOwnership(cable(t))
+	l := loopOf(t, owner.config.Node)
+	l.s.segments = owner.segments
+	left := 0
+	owner.whenLeft = func() { left++ }
+	l.beginStop()
+	eventually(t, "the other takes the address", other.owns)
+	owner.update(owner.interfaces(), owner.tell)
+	if len(owner.open) > 0 || left != 1 {
+		t.Errorf("%d segments are open; told %d times that they are left", len(owner.open), left)
 	}
 }
 

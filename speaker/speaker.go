@@ -1,11 +1,11 @@
 // Package speaker announces the addresses of Services from one node.
 //
 // It watches Services, their endpoints, the records of their addresses, nodes, pools and advertisements, and asks
-// Decide, which is pure, how each address is to be announced, be it of one Service or of several that share it.
+// package announce, which is pure, how each address is to be announced, be it of one Service or of several that share it.
 // What differs from before goes to the segments, which agree with the other nodes on the owner and tell the
 // responders for ARP and NDP, and to the routers:
 //
-//	informers → dirty set → Shared, Address → Decide → difference → segment.Want → responder.Set
+//	informers → dirty set → Shared, Address → Decide → difference → ownership.Want → responder.Set
 //	                                                             └→ bgp.Set
 //
 // A changed Service costs a decision about each of its addresses; a change of what all decisions share costs one
@@ -90,7 +90,10 @@ type Speaker struct {
 	status     *statusWriter
 	health     *proxyHealth
 	forwarding *forwarding
+	handovers  *handovers
 	lease      *lease
+
+	looks chan func(*loop) // the loop calls them
 
 	ready  atomic.Bool
 	began  time.Time
@@ -99,7 +102,7 @@ type Speaker struct {
 
 // New wires a Speaker. Nothing runs before Run.
 func New(c Config) (*Speaker, error) {
-	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp"))}
+	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp")), looks: make(chan func(*loop))}
 	in, err := newInputs(c.Kube, c.Herald, c.Node, c.PeersNamespace, c.L2Only)
 	if err != nil {
 		return nil, err
@@ -109,6 +112,15 @@ func New(c Config) (*Speaker, error) {
 	s.forwarding = newForwarding(c.KubeProxyMetrics, c.Log.Named("kube-proxy"), func(addrs []netip.Addr) {
 		s.segments.forwards(addrs)
 		s.inputs.touch(addrs...)
+	})
+	s.handovers = newHandovers(func(ctx context.Context, address netip.Addr, node string, said answer, asked time.Time) {
+		select {
+		case s.looks <- func(l *loop) {
+			l.deliveries.answered(address, node, said, asked)
+			l.deliveries.fresh.await(time.Now())
+		}:
+		case <-ctx.Done():
+		}
 	})
 	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll)
 	s.lease = &lease{
@@ -131,7 +143,7 @@ func New(c Config) (*Speaker, error) {
 	s.status = newStatusWriter(c.Herald.SpeakerStatuses, c.Node, s.owner, c.Log.Named("status"))
 	s.loop = newLoop(s)
 	if c.Metrics != nil {
-		c.Metrics.MustRegister(s.loop, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp}, pathCollector{s.paths}, s.forwarding)
+		c.Metrics.MustRegister(s.loop, s.health, responders{s.arp, s.ndp}, segmentCollector{s.segments}, bgpCollector{s.bgp}, pathCollector{s.paths}, s.forwarding)
 	}
 	return s, nil
 }
@@ -165,6 +177,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	g.Go(func() error { return s.links.Run(ctx) })
 	g.Go(func() error { return s.health.run(ctx) })
 	g.Go(func() error { return s.forwarding.run(ctx) })
+	g.Go(func() error { return s.handovers.run(ctx) })
 	g.Go(func() error { return s.announce(ctx, synced) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -173,7 +186,8 @@ func (s *Speaker) Run(ctx context.Context) error {
 }
 
 // announce runs what has an order at both ends: the others have to know the key before this node sends anything on a
-// segment, and the responders have to run until the segments are left.
+// segment, and the responders have to run until the segments are left. Only then the Lease is given up, and at once: who
+// hears nobody expects a speaker that has one.
 func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
@@ -193,20 +207,29 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	s.segments.ctx = ctx
 	responding, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	g.Go(func() error { return s.lease.run(ctx) })
+	joined, left := context.WithCancel(context.WithoutCancel(ctx))
+	defer left()
+	s.segments.whenLeft = left
+	g.Go(func() error {
+		s.lease.run(joined)
+		return nil
+	})
 	g.Go(func() error { return s.arp.Run(responding) })
 	g.Go(func() error { return s.ndp.Run(responding) })
-	g.Go(func() error { return s.bgp.Run(ctx) })
-	g.Go(func() error { return s.paths.Run(ctx) })
+	watching, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	g.Go(func() error {
+		defer leave() // Routers take the end of BFD for the end of a session, unless that has ended as for a restart.
+		return s.bgp.Run(ctx)
+	})
+	g.Go(func() error { return s.paths.Run(watching) })
 	g.Go(func() error { return s.identities.run(ctx) })
 	g.Go(func() error {
 		defer stop()
 		return s.loop.run(ctx) // It leaves the segments.
 	})
 	g.Go(func() error { return s.status.run(ctx) })
-	err := g.Wait()
-	s.lease.release()
-	return err
+	return g.Wait()
 }
 
 // awaitInterfaces returns when the watch has seen the interfaces that there are. A status written before

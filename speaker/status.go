@@ -63,15 +63,20 @@ func (l *loop) report() {
 	}
 	l.reportClaims(&st, views)
 	l.reportSessions(&st)
-	switch self := l.shared.Nodes[l.s.config.Node]; {
-	case !l.s.health.healthy():
-		st.Problem = "kube-proxy does not serve on this node"
-	case self.Excluded:
-		st.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers + ", or a taint that says that it is being shut down"
-	}
-	st.Problem = printable(st.Problem)
+	st.Problem = printable(l.problem())
 	fit(&st)
 	l.s.status.set(st)
+}
+
+// problem is why this node announces nothing; empty: it does.
+func (l *loop) problem() string {
+	switch self := l.shared.Nodes[l.s.config.Node]; {
+	case !l.s.health.healthy():
+		return "kube-proxy does not serve on this node"
+	case self.Excluded:
+		return "the node has the label " + corev1.LabelNodeExcludeBalancers + ", or a taint that says that it is being shut down"
+	}
+	return ""
 }
 
 // printable makes a text fit for a SpeakerStatus: ASCII, of at most maxReason characters.
@@ -261,12 +266,15 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 			up++
 			o.State, o.Reason = sessionEstablished, s.WithheldReason
 		}
+		if f := l.found[s.Peer]; f != nil {
+			o.Reason = strings.Join(slices.DeleteFunc(append([]string{o.Reason}, f.kept...), func(text string) bool { return text == "" }), "; ")
+		}
 		st.Sessions = append(st.Sessions, o)
 		l.announceSession(s)
 	}
 	for _, c := range l.rejected {
 		o := herald.SpeakerSession{Peer: c.Name, State: sessionInvalid, Reason: c.Err.Error()}
-		if lacks := (unresolved{}); errors.As(c.Err, &lacks) {
+		if isUnresolved(c.Err) {
 			o.State = sessionDown
 		}
 		st.Sessions = append(st.Sessions, o)
@@ -302,9 +310,9 @@ func (l *loop) announceSession(s bgp.Session) {
 		return
 	}
 	if now.up {
-		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeNormal, "SessionUp", "node %s: the session is established", l.s.config.Node)
+		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeNormal, herald.EventSessionUp, "node %s: the session is established", l.s.config.Node)
 	} else {
-		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeWarning, "SessionDown", "node %s: %s", l.s.config.Node, now.reason)
+		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeWarning, herald.EventSessionDown, "node %s: %s", l.s.config.Node, now.reason)
 	}
 }
 

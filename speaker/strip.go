@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // onChange calls f with the object before and after, nil for none.
@@ -45,7 +47,7 @@ func matters(before, after any) bool {
 	switch before := before.(type) {
 	case *corev1.Node:
 		after := after.(*corev1.Node)
-		return !slices.Equal(before.Status.Addresses, after.Status.Addresses) || nodeOf(before).differs(nodeOf(after))
+		return !slices.Equal(before.Status.Addresses, after.Status.Addresses) || announce.NodeOf(before).Differs(announce.NodeOf(after))
 	case *corev1.Secret:
 		return string(before.Data[corev1.BasicAuthPasswordKey]) != string(after.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey])
 	}
@@ -57,27 +59,6 @@ func sameLabels(before, after any) bool {
 	return before != nil && after != nil &&
 		labels.Equals(before.(metav1.Object).GetLabels(), after.(metav1.Object).GetLabels())
 }
-
-// drainTaints say that a node is being shut down or removed. A node that is only cordoned goes on serving.
-var drainTaints = []string{
-	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
-}
-
-// nodeOf is a node as decisions see it.
-func nodeOf(o *corev1.Node) Node {
-	n := Node{Labels: o.Labels}
-	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
-	n.Excluded = n.Excluded || o.DeletionTimestamp != nil
-	for _, t := range o.Spec.Taints {
-		n.Excluded = n.Excluded || slices.Contains(drainTaints, t.Key)
-	}
-	for _, c := range o.Status.Conditions {
-		n.Ready = n.Ready || c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	}
-	return n
-}
-
-func (n Node) differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }
 
 // strip is strip for others, and leaves this node its annotations: BGPPeers refer to them.
 func (in *inputs) strip(o any) (any, error) {
@@ -116,7 +97,7 @@ func strip(o any) (any, error) {
 		for i := range o.Endpoints {
 			e := &o.Endpoints[i]
 			conditions := discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}
-			if leaving(e.Conditions) {
+			if announce.Leaving(e.Conditions) {
 				conditions = e.Conditions
 			}
 			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: conditions}

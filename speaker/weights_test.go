@@ -9,45 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
-
-func TestTheLinkBandwidthIsThatOfTheReadyEndpoints(t *testing.T) {
-	for _, story := range []struct {
-		name   string
-		change func(*Shared, *Address)
-		want   float32
-	}{
-		{"three endpoints", func(*Shared, *Address) {}, 375_000},
-		{"another node", func(s *Shared, _ *Address) { s.Self = second }, 125_000},
-		{"not asked for", func(s *Shared, _ *Address) { s.BGP[0].Weighted = false }, 0},
-		{"policy Cluster", func(_ *Shared, a *Address) { a.Services[0].Local, a.Services[0].Count4 = false, nil }, 0},
-		{"for several Services: the endpoints of all", func(_ *Shared, a *Address) {
-			joinedBy(a, []string{first}, []string{first, second})
-			a.Services[0].Count4, a.Services[1].Count4 = map[string]int{first: 3}, map[string]int{first: 2, second: 1}
-		}, 625_000},
-		{"for several Services: those that are selected", func(s *Shared, a *Address) {
-			joinedBy(a, []string{first}, []string{first, second})
-			a.Services[0].Count4, a.Services[1].Count4 = map[string]int{first: 3}, map[string]int{first: 2, second: 1}
-			s.BGP[0].Selector = compile(t, herald.Selection{ServiceSelector: matching("app", "mail")})
-		}, 250_000},
-		{"no ready endpoint anywhere, Announce", func(s *Shared, a *Address) {
-			readyOn(a)
-			a.Services[0].Count4, s.BGP[0].WithoutEndpoints = nil, true
-		}, 0},
-	} {
-		s, a := cluster()
-		s = on(first, s)
-		s.BGP = []BGPAdvertisement{{Name: "some", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Weighted: true}}
-		readyOn(a, first, second)
-		a.Services[0].Local, a.Services[0].Count4 = true, map[string]int{first: 3, second: 1}
-		story.change(s, a)
-		if got, some := Decide(s, a).Exports["tor"]; !some || got.Bandwidth != story.want {
-			t.Errorf("%s: announced %t with %v, want %v", story.name, some, got.Bandwidth, story.want)
-		}
-	}
-}
 
 // A Deployment rolls: the number of endpoints on the node changes with each pod. Routers hear of it once.
 func TestPodsThatRollCauseOneUpdate(t *testing.T) {
@@ -65,7 +29,7 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 			}
 			l.put(t, slice("web-a", web, all...))
 			l.pass(about(address))
-			if b := l.decisions[vip].Exports["tor"].Bandwidth / endpointBandwidth; len(told) == 0 || told[len(told)-1] != b {
+			if b := l.decisions[vip].Exports["tor"].Bandwidth / 125_000; len(told) == 0 || told[len(told)-1] != b {
 				told = append(told, b)
 			}
 		}
@@ -100,8 +64,8 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 		if want := []float32{4, 8, 0, 2}; !slices.Equal(told, want) {
 			t.Errorf("told is %v, want %v", told, want)
 		}
-		if len(l.weights.since) > 0 {
-			t.Errorf("waiting: %v", l.weights.since)
+		if len(l.weights.at) > 0 {
+			t.Errorf("waiting: %v", l.weights.at)
 		}
 	})
 }
@@ -109,8 +73,8 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 // What is not a matter of endpoints is not held up.
 func TestOtherAttributesAreNotDamped(t *testing.T) {
 	w := newWeights()
-	before := Decision{Exports: map[string]bgp.Attributes{"tor": {Bandwidth: 1}}}
-	after := Decision{Exports: map[string]bgp.Attributes{"tor": {Bandwidth: 2, Prepend: 3}, "new": {Bandwidth: 2}}}
+	before := announce.Decision{Exports: map[string]route.Attributes{"tor": {Bandwidth: 1}}}
+	after := announce.Decision{Exports: map[string]route.Attributes{"tor": {Bandwidth: 2, Prepend: 3}, "new": {Bandwidth: 2}}}
 	got := w.damp(vip, before, after, noon).Exports
 	if a := got["tor"]; a.Bandwidth != 1 || a.Prepend != 3 || got["new"].Bandwidth != 2 {
 		t.Errorf("%+v", got)

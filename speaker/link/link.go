@@ -9,6 +9,7 @@
 package link
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -189,7 +190,9 @@ func comparePrefixes(a, b netip.Prefix) int {
 
 // Routers lists the IPv6 link-local addresses of the routers on the link of an interface, sorted and without zones: those
 // whose Router Advertisements (RFC 4861) have reached the kernel. It keeps them as neighbours with the flag IsRouter,
-// also where it does not use what they advertise. One that has fallen silent may be missing.
+// also where it does not use what they advertise. One that has fallen silent may be missing. This machine is left out: the
+// kernel hears its own advertisements, too. A neighbour that forwards is among them, too, once the kernel has asked for its
+// MAC address: it says in its answer that it is a router. [HearRouters] tells them apart.
 func Routers(i Interface) ([]netip.Addr, error) {
 	neighbours, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(i.Index, netlink.FAMILY_V6) })
 	if err != nil {
@@ -198,7 +201,8 @@ func Routers(i Interface) ([]netip.Addr, error) {
 	var all []netip.Addr
 	for _, n := range neighbours {
 		a, _ := netip.AddrFromSlice(n.IP)
-		if n.LinkIndex == i.Index && n.Flags&netlink.NTF_ROUTER != 0 && n.State&netlink.NUD_FAILED == 0 && a.Is6() && a.IsLinkLocalUnicast() {
+		advertised := n.LinkIndex == i.Index && n.Flags&netlink.NTF_ROUTER != 0 && n.State&netlink.NUD_FAILED == 0
+		if advertised && a.Is6() && a.IsLinkLocalUnicast() && !bytes.Equal(n.HardwareAddr, i.MAC) {
 			all = append(all, a)
 		}
 	}

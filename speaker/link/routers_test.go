@@ -1,18 +1,22 @@
 package link
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 	"github.com/mdlayher/ndp"
 )
 
 // A machine is a router from its first Router Advertisement on, also where the kernel uses none of what it advertises.
-// Another neighbour is none.
+// Another neighbour is none, nor is this machine, which hears its own advertisements.
 func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 	for _, forwarding := range []string{"0", "1"} {
 		name := "up" + forwarding
@@ -22,7 +26,11 @@ func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 		if err := far.Script("ip addr add %v/64 dev %s-peer nodad", address, name); err != nil {
 			t.Fatal(err)
 		}
-		on(t, "ip neigh add fe80::c lladdr 02:00:5e:00:53:0c dev "+name)
+		own := netip.MustParseAddr("fe80::a")
+		on(t, fmt.Sprintf("ip neigh add fe80::c lladdr 02:00:5e:00:53:0c dev %[1]s; ip addr add %[2]v/64 dev %[1]s nodad", name, own))
+		if err := advertise(enclave.Host{}, name, own); err != nil {
+			t.Fatal(err)
+		}
 		interfaces, err := List()
 		if err != nil {
 			t.Fatal(err)
@@ -39,6 +47,148 @@ func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 			return err == nil && slices.Equal(got, []netip.Addr{address})
 		})
 	}
+}
+
+// A neighbour that forwards is a router to the kernel, and does not advertise itself. One that advertises itself is heard,
+// and is asked to do so at once and again. This machine is not heard.
+func TestARouterThatAdvertisesItselfIsHeard(t *testing.T) {
+	const name = "heard"
+	far := cable(t, name)
+	if err := far.Script("sysctl -qw net.ipv6.conf.%[1]s-peer.forwarding=1; ip addr add fe80::b/64 dev %[1]s-peer nodad", name); err != nil {
+		t.Fatal(err)
+	}
+	interfaces, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, b := find(interfaces, name), netip.MustParseAddr("fe80::b")
+	eventually(t, func() bool { // The node's own address is tentative for a moment.
+		conn, err := net.Dial("udp6", net.JoinHostPort("fe80::b%"+name, "9"))
+		if err != nil {
+			return false
+		}
+		_, err = conn.Write([]byte("x"))
+		got, listed := Routers(i)
+		return errors.Join(err, conn.Close(), listed) == nil && slices.Equal(got, []netip.Addr{b})
+	})
+	asked := make(chan error, 1)
+	listening := make(chan struct{})
+	go func() { asked <- hearSolicitations(far, name+"-peer", 2, listening) }()
+	<-listening
+	ctx, cancel := context.WithCancel(t.Context())
+	heard, ended := make(chan netip.Addr, 100), make(chan error, 1)
+	go func() { ended <- HearRouters(ctx, i, func(a netip.Addr) error { heard <- a; return nil }) }()
+	if err := <-asked; err != nil {
+		t.Fatal(err)
+	}
+	if err := advertise(enclave.Host{}, name, linkLocal(t, enclave.Host{}, name)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case a := <-heard:
+		t.Errorf("%v is heard, and it has not advertised itself", a)
+	default:
+	}
+	if err := advertise(far, name+"-peer", b); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-heard; a != b {
+		t.Errorf("%v is heard, want %v", a, b)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Routers are asked three times in short succession, and for ever after that.
+func TestHowOftenRoutersAreAsked(t *testing.T) {
+	for n, want := range map[int]time.Duration{1: 4 * time.Second, 2: 4 * time.Second, 3: time.Minute, 4: time.Minute, 1000: time.Minute} {
+		if got := pauseAfter(n); got != want {
+			t.Errorf("after %d solicitations the pause is %v, want %v", n, got, want)
+		}
+	}
+}
+
+// Whoever listens learns that a router may have been missed: in a flood, or because he had no room for it.
+func TestHearingRoutersEnds(t *testing.T) {
+	const name = "flood"
+	far := cable(t, name)
+	full := errors.New("no room")
+	for _, c := range []struct {
+		name   string
+		number int
+		heard  error
+		want   string
+	}{
+		{"in a flood", 2 * maxAdvertisements, nil, "more than 100 Router Advertisements a second come on flood: find the machine"},
+		{"without room", 1, full, "no room"},
+	} {
+		i, ended := Interface{Name: name}, make(chan error, 1)
+		_, from := linkLocal(t, enclave.Host{}, name), linkLocal(t, far, name+"-peer")
+		go func() { ended <- HearRouters(t.Context(), i, func(netip.Addr) error { return c.heard }) }()
+		eventually(t, func() bool {
+			for range c.number {
+				if err := advertise(far, name+"-peer", from); err != nil {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case err := <-ended:
+				if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+					t.Errorf("%s it ends with %v, want %q", c.name, err, c.want)
+				}
+				return true
+			default:
+				return false
+			}
+		})
+	}
+}
+
+// hearSolicitations returns when so many Router Solicitations have come.
+func hearSolicitations(at enclave.Host, device string, number int, listening chan<- struct{}) error {
+	return at.Do(func() (err error) {
+		i, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		conn, _, err := ndp.Listen(i, ndp.Addr("fe80::b"))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, conn.Close()) }()
+		if err := errors.Join(conn.JoinGroup(netip.IPv6LinkLocalAllRouters()), conn.SetReadDeadline(time.Now().Add(time.Minute))); err != nil {
+			return err
+		}
+		close(listening)
+		for number > 0 {
+			m, _, _, err := conn.ReadFrom()
+			if err != nil {
+				return err
+			}
+			if _, is := m.(*ndp.RouterSolicitation); is {
+				number--
+			}
+		}
+		return nil
+	})
+}
+
+// linkLocal is the link-local address of a device, once it can be used.
+func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr) {
+	t.Helper()
+	eventually(t, func() bool {
+		out, err := h.Command(t.Context(), "ip", "-6", "-o", "addr", "show", "dev", device, "scope", "link", "-tentative").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_, text, found := strings.Cut(string(out), "inet6 ")
+		prefix, err := netip.ParsePrefix(strings.SplitN(text, " ", 2)[0])
+		address = prefix.Addr()
+		return found && err == nil
+	})
+	return address
 }
 
 // advertise sends a Router Advertisement of lifetime zero.

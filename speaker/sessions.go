@@ -1,0 +1,88 @@
+package speaker
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/bgp"
+)
+
+// takePeers tells bgp which peers there are. What is wrong with some is reported in the SpeakerStatus.
+func (l *loop) takePeers() {
+	if l.shared.Leaving != nil && !l.s.exists(l.s.config.Node) && *l.shared.Leaving < l.longestDrain() {
+		return // The Node was deleted, and its routes are being drained.
+	}
+	peers, rejected, changed := l.findRouters()
+	if changed {
+		l.s.inputs.touchAll() // They are not to be announced.
+	}
+	for name, err := range l.s.bgp.SetPeers(peers) {
+		rejected = append(rejected, announce.Rejected{Kind: "BGPPeer", Name: name, Err: err})
+	}
+	for _, r := range rejected {
+		if !slices.ContainsFunc(l.rejected, func(o announce.Rejected) bool { return o.Name == r.Name && o.Err.Error() == r.Err.Error() }) {
+			l.s.log.Warn("there is no session with a BGPPeer", zap.String("peer", r.Name), zap.Error(r.Err))
+		}
+	}
+	l.rejected = rejected
+	l.takePaths(peers)
+}
+
+// findRouters finds out which peers this node has, and notes the routers that it finds itself.
+func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, changed bool) {
+	here := site{interfaces: l.s.links.Interfaces(), before: l.found, established: map[string]netip.Addr{}, now: time.Now()}
+	for _, s := range l.s.bgp.Sessions() {
+		if s.State == bgp.Established {
+			here.established[s.Peer] = s.Address
+		}
+	}
+	here.links = l.listenForRouters(here.interfaces)
+	peers, rejected = l.s.inputs.ownPeers(&here)
+	changed = !maps.Equal(routersIn(here.found), routersIn(l.found))
+	for name, f := range here.found {
+		if before := l.found[name]; len(f.kept) > 0 && (before == nil || !slices.Equal(f.kept, before.kept)) {
+			l.s.log.Warn("a BGPPeer has its last values from this node", zap.String("peer", name), zap.Strings("why", f.kept))
+		}
+	}
+	l.found = here.found
+	return peers, rejected, changed
+}
+
+// ownPeers are the sessions that this node is to hold, and the BGPPeers of which it cannot hold any.
+func (in *inputs) ownPeers(s *site) (peers []bgp.Peer, rejected []announce.Rejected) {
+	if s.node, s.password = in.self(), in.password; s.node == nil {
+		return nil, nil
+	}
+	return s.peers(client.Items[*herald.BGPPeer](in.peers.GetStore()))
+}
+
+// self is this node, or nil while there is none.
+func (in *inputs) self() *corev1.Node {
+	o, exists, err := in.nodes.GetStore().GetByKey(in.node)
+	if err != nil || !exists {
+		return nil
+	}
+	return o.(*corev1.Node)
+}
+
+// password reads a session's password.
+func (in *inputs) password(name string) (string, error) {
+	o, exists, err := in.secrets.GetStore().GetByKey(in.namespace + "/" + name)
+	if err != nil || !exists {
+		return "", fmt.Errorf("there is no Secret %s/%s of type %s: create it, with the password under the key %q",
+			in.namespace, name, corev1.SecretTypeBasicAuth, corev1.BasicAuthPasswordKey)
+	}
+	if password := o.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey]; len(password) > 0 {
+		return string(password), nil
+	}
+	return "", fmt.Errorf("the Secret %s/%s has no key %q: put the password there", in.namespace, name, corev1.BasicAuthPasswordKey)
+}
