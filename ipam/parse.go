@@ -9,19 +9,18 @@ import (
 	"go4.org/netipx"
 )
 
-// unusable are the blocks no Service can be reached at from elsewhere.
+// unusable are the blocks no Service can be reached at from elsewhere. The policy of manifests/policies/ippools.yaml has
+// the same ones.
 var unusable = []struct {
 	block netip.Prefix
 	what  string
 }{
-	{netip.MustParsePrefix("0.0.0.0/8"), `"this network"`},           // RFC 1122 section 3.2.1.3 (a), (b)
-	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},               // RFC 1122 section 3.2.1.3 (g)
-	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},              // RFC 5771 section 3
-	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},       // RFC 919 section 7
-	{netip.MustParsePrefix("::/128"), "the unspecified address"},     // RFC 4291 section 2.5.2
-	{netip.MustParsePrefix("::1/128"), "loopback"},                   // RFC 4291 section 2.5.3
-	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4 written as IPv6"}, // RFC 4291 section 2.5.5.2
-	{netip.MustParsePrefix("ff00::/8"), "multicast"},                 // RFC 4291 section 2.7
+	{netip.MustParsePrefix("0.0.0.0/8"), `"this network"`},                                             // RFC 1122 section 3.2.1.3 (a), (b)
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},                                                 // RFC 1122 section 3.2.1.3 (g)
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},                                                // RFC 5771 section 3
+	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},                                         // RFC 919 section 7
+	{netip.MustParsePrefix("::/64"), "for the unspecified address, loopback and IPv4 written as IPv6"}, // RFC 4291 sections 2.5.2, 2.5.3, 2.5.5
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},                                                   // RFC 4291 section 2.7
 }
 
 // ParseAddresses reads the addresses of a pool: CIDRs (198.51.100.0/26), ranges
@@ -29,8 +28,9 @@ var unusable = []struct {
 // and IPv6, less those in exclude, which is written the same way.
 //
 // Entries of addresses may not overlap, as that is more often a slip than meant;
-// those of exclude may, and may lie outside of addresses. The error
-// names the first entry that is wrong, by field and text, and how to mend it.
+// those of exclude may, and may lie outside of addresses. An entry of addresses may have
+// addresses at which no Service can be reached if an entry of exclude has all of their block.
+// The error names the first entry that is wrong, by field and text, and how to mend it.
 func ParseAddresses(addresses, exclude []string) (*netipx.IPSet, error) {
 	if len(addresses) == 0 {
 		return nil, fmt.Errorf("addresses is empty: list a CIDR, a range or an address")
@@ -41,6 +41,9 @@ func ParseAddresses(addresses, exclude []string) (*netipx.IPSet, error) {
 	}
 	excluded, err := parseEntries("exclude", exclude)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkUsable(listed, excluded); err != nil {
 		return nil, err
 	}
 	if err := checkDisjoint(listed); err != nil {
@@ -88,22 +91,32 @@ func parseEntries(field string, texts []string) ([]entry, error) {
 	entries := make([]entry, len(texts))
 	for i, text := range texts {
 		name := fmt.Sprintf("%s[%d] %q", field, i, text)
-		r, err := parseRange(strings.TrimSpace(text))
+		r, err := ParseRange(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		for _, u := range unusable {
-			if r.Overlaps(netipx.RangeOfPrefix(u.block)) {
-				return nil, fmt.Errorf("%s: holds addresses of %s, which is %s: leave those out", name, u.block, u.what)
-			}
 		}
 		entries[i] = entry{name, r}
 	}
 	return entries, nil
 }
 
-// parseRange reads a CIDR, a range or a single address.
-func parseRange(text string) (netipx.IPRange, error) {
+// checkUsable refuses entries with addresses of a block that is unusable, and that no entry of those excluded has all of.
+func checkUsable(listed, excluded []entry) error {
+	for _, e := range listed {
+		for _, u := range unusable {
+			block := netipx.RangeOfPrefix(u.block)
+			whole := func(x entry) bool { return x.From().Compare(block.From()) <= 0 && block.To().Compare(x.To()) <= 0 }
+			if e.Overlaps(block) && !slices.ContainsFunc(excluded, whole) {
+				return fmt.Errorf("%s: holds addresses of %s, which is %s: leave those out, or put %[2]s into exclude", e.name, u.block, u.what)
+			}
+		}
+	}
+	return nil
+}
+
+// ParseRange reads a CIDR, a range or a single address.
+func ParseRange(text string) (netipx.IPRange, error) {
+	text = strings.TrimSpace(text)
 	if text == "" {
 		return netipx.IPRange{}, fmt.Errorf("is empty: write a CIDR, a range or an address, or remove it")
 	}

@@ -33,6 +33,11 @@ func TestParseAddresses(t *testing.T) {
 			exclude:   []string{"198.51.100.0", "198.51.100.10-198.51.100.19", "198.51.100.16/30", "203.0.113.0/24", "198.51.100.255"},
 			want:      []string{"198.51.100.1-198.51.100.9", "198.51.100.20-198.51.100.254"},
 		},
+		"exclude what is unusable": {
+			addresses: []string{"240.0.0.0/4", "198.51.100.0/24", "::/63"},
+			exclude:   []string{"255.255.255.255", "0.0.0.0-198.51.100.9", "::/64", "ff02::1"},
+			want:      []string{"198.51.100.10-198.51.100.255", "240.0.0.0-255.255.255.254", "0:0:0:1::-::1:ffff:ffff:ffff:ffff"},
+		},
 		"exclude everything": {addresses: []string{"198.51.100.0/24"}, exclude: []string{"198.51.0.0/16"}},
 
 		"nothing":       {wantErr: []string{"addresses is empty"}},
@@ -59,15 +64,21 @@ func TestParseAddresses(t *testing.T) {
 		"zone in CIDR":      {addresses: []string{"fe80::%eth0/64"}, wantErr: []string{`the zone "eth0"`}},
 		"mapped":            {addresses: []string{"::ffff:198.51.100.7"}, wantErr: []string{"IPv4 address written as IPv6", "write 198.51.100.7"}},
 		"mapped CIDR":       {addresses: []string{"::ffff:198.51.100.0/120"}, wantErr: []string{"IPv4 address written as IPv6"}},
-		"around mapped":     {addresses: []string{"::/64"}, wantErr: []string{"::/128", "unspecified"}},
+		"around mapped":     {addresses: []string{"::/64"}, wantErr: []string{"::/64", "unspecified", "put ::/64 into exclude"}},
 		"multicast":         {addresses: []string{"239.1.2.3"}, wantErr: []string{"224.0.0.0/4", "multicast"}},
 		"into multicast":    {addresses: []string{"223.255.255.0-224.0.0.1"}, wantErr: []string{"multicast", "leave those out"}},
-		"IPv6 multicast":    {addresses: []string{"ff02::1"}, wantErr: []string{"ff00::/8", "multicast"}},
-		"loopback":          {addresses: []string{"127.0.0.1"}, wantErr: []string{"loopback"}},
-		"IPv6 loopback":     {addresses: []string{"::1"}, wantErr: []string{"loopback"}},
-		"unspecified":       {addresses: []string{"0.0.0.0"}, wantErr: []string{"this network"}},
-		"everything":        {addresses: []string{"0.0.0.0/0"}, wantErr: []string{"leave those out"}},
-		"broadcast":         {addresses: []string{"255.255.255.255"}, wantErr: []string{"broadcast"}},
+		"not all of multicast excluded": {
+			addresses: []string{"223.0.0.0-224.0.0.255"}, exclude: []string{"224.0.0.0/24", "0.0.0.0/8", "::/0"},
+			wantErr: []string{`addresses[0] "223.0.0.0-224.0.0.255"`, "put 224.0.0.0/4 into exclude"},
+		},
+		"exclude ends before it starts": {
+			addresses: []string{"198.51.100.0/24"}, exclude: []string{"198.51.100.9-198.51.100.7"}, wantErr: []string{`exclude[0] "198.51.100.9-198.51.100.7"`, "ends before it starts"}},
+		"IPv6 multicast": {addresses: []string{"ff02::1"}, wantErr: []string{"ff00::/8", "multicast"}},
+		"loopback":       {addresses: []string{"127.0.0.1"}, wantErr: []string{"loopback"}},
+		"IPv6 loopback":  {addresses: []string{"::1"}, wantErr: []string{"loopback"}},
+		"unspecified":    {addresses: []string{"0.0.0.0"}, wantErr: []string{"this network"}},
+		"everything":     {addresses: []string{"0.0.0.0/0"}, wantErr: []string{"leave those out"}},
+		"broadcast":      {addresses: []string{"255.255.255.255"}, wantErr: []string{"broadcast"}},
 		"overlap": {
 			addresses: []string{"198.51.100.0/24", "203.0.113.1", "198.51.100.255"},
 			wantErr:   []string{`addresses[2] "198.51.100.255" overlaps addresses[0] "198.51.100.0/24"`, "once"},
@@ -114,6 +125,7 @@ func FuzzParseAddresses(f *testing.F) {
 	f.Add("2001:db8:1::/112", "198.51.100.1", "2001:db8:1::-2001:db8:1::ff")
 	f.Add("198.51.100.9-198.51.100.1", "::ffff:198.51.100.1", "fe80::1%eth0")
 	f.Add("198.51.100.1/24", "0.0.0.0/0", "ff00::/8")
+	f.Add("240.0.0.0/4", "198.51.100.0/24", "255.255.255.255")
 	f.Add("198.51.100.0/24", "2001:db8::/64", "")
 	f.Add("198.51.100.0/-1", "--", "/")
 	f.Fuzz(func(t *testing.T, x, y, excluded string) {
@@ -136,12 +148,12 @@ func FuzzParseAddresses(f *testing.F) {
 			}
 		}
 		if excluded != "" {
-			out, err := ipam.ParseAddresses(exclude, nil)
+			out, err := ipam.ParseRange(excluded)
 			if err != nil {
-				t.Fatalf("exclude %q was read, but not as addresses: %v", excluded, err)
+				t.Fatalf("exclude %q was read, but not as a range: %v", excluded, err)
 			}
-			if set.Overlaps(out) {
-				t.Fatalf("%v holds some of the excluded %v", set.Ranges(), out.Ranges())
+			if set.OverlapsRange(out) {
+				t.Fatalf("%v holds some of the excluded %v", set.Ranges(), out)
 			}
 		}
 		if len(set.Ranges()) == 0 {

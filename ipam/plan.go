@@ -66,15 +66,15 @@ type Refused struct {
 }
 
 // Plan says what would change if the pools before were replaced by those after, both oldest first. Two Allocators
-// with the pools before learn what is held, the oldest record first; one of them is given the pools after; then both
-// are asked for the same, the oldest first. Who holds what it asks for may ask again: it changes nothing. Pools that
-// do not change have no effect, whatever is held and asked for.
-func Plan(before, after []Pool, held []Record, asks []Ask) (*Effect, error) {
-	was, err := Rebuilt(before, held)
+// with the pools before learn what is held, the oldest record first, and what is never given out, as [Allocator.Skip]
+// takes it; one of them is given the pools after; then both are asked for the same, the oldest first. Who holds what it
+// asks for may ask again: it changes nothing. Pools that do not change have no effect, whatever is held and asked for.
+func Plan(before, after []Pool, held []Record, skipped map[netip.Addr]string, asks []Ask) (*Effect, error) {
+	was, err := Rebuilt(before, held, skipped)
 	if err != nil {
 		return nil, err
 	}
-	is, err := Rebuilt(before, held)
+	is, err := Rebuilt(before, held, skipped)
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +98,9 @@ func Plan(before, after []Pool, held []Record, asks []Ask) (*Effect, error) {
 	return &e, nil
 }
 
-// Rebuilt returns an Allocator with these pools, oldest first, that has learned what is held, the oldest record first.
-// It fails with ErrInvalid if there can be no such address.
-func Rebuilt(pools []Pool, held []Record) (*Allocator, error) {
+// Rebuilt returns an Allocator with these pools, oldest first, that has learned what is held, the oldest record first,
+// and what is never given out, as [Allocator.Skip] takes it. It fails with ErrInvalid if there can be no such address.
+func Rebuilt(pools []Pool, held []Record, skipped map[netip.Addr]string) (*Allocator, error) {
 	a := New()
 	a.SetPools(pools)
 	for _, r := range held {
@@ -109,6 +109,7 @@ func Rebuilt(pools []Pool, held []Record) (*Allocator, error) {
 		}
 		a.Resume(r.Address)
 	}
+	a.Skip(skipped)
 	return a, nil
 }
 

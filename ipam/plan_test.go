@@ -25,6 +25,7 @@ func TestPlan(t *testing.T) {
 		held          []ipam.Record
 		asks          []request
 		carried       map[string][]netip.Addr
+		skipped       []string
 		want          []string
 	}{
 		"nothing changes": {
@@ -103,6 +104,16 @@ func TestPlan(t *testing.T) {
 				"public: -> IPv4 2/4",
 			},
 		},
+		"what is never given out is not promised": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{public, pool("new", "203.0.113.0/30")},
+			held:    []ipam.Record{holds("node", "198.51.100.1@public")},
+			asks:    []request{ask("a", v4), ask("b", v4), ask("c", v4), ask("d", v4).from("new")},
+			skipped: []string{"198.51.100.0", "198.51.100.1", "198.51.100.3", "203.0.113.0"},
+			want: []string{
+				"kept 198.51.100.1 of node", "b gets 203.0.113.1@new", "c gets 203.0.113.2@new", "d gets 203.0.113.3@new",
+				"public: IPv4 2/4 -> IPv4 2/4", "new: -> IPv4 3/4",
+			},
+		},
 		"one address of two": {
 			before: []ipam.Pool{public}, after: []ipam.Pool{pool("public", "198.51.100.0")},
 			held: []ipam.Record{{Address: netip.MustParseAddr("198.51.100.2"), Pool: "public", Tenants: []ipam.Tenant{
@@ -135,7 +146,11 @@ func TestPlan(t *testing.T) {
 			for _, r := range c.asks {
 				asks = append(asks, ipam.Ask{Request: ipam.Request(r), Carried: c.carried[r.Owner.Name]})
 			}
-			e, err := ipam.Plan(c.before, c.after, c.held, asks)
+			skipped := map[netip.Addr]string{}
+			for _, text := range c.skipped {
+				skipped[netip.MustParseAddr(text)] = "the address of a node"
+			}
+			e, err := ipam.Plan(c.before, c.after, c.held, skipped, asks)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -148,7 +163,7 @@ func TestPlan(t *testing.T) {
 
 func TestPlanOfWhatCannotBe(t *testing.T) {
 	held := []ipam.Record{{Address: netip.MustParseAddr("::ffff:198.51.100.0")}}
-	if _, err := ipam.Plan(nil, nil, held, nil); !errors.Is(err, ipam.ErrInvalid) {
+	if _, err := ipam.Plan(nil, nil, held, nil, nil); !errors.Is(err, ipam.ErrInvalid) {
 		t.Errorf("an address with two spellings: %v", err)
 	}
 }
@@ -166,6 +181,10 @@ func TestPlanComesTrue(t *testing.T) {
 			held = append(held, ipam.Record{Address: addr, Pool: drawPoolName(t),
 				Tenants: []ipam.Tenant{{Owner: draw(t, "owner", tenants), Sharing: drawTerms(t)}}})
 		}
+		skipped := map[netip.Addr]string{}
+		for _, addr := range rapid.SliceOfN(rapid.SampledFrom(universe), 0, 4).Draw(t, "skipped") {
+			skipped[addr] = "the address of a node"
+		}
 		before, after := newModel(), newModel()
 		for _, m := range []*model{before, after} {
 			m.setPools(was)
@@ -173,13 +192,14 @@ func TestPlanComesTrue(t *testing.T) {
 				m.replace(r.Address, r.Pool, r.Tenants)
 				m.resume(r.Address)
 			}
+			m.skip(skipped)
 		}
 		after.setPools(now)
 		var asks []ipam.Ask
 		for _, o := range rapid.Permutation(services).Draw(t, "who ask") {
 			asks = append(asks, ipam.Ask{Request: drawRequest(t, o)})
 		}
-		e, err := ipam.Plan(before.pools, after.pools, held, asks)
+		e, err := ipam.Plan(before.pools, after.pools, held, skipped, asks)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -123,16 +123,17 @@ func conflictAmong(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sha
 	return d
 }
 
-// disagree says why o cannot be on an address of the pool beside one who is there.
+// disagree says why o cannot be on an address of the pool beside one who is there. The namespaces come first: whoever is
+// kept out by them does not learn whether its key is that of the others.
 func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) Conflict {
 	d := Conflict{There: there}
 	switch {
 	case there.nobody() || terms.Key == "":
 		d.Over = NotShared
-	case s.Key != terms.Key:
-		d.Over, d.Theirs, d.Ours = DifferentKey, terms.Key, s.Key
 	case there.Namespace != o.Namespace && (home == nil || !home.ShareAcrossNamespaces):
 		d.Over = DifferentNamespace
+	case s.Key != terms.Key:
+		d.Over, d.Theirs, d.Ours = DifferentKey, terms.Key, s.Key
 	case s.Traffic != terms.Traffic:
 		d.Over, d.Theirs, d.Ours = DifferentTraffic, terms.Traffic, s.Traffic
 	default:
@@ -245,9 +246,8 @@ func (a *Allocator) join(req *Request, w *portion) {
 	}
 	for _, addr := range g.candidates(w.family, req.Sharing.Ports) {
 		h := a.on(addr)
-		if p := h.home; p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) &&
-			!slices.Contains(req.Leave, addr) && !a.skips(addr) && !has(w.given, addr) &&
-			a.conflict(h, req.Owner, &req.Sharing).Over == Nothing && a.over(p, req, w.family, w.given, addr, 0) == nil {
+		if a.mayJoin(req, h) && !has(w.given, addr) &&
+			a.conflict(h, req.Owner, &req.Sharing).Over == Nothing && a.over(h.home, req, w.family, w.given, addr, 0) == nil {
 			w.given = append(w.given, Allocation{Address: addr, Pool: h.Pool, Owner: req.Owner})
 			if len(w.given) == req.count() {
 				return
@@ -256,15 +256,28 @@ func (a *Allocator) join(req *Request, w *portion) {
 	}
 }
 
+// MayJoin reports whether the owner could share an address that others hold if it agreed with them: the pool serves it, is
+// the one that it asks for, and lets the namespaces share, and the address is neither to be left nor skipped.
+func (a *Allocator) MayJoin(req Request, addr netip.Addr) bool {
+	h := a.on(addr)
+	return h != nil && a.mayJoin(&req, h) && a.conflict(h, req.Owner, &req.Sharing).Over != DifferentNamespace
+}
+
+// mayJoin is MayJoin without a look at those who are there.
+func (a *Allocator) mayJoin(req *Request, h *holding) bool {
+	p := h.home
+	return p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) && !slices.Contains(req.Leave, h.Address) && !a.skips(h.Address)
+}
+
 // Unshared says of an address that the owner holds alone though it names a sharing key, why it is not another that
-// others share with this key. The Conflict is none if there is no such address.
+// others share with this key and that it might share. The Conflict is none if there is no such address.
 func (a *Allocator) Unshared(req Request, addr netip.Addr) (other netip.Addr, why Conflict) {
 	g := a.groups[req.Sharing.Key]
 	if req.Sharing.Key == "" || g == nil || len(a.Holders(addr)) != 1 {
 		return other, why
 	}
 	for _, other = range g.addrs[FamilyOf(addr).index()] {
-		if other == addr {
+		if other == addr || !a.MayJoin(req, other) {
 			continue
 		}
 		if why = a.conflict(a.on(other), req.Owner, &req.Sharing); why.Over != Nothing {
@@ -282,11 +295,11 @@ func ParsePort(text string) (Port, error) {
 	protocol, number, ok := strings.Cut(text, "/")
 	var p Port
 	if n, err := fmt.Sscanf(number, "%d", &p.Number); !ok || n != 1 || err != nil || protocol == "" {
-		return Port{}, fmt.Errorf("%q is no port: write TCP/80", text)
+		return Port{}, fmt.Errorf("%q is no port: write a protocol and a number from 1 to 65535, as TCP/80", text)
 	}
 	p.Protocol = protocol
 	if p.String() != text {
-		return Port{}, fmt.Errorf("%q is no port: write TCP/80", text)
+		return Port{}, fmt.Errorf("%q is no port: write a protocol and a number from 1 to 65535, as TCP/80", text)
 	}
 	return p, nil
 }

@@ -86,6 +86,18 @@ func TestSharing(t *testing.T) {
 			unshared(ask("a", v4).sharing("k", "TCP/81"), "198.51.100.0", ""),
 			allocate(ask("c", v4).sharing("k", "TCP/80"), "198.51.100.0@public"),
 		},
+		"who is kept out by its namespace learns nothing of keys": {
+			pools(public, onRequest(pool("quiet", "203.0.113.0/30"))),
+			allocate(ask("a", v4).sharing("k", "TCP/80"), "198.51.100.0@public"),
+			refuse(ask("b", v4).in("red").sharing("k", "TCP/80").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, namespace`),
+			refuse(ask("b", v4).in("red").sharing("l", "TCP/80").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, namespace`),
+			allocate(ask("b", v4).in("red").sharing("k", "TCP/80"), "198.51.100.1@public"),
+			unshared(ask("b", v4).in("red").sharing("k", "TCP/80"), "198.51.100.1", ""),
+			allocate(ask("c", v4).sharing("k", "TCP/80").from("quiet"), "203.0.113.0@quiet"),
+			unshared(ask("c", v4).sharing("k", "TCP/80").from("quiet"), "203.0.113.0", ""), // It asks for another pool.
+			pools(across(public)),
+			unshared(ask("b", v4).in("red").sharing("k", "TCP/80"), "198.51.100.1", "198.51.100.0: port TCP/80 of default/a"),
+		},
 		"what a record says is not argued with": {
 			pools(public),
 			replace("198.51.100.0@public", sharers("k", "TCP/80", "a", "b")),
@@ -164,7 +176,7 @@ func disagreed(addr, holder string, r request, want string) step {
 
 func TestParsePort(t *testing.T) {
 	for _, text := range []string{"", "80", "/80", "TCP/", "TCP/x", "TCP/-1", "TCP/+1", "TCP/080", "TCP/65536", "TCP/80 ", "TCP/80/81", "TCP/0x50"} {
-		if p, err := ipam.ParsePort(text); err == nil || err.Error() != fmt.Sprintf("%q is no port: write TCP/80", text) {
+		if p, err := ipam.ParsePort(text); err == nil || err.Error() != fmt.Sprintf("%q is no port: write a protocol and a number from 1 to 65535, as TCP/80", text) {
 			t.Errorf("ParsePort(%q) = %v, %v", text, p, err)
 		}
 	}

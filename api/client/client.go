@@ -75,7 +75,7 @@ func New(config *rest.Config) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", herald.GroupVersion, err)
 	}
-	f := &faults{known: map[string]string{}}
+	f := &faults{known: map[string]map[string]string{}}
 	return &Set{
 		Pools:             resource[herald.IPPool, herald.IPPoolList](r, f, "ippools"),
 		Allocations:       resource[herald.IPAllocation, herald.IPAllocationList](r, f, "ipallocations"),
@@ -87,9 +87,16 @@ func New(config *rest.Config) (*Set, error) {
 	}, nil
 }
 
-// OnDecodeError has report called once for each version of an object that lists, watches and informers left out.
-// It is to be called before the clients are used. Calls of report do not overlap.
-func (s *Set) OnDecodeError(report func(*DecodeError)) { s.faults.report = report }
+// OnDecodeError has report called once for each version of an object that lists, watches and informers leave out from
+// now on, those that were reported to another before among them. Calls of report do not overlap.
+func (s *Set) OnDecodeError(report func(*DecodeError)) {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.report = report
+	for _, known := range s.faults.known {
+		clear(known)
+	}
+}
 
 func resource[T, L any, PT interface {
 	*T
@@ -99,6 +106,7 @@ func resource[T, L any, PT interface {
 	runtime.Object
 }](r rest.Interface, f *faults, plural string) Resource[PT, PL] {
 	newItem := func() PT { return PT(new(T)) }
+	f.known[plural] = map[string]string{}
 	return Resource[PT, PL]{
 		Client: gentype.NewClient[PT](plural, r, parameters, metav1.NamespaceAll, newItem),
 		plural: plural, newItem: newItem, newList: func() PL { return PL(new(L)) }, faults: f,
@@ -149,14 +157,20 @@ func (r Resource[T, L]) list(ctx context.Context, options metav1.ListOptions, la
 		return r.newList(), err
 	}
 	list := r.newList()
-	if utiljson.Unmarshal(data, list) == nil {
-		return list, nil // As a rule.
+	var unreadable map[string]bool
+	if utiljson.Unmarshal(data, list) != nil { // As an exception.
+		if list, unreadable, err = r.itemByItem(data, last); err != nil {
+			return list, err
+		}
 	}
-	return r.itemByItem(data, last)
+	if of, err := meta.ListAccessor(list); err == nil && options.LabelSelector+options.FieldSelector+options.Continue+of.GetContinue() == "" {
+		r.faults.only(r.plural, unreadable)
+	}
+	return list, nil
 }
 
-// itemByItem decodes a list of which an item does not fit its type.
-func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)) (L, error) {
+// itemByItem decodes a list of which an item does not fit its type. It returns the names of such items.
+func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)) (L, map[string]bool, error) {
 	list := r.newList()
 	var raw struct {
 		metav1.TypeMeta `json:",inline"`
@@ -164,14 +178,16 @@ func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)
 		Items           []json.RawMessage `json:"items"`
 	}
 	if err := utiljson.Unmarshal(data, &raw); err != nil {
-		return list, fmt.Errorf("list of %s: %w", r.plural, err)
+		return list, nil, fmt.Errorf("list of %s: %w", r.plural, err)
 	}
 	var items []runtime.Object
+	unreadable := map[string]bool{}
 	for _, text := range raw.Items {
 		o := r.newItem()
 		if err := utiljson.Unmarshal(text, o); err != nil {
 			partial, err := r.undecodable(text, err)
 			r.faults.found(err)
+			unreadable[partial.Name] = true
 			var known bool
 			if o, known = last(partial.Name); !known {
 				continue
@@ -181,16 +197,16 @@ func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)
 		items = append(items, o)
 	}
 	if err := meta.SetList(list, items); err != nil {
-		return list, err
+		return list, nil, err
 	}
 	of, err := meta.ListAccessor(list)
 	if err != nil {
-		return list, err
+		return list, nil, err
 	}
 	of.SetResourceVersion(raw.ResourceVersion)
 	of.SetContinue(raw.Continue)
 	of.SetRemainingItemCount(raw.RemainingItemCount)
-	return list, nil
+	return list, unreadable, nil
 }
 
 // Watch watches the objects. An event of one that cannot be decoded is left out, and reported (OnDecodeError); if it
@@ -208,10 +224,15 @@ func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, l
 	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
 		u, ok := e.Object.(*undecodable)
 		if !ok {
+			if o, is := e.Object.(T); is { // And not a bookmark's or a Status.
+				r.faults.over(r.plural, o.GetName())
+			}
 			return e, true
 		}
 		o, known := last(u.Name)
-		if e.Type != watch.Deleted {
+		if e.Type == watch.Deleted {
+			r.faults.over(r.plural, u.Name)
+		} else {
 			r.faults.found(&DecodeError{Resource: r.plural, Name: u.Name, version: u.ResourceVersion, Err: u.err})
 			if !known {
 				return e, false

@@ -95,6 +95,23 @@ func TestAListLeavesOutWhatItCannotDecode(t *testing.T) {
 	}
 }
 
+// TestEachReporterIsTold has another function be told, of an object that was reported before.
+func TestEachReporterIsTold(t *testing.T) {
+	set, _, _ := server(t)
+	for range 2 {
+		var told []string
+		set.OnDecodeError(func(e *client.DecodeError) { told = append(told, e.Resource+"/"+e.Name) })
+		for range 2 {
+			if _, err := set.Pools.List(t.Context(), metav1.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(told, []string{"ippools/bad"}) {
+			t.Errorf("reported: %q; want it once", told)
+		}
+	}
+}
+
 func TestWhatCannotBeDecodedCanBeOverwritten(t *testing.T) {
 	set, _, _ := server(t)
 	o, err := set.Pools.Get(t.Context(), "bad", metav1.GetOptions{})
@@ -158,10 +175,18 @@ func TestAnInformerGoesOn(t *testing.T) {
 	if got := faults(); !slices.Equal(got, []string{"ippools/bad", "ippools/later"}) {
 		t.Errorf("reported: %q", got)
 	}
+	unreadable := func(want int) {
+		t.Helper()
+		if got := set.Unreadable(); got["ippools"] != want || got["bgppeers"] != 0 || len(got) != 6 {
+			t.Errorf("unreadable are %v; want %d IPPools", got, want)
+		}
+	}
+	unreadable(2)
 	event("DELETED", pool("later", "14", spoiled)) // The handlers get the last form that could be read.
 	expect(change{"delete", "later", 2})
 	event("MODIFIED", pool("bad", "15", "4")) // Somebody corrected it.
 	expect(change{"add", "bad", 4})
+	unreadable(0)
 	// The informer lists anew, and the list has the spoiled one again.
 	event("ERROR", `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}`)
 	seen := map[change]bool{}

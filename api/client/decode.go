@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,31 +29,55 @@ func (e *DecodeError) Error() string {
 
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// faults keeps the objects that could not be decoded, so that each version of one is reported once.
+// faults keeps the objects that cannot be decoded, so that each version of one is reported once.
 type faults struct {
+	mu     sync.Mutex
 	report func(*DecodeError)
-
-	mu    sync.Mutex
-	known map[string]string // resource versions by resource and name
+	known  map[string]map[string]string // resource versions by resource and name
 }
 
-// maxFaults bounds what is remembered. If there are more, some are reported again.
+// maxFaults bounds what is remembered of a resource. If there are more, some are reported again.
 const maxFaults = 10_000
 
 func (f *faults) found(e *DecodeError) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	key := e.Resource + "/" + e.Name
-	if version, known := f.known[key]; known && version == e.version {
+	known := f.known[e.Resource]
+	if version, is := known[e.Name]; is && version == e.version {
 		return
 	}
-	if len(f.known) >= maxFaults {
-		clear(f.known)
+	if len(known) >= maxFaults {
+		clear(known)
 	}
-	f.known[key] = e.version
+	known[e.Name] = e.version
 	if f.report != nil {
 		f.report(e)
 	}
+}
+
+// over forgets an object that can be decoded by now, or that was deleted.
+func (f *faults) over(resource, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.known[resource], name)
+}
+
+// only forgets all objects of a resource but those that a list of all of them has.
+func (f *faults) only(resource string, listed map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.known[resource], func(name, _ string) bool { return !listed[name] })
+}
+
+// Unreadable is how many objects of each resource lists, watches and informers leave out at present.
+func (s *Set) Unreadable() map[string]int {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	counts := map[string]int{}
+	for resource, known := range s.faults.known {
+		counts[resource] = len(known)
+	}
+	return counts
 }
 
 // undecodable takes the place of an object in a watch event.

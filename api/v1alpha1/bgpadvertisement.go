@@ -54,7 +54,9 @@ type BGPAdvertisementSpec struct {
 	// default route, and it goes round between the two until its TTL has run out, unless the router or the node discards
 	// it. An address is announced by itself where a network would be wrong: it reaches beyond spec.addresses of the IPPool,
 	// or has an address that spec.exclude names or that a node, a gateway or a BGPPeer has; or the Service has
-	// externalTrafficPolicy Local or sessionAffinity ClientIP, so that not every node can serve it.
+	// externalTrafficPolicy Local or sessionAffinity ClientIP, so that not every node can serve it. A network is announced
+	// while any address in it is. It makes all Services reachable that have an address in it, also one that opts out by the
+	// annotation herald.dev/bgp-announce.
 	// +optional
 	AggregationLength *AggregationLength `json:"aggregationLength,omitempty"`
 
@@ -77,10 +79,11 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Maximum=4294967295
 	MED *int64 `json:"med,omitempty"`
 
-	// What Services may decide for themselves, by annotations: Announce (herald.dev/bgp-announce: "false" keeps its addresses
-	// from routers), Communities (herald.dev/bgp-communities, separated by commas, in place of those here), LocalPreference
+	// What Services may decide for themselves, by annotations: Announce (herald.dev/bgp-announce: "false" announces no route
+	// to its addresses), Communities (herald.dev/bgp-communities, separated by commas, in place of those here), LocalPreference
 	// (herald.dev/bgp-local-preference), MED (herald.dev/bgp-med) and Prepend (herald.dev/bgp-prepend). Whoever may edit a
-	// Service may then use them. An address with attributes of its own is announced by itself, and not in a network.
+	// Service may then use them. An address with attributes of its own is announced by itself, and not in a network. One of a
+	// Service that opts out is reachable all the same while a network is announced that has it: see aggregationLength.
 	// +optional
 	// +kubebuilder:validation:MaxItems=5
 	// +listType=set
@@ -99,8 +102,9 @@ type BGPAdvertisementSpec struct {
 	// withdraws them: from 1s to 20s. Routers that honour the community prefer other routes meanwhile, and packets under
 	// way still arrive. A node leaves when it gets the label node.kubernetes.io/exclude-from-external-load-balancers or a
 	// taint that says that it is being shut down or removed, when its Node is deleted, and when herald-speaker ends without
-	// being replaced, as in a shutdown of the machine. One that is only cordoned does not. Not given: the routes are
-	// withdrawn at once.
+	// being replaced, as in a shutdown of the machine. One that is only cordoned does not. The kubelet kills a speaker that
+	// is still draining after shutdownGracePeriodCriticalPods of its configuration, or after terminationGracePeriodSeconds of
+	// the DaemonSet: both have to be 6s longer. Not given: the routes are withdrawn at once.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16

@@ -147,7 +147,8 @@ type BGPPeerSpec struct {
 
 	// Let the router keep the routes while the node's speaker is replaced or crashes (RFC 4724): the node
 	// forwards meanwhile. The router must support it, as BIRD and FRR do unless told otherwise. None: the
-	// routes go with the session.
+	// routes go with the session. With bfd, FRR 8.4 keeps the routes too, and BIRD 2.0 only if it is configured with "bfd
+	// graceful".
 	// +optional
 	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`
 

@@ -2,8 +2,8 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Condition types that several kinds have. Every condition is True when all is well and has the generation of the
-// spec that it was made from.
+// Condition types that several kinds have. Every condition but AddressConflict is True when all is well, and has the generation
+// of the spec that it was made from.
 const (
 	// ConditionAccepted: the spec is valid and in force. If it is not valid, the message names the field and the
 	// cure.

@@ -111,7 +111,7 @@ type AllocationSharing struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=1024
 	// +kubebuilder:validation:items:MaxLength=10
-	// +kubebuilder:validation:items:Pattern=`^(TCP|UDP|SCTP)/[1-9][0-9]{0,4}$`
+	// +kubebuilder:validation:items:Pattern=`^(TCP|UDP|SCTP)/([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$`
 	// +listType=atomic
 	Ports []string `json:"ports,omitempty"`
 
@@ -148,7 +148,8 @@ type IPAllocationStatus struct {
 
 	// InRange is False if the pool no longer has the address: it stays in use until its Service moves to another
 	// address (kubectl herald renumber) or is deleted. AddressConflict is True while a machine that is no speaker
-	// uses the address.
+	// uses the address. Accepted is False if the spec cannot be read: its Services keep the address, and the message names
+	// the field and the cure.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -157,9 +158,10 @@ type IPAllocationStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// Condition types of an IPAllocation.
+// Condition types of an IPAllocation, which has these only once something was wrong.
 const (
-	AllocationInRange  = "InRange"
+	AllocationInRange = PoolInRange
+	// AllocationConflict: another machine, which is no speaker, uses the address.
 	AllocationConflict = "AddressConflict"
 )
 

@@ -176,7 +176,8 @@ type AddressQuota struct {
 }
 
 // AddressRange is a prefix, a range "first-last" or a single address. That a range does not end before it
-// starts, and that entries do not overlap, is told by the policy in manifests/policies.
+// starts, that entries do not overlap, and that they have no addresses that no Service can have, is told by the policy in
+// manifests/policies.
 //
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=83
@@ -239,10 +240,14 @@ const MaxCount = 1<<53 - 1
 
 // Condition types of an IPPool.
 const (
-	PoolReady              = "Ready"
+	// PoolReady: the pool gives out addresses.
+	PoolReady = "Ready"
+	// PoolAddressesAvailable: there is a free address of each family that the pool has.
 	PoolAddressesAvailable = "AddressesAvailable"
 	PoolExclusive          = ConditionExclusive
-	PoolInRange            = "InRange"
+	// PoolInRange: of an IPPool, it holds all addresses that it gave out and that are in use; of an IPAllocation, the pool that
+	// gave out the address holds it.
+	PoolInRange = "InRange"
 )
 
 // IPPoolList is a list of IPPools.

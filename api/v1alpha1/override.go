@@ -101,6 +101,9 @@ func (o *Overrides) read(what ServiceOverride, text string) (err error) {
 const (
 	// maxPrepend and maxCommunities are the bounds of a BGPAdvertisement.
 	maxPrepend, maxCommunities = 16, 32
+	// maxCommunitiesText is the most bytes of a list of communities, of which the longest has 32. Every speaker reads the
+	// annotation often, and the API server lets it have 256 KiB.
+	maxCommunitiesText = 2048
 )
 
 func parseNumber(text string) (*uint32, error) {
@@ -112,19 +115,21 @@ func parseNumber(text string) (*uint32, error) {
 }
 
 func parseCommunities(text string) (*[]Community, error) {
+	if len(text) > maxCommunitiesText {
+		return nil, fmt.Errorf("the list has %d bytes: give at most %d communities, in at most %d bytes", len(text), maxCommunities, maxCommunitiesText)
+	}
 	all := []Community{}
 	for part := range strings.SplitSeq(text, ",") {
 		c := Community(strings.TrimSpace(part))
 		switch {
-		case c == "":
+		case c == "", slices.Contains(all, c):
 		case !c.valid():
 			return nil, fmt.Errorf("%.64q is no community: write 64512:100, 64512:1:100, rt:64512:100, soo:64512:100 or a name such as no-export", string(c))
-		case !slices.Contains(all, c):
+		case len(all) == maxCommunities:
+			return nil, fmt.Errorf("there are more than %d communities: give at most %[1]d", maxCommunities)
+		default:
 			all = append(all, c)
 		}
-	}
-	if len(all) > maxCommunities {
-		return nil, fmt.Errorf("there are %d communities: give at most %d", len(all), maxCommunities)
 	}
 	return &all, nil
 }

@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -25,6 +26,9 @@ func TestParseOverrides(t *testing.T) {
 		{communities, "", &herald.Overrides{Communities: &[]herald.Community{}}, ""},
 		{communities, "64512:100, 65536:1", &herald.Overrides{}, `herald.dev/bgp-communities: "65536:1" is no community: write 64512:100`},
 		{communities, strings.Repeat("x", 200), &herald.Overrides{}, `xxx" is no community`},
+		{communities, numbered(32) + ",64512:1,,no-export", &herald.Overrides{}, "herald.dev/bgp-communities: there are more than 32 communities: give at most 32"},
+		{communities, numbered(220), &herald.Overrides{}, "herald.dev/bgp-communities: the list has 2091 bytes: give at most 32 communities, in at most 2048 bytes"},
+		{communities, strings.Repeat(",", 2049), &herald.Overrides{}, "the list has 2049 bytes"},
 		{preference, "0", &herald.Overrides{LocalPreference: new(uint32(0))}, ""},
 		{preference, "4294967296", &herald.Overrides{}, `"4294967296" is not a number from 0 to 4294967295`},
 		{med, "10", &herald.Overrides{MED: new(uint32(10))}, ""},
@@ -43,6 +47,23 @@ func TestParseOverrides(t *testing.T) {
 			t.Errorf("%s=%q: %v, want %q", story.key, story.text, errs[0], story.err)
 		}
 	}
+}
+
+// Of a list that is too long, nothing after the first community too many is read.
+func TestTheRestOfTooManyCommunitiesIsNotRead(t *testing.T) {
+	_, errs := herald.ParseOverrides(map[string]string{herald.AnnotationBGPCommunities: numbered(33) + ",nonsense"})
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "more than 32") {
+		t.Errorf("%v, want that there are more than 32", errs)
+	}
+}
+
+// numbered lists so many communities.
+func numbered(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("64512:%d", i+1))
+	}
+	return strings.Join(list, ",")
 }
 
 // A Service may write what a BGPAdvertisement may.

@@ -292,6 +292,29 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { rapid.SampledFrom(all).Draw(t, "kind").decodes(t) }))
 }
 
+// What herald-ccm cannot read as a port is in no record.
+func TestPortsOfRecordsEndAt65535(t *testing.T) {
+	for _, k := range kinds(t) {
+		if k.name != "IPAllocation" {
+			continue
+		}
+		for port, valid := range map[string]bool{
+			"TCP/1": true, "UDP/9999": true, "SCTP/10000": true, "TCP/59999": true, "TCP/64999": true, "TCP/65499": true, "TCP/65529": true, "TCP/65535": true,
+			"TCP/0": false, "TCP/080": false, "TCP/65536": false, "TCP/65540": false, "TCP/65600": false, "TCP/66000": false, "TCP/70000": false, "TCP/99999": false,
+			"TCP/100000": false, "tcp/80": false, "TCP/": false, "80": false,
+		} {
+			owner := map[string]any{"namespace": "default", "name": "web", "sharing": map[string]any{"key": "k", "traffic": "Cluster", "ports": []any{port}}}
+			errs := k.invalid(map[string]any{
+				"metadata": map[string]any{"name": "198.51.100.7"},
+				"spec":     map[string]any{"address": "198.51.100.7", "owners": []any{owner}},
+			})
+			if (len(errs) == 0) != valid {
+				t.Errorf("%s: %v, want that it is valid: %t", port, errs, valid)
+			}
+		}
+	}
+}
+
 // TestEveryTextAndListIsBounded of what a node reports.
 func TestEveryTextAndListIsBounded(t *testing.T) {
 	var unbounded []string
