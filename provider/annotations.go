@@ -14,6 +14,10 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
+// maxSuggestions is for how many unknown annotations of a Service the known one is looked for that was meant. A Service may
+// have thousands.
+const maxSuggestions = 16
+
 // annotationPrefix is what the keys of Herald's annotations begin with.
 const annotationPrefix = "herald.dev/"
 
@@ -45,13 +49,17 @@ func AnnotationWarnings(svc *corev1.Service) (list []string) {
 	for _, err := range errs {
 		list = append(list, err.Error())
 	}
+	unknown := 0
 	for _, key := range slices.Sorted(maps.Keys(svc.Annotations)) {
-		if strings.HasPrefix(key, annotationPrefix) && !slices.Contains(serviceAnnotations, key) {
-			if key == herald.AnnotationQuota {
-				list = append(list, key+" belongs on the Namespace")
-			} else {
-				list = append(list, fmt.Sprintf("%s is not known: write %s, or remove it", shown(key), nearest(key)))
-			}
+		switch {
+		case !strings.HasPrefix(key, annotationPrefix) || slices.Contains(serviceAnnotations, key):
+		case key == herald.AnnotationQuota:
+			list = append(list, key+" belongs on the Namespace")
+		case unknown == maxSuggestions:
+			list = append(list, shown(key)+" is not known: remove it")
+		default:
+			unknown++
+			list = append(list, fmt.Sprintf("%s is not known: write %s, or remove it", shown(key), nearest(key)))
 		}
 		for _, prefix := range foreignPrefixes {
 			name, foreign := strings.CutPrefix(key, prefix)
@@ -113,7 +121,7 @@ func annotationHandler(s *services, events record.EventRecorder) cache.ResourceE
 	}
 	tell := func(svc *corev1.Service, text string) {
 		if text != "" {
-			events.Event(svc, corev1.EventTypeWarning, "AnnotationWithoutEffect", text)
+			events.Event(svc, corev1.EventTypeWarning, herald.EventAnnotationWithoutEffect, text)
 		}
 	}
 	return cache.ResourceEventHandlerDetailedFuncs{

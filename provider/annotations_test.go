@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -40,6 +41,23 @@ func TestAnnotationsWithoutEffect(t *testing.T) {
 		svc.Annotations[key] = "x"
 		if got := strings.Join(AnnotationWarnings(svc), "; "); !strings.Contains(got, want) || (want == "") != (got == "") {
 			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+}
+
+// A Service may have thousands of annotations. Which one was meant is looked for only a few times.
+func TestOnlyTheFirstUnknownAnnotationsHaveASuggestion(t *testing.T) {
+	svc := service("web", wish{})
+	for i := range 1000 {
+		svc.Annotations[fmt.Sprintf("herald.dev/unknown-%03d", i)] = ""
+	}
+	all := AnnotationWarnings(svc)
+	if len(all) != 1000 {
+		t.Errorf("%d warnings, want one for each annotation", len(all))
+	}
+	for i, text := range all {
+		if strings.Contains(text, "write") != (i < maxSuggestions) || !strings.Contains(text, "remove it") {
+			t.Errorf("warning %d is %q", i, text)
 		}
 	}
 }

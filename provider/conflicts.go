@@ -66,9 +66,13 @@ func (d dispute) lasts(now time.Time) time.Duration {
 	return until.Sub(now)
 }
 
-// conflicts is what the speakers report of strangers.
+// conflicts is what the speakers report of strangers at recorded addresses. So however much a node reports, there is not
+// more to remember than there are records.
 type conflicts struct {
-	// changed is told of an address when something new is reported about it.
+	// recorded reports whether an address has a record that this herald-ccm looks after.
+	recorded func(netip.Addr) bool
+	// changed is told of an address when something new is reported about it. Its record is then looked at, and again until
+	// the conflict is over, which is when it is forgotten: see of.
 	changed func(netip.Addr)
 	// received tells that every report of the first list was taken in.
 	received cache.InformerSynced
@@ -78,8 +82,8 @@ type conflicts struct {
 	disputes map[netip.Addr]dispute
 }
 
-func newConflicts(changed func(netip.Addr)) *conflicts {
-	return &conflicts{changed: changed, disputes: map[netip.Addr]dispute{}}
+func newConflicts(recorded func(netip.Addr) bool, changed func(netip.Addr)) *conflicts {
+	return &conflicts{recorded: recorded, changed: changed, disputes: map[netip.Addr]dispute{}}
 }
 
 // follow takes in the reports of an informer, which is not started yet.
@@ -124,9 +128,11 @@ func sightings(r *report, now time.Time) map[netip.Addr]sighting {
 // report takes in what a node reports now, and what it reported before.
 func (c *conflicts) report(now time.Time, before, after *report) {
 	had, has := sightings(before, now), sightings(after, now)
+	taken := maps.Clone(has)
+	maps.DeleteFunc(taken, func(address netip.Addr, _ sighting) bool { return !c.recorded(address) })
 	var news []netip.Addr
 	c.mu.Lock()
-	for address, s := range has {
+	for address, s := range taken {
 		d := c.disputes[address]
 		if d.by == nil {
 			d.by = map[string]sighting{}
@@ -137,21 +143,18 @@ func (c *conflicts) report(now time.Time, before, after *report) {
 		d.by[s.node] = s
 		c.disputes[address] = d
 	}
-	if before != nil {
-		for address, d := range c.disputes {
-			_, still := has[address]
-			if _, was := d.by[before.Name]; was && !still {
-				delete(d.by, before.Name)
-				if _, fresh := had[address]; fresh {
-					d.vacated = now
-				}
-				c.disputes[address] = d
-				news = append(news, address)
-			}
-			if len(d.by) == 0 && d.lasts(now) <= 0 {
-				delete(c.disputes, address)
-			}
+	for _, address := range before.disputed() {
+		d := c.disputes[address]
+		_, still := has[address]
+		if _, was := d.by[before.Name]; still || !was {
+			continue
 		}
+		delete(d.by, before.Name)
+		if _, fresh := had[address]; fresh {
+			d.vacated = now
+		}
+		c.disputes[address] = d
+		news = append(news, address)
 	}
 	c.mu.Unlock()
 	for _, address := range news {
@@ -159,14 +162,32 @@ func (c *conflicts) report(now time.Time, before, after *report) {
 	}
 }
 
-// of returns who reports a conflict about an address, by node, and how long it goes on if nothing more is reported.
+// disputed are the addresses that a report tells of, recent or not.
+func (r *report) disputed() (all []netip.Addr) {
+	if r == nil {
+		return nil
+	}
+	for _, c := range r.conflicts {
+		if address, valid := plainAddress(c.Address); valid {
+			all = append(all, address)
+		}
+	}
+	return all
+}
+
+// of returns who reports a conflict about an address, by node, and how long it goes on if nothing more is reported. A
+// conflict that is over is forgotten.
 func (c *conflicts) of(address netip.Addr, now time.Time) ([]sighting, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d := c.disputes[address]
-	current := slices.DeleteFunc(slices.Collect(maps.Values(d.by)), func(s sighting) bool { return now.Sub(s.at) > conflictFresh })
+	lasts := d.lasts(now)
+	if lasts <= 0 {
+		delete(c.disputes, address)
+	}
+	current := slices.DeleteFunc(slices.Collect(maps.Values(d.by)), func(s sighting) bool { return now.Sub(s.at) >= conflictFresh })
 	slices.SortFunc(current, func(x, y sighting) int { return cmp.Compare(x.node, y.node) })
-	return current, d.lasts(now)
+	return current, lasts
 }
 
 // message tells what was seen and what to do about it.
@@ -183,7 +204,7 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 	seen, lasts := c.of(address, now)
 	switch {
 	case len(seen) > 0:
-		condition := &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Reason: "StrangerSeen", Message: seen[0].message(address)}
+		condition := &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Reason: herald.ReasonStrangerSeen, Message: seen[0].message(address)}
 		switch {
 		case !conflicting(rec):
 		case slices.ContainsFunc(seen, func(s sighting) bool { return s.message(address) == is.Message }):
@@ -195,7 +216,7 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 	case is == nil, lasts > 0, !c.synced.Load():
 		return is, lasts
 	}
-	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: "NotReported"}, 0
+	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: herald.ReasonNotReported}, 0
 }
 
 // mayReplace reports whether the message about an address may be replaced by another, and takes it that it is. A node that
@@ -210,6 +231,21 @@ func (c *conflicts) mayReplace(address netip.Addr, now time.Time) bool {
 	d.told = now
 	c.disputes[address] = d
 	return true
+}
+
+// count is how many addresses have a conflict that somebody reports.
+func (c *conflicts) count(now time.Time) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.disputes {
+		for _, s := range d.by {
+			if now.Sub(s.at) < conflictFresh {
+				n++
+				break
+			}
+		}
+	}
+	return n
 }
 
 // lasts is how long the conflict about an address goes on if nothing more is reported.

@@ -30,6 +30,8 @@ func sees(node string, now time.Time, conflicts ...string) *report {
 	return r
 }
 
+func everyAddress(netip.Addr) bool { return true }
+
 // TestConflictsLast is how long an address counts as conflicting, and when its record is looked at again.
 func TestConflictsLast(t *testing.T) {
 	const address, stranger, other = "198.51.100.7", "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -68,7 +70,7 @@ func TestConflictsLast(t *testing.T) {
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			news := 0
-			c := &conflicts{disputes: map[netip.Addr]dispute{}, changed: func(netip.Addr) { news++ }}
+			c := newConflicts(everyAddress, func(netip.Addr) { news++ })
 			before := map[string]*report{}
 			for _, e := range story.events {
 				c.report(moment.Add(e.after), before[e.Name], e.report)
@@ -87,7 +89,7 @@ func TestConflictsLast(t *testing.T) {
 			for _, r := range before {
 				c.report(now, r, says(r.Name))
 			}
-			c.report(now.Add(time.Hour), says("x"), says("x"))
+			c.of(netip.MustParseAddr(address), now.Add(time.Hour))
 			if len(c.disputes) > 0 {
 				t.Errorf("left are %v", c.disputes)
 			}
@@ -146,7 +148,7 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 // A node that reports another machine with each of its reports does not have the record written each time.
 func TestAReportThatChangesCostsFewWrites(t *testing.T) {
 	address := netip.MustParseAddr("198.51.100.7")
-	c := newConflicts(func(netip.Addr) {})
+	c := newConflicts(everyAddress, func(netip.Addr) {})
 	rec := recordOf(ipam.Allocation{Address: address}, "", herald.AllocationOwner{})
 	writes := 0
 	var before *report
@@ -164,5 +166,72 @@ func TestAReportThatChangesCostsFewWrites(t *testing.T) {
 	}
 	if text := rec.Status.Conditions[0].Message; writes < 4 || writes > 7 {
 		t.Errorf("%d writes in five minutes, the last: %s", writes, text)
+	}
+}
+
+// A node that reports conflicts of addresses that nobody has leaves nothing behind.
+func TestConflictsOfAddressesWithoutARecord(t *testing.T) {
+	recorded := netip.MustParseAddr("198.51.100.7")
+	c := newConflicts(func(a netip.Addr) bool { return a == recorded }, func(a netip.Addr) {
+		if a != recorded {
+			t.Errorf("%s is looked at, which has no record", a)
+		}
+	})
+	before := says("a")
+	for i := range 100 {
+		after := sees("a", moment, fmt.Sprintf("203.0.113.%d 02:00:00:00:00:01 0s", i), "198.51.100.7 02:00:00:00:00:01 0s")
+		c.report(moment, before, after)
+		before = after
+	}
+	if seen, _ := c.of(recorded, moment); len(seen) != 1 || len(c.disputes) != 1 {
+		t.Errorf("%s is reported by %v, remembered are %v", recorded, seen, c.disputes)
+	}
+}
+
+// A report costs no more when there are many conflicts, which other nodes have reported.
+func TestAReportCostsWhatItSays(t *testing.T) {
+	c := newConflicts(everyAddress, func(netip.Addr) {})
+	var before *report
+	address := netip.MustParseAddr("2001:db8::")
+	for range 1000 {
+		var all []string
+		for range 50 {
+			all = append(all, address.String()+" 02:00:00:00:00:01 0s")
+			address = address.Next()
+		}
+		after := sees("hostile", moment, all...)
+		c.report(moment, before, after)
+		before = after
+	}
+	start := time.Now()
+	quiet := says("quiet")
+	for range 1000 {
+		c.report(moment, quiet, quiet)
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("1000 reports that say nothing took %v with %d conflicts of others", took, len(c.disputes))
+	}
+}
+
+// The conflict of an address whose record is gone is forgotten when it is over, and not before: the record may come back.
+func TestAConflictOfADeletedRecord(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/30"} })
+	svc := service("web", wish{families: []corev1.IPFamily{v4}})
+	if _, err := w.serve(svc); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	now := time.Now()
+	w.conflicts.report(now, nil, sees("a", now, "198.51.100.0 02:00:00:00:00:01 "+(conflictFresh-time.Second).String()))
+	w.gone(svc)
+	w.recordsAre()
+	if len(w.conflicts.disputes) != 1 {
+		t.Errorf("remembered are %v, before the conflict is over", w.conflicts.disputes)
+	}
+	for deadline := now.Add(10 * time.Second); len(w.conflicts.disputes) > 0; time.Sleep(10 * time.Millisecond) {
+		if w.reconcile(); time.Now().After(deadline) {
+			t.Fatalf("remembered are %v, though the conflict is over", w.conflicts.disputes)
+		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 // deadNodes marks the pods of a node not ready as soon as its neighbours have seen it die. Kubernetes does the same
@@ -200,7 +201,7 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 	_ = workers.Wait() // They return no error.
 	if o, exists, err := d.nodes.GetStore().GetByKey(v.node); err == nil && exists {
 		n := o.(*corev1.Node)
-		d.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, "NodeDeathWitnessed",
+		d.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, herald.EventNodeDeathWitnessed,
 			"%s witnessed on the wire that the node died: %d of its pods were marked not ready", by, marked.Load())
 	}
 }

@@ -32,14 +32,14 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	if err != nil {
 		why := err
 		if allocations, notices, err = l.allocateLocked(svc, req); err == nil {
-			notices = append(notices, notice{"AddressConflict", fmt.Sprintf("the Service keeps %s, which another machine uses as well: %s", leave[0], Words(why))})
+			notices = append(notices, notice{herald.EventAddressConflict, fmt.Sprintf("the Service keeps %s, which another machine uses as well: %s", leave[0], Words(why))})
 		}
 		return allocations, notices, err
 	}
 	for _, old := range leave {
 		for _, a := range allocations {
 			if carried := Carried(svc); ipam.FamilyOf(a.Address) == ipam.FamilyOf(old) && slices.Contains(carried, old) && !slices.Contains(carried, a.Address) {
-				notices = append(notices, notice{"AddressReplaced", fmt.Sprintf("another machine uses %s as well: the Service was given %s instead", old, a.Address)})
+				notices = append(notices, notice{herald.EventAddressReplaced, fmt.Sprintf("another machine uses %s as well: the Service was given %s instead", old, a.Address)})
 				break
 			}
 		}

@@ -114,7 +114,7 @@ func (l *ledger) retainNotices(svc *corev1.Service, allocations []ipam.Allocatio
 			return o.UID == mine.UID && o.ReclaimPolicy == mine.ReclaimPolicy
 		})
 		if !said && !l.terms[a.Pool].mayRetain {
-			list = append(list, notice{"RetainNotAllowed", fmt.Sprintf("annotation %s: IPPool %s does not let Services keep addresses, so %s is released with the Service: "+
+			list = append(list, notice{herald.EventRetainNotAllowed, fmt.Sprintf("annotation %s: IPPool %s does not let Services keep addresses, so %s is released with the Service: "+
 				"remove the annotation, or have spec.allowRetain of the pool set", herald.AnnotationReclaim, a.Pool, a.Address)})
 		}
 	}
@@ -184,6 +184,14 @@ func (l *ledger) onlyOurs(allocations []ipam.Allocation) []ipam.Allocation {
 // pools. A record without a class was written by hand, or before there were several.
 func (l *ledger) ours(rec *herald.IPAllocation) bool {
 	return rec.Spec.Class == "" || rec.Spec.Class == l.class
+}
+
+// recorded reports whether an address has a record that is ours.
+func (l *ledger) recorded(a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.addresses[a]
+	return e.record != nil && l.ours(e.record)
 }
 
 // coolingFor lists what cools down and was last held under an owner's name.

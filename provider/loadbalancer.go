@@ -105,7 +105,7 @@ func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allo
 		if slices.Contains(Carried(svc), a.Address) {
 			continue
 		}
-		n := notice{"NotAnnounced", b.pools.unannounced(a.Pool)}
+		n := notice{herald.EventNotAnnounced, b.pools.unannounced(a.Pool)}
 		if n.message != "" && !slices.Contains(list, n) {
 			list = append(list, n)
 		}

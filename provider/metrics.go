@@ -2,6 +2,7 @@ package provider
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -111,4 +112,27 @@ func (c poolCollector) Collect(metrics chan<- prometheus.Metric) {
 			metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), u.Pool, u.Namespace, u.Family.String())
 		}
 	}
+}
+
+// stateCollector tells what users wait for or suffer from. It counts when it is asked.
+type stateCollector struct {
+	services  *services
+	conflicts *conflicts
+}
+
+var (
+	servicesPending  = prometheus.NewDesc("herald_services_pending", "Services that want an address of this herald-ccm and have none.", nil, nil)
+	addressConflicts = prometheus.NewDesc("herald_address_conflicts", "Addresses that a machine which is no speaker uses, too.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (stateCollector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- servicesPending
+	descs <- addressConflicts
+}
+
+// Collect implements prometheus.Collector.
+func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
+	metrics <- prometheus.MustNewConstMetric(servicesPending, prometheus.GaugeValue, float64(c.services.pending()))
+	metrics <- prometheus.MustNewConstMetric(addressConflicts, prometheus.GaugeValue, float64(c.conflicts.count(time.Now())))
 }

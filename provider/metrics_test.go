@@ -2,11 +2,16 @@ package provider
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -102,6 +107,43 @@ herald_allocation_failures_total{reason="taken"} 0
 		t.Error(err)
 	}
 	if problems, err := testutil.CollectAndLint(m.duration); err != nil || len(problems) > 0 {
+		t.Error(err, problems)
+	}
+}
+
+// TestStateMetrics counts two Services without an address, and one address that two nodes report a stranger at, the report
+// about another being old.
+func TestStateMetrics(t *testing.T) {
+	all := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	foreign, deleted := service("foreign", wish{}), service("deleted", wish{})
+	class := "example.com/other"
+	foreign.Spec.LoadBalancerClass = &class
+	deleted.DeletionTimestamp = &metav1.Time{Time: moment}
+	for _, svc := range []*corev1.Service{
+		service("one", wish{}), service("two", wish{}), carrying("three", wish{}, "198.51.100.7"), foreign, deleted,
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "internal"}},
+	} {
+		if err := all.Add(svc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newConflicts(everyAddress, func(netip.Addr) {})
+	now := time.Now()
+	c.report(now, nil, sees("a", now, "198.51.100.7 02:00:00:00:00:01 0s"))
+	c.report(now, nil, sees("b", now, "198.51.100.7 02:00:00:00:00:01 0s"))
+	c.report(now.Add(-conflictFresh), nil, sees("c", now.Add(-conflictFresh), "198.51.100.8 02:00:00:00:00:01 0s"))
+	s := &services{cached: corelisters.NewServiceLister(all), class: herald.LoadBalancerClass, classless: true}
+	if err := testutil.CollectAndCompare(stateCollector{s, c}, strings.NewReader(`
+# HELP herald_address_conflicts Addresses that a machine which is no speaker uses, too.
+# TYPE herald_address_conflicts gauge
+herald_address_conflicts 1
+# HELP herald_services_pending Services that want an address of this herald-ccm and have none.
+# TYPE herald_services_pending gauge
+herald_services_pending 2
+`)); err != nil {
+		t.Error(err)
+	}
+	if problems, err := testutil.CollectAndLint(stateCollector{s, c}); err != nil || len(problems) > 0 {
 		t.Error(err, problems)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
 
@@ -26,7 +27,7 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 		other := heldByOther(alloc.Holders(address), req.Owner)
 		for _, a := range given {
 			if other != "" && ipam.FamilyOf(a.Address) == ipam.FamilyOf(address) {
-				note("AddressReplaced", "%s, which the Service carried, is held by %s: it was given %s instead", address, other, a.Address)
+				note(herald.EventAddressReplaced, "%s, which the Service carried, is held by %s: it was given %s instead", address, other, a.Address)
 				break
 			}
 		}
@@ -38,11 +39,11 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 	for _, a := range given {
 		for _, f := range notKept {
 			if !cooling(f.Address) && ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
-				note("AddressNotKept", "%s was kept for the Service, but %s: it was given %s", f.Address, NotKeptWords(f, req.Owner), a.Address)
+				note(herald.EventAddressNotKept, "%s was kept for the Service, but %s: it was given %s", f.Address, NotKeptWords(f, req.Owner), a.Address)
 			}
 		}
 		if other, why := alloc.Unshared(req, a.Address); why.Over != ipam.Nothing {
-			note("NotShared", "%s is %s: the Service was given %s, and shares it with none", other, ConflictWords(why, req.Owner), a.Address)
+			note(herald.EventNotShared, "%s is %s: the Service was given %s, and shares it with none", other, ConflictWords(why, req.Owner), a.Address)
 		}
 	}
 	return list

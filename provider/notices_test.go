@@ -35,6 +35,13 @@ func TestNotices(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, service("web", four), []string{"NotShared: 198.51.100.0 is shared by default/other, which has port TCP/80, too: the Service was given 198.51.100.1, and shares it with none"}},
+		{"a Service of another namespace has its key", func(l *ledger) {
+			other := service("other", four)
+			other.Namespace = "blue"
+			if _, _, err := l.allocate(other, sharing(other)); err != nil {
+				t.Fatal(err)
+			}
+		}, service("web", four), nil},
 		{"another has what it carries", func(l *ledger) {
 			note(l, given("198.51.100.3", "public", "other"), false)
 		}, carrying("web", four, "198.51.100.3"), []string{"AddressReplaced: 198.51.100.3, which the Service carried, is held by default/other: it was given 198.51.100.0 instead"}},

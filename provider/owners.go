@@ -26,7 +26,8 @@ func ownerEntry(svc *corev1.Service) herald.AllocationOwner {
 }
 
 // TenantsOf returns the address of a record and its holders. A released address is held for the names of its last
-// owners until its reuse delay is over. An error names the field of the record that is wrong.
+// owners until its reuse delay is over. An error names the field of the record that is wrong; an owner whose terms cannot
+// be read holds the address nevertheless, and shares it with nobody.
 func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
 	address, err := netip.ParseAddr(rec.Spec.Address)
 	if err != nil {
@@ -37,31 +38,34 @@ func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
 	}
 	tenants := make([]ipam.Tenant, len(rec.Spec.Owners))
 	for i, o := range rec.Spec.Owners {
-		if tenants[i], err = tenantOf(o); err != nil {
-			return address, nil, fmt.Errorf("spec.owners[%d]%w", i, err)
+		tenant, unread := tenantOf(o)
+		if unread != nil && err == nil {
+			err = fmt.Errorf("spec.owners[%d]%w", i, unread)
 		}
+		tenants[i] = tenant
 		if released(rec) {
 			tenants[i] = ipam.Tenant{Owner: tenants[i].Owner.Reservation()}
 		}
 	}
-	return address, tenants, nil
+	return address, tenants, err
 }
 
-// tenantOf reads one owner of a record. The error begins with the field.
+// tenantOf reads one owner of a record. With an error, which begins with the field, the owner shares with nobody.
 func tenantOf(o herald.AllocationOwner) (ipam.Tenant, error) {
 	t := ipam.Tenant{Owner: ownerOf(o)}
 	if o.Sharing == nil {
 		return t, nil
 	}
-	t.Sharing = ipam.Sharing{Key: o.Sharing.Key, Traffic: o.Sharing.Traffic}
+	terms := ipam.Sharing{Key: o.Sharing.Key, Traffic: o.Sharing.Traffic}
 	for i, text := range o.Sharing.Ports {
 		p, err := ipam.ParsePort(text)
 		if err != nil {
 			return t, fmt.Errorf(".sharing.ports[%d]: %w", i, err)
 		}
-		t.Sharing.Ports = append(t.Sharing.Ports, p)
+		terms.Ports = append(terms.Ports, p)
 	}
-	ipam.SortPorts(t.Sharing.Ports)
+	ipam.SortPorts(terms.Ports)
+	t.Sharing = terms
 	return t, nil
 }
 

@@ -44,19 +44,19 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 	return pool, nil
 }
 
-// closedPool returns a pool whose spec is not valid: it has the addresses that can be read, and those that are in use,
+// ClosedPool returns a pool whose spec is not valid: it has the addresses that can be read, and those that are in use,
 // and gives out nothing new. A Service that carries one of its addresses is still adopted.
-func closedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
+func ClosedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
 	var set netipx.IPSetBuilder
-	each := func(ranges []herald.AddressRange, change func(*netipx.IPSet)) {
-		for _, r := range texts(ranges) {
-			if addresses, err := ipam.ParseAddresses([]string{r}, nil); err == nil {
-				change(addresses)
-			}
+	exclude := slices.DeleteFunc(texts(o.Spec.Exclude), func(r string) bool {
+		_, err := ipam.ParseRange(r)
+		return err != nil
+	})
+	for _, r := range texts(o.Spec.Addresses) {
+		if addresses, err := ipam.ParseAddresses([]string{r}, exclude); err == nil {
+			set.AddSet(addresses)
 		}
 	}
-	each(o.Spec.Addresses, set.AddSet)
-	each(o.Spec.Exclude, set.RemoveSet)
 	for _, a := range inUse {
 		set.Add(a)
 	}

@@ -146,7 +146,7 @@ func (s *pools) load() {
 			pool, _ = PoolOf(inForce) // It was valid.
 			pool.Closed = pool.Closed || o.DeletionTimestamp != nil
 		} else {
-			pool = closedPool(o, s.recorded(o.Name))
+			pool = ClosedPool(o, s.recorded(o.Name))
 		}
 		all = append(all, pool)
 		terms[o.Name] = reclaimTerms(&inForce.Spec, o.DeletionTimestamp != nil)
@@ -240,7 +240,7 @@ func (s *pools) tellUnannounced(o *herald.IPPool) {
 	for _, rec := range s.records.ofPool(o.Name) {
 		for _, owner := range rec.Spec.Owners {
 			if svc := s.services.of(ownerOf(owner)); svc != nil {
-				s.events.Event(svc, corev1.EventTypeWarning, "NotAnnounced", message)
+				s.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)
 			}
 		}
 	}
@@ -258,7 +258,7 @@ func (s *pools) unannounced(pool string) string {
 
 func unannounced(o *herald.IPPool) string {
 	c := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced)
-	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != configuration.ReasonNoAdvertisement && c.Reason != configuration.ReasonOffSubnet {
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != herald.ReasonNoAdvertisement && c.Reason != herald.ReasonOffSubnet {
 		return "" // What speakers cannot do at the moment, as while they start, the pool itself says.
 	}
 	return fmt.Sprintf("IPPool %s is not announced: %s", o.Name, c.Message)
@@ -268,7 +268,7 @@ func unannounced(o *herald.IPPool) string {
 func (s *pools) holders(pool string) []string {
 	var list []string
 	for _, rec := range s.records.ofPool(pool) {
-		if address, tenants, err := TenantsOf(rec); err == nil {
+		if address, tenants, _ := TenantsOf(rec); address.IsValid() {
 			list = append(list, fmt.Sprintf("%s (%s)", address, namesOf(tenants)))
 		}
 	}

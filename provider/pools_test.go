@@ -188,3 +188,18 @@ func TestAPoolTellsWhyNothingIsAvailable(t *testing.T) {
 		}
 	}
 }
+
+// TestClosedPool is about a spec that is not valid: its pool has the addresses that can be read, less the exclusions that can be.
+func TestClosedPool(t *testing.T) {
+	p := ClosedPool(&herald.IPPool{Spec: herald.IPPoolSpec{
+		Addresses: []herald.AddressRange{"198.51.100.0/30", "198.51.100.1", "0.0.0.1", "public"},
+		Exclude:   []herald.AddressRange{"127.0.0.0-198.51.100.0", "203.0.113.9-203.0.113.1", "198.51.100.2"},
+	}}, []netip.Addr{netip.MustParseAddr("203.0.113.7")})
+	var got []string
+	for _, r := range p.Addresses.Ranges() {
+		got = append(got, r.String())
+	}
+	if want := []string{"198.51.100.1-198.51.100.1", "198.51.100.3-198.51.100.3", "203.0.113.7-203.0.113.7"}; !slices.Equal(got, want) || !p.Closed {
+		t.Errorf("closed %v, addresses %q, want %q", p.Closed, got, want)
+	}
+}

@@ -25,19 +25,19 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 		}
 		meta.SetStatusCondition(&o.Status.Conditions, c)
 	}
-	ready, reason, message := true, "AddressesAvailable", "addresses can be given out"
+	ready, reason, message := true, herald.ReasonAddressesAvailable, "addresses can be given out"
 	exhausted := u.exhausted()
 	switch {
 	case o.DeletionTimestamp != nil:
-		ready, reason, message = false, "Deleting", deleting(u.holders)
+		ready, reason, message = false, herald.ReasonDeleting, deleting(u.holders)
 	case invalid != nil && !lastValid:
-		ready, reason, message = false, "Invalid", fmt.Sprintf("%v; nothing new is given out, and what is in use stays in use", invalid)
+		ready, reason, message = false, herald.ReasonInvalid, fmt.Sprintf("%v; nothing new is given out, and what is in use stays in use", invalid)
 	case o.Spec.Disabled:
-		ready, reason, message = false, "Disabled", "spec.disabled is set: nothing new is given out"
+		ready, reason, message = false, herald.ReasonDisabled, "spec.disabled is set: nothing new is given out"
 	case len(u.families) == 0:
-		ready, reason, message = false, "NoAddresses", "the pool has no address of its own: all are excluded, or belong to older pools"
+		ready, reason, message = false, herald.ReasonNoAddresses, "the pool has no address of its own: all are excluded, or belong to older pools"
 	case len(exhausted) > 0 && len(exhausted) == len(u.families):
-		ready, reason, message = false, "Exhausted", u.none("")+": add some to spec.addresses, or delete Services"
+		ready, reason, message = false, herald.ReasonExhausted, u.none("")+": add some to spec.addresses, or delete Services"
 	}
 	set(herald.PoolReady, ready, reason, message)
 	switch {
@@ -46,29 +46,29 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 		if lastValid {
 			inForce = "the last valid spec stays in force"
 		}
-		set(herald.ConditionAccepted, false, "Invalid", fmt.Sprintf("%v; %s", invalid, inForce))
+		set(herald.ConditionAccepted, false, herald.ReasonInvalid, fmt.Sprintf("%v; %s", invalid, inForce))
 	case assessed != nil:
-		set(herald.ConditionAccepted, true, configuration.ReasonValid, skippedText(assessed.Occupied))
+		set(herald.ConditionAccepted, true, herald.ReasonValid, skippedText(assessed.Occupied))
 	case !meta.IsStatusConditionTrue(o.Status.Conditions, herald.ConditionAccepted):
-		set(herald.ConditionAccepted, true, configuration.ReasonValid, "")
+		set(herald.ConditionAccepted, true, herald.ReasonValid, "")
 	}
 	if len(exhausted) > 0 {
-		set(herald.PoolAddressesAvailable, false, "NoneAvailable", u.none(strings.Join(exhausted, " and ")+" "))
+		set(herald.PoolAddressesAvailable, false, herald.ReasonNoneAvailable, u.none(strings.Join(exhausted, " and ")+" "))
 	} else {
-		set(herald.PoolAddressesAvailable, true, "Available", "")
+		set(herald.PoolAddressesAvailable, true, herald.ReasonAvailable, "")
 	}
 	switch {
 	case len(u.overlaps) > 0:
-		set(herald.PoolExclusive, false, "OlderPoolHasThem", "these addresses are given out by older pools: "+someOf(u.overlaps))
+		set(herald.PoolExclusive, false, herald.ReasonOlderPoolHasThem, "these addresses are given out by older pools: "+someOf(u.overlaps))
 	case assessed != nil && assessed.InClusterNetwork != "":
-		set(herald.PoolExclusive, false, "InClusterNetwork", assessed.InClusterNetwork)
+		set(herald.PoolExclusive, false, herald.ReasonInClusterNetwork, assessed.InClusterNetwork)
 	case assessed != nil:
-		set(herald.PoolExclusive, true, "NoOverlap", "")
+		set(herald.PoolExclusive, true, herald.ReasonNoOverlap, "")
 	}
 	if len(u.outside) > 0 {
-		set(herald.PoolInRange, false, "InUse", "in use though the pool no longer holds them: "+someOf(u.outside))
+		set(herald.PoolInRange, false, herald.ReasonInUse, "in use though the pool no longer holds them: "+someOf(u.outside))
 	} else {
-		set(herald.PoolInRange, true, "InRange", "")
+		set(herald.PoolInRange, true, herald.ReasonInRange, "")
 	}
 	if assessed != nil {
 		meta.SetStatusCondition(&o.Status.Conditions, assessed.Announced)

@@ -105,7 +105,7 @@ func New(c Config) *Provider {
 	}
 	if c.Metrics != nil {
 		metrics := p.loadBalancers.metrics
-		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.loadBalancers.requests.quotaOf}, metrics.duration, metrics.failures)
+		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.loadBalancers.requests.quotaOf}, stateCollector{p.services, p.conflicts}, metrics.duration, metrics.failures)
 		if p.deadNodes != nil {
 			c.Metrics.MustRegister(p.deadNodes.metrics.deaths, p.deadNodes.metrics.pods, p.deadNodes.metrics.refused)
 		}
@@ -143,7 +143,7 @@ func wire(d dependencies) *Provider {
 		invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
 		assessed: func(string) *configuration.PoolAssessment { return nil },
 	}
-	conflicts := newConflicts(func(a netip.Addr) { changes.record(a) })
+	conflicts := newConflicts(ledger.recorded, func(a netip.Addr) { changes.record(a) })
 	reconciler := &reconciler{
 		records: records, services: services, requests: requests, ledger: ledger, conflicts: conflicts, changes: changes, events: d.events, log: d.log,
 	}

@@ -239,7 +239,7 @@ func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address
 	}
 	conditions := slices.Clone(rec.Status.Conditions)
 	var changed []metav1.Condition
-	for _, c := range []*metav1.Condition{r.inRange(rec, address), conflict} {
+	for _, c := range []*metav1.Condition{accepted(rec), r.inRange(rec, address), conflict} {
 		if c != nil && meta.SetStatusCondition(&conditions, *c) {
 			changed = append(changed, *c)
 		}
@@ -262,30 +262,45 @@ func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address
 		}
 		for _, c := range changed {
 			switch {
+			case c.Type == herald.ConditionAccepted && c.Status == metav1.ConditionFalse:
+				r.events.Eventf(svc, corev1.EventTypeWarning, herald.EventInvalidIPAllocation, "%s: %s", rec.Name, c.Message)
 			case c.Type == herald.AllocationInRange && c.Status == metav1.ConditionFalse:
-				r.events.Eventf(svc, corev1.EventTypeWarning, "OutOfRange",
+				r.events.Eventf(svc, corev1.EventTypeWarning, herald.EventOutOfRange,
 					"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
 			case c.Type == herald.AllocationConflict && c.Status == metav1.ConditionTrue:
-				r.events.Event(svc, corev1.EventTypeWarning, c.Type, c.Message)
+				r.events.Event(svc, corev1.EventTypeWarning, herald.EventAddressConflict, c.Message)
 			}
 		}
 	}
 	return nil
 }
 
+// accepted returns the condition Accepted that a record is to have; nil if it is to have none.
+func accepted(rec *herald.IPAllocation) *metav1.Condition {
+	c := &metav1.Condition{Type: herald.ConditionAccepted, Status: metav1.ConditionTrue, Reason: herald.ReasonValid, ObservedGeneration: rec.Generation}
+	_, _, err := TenantsOf(rec)
+	switch {
+	case err == nil && meta.FindStatusCondition(rec.Status.Conditions, herald.ConditionAccepted) == nil:
+		return nil
+	case err != nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, herald.ReasonInvalid, err.Error()+"; its Services keep the address"
+	}
+	return c
+}
+
 // inRange returns the condition InRange that a record is to have; nil if it is to have none.
 func (r *reconciler) inRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
 	home, displaced := r.ledger.displaced(address)
 	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
-	c := &metav1.Condition{Type: herald.AllocationInRange, Status: metav1.ConditionTrue, Reason: "InRange", Message: ""}
+	c := &metav1.Condition{Type: herald.AllocationInRange, Status: metav1.ConditionTrue, Reason: herald.ReasonInRange, Message: ""}
 	switch {
 	case !displaced && is == nil:
 		return nil
 	case displaced && home != "":
-		c.Status, c.Reason = metav1.ConditionFalse, "OtherPool"
+		c.Status, c.Reason = metav1.ConditionFalse, herald.ReasonOtherPool
 		c.Message = fmt.Sprintf("%s was given from IPPool %q and belongs to %q now: it stays in use", address, rec.Spec.Pool, home)
 	case displaced:
-		c.Status, c.Reason = metav1.ConditionFalse, "NoPool"
+		c.Status, c.Reason = metav1.ConditionFalse, herald.ReasonNoPool
 		c.Message = fmt.Sprintf("%s is in no IPPool any more: it stays in use", address)
 	}
 	return c
@@ -310,6 +325,9 @@ func (r *reconciler) recordGone(address netip.Addr) {
 	if r.ledger.drop(address, gone...) {
 		r.changes.usage.set()
 		r.changes.capacity.set()
+	}
+	if lasts := r.conflicts.lasts(address, time.Now()); lasts > 0 {
+		r.changes.queue.AddAfter(herald.AllocationName(address), lasts) // So that the conflict is forgotten.
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -74,21 +75,24 @@ func (r *records) load() {
 
 // tenants is TenantsOf, except that an owner whose name another Service has by now is only a name. So a Service that is
 // deleted and created again, or restored from a backup, gets the address that it had. The cache may know only the
-// earlier of the two Services, so the API server is asked before this is written into a record. The address of a record
-// that cannot be read is held for nobody.
+// earlier of the two Services, so the API server is asked before this is written into a record. Where a record cannot be
+// read, its Services keep the address on the terms that they have themselves.
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
-		r.log.Warn("IPAllocation not understood: its address is given to nobody", zap.String("ipallocation", rec.Name), zap.Error(err))
-		return address, []ipam.Tenant{{}}
+		r.log.Warn("IPAllocation not understood: its owners keep the address", zap.String("ipallocation", rec.Name), zap.Error(err))
 	}
 	for i, t := range tenants {
-		if !r.ledger.ours(rec) {
-			tenants[i].Sharing = ipam.Sharing{} // Its Services share with those of their class only.
-		}
 		svc := r.services.named(t.Owner.Namespace, t.Owner.Name)
-		if t.Owner.UID != "" && svc != nil && string(svc.UID) != t.Owner.UID {
+		is := svc != nil && string(svc.UID) == t.Owner.UID
+		if svc != nil && !is {
 			tenants[i].Owner.UID = ""
+		}
+		switch {
+		case !r.ledger.ours(rec):
+			tenants[i].Sharing = ipam.Sharing{} // Its Services share with those of their class only.
+		case err != nil && is:
+			tenants[i].Sharing = sharing(svc)
 		}
 	}
 	return address, tenants
@@ -152,8 +156,13 @@ func (r *records) namespaceGone(name string) {
 	}
 }
 
+// unreadableRetry is for how long an address is held for nobody whose record cannot be decoded. No informer tells when such
+// a record is deleted.
+const unreadableRetry = time.Minute
+
 // ensure has the address recorded for a Service. It writes nothing if that is the case. It fails with errHeldByAnother
-// if the record is of another owner; the ledger knows that then.
+// if the record is of another owner, or cannot be decoded; the ledger knows that then. A Service that carries the address
+// waits until the record is corrected, for it is not to move.
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
 	name := herald.AllocationName(a.Address)
 	if a.Pool == "" {
@@ -168,23 +177,38 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 		case apierrors.IsNotFound(err) && rec != nil: // It was deleted in between. If there was none, the kind is missing.
 		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errHeldByAnother):
-			// As a pending Service it would be given the address again.
-			r.ledger.keepPending(a.Address, func(o ipam.Owner) bool { return o.UID != string(mine.UID) })
-			if _, unlearned := r.learn(rec); unlearned != nil {
-				return unlearned
-			}
-			return err
+			return cmp.Or(r.lose(a.Address, rec, mine), err)
 		case err != nil || !stale:
 			return err
 		case fresh:
 			r.ledger.outdated(a.Address, known)
 		}
 		known = r.ledger.version(a.Address)
-		if rec, err = r.fetch(ctx, name); err != nil {
+		rec, err = r.fetch(ctx, name)
+		if _, unreadable := errors.AsType[*client.DecodeError](err); unreadable && !r.carries(mine, a.Address) {
+			rec.Spec.Address = a.Address.String()
+			r.changes.queue.AddAfter(name, unreadableRetry)
+			return cmp.Or(r.lose(a.Address, rec, mine), fmt.Errorf("%w: %w", errHeldByAnother, err))
+		}
+		if err != nil {
 			return err
 		}
 		fresh = true
 	}
+}
+
+// lose has the ledger learn a record that keeps a Service from an address that it was given.
+func (r *records) lose(a netip.Addr, rec *herald.IPAllocation, mine herald.AllocationOwner) error {
+	// As a pending Service it would be given the address again.
+	r.ledger.keepPending(a, func(o ipam.Owner) bool { return o.UID != string(mine.UID) })
+	_, err := r.learn(rec)
+	return err
+}
+
+// carries reports whether an address is in the status of the Service that an owner is.
+func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
+	svc := r.services.of(ownerOf(o))
+	return svc != nil && slices.Contains(Carried(svc), a)
 }
 
 // write brings an owner into the record of an address, which is nil if there is none, and has the ledger learn what was
@@ -256,11 +280,11 @@ func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.Allocatio
 		return true
 	}
 	tenant, err := tenantOf(mine)
-	address, others, unread := TenantsOf(rec)
-	if at >= 0 && unread == nil {
+	address, others := r.tenants(rec)
+	if at >= 0 {
 		others = slices.Delete(others, at, at+1)
 	}
-	return err == nil && unread == nil && r.ledger.agrees(address, others, tenant)
+	return err == nil && r.ledger.agrees(address, others, tenant)
 }
 
 // reclaimPolicyOf decides what becomes of the address of a record when an owner releases it.
@@ -285,7 +309,8 @@ func (r *records) reclaims(said herald.ReclaimPolicy) reclaimPolicyOf {
 }
 
 // release takes an owner out of the record of an address. The record of a last owner is marked as released, from which
-// time the address cools down, or is kept for the owner's name.
+// time the address cools down, or is kept for the owner's name. A record that cannot be decoded is left to whoever corrects
+// or deletes it.
 func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner, policy reclaimPolicyOf) error {
 	name := herald.AllocationName(address)
 	rec := r.cached(name)
@@ -293,11 +318,13 @@ func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner,
 		if rec == nil || !hasOwner(rec, o.UID) {
 			// The cache may lag behind our own write.
 			var err error
-			if rec, err = r.fetch(ctx, name); err != nil {
+			rec, err = r.fetch(ctx, name)
+			_, unreadable := errors.AsType[*client.DecodeError](err)
+			switch {
+			case err != nil && !unreadable:
 				return err
-			}
-			if rec == nil {
-				// It was never recorded, and so never announced.
+			case rec == nil, unreadable:
+				// It was never recorded, and so never announced; or nobody can be given it.
 				r.ledger.drop(address, o)
 				r.changes.capacity.set()
 				return nil

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,10 +12,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
+	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
@@ -300,6 +303,125 @@ func TestAServiceGetsAnAddressThatNoNodeHasAnyLonger(t *testing.T) {
 	w.waiting.serve()
 	if !slices.Equal(w.queued.names, []string{"web"}) {
 		t.Errorf("%v go to the service controller, want web", w.queued.names)
+	}
+}
+
+// Whoever writes into a record what cannot be read takes no address from a Service. The Services share on the terms that
+// they have themselves, and write these into the record when they are served.
+func TestAServiceKeepsAnAddressWhoseRecordCannotBeRead(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	sharing := func(i, port int) *corev1.Service {
+		svc := service(fmt.Sprint("dns-", i), four)
+		svc.Annotations[herald.AnnotationSharingKey] = "dns"
+		svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: int32(port)}}
+		return svc
+	}
+	shares := []*corev1.Service{sharing(0, 53), sharing(1, 853)}
+	is := func(svc *corev1.Service, want string) {
+		t.Helper()
+		if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %v (%v), want %s", svc.Name, got, err, want)
+		}
+	}
+	is(shares[0], "198.51.100.0")
+	is(shares[1], "198.51.100.0")
+	w.reconcile()
+	w.eventsSay()
+	edit := w.records.cached("198.51.100.0").DeepCopy()
+	for i := range edit.Spec.Owners {
+		edit.Spec.Owners[i].Sharing.Ports = []string{"TCP/99999"}
+	}
+	if _, err := w.recordsAPI.put(edit); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	const says = `spec.owners[0].sharing.ports[0]: "TCP/99999" is no port: write a protocol and a number from 1 to 65535`
+	w.eventsSay("InvalidIPAllocation 198.51.100.0: " + says)
+	if c := meta.FindStatusCondition(w.records.cached("198.51.100.0").Status.Conditions, herald.ConditionAccepted); c == nil ||
+		c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, says) {
+		t.Errorf("the condition Accepted is %+v, want False with %s", c, says)
+	}
+	if len(w.queued.names) > 0 {
+		t.Errorf("%v are served again, as if they had lost the address", w.queued.names)
+	}
+	w.rebuild() // After a restart.
+	is(sharing(2, 853), "198.51.100.1")
+	is(shares[0], "198.51.100.0")
+	is(shares[1], "198.51.100.0")
+	w.reconcile()
+	w.recordsAre("198.51.100.0 public default/dns-0 default/dns-1", "198.51.100.1 public default/dns-2")
+	if !meta.IsStatusConditionTrue(w.records.cached("198.51.100.0").Status.Conditions, herald.ConditionAccepted) {
+		t.Error("the condition Accepted stays False")
+	}
+}
+
+// undecodable is an API server with a record that cannot be decoded. Lists leave it out.
+type undecodable struct {
+	recordsAPI
+	name string // Empty: it was deleted.
+}
+
+func (u *undecodable) Create(ctx context.Context, o *herald.IPAllocation, options metav1.CreateOptions) (*herald.IPAllocation, error) {
+	if o.Name == u.name {
+		return nil, apierrors.NewAlreadyExists(herald.GroupVersion.WithResource("ipallocations").GroupResource(), o.Name)
+	}
+	return u.recordsAPI.Create(ctx, o, options)
+}
+
+func (u *undecodable) Get(ctx context.Context, name string, options metav1.GetOptions) (*herald.IPAllocation, error) {
+	if name == u.name {
+		return &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "1"}},
+			&client.DecodeError{Resource: "ipallocations", Name: name, Err: errors.New("json: cannot unmarshal number")}
+	}
+	return u.recordsAPI.Get(ctx, name, options)
+}
+
+// worldWithout has a record of 198.51.100.0 that cannot be decoded.
+func worldWithout(t *testing.T) (*world, *undecodable) {
+	w := newWorld(t)
+	w.pool("public", public())
+	api := &undecodable{w.recordsAPI, "198.51.100.0"}
+	w.records.api = api
+	return w, api
+}
+
+// An address whose record cannot be decoded is given to nobody, until the record is gone.
+func TestAnAddressWhoseRecordCannotBeDecodedIsGivenToNobody(t *testing.T) {
+	w, api := worldWithout(t)
+	for i, want := range []string{"198.51.100.1", "198.51.100.2"} {
+		if got, err := w.serve(service(fmt.Sprint("web-", i), four)); err != nil || !slices.Equal(got, []string{want}) {
+			t.Errorf("%v (%v), want %s", got, err, want)
+		}
+	}
+	asks := service("asks", four)
+	asks.Annotations[herald.AnnotationIPs] = "198.51.100.0"
+	if got, err := w.serve(asks); err == nil || !strings.Contains(err.Error(), "198.51.100.0 is reserved") {
+		t.Errorf("%v (%v), want that the address is reserved", got, err)
+	}
+	api.name = ""
+	w.changes.record(netip.MustParseAddr("198.51.100.0")) // It is looked at again after unreadableRetry.
+	w.reconcile()
+	if got, err := w.serve(asks); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+		t.Errorf("when the record is deleted: %v (%v), want 198.51.100.0", got, err)
+	}
+}
+
+// After a restart, a Service that carries an address whose record cannot be decoded keeps it, and can be deleted.
+func TestAServiceThatCarriesAnAddressWhoseRecordCannotBeDecoded(t *testing.T) {
+	w, _ := worldWithout(t)
+	web := carrying("web", four, "198.51.100.0")
+	w.put(web)
+	w.rebuild()
+	if got, err := w.serve(web); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("%v (%v), want that the record cannot be read", got, err)
+	}
+	if got, err := w.serve(service("mail", four)); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("another Service: %v (%v), want 198.51.100.1", got, err)
+	}
+	w.gone(web)
+	if held := w.ledger.heldBy(owner(web)); len(held) > 0 {
+		t.Errorf("deleted, it holds %v", held)
 	}
 }
 

@@ -19,11 +19,11 @@ import (
 // seen.
 const clockSkew = 10 * time.Second
 
-// Limits of the lists of a SpeakerStatus that are read here. They are the schema's; for sessions it has none.
+// Limits of the lists of a SpeakerStatus that are read here, which are the schema's: of the lists of the status, and of the
+// subnets and the gateways of an interface.
 const (
-	maxEntries    = 64
-	maxInterfaces = 256
-	maxSessions   = 1024
+	maxEntries  = 64
+	maxNetworks = 16
 )
 
 // maxSubnets is how many subnets of a node are read, of all its interfaces together: every pool is compared with each.
@@ -70,22 +70,22 @@ func reportOf(u *unstructured.Unstructured) *report {
 func speakerOf(status map[string]any) (s configuration.Speaker) {
 	s.Problem, _ = status["problem"].(string)
 	subnets := 0
-	for _, i := range entries[herald.SpeakerInterface](status["interfaces"], maxInterfaces) {
+	for _, i := range entries[herald.SpeakerInterface](status["interfaces"], maxEntries) {
 		o := configuration.Interface{Name: i.Name}
-		for _, text := range i.Subnets[:min(len(i.Subnets), maxEntries)] {
+		for _, text := range i.Subnets[:min(len(i.Subnets), maxNetworks)] {
 			if p, err := netip.ParsePrefix(text); err == nil && subnets < maxSubnets {
 				o.Subnets = append(o.Subnets, p)
 				subnets++
 			}
 		}
-		for _, text := range i.Gateways[:min(len(i.Gateways), maxEntries)] {
+		for _, text := range i.Gateways[:min(len(i.Gateways), maxNetworks)] {
 			if a, ok := plainAddress(text); ok {
 				o.Gateways = append(o.Gateways, a)
 			}
 		}
 		s.Interfaces = append(s.Interfaces, o)
 	}
-	for _, o := range entries[herald.SpeakerSession](status["sessions"], maxSessions) {
+	for _, o := range entries[herald.SpeakerSession](status["sessions"], maxEntries) {
 		s.Sessions = append(s.Sessions, herald.SpeakerSession{Peer: o.Peer, State: o.State, Reason: o.Reason, BFD: o.BFD, BFDReason: o.BFDReason})
 	}
 	return s

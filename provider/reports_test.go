@@ -49,16 +49,35 @@ func TestReportsAreReadLeniently(t *testing.T) {
 
 // A node with thousands of subnets would make each assessment of the pools last for many seconds.
 func TestSubnetsOfANodeAreBounded(t *testing.T) {
-	subnets := strings.Repeat(`"10.0.0.1/24",`, maxEntries)
+	subnets := strings.Repeat(`"10.0.0.1/24",`, maxNetworks)
 	one := `{"name":"eth0","subnets":[` + strings.TrimSuffix(subnets, ",") + `]}`
-	status := `{"interfaces":[` + strings.Repeat(one+",", 9) + `{"name":"eth9","gateways":["10.0.0.254"]}]}`
+	status := `{"interfaces":[` + strings.Repeat(one+",", 19) + `{"name":"eth9","gateways":["10.0.0.254"]}]}`
 	n := 0
 	interfaces := reportOf(statusOf(t, status)).speaker.Interfaces
 	for _, i := range interfaces {
 		n += len(i.Subnets)
 	}
-	if n != maxSubnets || len(interfaces) != 10 || len(interfaces[9].Gateways) != 1 {
-		t.Errorf("%d subnets and %d interfaces, want %d and 10, the last with its gateway", n, len(interfaces), maxSubnets)
+	if n != maxSubnets || len(interfaces) != 20 || len(interfaces[19].Gateways) != 1 {
+		t.Errorf("%d subnets and %d interfaces, want %d and 20, the last with its gateway", n, len(interfaces), maxSubnets)
+	}
+}
+
+// No more is read of a list than its schema allows.
+func TestListsOfAReportAreBoundedAsInTheSchema(t *testing.T) {
+	list := func(entry string, n int) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(entry+",", n), ",") + "]"
+	}
+	one := `{"name":"eth0","subnets":` + list(`"10.0.0.1/24"`, 17) + `,"gateways":` + list(`"10.0.0.254"`, 17) + `}`
+	r := reportOf(statusOf(t, `{"interfaces":`+list(one, 65)+`,"sessions":`+list(`{"peer":"tor","state":"Down"}`, 65)+
+		`,"deaths":`+list(`{"node":"n1"}`, 65)+`,"conflicts":`+list(`{"address":"198.51.100.7"}`, 65)+`}`))
+	first := r.speaker.Interfaces[0]
+	for what, n := range map[string][2]int{
+		"interfaces": {len(r.speaker.Interfaces), 64}, "sessions": {len(r.speaker.Sessions), 64}, "deaths": {len(r.deaths), 64}, "conflicts": {len(r.conflicts), 64},
+		"subnets": {len(first.Subnets), 16}, "gateways": {len(first.Gateways), 16},
+	} {
+		if n[0] != n[1] {
+			t.Errorf("%d %s are read, want %d", n[0], what, n[1])
+		}
 	}
 }
 

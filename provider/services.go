@@ -67,6 +67,17 @@ func (s *services) list() []*corev1.Service {
 	return s.oldestFirst(all)
 }
 
+// pending counts the Services that want addresses of ours and have none.
+func (s *services) pending() (n int) {
+	all, _ := s.cached.List(labels.Everything())
+	for _, svc := range all {
+		if s.wants(svc) && len(svc.Status.LoadBalancer.Ingress) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // oldestFirst returns, by age, those of the Services that want addresses of ours.
 func (s *services) oldestFirst(all []*corev1.Service) []*corev1.Service {
 	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !s.wants(svc) })

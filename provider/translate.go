@@ -130,22 +130,24 @@ func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {
 // maxName is the most bytes that the name of an object has.
 const maxName = 253
 
-// maxAddresses is the most addresses that an annotation of a Service may list, and that a Service may ask for of each
-// family.
+// maxAddresses is the most addresses of each family that an annotation of a Service may list, and that a Service may ask
+// for.
 const maxAddresses = 16
 
-// parseIPs reads addresses that are separated by commas, at most maxAddresses.
+// parseIPs reads addresses that are separated by commas, at most maxAddresses of each family.
 func parseIPs(field, value string) (all []netip.Addr, err error) {
 	if value == "" {
 		return nil, nil
 	}
+	listed := map[ipam.Family]int{}
 	for text := range strings.SplitSeq(value, ",") {
 		address, err := netip.ParseAddr(strings.TrimSpace(text))
 		if err != nil || address.Zone() != "" {
 			return nil, fmt.Errorf("%s: %s is no IP address: write addresses separated by commas", field, quote(strings.TrimSpace(text)))
 		}
-		if len(all) == maxAddresses {
-			return nil, fmt.Errorf("%s lists more than %d addresses: list %d at most", field, maxAddresses, maxAddresses)
+		family := ipam.FamilyOf(address)
+		if listed[family]++; listed[family] > maxAddresses {
+			return nil, fmt.Errorf("%s lists more than %d %s addresses: list %[2]d at most", field, maxAddresses, family)
 		}
 		all = append(all, address)
 	}

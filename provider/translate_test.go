@@ -2,6 +2,7 @@ package provider
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -131,6 +132,20 @@ func TestTranslateNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A Service of two families may have 16 addresses of each. It can ask for all of them, and leave all of them.
+func TestAnAnnotationListsAsManyAddressesAsAServiceMayHave(t *testing.T) {
+	var all []string
+	for i := range 16 {
+		all = append(all, fmt.Sprintf("198.51.100.%d", i), fmt.Sprintf("2001:db8::%x", i))
+	}
+	svc := service("web", wish{families: []corev1.IPFamily{v4, v6}, ips: strings.Join(all, ",")})
+	svc.Annotations[herald.AnnotationAddresses], svc.Annotations[herald.AnnotationRenumber] = "16", strings.Join(all, ",")
+	req, err := translate(svc)
+	if err != nil || len(req.Addresses) != 32 || len(req.Leave) != 32 {
+		t.Errorf("it asks for %d addresses and leaves %d (%v), want 32 and 32", len(req.Addresses), len(req.Leave), err)
+	}
+}
+
 // What the schema of a record refuses, or what would fill events and the ledger, is refused first, in few words.
 func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
 	list := func(n int) string { return strings.TrimSuffix(strings.Repeat("198.51.100.7,", n), ",") }
@@ -140,9 +155,9 @@ func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
 	}{
 		{"a long text", herald.AnnotationIPs, strings.Repeat("x", 250<<10), "is no IP address"},
 		{"a terminal escape", herald.AnnotationIPs, "\x1b[2J", "is no IP address"},
-		{"17 addresses to ask for", herald.AnnotationIPs, list(17), "more than 16 addresses"},
+		{"17 addresses to ask for", herald.AnnotationIPs, list(17), "more than 16 IPv4 addresses"},
 		{"16 addresses to leave", herald.AnnotationRenumber, list(16), ""},
-		{"17 addresses to leave", herald.AnnotationRenumber, list(17), "more than 16 addresses"},
+		{"17 addresses to leave", herald.AnnotationRenumber, list(17), "more than 16 IPv4 addresses"},
 		{"a long reclaim policy", herald.AnnotationReclaim, strings.Repeat("é", 1000), "is no reclaim policy"},
 		{"no addresses", herald.AnnotationAddresses, "0", "write one from 1 to 16"},
 		{"17 addresses", herald.AnnotationAddresses, "17", "write one from 1 to 16"},

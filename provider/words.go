@@ -92,7 +92,7 @@ func poolWords(e *ipam.Error) string {
 	case ipam.UnknownPool:
 		return fmt.Sprintf("there is no pool %s: create it, or name another", pool)
 	case ipam.ClosedPool:
-		return fmt.Sprintf("pool %s gives no new addresses, it is disabled or being deleted: enable it, or name another", pool)
+		return fmt.Sprintf("pool %s gives no new addresses, it is disabled, invalid or being deleted: enable or correct it, or name another", pool)
 	case ipam.AnotherPool:
 		return fmt.Sprintf("pool %s is asked for, not this one", quote(e.Asked))
 	}

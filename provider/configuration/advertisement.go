@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -20,7 +21,7 @@ type advertisement struct {
 	selector     *herald.Selector // nil if it is not valid
 	named        []string         // spec.pools
 	accepted     metav1.Condition
-	nodes        int
+	nodes        sets.Set[*node] // those selected that are not excluded
 
 	// reason and problem tell why it announces nothing, whatever the pool. Empty: it announces.
 	reason, problem string
@@ -29,8 +30,8 @@ type advertisement struct {
 	// spec and peers are those of a BGPAdvertisement.
 	spec  *herald.BGPAdvertisementSpec
 	peers []string
-	// networks are those that are announced in place of addresses; nil: none are.
-	networks *aggregation
+	// networks are those that are announced in place of addresses.
+	networks lengths
 	// reach are the networks that hold the addresses that it announces; nil: it announces every address.
 	reach *subnets
 }
@@ -57,7 +58,7 @@ func (v *view) l2(o *herald.L2Advertisement) *advertisement {
 	} else if missing, there := interfacesMissing(able, o.Spec.Interfaces); len(missing) > 0 {
 		problem := fmt.Sprintf("spec.interfaces: no selected node has an interface %s that is up: correct the name; there are %s", strings.Join(missing, ", "), some(there))
 		if len(missing) == len(o.Spec.Interfaces) {
-			ad.reason, ad.problem = ReasonInterfaceNotFound, problem
+			ad.reason, ad.problem = herald.ReasonInterfaceNotFound, problem
 		} else {
 			ad.notes = append(ad.notes, problem)
 		}
@@ -98,17 +99,14 @@ func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 	if !v.accept(ad, selector, err, o.Spec.Peers) {
 		return ad
 	}
-	ad.spec, ad.peers = &o.Spec, peers
-	if l := o.Spec.AggregationLength; l != nil {
-		ad.networks = &aggregation{*l, v.infrastructure()}
-	}
+	ad.spec, ad.peers, ad.networks = &o.Spec, peers, newLengths(o.Spec.AggregationLength)
 	able, selected, reason, problem := v.announcers(selector.Node)
 	ad.nodes, ad.reason, ad.problem = selected, reason, problem
 	switch {
 	case len(v.Peers) == 0:
-		ad.reason, ad.problem = ReasonNoPeers, "there is no BGPPeer, so there is nobody to announce anything to: create one"
+		ad.reason, ad.problem = herald.ReasonNoPeers, "there is no BGPPeer, so there is nobody to announce anything to: create one"
 	case len(peers) == 0:
-		ad.reason, ad.problem = ReasonNoPeerSelected, "spec.peers and spec.peerSelector select no BGPPeer: correct them; there are "+some(slices.Sorted(maps.Keys(v.peers)))
+		ad.reason, ad.problem = herald.ReasonNoPeerSelected, "spec.peers and spec.peerSelector select no BGPPeer: correct them; there are "+some(slices.Sorted(maps.Keys(v.peers)))
 	case len(able) > 0:
 		v.judgePeers(ad, able, peers)
 	}
@@ -135,7 +133,7 @@ func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
 	if len(elsewhere) > 0 {
 		problem := fmt.Sprintf("no selected node holds a session with BGPPeer %s: let spec.nodeSelector here and that of the BGPPeer match a common node", some(elsewhere))
 		if len(elsewhere) == len(peers) {
-			ad.reason, ad.problem = ReasonPeersOnOtherNodes, problem
+			ad.reason, ad.problem = herald.ReasonPeersOnOtherNodes, problem
 			return
 		}
 		ad.notes = append(ad.notes, problem)
@@ -143,7 +141,7 @@ func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
 	if len(down) > 0 {
 		problem := fmt.Sprintf("no selected node has an established session with BGPPeer %s: its condition Established tells why", some(down))
 		if len(down)+len(elsewhere) == len(peers) {
-			ad.reason, ad.problem = ReasonNoSession, problem
+			ad.reason, ad.problem = herald.ReasonNoSession, problem
 			return
 		}
 		ad.notes = append(ad.notes, problem)
@@ -157,25 +155,25 @@ func (v *view) accept(ad *advertisement, selector *herald.Selector, err error, p
 		ad.accepted = condition(herald.ConditionAccepted, false, reason, message, ad.generation)
 	}
 	if err != nil {
-		no(ReasonInvalid, printable(err.Error(), maxReport))
-		ad.reason, ad.problem = ReasonInvalid, "the advertisement is not valid: its condition Accepted tells why"
+		no(herald.ReasonInvalid, printable(err.Error(), maxReport))
+		ad.reason, ad.problem = herald.ReasonInvalid, "the advertisement is not valid: its condition Accepted tells why"
 		return false
 	}
 	ad.selector = selector
 	var reason string
 	var problems []string
 	if missing := absent(peers, v.peers); len(missing) > 0 {
-		reason = ReasonPeerNotFound
+		reason = herald.ReasonPeerNotFound
 		problems = append(problems, notFound("spec.peers", "BGPPeer", missing, v.peers))
 	}
 	if missing := absent(ad.named, v.pools); len(missing) > 0 {
-		reason = ReasonPoolNotFound
+		reason = herald.ReasonPoolNotFound
 		problems = append([]string{notFound("spec.pools", "IPPool", missing, v.pools)}, problems...)
 	}
 	if len(problems) > 0 {
 		no(reason, strings.Join(problems, "; "))
 	} else {
-		ad.accepted = condition(herald.ConditionAccepted, true, ReasonValid, "", ad.generation)
+		ad.accepted = condition(herald.ConditionAccepted, true, herald.ReasonValid, "", ad.generation)
 	}
 	return true
 }
@@ -204,30 +202,30 @@ func (ad *advertisement) selects(p Pool) bool {
 }
 
 // status is the status of the advertisement, without transition times.
-func (ad *advertisement) status(pools []Pool) herald.AdvertisementStatus {
-	st := herald.AdvertisementStatus{Nodes: int32(ad.nodes)} //nolint:gosec // No cluster has that many.
+func (v *view) status(ad *advertisement) herald.AdvertisementStatus {
+	st := herald.AdvertisementStatus{Nodes: int32(ad.nodes.Len())} //nolint:gosec // No cluster has that many.
 	notes := slices.Clone(ad.notes)
 	reached := false
-	for _, p := range pools {
+	for i, p := range v.Pools {
 		if ad.selects(p) {
 			st.Pools++
-			notes = append(notes, ad.networks.notes(p)...)
+			notes = append(notes, v.spaces[i].notes(ad.networks)...)
 			reached = reached || ad.reach == nil || p.Addresses == nil || p.Addresses.Overlaps(ad.reach.set)
 		}
 	}
 	reason, message := ad.reason, ad.problem
 	switch {
 	case ad.selector == nil:
-	case len(pools) == 0:
-		reason, message = ReasonNoPools, "there is no IPPool yet, so there is nothing to announce"
+	case len(v.Pools) == 0:
+		reason, message = herald.ReasonNoPools, "there is no IPPool yet, so there is nothing to announce"
 	case st.Pools == 0:
-		reason, message = ReasonNoPoolSelected, "spec.pools and spec.poolSelector select no IPPool: correct them"
+		reason, message = herald.ReasonNoPoolSelected, "spec.pools and spec.poolSelector select no IPPool: correct them"
 	case reason == "" && !reached:
-		reason, message = ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
+		reason, message = herald.ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
 	}
 	if reason == "" {
-		reason, message = ReasonAnnounced, strings.Join(notes, "; ")
+		reason, message = herald.ReasonAnnounced, strings.Join(notes, "; ")
 	}
-	st.Conditions = []metav1.Condition{ad.accepted, condition(herald.ConditionAnnounced, reason == ReasonAnnounced, reason, message, ad.generation)}
+	st.Conditions = []metav1.Condition{ad.accepted, condition(herald.ConditionAnnounced, reason == herald.ReasonAnnounced, reason, message, ad.generation)}
 	return st
 }

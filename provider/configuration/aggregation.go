@@ -2,7 +2,7 @@ package configuration
 
 import (
 	"fmt"
-	"maps"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -10,15 +10,8 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// aggregation is what an advertisement announces in place of addresses.
-type aggregation struct {
-	herald.AggregationLength
-	// infrastructure are the addresses that no network may have, with what each is.
-	infrastructure map[netip.Addr]string
-}
-
 // infrastructure are the addresses that speakers never announce.
-func (v *view) infrastructure() map[netip.Addr]string {
+func (v *view) infrastructure() occupied {
 	all := map[netip.Addr]string{}
 	note := func(text, format string, args ...any) {
 		if a, ok := usable(text); ok && all[a] == "" {
@@ -38,44 +31,118 @@ func (v *view) infrastructure() map[netip.Addr]string {
 	for _, p := range v.Peers {
 		note(p.Spec.Address, "the address of BGPPeer %s", p.Name)
 	}
-	return all
+	return sorted(all)
 }
 
-// notes tell which addresses of a pool are announced one by one although the advertisement asks for networks, and why.
-func (g *aggregation) notes(p Pool) (notes []string) {
-	if g == nil {
-		return nil
+// lengths are those of the networks that are announced in place of addresses, of IPv4 and of IPv6. 0: the addresses of the
+// family are announced one by one.
+type lengths [2]int
+
+func newLengths(l *herald.AggregationLength) (of lengths) {
+	if l != nil && l.IPv4 < 32 {
+		of[0] = int(l.IPv4)
 	}
-	// The addresses that the pool does not give out for the sake of some devices (spec.avoidBuggyIPs) are in the networks.
+	if l != nil && l.IPv6 < 128 {
+		of[1] = int(l.IPv6)
+	}
+	return of
+}
+
+// space is what can be announced of a pool: its addresses, with those that it does not give out for the sake of some
+// devices (spec.avoidBuggyIPs).
+type space struct {
+	pool     string
+	families [2]family // IPv4 and IPv6
+}
+
+// family has the addresses of a pool in one family.
+type family struct {
+	name     string         // in spec.aggregationLength
+	prefixes []netip.Prefix // the fewest that have all addresses
+	taken    []taken        // the addresses among them that speakers never announce
+	// filledFrom is the shortest length at which every address is in a network that is announced: some shorter network
+	// reaches beyond the pool. It is math.MaxInt if one of the addresses is taken.
+	filledFrom int
+}
+
+// taken is an address of the infrastructure in a pool.
+type taken struct {
+	netip.Addr
+	what   string
+	prefix int // the length of the pool's prefix that it is in
+}
+
+// newSpace returns nil if the addresses of a pool cannot be read.
+func newSpace(p Pool, infrastructure occupied) *space {
 	addresses, err := ipam.ParseAddresses(rangeTexts(p.Spec.Addresses), rangeTexts(p.Spec.Exclude))
 	if err != nil {
 		return nil // The pool says so.
 	}
-	for _, family := range []struct {
-		name   string
-		length int
-		is     func(netip.Addr) bool
-	}{{"ipv4", int(g.IPv4), netip.Addr.Is4}, {"ipv6", int(g.IPv6), netip.Addr.Is6}} {
-		var parts, taken []string
-		for _, prefix := range addresses.Prefixes() {
-			if family.is(prefix.Addr()) && prefix.Bits() > family.length {
-				parts = append(parts, prefix.String())
+	s := &space{p.Name, [2]family{{name: "ipv4"}, {name: "ipv6"}}}
+	for _, prefix := range addresses.Prefixes() {
+		f := &s.families[1]
+		if prefix.Addr().Is4() {
+			f = &s.families[0]
+		}
+		f.prefixes = append(f.prefixes, prefix)
+		f.filledFrom = max(f.filledFrom, prefix.Bits())
+		at, _ := slices.BinarySearchFunc(infrastructure.addresses, prefix.Addr(), netip.Addr.Compare)
+		for _, a := range infrastructure.addresses[at:] {
+			if !prefix.Contains(a) {
+				break
+			}
+			f.taken = append(f.taken, taken{a, infrastructure.what[a], prefix.Bits()})
+			f.filledFrom = math.MaxInt
+		}
+	}
+	return s
+}
+
+// share reports whether two advertisements that select the pool announce a route in common: to a network of it, or to an
+// address that both announce by itself.
+func (s *space) share(x, y lengths) bool {
+	if s == nil {
+		return true
+	}
+	for i := range s.families {
+		f := &s.families[i]
+		// An address that the longer networks leave to be announced by itself, the shorter ones leave, too.
+		if x[i] == y[i] && len(f.prefixes) > 0 || x[i] != y[i] && max(x[i], y[i]) < f.filledFrom {
+			return true
+		}
+	}
+	return false
+}
+
+// notes tell which addresses of a pool are announced one by one although the advertisement asks for networks, and why.
+func (s *space) notes(networks lengths) (notes []string) {
+	if s == nil {
+		return nil
+	}
+	for i, f := range s.families {
+		length := networks[i]
+		if length == 0 || length >= f.filledFrom {
+			continue
+		}
+		var unfilled, occupied []string
+		for _, prefix := range f.prefixes {
+			if prefix.Bits() > length {
+				unfilled = append(unfilled, prefix.String())
 			}
 		}
-		for _, a := range slices.SortedFunc(maps.Keys(g.infrastructure), netip.Addr.Compare) {
-			network := netip.PrefixFrom(a, family.length).Masked()
-			if family.is(a) && addresses.ContainsPrefix(network) {
-				taken = append(taken, fmt.Sprintf("%s, where %s is %s", network, a, g.infrastructure[a]))
+		for _, a := range f.taken {
+			if a.prefix <= length {
+				occupied = append(occupied, fmt.Sprintf("%s, where %s is %s", netip.PrefixFrom(a.Addr, length).Masked(), a.Addr, a.what))
 			}
 		}
 		note := func(why string, list []string) {
-			if family.length > 0 && len(list) > 0 {
+			if len(list) > 0 {
 				notes = append(notes, fmt.Sprintf("spec.aggregationLength.%s: of IPPool %s these addresses are announced one by one, since %s: %s",
-					family.name, p.Name, why, some(list)))
+					f.name, s.pool, why, some(list)))
 			}
 		}
-		note(fmt.Sprintf("they fill no /%d", family.length), parts)
-		note("the network has an address that is not for Services", taken)
+		note(fmt.Sprintf("they fill no /%d", length), unfilled)
+		note("the network has an address that is not for Services", occupied)
 	}
 	return notes
 }

@@ -6,7 +6,8 @@
 // selects says that nothing announces its addresses.
 //
 // Reports come from the nodes, and whoever controls a node writes its report. What is quoted from one is short and has
-// no control characters, and a report changes nothing but what is said about its own node.
+// no control characters, and a report changes nothing but what is said about its own node, and of the pools and peers that
+// this node reaches by its own account.
 package configuration
 
 import (
@@ -22,60 +23,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-)
-
-// Reasons of the conditions. They are stable; messages are not.
-const (
-	// ReasonValid: Accepted is True.
-	ReasonValid = "Valid"
-	// ReasonInvalid: a field cannot be used.
-	ReasonInvalid = "Invalid"
-	// ReasonPoolNotFound and ReasonPeerNotFound: an advertisement names an object that does not exist.
-	ReasonPoolNotFound = "PoolNotFound"
-	ReasonPeerNotFound = "PeerNotFound"
-	// ReasonSecretMissing: a BGPPeer names a Secret that does not exist, or that has no password.
-	ReasonSecretMissing = "SecretMissing"
-
-	// ReasonAnnounced: Announced is True.
-	ReasonAnnounced = "Announced"
-	// ReasonNoPools: there are no IPPools yet. ReasonNoPoolSelected: there are, and an advertisement selects none.
-	ReasonNoPools        = "NoPools"
-	ReasonNoPoolSelected = "NoPoolSelected"
-	// ReasonNoNodeSelected: the nodeSelector matches no node. ReasonNodesExcluded: it matches excluded nodes only.
-	ReasonNoNodeSelected = "NoNodeSelected"
-	ReasonNodesExcluded  = "NodesExcluded"
-	// ReasonNoSpeaker: no speaker reports from a selected node. ReasonSpeakersUnable: each reports a problem.
-	ReasonNoSpeaker      = "NoSpeaker"
-	ReasonSpeakersUnable = "SpeakersUnable"
-	// ReasonInterfaceNotFound: no selected node has an interface that spec.interfaces names.
-	ReasonInterfaceNotFound = "InterfaceNotFound"
-	// ReasonNoPeers: there are no BGPPeers. ReasonNoPeerSelected: there are, and the advertisement selects none.
-	// ReasonPeersOnOtherNodes: no selected node holds a session with a selected peer. ReasonNoSession: some do, and
-	// none is established.
-	ReasonNoPeers           = "NoPeers"
-	ReasonNoPeerSelected    = "NoPeerSelected"
-	ReasonPeersOnOtherNodes = "PeersOnOtherNodes"
-	ReasonNoSession         = "NoSession"
-	// ReasonOverridden: another BGPAdvertisement, which comes first by name, decides the attributes of some routes.
-	// ReasonNoOverlap: none does.
-	ReasonOverridden = "Overridden"
-	ReasonNoOverlap  = "NoOverlap"
-
-	// ReasonNoAdvertisement: no advertisement selects the pool. ReasonAdvertisementUnable: none of those that do can
-	// announce anything. ReasonOffSubnet: they announce on the nodes' segments, and no address of the pool is in a
-	// subnet there. ReasonPartlyOffSubnet: some addresses are not.
-	ReasonNoAdvertisement     = "NoAdvertisement"
-	ReasonAdvertisementUnable = "AdvertisementUnable"
-	ReasonOffSubnet           = "OffSubnet"
-	ReasonPartlyOffSubnet     = "PartlyOffSubnet"
-
-	// ReasonEstablished: Established is True. ReasonSessionsDown: some sessions of a BGPPeer are not established.
-	ReasonEstablished  = "Established"
-	ReasonSessionsDown = "SessionsDown"
-
-	// ReasonAlive: PathsAlive is True. ReasonBFDDown: BFD is not up with every node.
-	ReasonAlive   = "Alive"
-	ReasonBFDDown = "BFDDown"
 )
 
 // Cluster is what an assessment rests on. The order of the objects means nothing.
@@ -162,11 +109,11 @@ func Assess(c Cluster) Assessment {
 	}
 	for _, ad := range ads {
 		if ad.bgp {
-			st := ad.status(c.Pools)
+			st := all.status(ad)
 			st.Conditions = append(st.Conditions, all.exclusive(ad, ads))
 			a.BGPAdvertisements[ad.name] = st
 		} else {
-			a.L2Advertisements[ad.name] = ad.status(c.Pools)
+			a.L2Advertisements[ad.name] = all.status(ad)
 		}
 	}
 	for _, o := range c.Peers {

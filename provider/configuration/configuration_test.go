@@ -135,8 +135,8 @@ type wanted struct {
 	message                   []string
 }
 
-var good = map[string]bool{configuration.ReasonValid: true, configuration.ReasonAnnounced: true, configuration.ReasonEstablished: true, configuration.ReasonNoOverlap: true,
-	configuration.ReasonAlive: true}
+var good = map[string]bool{herald.ReasonValid: true, herald.ReasonAnnounced: true, herald.ReasonEstablished: true, herald.ReasonNoOverlap: true,
+	herald.ReasonAlive: true}
 
 func TestAssess(t *testing.T) {
 	const accepted, announced, established, exclusive = herald.ConditionAccepted, herald.ConditionAnnounced, herald.ConditionEstablished, herald.ConditionExclusive
@@ -255,6 +255,12 @@ func TestAssess(t *testing.T) {
 			}},
 			{"L2Advertisement all", announced, "OffSubnet", nil},
 		}},
+		{"a pool off every subnet, and a node that takes everything for its subnet", func(c *configuration.Cluster) {
+			c.Pools[0] = pool("public", "198.51.100.0/24", "2001:db8::/64")
+			speaker(c, "n3", func(s *configuration.Speaker) {
+				s.Interfaces = []configuration.Interface{{Name: "eth0", Subnets: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("128.0.0.0/1"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("2000::/12")}}}
+			})
+		}, []wanted{{"IPPool public", announced, "OffSubnet", []string{"their IPv4 subnets are 198.18.0.0/24 on eth0; they have no IPv6 subnet"}}}},
 		{"one range of several off every subnet", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.18.0.192/27", "198.51.100.0/24")
 		}, []wanted{
@@ -350,6 +356,14 @@ func TestAssess(t *testing.T) {
 			speaker(c, "n2", func(s *configuration.Speaker) { s.Sessions = nil })
 			c.Nodes[2].Status.Conditions[0].Status = corev1.ConditionUnknown
 		}, []wanted{{"BGPPeer tor", established, "NoSession", []string{"node n1: the session is being set up; and 2 more nodes"}}}},
+		{"sessions that a SpeakerStatus has no room for", func(c *configuration.Cluster) {
+			speaker(c, "n2", func(s *configuration.Speaker) {
+				s.Sessions = nil
+				for i := range 64 {
+					s.Sessions = append(s.Sessions, session(fmt.Sprintf("rack-%02d", i), "Established", ""))
+				}
+			})
+		}, []wanted{{"BGPPeer tor", established, "SessionsDown", []string{"node n2: its SpeakerStatus has the first 64 sessions by name, and not this one: kubectl herald bgp peers tor asks"}}}},
 		{"a router without IPv6", func(c *configuration.Cluster) {
 			speaker(c, "n2", func(s *configuration.Speaker) {
 				s.Sessions[0].Reason = "the router does not speak IPv6 unicast on this session"
@@ -453,48 +467,101 @@ func TestAssess(t *testing.T) {
 // Of two advertisements for one route the first by name decides, and the other one says so.
 func TestWhoDecidesTheAttributes(t *testing.T) {
 	far := func(s *herald.BGPAdvertisementSpec) { s.Prepend = 2 }
+	networks := func(four, six int32) func(*herald.BGPAdvertisementSpec) {
+		return func(s *herald.BGPAdvertisementSpec) {
+			s.AggregationLength = &herald.AggregationLength{IPv4: four, IPv6: six}
+		}
+	}
+	asking := func(key string, how metav1.LabelSelectorOperator, values ...string) *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: how, Values: values}}}
+	}
 	for _, story := range []struct {
 		name       string
 		x, y       func(*herald.BGPAdvertisementSpec)
 		overridden bool
+		pools      []string // The addresses of one pool; none: those of public and internal.
 	}{
-		{"other attributes", func(*herald.BGPAdvertisementSpec) {}, far, true},
-		{"the same attributes", far, far, false},
+		{"other attributes", func(*herald.BGPAdvertisementSpec) {}, far, true, nil},
+		{"the same attributes", far, far, false, nil},
 		{"the same communities in another order", func(s *herald.BGPAdvertisementSpec) { s.Communities = []herald.Community{"1:1", "1:2"} },
-			func(s *herald.BGPAdvertisementSpec) { s.Communities = []herald.Community{"1:2", "1:1"} }, false},
-		{"local preferences that differ", func(s *herald.BGPAdvertisementSpec) { s.LocalPreference = new(int64(0)) }, func(*herald.BGPAdvertisementSpec) {}, true},
+			func(s *herald.BGPAdvertisementSpec) { s.Communities = []herald.Community{"1:2", "1:1"} }, false, nil},
+		{"local preferences that differ", func(s *herald.BGPAdvertisementSpec) { s.LocalPreference = new(int64(0)) }, func(*herald.BGPAdvertisementSpec) {}, true, nil},
 		{"other pools", func(s *herald.BGPAdvertisementSpec) { s.Pools = []string{"public"} }, func(s *herald.BGPAdvertisementSpec) {
 			far(s)
 			s.Pools = []string{"internal"}
-		}, false},
+		}, false, nil},
 		{"other peers", func(s *herald.BGPAdvertisementSpec) { s.Peers = []string{"tor"} }, func(s *herald.BGPAdvertisementSpec) {
 			far(s)
 			s.Peers = []string{"spine"}
-		}, false},
+		}, false, nil},
 		{"other nodes", func(s *herald.BGPAdvertisementSpec) { s.NodeSelector = matching("name", "n1") }, func(s *herald.BGPAdvertisementSpec) {
 			far(s)
 			s.NodeSelector = matching("name", "n2")
-		}, false},
+		}, false, nil},
 		{"other Services", func(s *herald.BGPAdvertisementSpec) { s.ServiceSelector = matching("app", "web") }, func(s *herald.BGPAdvertisementSpec) {
 			far(s)
 			s.ServiceSelector = matching("app", "mail")
-		}, false},
+		}, false, nil},
 		{"Services that may be the same", func(s *herald.BGPAdvertisementSpec) { s.ServiceSelector = matching("app", "web") }, func(s *herald.BGPAdvertisementSpec) {
 			far(s)
 			s.ServiceSelector = matching("tier", "front")
-		}, true},
+		}, true, nil},
 		{"other namespaces", func(s *herald.BGPAdvertisementSpec) { s.NamespaceSelector = matching("team", "a") }, func(s *herald.BGPAdvertisementSpec) {
 			far(s)
 			s.NamespaceSelector = matching("team", "b")
-		}, false},
-		{"networks, and the addresses in them", func(s *herald.BGPAdvertisementSpec) {
-			s.AggregationLength = &herald.AggregationLength{IPv4: 24, IPv6: 64}
-		}, far, false},
-		{"networks of one family", func(s *herald.BGPAdvertisementSpec) { s.AggregationLength = &herald.AggregationLength{IPv4: 24} }, far, true},
+		}, false, nil},
+		{"Services with and without a label", func(s *herald.BGPAdvertisementSpec) { s.ServiceSelector = asking("gold", metav1.LabelSelectorOpExists) }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.ServiceSelector = asking("gold", metav1.LabelSelectorOpDoesNotExist)
+		}, false, nil},
+		{"Services with and without a value", func(s *herald.BGPAdvertisementSpec) { s.ServiceSelector = matching("tier", "gold") }, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.ServiceSelector = asking("tier", metav1.LabelSelectorOpNotIn, "gold")
+		}, false, nil},
+		{"Services of all values but two", func(s *herald.BGPAdvertisementSpec) {
+			s.ServiceSelector = asking("tier", metav1.LabelSelectorOpNotIn, "gold")
+		}, func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			s.ServiceSelector = asking("tier", metav1.LabelSelectorOpNotIn, "silver")
+		}, true, nil},
+		{"networks, and the addresses in them", networks(24, 64), far, false, []string{"198.51.100.0/24", "2001:db8::/64"}},
+		{"networks of a pool of one family, and the addresses in them", networks(24, 0), far, false, []string{"198.51.100.0/24"}},
+		{"networks of one family of two", networks(24, 0), far, true, []string{"198.51.100.0/24", "2001:db8::/64"}},
+		{"networks that the pool does not fill", networks(24, 64), far, true, []string{"198.51.100.0/27"}},
+		{"networks that the pool fills but for some addresses", networks(24, 64), far, true, []string{"198.51.100.0/24", "198.51.101.0/28"}},
+		{"networks with a peer in them", networks(24, 64), far, true, []string{"203.0.113.0/24"}},
+		{"the same networks", networks(24, 64), func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			networks(24, 64)(s)
+		}, true, []string{"198.51.100.0/24"}},
+		{"networks of two lengths", networks(24, 64), func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			networks(25, 64)(s)
+		}, false, []string{"198.51.100.0/24"}},
+		{"networks of two lengths that the pool fills only in part", networks(24, 64), func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			networks(25, 64)(s)
+		}, false, []string{"198.51.100.0/25"}},
+		{"networks of two lengths that the pool fills nowhere", networks(24, 64), func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			networks(25, 64)(s)
+		}, true, []string{"198.51.100.0/27"}},
+		{"networks of two lengths with a peer in both", networks(24, 64), func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			networks(25, 64)(s)
+		}, true, []string{"203.0.113.0/24"}},
+		{"networks of two lengths, and a peer in addresses that fill the longer one only", networks(24, 64), func(s *herald.BGPAdvertisementSpec) {
+			far(s)
+			networks(25, 64)(s)
+		}, true, []string{"203.0.113.0/25"}},
+		{"networks of a single address", networks(32, 128), far, true, []string{"198.51.100.0/24"}},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			c := healthy()
 			c.Pools = append(c.Pools, pool("internal", "198.51.100.0/24"))
+			if story.pools != nil {
+				c.Pools = []configuration.Pool{pool("public", story.pools...)}
+			}
 			c.Peers = append(c.Peers, peer("spine", "203.0.113.2"))
 			for _, n := range c.Nodes {
 				n.Labels = map[string]string{"name": n.Name}
@@ -508,7 +575,7 @@ func TestWhoDecidesTheAttributes(t *testing.T) {
 			if (got.Status == metav1.ConditionFalse) != story.overridden {
 				t.Fatalf("the second: %+v", got)
 			}
-			if story.overridden && (got.Reason != configuration.ReasonOverridden || !strings.Contains(got.Message, "have the attributes of BGPAdvertisement a, which comes first by name")) {
+			if story.overridden && (got.Reason != herald.ReasonOverridden || !strings.Contains(got.Message, "have the attributes of BGPAdvertisement a, which comes first by name")) {
 				t.Errorf("%s: %s", got.Reason, got.Message)
 			}
 		})

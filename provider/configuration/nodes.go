@@ -10,6 +10,7 @@ import (
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -20,6 +21,8 @@ type view struct {
 	nodes []node // by name
 	pools map[string]bool
 	peers map[string]bool
+	// spaces are what can be announced of each of Pools; nil: its addresses cannot be read.
+	spaces []*space
 	// holders are the nodes that hold a session with each peer, by peer.
 	holders map[string]labels.Selector
 	// up are the sessions that are established, by peer and node.
@@ -57,6 +60,10 @@ func newView(c Cluster) *view {
 		}
 		v.up[p.Name] = map[string]bool{}
 	}
+	infrastructure := v.infrastructure()
+	for _, p := range c.Pools {
+		v.spaces = append(v.spaces, newSpace(p, infrastructure))
+	}
 	for _, n := range v.nodes {
 		for peer, s := range n.sessions {
 			if v.peers[peer] && s.State == sessionEstablished {
@@ -93,8 +100,9 @@ func nodeNames(nodes []*node) (names []string) {
 }
 
 // announcers are the nodes that an advertisement announces from. If there are none, reason and problem tell why.
-// The second result is the number of nodes that it selects and that are not excluded.
-func (v *view) announcers(selects func(map[string]string) bool) (able []*node, selected int, reason, problem string) {
+// The second result is the nodes that it selects and that are not excluded.
+func (v *view) announcers(selects func(map[string]string) bool) (able []*node, selected sets.Set[*node], reason, problem string) {
+	selected = sets.New[*node]()
 	var out, silent, unable []*node
 	for i := range v.nodes {
 		n := &v.nodes[i]
@@ -111,24 +119,24 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		default:
 			able = append(able, n)
 		}
-		selected++
+		selected.Insert(n)
 	}
 	switch {
 	case len(able) > 0:
 		return able, selected, "", ""
 	case len(v.nodes) == 0:
-		return nil, 0, ReasonNoNodeSelected, "there are no nodes"
+		return nil, selected, herald.ReasonNoNodeSelected, "there are no nodes"
 	case len(unable) > 0:
-		return nil, selected, ReasonSpeakersUnable, fmt.Sprintf("no selected node can announce anything: node %s: %s%s",
+		return nil, selected, herald.ReasonSpeakersUnable, fmt.Sprintf("no selected node can announce anything: node %s: %s%s",
 			unable[0].Name, printable(unable[0].Problem, maxReport), andMore(len(unable)-1, "node"))
 	case len(silent) > 0:
-		return nil, selected, ReasonNoSpeaker, fmt.Sprintf("no speaker reports from the selected nodes (%s): see to it that the DaemonSet herald-speaker runs there",
+		return nil, selected, herald.ReasonNoSpeaker, fmt.Sprintf("no speaker reports from the selected nodes (%s): see to it that the DaemonSet herald-speaker runs there",
 			some(nodeNames(silent)))
 	case len(out) > 0:
-		return nil, selected, ReasonNodesExcluded, fmt.Sprintf("every selected node (%s) is excluded: it has the label %s, or a taint that says that it is being shut down; remove that, or select other nodes",
+		return nil, selected, herald.ReasonNodesExcluded, fmt.Sprintf("every selected node (%s) is excluded: it has the label %s, or a taint that says that it is being shut down; remove that, or select other nodes",
 			some(nodeNames(out)), corev1.LabelNodeExcludeBalancers)
 	}
-	return nil, 0, ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that are to announce"
+	return nil, selected, herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that are to announce"
 }
 
 func andMore(n int, what string) string {
@@ -149,13 +157,20 @@ type subnets struct {
 	on map[netip.Prefix]string
 }
 
+// The shortest prefix length of what is taken for the subnet of a node, by family. No link has a larger one, and a node
+// that reports 0.0.0.0/0 is not the way to every pool.
+const (
+	leastBits4 = 8
+	leastBits6 = 32
+)
+
 // subnetsOf collects the networks of nodes. A subnet of one address has no room for a Service's.
 func subnetsOf(nodes []*node) subnets {
 	s := subnets{by: map[netip.Prefix]int{}, on: map[netip.Prefix]string{}}
 	for _, n := range nodes {
 		for _, i := range n.Interfaces {
 			for _, p := range i.Subnets {
-				if p = p.Masked(); !p.IsSingleIP() {
+				if p = p.Masked(); !p.IsSingleIP() && (p.Bits() >= leastBits6 || p.Addr().Is4() && p.Bits() >= leastBits4) {
 					s.by[p]++
 					s.on[p] = i.Name
 				}

@@ -53,6 +53,8 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 			down = append(down, told{n.Name, text})
 		case !n.ready:
 			down = append(down, told{n.Name, "the node is not Ready, so its speaker may not run"})
+		case !known && len(n.Sessions) >= maxSessions:
+			down = append(down, told{n.Name, fmt.Sprintf("its SpeakerStatus has the first %d sessions by name, and not this one: kubectl herald bgp peers %s asks the speaker", maxSessions, o.Name)})
 		case !known:
 			down = append(down, told{n.Name, "its speaker does not report the session yet"})
 		case s.State != sessionEstablished && text == "":
@@ -63,19 +65,19 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 			notes = append(notes, told{n.Name, text})
 		}
 	}
-	accepted := condition(herald.ConditionAccepted, true, ReasonValid, "", o.Generation)
+	accepted := condition(herald.ConditionAccepted, true, herald.ReasonValid, "", o.Generation)
 	no := func(reason, message string) {
 		accepted = condition(herald.ConditionAccepted, false, reason, message, o.Generation)
 	}
 	switch {
 	case err != nil:
-		no(ReasonInvalid, printable(err.Error(), maxReport))
+		no(herald.ReasonInvalid, printable(err.Error(), maxReport))
 	case len(invalid) > 0 && strings.HasPrefix(invalid[0].text, "spec.passwordSecret:"):
-		no(ReasonSecretMissing, first(invalid))
+		no(herald.ReasonSecretMissing, first(invalid))
 	case len(invalid) > 0:
-		no(ReasonInvalid, first(invalid))
+		no(herald.ReasonInvalid, first(invalid))
 	case matched == 0 && len(v.nodes) > 0:
-		no(ReasonNoNodeSelected, "spec.nodeSelector matches no node, so no node holds a session: correct it, or label the nodes that are to")
+		no(herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node, so no node holds a session: correct it, or label the nodes that are to")
 	}
 	conditions := []metav1.Condition{accepted, established(o.Generation, accepted, expected, down, notes)}
 	if o.Spec.BFD != nil {
@@ -84,17 +86,20 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 	return herald.BGPPeerStatus{Sessions: fmt.Sprintf("%d/%d", expected-len(down), expected), Conditions: conditions}
 }
 
+// maxSessions is how many sessions a SpeakerStatus has at most.
+const maxSessions = 64
+
 func pathsAlive(generation int64, expected int, dead []told) metav1.Condition {
 	is := func(status bool, reason, message string) metav1.Condition {
 		return condition(herald.ConditionPathsAlive, status, reason, message, generation)
 	}
 	switch {
 	case expected == 0:
-		return is(false, ReasonNoSpeaker, "no node holds a session: the conditions Accepted and Established tell why")
+		return is(false, herald.ReasonNoSpeaker, "no node holds a session: the conditions Accepted and Established tell why")
 	case len(dead) > 0:
-		return is(false, ReasonBFDDown, first(dead)+"; the BGP session does not wait for BFD")
+		return is(false, herald.ReasonBFDDown, first(dead)+"; the BGP session does not wait for BFD")
 	}
-	return is(true, ReasonAlive, "")
+	return is(true, herald.ReasonAlive, "")
 }
 
 func established(generation int64, accepted metav1.Condition, expected int, down, notes []told) metav1.Condition {
@@ -105,13 +110,13 @@ func established(generation int64, accepted metav1.Condition, expected int, down
 	case expected == 0 && accepted.Status == metav1.ConditionFalse:
 		return is(false, accepted.Reason, "no node holds a session: the condition Accepted tells why")
 	case expected == 0:
-		return is(false, ReasonNoSpeaker, "no speaker reports from a node that is to hold the session: see to it that the DaemonSet herald-speaker runs there")
+		return is(false, herald.ReasonNoSpeaker, "no speaker reports from a node that is to hold the session: see to it that the DaemonSet herald-speaker runs there")
 	case len(down) == expected:
-		return is(false, ReasonNoSession, first(down))
+		return is(false, herald.ReasonNoSession, first(down))
 	case len(down) > 0:
-		return is(false, ReasonSessionsDown, first(down))
+		return is(false, herald.ReasonSessionsDown, first(down))
 	}
-	return is(true, ReasonEstablished, first(notes))
+	return is(true, herald.ReasonEstablished, first(notes))
 }
 
 // first is what the first node tells, and how many more tell something.

@@ -29,22 +29,22 @@ func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
 	}
 	switch {
 	case len(selecting) == 0 && len(invalid) > 0:
-		return no(ReasonAdvertisementUnable, fmt.Sprintf("%s names the pool and is not valid: its condition Accepted tells why%s",
+		return no(herald.ReasonAdvertisementUnable, fmt.Sprintf("%s names the pool and is not valid: its condition Accepted tells why%s",
 			invalid[0].object, andMore(len(invalid)-1, "advertisement")))
 	case len(selecting) == 0:
-		return no(ReasonNoAdvertisement, fmt.Sprintf(
+		return no(herald.ReasonNoAdvertisement, fmt.Sprintf(
 			"no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses: create one with spec.pools: [%s]", p.Name))
 	case len(able) == 0:
-		return no(ReasonAdvertisementUnable, fmt.Sprintf("%s selects the pool and announces nothing: %s%s",
+		return no(herald.ReasonAdvertisementUnable, fmt.Sprintf("%s selects the pool and announces nothing: %s%s",
 			selecting[0].object, selecting[0].problem, andMore(len(selecting)-1, "advertisement")))
 	}
 	off := offSubnet(p.Addresses, able)
 	if len(off) == 0 {
-		return condition(herald.ConditionAnnounced, true, ReasonAnnounced, "", p.Generation)
+		return condition(herald.ConditionAnnounced, true, herald.ReasonAnnounced, "", p.Generation)
 	}
-	reason, which := ReasonPartlyOffSubnet, "these addresses of the pool"
+	reason, which := herald.ReasonPartlyOffSubnet, "these addresses of the pool"
 	if slices.Equal(off, p.Addresses.Ranges()) {
-		reason, which = ReasonOffSubnet, "the pool's addresses"
+		reason, which = herald.ReasonOffSubnet, "the pool's addresses"
 	}
 	return no(reason, unreachable(which, off, able))
 }
