@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/go-logr/zapr"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +39,7 @@ import (
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/cmd/internal/metrics"
 	"github.com/heraldlb/herald/cmd/internal/version"
 	"github.com/heraldlb/herald/provider"
 )
@@ -148,21 +148,12 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	if err != nil {
 		m.log.Fatal("client for Herald's resources", zap.Error(err)) // Only a wrong kubeconfig, which has been read before, gets here.
 	}
-	unreadable := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "herald_unreadable_objects_total", Help: "Objects that were left out because they do not fit their type, each version of one once.",
-	}, []string{"resource"})
-	if err := legacyregistry.Registerer().Register(unreadable); err != nil {
-		m.log.Fatal("metrics", zap.Error(err)) // Only a metric of that name gets here.
-	}
-	set.OnDecodeError(func(err *client.DecodeError) {
-		unreadable.WithLabelValues(err.Resource).Inc()
-		m.log.Error("an object is left out", zap.Error(err))
-	})
+	set.OnDecodeError(func(err *client.DecodeError) { m.log.Error("an object is left out", zap.Error(err)) })
 	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
 		m.log.Fatal("client for SpeakerStatuses", zap.Error(err))
 	}
-	legacyregistry.RawMustRegister(buildInfo())
+	legacyregistry.RawMustRegister(metrics.BuildInfo(), metrics.Unreadable(set))
 	if e := m.election.Generic.LeaderElection; e.LeaderElect {
 		m.lease = &lease{leases: kube.CoordinationV1().Leases(e.ResourceNamespace), name: e.ResourceName}
 	}
@@ -229,11 +220,4 @@ func namespace() string {
 		return ns
 	}
 	return "herald-system"
-}
-
-// buildInfo is a metric that tells the version.
-func buildInfo() prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "herald_build_info", Help: "Always 1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version.String()},
-	}, func() float64 { return 1 })
 }

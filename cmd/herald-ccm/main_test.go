@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/heraldlb/herald/cmd/internal/reference"
 	"github.com/heraldlb/herald/cmd/internal/version"
 )
 
@@ -39,4 +40,15 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%v: %q at level %v, want %q at %v", story.args, said, m.logLevel.Level(), story.said, story.level)
 		}
 	}
+}
+
+// TestReference checks the page on the flags, which is made from them.
+func TestReference(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "")
+	m := &manager{ctx: t.Context(), log: zap.NewNop(), logLevel: zap.NewAtomicLevel()}
+	cmd, err := m.command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference.Page(t, "../..", "herald-ccm.md", reference.Command("Flags of herald-ccm", cmd, "Herald flags"))
 }

@@ -30,6 +30,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/client"
+	"github.com/heraldlb/herald/cmd/internal/metrics"
 	"github.com/heraldlb/herald/cmd/internal/version"
 	"github.com/heraldlb/herald/speaker"
 	"github.com/heraldlb/herald/speaker/link"
@@ -62,8 +63,10 @@ func command() *cobra.Command {
 		Short:   "Announces the addresses of Services from this node.",
 		Version: version.String(),
 		Args:    cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
+	cmd.AddCommand(testCommand())
 	namespace := os.Getenv("POD_NAMESPACE")
 	if namespace == "" {
 		namespace = "herald-system"
@@ -73,7 +76,7 @@ func command() *cobra.Command {
 	set.StringVar(&f.node, "node-name", os.Getenv("NODE_NAME"), "The name of this node (default $NODE_NAME).")
 	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, of its Leases (default $POD_NAMESPACE).")
 	set.StringVar(&f.peers, "peers-namespace", "", "The namespace of the Secrets that BGPPeers name (default that of --namespace with -peers).")
-	set.StringVar(&f.listen, "listen", ":7475", "Where /healthz, /readyz, /metrics and /verify are served, by HTTPS.")
+	set.StringVar(&f.listen, "listen", ":7475", "Where /healthz, /readyz, /metrics, /verify and /bgp are served, by HTTPS.")
 	set.BoolVar(&f.profiling, "profiling", false, "Serve /debug/pprof there, too, to those whom the API server lets have it.")
 	set.TextVar(&f.logLevel, "log-level", f.logLevel, "What is logged: debug, info, warn or error.")
 	set.StringVar(&f.proxyHealth, "kube-proxy-healthz", "http://127.0.0.1:10256/healthz",
@@ -135,15 +138,8 @@ func (f *flags) run(ctx context.Context) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
-	unreadable := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "herald_unreadable_objects_total", Help: "Objects that were left out because they do not fit their type, each version of one once.",
-	}, []string{"resource"})
-	registry.MustRegister(unreadable)
-	set.OnDecodeError(func(err *client.DecodeError) {
-		unreadable.WithLabelValues(err.Resource).Inc()
-		log.Error("an object is left out", zap.Error(err))
-	})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.BuildInfo(), metrics.Unreadable(set), metrics.Requests())
+	set.OnDecodeError(func(err *client.DecodeError) { log.Error("an object is left out", zap.Error(err)) })
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Boot: binary.BigEndian.Uint64(boot[:]), Key: key, Refresh: f.refresh,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),
@@ -154,7 +150,7 @@ func (f *flags) run(ctx context.Context) error {
 		return err
 	}
 	server, err := newServer(serverConfig{
-		Key: key, Reviews: newReviews(reviewsKube), Metrics: registry, Healthy: s.Healthy, Ready: s.Ready, Interfaces: link.List,
+		Key: key, Reviews: newReviews(reviewsKube), Metrics: registry, Healthy: s.Healthy, Ready: s.Ready, Interfaces: link.List, Routing: s.Routing,
 		Profiling: f.profiling, Log: log.Named("server"),
 	})
 	if err != nil {
@@ -164,11 +160,4 @@ func (f *flags) run(ctx context.Context) error {
 	g.Go(func() error { return server.run(ctx, f.listen) })
 	g.Go(func() error { return s.Run(ctx) })
 	return g.Wait()
-}
-
-// buildInfo is a metric that tells the version.
-func buildInfo() prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "herald_build_info", Help: "Always 1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version.String()},
-	}, func() float64 { return 1 })
 }

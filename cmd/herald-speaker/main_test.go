@@ -5,8 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
+	"github.com/heraldlb/herald/cmd/internal/reference"
 	"github.com/heraldlb/herald/cmd/internal/version"
 )
 
@@ -34,10 +33,9 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-func TestTheMetricTellsTheVersion(t *testing.T) {
-	want := "# HELP herald_build_info Always 1, with the version of the program.\n# TYPE herald_build_info gauge\n" +
-		`herald_build_info{version="` + version.String() + `"} 1` + "\n"
-	if err := testutil.CollectAndCompare(buildInfo(), strings.NewReader(want)); err != nil {
-		t.Error(err)
-	}
+// TestReference checks the page on the flags, which is made from them.
+func TestReference(t *testing.T) {
+	t.Setenv("NODE_NAME", "")
+	t.Setenv("POD_NAMESPACE", "")
+	reference.Page(t, "../..", "herald-speaker.md", reference.Command("Flags of herald-speaker", command(), ""))
 }

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/inspect"
 )
 
 const (
@@ -91,7 +91,7 @@ func (r *reviews) review(ctx context.Context, token, verb, path string) (status 
 // user is the owner of a token, or nil. A token for this port alone is as good as one for the API server, which is
 // what Prometheus has.
 func (r *reviews) user(ctx context.Context, token string) (*authenticationv1.UserInfo, error) {
-	for _, audiences := range [][]string{{ask.Audience}, nil} {
+	for _, audiences := range [][]string{{inspect.Audience}, nil} {
 		review, err := r.kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 			Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: audiences},
 		}, metav1.CreateOptions{})
@@ -99,7 +99,7 @@ func (r *reviews) user(ctx context.Context, token string) (*authenticationv1.Use
 			return nil, err
 		}
 		// An authenticator that knows nothing of audiences does not confirm them.
-		if s := review.Status; s.Authenticated && (audiences == nil || slices.Contains(s.Audiences, ask.Audience)) {
+		if s := review.Status; s.Authenticated && (audiences == nil || slices.Contains(s.Audiences, inspect.Audience)) {
 			return &s.User, nil
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/inspect"
 	"github.com/heraldlb/herald/speaker/link"
 )
 
@@ -34,13 +37,15 @@ const (
 	maxRequest = 512 << 10
 )
 
-// server serves the speaker's port by HTTPS: /healthz and /readyz to everybody, /metrics, /verify and, where it is turned
-// on, /debug/pprof to those whom the API server lets have these paths.
+// server serves the speaker's port by HTTPS: /healthz and /readyz to everybody, /metrics, /verify, /bgp and, where it is
+// turned on, /debug/pprof to those whom the API server lets have these paths.
 type server struct {
 	config serverConfig
 	tls    *tls.Config
 	// asking is held while the segments are asked: by one request at a time.
 	asking sync.Mutex
+	// telling is held while a Routing is put together: by one request at a time.
+	telling sync.Mutex
 }
 
 // serverConfig is what a server is made of.
@@ -55,6 +60,8 @@ type serverConfig struct {
 	Healthy, Ready func() bool
 	// Interfaces lists the interfaces to ask on: link.List, except in tests.
 	Interfaces func() ([]link.Interface, error)
+	// Routing tells of the node's sessions and routes: Speaker.Routing, except in tests.
+	Routing func(context.Context, inspect.RoutingQuery) (*inspect.Routing, error)
 	// Profiling: /debug/pprof is served, as /metrics is.
 	Profiling bool
 	Log       *zap.Logger
@@ -131,6 +138,7 @@ func (s *server) handler() http.Handler {
 	guarded := http.NewServeMux()
 	guarded.Handle("GET /metrics", promhttp.HandlerFor(s.config.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	guarded.HandleFunc("POST /verify", s.verify)
+	guarded.HandleFunc("GET /bgp", s.bgp)
 	if s.config.Profiling {
 		guarded.HandleFunc("GET /debug/pprof/", pprof.Index)
 		guarded.HandleFunc("GET /debug/pprof/profile", pprof.Profile) // ?seconds=20: an answer may take 30 s.
@@ -156,35 +164,101 @@ func probe(good func() bool, otherwise string) http.HandlerFunc {
 
 // verify asks the segments who answers for the addresses in the request.
 func (s *server) verify(w http.ResponseWriter, r *http.Request) {
-	var request ask.Request
+	var request inspect.Request
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(&request)
-	if err == nil && len(request.Addresses) > ask.MaxQuestions {
-		err = fmt.Errorf("it has %d addresses: ask for %d at a time", len(request.Addresses), ask.MaxQuestions)
+	if err == nil && len(request.Addresses) > inspect.MaxQuestions {
+		err = fmt.Errorf("it has %d addresses: ask for %d at a time", len(request.Addresses), inspect.MaxQuestions)
 	}
 	if err != nil {
 		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	if !s.asking.TryLock() {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "the segments are being asked for somebody else: try again", http.StatusTooManyRequests)
+	response := inspect.Response{Answers: []inspect.Answer{}}
+	if !alone(w, &s.asking, "the segments are being asked", func() {
+		var links []link.Interface
+		if links, err = s.config.Interfaces(); err == nil {
+			var answers []inspect.Answer
+			answers, err = ask.All(r.Context(), asked(links), request.Addresses)
+			response.Answers = append(response.Answers, answers...)
+		}
+	}) {
 		return
-	}
-	defer s.asking.Unlock()
-	response := ask.Response{Answers: []ask.Answer{}}
-	links, err := s.config.Interfaces()
-	if err == nil {
-		var answers []ask.Answer
-		answers, err = ask.All(r.Context(), asked(links), request.Addresses)
-		response.Answers = append(response.Answers, answers...)
 	}
 	if err != nil {
 		response.Error = err.Error()
 	}
+	answer(w, response)
+}
+
+// alone does what is done for one request at a time. If it is being done for another one, that is the answer, so that no
+// request waits, which takes a connection.
+func alone(w http.ResponseWriter, doing *sync.Mutex, what string, do func()) bool {
+	if !doing.TryLock() {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, what+" for somebody else: try again", http.StatusTooManyRequests)
+		return false
+	}
+	defer doing.Unlock()
+	do()
+	return true
+}
+
+// answer writes a response. A client that reads slowly holds it up.
+func answer(w http.ResponseWriter, response any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(response)
+}
+
+// routingTime bounds the wait for the speaker's loop.
+const routingTime = 10 * time.Second
+
+// bgp answers with a inspect.Routing. The query ?prefix=198.51.100.0/24 asks for the routes that overlap, and ?peer=tor-a
+// for this BGPPeer and what is announced to it. Both may be there several times. ?limit=0 asks for so many routes at most.
+func (s *server) bgp(w http.ResponseWriter, r *http.Request) {
+	query, err := routingQuery(r.URL.Query())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var routing *inspect.Routing
+	if !alone(w, &s.telling, "the speaker is telling of its sessions", func() {
+		ctx, cancel := context.WithTimeout(r.Context(), routingTime)
+		defer cancel()
+		routing, err = s.config.Routing(ctx, query)
+	}) {
+		return
+	}
+	if err != nil {
+		http.Error(w, "the speaker does not tell of its sessions: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, routing)
+}
+
+func routingQuery(values url.Values) (q inspect.RoutingQuery, err error) {
+	q.Limit = inspect.MaxRoutes
+	if text := values.Get("limit"); text != "" {
+		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
+			return q, fmt.Errorf("limit: %q is not a number of routes: write 0 or more", text)
+		}
+	}
+	if n := len(values["prefix"]); n > inspect.MaxPrefixes {
+		return q, fmt.Errorf("prefix: there are %d: ask for %d at a time", n, inspect.MaxPrefixes)
+	}
+	if n := len(values["peer"]); n > inspect.MaxPeers {
+		return q, fmt.Errorf("peer: there are %d: ask for %d at a time", n, inspect.MaxPeers)
+	}
+	q.Peers = values["peer"]
+	for _, text := range values["prefix"] {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return q, fmt.Errorf("prefix: %q is none: write 198.51.100.0/24 or 2001:db8::1/128", text)
+		}
+		q.Prefixes = append(q.Prefixes, p.Masked())
+	}
+	return q, nil
 }
 
 // asked are the interfaces that can be asked on.

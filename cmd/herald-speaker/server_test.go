@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -23,7 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/inspect"
 	"github.com/heraldlb/herald/speaker/link"
 )
 
@@ -33,11 +34,11 @@ func apiServer() *fake.Clientset {
 	kube := fake.NewClientset()
 	kube.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
-		ours := slices.Contains(review.Spec.Audiences, ask.Audience)
+		ours := slices.Contains(review.Spec.Audiences, inspect.Audience)
 		switch token := review.Spec.Token; token {
 		case "viewer":
 			review.Status.Authenticated = ours
-			review.Status.Audiences = []string{ask.Audience}
+			review.Status.Audiences = []string{inspect.Audience}
 		case "prometheus", "nobody":
 			review.Status.Authenticated = !ours
 		case "unaware":
@@ -51,7 +52,7 @@ func apiServer() *fake.Clientset {
 	kube.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview).DeepCopy()
 		s := review.Spec
-		allowed := map[string][]string{"viewer": {"get /metrics", "post /verify", "get /nowhere", "get /debug/pprof/heap"}, "prometheus": {"get /metrics"}}[s.User]
+		allowed := map[string][]string{"viewer": {"get /metrics", "get /bgp", "post /verify", "get /nowhere", "get /debug/pprof/heap"}, "prometheus": {"get /metrics"}}[s.User]
 		review.Status.Allowed = slices.Contains(allowed, s.NonResourceAttributes.Verb+" "+s.NonResourceAttributes.Path) &&
 			slices.Equal(s.Groups, []string{"readers"}) && slices.Equal(s.Extra["node"], []string{"n1"})
 		return true, review, nil
@@ -81,6 +82,9 @@ func serving(t *testing.T, edits ...func(*serverConfig)) running {
 		Key: private, Reviews: newReviews(kube), Metrics: registry, Log: zap.NewNop(),
 		Healthy: func() bool { return true }, Ready: func() bool { return false },
 		Interfaces: func() ([]link.Interface, error) { return nil, nil },
+		Routing: func(_ context.Context, q inspect.RoutingQuery) (*inspect.Routing, error) {
+			return &inspect.Routing{Node: "n1", Problem: fmt.Sprintf("asked for %v to %q, %d at most", q.Prefixes, q.Peers, q.Limit)}, nil
+		},
 	}
 	for _, edit := range edits {
 		edit(&config)
@@ -168,6 +172,16 @@ func TestWhoMayHaveWhat(t *testing.T) {
 		{"POST", "/verify", "", 401, "show a token"},
 		{"POST", "/verify", "prometheus", 403, "Forbidden"},
 		{"POST", "/verify", "viewer", 200, `{"answers":[]}`},
+		{"GET", "/bgp", "", 401, "show a token"},
+		{"GET", "/bgp", "prometheus", 403, "Forbidden"},
+		{"GET", "/bgp", "viewer", 200, `"problem":"asked for [] to [], 5000 at most"`},
+		{"GET", "/bgp?limit=0&prefix=198.51.100.7/24&prefix=2001:db8::1/128", "viewer", 200, "asked for [198.51.100.0/24 2001:db8::1/128] to [], 0 at most"},
+		{"GET", "/bgp?peer=tor-a&peer=tor-b", "viewer", 200, `asked for [] to [\"tor-a\" \"tor-b\"], 5000 at most`},
+		{"GET", "/bgp?limit=-1", "viewer", 400, `limit: "-1" is not a number of routes`},
+		{"GET", "/bgp?prefix=web", "viewer", 400, `prefix: "web" is none: write 198.51.100.0/24`},
+		{"GET", "/bgp?" + strings.Repeat("prefix=::/0&", 101), "viewer", 400, "prefix: there are 101: ask for 100 at a time"},
+		{"GET", "/bgp?" + strings.Repeat("peer=tor&", 101), "viewer", 400, "peer: there are 101: ask for 100 at a time"},
+		{"POST", "/bgp", "viewer", 403, "Forbidden"},
 		{"GET", "/debug/pprof", "", 401, "show a token"},
 		{"GET", "/nowhere", "viewer", 404, "not found"},
 	} {
@@ -217,9 +231,9 @@ func TestVerdictsAreKept(t *testing.T) {
 func TestVerifyRefuses(t *testing.T) {
 	r := serving(t)
 	c := r.client(t)
-	var many ask.Request
-	for n := range ask.MaxQuestions + 1 {
-		many.Addresses = append(many.Addresses, ask.Question{Address: netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})})
+	var many inspect.Request
+	for n := range inspect.MaxQuestions + 1 {
+		many.Addresses = append(many.Addresses, inspect.Question{Address: netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})})
 	}
 	tooMany, err := json.Marshal(many)
 	if err != nil {
@@ -259,13 +273,77 @@ func TestVerifySaysWhatFailed(t *testing.T) {
 	} {
 		r := serving(t, func(c *serverConfig) { c.Interfaces = list })
 		status, body := r.ask(t, r.client(t), "POST", "/verify", "viewer", `{"addresses":[{"address":"198.18.0.9"}]}`)
-		var response ask.Response
+		var response inspect.Response
 		if err := json.Unmarshal([]byte(body), &response); err != nil || status != 200 {
 			t.Fatalf("%d %q: %v", status, body, err)
 		}
 		if !strings.Contains(response.Error, want) || strings.Contains(response.Error, "down") || len(response.Answers) != 0 {
 			t.Errorf("%+v, want error %q", response, want)
 		}
+	}
+}
+
+// TestALoopThatIsStuckIsSaidToBe is about a speaker that does not tell in time.
+func TestALoopThatIsStuckIsSaidToBe(t *testing.T) {
+	r := serving(t, func(c *serverConfig) {
+		c.Routing = func(context.Context, inspect.RoutingQuery) (*inspect.Routing, error) {
+			return nil, context.DeadlineExceeded
+		}
+	})
+	status, said := r.ask(t, r.client(t), "GET", "/bgp", "viewer", "")
+	if status != 503 || !strings.Contains(said, "the speaker does not tell of its sessions: context deadline exceeded") {
+		t.Errorf("%d %q", status, said)
+	}
+}
+
+// TestRequestsForRoutesDoNotWait is about a speaker that takes long to tell of its sessions, and a client that takes long to
+// read what it tells.
+func TestRequestsForRoutesDoNotWait(t *testing.T) {
+	begun, done := make(chan struct{}), make(chan struct{})
+	long := &inspect.Routing{Node: "n1", Problem: strings.Repeat("x", 32<<20)} // More than the buffers of a connection hold.
+	r := serving(t, func(c *serverConfig) {
+		c.Routing = func(_ context.Context, q inspect.RoutingQuery) (*inspect.Routing, error) {
+			if q.Limit == 0 {
+				return &inspect.Routing{Node: "n1"}, nil
+			}
+			begun <- struct{}{}
+			<-done
+			return long, nil
+		}
+	})
+	get := func(query string) (*http.Response, error) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.addr+"/bgp"+query, nil)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("Authorization", "Bearer viewer")
+		return r.client(t).Do(request)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		response, err := get("") // Its body is not read.
+		if err == nil {
+			t.Cleanup(func() { _ = response.Body.Close() })
+		}
+		answered <- err
+	}()
+	<-begun
+	second, err := get("?limit=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(second.Body)
+	_ = second.Body.Close()
+	if err != nil || second.StatusCode != http.StatusTooManyRequests || second.Header.Get("Retry-After") != "1" ||
+		!strings.Contains(string(said), "the speaker is telling of its sessions for somebody else: try again") {
+		t.Errorf("while it tells another: %d %q %q, error %v", second.StatusCode, second.Header, said, err)
+	}
+	close(done)
+	if err := <-answered; err != nil { // The beginning of the answer has been read.
+		t.Fatal(err)
+	}
+	if status, said := r.ask(t, r.client(t), http.MethodGet, "/bgp?limit=0", "viewer", ""); status != http.StatusOK {
+		t.Errorf("while another reads: %d %q", status, said)
 	}
 }
 
