@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/migrate"
+)
+
+func importCommand(a *access) *cobra.Command {
+	var names []string
+	for _, s := range migrate.Sources {
+		names = append(names, s.Name)
+	}
+	var kustomize string
+	files := genericclioptions.FileNameFlags{
+		Usage: "Files, directories or URLs with the other's objects and Services, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
+	}
+	cmd := &cobra.Command{
+		Use:   "import " + strings.Join(names, "|") + " [-f FILE]... [-k DIRECTORY]",
+		Short: "Translate the configuration of another load balancer.",
+		Long: `Translate the configuration of another load balancer into Herald's objects, and write them to standard output as YAML. They are
+read from the cluster or, with -f or -k, from files. Nothing is applied.
+
+A report goes to standard error: what is translated, what is only approximated and how it differs, and what cannot be translated
+and what to do. It also has the commands that give Services Herald's annotations. No password is written: BGPPeers refer to
+Secrets, and the report says which ones are wanted.
+
+The exit code is 0 if all is translated or approximated, 2 if something cannot be translated, and 1 if the cluster or a file cannot
+be read. docs/moving.md says what becomes of each field.`,
+		Example: `  kubectl herald import metallb > herald.yaml
+  kubectl herald import metallb -f metallb/ | kubectl apply --dry-run=server -f -`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: names,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var source *migrate.Source
+			for _, s := range migrate.Sources {
+				if s.Name == args[0] {
+					source = s
+				}
+			}
+			var objects []*unstructured.Unstructured
+			var err error
+			if from := files.ToOptions(); len(from.Filenames) > 0 || from.Kustomize != "" {
+				objects, err = readObjects(&from)
+			} else {
+				objects, err = a.configurationOf(cmd.Context(), source)
+			}
+			if err != nil && len(objects) == 0 {
+				return err
+			}
+			unread := err // What could be read is translated all the same.
+			r := source.Translate(objects)
+			if len(r.Notes) == 0 && unread == nil {
+				return fmt.Errorf("there is no configuration of %s among the %d objects: give files with -f, or another --context", source.Title, len(objects))
+			}
+			text, err := r.YAML()
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(cmd.OutOrStdout(), text); err != nil {
+				return err
+			}
+			if _, err := io.WriteString(cmd.ErrOrStderr(), r.Text()); err != nil {
+				return err
+			}
+			if unread == nil && !r.Good() {
+				return errAttention
+			}
+			return unread
+		},
+	}
+	files.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// readObjects reads objects of any kind as kubectl reads files.
+func readObjects(from *resource.FilenameOptions) (objects []*unstructured.Unstructured, err error) {
+	read := resource.NewLocalBuilder().Unstructured().ContinueOnError().FilenameParam(false, from).Flatten().Do()
+	err = read.Visit(func(info *resource.Info, err error) error {
+		if err == nil {
+			objects = append(objects, info.Object.(*unstructured.Unstructured))
+		}
+		return err
+	})
+	return objects, err
+}
+
+// configurationOf reads what configures another load balancer, and Services of type LoadBalancer, from the cluster. A resource
+// that the cluster does not serve is empty.
+func (a *access) configurationOf(ctx context.Context, source *migrate.Source) (objects []*unstructured.Unstructured, err error) {
+	c, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	mapper, err := a.ToRESTMapper()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range source.Resources {
+		served, err := mapper.ResourceFor(r.WithVersion(""))
+		if meta.IsNoMatchError(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var options metav1.ListOptions
+		if r.Name != "" {
+			options.FieldSelector = fields.OneTermEqualSelector("metadata.name", r.Name).String()
+		}
+		of, err := list(ctx, c.dynamic, served, r.Namespace, options)
+		if err != nil {
+			return nil, err // Half of a configuration would be taken for all of it.
+		}
+		objects = append(objects, of...)
+	}
+	services, err := list(ctx, c.dynamic, corev1.SchemeGroupVersion.WithResource("services"), metav1.NamespaceAll, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer)).String(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(objects, services...), nil
+}
+
+func list(ctx context.Context, c dynamic.Interface, what schema.GroupVersionResource, namespace string, options metav1.ListOptions) (objects []*unstructured.Unstructured, err error) {
+	for options.Limit = pageSize; ; {
+		page, err := c.Resource(what).Namespace(namespace).List(ctx, options)
+		if apierrors.IsForbidden(err) {
+			return nil, fmt.Errorf("%w: ask for the right to list %s", err, what.GroupResource())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what.GroupResource(), err)
+		}
+		objects = append(objects, pointers(page.Items)...)
+		if options.Continue = page.GetContinue(); options.Continue == "" {
+			return objects, nil
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestImportReadsFiles shows what of files is translated, on which stream what is written, and how the command ends.
+func TestImportReadsFiles(t *testing.T) {
+	const pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a, namespace: metallb-system}\nspec: {addresses: [198.51.100.0/24]}\n"
+	const more = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: a, namespace: metallb-system}\nspec: {interfaces: [eth0], colour: red}\n"
+	for _, c := range []struct {
+		name, stdin   string
+		files         map[string]string
+		arguments     []string
+		written, said []string
+		err           string // Empty: it ends well; "2": with errAttention.
+	}{
+		{name: "standard input", stdin: pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"}, said: []string{"Translated:", "IPAddressPool metallb-system/a -> IPPool a"}},
+		{name: "a directory", files: map[string]string{"a.yaml": pool, "b.yaml": more}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool", "---\n", "kind: L2Advertisement"}, said: []string{"spec.colour: Herald's import does not know this field"}, err: "2"},
+		{name: "a file that is no YAML beside one that is", files: map[string]string{"a.yaml": "a: [", "b.yaml": pool}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "a.yaml"},
+		{name: "of another load balancer", stdin: pool, arguments: []string{"cilium", "-f", "-"}, err: "there is no configuration of Cilium among the 1 objects"},
+		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `invalid argument "openelb"`},
+		{name: "none", err: "accepts 1 arg(s)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range c.files {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.stdin != "" {
+				name := filepath.Join(dir, "stdin")
+				if err := os.WriteFile(name, []byte(c.stdin), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				f, err := os.Open(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				kept := os.Stdin
+				os.Stdin = f
+				defer func() { os.Stdin = kept }()
+			}
+			cmd := command()
+			arguments := []string{"import"}
+			for _, a := range c.arguments {
+				arguments = append(arguments, strings.ReplaceAll(a, "DIR", dir))
+			}
+			cmd.SetArgs(arguments)
+			var out, said bytes.Buffer
+			cmd.SetOut(&out)
+			cmd.SetErr(&said)
+			err := cmd.Execute()
+			switch {
+			case c.err == "" && err != nil, c.err == "2" && !errors.Is(err, errAttention), c.err != "" && c.err != "2" && (err == nil || !strings.Contains(err.Error(), c.err)):
+				t.Errorf("it ends with %v, want %q", err, c.err)
+			}
+			for _, want := range c.written {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("standard output has no %q:\n%s", want, &out)
+				}
+			}
+			for _, want := range c.said {
+				if !strings.Contains(said.String(), want) {
+					t.Errorf("standard error has no %q:\n%s", want, &said)
+				}
+			}
+		})
+	}
+}

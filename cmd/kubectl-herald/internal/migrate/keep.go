@@ -1,0 +1,148 @@
+package migrate
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
+)
+
+// writtenPool is an IPPool that is written, and what herald-ccm makes of it.
+type writtenPool struct {
+	*herald.IPPool
+	pool ipam.Pool
+}
+
+// keep sees to it that Services keep the addresses in their status, and says where they would not. herald-ccm takes such an
+// address over if an IPPool has it, and if the Service may have it by the rules of that IPPool.
+func (t *translation) keep() {
+	if len(t.Notes) == 0 && !slices.ContainsFunc(t.served, func(s *service) bool { return len(s.wanted) > 0 }) {
+		return // There is nothing of the other load balancer.
+	}
+	var pools []*writtenPool
+	for _, o := range t.Objects {
+		if p, ok := o.(*herald.IPPool); ok {
+			if pool, err := provider.PoolOf(p); err == nil {
+				pools = append(pools, &writtenPool{p, pool})
+			}
+		}
+	}
+	holders := map[netip.Addr][]*service{}
+	for _, s := range t.served {
+		for _, a := range s.addresses() {
+			holders[a] = append(holders[a], s)
+			s.keep(a, homeOf(pools, a))
+		}
+	}
+	across := map[string]bool{}
+	for _, a := range slices.SortedFunc(maps.Keys(holders), netip.Addr.Compare) {
+		if len(holders[a]) > 1 {
+			share(a, homeOf(pools, a), holders[a])
+			across[holders[a][0].wanted[herald.AnnotationSharingKey]] = true
+		}
+	}
+	first := map[string]*service{}
+	for _, s := range t.served {
+		switch key := s.wanted[herald.AnnotationSharingKey]; {
+		case key == "" || across[key]:
+		case first[key] == nil:
+			first[key] = s
+		case first[key].u.GetNamespace() != s.u.GetNamespace():
+			s.approximated("it has the sharing key of a Service of another namespace, %s: they share an address only if the IPPool has spec.shareAcrossNamespaces", first[key].ref)
+		}
+	}
+}
+
+func homeOf(pools []*writtenPool, a netip.Addr) *writtenPool {
+	for _, p := range pools {
+		if p.pool.Addresses.Contains(a) {
+			return p
+		}
+	}
+	return nil
+}
+
+// addresses are those in the status of the Service.
+func (s *service) addresses() (all []netip.Addr) {
+	ingress, _, _ := unstructured.NestedSlice(s.u.Object, "status", "loadBalancer", "ingress")
+	for _, i := range ingress {
+		if fields, ok := i.(map[string]any); ok {
+			text, _ := fields["ip"].(string)
+			if a, err := addressOf(text); err == nil && !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}
+
+// keep sees to it that the Service keeps an address of a pool.
+func (s *service) keep(a netip.Addr, p *writtenPool) {
+	if p == nil {
+		if s.class == "" {
+			s.cannot("it has %s, which is in no IPPool that is written: herald-ccm does not serve it until an IPPool has this address", a)
+		}
+		return
+	}
+	asked, _, _ := unstructured.NestedString(s.u.Object, "spec", "loadBalancerIP")
+	asks := asked == a.String() || slices.Contains(strings.Split(s.wanted[herald.AnnotationIPs], ","), a.String())
+	named := s.wanted[herald.AnnotationPool]
+	switch {
+	case !p.selects(s):
+		s.cannot("it has %s of IPPool %s, which does not select it: herald-ccm gives it another address unless you have the IPPool select it", a, p.Name)
+	case named != "" && named != p.Name:
+		s.cannot("it has %s of IPPool %s, and names IPPool %s: herald-ccm gives it an address of that one unless you leave out the annotation %s", a, p.Name, named, herald.AnnotationPool)
+	case named == "" && !asks && !p.pool.AutoAssign && s.wanted[herald.AnnotationIPs] == "":
+		var texts []string
+		for _, held := range s.addresses() {
+			texts = append(texts, held.String())
+		}
+		s.approximated("it has %s of IPPool %s, which serves only Services that ask for it: to keep it, it asks for the addresses that it has", a, p.Name)
+		s.wants(s.requested("status.loadBalancer", strings.Join(texts, ",")))
+	}
+}
+
+// selects reports whether the IPPool serves the Service, as far as that can be told without the labels of namespaces.
+func (p *writtenPool) selects(s *service) bool {
+	namespace := map[string]string{"kubernetes.io/metadata.name": s.u.GetNamespace()}
+	if n := p.Spec.NamespaceSelector; n != nil {
+		keys := map[string]bool{}
+		keysOf(keys, *n)
+		for k := range keys {
+			if _, known := namespace[k]; !known {
+				return true
+			}
+		}
+	}
+	return p.pool.Serves == nil || p.pool.Serves(&ipam.Subject{Namespace: s.u.GetNamespace(), NamespaceLabels: namespace, Labels: s.u.GetLabels()})
+}
+
+// share has Services go on sharing an address, which takes a sharing key in Herald.
+func share(a netip.Addr, p *writtenPool, holders []*service) {
+	first := holders[0]
+	key := first.wanted[herald.AnnotationSharingKey]
+	for _, s := range holders[1:] {
+		if other := s.wanted[herald.AnnotationSharingKey]; other != key {
+			s.cannot("it shares %s with %s, which has another sharing key, or none: give all that are to share it the same annotation %s", a, first.ref, herald.AnnotationSharingKey)
+			return
+		}
+	}
+	if key == "" {
+		for _, s := range holders {
+			s.approximated("it shares %s with other Services: Herald lets Services share an address by a key, and the key is the address", a)
+			s.wants(map[string]string{herald.AnnotationSharingKey: a.String()})
+		}
+	}
+	for _, s := range holders[1:] {
+		if s.u.GetNamespace() != first.u.GetNamespace() && p != nil && !p.Spec.ShareAcrossNamespaces {
+			p.Spec.ShareAcrossNamespaces = true
+			s.approximated("it shares %s with a Service of another namespace, %s: so IPPool %s has spec.shareAcrossNamespaces, and Services of any namespaces with the same key may share its addresses", a, first.ref, p.Name)
+		}
+	}
+}

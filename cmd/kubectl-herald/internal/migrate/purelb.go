@@ -1,0 +1,271 @@
+package migrate
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+const pureLBGroup = "purelb.io"
+
+// pureLB is PureLB, in both versions of its API. Its BGP router is not read.
+var pureLB = Source{
+	Name: "purelb", Title: "PureLB",
+	Resources: append(allOf(pureLBGroup, "servicegroups", "lbnodeagents"), allOf("bgp.purelb.io", "configs")...),
+	translate: func(t *translation) { (&purelb{translation: t, defaults: map[string]string{}}).translate() },
+}
+
+type pureLBGroupSpec struct {
+	Local             *pureLBPools `json:"local"`
+	Remote            *pureLBPools `json:"remote"`
+	External          any          `json:"external"`
+	Netbox            any          `json:"netbox"`
+	Namespaces        []string     `json:"namespaces"`
+	EnforceNamespaces bool         `json:"enforceNamespaces"`
+	NamespaceDefault  bool         `json:"namespaceDefault"`
+}
+
+type pureLBPools struct {
+	pureLBPool   `json:",inline"` // Of the first version.
+	V4Pool       *pureLBPool      `json:"v4pool"`
+	V6Pool       *pureLBPool      `json:"v6pool"`
+	V4Pools      []pureLBPool     `json:"v4pools"`
+	V6Pools      []pureLBPool     `json:"v6pools"`
+	SkipIPv6DAD  bool             `json:"skipIPv6DAD"`
+	MultiPool    bool             `json:"multiPool"`
+	BalancePools bool             `json:"balancePools"`
+}
+
+type pureLBPool struct {
+	Pool        string `json:"pool"`
+	Subnet      string `json:"subnet"`
+	Aggregation string `json:"aggregation"`
+}
+
+type pureLBAgent struct {
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector"`
+	Local        *struct {
+		// Of the first version.
+		LocalInt string `json:"localint"`
+		ExtLBInt string `json:"extlbint"`
+		SendGARP bool   `json:"sendgarp"`
+
+		LocalInterface string   `json:"localInterface"`
+		DummyInterface string   `json:"dummyInterface"`
+		Interfaces     []string `json:"interfaces"`
+		GARPConfig     any      `json:"garpConfig"`
+		AddressConfig  any      `json:"addressConfig"`
+		AddressGuard   any      `json:"addressGuard"`
+	} `json:"local"`
+}
+
+// purelb is an import from PureLB under way.
+type purelb struct {
+	*translation
+	// local are the pools whose addresses nodes announce on their segments.
+	local []string
+	// defaults are the groups that Services of namespaces get addresses of if they name none: the one that serves the namespace or,
+	// of several, the one that says so. If there is none it is the one called default.
+	defaults map[string]string
+}
+
+func (p *purelb) translate() {
+	groups := p.of(pureLBGroup, "ServiceGroup")
+	p.choose(groups)
+	for _, i := range groups {
+		p.group(i)
+	}
+	agents := p.of(pureLBGroup, "LBNodeAgent")
+	for _, i := range agents {
+		p.agent(i)
+	}
+	if len(agents) == 0 && len(p.local) > 0 {
+		a := &herald.L2Advertisement{}
+		a.TypeMeta, a.ObjectMeta = kindOf("L2Advertisement", "purelb")
+		a.Spec.Pools = p.local
+		groups[0].approximated("there is no LBNodeAgent among the objects: L2Advertisement purelb is for all nodes")
+		groups[0].becomes(a)
+	}
+	for _, i := range p.of("bgp.purelb.io", "BGPConfiguration") {
+		i.cannot("the configuration of PureLB's BGP router is not read: write a BGPPeer for each of spec.neighbors, with its password in a Secret in %s, and a BGPAdvertisement", secretNamespace)
+	}
+	for range p.of("bgp.purelb.io", "BGPNodeStatus") {
+		p.Others++ // They are reports.
+	}
+	p.annotations()
+}
+
+// choose finds the defaults of namespaces.
+func (p *purelb) choose(groups []*item) {
+	serving, marked := map[string][]string{}, map[string][]string{}
+	for _, i := range groups {
+		namespaces, _, _ := unstructured.NestedStringSlice(i.u.Object, "spec", "namespaces") // What is wrong is said below.
+		isDefault, _, _ := unstructured.NestedBool(i.u.Object, "spec", "namespaceDefault")
+		for _, n := range namespaces {
+			serving[n] = append(serving[n], i.u.GetName())
+			if isDefault {
+				marked[n] = append(marked[n], i.u.GetName())
+			}
+		}
+	}
+	for n, groups := range serving {
+		if len(groups) > 1 {
+			groups = marked[n]
+		}
+		if len(groups) == 1 {
+			p.defaults[n] = groups[0]
+		}
+	}
+}
+
+// group writes an IPPool. In PureLB a Service that names no group gets an address of the one called default, or of the one
+// of its namespace.
+func (p *purelb) group(i *item) {
+	var spec pureLBGroupSpec
+	if !decode(i, &spec) {
+		return
+	}
+	if spec.Netbox != nil || spec.External != nil {
+		i.cannot("spec: its addresses come from another system, which Herald does not ask: write an IPPool of a range that this system gives to nobody")
+	}
+	pools := spec.Local
+	if pools == nil {
+		pools = spec.Remote
+	}
+	if pools == nil {
+		return
+	}
+	field := "spec.remote"
+	if spec.Local != nil {
+		field = "spec.local"
+	}
+	o := &herald.IPPool{}
+	o.TypeMeta, o.ObjectMeta = kindOf("IPPool", i.u.GetName())
+	var texts []string
+	for _, pool := range slices.Concat([]pureLBPool{pools.pureLBPool}, deref(pools.V4Pool), deref(pools.V6Pool), pools.V4Pools, pools.V6Pools) {
+		if pool.Pool != "" {
+			texts = append(texts, pool.Pool)
+		}
+	}
+	o.Spec.Addresses = i.addresses(field, texts)
+	if len(spec.Namespaces) > 0 {
+		o.Spec.Namespaces, o.Spec.Priority = spec.Namespaces, 1
+		if spec.NamespaceDefault {
+			o.Spec.Priority = 2
+		}
+		others := slices.DeleteFunc(slices.Clone(spec.Namespaces), func(n string) bool { return p.defaults[n] == i.u.GetName() })
+		if len(others) == len(spec.Namespaces) {
+			o.Spec.AutoAssign = new(bool)
+		} else if len(others) > 0 {
+			i.approximated("spec.namespaces: Services of %s that name no group get addresses of another one in PureLB, and of this IPPool in Herald: make an IPPool for them, with autoAssign false", strings.Join(others, ", "))
+		}
+		if spec.EnforceNamespaces {
+			i.approximated("spec.enforceNamespaces: Services of these namespaces may have addresses of other IPPools, too: give those a namespaceSelector")
+		} else {
+			i.approximated("spec.namespaces: Services of other namespaces cannot name the IPPool: leave spec.namespaces of the IPPool out if they must")
+		}
+	} else if i.u.GetName() != "default" {
+		o.Spec.AutoAssign = new(bool)
+	}
+	if pools.MultiPool {
+		i.cannot("%s.multiPool: a Service of Herald's has addresses of one pool: give it the annotation %s, with a number", field, herald.AnnotationAddresses)
+	}
+	if pools.BalancePools {
+		i.approximated("%s.balancePools: an IPPool gives out its ranges one after the other: make an IPPool of each", field)
+	}
+	before := len(p.Objects)
+	i.becomes(o)
+	switch {
+	case len(p.Objects) == before:
+	case spec.Local != nil:
+		p.local = append(p.local, o.Name)
+		if i.u.GroupVersionKind().Version == "v1" {
+			i.approximated("spec.local: where an address is outside the nodes' subnets, PureLB leaves its announcement to a routing daemon on each node: write a BGPPeer for each router then, and a BGPAdvertisement with spec.pools [%s]", o.Name)
+		}
+	default:
+		i.cannot("spec.remote: PureLB leaves the announcement of these addresses to a routing daemon on each node: write a BGPPeer for each router, and a BGPAdvertisement with spec.pools [%s]", o.Name)
+	}
+}
+
+func deref[T any](p *T) []T {
+	if p == nil {
+		return nil
+	}
+	return []T{*p}
+}
+
+// agent writes an L2Advertisement of all local pools.
+func (p *purelb) agent(i *item) {
+	var spec pureLBAgent
+	if !decode(i, &spec) {
+		return
+	}
+	if spec.Local == nil || len(p.local) == 0 {
+		i.translated("nothing, for there is no ServiceGroup with local addresses")
+		return
+	}
+	a := &herald.L2Advertisement{}
+	a.TypeMeta, a.ObjectMeta = kindOf("L2Advertisement", i.u.GetName())
+	a.Spec.NodeSelector, a.Spec.Pools = spec.NodeSelector, p.local
+	device := spec.Local.LocalInterface
+	if device == "" {
+		device = spec.Local.LocalInt
+	}
+	switch m := named.FindStringSubmatch(device); {
+	case device == "" || device == "default":
+		i.approximated("spec.local.localInterface: PureLB announces on the interface of the default route, Herald on every one with a subnet that holds the address")
+	case m == nil || strings.Contains(device, "."):
+		i.cannot("spec.local.localInterface: Herald names interfaces, and has no regular expressions: name those that %q means in spec.interfaces of the L2Advertisement", device)
+	default:
+		a.Spec.Interfaces = []string{m[1]}
+	}
+	for n, name := range spec.Local.Interfaces {
+		switch {
+		case len(name) == 0 || len(name) > 15:
+			i.cannot("spec.local.interfaces[%d]: %q is no name of an interface: it is left out", n, name)
+		case len(a.Spec.Interfaces) > 0 && !slices.Contains(a.Spec.Interfaces, name):
+			a.Spec.Interfaces = append(a.Spec.Interfaces, name)
+		}
+	}
+	if spec.Local.AddressGuard != nil {
+		i.cannot("spec.local.addressGuard: Herald filters no packets: do that on the nodes")
+	}
+	if len(i.t.of(pureLBGroup, "LBNodeAgent")) > 1 {
+		i.approximated("of several LBNodeAgents PureLB takes the first that fits a node, Herald all of them: let their node selectors exclude one another")
+	}
+	i.becomes(a)
+}
+
+func (p *purelb) annotations() {
+	for _, s := range p.services() {
+		wanted := map[string]string{}
+		given := s.u.GetAnnotations()
+		for _, key := range sortedKeys(given) {
+			name, ok := strings.CutPrefix(key, pureLBGroup+"/")
+			switch value := given[key]; {
+			case !ok || strings.HasPrefix(name, "allocated-") || strings.HasPrefix(name, "announcing") || name == "re-evaluate": // PureLB says so.
+			case name == "service-group":
+				if value != "" {
+					wanted[herald.AnnotationPool] = value
+				}
+			case name == "addresses":
+				maps.Copy(wanted, s.requested(key, value))
+			case name == "allow-shared-ip":
+				if value != "" {
+					wanted[herald.AnnotationSharingKey] = value
+				}
+			case name == "allow-local":
+				s.approximated("%s: Herald announces a Service with externalTrafficPolicy Local on a segment from a node with a ready endpoint", key)
+			default:
+				s.cannot("the annotation %s: Herald's import does not know it: look what it does", key)
+			}
+		}
+		s.wants(wanted)
+		s.bound()
+	}
+}

@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestImportsPassADryRun has kubectl herald import read the corpus of each load balancer, and a real API server, with Herald's
+// schemas and admission policies, take all that it writes. Nothing is there afterwards.
+func TestImportsPassADryRun(t *testing.T) {
+	ctx, c := startControlPlane(t, false)
+	const corpus = "../cmd/kubectl-herald/internal/migrate/testdata"
+	files, err := filepath.Glob(corpus + "/*/*/objects.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no corpus: %v", err)
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		source := filepath.Base(filepath.Dir(dir))
+		t.Run(source+"/"+filepath.Base(dir), func(t *testing.T) {
+			herald, err := os.ReadFile(filepath.Join(dir, "herald.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Exit code 2 says that something is not translatable, which the corpus has on purpose.
+			written, err := c.Shell(ctx, fmt.Sprintf("kubectl herald import %s -f %q || [ $? = 2 ]", source, file))
+			if err != nil || written != string(herald) {
+				t.Fatalf("the plugin writes (%v)\n%s\nwant\n%s", err, written, herald)
+			}
+			if written == "" {
+				return
+			}
+			taken, err := c.Shell(ctx, "kubectl apply --server-side --dry-run=server -f - <<'EOF'\n"+written+"EOF\n")
+			if want := strings.Count(written, "apiVersion: herald.dev/"); err != nil || strings.Count(taken, "serverside-applied (server dry run)") != want {
+				t.Errorf("the API server takes, of %d objects (%v)\n%s", want, err, taken)
+			}
+		})
+	}
+	if there, err := c.Kubectl(ctx, "get", "herald", "-o", "name"); err != nil || there != "" {
+		t.Errorf("a dry run leaves (%v) %s", err, there)
+	}
+}
+
+// TestImportReadsTheCluster has kubectl herald import read a cluster in which other load balancers are configured, and follows
+// its report: the Service gets the annotations that it names.
+func TestImportReadsTheCluster(t *testing.T) {
+	ctx, c := startControlPlane(t, false)
+	if out, err := c.Shell(ctx, "kubectl herald import metallb 2>&1"); err == nil || !strings.Contains(out, "there is no configuration of MetalLB") {
+		t.Errorf("MetalLB is not there, and the plugin says (%v) %s", err, out)
+	}
+	if err := c.Apply(ctx, `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kubevip, namespace: kube-system}
+data: {range-global: 198.51.100.10-198.51.100.20}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default, annotations: {kube-vip.io/loadbalancerIPs: 198.51.100.12, metallb.io/allow-shared-ip: it's shared}}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ipaddresspools.metallb.io}
+spec:
+  group: metallb.io
+  names: {kind: IPAddressPool, plural: ipaddresspools, singular: ipaddresspool}
+  scope: Namespaced
+  versions:
+  - name: v1beta1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "crd/ipaddresspools.metallb.io"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(ctx, "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: public, namespace: default}\nspec: {addresses: [203.0.113.0/24]}\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, story := range []struct{ source, pool, annotation, value string }{
+		{"kube-vip", "198.51.100.10-198.51.100.20", "ips", "198.51.100.12"},
+		{"metallb", "203.0.113.0/24", "sharing-key", "it's shared"},
+	} {
+		commands := filepath.Join(t.TempDir(), "report")
+		written, err := c.Shell(ctx, fmt.Sprintf("kubectl herald import %s 2>%q", story.source, commands))
+		if err != nil || !strings.Contains(written, story.pool) {
+			t.Fatalf("%s: the plugin writes (%v)\n%s", story.source, err, written)
+		}
+		if _, err := c.Shell(ctx, fmt.Sprintf("grep '^  kubectl annotate ' %q >%[1]q.sh; . %[1]q.sh", commands)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Kubectl(ctx, "get", "service", "web", "-o", `jsonpath={.metadata.annotations.herald\.dev/`+story.annotation+`}`)
+		if err != nil || got != story.value {
+			t.Errorf("%s: the Service has herald.dev/%s %q (%v), want %q", story.source, story.annotation, got, err, story.value)
+		}
+	}
+}
