@@ -10,13 +10,18 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/heraldlb/herald/api/client"
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/cmd/internal/version"
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
@@ -28,7 +33,8 @@ type access struct{ *genericclioptions.ConfigFlags }
 type cluster struct {
 	kube      kubernetes.Interface
 	herald    *client.Set
-	namespace string // Of a Service that is named without one.
+	dynamic   dynamic.Interface // Of kinds that are not known by their types.
+	namespace string            // Of a Service that is named without one.
 }
 
 func (a *access) connect() (*cluster, error) {
@@ -43,6 +49,9 @@ func (a *access) connect() (*cluster, error) {
 		return nil, err
 	}
 	if c.kube, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	if c.dynamic, err = dynamic.NewForConfig(config); err != nil {
 		return nil, err
 	}
 	c.herald, err = client.New(config)
@@ -146,12 +155,99 @@ var listers = map[string]lister{
 		}
 		return err
 	},
+	"servicecidrs.networking.k8s.io": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.ServiceCIDRs = pointers(list.Items)
+		}
+		return err
+	},
+	"customresourcedefinitions.apiextensions.k8s.io": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.dynamic.Resource(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			var d apiextensionsv1.CustomResourceDefinition
+			if !strings.HasSuffix(list.Items[i].GetName(), "."+herald.GroupVersion.Group) {
+				continue
+			}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &d); err != nil {
+				return fmt.Errorf("%s: %w", list.Items[i].GetName(), err)
+			}
+			o.Definitions = append(o.Definitions, &d)
+		}
+		return nil
+	},
+	"configmaps in kube-system": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		for _, name := range []string{"kube-proxy", "cilium-config"} {
+			switch m, err := c.kube.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{}); {
+			case err == nil:
+				o.ProxyConfigs = append(o.ProxyConfigs, m)
+			case !apierrors.IsNotFound(err):
+				return err
+			}
+		}
+		return nil
+	},
+	"daemonsets.apps": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.AppsV1().DaemonSets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.DaemonSets = pointers(list.Items)
+		}
+		return err
+	},
+	"deployments.apps": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.AppsV1().Deployments(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Deployments = pointers(list.Items)
+		}
+		return err
+	},
+	"pods": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Pods = pointers(list.Items)
+		}
+		return err
+	},
+	"ciliumloadbalancerippools.cilium.io": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		for _, version := range []string{"v2", "v2alpha1"} {
+			list, err := c.dynamic.Resource(schema.GroupVersionResource{Group: "cilium.io", Version: version, Resource: "ciliumloadbalancerippools"}).List(ctx, metav1.ListOptions{})
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			for i := range list.Items {
+				o.CiliumPools = append(o.CiliumPools, list.Items[i].GetName())
+			}
+			return nil
+		}
+		return nil
+	},
+	"validatingadmissionpolicies.admissionregistration.k8s.io": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Policies = pointers(list.Items)
+		}
+		return err
+	},
+	"validatingadmissionpolicybindings.admissionregistration.k8s.io": func(ctx context.Context, c *cluster, o *report.Objects) error {
+		list, err := c.kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().List(ctx, metav1.ListOptions{})
+		if err == nil {
+			o.Bindings = pointers(list.Items)
+		}
+		return err
+	},
 }
 
 // read reads some resources at the same time. Those that the user may not read are noted in Unseen.
 func (c *cluster) read(ctx context.Context, resources ...string) (*report.Objects, error) {
 	o := &report.Objects{}
 	var mu sync.Mutex
+	c.herald.OnDecodeError(func(err *client.DecodeError) { o.Unread = append(o.Unread, report.Clean(err.Error())) })
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range resources {
 		g.Go(func() error {
@@ -172,38 +268,51 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 		return nil, err
 	}
 	slices.Sort(o.Unseen)
+	slices.Sort(o.Unread)
 	return o, nil
 }
 
 // readAll reads some resources, all of which the report needs.
 func (c *cluster) readAll(ctx context.Context, resources ...string) (*report.Objects, error) {
 	o, err := c.read(ctx, resources...)
-	if err == nil && len(o.Unseen) > 0 {
-		err = fmt.Errorf("you may not list %s: bind yourself to the ClusterRole herald-view, or to one that allows it", strings.Join(o.Unseen, ", "))
+	if err == nil {
+		err = mayList(o, resources...)
 	}
 	return o, err
 }
 
-// network reads what is announced on the nodes' segments, and the speakers' Leases in Herald's own namespace.
+// mayList is an error if some of these resources are unseen.
+func mayList(o *report.Objects, resources ...string) error {
+	unseen := slices.DeleteFunc(slices.Clone(o.Unseen), func(r string) bool { return !slices.Contains(resources, r) })
+	if len(unseen) > 0 {
+		return fmt.Errorf("you may not list %s: bind yourself to the ClusterRole herald-view, or to one that allows it", strings.Join(unseen, ", "))
+	}
+	return nil
+}
+
+// network reads what is announced on the nodes' segments, and the Leases in Herald's own namespace.
 func (c *cluster) network(ctx context.Context, own string) (*report.Objects, error) {
-	o, err := c.readAll(ctx, "ippools.herald.dev", "ipallocations.herald.dev", "l2advertisements.herald.dev", "speakerstatuses.herald.dev",
-		"nodes", "namespaces", "services", "endpointslices.discovery.k8s.io")
+	o, err := c.readAll(ctx, "ippools.herald.dev", "ipallocations.herald.dev", "l2advertisements.herald.dev", "bgpadvertisements.herald.dev",
+		"bgppeers.herald.dev", "speakerstatuses.herald.dev", "nodes", "namespaces", "services", "endpointslices.discovery.k8s.io")
 	if err != nil {
 		return nil, err
 	}
-	return o, c.leases(ctx, own, o)
+	_, err = c.leases(ctx, own, o)
+	return o, err
 }
 
-// leases reads the speakers' Leases. A user who may not read them learns a little less.
-func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) error {
+// leases reads the Leases of the speakers and of herald-ccm, and reports whether the user may read them. Who may not
+// learns a little less.
+func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) (may bool, err error) {
 	list, err := c.kube.CoordinationV1().Leases(own).List(ctx, metav1.ListOptions{})
-	if err != nil && !apierrors.IsForbidden(err) {
-		return fmt.Errorf("list leases.coordination.k8s.io in %s: %w", own, err)
+	if apierrors.IsForbidden(err) {
+		return false, nil
 	}
-	if err == nil {
-		o.Leases = pointers(list.Items)
+	if err != nil {
+		return false, fmt.Errorf("list leases.coordination.k8s.io in %s: %w", own, err)
 	}
-	return nil
+	o.Leases = pointers(list.Items)
+	return true, nil
 }
 
 // service reads what bears on one Service. A namespace's administrator may not read all of it.
@@ -217,7 +326,7 @@ func (c *cluster) service(ctx context.Context, name types.NamespacedName, own st
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.leases(ctx, own, o); err != nil {
+	if _, err := c.leases(ctx, own, o); err != nil {
 		return nil, nil, err
 	}
 	if slices.Contains(o.Unseen, "namespaces") {
@@ -256,7 +365,19 @@ func (c *cluster) service(ctx context.Context, name types.NamespacedName, own st
 			o.Unseen = append(o.Unseen, "endpointslices.discovery.k8s.io")
 		}
 	}
+	o.Warnings = c.warnings(ctx, name)
 	return o, svc, nil
+}
+
+// warnings are the events of a Service that say that something is wrong, if they can be read.
+func (c *cluster) warnings(ctx context.Context, name types.NamespacedName) []*corev1.Event {
+	list, err := c.kube.CoreV1().Events(name.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "type=Warning,involvedObject.kind=Service,involvedObject.name=" + name.Name,
+	})
+	if err != nil {
+		return nil
+	}
+	return pointers(list.Items)
 }
 
 func pointers[T any](items []T) []*T {

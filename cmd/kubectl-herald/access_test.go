@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +34,7 @@ func server(t *testing.T, content map[string]any, allowed func(path string) bool
 		}
 		if !allowed(r.URL.Path) {
 			status := apierrors.NewForbidden(schema.GroupResource{}, "", nil).Status()
+			status.Kind, status.APIVersion = "Status", "v1"
 			w.WriteHeader(http.StatusForbidden)
 			_ = json.NewEncoder(w).Encode(status)
 			return
@@ -59,6 +63,8 @@ func emptyList(path string) any {
 		"namespaces":        {Kind: "NamespaceList", APIVersion: "v1"},
 		"services":          {Kind: "ServiceList", APIVersion: "v1"},
 		"endpointslices":    {Kind: "EndpointSliceList", APIVersion: "discovery.k8s.io/v1"},
+		"events":            {Kind: "EventList", APIVersion: "v1"},
+		"pods":              {Kind: "PodList", APIVersion: "v1"},
 		"leases":            {Kind: "LeaseList", APIVersion: "coordination.k8s.io/v1"},
 	}
 	kind := kinds[path[strings.LastIndex(path, "/")+1:]]
@@ -144,7 +150,7 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 	}
 	t.Run("what needs everything says what is missing", func(t *testing.T) {
 		_, err := ran(t, append(server(t, content, own), "status")...)
-		if err == nil || !strings.Contains(err.Error(), "you may not list endpointslices.discovery.k8s.io, ipallocations.herald.dev, ") {
+		if err == nil || !strings.Contains(err.Error(), "you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, endpointslices.discovery.k8s.io, ipallocations.herald.dev, ") {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -154,6 +160,71 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+}
+
+// TestWhatCannotBeDecoded has an IPPool that does not fit its type, and an IPAllocation with a port that is none. Every
+// command names both, and none is green.
+func TestWhatCannotBeDecoded(t *testing.T) {
+	list := func(kind string, items ...any) any {
+		return map[string]any{"kind": kind, "apiVersion": "herald.dev/v1alpha1", "metadata": map[string]any{}, "items": items}
+	}
+	content := map[string]any{
+		"/api/v1/namespaces/red/services/web": web,
+		"/apis/herald.dev/v1alpha1/ippools":   list("IPPoolList", map[string]any{"metadata": map[string]any{"name": "public"}, "spec": map[string]any{"addresses": "198.51.100.0/24"}}),
+		"/apis/herald.dev/v1alpha1/ipallocations": list("IPAllocationList", herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: "198.51.100.77"}, Spec: herald.IPAllocationSpec{
+			Address: "198.51.100.77", Pool: "public", Owners: []herald.AllocationOwner{{Namespace: "blue", Name: "dns", UID: "dns", Sharing: &herald.AllocationSharing{Key: "k", Ports: []string{"TCP/080"}}}},
+		}}),
+	}
+	file := filepath.Join(t.TempDir(), "pools.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: gold}\nspec: {addresses: [203.0.113.0/24]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		err  error
+	}{
+		{[]string{"pools"}, nil},
+		{[]string{"status"}, errAttention},
+		{[]string{"plan", "-f", file}, errAttention},
+		{[]string{"explain", "service", "red/web"}, nil},
+		{[]string{"bgp", "routes"}, errAttention},
+	} {
+		t.Run(c.args[0], func(t *testing.T) {
+			said, err := ran(t, append(server(t, content, func(string) bool { return true }), c.args...)...)
+			if !errors.Is(err, c.err) {
+				t.Errorf("error %v, want %v", err, c.err)
+			}
+			for _, want := range []string{"ippools/public cannot be read and is left out: ", "IPAllocation 198.51.100.77 cannot be read: spec.owners[0].sharing.ports[0]: "} {
+				if strings.Count(said, want) != 1 {
+					t.Errorf("not once %q in\n%s", want, said)
+				}
+			}
+			for _, green := range []string{"There are no IPPools", "Nothing needs attention", "Nothing would be lost", "Nothing has to be done"} {
+				if strings.Contains(said, green) {
+					t.Errorf("%q in\n%s", green, said)
+				}
+			}
+		})
+	}
+}
+
+func TestWithoutASubcommand(t *testing.T) {
+	const explain = ": write kubectl herald explain service NAMESPACE/NAME"
+	const bgp = ": write kubectl herald bgp peers [NAME]..., or kubectl herald bgp routes [ADDRESS | PREFIX | NAMESPACE/NAME]..."
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"explain"}, "kubectl herald explain does nothing by itself" + explain},
+		{[]string{"explain", "default/web"}, `kubectl herald explain has no subcommand "default/web"` + explain},
+		{[]string{"explain", "pool", "public"}, `kubectl herald explain has no subcommand "pool"` + explain},
+		{[]string{"bgp"}, "kubectl herald bgp does nothing by itself" + bgp},
+		{[]string{"bgp", "sessions"}, `kubectl herald bgp has no subcommand "sessions"` + bgp},
+	} {
+		if said, err := ran(t, c.args...); err == nil || err.Error() != c.want {
+			t.Errorf("%v: error %v, want %s; it says %q", c.args, err, c.want, said)
+		}
+	}
 }
 
 func TestCompletion(t *testing.T) {

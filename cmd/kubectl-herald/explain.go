@@ -12,7 +12,6 @@ func explainCommand(a *access) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain",
 		Short: "Say why something is as it is, and what to do about it.",
-		Args:  cobra.NoArgs,
 	}
 	var out output
 	var ccm ccm

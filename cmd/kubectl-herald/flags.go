@@ -47,6 +47,14 @@ func (o *output) write(out io.Writer, value any, text func(report.Style) string)
 	return printer.PrintObj(&runtime.Unknown{Raw: raw, ContentType: runtime.ContentTypeJSON}, out)
 }
 
+// conclude writes a report that ends a command, with errAttention unless it is good.
+func (o *output) conclude(out io.Writer, value any, text func(report.Style) string, good bool) error {
+	if err := o.write(out, value, text); err != nil || good {
+		return err
+	}
+	return errAttention
+}
+
 // ccm are the flags that say how herald-ccm is run.
 type ccm struct {
 	report.CCM
@@ -54,9 +62,14 @@ type ccm struct {
 }
 
 func (c *ccm) bind(cmd *cobra.Command) {
+	c.bindClass(cmd)
+	cmd.Flags().Var(&c.quota, "namespace-quota", "The value of this flag of herald-ccm.")
+}
+
+// bindClass adds the flags that say which Services herald-ccm serves.
+func (c *ccm) bindClass(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.Class, "load-balancer-class", herald.LoadBalancerClass, "The value of this flag of herald-ccm.")
 	cmd.Flags().BoolVar(&c.Classless, "serve-classless", true, "The value of this flag of herald-ccm.")
-	cmd.Flags().Var(&c.quota, "namespace-quota", "The value of this flag of herald-ccm.")
 }
 
 func (c *ccm) get() *report.CCM {

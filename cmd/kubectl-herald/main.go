@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -46,7 +47,30 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	a.AddFlags(cmd.PersistentFlags())
-	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a), statusCommand(&a), verifyCommand(&a))
+	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a), statusCommand(&a), bgpCommand(&a), verifyCommand(&a))
+	cmd.AddCommand(uiCommand(&a), preflightCommand(&a), importCommand(&a), bundleCommand(&a))
+	for _, c := range cmd.Commands() {
+		if c.HasSubCommands() {
+			wantsSubcommand(c)
+		}
+	}
 	a.completeFlags(cmd)
 	return cmd
+}
+
+// wantsSubcommand has a command that does nothing by itself fail without one of its subcommands. Otherwise cobra prints help,
+// and the command ends as if all were well.
+func wantsSubcommand(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		what := "does nothing by itself"
+		if len(args) > 0 {
+			what = fmt.Sprintf("has no subcommand %q", args[0])
+		}
+		var known []string
+		for _, c := range cmd.Commands() {
+			known = append(known, cmd.CommandPath()+" "+c.Use)
+		}
+		return fmt.Errorf("%s %s: write %s", cmd.CommandPath(), what, strings.Join(known, ", or "))
+	}
 }

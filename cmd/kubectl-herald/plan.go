@@ -34,8 +34,8 @@ becomes of each pool. Nothing is written.
 
 The cluster's pools are the base. Each IPPool in the files takes the place of the one of its name, or is added.
 
-The exit code is 0 if nothing is lost, 2 if an address in use would be out of range or a pool invalid, and 1 if the
-plan cannot be made.`,
+The exit code is 0 if nothing is lost, 2 if an address in use would be out of range, a pool invalid or an object of the
+cluster cannot be read, and 1 if the plan cannot be made.`,
 		Example: `  kubectl herald plan -f pools.yaml
   kubectl herald plan --delete old-pool -o json`,
 		Args: cobra.NoArgs,
@@ -52,7 +52,8 @@ plan cannot be made.`,
 			if err != nil {
 				return err
 			}
-			o, err := c.readAll(cmd.Context(), "ippools.herald.dev", "ipallocations.herald.dev", "services", "namespaces")
+			o, err := c.readAll(cmd.Context(), "ippools.herald.dev", "ipallocations.herald.dev", "services", "namespaces",
+				"nodes", "bgppeers.herald.dev", "speakerstatuses.herald.dev")
 			if err != nil {
 				return err
 			}
@@ -66,7 +67,7 @@ plan cannot be made.`,
 			if err := out.write(cmd.OutOrStdout(), r, r.Text); err != nil {
 				return err
 			}
-			if r.Loses {
+			if r.Loses || len(r.Unread) > 0 {
 				return errAttention
 			}
 			return nil

@@ -74,9 +74,9 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeo
 	}
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("%s: interrupted; it keeps %s", name, strings.Join(old, ", "))
+		err = fmt.Errorf("%s: interrupted; %s", name, c.outcome(ctx, name, old))
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("%s: no other address within %s; it keeps %s%s", name, timeout, strings.Join(old, ", "), c.complaint(ctx, name, asked))
+		err = fmt.Errorf("%s: no other address within %s; %s%s", name, timeout, c.outcome(ctx, name, old), c.complaint(ctx, name, asked))
 	}
 	return old, now, err
 }
@@ -94,12 +94,29 @@ func (c *cluster) awaitOthers(ctx context.Context, name types.NamespacedName, ol
 	return now, err
 }
 
+// outcome says whether a Service has kept its addresses, though we may have been told to stop.
+func (c *cluster) outcome(ctx context.Context, name types.NamespacedName, old []string) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+	if err != nil {
+		return "which addresses it has is not known: " + err.Error()
+	}
+	now := report.Addresses(svc)
+	if slices.Equal(now, old) {
+		return "it keeps " + strings.Join(old, ", ")
+	}
+	return fmt.Sprintf("it had %s, and has %s now", strings.Join(old, ", "), strings.Join(now, ", "))
+}
+
 // movable refuses what cannot move.
 func movable(svc *corev1.Service) error {
 	has := report.Addresses(svc)
 	switch {
 	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
 		return fmt.Errorf("is of type %s: only those of type LoadBalancer have addresses to leave", svc.Spec.Type)
+	case svc.Annotations[herald.AnnotationRenumber] != "":
+		return fmt.Errorf("annotation %s is there already (%q): another renumber is under way, or was cut short; remove the annotation if none is", herald.AnnotationRenumber, svc.Annotations[herald.AnnotationRenumber])
 	case len(has) == 0:
 		return errors.New("has no address to leave: kubectl describe service says why it waits")
 	}
@@ -129,14 +146,8 @@ func (c *cluster) ask(ctx context.Context, name types.NamespacedName, leave stri
 
 // complaint is what the Service's last warning since then says, if there is one that can be read.
 func (c *cluster) complaint(ctx context.Context, name types.NamespacedName, since time.Time) string {
-	list, err := c.kube.CoreV1().Events(name.Namespace).List(ctx, metav1.ListOptions{
-		FieldSelector: "type=Warning,involvedObject.kind=Service,involvedObject.name=" + name.Name,
-	})
-	if err != nil {
-		return ""
-	}
 	last := ""
-	for _, e := range list.Items {
+	for _, e := range c.warnings(ctx, name) {
 		// Events know seconds.
 		if !e.LastTimestamp.Time.Before(since.Truncate(time.Second)) {
 			since, last = e.LastTimestamp.Time, ": "+e.Message

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,7 +15,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
-	"github.com/heraldlb/herald/speaker"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 const seeSpeakers = "see whether herald-speaker runs there, and its log"
@@ -36,8 +35,8 @@ func (s *situation) announced(al ipam.Allocation) []fact {
 		return v.facts
 	}
 	rec, _ := s.record(al.Address)
-	whole := speaker.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service { return s.services[n] }, s.slicesOf)
-	own := speaker.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service {
+	whole := announce.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service { return s.services[n] }, s.slicesOf)
+	own := announce.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service {
 		if n.Namespace == s.service.Namespace && n.Name == s.service.Name {
 			return s.service
 		}
@@ -58,7 +57,7 @@ type view struct {
 	al      ipam.Allocation
 	address string
 	// whole is the address with all Services that share it, own is the address as if this Service had it alone.
-	whole, own *speaker.Address
+	whole, own *announce.Address
 
 	facts []fact
 	up    bool // A node announces it.
@@ -109,7 +108,7 @@ func (v *view) externalIPs() {
 
 // reported says what the speakers report of the address, where it cannot be seen what they are to do.
 func (v *view) reported() {
-	owners, _ := v.owned()
+	owners := v.owned()
 	for _, f := range owners {
 		v.facts = append(v.facts, f.fact)
 	}
@@ -121,7 +120,7 @@ func (v *view) reported() {
 // decide compares what the speakers are to do with what they report.
 func (v *view) decide() {
 	ads, nearest := v.advertisements()
-	if what := speaker.Decide(v.shared, v.whole).Refused; what != "" {
+	if what := announce.Decide(v.shared, v.whole).Refused; what != "" {
 		v.nobody("it is "+what, "take it out of spec.addresses of the IPPool by spec.exclude, and give the Service another address: kubectl herald renumber "+
 			v.service.Namespace+"/"+v.service.Name)
 		return
@@ -131,36 +130,49 @@ func (v *view) decide() {
 		return
 	}
 	a := &ailing{nodes: map[string][]string{}, cures: map[string]string{}}
-	var furthest *obstacle
-	for _, ad := range ads {
-		o := ad.obstacle()
-		if o != nil && (furthest == nil || o.step > furthest.step) {
-			furthest = o
-		}
-	}
 	v.notPermitted(ads)
-	l2 := v.decideL2(ads, a)
+	l2, unowned := v.decideL2(ads, a)
 	bgp := v.decideBGP(a)
+	v.covered()
 	v.facts = append(v.facts, a.facts(v.address)...)
-	if v.up {
-		for _, ad := range ads {
-			if o := ad.obstacle(); o != nil && o.misconfigured {
-				v.wrong(o.cure, "%s: %s", ad, o.cause)
-			}
-			ad.unknownPeers()
-		}
-		return
-	}
-	switch cut := v.segments.cut(); {
-	case l2 && len(cut) > 0:
+	cut := v.segments.cut()
+	switch {
+	case len(unowned) > 0 && len(cut) > 0:
 		v.wrong("find out who answers for it: kubectl herald verify "+v.address,
 			"by %s: not known, since the SpeakerStatus of %s lists only some of the addresses that the node owns", protocolOf(v.al.Address), some(cut))
-	case l2 || bgp:
-		v.nobody(v.why(l2), "")
+	case v.up:
+		for _, segment := range unowned {
+			v.wrong("kubectl herald status shows what they wait for", "by %s: none of the nodes that may own it on the segment of %s owns it: %s",
+				protocolOf(v.al.Address), segment.Interface, some(segment.Candidates.Nodes()))
+		}
+	case len(unowned) > 0 || bgp:
+		v.nobody(v.why(len(unowned) > 0), "")
 	default:
-		v.nobody(furthest.ad.String()+": "+furthest.cause, furthest.cure)
+		o := furthest(ads)
+		v.nobody(o.ad.String()+": "+o.cause, o.cure)
+	}
+	if v.up {
+		v.elsewhere(ads, l2, bgp)
 	}
 }
+
+// elsewhere says of an address that is announced which advertisements do not announce it and should: those that announce
+// none as they are, and those that had to announce it on a segment, or to routers, if no other does there.
+func (v *view) elsewhere(ads []*advertisement, l2, bgp bool) {
+	for _, ad := range ads {
+		decided := l2
+		if ad.bgp != nil {
+			decided = bgp
+		}
+		if o := ad.obstacle(); o != nil && (o.misconfigured || !decided && !o.excused) {
+			v.wrong(o.cure, "%s: %s", ad, o.cause)
+		}
+		ad.unknownPeers()
+	}
+}
+
+// reportedWithin is how long it takes at most until a new address is announced, and until a speaker has reported that.
+const reportedWithin = 5 * time.Second
 
 // why says why no node announces, although some are to: what is wrong with them.
 func (v *view) why(l2 bool) string {
@@ -168,6 +180,9 @@ func (v *view) why(l2 bool) string {
 		if f.Wrong {
 			return f.Text + ": " + f.cure
 		}
+	}
+	if rec, _ := v.record(v.al.Address); rec != nil && v.now.Sub(rec.CreationTimestamp.Time) < reportedWithin {
+		return fmt.Sprintf("it is recorded for %s only, and no speaker has reported it yet: ask again in a few seconds", age(rec.CreationTimestamp.Time, v.now))
 	}
 	if l2 {
 		return "the nodes that may own it have not taken it yet: kubectl herald status shows what they wait for"
@@ -206,14 +221,14 @@ func (a *ailing) facts(address string) (all []fact) {
 
 // state says why a node cannot announce, and notes it; it reports whether the node can.
 func (v *view) state(node string, a *ailing) bool {
-	i := slices.IndexFunc(v.Speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node })
+	st := statusOf(v.Objects, node)
 	switch {
-	case i < 0:
+	case st == nil:
 		a.add(node, "not by NODE: no SpeakerStatus", seeSpeakers)
 	case v.segments.stale[node] != "":
 		a.add(node, "not by NODE, as far as is known: "+v.segments.stale[node], seeSpeakers)
-	case v.Speakers[i].Status.Problem != "":
-		a.add(node, "not by NODE: "+v.Speakers[i].Status.Problem, "mend it there")
+	case st.Status.Problem != "":
+		a.add(node, "not by NODE: "+st.Status.Problem, "mend it there")
 	default:
 		return true
 	}
@@ -244,10 +259,9 @@ func (v *view) notPermitted(ads []*advertisement) {
 // decideBGP says which nodes announce to which peers; it reports whether any is to.
 func (v *view) decideBGP(a *ailing) (decided bool) {
 	to := map[string][]string{} // Nodes by peer, with the network if it is announced in one: "tor-a, in 198.51.100.0/24".
-	for _, node := range slices.Sorted(maps.Keys(v.shared.Nodes)) {
-		snapshot := *v.shared
-		snapshot.Self, snapshot.Healthy = node, true
-		d := speaker.Decide(&snapshot, v.whole)
+	decisions := maps.Collect(announce.DecideRoutes(v.shared, v.whole))
+	for _, node := range slices.Sorted(maps.Keys(decisions)) {
+		d := decisions[node]
 		for peer := range d.Exports {
 			to[peer] = append(to[peer], node)
 		}
@@ -278,51 +292,108 @@ func (v *view) decideBGP(a *ailing) (decided bool) {
 	return decided
 }
 
-// session reports whether a node's session with a peer is established, and notes why not.
-func (v *view) session(node, peer string, a *ailing) bool {
-	for _, o := range v.Speakers {
-		for _, x := range o.Status.Sessions {
-			switch {
-			case o.Name != node || x.Peer != peer:
-			case x.State == "Established":
-				return true
-			default:
-				a.add(node, strings.TrimSuffix(fmt.Sprintf("by BGP: the session of NODE with %s is %s: %s", peer, x.State, x.Reason), ": "),
-					"compare the BGPPeer with the router's configuration: kubectl describe bgppeers.herald.dev "+peer)
-				return false
+// covered says in which networks that are announced for other addresses the address is, although a Service that has it is
+// not to be announced to routers. A network is one route: routers send whatever is for it to the nodes.
+func (v *view) covered() {
+	silent := false
+	asked := *v.whole
+	asked.Services = make([]*announce.Service, len(v.whole.Services))
+	for i, svc := range v.whole.Services {
+		loud := *svc
+		if svc.Overrides != nil && svc.Overrides.Silent {
+			silent, loud.Overrides = true, nil
+		}
+		asked.Services[i] = &loud
+	}
+	if !silent {
+		return
+	}
+	told := map[announce.Aggregate]bool{}
+	own, loud := maps.Collect(announce.DecideRoutes(v.shared, v.whole)), maps.Collect(announce.DecideRoutes(v.shared, &asked))
+	for _, node := range slices.Sorted(maps.Keys(loud)) {
+		for _, network := range loud[node].Aggregates {
+			if told[network] || slices.Contains(own[node].Aggregates, network) {
+				continue
+			}
+			if other, some := v.announcedFor(node, network); some {
+				told[network] = true
+				v.wrong(fmt.Sprintf("have it ask for a pool whose addresses are not announced in networks, by the annotation %s, if routers are not to reach it", herald.AnnotationPool),
+					"opted out by the annotation %s, but covered by the network %s, which BGPAdvertisement %s announces to %s for others, such as %s: routers send to the nodes what is for it, and kube-proxy forwards that",
+					herald.AnnotationBGPAnnounce, network.Prefix, network.Advertisement, network.Peer, other)
 			}
 		}
+	}
+}
+
+// announcedFor returns another address that the node announces the network for, if there is one. Its endpoints may not be
+// known, and are taken to be there.
+func (v *view) announcedFor(node string, network announce.Aggregate) (other netip.Addr, some bool) {
+	for i, rec := range v.Allocations {
+		if address := v.held[i].Address; address == v.al.Address || !network.Prefix.Contains(address) {
+			continue
+		}
+		a := announce.AddressOf(rec, v.now, func(n types.NamespacedName) *corev1.Service { return v.services[n] }, v.slicesOf)
+		if a == nil {
+			continue
+		}
+		for _, svc := range a.Services {
+			svc.Ready4, svc.Ready6 = []string{""}, []string{""}
+		}
+		for other, d := range announce.DecideRoutes(v.shared, a) {
+			if other == node && slices.Contains(d.Aggregates, network) {
+				return a.Addr, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// session reports whether a node's session with a peer is established, and notes why not.
+func (v *view) session(node, peer string, a *ailing) bool {
+	st := statusOf(v.Objects, node) // state has found it.
+	if i := slices.IndexFunc(st.Status.Sessions, func(x herald.SpeakerSession) bool { return x.Peer == peer }); i >= 0 {
+		x := st.Status.Sessions[i]
+		if x.BFD != "" && x.BFD != bfdUp {
+			a.add(node, strings.TrimSuffix(fmt.Sprintf("by BGP: BFD of NODE with %s is %s: %s", peer, x.BFD, x.BFDReason), ": "),
+				"see the path between them and BFD on the router: kubectl herald bgp peers "+peer)
+		}
+		if x.State != established {
+			a.add(node, strings.TrimSuffix(fmt.Sprintf("by BGP: the session of NODE with %s is %s: %s", peer, x.State, x.Reason), ": "),
+				"compare the BGPPeer with the router's configuration: kubectl describe bgppeers.herald.dev "+peer)
+		}
+		return x.State == established
 	}
 	a.add(node, "by BGP: there is no session of NODE with "+peer, seeSpeakers)
 	return false
 }
 
-// decideL2 says which nodes own the address on which segments; it reports whether any is to.
-func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool) {
+// decideL2 says which nodes own the address on which segments. It reports whether any segment is to have an owner, and
+// returns those that have none.
+func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool, unowned []announce.Placement) {
 	snapshot := *v.shared
 	snapshot.Healthy, snapshot.Segments = true, v.on
 	may := map[place]bool{} // Where an owner may be, by the place that stands for its segment.
 	candidates := map[string]bool{}
-	for _, p := range speaker.Decide(&snapshot, v.whole).Segments {
+	unowned = announce.Decide(&snapshot, v.whole).Segments
+	for _, p := range unowned {
 		decided = true
 		for _, node := range p.Candidates.Nodes() {
 			candidates[node] = true
 			may[place{node, p.Interface}] = true
 		}
 	}
-	owners, deputies := v.owned()
-	for _, f := range owners {
-		o := f.owner
+	for _, f := range v.owned() {
+		o, segment := f.owner, v.segments.segmentName(f.owner.place)
 		switch {
-		case o.Stale != "" || o.DeputyFor != "":
-		case may[place{o.Node, v.segments.segmentName(o.place)}]:
+		case o.Stale != "":
+		case o.DeputyFor != "" || may[place{o.Node, segment}]:
 			v.up = true
+			unowned = slices.DeleteFunc(unowned, func(p announce.Placement) bool { return p.Interface == segment })
 		default:
 			f.Text += ", and will give it up"
 		}
 		v.facts = append(v.facts, f.fact)
 	}
-	v.up = v.up || deputies
 	// Nodes that would be candidates if their speakers worked.
 	for _, node := range slices.Sorted(maps.Keys(v.shared.Nodes)) {
 		n := v.shared.Nodes[node]
@@ -331,29 +402,18 @@ func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool) {
 			v.state(node, a)
 		}
 	}
-	return decided
+	return decided, unowned
 }
 
 // works reports whether the speaker of a node reports, so that it is known on which segments it is.
 func (v *view) works(node string) bool {
-	return v.segments.stale[node] == "" && slices.ContainsFunc(v.Speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node })
+	return v.segments.stale[node] == "" && statusOf(v.Objects, node) != nil
 }
 
-// mayServe reports whether a speaker belongs on a node, and there is an endpoint that the node may send traffic to.
+// mayServe reports whether there is an endpoint that a node may send traffic to.
 func (v *view) mayServe(node string) bool {
-	if i := slices.IndexFunc(v.Nodes, func(n *corev1.Node) bool { return n.Name == node }); i < 0 || cmp.Or(v.Nodes[i].Labels[corev1.LabelOSStable], "linux") != "linux" {
-		return false
-	}
 	svc := v.own.Services[0]
-	return !svc.Local || slices.Contains(readyFor(svc, v.al.Address), node)
-}
-
-// readyFor lists the nodes with a ready endpoint of the family of an address.
-func readyFor(svc *speaker.Service, address netip.Addr) []string {
-	if address.Is4() {
-		return svc.Ready4
-	}
-	return svc.Ready6
+	return !svc.Local || slices.Contains(svc.Ready(v.al.Address), node)
 }
 
 // ownedFact is a fact about an owner.
@@ -363,8 +423,8 @@ type ownedFact struct {
 }
 
 // owned says who owns the address on the segments, as the speakers report. A claim that is out of date is said only if
-// there is no other. deputies reports whether a node answers for one whose speaker is silent.
-func (v *view) owned() (facts []ownedFact, deputies bool) {
+// there is no other.
+func (v *view) owned() (facts []ownedFact) {
 	owners := v.segments.current(v.address)
 	if len(owners) == 0 {
 		owners = v.segments.owners[v.address]
@@ -376,7 +436,6 @@ func (v *view) owned() (facts []ownedFact, deputies bool) {
 		case o.Stale != "":
 			f.Text, f.Wrong, f.cure = fmt.Sprintf("%snode %s owned it, but %s", by, o.Node, o.Stale), true, seeSpeakers
 		case o.DeputyFor != "":
-			deputies = true
 			f.Text, f.Wrong = fmt.Sprintf("%snode %s answers for %s, whose speaker is silent%s%s", by, o.Node, o.DeputyFor, o.age(v.now), o.why()), true
 			f.cure = "see why the herald-speaker of node " + o.DeputyFor + " is silent"
 		default:
@@ -384,7 +443,7 @@ func (v *view) owned() (facts []ownedFact, deputies bool) {
 		}
 		facts = append(facts, ownedFact{f, o})
 	}
-	return facts, deputies
+	return facts
 }
 
 // rivalry says which nodes own an address on one segment.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,7 +19,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
-	"github.com/heraldlb/herald/speaker"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // ServiceReport is what explain service writes for programs: one entry for each fact, and the one thing to do next. Lists
@@ -35,7 +36,10 @@ type ServiceReport struct {
 	Endpoints *endpointsReport `json:"endpoints,omitempty"`
 	Announced []fact           `json:"announced"`
 	Unseen    []string         `json:"unseen"` // Resources that the user may not read.
+	Unread    []string         `json:"unread"` // Objects that could not be read, and why.
 	Next      string           `json:"next"`   // Empty: nothing has to be done, as far as can be seen.
+
+	served bool // It has the addresses that it asks for, so that it does not matter which pool has more.
 }
 
 // verdictReport is what a pool has to say to a request for a new address.
@@ -44,6 +48,8 @@ type verdictReport struct {
 	Family string `json:"family"`
 	Fits   bool   `json:"fits"`
 	Text   string `json:"text"`
+
+	invalid bool // The spec of the pool is, which is wrong whoever asks.
 }
 
 // fact is something about an address.
@@ -84,28 +90,26 @@ type situation struct {
 	services map[types.NamespacedName]*corev1.Service
 	slices   map[types.NamespacedName][]*discoveryv1.EndpointSlice
 
-	shared   *speaker.Shared
-	rejected []speaker.Rejected
+	shared   *announce.Shared
+	rejected []announce.Rejected
 	segments *segments
-	on       []speaker.Segment // One for each segment, with the nodes on it.
-	gone     map[string]string // Why the speaker of a node counts for nothing.
+	on       []announce.Segment // One for each segment, with the nodes on it.
+	gone     map[string]string  // Why the speaker of a node counts for nothing.
 }
 
 // Explain follows a Service from its request to the announcement of its addresses. It needs Pools, Allocations, the
 // advertisements, BGPPeers, Speakers, Nodes, Namespaces, Services, the EndpointSlices of this Service and of those that share
-// an address with it and, for what they tell besides, Leases. What is in Unseen may be missing.
+// an address with it and, for what they tell besides, Leases and Warnings. What is in Unseen may be missing.
 func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*ServiceReport, error) {
 	r := &ServiceReport{
 		Service: svc.Namespace + "/" + svc.Name, Asks: []string{}, Ignored: ignored(svc), Pools: []verdictReport{}, Addresses: []fact{},
-		Announced: []fact{}, Unseen: list(o.Unseen),
+		Announced: []fact{}, Unseen: list(o.Unseen), Unread: list(o.Unread),
 	}
 	if r.Class, r.Next = classOf(svc, ccm); r.Next != "" {
 		return r, nil
 	}
-	s, err := situationOf(o, svc, now)
-	if err != nil {
-		return nil, err
-	}
+	s := situationOf(o, now).about(svc)
+	r.Unread = list(o.Unread)
 	req, err := provider.RequestOf(svc, s.namespace, ccm.Quota)
 	if err != nil {
 		r.Next = err.Error()
@@ -115,13 +119,17 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 	var next []string // What to do, in the order of the Service's way.
 	var held []ipam.Allocation
 	if o.sees("ippools.herald.dev", "ipallocations.herald.dev") {
-		usable, _ := usablePools(o.Pools)
-		a, err := ipam.Rebuilt(usable, s.held)
+		pools, invalid := poolsInForce(o.Pools, nil, s.held)
+		a, err := ipam.Rebuilt(pools, s.held, o.occupied())
 		if err != nil {
 			return nil, err
 		}
 		for _, v := range a.Explain(req) {
-			r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Refused == nil, provider.VerdictWords(v)})
+			text, err := provider.VerdictWords(v), invalid[v.Pool]
+			if err != nil {
+				text = invalidWords(s.pool(v.Pool), err)
+			}
+			r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Refused == nil, text, err != nil})
 		}
 		held = a.HeldBy(req.Owner)
 		for _, al := range held {
@@ -134,7 +142,9 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 			}
 		}
 		r.Addresses = append(r.Addresses, s.clashes(a, &req, held)...)
-		next = append(next, s.unrecorded(), s.lacking(a, req, held))
+		lacking := s.lacking(a, req, held, invalid)
+		r.served = lacking == ""
+		next = append(next, s.unrecorded(), lacking)
 	} else {
 		for _, address := range provider.Carried(svc) {
 			held = append(held, ipam.Allocation{Address: address})
@@ -149,29 +159,20 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 			next = append(next, f.next())
 		}
 	}
-	r.Next = cmp.Or(append(next, r.Ignored...)...)
+	r.Next = cmp.Or(slices.Concat(next, r.Ignored, r.Unread)...)
 	return r, nil
 }
 
-func situationOf(o *Objects, svc *corev1.Service, now time.Time) (*situation, error) {
+// situationOf is that of all Services; about makes it that of one.
+func situationOf(o *Objects, now time.Time) *situation {
 	o.sort()
 	s := &situation{
-		Objects: o, service: svc, now: now,
+		Objects: o, now: now, held: o.held(),
 		services: map[types.NamespacedName]*corev1.Service{}, slices: map[types.NamespacedName][]*discoveryv1.EndpointSlice{},
-	}
-	var err error
-	if s.held, err = recordsOf(o.Allocations); err != nil {
-		return nil, err
-	}
-	for _, n := range o.Namespaces {
-		if n.Name == svc.Namespace {
-			s.namespace = n
-		}
 	}
 	for _, other := range o.Services {
 		s.services[types.NamespacedName{Namespace: other.Namespace, Name: other.Name}] = other
 	}
-	s.services[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = svc
 	for _, slice := range o.Endpoints {
 		name := types.NamespacedName{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
 		s.slices[name] = append(s.slices[name], slice)
@@ -179,7 +180,7 @@ func situationOf(o *Objects, svc *corev1.Service, now time.Time) (*situation, er
 	s.gone = s.goneSpeakers()
 	s.segments = segmentsOf(o.Speakers, s.gone)
 	s.on = s.segments.joined()
-	s.shared, s.rejected = (&speaker.Objects{
+	s.shared, s.rejected = (&announce.Objects{
 		Nodes: o.Nodes, Namespaces: o.Namespaces, Pools: o.Pools,
 		L2Advertisements: o.L2Advertisements, BGPAdvertisements: o.BGPAdvertisements, BGPPeers: o.BGPPeers,
 	}).Shared()
@@ -192,7 +193,20 @@ func situationOf(o *Objects, svc *corev1.Service, now time.Time) (*situation, er
 			}
 		}
 	}
-	return s, nil
+	return s
+}
+
+// about is the situation of one Service.
+func (s *situation) about(svc *corev1.Service) *situation {
+	o := *s
+	o.service, o.namespace = svc, nil
+	for _, n := range s.Namespaces {
+		if n.Name == svc.Namespace {
+			o.namespace = n
+		}
+	}
+	o.services[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = svc
+	return &o
 }
 
 // goneSpeakers says of nodes why their SpeakerStatus counts for nothing.
@@ -246,7 +260,7 @@ func (s *situation) ready() *endpointsReport {
 		}
 	}
 	r.IPv4, r.IPv6, r.Ready = len(distinct[discoveryv1.AddressTypeIPv4]), len(distinct[discoveryv1.AddressTypeIPv6]), len(distinct[""])
-	ready4, ready6 := speaker.Ready(own)
+	ready4, ready6 := announce.Ready(own)
 	for _, node := range slices.Concat(ready4, ready6) {
 		if node != "" && !slices.Contains(r.Nodes, node) {
 			r.Nodes = append(r.Nodes, node)
@@ -391,7 +405,7 @@ func (s *situation) clashes(a *ipam.Allocator, req *ipam.Request, held []ipam.Al
 		case slices.ContainsFunc(held, func(al ipam.Allocation) bool { return al.Address == r.Address }):
 			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "cannot be shared any more: " + provider.Words(err),
 				cure: "change the ports of one of the Services, or give them different sharing keys"})
-		default:
+		case a.MayJoin(*req, r.Address):
 			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "has the same sharing key, and cannot be shared: " + provider.Words(err),
 				cure: "change the ports of one of the Services, or give this one another sharing key"})
 		}
@@ -418,13 +432,21 @@ func (s *situation) unrecorded() string {
 	return ""
 }
 
-// lacking says what keeps a Service from what it asks for; empty if nothing does.
-func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation) string {
+// lacking says what keeps a Service from what it asks for; empty if nothing does. If no pool can serve it, that is an invalid
+// pool, if there is one that it may have addresses of.
+func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation, invalid map[string]error) string {
 	ask := ipam.Ask{Request: req, Carried: provider.Carried(s.service)}
 	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
 		return provider.Words(err)
 	}
 	given, err := a.Allocate(req)
+	if errors.Is(err, ipam.ErrNoPool) || errors.Is(err, ipam.ErrExhausted) {
+		for _, o := range s.Pools {
+			if invalid[o.Name] != nil && (req.Pool == o.Name || req.Pool == "" && (o.Spec.AutoAssign == nil || *o.Spec.AutoAssign)) {
+				return invalidWords(o, invalid[o.Name])
+			}
+		}
+	}
 	if err != nil {
 		return provider.Words(err)
 	}
@@ -434,10 +456,41 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 		case !slices.Contains(held, al) && slices.Contains(has, al.Address.String()):
 			return fmt.Sprintf("%s is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs, which records it", al.Address)
 		case !slices.Contains(held, al):
-			return fmt.Sprintf("it can have %s of pool %s, and has not been given it: see whether herald-ccm runs", al.Address, al.Pool)
+			return fmt.Sprintf("it can have %s of pool %s, and has not been given it: %s", al.Address, al.Pool, s.unserved())
 		case !slices.Contains(has, al.Address.String()):
-			return fmt.Sprintf("%s is recorded for it, and is not in its status, so no node announces it: see whether herald-ccm runs", al.Address)
+			return fmt.Sprintf("%s is recorded for it, and is not in its status, so no node announces it: %s", al.Address, s.unserved())
+		}
+	}
+	isGiven := func(address string) bool {
+		return slices.ContainsFunc(given, func(al ipam.Allocation) bool { return al.Address.String() == address })
+	}
+	for _, al := range held {
+		if !isGiven(al.Address.String()) {
+			return fmt.Sprintf("%s is recorded for it, and it does not ask for it any more: see whether herald-ccm runs, which releases it", al.Address)
+		}
+	}
+	for _, address := range has {
+		if !isGiven(address) {
+			return fmt.Sprintf("%s is in its status, and no IPAllocation records it for this Service: see whether herald-ccm runs, which takes it out, "+
+				"and who else writes the Service's status", quoted(address))
 		}
 	}
 	return ""
+}
+
+// retried is how long after a failure the service controller tries again at the latest, with some time to spare.
+const retried = 10 * time.Minute
+
+// unserved says why herald-ccm has not done what it could do: what it last said of it, or that it may not run.
+func (s *situation) unserved() string {
+	var last *corev1.Event
+	for _, e := range s.Warnings {
+		if e.Reason == herald.EventSyncLoadBalancerFailed && (last == nil || last.LastTimestamp.Before(&e.LastTimestamp)) {
+			last = e
+		}
+	}
+	if last == nil || s.now.Sub(last.LastTimestamp.Time) > retried {
+		return "see whether herald-ccm runs"
+	}
+	return fmt.Sprintf("herald-ccm has failed, %s ago: %s", age(last.LastTimestamp.Time, s.now), Clean(last.Message))
 }

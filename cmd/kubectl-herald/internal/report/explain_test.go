@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,7 +162,7 @@ func (r *ServiceReport) plain() string { return r.Text(StyleOf(&bytes.Buffer{}))
 func TestExplainWhatIsServed(t *testing.T) {
 	want := `default/web has no class: herald-ccm serves it
   asks for      IPv4
-  pools      ✓  public IPv4: has 255 of 256 IPv4 addresses free
+  pools      ✓  public IPv4: has 253 of 256 IPv4 addresses free
   has        ✓  198.51.100.1 from pool public, recorded for 60m
   endpoints     1 ready, on n1
   announced  ✓  198.51.100.1 by ARP on eth0: node n1 owns it, for 40m (highest rank)
@@ -192,7 +193,7 @@ class: 'has no class: herald-ccm serves it'
 asks: [IPv4]
 ignored: []
 pools:
-- {pool: public, family: IPv4, fits: true, text: has 255 of 256 IPv4 addresses free}
+- {pool: public, family: IPv4, fits: true, text: has 253 of 256 IPv4 addresses free}
 addresses:
 - {address: 198.51.100.1, text: 'from pool public, recorded for 60m', wrong: false}
 endpoints: {ready: 1, ipv4: 1, ipv6: 0, nodes: [n1], local: false}
@@ -201,6 +202,7 @@ announced:
 - {address: 198.51.100.1, text: 'by BGP: n1, n2 to tor-a', wrong: false}
 - {address: 198.51.100.1, text: 'by BGP: n2 to tor-b', wrong: false}
 - {address: 198.51.100.1, text: 'by BGP: the session of node n1 with tor-b is Down: no answer', wrong: true}
+unread: []
 unseen: []
 next: "198.51.100.1 by BGP: the session of node n1 with tor-b is Down: no answer: compare the BGPPeer with the router's configuration: kubectl describe bgppeers.herald.dev tor-b"
 `},
@@ -209,12 +211,13 @@ class: 'has no class: herald-ccm serves it'
 asks: [IPv4]
 ignored: []
 pools:
-- {pool: public, family: IPv4, fits: true, text: has 256 of 256 IPv4 addresses free}
+- {pool: public, family: IPv4, fits: true, text: has 254 of 256 IPv4 addresses free}
 addresses: []
 endpoints: {ready: 0, ipv4: 0, ipv6: 0, nodes: [], local: true}
 announced: []
+unread: []
 unseen: []
-next: 'it can have 198.51.100.0 of pool public, and has not been given it: see whether herald-ccm runs'
+next: 'it can have 198.51.100.1 of pool public, and has not been given it: see whether herald-ccm runs'
 `},
 		{"of another type", other, `service: default/web
 class: is of type NodePort
@@ -223,6 +226,7 @@ ignored: []
 pools: []
 addresses: []
 announced: []
+unread: []
 unseen: []
 next: 'set spec.type to LoadBalancer: only that type is given addresses'
 `},
@@ -278,12 +282,39 @@ func TestExplain(t *testing.T) {
 
 		// What it is given.
 		{"no such pool", waiting(), func(s *story) { s.annotate(herald.AnnotationPool, "gold") }, `there is no pool "gold": create it`, []string{"of pool gold (annotation herald.dev/pool)", "✗  public IPv4: "}},
+		{"the only pool is invalid", waiting(), func(s *story) { s.Pools[0].Spec.Addresses = []herald.AddressRange{"198.51.100.9-198.51.100.1"} },
+			`IPPool public is invalid: spec.addresses[0] "198.51.100.9-198.51.100.1": ends before it starts: write 198.51.100.1-198.51.100.9`,
+			[]string{"✗  public IPv4: IPPool public is invalid"}},
+		{"the only pool is invalid, and herald-ccm says what is in force", waiting(), func(s *story) {
+			s.Pools[0].Spec.Addresses = []herald.AddressRange{"198.51.100.9-198.51.100.1"}
+			s.Pools[0].Status.Conditions = []metav1.Condition{{Type: herald.ConditionAccepted, Status: metav1.ConditionFalse, Message: "that is wrong; the last valid spec stays in force"}}
+		}, "IPPool public is invalid: that is wrong; the last valid spec stays in force", nil},
+		{"the pool of its address is invalid", served(), func(s *story) {
+			s.Pools[0].Spec.Addresses = []herald.AddressRange{"198.51.100.9-198.51.100.1"}
+		}, "", []string{"✓  198.51.100.1 from pool public", "✗  public IPv4: IPPool public is invalid"}},
+		{"another pool is invalid", waiting(), func(s *story) {
+			s.Pools = append(s.Pools, pool("broken", 1, "203.0.113.9-203.0.113.1"))
+			s.annotate(herald.AnnotationIPs, "198.51.100.7")
+			s.Allocations = []*herald.IPAllocation{record("198.51.100.7", "public", "default/db")}
+		}, "198.51.100.7 is held by default/db", []string{"✗  broken IPv4: IPPool broken is invalid"}},
 		{"a pool for others", waiting(), func(s *story) { s.Pools[0].Spec.Namespaces = []string{"red"} }, "no auto-assigning pool serves this Service", []string{"✗  public IPv4: "}},
 		{"the address of another", waiting(), func(s *story) {
 			s.annotate(herald.AnnotationIPs, "198.51.100.7")
 			s.Allocations = []*herald.IPAllocation{record("198.51.100.7", "public", "default/db")}
 		}, "198.51.100.7 is held by default/db", []string{"exactly 198.51.100.7 (annotation herald.dev/ips)"}},
-		{"herald-ccm does not run", waiting(), func(*story) {}, "it can have 198.51.100.0 of pool public, and has not been given it: see whether herald-ccm runs", nil},
+		{"herald-ccm does not run", waiting(), func(*story) {}, "it can have 198.51.100.1 of pool public, and has not been given it: see whether herald-ccm runs", nil},
+		{"herald-ccm may not write", waiting(), func(s *story) {
+			s.Warnings = []*corev1.Event{failed("the old answer", time.Minute), failed("ipallocations is forbidden", 12*time.Second), failed("an older answer", 2*time.Minute)}
+		}, "it can have 198.51.100.1 of pool public, and has not been given it: herald-ccm has failed, 12s ago: ipallocations is forbidden", nil},
+		{"herald-ccm may not write the status", served(), func(s *story) {
+			s.service.Status = corev1.ServiceStatus{}
+			s.Warnings = []*corev1.Event{failed("services is forbidden", time.Minute)}
+		}, "198.51.100.1 is recorded for it, and is not in its status, so no node announces it: herald-ccm has failed, 60s ago: services is forbidden", nil},
+		{"herald-ccm has not tried for a long time", waiting(), func(s *story) {
+			other := failed("made up", time.Second)
+			other.Reason = "AnnotationWithoutEffect"
+			s.Warnings = []*corev1.Event{failed("ipallocations is forbidden", time.Hour), other}
+		}, "it can have 198.51.100.1 of pool public, and has not been given it: see whether herald-ccm runs", nil},
 		{"no record", served(), func(s *story) { s.Allocations = nil }, "198.51.100.1 is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs", nil},
 		{"the record is an earlier Service's", served(), func(s *story) { s.Allocations[0].Spec.Owners[0].UID = "old" },
 			"198.51.100.1 is in its status, and IPAllocation 198.51.100.1 records it for another Service of this name (UID old, this one has web)", nil},
@@ -301,6 +332,36 @@ func TestExplain(t *testing.T) {
 		{"shared", served(), func(s *story) { s.share("k", "TCP/81", "198.51.100.1") }, "", []string{`shared, by the key "k"`, "shared with default/db, kept for its name when the Service is deleted\n"}},
 		{"it asks for a port that another has on its address", served(), func(s *story) { s.share("k", "TCP/80", "198.51.100.1") }, "198.51.100.1 is shared by default/db, which has port TCP/80, too: take back what was changed", []string{"✗  198.51.100.1 cannot be shared any more"}},
 		{"it cannot share since a port is taken", served(), func(s *story) { s.share("k", "TCP/80", "198.51.100.7") }, "198.51.100.7 has the same sharing key, and cannot be shared: ", []string{"TCP/80"}},
+		{"a Service of another namespace has its sharing key", served(), func(s *story) {
+			s.share("k", "TCP/81", "198.51.100.7")
+			s.Allocations[1].Spec.Owners[0].Namespace = "blue"
+		}, "", nil},
+
+		{"a record of another cannot be read", served(), func(s *story) {
+			bad := record("198.51.100.77", "public", "other/dns")
+			bad.Spec.Owners[0].Sharing = &herald.AllocationSharing{Key: "k", Ports: []string{"TCP/99999"}}
+			s.Allocations = append(s.Allocations, bad)
+		}, "IPAllocation 198.51.100.77 cannot be read: spec.owners[0].sharing.ports[0]: ", []string{"has 252 of 256 IPv4 addresses free", "✓  198.51.100.1 from pool public"}},
+		{"a record without an address that can be read", served(), func(s *story) {
+			s.Allocations = slices.Insert(s.Allocations, 0, record("2001:db8::1%eth0", "public", "other/dns"))
+		}, "IPAllocation 2001:db8::1%eth0 cannot be read: spec.address: ", []string{"has 253 of 256 IPv4 addresses free", "✓  198.51.100.1 from pool public"}},
+
+		{"more in the status than is recorded", served(), func(s *story) {
+			s.service.Status.LoadBalancer.Ingress = append(s.service.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "203.0.113.9"})
+		}, "203.0.113.9 is in its status, and no IPAllocation records it for this Service: see whether herald-ccm runs", nil},
+		{"more recorded than it asks for", served(), func(s *story) {
+			s.Allocations = append(s.Allocations, record("198.51.100.9", "public", "default/web"))
+			s.service.Status.LoadBalancer.Ingress = append(s.service.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "198.51.100.9"})
+		}, "198.51.100.9 is recorded for it, and it does not ask for it any more: see whether herald-ccm runs", nil},
+
+		{"it asks for the address of a node", waiting(), func(s *story) {
+			s.annotate(herald.AnnotationIPs, "198.51.100.5")
+			s.Nodes[0].Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "198.51.100.5"}}
+		}, "198.51.100.5 is not given out (the address of node n1): ask for another address", nil},
+		{"the pool has only the address of a node", waiting(), func(s *story) {
+			s.Pools = []*herald.IPPool{pool("public", 0, "198.51.100.5")}
+			s.Nodes[0].Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "198.51.100.5"}}
+		}, "no auto-assigning pool (public) has a free IPv4 address: add addresses to one, or release some", nil},
 
 		// Advertisements.
 		{"no advertisement at all", served(), func(s *story) { s.bgp().l2() }, none + "there is no L2Advertisement and no BGPAdvertisement: create one with spec.pools: [public]", nil},
@@ -376,6 +437,33 @@ func TestExplain(t *testing.T) {
 		{"in a network", served().bgp(), func(s *story) {
 			s.BGPAdvertisements[0].Spec.AggregationLength = &herald.AggregationLength{IPv4: 25}
 		}, "", []string{"by BGP: n1, n2 to tor-a, in 198.51.100.0/25\n"}},
+		{"not to be announced, and in a network that is", served(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.inNetworks()
+			s.neighbour("198.51.100.7")
+		}, "198.51.100.1 opted out by the annotation herald.dev/bgp-announce, but covered by the network 198.51.100.0/25, which BGPAdvertisement fabric announces to tor-a for others, such as 198.51.100.7: " +
+			"routers send to the nodes what is for it, and kube-proxy forwards that: have it ask for a pool whose addresses are not announced in networks, by the annotation herald.dev/pool", []string{"by ARP on eth0: node n1 owns it"}},
+		{"not to be announced, and alone in its network", served(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.inNetworks()
+			s.neighbour("198.51.100.200")
+		}, "", []string{"by ARP on eth0: node n1 owns it"}},
+		{"not to be announced, and neither is its neighbour", served(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.inNetworks()
+			s.neighbour("198.51.100.7").Annotations = s.service.Annotations
+		}, "", []string{"by ARP on eth0: node n1 owns it"}},
+		{"not to be announced, and its neighbour is announced by itself", served(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.inNetworks()
+			s.neighbour("198.51.100.7").Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}, "", []string{"by ARP on eth0: node n1 owns it"}},
+		{"not to be announced, which is not permitted", served(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.inNetworks()
+			s.BGPAdvertisements[0].Spec.ServiceOverrides = nil
+			s.neighbour("198.51.100.7")
+		}, "198.51.100.1 annotation herald.dev/bgp-announce has no effect", []string{"by BGP: n1, n2 to tor-a, in 198.51.100.0/25\n"}},
 		{"a sticky Service is announced by one node", served().bgp(), func(s *story) { s.service.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, "",
 			[]string{"to tor-a (one node only, since spec.sessionAffinity is ClientIP)\n"}},
 		{"the node is not Ready, and Leases cannot be read", served().bgp(), func(s *story) {
@@ -394,8 +482,13 @@ func TestExplain(t *testing.T) {
 		{"Windows has no speaker", served(), func(s *story) {
 			s.Speakers = s.Speakers[:1]
 			hears(&s.Speakers[0].Status.Interfaces[0])
-			s.Nodes[1].Labels, s.BGPAdvertisements = map[string]string{corev1.LabelOSStable: "windows"}, nil
-		}, "", nil},
+			s.Nodes[1].Labels = map[string]string{corev1.LabelOSStable: "windows"}
+		}, "", []string{"by BGP: n1 to tor-a\n"}},
+		{"Windows has no speaker, on all nodes", served().bgp(), func(s *story) {
+			for _, n := range s.Nodes {
+				n.Labels = map[string]string{corev1.LabelOSStable: "windows"}
+			}
+		}, none + "BGPAdvertisement fabric: there is no node that herald-speaker runs on: add a node with Linux", nil},
 		{"kube-proxy does not serve", served().bgp(), func(s *story) {
 			for _, o := range s.Speakers {
 				o.Status.Problem = "kube-proxy does not serve on this node"
@@ -449,6 +542,33 @@ func TestExplain(t *testing.T) {
 			}
 		}, "", []string{"✓  198.51.100.1 by BGP"}},
 		{"no candidate has taken it", served().l2(), func(*story) {}, none + "the nodes that may own it have not taken it yet: kubectl herald status", nil},
+		{"new", served().l2(), func(s *story) { s.Allocations[0].CreationTimestamp = metav1.NewTime(now.Add(-2 * time.Second)) },
+			none + "it is recorded for 2s only, and no speaker has reported it yet: ask again in a few seconds", nil},
+		{"no candidate has taken it, and BGP", served(), func(s *story) { s.Speakers[0].Status.Claims, s.Speakers[0].Status.L2Addresses = nil, 0 },
+			"198.51.100.1 by ARP: none of the nodes that may own it on the segment of eth0 of n1 owns it: n1, n2: kubectl herald status", []string{"✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		{"no candidate has taken it on one of two segments", served(), func(s *story) {
+			s.BGPAdvertisements = nil
+			for _, o := range s.Speakers {
+				second := o.Status.Interfaces[0]
+				second.Name = "eth1"
+				o.Status.Interfaces = append(o.Status.Interfaces, second)
+			}
+		}, "198.51.100.1 by ARP: none of the nodes that may own it on the segment of eth1 of n1 owns it: n1, n2", []string{"✓  198.51.100.1 by ARP on eth0: node n1 owns it"}},
+		{"all nodes of the segment are excluded, and BGP", served(), func(s *story) {
+			s.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: "", "link": ""}
+			s.L2Advertisements[0].Spec.NodeSelector = selector("link", "")
+			s.Speakers[0].Status.Claims, s.Speakers[0].Status.L2Addresses = nil, 0
+		}, "198.51.100.1 L2Advertisement link: all nodes that it selects are excluded: n1", []string{"✓  198.51.100.1 by BGP: n2 to tor-a"}},
+		{"Local, no endpoint on the segment, and BGP", served(), func(s *story) {
+			s.service.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+			s.Nodes[1].Labels = map[string]string{"edge": "yes"}
+			s.L2Advertisements[0].Spec.NodeSelector = selector("edge", "yes")
+			s.Speakers[0].Status.Claims, s.Speakers[0].Status.L2Addresses = nil, 0
+		}, "198.51.100.1 L2Advertisement link: spec.externalTrafficPolicy is Local", []string{"✓  198.51.100.1 by BGP: n1 to tor-a"}},
+		{"not for routers, and owned on the segment", served(), func(s *story) {
+			s.annotate(herald.AnnotationBGPAnnounce, "false")
+			s.BGPAdvertisements[0].Spec.ServiceOverrides = []herald.ServiceOverride{herald.OverrideAnnounce}
+		}, "", []string{"✓  198.51.100.1 by ARP on eth0: node n1 owns it"}},
 		{"owned where it is not to be announced any more", served(), func(s *story) {
 			s.BGPAdvertisements, s.L2Advertisements[0].Spec.NodeSelector = nil, selector("rack", "a")
 		}, none + "L2Advertisement link: spec.nodeSelector selects no node", []string{"node n1 owns it, for 40m (highest rank), and will give it up\n"}},
@@ -518,6 +638,11 @@ func TestExplain(t *testing.T) {
 		{"all sessions are down", served().bgp(), func(s *story) {
 			s.Nodes, s.Speakers = s.Nodes[:1], []*herald.SpeakerStatus{speakerOf("n1", "", "Down", "Down")}
 		}, none + "by BGP: the session of node n1 with tor-a is Down: no answer: compare the BGPPeer with the router's configuration", nil},
+		{"a path that BFD finds dead", served().bgp(), func(s *story) {
+			s.Speakers[0].Status.Sessions[0].BFD, s.Speakers[0].Status.Sessions[0].BFDReason = "Down", "the router has fallen silent"
+			s.Speakers[1].Status.Sessions[0].BFD = "Up"
+		}, "198.51.100.1 by BGP: BFD of node n1 with tor-a is Down: the router has fallen silent: see the path between them and BFD on the router: kubectl herald bgp peers tor-a",
+			[]string{"✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
 		{"a session that is not valid", served().bgp(), func(s *story) {
 			for _, o := range s.Speakers {
 				o.Status.Sessions = []herald.SpeakerSession{{Peer: "tor-a", State: "Invalid", Reason: "there is no Secret herald-system/tor"}}
@@ -547,6 +672,23 @@ func TestExplain(t *testing.T) {
 }
 
 // share has default/db with a port on an address, by a sharing key that default/web has, too.
+// inNetworks has the BGPAdvertisement announce networks, and Services opt out.
+func (s *story) inNetworks() {
+	s.BGPAdvertisements[0].Spec.AggregationLength = &herald.AggregationLength{IPv4: 25}
+	s.BGPAdvertisements[0].Spec.ServiceOverrides = []herald.ServiceOverride{herald.OverrideAnnounce}
+}
+
+// neighbour is another Service with an address of the pool.
+func (s *story) neighbour(address string) *corev1.Service {
+	svc := s.service.DeepCopy()
+	svc.Name, svc.UID, svc.Annotations = "db", "db", nil
+	svc.Status.LoadBalancer.Ingress[0].IP = address
+	rec := record(address, "public", "default/db")
+	rec.Spec.Owners[0].UID = svc.UID
+	s.Allocations, s.Services = append(s.Allocations, rec), append(s.Services, svc)
+	return svc
+}
+
 func (s *story) share(key, port, address string) {
 	s.annotate(herald.AnnotationSharingKey, key)
 	db := herald.AllocationOwner{Namespace: "default", Name: "db", UID: "db", Sharing: &herald.AllocationSharing{Key: key, Traffic: "Cluster", Ports: []string{port}}}
@@ -598,4 +740,9 @@ func TestExplainWhatCanBeSeen(t *testing.T) {
 			}
 		})
 	}
+}
+
+// failed is an event of the service controller.
+func failed(message string, ago time.Duration) *corev1.Event {
+	return &corev1.Event{Reason: "SyncLoadBalancerFailed", Message: message, LastTimestamp: metav1.NewTime(now.Add(-ago))}
 }

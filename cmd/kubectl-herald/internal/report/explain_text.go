@@ -30,7 +30,11 @@ func (r *ServiceReport) Text(s Style) string {
 		ignored = append(ignored, []string{mark(false), i})
 	}
 	for _, v := range r.Pools {
-		verdicts = append(verdicts, []string{mark(v.Fits), v.Pool + " " + v.Family + ": " + v.Text})
+		sign := mark(v.Fits)
+		if !v.Fits && r.served && !v.invalid {
+			sign = s.faint.Render("-")
+		}
+		verdicts = append(verdicts, []string{sign, v.Pool + " " + v.Family + ": " + v.Text})
 	}
 	about := func(facts []fact) (lines [][]string) {
 		for _, f := range facts {
@@ -51,6 +55,11 @@ func (r *ServiceReport) Text(s Style) string {
 	switch unseen := "you may not list " + strings.Join(r.Unseen, ", "); {
 	case r.Next != "":
 		l.add(s.warn.Render("Next: " + r.Next))
+		for _, text := range r.Unread {
+			if text != r.Next {
+				l.add(s.bad.Render("✗ "), text)
+			}
+		}
 		if len(r.Unseen) > 0 {
 			l.add("Not everything can be seen: ", unseen, ".")
 		}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ type Network struct {
 	pools    map[string]*herald.IPPool
 	records  []*herald.IPAllocation // By address.
 	l2       []*herald.L2Advertisement
+	bgp      []*herald.BGPAdvertisement
+	peers    []*herald.BGPPeer
 	speakers []*herald.SpeakerStatus
 
 	nodes      []*corev1.Node // By name.
@@ -26,17 +29,21 @@ type Network struct {
 	namespaces map[string]*corev1.Namespace
 	// ready are the Services with a ready endpoint.
 	ready map[string]bool
-	// leases are those of the speakers. There need not be any.
+	// leases are as in Objects.
 	leases []*coordinationv1.Lease
+	// unreadable are objects that could not be read.
+	unreadable []problem
 }
 
-// NewNetwork needs Pools, Allocations, L2Advertisements, Speakers, Nodes, Services, Namespaces, Endpoints and, for what they
-// tell besides, Leases.
+// NewNetwork needs Pools, Allocations, L2Advertisements, BGPAdvertisements, Speakers, Nodes, Services, Namespaces, Endpoints
+// and, for what they tell besides, Leases.
 func NewNetwork(o *Objects) *Network {
 	o.sort()
+	o.held() // Notes what cannot be read.
 	n := &Network{
-		pools: map[string]*herald.IPPool{}, services: map[string]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}, ready: map[string]bool{},
-		records: slices.Clone(o.Allocations), l2: o.L2Advertisements, speakers: o.Speakers, nodes: slices.Clone(o.Nodes), leases: o.Leases,
+		unreadable: o.unreadable(),
+		pools:      map[string]*herald.IPPool{}, services: map[string]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}, ready: map[string]bool{},
+		records: slices.Clone(o.Allocations), l2: o.L2Advertisements, bgp: o.BGPAdvertisements, peers: o.BGPPeers, speakers: o.Speakers, nodes: slices.Clone(o.Nodes), leases: o.Leases,
 	}
 	slices.SortFunc(n.records, func(x, y *herald.IPAllocation) int { return addressOf(x).Compare(addressOf(y)) })
 	slices.SortFunc(n.nodes, func(x, y *corev1.Node) int { return strings.Compare(x.Name, y.Name) })
@@ -74,49 +81,74 @@ type Announcement struct {
 }
 
 // announcements are the addresses that L2Advertisements announce, in order. Services that do not carry their address in
-// their status, and so are not announced, are not among them.
+// their status, and so are not announced, are not among them, nor are addresses that are on no segment and that a
+// BGPAdvertisement selects, too: they are for the routers.
 func (n *Network) announcements() (all []Announcement) {
 	type selector struct {
 		*herald.Selector
-		*herald.L2Advertisement
+		interfaces []string
 	}
-	var ads []selector
+	var l2, bgp []selector
 	for _, ad := range n.l2 {
 		if c, err := ad.Spec.Compile(); err == nil { // The speakers leave out one that cannot be read, too.
-			ads = append(ads, selector{c, ad})
+			l2 = append(l2, selector{c, ad.Spec.Interfaces})
 		}
 	}
+	for _, ad := range n.bgp {
+		if c, err := ad.Spec.Compile(); err == nil {
+			bgp = append(bgp, selector{Selector: c})
+		}
+	}
+	subnets := n.onSegments()
 	for _, rec := range n.records {
 		var labels map[string]string
 		if pool := n.pools[rec.Spec.Pool]; pool != nil {
 			labels = pool.Labels
 		}
-		a := Announcement{address: rec.Spec.Address, record: rec}
+		a, routed := Announcement{address: rec.Spec.Address, record: rec}, false
 		for _, o := range rec.Spec.Owners {
 			name := o.Namespace + "/" + o.Name
 			svc, namespace := n.services[name], n.namespaces[o.Namespace]
 			if svc == nil || namespace == nil || o.UID == "" || svc.UID != o.UID || !slices.Contains(Addresses(svc), a.address) {
 				continue
 			}
+			selects := func(ad selector) bool {
+				return ad.Pool(rec.Spec.Pool, labels) && ad.Service(svc.Labels, namespace.Labels)
+			}
 			selected := false
-			for _, ad := range ads {
-				if ad.Pool(rec.Spec.Pool, labels) && ad.Service(svc.Labels, namespace.Labels) {
+			for _, ad := range l2 {
+				if selects(ad) {
 					selected = true
-					a.interfaces = append(a.interfaces, ad.L2Advertisement.Spec.Interfaces...)
+					a.interfaces = append(a.interfaces, ad.interfaces...)
 				}
 			}
+			routed = routed || slices.ContainsFunc(bgp, selects)
 			if selected {
 				a.services = append(a.services, name)
 				a.ready = a.ready || n.ready[name]
 			}
 		}
-		if len(a.services) > 0 {
+		onSegment := len(a.interfaces) > 0 || slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(addressOf(rec)) })
+		if len(a.services) > 0 && (onSegment || !routed) {
 			slices.Sort(a.interfaces)
 			a.interfaces = slices.Compact(a.interfaces)
 			all = append(all, a)
 		}
 	}
 	return all
+}
+
+// onSegments are the subnets of the nodes' interfaces, each once.
+func (n *Network) onSegments() (all []netip.Prefix) {
+	known := map[netip.Prefix]bool{}
+	for _, o := range n.speakers {
+		for i := range o.Status.Interfaces {
+			for _, p := range subnets(&o.Status.Interfaces[i]) {
+				known[p] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(known))
 }
 
 // gone says of nodes why what their speakers have written is out of date.
@@ -134,19 +166,26 @@ func (n *Network) gone(now time.Time) map[string]string {
 func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]string {
 	gone := map[string]string{}
 	for _, l := range leases {
-		node, ok := strings.CutPrefix(l.Name, "speaker-")
-		if !ok || l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
-			continue
-		}
-		since := now.Sub(l.Spec.RenewTime.Time)
-		switch {
-		case l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "":
-			gone[node] = fmt.Sprintf("its speaker ended %s ago", age(l.Spec.RenewTime.Time, now))
-		case since > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks here and there may differ.
-			gone[node] = fmt.Sprintf("its speaker has not renewed the Lease %s for %s", l.Name, age(l.Spec.RenewTime.Time, now))
+		if node, ok := strings.CutPrefix(l.Name, "speaker-"); ok && expired(l, now) != "" {
+			gone[node] = "its speaker " + expired(l, now)
 		}
 	}
 	return gone
+}
+
+// expired says what became of the holder of a Lease; empty: it holds it.
+func expired(l *coordinationv1.Lease, now time.Time) string {
+	if l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
+		return ""
+	}
+	renewed := l.Spec.RenewTime.Time
+	switch {
+	case l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "":
+		return fmt.Sprintf("ended %s ago", age(renewed, now))
+	case now.Sub(renewed) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks here and there may differ.
+		return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, age(renewed, now))
+	}
+	return ""
 }
 
 // Addresses are those in a Service's status.

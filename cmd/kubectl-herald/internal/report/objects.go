@@ -1,14 +1,22 @@
 package report
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // Objects are what was read of a cluster, in any order. Each report says which of them it needs.
@@ -24,10 +32,92 @@ type Objects struct {
 	Namespaces []*corev1.Namespace
 	Services   []*corev1.Service
 	Endpoints  []*discoveryv1.EndpointSlice
-	Leases     []*coordinationv1.Lease // Those of the speakers.
+	// Leases are those of the speakers and of herald-ccm; nil if they cannot be read.
+	Leases []*coordinationv1.Lease
+
+	// Warnings are events of the Service that is explained; nil if they cannot be read.
+	Warnings []*corev1.Event
+
+	// What follows is for preflight alone.
+	ServiceCIDRs []*networkingv1.ServiceCIDR
+	// Definitions are the CustomResourceDefinitions of Herald's API group.
+	Definitions  []*apiextensionsv1.CustomResourceDefinition
+	ProxyConfigs []*corev1.ConfigMap // Those in kube-system that kube-proxy, or what replaces it, is configured by.
+	DaemonSets   []*appsv1.DaemonSet
+	Deployments  []*appsv1.Deployment
+	Pods         []*corev1.Pod
+	CiliumPools  []string // The names of the CiliumLoadBalancerIPPools.
+	Policies     []*admissionv1.ValidatingAdmissionPolicy
+	Bindings     []*admissionv1.ValidatingAdmissionPolicyBinding
 
 	// Unseen are the resources that the user may not read, such as "nodes": their lists are empty.
 	Unseen []string
+	// Unread says of objects that are there why they could not be read, with their names.
+	Unread []string
+}
+
+// held is what the records say, in the order of Allocations. A record that cannot be read is noted in Unread. Without an
+// address it is left out.
+func (o *Objects) held() []ipam.Record {
+	held := make([]ipam.Record, 0, len(o.Allocations))
+	o.Allocations = slices.DeleteFunc(slices.Clone(o.Allocations), func(rec *herald.IPAllocation) bool {
+		address, tenants, err := provider.TenantsOf(rec)
+		if err == nil && (address.Zone() != "" || address.Is4In6()) {
+			address, err = netip.Addr{}, fmt.Errorf("spec.address: %s is not written as the API server would take it", address)
+		}
+		if err != nil {
+			text := Clean(fmt.Sprintf("IPAllocation %s cannot be read: %v: correct it, or delete it if no Service has the address", rec.Name, err))
+			if !slices.Contains(o.Unread, text) {
+				o.Unread = append(o.Unread, text)
+			}
+		}
+		if !address.IsValid() {
+			return true
+		}
+		held = append(held, ipam.Record{Address: address, Pool: rec.Spec.Pool, Tenants: tenants})
+		return false
+	})
+	return held
+}
+
+// occupied are the addresses that herald-ccm never gives out, as those of nodes, of their gateways and of BGPPeers, with
+// what each is. It needs BGPPeers, Nodes and Speakers.
+func (o *Objects) occupied() map[netip.Addr]string {
+	c := o.network()
+	return c.Occupied()
+}
+
+// network is what is known of the network: BGPPeers, Nodes, and what the speakers report of the nodes' interfaces.
+func (o *Objects) network() configuration.Cluster {
+	c := configuration.Cluster{Peers: o.BGPPeers, Nodes: o.Nodes, Speakers: map[string]configuration.Speaker{}}
+	for _, s := range o.Speakers {
+		var of configuration.Speaker
+		for _, i := range s.Status.Interfaces {
+			x := configuration.Interface{Name: i.Name}
+			for _, text := range i.Subnets {
+				if p, err := netip.ParsePrefix(text); err == nil {
+					x.Subnets = append(x.Subnets, p)
+				}
+			}
+			for _, text := range i.Gateways {
+				if gateway, err := netip.ParseAddr(text); err == nil {
+					x.Gateways = append(x.Gateways, gateway.Unmap().WithZone(""))
+				}
+			}
+			of.Interfaces = append(of.Interfaces, x)
+		}
+		c.Speakers[s.Name] = of
+	}
+	return c
+}
+
+// unreadable are the problems of objects that could not be read.
+func (o *Objects) unreadable() []problem {
+	all := []problem{}
+	for _, text := range o.Unread {
+		all = append(all, problem{Kind: unreadable, Nodes: []string{}, Text: text})
+	}
+	return all
 }
 
 // sees reports whether all of these resources could be read.
@@ -40,6 +130,6 @@ func (o *Objects) sort() {
 	slices.SortFunc(o.Pools, func(x, y *herald.IPPool) int { return provider.Older(x, y) })
 	slices.SortFunc(o.Allocations, func(x, y *herald.IPAllocation) int { return provider.Older(x, y) })
 	for _, s := range o.Speakers {
-		printable(s)
+		cleanAll(&s.Status)
 	}
 }

@@ -14,18 +14,18 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // Why an advertisement does not announce an address is found by experiment. The conditions for an announcement stand in
-// steps, in the order of the Service's way. speaker.Decide is asked again and again: first with all conditions waived, then
+// steps, in the order of the Service's way. announce.Decide is asked again and again: first with all conditions waived, then
 // with the first one in force, then with the first two. The condition that makes the announcement go away is the cause.
 
 // advertisement is one that selects the Service's addresses of the pool.
 type advertisement struct {
 	*view
-	l2        *speaker.L2Advertisement // or
-	bgp       *speaker.BGPAdvertisement
+	l2        *announce.L2Advertisement // or
+	bgp       *announce.BGPAdvertisement
 	selection *herald.Selection
 	spec      *herald.BGPAdvertisementSpec // of bgp
 }
@@ -44,7 +44,9 @@ type obstacle struct {
 	step int
 	// misconfigured: the advertisement cannot announce any address as it is.
 	misconfigured bool
-	cause, cure   string
+	// excused: nothing is wrong if the address is announced elsewhere.
+	excused     bool
+	cause, cure string
 }
 
 // advertisements are those that select the address. If there are none, nearest says which selector of which
@@ -72,13 +74,13 @@ func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
 	sorted := func(x, y metav1.Object) int { return strings.Compare(x.GetName(), y.GetName()) }
 	for _, o := range slices.SortedFunc(slices.Values(v.L2Advertisements), func(x, y *herald.L2Advertisement) int { return sorted(x, y) }) {
 		try("L2Advertisement", o.Name, &o.Spec.Selection, func() {
-			i := slices.IndexFunc(v.shared.L2, func(ad speaker.L2Advertisement) bool { return ad.Name == o.Name })
+			i := slices.IndexFunc(v.shared.L2, func(ad announce.L2Advertisement) bool { return ad.Name == o.Name })
 			ads = append(ads, &advertisement{view: v, l2: &v.shared.L2[i], selection: &o.Spec.Selection})
 		})
 	}
 	for _, o := range slices.SortedFunc(slices.Values(v.BGPAdvertisements), func(x, y *herald.BGPAdvertisement) int { return sorted(x, y) }) {
 		try("BGPAdvertisement", o.Name, &o.Spec.Selection, func() {
-			i := slices.IndexFunc(v.shared.BGP, func(ad speaker.BGPAdvertisement) bool { return ad.Name == o.Name })
+			i := slices.IndexFunc(v.shared.BGP, func(ad announce.BGPAdvertisement) bool { return ad.Name == o.Name })
 			ads = append(ads, &advertisement{view: v, bgp: &v.shared.BGP[i], selection: &o.Spec.Selection, spec: &o.Spec})
 		})
 	}
@@ -115,41 +117,43 @@ func (v *view) selected(spec *herald.Selection) (step int, cause, cure string) {
 
 // trial is a snapshot in which conditions may be waived.
 type trial struct {
-	shared  *speaker.Shared
-	address *speaker.Address
+	shared  *announce.Shared
+	address *announce.Address
 	nodes   []string
 }
 
-// trial copies what a waiver changes. It has this advertisement alone, and the Service as if it had the address alone.
-func (ad *advertisement) trial() *trial {
+// trial copies what a waiver changes. It has this advertisement alone, the Service as if it had the address alone, and one
+// node, or all if none is named.
+func (ad *advertisement) trial(node string) *trial {
 	s := *ad.shared
 	s.Healthy, s.Segments, s.L2, s.BGP = true, nil, nil, nil
-	s.Nodes = maps.Clone(s.Nodes)
+	if node != "" {
+		s.Nodes = map[string]announce.Node{node: s.Nodes[node]}
+	} else {
+		s.Nodes = maps.Clone(s.Nodes)
+	}
 	if ad.l2 != nil {
-		s.L2 = []speaker.L2Advertisement{*ad.l2}
+		s.L2 = []announce.L2Advertisement{*ad.l2}
 		for _, on := range ad.on {
-			s.Segments = append(s.Segments, speaker.Segment{Interface: on.Interface, Nodes: slices.Clone(on.Nodes)})
+			s.Segments = append(s.Segments, announce.Segment{Interface: on.Interface, Nodes: slices.Clone(on.Nodes)})
 		}
 	} else {
-		s.BGP = []speaker.BGPAdvertisement{*ad.bgp}
+		s.BGP = []announce.BGPAdvertisement{*ad.bgp}
 	}
 	svc := *ad.own.Services[0]
 	svc.Sticky = false // It chooses among nodes, and excludes none.
 	address := *ad.own
-	address.Services = []*speaker.Service{&svc}
+	address.Services = []*announce.Service{&svc}
 	return &trial{&s, &address, slices.Sorted(maps.Keys(s.Nodes))}
 }
 
 // announces reports whether any node announces the address.
 func (t *trial) announces() bool {
 	if len(t.shared.L2) > 0 {
-		return len(speaker.Decide(t.shared, t.address).Segments) > 0
+		return len(announce.Decide(t.shared, t.address).Segments) > 0
 	}
-	for _, node := range t.nodes {
-		t.shared.Self = node
-		if d := speaker.Decide(t.shared, t.address); len(d.Exports)+len(d.Aggregates) > 0 {
-			return true
-		}
+	for range announce.DecideRoutes(t.shared, t.address) {
+		return true
 	}
 	return false
 }
@@ -158,8 +162,12 @@ func (t *trial) announces() bool {
 type condition struct {
 	waive func(*trial)
 	tell  func(*advertisement) (cause, cure string)
+	// here is why one node does not announce, while others do.
+	here string
 	// misconfigured reports whether no address can meet the condition.
 	misconfigured func(*advertisement) bool
+	// excused reports whether nothing is wrong without it if the address is announced elsewhere. nil: something is.
+	excused func(*advertisement) bool
 }
 
 // everywhere stands for an interface with a subnet that has all addresses.
@@ -171,6 +179,7 @@ var (
 		tell: func(*advertisement) (cause, cure string) {
 			return "the Service asks not to be announced, and the advertisement permits that", "remove its annotation " + herald.AnnotationBGPAnnounce + " if routers are to have it"
 		},
+		excused: always,
 	}
 	needsEndpoint = condition{
 		waive: func(t *trial) {
@@ -178,7 +187,8 @@ var (
 			all := append([]string{""}, t.nodes...)
 			svc.Ready4, svc.Ready6 = all, all
 		},
-		tell: (*advertisement).withoutEndpoint,
+		tell:    (*advertisement).withoutEndpoint,
+		excused: always,
 	}
 	needsPeer = condition{
 		waive: func(t *trial) { t.shared.BGP[0].Peers, t.shared.PeerNodes = []string{""}, nil },
@@ -191,23 +201,25 @@ var (
 			}
 			return "spec.peerSelector selects no BGPPeer", "change it, or label a BGPPeer (" + metav1.FormatLabelSelector(ad.spec.PeerSelector) + ")"
 		},
-		misconfigured: func(*advertisement) bool { return true },
+		misconfigured: always,
 	}
 	needsNode = condition{
+		here: "spec.nodeSelector of the advertisement does not select it",
 		waive: func(t *trial) {
 			for i := range t.shared.L2 {
-				t.shared.L2[i].Selector = anyNode(t)
+				t.shared.L2[i].Selector = selectsAll()
 			}
 			for i := range t.shared.BGP {
-				t.shared.BGP[i].Selector = anyNode(t)
+				t.shared.BGP[i].Selector = selectsAll()
 			}
 		},
 		tell: func(ad *advertisement) (cause, cure string) {
 			return "spec.nodeSelector selects no node", "change it, or label nodes (" + metav1.FormatLabelSelector(ad.selection.NodeSelector) + ")"
 		},
-		misconfigured: func(*advertisement) bool { return true },
+		misconfigured: always,
 	}
 	needsIncluded = condition{
+		here: "it is excluded, by the label " + corev1.LabelNodeExcludeBalancers + " or a taint",
 		waive: func(t *trial) {
 			for name, n := range t.shared.Nodes {
 				n.Excluded = false
@@ -217,22 +229,24 @@ var (
 		tell: (*advertisement).excluded,
 	}
 	needsSession = condition{
+		here:  "spec.nodeSelector of the BGPPeer does not select it",
 		waive: func(t *trial) { t.shared.PeerNodes = nil },
 		tell: func(ad *advertisement) (cause, cure string) {
 			return "none of the nodes that it selects holds a session with " + some(ad.bgp.Peers), "compare its spec.nodeSelector with spec.nodeSelector of these BGPPeers"
 		},
-		misconfigured: func(*advertisement) bool { return true },
+		misconfigured: always,
 	}
 	needsSpeaker = condition{
 		waive: func(t *trial) {
-			all := speaker.Segment{}
+			all := announce.Segment{}
 			for _, node := range t.nodes {
-				all.Nodes = append(all.Nodes, speaker.Neighbour{Node: node, Subnets: everywhere})
+				all.Nodes = append(all.Nodes, announce.Neighbour{Node: node, Subnets: everywhere})
 			}
-			t.shared.Segments = []speaker.Segment{all}
+			t.shared.Segments = []announce.Segment{all}
 			t.shared.L2[0].Interfaces = nil
 		},
-		tell: (*advertisement).withoutSpeaker,
+		tell:    (*advertisement).withoutSpeaker,
+		excused: (*advertisement).forRouters,
 	}
 	needsInterface = condition{
 		waive: func(t *trial) {
@@ -245,11 +259,13 @@ var (
 		},
 		tell:          (*advertisement).withoutInterface,
 		misconfigured: func(ad *advertisement) bool { return len(ad.l2.Interfaces) > 0 },
+		excused:       (*advertisement).forRouters,
 	}
 	needsLocal = condition{
+		here:  "it has no ready endpoint, and spec.externalTrafficPolicy is Local",
 		waive: func(t *trial) { t.address.Services[0].Local = false },
 		tell: func(ad *advertisement) (cause, cure string) {
-			return "spec.externalTrafficPolicy is Local, and none of the nodes that may announce has a ready endpoint: there are some on " + some(namesOf(readyFor(ad.own.Services[0], ad.al.Address))),
+			return "spec.externalTrafficPolicy is Local, and none of the nodes that may announce has a ready endpoint: there are some on " + some(namesOf(ad.own.Services[0].Ready(ad.al.Address))),
 				"run pods on other nodes, let these nodes announce, or set the policy to Cluster"
 		},
 	}
@@ -258,32 +274,56 @@ var (
 	stepsBGP = []condition{needsConsent, needsEndpoint, needsPeer, needsNode, needsIncluded, needsSession, needsLocal}
 )
 
-// anyNode is a selector that selects the address and all nodes.
-func anyNode(*trial) *herald.Selector {
+func always(*advertisement) bool { return true }
+
+// selectsAll is a selector that selects the address and all nodes.
+func selectsAll() *herald.Selector {
 	c, _ := (&herald.Selection{}).Compile() // There is nothing in it that could be wrong.
 	return c
 }
 
 // obstacle finds the first condition that is not met; nil if all are.
 func (ad *advertisement) obstacle() *obstacle {
+	if len(ad.shared.Nodes) == 0 {
+		return &obstacle{ad: ad, cause: "there is no node that herald-speaker runs on", cure: "add a node with Linux"}
+	}
+	i, c := ad.unmet("")
+	if c == nil {
+		return nil
+	}
+	o := &obstacle{ad: ad, step: i}
+	o.cause, o.cure = c.tell(ad)
+	o.misconfigured = c.misconfigured != nil && c.misconfigured(ad)
+	o.excused = c.excused != nil && c.excused(ad)
+	return o
+}
+
+// furthest is the obstacle of the advertisement that comes closest to an announcement; nil if none has one.
+func furthest(ads []*advertisement) (most *obstacle) {
+	for _, ad := range ads {
+		if o := ad.obstacle(); o != nil && (most == nil || o.step > most.step) {
+			most = o
+		}
+	}
+	return most
+}
+
+// unmet is the first condition that is not met on a node, or on any if none is named; nil if all are.
+func (ad *advertisement) unmet(node string) (step int, c *condition) {
 	steps := stepsL2
 	if ad.bgp != nil {
 		steps = stepsBGP
 	}
 	for i := range steps {
-		t := ad.trial()
+		t := ad.trial(node)
 		for _, later := range steps[i+1:] {
 			later.waive(t)
 		}
-		if t.announces() {
-			continue
+		if !t.announces() {
+			return i, &steps[i]
 		}
-		o := &obstacle{ad: ad, step: i}
-		o.cause, o.cure = steps[i].tell(ad)
-		o.misconfigured = steps[i].misconfigured != nil && steps[i].misconfigured(ad)
-		return o
 	}
-	return nil
+	return 0, nil
 }
 
 // unknown are the peers that the advertisement names and that do not exist.
@@ -372,9 +412,8 @@ func (ad *advertisement) withoutSpeaker() (cause, cure string) {
 	nodes := ad.eligible()
 	var without []string
 	for _, name := range nodes {
-		i := slices.IndexFunc(ad.Speakers, func(o *herald.SpeakerStatus) bool { return o.Name == name })
 		switch {
-		case i < 0:
+		case statusOf(ad.Objects, name) == nil:
 			without = append(without, name)
 		case ad.segments.stale[name] != "":
 			return fmt.Sprintf("the speaker of node %s does not work: %s", name, ad.segments.stale[name]), seeSpeakers
@@ -393,13 +432,17 @@ func (ad *advertisement) withoutSpeaker() (cause, cure string) {
 }
 
 func (ad *advertisement) withoutInterface() (cause, cure string) {
-	if named := ad.l2.Interfaces; len(named) > 0 {
-		return "spec.interfaces names " + some(named) + ", and no node that it selects has such an interface", "write names of interfaces that are up: kubectl herald status shows them"
+	if len(ad.l2.Interfaces) > 0 {
+		return ad.noSuchInterface()
 	}
 	if cause, cure = ad.offSubnet(); cause != "" {
 		return cause, cure
 	}
 	return "no speaker works on the interface whose subnet holds the address", "see the log of herald-speaker"
+}
+
+func (ad *advertisement) noSuchInterface() (cause, cure string) {
+	return "spec.interfaces names " + some(ad.l2.Interfaces) + ", and no node that it selects has such an interface", "write names of interfaces that are up: kubectl herald status shows them"
 }
 
 // offSubnet says that no subnet of a node that may announce holds the address; cause is empty if one does.
@@ -413,7 +456,7 @@ func (ad *advertisement) offSubnet() (cause, cure string) {
 				}
 			}
 		}
-		return "spec.interfaces names " + some(ad.l2.Interfaces) + ", and no node that it selects has such an interface", "write names of interfaces that are up: kubectl herald status shows them"
+		return ad.noSuchInterface()
 	}
 	for _, at := range slices.SortedFunc(maps.Keys(ad.segments.interfaces), comparePlaces) {
 		if !slices.Contains(ad.eligible(), at.Node) {
@@ -437,6 +480,13 @@ func (ad *advertisement) offSubnet() (cause, cure string) {
 		cause = fmt.Sprintf("no node that it selects has an interface with a subnet that holds the address (their %s subnets are %s)", family, some(known))
 	}
 	return cause, fmt.Sprintf("use addresses of these subnets in IPPool %s, name an interface in its spec.interfaces if clients reach the address on the link, or create a BGPAdvertisement", ad.al.Pool)
+}
+
+// forRouters reports whether the address is on no subnet of a node, and no interface is named for it: a segment need not
+// have it if routers have.
+func (ad *advertisement) forRouters() bool {
+	cause, _ := ad.offSubnet()
+	return len(ad.l2.Interfaces) == 0 && cause != ""
 }
 
 // namesOf leaves out the name that stands for endpoints on no node.

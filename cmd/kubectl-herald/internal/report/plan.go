@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -19,19 +20,20 @@ type state struct {
 	pools   []*herald.IPPool       // Oldest first.
 	records []*herald.IPAllocation // Oldest first.
 	held    []ipam.Record          // What the records say.
-	asks    []ipam.Ask             // Oldest first.
+	// occupied are the addresses that are never given out, with what each is.
+	occupied map[netip.Addr]string
+	asks     []ipam.Ask // Oldest first.
 	// misread are the Services whose wishes cannot be read, and why.
 	misread []waitingReport
+	unread  []string
 }
 
-// Plan says what it would do to apply and delete these pools. It needs Pools, Allocations, Services and Namespaces.
+// Plan says what it would do to apply and delete these pools. It needs Pools, Allocations, Services, Namespaces, BGPPeers,
+// Nodes and Speakers.
 func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
 	o.sort()
-	s := state{pools: o.Pools, records: o.Allocations}
-	var err error
-	if s.held, err = recordsOf(s.records); err != nil {
-		return nil, err
-	}
+	s := state{pools: o.Pools, held: o.held(), occupied: o.occupied()}
+	s.records, s.unread = o.Allocations, o.Unread
 	namespaces := map[string]*corev1.Namespace{}
 	for _, n := range o.Namespaces {
 		namespaces[n.Name] = n
@@ -51,28 +53,15 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 	return s.plan(wanted, deletions)
 }
 
-// recordsOf is what records say is held.
-func recordsOf(records []*herald.IPAllocation) ([]ipam.Record, error) {
-	held := make([]ipam.Record, 0, len(records))
-	for _, rec := range records {
-		address, tenants, err := provider.TenantsOf(rec)
-		if err != nil {
-			return nil, fmt.Errorf("IPAllocation %s: %w", rec.Name, err)
-		}
-		held = append(held, ipam.Record{Address: address, Pool: rec.Spec.Pool, Tenants: tenants})
-	}
-	return held, nil
-}
-
 // plan says what it would do to apply and delete these pools.
 func (s *state) plan(wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
 	then, err := s.edited(wanted, deletions)
 	if err != nil {
 		return nil, err
 	}
-	before, _ := usablePools(s.pools)
-	after, invalid := usablePools(then)
-	effect, err := ipam.Plan(before, after, s.held, s.asks)
+	before, _ := poolsInForce(s.pools, nil, s.held)
+	after, invalid := poolsInForce(then, s.pools, s.held)
+	effect, err := ipam.Plan(before, after, s.held, s.occupied, s.asks)
 	if err != nil {
 		return nil, err
 	}

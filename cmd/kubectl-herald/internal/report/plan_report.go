@@ -29,6 +29,9 @@ type PlanReport struct {
 	Served []servedReport `json:"served"`
 	// Waiting are the Services that would wait, and why.
 	Waiting []waitingReport `json:"waiting"`
+	// Unread are the objects of the cluster that could not be read, and why. What would become of them is not known, and the
+	// exit code is 2.
+	Unread []string `json:"unread"`
 }
 
 type poolChange struct {
@@ -39,8 +42,13 @@ type poolChange struct {
 	Families []familyChange `json:"families"` // IPv4 first.
 	// Overlaps are the addresses that older pools keep, and that they do not keep from the pool now.
 	Overlaps []overlapReport `json:"overlaps"`
-	// Invalid is why the pool could not be used.
+	// Invalid is what would be wrong with its spec. What was valid last stays in force; of a pool that is added nothing is.
 	Invalid string `json:"invalid,omitempty"`
+}
+
+// breaks reports whether the change makes the pool invalid, or leaves it so.
+func (p poolChange) breaks() bool {
+	return p.Invalid != "" && (p.Change == "added" || p.Change == "changed")
 }
 
 type fieldChange struct {
@@ -125,7 +133,7 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 	}
 	r := &PlanReport{
 		Pools: s.poolChanges(then, invalid, e), OutOfRange: places(e.Displaced), StillOutOfRange: places(e.Outside), BackInRange: places(e.Returned),
-		Served: []servedReport{}, Waiting: slices.Clone(s.misread),
+		Served: []servedReport{}, Waiting: slices.Clone(s.misread), Unread: list(s.unread),
 	}
 	r.Kept = keptOf(places(e.Kept))
 	for _, served := range e.Served {
@@ -135,7 +143,7 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 	for _, refused := range e.Refused {
 		r.Waiting = append(r.Waiting, waitingReport{refused.Owner.String(), provider.Words(refused.Err)})
 	}
-	r.Loses = len(r.OutOfRange) > 0 || slices.ContainsFunc(r.Pools, func(p poolChange) bool { return p.Invalid != "" && p.Change != "unchanged" })
+	r.Loses = len(r.OutOfRange) > 0 || slices.ContainsFunc(r.Pools, poolChange.breaks)
 	return r
 }
 

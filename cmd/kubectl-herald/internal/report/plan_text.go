@@ -17,6 +17,9 @@ func (r *PlanReport) Text(s Style) string {
 	if l.Len() == 0 {
 		l.add("No pool would change.")
 	}
+	for _, text := range r.Unread {
+		l.add(s.bad.Render("✗ "), text)
+	}
 	l.add()
 	if r.Kept.Addresses > 0 {
 		kept := count(r.Kept.Services, "Service keeps", "Services keep")
@@ -61,9 +64,16 @@ func (r *PlanReport) verdict(s Style) string {
 		verdicts = append(verdicts, count(n, "address in use", "addresses in use")+" would be out of range; who has them keeps them.")
 	}
 	for _, p := range r.Pools {
-		if p.Invalid != "" && p.Change != "unchanged" {
+		switch {
+		case !p.breaks():
+		case p.Change == "added":
 			verdicts = append(verdicts, "IPPool "+p.Name+" would be invalid and give out nothing.")
+		default:
+			verdicts = append(verdicts, "IPPool "+p.Name+" would be invalid: its last valid spec stays in force until herald-ccm restarts, and then it gives out nothing new.")
 		}
+	}
+	if len(r.Unread) > 0 {
+		verdicts = append(verdicts, "What would become of what cannot be read is not known.")
 	}
 	if len(verdicts) == 0 {
 		return s.good.Render("Nothing would be lost.")

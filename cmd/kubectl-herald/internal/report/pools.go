@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -16,6 +17,8 @@ import (
 // PoolsReport is what pools writes for programs.
 type PoolsReport struct {
 	Pools []poolReport `json:"pools"` // Oldest first.
+	// Unread are the IPPools and IPAllocations that could not be read, and why.
+	Unread []string `json:"unread"`
 }
 
 type poolReport struct {
@@ -54,7 +57,8 @@ type attention struct {
 // Pools reports on all pools. It needs Pools and Allocations.
 func Pools(o *Objects) *PoolsReport {
 	o.sort()
-	return &PoolsReport{poolReports(o.Pools, o.Allocations)}
+	o.held() // Notes what cannot be read.
+	return &PoolsReport{poolReports(o.Pools, o.Allocations), list(o.Unread)}
 }
 
 // Only leaves out all pools but one.
@@ -63,7 +67,7 @@ func (r *PoolsReport) Only(name string) (*PoolsReport, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("there is no IPPool %q: kubectl herald pools shows all", name)
 	}
-	return &PoolsReport{r.Pools[i : i+1]}, nil
+	return &PoolsReport{r.Pools[i : i+1], r.Unread}, nil
 }
 
 func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation) []poolReport {
@@ -71,7 +75,7 @@ func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation) []poolR
 	reports := make([]poolReport, 0, len(pools))
 	for _, o := range pools {
 		r := poolReport{Name: o.Name, Addresses: o.Spec.Addresses, Families: []familyReport{}, Namespaces: []namespaceReport{},
-			Reserved: reserved[o.Name], Attention: attentionOf(o)}
+			Reserved: reserved[o.Name], Attention: attentionOf(o.Status.Conditions)}
 		for _, u := range []struct {
 			family ipam.Family
 			*herald.PoolUsage
@@ -123,35 +127,65 @@ func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[
 	return users, reserved
 }
 
-// usablePools are the pools in ipam's terms, and why the others are not among them.
-func usablePools(pools []*herald.IPPool) (usable []ipam.Pool, invalid map[string]error) {
+// poolsInForce are the pools in ipam's terms, and what is wrong with those whose spec is not valid. Of these the last valid
+// spec stays in force, which is that of the pool of this name in earlier. If that is not valid either, nobody but herald-ccm
+// may know the last valid one, so the pool counts as after a restart of herald-ccm: it has the addresses that can be read
+// and those that are held, and gives out nothing new.
+func poolsInForce(pools, earlier []*herald.IPPool, held []ipam.Record) (inForce []ipam.Pool, invalid map[string]error) {
 	invalid = map[string]error{}
 	for _, o := range pools {
 		p, err := provider.PoolOf(o)
 		if err != nil {
 			invalid[o.Name] = err
-			continue
+			p = lastValid(o, earlier, held)
 		}
-		usable = append(usable, p)
+		inForce = append(inForce, p)
 	}
-	return usable, invalid
+	return inForce, invalid
+}
+
+// lastValid is what is in force of a pool whose spec is not valid: see poolsInForce.
+func lastValid(o *herald.IPPool, earlier []*herald.IPPool, held []ipam.Record) ipam.Pool {
+	for _, e := range earlier {
+		if p, err := provider.PoolOf(e); e.Name == o.Name && err == nil {
+			p.Closed = p.Closed || o.DeletionTimestamp != nil
+			return p
+		}
+	}
+	var inUse []netip.Addr
+	for _, r := range held {
+		if r.Pool == o.Name {
+			inUse = append(inUse, r.Address)
+		}
+	}
+	return provider.ClosedPool(o, inUse)
+}
+
+// invalidWords say what is wrong with the spec of a pool and, if herald-ccm has seen it, what is in force instead.
+func invalidWords(o *herald.IPPool, err error) string {
+	text := err.Error()
+	c := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAccepted)
+	if c != nil && c.Status == metav1.ConditionFalse && c.ObservedGeneration == o.Generation {
+		text = c.Message
+	}
+	return fmt.Sprintf("IPPool %s is invalid: %s", o.Name, text)
 }
 
 // homesOf tells which of the pools has an address.
 func homesOf(pools []*herald.IPPool) *ipam.Allocator {
-	usable, _ := usablePools(pools)
+	inForce, _ := poolsInForce(pools, nil, nil)
 	a := ipam.New()
-	a.SetPools(usable)
+	a.SetPools(inForce)
 	return a
 }
 
 // attentionOf are the conditions that are not True.
-func attentionOf(o *herald.IPPool) []attention {
+func attentionOf(conditions []metav1.Condition) []attention {
 	all := []attention{}
-	if len(o.Status.Conditions) == 0 {
-		return append(all, attention{herald.PoolReady, "NoStatus", "herald-ccm has not seen the pool yet: is it running?"})
+	if len(conditions) == 0 {
+		return append(all, attention{herald.ConditionAccepted, "NoStatus", "herald-ccm has not seen it yet: see whether it runs"})
 	}
-	for _, c := range o.Status.Conditions {
+	for _, c := range conditions {
 		if c.Status != metav1.ConditionTrue {
 			all = append(all, attention{c.Type, c.Reason, c.Message})
 		}

@@ -13,7 +13,13 @@ import (
 // Text writes the report for people.
 func (r *PoolsReport) Text(s Style) string {
 	var l lines
-	if len(r.Pools) == 0 {
+	for _, text := range r.Unread {
+		l.add(s.bad.Render("✗ "), text)
+	}
+	if len(r.Unread) > 0 {
+		l.add()
+	}
+	if len(r.Pools) == 0 && len(r.Unread) == 0 {
 		l.add("There are no IPPools: create one to give out addresses.")
 	}
 	columns := r.columns()

@@ -12,6 +12,7 @@ import (
 	"github.com/charmbracelet/lipgloss"
 	"github.com/google/go-cmp/cmp"
 	"github.com/muesli/termenv"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
@@ -71,7 +72,7 @@ func TestPools(t *testing.T) {
 		IPv4:       &herald.PoolUsage{Capacity: 1, Assigned: 1},
 		Conditions: []metav1.Condition{{Type: herald.PoolReady, Status: metav1.ConditionFalse, Reason: "Exhausted", Message: "every address is in use"}},
 	}
-	report := &PoolsReport{poolReports([]*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, []*herald.IPAllocation{
+	report := &PoolsReport{Pools: poolReports([]*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, []*herald.IPAllocation{
 		record("198.51.100.1", "public", "red/a"), record("198.51.100.2", "public", "default/b"), record("198.51.100.3", "public", "red/c"),
 		cooling(record("198.51.100.4", "public", "red/gone")), record("198.51.100.5", "", ""), reserved(record("198.51.100.6", "public", "red/later")), record("203.0.113.0", "tiny", "red/d"),
 	})}
@@ -87,7 +88,7 @@ tiny  203.0.113.0/32
   ! Ready: Exhausted: every address is in use
 
 new  203.0.113.8/29
-  ! Ready: NoStatus: herald-ccm has not seen the pool yet: is it running?
+  ! Accepted: NoStatus: herald-ccm has not seen it yet: see whether it runs
 `
 	if diff := cmp.Diff(want, report.Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -145,10 +146,7 @@ func TestPlan(t *testing.T) {
 			request("six", ipam.IPv6), golden, arrived,
 		},
 	}
-	var err error
-	if s.held, err = recordsOf(s.records); err != nil {
-		t.Fatal(err)
-	}
+	s.held = (&Objects{Allocations: s.records}).held()
 	six := pool("six", 0, "2001:db8::/126", "198.51.100.0/29")
 	six.Spec.Priority = 7
 	for _, c := range []struct {
@@ -207,19 +205,20 @@ Nothing would be lost.
 		want: `~ tiny
     addresses  - 203.0.113.8
                + 203.0.113.8-203.0.113.1
-    IPv4       1 → 0 addresses, 0 free
     invalid    spec.addresses[0] "203.0.113.8-203.0.113.1": ends before it starts: write 203.0.113.1-203.0.113.8
 
-= 3 Services keep what they have: 3 addresses
--  203.0.113.8    (reserved)       would be out of range of tiny
+= 3 Services keep what they have: 4 addresses
 ~  203.0.113.200  default/lost     is out of range already, of public
 ?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
-?                 default/six      would wait: no auto-assigning pool (public, old, unused) has IPv6 addresses: add some, or name a pool
+?                 default/six      would wait: no auto-assigning pool (public, old, tiny, unused) has IPv6 addresses: add some, or name a pool
 ?                 default/golden   would wait: there is no pool "gold": create it, or name another
 ?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
 
-1 address in use would be out of range; who has them keeps them. IPPool tiny would be invalid and give out nothing.
+IPPool tiny would be invalid: its last valid spec stays in force until herald-ccm restarts, and then it gives out nothing new.
 `,
+	}, {
+		name: "a pool that is added is not what it should be", wanted: []*herald.IPPool{pool("young", 9, "203.0.113.25-203.0.113.24")}, loses: true,
+		want: "\nIPPool young would be invalid and give out nothing.\n",
 	}, {
 		name: "back in range", wanted: []*herald.IPPool{pool("public", 9, "198.51.100.0/30", "203.0.113.200")},
 		want: "+  203.0.113.200  default/lost     would be in range of public again\n",
@@ -256,6 +255,60 @@ Nothing would be lost.
 				t.Errorf("%v, or lists that are empty are not lists: %s", err, text)
 			}
 		})
+	}
+}
+
+// TestPlanOfAPoolThatIsInvalidAlready is about a pool whose last valid spec is known to herald-ccm only.
+func TestPlanOfAPoolThatIsInvalidAlready(t *testing.T) {
+	s := state{pools: []*herald.IPPool{pool("public", 0, "198.51.100.9-198.51.100.8", "198.51.100.0/31")}, asks: []ipam.Ask{request("new", ipam.IPv4)}}
+	s.held = (&Objects{Allocations: []*herald.IPAllocation{record("198.51.100.0", "public", "default/web"), record("198.51.100.8", "public", "default/db")}}).held()
+	for _, c := range []struct {
+		name    string
+		wanted  []*herald.IPPool
+		deleted []string
+		want    []string
+		loses   bool
+	}{
+		{"nothing changes", nil, nil, []string{"= 2 Services keep what they have: 2 addresses", "? default/new would wait", "Nothing would be lost."}, false},
+		{"it is deleted", nil, []string{"public"}, []string{"- public gives out nothing more", "= 2 Services keep what they have: 2 addresses", "Nothing would be lost."}, false},
+		{"it is corrected", []*herald.IPPool{pool("public", 9, "198.51.100.8/31", "198.51.100.0/31")}, nil,
+			[]string{"= 2 Services keep what they have: 2 addresses", "+ 198.51.100.1 default/new would be given, from public", "Nothing would be lost."}, false},
+		{"it is narrowed", []*herald.IPPool{pool("public", 9, "198.51.100.0/31")}, nil, []string{"- 198.51.100.8 default/db would be out of range of public"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := s.plan(c.wanted, c.deleted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := r.Text(StyleOf(&bytes.Buffer{}))
+			for _, want := range c.want {
+				if !strings.Contains(strings.Join(strings.Fields(said), " "), want) {
+					t.Errorf("no %q in\n%s", want, said)
+				}
+			}
+			if r.Loses != c.loses {
+				t.Errorf("loses %t, want %t", r.Loses, c.loses)
+			}
+		})
+	}
+}
+
+// TestPlanPromisesNoAddressOfTheNetwork is about the addresses that herald-ccm never gives out.
+func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
+	s := waiting()
+	s.Pools = nil
+	s.Nodes[0].Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "198.51.100.1"}}
+	s.BGPPeers[0].Spec.Address = "198.51.100.2"
+	r, err := Plan(s.Objects, &CCM{Class: herald.LoadBalancerClass, Classless: true}, []*herald.IPPool{pool("public", 0, "198.51.100.0/29")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(strings.Fields(r.Text(StyleOf(&bytes.Buffer{}))), " ")
+	// 198.51.100.0 is that of the nodes' subnet.
+	for _, want := range []string{"+ 198.51.100.3 default/web would be given, from public", "0 → 8 addresses, 0 → 4 free"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"unicode"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // place is an interface of a node.
@@ -60,6 +60,8 @@ type segments struct {
 	// stale says why the SpeakerStatus of a node is out of date.
 	stale map[string]string
 	dead  map[string]bool // As neighbours have witnessed.
+	// apart are the pairs of interfaces whose nodes have witnessed the death of each other, and both live: the segment is split.
+	apart [][2]place
 	// unheard are interfaces that no other speaker hears, though there are some on the segment.
 	unheard map[place]bool
 	// deaf are the pairs of interfaces of which the first does not hear the second, but is heard by it.
@@ -80,7 +82,16 @@ func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segme
 			at := place{o.Name, o.Status.Interfaces[i].Name}
 			s.interfaces[at], s.segment[at] = &o.Status.Interfaces[i], at
 		}
+	}
+	for _, o := range s.speakers {
+		if gone[o.Name] != "" {
+			continue // What it has witnessed is out of date.
+		}
 		for _, d := range o.Status.Deaths {
+			if back := s.reverse(o.Name, d, gone); back != nil {
+				s.apart = append(s.apart, [2]place{{o.Name, d.Interface}, {d.Node, back.Interface}})
+				continue
+			}
 			s.dead[d.Node], s.stale[d.Node] = true, "it is dead, as "+o.Name+" has witnessed"
 		}
 	}
@@ -111,6 +122,25 @@ func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segme
 	return s
 }
 
+// reverse is the death of the witness, as the speaker of the node that is to be dead has witnessed it; nil if it has not. A node
+// that is dead witnesses nothing, so the two do not hear each other. gone are those whose SpeakerStatus is out of date.
+func (s *segments) reverse(witness string, d herald.SpeakerDeath, gone map[string]string) *herald.SpeakerDeath {
+	if gone[d.Node] != "" {
+		return nil
+	}
+	for _, o := range s.speakers {
+		if o.Name != d.Node {
+			continue
+		}
+		for i := range o.Status.Deaths {
+			if back := &o.Status.Deaths[i]; back.Node == witness {
+				return back
+			}
+		}
+	}
+	return nil
+}
+
 // join finds out which interfaces are on one segment: those whose speakers hear each other, directly or by way of
 // others. It returns the nodes that are heard, as those say whose SpeakerStatus is not out of date.
 func (s *segments) join() (nodes map[string]bool) {
@@ -135,6 +165,11 @@ func (s *segments) join() (nodes map[string]bool) {
 					s.deaf = append(s.deaf, [2]place{to, from})
 				}
 			}
+		}
+	}
+	for _, pair := range s.apart {
+		if s.interfaces[pair[0]] != nil && s.interfaces[pair[1]] != nil {
+			s.unite(pair[0], pair[1])
 		}
 	}
 	for at := range unheardBy {
@@ -309,44 +344,6 @@ func (s *segments) conflicts() map[string][]conflict {
 	return all
 }
 
-// printable takes out of a SpeakerStatus what would not print but control the terminal. A node that is broken into
-// writes what it likes there.
-func printable(o *herald.SpeakerStatus) {
-	texts := []*string{&o.Status.Established, &o.Status.Problem}
-	for i := range o.Status.Interfaces {
-		x := &o.Status.Interfaces[i]
-		texts = append(texts, &x.Name, &x.MAC, &x.State)
-		for j := range x.Hears {
-			texts = append(texts, &x.Hears[j])
-		}
-		for j := range x.Subnets {
-			texts = append(texts, &x.Subnets[j])
-		}
-		for j := range x.Gateways {
-			texts = append(texts, &x.Gateways[j])
-		}
-	}
-	for i := range o.Status.Claims {
-		x := &o.Status.Claims[i]
-		texts = append(texts, &x.Address, &x.Interface, &x.Since, &x.Reason, &x.DeputyFor)
-	}
-	for i := range o.Status.Deaths {
-		x := &o.Status.Deaths[i]
-		texts = append(texts, &x.Node, &x.Interface, &x.At)
-	}
-	for i := range o.Status.Conflicts {
-		x := &o.Status.Conflicts[i]
-		texts = append(texts, &x.Address, &x.Interface, &x.MAC, &x.At)
-	}
-	for i := range o.Status.Sessions {
-		x := &o.Status.Sessions[i]
-		texts = append(texts, &x.Peer, &x.State, &x.Reason)
-	}
-	for _, t := range texts {
-		*t = Clean(*t)
-	}
-}
-
 // Clean replaces what would control the terminal.
 func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
@@ -368,14 +365,14 @@ func some(names []string) string {
 
 // joined are the segments with the nodes on them, as decisions see them: on each segment one interface of each node. A
 // segment has the name of the interface that stands for it, with the node.
-func (s *segments) joined() (all []speaker.Segment) {
-	by := map[place][]speaker.Neighbour{}
+func (s *segments) joined() (all []announce.Segment) {
+	by := map[place][]announce.Neighbour{}
 	for _, at := range slices.SortedFunc(maps.Keys(s.interfaces), comparePlaces) {
 		i := s.interfaces[at]
 		if i.State == "" || i.State == herald.SegmentDuplicate || s.stale[at.Node] != "" || s.unheard[at] {
 			continue
 		}
-		n := speaker.Neighbour{Node: at.Node, Interface: at.Interface}
+		n := announce.Neighbour{Node: at.Node, Interface: at.Interface}
 		for _, text := range i.Subnets {
 			if p, err := netip.ParsePrefix(text); err == nil {
 				n.Subnets = append(n.Subnets, p)
@@ -387,7 +384,7 @@ func (s *segments) joined() (all []speaker.Segment) {
 		}
 	}
 	for _, root := range slices.SortedFunc(maps.Keys(by), comparePlaces) {
-		all = append(all, speaker.Segment{Interface: root.String(), Nodes: by[root]})
+		all = append(all, announce.Segment{Interface: root.String(), Nodes: by[root]})
 	}
 	return all
 }

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // StatusReport is what status writes for programs.
@@ -33,21 +34,31 @@ type problemKind string
 // Kinds of problems, the gravest first.
 const (
 	addressConflict problemKind = "AddressConflict" // A machine that is no speaker uses an address.
+	segmentSplit    problemKind = "SegmentSplit"    // Speakers on it take each other for dead.
 	twoOwners       problemKind = "TwoOwners"       // An address has several owners on one segment.
 	noOwner         problemKind = "NoOwner"         // An address that is to be announced has none.
+	unreadable      problemKind = "Unreadable"      // An object is there and cannot be read.
 	nodeDead        problemKind = "NodeDead"        // Neighbours have witnessed its death.
 	noSpeaker       problemKind = "NoSpeaker"       // A node has no SpeakerStatus.
 	nodeNotReady    problemKind = "NodeNotReady"
-	silentSpeaker   problemKind = "SilentSpeaker" // It does not renew its Lease, or another one answers for its node.
+	ccmSilent       problemKind = "ControllerSilent" // herald-ccm does not renew its Lease, or has none.
+	servicePending  problemKind = "ServicePending"   // A Service does not have what it asks for.
+	conditionFalse  problemKind = "ConditionFalse"   // A condition of a configuration object is not True.
+	outOfItsRange   problemKind = "OutOfRange"       // An address in use is in no pool any more, or in another.
+	silentSpeaker   problemKind = "SilentSpeaker"    // It does not renew its Lease, or another one answers for its node.
 	unheardSpeaker  problemKind = "UnheardSpeaker"
 	oneWay          problemKind = "OneWay" // Of two speakers one hears the other, which does not hear it.
 	degraded        problemKind = "Degraded"
 	listening       problemKind = "Listening"
 	announcesNone   problemKind = "AnnouncesNothing"
 	sessionDown     problemKind = "SessionDown" // A BGP session is not established.
+	bfdDown         problemKind = "BFDDown"     // BFD with a router is not up.
 )
 
-var gravity = []problemKind{addressConflict, twoOwners, noOwner, nodeDead, noSpeaker, nodeNotReady, silentSpeaker, unheardSpeaker, oneWay, degraded, listening, announcesNone, sessionDown}
+var gravity = []problemKind{
+	addressConflict, segmentSplit, twoOwners, noOwner, unreadable, nodeDead, noSpeaker, nodeNotReady, silentSpeaker, unheardSpeaker, oneWay, ccmSilent, servicePending,
+	degraded, listening, announcesNone, notSent, sessionDown, bfdDown, routesWithheld, routesDiffer, conditionFalse, outOfItsRange,
+}
 
 // nodeReport is a node and its speaker.
 type nodeReport struct {
@@ -58,6 +69,9 @@ type nodeReport struct {
 	Interfaces  []interfaceReport `json:"interfaces"`
 	L2Addresses int               `json:"l2Addresses"` // An address on two segments counts twice.
 	Sessions    string            `json:"sessions"`    // Established, of all.
+	BFD         string            `json:"bfd"`         // Up, of the sessions with BFD. Empty: none has it.
+
+	os string // If no speaker belongs on it, its operating system.
 }
 
 type interfaceReport struct {
@@ -88,14 +102,13 @@ const (
 	stateUnknown    addressState = "Unknown"    // It is in no list, but there are nodes that own more than they list.
 )
 
-// Status says what needs attention, and who owns what. It needs Pools, Allocations, L2Advertisements, Speakers, Nodes,
-// Services, Namespaces, Endpoints and, for what they tell besides, Leases.
-func Status(o *Objects, now time.Time) *StatusReport { return NewNetwork(o).status(now) }
+// Status says what needs attention, and who owns what. It needs what NewNetwork needs, and BGPPeers.
+func Status(o *Objects, ccm *CCM, now time.Time) *StatusReport { return NewNetwork(o).status(ccm, now) }
 
-func (n *Network) status(now time.Time) *StatusReport {
+func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 	gone := n.gone(now)
 	s := segmentsOf(n.speakers, gone)
-	r := &StatusReport{Problems: []problem{}, Nodes: []nodeReport{}, Addresses: []addressStatus{}}
+	r := &StatusReport{Problems: append([]problem{}, n.unreadable...), Nodes: []nodeReport{}, Addresses: []addressStatus{}}
 	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
 		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
 	}
@@ -103,6 +116,10 @@ func (n *Network) status(now time.Time) *StatusReport {
 	n.addressProblems(r, s, now, add)
 	n.nodeStatuses(r, s, gone, add)
 	speakerProblems(s, now, add)
+	splits(s, add)
+	n.controllerProblem(now, add)
+	n.pendingServices(ccm, add)
+	n.configurationProblems(n.outOfRange(add), add)
 	rank := func(p problem) int { return slices.Index(gravity, p.Kind) }
 	slices.SortStableFunc(r.Problems, func(x, y problem) int { return cmp.Compare(rank(x), rank(y)) })
 	return r
@@ -182,9 +199,12 @@ func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]str
 			unready = append(unready, node.Name)
 		}
 		i := slices.IndexFunc(s.speakers, func(o *herald.SpeakerStatus) bool { return o.Name == node.Name })
-		if i < 0 {
+		switch {
+		case i < 0 && !announce.RunsOn(node):
+			report.os = node.Labels[corev1.LabelOSStable]
+		case i < 0:
 			without = append(without, node.Name)
-		} else {
+		default:
 			report.fill(s.speakers[i])
 			if why := gone[node.Name]; why != "" && !s.dead[node.Name] {
 				add(silentSpeaker, "", []string{node.Name}, "node %s: %s: see whether its herald-speaker runs and reaches the API server", node.Name, why)
@@ -196,12 +216,24 @@ func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]str
 		add(noSpeaker, "", without, "%s no SpeakerStatus: see whether herald-speaker runs there", subject(without, "has", "have"))
 	}
 	if len(unready) > 0 {
-		add(nodeNotReady, "", unready, "%s not Ready", subject(unready, "is", "are"))
+		add(nodeNotReady, "", unready, "%s not Ready: kubectl describe node %s says why", subject(unready, "is", "are"), unready[0])
 	}
 }
 
 func (r *nodeReport) fill(o *herald.SpeakerStatus) {
 	r.Speaker, r.L2Addresses, r.Sessions = true, int(o.Status.L2Addresses), o.Status.Established
+	up, watched := 0, 0
+	for _, x := range o.Status.Sessions {
+		if x.BFD != "" {
+			watched++
+		}
+		if x.BFD == bfdUp {
+			up++
+		}
+	}
+	if watched > 0 {
+		r.BFD = fmt.Sprintf("%d/%d", up, watched)
+	}
 	owned := map[string]int{}
 	for _, c := range o.Status.Claims {
 		if c.DeputyFor == "" {
@@ -242,6 +274,9 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 			continue
 		}
 		for _, d := range o.Status.Deaths {
+			if !s.dead[d.Node] {
+				continue // The segment is split.
+			}
 			seen := ""
 			if at, err := time.Parse(time.RFC3339, d.At); err == nil {
 				seen = " " + age(at, now) + " ago"
@@ -283,11 +318,16 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 			})
 		}
 		for _, x := range o.Status.Sessions {
-			if x.State == "Established" {
+			if x.BFD != "" && x.BFD != bfdUp {
+				g.report(bfdDown, x.Peer+"\n"+x.BFDReason, o.Name, func(nodes []string) (string, []string) {
+					return fmt.Sprintf("BFD with %s is %s on %s: %s: kubectl herald bgp peers %[1]s says more", x.Peer, x.BFD, some(nodes), x.BFDReason), nodes
+				})
+			}
+			if x.State == established {
 				continue
 			}
 			g.report(sessionDown, x.Peer+"\n"+x.State+"\n"+x.Reason, o.Name, func(nodes []string) (string, []string) {
-				return fmt.Sprintf("the session with %s is %s on %s: %s", x.Peer, x.State, some(nodes), x.Reason), nodes
+				return fmt.Sprintf("the session with %s is %s on %s: %s: kubectl herald bgp peers %[1]s says more", x.Peer, x.State, some(nodes), x.Reason), nodes
 			})
 		}
 	}
@@ -299,6 +339,40 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 		})
 	}
 	g.done()
+}
+
+// splits says of each segment that is split which nodes hear each other in each part.
+func splits(s *segments, add addProblem) {
+	of := map[place][]place{} // By segment, those that somebody takes for dead.
+	for _, pair := range s.apart {
+		root := s.segment[pair[0]]
+		of[root] = append(of[root], pair[:]...)
+	}
+	for _, root := range slices.SortedFunc(maps.Keys(of), comparePlaces) {
+		var parts [][]string
+		var nodes []string
+		for _, at := range slices.SortedFunc(slices.Values(of[root]), comparePlaces) {
+			if slices.Contains(nodes, at.Node) {
+				continue
+			}
+			nodes = append(nodes, at.Node)
+			with := slices.IndexFunc(parts, func(part []string) bool {
+				i := s.interfaces[at]
+				return i != nil && slices.Contains(i.Hears, part[0])
+			})
+			if with < 0 {
+				parts = append(parts, nil)
+				with = len(parts) - 1
+			}
+			parts[with] = append(parts[with], at.Node)
+		}
+		var texts []string
+		for _, part := range parts {
+			texts = append(texts, some(part))
+		}
+		add(segmentSplit, "", nodes, "the segment of %s is split: these nodes hear only each other, and all reach the API server: %s: see to the switches and cables between them",
+			root.Interface, strings.Join(texts, " | "))
+	}
 }
 
 // grouped collects what several nodes report in the same way.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,6 +32,7 @@ func healthy() *Network {
 		n.records = append(n.records, record(address, "public", "default/"+name))
 		n.services["default/"+name] = &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)},
+			Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
 			Status:     corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: address}}}},
 		}
 		n.ready["default/"+name] = true
@@ -59,7 +61,23 @@ func healthy() *Network {
 		})
 	}
 	meet(n.speakers...)
+	ccm := lease("", 10*time.Second)
+	leader := "n1_5d0c"
+	ccm.Name, ccm.Spec.HolderIdentity = "herald-ccm", &leader
+	n.leases = append(n.leases, ccm)
+	n.pools["public"].Status.Conditions = []metav1.Condition{
+		{Type: herald.PoolReady, Status: metav1.ConditionTrue}, {Type: herald.ConditionAccepted, Status: metav1.ConditionTrue},
+	}
+	n.l2[0].Status.Conditions = []metav1.Condition{{Type: herald.ConditionAccepted, Status: metav1.ConditionTrue}}
 	return n
+}
+
+// ours says how herald-ccm runs.
+var ours = &CCM{Class: herald.LoadBalancerClass, Classless: true}
+
+// says makes a condition of an object False.
+func says(conditions *[]metav1.Condition, kind, reason, message string) {
+	meta.SetStatusCondition(conditions, metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message})
 }
 
 // eth0 is a node's interface: 0 is that of n1.
@@ -79,8 +97,39 @@ func hears(i *herald.SpeakerInterface, nodes ...string) {
 	i.Hears, i.Neighbours = nodes, int32(len(nodes))
 }
 
+// split parts n1 from n2 and n3, which take over its address.
+func (n *Network) split() {
+	dead := func(node string) herald.SpeakerDeath {
+		return herald.SpeakerDeath{Node: node, Interface: "eth0", At: now.Add(-4 * time.Second).Format(time.RFC3339)}
+	}
+	n.claim(1, "")
+	n.eth0(0).State = herald.SegmentAlone
+	hears(n.eth0(0))
+	hears(n.eth0(1), "n3")
+	hears(n.eth0(2), "n2")
+	n.speakers[0].Status.Deaths = []herald.SpeakerDeath{dead("n2"), dead("n3")}
+	for _, i := range []int{1, 2} {
+		n.speakers[i].Status.Deaths = []herald.SpeakerDeath{dead("n1")}
+	}
+}
+
+func TestStatusOfANodeWithoutASpeakerByDesign(t *testing.T) {
+	n := healthy()
+	windows := node("win1")
+	windows.Labels = map[string]string{corev1.LabelOSStable: "windows"}
+	n.nodes = append(n.nodes, windows)
+	r := n.status(ours, now)
+	if said := r.Text(coloured(), false, now); len(r.Problems) > 0 || !strings.Contains(said, " no speaker on windows ") {
+		t.Errorf("%+v in\n%s", r.Problems, said)
+	}
+	windows.Labels = nil
+	if r := n.status(ours, now); len(r.Problems) != 1 || r.Problems[0].Kind != noSpeaker {
+		t.Errorf("without the label: %+v", r.Problems)
+	}
+}
+
 func TestStatusWhereNothingIsWrong(t *testing.T) {
-	r := healthy().status(now)
+	r := healthy().status(ours, now)
 	want := `Nothing needs attention.
 
 NODE  INTERFACE  STATE   NEIGHBOURS  ADDRESSES  SESSIONS
@@ -131,14 +180,14 @@ func TestStatus(t *testing.T) {
 		}, nil, "2 owned, 1 without a ready endpoint"},
 		{"more than is listed", func(n *Network) {
 			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 3000
-		}, nil, "1 not known, as SpeakerStatuses list 1000 each at most"},
+		}, nil, "1 not known, as SpeakerStatuses list 500 each at most"},
 		{"an advertisement for others", func(n *Network) { n.l2[0].Spec.Pools = []string{"gold"} }, nil, "3 addresses on segments: 3 owned"},
 		{"a node without a speaker", func(n *Network) { n.speakers = n.speakers[:2]; hears(n.eth0(0), "n2"); hears(n.eth0(1), "n1") },
 			[]string{"NoOwner: 198.51.100.3 of default/web3 has no owner: kubectl herald explain service default/web3 says why", "NoSpeaker: node n3 has no SpeakerStatus: see whether herald-speaker runs there"},
 			"n3 - no SpeakerStatus"},
 		{"nodes that are not ready", func(n *Network) {
 			n.nodes[0].Status.Conditions, n.nodes[1].Status.Conditions[0].Status = nil, corev1.ConditionUnknown
-		}, []string{"NodeNotReady: nodes n1, n2 are not Ready"}, "n2 (not Ready)"},
+		}, []string{"NodeNotReady: nodes n1, n2 are not Ready: kubectl describe node n1 says why"}, "n2 (not Ready)"},
 		{"a death", func(n *Network) {
 			n.claim(1, "")
 			for _, i := range []int{1, 2} {
@@ -146,6 +195,15 @@ func TestStatus(t *testing.T) {
 			}
 			hears(n.eth0(1), "n3")
 			hears(n.eth0(2), "n2")
+			old := metav1.NewMicroTime(now.Add(-time.Hour))
+			n.leases[0].Spec.RenewTime = &old
+		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "3 owned"},
+		{"a segment that is split", func(n *Network) { n.split() }, []string{
+			"SegmentSplit: the segment of eth0 is split: these nodes hear only each other, and all reach the API server: n1 | n2, n3: see to the switches and cables between them",
+			"TwoOwners: 198.51.100.1 has 2 owners on one segment: n1 (eth0, for 3m), n2 (eth0, for 5s): kubectl herald verify 198.51.100.1 asks who answers",
+		}, "3 owned"},
+		{"a node that died after a split", func(n *Network) {
+			n.split()
 			old := metav1.NewMicroTime(now.Add(-time.Hour))
 			n.leases[0].Spec.RenewTime = &old
 		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "3 owned"},
@@ -181,6 +239,81 @@ func TestStatus(t *testing.T) {
 			"Degraded: nodes n1, n2 are Degraded on eth0: there are other speakers with its subnets, and none is heard: see what is between them",
 			"Listening: node n3 is Listening on eth0, and not yet owners of addresses",
 		}, "n3 eth0 Listening 0"},
+		{"Services that wait", func(n *Network) {
+			both := corev1.IPFamilyPolicyRequireDualStack
+			web4 := n.services["default/web1"].DeepCopy()
+			web4.Name, web4.Status = "web4", corev1.ServiceStatus{}
+			n.services["default/web4"] = web4
+			n.services["default/web2"].Spec.IPFamilies, n.services["default/web2"].Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, &both
+			n.services["default/web3"].Annotations = map[string]string{herald.AnnotationIPs: "198.51.100.9"}
+			n.services["default/web1"].Annotations = map[string]string{herald.AnnotationIPs: "web"}
+		}, []string{
+			`ServicePending: default/web1 keeps what it has: annotation herald.dev/ips: "web" is no IP address: write addresses separated by commas: kubectl herald explain service default/web1 says why`,
+			"ServicePending: default/web2 does not have the addresses that it asks for: kubectl herald explain service default/web2 says why",
+			"ServicePending: default/web3 does not have the addresses that it asks for: kubectl herald explain service default/web3 says why",
+			"ServicePending: default/web4 waits for an address: kubectl herald explain service default/web4 says why",
+		}, ""},
+		{"Services that wait for nobody here", func(n *Network) {
+			class, at, prefers := "example.com/lb", metav1.NewTime(now), corev1.IPFamilyPolicyPreferDualStack
+			for i, change := range []func(*corev1.Service){
+				func(svc *corev1.Service) { svc.Spec.LoadBalancerClass = &class },
+				func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP },
+				func(svc *corev1.Service) { svc.DeletionTimestamp = &at },
+			} {
+				svc := n.services["default/web1"].DeepCopy()
+				svc.Status = corev1.ServiceStatus{}
+				change(svc)
+				n.services[fmt.Sprint("default/other", i)] = svc
+			}
+			n.services["default/web2"].Spec.IPFamilies, n.services["default/web2"].Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, &prefers
+		}, nil, ""},
+		{"herald-ccm has ended", func(n *Network) { n.leases[3].Spec.HolderIdentity = nil }, []string{
+			"ControllerSilent: herald-ccm ended 10s ago: no Service is given an address, and no condition brought up to date, while it does not run: see its pods",
+		}, ""},
+		{"herald-ccm does not renew its Lease", func(n *Network) { n.leases[3].Spec.RenewTime.Time = now.Add(-2 * time.Minute) }, []string{
+			"ControllerSilent: herald-ccm has not renewed the Lease herald-ccm for 2m: no Service is given an address, and no condition brought up to date, while it does not run: see its pods",
+		}, ""},
+		{"herald-ccm has never run", func(n *Network) { n.leases = n.leases[:3] }, []string{
+			"ControllerSilent: herald-ccm has no Lease in the namespace of Herald (--herald-namespace): no Service is given an address, and no condition brought up to date, while it does not run: see its pods",
+		}, ""},
+		{"Leases that cannot be read", func(n *Network) { n.leases = nil }, nil, ""},
+		{"conditions of configuration objects", func(n *Network) {
+			says(&n.pools["public"].Status.Conditions, herald.PoolReady, "Invalid", "that again")
+			says(&n.pools["public"].Status.Conditions, herald.ConditionAccepted, "Invalid", "spec.addresses[0] is wrong; the last valid spec stays in force")
+			n.pools["new"] = pool("new", 1, "203.0.113.0/24")
+			says(&n.l2[0].Status.Conditions, herald.ConditionAnnounced, "NoPoolSelected", "no pool has the name gold")
+			n.l2[0].Name = "link"
+			n.bgp = []*herald.BGPAdvertisement{{ObjectMeta: metav1.ObjectMeta{Name: "fabric"}}}
+			says(&n.bgp[0].Status.Conditions, herald.PoolExclusive, "Overridden", "core comes first")
+			n.peers = []*herald.BGPPeer{{ObjectMeta: metav1.ObjectMeta{Name: "tor-a"}}}
+			says(&n.peers[0].Status.Conditions, herald.ConditionAccepted, "NoNodeSelected", "no node has the label")
+			says(&n.peers[0].Status.Conditions, "Established", "NoSession", "no answer")
+		}, []string{
+			"ConditionFalse: IPPool new: Accepted is not True (NoStatus): herald-ccm has not seen it yet: see whether it runs: kubectl herald pools new",
+			"ConditionFalse: IPPool public: Accepted is not True (Invalid): spec.addresses[0] is wrong; the last valid spec stays in force; not True either: Ready: kubectl herald pools public",
+			"ConditionFalse: L2Advertisement link: Announced is not True (NoPoolSelected): no pool has the name gold: kubectl describe l2advertisements.herald.dev link",
+			"ConditionFalse: BGPAdvertisement fabric: Exclusive is not True (Overridden): core comes first: kubectl describe bgpadvertisements.herald.dev fabric",
+			"ConditionFalse: BGPPeer tor-a: Accepted is not True (NoNodeSelected): no node has the label: kubectl describe bgppeers.herald.dev tor-a",
+		}, ""},
+		{"a pool that is disabled", func(n *Network) {
+			says(&n.pools["public"].Status.Conditions, herald.PoolReady, "Disabled", "spec.disabled is set")
+		}, nil, ""},
+		{"a pool whose addresses are all in use", func(n *Network) {
+			says(&n.pools["public"].Status.Conditions, herald.PoolReady, "Exhausted", "every address is in use")
+			says(&n.pools["public"].Status.Conditions, herald.PoolAddressesAvailable, "NoneAvailable", "every IPv4 address is in use")
+		}, nil, ""},
+		{"addresses out of range", func(n *Network) {
+			says(&n.pools["public"].Status.Conditions, herald.PoolInRange, "InUse", "in use though the pool no longer holds them: 198.51.100.1 (default/web1)")
+			for _, i := range []int{0, 1} {
+				says(&n.records[i].Status.Conditions, herald.AllocationInRange, "NoPool", n.records[i].Spec.Address+" is in no IPPool any more: it stays in use")
+			}
+			cooling(n.records[1])
+		}, []string{"OutOfRange: 198.51.100.1 is in no IPPool any more: it stays in use: kubectl herald explain service default/web1 says what to do"}, ""},
+		{"addresses out of range that no record tells of yet", func(n *Network) {
+			says(&n.records[1].Status.Conditions, herald.AllocationInRange, "NoPool", "198.51.100.2 is in no IPPool any more: it stays in use")
+			cooling(n.records[1])
+			says(&n.pools["public"].Status.Conditions, herald.PoolInRange, "InUse", "in use though the pool no longer holds them: 198.51.100.1 (default/web1)")
+		}, []string{"ConditionFalse: IPPool public: InRange is not True (InUse): in use though the pool no longer holds them: 198.51.100.1 (default/web1): kubectl herald pools public"}, ""},
 		{"nothing announced", func(n *Network) { n.speakers[1].Status.Problem = "kube-proxy does not serve\x1b[2J" },
 			[]string{"AnnouncesNothing: node n2 announces nothing: kube-proxy does not serve�[2J"}, ""},
 		{"sessions", func(n *Network) {
@@ -188,15 +321,21 @@ func TestStatus(t *testing.T) {
 				n.speakers[i].Status.Sessions[0] = herald.SpeakerSession{Peer: "tor-a", State: "Down", Reason: "no answer"}
 			}
 			n.speakers[2].Status.Sessions[0] = herald.SpeakerSession{Peer: "tor-a", State: "Invalid", Reason: "no such Secret"}
-		}, []string{"SessionDown: the session with tor-a is Down on n1, n2: no answer", "SessionDown: the session with tor-a is Invalid on n3: no such Secret"}, ""},
+		}, []string{"SessionDown: the session with tor-a is Down on n1, n2: no answer: kubectl herald bgp peers tor-a says more", "SessionDown: the session with tor-a is Invalid on n3: no such Secret: kubectl herald bgp peers tor-a says more"}, ""},
+		{"paths that BFD finds dead", func(n *Network) {
+			for i := range 2 {
+				n.speakers[i].Status.Sessions[0].BFD, n.speakers[i].Status.Sessions[0].BFDReason = "Down", "the router has fallen silent"
+			}
+			n.speakers[2].Status.Sessions[0].BFD = "Up"
+		}, []string{"BFDDown: BFD with tor-a is Down on n1, n2: the router has fallen silent: kubectl herald bgp peers tor-a says more"}, "n1 eth0 Member 2 1 1/1, BFD 0/1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := healthy()
 			c.change(n)
 			for _, o := range n.speakers {
-				printable(o)
+				cleanAll(&o.Status)
 			}
-			r := n.status(now)
+			r := n.status(ours, now)
 			var got []string
 			for _, p := range r.Problems {
 				got = append(got, string(p.Kind)+": "+p.Text)
@@ -223,7 +362,7 @@ func TestStatusOfManyAddresses(t *testing.T) {
 		n.services["default/"+address], n.ready["default/"+address] = &svc, true
 		n.records = append(n.records, record(address, "public", "default/"+address))
 	}
-	r := n.status(now)
+	r := n.status(ours, now)
 	said := r.Text(StyleOf(&bytes.Buffer{}), false, now)
 	if len(r.Problems) != 256 || strings.Count(said, "\n") > 20 || !strings.Contains(said, "and 246 more of this kind (NoOwner): -o json lists all") {
 		t.Errorf("%d problems:\n%s", len(r.Problems), said)

@@ -20,16 +20,7 @@ func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	if len(r.Problems) == 0 {
 		l.add(s.good.Render("Nothing needs attention."))
 	}
-	told := map[problemKind]int{}
-	for i, p := range r.Problems {
-		if told[p.Kind]++; told[p.Kind] <= maxTold {
-			l.add(s.bad.Render("✗ "), p.Text)
-		}
-		last := i+1 == len(r.Problems) || r.Problems[i+1].Kind != p.Kind
-		if rest := told[p.Kind] - maxTold; last && rest > 0 {
-			l.add(s.bad.Render("✗ "), fmt.Sprintf("and %d more of this kind (%s): -o json lists all", rest, p.Kind))
-		}
-	}
+	told(&l, s, r.Problems, nil)
 	l.add()
 	r.nodes(&l, s)
 	l.add()
@@ -53,17 +44,20 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 		}
 		if len(n.Interfaces) == 0 {
 			state := "-"
-			if !n.Speaker {
+			switch {
+			case n.os != "":
+				state = "no speaker on " + quoted(n.os)
+			case !n.Speaker:
 				state = s.bad.Render("no SpeakerStatus")
 			}
-			rows = append(rows, []string{name, "-", state, "-", strconv.Itoa(n.L2Addresses), orDash(n.Sessions)})
+			rows = append(rows, []string{name, "-", state, "-", strconv.Itoa(n.L2Addresses), n.sessions()})
 			continue
 		}
 		listed := 0
 		for _, i := range n.Interfaces {
 			listed += i.Addresses
 		}
-		sessions := orDash(n.Sessions)
+		sessions := n.sessions()
 		for k, i := range n.Interfaces {
 			look := s.warn
 			switch i.State {
@@ -87,6 +81,14 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 		}
 	}
 	l.table("", rows)
+}
+
+// sessions counts those that are established, and those whose BFD is up.
+func (r *nodeReport) sessions() string {
+	if r.BFD == "" {
+		return orDash(r.Sessions)
+	}
+	return r.Sessions + ", BFD " + r.BFD
 }
 
 func titles(s Style, all ...string) (row []string) {
@@ -118,7 +120,7 @@ func (r *StatusReport) summary() string {
 		text  string
 	}{
 		{stateDeputy, "answered for by another node"}, {stateNone, "without an owner"}, {stateNoEndpoint, "without a ready endpoint"},
-		{stateUnknown, "not known, as SpeakerStatuses list 1000 each at most"},
+		{stateUnknown, "not known, as SpeakerStatuses list 500 each at most"},
 	} {
 		if n := counts[x.state]; n > 0 {
 			parts = append(parts, strconv.Itoa(n)+" "+x.text)

@@ -4,20 +4,60 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/inspect"
 )
 
 // VerifyReport is what verify writes for programs.
 type VerifyReport struct {
 	Speakers  int       `json:"speakers"`  // How many have asked.
 	Addresses int       `json:"addresses"` // How many were asked for.
-	Findings  []finding `json:"findings"`  // By address. Empty, as Unasked: the exit code is 0.
-	// Unasked are the nodes whose speaker could not be asked, or not on all its interfaces.
+	Findings  []finding `json:"findings"`  // By address. Empty, as Unasked and NotAsked: the exit code is 0.
+	// Unasked are the nodes whose speaker could not be asked, or not on all its interfaces. By name.
 	Unasked []Unasked `json:"unasked"`
+	// NotAsked are the addresses that nobody asked for, at all or on the segment of an owner.
+	NotAsked []notAsked `json:"notAsked"`
+	// Unread are the objects that could not be read, and why: which addresses are announced may not be known.
+	Unread []string `json:"unread"`
+}
+
+// Good reports whether everything was looked at and nothing is wrong.
+func (r *VerifyReport) Good() bool {
+	return len(r.Findings)+len(r.Unasked)+len(r.NotAsked)+len(r.Unread) == 0
+}
+
+// AddUnasked adds speakers that could not be asked. Of each node the first reason is kept.
+func (r *VerifyReport) AddUnasked(all []Unasked) {
+	for _, u := range all {
+		if !slices.ContainsFunc(r.Unasked, func(x Unasked) bool { return x.Node == u.Node }) {
+			r.Unasked = append(r.Unasked, u)
+		}
+	}
+	slices.SortFunc(r.Unasked, func(x, y Unasked) int { return strings.Compare(x.Node, y.Node) })
+}
+
+// Confirm replaces the findings by those of a second look at the same addresses. What was found by a speaker that failed
+// to look again stays.
+func (r *VerifyReport) Confirm(second *VerifyReport, failed []Unasked) {
+	looked := func(node string) bool {
+		return !slices.ContainsFunc(failed, func(u Unasked) bool { return u.Node == node })
+	}
+	first := r.Findings
+	r.Findings = second.Findings
+	for _, f := range first {
+		again := len(failed) == 0 || len(f.Seen) > 0 && !slices.ContainsFunc(f.Seen, func(p place) bool { return !looked(p.Node) })
+		if !again && !slices.ContainsFunc(second.Findings, f.like) {
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	slices.SortStableFunc(r.Findings, func(x, y finding) int {
+		return netip.MustParseAddr(x.Address).Compare(netip.MustParseAddr(y.Address))
+	})
+	r.AddUnasked(failed)
 }
 
 // finding is something that is wrong with an address on one segment.
@@ -32,6 +72,11 @@ type finding struct {
 	// Seen are the interfaces that asked and found it so.
 	Seen []place `json:"seen"`
 	Text string  `json:"text"`
+}
+
+// like reports whether two findings are of one thing, whoever has seen it.
+func (f finding) like(o finding) bool {
+	return f.Kind == o.Kind && f.Address == o.Address && slices.Equal(f.MACs, o.MACs)
 }
 
 type findingKind string
@@ -50,6 +95,12 @@ type Unasked struct {
 	Reason string `json:"reason"`
 }
 
+// notAsked is an address that nobody asked for.
+type notAsked struct {
+	Address string `json:"address"`
+	Reason  string `json:"reason"`
+}
+
 // hearing is what the interfaces of one segment have heard of one address.
 type hearing struct {
 	owners  []string           // Nodes.
@@ -58,11 +109,11 @@ type hearing struct {
 }
 
 // Verify compares what was heard with what the SpeakerStatuses say.
-func (n *Network) Verify(wanted []Announcement, answers map[string][]ask.Answer, now time.Time) *VerifyReport {
+func (n *Network) Verify(wanted []Announcement, answers map[string][]inspect.Answer, now time.Time) *VerifyReport {
 	s := segmentsOf(n.speakers, n.gone(now))
 	nodes := s.byMAC()
 	cut := s.cut()
-	heard := map[string][]ask.Answer{} // By address.
+	heard := map[string][]inspect.Answer{} // By address.
 	from := map[string][]string{}
 	for _, node := range slices.Sorted(maps.Keys(answers)) {
 		for _, a := range answers[node] {
@@ -70,7 +121,10 @@ func (n *Network) Verify(wanted []Announcement, answers map[string][]ask.Answer,
 			heard[address], from[address] = append(heard[address], a), append(from[address], node)
 		}
 	}
-	r := &VerifyReport{Findings: []finding{}, Unasked: []Unasked{}}
+	r := &VerifyReport{Findings: []finding{}, Unasked: []Unasked{}, NotAsked: []notAsked{}, Unread: []string{}}
+	for _, p := range n.unreadable {
+		r.Unread = append(r.Unread, p.Text)
+	}
 	for _, a := range wanted {
 		hearings := map[place]*hearing{}
 		asked, answered := map[string]bool{}, false
@@ -88,6 +142,7 @@ func (n *Network) Verify(wanted []Announcement, answers map[string][]ask.Answer,
 			h.add(at, answer.MACs, nodes, s.answersItself(at, a.address))
 			asked[at.Node], answered = true, answered || len(h.heard) > 0
 		}
+		r.notAsked(a.address, hearings, s)
 		for _, segment := range slices.SortedFunc(maps.Keys(hearings), comparePlaces) {
 			r.Findings = append(r.Findings, hearings[segment].findings(a.address, nodes, cut)...)
 		}
@@ -98,6 +153,19 @@ func (n *Network) Verify(wanted []Announcement, answers map[string][]ask.Answer,
 		}
 	}
 	return r
+}
+
+// notAsked notes an address that was asked for nowhere, or not on the segment of an owner.
+func (r *VerifyReport) notAsked(address string, hearings map[place]*hearing, s *segments) {
+	if len(hearings) == 0 {
+		r.NotAsked = append(r.NotAsked, notAsked{address, "no node that was asked has an interface with a subnet that holds it, or that an L2Advertisement of it names"})
+		return
+	}
+	for _, o := range s.current(address) {
+		if segment, known := s.segment[o.place]; known && hearings[segment] == nil {
+			r.NotAsked = append(r.NotAsked, notAsked{address, fmt.Sprintf("node %s owns it, and no node was asked on the segment of its %s", o.Node, o.Interface)})
+		}
+	}
 }
 
 // ownersFrom are the nodes that own an address on the segment of an interface. On a segment that no SpeakerStatus has,
@@ -209,9 +277,9 @@ func places(all []place) string {
 }
 
 // list is never null in JSON.
-func list(all []string) []string {
+func list[T any](all []T) []T {
 	if all == nil {
-		return []string{}
+		return []T{}
 	}
 	return all
 }
@@ -230,12 +298,23 @@ func (r *VerifyReport) Text(s Style) string {
 	for _, u := range r.Unasked {
 		l.add(s.bad.Render("✗ "), "node ", u.Node, " could not be asked: ", u.Reason)
 	}
+	for _, text := range r.Unread {
+		l.add(s.bad.Render("✗ "), text)
+	}
+	by, order := map[string][]string{}, []string{}
+	for _, n := range r.NotAsked {
+		if by[n.Reason] == nil {
+			order = append(order, n.Reason)
+		}
+		by[n.Reason] = append(by[n.Reason], n.Address)
+	}
+	for _, reason := range order {
+		l.add(s.bad.Render("✗ "), "nobody asked for ", some(by[reason]), ": ", reason)
+	}
 	switch {
-	case len(r.Findings)+len(r.Unasked) > 0:
+	case !r.Good():
 	case r.Addresses == 0:
 		l.add("No L2Advertisement announces an address.")
-	case r.Speakers == 0:
-		l.add(s.warn.Render("There are no nodes, so nobody has asked."))
 	default:
 		l.add(s.good.Render("Nobody but its owner answers for an address, and every owner does."))
 	}

@@ -15,7 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/inspect"
 )
 
 // Wanted are the addresses to ask for: those that are given, else all that are announced.
@@ -49,9 +50,9 @@ func (n *Network) Again(given []string, r *VerifyReport) []Announcement {
 }
 
 // Question is what speakers are asked about the address; false if it is none.
-func (a *Announcement) Question() (ask.Question, bool) {
+func (a *Announcement) Question() (inspect.Question, bool) {
 	address, err := netip.ParseAddr(a.address)
-	return ask.Question{Address: address, Interfaces: a.interfaces}, err == nil
+	return inspect.Question{Address: address, Interfaces: a.interfaces}, err == nil
 }
 
 // Askee is a speaker that can be asked.
@@ -65,11 +66,11 @@ type Askee struct {
 func (n *Network) Askable(from []string) (speakers []Askee, unasked []Unasked, err error) {
 	for _, name := range from {
 		if !slices.ContainsFunc(n.nodes, func(o *corev1.Node) bool { return o.Name == name }) {
-			return nil, nil, fmt.Errorf("--from: there is no node %q", name)
+			return nil, nil, fmt.Errorf("there is no node %q: kubectl get nodes lists them", name)
 		}
 	}
 	for _, node := range n.nodes {
-		if len(from) > 0 && !slices.Contains(from, node.Name) {
+		if len(from) > 0 && !slices.Contains(from, node.Name) || len(from) == 0 && !announce.RunsOn(node) {
 			continue
 		}
 		s := Askee{Node: node.Name}

@@ -14,11 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/speaker/ask"
+	"github.com/heraldlb/herald/speaker/inspect"
 )
 
 // heard is what the speakers of a cluster that is healthy hear: the nth node has 02:00:5e:00:53:0n.
-type heard map[string][]ask.Answer
+type heard map[string][]inspect.Answer
 
 // of sets what a node hears of an address, by the last parts of the MAC addresses.
 func (h heard) of(node, address string, macs ...string) heard {
@@ -26,8 +26,8 @@ func (h heard) of(node, address string, macs ...string) heard {
 		macs[i] = "02:00:5e:00:53:" + m
 	}
 	a := netip.MustParseAddr(address)
-	h[node] = slices.DeleteFunc(h[node], func(x ask.Answer) bool { return x.Address == a })
-	h[node] = append(h[node], ask.Answer{Address: a, Interface: "eth0", MACs: macs})
+	h[node] = slices.DeleteFunc(h[node], func(x inspect.Answer) bool { return x.Address == a })
+	h[node] = append(h[node], inspect.Answer{Address: a, Interface: "eth0", MACs: macs})
 	return h
 }
 
@@ -99,9 +99,25 @@ func TestVerify(t *testing.T) {
 			hears(n.eth0(2), "n2")
 			h.of("n2", one).of("n3", one, "02").of("n1", "198.51.100.2").of("n1", "198.51.100.3").of("n2", one)
 		}, nil},
+		{"nobody has asked", func(_ *Network, h heard) {
+			for node := range h {
+				h[node] = nil
+			}
+		}, []string{
+			"NotAsked: 198.51.100.1: no node that was asked has an interface with a subnet that holds it, or that an L2Advertisement of it names",
+			"NotAsked: 198.51.100.2: no node that was asked has an interface with a subnet that holds it, or that an L2Advertisement of it names",
+			"NotAsked: 198.51.100.3: no node that was asked has an interface with a subnet that holds it, or that an L2Advertisement of it names",
+		}},
+		{"nobody has asked on the segment of one of the owners", func(n *Network, h heard) {
+			hears(n.eth0(0), "n2")
+			hears(n.eth0(1), "n1")
+			hears(n.eth0(2))
+			h.of("n1", "198.51.100.3").of("n2", "198.51.100.3")
+			delete(h, "n3")
+		}, []string{"NotAsked: 198.51.100.3: node n3 owns it, and no node was asked on the segment of its eth0"}},
 		{"nonsense, and a loop", func(_ *Network, h heard) {
-			h["n2"] = []ask.Answer{{Address: netip.MustParseAddr(one), Interface: "eth0", MACs: []string{"\x1b[2J", "02:00:5e:00:53:02", "02:00:5e:00:53:01"}}, {}}
-			h["n4"] = []ask.Answer{{Address: netip.MustParseAddr(one), Interface: "\x1b[2J"}}
+			h["n2"] = []inspect.Answer{{Address: netip.MustParseAddr(one), Interface: "eth0", MACs: []string{"\x1b[2J", "02:00:5e:00:53:02", "02:00:5e:00:53:01"}}, {}}
+			h["n4"] = []inspect.Answer{{Address: netip.MustParseAddr(one), Interface: "\x1b[2J"}}
 		}, []string{"Silence: 198.51.100.1: n4 (�[2J) heard no answer; node n1 owns it: see what is between them"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,6 +131,9 @@ func TestVerify(t *testing.T) {
 			var got []string
 			for _, f := range r.Findings {
 				got = append(got, string(f.Kind)+": "+f.Text)
+			}
+			for _, a := range r.NotAsked {
+				got = append(got, "NotAsked: "+a.Address+": "+a.Reason)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -147,6 +166,9 @@ func TestWhoCanBeAsked(t *testing.T) {
 	n.nodes[2].Status.Addresses = nil
 	n.nodes = append(n.nodes, &corev1.Node{})
 	n.nodes[3].Name = "n4"
+	windows := &corev1.Node{}
+	windows.Name, windows.Labels = "win1", map[string]string{corev1.LabelOSStable: "windows"}
+	n.nodes = append(n.nodes, windows)
 	speakers, unasked, err := n.Askable(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +192,26 @@ func TestWhoCanBeAsked(t *testing.T) {
 	}
 }
 
+// TestWhatIsForRouters has addresses that are on no subnet of a node: where a BGPAdvertisement selects them, too, no segment
+// is to have them.
+func TestWhatIsForRouters(t *testing.T) {
+	n := healthy()
+	for i := range n.speakers {
+		n.eth0(i).Subnets = []string{"203.0.113.7/24"}
+	}
+	if wanted, err := n.Wanted(nil); err != nil || len(wanted) != 3 {
+		t.Errorf("without a BGPAdvertisement %d addresses are asked for: %v", len(wanted), err)
+	}
+	n.bgp = []*herald.BGPAdvertisement{{}}
+	if wanted, err := n.Wanted(nil); err != nil || len(wanted) != 0 {
+		t.Errorf("with a BGPAdvertisement %d addresses are asked for: %v", len(wanted), err)
+	}
+	n.l2[0].Spec.Interfaces = []string{"bond0"}
+	if wanted, err := n.Wanted(nil); err != nil || len(wanted) != 3 {
+		t.Errorf("with an interface that is named %d addresses are asked for: %v", len(wanted), err)
+	}
+}
+
 func TestVerifyForPeople(t *testing.T) {
 	r := &VerifyReport{Speakers: 3, Addresses: 12}
 	say := func() string { return r.Text(StyleOf(&bytes.Buffer{})) }
@@ -177,11 +219,15 @@ func TestVerifyForPeople(t *testing.T) {
 		t.Errorf("%q, want %q", say(), want)
 	}
 	r.Unasked = []Unasked{{"n3", "connection refused"}}
+	for i := range 8 {
+		r.NotAsked = append(r.NotAsked, notAsked{"203.0.113." + strconv.Itoa(i), "nobody can"})
+	}
 	for range maxFindings + 5 {
 		r.Findings = append(r.Findings, finding{Text: "198.51.100.7: ..."})
 	}
 	said := say()
-	if strings.Count(said, "198.51.100.7") != maxFindings || !strings.HasSuffix(said, "✗ and 5 more: -o json lists all\n✗ node n3 could not be asked: connection refused\n") {
+	if strings.Count(said, "198.51.100.7") != maxFindings || !strings.HasSuffix(said, "✗ and 5 more: -o json lists all\n✗ node n3 could not be asked: connection refused\n"+
+		"✗ nobody asked for 203.0.113.0, 203.0.113.1, 203.0.113.2, 203.0.113.3, 203.0.113.4 and 3 more: nobody can\n") {
 		t.Errorf("%s", said)
 	}
 }

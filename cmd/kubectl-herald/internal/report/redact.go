@@ -1,0 +1,223 @@
+package report
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// redacted takes the place of what may be a credential.
+const redacted = "REDACTED"
+
+var (
+	// credential is what names of credentials have in them; reference is what only refers to one.
+	credential = regexp.MustCompile(`(?i)(passw|passphrase|pwd|psk|md5|secret|token|credential|authorization|cookie|bearer|signature|(api|access|private)[-_.]?key)|pass([^a-z]|$)|(^|[-_./])(auth|pw|sig)([-_./]|$)|[-_.]key([-_./]|$)`)
+	reference  = regexp.MustCompile(`(^|\.)(secretName|passwordSecret)$`)
+	// shapes are credentials that show what they are.
+	shapes = []struct {
+		pattern *regexp.Regexp
+		by      string
+	}{
+		{regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY[A-Z ]*-----|$)`), redacted},
+		{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.?[A-Za-z0-9_-]*`), redacted}, // A JSON Web Token (RFC 7519).
+		{regexp.MustCompile(`\b(gh[a-z]_\w{16,}|github_pat_\w+|glpat-[\w-]+|A[KS]IA[A-Z0-9]{16}|xox[a-z]-[\w-]+)`), redacted},
+		{regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`), redacted}, // A bootstrap token of Kubernetes.
+		{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}`), "$1 " + redacted},
+		{regexp.MustCompile(`://[^\s"']*@`), "://" + redacted + "@"},
+		{regexp.MustCompile(`\S+:\S+@(tcp|unix)\(`), redacted + "@$1("}, // A data source name of MySQL.
+	}
+	// name is a name and what is between it and its value.
+	name = regexp.MustCompile(`([\w./-]+)\\*["')\]]*([\s,=:>]+)`)
+)
+
+// RedactText takes out of a text what looks like a credential: what has the shape of one, and the value after the name of one.
+// A value in quotation marks ends with them, any other with the line.
+func RedactText(text string) string {
+	for _, s := range shapes {
+		text = s.pattern.ReplaceAllString(text, s.by)
+	}
+	var out strings.Builder
+	for {
+		at := name.FindStringSubmatchIndex(text)
+		if at == nil {
+			out.WriteString(text)
+			return out.String()
+		}
+		out.WriteString(text[:at[1]])
+		before, between := text[at[2]:at[3]], text[at[4]:at[5]]
+		text = text[at[1]:]
+		// Only a flag has its value after a space, or as the next of a list.
+		if named(before) && (strings.HasPrefix(before, "-") || strings.ContainsAny(between, "=:>")) && text != "" {
+			out.WriteString(redacted)
+			text = text[valueEnd(text):]
+		}
+	}
+}
+
+// valueEnd is where the value ends that a text begins with.
+func valueEnd(text string) int {
+	escapes := len(text) - len(strings.TrimLeft(text, `\`))
+	if escapes == len(text) || text[escapes] != '"' && text[escapes] != '\'' {
+		if end := strings.IndexByte(text, '\n'); end >= 0 {
+			return end
+		}
+		return len(text)
+	}
+	// A quotation mark with more escapes than the first is part of the value, and so is one within a word.
+	quote, before := text[escapes], 0
+	for i := escapes + 1; i < len(text); i++ {
+		switch {
+		case text[i] == '\\':
+			before++
+			continue
+		case text[i] == quote && before <= escapes && (i+1 == len(text) || strings.IndexByte(" \t\r\n,;:)]}>&\\", text[i+1]) >= 0):
+			return i + 1
+		}
+		before = 0
+	}
+	return len(text)
+}
+
+// named reports whether something of this name is a credential.
+func named(name string) bool { return credential.MatchString(name) && !reference.MatchString(name) }
+
+var (
+	// shown are the beginnings of the names of annotations whose values a bundle has: what Herald and its reports read.
+	shown = []string{"herald.dev/", "metallb.io/", "metallb.universe.tf/", "kube-vip.io/", "purelb.io/", "k3s.io/node-args"}
+	// described are the fields of a container that is not Herald's.
+	described = []string{"name", "image", "imagePullPolicy", "ports", "resources", "restartPolicy", "securityContext", "volumeMounts", "env"}
+	// refers are the fields by which an object refers to a credential.
+	refers = []string{"name", "namespace", "key", "path", "secretName"}
+)
+
+// Redact takes out of an object, as it was decoded from JSON, what may be a credential: the values of environment variables
+// and of annotations that no report reads, what containers of others run, what is named as a credential, and what looks like
+// one in a text. It also takes out which fields were written by whom.
+func Redact(object map[string]any) { redactMap(object, false) }
+
+// redactMap redacts a map. That of a credential keeps only what refers to it.
+func redactMap(m map[string]any, secret bool) {
+	// A header or another pair of a name and a value.
+	if name, ok := m["name"].(string); ok && named(name) && m["value"] != nil {
+		m["value"] = redacted
+	}
+	for key, value := range m {
+		switch key {
+		case "annotations":
+			annotations, _ := value.(map[string]any)
+			for name, value := range annotations {
+				text, ok := value.(string)
+				if annotations[name] = redacted; ok && slices.ContainsFunc(shown, func(s string) bool { return strings.HasPrefix(name, s) }) {
+					annotations[name] = RedactText(text)
+				}
+			}
+			if annotations != nil {
+				continue
+			}
+		case "managedFields":
+			each(value, func(m map[string]any) { delete(m, "fieldsV1") })
+		case "containers", "initContainers", "ephemeralContainers":
+			each(value, redactContainer)
+		case "env":
+			each(value, func(m map[string]any) {
+				if m["value"] != nil {
+					m["value"] = redacted
+				}
+			})
+		}
+		m[key] = redactValue(value, secret && !slices.Contains(refers, key) || named(key))
+	}
+}
+
+// redactContainer leaves of a container that is not Herald's what describes it.
+func redactContainer(c map[string]any) {
+	if c["name"] == "herald-ccm" || c["name"] == "herald-speaker" {
+		return
+	}
+	for key := range c {
+		if !slices.Contains(described, key) {
+			delete(c, key)
+		}
+	}
+}
+
+// each calls do for the maps of a list.
+func each(list any, do func(map[string]any)) {
+	l, _ := list.([]any)
+	for _, item := range l {
+		if m, ok := item.(map[string]any); ok {
+			do(m)
+		}
+	}
+}
+
+// redactValue redacts a value, which may be that of a credential.
+func redactValue(value any, secret bool) any {
+	switch v := value.(type) {
+	case nil, bool:
+	case string:
+		if !secret {
+			return RedactText(v)
+		}
+		if v != "" {
+			return redacted
+		}
+	case map[string]any:
+		redactMap(v, secret)
+	case []any:
+		for i := len(v) - 1; i >= 0; i-- { // A flag is looked at before it is redacted.
+			flag := ""
+			if i > 0 {
+				flag, _ = v[i-1].(string)
+			}
+			v[i] = redactValue(v[i], secret || strings.HasPrefix(flag, "-") && !strings.ContainsAny(flag, "= ") && named(flag))
+		}
+	default:
+		if secret {
+			return redacted
+		}
+	}
+	return value
+}
+
+// Index says what a bundle has, and what could not be read for it.
+type Index struct {
+	Files   []IndexedFile `json:"files"` // In the order of the archive.
+	Missing []Missing     `json:"missing"`
+}
+
+// IndexedFile is a file of a bundle.
+type IndexedFile struct {
+	Path  string `json:"path"`
+	Bytes int64  `json:"bytes"`
+	Note  string `json:"note,omitempty"` // Such as how many objects it has.
+}
+
+// Missing is what could not be read, and why.
+type Missing struct {
+	What   string `json:"what"`
+	Reason string `json:"reason"`
+}
+
+// Miss notes what could not be read.
+func (x *Index) Miss(what string, err error) {
+	x.Missing = append(x.Missing, Missing{what, RedactText(Clean(strings.ReplaceAll(err.Error(), "\n", "; ")))})
+}
+
+// Text says for people what the bundle lacks. What is missing for one reason is told together.
+func (x *Index) Text(s Style, archive string) string {
+	var l lines
+	var reasons []string
+	by := map[string][]string{}
+	for _, m := range x.Missing {
+		if !slices.Contains(reasons, m.Reason) {
+			reasons = append(reasons, m.Reason)
+		}
+		by[m.Reason] = append(by[m.Reason], m.What)
+	}
+	for _, reason := range reasons {
+		l.add(s.warn.Render("! "), some(by[reason]), ": ", reason)
+	}
+	l.add(archive, " has ", count(len(x.Files), "file", "files"), "; index.yaml lists them. Look through it before you pass it on: no Secret was read, but logs may say more than they should.")
+	return l.String()
+}

@@ -1,0 +1,155 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider"
+)
+
+// ccmLease is the name of herald-ccm's Lease, unless its flag --leader-elect-resource-name says another.
+const ccmLease = "herald-ccm"
+
+// controllerProblem says whether herald-ccm works, as its Lease shows.
+func (n *Network) controllerProblem(now time.Time, add addProblem) {
+	if n.leases == nil {
+		return
+	}
+	why := "has no Lease in the namespace of Herald (--herald-namespace)"
+	for _, l := range n.leases {
+		if l.Name == ccmLease {
+			why = expired(l, now)
+		}
+	}
+	if why != "" {
+		add(ccmSilent, "", []string{}, "herald-ccm %s: no Service is given an address, and no condition brought up to date, while it does not run: see its pods", why)
+	}
+}
+
+// pendingServices are the Services that do not have what they ask for.
+func (n *Network) pendingServices(ccm *CCM, add addProblem) {
+	for _, name := range slices.Sorted(maps.Keys(n.services)) {
+		if why := n.pending(n.services[name], ccm); why != "" {
+			add(servicePending, "", []string{}, "%s %s: kubectl herald explain service %[1]s says why", name, why)
+		}
+	}
+}
+
+// pending says of a Service that it does not have what it asks for; empty: it does, or herald-ccm does not serve it.
+func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
+	if svc.DeletionTimestamp != nil || !ccm.serves(svc) {
+		return ""
+	}
+	switch req, err := provider.RequestOf(svc, n.namespaces[svc.Namespace], ccm.Quota); {
+	case len(Addresses(svc)) == 0:
+		return "waits for an address"
+	case err != nil:
+		return "keeps what it has: " + Clean(err.Error())
+	case !met(&req, provider.Carried(svc)):
+		return "does not have the addresses that it asks for"
+	}
+	return ""
+}
+
+// met reports whether a Service that has these addresses has what it asks for.
+func met(req *ipam.Request, has []netip.Addr) bool {
+	for _, a := range req.Addresses {
+		if !slices.Contains(has, a) {
+			return false
+		}
+	}
+	for _, f := range req.Families {
+		n := 0
+		for _, a := range has {
+			if ipam.FamilyOf(a) == f {
+				n++
+			}
+		}
+		if req.RequireAll && n < max(req.Count, 1) {
+			return false
+		}
+	}
+	return true
+}
+
+// outOfRange are the addresses in use that are in no pool any more, or in another. It returns the pools that they are from.
+func (n *Network) outOfRange(add addProblem) map[string]bool {
+	from := map[string]bool{}
+	for _, rec := range n.records {
+		c := outOfRange(rec)
+		if c == nil || rec.Spec.ReleasedAt != nil {
+			continue
+		}
+		see := "kubectl describe ipallocations.herald.dev " + rec.Name
+		for _, o := range rec.Spec.Owners {
+			if o.UID != "" {
+				see = fmt.Sprintf("kubectl herald explain service %s/%s says what to do", o.Namespace, o.Name)
+				break
+			}
+		}
+		add(outOfItsRange, rec.Spec.Address, []string{}, "%s: %s", c.Message, see)
+		from[rec.Spec.Pool] = true
+	}
+	return from
+}
+
+// configurationProblems are what the conditions of the configuration objects say. Each object is one problem. Of some pools
+// it is told already that addresses of theirs are out of range.
+func (n *Network) configurationProblems(outOfRange map[string]bool, add addProblem) {
+	report := func(kind, name, see string, conditions []metav1.Condition, known func(attention) bool) {
+		all := slices.DeleteFunc(attentionOf(conditions), known)
+		if len(all) == 0 {
+			return
+		}
+		slices.SortStableFunc(all, func(x, y attention) int {
+			return cmp.Compare(slices.Index(conditionsByGravity, y.Type), slices.Index(conditionsByGravity, x.Type))
+		})
+		text := fmt.Sprintf("%s %s: %s is not True (%s): %s", kind, name, all[0].Type, all[0].Reason, all[0].Message)
+		if len(all) > 1 {
+			var types []string
+			for _, a := range all[1:] {
+				types = append(types, a.Type)
+			}
+			text += "; not True either: " + strings.Join(types, ", ")
+		}
+		add(conditionFalse, "", []string{}, "%s: %s", text, see)
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.pools)) {
+		report("IPPool", name, "kubectl herald pools "+name, n.pools[name].Status.Conditions, func(a attention) bool {
+			switch a.Type {
+			case herald.PoolReady:
+				return a.Reason == herald.ReasonDisabled || a.Reason == herald.ReasonExhausted // As somebody wants it, or may want it.
+			case herald.PoolAddressesAvailable:
+				return true // The Services that wait for an address are told of.
+			case herald.PoolInRange:
+				return outOfRange[name]
+			}
+			return false
+		})
+	}
+	none := func(attention) bool { return false }
+	for _, o := range n.l2 {
+		report("L2Advertisement", o.Name, "kubectl describe l2advertisements.herald.dev "+o.Name, o.Status.Conditions, none)
+	}
+	for _, o := range n.bgp {
+		report("BGPAdvertisement", o.Name, "kubectl describe bgpadvertisements.herald.dev "+o.Name, o.Status.Conditions, none)
+	}
+	for _, o := range n.peers {
+		report("BGPPeer", o.Name, "kubectl describe bgppeers.herald.dev "+o.Name, o.Status.Conditions, func(a attention) bool {
+			return a.Type != herald.ConditionAccepted // The speakers say how the sessions are.
+		})
+	}
+}
+
+// conditionsByGravity are types of conditions, the gravest last. What is not among them comes after them.
+var conditionsByGravity = []string{herald.PoolInRange, herald.PoolExclusive, herald.PoolAddressesAvailable, herald.ConditionAnnounced, herald.PoolReady, herald.ConditionAccepted}

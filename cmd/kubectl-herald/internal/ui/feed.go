@@ -1,0 +1,252 @@
+package ui
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
+)
+
+const (
+	// pause is how long after a reading the next one begins, and share the least ratio of the pause to how long the reading
+	// took: a large cluster is read less often.
+	pause = 2 * time.Second
+	share = 10
+	// overdue is how late a reading is when those before and after it are told apart. The page has it, too.
+	overdue = 30 * time.Second
+	// maxChanges is how many changes are kept.
+	maxChanges = 200
+)
+
+// Source is what the pages show.
+type Source struct {
+	// Cluster is how the user calls it.
+	Cluster string
+	// Read reads the objects that report.OverviewOf needs.
+	Read func(ctx context.Context) (*report.Objects, error)
+	// Warnings reads the events of a Service that is explained.
+	Warnings func(ctx context.Context, name types.NamespacedName) []*corev1.Event
+	CCM      *report.CCM
+}
+
+// reading says how the cluster was read the last time.
+type reading struct {
+	Cluster string `json:"cluster"`
+	// At is the last time that it could be read, and Began the first.
+	At    time.Time `json:"at"`
+	Began time.Time `json:"began"`
+	// Due is when the reading after that of At begins, if there is a page.
+	Due time.Time `json:"due"`
+	// Error says why it cannot be read now; empty: it can.
+	Error string `json:"error"`
+}
+
+// part is a part of the page, as JSON. Its version grows with each change.
+type part struct {
+	version uint64
+	data    []byte
+}
+
+// feed reads the cluster for all pages together, while there are any.
+type feed struct {
+	source Source
+
+	mu       sync.Mutex
+	news     chan struct{} // Closed when a part has changed, and replaced.
+	visitors chan struct{} // Has an element when a page has come.
+	pages    int
+	version  uint64
+	parts    map[string]part
+	objects  *report.Objects // Reports sort them, so mu is held.
+	overview *report.Overview
+	changes  []report.Change // The newest first.
+	reading  reading
+}
+
+func newFeed(s Source) *feed {
+	return &feed{source: s, news: make(chan struct{}), visitors: make(chan struct{}, 1), parts: map[string]part{}, changes: []report.Change{}, reading: reading{Cluster: s.Cluster}}
+}
+
+// run reads until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	for {
+		if f.watched() {
+			began := time.Now()
+			objects, err := f.source.Read(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			now := time.Now()
+			rest := max(pause, share*now.Sub(began))
+			f.update(objects, err, now, now.Add(rest))
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(rest):
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.visitors:
+		}
+	}
+}
+
+func (f *feed) watched() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pages > 0
+}
+
+// open counts a page, until close is called.
+func (f *feed) open() (closed func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pages++
+	select {
+	case f.visitors <- struct{}{}:
+	default:
+	}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.pages--
+	}
+}
+
+// update makes the parts of the page from what was read.
+func (f *feed) update(objects *report.Objects, err error, now, due time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reading.Error = ""
+	if err != nil {
+		f.reading.Error = err.Error()
+	} else {
+		f.gap(now)
+		f.reading.At, f.reading.Due = now, due
+		if f.reading.Began.IsZero() {
+			f.reading.Began = now
+		}
+		overview := report.OverviewOf(objects, f.source.CCM, now)
+		if f.overview != nil {
+			for _, c := range report.Changes(f.overview, overview, now) {
+				f.changes = slices.Insert(f.changes, 0, c)
+			}
+			f.changes = f.changes[:min(len(f.changes), maxChanges)]
+		}
+		f.objects, f.overview = objects, overview
+		f.set("problems", overview.Problems)
+		f.set("nodes", overview.Nodes)
+		f.set("segments", overview.Segments)
+		f.set("sessions", overview.Sessions)
+		f.set("pools", overview.Pools)
+		f.set("services", overview.Services)
+		f.set("changes", f.changes)
+	}
+	f.set("reading", f.reading) // Last: pages show the rest when it comes.
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+// gap notes among the changes that nothing was read for a while.
+func (f *feed) gap(now time.Time) {
+	if f.overview == nil || now.Sub(f.reading.Due) <= overdue {
+		return
+	}
+	f.changes = slices.Insert(f.changes, 0, report.Change{
+		At:   now.UTC().Format(time.RFC3339),
+		Text: fmt.Sprintf("Read again after %s: what happened in between is not known in full", duration.HumanDuration(now.Sub(f.reading.At))),
+	})
+}
+
+// set replaces a part, if it is another one.
+func (f *feed) set(name string, value any) {
+	data := encode(value)
+	if old, known := f.parts[name]; known && bytes.Equal(old.data, data) {
+		return
+	}
+	f.version++
+	f.parts[name] = part{f.version, data}
+}
+
+// named is a part with its name.
+type named struct {
+	name string
+	part
+}
+
+// since returns the parts that have changed since a version, in the order of their changes, and a channel that is closed when
+// there are others.
+func (f *feed) since(version uint64) (news []named, more <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, p := range f.parts {
+		if p.version > version {
+			news = append(news, named{name, p})
+		}
+	}
+	slices.SortFunc(news, func(x, y named) int { return int(x.version) - int(y.version) }) //nolint:gosec // They are few.
+	return news, f.news
+}
+
+// trace explains a Service, by the objects of the last reading and the Service's events.
+func (f *feed) trace(ctx context.Context, name types.NamespacedName, now time.Time) ([]byte, error) {
+	warnings := f.source.Warnings(ctx, name)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.objects == nil {
+		return nil, errNotRead
+	}
+	f.objects.Warnings = warnings
+	r, err := report.ServiceNamed(f.objects, name, f.source.CCM, now)
+	if err != nil {
+		return nil, err
+	}
+	return encode(r), nil
+}
+
+// encode writes a report as JSON. What cannot be printed, such as characters that control a terminal or turn the direction of
+// text around, is replaced in every string.
+func encode(value any) []byte {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // A report consists of texts, numbers and lists.
+	}
+	var tree any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&tree); err != nil {
+		panic(err)
+	}
+	if data, err = json.Marshal(cleaned(tree)); err != nil {
+		panic(err)
+	}
+	return data
+}
+
+func cleaned(tree any) any {
+	switch x := tree.(type) {
+	case string:
+		return report.Clean(x)
+	case []any:
+		for i := range x {
+			x[i] = cleaned(x[i])
+		}
+	case map[string]any:
+		for key := range x {
+			x[key] = cleaned(x[key])
+		}
+	}
+	return tree
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// TestRenumberInterrupted interrupts renumber when the annotation is on the Service: before the Service has moved, and after.
+func TestRenumberInterrupted(t *testing.T) {
+	for _, c := range []struct {
+		name, has, want string
+	}{
+		{"before it has moved", "198.51.100.1", "red/web: interrupted; it keeps 198.51.100.1"},
+		{"after it has moved", "198.51.100.2", "red/web: interrupted; it had 198.51.100.1, and has 198.51.100.2 now"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			svc := web.DeepCopy()
+			kube := fake.NewClientset(svc)
+			ctx, interrupt := context.WithCancel(t.Context())
+			kube.PrependReactor("patch", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
+				if ctx.Err() != nil {
+					return false, nil, nil
+				}
+				moved := svc.DeepCopy()
+				moved.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: c.has}}
+				err := kube.Tracker().Update(corev1.SchemeGroupVersion.WithResource("services"), moved, svc.Namespace)
+				interrupt()
+				return true, moved, err
+			})
+			_, _, err := (&cluster{kube: kube}).renumber(ctx, types.NamespacedName{Namespace: "red", Name: "web"}, time.Minute)
+			if err == nil || err.Error() != c.want {
+				t.Errorf("error %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestRenumberLeavesAnotherAlone(t *testing.T) {
+	svc := web.DeepCopy()
+	svc.Annotations = map[string]string{herald.AnnotationRenumber: "198.51.100.9"}
+	kube := fake.NewClientset(svc)
+	_, _, err := (&cluster{kube: kube}).renumber(t.Context(), types.NamespacedName{Namespace: "red", Name: "web"}, time.Minute)
+	if err == nil || !strings.Contains(err.Error(), "another renumber is under way") {
+		t.Errorf("error %v", err)
+	}
+	if now, err := kube.CoreV1().Services("red").Get(t.Context(), "web", metav1.GetOptions{}); err != nil || now.Annotations[herald.AnnotationRenumber] != "198.51.100.9" {
+		t.Errorf("%v, %v", now, err)
+	}
+}
