@@ -16,11 +16,13 @@ tool := go tool -modfile=tools/go.mod
 image := ghcr.io/heraldlb/herald:dev
 
 # The version that Herald's programs report: make images VERSION="$(git describe --tags --always --dirty)" for a release.
-VERSION := dev
+# Recipes take it from the environment, so that the shell never reads it as a part of a command.
+VERSION ?= dev
+export VERSION
 
 # Without buildvcs, and with a version that stays, a commit that changes no code relinks nothing.
 static := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w"
-versioned := -ldflags "-s -w -X github.com/heraldlb/herald/cmd/internal/version.release=$(VERSION)"
+versioned := -ldflags "-s -w -X github.com/heraldlb/herald/cmd/internal/version.release=$$VERSION"
 
 kubernetes_version := v1.36.3
 version_package    := k8s.io/component-base/version
@@ -29,7 +31,7 @@ kubernetes_ldflags := -s -w -X $(version_package).gitVersion=$(kubernetes_versio
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##### Building
 
@@ -44,7 +46,7 @@ kubernetes: toolchain $(bin)/kubernetes ## Build Kubernetes for the tests; about
 $(bin)/kubernetes: $(wildcard e2e/kubernetes/*)
 	@mkdir -p $(bin)
 	@echo "Building Kubernetes $(kubernetes_version): about ten minutes on two cores the first time, seconds after that."
-	@cd e2e/kubernetes && $(static) -ldflags "$(kubernetes_ldflags)" -o ../../$@ .
+	@cd e2e/kubernetes && CGO_ENABLED=0 ../progress.sh -trimpath -buildvcs=false -ldflags "$(kubernetes_ldflags)" -o ../../$@ .
 
 .PHONY: metallb
 metallb: toolchain $(bin)/metallb ## Build MetalLB's controller, which `make bench` measures Herald against; minutes the first time
@@ -58,6 +60,13 @@ $(bin)/metallb: e2e/metallb/go.mod
 .PHONY: packages
 packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
+
+.PHONY: helm
+helm: toolchain $(bin)/helm ## Build Helm, for the tests of the chart
+
+$(bin)/helm: tools/go.mod
+	@mkdir -p $(bin)
+	@$(static) -modfile=tools/go.mod -o $@ helm.sh/helm/v4/cmd/helm
 
 .PHONY: images
 images: build ## Build Herald's image, and test/app for the tests' pods, from build/bin: needs docker but no registry
@@ -74,31 +83,92 @@ kind: build kubernetes ## Build what a kind cluster consists of; two minutes mor
 	@cp -r --no-preserve=mode "$$(go list -modfile=tools/go.mod -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files" build/kind/base
 	@[ -n "$${HERALD_NODE_IMAGE-}" ] || e2e/kind/node/debian.sh build/kind
 
+.PHONY: release
+release: toolchain helm $(bin)/cyclonedx-gomod ## Build all that a release has into build/release, with VERSION=v0.1.0: docs/releasing.md
+	@go run ./release
+
+$(bin)/cyclonedx-gomod: tools/go.mod
+	@mkdir -p $(bin)
+	@$(static) -modfile=tools/go.mod -o $@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+.PHONY: release-check
+release-check: toolchain helm $(bin)/cyclonedx-gomod ## Build a release of this tree twice, and check that it is the same and that krew accepts it
+	@release/check.sh
+
+.PHONY: publish
+publish: toolchain helm
+	@release/publish.sh
+
 .PHONY: generate
-generate: toolchain ## Make deep copies and CRDs from api/, and manifests/herald.yaml from manifests/base
+generate: toolchain ## Make deep copies and CRDs from api/, the one file and the chart's from manifests/, docs/reference from all
 	$(tool) controller-gen object crd paths=./api/... output:crd:dir=manifests/crds
 	@$(render) > manifests/herald.yaml
+	@$(render_rules) > manifests/monitoring/prometheusrule.yaml
+	@$(call render_chart,manifests/charts/herald)
+	HERALD_GENERATE=1 go test -count=1 -run '^TestReference$$' ./cmd/...
 
 render = { echo '\# Made by `make generate` from manifests/base. Edit that.'; $(tool) kustomize build manifests/base; }
+
+# The alerts, as an object for the Prometheus Operator.
+define render_rules
+{ echo '# Made by `make generate` from alerts.yaml. Edit that.'; \
+	printf '%s\n' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: herald' '  namespace: herald-system' 'spec:'; \
+	sed -e '/^#/d' -e 's/^./  &/' manifests/monitoring/alerts.yaml; }
+endef
+
+# What the chart does not template itself.
+define render_chart
+	mkdir -p $(1)/crds $(1)/files; \
+	sed '/^#/d' manifests/monitoring/alerts.yaml > $(1)/files/alerts.yaml; \
+	rm -rf $(1)/files/dashboards && cp -r manifests/monitoring/dashboards $(1)/files/; \
+	$(tool) kustomize build manifests/charts/sources/crds > $(1)/crds/crds.yaml; \
+	for part in rights rights-l2 dead-nodes external-ips; do \
+		$(tool) kustomize build manifests/charts/sources/$$part > $(1)/files/$$part.yaml; \
+	done
+endef
 
 .PHONY: clean
 clean: ## Remove what was built here; Go's own cache stays
 	rm -rf build
 
+##### Documents
+
+.PHONY: docs
+docs: toolchain $(bin)/hugo ## Build the site of the documents into build/site, and check its links
+	@$(bin)/hugo --source site --destination ../build/site --cleanDestinationDir --noBuildLock --panicOnWarning --quiet
+	@HERALD_SITE=build/site go test -count=1 -run '^TestSite$$' .
+
+.PHONY: docs-serve
+docs-serve: toolchain $(bin)/hugo ## Serve that site at http://localhost:1313, as the documents are now
+	@$(bin)/hugo server --source site --noBuildLock --renderToMemory
+
+$(bin)/hugo: tools/hugo/go.mod
+	@mkdir -p $(bin)
+	@echo "Building Hugo: a few minutes the first time."
+	@$(static) -modfile=tools/hugo/go.mod -o $@ github.com/gohugoio/hugo
+
 ##### Checking
 
 .PHONY: verify
-verify: toolchain drift lint ## Check all that needs no tests to run: generated files, format, linters, go.mod files, house rules
+verify: toolchain drift lint docs ## Check all that needs no tests to run: generated files, format, linters, go.mod files, documents, house rules
 	go vet ./...
+	@# The plugin runs on administrators' machines, too.
+	for platform in darwin/arm64 windows/amd64; do GOOS=$${platform%/*} GOARCH=$${platform#*/} $(static) -o /dev/null ./cmd/kubectl-herald; done
 	test -z "$$(gofmt -l .)"
 	go test .
-	@for module in tools e2e/kubernetes e2e/kind/coredns e2e/metallb .; do (set -x; go -C $$module mod tidy -diff); done
+	@for module in tools tools/actionlint tools/hugo e2e/kubernetes e2e/kind/coredns e2e/metallb .; do (set -x; go -C $$module mod tidy -diff); done
 	@# As it is built, so that what it imports is compiled once.
 	CGO_ENABLED=0 go -C e2e/kubernetes vet -trimpath ./conformance
 
 .PHONY: lint
-lint: toolchain ## Run the linters and the format check of .golangci.yaml
+lint: toolchain ## Run the linters and the format check of .golangci.yaml, and the linter of workflows
 	$(tool) golangci-lint run ./...
+	@# The same on every machine, whether or not it has shellcheck.
+	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes=
+
+.PHONY: vulnerabilities
+vulnerabilities: toolchain ## Look for known vulnerabilities in the code that Herald's programs call; needs vuln.go.dev
+	$(tool) govulncheck ./cmd/...
 
 .PHONY: drift
 drift: toolchain
@@ -108,9 +178,16 @@ drift: toolchain
 		{ echo "Generated files are not what api/ says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
 	@$(render) | diff - manifests/herald.yaml || \
 		{ echo "manifests/herald.yaml is not what manifests/base says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
+	@$(render_rules) | diff - manifests/monitoring/prometheusrule.yaml || \
+		{ echo "manifests/monitoring/prometheusrule.yaml is not what alerts.yaml says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
+	@$(call render_chart,build/_generated/chart)
+	@diff -r build/_generated/chart/crds manifests/charts/herald/crds && diff -r build/_generated/chart/files manifests/charts/herald/files || \
+		{ echo "The chart is not what manifests/ says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
+	@go test -run '^TestReference$$' ./cmd/... | { grep -v '^ok ' || true; }
 
 .PHONY: test
-test: root packages build kubernetes ## Run all Go tests with the race detector, those in network namespaces among them; needs root
+test: root packages build kubernetes helm ## Run all Go tests with the race detector, those in network namespaces among them; needs root
+	@e2e/lab/packages.sh browser
 	@# The programs themselves, too, are watched for races while the stories run; one found ends them. They
 	@# do not linger at their end, as such programs do otherwise, for their leader election would go on.
 	CGO_ENABLED=1 go build -race -o build/race/ ./cmd/...
@@ -121,11 +198,17 @@ demo: root packages build kubernetes ## Show Herald at work in a cluster of netw
 	@$(static) -o $(bin)/ ./e2e/demo
 	@exec $(bin)/demo
 
+.PHONY: recording
+recording: root packages build kubernetes ## Record the demo into docs/pictures, for the README; needs root
+	@$(static) -o $(bin)/ ./e2e/demo ./e2e/demo/recording
+	@script --quiet --return --command "stty cols 96 rows 34; TERM=xterm-256color exec $(bin)/demo" --log-out build/demo.log --log-timing build/demo.timing </dev/null
+	@$(bin)/recording build/demo.log build/demo.timing docs/pictures/demo.cast docs/pictures/demo.svg
+
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
-stories := TestAClientReachesAService|TestNodesComeAndGo|TestPeersThatCannotWork|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestIPv6Only|TestPodsRollUnderPolicyLocal
+stories := TestAClientReachesAService|TestNodesComeAndGo|TestPeersThatCannotWork|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestIPv6Only|TestPodsRollUnderPolicyLocal
 
 .PHONY: e2e
-e2e: root packages build kubernetes kind ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
+e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
 	@$(static) -o $(bin)/ ./e2e/demo
 	@$(bin)/demo </dev/null 2>&1 | tee build/demo.txt
 	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
@@ -161,6 +244,7 @@ soak: root packages build kubernetes kind ## Look for what is rare, for an hour:
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
+	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench 'Busy/100ms' -benchtime 600x -timeout 1h ./speaker/bfd # 600 seconds
 
 ##### A kind cluster for work
 
