@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +48,23 @@ func (c *cluster) says(said string, want ...string) {
 		}
 		rest = after
 	}
+}
+
+// comesToSay runs kubectl herald until its exit code is this one and it says all of that, and returns what it said.
+func (c *cluster) comesToSay(command string, code int, want ...string) (said string) {
+	c.t.Helper()
+	c.eventually("kubectl herald "+command+" says "+strings.Join(want, ", "), func(context.Context) (err error) {
+		var got int
+		said, got = c.ask(strings.Fields(command)...)
+		flat := strings.Join(strings.Fields(said), " ")
+		for _, w := range want {
+			if !strings.Contains(flat, w) || got != code {
+				return fmt.Errorf("there is no %q, or exit code %d is not %d; it says\n%s", w, got, code, said)
+			}
+		}
+		return nil
+	})
+	return said
 }
 
 // file writes manifests to a file of its own.

@@ -174,10 +174,13 @@ func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 		f.told("bgppeers "+router.Name, accepted, "Valid")
 		f.told("bgppeers "+router.Name, established, "SessionsDown", "node k8s-node2: spec.addressFrom: the node has no annotation example.com/tor: give it one")
 		annotate("k8s-node2", "tor-a")
-		f.told("bgppeers "+router.Name, established, "SessionsDown", `node k8s-node2: spec.addressFrom: the node has the value "tor-a", which is not the IP address of a router`)
+		f.told("bgppeers "+router.Name, established, "SessionsDown", `node k8s-node2: spec.addressFrom: the node's annotation example.com/tor has the value "tor-a", which is not the IP address of a router`)
 		annotate("k8s-node2", router.IPv4.String())
 		f.told("bgppeers "+router.Name, established, "Established")
 		f.table("bgppeers.herald.dev", "NAME ADDRESS PEER-ASN LOCAL-ASN SESSIONS ESTABLISHED AGE", router.Name+" 64512 2/2 True *")
+		annotate("k8s-node2", "tor-a")
+		f.told("bgppeers "+router.Name, established, "Established", "node k8s-node2: spec.addressFrom: the node's annotation example.com/tor",
+			fmt.Sprintf("its last value, %q, is in force until herald-speaker restarts there", router.IPv4))
 		for node, want := range map[string]string{"k8s-node1": router.IPv6.String(), "k8s-node2": router.IPv4.String()} {
 			o, err := f.herald.SpeakerStatuses.Get(f.ctx, node, metav1.GetOptions{})
 			f.must(err)

@@ -289,8 +289,14 @@ func TestAPreferredFamilyComesWhenThereIsAPoolForIt(t *testing.T) {
 
 func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c, _, _ := withCCM(t)
-	// Multicast passes the schema; no Service can have it.
-	c.pool("broken", nil, "224.0.0.0/24")
+	// Multicast, which no Service can have, passes the schema. A pool can be older than the policy that refuses it.
+	c.kubectl("delete", "validatingadmissionpolicybindings", "ippools.herald.dev")
+	c.eventually("the policy is out of force", func(ctx context.Context) error {
+		_, err := c.herald.Pools.Create(ctx, &herald.IPPool{
+			ObjectMeta: metav1.ObjectMeta{Name: "broken"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"224.0.0.0/24"}},
+		}, metav1.CreateOptions{})
+		return err
+	})
 	c.pool("older", delay(0), "198.51.100.0/30")
 	c.pool("younger", delay(0), "198.51.100.2-198.51.100.9")
 	c.condition("broken", herald.PoolReady, metav1.ConditionFalse, `spec.addresses[0] "224.0.0.0/24"`)

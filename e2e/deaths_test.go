@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -132,6 +134,50 @@ func (c *cluster) serving(service string, pods ...string) {
 	})
 }
 
+// What herald-ccm may write of pods depends on its rights, and not on the name that it is installed under.
+func TestUnderAnotherNameHeraldCCMMayWriteNoMoreOfPods(t *testing.T) {
+	ctx, plane := startControlPlane(t, false)
+	c := clusterOf(t, ctx, &plane.Access)
+	renamed := t.TempDir()
+	here, err := filepath.Abs("../manifests/overlays/dead-nodes")
+	c.must(err)
+	overlay, err := filepath.Rel(renamed, here)
+	c.must(err)
+	c.must(os.WriteFile(filepath.Join(renamed, "kustomization.yaml"), []byte("namePrefix: edge-\nresources: ["+overlay+"]\n"), 0o600))
+	if out, err := plane.Kubectl(ctx, "apply", "-k", renamed); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	as := func(user string, groups ...string) kubernetes.Interface {
+		kubeconfig, err := plane.KubeconfigFor(user, append(groups, "system:authenticated")...)
+		c.must(err)
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		c.must(err)
+		client, err := kubernetes.NewForConfig(config)
+		c.must(err)
+		return client
+	}
+	c.withNodes("n1")
+	c.podOn("n1", "web")
+	write := func(client kubernetes.Interface, patch string) error {
+		_, err := client.CoreV1().Pods(c.namespace).Patch(ctx, "web", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+		return err
+	}
+	n := 0
+	elsewhere := func() string {
+		n++
+		return fmt.Sprintf(`{"status":{"podIP":"10.9.9.%d","podIPs":[{"$patch":"replace"},{"ip":"10.9.9.%[1]d"}]}}`, n)
+	}
+	ccm := as("system:serviceaccount:"+lab.HeraldNamespace+":edge-herald-ccm", "system:serviceaccounts")
+	c.inTime(20*time.Second, "herald-ccm may give no pod another address", func(context.Context) error { // A policy takes effect after a moment.
+		if err := write(ccm, elsewhere()); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "edge-dead-nodes.herald.dev") {
+			return fmt.Errorf("the answer is %q; want it forbidden by the policy", fmt.Sprint(err))
+		}
+		return nil
+	})
+	c.must(write(ccm, `{"status":{"conditions":[{"type":"Ready","status":"False"}]}}`))
+	c.must(write(c.kube, elsewhere())) // An administrator may do everything.
+}
+
 // TestADeadNodeIsDeadForEveryone has herald-ccm run with the rights of the overlay, and no others.
 func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	ctx, plane := startControlPlane(t, true)
@@ -199,6 +245,9 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 		{"ends a pod", `{"status":{"phase":"Failed"}}`, "and nothing else"},
 		{"says that a pod was evicted", `{"status":{"reason":"Evicted"}}`, "and nothing else"},
 		{"says that an init container is ready", `{"status":{"initContainerStatuses":[{"name":"init","ready":true,"image":"i","imageID":"i","restartCount":0}]}}`, "and nothing else"},
+		{"says which version of a pod its kubelet has seen", `{"status":{"observedGeneration":1000}}`, "and nothing else"},
+		{"says what a pod was given", `{"status":{"resources":{"limits":{"cpu":"7"}}}}`, "and nothing else"},
+		{"takes a pod's address away", `{"status":{"podIP":null,"podIPs":null}}`, "and nothing else"},
 		{"changes another condition", `{"status":{"conditions":[{"type":"ContainersReady","status":"False"}]}}`, "and nothing else"},
 		{"labels a pod", `{"metadata":{"labels":{"app":"other"}}}`, "nothing of a pod's metadata"},
 	} {

@@ -18,8 +18,9 @@ import (
 func TestANodeIsDrained(t *testing.T) {
 	f := fabric(t, 3)
 	const address, target = "198.51.100.0", "198.51.100.0:9000"
+	const drainTime = 4 * time.Second
 	f.pool("routed", delay(0), "198.51.100.0/26")
-	f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.DrainTime = &metav1.Duration{Duration: 4 * time.Second} })
+	f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.DrainTime = &metav1.Duration{Duration: drainTime} })
 	all := names(f.site)
 	leaves, stay := all[2], all[:2]
 	f.pod("pod-1", all[0])
@@ -94,6 +95,12 @@ func TestANodeIsDrained(t *testing.T) {
 			go func() { stopped <- f.speakers[leaves].Stop(f.ctx) }()
 			f.learns(drains...)
 			f.must(<-stopped)
+			// Its last word on its Lease is from when it left the segments, before it drained its routes.
+			o, err := f.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(f.ctx, "speaker-"+leaves, metav1.GetOptions{})
+			f.must(err)
+			if holder := *o.Spec.HolderIdentity; holder != "" || time.Since(o.Spec.RenewTime.Time) < drainTime/2 {
+				f.t.Errorf("%q has its Lease, as of %v before the end", holder, time.Since(o.Spec.RenewTime.Time))
+			}
 			f.learns(from(stay...)...)
 		})
 		f.must(f.speakers[leaves].Start())

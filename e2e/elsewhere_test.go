@@ -20,7 +20,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// elsewhere is the namespace that docs/security.md installs Herald into to show how.
+// elsewhere is the namespace that docs/install.md installs Herald into to show how.
 const elsewhere = "load-balancer"
 
 // TestAnotherNamespace is one story: Herald is installed into another namespace than that of the manifests, a namespace's
@@ -31,7 +31,7 @@ func TestAnotherNamespace(t *testing.T) {
 
 	// Without the namespaces of the manifests, what would still refer to them is refused.
 	c.kubectl("delete", "namespace", lab.HeraldNamespace, lab.PeersNamespace, "--timeout=2m")
-	c.documented(blockOf(t, "docs/security.md", "sed 's/"))
+	c.documented(blockOf(t, "docs/install.md", "sed 's/"))
 	for _, name := range []string{"node1", "node2"} {
 		_, err := c.kube.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		c.must(err)
@@ -279,7 +279,7 @@ func (c *cluster) kindsFirst() {
 		}
 		return err
 	})
-	c.documented(blockOf(c.t, "docs/security.md", "sed 's/"))
+	c.documented(blockOf(c.t, "docs/install.md", "sed 's/"))
 	c.eventually("a pool is created", func(ctx context.Context) error {
 		_, err := c.herald.Pools.Create(ctx, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "again"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.10"}}}, metav1.CreateOptions{})
 		return err
@@ -307,7 +307,7 @@ func (c *cluster) programsFirst(ccm *lab.Process) {
 	if c.get("web").DeletionTimestamp == nil {
 		c.t.Fatal("the Service does not wait for its finalizer")
 	}
-	c.documented(strings.NewReplacer("service NAME", "service web", "-n NAMESPACE", "-n red").Replace(blockOf(c.t, "docs/security.md", "in $(kubectl get ippools.herald.dev")))
+	c.documented(strings.NewReplacer("service NAME", "service web", "-n NAMESPACE", "-n red").Replace(blockOf(c.t, "docs/install.md", "in $(kubectl get ippools.herald.dev")))
 	c.gone("web")
 	c.inTime(kindsPatience, "nothing is left", func(ctx context.Context) error {
 		left, err := c.access.Kubectl(ctx, "get", "-f", manifests, "--ignore-not-found", "-o", "name")

@@ -253,7 +253,7 @@ func (f *field) deputised(address, node string) {
 
 // TestPeersThatCannotWork shows that one bad peer is told, and disturbs no other.
 func TestPeersThatCannotWork(t *testing.T) {
-	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct"})
+	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct", BFD: 100 * time.Millisecond})
 	const address = "198.18.0.200"
 	good, other := f.site.Routers[0], f.site.Routers[1]
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
@@ -328,6 +328,9 @@ func TestPeersThatCannotWork(t *testing.T) {
 	})
 	if now := f.since("k8s-node1", good.Name); !now.Equal(up) {
 		t.Errorf("the session with the good peer was reset: up since %v, before since %v", now, up)
+	}
+	if !onKind() { // Where the speakers' ports can be reached from here.
+		f.bgpIsShown(t, good, other)
 	}
 }
 

@@ -82,8 +82,8 @@ func startLab(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	return ctx, l
 }
 
-// withLab stands up a lab with Herald's programs in it.
-func withLab(t testing.TB, o lab.Options) *labField {
+// withLab stands up a lab with Herald's programs in it. The arguments are those of speakers.
+func withLab(t testing.TB, o lab.Options, args ...string) *labField {
 	t.Helper()
 	ctx, l := startLab(t, o)
 	var err error
@@ -94,7 +94,7 @@ func withLab(t testing.TB, o lab.Options) *labField {
 	if f.ccm, err = l.StartCCM(); err != nil {
 		t.Fatal(err)
 	}
-	if f.speakers, err = l.StartSpeakers(); err != nil {
+	if f.speakers, err = l.StartSpeakers(args...); err != nil {
 		t.Fatal(err)
 	}
 	f.field.ccm = f.ccm

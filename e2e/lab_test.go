@@ -32,6 +32,9 @@ func (f *field) announce() {
 	}
 	_, err := f.herald.L2Advertisements.Create(f.ctx, &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
 	f.must(err)
+	if len(f.site.Routers) == 0 {
+		return
+	}
 	_, err = f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
 	f.must(err)
 }

@@ -26,8 +26,13 @@ func storyContext(t testing.TB) context.Context {
 // startControlPlane starts an API server that is empty but for Herald's resources.
 func startControlPlane(t testing.TB, controllers bool) (context.Context, *lab.ControlPlane) {
 	t.Helper()
+	return startControlPlaneWith(t, lab.ControlPlaneOptions{Controllers: controllers})
+}
+
+func startControlPlaneWith(t testing.TB, o lab.ControlPlaneOptions) (context.Context, *lab.ControlPlane) {
+	t.Helper()
 	ctx := storyContext(t)
-	c, err := lab.StartControlPlane(ctx, lab.ControlPlaneOptions{Controllers: controllers})
+	c, err := lab.StartControlPlane(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func TestManifests(t *testing.T) {
 	})
 
 	// What Herald has to let go of, then Herald.
-	// An address is reserved, which keeps its pool. The order is that of docs/security.md.
+	// An address is reserved, which keeps its pool. The order is that of docs/install.md.
 	i.must(i.access.Apply(ctx, "apiVersion: herald.dev/v1alpha1\nkind: IPAllocation\nmetadata: {name: 198.18.0.240}\nspec: {address: 198.18.0.240, pool: segment}"))
 	i.kubectl("delete", "service", "web")
 	i.kubectl("delete", "ipallocations.herald.dev", "--all", "--timeout=30s")

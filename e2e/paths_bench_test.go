@@ -12,31 +12,44 @@ import (
 )
 
 // BenchmarkPathDeath is how long a client behind a router cannot open a connection when the node dies that the router sends
-// everything to, until the router sends it to the next one: with BFD, and with a hold time of 3 s alone. The client
-// opens a connection every 10 ms and gives up after 250 ms.
+// everything to, until the router sends it to the next one: with BFD, also where both ends restart gracefully and where the
+// router is told to keep routes then, and with a hold time of 3 s alone. The client opens a connection every 10 ms and
+// gives up after 250 ms.
 func BenchmarkPathDeath(b *testing.B) {
+	const ms = time.Millisecond
 	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
-		for _, interval := range []time.Duration{100 * time.Millisecond, 50 * time.Millisecond, 0} {
-			name := fmt.Sprintf("%s/bfd=%vx3", kind, interval)
-			if interval == 0 {
-				name = fmt.Sprintf("%s/hold-time=3s", kind)
-			}
-			b.Run(name, func(b *testing.B) {
+		for _, c := range []pathCase{
+			{name: "bfd=100msx3", bfd: 100 * ms}, {name: "bfd=50msx3", bfd: 50 * ms}, {name: "hold-time=3s"},
+			{name: "bfd=100msx3,graceful-restart", bfd: 100 * ms, restart: 10 * time.Second},
+			{name: "bfd=100msx3,graceful-restart,kept", bfd: 100 * ms, restart: 10 * time.Second, keeps: true},
+		} {
+			b.Run(string(kind)+"/"+c.name, func(b *testing.B) {
 				for b.Loop() {
-					pathDeaths(b, kind, interval)
+					pathDeaths(b, kind, c)
 				}
 			})
 		}
 	}
 }
 
-func pathDeaths(b *testing.B, kind lab.RouterKind, interval time.Duration) {
-	f := withLab(b, lab.Options{Nodes: 3, Routers: []lab.RouterKind{kind}, BFD: interval}).field
+// pathCase is how the death of a path is found.
+type pathCase struct {
+	name    string
+	bfd     time.Duration // between packets; 0: none, and a hold time of 3 s
+	restart time.Duration // of graceful restart; 0: none
+	keeps   bool          // lab.Options.BFDKeeps
+}
+
+func pathDeaths(b *testing.B, kind lab.RouterKind, c pathCase) {
+	f := withLab(b, lab.Options{Nodes: 3, Routers: []lab.RouterKind{kind}, BFD: c.bfd, BFDKeeps: c.keeps}).field
 	router, all := f.site.Routers[0], names(f.site)
 	p := peerOf(router)
-	if interval > 0 {
+	if c.bfd > 0 {
 		p.Spec.HoldTime, p.Spec.KeepaliveTime = nil, nil
-		p.Spec.BFD = &herald.BFD{DetectMultiplier: 3, TransmitInterval: &metav1.Duration{Duration: interval}, ReceiveInterval: &metav1.Duration{Duration: interval}}
+		p.Spec.BFD = &herald.BFD{DetectMultiplier: 3, TransmitInterval: &metav1.Duration{Duration: c.bfd}, ReceiveInterval: &metav1.Duration{Duration: c.bfd}}
+	}
+	if c.restart > 0 {
+		p.Spec.GracefulRestart = &herald.GracefulRestart{RestartTime: metav1.Duration{Duration: c.restart}}
 	}
 	_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
 	f.must(err)
@@ -61,12 +74,12 @@ func pathDeaths(b *testing.B, kind lab.RouterKind, interval time.Duration) {
 	var gaps lab.Durations
 	failed := 0
 	settle := settling
-	if interval == 0 {
+	if c.bfd == 0 {
 		settle += 5 * time.Second
 	}
 	for range rounds(b) {
 		f.routed(router, address, all[0])
-		if interval > 0 {
+		if c.bfd > 0 {
 			f.told("bgppeers "+router.Name, herald.ConditionPathsAlive, "Alive")
 		}
 		f.told("bgppeers "+router.Name, herald.ConditionEstablished, "Established")
@@ -75,5 +88,5 @@ func pathDeaths(b *testing.B, kind lab.RouterKind, interval time.Duration) {
 		gaps, failed = append(gaps, gap), failed+lost
 		f.must(f.site.Node(all[0]).Heal())
 	}
-	b.Logf("%s, BFD every %v: %v; %d requests failed", kind, interval, gaps, failed)
+	b.Logf("%s, %s: %v; %d requests failed", kind, c.name, gaps, failed)
 }

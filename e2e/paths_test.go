@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -100,4 +101,60 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 			f.routed(r, address, names(f.site)...)
 		}
 	})
+}
+
+// TestASpeakerIsReplacedWhilePathsAreWatched has graceful restart and BFD. What a client behind a router loses depends on what the
+// router makes of BFD's end.
+func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
+	for name, keeps := range map[string]bool{"as routers are": false, "configured to keep routes": true} {
+		t.Run(name, func(t *testing.T) {
+			f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond, BFDKeeps: keeps})
+			const node, address, target = "k8s-node1", "198.51.100.0", "198.51.100.0:9000"
+			f.pool("routed", delay(0), "198.51.100.0/26")
+			for _, r := range f.site.Routers {
+				p := peerOf(r)
+				p.Spec.HoldTime, p.Spec.KeepaliveTime = nil, nil
+				p.Spec.GracefulRestart = &herald.GracefulRestart{}
+				p.Spec.BFD = &herald.BFD{DetectMultiplier: 5, TransmitInterval: &metav1.Duration{Duration: 100 * time.Millisecond}}
+				_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
+				f.must(err)
+			}
+			f.advertises("all", func(*herald.BGPAdvertisementSpec) {})
+			f.pod("pod-1", node)
+			f.service("web", to8080)
+			f.holds("web", address)
+			f.podBeingDeleted(lab.SpeakerPod(f.site.Node(node))) // So that the speaker knows that a successor follows.
+			speaker := f.speakers[node]
+			var before time.Time
+			for _, end := range []struct {
+				what string
+				do   func() error
+			}{
+				{"replaced", func() error { return speaker.Stop(f.ctx) }},
+				{"killed", speaker.Kill},
+			} {
+				for _, r := range f.site.Routers {
+					f.routed(r, address, node)
+					f.eventually("the session and BFD are up with "+r.Name, func(ctx context.Context) error {
+						all, err := r.BFD(ctx)
+						if err == nil && (len(all) != 1 || all[0].State != "up" || !f.since(node, r.Name).After(before)) {
+							err = fmt.Errorf("BFD is %+v, and the session up since %v", all, f.since(node, r.Name))
+						}
+						return err
+					})
+					before = time.Now()
+					client := *r.Outside
+					client.Timeout = 800 * time.Millisecond
+					gap, failed, err := lab.Outage(f.ctx, &client, []string{target}, func() error { return errors.Join(end.do(), speaker.Start()) }, settling)
+					f.must(err)
+					t.Logf("speaker %s, %s %s: %d requests failed, gap %v", end.what, r.Kind, name, failed, gap.Round(time.Millisecond))
+					if kept := keeps || r.Kind == lab.FRR; kept && failed > 0 {
+						t.Errorf("%d requests failed while the speaker was %s, for %v", failed, end.what, gap)
+					} else if !kept && failed == 0 && end.what == "replaced" {
+						t.Error("BIRD keeps the routes: docs/bfd.md says that it has to be told to")
+					}
+				}
+			}
+		})
+	}
 }

@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,6 +190,7 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 	f.reached(f.site.Segment, target)
 	f.reached(f.site.Outside, target)
 	openers := f.openers(target)
+	moves := f.moves("web", address)
 	times := 20
 	if testing.Short() {
 		times = 3
@@ -195,4 +200,77 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 		f.rolled("default", "deployment/web")
 	}
 	openers.judge(t, 2*times) // Two pods each time.
+	if t.Failed() {
+		t.Logf("the endpoints, the routes and the claims of the address:\n%s", moves())
+	}
+}
+
+// moves records what happens to the endpoints of a Service, to the routes of the router and to the claims of the address
+// on the segment. The function that it returns tells it, in the order of time.
+func (f *field) moves(service, address string) (tell func() string) {
+	f.t.Helper()
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var mu sync.Mutex
+	var lines []line
+	add := func(at time.Time, format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		lines = append(lines, line{at, fmt.Sprintf(format, args...)})
+	}
+	ctx, cancel := context.WithCancel(f.ctx)
+	var work sync.WaitGroup
+	f.t.Cleanup(func() {
+		cancel()
+		work.Wait()
+	})
+	endpoints, err := f.kube.DiscoveryV1().EndpointSlices("default").Watch(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
+	f.must(err)
+	work.Go(func() {
+		for e := range endpoints.ResultChan() {
+			s, ok := e.Object.(*discoveryv1.EndpointSlice)
+			if !ok || s.AddressType != discoveryv1.AddressTypeIPv4 {
+				continue
+			}
+			var all []string
+			for _, ep := range s.Endpoints {
+				all = append(all, fmt.Sprintf("%s@%s ready=%t serving=%t terminating=%t", ep.Addresses[0], *ep.NodeName, *ep.Conditions.Ready, *ep.Conditions.Serving, *ep.Conditions.Terminating))
+			}
+			add(time.Now(), "endpoints %s", strings.Join(all, ", "))
+		}
+	})
+	for _, r := range f.site.Routers {
+		cmd := r.Host.Command(ctx, "ip", "-o", "monitor", "route")
+		out, err := cmd.StdoutPipe()
+		f.must(err)
+		f.must(cmd.Start())
+		work.Go(func() {
+			for sc := bufio.NewScanner(out); sc.Scan(); {
+				add(time.Now(), "%s %s", r.Name, sc.Text())
+			}
+			_ = cmd.Wait()
+		})
+	}
+	w, err := f.site.Segment.Watch()
+	f.must(err)
+	f.t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return func() string {
+		cancel()
+		work.Wait()
+		for _, c := range w.Claims(netip.MustParseAddr(address), time.Time{}) {
+			add(c.At, "%s", c)
+		}
+		slices.SortFunc(lines, func(x, y line) int { return x.at.Compare(y.at) })
+		var b strings.Builder
+		for _, l := range lines {
+			fmt.Fprintf(&b, "%s %s\n", l.at.Format("15:04:05.000"), l.text)
+		}
+		return b.String()
+	}
 }

@@ -4,9 +4,15 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/provider"
 )
 
-// TestNonsenseIsRefusedAtApply shows that mistakes are told by kubectl apply, at the field, with the cure.
+// TestNonsenseIsRefusedAtApply shows that mistakes are told by kubectl apply, at the field, with the cure. herald-ccm reads the
+// pools that are taken, and could read none of those that the policy refuses.
 func TestNonsenseIsRefusedAtApply(t *testing.T) {
 	ctx, c := startControlPlane(t, false)
 	object := func(kind, name, spec string) string {
@@ -15,6 +21,16 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 	pool := func(spec string) string { return object("IPPool", "p", spec) }
 	peer := func(more string) string {
 		return object("BGPPeer", "p", "{localASN: 64512, peerASN: 64500, address: 198.18.0.2"+more+"}")
+	}
+	shared := func(port string) string {
+		return object("IPAllocation", "198.51.100.9", `{address: 198.51.100.9, owners: [{namespace: default, name: web, sharing: {key: k, traffic: Cluster, ports: [`+port+`]}}]}`)
+	}
+	ranges := func(format string) string {
+		var list []string
+		for i := range 64 {
+			list = append(list, fmt.Sprintf(format, i))
+		}
+		return strings.Join(list, ", ")
 	}
 	status := func(list, entry string, n int) string {
 		text := "apiVersion: herald.dev/v1alpha1\nkind: SpeakerStatus\nmetadata: {name: node-1}\nstatus:\n  l2Addresses: 0\n  " + list + ":\n"
@@ -27,6 +43,7 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"prefixes, ranges and single addresses of both families", pool(`{addresses: [198.51.100.0/26, 198.51.100.100-198.51.100.120, 198.51.100.130, "2001:db8:1::/112", "2001:db8:2::1-2001:db8:2::ff", "2001:db8:3::7"], exclude: [198.51.100.7]}`), ""},
 		{"a range with spaces", pool(`{addresses: ["198.51.100.1 - 198.51.100.9"]}`), ""},
 		{"neighbours that only touch", pool(`{addresses: [198.51.100.0/25, 198.51.100.128-198.51.100.200, "2001:db8::-2001:db8::f", "2001:db8::10/124"]}`), ""},
+		{"as many ranges as a pool may have", pool("{addresses: [" + ranges(`"2001:db8:ffff:ffff:ffff:ffff:1%02x:ff00-2001:db8:ffff:ffff:ffff:ffff:1%02[1]x:ffff"`) + "], exclude: [" + ranges(`"2001:db8:ffff:ffff:ffff:ffff:1%02x:ff00-2001:db8:ffff:ffff:ffff:ffff:1%02[1]x:ff7f"`) + "]}"), ""},
 		{"no addresses", pool(`{addresses: []}`), "spec.addresses"},
 		{"addresses missing", pool(`{}`), "spec.addresses: Required"},
 		{"no address at all", pool(`{addresses: [public]}`), "must be a prefix such as"},
@@ -34,6 +51,22 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"IPv6 host bits", pool(`{addresses: ["2001:db8::7/64"]}`), "or 2001:db8::7 for the one address"},
 		{"end before start", pool(`{addresses: [198.51.100.20-198.51.100.3]}`), "spec.addresses: 198.51.100.20-198.51.100.3: the end precedes the start"},
 		{"IPv6 end before start", pool(`{addresses: ["2001:db8::10-2001:db8::f"]}`), "the end precedes the start"},
+		{"an exclusion's end before its start", pool(`{addresses: [198.51.100.0/26], exclude: [198.51.100.20-198.51.100.3]}`), "spec.exclude: 198.51.100.20-198.51.100.3: the end precedes the start"},
+		{"exclusions that overlap", pool(`{addresses: [198.51.100.0/26], exclude: [198.51.100.0/28, 198.51.100.3, 192.0.2.1]}`), ""},
+		{"loopback", pool(`{addresses: [127.0.0.0/8]}`), "spec.addresses: 127.0.0.0/8: no Service can have addresses of 0.0.0.0/8, 127.0.0.0/8"},
+		{"a loopback address", pool(`{addresses: [198.51.100.0/26, 127.0.0.1]}`), "spec.addresses: 127.0.0.1: no Service"},
+		{"multicast within a range", pool(`{addresses: [223.255.255.0-240.0.0.0]}`), "spec.addresses: 223.255.255.0-240.0.0.0: no Service"},
+		{"everything", pool(`{addresses: ["0.0.0.0/0", "::/0"]}`), "spec.addresses: 0.0.0.0/0, ::/0: no Service"},
+		{"the broadcast address", pool(`{addresses: [255.255.255.255]}`), "spec.addresses: 255.255.255.255: no Service"},
+		{"IPv6 multicast", pool(`{addresses: ["ff0e::/112"], exclude: ["::1"]}`), "spec.addresses: ff0e::/112: no Service"},
+		{"IPv4 addresses of IPv6 within a range", pool(`{addresses: ["::fffe:0:0-::1:0:0:0"]}`), "spec.addresses: ::fffe:0:0-::1:0:0:0: no Service"},
+		{"the broadcast address, excluded", pool(`{addresses: [240.0.0.0/4], exclude: [255.255.255.255]}`), ""},
+		{"the broadcast address, not excluded", pool(`{addresses: [240.0.0.0/4], exclude: [255.255.255.254]}`), "spec.addresses: 240.0.0.0/4: no Service"},
+		{"everything but what no Service can have", pool(`{addresses: ["0.0.0.0/0", "::/0"], exclude: [0.0.0.0/8, 126.0.0.0-127.255.255.255, 224.0.0.0/3, "::/64", "fe80::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]}`), ""},
+		{"multicast that is excluded in part", pool(`{addresses: [223.255.255.0-224.0.0.255], exclude: [224.0.0.0/24]}`), "leave those out, or list all of such a block in one entry of spec.exclude"},
+		{"an exclusion of all that is below", pool(`{addresses: [198.51.100.0/24], exclude: [0.0.0.0-198.51.100.9]}`), ""},
+		{"an exclusion of what no Service can have", pool(`{addresses: [198.51.100.0/24], exclude: [255.255.255.255, 127.0.0.1, "::1", "ff02::/16"]}`), ""},
+		{"the neighbours of what no Service can have", pool(`{addresses: [1.0.0.0-126.255.255.255, 128.0.0.0-223.255.255.255, 240.0.0.0-255.255.255.254, "0:0:0:1::-fe00::"]}`), ""},
 		{"mixed families", pool(`{addresses: ["198.51.100.1-2001:db8::1"]}`), "two ends of one family"},
 		{"a prefix twice", pool(`{addresses: [198.51.100.0/26, 198.51.100.0/26]}`), "overlap"},
 		{"a prefix in a prefix", pool(`{addresses: [198.51.100.0/24, 198.51.100.64/26]}`), "overlap"},
@@ -117,6 +150,9 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"a release on no day", object("IPAllocation", "198.51.100.8", `{address: 198.51.100.8, releasedAt: "2026-99-99T99:99:99Z"}`), "spec.releasedAt"},
 		{"a release in another zone", object("IPAllocation", "198.51.100.8", `{address: 198.51.100.8, releasedAt: "2026-01-01T00:00:00+01:00"}`), "spec.releasedAt"},
 
+		{"a record of the highest port", shared("TCP/65535"), ""},
+		{"a record of a port that there is not", shared("TCP/65536"), "spec.owners[0].sharing.ports[0]"},
+
 		{"a report", status("claims", "address: 198.51.100.7, interface: eth0, since: soon", 500), ""},
 		{"a report of too many claims", status("claims", "address: 198.51.100.7, interface: eth0", 501), "status.claims: Too many"},
 		{"a report with much text", status("claims", "address: 198.51.100.7, interface: eth0, reason: "+strings.Repeat("x", 100), 400), "must not have more than 32768 characters together"},
@@ -133,6 +169,17 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 				t.Errorf("taken; want a refusal with %q", story.refusal)
 			case story.refusal != "" && !strings.Contains(err.Error(), story.refusal):
 				t.Errorf("refused with\n%v\nwithout %q", err, story.refusal)
+			}
+			var o herald.IPPool
+			if yaml.Unmarshal([]byte(story.yaml), &o) != nil || o.Kind != "IPPool" {
+				return
+			}
+			_, unreadable := provider.PoolOf(&o)
+			switch byPolicy := err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy"); {
+			case err == nil && unreadable != nil:
+				t.Errorf("taken, but herald-ccm cannot read it: %v", unreadable)
+			case byPolicy && unreadable == nil:
+				t.Errorf("refused, but herald-ccm could read it: %v", err)
 			}
 		})
 	}

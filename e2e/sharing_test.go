@@ -117,8 +117,11 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		if got := other.addressOf("n", key("n"), ports("TCP/443")); got == first {
 			t.Errorf("%s is shared across namespaces", got)
 		}
-		other.event("Service", "n", "NotShared",
-			first+" is shared by a Service of another namespace, and the pool does not let namespaces share (shareAcrossNamespaces)")
+		for _, k := range []string{"n", "m"} { // Whether it is the others' key is not told.
+			other.service("asks-"+k, key(k), ports("TCP/443"), annotated(herald.AnnotationIPs, first))
+			other.refused("asks-"+k, first+" is shared by a Service of another namespace, and the pool does not let namespaces share (shareAcrossNamespaces)")
+			other.remove("asks-" + k)
+		}
 		wide := annotated(herald.AnnotationPool, "wide")
 		c.served("w", "198.51.100.101", key("w"), ports("TCP/80"), wide)
 		other.service("w", key("w"), ports("TCP/443"), wide)

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -325,6 +327,102 @@ func TestUninstall(t *testing.T) {
 	if left := slices.DeleteFunc(strings.Fields(out), func(name string) bool { return !strings.Contains(name, "herald") }); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// withoutHerald takes Herald away, for a story that installs it. It is there again for those to come.
+func (f *field) withoutHerald() {
+	f.t.Helper()
+	f.kubectl("delete", "l2advertisements.herald.dev,bgpadvertisements.herald.dev,bgppeers.herald.dev,ippools.herald.dev", "--all", "--timeout=30s")
+	f.must(shared.Manifests(f.ctx, "delete", "--timeout=90s"))
+	f.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := errors.Join(f.removeLeftovers(ctx), shared.Install(ctx)); err != nil {
+			f.t.Error(err)
+		}
+	})
+}
+
+// removeLeftovers removes what no way to uninstall Herald removes.
+func (f *field) removeLeftovers(ctx context.Context) error {
+	_, definitions := f.access.Kubectl(ctx, "delete", "-k", "../manifests/crds", "--ignore-not-found", "--timeout=90s")
+	_, namespace := f.access.Kubectl(ctx, "delete", "namespace", lab.HeraldNamespace, lab.PeersNamespace, "--ignore-not-found", "--timeout=90s")
+	return errors.Join(definitions, namespace)
+}
+
+// TestHelm is one story: Herald is installed by Helm in one command, serves, is upgraded together with its
+// CustomResourceDefinitions, and is uninstalled.
+func TestHelm(t *testing.T) {
+	f := onlyOnKind(t)
+	const address = "198.18.0.200"
+	all := names(f.site)
+	f.withoutHerald()
+
+	// A chart of before: its kinds were in no category.
+	const category = "    categories:\n    - herald\n"
+	before := filepath.Join(t.TempDir(), "herald")
+	f.must(os.CopyFS(before, os.DirFS(chart)))
+	definitions, err := os.ReadFile(filepath.Join(before, "crds", "crds.yaml"))
+	f.must(err)
+	f.must(os.WriteFile(filepath.Join(before, "crds", "crds.yaml"), bytes.ReplaceAll(definitions, []byte(category), nil), 0o600))
+	categories := func() string {
+		out, err := f.access.Kubectl(f.ctx, "get", "crd", "ippools.herald.dev", "-o", "jsonpath={.spec.names.categories}")
+		f.must(err)
+		return out
+	}
+
+	f.documented("build/bin/helm install herald " + before + " --namespace herald-system --create-namespace --wait --timeout 3m " +
+		"--set 'pools.segment.addresses={198.18.0.200-198.18.0.250}'")
+	if had := categories(); had != "" {
+		t.Fatalf("the definitions of before have the categories %s", had)
+	}
+	f.pod("pod-1", all[0])
+	f.service("web", to8080)
+	f.holds("web", address)
+	f.answeredBy(address, all...)
+	f.reached(f.site.Segment, address+":9000")
+
+	said, err := f.access.Shell(f.ctx, "cd ..\nexport PATH=$PWD/build/bin:$PATH\n"+blockOf(t, "docs/install.md", "helm test"))
+	f.must(err)
+	t.Log(said)
+	for _, want := range []string{
+		"198.18.0.201: a pod of herald-ccm answers this pod on node ", "198.18.0.201: node k8s-node", "Proved: the network is told",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("helm test does not say %q:\n%s", want, said)
+		}
+	}
+	f.eventually("nothing is left of the test", func(ctx context.Context) error {
+		left, err := f.access.Kubectl(ctx, "get", "services,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,ipallocations.herald.dev", "-A", "-o", "name")
+		if err == nil && strings.Contains(left, "herald-test") {
+			err = fmt.Errorf("there are\n%s", left)
+		}
+		return err
+	})
+
+	f.documented("build/bin/helm upgrade herald manifests/charts/herald --namespace herald-system --reuse-values --set ccm.replicas=1 --wait --timeout 3m")
+	if has := categories(); has != `["herald"]` {
+		t.Errorf("after the upgrade the definitions have the categories %q", has)
+	}
+	f.holds("web", address)
+	f.reached(f.site.Segment, address+":9000")
+
+	f.edit("web", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP })
+	f.eventually("the Service is let go", func(context.Context) error {
+		if finalizers := f.get("web").Finalizers; len(finalizers) > 0 {
+			return fmt.Errorf("it has %v", finalizers)
+		}
+		return nil
+	})
+	f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=30s") // While herald-ccm can still let go of them.
+	f.documented("build/bin/helm uninstall herald --namespace herald-system --wait --timeout 3m")
+	f.answeredBy(address)
+	out, err := f.access.Kubectl(f.ctx, "get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,ippools.herald.dev,l2advertisements.herald.dev", "-o", "name")
+	f.must(err)
+	if left := slices.DeleteFunc(strings.Fields(out), func(name string) bool { return !strings.Contains(name, "herald") }); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	f.kubectl("get", "namespace", lab.PeersNamespace) // The users' Secrets.
 }
 
 // TestIPv6Only is a cluster that knows no IPv4, with a session over IPv6 to each router.

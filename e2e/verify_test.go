@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 
@@ -15,7 +13,7 @@ import (
 func TestSegmentsAreVerified(t *testing.T) {
 	const address, six = "198.18.0.200", "2001:db8:18::200"
 	f := withLab(t, lab.Options{Nodes: 3})
-	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/base/viewer-rbac.yaml")
+	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/rbac/viewer.yaml")
 	f.must(err)
 	f.pool("segment", delay(0), address, six)
 	f.announce()
@@ -23,20 +21,7 @@ func TestSegmentsAreVerified(t *testing.T) {
 	f.service("web", to8080, dualStack)
 	owner := f.answeredBy(address, names(f.site)...)
 
-	// says runs a command until its exit code is this one and it says all of that.
-	says := func(command string, code int, want ...string) {
-		t.Helper()
-		f.eventually("kubectl herald "+command+" says "+strings.Join(want, ", "), func(context.Context) error {
-			said, got := f.ask(strings.Fields(command)...)
-			flat := strings.Join(strings.Fields(said), " ")
-			for _, w := range want {
-				if !strings.Contains(flat, w) || got != code {
-					return errors.New("exit code or text differ; it says\n" + said)
-				}
-			}
-			return nil
-		})
-	}
+	says := func(command string, code int, want ...string) { t.Helper(); f.comesToSay(command, code, want...) }
 	says("status --addresses", 0, "Nothing needs attention.", owner+" eth0 Member 2", "2 addresses on segments: 2 owned.", address+" default/web eth0 "+owner, six+" default/web eth0 ")
 	says("verify", 0, "Asked for 2 addresses from 3 nodes.", "Nobody but its owner answers for an address, and every owner does.")
 

@@ -2,10 +2,12 @@
 // it is and from which address it was asked.
 //
 // The answer is all that a load balancer's user can see of it, so the stories assert on nothing
-// else. The environment gives POD_NAME and NODE_NAME; a pod that says nothing has its name for a hostname.
+// else. The environment gives POD_NAME and NODE_NAME; a pod that says nothing has its name for a hostname. PORT is where it
+// listens, 8080 if nothing is said.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,12 +20,8 @@ import (
 	"time"
 )
 
-const (
-	// listen is all addresses of both families.
-	listen = ":8080"
-	// grace is how long requests under way may take after SIGTERM.
-	grace = 5 * time.Second
-)
+// grace is how long requests under way may take after SIGTERM.
+const grace = 5 * time.Second
 
 func main() { os.Exit(run()) }
 
@@ -35,7 +33,7 @@ func run() int {
 		pod, _ = os.Hostname() // Without one it stays empty, and the answer shows it.
 	}
 	server := &http.Server{
-		Addr:              listen,
+		Addr:              ":" + cmp.Or(os.Getenv("PORT"), "8080"), // All addresses of both families.
 		Handler:           answer(pod, os.Getenv("NODE_NAME")),
 		ReadHeaderTimeout: grace,
 	}

@@ -25,6 +25,7 @@ const (
 func (s *story) startLab(ctx context.Context) (string, error) {
 	l, err := lab.Start(ctx, lab.Options{
 		Routers:             []lab.RouterKind{lab.FRR},
+		BFD:                 100 * time.Millisecond,
 		ControlPlaneOptions: lab.ControlPlaneOptions{Dir: labDir, Progress: s.terminal.progress},
 	})
 	if err != nil {

@@ -89,14 +89,14 @@ func (s *story) chapters() []chapter {
 		{title: "The node that has the address is lost", steps: []step{
 			{what: "both clients ask every 20 ms", do: s.startProbes},
 			{what: "pull the cable", do: s.cut},
-			{what: "another node takes the address", do: s.ownerMoved},
 			{what: "router1 has dropped the next hop", do: s.hopDropped},
+			{what: "another node takes the address", do: s.ownerMoved},
 			{what: "both clients are served again", do: s.servedAgain},
 		}, note: "The gap is the longest time between two requests that were answered. On the\n" +
 			"segment the nodes hear each other, and a node is lost after a quarter of a\n" +
-			"second of silence. At the router it is when the BGP hold time ends (3 s here,\n" +
-			"90 s by default), and until then a share of the connections goes to the lost\n" +
-			"node."},
+			"second of silence. The router finds the path dead by BFD, after three packets of\n" +
+			"100 ms that did not come. Without BFD it is when the BGP hold time ends (90 s by\n" +
+			"default), and until then a share of the connections goes to the lost node."},
 		{title: "The node comes back", steps: []step{
 			{what: "plug the cable in", do: s.heal},
 			{what: "router1 has the next hop again", do: s.hopBack},

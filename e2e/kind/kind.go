@@ -222,6 +222,11 @@ func (c *Cluster) BuildImage(ctx context.Context, image, dockerfile, dir string)
 	return err
 }
 
+// Shell runs commands as [lab.Access.Shell] does, with docker, kind and what is in build/bin.
+func (c *Cluster) Shell(ctx context.Context, commands string) (string, error) {
+	return c.Access.Shell(ctx, fmt.Sprintf("export DOCKER_HOST=unix://%s KIND_CLUSTER_NAME=%s PATH=%q:%q:$PATH\n%s", socket, name, c.docker.bin, c.binary(""), commands))
+}
+
 func (c *Cluster) kind(ctx context.Context, stdin string, args ...string) (string, error) {
 	args = append(args, "--name", name)
 	return c.docker.call(ctx, strings.NewReader(stdin), c.binary("kind"), args...)

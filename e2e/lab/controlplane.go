@@ -52,6 +52,9 @@ func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlan
 	if err != nil {
 		return nil, err
 	}
+	if o.Bare {
+		return c, nil
+	}
 	if err := c.install(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

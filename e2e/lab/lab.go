@@ -85,7 +85,7 @@ func (l *Lab) layHosts() error {
 		return err
 	}
 	for _, r := range l.Routers {
-		r.bfd = l.options.BFD
+		r.bfd, r.bfdKeeps = l.options.BFD, l.options.BFDKeeps
 	}
 	for i := range l.options.Nodes {
 		if _, err := l.layNode(i + 1); err != nil {

@@ -30,6 +30,8 @@ type Options struct {
 	Password string
 	// BFD has the routers watch the paths to the nodes by BFD, with packets this often and a multiplier of 20; 0: they do not.
 	BFD time.Duration
+	// BFDKeeps has the routers keep the routes of nodes that restart gracefully when BFD fails.
+	BFDKeeps bool
 	// Images says which program runs in a pod, by the name of the image. test/app is always there.
 	Images map[string]string
 	ControlPlaneOptions
@@ -40,6 +42,8 @@ type ControlPlaneOptions struct {
 	// Controllers starts kube-controller-manager with the controllers that make endpoint slices,
 	// empty deleted namespaces, collect garbage and run Deployments. A Lab always has them.
 	Controllers bool
+	// Bare leaves out Herald's custom resources, admission policies and namespaces. A Lab never does.
+	Bare bool
 	// Dir gets logs, certificates and the database. If empty it is a temporary folder, which
 	// Close removes.
 	Dir string

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab and its tests call and that are missing; usually none. With the
 # argument kind, those that a kind cluster needs, too; with conformance, those of Kubernetes' test pods; with bench,
-# what Herald is measured against.
+# what Herald is measured against; with browser, the one that looks at the page of kubectl herald ui (400 MB).
 # No daemon is started or left to start at the next boot: the lab runs its
 # own, inside its own namespaces.
 set -euo pipefail
@@ -13,13 +13,14 @@ packages=(
   iputils-arping # a client that asks who has an address
   frr            # routers
   bird2          # routers of another make
+  prometheus     # promtool, and a Prometheus for the alerts
   gcc libc6-dev  # go test -race
 )
 
-programs=(ip sysctl nft arping /usr/lib/frr/zebra /usr/lib/frr/bgpd vtysh /usr/sbin/bird birdc cc)
+programs=(ip sysctl nft arping /usr/lib/frr/zebra /usr/lib/frr/bgpd vtysh /usr/sbin/bird birdc prometheus promtool cc)
 if [ "${1-}" = kind ]; then
-  packages+=(debootstrap debian-archive-keyring jq) # the node image, and runc's shim
-  programs+=(debootstrap jq dockerd docker)
+  packages+=(debootstrap debian-archive-keyring jq curl) # the node image, runc's shim, and the quick start
+  programs+=(debootstrap jq curl dockerd docker)
   # Docker's own packages serve as well, and would have to go for Debian's.
   command -v dockerd >/dev/null || packages+=(docker.io)
 fi
@@ -30,6 +31,10 @@ fi
 if [ "${1-}" = bench ]; then
   packages+=(keepalived)
   programs+=(/usr/sbin/keepalived)
+fi
+if [ "${1-}" = browser ]; then
+  packages+=(chromium fonts-dejavu-core)
+  programs+=(chromium)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -82,6 +87,7 @@ for p in "${missing[@]}"; do
   case $p in
     frr) services=(frr) ;;
     bird2) services=(bird) ;;
+    prometheus) services=(prometheus) ;;
     keepalived) services=(keepalived) ;;
     docker.io) services=(docker.socket docker containerd) ;;
     *) continue ;;

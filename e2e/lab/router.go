@@ -27,11 +27,14 @@ type Router struct {
 	// Outside is a client beyond the router: it has routes to the segment and to the addresses
 	// that are reached by BGP, and no default route.
 	Outside *Client
+	// IPv4Only leaves IPv6 routes out of the sessions, from the next start on.
+	IPv4Only bool
 
 	ctx      context.Context // Of the lab: the daemon is killed when it ends.
 	dir      string          // Of the daemon; it is emptied at each start.
 	password string
 	bfd      time.Duration // between packets; 0: none
+	bfdKeeps bool
 	daemon   router.Router // nil while it is stopped.
 }
 
@@ -84,7 +87,7 @@ func (r *Router) Start() (err error) {
 		config.BFD = router.BFD{Interval: r.bfd, Multiplier: 20}
 	}
 	for _, p := range []netip.Prefix{segment4, segment6} {
-		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password, BFD: r.bfd > 0})
+		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password, BFD: r.bfd > 0, BFDKeeps: r.bfdKeeps, IPv4Only: r.IPv4Only})
 	}
 	if err := os.RemoveAll(r.dir); err != nil { // Sockets and process ids of an earlier life.
 		return err

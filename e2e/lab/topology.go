@@ -66,9 +66,9 @@ func detach(h enclave.Host) error {
 	return errors.Join(unplug(port(h.Name)), h.Remove())
 }
 
-// unplug removes a cable, if it is there, by the switch's end.
+// unplug removes a cable, if it is there, by the switch's end. A cable to a host that is gone goes at any moment.
 func unplug(port string) error {
-	return enclave.Host{}.Script("! ip link show %[1]s >/dev/null 2>&1 || ip link delete %[1]s", port)
+	return enclave.Host{}.Script("ip link delete %[1]s 2>/dev/null || ! ip link show %[1]s >/dev/null 2>&1", port)
 }
 
 // newClient gives a host's eth0 its addresses.

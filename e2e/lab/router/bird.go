@@ -29,9 +29,12 @@ func StartBIRD(ctx context.Context, host enclave.Host, dir, config string) (*BIR
 		return nil, err
 	}
 	b := &BIRD{host: host, dir: dir}
+	args := []string{"-f", "-c", filepath.Join(dir, "bird.conf"), "-s", b.socket(), "-P", filepath.Join(dir, "bird.pid")}
+	if strings.Contains(config, birdRecovers) {
+		args = append(args, "-R")
+	}
 	var err error
-	b.daemon, err = startDaemon(ctx, host, "/usr/sbin/bird", "-f",
-		"-c", filepath.Join(dir, "bird.conf"), "-s", b.socket(), "-P", filepath.Join(dir, "bird.pid"))
+	b.daemon, err = startDaemon(ctx, host, "/usr/sbin/bird", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +44,9 @@ func StartBIRD(ctx context.Context, host enclave.Host, dir, config string) (*BIR
 	}
 	return b, nil
 }
+
+// birdRecovers has the protocol kernel leave routes as they are until a recovery ends. Each start is then one.
+const birdRecovers = "  graceful restart on;\n  persist;"
 
 func (b *BIRD) socket() string { return filepath.Join(b.dir, "bird.ctl") }
 
@@ -77,6 +83,30 @@ func (b *BIRD) Prefixes(ctx context.Context) ([]netip.Prefix, error) {
 		prefixes = append(prefixes, r.Prefix)
 	}
 	return prefixes, err
+}
+
+// Count implements Router.
+func (b *BIRD) Count(ctx context.Context) (int, error) {
+	out, err := b.Show(ctx, "route", "count", "where", "source", "=", "RTS_BGP")
+	if err != nil {
+		return 0, err
+	}
+	return countBIRD(out)
+}
+
+// countBIRD adds up lines such as "10000 of 10002 routes for 10002 networks in table master4".
+func countBIRD(out string) (sum int, err error) {
+	for line := range strings.Lines(out) {
+		if !strings.Contains(line, " in table ") {
+			continue
+		}
+		n, err := strconv.Atoi(strings.Fields(line)[0])
+		if err != nil {
+			return 0, fmt.Errorf("BIRD's count: %q: %w", line, err)
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 func (b *BIRD) routes(ctx context.Context, which string) ([]Route, error) {

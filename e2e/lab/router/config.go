@@ -18,7 +18,12 @@ type Config struct {
 	MaximumPaths int
 	// Networks are announced to all neighbours.
 	Networks []netip.Prefix
-	BFD      BFD
+	// GracefulRestart has the kernel go on with the routes when the daemon is killed, until the next one has learned
+	// what is to stay (RFC 4724).
+	GracefulRestart bool
+	// Transit passes on what is learned, and keeps it out of the kernel: for a daemon on a node.
+	Transit bool
+	BFD     BFD
 }
 
 // Neighbor is who may connect: one address or all of a range.
@@ -43,8 +48,16 @@ type Neighbor struct {
 	Source netip.Addr
 	// BFD has Config.BFD watch the path to the neighbour.
 	BFD bool
+	// BFDKeeps has a failure of BFD leave the routes of a neighbour that restarts gracefully.
+	BFDKeeps bool
+	// Deaf has BIRD throw away what the neighbour announces.
+	Deaf bool
+	// NextHop takes the place of the one that the neighbour announces for IPv4. Unset: none does.
+	NextHop netip.Addr
 	// IPv4Only leaves out the family that a session has to be told of separately.
 	IPv4Only bool
+	// NoExtendedNextHop has BIRD speak without the capability of RFC 8950 on an unnumbered session; FRR always has it.
+	NoExtendedNextHop bool
 }
 
 // FRR is the configuration for StartFRR.
@@ -56,6 +69,10 @@ func (c Config) FRR() string {
 	line(" no bgp ebgp-requires-policy") // RFC 8212 is for networks that are not on one bench
 	line(" no bgp network import-check")
 	line(" bgp long-lived-graceful-restart stale-time 60")
+	if c.GracefulRestart {
+		line(" bgp graceful-restart")
+		line("%s", frrPreserves)
+	}
 	if slices.ContainsFunc(c.Neighbors, func(n Neighbor) bool { return n.KeepOnNotification }) {
 		line(" bgp graceful-restart notification")
 	}
@@ -98,6 +115,9 @@ func (c Config) FRR() string {
 		}
 		if n.BFD {
 			line(" neighbor %s bfd profile all", name)
+			if n.BFDKeeps {
+				line(" neighbor %s bfd check-control-plane-failure", name)
+			}
 		}
 		if n.Range.IsValid() {
 			line(" bgp listen range %v peer-group %s", n.Range, name) // once the group has its AS number
@@ -111,11 +131,17 @@ func (c Config) FRR() string {
 			}
 			line("  neighbor %s activate", names[i])
 			line("  neighbor %s route-map networks out", names[i])
+			if n.NextHop.IsValid() && family == "ipv4" {
+				line("  neighbor %s route-map hop%d in", names[i], i)
+			}
 		}
 		for _, network := range c.Networks {
 			if network.Addr().Is4() == (family == "ipv4") {
 				line("  network %v", network)
 			}
+		}
+		if c.Transit {
+			line("  table-map none")
 		}
 		line("  maximum-paths %d", max(c.MaximumPaths, 1))
 		line("  maximum-paths ibgp %d", max(c.MaximumPaths, 1))
@@ -123,7 +149,16 @@ func (c Config) FRR() string {
 	}
 	line("bgp as-path access-list own permit ^$")
 	line("route-map networks permit 10")
-	line(" match as-path own")
+	if !c.Transit {
+		line(" match as-path own")
+	}
+	line("route-map none deny 10")
+	for i, n := range c.Neighbors {
+		if n.NextHop.IsValid() {
+			line("route-map hop%d permit 10", i)
+			line(" set ip next-hop %v", n.NextHop)
+		}
+	}
 	c.frrBFD(line) // At the end, since bgpd does not know it, and takes what leads out of it for its own.
 	return b.String()
 }
@@ -137,7 +172,10 @@ func (c Config) BIRD() string {
 	c.birdBFD(line)
 	for _, family := range []string{"ipv4", "ipv6"} {
 		line("protocol kernel kernel_%s {", family)
-		line("  %s { import none; export where source = RTS_BGP; };", family)
+		line("  %s { import none; export where source = RTS_BGP && %t; };", family, !c.Transit)
+		if c.GracefulRestart {
+			line("%s", birdRecovers)
+		}
 		if c.MaximumPaths > 1 {
 			line("  merge paths on limit %d;", c.MaximumPaths)
 		}
@@ -182,7 +220,10 @@ func (c Config) BIRD() string {
 		if n.TTLSecurity > 0 {
 			line("  ttl security on;")
 		}
-		if n.BFD {
+		switch {
+		case n.BFDKeeps:
+			line("  bfd graceful;")
+		case n.BFD:
 			line("  bfd on;")
 		}
 		switch {
@@ -193,14 +234,28 @@ func (c Config) BIRD() string {
 		case n.ASN == c.ASN:
 			line("  direct;") // iBGP is multihop otherwise, and next hops recursive
 		}
+		if c.GracefulRestart {
+			line("  graceful restart on;")
+		}
 		line("  error wait time 1, 2;") // else a minute and more without a session after an error
 		extended := ""
-		if n.Unnumbered != "" {
+		if n.Unnumbered != "" && !n.NoExtendedNextHop {
 			extended = " extended next hop on;"
 		}
-		line("  ipv4 { import all; export where source = RTS_STATIC;%s };", extended)
+		accept := "import all;"
+		if n.Deaf {
+			accept = "import none;"
+		}
+		export, hop := "export where source = RTS_STATIC;", ""
+		if c.Transit {
+			export = "export where source ~ [ RTS_STATIC, RTS_BGP ];"
+		}
+		if n.NextHop.IsValid() {
+			hop = fmt.Sprintf(" import filter { gw = %v; accept; };", n.NextHop)
+		}
+		line("  ipv4 { %s %s%s%s };", accept, export, extended, hop)
 		if !n.IPv4Only {
-			line("  ipv6 { import all; export where source = RTS_STATIC; };")
+			line("  ipv6 { %s %s };", accept, export)
 		}
 		line("}")
 		if n.Unnumbered != "" {

@@ -38,14 +38,22 @@ func StartFRR(ctx context.Context, host enclave.Host, dir, config string) (*FRR,
 		return nil, err
 	}
 	f := &FRR{host: host, dir: dir}
-	if err := f.start(ctx, strings.Contains(config, "\nbfd\n")); err != nil {
+	if err := f.start(ctx, strings.Contains(config, "\nbfd\n"), strings.Contains(config, frrPreserves)); err != nil {
 		return nil, errors.Join(err, f.Kill())
 	}
 	return f, nil
 }
 
-func (f *FRR) start(ctx context.Context, bfd bool) (err error) {
-	if f.zebra, err = f.daemon(ctx, "zebra"); err != nil {
+// frrPreserves tells neighbours that the kernel forwards while bgpd restarts. zebra has to be told, too: the routes that it
+// finds in the kernel stay for 20 s.
+const frrPreserves = " bgp graceful-restart preserve-fw-state"
+
+func (f *FRR) start(ctx context.Context, bfd, preserves bool) (err error) {
+	var retain []string
+	if preserves {
+		retain = []string{"--graceful_restart", "20"}
+	}
+	if f.zebra, err = f.daemon(ctx, "zebra", retain...); err != nil {
 		return err
 	}
 	// bgpd would try again only seconds later if zebra were not there yet.
@@ -149,6 +157,30 @@ func (f *FRR) prefixes(ctx context.Context, family string) ([]netip.Prefix, erro
 		return nil, fmt.Errorf("FRR's %s routes: %w", family, err)
 	}
 	return slices.Collect(maps.Keys(overview.Routes)), nil
+}
+
+// Count implements Router.
+func (f *FRR) Count(ctx context.Context) (int, error) {
+	out, err := f.Show(ctx, "show bgp summary json")
+	if err != nil {
+		return 0, err
+	}
+	return countFRR(out)
+}
+
+func countFRR(out []byte) (n int, err error) {
+	var summary map[string]struct {
+		Peers map[string]struct{ PfxRcd int }
+	}
+	if err := json.Unmarshal(out, &summary); err != nil {
+		return 0, fmt.Errorf("FRR's summary: %w", err)
+	}
+	for _, family := range summary {
+		for _, p := range family.Peers {
+			n += p.PfxRcd
+		}
+	}
+	return n, nil
 }
 
 // Routes implements Router.

@@ -106,3 +106,14 @@ func TestParseFRR(t *testing.T) {
 		t.Errorf("half an answer was read as %v", got)
 	}
 }
+
+func TestCounts(t *testing.T) {
+	frr, err := countFRR([]byte(`{"ipv4Unicast":{"routerId":"198.18.0.2","peers":{"198.18.0.1":{"pfxRcd":3},"198.18.0.9":{"pfxRcd":1}}},"ipv6Unicast":{"peers":{"198.18.0.1":{"pfxRcd":2}}}}`))
+	if err != nil || frr != 6 {
+		t.Errorf("FRR: %d, %v", frr, err)
+	}
+	bird, err := countBIRD("BIRD 2.0.12 ready.\n3 of 4 routes for 4 networks in table master4\n2 of 2 routes for 2 networks in table master6\nTotal: 5 of 6 routes for 6 networks in 2 tables\n")
+	if err != nil || bird != 5 {
+		t.Errorf("BIRD: %d, %v", bird, err)
+	}
+}

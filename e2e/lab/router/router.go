@@ -27,6 +27,8 @@ type Router interface {
 	Routes(context.Context) ([]Route, error)
 	// Prefixes lists what is learned by BGP, sorted; with many routes it is a good deal quicker.
 	Prefixes(context.Context) ([]netip.Prefix, error)
+	// Count is how many paths are learned by BGP. It costs the router next to nothing.
+	Count(context.Context) (int, error)
 	// BFD lists the sessions of BFD.
 	BFD(context.Context) ([]BFDSession, error)
 	// Stop lets the router close its sessions, and returns when it has ended.

@@ -1,0 +1,472 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/speaker/inspect"
+)
+
+// preparedFault is one that users have, and what finds its cause.
+type preparedFault struct {
+	name       string
+	make, mend func(f *field)
+	// says is what kubectl herald status says, as one of its problems, and so does the page.
+	says string
+	// counts are what status and the page say of a fault that is no problem of the cluster, but one Service's own.
+	counts, shows string
+	// next is what kubectl herald explain service says under "Next:" of Services in the namespace default, and so does the page.
+	next map[string]string
+	// alerts fire, and pending is one that would fire later. over are those that fire when the fault is mended.
+	alerts, over []string
+	pending      string
+}
+
+// documented looks for the fault in docs/troubleshooting.md, with its alerts and no others.
+func (p *preparedFault) documented(t *testing.T) {
+	t.Helper()
+	content, err := os.ReadFile("../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, ok := strings.Cut(string(content), "\n| "+p.name+" | ")
+	if !ok {
+		t.Fatal("docs/troubleshooting.md has no row for it")
+	}
+	row, _, _ = strings.Cut(row, "\n")
+	var want []string
+	for _, alert := range append(slices.Clone(p.alerts), p.pending) {
+		if alert != "" {
+			want = append(want, fmt.Sprintf("[%s](monitoring.md#%s)", alert, strings.ToLower(alert)))
+		}
+	}
+	links := regexp.MustCompile(`\[Herald\w+\]\([^)]*\)`).FindAllString(row, -1)
+	if !slices.Equal(links, want) {
+		t.Errorf("docs/troubleshooting.md has the alerts %q, want %q", links, want)
+	}
+}
+
+// TestAlertsAndDashboards has a Prometheus scrape herald-ccm and the speakers, with the alerts of the manifests. One fault
+// after the other is made. Within a minute kubectl herald and its page name the cause. Each fault has its own alerts fire and no
+// others, and they go away with the fault. All queries of the dashboards find something.
+//
+// Time runs sixty times as fast in Prometheus: each minute in the alerts is a second here. It scrapes and evaluates each second.
+func TestAlertsAndDashboards(t *testing.T) {
+	const address = "198.18.0.200"
+	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}, BFD: 100 * time.Millisecond})
+	p := startPrometheus(f)
+	f.pool("segment", delay(0), address+"-198.18.0.203")
+	f.announce()
+	router := f.site.Routers[0]
+	f.must(f.patchPeer(router.Name, `{"spec":{"bfd":{"detectMultiplier":20,"transmitInterval":"100ms","receiveInterval":"100ms"}}}`))
+	f.pod("pod-1", f.site.Nodes[0].Name)
+	f.kubectl("annotate", "namespace", "default", herald.AnnotationQuota+"=ipv4=10")
+	f.service("web", to8080, annotated(herald.AnnotationIPs, address))
+	owner := f.answeredBy(address, names(f.site)...)
+	f.routed(router, address, names(f.site)...)
+	f.comesToSay("status", 0, "Nothing needs attention.")
+	ui := f.openPage()
+	p.fires(f.cluster)
+	var others []lab.Port
+	for _, n := range f.site.Nodes {
+		if n.Name != owner {
+			others = append(others, n)
+		}
+	}
+	other := others[0].(*lab.Node)
+
+	// This alert goes a minute after the stranger does, so the other faults are made meanwhile.
+	const lingers = "HeraldAddressConflict"
+	for _, fault := range []preparedFault{
+		{
+			name: "no endpoint of a Service is ready",
+			make: func(f *field) {
+				f.service("local", local, func(svc *corev1.Service) { svc.Spec.Selector["app"] = "none" })
+			},
+			mend:   func(f *field) { f.remove("local") },
+			counts: "1 without a ready endpoint",
+			shows:  "NoEndpoint",
+			next:   map[string]string{"local": "no endpoint is ready: see the pods that spec.selector chooses: kubectl -n default get pods -l app=none"},
+		},
+		{
+			name: "another machine uses an address",
+			make: func(f *field) {
+				f.must(f.site.Segment.Host.Script("ip addr add %[1]s/32 dev eth0; arping -q -c 1 -A -I eth0 %[1]s", address))
+			},
+			mend:   func(f *field) { f.must(f.site.Segment.Host.Script("ip addr del %s/32 dev eth0", address)) },
+			says:   address + ": a machine that is no speaker uses it: ",
+			alerts: []string{lingers}, over: []string{lingers},
+		},
+		{
+			name: "a pool is full, and one more Service comes",
+			make: func(f *field) {
+				for _, name := range []string{"a", "b", "c", "late"} {
+					f.service(name, to8080)
+				}
+			},
+			mend:   func(f *field) { f.remove("late"); f.remove("a"); f.remove("b") },
+			says:   "default/late waits for an address: kubectl herald explain service default/late says why",
+			next:   map[string]string{"late": "no auto-assigning pool (segment) has a free IPv4 address: add addresses to one, or release some"},
+			alerts: []string{"HeraldPoolFull", "HeraldServicesPending"},
+		},
+		{
+			name: "a Service names a pool that does not exist, and another one an address of no pool",
+			make: func(f *field) {
+				f.service("misspelt", annotated(herald.AnnotationPool, "segmnet"))
+				f.service("outside", annotated(herald.AnnotationIPs, "203.0.113.7"))
+			},
+			mend: func(f *field) { f.remove("misspelt"); f.remove("outside") },
+			says: "default/misspelt waits for an address: kubectl herald explain service default/misspelt says why",
+			next: map[string]string{
+				"misspelt": `there is no pool "segmnet"`,
+				"outside":  "203.0.113.7 is in no pool",
+			},
+			alerts: []string{"HeraldServicesPending"},
+		},
+		{
+			name:   "a router is down",
+			make:   func(f *field) { f.must(router.Kill()) },
+			mend:   func(f *field) { f.must(router.Start()) },
+			says:   "the session with " + router.Name + " is Down on ",
+			alerts: []string{"HeraldBGPSessionDown"},
+		},
+		{
+			name:   "a BGPPeer has the wrong AS number",
+			make:   func(f *field) { f.must(f.patchPeer(router.Name, fmt.Sprintf(`{"spec":{"peerASN":%d}}`, router.ASN-1))) },
+			mend:   func(f *field) { f.must(f.patchPeer(router.Name, fmt.Sprintf(`{"spec":{"peerASN":%d}}`, router.ASN))) },
+			says:   fmt.Sprintf("the router's AS number is not %d, as spec.peerASN", router.ASN-1),
+			alerts: []string{"HeraldBGPSessionDown"},
+		},
+		{
+			name:   "kube-proxy is dead on a node",
+			make:   func(f *field) { f.must(other.Proxy.Kill()) },
+			mend:   func(f *field) { f.must(other.Proxy.Start()) },
+			says:   "node " + other.Name + " announces nothing: kube-proxy does not serve on this node",
+			alerts: []string{"HeraldKubeProxyDown"},
+		},
+		{
+			name:   "a speaker does not run on a node",
+			make:   func(f *field) { f.must(f.speakers[owner].Kill()) },
+			mend:   func(f *field) { f.must(f.speakers[owner].Start()) },
+			says:   "the speaker of node " + owner + " is silent, and ",
+			alerts: []string{"HeraldSpeakerDown"},
+		},
+		{
+			name:   "the segment is split, and the API server reaches all nodes",
+			make:   func(f *field) { f.must(lab.Split([]lab.Port{f.site.Node(owner)}, others)) },
+			mend:   func(f *field) { f.must(lab.Heal(append(others, f.site.Node(owner))...)) },
+			says:   "the segment of eth0 is split: these nodes hear only each other, and all reach the API server: ",
+			alerts: []string{"HeraldSegmentSplit"},
+		},
+		{
+			name: "the API server refuses what herald-ccm writes",
+			make: func(f *field) {
+				f.must(f.access.Apply(f.ctx, noRecords))
+				f.eventually("the API server refuses records", func(ctx context.Context) error {
+					record := &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: "198.18.0.199"}, Spec: herald.IPAllocationSpec{Address: "198.18.0.199"}}
+					_, err := f.herald.Allocations.Create(ctx, record, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+					if err == nil || !strings.Contains(err.Error(), "made up") {
+						return fmt.Errorf("the answer is: %v", err) //nolint:errorlint // There may be none.
+					}
+					return nil
+				})
+				f.service("refused")
+			},
+			mend: func(f *field) {
+				f.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "made-up")
+				f.remove("refused")
+			},
+			says:   "default/refused waits for an address: kubectl herald explain service default/refused says why",
+			next:   map[string]string{"refused": "denied request: made up"},
+			alerts: []string{"HeraldServicesPending"}, pending: "HeraldAPIWritesFail",
+		},
+		{
+			name:   "herald-ccm does not run",
+			make:   func(f *field) { f.must(f.ccm.Kill()) },
+			mend:   func(f *field) { f.must(f.ccm.Start()) },
+			says:   "herald-ccm has not renewed the Lease herald-ccm for ",
+			alerts: []string{"HeraldControllerWithoutLeader"},
+		},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			f := f.within(t)
+			fault.documented(t)
+			fault.make(f)
+			if fault.says != "" {
+				f.comesToSay("status", 2, fault.says)
+				ui.shows(f.cluster, "problems", fault.says)
+			} else {
+				f.comesToSay("status", 0, fault.counts)
+				ui.shows(f.cluster, "services", fault.shows)
+			}
+			for service, next := range fault.next {
+				f.comesToSay("explain service default/"+service, 0, "Next: ", next)
+				ui.traces(f.cluster, "default/"+service, next)
+			}
+			if fault.pending != "" {
+				p.sees(f.cluster, fault.pending)
+			}
+			p.fires(f.cluster, fault.alerts...)
+			fault.mend(f)
+			p.fires(f.cluster, fault.over...)
+		})
+	}
+	t.Run("every query of the dashboards finds something", func(t *testing.T) {
+		f := f.within(t)
+		files, err := filepath.Glob("../manifests/monitoring/dashboards/*.json")
+		f.must(err)
+		if len(files) != 4 {
+			t.Errorf("there are %d dashboards", len(files))
+		}
+		for _, path := range files {
+			for _, query := range queries(t, path) {
+				f.eventually(fmt.Sprintf("%s: %s", filepath.Base(path), query), func(ctx context.Context) error {
+					found, err := p.query(ctx, query)
+					if err == nil && len(found) == 0 {
+						err = fmt.Errorf("nothing is found")
+					}
+					return err
+				})
+			}
+		}
+	})
+	t.Run("the reference has the type of every metric", func(t *testing.T) {
+		f := f.within(t)
+		content, err := os.ReadFile("../docs/monitoring.md")
+		f.must(err)
+		metadata := map[string][]struct{ Type string }{}
+		f.must(p.get(f.ctx, "metadata", &metadata))
+		for name, m := range metadata {
+			if row := fmt.Sprintf("\n| `%s` | %s |", name, m[0].Type); strings.HasPrefix(name, "herald_") && !strings.Contains(string(content), row) {
+				t.Errorf("there is no row %q", row[1:])
+			}
+		}
+		if len(metadata["herald_pool_available"]) == 0 {
+			t.Errorf("there are only %v", metadata)
+		}
+	})
+	t.Run("at the end all is well", func(t *testing.T) {
+		f := f.within(t)
+		p.lingers = ""
+		f.inTime(patience, "no alert fires", func(ctx context.Context) error { return p.firing(ctx, nil) })
+		f.comesToSay("status", 0, "Nothing needs attention.")
+		ui.shows(f.cluster, "problems", "[]")
+	})
+}
+
+// noRecords is a policy that lets nobody create an IPAllocation.
+const noRecords = `apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: made-up}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [herald.dev], apiVersions: ["*"], operations: [CREATE], resources: [ipallocations]}]
+  validations: [{expression: "false", message: made up}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: made-up}
+spec: {policyName: made-up, validationActions: [Deny]}
+`
+
+// prometheus is one in the lab.
+type prometheus struct {
+	url     string
+	lingers string // An alert that may fire or not.
+}
+
+// startPrometheus starts one with the alerts of the manifests. It gives targets the labels that the Prometheus Operator
+// gives by our ServiceMonitors, and shows the token of a ServiceAccount that is bound to herald-viewer.
+func startPrometheus(f *labField) *prometheus {
+	f.t.Helper()
+	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/rbac/viewer.yaml")
+	f.must(err)
+	token, err := f.kube.CoreV1().ServiceAccounts(lab.HeraldNamespace).CreateToken(f.ctx, "herald-viewer", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	f.must(err)
+	f.ccm.Args = append(f.ccm.Args, "--authentication-kubeconfig="+f.access.Kubeconfig, "--authorization-kubeconfig="+f.access.Kubeconfig, "--authentication-skip-lookup")
+	f.must(f.ccm.Restart(f.ctx))
+
+	alerts, err := os.ReadFile("../manifests/monitoring/alerts.yaml")
+	f.must(err)
+	fast := regexp.MustCompile(`(for: |\[)([0-9]+)m\b`).ReplaceAll(alerts, []byte("${1}${2}s"))
+	target := func(job, address, node, pod string) map[string]any {
+		return map[string]any{"targets": []string{address}, "labels": map[string]string{
+			"job": job, "namespace": lab.HeraldNamespace, "service": job + "-metrics", "endpoint": "https", "pod": pod, "container": job, "node": node,
+		}}
+	}
+	targets := []map[string]any{target("herald-ccm", "127.0.0.1:10258", "control-plane", "herald-ccm")}
+	for _, n := range f.site.Nodes {
+		targets = append(targets, target("herald-speaker", fmt.Sprintf("%v:%d", n.IPv4, inspect.Port), n.Name, lab.SpeakerPod(n)))
+	}
+	config, err := yaml.Marshal(map[string]any{
+		"global":     map[string]string{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+		"rule_files": []string{"alerts.yaml"},
+		"scrape_configs": []map[string]any{{
+			"job_name": "herald", "scheme": "https", "static_configs": targets,
+			"authorization": map[string]string{"credentials": token.Status.Token}, "tls_config": map[string]bool{"insecure_skip_verify": true},
+		}},
+	})
+	f.must(err)
+	dir := f.t.TempDir()
+	f.must(os.WriteFile(filepath.Join(dir, "alerts.yaml"), fast, 0o600))
+	f.must(os.WriteFile(filepath.Join(dir, "prometheus.yaml"), config, 0o600))
+	program := &lab.Process{
+		Name: "prometheus", Path: "/usr/bin/prometheus", LogPath: filepath.Join(dir, "log"),
+		Args: []string{"--config.file=" + filepath.Join(dir, "prometheus.yaml"), "--storage.tsdb.path=" + filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:9090"},
+	}
+	f.must(program.Start())
+	f.t.Cleanup(func() {
+		if f.t.Failed() {
+			f.t.Log(tail(program.Log()))
+		}
+		f.must(program.Kill())
+	})
+	p := &prometheus{url: "http://127.0.0.1:9090", lingers: "HeraldAddressConflict"}
+	f.eventually("Prometheus scrapes all targets", func(ctx context.Context) error {
+		up, err := p.query(ctx, "up == 1")
+		if err == nil && len(up) != len(targets) {
+			err = fmt.Errorf("only of %v", up)
+		}
+		return err
+	})
+	return p
+}
+
+// query returns the labels of what Prometheus finds now.
+func (p *prometheus) query(ctx context.Context, query string) (found []map[string]string, err error) {
+	var data struct {
+		Result []struct{ Metric map[string]string }
+	}
+	if err := p.get(ctx, "query?query="+url.QueryEscape(query), &data); err != nil {
+		return nil, err
+	}
+	for _, r := range data.Result {
+		found = append(found, r.Metric)
+	}
+	return found, nil
+}
+
+// get asks Prometheus' API.
+func (p *prometheus) get(ctx context.Context, path string, data any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer := struct {
+		Error string
+		Data  any
+	}{Data: data}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return err
+	}
+	if answer.Error != "" {
+		return fmt.Errorf("%s: %s", path, answer.Error)
+	}
+	return nil
+}
+
+// fires waits until exactly these alerts fire. While they are awaited, no other may, but for what fired before.
+func (p *prometheus) fires(c *cluster, want ...string) {
+	c.t.Helper()
+	before, err := p.names(c.ctx)
+	c.must(err)
+	c.eventually(fmt.Sprintf("the alerts %v and no others", want), func(ctx context.Context) error {
+		now, err := p.names(ctx)
+		if err != nil {
+			return err
+		}
+		for _, alert := range now {
+			if len(want) > 0 && !slices.Contains(want, alert) && !slices.Contains(before, alert) && alert != p.lingers {
+				c.t.Fatalf("%s fires, where %v are expected", alert, want)
+			}
+		}
+		return p.firing(ctx, want)
+	})
+}
+
+// sees waits until an alert is pending, or fires.
+func (p *prometheus) sees(c *cluster, alert string) {
+	c.t.Helper()
+	c.eventually(alert+" is pending", func(ctx context.Context) error {
+		found, err := p.query(ctx, fmt.Sprintf("ALERTS{alertname=%q}", alert))
+		if err == nil && len(found) == 0 {
+			err = errors.New("it is not")
+		}
+		return err
+	})
+}
+
+// firing reports whether other alerts fire than these.
+func (p *prometheus) firing(ctx context.Context, want []string) error {
+	now, err := p.names(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(want, p.lingers) {
+		now = slices.DeleteFunc(now, func(alert string) bool { return alert == p.lingers })
+	}
+	if !slices.Equal(now, want) {
+		return fmt.Errorf("there are %v", now)
+	}
+	return nil
+}
+
+// names are the alerts that fire now.
+func (p *prometheus) names(ctx context.Context) (names []string, err error) {
+	alerts, err := p.query(ctx, `ALERTS{alertstate="firing"}`)
+	for _, a := range alerts {
+		names = append(names, a["alertname"])
+	}
+	slices.Sort(names)
+	return slices.Compact(names), err
+}
+
+// queries are those of a dashboard's panels, as Grafana asks them.
+func queries(t *testing.T, path string) (all []string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(content, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range dashboard.Panels {
+		if len(p.Targets) == 0 {
+			t.Errorf("%s: panel %q asks nothing", path, p.Title)
+		}
+		for _, q := range p.Targets {
+			all = append(all, strings.ReplaceAll(q.Expr, "$__rate_interval", "15s"))
+		}
+	}
+	return all
+}

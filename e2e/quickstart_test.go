@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestQuickStart runs docs/quick-start.md in both of its ways, up to an answered request. All commands are those of the page
+// but for these:
+//
+//   - The cluster is there already, since kind's own image cannot be pulled here.
+//   - Herald's image is there already, since the one that it is built in cannot be pulled here. It is loaded as the page says.
+//   - nginx is an image that is made here: that one cannot be pulled either.
+//   - The range is one of the subnet that kind's network has here.
+func TestQuickStart(t *testing.T) {
+	f := onlyOnKind(t)
+	f.withoutHerald()
+	dir := t.TempDir()
+	app, err := os.ReadFile("../build/bin/app")
+	f.must(err)
+	f.must(os.WriteFile(filepath.Join(dir, "app"), app, 0o755)) //nolint:gosec // It is a program.
+	f.must(shared.BuildImage(f.ctx, "nginx", "FROM scratch\nCOPY app /app\nENV PORT=80\nENTRYPOINT [\"/app\"]\n", dir))
+	f.must(shared.LoadImage(f.ctx, "nginx"))
+
+	page, err := os.ReadFile("../docs/quick-start.md")
+	f.must(err)
+	before, failure, ok := strings.Cut(string(page), "\n## 6. A failure\n")
+	if !ok || !strings.Contains(failure, "docker kill NODE") {
+		t.Fatal("the page has no section 6 that ends a node, which would end it for the stories to come")
+	}
+	const file = "kubectl apply -f manifests/herald.yaml"
+	for _, way := range []struct{ name, other, uninstall string }{
+		{"with Helm", file, "helm uninstall herald --namespace herald-system --wait --timeout 3m"},
+		{"without Helm", "helm install", "kubectl delete -f manifests/herald.yaml --timeout=90s"},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			f := f.within(t)
+			var commands []string
+			for _, m := range fenced.FindAllStringSubmatch(before, -1) {
+				if !strings.Contains(m[1], "kind create cluster") && !strings.Contains(m[1], way.other) {
+					commands = append(commands, m[1])
+				}
+			}
+			if len(commands) != 8 {
+				t.Fatalf("the page has %d code blocks to run, want 8: %q", len(commands), commands)
+			}
+			script := strings.NewReplacer(
+				"docker build -t ghcr.io/heraldlb/herald:dev .\n", "",
+				"172.18.255.200-172.18.255.250", "198.18.0.200-198.18.0.250",
+			).Replace(strings.Join(commands[:7], "\n"))
+			said, err := shared.Shell(f.ctx, "cd ..\n"+script)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, said)
+			}
+			for _, want := range []string{"198.18.0.0/24\n", `"pod":"web-`} {
+				if !strings.Contains(said, want) {
+					t.Errorf("it does not say %q:\n%s", want, said)
+				}
+			}
+			f.eventually("the speakers have reported what they do", func(ctx context.Context) error {
+				said, err := shared.Shell(ctx, "cd ..\n"+commands[7])
+				if err == nil && !strings.Contains(said, "Nothing has to be done.") {
+					err = errors.New(said)
+				}
+				return err
+			})
+			f.kubectl("delete", "service,deployment", "web")
+			f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=60s")
+			_, err = shared.Shell(f.ctx, "cd ..\n"+way.uninstall)
+			f.must(err)
+			f.must(f.removeLeftovers(f.ctx))
+		})
+	}
+}
