@@ -32,12 +32,24 @@ type rule struct {
 	why        string
 }
 
+// pure are the packages below speaker/ that have no sockets.
+var pure = []string{"./speaker/announce/...", "./speaker/inspect/...", "./speaker/bgp/route/...", "./speaker/segment/ownership/..."}
+
+// network are modules that need Linux, or that routes and frames are sent with.
+var network = []string{"github.com/osrg/gobgp/...", "github.com/mdlayher/...", "github.com/vishvananda/..."}
+
 var rules = []rule{{
 	packages: "./...", never: []string{"./cmd/..."}, but: []string{"./cmd/internal/...", "./cmd/kubectl-herald/internal/..."},
 	why: "commands wire packages together, not the other way round",
 }, {
 	packages: "./cmd/kubectl-herald/internal/...", never: []string{"k8s.io/cli-runtime/..."},
 	why: "what the plugin says is computed from objects: it reads no files, flags or clusters",
+}, {
+	packages: "./cmd/kubectl-herald/...", never: append([]string{"./speaker/..."}, network...), but: pure,
+	why: "administrators run the plugin on macOS and Windows, too",
+}, {
+	packages: "./speaker/announce/...", never: append([]string{"./...", "k8s.io/client-go/..."}, network...), but: append([]string{"./api/v1alpha1/..."}, pure...),
+	why: "it decides on objects: for speakers, and for the plugin on any operating system",
 }, {
 	packages: "./provider/...", never: []string{"./speaker/..."},
 	why: "they are two programs that meet only through API objects",
@@ -53,13 +65,14 @@ var rules = []rule{{
 	why:   "it is arithmetic on addresses: no Kubernetes, no log, no I/O",
 }}
 
-// leaves are rules for the packages below speaker/, each for itself.
+// leaves are rules for the packages below speaker/ that only know the network, each for itself.
 func leaves(packages []listed) []rule {
 	var dirs []string
 	for _, p := range packages {
 		if below, ok := strings.CutPrefix(p.ImportPath, module+"/speaker/"); ok {
-			leaf, _, _ := strings.Cut(below, "/")
-			dirs = append(dirs, "./speaker/"+leaf+"/...")
+			if leaf, _, _ := strings.Cut(below, "/"); leaf != "announce" {
+				dirs = append(dirs, "./speaker/"+leaf+"/...")
+			}
 		}
 	}
 	slices.Sort(dirs)
@@ -75,6 +88,9 @@ func leaves(packages []listed) []rule {
 		}
 		if slices.Contains(protocols, d) {
 			r.but = append(r.but, responder)
+		}
+		if d == "./speaker/ask/..." { // It answers the questions of the port.
+			r.but = append(r.but, "./speaker/inspect/...")
 		}
 		if d == responder {
 			r.tests = append(r.tests, protocols...)
