@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/heraldlb/herald/speaker/link"
 	"github.com/mdlayher/ndp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -240,7 +241,7 @@ func advertiseOn(device, address string) (err error) {
 	if err != nil {
 		return err
 	}
-	conn, _, err := ndp.Listen(i, ndp.Addr(address))
+	conn, err := link.OpenNDP(i, ndp.Addr(address))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/heraldlb/herald/speaker/link"
 	"github.com/mdlayher/ndp"
 )
 
@@ -30,7 +31,7 @@ func advertise(router netip.Addr) (err error) {
 	if err != nil {
 		return err
 	}
-	conn, _, err := ndp.Listen(i, ndp.LinkLocal)
+	conn, err := link.OpenNDP(i, ndp.LinkLocal)
 	if err != nil {
 		return fmt.Errorf("open an ICMPv6 socket: %w", err)
 	}

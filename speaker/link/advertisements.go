@@ -37,7 +37,7 @@ func HearRouters(ctx context.Context, i Interface, heard func(netip.Addr) error)
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", i.Name, err)
 	}
-	conn, _, err := ndp.Listen(device, ndp.LinkLocal)
+	conn, err := OpenNDP(device, ndp.LinkLocal)
 	if err != nil {
 		return fmt.Errorf("open an ICMPv6 socket on %s, which needs a link-local address there and the capability NET_RAW: %w", i.Name, err)
 	}

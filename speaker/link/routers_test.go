@@ -153,7 +153,7 @@ func hearSolicitations(at enclave.Host, device string, number int, listening cha
 		if err != nil {
 			return err
 		}
-		conn, _, err := ndp.Listen(i, ndp.Addr("fe80::b"))
+		conn, err := OpenNDP(i, ndp.Addr("fe80::b"))
 		if err != nil {
 			return err
 		}
@@ -198,7 +198,7 @@ func advertise(from enclave.Host, device string, address netip.Addr) (err error)
 		if err != nil {
 			return err
 		}
-		conn, _, err := ndp.Listen(i, ndp.Addr(address.String()))
+		conn, err := OpenNDP(i, ndp.Addr(address.String()))
 		if err != nil {
 			return err
 		}
@@ -206,4 +206,19 @@ func advertise(from enclave.Host, device string, address netip.Addr) (err error)
 		return conn.WriteTo(&ndp.RouterAdvertisement{Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr}}},
 			nil, netip.IPv6LinkLocalAllNodes())
 	})
+}
+
+// An interface that is removed and made again has a new index, which package net does not know for a minute.
+func TestAnInterfaceIsOpenedAnew(t *testing.T) {
+	const name = "anew"
+	far := cable(t, name)
+	for range 3 {
+		if err := advertise(far, name+"-peer", linkLocal(t, far, name+"-peer")); err != nil {
+			t.Fatal(err)
+		}
+		on(t, "ip link delete "+name)
+		if err := enclave.Connect(enclave.Host{}, name, far, name+"-peer"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
