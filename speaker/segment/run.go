@@ -43,6 +43,7 @@ type Segment struct {
 
 	// The rest belongs to Run.
 	machine    *Machine
+	buffer     []byte
 	iface      Interface
 	generation int
 	warned     bool
@@ -56,7 +57,7 @@ func Open(log *zap.Logger, c Config, name string, index int, callbacks Callbacks
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
-	s := &Segment{log: log, name: name, index: index, callbacks: callbacks, sockets: sockets, machine: New(c)}
+	s := &Segment{log: log, name: name, index: index, callbacks: callbacks, sockets: sockets, machine: New(c), buffer: make([]byte, accepted)}
 	now := BootTime()
 	s.machine.resume(now)
 	s.turned.Store(int64(now))
@@ -127,7 +128,7 @@ func (s *Segment) Leave(ctx context.Context, successor bool) {
 	done := make(chan struct{})
 	s.Do(func(m *Machine, now Time) {
 		m.Leave(now, successor)
-		s.perform(m.Take())
+		s.perform()
 		close(done)
 	})
 	select {
@@ -150,14 +151,13 @@ func (s *Segment) Run(ctx context.Context) error {
 	if s.closed() {
 		return nil
 	}
-	buffer := make([]byte, accepted)
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for ctx.Err() == nil {
 		if err := s.wait(ctx, pause); err != nil {
 			return fmt.Errorf("interface %s: wait for frames: %w", s.name, err)
 		}
-		s.turn(buffer)
+		s.turn()
 	}
 	return nil
 }
@@ -186,15 +186,15 @@ func (s *Segment) wait(ctx context.Context, timer *time.Timer) error {
 	return s.sockets.wait(next - now)
 }
 
-func (s *Segment) turn(buffer []byte) {
+func (s *Segment) turn() {
 	m := s.machine
 	s.mu.Lock()
 	commands := s.commands
 	s.commands = nil
 	s.mu.Unlock()
 	// Frames first: a process that was frozen hears who stood in for it before it does anything.
-	s.busy = s.sockets.read(buffer, s.receive)
-	s.readBeats(buffer)
+	s.busy = s.sockets.read(s.buffer, s.receive)
+	s.readBeats()
 	for _, f := range commands {
 		f(m, BootTime())
 	}
@@ -204,9 +204,11 @@ func (s *Segment) turn(buffer []byte) {
 		}
 	}
 	if now := BootTime(); now >= m.Next() {
-		m.Tick(now)
+		// The above took its time. What has come meanwhile may say that another node has an address.
+		s.readMore()
+		m.Tick(BootTime())
 	}
-	s.perform(m.Take())
+	s.perform()
 	s.turned.Store(int64(BootTime()))
 	if g := m.Generation(); g != s.generation {
 		s.generation = g
@@ -214,9 +216,9 @@ func (s *Segment) turn(buffer []byte) {
 	}
 }
 
-func (s *Segment) readBeats(buffer []byte) {
+func (s *Segment) readBeats() {
 	before := s.sockets.emptied.boot
-	count := s.sockets.readBeats(buffer, func(frame []byte, now, came Time) {
+	count := s.sockets.readBeats(s.buffer, func(frame []byte, now, came Time) {
 		from, payload, drop := readDatagram(frame)
 		if drop != "" {
 			s.machine.drop(drop)
@@ -246,8 +248,22 @@ func (s *Segment) receive(frame []byte) {
 	m.Receive(now, Arrival{At: now, From: from, Unicast: isUnicast(frame)}, payload)
 }
 
-// perform does what the Machine wants done, in the order that Output names.
-func (s *Segment) perform(o Output) {
+// readMore reads frames that have come since the turn began.
+func (s *Segment) readMore() {
+	s.sockets.look()
+	s.busy = s.sockets.read(s.buffer, s.receive) || s.busy
+}
+
+// perform does what the Machine wants done.
+func (s *Segment) perform() {
+	for o, more := s.machine.Take(), true; more; {
+		o, more = s.act(o)
+	}
+}
+
+// act does what an Output says, in the order that it names. Before an answer begins, it reads the frames that have come:
+// a node that claimed the same address before has it. It returns what the Machine wants because of them.
+func (s *Segment) act(o Output) (next Output, more bool) {
 	o.Answers = lastAnswers(o.Answers)
 	for _, a := range o.Answers {
 		if a.Node == "" {
@@ -257,10 +273,14 @@ func (s *Segment) perform(o Output) {
 	for _, f := range o.Frames {
 		s.write(datagram(s.iface, f.To, f.Payload))
 	}
-	for _, a := range o.Answers {
-		if a.Node != "" {
-			s.callbacks.Answer(a)
-		}
+	begin := slices.DeleteFunc(o.Answers, func(a Answer) bool { return a.Node == "" })
+	if len(begin) > 0 {
+		s.readMore()
+		next, more = s.machine.Take(), true
+		begin = without(begin, next.Answers)
+	}
+	for _, a := range begin {
+		s.callbacks.Answer(a)
 	}
 	for _, p := range o.Probes {
 		if q := question(s.iface, p); q != nil {
@@ -276,6 +296,16 @@ func (s *Segment) perform(o Output) {
 	for _, e := range o.Events {
 		s.callbacks.Event(e)
 	}
+	return next, more
+}
+
+// without leaves out the answers for addresses that have later ones.
+func without(all, later []Answer) []Answer {
+	addrs := make(map[netip.Addr]bool, len(later))
+	for _, a := range later {
+		addrs[a.Addr] = true
+	}
+	return slices.DeleteFunc(all, func(a Answer) bool { return addrs[a.Addr] })
 }
 
 // lastAnswers leaves of several answers for an address the last one.

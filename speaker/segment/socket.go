@@ -220,18 +220,28 @@ func (s *sockets) wait(d time.Duration) error {
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		// With a time that has passed Read does not even look.
-		n, _ := unix.EpollWait(s.epoll, s.events[:], 0)
-		s.ready, err = max(n, 0), nil
+		s.look()
+		err = nil
+	}
+	for _, e := range s.events[:s.ready] {
+		if int(e.Fd) == s.wake {
+			_, _ = unix.Read(s.wake, s.drain[:])
+		}
 	}
 	return errors.Join(err, failed)
 }
 
+// look finds out which sockets can be read now.
+func (s *sockets) look() {
+	n, _ := unix.EpollWait(s.epoll, s.events[:], 0)
+	s.ready = max(n, 0)
+}
+
 // read calls f with every frame that has come, and returns when there are no more. It reports whether there was one.
-// What wait did not find ready is not tried.
+// A socket that neither wait nor look found ready is not tried.
 func (s *sockets) read(buffer []byte, f func(frame []byte)) (any bool) {
 	for _, e := range s.events[:s.ready] {
 		if int(e.Fd) == s.wake {
-			_, _ = unix.Read(s.wake, s.drain[:])
 			continue
 		}
 		for range 4096 { // Others have to be heard, too.

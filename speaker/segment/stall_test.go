@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // TestACandidateThatWasStalledHearsWhoTookTheAddress: the owner releases an address, and one of the two candidates gets no
@@ -70,4 +72,54 @@ func (w *world) placeWithout(h, owner *host, a netip.Addr) (place int) {
 		}
 	}
 	return place
+}
+
+// TestOfTwoThatTakeAnAddressAtOnceOneAnswers: a node takes an address, and before it begins to answer, another node
+// takes it, too. Here that one's claim is the higher one. It has been sent, so the first node reads it, and never answers.
+func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
+	s := newSite(t, []string{"198.18.0.1/24", "198.18.0.2/24"}, "")
+	for _, r := range s.hosts {
+		s.start(r, "eth0")
+	}
+	members := func(r *real) bool { return s.view(r).State == Joined }
+	eventually(t, "both are members", func() bool { return members(s.hosts[0]) && members(s.hosts[1]) })
+	a := vips(1)[0]
+	first, second := s.hosts[0], s.hosts[1]
+	if mix(hashAddress(a)^hashNode(first.name)) > mix(hashAddress(a)^hashNode(second.name)) {
+		first, second = second, first
+	}
+	take := func(r *real, m *Machine, now Time) {
+		m.Want(now, a, &ownership.Want{Candidates: ownership.NewCandidates([]string{r.name}, nil)})
+		m.Tick(now)
+		m.Checked(now, a, false)
+		m.Tick(now)
+	}
+	var began []Answer
+	done := make(chan bool)
+	first.segment.Do(func(m *Machine, now Time) {
+		answer := first.segment.callbacks.Answer
+		first.segment.callbacks.Answer = func(to Answer) {
+			if to.Node != "" {
+				began = append(began, to)
+			}
+			answer(to)
+		}
+		take(first, m, now)
+		taken := make(chan struct{})
+		second.segment.Do(func(m *Machine, now Time) {
+			take(second, m, now)
+			second.segment.perform()
+			close(taken)
+		})
+		<-taken
+		first.segment.perform()
+		done <- len(began) > 0
+	})
+	if <-done {
+		t.Errorf("%s answers with %v after %s claimed %v", first.name, began, second.name, a)
+	}
+	s.eventuallyOwned([]netip.Addr{a}, second)
+	if o := s.view(first).Holdings; len(o) > 0 {
+		t.Errorf("%s holds %v", first.name, o)
+	}
 }
