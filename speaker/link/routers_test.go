@@ -28,7 +28,7 @@ func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 		}
 		own := netip.MustParseAddr("fe80::a")
 		on(t, fmt.Sprintf("ip neigh add fe80::c lladdr 02:00:5e:00:53:0c dev %[1]s; ip addr add %[2]v/64 dev %[1]s nodad", name, own))
-		if err := advertise(enclave.Host{}, name, own); err != nil {
+		if err := advertise(enclave.Host{}, name, own, 1); err != nil {
 			t.Fatal(err)
 		}
 		interfaces, err := List()
@@ -40,7 +40,7 @@ func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 			t.Errorf("before any advertisement: %v, %v", got, err)
 		}
 		eventually(t, func() bool {
-			if err := advertise(far, name+"-peer", address); err != nil {
+			if err := advertise(far, name+"-peer", address, 1); err != nil {
 				t.Fatal(err)
 			}
 			got, err := Routers(i)
@@ -81,7 +81,7 @@ func TestARouterThatAdvertisesItselfIsHeard(t *testing.T) {
 	if err := <-asked; err != nil {
 		t.Fatal(err)
 	}
-	if err := advertise(enclave.Host{}, name, linkLocal(t, enclave.Host{}, name)); err != nil {
+	if err := advertise(enclave.Host{}, name, linkLocal(t, enclave.Host{}, name), 1); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -89,7 +89,7 @@ func TestARouterThatAdvertisesItselfIsHeard(t *testing.T) {
 		t.Errorf("%v is heard, and it has not advertised itself", a)
 	default:
 	}
-	if err := advertise(far, name+"-peer", b); err != nil {
+	if err := advertise(far, name+"-peer", b, 1); err != nil {
 		t.Fatal(err)
 	}
 	if a := <-heard; a != b {
@@ -128,10 +128,8 @@ func TestHearingRoutersEnds(t *testing.T) {
 		_, from := linkLocal(t, enclave.Host{}, name), linkLocal(t, far, name+"-peer")
 		go func() { ended <- HearRouters(t.Context(), i, func(netip.Addr) error { return c.heard }) }()
 		eventually(t, func() bool {
-			for range c.number {
-				if err := advertise(far, name+"-peer", from); err != nil {
-					t.Fatal(err)
-				}
+			if err := advertise(far, name+"-peer", from, c.number); err != nil {
+				t.Fatal(err)
 			}
 			select {
 			case err := <-ended:
@@ -191,8 +189,8 @@ func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr)
 	return address
 }
 
-// advertise sends a Router Advertisement of lifetime zero.
-func advertise(from enclave.Host, device string, address netip.Addr) (err error) {
+// advertise sends so many Router Advertisements of lifetime zero in short succession.
+func advertise(from enclave.Host, device string, address netip.Addr, times int) (err error) {
 	return from.Do(func() (err error) {
 		i, err := net.InterfaceByName(device)
 		if err != nil {
@@ -203,8 +201,11 @@ func advertise(from enclave.Host, device string, address netip.Addr) (err error)
 			return err
 		}
 		defer func() { err = errors.Join(err, conn.Close()) }()
-		return conn.WriteTo(&ndp.RouterAdvertisement{Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr}}},
-			nil, netip.IPv6LinkLocalAllNodes())
+		says := &ndp.RouterAdvertisement{Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr}}}
+		for range times {
+			err = errors.Join(err, conn.WriteTo(says, nil, netip.IPv6LinkLocalAllNodes()))
+		}
+		return err
 	})
 }
 
@@ -213,7 +214,7 @@ func TestAnInterfaceIsOpenedAnew(t *testing.T) {
 	const name = "anew"
 	far := cable(t, name)
 	for range 3 {
-		if err := advertise(far, name+"-peer", linkLocal(t, far, name+"-peer")); err != nil {
+		if err := advertise(far, name+"-peer", linkLocal(t, far, name+"-peer"), 1); err != nil {
 			t.Fatal(err)
 		}
 		on(t, "ip link delete "+name)
