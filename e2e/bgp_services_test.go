@@ -126,7 +126,7 @@ func TestClientsStayWithTheirPod(t *testing.T) {
 	}
 	t.Logf("the next hop moves from %s to %s: %v", first, second, opener.Stop())
 	f.unlabel(first, corev1.LabelNodeExcludeBalancers)
-	if again := one(""); again != first {
+	if again := one(second); again != first {
 		t.Errorf("with all nodes back, %s announces it and not %s", again, first)
 	}
 }

@@ -71,11 +71,13 @@ func TestReadme(t *testing.T) {
 	if !strings.Contains(rest, "--type=LoadBalancer") {
 		t.Errorf("the example creates no Service of type LoadBalancer:\n%s", rest)
 	}
-	explained, err := f.access.Kubectl(f.ctx, "herald", "explain", "service", "default/web")
-	f.must(err)
-	if !strings.HasSuffix(strings.TrimSpace(explained), "Nothing has to be done.") {
-		t.Errorf("explain says\n%s", explained)
-	}
+	f.eventually("the speakers have reported what they do", func(ctx context.Context) error {
+		explained, err := f.access.Kubectl(ctx, "herald", "explain", "service", "default/web")
+		if err == nil && !strings.HasSuffix(strings.TrimSpace(explained), "Nothing has to be done.") {
+			err = fmt.Errorf("explain says\n%s", explained)
+		}
+		return err
+	})
 
 	_, err = f.access.Shell(f.ctx, "kubectl apply --dry-run=server -f - <<EOF\n"+blockWith(t, "name: tor-a")+"EOF\n")
 	f.must(err)
