@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -216,7 +215,7 @@ func TestTheFirstAdvertisementByNameDecides(t *testing.T) {
 	f.learns(f.fromAll("198.51.100.0/32", "med 20")...)
 	f.told("bgpadvertisements b", herald.ConditionExclusive, "NoOverlap")
 
-	opener := f.site.Routers[0].Outside.Open(f.ctx, "198.51.100.0:9000", 20*time.Millisecond)
+	opener := f.opens(f.site.Routers[0].Outside, "198.51.100.0:9000")
 	f.advertises("a", func(s *herald.BGPAdvertisementSpec) {
 		s.MED, s.Communities = new(int64(10)), []herald.Community{"64512:1"}
 	})

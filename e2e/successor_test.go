@@ -32,7 +32,7 @@ func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 	t.Run("replaced", func(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
-		openers := []*lab.Opener{f.site.Segment.Open(f.ctx, target, 20*time.Millisecond), f.site.Outside.Open(f.ctx, target, 20*time.Millisecond)}
+		openers := []*lab.Opener{f.opens(f.site.Segment, target), f.opens(f.site.Outside, target)}
 		f.podDeleted(lab.SpeakerPod(f.site.Node(owner)))
 		f.must(f.speakers[owner].Stop(f.ctx))
 		for _, r := range f.site.Routers {
