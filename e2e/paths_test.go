@@ -75,7 +75,14 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 			f.told("bgppeers "+r.Name, herald.ConditionPathsAlive, "BFDDown", "node k8s-node1: the router has fallen silent", "does not wait for BFD")
 			f.routed(r, address, names(f.site)...)
 			f.told("bgppeers "+r.Name, herald.ConditionEstablished, "Established")
-			began[r] = f.since("k8s-node1", r.Name)
+			f.eventually("the status has the session that followed", func(context.Context) error {
+				now := f.since("k8s-node1", r.Name)
+				if now.Equal(began[r]) {
+					return fmt.Errorf("it has the one that is up since %v", now)
+				}
+				began[r] = now
+				return nil
+			})
 			f.must(r.Host.Script("nft delete table inet cut"))
 			f.told("bgppeers "+r.Name, herald.ConditionPathsAlive, "Alive")
 			bfd(f, r, "up", 0)
