@@ -285,6 +285,13 @@ func (c *cluster) kindsFirst() {
 		return err
 	})
 	c.service("web")
+	// While the kinds are away herald-ccm looks for them less and less often, in the end once a minute.
+	c.inTime(kindsPatience, "herald-ccm finds the kinds again", func(context.Context) error {
+		if has := addresses(c.get("web")); len(has) == 0 {
+			return errors.New("the Service has no address")
+		}
+		return nil
+	})
 	c.holds("web", "198.51.100.10")
 }
 

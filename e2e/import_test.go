@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/heraldlb/herald/e2e/lab"
 )
 
 // TestImportsPassADryRun has kubectl herald import read the corpus of each load balancer, and a real API server, with Herald's
@@ -80,7 +83,9 @@ spec:
 	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "crd/ipaddresspools.metallb.io"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Apply(ctx, "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: public, namespace: default}\nspec: {addresses: [203.0.113.0/24]}\n"); err != nil {
+	if err := lab.Eventually(ctx, func(ctx context.Context) error { // The kind is served a moment before discovery tells of it.
+		return c.Apply(ctx, "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: public, namespace: default}\nspec: {addresses: [203.0.113.0/24]}\n")
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for _, story := range []struct{ source, pool, annotation, value string }{

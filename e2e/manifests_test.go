@@ -112,7 +112,7 @@ func TestManifests(t *testing.T) {
 			}
 		}
 	}
-	i.kubectl("delete", "-f", complete, "--timeout=60s")
+	i.kubectl("delete", "-f", complete, "--timeout="+kindsPatience.String())
 	if left := i.kubectl("get", "-f", complete, "--ignore-not-found", "-o", "name"); left != "" {
 		t.Errorf("left behind:\n%s", left)
 	}

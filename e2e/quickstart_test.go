@@ -35,7 +35,7 @@ func TestQuickStart(t *testing.T) {
 	const file = "kubectl apply -f manifests/herald.yaml"
 	for _, way := range []struct{ name, other, uninstall string }{
 		{"with Helm", file, "helm uninstall herald --namespace herald-system --wait --timeout 3m"},
-		{"without Helm", "helm install", "kubectl delete -f manifests/herald.yaml --timeout=90s"},
+		{"without Helm", "helm install", "kubectl delete -f manifests/herald.yaml --timeout=" + kindsPatience.String()},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			f := f.within(t)

@@ -309,7 +309,7 @@ func TestUninstall(t *testing.T) {
 		return nil
 	})
 	f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=30s")
-	f.must(shared.Manifests(f.ctx, "delete", "--timeout=90s"))
+	f.must(shared.Manifests(f.ctx, "delete", "--timeout="+kindsPatience.String()))
 	t.Cleanup(func() { // For the stories to come.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -333,7 +333,7 @@ func TestUninstall(t *testing.T) {
 func (f *field) withoutHerald() {
 	f.t.Helper()
 	f.kubectl("delete", "l2advertisements.herald.dev,bgpadvertisements.herald.dev,bgppeers.herald.dev,ippools.herald.dev", "--all", "--timeout=30s")
-	f.must(shared.Manifests(f.ctx, "delete", "--timeout=90s"))
+	f.must(shared.Manifests(f.ctx, "delete", "--timeout="+kindsPatience.String()))
 	f.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -345,7 +345,7 @@ func (f *field) withoutHerald() {
 
 // removeLeftovers removes what no way to uninstall Herald removes.
 func (f *field) removeLeftovers(ctx context.Context) error {
-	_, definitions := f.access.Kubectl(ctx, "delete", "-k", "../manifests/crds", "--ignore-not-found", "--timeout=90s")
+	_, definitions := f.access.Kubectl(ctx, "delete", "-k", "../manifests/crds", "--ignore-not-found", "--timeout="+kindsPatience.String())
 	_, namespace := f.access.Kubectl(ctx, "delete", "namespace", lab.HeraldNamespace, lab.PeersNamespace, "--ignore-not-found", "--timeout=90s")
 	return errors.Join(definitions, namespace)
 }
