@@ -91,11 +91,15 @@ func (p *Page) hear(event any) {
 // Do does what chromedp can do.
 func (p *Page) Do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
+	if err := p.do(steps...); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+func (p *Page) do(steps ...chromedp.Action[chromedp.Void]) error {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	return chromedp.Do(ctx, steps...)
 }
 
 // Evaluate returns the value of an expression of JavaScript; promises are awaited.
@@ -143,14 +147,24 @@ func (p *Page) Until(selector, want string, steps ...chromedp.Action[chromedp.Vo
 	p.t.Helper()
 	began := time.Now()
 	for {
-		p.Do(steps...)
+		failed := p.do(steps...)
 		for tried := time.Now(); time.Since(tried) < 5*time.Second; time.Sleep(50 * time.Millisecond) {
 			if strings.Contains(p.Text(selector), want) {
 				return
 			}
 		}
 		if time.Since(began) > patience {
-			p.t.Fatalf("%s does not come to show %q; it shows %q", selector, want, p.Text(selector))
+			p.t.Fatalf("%s does not come to show %q; it shows %q, and what was done last has the error %v", selector, want, p.Text(selector), failed)
+		}
+	}
+}
+
+// Comes waits until an expression of JavaScript is true.
+func (p *Page) Comes(expression string) {
+	p.t.Helper()
+	for began := time.Now(); !Evaluate[bool](p, expression); time.Sleep(50 * time.Millisecond) {
+		if time.Since(began) > patience {
+			p.t.Fatalf("it does not come to be that %s", expression)
 		}
 	}
 }
