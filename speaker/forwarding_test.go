@@ -314,7 +314,8 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	}
 	l.s.segments.answer("eth0", segment.Answer{Addr: vip, Node: "n1", Announce: true})
 	l.s.inputs.take()
-	l.s.forwarding.release(time.Now(), time.Now(), idleProxy(), nil, nil)
+	began := l.s.forwarding.waiting[vip].since // Whatever time has passed since then here.
+	l.s.forwarding.release(began, began, idleProxy(), nil, nil)
 	if !l.s.forwarding.isWaiting(vip) {
 		t.Error("kube-proxy may not have heard of it, and it does not wait")
 	}

@@ -179,8 +179,8 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 		return len(rejected) == 1 && strings.HasPrefix(rejected[0].Err.Error(), "spec.addressFrom.interface: fe80::a%up0 and fe80::b%up0 are taken for routers on the link of up0: leave one there")
 	})
 	// The first may be lost, since nobody may listen yet.
-	advertised := func(by, address string) {
-		if err := hosts[by].Do(func() error { return advertiseOn("eth0", address) }); err != nil {
+	advertised := func(by, address string, times int) {
+		if err := hosts[by].Do(func() error { return advertiseOn("eth0", address, times) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,14 +189,12 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 		return len(peers) == 1 && peers[0].Address == netip.MustParseAddr("fe80::a%up0")
 	}
 	eventually(t, "the one that advertises itself is the router", func() bool {
-		advertised("router", "fe80::a")
+		advertised("router", "fe80::a", 1)
 		return isRouter()
 	})
 	// It is as if the speaker had only begun to listen.
 	eventually(t, "it is noticed that the other advertises itself without end", func() bool {
-		for range 100 {
-			advertised("node", "fe80::b")
-		}
+		advertised("node", "fe80::b", 200)
 		known := l.links.of["up0"].known()
 		return known.fault != nil && (known.since.IsZero() || time.Since(known.since) < timeToAnswer)
 	})
@@ -236,7 +234,8 @@ func ask(t *testing.T, to string) {
 	}
 }
 
-func advertiseOn(device, address string) (err error) {
+// advertiseOn sends so many Router Advertisements in short succession.
+func advertiseOn(device, address string, times int) (err error) {
 	i, err := net.InterfaceByName(device)
 	if err != nil {
 		return err
@@ -246,6 +245,9 @@ func advertiseOn(device, address string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	return conn.WriteTo(&ndp.RouterAdvertisement{Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr}}},
-		nil, netip.IPv6LinkLocalAllNodes())
+	says := &ndp.RouterAdvertisement{Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.HardwareAddr}}}
+	for range times {
+		err = errors.Join(err, conn.WriteTo(says, nil, netip.IPv6LinkLocalAllNodes()))
+	}
+	return err
 }
