@@ -87,8 +87,8 @@ func TestACableIsCut(t *testing.T) {
 	if s.Diag != DiagTimeExpired || s.Failures != 1 || s.Downs[DiagTimeExpired] != 1 || len(s.Downs) != 1 {
 		t.Errorf("%+v", s)
 	}
-	told := a.told()
-	if last := told[len(told)-1]; !last.Failed() || last.From != Up || last.To != Down || last.Diag != DiagTimeExpired {
+	last := a.lastTold(Down)
+	if !last.Failed() || last.From != Up || last.To != Down || last.Diag != DiagTimeExpired {
 		t.Errorf("told %+v", last)
 	}
 	script(t, there, "ip link set eth0 up; ip addr replace %v/24 dev eth0", there4)

@@ -89,6 +89,22 @@ func (r *running) told() []Change {
 	return slices.Clone(r.changes)
 }
 
+// lastTold waits until the last change that was told is one to this state. The status has it a moment before.
+func (r *running) lastTold(to State) Change {
+	r.t.Helper()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); ; <-again.C {
+		all := r.told()
+		if n := len(all); n > 0 && all[n-1].To == to {
+			return all[n-1]
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("told are %+v, want that the last is to %v", all, to)
+		}
+	}
+}
+
 // await waits until the status is as wanted.
 func (r *running) await(name, what string, is func(Status) bool) Status {
 	r.t.Helper()

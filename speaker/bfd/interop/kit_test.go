@@ -170,6 +170,17 @@ func (n *node) up(r *path) (bfd.Status, router.BFDSession) {
 	})
 }
 
+// toldOnce waits until one change was told that says that the path has failed. The status has it a moment before.
+func (n *node) toldOnce() {
+	n.t.Helper()
+	rack.Eventually(n.t, func() error {
+		if f := n.failures(); len(f) != 1 {
+			return fmt.Errorf("told %+v, want one failure", f)
+		}
+		return nil
+	})
+}
+
 // failures are the changes that say that the path has failed.
 func (n *node) failures() []bfd.Change {
 	n.mu.Lock()

@@ -19,9 +19,10 @@ func TestACutIsFoundByBothEnds(t *testing.T) {
 		mend := r.cut()
 		cut := time.Now()
 		s := n.await("down", func(s bfd.Status) bool { return s.State == bfd.Down })
-		if s.Diag != bfd.DiagTimeExpired || s.Failures != 1 || len(n.failures()) != 1 {
-			t.Errorf("%+v, told %+v", s, n.failures())
+		if s.Diag != bfd.DiagTimeExpired || s.Failures != 1 {
+			t.Errorf("%+v", s)
 		}
+		n.toldOnce()
 		t.Logf("down %v after the cut, the detection time is %v", s.Since.Sub(cut).Round(ms), multiplier*interval)
 		r.told("down", func(s router.BFDSession) bool { return s.State == "down" })
 		mend()
@@ -133,8 +134,12 @@ func TestTheRouterClosesOnPurpose(t *testing.T) {
 			said = bfd.Down // BIRD falls silent without a word: there is no telling it from a dead one.
 		}
 		s := n.await("down", func(s bfd.Status) bool { return s.State == bfd.Down })
-		if failed := said == bfd.Down; s.RemoteState != said || (s.Failures != 0) != failed || (len(n.failures()) != 0) != failed {
+		failed := said == bfd.Down
+		if s.RemoteState != said || (s.Failures != 0) != failed || !failed && len(n.failures()) != 0 {
 			t.Errorf("%+v, told %+v, want the router to be %v", s, n.failures(), said)
+		}
+		if failed {
+			n.toldOnce()
 		}
 		r.Must(open())
 		n.up(r)
