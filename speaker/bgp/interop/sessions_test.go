@@ -151,20 +151,23 @@ func TestNoNodeTakesAnotherForItsRouter(t *testing.T) {
 	})
 }
 
-func linkLocal(t *testing.T, h enclave.Host, device string) netip.Addr {
+// linkLocal is the link-local address of a device, which the kernel may give it a moment after it is up.
+func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr) {
 	t.Helper()
-	out, err := h.Command(t.Context(), "ip", "-6", "-o", "addr", "show", "dev", device, "scope", "link").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	fields := strings.Fields(string(out))
-	for i, f := range fields {
-		if f == "inet6" {
-			return netip.MustParsePrefix(fields[i+1]).Addr()
+	rack.Eventually(t, func() error {
+		out, err := h.Command(t.Context(), "ip", "-6", "-o", "addr", "show", "dev", device, "scope", "link").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
 		}
-	}
-	t.Fatalf("%s has no link-local address: %q", device, out)
-	return netip.Addr{}
+		_, text, found := strings.Cut(string(out), "inet6 ")
+		if !found {
+			return fmt.Errorf("%s has no link-local address: %q", device, out)
+		}
+		prefix, err := netip.ParsePrefix(strings.Fields(text)[0])
+		address = prefix.Addr()
+		return err
+	})
+	return address
 }
 
 // A router with the router ID of this node says so, and the session comes up once it is another.
