@@ -170,6 +170,15 @@ func TestAlertsAndDashboards(t *testing.T) {
 			alerts: []string{"HeraldSpeakerDown"},
 		},
 		{
+			name: "a node has no speaker",
+			make: func(f *field) { f.must(f.join("k8s-node9")) },
+			mend: func(f *field) {
+				f.must(f.kube.CoreV1().Nodes().Delete(f.ctx, "k8s-node9", metav1.DeleteOptions{}))
+			},
+			says:   "node k8s-node9 has no SpeakerStatus: see whether herald-speaker runs there",
+			alerts: []string{"HeraldNodeWithoutSpeaker"},
+		},
+		{
 			name:   "the segment is split, and the API server reaches all nodes",
 			make:   func(f *field) { f.must(lab.Split([]lab.Port{f.site.Node(owner)}, others)) },
 			mend:   func(f *field) { f.must(lab.Heal(append(others, f.site.Node(owner))...)) },
@@ -270,6 +279,17 @@ func TestAlertsAndDashboards(t *testing.T) {
 		f.comesToSay("status", 0, "Nothing needs attention.")
 		ui.shows(f.cluster, "problems", "[]")
 	})
+}
+
+// join creates a Node that is Ready and runs nothing.
+func (f *field) join(name string) error {
+	node, err := f.kube.CoreV1().Nodes().Create(f.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
+	_, err = f.kube.CoreV1().Nodes().UpdateStatus(f.ctx, node, metav1.UpdateOptions{})
+	return err
 }
 
 // noRecords is a policy that lets nobody create an IPAllocation.

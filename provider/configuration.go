@@ -49,6 +49,8 @@ type assessor struct {
 
 	mu   sync.Mutex
 	last map[string]configuration.PoolAssessment // by IPPool; nil before the first assessment
+	// expected are the nodes that are to announce addresses, by name.
+	expected []string
 
 	// Owned by watch: the addresses of each IPPool as they were read from a generation of it.
 	read map[types.UID]readPool
@@ -208,7 +210,7 @@ func (s *assessor) watch(ctx context.Context) error {
 		}
 		a := configuration.Assess(s.cluster())
 		s.occupied(a.Occupied)
-		s.keep(a.Pools)
+		s.keep(a)
 		if first {
 			close(s.done)
 		}
@@ -269,11 +271,18 @@ func (s *assessor) cluster() configuration.Cluster {
 	return c
 }
 
-// keep has the status of the IPPools written if anything else is to be said of one.
-func (s *assessor) keep(now map[string]configuration.PoolAssessment) {
+// announcers are the nodes that are to announce addresses, by name, as of the last assessment.
+func (s *assessor) announcers() []string {
 	s.mu.Lock()
-	same := s.last != nil && reflect.DeepEqual(s.last, now)
-	s.last = now
+	defer s.mu.Unlock()
+	return s.expected
+}
+
+// keep has the status of the IPPools written if anything else is to be said of one.
+func (s *assessor) keep(now configuration.Assessment) {
+	s.mu.Lock()
+	same := s.last != nil && reflect.DeepEqual(s.last, now.Pools)
+	s.last, s.expected = now.Pools, now.Announcers
 	s.mu.Unlock()
 	if !same {
 		s.usage()

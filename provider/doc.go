@@ -21,7 +21,8 @@
 //     tells the ledger which addresses are those of nodes, gateways and routers;
 //   - waiting tries the Services that could not be served, the oldest first, when an address may have become free;
 //   - conflicts takes in what the speakers report of other machines that use an address and, if that is wanted,
-//     deadNodes marks the pods of nodes not ready that are reported dead.
+//     deadNodes marks the pods of nodes not ready that are reported dead;
+//   - speakers lists the speakers' Leases, for the metric that tells which nodes lack a working speaker.
 //
 // What one of them sees and another is to act upon goes through changes. Its door to the service controller is the
 // projection, which hands a Service to that controller's own queue. So the controller stays the only writer of the status

@@ -17,7 +17,7 @@ var order = []string{
 	"reports.go", "conflicts.go", "reconciler.go", "pools.go", // what happens elsewhere
 	"client.go", "projection.go", "waiting.go", "metrics.go", "loadbalancer.go", // status
 	"configuration.go", // what became of configuration objects
-	"deaths.go", "deadnodes.go", "provider.go",
+	"speakers.go", "deaths.go", "deadnodes.go", "provider.go",
 }
 
 func TestFilesUseOnlyWhatStandsBeforeThem(t *testing.T) {

@@ -45,6 +45,8 @@ type Config struct {
 	Classless bool
 	// Quota is what a namespace that says nothing of it may hold of all pools together.
 	Quota ipam.Limits
+	// Namespace has the Leases of the speakers.
+	Namespace string
 	// MarkPodsOnDeadNodes has the pods of a node marked not ready when its neighbours have seen it die.
 	MarkPodsOnDeadNodes bool
 	// Metrics takes the pools' use; nil: it is not told.
@@ -67,6 +69,7 @@ type Provider struct {
 	projection    *projection
 	assessor      *assessor
 	deadNodes     *deadNodes // nil if nothing is done about them
+	speakers      *speakers
 	reports       cache.SharedIndexInformer
 
 	synced    []cache.InformerSynced
@@ -100,12 +103,13 @@ func New(c Config) *Provider {
 	}
 	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.skip, c.Log)
 	p.pools.assessed = p.assessor.pool
+	p.speakers = &speakers{leases: c.Kube.CoordinationV1().Leases(c.Namespace), announcers: p.assessor.announcers, log: c.Log}
 	if c.MarkPodsOnDeadNodes {
 		p.deadNodes = newDeadNodes(c.Kube, p.assessor.nodes, p.reports, c.Events, c.Log)
 	}
 	if c.Metrics != nil {
 		metrics := p.loadBalancers.metrics
-		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.loadBalancers.requests.quotaOf}, stateCollector{p.services, p.conflicts}, metrics.duration, metrics.failures)
+		c.Metrics.MustRegister(poolCollector{pools: p.pools.names, ledger: p.ledger, quota: p.loadBalancers.requests.quotaOf}, stateCollector{p.services, p.conflicts}, p.speakers, metrics.duration, metrics.failures)
 		if p.deadNodes != nil {
 			c.Metrics.MustRegister(p.deadNodes.metrics.deaths, p.deadNodes.metrics.pods, p.deadNodes.metrics.refused)
 		}
@@ -227,6 +231,7 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 			return nil
 		})
 		g.Go(func() error { return p.assessor.run(ctx) })
+		g.Go(func() error { return p.speakers.run(ctx) })
 		if p.deadNodes != nil {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}

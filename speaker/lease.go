@@ -12,11 +12,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 const (
-	// leasePrefix and the node's name make the name of a speaker's Lease.
-	leasePrefix = "speaker-"
 	// leaseLabel marks the Leases of speakers.
 	leaseLabel, leaseLabelValue = "app.kubernetes.io/component", "speaker"
 
@@ -25,7 +25,7 @@ const (
 )
 
 // lease says that this speaker runs. Nobody watches it: a speaker that hears no other on its segment lists the
-// Leases to find out whether there are any. A renewal that succeeds also shows that this node reaches the API.
+// Leases to find out whether there are any, and herald-ccm lists them for its metrics. A renewal that succeeds also shows that this node reaches the API.
 type lease struct {
 	leases  typedcoordinationv1.LeaseInterface
 	node    string
@@ -73,14 +73,14 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	now, seconds := metav1.NowMicro(), int32(math.Ceil(leaseDuration.Seconds()))
 	spec := coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &now, LeaseDurationSeconds: &seconds}
 	owner := l.owner()
-	o, err := l.leases.Get(ctx, leasePrefix+l.node, metav1.GetOptions{})
+	o, err := l.leases.Get(ctx, herald.SpeakerLeasePrefix+l.node, metav1.GetOptions{})
 	if len(owner) == 0 && (err == nil || apierrors.IsNotFound(err)) {
 		return nil // The node was deleted: a Lease that nobody owns would stay for good.
 	}
 	if apierrors.IsNotFound(err) {
 		_, err = l.leases.Create(ctx, &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
-				Name: leasePrefix + l.node, OwnerReferences: owner, Labels: map[string]string{leaseLabel: leaseLabelValue},
+				Name: herald.SpeakerLeasePrefix + l.node, OwnerReferences: owner, Labels: map[string]string{leaseLabel: leaseLabelValue},
 			},
 			Spec: spec,
 		}, metav1.CreateOptions{})
@@ -108,7 +108,7 @@ func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
 	nodes := map[string]bool{}
 	for i := range list.Items {
 		spec := &list.Items[i].Spec
-		node, ok := strings.CutPrefix(list.Items[i].Name, leasePrefix)
+		node, ok := strings.CutPrefix(list.Items[i].Name, herald.SpeakerLeasePrefix)
 		if ok && spec.HolderIdentity != nil && *spec.HolderIdentity != "" && spec.RenewTime != nil && time.Since(spec.RenewTime.Time).Abs() < leaseDuration {
 			nodes[node] = true
 		}

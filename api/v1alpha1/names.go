@@ -28,6 +28,9 @@ const (
 
 	// PoolFinalizer keeps a deleted IPPool until its last address is free.
 	PoolFinalizer = "herald.dev/in-use"
+
+	// SpeakerLeasePrefix and the name of a node make the name of the Lease of its speaker.
+	SpeakerLeasePrefix = "speaker-"
 )
 
 // AllocationName is the name of the IPAllocation that records an address: the address itself, for

@@ -166,7 +166,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 		Services:   c.SharedInformers.Core().V1().Services(),
 		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
 		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
-		Class:      m.class, Classless: m.classless, Quota: m.quota.Limits, MarkPodsOnDeadNodes: m.deadNodes,
+		Class:      m.class, Classless: m.classless, Quota: m.quota.Limits, Namespace: namespace(), MarkPodsOnDeadNodes: m.deadNodes,
 		Metrics: legacyregistry.Registerer(),
 		Log:     m.log,
 	})

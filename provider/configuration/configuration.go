@@ -70,6 +70,10 @@ type Assessment struct {
 	Peers             map[string]herald.BGPPeerStatus
 	// Occupied are addresses of the network itself, which are not to be given out: see [Cluster.Occupied].
 	Occupied map[netip.Addr]string
+	// Announcers are the nodes that are to announce addresses, by name, whether or not they have a speaker: those that are
+	// Ready and not excluded, and that an advertisement selects. One that only BGPAdvertisements select also holds a session
+	// with a peer of theirs.
+	Announcers []string
 }
 
 // PoolAssessment is what became of an IPPool, apart from the use of its addresses.
@@ -119,6 +123,7 @@ func Assess(c Cluster) Assessment {
 	for _, o := range c.Peers {
 		a.Peers[o.Name] = all.peer(o)
 	}
+	a.Announcers = all.expected(ads)
 	return a
 }
 

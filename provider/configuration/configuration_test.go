@@ -677,3 +677,49 @@ func TestOccupiedByAHostileNode(t *testing.T) {
 		}
 	}
 }
+
+// TestAnnouncers has nodes that are to announce addresses, and others. Whether they have a speaker makes no difference.
+func TestAnnouncers(t *testing.T) {
+	node := func(c *configuration.Cluster, i int, edit func(*corev1.Node)) { edit(c.Nodes[i]) }
+	onN1 := func(s *herald.BGPAdvertisementSpec) { s.NodeSelector = matching("name", "n1") }
+	for name, c := range map[string]struct {
+		edit func(*configuration.Cluster)
+		want string
+	}{
+		"all":                  {func(*configuration.Cluster) {}, "n1 n2 n3"},
+		"without speakers":     {func(c *configuration.Cluster) { c.Speakers = nil }, "n1 n2 n3"},
+		"no advertisement":     {func(c *configuration.Cluster) { c.L2Advertisements = nil }, ""},
+		"selected for segment": {func(c *configuration.Cluster) { c.L2Advertisements[0].Spec.NodeSelector = matching("name", "n2") }, "n2"},
+		"invalid":              {func(c *configuration.Cluster) { c.L2Advertisements[0].Spec.NodeSelector = unreadable }, ""},
+		"excluded, of Windows, and not Ready": {func(c *configuration.Cluster) {
+			node(c, 0, func(n *corev1.Node) { n.Labels[corev1.LabelNodeExcludeBalancers] = "" })
+			node(c, 1, func(n *corev1.Node) { n.Labels[corev1.LabelOSStable] = "windows" })
+			node(c, 2, func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+		}, ""},
+		"of Linux, and being shut down": {func(c *configuration.Cluster) {
+			node(c, 0, func(n *corev1.Node) { n.Labels[corev1.LabelOSStable] = "linux" })
+			node(c, 1, func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}} })
+		}, "n1 n3"},
+		"by two advertisements": {func(c *configuration.Cluster) {
+			c.L2Advertisements[0].Spec.NodeSelector = matching("name", "n2")
+			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("fabric", onN1))
+		}, "n1 n2"},
+		"to a peer that other nodes hold": {func(c *configuration.Cluster) {
+			c.L2Advertisements, c.BGPAdvertisements = nil, append(c.BGPAdvertisements, bgp("fabric", onN1))
+			c.Peers[0].Spec.NodeSelector = matching("name", "n2")
+		}, ""},
+		"to a peer that some nodes hold": {func(c *configuration.Cluster) {
+			c.L2Advertisements, c.BGPAdvertisements = nil, append(c.BGPAdvertisements, bgp("fabric"))
+			c.Peers[0].Spec.NodeSelector = matching("name", "n2")
+		}, "n2"},
+		"without a peer": {func(c *configuration.Cluster) {
+			c.L2Advertisements, c.BGPAdvertisements, c.Peers = nil, append(c.BGPAdvertisements, bgp("fabric")), nil
+		}, ""},
+	} {
+		cluster := healthy()
+		c.edit(cluster)
+		if got := strings.Join(configuration.Assess(*cluster).Announcers, " "); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}

@@ -139,6 +139,25 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 	return nil, selected, herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that are to announce"
 }
 
+// expected lists the nodes that are to announce addresses: see [Assessment.Announcers].
+func (v *view) expected(ads []*advertisement) (names []string) {
+	for i := range v.nodes {
+		n := &v.nodes[i]
+		if n.ready && linux(n.Node) && slices.ContainsFunc(ads, func(ad *advertisement) bool { return ad.nodes.Has(n) && v.reaches(ad, n) }) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// reaches reports whether a node that an advertisement selects has anybody to announce to.
+func (v *view) reaches(ad *advertisement, n *node) bool {
+	return !ad.bgp || slices.ContainsFunc(ad.peers, func(peer string) bool { return v.holders[peer].Matches(labels.Set(n.Labels)) })
+}
+
+// linux reports whether a speaker can run on a node.
+func linux(o *corev1.Node) bool { return cmp.Or(o.Labels[corev1.LabelOSStable], "linux") == "linux" }
+
 func andMore(n int, what string) string {
 	switch n {
 	case 0:

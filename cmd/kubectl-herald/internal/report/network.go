@@ -11,8 +11,10 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/provider"
 )
 
 // Network is all that bears on what is announced on the nodes' segments.
@@ -166,7 +168,7 @@ func (n *Network) gone(now time.Time) map[string]string {
 func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]string {
 	gone := map[string]string{}
 	for _, l := range leases {
-		if node, ok := strings.CutPrefix(l.Name, "speaker-"); ok && expired(l, now) != "" {
+		if node, ok := strings.CutPrefix(l.Name, herald.SpeakerLeasePrefix); ok && expired(l, now) != "" {
 			gone[node] = "its speaker " + expired(l, now)
 		}
 	}
@@ -175,17 +177,14 @@ func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]st
 
 // expired says what became of the holder of a Lease; empty: it holds it.
 func expired(l *coordinationv1.Lease, now time.Time) string {
-	if l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
+	if !provider.Lapsed(l, now) {
 		return ""
 	}
-	renewed := l.Spec.RenewTime.Time
-	switch {
-	case l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "":
-		return fmt.Sprintf("ended %s ago", age(renewed, now))
-	case now.Sub(renewed) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks here and there may differ.
-		return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, age(renewed, now))
+	renewed := age(l.Spec.RenewTime.Time, now)
+	if ptr.Deref(l.Spec.HolderIdentity, "") == "" {
+		return fmt.Sprintf("ended %s ago", renewed)
 	}
-	return ""
+	return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, renewed)
 }
 
 // Addresses are those in a Service's status.
