@@ -2,9 +2,7 @@ package migrate
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,13 +36,6 @@ type metalLBBGP struct {
 	LocalPref           uint32   `json:"localPref"`
 	Communities         []string `json:"communities"`
 	Peers               []string `json:"peers"`
-}
-
-type metalLBCommunities struct {
-	Communities []struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	} `json:"communities"`
 }
 
 // selections write what an advertisement selects; several if it takes several to say it.
@@ -144,21 +135,6 @@ func (m *metallb) aggregation(i *item, spec *metalLBBGP) *herald.AggregationLeng
 	})
 }
 
-// communities writes the values of communities, of which some are named by a Community.
-func (m *metallb) communities(i *item, texts []string) (all []herald.Community) {
-	for n, text := range texts {
-		field := fmt.Sprintf("spec.communities[%d]", n)
-		if value, alias := m.aliases[text]; alias {
-			text = value
-		} else if !strings.Contains(text, ":") {
-			i.cannot("%s: there is no Community with the name %s among the objects: import it, too", field, text)
-			continue
-		}
-		all = i.addCommunity(all, field, strings.TrimPrefix(text, "large:"))
-	}
-	return all
-}
-
 // peersNamed are the BGPPeers that some of MetalLB's have become.
 func (m *metallb) peersNamed(i *item, list []string) (all []string) {
 	for n, p := range list {
@@ -170,20 +146,4 @@ func (m *metallb) peersNamed(i *item, list []string) (all []string) {
 		all = append(all, names...)
 	}
 	return distinct(all)
-}
-
-// community reads the names that a Community gives to values.
-func (m *metallb) community(i *item) {
-	var c metalLBCommunities
-	if !decode(i, &c) {
-		return
-	}
-	for _, a := range c.Communities {
-		if _, there := m.aliases[a.Name]; there {
-			i.cannot("spec.communities: %s has a value already, and the first one holds: give each name once", a.Name)
-			continue
-		}
-		m.aliases[a.Name] = a.Value
-	}
-	i.translated("values in spec.communities of BGPAdvertisements, for Herald has no names for them")
 }

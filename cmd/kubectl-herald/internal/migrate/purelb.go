@@ -151,25 +151,7 @@ func (p *purelb) group(i *item) {
 		}
 	}
 	o.Spec.Addresses = i.addresses(field, texts)
-	if len(spec.Namespaces) > 0 {
-		o.Spec.Namespaces, o.Spec.Priority = spec.Namespaces, 1
-		if spec.NamespaceDefault {
-			o.Spec.Priority = 2
-		}
-		others := slices.DeleteFunc(slices.Clone(spec.Namespaces), func(n string) bool { return p.defaults[n] == i.u.GetName() })
-		if len(others) == len(spec.Namespaces) {
-			o.Spec.AutoAssign = new(bool)
-		} else if len(others) > 0 {
-			i.approximated("spec.namespaces: Services of %s that name no group get addresses of another one in PureLB, and of this IPPool in Herald: make an IPPool for them, with autoAssign false", strings.Join(others, ", "))
-		}
-		if spec.EnforceNamespaces {
-			i.approximated("spec.enforceNamespaces: Services of these namespaces may have addresses of other IPPools, too: give those a namespaceSelector")
-		} else {
-			i.approximated("spec.namespaces: Services of other namespaces cannot name the IPPool: leave spec.namespaces of the IPPool out if they must")
-		}
-	} else if i.u.GetName() != "default" {
-		o.Spec.AutoAssign = new(bool)
-	}
+	p.namespaces(i, &spec, o)
 	if pools.MultiPool {
 		i.cannot("%s.multiPool: a Service of Herald's has addresses of one pool: give it the annotation %s, with a number", field, herald.AnnotationAddresses)
 	}
@@ -187,6 +169,31 @@ func (p *purelb) group(i *item) {
 		}
 	default:
 		i.cannot("spec.remote: PureLB leaves the announcement of these addresses to a routing daemon on each node: write a BGPPeer for each router, and a BGPAdvertisement with spec.pools [%s]", o.Name)
+	}
+}
+
+// namespaces writes which Services get addresses of the group.
+func (p *purelb) namespaces(i *item, spec *pureLBGroupSpec, o *herald.IPPool) {
+	if len(spec.Namespaces) == 0 {
+		if i.u.GetName() != "default" {
+			o.Spec.AutoAssign = new(bool)
+		}
+		return
+	}
+	o.Spec.Namespaces, o.Spec.Priority = spec.Namespaces, 1
+	if spec.NamespaceDefault {
+		o.Spec.Priority = 2
+	}
+	others := slices.DeleteFunc(slices.Clone(spec.Namespaces), func(n string) bool { return p.defaults[n] == i.u.GetName() })
+	if len(others) == len(spec.Namespaces) {
+		o.Spec.AutoAssign = new(bool)
+	} else if len(others) > 0 {
+		i.approximated("spec.namespaces: Services of %s that name no group get addresses of another one in PureLB, and of this IPPool in Herald: make an IPPool for them, with autoAssign false", strings.Join(others, ", "))
+	}
+	if spec.EnforceNamespaces {
+		i.approximated("spec.enforceNamespaces: Services of these namespaces may have addresses of other IPPools, too: give those a namespaceSelector")
+	} else {
+		i.approximated("spec.namespaces: Services of other namespaces cannot name the IPPool: leave spec.namespaces of the IPPool out if they must")
 	}
 }
 
