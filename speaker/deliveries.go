@@ -89,27 +89,29 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 	return began
 }
 
-// waits has this node take an address over last: its own kube-proxy is known not to forward it yet. It is so though this node is
-// not fresh any more. Addresses that are new are spread over the nodes all the same.
-func (d *deliveries) waits(a *announce.Address) {
-	known := d.local[a.Addr]
-	if known == nil || a.New {
+// judge has this node count as fresh, or not, by what its own kube-proxy says, which is surer than the time since the node
+// became ready:
+//
+//   - no: this node is fresh, however long ago it became ready. If all others are fresh, too, they go before it, and it alone
+//     counts as fresh. An address that is new is left as it is: new addresses are spread over the nodes all the same.
+//   - forwards: this node is not fresh. If all nodes are, they are alike, and are left as they are.
+//   - unknown: this node is what it is for the others.
+//
+// It follows note, and corrects what that says of this node in a.Fresh.
+func (d *deliveries) judge(a *announce.Address, own answer) {
+	nodes := d.local[a.Addr]
+	if nodes == nil {
 		return
 	}
-	at, is := slices.BinarySearch(a.Fresh, d.self)
-	if !is {
-		a.Fresh = slices.Insert(a.Fresh, at, d.self)
-	}
-	if len(a.Fresh) == len(known.all) {
+	others := slices.DeleteFunc(slices.Clone(a.Fresh), func(node string) bool { return node == d.self })
+	switch {
+	case own == no && !a.New && len(others)+1 == len(nodes.all):
 		a.Fresh = []string{d.self}
-	}
-}
-
-// forwards has this node take an address over like nodes that are not fresh: its own kube-proxy is known to forward it. While
-// all are fresh, they are alike.
-func (d *deliveries) forwards(a *announce.Address) {
-	if known := d.local[a.Addr]; known != nil && len(a.Fresh) < len(known.all) {
-		a.Fresh = slices.DeleteFunc(a.Fresh, func(node string) bool { return node == d.self })
+	case own == no && !a.New:
+		at, _ := slices.BinarySearch(others, d.self)
+		a.Fresh = slices.Insert(others, at, d.self)
+	case own == forwards && len(a.Fresh) < len(nodes.all):
+		a.Fresh = others
 	}
 }
 

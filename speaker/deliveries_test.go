@@ -167,25 +167,23 @@ func TestANodeIsFreshWhileItWaits(t *testing.T) {
 	for _, story := range []struct {
 		after  time.Duration
 		ready  []string
-		waits  bool
+		own    answer
 		counts string // as fresh
 	}{
-		{10 * time.Second, []string{"n2", "n3"}, false, "n2"},
-		{10.1 * 1e9, []string{"n1", "n2"}, true, "n1"},
-		{10.9 * 1e9, []string{"n1", "n2"}, false, "n1 n2"},
-		{12 * time.Second, []string{"n1", "n2"}, true, "n1"},
-		{12 * time.Second, []string{"n1", "n2"}, false, ""},
-		{12.5 * 1e9, []string{"n1", "n2"}, true, "n1"},
-		{12.5 * 1e9, []string{"n1", "n2", "n3"}, true, "n1 n3"},
-		{12.5 * 1e9, []string{"n1", "n3"}, true, "n1"},
-		{15 * time.Second, []string{"n1"}, true, "n1"},
+		{10 * time.Second, []string{"n2", "n3"}, forwards, "n2"},
+		{10.1 * 1e9, []string{"n1", "n2"}, no, "n1"},
+		{10.9 * 1e9, []string{"n1", "n2"}, forwards, "n1 n2"},
+		{12 * time.Second, []string{"n1", "n2"}, no, "n1"},
+		{12 * time.Second, []string{"n1", "n2"}, unknown, "n1"},
+		{12 * time.Second, []string{"n1", "n2"}, forwards, ""},
+		{12.5 * 1e9, []string{"n1", "n2"}, no, "n1"},
+		{12.5 * 1e9, []string{"n1", "n2", "n3"}, no, "n1 n3"},
+		{12.5 * 1e9, []string{"n1", "n3"}, no, "n1"},
+		{15 * time.Second, []string{"n1"}, unknown, ""},
+		{15 * time.Second, []string{"n1"}, no, "n1"},
 	} {
 		a := note(story.after, story.ready...)
-		if story.waits {
-			d.waits(a)
-		} else {
-			d.forwards(a)
-		}
+		d.judge(a, story.own)
 		if got := strings.Join(a.Fresh, " "); got != story.counts {
 			t.Errorf("at %v: %q count as fresh, want %q", story.after, got, story.counts)
 		}

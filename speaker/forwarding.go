@@ -114,6 +114,18 @@ func (f *forwarding) isWaiting(address netip.Addr) bool {
 	return waiting
 }
 
+// says is what is known of this node's kube-proxy: that it does not forward an address, as long as the address waits, and then
+// that it does.
+func (f *forwarding) says(address netip.Addr) answer {
+	switch {
+	case f.isWaiting(address):
+		return no
+	case f.url == "":
+		return unknown
+	}
+	return forwards
+}
+
 func (f *forwarding) idle() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

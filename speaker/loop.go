@@ -379,12 +379,7 @@ func (l *loop) notice(a *announce.Address, now time.Time, first bool) (forgotten
 	case !l.deliveries.now[a.Addr]:
 		forgotten = l.s.forwarding.forget(a.Addr)
 	}
-	switch {
-	case l.s.forwarding.isWaiting(a.Addr):
-		l.deliveries.waits(a)
-	case l.s.forwarding.url != "":
-		l.deliveries.forwards(a)
-	}
+	l.deliveries.judge(a, l.s.forwarding.says(a.Addr))
 	var asked map[string]healthPorts
 	for _, node := range l.deliveries.asked(a) {
 		if ports := l.healthPorts(a, node); len(ports.ports) > 0 {

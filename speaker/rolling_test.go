@@ -213,11 +213,7 @@ func (n *rollingNode) look(m *rollingModel) {
 	} else if !n.d.now[vip] {
 		n.f.forget(vip)
 	}
-	if n.f.isWaiting(vip) {
-		n.d.waits(n.a)
-	} else {
-		n.d.forwards(n.a)
-	}
+	n.d.judge(n.a, n.f.says(vip))
 	was := n.candidate
 	n.candidate = false
 	for _, p := range announce.Decide(m.shared, n.a).Segments {

@@ -1,7 +1,7 @@
 package migrate
 
 import (
-	"maps"
+	"cmp"
 	"slices"
 	"strings"
 
@@ -85,8 +85,7 @@ func (p *purelb) translate() {
 		p.agent(i)
 	}
 	if len(agents) == 0 && len(p.local) > 0 {
-		a := &herald.L2Advertisement{}
-		a.TypeMeta, a.ObjectMeta = kindOf("L2Advertisement", "purelb")
+		a := newL2Advertisement("purelb")
 		a.Spec.Pools = p.local
 		groups[0].approximated("there is no LBNodeAgent among the objects: L2Advertisement purelb is for all nodes")
 		groups[0].becomes(a)
@@ -97,7 +96,7 @@ func (p *purelb) translate() {
 	for range p.of("bgp.purelb.io", "BGPNodeStatus") {
 		p.Others++ // They are reports.
 	}
-	p.annotations()
+	p.annotations(pureLBAnnotations, pureLBAnnotation)
 }
 
 // choose finds the defaults of namespaces.
@@ -144,8 +143,7 @@ func (p *purelb) group(i *item) {
 	if spec.Local != nil {
 		field = "spec.local"
 	}
-	o := &herald.IPPool{}
-	o.TypeMeta, o.ObjectMeta = kindOf("IPPool", i.u.GetName())
+	o := newIPPool(i.u.GetName())
 	var texts []string
 	for _, pool := range slices.Concat([]pureLBPool{pools.pureLBPool}, deref(pools.V4Pool), deref(pools.V6Pool), pools.V4Pools, pools.V6Pools) {
 		if pool.Pool != "" {
@@ -153,25 +151,7 @@ func (p *purelb) group(i *item) {
 		}
 	}
 	o.Spec.Addresses = i.addresses(field, texts)
-	if len(spec.Namespaces) > 0 {
-		o.Spec.Namespaces, o.Spec.Priority = spec.Namespaces, 1
-		if spec.NamespaceDefault {
-			o.Spec.Priority = 2
-		}
-		others := slices.DeleteFunc(slices.Clone(spec.Namespaces), func(n string) bool { return p.defaults[n] == i.u.GetName() })
-		if len(others) == len(spec.Namespaces) {
-			o.Spec.AutoAssign = new(bool)
-		} else if len(others) > 0 {
-			i.approximated("spec.namespaces: Services of %s that name no group get addresses of another one in PureLB, and of this IPPool in Herald: make an IPPool for them, with autoAssign false", strings.Join(others, ", "))
-		}
-		if spec.EnforceNamespaces {
-			i.approximated("spec.enforceNamespaces: Services of these namespaces may have addresses of other IPPools, too: give those a namespaceSelector")
-		} else {
-			i.approximated("spec.namespaces: Services of other namespaces cannot name the IPPool: leave spec.namespaces of the IPPool out if they must")
-		}
-	} else if i.u.GetName() != "default" {
-		o.Spec.AutoAssign = new(bool)
-	}
+	p.namespaces(i, &spec, o)
 	if pools.MultiPool {
 		i.cannot("%s.multiPool: a Service of Herald's has addresses of one pool: give it the annotation %s, with a number", field, herald.AnnotationAddresses)
 	}
@@ -192,6 +172,31 @@ func (p *purelb) group(i *item) {
 	}
 }
 
+// namespaces writes which Services get addresses of the group.
+func (p *purelb) namespaces(i *item, spec *pureLBGroupSpec, o *herald.IPPool) {
+	if len(spec.Namespaces) == 0 {
+		if i.u.GetName() != "default" {
+			o.Spec.AutoAssign = new(bool)
+		}
+		return
+	}
+	o.Spec.Namespaces, o.Spec.Priority = spec.Namespaces, 1
+	if spec.NamespaceDefault {
+		o.Spec.Priority = 2
+	}
+	others := slices.DeleteFunc(slices.Clone(spec.Namespaces), func(n string) bool { return p.defaults[n] == i.u.GetName() })
+	if len(others) == len(spec.Namespaces) {
+		o.Spec.AutoAssign = new(bool)
+	} else if len(others) > 0 {
+		i.approximated("spec.namespaces: Services of %s that name no group get addresses of another one in PureLB, and of this IPPool in Herald: make an IPPool for them, with autoAssign false", strings.Join(others, ", "))
+	}
+	if spec.EnforceNamespaces {
+		i.approximated("spec.enforceNamespaces: Services of these namespaces may have addresses of other IPPools, too: give those a namespaceSelector")
+	} else {
+		i.approximated("spec.namespaces: Services of other namespaces cannot name the IPPool: leave spec.namespaces of the IPPool out if they must")
+	}
+}
+
 func deref[T any](p *T) []T {
 	if p == nil {
 		return nil
@@ -209,16 +214,12 @@ func (p *purelb) agent(i *item) {
 		i.translated("nothing, for there is no ServiceGroup with local addresses")
 		return
 	}
-	a := &herald.L2Advertisement{}
-	a.TypeMeta, a.ObjectMeta = kindOf("L2Advertisement", i.u.GetName())
+	a := newL2Advertisement(i.u.GetName())
 	a.Spec.NodeSelector, a.Spec.Pools = spec.NodeSelector, p.local
-	device := spec.Local.LocalInterface
-	if device == "" {
-		device = spec.Local.LocalInt
-	}
-	switch m := named.FindStringSubmatch(device); {
+	device := cmp.Or(spec.Local.LocalInterface, spec.Local.LocalInt)
+	switch m := interfacePattern.FindStringSubmatch(device); {
 	case device == "" || device == "default":
-		i.approximated("spec.local.localInterface: PureLB announces on the interface of the default route, Herald on every one with a subnet that holds the address")
+		i.onDefaultRoute("spec.local.localInterface")
 	case m == nil || strings.Contains(device, "."):
 		i.cannot("spec.local.localInterface: Herald names interfaces, and has no regular expressions: name those that %q means in spec.interfaces of the L2Advertisement", device)
 	default:
@@ -226,7 +227,7 @@ func (p *purelb) agent(i *item) {
 	}
 	for n, name := range spec.Local.Interfaces {
 		switch {
-		case len(name) == 0 || len(name) > 15:
+		case !isInterface(name):
 			i.cannot("spec.local.interfaces[%d]: %q is no name of an interface: it is left out", n, name)
 		case len(a.Spec.Interfaces) > 0 && !slices.Contains(a.Spec.Interfaces, name):
 			a.Spec.Interfaces = append(a.Spec.Interfaces, name)
@@ -241,31 +242,21 @@ func (p *purelb) agent(i *item) {
 	i.becomes(a)
 }
 
-func (p *purelb) annotations() {
-	for _, s := range p.services() {
-		wanted := map[string]string{}
-		given := s.u.GetAnnotations()
-		for _, key := range sortedKeys(given) {
-			name, ok := strings.CutPrefix(key, pureLBGroup+"/")
-			switch value := given[key]; {
-			case !ok || strings.HasPrefix(name, "allocated-") || strings.HasPrefix(name, "announcing") || name == "re-evaluate": // PureLB says so.
-			case name == "service-group":
-				if value != "" {
-					wanted[herald.AnnotationPool] = value
-				}
-			case name == "addresses":
-				maps.Copy(wanted, s.requested(key, value))
-			case name == "allow-shared-ip":
-				if value != "" {
-					wanted[herald.AnnotationSharingKey] = value
-				}
-			case name == "allow-local":
-				s.approximated("%s: Herald announces a Service with externalTrafficPolicy Local on a segment from a node with a ready endpoint", key)
-			default:
-				s.cannot("the annotation %s: Herald's import does not know it: look what it does", key)
-			}
-		}
-		s.wants(wanted)
-		s.bound()
+func pureLBAnnotations(s *service) map[string]string { return s.given(pureLBGroup + "/") }
+
+func pureLBAnnotation(s *service, name, value string) {
+	key := pureLBGroup + "/" + name
+	switch {
+	case strings.HasPrefix(name, "allocated-") || strings.HasPrefix(name, "announcing") || name == "re-evaluate": // PureLB says so.
+	case name == "service-group":
+		s.want(herald.AnnotationPool, value)
+	case name == "addresses":
+		s.wants(s.requested(key, value))
+	case name == "allow-shared-ip":
+		s.want(herald.AnnotationSharingKey, value)
+	case name == "allow-local":
+		s.approximated("%s: Herald announces a Service with externalTrafficPolicy Local on a segment from a node with a ready endpoint", key)
+	default:
+		s.cannot("the annotation %s: Herald's import does not know it: look what it does", key)
 	}
 }

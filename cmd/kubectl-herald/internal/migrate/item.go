@@ -1,0 +1,98 @@
+package migrate
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	kjson "sigs.k8s.io/json"
+)
+
+// item is an object of the other load balancer.
+type item struct {
+	t    *translation
+	u    *unstructured.Unstructured
+	ref  string
+	seen bool
+}
+
+func (i *item) note(o Outcome, format string, args ...any) {
+	i.t.Notes = append(i.t.Notes, Note{o, i.ref, fmt.Sprintf(format, args...)})
+}
+
+func (i *item) translated(format string, args ...any)   { i.note(Translated, format, args...) }
+func (i *item) approximated(format string, args ...any) { i.note(Approximated, format, args...) }
+func (i *item) cannot(format string, args ...any)       { i.note(NotTranslatable, format, args...) }
+
+// becomes adds objects of Herald's that the item is translated to, and says so. Those that Herald would refuse are not added.
+func (i *item) becomes(objects ...runtime.Object) {
+	var names []string
+	for _, o := range objects {
+		if err := valid(o); err != nil {
+			i.cannot("%v: correct it, and import again", err)
+			continue
+		}
+		kind := o.GetObjectKind().GroupVersionKind().Kind
+		name := o.(metav1.Object).GetName()
+		if slices.ContainsFunc(i.t.Objects, func(other runtime.Object) bool {
+			return other.GetObjectKind().GroupVersionKind().Kind == kind && other.(metav1.Object).GetName() == name
+		}) {
+			i.cannot("there is a %s %s already, made from another object: rename one of the two, and import again", kind, name)
+			continue
+		}
+		i.t.Objects = append(i.t.Objects, o)
+		names = append(names, kind+" "+name)
+	}
+	if len(names) > 0 {
+		i.translated("%s", strings.Join(names, ", "))
+	}
+}
+
+// decode reads the spec of the object. Fields that are not known are reported; false if the spec cannot be read.
+func decode(i *item, into any) bool {
+	for _, key := range slices.Sorted(maps.Keys(i.u.Object)) {
+		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "spec", "status"}, key) {
+			i.unknown(key)
+		}
+	}
+	return i.read("spec", i.u.Object["spec"], into)
+}
+
+func (i *item) unknown(field string) {
+	i.cannot("%s: Herald's import does not know this field: look what it does", field)
+}
+
+// read reads what is at a path of the object.
+func (i *item) read(path string, value, into any) bool {
+	text, err := json.Marshal(value)
+	if err != nil {
+		i.cannot("%s cannot be read: %v", path, err)
+		return false
+	}
+	strict, err := kjson.UnmarshalStrict(text, into)
+	if err != nil {
+		i.cannot("%s cannot be read: %v: correct it, and import again", path, err)
+		return false
+	}
+	for _, s := range strict {
+		if f, ok := s.(kjson.FieldError); ok { //nolint:errorlint // The list is of errors that are not wrapped.
+			i.unknown(path + "." + f.FieldPath())
+		} else {
+			i.cannot("%s: %v", path, s)
+		}
+	}
+	return true
+}
+
+func reference(u *unstructured.Unstructured) string {
+	name := u.GetName()
+	if u.GetNamespace() != "" {
+		name = u.GetNamespace() + "/" + name
+	}
+	return strings.TrimSpace(u.GetKind() + " " + name)
+}

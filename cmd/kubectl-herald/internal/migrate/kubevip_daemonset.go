@@ -1,0 +1,97 @@
+package migrate
+
+import (
+	"cmp"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// daemonSet writes what the environment of kube-vip says of announcements.
+func (k *kubevip) daemonSet(i *item) {
+	var spec appsv1.DaemonSetSpec
+	fields, _, _ := unstructured.NestedMap(i.u.Object, "spec")
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &spec); err != nil {
+		k.Others++ // It may be anybody's.
+		return
+	}
+	env, ours := k.environment(i, spec.Template.Spec.Containers)
+	if !ours {
+		k.Others++
+		return
+	}
+	env.report(i)
+	if !env.yes("svc_enable") {
+		i.translated("nothing, for svc_enable is not true, and it announces no Services")
+		return
+	}
+	if env.text["lb_class_name"] != "" || env.yes("lb_class_only") {
+		i.approximated("lb_class_only, lb_class_name: kube-vip serves the Services of one class: start herald-ccm with --serve-classless=false, and with --load-balancer-class for another class than %s", herald.LoadBalancerClass)
+	}
+	nodes, ok := nodesOf(&spec.Template.Spec)
+	if !ok {
+		i.cannot("spec.template.spec.affinity: Herald's objects select nodes by labels: select them by spec.template.spec.nodeSelector, and import again")
+		return
+	}
+	var services *metav1.LabelSelector
+	if namespace := env.text["svc_namespace"]; namespace != "" {
+		services = &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}}
+		i.approximated("svc_namespace: kube-vip announces Services of this namespace only, and so do the advertisements; herald-ccm gives addresses to those of others, too, if an IPPool serves them")
+	}
+	var objects []runtime.Object
+	if env.yes("vip_arp") {
+		objects = append(objects, k.arp(i, env, nodes, services)...)
+	}
+	if env.yes("bgp_enable") {
+		objects = append(objects, k.bgp(i, env, nodes, services)...)
+	}
+	i.becomes(objects...)
+}
+
+// arp writes an L2Advertisement for each selector of nodes.
+func (k *kubevip) arp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSelector, services *metav1.LabelSelector) (objects []runtime.Object) {
+	var interfaces []string
+	switch device := cmp.Or(env.text["vip_servicesinterface"], env.text["vip_interface"]); {
+	case device == "":
+		i.onDefaultRoute("vip_interface")
+	case !isInterface(device):
+		i.cannot("vip_interface: %q is no name of an interface: name one in spec.interfaces of the L2Advertisement", device)
+	case device != "lo":
+		interfaces = []string{device}
+	}
+	for n, selector := range nodes {
+		a := newL2Advertisement(numbered("kube-vip", n))
+		a.Spec.NodeSelector, a.Spec.NamespaceSelector, a.Spec.Interfaces = selector, services, interfaces
+		objects = append(objects, a)
+	}
+	return objects
+}
+
+// nodesOf are selectors of the nodes that a pod may run on, of which one has to match. False if labels do not say it.
+func nodesOf(pod *corev1.PodSpec) ([]*metav1.LabelSelector, bool) {
+	all := []metav1.LabelSelector{{MatchLabels: pod.NodeSelector}}
+	if a := pod.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		all = nil
+		for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			s := metav1.LabelSelector{MatchLabels: pod.NodeSelector}
+			for _, e := range term.MatchExpressions {
+				s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{Key: e.Key, Operator: metav1.LabelSelectorOperator(e.Operator), Values: e.Values})
+			}
+			if _, err := metav1.LabelSelectorAsSelector(&s); err != nil || len(term.MatchFields) > 0 {
+				return nil, false
+			}
+			if len(term.MatchExpressions) > 0 { // A term that is empty matches no node.
+				all = append(all, s)
+			}
+		}
+		if len(all) == 0 {
+			return nil, false
+		}
+	}
+	return anyOf(all), true
+}
