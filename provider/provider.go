@@ -45,6 +45,8 @@ type Config struct {
 	Classless bool
 	// Quota is what a namespace that says nothing of it may hold of all pools together.
 	Quota ipam.Limits
+	// Foreign are the load balancers whose annotations are read as if they were Herald's.
+	Foreign Foreign
 	// MarkPodsOnDeadNodes has the pods of a node marked not ready when its neighbours have seen it die.
 	MarkPodsOnDeadNodes bool
 	// Metrics takes the pools' use; nil: it is not told.
@@ -98,6 +100,7 @@ func New(c Config) *Provider {
 		_ = i.SetTransform(lean) // It fails only on a started informer.
 		p.synced = append(p.synced, i.HasSynced)
 	}
+	_ = c.Services.Informer().SetTransform(leanService(c.Foreign)) // In place of lean.
 	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.skip, c.Log)
 	p.pools.assessed = p.assessor.pool
 	if c.MarkPodsOnDeadNodes {
