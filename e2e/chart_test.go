@@ -91,6 +91,7 @@ func TestEveryValueOfTheChart(t *testing.T) {
 		{"l2Advertisements.rack.pools={default}", "kind: L2Advertisement\nmetadata:\n  name: \"rack\"\n"},
 		{"bgpPeers.tor.address=198.51.100.1", "kind: BGPPeer\nmetadata:\n  name: \"tor\"\n"},
 		{"bgpAdvertisements.all.peers={tor}", "kind: BGPAdvertisement\nmetadata:\n  name: \"all\"\n"},
+		{"foreignAnnotations={metallb,kube-vip}", "- --foreign-annotations=metallb,kube-vip\n"},
 		{"deadNodes.enabled=true", "- --mark-pods-on-dead-nodes\n"},
 		{"externalIPs.refuse=true", "name: external-ips.herald.dev\n"},
 		{"monitoring.enabled=true", "kind: ServiceMonitor\nmetadata:\n  name: herald-speaker\n"},

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
@@ -104,5 +107,36 @@ spec:
 		if err != nil || got != story.value {
 			t.Errorf("%s: the Service has herald.dev/%s %q (%v), want %q", story.source, story.annotation, got, err, story.value)
 		}
+	}
+}
+
+// TestForeignAnnotations moves Services to a herald-ccm that reads the annotations that they have.
+func TestForeignAnnotations(t *testing.T) {
+	c, _, _ := withCCM(t, "--foreign-annotations=metallb,kube-vip,cilium")
+	c.pool("public", delay(0), "198.51.100.1-198.51.100.20")
+	c.pool("gold", func(s *herald.IPPoolSpec) { s.AutoAssign = new(bool); delay(0)(s) }, "203.0.113.1-203.0.113.4")
+
+	c.served("address", "198.51.100.7", annotated("metallb.io/loadBalancerIPs", "198.51.100.7"))
+	c.served("pool", "203.0.113.1", annotated("metallb.universe.tf/address-pool", "gold"))
+	c.served("shared", "198.51.100.1", ports("TCP/80"), annotated("metallb.io/allow-shared-ip", "k"))
+	c.served("sharer", "198.51.100.1", ports("TCP/443"), annotated("lbipam.cilium.io/sharing-key", "k"))
+	c.served("third", "198.51.100.1", ports("TCP/53"), annotated(herald.AnnotationSharingKey, "k"))
+
+	c.served("ours", "198.51.100.9", annotated(herald.AnnotationIPs, "198.51.100.9"), annotated("metallb.io/loadBalancerIPs", "198.51.100.10"))
+	c.event("Service", "ours", herald.EventAnnotationWithoutEffect, "metallb.io/loadBalancerIPs has no effect beside herald.dev/ips: remove it")
+	c.served("dhcp", "198.51.100.2", annotated("kube-vip.io/loadbalancerIPs", "0.0.0.0"))
+	c.event("Service", "dhcp", herald.EventAnnotationWithoutEffect, "kube-vip.io/loadbalancerIPs is of another load balancer: write herald.dev/ips")
+	c.service("malformed", annotated("metallb.io/loadBalancerIPs", "first"))
+	c.refused("malformed", `annotation metallb.io/loadBalancerIPs: "first" is no IP address`)
+
+	c.edit("address", func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "198.51.100.8" })
+	c.holds("address", "198.51.100.8")
+	for key := range c.get("address").Annotations {
+		if key != "metallb.io/loadBalancerIPs" {
+			t.Errorf("herald-ccm has written the annotation %s", key)
+		}
+	}
+	if n := c.times("Service", "ours", herald.EventAnnotationWithoutEffect); n != 1 {
+		t.Errorf("what is ignored is said %d times", n)
 	}
 }

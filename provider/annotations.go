@@ -28,17 +28,6 @@ var serviceAnnotations = []string{
 	herald.AnnotationBGPAnnounce, herald.AnnotationBGPCommunities, herald.AnnotationBGPLocalPreference, herald.AnnotationBGPMED, herald.AnnotationBGPPrepend,
 }
 
-// foreignPrefixes are what the annotations of other load balancers begin with.
-var foreignPrefixes = []string{"metallb.io/", "metallb.universe.tf/", "purelb.io/", "kube-vip.io/", "lbipam.cilium.io/", "io.cilium/lb-ipam-"}
-
-// foreignAnnotations are annotations of other load balancers, by what follows the prefix, and what to do in their place.
-var foreignAnnotations = map[string]string{
-	"loadBalancerIPs": herald.AnnotationIPs, "loadbalancerIPs": herald.AnnotationIPs, "ips": herald.AnnotationIPs, "addresses": herald.AnnotationIPs,
-	"address-pool": herald.AnnotationPool, "service-group": herald.AnnotationPool,
-	"allow-shared-ip": herald.AnnotationSharingKey, "sharing-key": herald.AnnotationSharingKey,
-	"sharing-cross-namespace": "spec.shareAcrossNamespaces of the IPPool",
-}
-
 // writtenByOthers are annotations that other load balancers write themselves. A user asks for nothing by them.
 var writtenByOthers = []string{"ip-allocated-from-pool", "allocated-by", "allocated-from", "announcing-IPv4", "announcing-IPv6", "vipHost"}
 
@@ -61,18 +50,38 @@ func AnnotationWarnings(svc *corev1.Service) (list []string) {
 			unknown++
 			list = append(list, fmt.Sprintf("%s is not known: write %s, or remove it", shown(key), nearest(key)))
 		}
-		for _, prefix := range foreignPrefixes {
-			name, foreign := strings.CutPrefix(key, prefix)
-			switch instead := foreignAnnotations[name]; {
-			case !foreign || slices.Contains(writtenByOthers, name):
-			case instead != "":
-				list = append(list, fmt.Sprintf("%s is of another load balancer: write %s", shown(key), instead))
-			default:
-				list = append(list, fmt.Sprintf("%s is of another load balancer and has no counterpart: remove it", shown(key)))
-			}
+		if text := foreignWarning(svc, key); text != "" {
+			list = append(list, text)
 		}
 	}
 	return list
+}
+
+// foreignWarning says of an annotation of another load balancer that it has no effect; empty: it has, or is of none.
+func foreignWarning(svc *corev1.Service, key string) string {
+	for _, b := range foreignBalancers {
+		for _, prefix := range b.prefixes {
+			name, of := strings.CutPrefix(key, prefix)
+			if !of || slices.Contains(writtenByOthers, name) {
+				continue
+			}
+			own := b.counterparts[name]
+			_, said := svc.Annotations[own]
+			from := Written(svc, own)
+			switch {
+			case own != "" && said && svc.Annotations[from] == svc.Annotations[key]: // Or it is the one that is read.
+				return ""
+			case own != "" && said:
+				return fmt.Sprintf("%s has no effect beside %s: remove it", shown(key), from)
+			case own != "":
+				return fmt.Sprintf("%s is of another load balancer: write %s", shown(key), own)
+			case name == "sharing-cross-namespace":
+				return fmt.Sprintf("%s is of another load balancer: write spec.shareAcrossNamespaces of the IPPool", shown(key))
+			}
+			return fmt.Sprintf("%s is of another load balancer and has no counterpart: remove it", shown(key))
+		}
+	}
+	return ""
 }
 
 // shown returns the key of an annotation for a message. The API server lets no control characters into keys.

@@ -116,6 +116,17 @@ func lean(o any) (any, error) {
 	return o, nil
 }
 
+// leanService is lean, and has Services read as if annotations of other load balancers were Herald's. Nothing of that is
+// written: the service controller writes what differs from what it has read.
+func leanService(f Foreign) cache.TransformFunc {
+	return func(o any) (any, error) {
+		if svc, ok := o.(*corev1.Service); ok {
+			o = f.Read(svc)
+		}
+		return lean(o)
+	}
+}
+
 // leanNode keeps of a Node what is looked at: a Node is large, and its kubelet changes it often.
 func leanNode(o any) (any, error) {
 	n, ok := o.(*corev1.Node)

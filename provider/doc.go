@@ -4,8 +4,9 @@
 // The stock service controller calls EnsureLoadBalancer for every Service (loadbalancer.go). Four steps follow, and each
 // uses only what stands before it in this list (a test holds the order of the files):
 //
-//   - translate (translate.go, requests.go, owners.go, pool.go): what the Service says becomes an ipam.Request and an
-//     entry of a record, an IPPool becomes an ipam.Pool. These are functions.
+//   - translate (translate.go, foreign.go, requests.go, owners.go, pool.go): what the Service says becomes an ipam.Request
+//     and an entry of a record, an IPPool becomes an ipam.Pool. These are functions. Annotations of other load balancers
+//     that are to be read become Herald's before a Service is seen at all.
 //   - decide (ledger.go, decide.go): the ledger, which is the allocator in memory, gives the addresses.
 //   - record (records.go): each address is recorded as an IPAllocation. The records are the truth: the API server
 //     refuses a second record of one address, so whatever a stale cache or a second leader believes, an address has one

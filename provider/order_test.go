@@ -10,7 +10,7 @@ import (
 
 // order lists the files from the ground up: each uses only declarations of files before it. Doc.go describes it.
 var order = []string{
-	"doc.go", "changes.go", "quote.go", "quota.go", "translate.go", "owners.go", "pool.go", // translate
+	"doc.go", "changes.go", "quote.go", "quota.go", "translate.go", "foreign.go", "owners.go", "pool.go", // translate
 	"usage.go", "holding.go", "poolstatus.go", "words.go", "notices.go", "requests.go", "services.go", "annotations.go",
 	"ledger.go", "decide.go", // decide
 	"records.go",                                              // record

@@ -47,6 +47,8 @@ type Config struct {
 	Quota ipam.Limits
 	// Namespace has the Leases of the speakers.
 	Namespace string
+	// Foreign are the load balancers whose annotations are read as if they were Herald's.
+	Foreign Foreign
 	// MarkPodsOnDeadNodes has the pods of a node marked not ready when its neighbours have seen it die.
 	MarkPodsOnDeadNodes bool
 	// Metrics takes the pools' use; nil: it is not told.
@@ -101,6 +103,7 @@ func New(c Config) *Provider {
 		_ = i.SetTransform(lean) // It fails only on a started informer.
 		p.synced = append(p.synced, i.HasSynced)
 	}
+	_ = c.Services.Informer().SetTransform(leanService(c.Foreign)) // In place of lean.
 	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.skip, c.Log)
 	p.pools.assessed = p.assessor.pool
 	p.speakers = &speakers{leases: c.Kube.CoordinationV1().Leases(c.Namespace), announcers: p.assessor.announcers, log: c.Log}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -62,12 +63,12 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 		}
 	}
 	if len(req.Pool) > maxName {
-		return req, fmt.Errorf("annotation %s: %s is too long for the name of an IPPool", herald.AnnotationPool, quote(req.Pool))
+		return req, fmt.Errorf("annotation %s: %s is too long for the name of an IPPool", Written(svc, herald.AnnotationPool), quote(req.Pool))
 	}
 	if _, err := reclaimOf(svc); err != nil {
 		return req, err
 	}
-	if err := checkSharing(req.Sharing); err != nil {
+	if err := checkSharing("annotation "+Written(svc, herald.AnnotationSharingKey), req.Sharing); err != nil {
 		return req, err
 	}
 	var err error
@@ -77,7 +78,7 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 	if req.Count, err = countOf(svc); err != nil {
 		return req, err
 	}
-	field, value := "annotation "+herald.AnnotationIPs, svc.Annotations[herald.AnnotationIPs]
+	field, value := "annotation "+Written(svc, herald.AnnotationIPs), svc.Annotations[herald.AnnotationIPs]
 	if value == "" {
 		field, value = "spec.loadBalancerIP", svc.Spec.LoadBalancerIP
 	}
@@ -98,6 +99,15 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 		req.Addresses = append(req.Addresses, address)
 	}
 	return req, nil
+}
+
+// readAs, followed by the key of an annotation of Herald's, is where [Foreign.Read] notes the key of the annotation that the
+// user wrote. The API server lets no spaces into keys, so no user writes one of these.
+const readAs = "read as "
+
+// Written returns the key of the annotation that a user wrote to say what one of Herald's says.
+func Written(svc *corev1.Service, key string) string {
+	return cmp.Or(svc.Annotations[readAs+key], key)
 }
 
 // countOf is how many addresses of each family a Service asks for.
@@ -162,8 +172,7 @@ const (
 )
 
 // checkSharing refuses terms that the API server would not take into a record.
-func checkSharing(s ipam.Sharing) error {
-	field := "annotation " + herald.AnnotationSharingKey
+func checkSharing(field string, s ipam.Sharing) error {
 	switch {
 	case len(s.Key) > maxSharingKey:
 		return fmt.Errorf("%s: %s has %d bytes: write a key of %d at most", field, quote(s.Key), len(s.Key), maxSharingKey)

@@ -84,6 +84,7 @@ type manager struct {
 	class     string
 	classless bool
 	quota     provider.Quota
+	foreign   provider.Foreign
 	deadNodes bool
 	election  *options.CloudControllerManagerOptions
 
@@ -118,6 +119,7 @@ func (m *manager) command() (*cobra.Command, error) {
 	own.StringVar(&m.class, "load-balancer-class", herald.LoadBalancerClass, "The spec.loadBalancerClass of the Services to serve.")
 	own.BoolVar(&m.classless, "serve-classless", true, "Whether to serve Services without spec.loadBalancerClass. Turn it off where another load balancer does.")
 	own.Var(&m.quota, "namespace-quota", "The most addresses of each family that a namespace may hold, as ipv4=5,ipv6=5, where its annotation herald.dev/quota says nothing.")
+	own.Var(&m.foreign, "foreign-annotations", "Load balancers whose annotations of Services are read as if they were Herald's, separated by commas: metallb, purelb, kube-vip, cilium. docs/moving.md lists the annotations.")
 	own.BoolVar(&m.deadNodes, "mark-pods-on-dead-nodes", false, "Mark the pods on a node not ready as soon as its neighbours report that it died, which Kubernetes does about 40 s later. It takes the rights of manifests/components/dead-nodes.")
 
 	controllers := map[string]app.ControllerInitFuncConstructor{
@@ -166,7 +168,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 		Services:   c.SharedInformers.Core().V1().Services(),
 		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
 		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
-		Class:      m.class, Classless: m.classless, Quota: m.quota.Limits, Namespace: namespace(), MarkPodsOnDeadNodes: m.deadNodes,
+		Class:      m.class, Classless: m.classless, Quota: m.quota.Limits, Foreign: m.foreign, Namespace: namespace(), MarkPodsOnDeadNodes: m.deadNodes,
 		Metrics: legacyregistry.Registerer(),
 		Log:     m.log,
 	})

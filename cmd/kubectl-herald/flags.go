@@ -62,14 +62,20 @@ type ccm struct {
 }
 
 func (c *ccm) bind(cmd *cobra.Command) {
-	c.bindClass(cmd)
+	c.bindServices(cmd)
 	cmd.Flags().Var(&c.quota, "namespace-quota", "The value of this flag of herald-ccm.")
 }
 
-// bindClass adds the flags that say which Services herald-ccm serves.
-func (c *ccm) bindClass(cmd *cobra.Command) {
+// bindServices adds the flags that say which Services herald-ccm serves, and how it reads them.
+func (c *ccm) bindServices(cmd *cobra.Command) {
+	bindForeign(cmd, &c.Foreign)
 	cmd.Flags().StringVar(&c.Class, "load-balancer-class", herald.LoadBalancerClass, "The value of this flag of herald-ccm.")
 	cmd.Flags().BoolVar(&c.Classless, "serve-classless", true, "The value of this flag of herald-ccm.")
+}
+
+// bindForeign adds the flag that says which annotations herald-ccm reads besides its own.
+func bindForeign(cmd *cobra.Command, foreign *provider.Foreign) {
+	cmd.Flags().Var(foreign, "foreign-annotations", "The value of this flag of herald-ccm.")
 }
 
 func (c *ccm) get() *report.CCM {

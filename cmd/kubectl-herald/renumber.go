@@ -18,10 +18,12 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
+	"github.com/heraldlb/herald/provider"
 )
 
 func renumberCommand(a *access) *cobra.Command {
 	var timeout time.Duration
+	var foreign provider.Foreign
 	cmd := &cobra.Command{
 		Use:   "renumber NAMESPACE/NAME",
 		Short: "Have a Service move off its addresses to others.",
@@ -36,7 +38,7 @@ If there are no others the Service keeps what it has.`,
 			if err != nil {
 				return err
 			}
-			old, now, err := c.renumber(cmd.Context(), name, timeout)
+			old, now, err := c.renumber(cmd.Context(), name, &foreign, timeout)
 			if err != nil {
 				return err
 			}
@@ -44,17 +46,18 @@ If there are no others the Service keeps what it has.`,
 			return err
 		},
 	}
+	bindForeign(cmd, &foreign)
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "How long to wait for other addresses.")
 	return cmd
 }
 
 // renumber asks for other addresses by an annotation, and takes it away again, whatever came of it.
-func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, timeout time.Duration) (old, now []string, err error) {
+func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, foreign *provider.Foreign, timeout time.Duration) (old, now []string, err error) {
 	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := movable(svc); err != nil {
+	if err := movable(foreign.Read(svc)); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	old, asked := report.Addresses(svc), time.Now()
@@ -121,7 +124,7 @@ func movable(svc *corev1.Service) error {
 		return errors.New("has no address to leave: kubectl describe service says why it waits")
 	}
 	for _, pin := range []struct{ field, value string }{
-		{"annotation " + herald.AnnotationIPs, svc.Annotations[herald.AnnotationIPs]}, {"spec.loadBalancerIP", svc.Spec.LoadBalancerIP},
+		{"annotation " + provider.Written(svc, herald.AnnotationIPs), svc.Annotations[herald.AnnotationIPs]}, {"spec.loadBalancerIP", svc.Spec.LoadBalancerIP},
 	} {
 		for text := range strings.SplitSeq(pin.value, ",") {
 			address, err := netip.ParseAddr(strings.TrimSpace(text))

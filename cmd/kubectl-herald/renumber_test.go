@@ -14,6 +14,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/provider"
 )
 
 // TestRenumberInterrupted interrupts renumber when the annotation is on the Service: before the Service has moved, and after.
@@ -38,7 +39,7 @@ func TestRenumberInterrupted(t *testing.T) {
 				interrupt()
 				return true, moved, err
 			})
-			_, _, err := (&cluster{kube: kube}).renumber(ctx, types.NamespacedName{Namespace: "red", Name: "web"}, time.Minute)
+			_, _, err := (&cluster{kube: kube}).renumber(ctx, types.NamespacedName{Namespace: "red", Name: "web"}, &provider.Foreign{}, time.Minute)
 			if err == nil || err.Error() != c.want {
 				t.Errorf("error %v, want %s", err, c.want)
 			}
@@ -50,11 +51,27 @@ func TestRenumberLeavesAnotherAlone(t *testing.T) {
 	svc := web.DeepCopy()
 	svc.Annotations = map[string]string{herald.AnnotationRenumber: "198.51.100.9"}
 	kube := fake.NewClientset(svc)
-	_, _, err := (&cluster{kube: kube}).renumber(t.Context(), types.NamespacedName{Namespace: "red", Name: "web"}, time.Minute)
+	_, _, err := (&cluster{kube: kube}).renumber(t.Context(), types.NamespacedName{Namespace: "red", Name: "web"}, &provider.Foreign{}, time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "another renumber is under way") {
 		t.Errorf("error %v", err)
 	}
 	if now, err := kube.CoreV1().Services("red").Get(t.Context(), "web", metav1.GetOptions{}); err != nil || now.Annotations[herald.AnnotationRenumber] != "198.51.100.9" {
 		t.Errorf("%v, %v", now, err)
+	}
+}
+
+// TestRenumberSeesWhatAForeignAnnotationAsksFor refuses a Service that would not move, if herald-ccm reads the annotation.
+func TestRenumberSeesWhatAForeignAnnotationAsksFor(t *testing.T) {
+	svc := web.DeepCopy()
+	svc.Annotations = map[string]string{"metallb.io/loadBalancerIPs": "198.51.100.1"}
+	var foreign provider.Foreign
+	if err := movable(foreign.Read(svc)); err != nil {
+		t.Errorf("without the flag: %v", err)
+	}
+	if err := foreign.Set("metallb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := movable(foreign.Read(svc)); err == nil || !strings.HasPrefix(err.Error(), "annotation metallb.io/loadBalancerIPs asks for 198.51.100.1") {
+		t.Errorf("error %v", err)
 	}
 }

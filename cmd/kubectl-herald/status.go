@@ -38,7 +38,7 @@ The exit code is 0 if nothing needs attention, 2 if something does, and 1 if the
 		},
 	}
 	cmd.Flags().BoolVar(&list, "addresses", false, "List the addresses with their owners. With -o they are always listed.")
-	ccm.bindClass(cmd)
+	ccm.bindServices(cmd)
 	bindOwn(cmd, &own)
 	out.bind(cmd)
 	return cmd

@@ -101,6 +101,7 @@ type situation struct {
 // advertisements, BGPPeers, Speakers, Nodes, Namespaces, Services, the EndpointSlices of this Service and of those that share
 // an address with it and, for what they tell besides, Leases and Warnings. What is in Unseen may be missing.
 func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*ServiceReport, error) {
+	svc = ccm.Foreign.Read(svc)
 	r := &ServiceReport{
 		Service: svc.Namespace + "/" + svc.Name, Asks: []string{}, Ignored: ignored(svc), Pools: []verdictReport{}, Addresses: []fact{},
 		Announced: []fact{}, Unseen: list(o.Unseen), Unread: list(o.Unread),
@@ -304,20 +305,20 @@ func asks(svc *corev1.Service, req *ipam.Request) []string {
 		lines[0] += ", or one of these (spec.ipFamilyPolicy)"
 	}
 	if len(req.Addresses) > 0 {
-		field := "annotation " + herald.AnnotationIPs
+		field := "annotation " + provider.Written(svc, herald.AnnotationIPs)
 		if svc.Annotations[herald.AnnotationIPs] == "" {
 			field = "spec.loadBalancerIP"
 		}
 		lines = append(lines, "exactly "+join(req.Addresses, ", ")+" ("+field+")")
 	}
 	if req.Pool != "" {
-		lines = append(lines, "of pool "+quoted(req.Pool)+" (annotation "+herald.AnnotationPool+")")
+		lines = append(lines, "of pool "+quoted(req.Pool)+" (annotation "+provider.Written(svc, herald.AnnotationPool)+")")
 	}
 	if len(req.Leave) > 0 {
 		lines = append(lines, "any but "+join(req.Leave, ", ")+" (annotation "+herald.AnnotationRenumber+")")
 	}
 	if req.Sharing.Key != "" {
-		lines = append(lines, fmt.Sprintf("shared, by the key %q (annotation %s)", quoted(req.Sharing.Key), herald.AnnotationSharingKey))
+		lines = append(lines, fmt.Sprintf("shared, by the key %q (annotation %s)", quoted(req.Sharing.Key), provider.Written(svc, herald.AnnotationSharingKey)))
 	}
 	return lines
 }

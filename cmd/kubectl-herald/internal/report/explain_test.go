@@ -746,3 +746,40 @@ func TestExplainWhatCanBeSeen(t *testing.T) {
 func failed(message string, ago time.Duration) *corev1.Event {
 	return &corev1.Event{Reason: "SyncLoadBalancerFailed", Message: message, LastTimestamp: metav1.NewTime(now.Add(-ago))}
 }
+
+// TestForeignAnnotations has herald-ccm read the annotations of another load balancer: explain, plan and status read them, too.
+func TestForeignAnnotations(t *testing.T) {
+	ccm := &CCM{Class: herald.LoadBalancerClass, Classless: true}
+	if err := ccm.Foreign.Set("metallb"); err != nil {
+		t.Fatal(err)
+	}
+	s := served()
+	s.service.Annotations = map[string]string{
+		"metallb.io/loadBalancerIPs": "198.51.100.7", "metallb.io/address-pool": "public", "metallb.io/allow-shared-ip": "k",
+		"kube-vip.io/loadbalancerIPs": "198.51.100.8",
+	}
+	r, err := Explain(s.Objects, s.service, ccm, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := r.plain()
+	for _, want := range []string{
+		"exactly 198.51.100.7 (annotation metallb.io/loadBalancerIPs)", "of pool public (annotation metallb.io/address-pool)",
+		`shared, by the key "k" (annotation metallb.io/allow-shared-ip)`, "annotation kube-vip.io/loadbalancerIPs has no effect beside metallb.io/loadBalancerIPs: remove it",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if why := NewNetwork(s.Objects).pending(s.service, ccm); why != "does not have the addresses that it asks for" {
+		t.Errorf("status says %q", why)
+	}
+	s.annotate("metallb.io/loadBalancerIPs", "first")
+	plan, err := Plan(s.Objects, ccm, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := plan.Text(StyleOf(&bytes.Buffer{})); !strings.Contains(text, `annotation metallb.io/loadBalancerIPs: "first" is no IP address`) {
+		t.Errorf("the plan does not say what is wrong:\n%s", text)
+	}
+}

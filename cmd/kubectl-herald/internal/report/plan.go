@@ -43,7 +43,7 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 	})
 	slices.SortFunc(ours, func(x, y *corev1.Service) int { return provider.Older(x, y) })
 	for _, svc := range ours {
-		req, err := provider.RequestOf(svc, namespaces[svc.Namespace], ccm.Quota)
+		req, err := provider.RequestOf(ccm.Foreign.Read(svc), namespaces[svc.Namespace], ccm.Quota)
 		if err != nil {
 			s.misread = append(s.misread, waitingReport{svc.Namespace + "/" + svc.Name, err.Error()})
 			continue

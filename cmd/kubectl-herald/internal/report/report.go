@@ -9,10 +9,11 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// CCM is how herald-ccm is run, as its flags say: which Services it serves, and what a namespace may hold.
+// CCM is how herald-ccm is run, as its flags say: which Services it serves, how it reads them, and what a namespace may hold.
 type CCM struct {
 	Class     string
 	Classless bool
+	Foreign   provider.Foreign
 	Quota     ipam.Limits
 }
 

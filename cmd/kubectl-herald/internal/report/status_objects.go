@@ -50,7 +50,7 @@ func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
 	if svc.DeletionTimestamp != nil || !ccm.serves(svc) {
 		return ""
 	}
-	switch req, err := provider.RequestOf(svc, n.namespaces[svc.Namespace], ccm.Quota); {
+	switch req, err := provider.RequestOf(ccm.Foreign.Read(svc), n.namespaces[svc.Namespace], ccm.Quota); {
 	case len(Addresses(svc)) == 0:
 		return "waits for an address"
 	case err != nil:
