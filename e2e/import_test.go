@@ -119,8 +119,13 @@ func TestForeignAnnotations(t *testing.T) {
 	c.served("address", "198.51.100.7", annotated("metallb.io/loadBalancerIPs", "198.51.100.7"))
 	c.served("pool", "203.0.113.1", annotated("metallb.universe.tf/address-pool", "gold"))
 	c.served("shared", "198.51.100.1", ports("TCP/80"), annotated("metallb.io/allow-shared-ip", "k"))
-	c.served("sharer", "198.51.100.1", ports("TCP/443"), annotated("lbipam.cilium.io/sharing-key", "k"))
-	c.served("third", "198.51.100.1", ports("TCP/53"), annotated(herald.AnnotationSharingKey, "k"))
+	for _, sharer := range []struct{ name, port, key string }{
+		{"sharer", "TCP/443", "lbipam.cilium.io/sharing-key"}, {"third", "TCP/53", herald.AnnotationSharingKey},
+	} {
+		if got := c.addressOf(sharer.name, ports(sharer.port), annotated(sharer.key, "k")); got != "198.51.100.1" {
+			t.Errorf("%s does not share, and has %s", sharer.key, got)
+		}
+	}
 
 	c.served("ours", "198.51.100.9", annotated(herald.AnnotationIPs, "198.51.100.9"), annotated("metallb.io/loadBalancerIPs", "198.51.100.10"))
 	c.event("Service", "ours", herald.EventAnnotationWithoutEffect, "metallb.io/loadBalancerIPs has no effect beside herald.dev/ips: remove it")

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
-	"github.com/heraldlb/herald/speaker/link"
 	"github.com/mdlayher/ndp"
 )
 
@@ -31,7 +31,8 @@ func advertise(router netip.Addr) (err error) {
 	if err != nil {
 		return err
 	}
-	conn, err := link.OpenNDP(i, ndp.LinkLocal)
+	i.Name = strconv.Itoa(i.Index) // Package net remembers for a minute which name each index had.
+	conn, _, err := ndp.Listen(i, ndp.LinkLocal)
 	if err != nil {
 		return fmt.Errorf("open an ICMPv6 socket: %w", err)
 	}
