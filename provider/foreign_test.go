@@ -158,7 +158,8 @@ func TestForeignAnnotationsAreNamed(t *testing.T) {
 }
 
 func TestForeignNames(t *testing.T) {
-	for text, want := range map[string]string{"": "", "metallb": "metallb", " cilium , metallb,": "cilium,metallb", allBalancers: allBalancers} {
+	for _, c := range [][2]string{{"", ""}, {"metallb", "metallb"}, {" cilium , metallb,", "cilium,metallb"}, {allBalancers, allBalancers}} {
+		text, want := c[0], c[1]
 		f := balancers(t, "purelb")
 		if err := f.Set(text); err != nil || f.String() != want {
 			t.Errorf("%q is read as %q (%v), want %q", text, f.String(), err, want)

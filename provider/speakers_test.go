@@ -15,14 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/utils/ptr"
 )
 
 // renewed is a Lease of 30 s.
 func renewed(name, holder string, at time.Time) *coordinationv1.Lease {
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "herald-system", Name: name},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: ptr.To(metav1.NewMicroTime(at)), LeaseDurationSeconds: ptr.To[int32](30)},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: new(metav1.NewMicroTime(at)), LeaseDurationSeconds: new(int32(30))},
 	}
 }
 
@@ -37,8 +36,8 @@ func TestLapsed(t *testing.T) {
 		"renewed by a clock that is early": {renewed("speaker-n", "n", now.Add(time.Hour)), false},
 		"not renewed":                      {renewed("speaker-n", "n", now.Add(-time.Minute-time.Second)), true},
 		"given up":                         {renewed("speaker-n", "", now), true},
-		"without a holder":                 {&coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NewMicroTime(now)), LeaseDurationSeconds: ptr.To[int32](30)}}, true},
-		"without a time":                   {&coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To("n")}}, false},
+		"without a holder":                 {&coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(now)), LeaseDurationSeconds: new(int32(30))}}, true},
+		"without a time":                   {&coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: new("n")}}, false},
 	} {
 		if got := Lapsed(c.lease, now); got != c.want {
 			t.Errorf("a Lease that is %s: lapsed: %v", name, got)

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -50,9 +51,7 @@ func TestImportAgreesWithForeignAnnotations(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Annotations: map[string]string{c.key: c.value}},
 			Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer},
 		}
-		for key, value := range c.also {
-			svc.Annotations[key] = value
-		}
+		maps.Copy(svc.Annotations, c.also)
 		var f provider.Foreign
 		if err := f.Set(c.source); err != nil {
 			t.Fatal(err)
