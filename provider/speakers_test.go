@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,9 +57,10 @@ func TestNodesWithoutSpeaker(t *testing.T) {
 			renewed("speaker-works", "works", now.Add(time.Hour)), renewed("speaker-ended", "", now), renewed("speaker-hangs", "hangs", now.Add(-time.Hour)),
 			renewed("speaker-excluded", "", now), renewed("herald-ccm", "never", now), elsewhere,
 		)
-		away := true
+		var away atomic.Bool
+		away.Store(true)
 		kube.PrependReactor("list", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return away, nil, errors.New("the API server is away")
+			return away.Load(), nil, errors.New("the API server is away")
 		})
 		s := &speakers{
 			leases: kube.CoordinationV1().Leases("herald-system"), log: zap.NewNop(),
@@ -90,7 +92,7 @@ herald_node_speaker_up{speaker="hangs"} 0
 herald_node_speaker_up{speaker="never"} 0
 herald_node_speaker_up{speaker="works"} 1
 `
-		away = false
+		away.Store(false)
 		period()
 		compare(some)
 		if problems, err := testutil.CollectAndLint(s); err != nil || len(problems) > 0 {
@@ -99,10 +101,10 @@ herald_node_speaker_up{speaker="works"} 1
 		if _, err := kube.CoordinationV1().Leases("herald-system").Create(ctx, renewed("speaker-never", "never", time.Now()), metav1.CreateOptions{}); err != nil {
 			t.Error(err)
 		}
-		away = true
+		away.Store(true)
 		period()
 		compare(some)
-		away = false
+		away.Store(false)
 		period()
 		compare(strings.Replace(some, `"never"} 0`, `"never"} 1`, 1))
 		cancel()
