@@ -35,7 +35,7 @@ type Segment struct {
 	index     int
 	callbacks Callbacks
 	sockets   *sockets
-	turned    atomic.Int64 // when Run last came round, on the boot clock
+	turned    atomic.Int64 // when the last turn of Run that has ended began, on the boot clock
 
 	mu       sync.Mutex
 	commands []func(*Machine, Time)
@@ -188,6 +188,7 @@ func (s *Segment) wait(ctx context.Context, timer *time.Timer) error {
 
 func (s *Segment) turn() {
 	m := s.machine
+	looked := BootTime()
 	s.mu.Lock()
 	commands := s.commands
 	s.commands = nil
@@ -209,7 +210,8 @@ func (s *Segment) turn() {
 		m.Tick(BootTime())
 	}
 	s.perform()
-	s.turned.Store(int64(BootTime()))
+	// A process that was frozen since then has not read what came meanwhile.
+	s.turned.Store(int64(looked))
 	if g := m.Generation(); g != s.generation {
 		s.generation = g
 		s.callbacks.Changed(m.Members())

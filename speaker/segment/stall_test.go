@@ -123,3 +123,23 @@ func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
 		t.Errorf("%s holds %v", first.name, o)
 	}
 }
+
+// TestWhoIsFrozenInTheMiddleOfATurnIsSilent: what came meanwhile is read in the next turn, so nothing is answered before that.
+func TestWhoIsFrozenInTheMiddleOfATurnIsSilent(t *testing.T) {
+	s := newSite(t, []string{"198.18.0.1/24"}, "")
+	s.start(s.hosts[0], "eth0")
+	segment, silent := s.hosts[0].segment, make(chan bool, 2)
+	segment.Do(func(*Machine, Time) {
+		eventually(t, "this turn takes too long", segment.Silent)
+		segment.Do(func(*Machine, Time) {
+			silent <- segment.Silent()
+			segment.Do(func(*Machine, Time) { silent <- segment.Silent() })
+		})
+	})
+	if !<-silent {
+		t.Error("it answers before it has read what came while it was frozen")
+	}
+	if <-silent {
+		t.Error("it has read everything, and does not answer")
+	}
+}
