@@ -224,6 +224,9 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 	var e net.Error
 	tells := f.told || errors.As(err, &e) && e.Timeout()
 	for address, w := range f.waiting {
+		if asked.Before(w.since) {
+			continue // What was said is about an earlier wait.
+		}
 		if slow := answered.Sub(asked) > heardWithin/2; err != nil || slow && !w.slow {
 			w.slow = err == nil
 			if heard := answered.Add(heardWithin); heard.After(w.heard) {

@@ -19,16 +19,18 @@ const (
 
 // proxyHealth follows /healthz of the node's kube-proxy. It fails when kube-proxy is stuck or gone, and
 // when the node is being removed from the cluster (KEP-3836): either way no new connection belongs here.
-// Until it has answered for the first time, kube-proxy does not serve.
+// Until it has answered for the first time, kube-proxy does not serve, nor until it has written its first rules: its /healthz
+// does not tell, and its metrics do. One that shows no metrics is believed.
 type proxyHealth struct {
 	url     string
+	metrics string // empty: they are not asked for
 	log     *zap.Logger
 	changed func()
 	serves  atomic.Bool
 }
 
-func newProxyHealth(url string, log *zap.Logger, changed func()) *proxyHealth {
-	h := &proxyHealth{url: url, log: log, changed: changed}
+func newProxyHealth(url, metrics string, log *zap.Logger, changed func()) *proxyHealth {
+	h := &proxyHealth{url: url, metrics: metrics, log: log, changed: changed}
 	h.serves.Store(url == "") // Another data path serves Services, and is not asked.
 	return h
 }
@@ -88,6 +90,11 @@ func (h *proxyHealth) probe(ctx context.Context, client *http.Client) string {
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		return res.Status
+	}
+	if !h.healthy() && h.metrics != "" {
+		if state, err := readProxyState(ctx, client, h.metrics); err == nil && state.begins() {
+			return "it has not written its first rules yet"
+		}
 	}
 	return ""
 }

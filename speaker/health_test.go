@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,7 +20,7 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 		var changes, asked atomic.Int32
 		var answer atomic.Value
 		answer.Store("connection refused")
-		h := newProxyHealth("http://127.0.0.1:10256/healthz", zap.NewNop(), func() { changes.Add(1) })
+		h := newProxyHealth("http://127.0.0.1:10256/healthz", "", zap.NewNop(), func() { changes.Add(1) })
 		if h.healthy() {
 			t.Fatal("it serves before it was asked")
 		}
@@ -63,7 +64,7 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 }
 
 func TestWithoutKubeProxyNobodyIsAsked(t *testing.T) {
-	h := newProxyHealth("", zap.NewNop(), func() { t.Error("something has changed") })
+	h := newProxyHealth("", "", zap.NewNop(), func() { t.Error("something has changed") })
 	if err := h.run(t.Context()); err != nil || !h.healthy() {
 		t.Errorf("%v, and it serves: %v", err, h.healthy())
 	}
@@ -72,7 +73,7 @@ func TestWithoutKubeProxyNobodyIsAsked(t *testing.T) {
 func TestWhatCountsAsAnAnswer(t *testing.T) {
 	code := http.StatusOK
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
-	h := newProxyHealth(server.URL, zap.NewNop(), func() {})
+	h := newProxyHealth(server.URL, "", zap.NewNop(), func() {})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, code = range []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusNoContent} {
 		if reason := h.probe(t.Context(), client); (reason == "") != (code == http.StatusOK) {
@@ -87,5 +88,47 @@ func TestWhatCountsAsAnAnswer(t *testing.T) {
 	h.url = "://"
 	if h.probe(t.Context(), client) == "" {
 		t.Error("there is no URL, and all is well")
+	}
+}
+
+// A kube-proxy that starts says that it is healthy, and has no rules.
+func TestAKubeProxyThatStartsDoesNotServe(t *testing.T) {
+	const unwritten = "1.8000000005e+09"
+	metrics := ""
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/healthz":
+		case metrics == "":
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			_, _ = w.Write([]byte(metrics))
+		}
+	}))
+	defer server.Close()
+	h := newProxyHealth(server.URL+"/healthz", server.URL+"/metrics", zap.NewNop(), func() {})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	var both strings.Builder // IPv6 has written nothing.
+	for line := range strings.Lines(proxyText) {
+		both.WriteString(line)
+		if strings.Contains(line, "IPv4") {
+			both.WriteString(strings.NewReplacer("IPv4", "IPv6", unwritten, "0").Replace(line))
+		}
+	}
+	for _, story := range []struct {
+		name, metrics, want string
+		serves              bool // before it is asked
+	}{
+		{"it has written", proxyText, "", false},
+		{"it has not", strings.Replace(proxyText, unwritten, "0", 1), "it has not written its first rules yet", false},
+		{"one family has", both.String(), "it has not written its first rules yet", false},
+		{"it has heard of nothing", strings.NewReplacer(unwritten, "0", "1.8e+09", "0").Replace(proxyText), "", false},
+		{"it shows no metrics", "", "", false},
+		{"it served before", strings.Replace(proxyText, unwritten, "0", 1), "", true},
+	} {
+		metrics = story.metrics
+		h.serves.Store(story.serves)
+		if got := h.probe(t.Context(), client); got != story.want {
+			t.Errorf("%s: %q, want %q", story.name, got, story.want)
+		}
 	}
 }

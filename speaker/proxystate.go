@@ -29,7 +29,7 @@ const (
 // written is what kube-proxy tells of the rules of one family.
 type written struct {
 	queued  time.Time     // when it last heard of a change
-	ended   time.Time     // when it last ended to write its rules
+	ended   time.Time     // when it last ended to write its rules; zero: it has written none yet
 	times   uint64        // how often it wrote them
 	took    time.Duration // to write them, all in all
 	longest time.Duration // that it may have taken to write them once
@@ -45,6 +45,16 @@ func (p proxyState) of(address netip.Addr) (written, bool) {
 		w, ok = p[""]
 	}
 	return w, ok
+}
+
+// begins reports whether kube-proxy has heard of Services and has not written its first rules.
+func (p proxyState) begins() bool {
+	for _, w := range p {
+		if w.ended.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // readProxyState asks kube-proxy for its metrics.
@@ -100,7 +110,7 @@ func parseProxyState(r io.Reader) (proxyState, error) {
 		}
 	}
 	for of, w := range state {
-		if w.ended.IsZero() {
+		if w.ended.IsZero() && w.queued.IsZero() {
 			delete(state, of)
 		}
 	}

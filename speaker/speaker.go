@@ -122,7 +122,7 @@ func New(c Config) (*Speaker, error) {
 		case <-ctx.Done():
 		}
 	})
-	s.health = newProxyHealth(c.KubeProxyHealth, c.Log.Named("kube-proxy"), in.touchAll)
+	s.health = newProxyHealth(c.KubeProxyHealth, c.KubeProxyMetrics, c.Log.Named("kube-proxy"), in.touchAll)
 	s.lease = &lease{
 		leases: c.Kube.CoordinationV1().Leases(c.Namespace), node: c.Node, owner: s.owner, log: c.Log.Named("lease"),
 		changed: func(bool) { in.touchAll() },
