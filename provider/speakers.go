@@ -8,22 +8,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
-
-// Lapsed reports whether the holder of a Lease gave it up, or has not renewed it for so long that it cannot be a matter of
-// clocks that differ.
-func Lapsed(l *coordinationv1.Lease, now time.Time) bool {
-	if l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
-		return false
-	}
-	return ptr.Deref(l.Spec.HolderIdentity, "") == "" || now.Sub(l.Spec.RenewTime.Time) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second
-}
 
 // speakers tells Prometheus of each node that is to announce addresses whether its speaker works. The Leases tell that: a
 // SpeakerStatus stays when its speaker ends, and Prometheus itself does not know of a pod that was never made.
@@ -32,14 +22,29 @@ type speakers struct {
 	announcers func() []string // the nodes that are to announce addresses
 	log        *zap.Logger
 
-	mu      sync.Mutex
-	working map[string]bool // by node, as of the last list; nil before the first
+	mu       sync.Mutex
+	renewals map[string]renewal // by node, of Leases that have a holder; nil before the first list
+	listed   time.Time
 }
 
-// leasesPeriod is how often the Leases are listed. They are not watched: each is renewed every 10 s.
-const leasesPeriod = 30 * time.Second
+// renewal is the last one of a Lease.
+type renewal struct {
+	written time.Time // by the clock of the node
+	seen    time.Time // by ours, when it was listed for the first time; zero if it was old then
+	lasts   time.Duration
+}
 
-// run lists the Leases until ctx ends. While that fails, what is known stays: it tells nothing about the speakers.
+// works reports whether a speaker renewed its Lease lately.
+func (r renewal) works(now time.Time) bool { return now.Sub(r.seen) <= 2*r.lasts }
+
+const (
+	// leasesPeriod is how often the Leases are listed. They are not watched: each is renewed every 10 s.
+	leasesPeriod = 30 * time.Second
+	// leasesForgotten is how old the last list may be.
+	leasesForgotten = 5 * time.Minute
+)
+
+// run lists the Leases until ctx ends. While that fails, what is known stays for a while: it tells nothing about the speakers.
 func (s *speakers) run(ctx context.Context) error {
 	ticker := time.NewTicker(leasesPeriod)
 	defer ticker.Stop()
@@ -55,23 +60,33 @@ func (s *speakers) run(ctx context.Context) error {
 	}
 }
 
+// list looks which Leases have changed since the last list. Clocks of nodes may be wrong, so only the first list compares
+// with them.
 func (s *speakers) list(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leasesPeriod)
 	defer cancel()
-	list, err := s.leases.List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: herald.SpeakerLeaseLabel + "=" + herald.SpeakerLeaseLabelValue, ResourceVersion: "0"})
 	if err != nil {
 		return err
 	}
-	now, working := time.Now(), map[string]bool{}
-	for i := range list.Items {
-		l := &list.Items[i]
-		if node, ok := strings.CutPrefix(l.Name, herald.SpeakerLeasePrefix); ok && !Lapsed(l, now) {
-			working[node] = true
-		}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.working = working
+	now, renewals := time.Now(), map[string]renewal{}
+	for i := range list.Items {
+		spec := &list.Items[i].Spec
+		node, ok := strings.CutPrefix(list.Items[i].Name, herald.SpeakerLeasePrefix)
+		if !ok || spec.RenewTime == nil || spec.LeaseDurationSeconds == nil || ptr.Deref(spec.HolderIdentity, "") == "" {
+			continue
+		}
+		r := renewal{written: spec.RenewTime.Time, seen: now, lasts: time.Duration(*spec.LeaseDurationSeconds) * time.Second}
+		if before, known := s.renewals[node]; known && before.written.Equal(r.written) {
+			r.seen = before.seen
+		} else if s.renewals == nil && now.Sub(r.written).Abs() > 2*r.lasts {
+			r.seen = time.Time{}
+		}
+		renewals[node] = r
+	}
+	s.renewals, s.listed = renewals, now
 	return nil
 }
 
@@ -85,14 +100,14 @@ func (s *speakers) Describe(descs chan<- *prometheus.Desc) { descs <- nodeSpeake
 // Collect implements prometheus.Collector.
 func (s *speakers) Collect(metrics chan<- prometheus.Metric) {
 	s.mu.Lock()
-	working := s.working
+	renewals, listed := s.renewals, s.listed
 	s.mu.Unlock()
-	if working == nil {
+	if time.Since(listed) > leasesForgotten {
 		return
 	}
 	for _, node := range s.announcers() {
 		up := 0.0
-		if working[node] {
+		if renewals[node].works(listed) {
 			up = 1
 		}
 		metrics <- prometheus.MustNewConstMetric(nodeSpeakerUp, prometheus.GaugeValue, up, node)

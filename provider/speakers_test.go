@@ -3,6 +3,8 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,97 +18,104 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// renewed is a Lease of 30 s.
-func renewed(name, holder string, at time.Time) *coordinationv1.Lease {
+// leaseOf is a speaker's Lease of 30 s that was renewed at a time of its node's clock.
+func leaseOf(node, holder string, at time.Time) *coordinationv1.Lease {
 	return &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "herald-system", Name: name},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: new(metav1.NewMicroTime(at)), LeaseDurationSeconds: new(int32(30))},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "herald-system", Name: herald.SpeakerLeasePrefix + node,
+			Labels: map[string]string{herald.SpeakerLeaseLabel: herald.SpeakerLeaseLabelValue},
+		},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: new(metav1.NewMicroTime(at)), LeaseDurationSeconds: new(int32(30))},
 	}
 }
 
-func TestLapsed(t *testing.T) {
-	now := time.Now()
-	for name, c := range map[string]struct {
-		lease *coordinationv1.Lease
-		want  bool
-	}{
-		"just renewed":                     {renewed("speaker-n", "n", now), false},
-		"renewed by a clock that is late":  {renewed("speaker-n", "n", now.Add(-time.Minute)), false},
-		"renewed by a clock that is early": {renewed("speaker-n", "n", now.Add(time.Hour)), false},
-		"not renewed":                      {renewed("speaker-n", "n", now.Add(-time.Minute-time.Second)), true},
-		"given up":                         {renewed("speaker-n", "", now), true},
-		"without a holder":                 {&coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(now)), LeaseDurationSeconds: new(int32(30))}}, true},
-		"without a time":                   {&coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: new("n")}}, false},
-	} {
-		if got := Lapsed(c.lease, now); got != c.want {
-			t.Errorf("a Lease that is %s: lapsed: %v", name, got)
-		}
-	}
-}
-
-// TestNodesWithoutSpeaker has nodes whose speakers work, ended, hang or never ran. Speakers of nodes that are to announce
-// nothing do not count. While the Leases cannot be listed, nothing is said of the speakers that was not known before.
+// TestNodesWithoutSpeaker has nodes whose speakers work, ended, hang or never ran, and clocks that are an hour off. Speakers of
+// nodes that are to announce nothing do not count. While the Leases cannot be listed, what is known of the speakers stays for
+// five minutes.
 func TestNodesWithoutSpeaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		now := time.Now()
-		elsewhere := renewed("speaker-never", "never", now)
+		now, ctx := time.Now(), t.Context()
+		elsewhere, another, timeless := leaseOf("never", "never", now), leaseOf("never", "never", now), leaseOf("timeless", "timeless", now)
 		elsewhere.Namespace = "default"
+		another.Name, another.Labels = "speaker-other", nil
+		timeless.Spec.RenewTime = nil
 		kube := fake.NewClientset(
-			renewed("speaker-works", "works", now.Add(time.Hour)), renewed("speaker-ended", "", now), renewed("speaker-hangs", "hangs", now.Add(-time.Hour)),
-			renewed("speaker-excluded", "", now), renewed("herald-ccm", "never", now), elsewhere,
+			leaseOf("early", "early", now.Add(time.Hour)), leaseOf("ended", "", now), leaseOf("hangs", "hangs", now), leaseOf("late", "late", now.Add(-time.Hour)),
+			leaseOf("excluded", "", now), timeless, another, elsewhere,
 		)
+		leases := kube.CoordinationV1().Leases("herald-system")
+		renew := func(node string, at time.Time) {
+			t.Helper()
+			if _, err := leases.Update(ctx, leaseOf(node, node, at), metav1.UpdateOptions{}); err != nil {
+				t.Error(err)
+			}
+		}
 		var away atomic.Bool
 		away.Store(true)
 		kube.PrependReactor("list", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return away.Load(), nil, errors.New("the API server is away")
 		})
-		s := &speakers{
-			leases: kube.CoordinationV1().Leases("herald-system"), log: zap.NewNop(),
-			announcers: func() []string { return []string{"ended", "hangs", "never", "works"} },
-		}
-		compare := func(want string) {
+		s := &speakers{leases: leases, log: zap.NewNop(), announcers: func() []string {
+			return []string{"early", "ended", "hangs", "late", "never", "other", "timeless"}
+		}}
+		compare := func(when string, up ...string) {
 			t.Helper()
-			if want != "" {
-				want = `
-# HELP herald_node_speaker_up 1 if the speaker runs and reaches the API server, for each node that is expected to announce addresses.
-# TYPE herald_node_speaker_up gauge
-` + want
+			var want strings.Builder
+			if len(up) > 0 {
+				want.WriteString("# HELP herald_node_speaker_up 1 if the speaker runs and reaches the API server, for each node that is expected to announce addresses.\n" +
+					"# TYPE herald_node_speaker_up gauge\n")
+				for _, node := range s.announcers() {
+					value := 0
+					if slices.Contains(up, node) {
+						value = 1
+					}
+					fmt.Fprintf(&want, "herald_node_speaker_up{speaker=%q} %d\n", node, value)
+				}
 			}
-			if err := testutil.CollectAndCompare(s, strings.NewReader(want)); err != nil {
-				t.Error(err)
+			if err := testutil.CollectAndCompare(s, strings.NewReader(want.String())); err != nil {
+				t.Errorf("%s: %v", when, err)
 			}
 		}
-		ctx, cancel := context.WithCancel(t.Context())
+		running, cancel := context.WithCancel(ctx)
 		ended := make(chan error, 1)
-		go func() { ended <- s.run(ctx) }()
-		period := func() {
-			time.Sleep(leasesPeriod)
+		go func() { ended <- s.run(running) }()
+		periods := func(n int) {
+			time.Sleep(time.Duration(n) * leasesPeriod)
 			synctest.Wait()
 		}
 		synctest.Wait()
-		compare("")
-		const some = `herald_node_speaker_up{speaker="ended"} 0
-herald_node_speaker_up{speaker="hangs"} 0
-herald_node_speaker_up{speaker="never"} 0
-herald_node_speaker_up{speaker="works"} 1
-`
+		compare("before the first list")
 		away.Store(false)
-		period()
-		compare(some)
+		periods(1)
+		compare("of the first list clocks are all that is known", "hangs")
+		renew("early", now.Add(time.Hour+leasesPeriod))
+		renew("late", now.Add(-time.Hour+leasesPeriod))
+		periods(1)
+		compare("what has changed was renewed", "early", "hangs", "late")
 		if problems, err := testutil.CollectAndLint(s); err != nil || len(problems) > 0 {
 			t.Error(err, problems)
 		}
-		if _, err := kube.CoordinationV1().Leases("herald-system").Create(ctx, renewed("speaker-never", "never", time.Now()), metav1.CreateOptions{}); err != nil {
+		if _, err := leases.Create(ctx, leaseOf("never", "never", now), metav1.CreateOptions{}); err != nil {
 			t.Error(err)
 		}
+		periods(1)
+		compare("what is new was renewed", "early", "hangs", "late", "never")
+		renew("never", now.Add(time.Second))
+		periods(1)
+		compare("what has not changed for a minute may be late", "early", "late", "never")
 		away.Store(true)
-		period()
-		compare(some)
+		periods(10)
+		compare("nothing is known for five minutes", "early", "late", "never")
+		periods(1)
+		compare("nothing is known for longer")
 		away.Store(false)
-		period()
-		compare(strings.Replace(some, `"never"} 0`, `"never"} 1`, 1))
+		renew("late", now)
+		periods(1)
+		compare("the Leases are known again", "late")
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)

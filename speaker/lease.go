@@ -17,15 +17,13 @@ import (
 )
 
 const (
-	// leaseLabel marks the Leases of speakers.
-	leaseLabel, leaseLabelValue = "app.kubernetes.io/component", "speaker"
-
 	leaseDuration = 30 * time.Second
 	leaseRenewal  = 10 * time.Second
 )
 
 // lease says that this speaker runs. Nobody watches it: a speaker that hears no other on its segment lists the
-// Leases to find out whether there are any, and herald-ccm lists them for its metrics. A renewal that succeeds also shows that this node reaches the API.
+// Leases to find out whether there are any, and herald-ccm lists them for its metrics. A renewal that succeeds also shows
+// that this node reaches the API.
 type lease struct {
 	leases  typedcoordinationv1.LeaseInterface
 	node    string
@@ -80,7 +78,7 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	if apierrors.IsNotFound(err) {
 		_, err = l.leases.Create(ctx, &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
-				Name: herald.SpeakerLeasePrefix + l.node, OwnerReferences: owner, Labels: map[string]string{leaseLabel: leaseLabelValue},
+				Name: herald.SpeakerLeasePrefix + l.node, OwnerReferences: owner, Labels: map[string]string{herald.SpeakerLeaseLabel: herald.SpeakerLeaseLabelValue},
 			},
 			Spec: spec,
 		}, metav1.CreateOptions{})
@@ -93,7 +91,7 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	if o.Labels == nil {
 		o.Labels = map[string]string{}
 	}
-	o.Labels[leaseLabel] = leaseLabelValue
+	o.Labels[herald.SpeakerLeaseLabel] = herald.SpeakerLeaseLabelValue
 	_, err = l.leases.Update(ctx, o, metav1.UpdateOptions{})
 	return err
 }
@@ -101,7 +99,7 @@ func (l *lease) write(ctx context.Context, holder string) error {
 // fresh lists the nodes whose Leases have been renewed in time. Clocks of nodes may differ by a few seconds; a time
 // that is further ahead counts as little as one that is past.
 func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
-	list, err := l.leases.List(ctx, metav1.ListOptions{LabelSelector: leaseLabel + "=" + leaseLabelValue, ResourceVersion: "0"})
+	list, err := l.leases.List(ctx, metav1.ListOptions{LabelSelector: herald.SpeakerLeaseLabel + "=" + herald.SpeakerLeaseLabelValue, ResourceVersion: "0"})
 	if err != nil {
 		return nil, err
 	}

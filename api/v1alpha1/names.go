@@ -31,6 +31,8 @@ const (
 
 	// SpeakerLeasePrefix and the name of a node make the name of the Lease of its speaker.
 	SpeakerLeasePrefix = "speaker-"
+	// SpeakerLeaseLabel has SpeakerLeaseLabelValue on the Leases of speakers.
+	SpeakerLeaseLabel, SpeakerLeaseLabelValue = "app.kubernetes.io/component", "speaker"
 )
 
 // AllocationName is the name of the IPAllocation that records an address: the address itself, for

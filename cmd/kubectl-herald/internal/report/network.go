@@ -11,10 +11,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/provider"
 )
 
 // Network is all that bears on what is announced on the nodes' segments.
@@ -177,14 +175,17 @@ func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]st
 
 // expired says what became of the holder of a Lease; empty: it holds it.
 func expired(l *coordinationv1.Lease, now time.Time) string {
-	if !provider.Lapsed(l, now) {
+	if l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
 		return ""
 	}
-	renewed := age(l.Spec.RenewTime.Time, now)
-	if ptr.Deref(l.Spec.HolderIdentity, "") == "" {
-		return fmt.Sprintf("ended %s ago", renewed)
+	renewed := l.Spec.RenewTime.Time
+	switch {
+	case l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "":
+		return fmt.Sprintf("ended %s ago", age(renewed, now))
+	case now.Sub(renewed) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks here and there may differ.
+		return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, age(renewed, now))
 	}
-	return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, renewed)
+	return ""
 }
 
 // Addresses are those in a Service's status.
