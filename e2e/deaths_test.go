@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -284,6 +285,13 @@ func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	c.must(err)
 	c.withNodes("n1", "n2", "n3")
 	c.podOn("n3", "web")
+	c.eventually("the roles of herald-ccm are in force", func(ctx context.Context) error {
+		can := func(args ...string) error {
+			_, err := plane.Kubectl(ctx, append([]string{"--kubeconfig", kubeconfig, "auth", "can-i"}, args...)...)
+			return err
+		}
+		return errors.Join(can("list", "ipallocations.herald.dev"), can("list", "leases.coordination.k8s.io", "--namespace", lab.HeraldNamespace))
+	})
 	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup")
 	c.must(err)
 	c.sawDie("n1", "n3")

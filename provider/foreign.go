@@ -43,7 +43,11 @@ var foreignBalancers = []*foreignBalancer{
 
 // withoutDHCP reports whether kube-vip's addresses are addresses. Some stand for those that a DHCP server is to give.
 func withoutDHCP(_ map[string]string, _, value string) bool {
+	number := 0
 	for text := range strings.SplitSeq(value, ",") {
+		if number++; number > 2*maxAddresses {
+			break // No longer list is read.
+		}
 		text = strings.TrimSpace(text)
 		if a, err := netip.ParseAddr(text); strings.EqualFold(text, "dhcp") || err == nil && a.IsUnspecified() {
 			return false
@@ -62,7 +66,25 @@ func withAnyNamespace(annotations map[string]string, name, _ string) bool {
 	if with == "" {
 		with = annotations["io.cilium/lb-ipam-sharing-cross-namespace"]
 	}
-	return with == "" || slices.ContainsFunc(strings.Split(with, ","), func(n string) bool { return strings.TrimSpace(n) == "*" })
+	if with == "" {
+		return true
+	}
+	for namespace := range strings.SplitSeq(with, ",") {
+		if strings.TrimSpace(namespace) == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// key is the annotation of that name that counts: the first that is there, though it may be empty.
+func (b *foreignBalancer) key(annotations map[string]string, name string) string {
+	for _, prefix := range b.prefixes {
+		if _, there := annotations[prefix+name]; there {
+			return prefix + name
+		}
+	}
+	return ""
 }
 
 // Foreign are the load balancers whose annotations are read as if they were Herald's: the flag --foreign-annotations.
@@ -74,7 +96,8 @@ func (f *Foreign) String() string { return strings.Join(balancerNames(f.balancer
 // Type is what help calls it.
 func (f *Foreign) Type() string { return "names" }
 
-// Set reads the flag: names, separated by commas. Where two ask for the same, the first one has precedence.
+// Set reads the flag: names, separated by commas. Where two ask for the same, the first one has precedence. Of several flags
+// the last one counts.
 func (f *Foreign) Set(text string) error {
 	var all []*foreignBalancer
 	for name := range strings.SplitSeq(text, ",") {
@@ -109,23 +132,21 @@ func (f *Foreign) Read(svc *corev1.Service) *corev1.Service {
 		return ours || theirs
 	}
 	for _, b := range f.balancers {
-		for _, prefix := range b.prefixes {
-			for name, own := range b.counterparts {
-				key := prefix + name
-				value, count, same := svc.Annotations[key], 1, true
-				if value == "" || said(own) || b.same != nil && !b.same(svc.Annotations, name, value) {
-					continue
-				}
-				if own == herald.AnnotationIPs {
-					value, count, same = readIPs(value)
-				}
-				if !same {
-					continue
-				}
-				read[own], read[readAs+own] = value, key
-				if count > 1 && !said(herald.AnnotationAddresses) {
-					read[herald.AnnotationAddresses] = strconv.Itoa(count)
-				}
+		for name, own := range b.counterparts {
+			key := b.key(svc.Annotations, name)
+			value, count, same := svc.Annotations[key], 1, true
+			if value == "" || said(own) || b.same != nil && !b.same(svc.Annotations, name, value) {
+				continue
+			}
+			if own == herald.AnnotationIPs {
+				value, count, same = readIPs(value)
+			}
+			if !same {
+				continue
+			}
+			read[own], read[readAs+own] = value, key
+			if count > 1 && !said(herald.AnnotationAddresses) {
+				read[herald.AnnotationAddresses] = strconv.Itoa(count)
 			}
 		}
 	}
@@ -155,5 +176,8 @@ func readIPs(text string) (_ string, count int, same bool) {
 		}
 	}
 	v4, v6 := of[ipam.IPv4], of[ipam.IPv6]
-	return strings.Join(list, ","), max(v4, v6), v4 == v6 || v4 == 0 || v6 == 0
+	if count = max(v4, v6); count > maxAddresses { // Some IPv4 addresses were written as IPv6.
+		return strings.Join(list, ","), 1, true
+	}
+	return strings.Join(list, ","), count, v4 == v6 || v4 == 0 || v6 == 0
 }

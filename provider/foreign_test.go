@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -88,6 +89,12 @@ func TestForeignAnnotations(t *testing.T) {
 			annotations{herald.AnnotationPool: "gold"}, "metallb.universe.tf/address-pool has no effect beside metallb.io/address-pool: remove it"},
 		{"Cilium's new name wins", "cilium", annotations{"lbipam.cilium.io/ips": "198.51.100.7", "io.cilium/lb-ipam-ips": "198.51.100.8"},
 			annotations{herald.AnnotationIPs: "198.51.100.7"}, "io.cilium/lb-ipam-ips has no effect beside lbipam.cilium.io/ips: remove it"},
+		{"Cilium's new name wins though it is empty", "cilium", annotations{"lbipam.cilium.io/ips": "", "io.cilium/lb-ipam-ips": "198.51.100.8"},
+			annotations{}, "write herald.dev/ips"},
+		{"Cilium's new name wins though it is not read", "cilium", annotations{"lbipam.cilium.io/ips": "198.51.100.7,198.51.100.8,2001:db8::7", "io.cilium/lb-ipam-ips": "198.51.100.9"},
+			annotations{}, "write herald.dev/ips"},
+		{"a list that is too long for a search for DHCP", "kube-vip", annotations{"kube-vip.io/loadbalancerIPs": strings.Repeat(",", 32) + "dhcp"},
+			annotations{herald.AnnotationIPs: strings.Repeat(",", 32) + "dhcp"}, ""},
 		{"the first one of the flag wins", "kube-vip,metallb", annotations{"metallb.io/loadBalancerIPs": "198.51.100.7", "kube-vip.io/loadbalancerIPs": "198.51.100.8"},
 			annotations{herald.AnnotationIPs: "198.51.100.8"}, "metallb.io/loadBalancerIPs has no effect beside kube-vip.io/loadbalancerIPs: remove it"},
 		{"two say the same", "kube-vip,metallb", annotations{"metallb.io/loadBalancerIPs": "198.51.100.7", "kube-vip.io/loadbalancerIPs": "198.51.100.7"},
@@ -154,6 +161,20 @@ func TestForeignAnnotationsAreNamed(t *testing.T) {
 		if want := strings.Replace(ours, story.ours, story.key, 1); got != want {
 			t.Errorf("of ours it says %q, and of this one %q", want, got)
 		}
+	}
+}
+
+// TestTooManyForeignAddresses are 9 IPv4 addresses, and 9 that are written as IPv6.
+func TestTooManyForeignAddresses(t *testing.T) {
+	var all []string
+	for i := range 9 {
+		all = append(all, fmt.Sprint("198.51.100.", i), fmt.Sprint("::ffff:203.0.113.", i))
+	}
+	f, svc := balancers(t, "metallb"), service("web", wish{families: []corev1.IPFamily{v4}})
+	svc.Annotations["metallb.io/loadBalancerIPs"] = strings.Join(all, ",")
+	_, err := translate(f.Read(svc))
+	if want := "annotation metallb.io/loadBalancerIPs lists more than 16 IPv4 addresses: list 16 at most"; fmt.Sprint(err) != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

@@ -83,7 +83,7 @@ func named(name string) bool { return credential.MatchString(name) && !reference
 
 var (
 	// shown are the beginnings of the names of annotations whose values a bundle has: what Herald and its reports read.
-	shown = []string{"herald.dev/", "metallb.io/", "metallb.universe.tf/", "kube-vip.io/", "purelb.io/", "k3s.io/node-args"}
+	shown = []string{"herald.dev/", "metallb.io/", "metallb.universe.tf/", "kube-vip.io/", "purelb.io/", "lbipam.cilium.io/", "io.cilium/lb-ipam-", "k3s.io/node-args"}
 	// described are the fields of a container that is not Herald's.
 	described = []string{"name", "image", "imagePullPolicy", "ports", "resources", "restartPolicy", "securityContext", "volumeMounts", "env"}
 	// refers are the fields by which an object refers to a credential.
