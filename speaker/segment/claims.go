@@ -11,7 +11,10 @@ import (
 // flush sends what the last input changed.
 func (m *Machine) flush() {
 	if !m.iface.Up {
-		m.pending = nil
+		if len(m.pending) > 0 { // Nobody hears it now. The number has the neighbours ask later.
+			m.pending = nil
+			m.claims++
+		}
 		return
 	}
 	if p := m.wantedPeriod(); p != m.period {
