@@ -18,6 +18,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -322,6 +323,13 @@ func startPrometheus(f *labField) *prometheus {
 	token, err := f.kube.CoreV1().ServiceAccounts(lab.HeraldNamespace).CreateToken(f.ctx, "herald-viewer", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	f.must(err)
 	f.ccm.Args = append(f.ccm.Args, "--authentication-kubeconfig="+f.access.Kubeconfig, "--authorization-kubeconfig="+f.access.Kubeconfig, "--authentication-skip-lookup")
+	f.eventually("herald-ccm leads", func(ctx context.Context) error { // Before that it may not have come to handle SIGTERM.
+		lease, err := f.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(ctx, "herald-ccm", metav1.GetOptions{})
+		if err == nil && ptr.Deref(lease.Spec.HolderIdentity, "") == "" {
+			err = errors.New("its Lease has no holder")
+		}
+		return err
+	})
 	f.must(f.ccm.Restart(f.ctx))
 
 	alerts, err := os.ReadFile("../manifests/monitoring/alerts.yaml")
