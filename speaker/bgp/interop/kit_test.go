@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -67,10 +66,6 @@ func (r *bench) peer(name string) bgp.Peer {
 		Address: r.Router4, NextHop6: r.Node6,
 	}
 }
-
-// atOnce is what a router may take that waits for nothing: what it is asked by has to wait for a processor, with that many
-// routers at work. Hold times and restart times are many times as long.
-const atOnce = 10 * time.Second
 
 // hears waits until the router has exactly these routes.
 func (r *bench) hears(want ...router.Route) {

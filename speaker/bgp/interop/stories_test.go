@@ -209,7 +209,7 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 
 		// A removed peer's routes are gone at once.
 		s.peers(b.peer("b"))
-		if err := rack.Within(atOnce, func() error { return a.heard() }); err != nil {
+		if err := rack.Within(5*time.Second, func() error { return a.heard() }); err != nil {
 			t.Errorf("a removed peer keeps routes: %v", err)
 		}
 		a.Must(a.wasTold("de-configured"))
@@ -342,7 +342,8 @@ func TestStopDropsRoutesAtOnce(t *testing.T) {
 		s.Set(vip4, to(route.Attributes{}, "tor"))
 		r.hears(r.plain(vip4))
 		s.stop()
-		if err := rack.Within(atOnce, func() error { return r.heard() }); err != nil {
+		// Nothing is waited for here but the router's own handling; the hold time is 90 s.
+		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Fatal(err)
 		}
 		r.Must(r.wasTold("administrative shutdown"))
@@ -393,7 +394,7 @@ func TestGracefulRestartKeepsRoutes(t *testing.T) {
 		// It is gone at once when the peer is removed.
 		next.up("tor")
 		next.peers()
-		if err := rack.Within(atOnce, func() error { return r.heard() }); err != nil {
+		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Fatal(err)
 		}
 	})
