@@ -31,7 +31,7 @@ func advertise(router netip.Addr) (err error) {
 	if err != nil {
 		return err
 	}
-	i.Name = strconv.Itoa(i.Index) // Package net remembers for a minute which name each index had.
+	i.Name = strconv.Itoa(i.Index) // Package net remembers the index of a name for a minute, and an interface may be made again.
 	conn, _, err := ndp.Listen(i, ndp.LinkLocal)
 	if err != nil {
 		return fmt.Errorf("open an ICMPv6 socket: %w", err)
