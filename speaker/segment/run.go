@@ -265,7 +265,7 @@ func (s *Segment) perform() {
 
 // act does what an Output says, in the order that it names. Between the frames and the answers that begin it reads what has
 // come: if another node sent a higher claim to an address before, the answer for it does not begin. It returns what the Machine
-// wants because of what was read, and whether anything was.
+// wants because of what was read; more is false if no answer began, so nothing was.
 func (s *Segment) act(o Output) (next Output, more bool) {
 	o.Answers = lastAnswers(o.Answers)
 	for _, a := range o.Answers {
