@@ -54,6 +54,7 @@ const (
 	lossyWindow  = 300 * time.Millisecond // the same of a neighbour many of whose beats are lost
 	blindWindow  = 400 * time.Millisecond // the same of a neighbour that has no address to ask for
 	rankDelay    = 50 * time.Millisecond  // the k-th candidate waits k times as long
+	rivalTime    = 10 * time.Millisecond  // a candidate that is not the first waits between its claim and its first answer
 	deadInterval = 300 * time.Millisecond // silence before the first claim
 	maxListening = 2 * time.Second        // the same while a neighbour has not answered
 	maxGap       = 250 * time.Millisecond // in our own attention, after which we have to listen anew
@@ -245,6 +246,7 @@ type Machine struct {
 	open      map[*address]struct{} // wanted, without an owner
 	due       Time                  // when the first of them is; 0: never
 	owned     map[*address]struct{}
+	beginning map[*address]struct{} // owned, and not answered yet
 	// reconsider: a neighbour's load has changed, and with it the best candidate for an open address.
 	reconsider   bool
 	reconsidered Time
@@ -304,7 +306,7 @@ func New(c Config) *Machine {
 		identities: map[string]Identity{}, neighbours: map[string]*neighbour{}, byID: map[ID]*neighbour{},
 		resolved: map[*ownership.Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[string]ended{},
 		addresses: map[netip.Addr]*address{}, open: map[*address]struct{}{},
-		owned: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
+		owned: map[*address]struct{}{}, beginning: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
 		askedKeys: map[string]keyQuestion{}, askedIDs: map[ID]Time{},
 		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, vouches: bucket{rate: 200, size: 200},
 		hashes: bucket{rate: 50_000, size: 50_000}, strangers: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
@@ -449,7 +451,8 @@ func (m *Machine) Leave(now Time, successor bool) {
 
 // Tick lets time pass. It is to be called when Next says, and after frames have been read.
 //
-// An address is taken only here, never by an input before: the next frame may say that another node has it.
+// Only here is an address taken, and only in a later Tick is it answered for the first time: the next frame may say that
+// another node has it.
 func (m *Machine) Tick(now Time) {
 	defer func() { m.ticking = false }()
 	defer m.begin(now)()

@@ -25,6 +25,7 @@ type address struct {
 	opened Time   // since when it has no owner
 	calm   bool   // its owner fell silent before it lost it: others may still be its deputies
 	due    Time   // when we take it; 0: not at all
+	begin  Time   // when we begin to answer for it, unless another node claims it, too; 0: we have begun
 	hold   Time   // nobody takes it before
 	paused uint64 // our term when we gave it up because we received nothing; 0: we did not
 
@@ -177,14 +178,14 @@ func (m *Machine) decide(a *address) {
 		m.release(a, false, "this node cannot serve it")
 	case a.own != 0 && holder != nil && m.yields(a, holder):
 		m.yield(a, holder)
-	case a.own != 0 && m.ever && m.quiet && a.since <= m.quietSince:
+	case a.own != 0 && m.ever && m.quiet && a.since < m.quietSince:
 		m.pause(a)
 	}
 	m.judgeOwner(a, holder, place)
 	switch {
 	case a.own != 0:
 		m.close(a)
-		if m.listening || m.replaced || !m.iface.Up {
+		if m.listening || m.replaced || !m.iface.Up || !m.begins(a) {
 			m.answer(a, "", MAC{})
 		} else {
 			m.answer(a, m.config.Node, m.iface.MAC)
@@ -214,6 +215,29 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 		return true
 	}
 	return a.beats(holder.term, holder.n.hash, a.own, m.hash)
+}
+
+// begins reports whether this node answers for an address that it owns. When it has taken the address, it does so in a later
+// Tick, which comes after all frames that had been sent by then: another node may have taken the address at the same time.
+// If that one's claim is the higher one, this node has yielded. If it is the lower one, its sender may have begun to answer,
+// and this node waits until it has yielded, but not for longer than a dead interval. It does not wait for a node that is no
+// candidate.
+func (m *Machine) begins(a *address) bool {
+	if a.begin == 0 {
+		return true
+	}
+	at := a.begin
+	rival := func(c claim) bool { return !c.n.absent() && a.want.Candidates.Has(c.n.node) }
+	if slices.ContainsFunc(a.claims, rival) {
+		at += deadInterval
+	}
+	if !m.ticking || m.now < at || m.tick == a.since {
+		m.setDue(at)
+		return false
+	}
+	a.begin = 0
+	delete(m.beginning, a)
+	return true
 }
 
 // ownSince reports whether we had the address before we began to listen.

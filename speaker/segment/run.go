@@ -206,7 +206,8 @@ func (s *Segment) turn() {
 	}
 	if now := BootTime(); now >= m.Next() {
 		// The above took its time. What has come meanwhile may say that another node has an address.
-		s.readMore()
+		s.sockets.look()
+		s.busy = s.sockets.read(s.buffer, s.receive) || s.busy
 		m.Tick(BootTime())
 	}
 	s.perform()
@@ -250,23 +251,9 @@ func (s *Segment) receive(frame []byte) {
 	m.Receive(now, Arrival{At: now, From: from, Unicast: isUnicast(frame)}, payload)
 }
 
-// readMore reads frames that have come since the turn began.
-func (s *Segment) readMore() {
-	s.sockets.look()
-	s.busy = s.sockets.read(s.buffer, s.receive) || s.busy
-}
-
-// perform does what the Machine wants done.
+// perform does what the Machine wants done, in the order that Output names.
 func (s *Segment) perform() {
-	for o, more := s.machine.Take(), true; more; {
-		o, more = s.act(o)
-	}
-}
-
-// act does what an Output says, in the order that it names. Between the frames and the answers that begin it reads what has
-// come: if another node sent a higher claim to an address before, the answer for it does not begin. It returns what the Machine
-// wants because of what was read; more is false if no answer began, so nothing was.
-func (s *Segment) act(o Output) (next Output, more bool) {
+	o := s.machine.Take()
 	o.Answers = lastAnswers(o.Answers)
 	for _, a := range o.Answers {
 		if a.Node == "" {
@@ -276,14 +263,10 @@ func (s *Segment) act(o Output) (next Output, more bool) {
 	for _, f := range o.Frames {
 		s.write(datagram(s.iface, f.To, f.Payload))
 	}
-	begin := slices.DeleteFunc(o.Answers, func(a Answer) bool { return a.Node == "" })
-	if len(begin) > 0 {
-		s.readMore()
-		next, more = s.machine.Take(), true
-		begin = without(begin, next.Answers)
-	}
-	for _, a := range begin {
-		s.callbacks.Answer(a)
+	for _, a := range o.Answers {
+		if a.Node != "" {
+			s.callbacks.Answer(a)
+		}
 	}
 	for _, p := range o.Probes {
 		if q := question(s.iface, p); q != nil {
@@ -299,16 +282,6 @@ func (s *Segment) act(o Output) (next Output, more bool) {
 	for _, e := range o.Events {
 		s.callbacks.Event(e)
 	}
-	return next, more
-}
-
-// without leaves out the answers for addresses that have later ones.
-func without(all, later []Answer) []Answer {
-	addrs := make(map[netip.Addr]bool, len(later))
-	for _, a := range later {
-		addrs[a.Addr] = true
-	}
-	return slices.DeleteFunc(all, func(a Answer) bool { return addrs[a.Addr] })
 }
 
 // lastAnswers leaves of several answers for an address the last one.

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ func TestACandidateThatWasStalledHearsWhoTookTheAddress(t *testing.T) {
 				first()
 			}
 			stalled.frozen = true
-			w.run(rankDelay + 10*time.Millisecond)
+			w.run(rankDelay + rivalTime + 5*time.Millisecond)
 			if o := w.owner(a); o != other {
 				w.fail("%v is answered with %v", a, w.answersFor(a))
 			}
@@ -59,6 +60,72 @@ func TestACandidateThatWasStalledHearsWhoTookTheAddress(t *testing.T) {
 			w.run(time.Second)
 			if o := w.owner(a); o != other {
 				w.fail("%v is answered with %v", a, w.answersFor(a))
+			}
+		})
+	}
+}
+
+// TestACandidateThatWasStalledTakesWhatAnotherHasTaken: the first candidate is stalled after it has read everything, and then
+// takes the address, which the second one has claimed meanwhile. The first one's claim is the higher one.
+func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		after time.Duration // how long after the second one's claim
+		// busy: the second one is stalled, too, and goes on answering for a while.
+		busy time.Duration
+		want string // who answers, one after the other
+	}{
+		{"before the second one answers", rivalTime / 2, 0, "first"},
+		{"when the second one answers", 2 * rivalTime, 0, "second first"},
+		{"when the second one answers, which is stalled, too", 2 * rivalTime, 40 * time.Millisecond, "second first"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w, addrs := began(t, 3, 1)
+			w.delay = 0 // Frames stay in order.
+			a, owner := addrs[0], w.owner(addrs[0])
+			names := map[*host]string{}
+			var first, second *host
+			for _, h := range w.nodes {
+				switch {
+				case h == owner:
+				case w.placeWithout(h, owner, a) == 0:
+					first, names[h] = h, "first"
+				default:
+					second, names[h] = h, "second"
+				}
+			}
+			var answered []string
+			watch := func() {
+				var now []string
+				for _, h := range w.nodes {
+					if h.answers[a].Node != "" { // Its kernel answers, whether or not its speaker runs.
+						now = append(now, names[h])
+					}
+				}
+				if len(now) > 1 {
+					w.fail("%v answer at the same time", now)
+				}
+				if len(now) == 1 && (len(answered) == 0 || answered[len(answered)-1] != now[0]) {
+					answered = append(answered, now[0])
+				}
+			}
+			first.frozen = true
+			owner.suffer("unhealthy")
+			w.run(time.Microsecond, watch)
+			release := first.waiting[0]
+			first.frozen, first.waiting = false, first.waiting[1:]
+			release()
+			first.frozen = true
+			w.run(rankDelay+test.after, watch)
+			first.m.Tick(first.clock())
+			first.drain()
+			second.frozen = test.busy > 0
+			first.goOn()
+			w.run(test.busy, watch)
+			second.goOn()
+			w.run(time.Second, watch)
+			if got := strings.Join(answered, " "); got != test.want {
+				w.fail("%q answered, want %q", got, test.want)
 			}
 		})
 	}

@@ -37,7 +37,7 @@ func (m *Machine) contend(a *address, place int) {
 		a.due = 0
 		return
 	}
-	m.take(a)
+	m.take(a, place)
 }
 
 func (m *Machine) close(a *address) {
@@ -70,6 +70,9 @@ func (m *Machine) takeDue() {
 	}
 	if m.due != 0 && m.now >= m.due {
 		m.due = 0
+		for a := range m.beginning {
+			m.touch(a)
+		}
 		for a := range m.open {
 			switch {
 			case a.due == 0:
@@ -92,7 +95,10 @@ func (m *Machine) takeDue() {
 // Whoever takes an address while it hears other speakers takes an even term above every term that it knows.
 // Whoever hears none may be the one that is cut off. It takes an odd term, below that of the owner which it
 // believes dead: when both meet, the address stays where it was.
-func (m *Machine) take(a *address) {
+//
+// The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer, because the first one
+// may be late: it gets no processor, and takes the address at the same time.
+func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen
 	switch {
@@ -126,7 +132,12 @@ func (m *Machine) take(a *address) {
 	m.owned[a] = struct{}{}
 	m.pending = append(m.pending, change{addr: a.Addr, term: a.own})
 	m.event(e)
-	m.answer(a, m.config.Node, m.iface.MAC)
+	a.begin = m.now
+	if place > 0 {
+		a.begin += rivalTime
+	}
+	m.beginning[a] = struct{}{}
+	m.touch(a)
 }
 
 // hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof: to a
@@ -146,7 +157,7 @@ func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 		m.misplaced[a] = struct{}{}
 	}
 	if m.ticking && m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
-		m.take(a)
+		m.take(a, place)
 		a.reason = "its owner, " + holder.n.node + ", is no candidate any more"
 	}
 }
@@ -190,8 +201,9 @@ func (m *Machine) yield(a *address, to *claim) {
 
 func (m *Machine) disown(a *address, why change) {
 	m.answer(a, "", MAC{})
-	a.own, a.reason = 0, ""
+	a.own, a.reason, a.begin = 0, "", 0
 	delete(m.owned, a)
+	delete(m.beginning, a)
 	m.pending = append(m.pending, why)
 }
 
@@ -202,8 +214,9 @@ func (m *Machine) releaseAll() {
 	}
 	for _, a := range byAddress(m.owned) {
 		m.answer(a, "", MAC{})
-		a.own = 0
+		a.own, a.begin = 0, 0
 		delete(m.owned, a)
+		delete(m.beginning, a)
 	}
 	for _, a := range byAddress(m.deputised) {
 		m.answer(a, "", MAC{})
