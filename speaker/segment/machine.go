@@ -54,7 +54,7 @@ const (
 	lossyWindow  = 300 * time.Millisecond // the same of a neighbour many of whose beats are lost
 	blindWindow  = 400 * time.Millisecond // the same of a neighbour that has no address to ask for
 	rankDelay    = 50 * time.Millisecond  // the k-th candidate waits k times as long
-	rivalTime    = 10 * time.Millisecond  // a candidate that is not the first waits between its claim and its first answer
+	rivalTime    = 10 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
 	deadInterval = 300 * time.Millisecond // silence before the first claim
 	maxListening = 2 * time.Second        // the same while a neighbour has not answered
 	maxGap       = 250 * time.Millisecond // in our own attention, after which we have to listen anew
@@ -244,9 +244,9 @@ type Machine struct {
 	addresses map[netip.Addr]*address
 	touched   []*address
 	open      map[*address]struct{} // wanted, without an owner
-	due       Time                  // when the first of them is; 0: never
+	due       Time                  // when the first of them, or of beginning, is due; 0: never
 	owned     map[*address]struct{}
-	beginning map[*address]struct{} // owned, and not answered yet
+	beginning map[*address]struct{} // taken, and not answered yet
 	// reconsider: a neighbour's load has changed, and with it the best candidate for an open address.
 	reconsider   bool
 	reconsidered Time
@@ -451,8 +451,8 @@ func (m *Machine) Leave(now Time, successor bool) {
 
 // Tick lets time pass. It is to be called when Next says, and after frames have been read.
 //
-// Only here is an address taken, and only in a later Tick is it answered for the first time: the next frame may say that
-// another node has it.
+// An address is taken only here, never by an input before, and answered only from a later Tick on: the next frame may say
+// that another node has it.
 func (m *Machine) Tick(now Time) {
 	defer func() { m.ticking = false }()
 	defer m.begin(now)()

@@ -24,8 +24,8 @@ type address struct {
 	lost   Time   // when its last owner was last heard; 0: it had none, or gave it up
 	opened Time   // since when it has no owner
 	calm   bool   // its owner fell silent before it lost it: others may still be its deputies
-	due    Time   // when we take it; 0: not at all
-	begin  Time   // when we begin to answer for it, unless another node claims it, too; 0: we have begun
+	due    Time   // when we take it, or begin to answer for it; 0: not at all
+	begin  Time   // when we may answer for it at the earliest; 0: we have begun, or have not taken it
 	hold   Time   // nobody takes it before
 	paused uint64 // our term when we gave it up because we received nothing; 0: we did not
 
@@ -217,21 +217,25 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 	return a.beats(holder.term, holder.n.hash, a.own, m.hash)
 }
 
-// begins reports whether this node answers for an address that it owns. When it has taken the address, it does so in a later
-// Tick, which comes after all frames that had been sent by then: another node may have taken the address at the same time.
-// If that one's claim is the higher one, this node has yielded. If it is the lower one, its sender may have begun to answer,
-// and this node waits until it has yielded, but not for longer than a dead interval. It does not wait for a node that is no
-// candidate.
+// begins reports whether this node answers for an address that it owns. If it has taken the address, it does not before a
+// later Tick, when it has read all frames that had come: another node may have taken the address at the same time. If that
+// node's claim is higher, this node has yielded. If it is lower, that node may have begun to answer, also if its speaker is
+// silent by now. So this node waits until that node has yielded, but not for longer than a dead interval. It does not wait
+// for a node that is no candidate, or that said that it does not answer.
 func (m *Machine) begins(a *address) bool {
 	if a.begin == 0 {
 		return true
 	}
 	at := a.begin
-	rival := func(c claim) bool { return !c.n.absent() && a.want.Candidates.Has(c.n.node) }
+	limit := a.plausible()
+	rival := func(c claim) bool {
+		return c.term <= limit && !c.n.has(flagListening|flagReplaced) && a.want.Candidates.Has(c.n.node)
+	}
 	if slices.ContainsFunc(a.claims, rival) {
 		at += deadInterval
 	}
 	if !m.ticking || m.now < at || m.tick == a.since {
+		a.due = at
 		m.setDue(at)
 		return false
 	}

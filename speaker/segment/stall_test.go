@@ -78,6 +78,7 @@ func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
 		{"before the second one answers", rivalTime / 2, 0, "first"},
 		{"when the second one answers", 2 * rivalTime, 0, "second first"},
 		{"when the second one answers, which is stalled, too", 2 * rivalTime, 40 * time.Millisecond, "second first"},
+		{"when the second one answers, which is stalled so long that it seems silent", 2 * rivalTime, 240 * time.Millisecond, "second first"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w, addrs := began(t, 3, 1)
@@ -162,7 +163,6 @@ func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
 		m.Tick(now)
 	}
 	var began []Answer
-	done := make(chan bool)
 	first.segment.Do(func(m *Machine, now Time) {
 		answer := first.segment.callbacks.Answer
 		first.segment.callbacks.Answer = func(to Answer) {
@@ -180,12 +180,12 @@ func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
 		})
 		<-taken
 		first.segment.perform()
-		done <- len(began) > 0
 	})
-	if <-done {
+	s.eventuallyOwned([]netip.Addr{a}, second)
+	s.view(first) // What was answered before is known now.
+	if len(began) > 0 {
 		t.Errorf("%s answers with %v after %s claimed %v", first.name, began, second.name, a)
 	}
-	s.eventuallyOwned([]netip.Addr{a}, second)
 	if o := s.view(first).Holdings; len(o) > 0 {
 		t.Errorf("%s holds %v", first.name, o)
 	}
@@ -197,7 +197,8 @@ func TestWhoIsFrozenInTheMiddleOfATurnIsSilent(t *testing.T) {
 	s.start(s.hosts[0], "eth0")
 	segment, silent := s.hosts[0].segment, make(chan bool, 2)
 	segment.Do(func(*Machine, Time) {
-		eventually(t, "this turn takes too long", segment.Silent)
+		began := BootTime()
+		eventually(t, "this turn takes too long", func() bool { return BootTime()-began > maxGap && segment.Silent() })
 		segment.Do(func(*Machine, Time) {
 			silent <- segment.Silent()
 			segment.Do(func(*Machine, Time) { silent <- segment.Silent() })

@@ -62,7 +62,7 @@ func (m *Machine) setDue(at Time) {
 	}
 }
 
-// takeDue takes what is due.
+// takeDue takes, or begins to answer, what is due.
 func (m *Machine) takeDue() {
 	if m.reconsider && m.now >= m.reconsidered+reconsiderPeriod+time.Duration(len(m.open))*reconsiderCost {
 		m.reconsider, m.reconsidered = false, m.now
@@ -70,16 +70,15 @@ func (m *Machine) takeDue() {
 	}
 	if m.due != 0 && m.now >= m.due {
 		m.due = 0
-		for a := range m.beginning {
-			m.touch(a)
-		}
-		for a := range m.open {
-			switch {
-			case a.due == 0:
-			case m.now >= a.due:
-				m.touch(a)
-			default:
-				m.setDue(a.due)
+		for _, set := range []map[*address]struct{}{m.open, m.beginning} {
+			for a := range set {
+				switch {
+				case a.due == 0:
+				case m.now >= a.due:
+					m.touch(a)
+				default:
+					m.setDue(a.due)
+				}
 			}
 		}
 	}
@@ -96,8 +95,8 @@ func (m *Machine) takeDue() {
 // Whoever hears none may be the one that is cut off. It takes an odd term, below that of the owner which it
 // believes dead: when both meet, the address stays where it was.
 //
-// The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer, because the first one
-// may be late: it gets no processor, and takes the address at the same time.
+// The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer: the first one may have
+// got no processor for a while, and take the address at the same time.
 func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen
@@ -137,7 +136,8 @@ func (m *Machine) take(a *address, place int) {
 		a.begin += rivalTime
 	}
 	m.beginning[a] = struct{}{}
-	m.touch(a)
+	a.due = a.begin
+	m.setDue(a.due)
 }
 
 // hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof: to a
