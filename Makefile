@@ -239,11 +239,12 @@ bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP a
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
 
 .PHONY: soak
-soak: root packages build kubernetes kind ## Look for what is rare, for an hour: random segments, fuzzing, ten minutes with all cores busy; needs root
+soak: root packages build kubernetes kind ## Look for what is rare, for an hour: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
 	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner|TestOneMAC' -timeout 2h ./speaker/segment
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
+	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m HERALD_CLUSTER=kind go test -count=1 -timeout 1h -run 'TestPodsRollUnderPolicyLocal$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench 'Busy/100ms' -benchtime 600x -timeout 1h ./speaker/bfd # 600 seconds
 
 ##### A kind cluster for work
