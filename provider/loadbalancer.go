@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -150,9 +151,20 @@ func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, 
 }
 
 // refuse returns why a Service cannot have what it asks for. It keeps what it has, but a move that is over is brought
-// to its end.
+// to its end, and what was recorded for it and never was in its status is released.
 func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
-	if err := b.releaseOthers(ctx, svc, b.ledger.carriedFirst(svc)); err != nil {
+	keep := b.ledger.carriedFirst(svc)
+	if len(Carried(svc)) == 0 && len(keep) > 0 {
+		now, err := b.services.fetch(ctx, svc.Namespace, svc.Name)
+		if err != nil {
+			return err
+		}
+		// The first addresses and the finalizer are written at once.
+		if now != nil && !servicehelper.HasLBFinalizer(now) {
+			keep = nil
+		}
+	}
+	if err := b.releaseOthers(ctx, svc, keep); err != nil {
 		return err
 	}
 	return &unservedError{why, reason}

@@ -444,3 +444,42 @@ func TestAServiceThatIsDeletedWhileTheLedgerIsRebuilt(t *testing.T) {
 		t.Errorf("%d addresses are free, want 4", free)
 	}
 }
+
+// TestARefusedServiceHoldsNothingThatItsStatusNeverSaid: its address was recorded, its status could not be written, and then
+// it asks for an address that another Service holds.
+func TestARefusedServiceHoldsNothingThatItsStatusNeverSaid(t *testing.T) {
+	for _, story := range []struct {
+		name      string
+		published bool // its status said the address once, and somebody has emptied it
+		want      string
+	}{
+		{"its status never said it", false, "198.51.100.1 public default/web released"},
+		{"its status was emptied", true, "198.51.100.1 public default/web"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/30"} })
+			if _, err := w.serve(service("first", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.2"})); err != nil {
+				t.Fatal(err)
+			}
+			web := service("web", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.1"})
+			if story.published {
+				if _, err := w.serve(web); err != nil {
+					t.Fatal(err)
+				}
+				web.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+			} else {
+				w.put(web)
+				if _, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", web, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.recordsAre("198.51.100.1 public default/web", "198.51.100.2 public default/first")
+			web.Annotations[herald.AnnotationIPs] = "198.51.100.2"
+			if got, err := w.serve(web); err == nil {
+				t.Fatalf("it has %v, which default/first holds", got)
+			}
+			w.recordsAre(story.want, "198.51.100.2 public default/first")
+		})
+	}
+}
