@@ -69,6 +69,7 @@ type labField struct {
 func startLab(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	t.Helper()
 	ctx := storyContext(t)
+	o.Database = database(t)
 	l, err := lab.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)

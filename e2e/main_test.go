@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,23 @@ func storyContext(t testing.TB) context.Context {
 	return ctx
 }
 
+// installed makes the database that all control planes begin with. It ends with the enclave, which has a /run of its own.
+var installed = sync.OnceValues(func() (string, error) {
+	const dir = "/run/herald-database"
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return dir, lab.MakeDatabase(ctx, dir)
+})
+
+func database(t testing.TB) string {
+	t.Helper()
+	dir, err := installed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // startControlPlane starts an API server that is empty but for Herald's resources.
 func startControlPlane(t testing.TB, controllers bool) (context.Context, *lab.ControlPlane) {
 	t.Helper()
@@ -32,6 +50,9 @@ func startControlPlane(t testing.TB, controllers bool) (context.Context, *lab.Co
 func startControlPlaneWith(t testing.TB, o lab.ControlPlaneOptions) (context.Context, *lab.ControlPlane) {
 	t.Helper()
 	ctx := storyContext(t)
+	if !o.Bare {
+		o.Database = database(t)
+	}
 	c, err := lab.StartControlPlane(ctx, o)
 	if err != nil {
 		t.Fatal(err)

@@ -61,6 +61,25 @@ func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlan
 	return c, nil
 }
 
+// MakeDatabase makes a folder with the database of a control plane in which Herald's custom resources, admission policies
+// and namespaces are installed.
+func MakeDatabase(ctx context.Context, dir string) error {
+	work, err := os.MkdirTemp(filepath.Dir(dir), "herald-database-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	c, err := StartControlPlane(ctx, ControlPlaneOptions{Dir: work})
+	if err != nil {
+		return err
+	}
+	// When etcd has ended its files are whole.
+	if err := c.Close(); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(work, "etcd"), dir)
+}
+
 // startServer starts etcd and the API server, which listens on the address; "" is the loopback
 // interface. It knows no context, because envtest does not.
 func startServer(o ControlPlaneOptions, address string) (*ControlPlane, error) {
@@ -78,17 +97,19 @@ func startServer(o ControlPlaneOptions, address string) (*ControlPlane, error) {
 
 // install makes Herald's resources and starts the controllers.
 func (c *ControlPlane) install(ctx context.Context) error {
-	c.options.Progress("installing the custom resources")
 	parallel, inner := errgroup.WithContext(ctx)
-	parallel.Go(func() error {
-		_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
-			Paths: []string{filepath.Join(c.options.Root, "manifests", "crds")}, ErrorIfPathMissing: true, PollInterval: tick,
+	if c.options.Database == "" {
+		c.options.Progress("installing the custom resources")
+		parallel.Go(func() error {
+			_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
+				Paths: []string{filepath.Join(c.options.Root, "manifests", "crds")}, ErrorIfPathMissing: true, PollInterval: tick,
+			})
+			return err
 		})
-		return err
-	})
-	parallel.Go(func() error { return c.createPolicies(inner) })
-	parallel.Go(func() error { return c.createNamespace(inner, HeraldNamespace) })
-	parallel.Go(func() error { return c.createNamespace(inner, PeersNamespace) })
+		parallel.Go(func() error { return c.createPolicies(inner) })
+		parallel.Go(func() error { return c.createNamespace(inner, HeraldNamespace) })
+		parallel.Go(func() error { return c.createNamespace(inner, PeersNamespace) })
+	}
 	if c.options.Controllers {
 		parallel.Go(c.startControllers)
 	}
@@ -124,6 +145,11 @@ func (c *ControlPlane) furnish() error {
 	c.Access = Access{Kubeconfig: c.path("kubeconfig"), kubectl: c.path("bin", "kubectl"), cache: c.path("kubectl-cache"), plugins: filepath.Dir(c.options.binary("kubernetes"))}
 	for _, sub := range []string{"bin", "logs", "etcd", "certs"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	if c.options.Database != "" {
+		if err := os.CopyFS(c.path("etcd"), os.DirFS(c.options.Database)); err != nil {
 			return err
 		}
 	}
