@@ -205,7 +205,9 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 	@$(bin)/recording build/demo.log build/demo.timing docs/pictures/demo.cast docs/pictures/demo.svg
 
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
-stories := TestAClientReachesAService|TestNodesComeAndGo|TestPeersThatCannotWork|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestIPv6Only|TestPodsRollUnderPolicyLocal
+stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestIPv6Only|TestPodsRollUnderPolicyLocal
+# Long ones, which are told of kind by make soak: make test tells the first two of the lab, and make e2e a short form of the last.
+long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestPodsRollUnderPolicyLocal
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
@@ -244,7 +246,7 @@ soak: root packages build kubernetes kind ## Look for what is rare, for an hour:
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
-	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m HERALD_CLUSTER=kind go test -count=1 -timeout 1h -run 'TestPodsRollUnderPolicyLocal$$' ./e2e
+	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m HERALD_CLUSTER=kind go test -count=1 -timeout 1h -run '^($(long_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench 'Busy/100ms' -benchtime 600x -timeout 1h ./speaker/bfd # 600 seconds
 
 ##### A kind cluster for work
