@@ -39,6 +39,7 @@ func TestQuickStart(t *testing.T) {
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			f := f.within(t)
+			f.ctx = storyContext(t) // Each way is a story.
 			var commands []string
 			for _, m := range fenced.FindAllStringSubmatch(before, -1) {
 				if !strings.Contains(m[1], "kind create cluster") && !strings.Contains(m[1], way.other) {
