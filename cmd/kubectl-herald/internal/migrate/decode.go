@@ -22,8 +22,7 @@ func unmarshal(path string, value, into any) (unknown []string, err error) {
 		return nil, fmt.Errorf("%s cannot be read: %w: correct it", path, err)
 	}
 	strict, err := kjson.UnmarshalStrict(text, into)
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		at, _ := locate(json.NewDecoder(bytes.NewReader(text)), path, wrong.Offset)
 		return nil, fmt.Errorf("%s: it is %s: write %s", at, found(wrong), wanted(wrong))
 	}

@@ -58,7 +58,7 @@ func decode(i *item, into any) bool {
 			i.unknown(key)
 		}
 	}
-	return i.annotated() && i.read("spec", i.u.Object["spec"], into)
+	return i.metadata() && i.read("spec", i.u.Object["spec"], into)
 }
 
 func (i *item) unknown(field string) {
@@ -78,9 +78,10 @@ func (i *item) read(path string, value, into any) bool {
 	return true
 }
 
-// annotated reports whether labels and annotations can be read. It says so if they cannot: otherwise there seem to be none.
-func (i *item) annotated() bool {
+// metadata reports whether what is used of it can be read, and says so otherwise: the accessors of an object would find nothing.
+func (i *item) metadata() bool {
 	var metadata struct {
+		Namespace   string            `json:"namespace"`
 		Labels      map[string]string `json:"labels"`
 		Annotations map[string]string `json:"annotations"`
 	}

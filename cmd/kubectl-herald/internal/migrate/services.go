@@ -29,7 +29,7 @@ func (t *translation) services() []*service {
 			t.Others++
 			continue
 		}
-		if !i.annotated() {
+		if !i.metadata() {
 			continue
 		}
 		class, _, _ := unstructured.NestedString(i.u.Object, "spec", "loadBalancerClass")
