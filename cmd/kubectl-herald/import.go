@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/dynamic"
@@ -88,16 +91,64 @@ be read. docs/moving.md says what becomes of each field.`,
 	return cmd
 }
 
-// readObjects reads objects of any kind as kubectl reads files.
-func readObjects(from *resource.FilenameOptions) (objects []*unstructured.Unstructured, err error) {
-	read := resource.NewLocalBuilder().Unstructured().ContinueOnError().FilenameParam(false, from).Flatten().Do()
-	err = read.Visit(func(info *resource.Info, err error) error {
-		if err == nil {
-			objects = append(objects, info.Object.(*unstructured.Unstructured))
+// readObjects reads objects of any kind from the files that kubectl would read.
+func readObjects(from *resource.FilenameOptions) ([]*unstructured.Unstructured, error) {
+	var d documents
+	err := resource.NewLocalBuilder().Unstructured().Schema(&d).ContinueOnError().FilenameParam(false, from).Do().Visit(func(_ *resource.Info, err error) error { return err })
+	// What cannot be decoded is a document, too, and d or the report says what is wrong with it.
+	err = utilerrors.FilterOut(err, func(err error) bool { return strings.HasPrefix(err.Error(), "unable to decode ") })
+	return d.objects, errors.Join(append(d.wrong, err)...)
+}
+
+// documents are those of files. It stands where kubectl has a validator of schemas, which is given each document as it is: where
+// metadata or an element of a list is of a wrong type kubectl has no object at all, and an error in terms of Go.
+type documents struct {
+	read    int
+	objects []*unstructured.Unstructured
+	wrong   []error
+}
+
+// ValidateBytes reads a document. It returns no error, for that would end the file.
+func (d *documents) ValidateBytes(raw []byte) error {
+	d.read++
+	where := fmt.Sprintf("document %d of the files", d.read)
+	var content any
+	if err := utiljson.Unmarshal(raw, &content); err != nil {
+		d.wrong = append(d.wrong, fmt.Errorf("%s: %w", where, err))
+		return nil
+	}
+	d.add(where, content, schema.GroupVersionKind{})
+	return nil
+}
+
+// add adds an object, or those of a list. Elements of a list of one kind may leave out their own.
+func (d *documents) add(where string, content any, kind schema.GroupVersionKind) {
+	fields, _ := content.(map[string]any)
+	u := &unstructured.Unstructured{Object: fields}
+	items, several := fields["items"]
+	list, whole := items.([]any)
+	switch {
+	case fields == nil:
+		d.wrong = append(d.wrong, fmt.Errorf("%s is no object: write one with apiVersion, kind and metadata, or leave it out", where))
+		return
+	case several && !whole:
+		d.wrong = append(d.wrong, fmt.Errorf("%s: items is no list: write a list of objects", where))
+		return
+	case several:
+		kind = u.GroupVersionKind()
+		kind.Kind = strings.TrimSuffix(kind.Kind, "List")
+		for n, item := range list {
+			d.add(fmt.Sprintf("items[%d] of %s", n, where), item, kind)
 		}
-		return err
-	})
-	return objects, err
+		return
+	case u.GetKind() == "" && u.GetAPIVersion() == "" && kind.Kind != "":
+		u.SetGroupVersionKind(kind)
+	}
+	if u.GetKind() == "" || u.GetAPIVersion() == "" {
+		d.wrong = append(d.wrong, fmt.Errorf("%s has no apiVersion or no kind: write both", where))
+		return
+	}
+	d.objects = append(d.objects, u)
 }
 
 // configurationOf reads what configures another load balancer, and Services of type LoadBalancer, from the cluster. A resource

@@ -13,16 +13,41 @@ import (
 func TestImportReadsFiles(t *testing.T) {
 	const pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a, namespace: metallb-system}\nspec: {addresses: [198.51.100.0/24]}\n"
 	const more = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: a, namespace: metallb-system}\nspec: {interfaces: [eth0], colour: red}\n"
+	const labelled = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: b, namespace: metallb-system, labels: {rack: 7}}\nspec: {addresses: [192.0.2.0/28]}\n"
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: default, annotations: {metallb.io/allow-shared-ip: true}}\nspec: {type: LoadBalancer}\n"
 	for _, c := range []struct {
 		name, stdin   string
 		files         map[string]string
 		arguments     []string
 		written, said []string
+		unwritten     []string
 		err           string // Empty: it ends well; "2": with errAttention.
 	}{
 		{name: "standard input", stdin: pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"}, said: []string{"Translated:", "IPAddressPool metallb-system/a -> IPPool a"}},
 		{name: "a directory", files: map[string]string{"a.yaml": pool, "b.yaml": more}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool", "---\n", "kind: L2Advertisement"}, said: []string{"spec.colour: Herald's import does not know this field"}, err: "2"},
 		{name: "a file that is no YAML beside one that is", files: map[string]string{"a.yaml": "a: [", "b.yaml": pool}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "a.yaml"},
+		{
+			name: "an annotation and a label of a wrong type beside objects that can be read", stdin: labelled + "---\n" + service + "---\n" + pool, arguments: []string{"metallb", "-f", "-"},
+			written: []string{"kind: IPPool", "198.51.100.0/24"}, unwritten: []string{"192.0.2.0/28"},
+			said: []string{
+				"IPAddressPool metallb-system/b: metadata.labels.rack: it is a number: write a string, in quotation marks, and import again",
+				"Service default/web: metadata.annotations.metallb.io/allow-shared-ip: it is a boolean: write a string, in quotation marks, and import again",
+			}, err: "2",
+		},
+		{
+			name: "a list with elements that are no objects", stdin: "apiVersion: v1\nkind: List\nitems:\n- 7\n- metadata: {name: s3cret}\n- " + strings.ReplaceAll(strings.TrimSpace(pool), "\n", "\n  ") + "\n",
+			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"},
+			err: "items[0] of document 1 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\nitems[1] of document 1 of the files has no apiVersion or no kind: write both",
+		},
+		{
+			name: "a list of one kind", stdin: "apiVersion: metallb.io/v1beta1\nkind: IPAddressPoolList\nitems: [{metadata: {name: a, namespace: metallb-system}, spec: {addresses: [198.51.100.0/24]}}]\n",
+			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"},
+		},
+		{
+			name: "documents that are no objects", stdin: "- 7\n---\nhello\n---\n{apiVersion: v1, kind: List, items: 7}\n---\n{apiVersion: 1, kind: A}\n---\n" + pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
+			err: "document 1 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\n" +
+				"document 3 of the files: items is no list: write a list of objects\ndocument 4 of the files has no apiVersion or no kind: write both",
+		},
 		{name: "of another load balancer", stdin: pool, arguments: []string{"cilium", "-f", "-"}, err: "there is no configuration of Cilium among the 1 objects"},
 		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `invalid argument "openelb"`},
 		{name: "none", err: "accepts 1 arg(s)"},
@@ -61,10 +86,17 @@ func TestImportReadsFiles(t *testing.T) {
 			switch {
 			case c.err == "" && err != nil, c.err == "2" && !errors.Is(err, errAttention), c.err != "" && c.err != "2" && (err == nil || !strings.Contains(err.Error(), c.err)):
 				t.Errorf("it ends with %v, want %q", err, c.err)
+			case err != nil && (strings.Contains(err.Error(), "json:") || strings.Contains(err.Error(), "s3cret")):
+				t.Errorf("it ends with %v, which is for programmers, or tells what is in the object", err)
 			}
 			for _, want := range c.written {
 				if !strings.Contains(out.String(), want) {
 					t.Errorf("standard output has no %q:\n%s", want, &out)
+				}
+			}
+			for _, other := range c.unwritten {
+				if strings.Contains(out.String(), other) {
+					t.Errorf("standard output has %q:\n%s", other, &out)
 				}
 			}
 			for _, want := range c.said {

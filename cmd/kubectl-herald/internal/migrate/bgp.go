@@ -30,6 +30,19 @@ func (i *item) seconds(field string, d *metav1.Duration, least, most time.Durati
 	return &metav1.Duration{Duration: fits}
 }
 
+// duration parses a time; nil if there is none.
+func (i *item) duration(field string, text *duration) (d *metav1.Duration, ok bool) {
+	if text == nil {
+		return nil, true
+	}
+	parsed, err := time.ParseDuration(string(*text))
+	if err != nil {
+		i.cannot("%s: %q is no duration: write one such as 90s, and import again", field, *text)
+		return nil, false
+	}
+	return &metav1.Duration{Duration: parsed}, true
+}
+
 // timers writes a hold time and how often a sign of life is sent.
 func (i *item) timers(p *herald.BGPPeerSpec, holdField, keepaliveField string, hold, keepalive *metav1.Duration) {
 	if hold == nil && keepalive != nil && keepalive.Duration > 0 {

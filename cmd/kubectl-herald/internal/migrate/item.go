@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	kjson "sigs.k8s.io/json"
 )
 
 // item is an object of the other load balancer.
@@ -60,7 +58,7 @@ func decode(i *item, into any) bool {
 			i.unknown(key)
 		}
 	}
-	return i.read("spec", i.u.Object["spec"], into)
+	return i.metadata() && i.read("spec", i.u.Object["spec"], into)
 }
 
 func (i *item) unknown(field string) {
@@ -69,24 +67,29 @@ func (i *item) unknown(field string) {
 
 // read reads what is at a path of the object.
 func (i *item) read(path string, value, into any) bool {
-	text, err := json.Marshal(value)
+	unknown, err := unmarshal(path, value, into)
 	if err != nil {
-		i.cannot("%s cannot be read: %v", path, err)
+		i.cannot("%v, and import again", err)
 		return false
 	}
-	strict, err := kjson.UnmarshalStrict(text, into)
-	if err != nil {
-		i.cannot("%s cannot be read: %v: correct it, and import again", path, err)
-		return false
-	}
-	for _, s := range strict {
-		if f, ok := s.(kjson.FieldError); ok { //nolint:errorlint // The list is of errors that are not wrapped.
-			i.unknown(path + "." + f.FieldPath())
-		} else {
-			i.cannot("%s: %v", path, s)
-		}
+	for _, field := range unknown {
+		i.unknown(field)
 	}
 	return true
+}
+
+// metadata reports whether what is used of it can be read, and says so otherwise: the accessors of an object would find nothing.
+func (i *item) metadata() bool {
+	var metadata struct {
+		Namespace   string            `json:"namespace"`
+		Labels      map[string]string `json:"labels"`
+		Annotations map[string]string `json:"annotations"`
+	}
+	_, err := unmarshal("metadata", i.u.Object["metadata"], &metadata)
+	if err != nil {
+		i.cannot("%v, and import again", err)
+	}
+	return err == nil
 }
 
 func reference(u *unstructured.Unstructured) string {

@@ -2,29 +2,65 @@ package migrate
 
 import (
 	"cmp"
+	"slices"
+	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
+// kubeVIPDaemonSet is what is read of a DaemonSet.
+type kubeVIPDaemonSet struct {
+	Template struct {
+		Spec kubeVIPPod `json:"spec"`
+	} `json:"template"`
+}
+
+type kubeVIPPod struct {
+	Containers   []kubeVIPContainer `json:"containers"`
+	NodeSelector map[string]string  `json:"nodeSelector"`
+	Affinity     struct {
+		NodeAffinity *corev1.NodeAffinity `json:"nodeAffinity"`
+	} `json:"affinity"`
+}
+
+type kubeVIPContainer struct {
+	Image   string            `json:"image"`
+	Args    []string          `json:"args"`
+	Env     []kubeVIPVariable `json:"env"`
+	EnvFrom []any             `json:"envFrom"`
+}
+
+type kubeVIPVariable struct {
+	Name      string `json:"name"`
+	Value     string `json:"value"`
+	ValueFrom *struct {
+		FieldRef     *corev1.ObjectFieldSelector `json:"fieldRef"`
+		SecretKeyRef *corev1.SecretKeySelector   `json:"secretKeyRef"`
+	} `json:"valueFrom"`
+}
+
+// ours reports whether the container is kube-vip.
+func (c kubeVIPContainer) ours() bool {
+	return strings.Contains(c.Image, "kube-vip") && !strings.Contains(c.Image, "cloud-provider")
+}
+
 // daemonSet writes what the environment of kube-vip says of announcements.
 func (k *kubevip) daemonSet(i *item) {
-	var spec appsv1.DaemonSetSpec
-	fields, _, _ := unstructured.NestedMap(i.u.Object, "spec")
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &spec); err != nil {
+	var spec kubeVIPDaemonSet
+	_, err := unmarshal("spec", i.u.Object["spec"], &spec)
+	if !slices.ContainsFunc(spec.Template.Spec.Containers, kubeVIPContainer.ours) { // What can be read is read, whatever the error.
 		k.Others++ // It may be anybody's.
 		return
 	}
-	env, ours := k.environment(i, spec.Template.Spec.Containers)
-	if !ours {
-		k.Others++
+	if err != nil {
+		i.cannot("%v, and import again", err)
 		return
 	}
+	env := k.environment(i, spec.Template.Spec.Containers)
 	env.report(i)
 	if !env.yes("svc_enable") {
 		i.translated("nothing, for svc_enable is not true, and it announces no Services")
@@ -73,9 +109,9 @@ func (k *kubevip) arp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSel
 }
 
 // nodesOf are selectors of the nodes that a pod may run on, of which one has to match. False if labels do not say it.
-func nodesOf(pod *corev1.PodSpec) ([]*metav1.LabelSelector, bool) {
+func nodesOf(pod *kubeVIPPod) ([]*metav1.LabelSelector, bool) {
 	all := []metav1.LabelSelector{{MatchLabels: pod.NodeSelector}}
-	if a := pod.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+	if a := pod.Affinity; a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		all = nil
 		for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
 			s := metav1.LabelSelector{MatchLabels: pod.NodeSelector}

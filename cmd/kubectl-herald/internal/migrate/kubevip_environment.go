@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // kubeVIPEnvironment are the variables of kube-vip.
@@ -41,14 +39,13 @@ var kubeVIPWithout = map[string]string{
 	"enable_service_security": "filters on nodes: use NetworkPolicies", "disable_service_updates": "Services whose status it leaves alone",
 }
 
-// environment reads the variables of the containers that are kube-vip. False if none is.
-func (k *kubevip) environment(i *item, containers []corev1.Container) (env *kubeVIPEnvironment, ours bool) {
-	env = &kubeVIPEnvironment{text: map[string]string{}}
+// environment reads the variables of the containers that are kube-vip.
+func (k *kubevip) environment(i *item, containers []kubeVIPContainer) *kubeVIPEnvironment {
+	env := &kubeVIPEnvironment{text: map[string]string{}}
 	for _, c := range containers {
-		if !strings.Contains(c.Image, "kube-vip") || strings.Contains(c.Image, "cloud-provider") {
+		if !c.ours() {
 			continue
 		}
-		ours = true
 		for _, e := range c.Env {
 			env.add(i, e)
 		}
@@ -62,11 +59,11 @@ func (k *kubevip) environment(i *item, containers []corev1.Container) (env *kube
 			}
 		}
 	}
-	return env, ours
+	return env
 }
 
 // add takes a variable, and says so if its value cannot be read.
-func (e *kubeVIPEnvironment) add(i *item, v corev1.EnvVar) {
+func (e *kubeVIPEnvironment) add(i *item, v kubeVIPVariable) {
 	e.text[v.Name] = v.Value
 	switch from := v.ValueFrom; {
 	case from == nil || !slices.Contains(kubeVIPRead, v.Name):

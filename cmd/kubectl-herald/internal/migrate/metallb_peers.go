@@ -19,9 +19,9 @@ type metalLBPeer struct {
 	Interface              string                 `json:"interface"`
 	SourceAddress          string                 `json:"sourceAddress"`
 	Port                   uint16                 `json:"peerPort"`
-	HoldTime               *metav1.Duration       `json:"holdTime"`
-	KeepaliveTime          *metav1.Duration       `json:"keepaliveTime"`
-	ConnectTime            *metav1.Duration       `json:"connectTime"`
+	HoldTime               *duration              `json:"holdTime"`
+	KeepaliveTime          *duration              `json:"keepaliveTime"`
+	ConnectTime            *duration              `json:"connectTime"`
 	RouterID               string                 `json:"routerID"`
 	NodeSelectors          []metav1.LabelSelector `json:"nodeSelectors"`
 	Password               string                 `json:"password"`
@@ -45,10 +45,9 @@ func (m *metallb) peer(i *item) {
 		return
 	}
 	s := herald.BGPPeerSpec{LocalASN: int64(cmp.Or(spec.LocalASN, spec.MyASN)), PeerASN: int64(spec.ASN)}
-	if !m.systems(i, &spec, &s) || !m.router(i, &spec, &s) {
+	if !m.systems(i, &spec, &s) || !m.router(i, &spec, &s) || !m.session(i, &spec, &s) {
 		return
 	}
-	m.session(i, &spec, &s)
 	m.path(i, &spec, &s)
 	if spec.DisableMP {
 		i.cannot("spec.disableMP: a session of Herald's carries routes of both families: filter those of the other family on the router")
@@ -127,12 +126,18 @@ func (m *metallb) router(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok 
 }
 
 // session writes what is agreed with the router when the session begins.
-func (m *metallb) session(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) {
+func (m *metallb) session(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok bool) {
+	hold, held := i.duration("spec.holdTime", spec.HoldTime)
+	keepalive, kept := i.duration("spec.keepaliveTime", spec.KeepaliveTime)
+	connect, connected := i.duration("spec.connectTime", spec.ConnectTime)
+	if !held || !kept || !connected {
+		return false
+	}
 	if spec.Port != 179 {
 		s.Port = int32(spec.Port)
 	}
-	i.timers(s, "spec.holdTime", "spec.keepaliveTime", spec.HoldTime, spec.KeepaliveTime)
-	s.ConnectRetryTime = i.seconds("spec.connectTime", spec.ConnectTime, 2*time.Second, time.Hour)
+	i.timers(s, "spec.holdTime", "spec.keepaliveTime", hold, keepalive)
+	s.ConnectRetryTime = i.seconds("spec.connectTime", connect, 2*time.Second, time.Hour)
 	if spec.RouterID != "" {
 		i.cannot("spec.routerID: it is one for all nodes that have the peer, and %s", routerIDs)
 	}
@@ -142,4 +147,5 @@ func (m *metallb) session(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) {
 	if spec.EBGPMultiHop && external(s) {
 		s.MultihopTTL = 255 // As of FRR.
 	}
+	return true
 }

@@ -3,9 +3,11 @@ package migrate
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -168,6 +170,16 @@ func fuzz(f *testing.F, s *Source, apiVersion, kind string, others ...string) {
 				f.Fatal(err)
 			}
 			f.Add(raw)
+			for _, field := range []string{"metadata", "spec", "data"} {
+				mistyped(u.Object[field], func(wrong any) {
+					o := u.DeepCopy()
+					o.Object[field] = wrong
+					if raw, err = json.Marshal(o.Object); err != nil {
+						f.Fatal(err)
+					}
+					f.Add(raw)
+				})
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -193,7 +205,41 @@ func fuzz(f *testing.F, s *Source, apiVersion, kind string, others ...string) {
 		if strings.Contains(r.Text(), "s3cret") {
 			t.Error("a password is printed")
 		}
+		for _, word := range []string{"Go struct", "Go value", "json:"} {
+			if strings.Contains(r.Text(), word) && !strings.Contains(string(raw), word) {
+				t.Errorf("a user is told of %q:\n%s", word, r.Text())
+			}
+		}
 	})
+}
+
+// mistyped calls yield with the value once for each value in it, itself included, which is then of another type.
+func mistyped(value any, yield func(any)) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key := range v {
+			mistyped(v[key], func(wrong any) {
+				o := maps.Clone(v)
+				o[key] = wrong
+				yield(o)
+			})
+		}
+		yield("s3cret")
+	case []any:
+		for n := range v {
+			mistyped(v[n], func(wrong any) {
+				o := slices.Clone(v)
+				o[n] = wrong
+				yield(o)
+			})
+		}
+		yield(map[string]any{"s3cret": true})
+	case string:
+		yield(7)
+	case nil:
+	default:
+		yield("s3cret")
+	}
 }
 
 func FuzzMetalLBIPAddressPool(f *testing.F) { fuzz(f, &metalLB, "metallb.io/v1beta1", "IPAddressPool") }

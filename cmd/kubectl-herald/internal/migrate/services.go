@@ -29,6 +29,9 @@ func (t *translation) services() []*service {
 			t.Others++
 			continue
 		}
+		if !i.metadata() {
+			continue
+		}
 		class, _, _ := unstructured.NestedString(i.u.Object, "spec", "loadBalancerClass")
 		t.served = append(t.served, &service{i, class, map[string]string{}})
 	}
