@@ -54,7 +54,7 @@ const (
 	lossyWindow  = 300 * time.Millisecond // the same of a neighbour many of whose beats are lost
 	blindWindow  = 400 * time.Millisecond // the same of a neighbour that has no address to ask for
 	rankDelay    = 50 * time.Millisecond  // the k-th candidate waits k times as long
-	rivalTime    = 10 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
+	rivalTime    = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
 	deadInterval = 300 * time.Millisecond // silence before the first claim
 	maxListening = 2 * time.Second        // the same while a neighbour has not answered
 	maxGap       = 250 * time.Millisecond // in our own attention, after which we have to listen anew
