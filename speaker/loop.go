@@ -66,6 +66,7 @@ type loop struct {
 
 	rejected []announce.Rejected  // BGPPeers with which this node holds no session
 	found    map[string]*findings // by BGPPeer
+	indexes  map[string]int       // of the interfaces of BGPPeers, by name, as they were last
 	links    unnumberedLinks
 	// unwatched are BGPPeers whose BFD cannot be.
 	unwatched map[string]error

@@ -32,7 +32,7 @@ func (in *inputs) bfdSessions(peers []bgp.Peer) (sessions []bfd.Session) {
 		}
 		if b := o.(*herald.BGPPeer).Spec.BFD; b != nil {
 			sessions = append(sessions, bfd.Session{
-				Name: p.Name, Peer: p.Address, Local: p.LocalAddress, Device: p.Interface,
+				Name: p.Name, Peer: p.Address, Local: p.LocalAddress, Device: p.Interface, DeviceIndex: p.InterfaceIndex,
 				MinimumTTL: uint8(b.MinimumTTL), Multiplier: uint8(b.DetectMultiplier),
 				TransmitInterval: duration(b.TransmitInterval), ReceiveInterval: duration(b.ReceiveInterval),
 			})

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/bgp"
+	"github.com/heraldlb/herald/speaker/link"
 )
 
 // takePeers tells bgp which peers there are. What is wrong with some is reported in the SpeakerStatus.
@@ -47,6 +49,7 @@ func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, ch
 	}
 	here.links = l.listenForRouters(here.interfaces)
 	peers, rejected = l.s.inputs.ownPeers(&here)
+	l.indexes = indexInterfaces(peers, l.indexes, link.Index)
 	changed = !maps.Equal(routersIn(here.found), routersIn(l.found))
 	for name, f := range here.found {
 		if before := l.found[name]; len(f.kept) > 0 && (before == nil || !slices.Equal(f.kept, before.kept)) {
@@ -55,6 +58,26 @@ func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, ch
 	}
 	l.found = here.found
 	return peers, rejected, changed
+}
+
+// indexInterfaces gives peers the indexes of their interfaces, and returns them by name. An interface that is not there has
+// the index from before: a session ends because there is another interface, and not because there is none for a while.
+func indexInterfaces(peers []bgp.Peer, before map[string]int, index func(name string) (int, error)) map[string]int {
+	now := map[string]int{}
+	for i := range peers {
+		name := cmp.Or(peers[i].Interface, peers[i].Address.Zone())
+		if name == "" {
+			continue
+		}
+		if _, asked := now[name]; !asked {
+			now[name] = before[name]
+			if n, err := index(name); err == nil {
+				now[name] = n
+			}
+		}
+		peers[i].InterfaceIndex = now[name]
+	}
+	return now
 }
 
 // ownPeers are the sessions that this node is to hold, and the BGPPeers of which it cannot hold any.

@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -110,6 +111,103 @@ func TestInterfacesComeAndGo(t *testing.T) {
 		if err := there.Remove(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Sessions share the socket that receives. When their interface is another one by the same name, none keeps it open for the
+// others, nor does one that is not wanted any more and says so to its peer.
+func TestAnInterfaceOfSeveralSessionsIsMadeAnew(t *testing.T) {
+	for name, of := range map[string]struct{ here, there, device string }{
+		"bound to a device": {"198.18.0.1", "198.18.0.1%d", "eth0"},
+		"by the zone":       {"fe80::a%eth0", "fe80::1%d%%eth0", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, there := netip.MustParseAddr(of.here), map[string]netip.Addr{}
+			names := []string{"first", "second", "third"}
+			for i, name := range names {
+				there[name] = netip.MustParseAddr(fmt.Sprintf(of.there, i))
+			}
+			a := start(t, enclave.Host{})
+			set := func(index int) {
+				t.Helper()
+				var wished []Session
+				for _, name := range names {
+					s := session(name, there[name])
+					s.Local, s.Device, s.DeviceIndex = here, of.device, index
+					wished = append(wished, s)
+				}
+				a.set(wished...)
+			}
+			// up waits until the sessions are up and not those that they were.
+			up := func(were map[string]uint32) map[string]uint32 {
+				t.Helper()
+				are := map[string]uint32{}
+				for _, name := range names {
+					are[name] = a.await(name, "up anew", func(s Status) bool {
+						if strings.Contains(s.Problem, "held") {
+							t.Fatalf("session %s: %s", name, s.Problem)
+						}
+						return s.State == Up && s.Discriminator != were[name]
+					}).Discriminator
+				}
+				return are
+			}
+			for range 2 {
+				host := cable(t)
+				var back []Session
+				for name, address := range there {
+					script(t, host, "ip addr add %v dev eth0", address.WithZone(""))
+					s := session(name, here)
+					s.Local = address
+					back = append(back, s)
+				}
+				b := start(t, host, back...)
+				i, err := net.InterfaceByName("eth0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				set(i.Index)
+				were := up(nil)
+				set(i.Index)
+				script(t, enclave.Host{}, "ip link set eth0 down; ip link set eth0 up; ip addr replace %v/24 dev eth0; ip addr replace fe80::a/64 dev eth0", here4)
+				for name, is := range up(nil) {
+					if is != were[name] {
+						t.Errorf("session %s is begun anew on the same interface", name)
+					}
+				}
+				// The interface was there before its index was known.
+				set(0)
+				were = up(were)
+				set(i.Index)
+				up(were)
+				b.stop()
+				script(t, enclave.Host{}, "ip link delete eth0")
+				if err := host.Remove(); err != nil {
+					t.Fatal(err)
+				}
+				names = names[:2]
+			}
+		})
+	}
+}
+
+// A session with a link-local address that has another source shares the socket of that with others.
+func TestASourceThatIsNotOnTheLink(t *testing.T) {
+	cable(t)
+	i, err := net.InterfaceByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := session("near", netip.MustParseAddr("fe80::b%eth0")), session("far", there6)
+	near.DeviceIndex, near.Local, far.Local = i.Index, here6, here6
+	a := start(t, enclave.Host{}, near, far)
+	for _, name := range []string{"near", "far"} {
+		a.await(name, "sent to the peer", func(s Status) bool {
+			if strings.Contains(s.Problem, "held") {
+				t.Fatalf("session %s: %s", name, s.Problem)
+			}
+			return s.PacketsSent > 0
+		})
 	}
 }
 

@@ -34,6 +34,9 @@ func (s *Speaker) open(m *member) (err error) {
 	}
 	s.ports[m.sender.port] = true
 	e := endpoint{local: m.local, device: m.Device, multihop: m.MinimumTTL > 0}
+	if e.device != "" || e.local.Zone() != "" {
+		e.index = m.DeviceIndex
+	}
 	r := s.receivers[e]
 	if r == nil {
 		if r, err = openReceiver(e); err != nil {

@@ -26,6 +26,9 @@ type Session struct {
 	Local netip.Addr
 	// Device binds the session to a VRF, or to an interface. Empty: none.
 	Device string
+	// DeviceIndex is the index of Device or, without one, of the interface in the zone of Peer. 0: not known, or no interface.
+	// Sockets stay with the index, so another interface by the same name needs a new session.
+	DeviceIndex int
 	// MinimumTTL makes the session one over several hops (RFC 5883), and is the least TTL that its packets may arrive with:
 	// what the peer sends them with, less the number of routers in between. FRR sends them with 255, BIRD with 64, and this
 	// package with 255. 0: the peer is on a link of this machine, and its packets arrive with 255 (RFC 5881).
@@ -97,11 +100,12 @@ func (s Session) timing() timing {
 type path struct {
 	peer, local netip.Addr
 	device      string
+	index       int
 	multihop    bool
 }
 
 func (s Session) path() path {
-	return path{peer: s.Peer, local: s.Local, device: s.Device, multihop: s.MinimumTTL > 0}
+	return path{peer: s.Peer, local: s.Local, device: s.Device, index: s.DeviceIndex, multihop: s.MinimumTTL > 0}
 }
 
 // Status is how a session fares.

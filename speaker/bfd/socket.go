@@ -25,6 +25,7 @@ const (
 type endpoint struct {
 	local    netip.Addr
 	device   string
+	index    int // of the interface that it is bound to, by the device or the zone of the address
 	multihop bool
 }
 

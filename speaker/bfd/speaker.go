@@ -264,6 +264,9 @@ func (s *Speaker) follow(wished map[string]Session) {
 			delete(s.members, name)
 			was := m.state
 			m.close(s.now, farewell)
+			if ok && w.DeviceIndex != m.DeviceIndex {
+				s.shut(m) // Its sockets reach nobody. If the index was only not known, they are in the way of the new ones.
+			}
 			s.settle(m, was)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ type endpoint struct {
 	address netip.Addr // the unspecified one: all of its family
 	port    uint16
 	device  string // empty: any
+	index   int    // of the interface that it is bound to, by the device or the zone of the address; 0: not known, or none
 }
 
 // endpoints says who is waited for where. Peers with a local address are waited for there only, unless others with the
@@ -35,7 +37,7 @@ func endpoints(wished map[string]*member) map[endpoint][]*member {
 		if p.Address.Is4() {
 			address = netip.IPv4Unspecified()
 		}
-		return endpoint{address, p.port(), p.Interface}
+		return endpoint{address: address, port: p.port(), device: p.Interface}
 	}
 	for _, m := range wished {
 		if m.peer.Passive && !m.peer.LocalAddress.IsValid() {
@@ -50,6 +52,9 @@ func endpoints(wished map[string]*member) map[endpoint][]*member {
 		at := wildcard(m.peer)
 		if !everywhere[at] {
 			at.address = m.peer.LocalAddress
+		}
+		if at.device != "" || at.address.Zone() != "" {
+			at.index = m.peer.InterfaceIndex
 		}
 		all[at] = append(all[at], m)
 	}
@@ -131,11 +136,14 @@ func (l *listener) run(ctx context.Context) {
 func (l *listener) listen(ctx context.Context) error {
 	config := net.ListenConfig{Control: l.control}
 	config.SetMultipathTCP(false) // It excludes TCP MD5.
-	network := "tcp6"
+	network, address := "tcp6", l.address
 	if l.address.Is4() {
 		network = "tcp4"
 	}
-	opened, err := config.Listen(ctx, network, netip.AddrPortFrom(l.address, l.port).String())
+	if address.Zone() != "" && l.index != 0 {
+		address = address.WithZone(strconv.Itoa(l.index)) // Package net remembers the index of a name for a minute.
+	}
+	opened, err := config.Listen(ctx, network, netip.AddrPortFrom(address, l.port).String())
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,9 @@ type Peer struct {
 	LocalAddress netip.Addr
 	// Interface binds the connection to a device, usually a VRF. Empty: none.
 	Interface string
+	// InterfaceIndex is the index of Interface or, without one, of the interface in the zone of Address. 0: not known, or no
+	// interface. What is bound to an interface stays with the index, so another one by the same name needs a new session.
+	InterfaceIndex int
 
 	HoldTime      time.Duration // 0: DefaultHoldTime
 	KeepaliveTime time.Duration // 0: a third of the hold time

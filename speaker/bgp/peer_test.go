@@ -79,6 +79,7 @@ func TestSamePeerNeedsNoNewSession(t *testing.T) {
 		func(p *Peer) { p.GracefulRestart = gr(time.Hour) },
 		func(p *Peer) { p.Password = "secret" },
 		func(p *Peer) { p.NextHop6 = netip.MustParseAddr("2001:db8::1") },
+		func(p *Peer) { p.InterfaceIndex = 7 },
 	} {
 		q := q
 		if change(&q); p.same(q) || q.same(p) {
@@ -121,6 +122,10 @@ func TestWherePassivePeersAreWaitedFor(t *testing.T) {
 		}
 		return &member{peer: p}
 	}
+	on := func(index int, m *member) *member {
+		m.peer.InterfaceIndex = index
+		return m
+	}
 	for _, c := range []struct {
 		name    string
 		members []*member
@@ -128,17 +133,23 @@ func TestWherePassivePeersAreWaitedFor(t *testing.T) {
 	}{
 		{"nobody is passive", []*member{of("a", "198.18.0.2", "", "", 0, false)}, map[endpoint][]string{}},
 		{"two routers, one port", []*member{of("a", "198.18.0.2", "", "", 0, true), of("b", "198.18.0.3", "", "", 179, true), of("c", "198.18.0.4", "", "", 0, false)},
-			map[endpoint][]string{{addr("0.0.0.0"), 179, ""}: {"a", "b"}}},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, "", 0}: {"a", "b"}}},
 		{"both families", []*member{of("a", "198.18.0.2", "", "", 0, true), of("b", "2001:db8::2", "", "", 0, true)},
-			map[endpoint][]string{{addr("0.0.0.0"), 179, ""}: {"a"}, {addr("::"), 179, ""}: {"b"}}},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, "", 0}: {"a"}, {addr("::"), 179, "", 0}: {"b"}}},
 		{"local addresses", []*member{of("a", "198.18.0.2", "198.18.0.1", "", 0, true), of("b", "198.18.1.2", "198.18.1.1", "", 0, true)},
-			map[endpoint][]string{{addr("198.18.0.1"), 179, ""}: {"a"}, {addr("198.18.1.1"), 179, ""}: {"b"}}},
+			map[endpoint][]string{{addr("198.18.0.1"), 179, "", 0}: {"a"}, {addr("198.18.1.1"), 179, "", 0}: {"b"}}},
 		{"one of them needs all", []*member{of("a", "198.18.0.2", "198.18.0.1", "", 0, true), of("b", "198.18.1.2", "", "", 0, true)},
-			map[endpoint][]string{{addr("0.0.0.0"), 179, ""}: {"a", "b"}}},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, "", 0}: {"a", "b"}}},
 		{"on another port it does not matter", []*member{of("a", "198.18.0.2", "198.18.0.1", "", 0, true), of("b", "198.18.1.2", "", "", 1790, true)},
-			map[endpoint][]string{{addr("198.18.0.1"), 179, ""}: {"a"}, {addr("0.0.0.0"), 1790, ""}: {"b"}}},
+			map[endpoint][]string{{addr("198.18.0.1"), 179, "", 0}: {"a"}, {addr("0.0.0.0"), 1790, "", 0}: {"b"}}},
+		{"links", []*member{on(2, of("a", "fe80::1%eth0", "", "", 0, true)), on(3, of("b", "fe80::1%eth1", "", "", 0, true)), of("c", "2001:db8::2", "", "", 0, true)},
+			map[endpoint][]string{{addr("::"), 179, "", 0}: {"a", "b", "c"}}},
+		{"local addresses on links", []*member{on(2, of("a", "fe80::1%eth0", "fe80::9%eth0", "", 0, true)), on(3, of("b", "fe80::1%eth1", "fe80::9%eth1", "", 0, true))},
+			map[endpoint][]string{{addr("fe80::9%eth0"), 179, "", 2}: {"a"}, {addr("fe80::9%eth1"), 179, "", 3}: {"b"}}},
+		{"devices with indexes", []*member{on(4, of("a", "198.18.0.2", "", "red", 0, true)), on(4, of("b", "198.18.0.3", "198.18.0.1", "red", 0, true))},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, "red", 4}: {"a", "b"}}},
 		{"devices", []*member{of("a", "198.18.0.2", "", "red", 0, true), of("b", "198.18.0.2", "", "blue", 0, true)},
-			map[endpoint][]string{{addr("0.0.0.0"), 179, "red"}: {"a"}, {addr("0.0.0.0"), 179, "blue"}: {"b"}}},
+			map[endpoint][]string{{addr("0.0.0.0"), 179, "red", 0}: {"a"}, {addr("0.0.0.0"), 179, "blue", 0}: {"b"}}},
 	} {
 		wished := map[string]*member{}
 		for _, m := range c.members {

@@ -42,6 +42,16 @@ type Interface struct {
 	Gateways []netip.Addr
 }
 
+// Index is the index of the interface of this name, whatever kind it is: [List] leaves out some that sockets can be bound
+// to, such as VRFs. It is an error that there is none.
+func Index(name string) (int, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("interface %s: %w", name, err)
+	}
+	return l.Attrs().Index, nil
+}
+
 // dumpAttempts bounds the dumps of one list. The kernel marks a dump during which something
 // changed as interrupted; it may then lack an interface that has been there all the time.
 const dumpAttempts = 5

@@ -2,14 +2,17 @@ package interop
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/heraldlb/herald/e2e/lab/enclave"
 	"github.com/heraldlb/herald/e2e/lab/rack"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/bgp/route"
+	"golang.org/x/sys/unix"
 )
 
 // Two routers connect to one port of this node. One that goes and comes does not disturb the other.
@@ -72,6 +75,71 @@ func TestNothingListensWithoutAPassivePeer(t *testing.T) {
 		if err := listens(netip.AddrPortFrom(r.Node4, bgp.DefaultPort)); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// An interface is deleted and made again under its name, as a VLAN is when the network is configured anew. What was bound to
+// the old one hears nothing of the new one. The test connects in place of the router.
+func TestPassivePeersAreWaitedForOnAnInterfaceThatIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	r := newBench(t, rack.FRR)
+	port := 1790 + uint16(r.Number)
+	near, far := netip.MustParseAddr("fe80::a"), netip.MustParseAddr("fe80::b")
+	addresses := func() {
+		r.OnNode("ip addr replace %v/24 dev %[3]s; ip addr replace %[2]v/64 dev %[3]s", r.Node4, near, r.Port)
+		r.OnRouter("ip addr replace %v/24 dev eth0; ip addr replace %v/64 dev eth0", r.Router4, far)
+	}
+	global, local := r.peer("global"), r.peer("local")
+	global.Interface = r.Port
+	local.Address, local.LocalAddress = far.WithZone(r.Port), near.WithZone(r.Port)
+	s := newSpeaker(t)
+	opens := func() {
+		t.Helper()
+		i, err := net.InterfaceByName(r.Port)
+		r.Must(err)
+		for _, p := range []*bgp.Peer{&global, &local} {
+			p.Passive, p.Port, p.InterfaceIndex = true, port, i.Index
+		}
+		s.peers(global, local)
+		rack.Eventually(t, func() error { return r.receivesOpen(r.Router4, netip.AddrPortFrom(r.Node4, port)) })
+		rack.Eventually(t, func() error { return r.receivesOpen(far, netip.AddrPortFrom(near, port)) })
+	}
+	addresses()
+	opens()
+	r.OnNode("ip link delete %s", r.Port)
+	r.Must(enclave.Connect(enclave.Host{}, r.Port, r.Host, "eth0"))
+	addresses()
+	opens()
+}
+
+// receivesOpen is nil if the node begins a session with somebody who connects from eth0 of the router. Package net is left
+// out: it knows the interfaces of one namespace.
+func (r *bench) receivesOpen(from netip.Addr, to netip.AddrPort) error {
+	return r.Host.Do(func() error {
+		domain, source, destination := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: from.As16()}), unix.Sockaddr(&unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())})
+		if from.Is4() {
+			domain, source, destination = unix.AF_INET, &unix.SockaddrInet4{Addr: from.As4()}, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+		}
+		fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		bounds := unix.Timeval{Sec: 2} // Of the connect and of the read.
+		if err := errors.Join(
+			unix.BindToDevice(fd, "eth0"), unix.Bind(fd, source),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &bounds), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &bounds),
+		); err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, destination); err != nil {
+			return fmt.Errorf("connect to %v: %w", to, err)
+		}
+		message := make([]byte, 19)
+		if n, err := unix.Read(fd, message); err != nil || n < len(message) || message[18] != 1 { // OPEN (RFC 4271 section 4.1)
+			return fmt.Errorf("%v sends % x: %w", to, message[:max(n, 0)], err)
+		}
+		return nil
 	})
 }
 
