@@ -27,7 +27,7 @@ import (
 )
 
 // deadNodes marks the pods of a node not ready as soon as its neighbours have seen it die. Kubernetes does the same
-// about 40 s later, when the node lifecycle controller has missed the kubelet for long enough; until then every other
+// about 45 s later, when the node lifecycle controller has missed the kubelet for long enough; until then every other
 // node goes on sending connections to endpoints on the dead one. To mark the Node would not do: that controller marks
 // pods only when it changes the Node's condition itself.
 //
