@@ -84,7 +84,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, err
 		}
-		if err := b.releaseOthers(ctx, svc, allocations); err != nil {
+		if err := b.releaseOthers(ctx, svc, allocations, always); err != nil {
 			return nil, err
 		}
 		// What an earlier Service of the name left behind is not kept for it any longer.
@@ -127,7 +127,7 @@ func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocatio
 // releaseOthers releases what a Service holds beyond these addresses, except what its status still says: a Service that
 // moves has both addresses until its status says the new one, and then the projection brings it here again. The API
 // server is asked for the status, for the cache may lag behind.
-func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation) error {
+func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation, policy reclaimPolicyOf) error {
 	others := b.ledger.superfluous(owner(svc), keep)
 	if len(others) == 0 {
 		return nil
@@ -143,7 +143,7 @@ func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, 
 		if slices.Contains(Carried(now), old.Address) {
 			continue
 		}
-		if err := b.records.release(ctx, old.Address, owner(svc), always); err != nil {
+		if err := b.records.release(ctx, old.Address, owner(svc), policy); err != nil {
 			return err
 		}
 	}
@@ -153,7 +153,7 @@ func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, 
 // refuse returns why a Service cannot have what it asks for. It keeps what it has, but a move that is over is brought
 // to its end, and what was recorded for it and never was in its status is released.
 func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
-	keep := b.ledger.carriedFirst(svc)
+	keep, policy := b.ledger.carriedFirst(svc), reclaimPolicyOf(always)
 	if len(Carried(svc)) == 0 && len(keep) > 0 {
 		now, err := b.services.fetch(ctx, svc.Namespace, svc.Name)
 		if err != nil {
@@ -161,10 +161,10 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 		}
 		// The first addresses and the finalizer are written at once.
 		if now != nil && !servicehelper.HasLBFinalizer(now) {
-			keep = nil
+			keep, policy = nil, b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 		}
 	}
-	if err := b.releaseOthers(ctx, svc, keep); err != nil {
+	if err := b.releaseOthers(ctx, svc, keep, policy); err != nil {
 		return err
 	}
 	return &unservedError{why, reason}

@@ -451,14 +451,21 @@ func TestARefusedServiceHoldsNothingThatItsStatusNeverSaid(t *testing.T) {
 	for _, story := range []struct {
 		name      string
 		published bool // its status said the address once, and somebody has emptied it
+		retained  bool // the pool keeps addresses for the names of their Services
 		want      string
 	}{
-		{"its status never said it", false, "198.51.100.1 public default/web released"},
-		{"its status was emptied", true, "198.51.100.1 public default/web"},
+		{"its status never said it", false, false, "198.51.100.1 public default/web released"},
+		{"its status never said it, and the pool retains addresses", false, true, "198.51.100.1 public ~default/web"},
+		{"its status was emptied", true, false, "198.51.100.1 public default/web"},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/30"} })
+			w.pool("public", func(o *herald.IPPool) {
+				o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/30"}
+				if story.retained {
+					o.Spec.ReclaimPolicy = herald.ReclaimRetain
+				}
+			})
 			if _, err := w.serve(service("first", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.2"})); err != nil {
 				t.Fatal(err)
 			}
@@ -470,13 +477,15 @@ func TestARefusedServiceHoldsNothingThatItsStatusNeverSaid(t *testing.T) {
 				web.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 			} else {
 				w.put(web)
-				if _, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", web, nil); err != nil {
+				if _, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", w.projection.project(web), nil); err != nil {
 					t.Fatal(err)
 				}
 			}
 			w.recordsAre("198.51.100.1 public default/web", "198.51.100.2 public default/first")
 			web.Annotations[herald.AnnotationIPs] = "198.51.100.2"
-			if got, err := w.serve(web); err == nil {
+			w.put(web)
+			// The service controller is shown the finalizer, whether or not it was written.
+			if got, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", w.projection.project(web), nil); err == nil {
 				t.Fatalf("it has %v, which default/first holds", got)
 			}
 			w.recordsAre(story.want, "198.51.100.2 public default/first")

@@ -49,7 +49,7 @@ func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, ch
 	}
 	here.links = l.listenForRouters(here.interfaces)
 	peers, rejected = l.s.inputs.ownPeers(&here)
-	l.indexes = indexInterfaces(peers, l.indexes, link.Index)
+	l.indexes = indexInterfaces(peers, l.indexes, here.index)
 	changed = !maps.Equal(routersIn(here.found), routersIn(l.found))
 	for name, f := range here.found {
 		if before := l.found[name]; len(f.kept) > 0 && (before == nil || !slices.Equal(f.kept, before.kept)) {
@@ -58,6 +58,16 @@ func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, ch
 	}
 	l.found = here.found
 	return peers, rejected, changed
+}
+
+// index is the index of an interface. The kernel is asked only for one that the list leaves out, such as a VRF: it may be slow.
+func (s *site) index(name string) (int, error) {
+	for _, i := range s.interfaces {
+		if i.Name == name {
+			return i.Index, nil
+		}
+	}
+	return link.Index(name)
 }
 
 // indexInterfaces gives peers the indexes of their interfaces, and returns them by name. An interface that is not there has

@@ -131,7 +131,7 @@ func (d *documents) add(where string, content any, kind schema.GroupVersionKind)
 	case fields == nil:
 		d.wrong = append(d.wrong, fmt.Errorf("%s is no object: write one with apiVersion, kind and metadata, or leave it out", where))
 		return
-	case several && !whole:
+	case several && items != nil && !whole:
 		d.wrong = append(d.wrong, fmt.Errorf("%s: items is no list: write a list of objects", where))
 		return
 	case several:
@@ -144,8 +144,17 @@ func (d *documents) add(where string, content any, kind schema.GroupVersionKind)
 	case u.GetKind() == "" && u.GetAPIVersion() == "" && kind.Kind != "":
 		u.SetGroupVersionKind(kind)
 	}
-	if u.GetKind() == "" || u.GetAPIVersion() == "" {
+	metadata, isMap := fields["metadata"].(map[string]any)
+	_, isText := metadata["name"].(string)
+	switch {
+	case u.GetKind() == "" || u.GetAPIVersion() == "":
 		d.wrong = append(d.wrong, fmt.Errorf("%s has no apiVersion or no kind: write both", where))
+		return
+	case fields["metadata"] != nil && !isMap:
+		d.wrong = append(d.wrong, fmt.Errorf("%s: metadata of this %s is no map: write one with a name", where, u.GetKind()))
+		return
+	case metadata["name"] != nil && !isText:
+		d.wrong = append(d.wrong, fmt.Errorf("%s: metadata.name of this %s is no string: write it in quotation marks", where, u.GetKind()))
 		return
 	}
 	d.objects = append(d.objects, u)

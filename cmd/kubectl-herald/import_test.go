@@ -48,6 +48,11 @@ func TestImportReadsFiles(t *testing.T) {
 			err: "document 1 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\n" +
 				"document 3 of the files: items is no list: write a list of objects\ndocument 4 of the files has no apiVersion or no kind: write both",
 		},
+		{
+			name: "metadata of other types", stdin: "apiVersion: v1\nkind: Service\nmetadata: {name: on}\nspec: {type: LoadBalancer}\n---\n{apiVersion: v1, kind: Service, metadata: 7}\n---\n{apiVersion: v1, kind: List, items: null}\n---\n" + pool,
+			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
+			err: "document 1 of the files: metadata.name of this Service is no string: write it in quotation marks\ndocument 2 of the files: metadata of this Service is no map: write one with a name",
+		},
 		{name: "of another load balancer", stdin: pool, arguments: []string{"cilium", "-f", "-"}, err: "there is no configuration of Cilium among the 1 objects"},
 		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `invalid argument "openelb"`},
 		{name: "none", err: "accepts 1 arg(s)"},

@@ -265,6 +265,7 @@ func (s *Speaker) follow(wished map[string]Session) {
 			was := m.state
 			m.close(s.now, farewell)
 			if ok && w.DeviceIndex != m.DeviceIndex {
+				m.flush(s.now)
 				s.shut(m) // Its sockets reach nobody. If the index was only not known, they are in the way of the new ones.
 			}
 			s.settle(m, was)
