@@ -151,7 +151,6 @@ $(bin)/hugo: tools/hugo/go.mod
 
 .PHONY: verify
 verify: toolchain drift lint docs ## Check all that needs no tests to run: generated files, format, linters, go.mod files, documents, house rules
-	go vet ./...
 	@# The plugin runs on administrators' machines, too.
 	for platform in darwin/arm64 windows/amd64; do GOOS=$${platform%/*} GOARCH=$${platform#*/} $(static) -o /dev/null ./cmd/kubectl-herald; done
 	test -z "$$(gofmt -l .)"
@@ -205,9 +204,9 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 	@$(bin)/recording build/demo.log build/demo.timing docs/pictures/demo.cast docs/pictures/demo.svg
 
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
-stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestTwoClassesSideBySide|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestIPv6Only|TestPodsRollUnderPolicyLocal
-# Long ones, which are told of kind by make soak: make test tells the first two of the lab, and make e2e a short form of the last.
-long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestPodsRollUnderPolicyLocal
+stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestPodsRollUnderPolicyLocal
+# Long ones, which are told of kind by make soak: make test tells the first two of the lab, and make e2e a short form of the last two.
+long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
@@ -241,7 +240,7 @@ bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP a
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
 
 .PHONY: soak
-soak: root packages build kubernetes kind ## Look for what is rare, for an hour: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
+soak: root packages build kubernetes kind ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
 	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner|TestOneMAC' -timeout 2h ./speaker/segment
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
