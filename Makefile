@@ -204,10 +204,9 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 	@$(bin)/recording build/demo.log build/demo.timing docs/pictures/demo.cast docs/pictures/demo.svg
 
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
-stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart
-# Long ones, which are told of kind by make soak. make test tells the first two of the lab, and of pods that roll by hand; make e2e tells
-# a short form of the last one.
-long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestPodsRollUnderPolicyLocal|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart
+stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestPodsRollUnderPolicyLocal
+# Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last two.
+long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root

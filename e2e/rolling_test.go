@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -173,7 +174,7 @@ func (all openers) judge(t *testing.T, moves int) {
 	}
 }
 
-// TestPodsRollUnderPolicyLocal restarts a Deployment's pods twenty times. They have a readiness probe, and go on serving
+// TestPodsRollUnderPolicyLocal restarts a Deployment's pods five times, and in make soak twenty times. They have a readiness probe, and go on serving
 // for some seconds when they are told to end. Every connection can be opened, from the segment and from behind a router.
 func TestPodsRollUnderPolicyLocal(t *testing.T) {
 	if !onKind() {
@@ -191,9 +192,9 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 	f.reached(f.site.Outside, target)
 	openers := f.openers(target)
 	moves := f.moves("web", address)
-	times := 20
-	if testing.Short() {
-		times = 3
+	times := 5
+	if os.Getenv("HERALD_SOAK") != "" {
+		times = 20
 	}
 	for range times {
 		f.kubectl("rollout", "restart", "deployment/web")

@@ -45,7 +45,7 @@ type ControlPlaneOptions struct {
 	// Bare leaves out Herald's custom resources, admission policies and namespaces. A Lab never does.
 	Bare bool
 	// Database is a folder that [MakeDatabase] has made. A control plane that begins with a copy of it has Herald's custom
-	// resources, admission policies and namespaces already, and needs some seconds less. If empty it installs them.
+	// resources, admission policies and namespaces already, and starts sooner. If empty it installs them.
 	Database string
 	// Dir gets logs, certificates and the database. If empty it is a temporary folder, which
 	// Close removes.
