@@ -126,38 +126,41 @@ func (d *documents) add(where string, content any, kind schema.GroupVersionKind)
 	fields, _ := content.(map[string]any)
 	u := &unstructured.Unstructured{Object: fields}
 	items, several := fields["items"]
-	list, whole := items.([]any)
-	switch {
-	case fields == nil:
-		d.wrong = append(d.wrong, fmt.Errorf("%s is no object: write one with apiVersion, kind and metadata, or leave it out", where))
-		return
-	case several && items != nil && !whole:
-		d.wrong = append(d.wrong, fmt.Errorf("%s: items is no list: write a list of objects", where))
-		return
-	case several:
+	if list, whole := items.([]any); several && (whole || items == nil) {
 		kind = u.GroupVersionKind()
 		kind.Kind = strings.TrimSuffix(kind.Kind, "List")
 		for n, item := range list {
 			d.add(fmt.Sprintf("items[%d] of %s", n, where), item, kind)
 		}
 		return
-	case u.GetKind() == "" && u.GetAPIVersion() == "" && kind.Kind != "":
+	}
+	if fields != nil && u.GetKind() == "" && u.GetAPIVersion() == "" && kind.Kind != "" {
 		u.SetGroupVersionKind(kind)
 	}
-	metadata, isMap := fields["metadata"].(map[string]any)
-	_, isText := metadata["name"].(string)
-	switch {
-	case u.GetKind() == "" || u.GetAPIVersion() == "":
-		d.wrong = append(d.wrong, fmt.Errorf("%s has no apiVersion or no kind: write both", where))
-		return
-	case fields["metadata"] != nil && !isMap:
-		d.wrong = append(d.wrong, fmt.Errorf("%s: metadata of this %s is no map: write one with a name", where, u.GetKind()))
-		return
-	case metadata["name"] != nil && !isText:
-		d.wrong = append(d.wrong, fmt.Errorf("%s: metadata.name of this %s is no string: write it in quotation marks", where, u.GetKind()))
+	if why := unreadable(u, several); why != "" {
+		d.wrong = append(d.wrong, errors.New(where+why))
 		return
 	}
 	d.objects = append(d.objects, u)
+}
+
+// unreadable says what keeps an object from being one; empty: nothing. It is to be a list if it has items.
+func unreadable(u *unstructured.Unstructured, list bool) string {
+	metadata, isMap := u.Object["metadata"].(map[string]any)
+	_, isText := metadata["name"].(string)
+	switch {
+	case u.Object == nil:
+		return " is no object: write one with apiVersion, kind and metadata, or leave it out"
+	case list:
+		return ": items is no list: write a list of objects"
+	case u.GetKind() == "" || u.GetAPIVersion() == "":
+		return " has no apiVersion or no kind: write both"
+	case u.Object["metadata"] != nil && !isMap:
+		return ": metadata of this " + u.GetKind() + " is no map: write one with a name"
+	case metadata["name"] != nil && !isText:
+		return ": metadata.name of this " + u.GetKind() + " is no string: write it in quotation marks"
+	}
+	return ""
 }
 
 // configurationOf reads what configures another load balancer, and Services of type LoadBalancer, from the cluster. A resource
