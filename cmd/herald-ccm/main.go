@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
 	"syscall"
 	"time"
 
@@ -88,8 +87,7 @@ type manager struct {
 	deadNodes bool
 	election  *options.CloudControllerManagerOptions
 
-	// serving joins what runs while this process leads.
-	serving sync.WaitGroup
+	serving serving
 	lease   *lease
 	events  record.EventBroadcaster
 }
@@ -184,17 +182,17 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 		if err != nil {
 			return nil, false, err
 		}
-		if m.lease != nil {
-			m.lease.led.Store(true)
-		}
-		m.serving.Go(func() {
+		begun := m.serving.begin(func() {
+			if m.lease != nil {
+				m.lease.led.Store(true)
+			}
 			if err := p.Run(m.ctx, func(ctx context.Context) {
 				services.Run(ctx, int(c.ComponentConfig.ServiceController.ConcurrentServiceSyncs), shared.ControllerManagerMetrics)
 			}); err != nil {
 				m.log.Error("provider", zap.Error(err))
 			}
 		})
-		return nil, true, nil
+		return nil, begun, nil
 	}
 }
 
@@ -202,7 +200,7 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 // controller does not wait for its workers, so one that is just writing a status may finish that; the
 // records keep even then two Services from having one address.
 func (m *manager) leave() {
-	m.serving.Wait()
+	m.serving.end()
 	if m.events != nil {
 		m.events.Shutdown()
 	}

@@ -1,0 +1,18 @@
+package main
+
+import "testing"
+
+// TestNothingBeginsToServeAtTheEnd has a process win the election while it stops. The race detector finds what is not joined.
+func TestNothingBeginsToServeAtTheEnd(t *testing.T) {
+	for range 100 {
+		var s serving
+		served := false
+		begun := make(chan bool)
+		go func() { begun <- s.begin(func() { served = true }) }()
+		s.end()
+		atEnd := served
+		if b := <-begun; b != atEnd {
+			t.Fatalf("begun: %v, served when everything had ended: %v", b, atEnd)
+		}
+	}
+}
