@@ -94,8 +94,10 @@ func (n *neighbour) lossy() bool { return bits.OnesCount32(n.history) < 29 }
 
 func (n *neighbour) hasAddress() bool { return len(n.said.prefixes) > 0 }
 
-// hear notes a sign of life that came at a time.
-func (n *neighbour) hear(came Time) { n.heard, n.sign = max(n.heard, came), max(n.sign, came) }
+// hear notes a sign of life of a neighbour's speaker that came at a time.
+func (m *Machine) hear(n *neighbour, came Time) {
+	n.heard, n.sign, m.heard = max(n.heard, came), max(n.sign, came), max(m.heard, came)
+}
 
 // meet makes a neighbour of a boot that is heard for the first time. What its predecessor on the same node
 // claimed is kept for it.

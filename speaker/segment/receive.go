@@ -83,7 +83,7 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	if n.status == silent && b.state != n.said.state {
 		// It is back, and what it says of itself has not come yet. It may not answer for its addresses, so the
 		// deputies go on.
-		n.hear(m.arrival.At)
+		m.hear(n, m.arrival.At)
 		m.ask(n, n.missingPage())
 		return ""
 	}
@@ -99,7 +99,7 @@ const freeHashes = 4
 
 // signOfLife notes that a neighbour's speaker is alive.
 func (m *Machine) signOfLife(n *neighbour) {
-	n.hear(m.arrival.At)
+	m.hear(n, m.arrival.At)
 	n.asks = 0
 	if m.arrival.Unicast && m.arrival.From == n.mac {
 		// Its multicast does not reach us, so ours will not reach it, or it has not heard ours.

@@ -278,6 +278,41 @@ func (w *world) isolate(victim *host, cut bool) {
 	}
 }
 
+// TestTheOthersOwnNothingWhenANodeIsCutOff: of the owner and another candidate one is cut off for less than a second. The other one
+// has the address afterwards, and did not lose it for a moment. The nodes that own nothing send one beat a second. So the node that is
+// cut off does not miss them, and those on the side of the other one may not have been heard since.
+func TestTheOthersOwnNothingWhenANodeIsCutOff(t *testing.T) {
+	for round := range 10 {
+		for _, isolated := range []int{0, 1} {
+			w, addrs := newWorld(t, 6, uint64(round)), vips(1)
+			for _, h := range w.nodes {
+				h.start()
+			}
+			owner, candidate := w.nodes[0], w.nodes[1]
+			w.want(addrs, nil, owner)
+			w.run(2 * time.Second)
+			w.want(addrs, nil, owner, candidate)
+			w.run(3*time.Second + time.Duration(round)*100*time.Millisecond)
+			keeps := w.nodes[1-isolated]
+			w.witness = func(h *host, e Event) {
+				if h == keeps && (e.Kind == EventYield || e.Kind == EventRelease) {
+					w.fail("%s lost %v to a node that was cut off", h.name, e.Addr)
+				}
+			}
+			w.isolate(w.nodes[isolated], true)
+			w.run(450 * time.Millisecond)
+			if candidate.answers[addrs[0]].Node != candidate.name {
+				w.fail("%s has not taken %v from a node that it does not hear", candidate.name, addrs[0])
+			}
+			w.isolate(w.nodes[isolated], false)
+			w.run(3 * time.Second)
+			if o := w.owner(addrs[0]); o != keeps {
+				w.fail("%v is answered with %v, want %v", addrs[0], w.answersFor(addrs[0]), keeps.mac)
+			}
+		}
+	}
+}
+
 func TestANodeThatIsNotHeardIsReplacedAndYields(t *testing.T) {
 	w, addrs := began(t, 3, 30)
 	victim := w.owner(addrs[0])

@@ -122,14 +122,15 @@ func (m *Machine) probe(n *neighbour, period time.Duration) {
 
 // kernelAnswered notes that a neighbour's node lives.
 func (m *Machine) kernelAnswered(n *neighbour) {
-	n.answered, n.asks = m.now, 0
+	n.answered, n.asks, m.heard = m.now, 0, m.now
 	if n.status == suspected {
 		m.become(n, silent)
 	}
 }
 
 // receiveSuspect helps a speaker that has not heard another one: with our own beat if it means us, and
-// otherwise with the last beat that we heard of the suspect.
+// otherwise with the last beat that we heard of the suspect. If we have not heard it either, it is our own beat that helps:
+// it says that the other speaker is not the one that is cut off.
 func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	s, err := r.suspect()
 	if err != nil {
@@ -147,10 +148,16 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 		return ""
 	}
 	n := m.byID[s.id]
-	if n == nil || n.said.chain != s.chain || n.index <= s.index || m.now-n.heard > 2*n.interval() || m.now-n.vouched < askPeriod {
+	if n == nil || n.said.chain != s.chain {
 		return ""
 	}
-	if !m.vouches.allow(m.now) || !m.amongFirst(n, 8) {
+	if n.index <= s.index {
+		if soon := max(m.now, m.beaten+fastPeriod); soon < m.nextBeat && m.amongFirst(n, 8) {
+			m.nextBeat = soon
+		}
+		return ""
+	}
+	if m.now-n.heard > 2*n.interval() || m.now-n.vouched < askPeriod || !m.vouches.allow(m.now) || !m.amongFirst(n, 8) {
 		return ""
 	}
 	n.vouched = m.now

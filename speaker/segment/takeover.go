@@ -91,8 +91,8 @@ func (m *Machine) takeDue() {
 
 // take makes the address ours.
 //
-// Whoever takes an address while it hears other speakers takes an even term above every term that it knows.
-// Whoever hears none may be the one that is cut off. It takes an odd term, below that of the owner which it
+// A node that takes an address while it hears other speakers takes an even term above every term that it knows.
+// A node that hears none may be the one that is cut off. It takes an odd term, below that of the owner which it
 // believes dead: when both meet, the address stays where it was.
 //
 // The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer: the first one may have
@@ -101,7 +101,7 @@ func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen
 	switch {
-	case m.hearsOthers():
+	case m.hearsOthers(a):
 		a.own = (a.seen | 1) + 1
 	case a.paused != 0 && a.paused == a.seen:
 		a.own = a.paused
@@ -141,8 +141,15 @@ func (m *Machine) take(a *address, place int) {
 }
 
 // hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof: to a
-// node that is cut off all the others fall silent one after the other, within one beat.
-func (m *Machine) hearsOthers() bool { return m.statuses[alive]+m.statuses[silent] > 0 }
+// node that is cut off all the others fall silent one after the other. If the owner fell silent, another node has to be
+// heard after this node missed the owner's beat: see receiveSuspect. It is not enough that it was heard before, for a node
+// that owns nothing sends a beat a second.
+func (m *Machine) hearsOthers(a *address) bool {
+	if a.lost != 0 && m.heard < a.lost+fastPeriod*3/2 {
+		return false
+	}
+	return m.statuses[alive]+m.statuses[silent] > 0
+}
 
 // judgeOwner takes an address from an owner that cannot serve it and does not know: it does not reach the
 // API, and this node does. The owner yields on the frame that says so.
