@@ -89,29 +89,31 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 	return began
 }
 
-// judge has this node count as fresh, or not, by what its own kube-proxy says, which is surer than the time since the node
-// became ready:
+// judge follows note. It says who comes last as this node sees it, and whether this node leaves the address to others on the
+// segments. What its own kube-proxy says is surer than the time since the node became ready:
 //
-//   - no: this node is fresh, however long ago it became ready. If all others are fresh, too, they go before it, and it alone
-//     counts as fresh. An address that is new is left as it is: new addresses are spread over the nodes all the same.
-//   - forwards: this node is not fresh. If all nodes are, they are alike, and are left as they are.
+//   - no: this node comes last, however long ago it became ready. If all others are fresh, too, they go before it, and it comes
+//     last alone. An address that is new is left as it is: new addresses are spread over the nodes all the same.
+//   - forwards: this node does not come last. If all nodes are fresh, they are alike, and are left as they are.
 //   - unknown: this node is what it is for the others.
 //
-// It follows note, and corrects what that says of this node in a.Fresh.
+// On the segments the other nodes do not know what this node's kube-proxy says. So that the nodes agree on the order of the
+// candidates, the time counts there. What kube-proxy says counts only among the nodes that are fresh.
 func (d *deliveries) judge(a *announce.Address, own answer) {
 	nodes := d.local[a.Addr]
 	if nodes == nil {
 		return
 	}
+	a.Behind, a.Forwards, a.Leaves = a.Fresh, own == forwards, own == no && !a.New
 	others := slices.DeleteFunc(slices.Clone(a.Fresh), func(node string) bool { return node == d.self })
 	switch {
 	case own == no && !a.New && len(others)+1 == len(nodes.all):
-		a.Fresh = []string{d.self}
+		a.Behind = []string{d.self}
 	case own == no && !a.New:
 		at, _ := slices.BinarySearch(others, d.self)
-		a.Fresh = slices.Insert(others, at, d.self)
+		a.Behind = slices.Insert(others, at, d.self)
 	case own == forwards && len(a.Fresh) < len(nodes.all):
-		a.Fresh = others
+		a.Behind = others
 	}
 }
 

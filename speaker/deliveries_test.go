@@ -136,9 +136,9 @@ func TestANodeHandsOverOneServiceAfterAnother(t *testing.T) {
 	for i, step := range []struct{ web, webLeaving, mail, mailLeaving, want string }{
 		{"n1", "", "n1", "", "eth0: n1"},
 		{"n1 n2", "", "n1", "", "eth0: n1"},
-		{"n1 n2", "", "n1 n2", "", "eth0: n1"},
-		{"n2", "n1", "n1 n2", "", "eth0: n1"},
-		{"n2", "n1", "n2", "n1", "eth0: n1"},
+		{"n1 n2", "", "n1 n2", "", "eth0: n1 n2(fresh)"},
+		{"n2", "n1", "n1 n2", "", "eth0: n1 n2(fresh)"},
+		{"n2", "n1", "n2", "n1", "eth0: n1 n2(fresh)"},
 	} {
 		shared, a := cluster(t, "n1")
 		web := a.Services[0]
@@ -184,8 +184,8 @@ func TestANodeIsFreshWhileItWaits(t *testing.T) {
 	} {
 		a := note(story.after, story.ready...)
 		d.judge(a, story.own)
-		if got := strings.Join(a.Fresh, " "); got != story.counts {
-			t.Errorf("at %v: %q count as fresh, want %q", story.after, got, story.counts)
+		if got := strings.Join(a.Behind, " "); got != story.counts {
+			t.Errorf("at %v: %q come last, want %q", story.after, got, story.counts)
 		}
 	}
 }

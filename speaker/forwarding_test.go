@@ -388,7 +388,7 @@ func TestANodeTakesAnAddressOverOnceItForwards(t *testing.T) {
 	}{
 		{"it has no pod", []string{"n2"}, false, "eth0: n2"},
 		{"its pod is ready", []string{"n1", "n2"}, false, "eth0: n2"},
-		{"its kube-proxy forwards", []string{"n1", "n2"}, true, "eth0: n1 n2"},
+		{"its kube-proxy forwards", []string{"n1", "n2"}, true, "eth0: n1(forwards) n2"},
 	} {
 		var endpoints []discoveryv1.Endpoint
 		for _, node := range step.nodes {

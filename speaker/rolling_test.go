@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // rollingPod is a pod of a Deployment in the model of TestPodsRoll. Zero times have not come.
@@ -33,10 +34,11 @@ type rollingEndpoint struct {
 type rollingNode struct {
 	name       string
 	seen, told int // versions of the endpoints that the speaker and kube-proxy know
+	shared     *announce.Shared
 	d          deliveries
 	f          *forwarding
 	a          *announce.Address
-	candidate  bool
+	place      int // how many candidates come before it; -1: it is none
 	waited     bool
 	exports    bool
 	nextAsk    time.Time
@@ -56,7 +58,6 @@ type rollingModel struct {
 	owner    *rollingNode
 	cache    *rollingNode // where the clients of the segment send to
 	lag      time.Duration
-	shared   *announce.Shared
 	log      []string
 	next     time.Time
 	freed    time.Time
@@ -207,21 +208,37 @@ func (n *rollingNode) look(m *rollingModel) {
 	svc.Leaving4, svc.Ready4 = slices.Compact(svc.Leaving4), slices.Compact(svc.Ready4)
 	n.a = &announce.Address{Addr: vip, Pool: "public", Services: []*announce.Service{svc}}
 	first := n.d.local[vip] == nil
-	if began := n.d.note(n.a, m.shared.Nodes, m.now); began && !first {
+	if began := n.d.note(n.a, n.shared.Nodes, m.now); began && !first {
 		n.f.await(vip, m.now, othersDeliver(n.a, n.name), healthPorts{ports: []uint16{30000}})
 		n.nextAsk = m.now
 	} else if !n.d.now[vip] {
 		n.f.forget(vip)
 	}
 	n.d.judge(n.a, n.f.says(vip))
-	was := n.candidate
-	n.candidate = false
-	for _, p := range announce.Decide(m.shared, n.a).Segments {
-		n.candidate = slices.Contains(p.Candidates.Nodes(), n.name)
+	was := n.place
+	n.place = -1
+	for _, p := range announce.Decide(n.shared, n.a).Segments {
+		n.place = place(*p.Candidates, n.name)
 	}
-	if was != n.candidate {
-		m.say("%s: candidate %t, waits %t, fresh %v", n.name, n.candidate, n.f.isWaiting(vip), n.a.Fresh)
+	if was != n.place {
+		m.say("%s: place %d, waits %t, fresh %v", n.name, n.place, n.f.isWaiting(vip), n.a.Fresh)
 	}
+}
+
+// place is how many candidates come before a node, as package segment orders them; -1 if the node is none.
+func place(all ownership.Candidates, node string) int {
+	self := slices.IndexFunc(all, func(c ownership.Candidate) bool { return c.Node == node })
+	if self < 0 {
+		return -1
+	}
+	before := 0
+	for _, c := range all {
+		switch {
+		case c.Standing < all[self].Standing, c.Standing == all[self].Standing && announce.Rank(vip, c.Node) > announce.Rank(vip, node):
+			before++
+		}
+	}
+	return before
 }
 
 // reached is what goes wrong with a connection that reaches the node.
@@ -247,21 +264,18 @@ func (n *rollingNode) reached(m *rollingModel) string {
 	return ""
 }
 
-// agree has the nodes agree on an owner: one that is no candidate releases the address, and a candidate takes it.
+// agree has the nodes agree on an owner: one that is no candidate releases the address, and a candidate takes it, the later the
+// more others come before it.
 func (m *rollingModel) agree() {
-	if m.owner != nil && !m.owner.candidate {
+	const rankDelay = 50 * time.Millisecond
+	if m.owner != nil && m.owner.place < 0 {
 		m.say("%s releases", m.owner.name)
 		m.owner, m.freed = nil, m.now
 	}
-	if m.owner == nil && m.now.Sub(m.freed) >= 5*time.Millisecond {
-		var best *rollingNode
-		for _, n := range m.nodes {
-			if n.candidate && (best == nil || announce.Rank(vip, n.name) > announce.Rank(vip, best.name)) {
-				best = n
-			}
-		}
-		if m.owner = best; best != nil {
-			m.say("%s owns, waits %t", best.name, best.f.isWaiting(vip))
+	for _, n := range m.nodes {
+		if m.owner == nil && n.place >= 0 && m.now.Sub(m.freed) >= 5*time.Millisecond+time.Duration(n.place)*rankDelay {
+			m.owner = n
+			m.say("%s owns, waits %t", n.name, n.f.isWaiting(vip))
 		}
 	}
 	if m.owner != nil && !m.owner.f.isWaiting(vip) && m.cache != m.owner {
@@ -277,10 +291,10 @@ func TestPodsRoll(t *testing.T) {
 	const tick = 5 * time.Millisecond
 	for seed := range uint64(80) {
 		rng := rand.New(rand.NewPCG(seed, 7))
-		shared, _ := cluster(t, "n1")
-		m := &rollingModel{rng: rng, shared: shared, now: noon, arrive: map[string][]time.Time{}, lag: []time.Duration{10, 90}[rng.IntN(2)] * time.Millisecond}
+		m := &rollingModel{rng: rng, now: noon, arrive: map[string][]time.Time{}, lag: []time.Duration{10, 90}[rng.IntN(2)] * time.Millisecond}
 		for _, name := range []string{"n1", "n2", "n3"}[:2+rng.IntN(2)] {
 			n := &rollingNode{name: name, d: newDeliveries(name), f: newForwarding(proxyURL, zap.NewNop(), func([]netip.Addr) {})}
+			n.shared, _ = cluster(t, name)
 			n.f.told = true
 			n.proxy = proxyModel{rng: rng, told: written{times: 7, took: time.Second}, slowness: []time.Duration{50, 200}[rng.IntN(2)] * time.Millisecond}
 			n.proxy.told.longest = n.proxy.slowness

@@ -121,7 +121,11 @@ func said(d Decision) string {
 	}
 	var all []string
 	for _, p := range d.Segments {
-		all = append(all, p.Interface+": "+strings.Join(p.Candidates.Nodes(), " "))
+		var nodes []string
+		for _, c := range *p.Candidates {
+			nodes = append(nodes, c.Node+[]string{"", "(forwards)", "(fresh)"}[c.Standing])
+		}
+		all = append(all, p.Interface+": "+strings.Join(nodes, " "))
 	}
 	return cmp.Or(strings.Join(all, ", "), "nobody")
 }

@@ -114,6 +114,14 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 	for _, node := range address.Fresh {
 		key = append(append(key, node...), 0)
 	}
+	switch {
+	case address.Leaves:
+		key = append(key, 'l')
+	case address.Forwards:
+		key = append(key, 'f')
+	default:
+		key = append(key, '-')
+	}
 	for i, network := range on.networks() {
 		if network.Contains(address.Addr) {
 			key = binary.AppendUvarint(key, uint64(i))
@@ -124,8 +132,9 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 
 // makeCandidates chooses the nodes that serve the most of an address's Services. Mostly all serve all; but one
 // Service may be advertised from fewer nodes, or have its endpoints on fewer. Nodes that are not Ready are chosen
-// only if no other node serves any: when the API server has been away, no node is Ready. Nodes that are fresh are chosen
-// only if all are.
+// only if no other node serves any: when the API server has been away, no node is Ready. Nodes that are fresh come last. They
+// are chosen all the same: nodes hear of an endpoint at different times, and those that do not agree on the candidates could all
+// take the address of a node that dies.
 func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]int) candidates {
 	serves, preferred, gradual := map[string]int{}, map[string]bool{}, map[string]bool{}
 	empty := address.empty()
@@ -162,12 +171,15 @@ func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]in
 	if len(ready) > 0 {
 		serves = ready
 	}
-	nodes := settled(foremost(serves), address.Fresh)
+	nodes := foremost(serves)
+	if address.Leaves {
+		nodes = slices.DeleteFunc(nodes, func(n string) bool { return n == s.Self && len(nodes) > 1 })
+	}
 	if len(nodes) == 0 {
 		return candidates{}
 	}
 	return candidates{
-		nodes:   s.intern(nodes, preferred),
+		nodes:   s.intern(nodes, preferred, address),
 		gradual: slices.ContainsFunc(nodes, func(n string) bool { return gradual[n] }),
 	}
 }
@@ -202,14 +214,18 @@ func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty b
 }
 
 // intern returns the one Candidates with this content.
-func (s *Shared) intern(nodes []string, preferred map[string]bool) *ownership.Candidates {
+func (s *Shared) intern(nodes []string, preferred map[string]bool, address *Address) *ownership.Candidates {
+	all := make(ownership.Candidates, 0, len(nodes))
 	var content strings.Builder
 	for _, n := range nodes {
+		c := ownership.Candidate{Node: n, Preferred: preferred[n], Standing: s.standing(n, address)}
+		all = append(all, c)
 		content.WriteString(n)
-		if preferred[n] {
+		if c.Preferred {
 			content.WriteByte('+')
 		}
 		content.WriteByte(0)
+		content.WriteByte('0' + byte(c.Standing))
 	}
 	if s.known == nil {
 		s.known = map[string]*ownership.Candidates{}
@@ -219,10 +235,20 @@ func (s *Shared) intern(nodes []string, preferred map[string]bool) *ownership.Ca
 		c = s.before[content.String()]
 	}
 	if c == nil {
-		c = ownership.NewCandidates(nodes, func(n string) bool { return preferred[n] })
+		c = &all
 	}
 	s.known[content.String()] = c
 	return c
+}
+
+func (s *Shared) standing(node string, address *Address) ownership.Standing {
+	switch {
+	case !slices.Contains(address.Fresh, node):
+		return ownership.Settled
+	case node == s.Self && address.Forwards:
+		return ownership.Forwards
+	}
+	return ownership.Fresh
 }
 
 func (s *Shared) selects(selector *herald.Selector, address *Address, svc *Service) bool {
@@ -242,18 +268,6 @@ func foremost(serves map[string]int) (nodes []string) {
 	}
 	slices.Sort(nodes)
 	return nodes
-}
-
-// settled are the nodes that are not fresh, or all if all are.
-func settled(nodes, fresh []string) []string {
-	if len(fresh) == 0 {
-		return nodes
-	}
-	others := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return slices.Contains(fresh, n) })
-	if len(others) == 0 {
-		return nodes
-	}
-	return others
 }
 
 // Rank is the weight of a node for an address in rendezvous hashing: when a node goes, only its own

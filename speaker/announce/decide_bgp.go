@@ -191,14 +191,14 @@ func (a *Address) sticky() bool {
 type standing struct {
 	ready  bool
 	serves int // of the address's Services
-	fresh  bool
+	behind bool
 	peers  int
 	rank   uint64
 	name   string
 }
 
 func (x standing) compare(y standing) int {
-	return cmp.Or(compareBool(x.ready, y.ready), cmp.Compare(x.serves, y.serves), compareBool(y.fresh, x.fresh),
+	return cmp.Or(compareBool(x.ready, y.ready), cmp.Compare(x.serves, y.serves), compareBool(y.behind, x.behind),
 		cmp.Compare(x.peers, y.peers), cmp.Compare(x.rank, y.rank), cmp.Compare(x.name, y.name))
 }
 
@@ -214,7 +214,7 @@ func compareBool(x, y bool) int {
 }
 
 // stickyNode is the one node that announces a sticky address, by whatever advertisements: a Ready one before one that is
-// not, then one that serves the most of the address's Services, one that is not fresh, one that announces it to the most peers, then
+// not, then one that serves the most of the address's Services, one that is not behind, one that announces it to the most peers, then
 // the one with the highest rank.
 func (s *Shared) stickyNode(address *Address) string {
 	var best standing
@@ -232,7 +232,7 @@ func (s *Shared) stickyNode(address *Address) string {
 		if len(peers) == 0 {
 			continue
 		}
-		if this := (standing{node.Ready, len(serves), slices.Contains(address.Fresh, name), len(peers), Rank(address.Addr, name), name}); best.name == "" || this.compare(best) > 0 {
+		if this := (standing{node.Ready, len(serves), slices.Contains(address.Behind, name), len(peers), Rank(address.Addr, name), name}); best.name == "" || this.compare(best) > 0 {
 			best = this
 		}
 	}

@@ -81,11 +81,11 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 			readyOn(a, second, third)
 		}, map[string][]string{second: tor}},
 		{"a sticky Service: one that has not only just become ready", herald.Selection{}, func(_ *Shared, a *Address) {
-			a.Services[0].Sticky, a.Services[0].Local, a.Fresh = true, true, []string{first}
+			a.Services[0].Sticky, a.Services[0].Local, a.Behind = true, true, []string{first}
 			readyOn(a, first, third)
 		}, map[string][]string{third: tor}},
 		{"a sticky Service: unless all have", herald.Selection{}, func(_ *Shared, a *Address) {
-			a.Services[0].Sticky, a.Services[0].Local, a.Fresh = true, true, []string{first, third}
+			a.Services[0].Sticky, a.Services[0].Local, a.Behind = true, true, []string{first, third}
 			readyOn(a, first, third)
 		}, map[string][]string{first: tor}},
 		{"a sticky Service: one that is Ready", herald.Selection{}, func(s *Shared, a *Address) {

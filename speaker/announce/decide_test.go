@@ -47,14 +47,10 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 			a.Services[0].Local = true
 			readyOn(a, "n1", "n3")
 		}), "eth0: n1 n3"},
-		{"policy Local: one that has not only just become ready", with(func(_ *Shared, a *Address) {
+		{"policy Local: one that has only just become ready comes last", with(func(_ *Shared, a *Address) {
 			a.Services[0].Local, a.Fresh = true, []string{"n2"}
 			readyOn(a, "n1", "n2", "n3")
-		}), "eth0: n1 n3"},
-		{"policy Local: unless all have", with(func(_ *Shared, a *Address) {
-			a.Services[0].Local, a.Fresh = true, []string{"n1", "n3"}
-			readyOn(a, "n1", "n3")
-		}), "eth0: n1 n3"},
+		}), "eth0: n1 n2(fresh) n3"},
 		{"policy Local: an endpoint on no node", with(func(_ *Shared, a *Address) {
 			a.Services[0].Local = true
 			readyOn(a, "")
@@ -310,13 +306,41 @@ func TestDifferentThingsHaveDifferentKeys(t *testing.T) {
 						is += " somewhere"
 					}
 				}
-				for _, a.Fresh = range [][]string{nil, {"n1"}, {"n1", "n2"}, {"n1n2"}} {
-					key, is := string(on.appendKey(nil, a, sets)), fmt.Sprintf("%s%s %q", is, on.Interface, a.Fresh)
+				for i, fresh := range [][]string{nil, {"n1"}, {"n1", "n2"}, {"n1n2"}, nil, {"n1"}, {"n1"}} {
+					a.Fresh, a.Leaves, a.Forwards = fresh, i == 4 || i == 5, i == 6
+					key, is := string(on.appendKey(nil, a, sets)), fmt.Sprintf("%s%s %q %t %t", is, on.Interface, a.Fresh, a.Leaves, a.Forwards)
 					if other, twice := seen[key]; twice {
 						t.Errorf("%q and %q have the same key", is, other)
 					}
 					seen[key] = is
 				}
+			}
+		}
+	}
+}
+
+func TestWhatAKubeProxySaysOfAnAddress(t *testing.T) {
+	for _, story := range []struct {
+		ready, fresh     []string
+		leaves, forwards string
+	}{
+		{[]string{"n1", "n2"}, nil, "eth0: n2", "eth0: n1 n2"},
+		{[]string{"n1", "n2", "n3"}, []string{"n1", "n3"}, "eth0: n2 n3(fresh)", "eth0: n1(forwards) n2 n3(fresh)"},
+		{[]string{"n1", "n3"}, []string{"n1", "n3"}, "eth0: n3(fresh)", "eth0: n1(forwards) n3(fresh)"},
+		{[]string{"n1"}, []string{"n1"}, "eth0: n1(fresh)", "eth0: n1(forwards)"}, // There is no other.
+		{[]string{"n2", "n3"}, nil, "eth0: n2 n3", "eth0: n2 n3"},
+	} {
+		s, a := cluster()
+		s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
+		readyOn(a, story.ready...)
+		for _, a.Leaves = range []bool{true, false} {
+			want := story.forwards
+			if a.Leaves {
+				want = story.leaves
+			}
+			a.Services[0].Local, a.Fresh, a.Forwards = true, story.fresh, !a.Leaves
+			if got := said(Decide(on("n1", s), a)); got != want {
+				t.Errorf("%v are ready, %v fresh, leaves %t: %q, want %q", story.ready, story.fresh, a.Leaves, got, want)
 			}
 		}
 	}

@@ -163,8 +163,13 @@ type Address struct {
 	// New: it was recorded less than a minute ago.
 	New bool
 	// Fresh are the nodes, sorted, whose endpoints under policy Local became ready so short a time ago that their kube-proxies
-	// may not know them.
+	// may not know them. The nodes agree on them, but for the time that it takes to hear of an endpoint.
 	Fresh []string
+	// Behind are those that come last as this node sees it, sorted: of itself it knows more than the time.
+	Behind []string
+	// Forwards: this node's kube-proxy says that it forwards the address. Leaves: it says that it does not, so this node leaves
+	// the address to others.
+	Forwards, Leaves bool
 	// Services are those that have it, several if they share it. Their order means nothing.
 	Services []*Service
 }

@@ -76,8 +76,8 @@ const lastPlace = 20
 
 // place is how many live candidates come before this node for an address; -1 if this node is no candidate.
 //
-// Preferred nodes come first. Of a new address, nodes that have their share already come last. Otherwise the
-// rank decides (rendezvous hashing: D. Thaler, C. Ravishankar, 1998): the addresses of a node that dies
+// The standing comes before anything else. Otherwise preferred nodes come first. Of a new address, nodes that have their share already come after
+// the others. Otherwise the rank decides (rendezvous hashing: D. Thaler, C. Ravishankar, 1998): the addresses of a node that dies
 // spread over all others, and no other address moves.
 func (m *Machine) place(a *address, holder *claim) (place int) {
 	r := m.resolve(a.want.Candidates)
@@ -108,17 +108,20 @@ func loadBound(addresses, nodes int) int { return (5*addresses + 4*nodes - 1) / 
 
 // order is what candidates are compared by.
 type order struct {
+	standing        ownership.Standing
 	preferred, full bool
 	rank            uint64
 }
 
 func (a *address) order(s *slot, load, bound int) order {
-	return order{preferred: s.Preferred, full: bound > 0 && load >= bound, rank: mix(a.hash ^ s.hash)}
+	return order{standing: s.Standing, preferred: s.Preferred, full: bound > 0 && load >= bound, rank: mix(a.hash ^ s.hash)}
 }
 
 // before reports whether the one comes before the other.
 func (o order) before(other order) bool {
 	switch {
+	case o.standing != other.standing:
+		return o.standing < other.standing
 	case o.preferred != other.preferred:
 		return o.preferred
 	case o.full != other.full:

@@ -221,7 +221,7 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 // later Tick, when it has read all frames that had come: another node may have taken the address at the same time. If that
 // node's claim is higher, this node has yielded. If it is lower, that node may have begun to answer, also if its speaker is
 // silent by now. So this node waits until that node has yielded, but not for longer than a dead interval. It does not wait
-// for a node that is no candidate, or that said that it does not answer.
+// for a node that said that it does not answer.
 func (m *Machine) begins(a *address) bool {
 	if a.begin == 0 {
 		return true
@@ -229,7 +229,7 @@ func (m *Machine) begins(a *address) bool {
 	at := a.begin
 	limit := a.plausible()
 	rival := func(c claim) bool {
-		return c.term <= limit && !c.n.has(flagListening|flagReplaced) && a.want.Candidates.Has(c.n.node)
+		return c.term <= limit && !c.n.has(flagListening|flagReplaced)
 	}
 	if slices.ContainsFunc(a.claims, rival) {
 		at += deadInterval

@@ -132,6 +132,42 @@ func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
 	}
 }
 
+// TestTwoCandidatesThatEachForwardAnswerOneAfterTheOther: the endpoints on two nodes became ready a moment ago, and each of the two knows
+// of itself alone that its kube-proxy forwards. So when the owner dies, each of them takes the address as the first candidate.
+func TestTwoCandidatesThatEachForwardAnswerOneAfterTheOther(t *testing.T) {
+	for round := range 40 {
+		w, addrs := newWorld(t, 3, uint64(round)), vips(1)
+		for _, h := range w.nodes {
+			h.start()
+		}
+		owner := w.nodes[0]
+		w.want(addrs, nil, owner)
+		w.run(2 * time.Second)
+		for _, h := range w.nodes {
+			all := ownership.Candidates{{Node: owner.name}}
+			for _, o := range w.nodes[1:] {
+				c := ownership.Candidate{Node: o.name, Standing: ownership.Fresh}
+				if o == h {
+					c.Standing = ownership.Forwards
+				}
+				all = append(all, c)
+			}
+			h.input(func(m *Machine, now Time) { m.Want(now, addrs[0], &ownership.Want{Candidates: &all}) })
+		}
+		w.run(time.Second + time.Duration(round)*11*time.Millisecond)
+		w.delay = 10 * time.Millisecond
+		owner.power(false)
+		w.run(time.Second, func() {
+			if macs := w.answersFor(addrs[0]); len(macs) > 1 {
+				w.fail("%v is answered with %v", addrs[0], macs)
+			}
+		})
+		if w.owner(addrs[0]) == nil {
+			w.fail("%v is answered by nobody", addrs[0])
+		}
+	}
+}
+
 // placeWithout is how many hosts come before this one for an address, if the owner is not counted.
 func (w *world) placeWithout(h, owner *host, a netip.Addr) (place int) {
 	for _, o := range w.nodes {

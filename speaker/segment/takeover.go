@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
 // contend is for an address that nobody claims: the best candidate takes it, the next one waits in case the
@@ -96,7 +98,7 @@ func (m *Machine) takeDue() {
 // believes dead: when both meet, the address stays where it was.
 //
 // The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer: the first one may have
-// got no processor for a while, and take the address at the same time.
+// got no processor for a while, and take the address at the same time. So does a first candidate that others may not take for it.
 func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen
@@ -132,7 +134,7 @@ func (m *Machine) take(a *address, place int) {
 	m.pending = append(m.pending, change{addr: a.Addr, term: a.own})
 	m.event(e)
 	a.begin = m.now
-	if place > 0 {
+	if self := m.resolve(a.want.Candidates).self; place > 0 || self.Standing != ownership.Settled {
 		a.begin += rivalTime
 	}
 	m.beginning[a] = struct{}{}
@@ -166,6 +168,7 @@ func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 	if m.ticking && m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
 		m.take(a, place)
 		a.reason = "its owner, " + holder.n.node + ", is no candidate any more"
+		a.begin -= deadInterval // It may not yield, so it is not waited for: see begins.
 	}
 }
 

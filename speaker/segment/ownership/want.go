@@ -26,7 +26,21 @@ type Candidate struct {
 	Node string
 	// Preferred nodes come before others.
 	Preferred bool
+	// Standing comes before anything else.
+	Standing Standing
 }
+
+// Standing says whether the kube-proxy of a node forwards the address. Candidates with a lower one come first.
+type Standing uint8
+
+const (
+	// Settled: it forwards the address.
+	Settled Standing = iota
+	// Forwards: it says so to this node, whose it is. To the other nodes this node is Fresh.
+	Forwards
+	// Fresh: it may not forward the address yet.
+	Fresh
+)
 
 // NewCandidates makes them of names. preferred may be nil.
 func NewCandidates(nodes []string, preferred func(node string) bool) *Candidates {
