@@ -190,6 +190,7 @@ test: root packages build kubernetes helm ## Run all Go tests with the race dete
 	@# The programs themselves, too, are watched for races while the stories run; one found ends them. They
 	@# do not linger at their end, as such programs do otherwise, for their leader election would go on.
 	CGO_ENABLED=1 go build -race -o build/race/ ./cmd/...
+	@rm -rf build/failures
 	HERALD_REQUIRE_ROOT=1 HERALD_RACE=1 GORACE='halt_on_error=1 atexit_sleep_ms=0' go test -race -count=1 -p 1 -timeout 45m ./...
 
 .PHONY: demo

@@ -633,11 +633,4 @@ func (c *cluster) allAddresses() map[string]string {
 }
 
 // tail is the end of a log, or what the race detector found.
-func tail(log string) string {
-	const most = 40
-	lines := strings.Split(log, "\n")
-	if i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "DATA RACE") }); i >= 0 {
-		return strings.Join(lines[i:min(i+2*most, len(lines))], "\n")
-	}
-	return strings.Join(lines[max(0, len(lines)-most):], "\n")
-}
+func tail(log string) string { return lab.Tail(log, 40) }

@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,21 +17,33 @@ import (
 const (
 	dumpTime  = 30 * time.Second
 	dumpLines = 40 // Of each log.
+	lastLines = 12 // Of each log of Herald's.
 )
 
 // test is what a testing.TB has and the lab needs; the lab also serves programs that are no tests.
 type test interface {
 	Cleanup(func())
 	Failed() bool
+	Name() string
 	Output() io.Writer
 }
 
-// DumpOnFailure makes the test print the state of the lab at its end if it failed.
+// DumpOnFailure has a test that failed print what Herald's programs said last, and write the state of the lab to a file
+// in build/failures that is named by the test.
 func (l *Lab) DumpOnFailure(t test) {
 	t.Cleanup(func() {
-		if t.Failed() {
-			l.Dump(t.Output())
+		if !t.Failed() {
+			return
 		}
+		l.dumpLogs(t.Output(), "herald-*.log", lastLines)
+		path := filepath.Join(l.options.Root, "build", "failures", strings.ReplaceAll(t.Name(), "/", "_"), "lab.txt")
+		var state bytes.Buffer
+		l.Dump(&state)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			err = os.WriteFile(path, state.Bytes(), 0o644)
+		}
+		section(t.Output(), "the state of the lab is in "+path, "", err)
 	})
 }
 
@@ -47,14 +61,7 @@ func (l *Lab) Dump(w io.Writer) {
 		out, err := l.Kubectl(ctx, args...)
 		section(w, "kubectl "+strings.Join(args, " "), out, err)
 	}
-	logs, err := filepath.Glob(l.path("logs", "*.log"))
-	if err != nil {
-		section(w, "logs", "", err)
-	}
-	for _, path := range logs {
-		content, err := os.ReadFile(path)
-		section(w, filepath.Base(path), tail(string(content), dumpLines), err)
-	}
+	l.dumpLogs(w, "*.log", dumpLines)
 	for _, r := range l.Routers {
 		routes, err := r.Routes(ctx)
 		section(w, "BGP routes of "+r.Name, fmt.Sprintf("%+v\n", routes), err)
@@ -85,8 +92,22 @@ func section(w io.Writer, title, content string, err error) {
 	}
 }
 
-// tail is the last n lines.
-func tail(s string, n int) string {
-	lines := strings.SplitAfter(s, "\n")
-	return strings.Join(lines[max(0, len(lines)-n-1):], "")
+func (l *Lab) dumpLogs(w io.Writer, pattern string, lines int) {
+	logs, err := filepath.Glob(l.path("logs", pattern))
+	if err != nil {
+		section(w, "logs", "", err)
+	}
+	for _, path := range logs {
+		content, err := os.ReadFile(path)
+		section(w, filepath.Base(path), Tail(string(content), lines), err)
+	}
+}
+
+// Tail is the last lines of a log, or, if the race detector found something, twice as many from there on.
+func Tail(log string, lines int) string {
+	all := strings.SplitAfter(log, "\n")
+	if i := slices.IndexFunc(all, func(line string) bool { return strings.Contains(line, "DATA RACE") }); i >= 0 {
+		return strings.Join(all[i:min(i+2*lines, len(all))], "")
+	}
+	return strings.Join(all[max(0, len(all)-lines-1):], "")
 }
