@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
@@ -32,6 +34,9 @@ type Client struct {
 	MAC        net.HardwareAddr
 	// Timeout of a request; requestTimeout if it is 0.
 	Timeout time.Duration
+	// FirstSYN: it is an error if the kernel had to send the SYN of a connection again. So a lost one is found however long the
+	// request takes, and a busy machine is not taken for one that loses packets.
+	FirstSYN bool
 
 	Cable // The zero value if it is not on the segment.
 }
@@ -127,7 +132,36 @@ func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Co
 		conn, err = (&net.Dialer{Timeout: c.timeout()}).DialContext(ctx, network, address)
 		return err
 	})
-	return conn, err
+	if err != nil || !c.FirstSYN {
+		return conn, err
+	}
+	again, err := sentAgain(conn)
+	if err == nil && again > 0 {
+		err = fmt.Errorf("%w %d times", ErrSentAgain, again)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// ErrSentAgain says that a SYN or the answer to it was lost, or that the answer took longer than a second (RFC 6298, section 2.1).
+var ErrSentAgain = errors.New("the SYN was sent again")
+
+// sentAgain is how many segments of a TCP connection its kernel has sent again.
+func sentAgain(conn net.Conn) (segments uint32, err error) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var info *unix.TCPInfo
+	if e := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); e != nil {
+		return 0, e
+	}
+	if err != nil {
+		return 0, fmt.Errorf("TCP_INFO: %w", err)
+	}
+	return info.Total_retrans, nil
 }
 
 // ErrNoNeighbour says that the kernel has no link-layer address for a neighbour.

@@ -20,6 +20,9 @@ type Attempt struct {
 	Start, End time.Time
 	Node       string // That answered.
 	Err        error
+	// Stalled is the longest time in which this process did not run meanwhile, as far as it is more than stallPeriod. The
+	// timeout of an attempt goes on in that time, and so do the kernels.
+	Stalled time.Duration
 }
 
 // Attempts are in the order of their starts.
@@ -30,8 +33,27 @@ type Opener struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	mu   sync.Mutex
-	made Attempts
+	mu     sync.Mutex
+	made   Attempts
+	ran    time.Time
+	stalls []stall
+}
+
+// stall is a time in which this process did not run.
+type stall struct{ from, to time.Time }
+
+// stallPeriod is how often an [Opener] looks whether its process runs.
+const stallPeriod = 20 * time.Millisecond
+
+// look notes that this process runs.
+func (o *Opener) look() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if !o.ran.IsZero() && now.Sub(o.ran) > 2*stallPeriod {
+		o.stalls = append(o.stalls, stall{o.ran, now})
+	}
+	o.ran = now
 }
 
 // Open opens a new connection to the target at the given interval and asks the app there once, until Stop is called
@@ -42,6 +64,18 @@ func (c *Client) Open(ctx context.Context, target string, every time.Duration) *
 	from.Timeout = cmp.Or(c.Timeout, attemptTimeout)
 	starting, cancel := context.WithCancel(ctx)
 	o := &Opener{cancel: cancel}
+	o.work.Go(func() {
+		ticker := time.NewTicker(stallPeriod)
+		defer ticker.Stop()
+		for {
+			o.look()
+			select {
+			case <-starting.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+	})
 	o.work.Go(func() {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
@@ -63,9 +97,15 @@ func (o *Opener) attempt(ctx context.Context, c *Client, target string) {
 	if err != nil && ctx.Err() != nil {
 		return // Given up, not failed.
 	}
+	o.look()
 	a.End, a.Node, a.Err = time.Now(), reply.Node, err
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for _, s := range o.stalls {
+		if s.to.After(a.Start) && s.from.Before(a.End) {
+			a.Stalled = max(a.Stalled, s.to.Sub(s.from))
+		}
+	}
 	o.made = append(o.made, a)
 }
 
@@ -91,7 +131,11 @@ func (a Attempts) Failed() (n int) {
 func (a Attempts) Errors() (errs []string) {
 	for _, one := range a {
 		if one.Err != nil {
-			errs = append(errs, fmt.Sprintf("%s: %v", one.Start.Format("15:04:05.000"), one.Err))
+			what := fmt.Sprintf("%s: %v", one.Start.Format("15:04:05.000"), one.Err)
+			if one.Stalled > 0 {
+				what += fmt.Sprintf(" (this process did not run for %v meanwhile)", one.Stalled.Round(time.Millisecond))
+			}
+			errs = append(errs, what)
 		}
 	}
 	return errs

@@ -141,6 +141,27 @@ func TestAnOpenerTellsWhoAnsweredAndWhatFailed(t *testing.T) {
 	}
 }
 
+func TestAClientNoticesThatItsSYNWasLost(t *testing.T) {
+	ctx, s, _ := site(t, 1)
+	patient := *s.Segment
+	patient.Timeout, patient.FirstSYN = 10*time.Second, true
+	target := app(s.Nodes[0].IPv4)
+	if _, err := patient.Get(ctx, target); err != nil {
+		t.Error(err)
+	}
+	must(t, s.Nodes[0].Isolate())
+	asked := make(chan error)
+	go func() {
+		_, err := patient.Get(ctx, target)
+		asked <- err
+	}()
+	must(t, lasts(ctx, 300*time.Millisecond))
+	must(t, s.Nodes[0].Heal())
+	if err := <-asked; !errors.Is(err, lab.ErrSentAgain) {
+		t.Errorf("%v, want %v", err, lab.ErrSentAgain)
+	}
+}
+
 func TestHeldConnectionsOutliveAShortOutageAndBreakWithTheApp(t *testing.T) {
 	const outage, connections = 300 * time.Millisecond, 10
 	ctx, s, apps := site(t, 1)
