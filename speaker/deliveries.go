@@ -16,7 +16,7 @@ const (
 	// learningTime is how long that node's speaker and routers may take when kube-proxy says that it forwards.
 	learningTime = 250 * time.Millisecond
 	// handoverLimit is for how long a node is fresh whose kube-proxy says that it does not forward: its speaker waits no longer.
-	handoverLimit = forwardingPatience + learningTime
+	handoverLimit = doubtedPatience + learningTime
 	// doubtTime is for how long a node stays fresh after its kube-proxy has said so.
 	doubtTime = 300 * time.Millisecond
 )

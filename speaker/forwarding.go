@@ -19,6 +19,8 @@ const (
 	// forwardingPatience is how long an address waits for kube-proxy at most. kube-proxy writes its rules once a second
 	// unless it is told otherwise.
 	forwardingPatience = 3 * time.Second
+	// doubtedPatience is the same of an address of which kube-proxy has said that it does not forward it.
+	doubtedPatience = 10 * time.Second
 	// forwardingPeriod is how often kube-proxy is asked while an address waits.
 	forwardingPeriod = 50 * time.Millisecond
 	// heardWithin is how much later than this speaker kube-proxy may hear of a change, and heardSurelyWithin is that of a node
@@ -72,7 +74,7 @@ func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *fo
 		waits: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "forwarding_wait_seconds",
 			Help:    "How long addresses that this node became able to deliver waited for its kube-proxy to write its rules.",
-			Buckets: []float64{0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3},
+			Buckets: []float64{0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 10},
 		}),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "forwarding_wait_expired_total",
@@ -238,7 +240,11 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 			w.asked = 0
 		}
 		ready := err == nil && (said[address] == forwards || !w.doubted && w.over(asked, state, address))
-		if !ready && tells && asked.Sub(w.since) < forwardingPatience {
+		patience := forwardingPatience
+		if w.doubted {
+			patience = doubtedPatience
+		}
+		if !ready && tells && asked.Sub(w.since) < patience {
 			continue
 		}
 		if !ready {

@@ -181,6 +181,28 @@ func TestAWaitEndsByTheHealthPort(t *testing.T) {
 	}
 }
 
+// A kube-proxy that has said that it does not forward is given more time than one that says nothing.
+func TestAnAddressWaitsForAKubeProxyThatDoesNotForward(t *testing.T) {
+	for said, want := range map[answer]time.Duration{unknown: forwardingPatience, no: doubtedPatience} {
+		var over []netip.Addr
+		f := newForwarding(proxyURL, zap.NewNop(), func(addrs []netip.Addr) { over = addrs })
+		f.await(vip, noon, true, healthPorts{loopback, []uint16{1}})
+		writing := proxyState{corev1.IPv4Protocol: {queued: noon, ended: noon.Add(-time.Second), times: 7, took: time.Second}}
+		at := noon
+		for len(over) == 0 && at.Sub(noon) < time.Minute {
+			at = at.Add(forwardingPeriod)
+			answers := map[netip.Addr]answer{}
+			for address := range f.questions(at, writing) {
+				answers[address] = said
+			}
+			f.release(at, at, writing, nil, answers)
+		}
+		if took := at.Sub(noon); took != want {
+			t.Errorf("it says %v: the address waits %v, want %v", said, took, want)
+		}
+	}
+}
+
 // A node is handed over to as soon as its kube-proxy forwards, and no sooner while it says that it does not.
 func TestAHandoverEndsByTheHealthPort(t *testing.T) {
 	at := func(after time.Duration) time.Time { return noon.Add(10*time.Second + after) }
@@ -195,7 +217,7 @@ func TestAHandoverEndsByTheHealthPort(t *testing.T) {
 		{"it forwarded to a pod that it did not know to be gone", []answer{forwards, no}, handoverTime},
 		{"and then to the new one", append(append([]answer{forwards}, slices.Repeat([]answer{no}, 8)...), forwards), time.Second + learningTime},
 		{"it is slow", slices.Repeat([]answer{no}, 20), 2*time.Second + doubtTime},
-		{"it is slower than its speaker waits", slices.Repeat([]answer{no}, 31), handoverLimit},
+		{"it is slower than its speaker waits", slices.Repeat([]answer{no}, 101), handoverLimit},
 	} {
 		d := newDeliveries("n1")
 		note := func(now time.Time, ready, leaving []string) *announce.Address {
