@@ -182,10 +182,10 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 		if err != nil {
 			return nil, false, err
 		}
+		if m.lease != nil {
+			m.lease.led.Store(true)
+		}
 		begun := m.serving.begin(func() {
-			if m.lease != nil {
-				m.lease.led.Store(true)
-			}
 			if err := p.Run(m.ctx, func(ctx context.Context) {
 				services.Run(ctx, int(c.ComponentConfig.ServiceController.ConcurrentServiceSyncs), shared.ControllerManagerMetrics)
 			}); err != nil {
