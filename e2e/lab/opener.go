@@ -20,7 +20,7 @@ type Attempt struct {
 	Start, End time.Time
 	Node       string // That answered.
 	Err        error
-	// Stalled is the longest time in which this process did not run meanwhile, as far as it is more than stallPeriod. The
+	// Stalled is the longest time in which this process did not run meanwhile, as far as it is more than twice stallPeriod. The
 	// timeout of an attempt goes on in that time, and so do the kernels.
 	Stalled time.Duration
 }

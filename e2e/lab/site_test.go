@@ -155,7 +155,7 @@ func TestAClientNoticesThatItsSYNWasLost(t *testing.T) {
 		_, err := patient.Get(ctx, target)
 		asked <- err
 	}()
-	must(t, lasts(ctx, 300*time.Millisecond))
+	must(t, lasts(ctx, 700*time.Millisecond))
 	must(t, s.Nodes[0].Heal())
 	if err := <-asked; !errors.Is(err, lab.ErrSentAgain) {
 		t.Errorf("%v, want %v", err, lab.ErrSentAgain)
