@@ -64,8 +64,9 @@ type wait struct {
 	first *written  // what kube-proxy told first since then
 
 	ports   healthPorts
-	asked   uint64 // how often kube-proxy had written its rules when it was last asked on the ports
-	doubted bool   // it said that it does not forward
+	asked   uint64    // how often kube-proxy had written its rules when it was last asked on the ports
+	doubted bool      // it said that it does not forward
+	mute    time.Time // since when it does not answer on the ports although it has doubted; zero: it does
 }
 
 func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
@@ -236,12 +237,18 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 			}
 		}
 		w.doubted = w.doubted || said[address] == no
-		if now, is := said[address]; is && now == unknown && w.doubted {
+		switch now, is := said[address]; {
+		case is && now == unknown && w.doubted:
 			w.asked = 0
+			if w.mute.IsZero() {
+				w.mute = asked
+			}
+		case is:
+			w.mute = time.Time{}
 		}
 		ready := err == nil && (said[address] == forwards || !w.doubted && w.over(asked, state, address))
 		patience := forwardingPatience
-		if w.doubted {
+		if w.doubted && (w.mute.IsZero() || asked.Sub(w.mute) < forwardingPatience) {
 			patience = doubtedPatience
 		}
 		if !ready && tells && asked.Sub(w.since) < patience {

@@ -181,24 +181,38 @@ func TestAWaitEndsByTheHealthPort(t *testing.T) {
 	}
 }
 
-// A kube-proxy that has said that it does not forward is given more time than one that says nothing.
+// A kube-proxy that has said that it does not forward is given more time than one that says nothing, or nothing any more.
 func TestAnAddressWaitsForAKubeProxyThatDoesNotForward(t *testing.T) {
-	for said, want := range map[answer]time.Duration{unknown: forwardingPatience, no: doubtedPatience} {
+	const first = heardSurelyWithin + forwardingPeriod // It is asked then.
+	for _, story := range []struct {
+		name        string
+		first, then answer
+		want        time.Duration
+	}{
+		{"it says nothing", unknown, unknown, forwardingPatience},
+		{"it does not forward", no, no, doubtedPatience},
+		{"it does not forward, and then says nothing", no, unknown, first + forwardingPeriod + forwardingPatience},
+	} {
 		var over []netip.Addr
 		f := newForwarding(proxyURL, zap.NewNop(), func(addrs []netip.Addr) { over = addrs })
 		f.await(vip, noon, true, healthPorts{loopback, []uint16{1}})
-		writing := proxyState{corev1.IPv4Protocol: {queued: noon, ended: noon.Add(-time.Second), times: 7, took: time.Second}}
-		at := noon
+		state := written{queued: noon, ended: noon.Add(-time.Second), times: 7, took: time.Second}
+		at, said := noon, story.first
 		for len(over) == 0 && at.Sub(noon) < time.Minute {
 			at = at.Add(forwardingPeriod)
 			answers := map[netip.Addr]answer{}
-			for address := range f.questions(at, writing) {
+			for address := range f.questions(at, proxyState{corev1.IPv4Protocol: state}) {
 				answers[address] = said
 			}
-			f.release(at, at, writing, nil, answers)
+			f.release(at, at, proxyState{corev1.IPv4Protocol: state}, nil, answers)
+			if at.Sub(noon) == first {
+				said = story.then
+				state.times++ // It is asked again.
+			}
+			state.queued = at
 		}
-		if took := at.Sub(noon); took != want {
-			t.Errorf("it says %v: the address waits %v, want %v", said, took, want)
+		if took := at.Sub(noon); took != story.want {
+			t.Errorf("%s: the address waits %v, want %v", story.name, took, story.want)
 		}
 	}
 }
