@@ -243,6 +243,8 @@ func (s *Shared) intern(nodes []string, preferred map[string]bool, address *Addr
 
 func (s *Shared) standing(node string, address *Address) ownership.Standing {
 	switch {
+	case node == s.Self && address.Leaves:
+		return ownership.Fresh // It is a candidate only if no other node is one.
 	case !slices.Contains(address.Fresh, node):
 		return ownership.Settled
 	case node == s.Self && address.Forwards:

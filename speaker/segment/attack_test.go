@@ -407,7 +407,7 @@ func TestClaimsOfANodeThatIsNoCandidate(t *testing.T) {
 	}
 	const rounds = 4
 	for round := range rounds {
-		w.hostileClaim(attacker, uint64(1000*(round+1)), addrs...)
+		w.hostileClaim(attacker, uint64(firstTerm+1000*(round+1)), addrs...)
 		w.run(patience - 100*time.Millisecond)
 		for _, a := range addrs {
 			if len(w.answersFor(a)) > 0 {

@@ -66,6 +66,10 @@ const (
 	moveInterval = time.Second            // between two such moves
 )
 
+// firstTerm is below the first term of an address. It leaves room for those who take it lower: two nodes that die in turn lower it
+// by two each time.
+const firstTerm = 1 << 10
+
 // Grace is how long deputies answer for a node whose speaker is silent, before its addresses move.
 const Grace = 10 * time.Second
 

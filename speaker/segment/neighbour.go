@@ -51,6 +51,7 @@ type neighbour struct {
 	welcomes int    // how many of our next Hellos say that we hear it
 	unicast  Time   // until then, because it missed us, frames go to it by unicast, too
 	vouched  Time   // when its beat was last forwarded
+	helped   Time   // when others that miss it were last helped with our own beat
 	status   status
 	suspect  Time // since when it is suspected
 	answered Time // its kernel's last answer
@@ -179,6 +180,7 @@ func (m *Machine) become(n *neighbour, to status) {
 	case dead:
 		m.event(Event{Kind: EventDead, Node: n.node, After: after})
 		m.lose(n)
+		m.miss(n)
 		if from == silent {
 			m.calm(n)
 		}
@@ -198,6 +200,18 @@ func (m *Machine) lose(n *neighbour) {
 			a := m.address(addr)
 			a.lost = max(a.lost, n.sign)
 			m.unclaimed(n, a)
+		}
+	}
+}
+
+// miss notes since when the beats of a neighbour that seems to be dead have been missed. It may be this node that has been cut off
+// since then.
+func (m *Machine) miss(n *neighbour) {
+	since := n.sign + fastPeriod*3/2
+	for _, claims := range []map[netip.Addr]uint64{n.claims, n.former} {
+		for addr := range claims {
+			a := m.address(addr)
+			a.missed = max(a.missed, since)
 		}
 	}
 }

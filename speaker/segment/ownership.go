@@ -21,13 +21,15 @@ type address struct {
 
 	since  Time
 	reason string
-	lost   Time   // when its last owner was last heard; 0: it had none, or gave it up
-	opened Time   // since when it has no owner
-	calm   bool   // its owner fell silent before it lost it: others may still be its deputies
-	due    Time   // when we take it, or begin to answer for it; 0: not at all
-	begin  Time   // when we may answer for it at the earliest; 0: we have begun, or have not taken it
-	hold   Time   // nobody takes it before
-	paused uint64 // our term when we gave it up because we received nothing; 0: we did not
+	lost   Time       // when its last owner was last heard; 0: it had none, or gave it up
+	missed Time       // since when the beats of its last owner have been missed; 0: it had none, or that one is not dead
+	opened Time       // since when it has no owner
+	calm   bool       // its owner fell silent before it lost it: others may still be its deputies
+	due    Time       // when we take it, or begin to answer for it; 0: not at all
+	begin  Time       // when we may answer for it at the earliest; 0: we have begun, or have not taken it
+	judged *neighbour // that we took it from because it is no candidate, until we answer; nil: none
+	hold   Time       // nobody takes it before
+	paused uint64     // our term when we gave it up because we received nothing; 0: we did not
 
 	misplaced Time // since when its owner is no candidate; 0: it is one
 
@@ -192,7 +194,7 @@ func (m *Machine) decide(a *address) {
 		}
 	case holder != nil:
 		m.close(a)
-		a.lost = 0
+		a.lost, a.missed = 0, 0
 		if place >= 0 && place < a.deputies() && a.absent() && !a.disputed() && !m.listening {
 			m.answer(a, holder.n.node, holder.n.mac)
 		} else {
@@ -221,7 +223,7 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 // later Tick, when it has read all frames that had come: another node may have taken the address at the same time. If that
 // node's claim is higher, this node has yielded. If it is lower, that node may have begun to answer, also if its speaker is
 // silent by now. So this node waits until that node has yielded, but not for longer than a dead interval. It does not wait
-// for a node that said that it does not answer.
+// for a node that said that it does not answer, nor for one that is no candidate and may never yield: see judgeOwner.
 func (m *Machine) begins(a *address) bool {
 	if a.begin == 0 {
 		return true
@@ -229,7 +231,7 @@ func (m *Machine) begins(a *address) bool {
 	at := a.begin
 	limit := a.plausible()
 	rival := func(c claim) bool {
-		return c.term <= limit && !c.n.has(flagListening|flagReplaced)
+		return c.term <= limit && !c.n.has(flagListening|flagReplaced) && c.n != a.judged
 	}
 	if slices.ContainsFunc(a.claims, rival) {
 		at += deadInterval
@@ -239,7 +241,7 @@ func (m *Machine) begins(a *address) bool {
 		m.setDue(at)
 		return false
 	}
-	a.begin = 0
+	a.begin, a.judged = 0, nil
 	delete(m.beginning, a)
 	return true
 }

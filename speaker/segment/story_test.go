@@ -285,11 +285,17 @@ func TestTheOthersOwnNothingWhenANodeIsCutOff(t *testing.T) {
 	for round := range 10 {
 		for _, isolated := range []int{0, 1} {
 			w, addrs := newWorld(t, 6, uint64(round)), vips(1)
-			for _, h := range w.nodes {
-				h.start()
-			}
 			owner, candidate := w.nodes[0], w.nodes[1]
 			w.want(addrs, nil, owner)
+			if round%2 == 0 { // It takes the address while it is alone.
+				owner.start()
+				w.run(time.Second)
+			}
+			for _, h := range w.nodes {
+				if h.m == nil {
+					h.start()
+				}
+			}
 			w.run(2 * time.Second)
 			w.want(addrs, nil, owner, candidate)
 			w.run(3*time.Second + time.Duration(round)*100*time.Millisecond)
@@ -310,6 +316,51 @@ func TestTheOthersOwnNothingWhenANodeIsCutOff(t *testing.T) {
 				w.fail("%v is answered with %v, want %v", addrs[0], w.answersFor(addrs[0]), keeps.mac)
 			}
 		}
+	}
+}
+
+// TestAFreshCandidateJudgesNoOwner: the owner hands the address over, and goes on answering until the kube-proxy of the only candidate
+// forwards it.
+func TestAFreshCandidateJudgesNoOwner(t *testing.T) {
+	w, addrs := newWorld(t, 2, 5), vips(1)
+	for _, h := range w.nodes {
+		h.start()
+		h.input(func(m *Machine, now Time) { m.Trust(now, true) })
+	}
+	owner, candidate := w.nodes[0], w.nodes[1]
+	w.want(addrs, nil, owner)
+	w.run(2 * time.Second)
+	for _, step := range []struct {
+		standing ownership.Standing
+		want     *host
+	}{{ownership.Fresh, owner}, {ownership.Forwards, candidate}} {
+		candidate.input(func(m *Machine, now Time) {
+			m.Want(now, addrs[0], &ownership.Want{Candidates: &ownership.Candidates{{Node: candidate.name, Standing: step.standing}}})
+		})
+		w.run(patience + time.Second)
+		if o := w.owner(addrs[0]); o != step.want {
+			w.fail("%v is answered with %v while the candidate's standing is %v", addrs[0], w.answersFor(addrs[0]), step.standing)
+		}
+	}
+}
+
+// TestANodeThatIsForgottenYields: its Node was deleted, which its speaker does not know.
+func TestANodeThatIsForgottenYields(t *testing.T) {
+	w, addrs := newWorld(t, 3, 5), vips(1)
+	for _, h := range w.nodes {
+		h.start()
+	}
+	owner := w.nodes[0]
+	w.want(addrs, nil, owner)
+	w.run(2 * time.Second)
+	w.want(addrs, nil, w.nodes...)
+	w.run(3 * time.Second)
+	for _, h := range w.nodes[1:] {
+		h.input(func(m *Machine, now Time) { m.Forget(now, owner.name) })
+	}
+	w.run(200 * time.Millisecond)
+	if o := w.owner(addrs[0]); o == nil || o == owner {
+		w.fail("%v is answered with %v", addrs[0], w.answersFor(addrs[0]))
 	}
 }
 

@@ -152,8 +152,11 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 		return ""
 	}
 	if n.index <= s.index {
-		if soon := max(m.now, m.beaten+fastPeriod); soon < m.nextBeat && m.amongFirst(n, 8) {
-			m.nextBeat = soon
+		if soon := max(m.now, m.beaten+knockPeriod); soon < m.nextBeat && m.now-n.helped >= askPeriod {
+			n.helped = m.now // On a large segment all suspect it at once.
+			if m.amongFirst(n, 8) {
+				m.nextBeat = soon
+			}
 		}
 		return ""
 	}

@@ -104,13 +104,13 @@ func (m *Machine) take(a *address, place int) {
 	before := a.seen
 	switch {
 	case m.hearsOthers(a):
-		a.own = (a.seen | 1) + 1
+		a.own = (max(a.seen, firstTerm) | 1) + 1
 	case a.paused != 0 && a.paused == a.seen:
 		a.own = a.paused
 	case a.seen == 0:
-		a.own = 1
+		a.own = firstTerm + 1
 	default:
-		a.own = (a.seen - 1) | 1
+		a.own = (max(a.seen, 3) - 2) | 1
 	}
 	a.paused = 0
 	a.seen = max(a.seen, a.own)
@@ -129,7 +129,7 @@ func (m *Machine) take(a *address, place int) {
 	if a.lost != 0 {
 		e.After = m.now - a.lost
 	}
-	a.lost = 0
+	a.lost, a.missed = 0, 0
 	m.owned[a] = struct{}{}
 	m.pending = append(m.pending, change{addr: a.Addr, term: a.own})
 	m.event(e)
@@ -143,20 +143,19 @@ func (m *Machine) take(a *address, place int) {
 }
 
 // hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof: to a
-// node that is cut off all the others fall silent one after the other. If the owner fell silent, another node has to be
-// heard after this node missed the owner's beat: see receiveSuspect. It is not enough that it was heard before, for a node
-// that owns nothing sends a beat a second.
+// node that is cut off all the others fall silent one after the other. If the owner seems to be dead, another node has
+// to be heard after this node missed the owner's beat: see receiveSuspect. It is not enough that it was heard before, for a
+// node that owns nothing sends a beat a second.
 func (m *Machine) hearsOthers(a *address) bool {
-	if a.lost != 0 && m.heard < a.lost+fastPeriod*3/2 {
-		return false
-	}
-	return m.statuses[alive]+m.statuses[silent] > 0
+	return m.heard >= a.missed && m.statuses[alive]+m.statuses[silent] > 0
 }
 
 // judgeOwner takes an address from an owner that cannot serve it and does not know: it does not reach the
-// API, and this node does. The owner yields on the frame that says so.
+// API, and this node does. The owner yields on the frame that says so. A node that is fresh takes it from nobody: the owner may be
+// handing the address over to it, and answers until this node can.
 func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
-	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.disputed() || a.want.Candidates.Has(holder.n.node) {
+	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.disputed() || a.want.Candidates.Has(holder.n.node) ||
+		m.resolve(a.want.Candidates).self.Standing == ownership.Fresh {
 		a.misplaced = 0
 		delete(m.misplaced, a)
 		return
@@ -168,7 +167,7 @@ func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 	if m.ticking && m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
 		m.take(a, place)
 		a.reason = "its owner, " + holder.n.node + ", is no candidate any more"
-		a.begin -= deadInterval // It may not yield, so it is not waited for: see begins.
+		a.judged = holder.n
 	}
 }
 
@@ -211,7 +210,7 @@ func (m *Machine) yield(a *address, to *claim) {
 
 func (m *Machine) disown(a *address, why change) {
 	m.answer(a, "", MAC{})
-	a.own, a.reason, a.begin = 0, "", 0
+	a.own, a.reason, a.begin, a.judged = 0, "", 0, nil
 	delete(m.owned, a)
 	delete(m.beginning, a)
 	m.pending = append(m.pending, why)
@@ -224,7 +223,7 @@ func (m *Machine) releaseAll() {
 	}
 	for _, a := range byAddress(m.owned) {
 		m.answer(a, "", MAC{})
-		a.own, a.begin = 0, 0
+		a.own, a.begin, a.judged = 0, 0, nil
 		delete(m.owned, a)
 		delete(m.beginning, a)
 	}
