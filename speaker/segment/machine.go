@@ -236,7 +236,7 @@ type Machine struct {
 	byID       map[ID]*neighbour
 	statuses   [dead + 1]int // how many neighbours have each
 	living     int           // neighbours that are alive, suspected or silent
-	heard      Time          // the last sign of life of any neighbour
+	heard      Time          // the last sign of life of any neighbour or its kernel
 	look       Time          // when watch is due
 	generation int           // counts changes of neighbours
 	loads      int           // counts changes of what neighbours claim and whether they can take an address

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"math/bits"
 	"net/netip"
@@ -192,15 +193,26 @@ func (m *Machine) become(n *neighbour, to status) {
 	m.touchUnserved()
 }
 
+// allClaims yields the addresses that a neighbour or its predecessor claims, some of them twice.
+func (n *neighbour) allClaims() iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, claims := range []map[netip.Addr]uint64{n.claims, n.former} {
+			for addr := range claims {
+				if !yield(addr) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // lose ignores a neighbour's claims from now on: others may take its addresses. The claims stay known, for the
 // neighbour may come back.
 func (m *Machine) lose(n *neighbour) {
-	for _, claims := range []map[netip.Addr]uint64{n.claims, n.former} {
-		for addr := range claims {
-			a := m.address(addr)
-			a.lost = max(a.lost, n.sign)
-			m.unclaimed(n, a)
-		}
+	for addr := range n.allClaims() {
+		a := m.address(addr)
+		a.lost = max(a.lost, n.sign)
+		m.unclaimed(n, a)
 	}
 }
 
@@ -208,11 +220,9 @@ func (m *Machine) lose(n *neighbour) {
 // since then.
 func (m *Machine) miss(n *neighbour) {
 	since := n.sign + fastPeriod*3/2
-	for _, claims := range []map[netip.Addr]uint64{n.claims, n.former} {
-		for addr := range claims {
-			a := m.address(addr)
-			a.missed = max(a.missed, since)
-		}
+	for addr := range n.allClaims() {
+		a := m.address(addr)
+		a.missed = max(a.missed, since)
 	}
 }
 

@@ -288,10 +288,7 @@ func (m *Machine) touchAll() {
 }
 
 func (m *Machine) touchClaims(n *neighbour) {
-	for addr := range n.claims {
-		m.touch(m.address(addr))
-	}
-	for addr := range n.former {
+	for addr := range n.allClaims() {
 		m.touch(m.address(addr))
 	}
 }

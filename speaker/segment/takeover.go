@@ -2,7 +2,6 @@ package segment
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/heraldlb/herald/speaker/segment/ownership"
@@ -50,10 +49,8 @@ func (m *Machine) close(a *address) {
 // calm has candidates after the first one wait longer for the addresses of a node whose speaker was silent before. The
 // first candidate is its deputy until the time has come by its own clock, too.
 func (m *Machine) calm(n *neighbour) {
-	for _, claims := range []map[netip.Addr]uint64{n.claims, n.former} {
-		for addr := range claims {
-			m.address(addr).calm = true
-		}
+	for addr := range n.allClaims() {
+		m.address(addr).calm = true
 	}
 }
 
@@ -98,7 +95,8 @@ func (m *Machine) takeDue() {
 // believes dead: when both meet, the address stays where it was.
 //
 // The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer: the first one may have
-// got no processor for a while, and take the address at the same time. So does a first candidate that others may not take for it.
+// got no processor for a while, and take the address at the same time. So does a first candidate that is
+// fresh, for another one may count itself as the first.
 func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen

@@ -36,7 +36,7 @@ type Standing uint8
 const (
 	// Settled: it forwards the address.
 	Settled Standing = iota
-	// Forwards: it says so to this node, whose it is. To the other nodes this node is Fresh.
+	// Forwards: this node's own kube-proxy says that it forwards the address. The other nodes count this node as Fresh.
 	Forwards
 	// Fresh: it may not forward the address yet.
 	Fresh
