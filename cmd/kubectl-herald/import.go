@@ -94,16 +94,47 @@ be read. docs/moving.md says what becomes of each field.`,
 // readObjects reads objects of any kind from the files that kubectl would read.
 func readObjects(from *resource.FilenameOptions) ([]*unstructured.Unstructured, error) {
 	var d documents
-	err := resource.NewLocalBuilder().Unstructured().Schema(&d).ContinueOnError().FilenameParam(false, from).Do().Visit(func(_ *resource.Info, err error) error { return err })
-	// What cannot be decoded is a document, too, and d or the report says what is wrong with it.
-	err = utilerrors.FilterOut(err, func(err error) bool { return strings.HasPrefix(err.Error(), "unable to decode ") })
-	return d.objects, errors.Join(append(d.wrong, err)...)
+	var errs []error
+	read := func(where string, one resource.FilenameOptions) {
+		d.where, d.read = where, 0
+		err := resource.NewLocalBuilder().Unstructured().Schema(&d).ContinueOnError().FilenameParam(false, &one).Do().Visit(func(_ *resource.Info, err error) error { return err })
+		// What cannot be decoded is a document, too, and d or the report says what is wrong with it.
+		errs = append(errs, utilerrors.FilterOut(err, func(err error) bool { return strings.HasPrefix(err.Error(), "unable to decode ") }))
+	}
+	for _, name := range from.Filenames {
+		for _, file := range filesOf(name, from.Recursive) {
+			where := file
+			if file == "-" {
+				where = "standard input"
+			}
+			read(where, resource.FilenameOptions{Filenames: []string{file}})
+		}
+	}
+	if from.Kustomize != "" {
+		read(from.Kustomize, resource.FilenameOptions{Kustomize: from.Kustomize})
+	}
+	return d.objects, errors.Join(append(d.wrong, errs...)...)
+}
+
+// filesOf are the files of a directory that kubectl would read. Anything else, such as a URL or a pattern, is returned as it is.
+func filesOf(name string, recursive bool) (files []string) {
+	visitors, err := resource.ExpandPathsToFileVisitors(nil, name, recursive, resource.FileExtensions, nil)
+	for _, v := range visitors {
+		if f, ok := v.(*resource.FileVisitor); ok {
+			files = append(files, f.Path)
+		}
+	}
+	if err != nil || len(files) == 0 {
+		return []string{name}
+	}
+	return files
 }
 
 // documents are those of files. It stands where kubectl has a validator of schemas, which is given each document as it is: where
 // metadata or an element of a list is of a wrong type kubectl has no object at all, and an error in terms of Go.
 type documents struct {
-	read    int
+	where   string // what is being read
+	read    int    // documents of it
 	objects []*unstructured.Unstructured
 	wrong   []error
 }
@@ -111,7 +142,7 @@ type documents struct {
 // ValidateBytes reads a document. It returns no error, for that would end the file.
 func (d *documents) ValidateBytes(raw []byte) error {
 	d.read++
-	where := fmt.Sprintf("document %d of the files", d.read)
+	where := fmt.Sprintf("document %d of %s", d.read, d.where)
 	var content any
 	if err := utiljson.Unmarshal(raw, &content); err != nil {
 		d.wrong = append(d.wrong, fmt.Errorf("%s: %w", where, err))

@@ -37,7 +37,7 @@ func TestImportReadsFiles(t *testing.T) {
 		{
 			name: "a list with elements that are no objects", stdin: "apiVersion: v1\nkind: List\nitems:\n- 7\n- metadata: {name: s3cret}\n- " + strings.ReplaceAll(strings.TrimSpace(pool), "\n", "\n  ") + "\n",
 			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"},
-			err: "items[0] of document 1 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\nitems[1] of document 1 of the files has no apiVersion or no kind: write both",
+			err: "items[0] of document 1 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\nitems[1] of document 1 of standard input has no apiVersion or no kind: write both",
 		},
 		{
 			name: "a list of one kind", stdin: "apiVersion: metallb.io/v1beta1\nkind: IPAddressPoolList\nitems: [{metadata: {name: a, namespace: metallb-system}, spec: {addresses: [198.51.100.0/24]}}]\n",
@@ -45,14 +45,17 @@ func TestImportReadsFiles(t *testing.T) {
 		},
 		{
 			name: "documents that are no objects", stdin: "- 7\n---\nhello\n---\n{apiVersion: v1, kind: List, items: 7}\n---\n{apiVersion: 1, kind: A}\n---\n" + pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
-			err: "document 1 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of the files is no object: write one with apiVersion, kind and metadata, or leave it out\n" +
-				"document 3 of the files: items is no list: write a list of objects\ndocument 4 of the files has no apiVersion or no kind: write both",
+			err: "document 1 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\n" +
+				"document 3 of standard input: items is no list: write a list of objects\ndocument 4 of standard input has no apiVersion or no kind: write both",
 		},
 		{
 			name: "metadata of other types", stdin: "apiVersion: v1\nkind: Service\nmetadata: {name: on}\nspec: {type: LoadBalancer}\n---\n{apiVersion: v1, kind: Service, metadata: 7}\n---\n{apiVersion: v1, kind: List, items: null}\n---\n" + pool,
 			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
-			err: "document 1 of the files: metadata.name of this Service is no string: write it in quotation marks\ndocument 2 of the files: metadata of this Service is no map: write one with a name",
+			err: "document 1 of standard input: metadata.name of this Service is no string: write it in quotation marks\ndocument 2 of standard input: metadata of this Service is no map: write one with a name",
 		},
+		{name: "a document that is no object in one of two files", files: map[string]string{"a.yaml": pool, "b.yaml": "- 7\n"}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "b.yaml is no object"},
+		{name: "a pattern", files: map[string]string{"a.yaml": pool}, arguments: []string{"metallb", "-f", "DIR/*.yaml"}, written: []string{"kind: IPPool"}},
+		{name: "a file that is not there", arguments: []string{"metallb", "-f", "DIR/a.yaml"}, err: "a.yaml"},
 		{name: "of another load balancer", stdin: pool, arguments: []string{"cilium", "-f", "-"}, err: "there is no configuration of Cilium among the 1 objects"},
 		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `invalid argument "openelb"`},
 		{name: "none", err: "accepts 1 arg(s)"},
