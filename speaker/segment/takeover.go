@@ -220,10 +220,7 @@ func (m *Machine) releaseAll() {
 		return
 	}
 	for _, a := range byAddress(m.owned) {
-		m.answer(a, "", MAC{})
-		a.own, a.begin, a.judged = 0, 0, nil
-		delete(m.owned, a)
-		delete(m.beginning, a)
+		m.disown(a, change{addr: a.Addr})
 	}
 	for _, a := range byAddress(m.deputised) {
 		m.answer(a, "", MAC{})
