@@ -129,6 +129,9 @@ func (c *Cluster) Reset(ctx context.Context) error {
 		if err := n.Heal(); err != nil {
 			return err
 		}
+		if err := n.ForgetConnections(); err != nil {
+			return err
+		}
 		for _, program := range []string{"kube-proxy", "herald-speaker"} {
 			// What does not run is started again by its kubelet, not frozen.
 			if err := (lab.Resident{Program: program, Host: n.Host}).Resume(); err != nil && !errors.Is(err, lab.ErrNotRunning) {

@@ -131,7 +131,7 @@ func (a Attempts) Failed() (n int) {
 func (a Attempts) Errors() (errs []string) {
 	for _, one := range a {
 		if one.Err != nil {
-			what := fmt.Sprintf("%s: %v", one.Start.Format("15:04:05.000"), one.Err)
+			what := fmt.Sprintf("%s: after %v: %v", one.Start.Format("15:04:05.000"), one.End.Sub(one.Start).Round(time.Millisecond), one.Err)
 			if one.Stalled > 0 {
 				what += fmt.Sprintf(" (this process did not run for %v meanwhile)", one.Stalled.Round(time.Millisecond))
 			}

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // The address plan. Everything is from the ranges for documentation and benchmarks (RFC 5737,
@@ -32,6 +33,15 @@ var (
 	// Many6 is the same for IPv6.
 	Many6 = netip.MustParsePrefix("2001:db8:18::1:0/112")
 )
+
+// LeftForStories reports whether an address is one of those that stories give to Services.
+func LeftForStories(a netip.Addr) bool {
+	within := func(first, last string) bool {
+		return !a.Less(netip.MustParseAddr(first)) && !netip.MustParseAddr(last).Less(a)
+	}
+	return within("198.18.0.200", "198.18.0.250") || within("2001:db8:18::200", "2001:db8:18::250") ||
+		slices.ContainsFunc([]netip.Prefix{Many4, Many6, routed4, routed6}, func(p netip.Prefix) bool { return p.Contains(a) })
+}
 
 // Addresses returns the first n addresses of a prefix, without the very first, which has no host bit set.
 func Addresses(p netip.Prefix, n int) (all []netip.Addr) {

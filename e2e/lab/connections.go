@@ -1,0 +1,54 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Connections are those to addresses of Services that the kernel of this node knows and that have not been closed in good order,
+// as text. The kernel forgets them after minutes, or after a day. Until then it sends who uses the same port again to the same pod,
+// whether that lives or not.
+func (n *Node) Connections() (open []string, err error) {
+	err = n.Host.Do(func() error {
+		for _, family := range families {
+			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+			if err != nil {
+				return fmt.Errorf("list the connections of %s: %w", n.Name, err)
+			}
+			for _, f := range all {
+				tcp, is := f.ProtoInfo.(*netlink.ProtoInfoTCP)
+				if is && tcp.State != nl.TCP_CONNTRACK_TIME_WAIT && (toService{}).MatchConntrackFlow(f) {
+					open = append(open, fmt.Sprintf("%s: from %v port %d to %v at %v, state %d, forgotten in %d s", n.Name, f.Forward.SrcIP, f.Forward.SrcPort, f.Forward.DstIP, f.Reverse.SrcIP, tcp.State, f.TimeOut))
+				}
+			}
+		}
+		return nil
+	})
+	return open, err
+}
+
+// ForgetConnections has the kernel of this node forget the connections to addresses of Services.
+func (n *Node) ForgetConnections() error {
+	return n.Host.Do(func() error {
+		for _, family := range families {
+			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, toService{}); err != nil {
+				return fmt.Errorf("have %s forget connections: %w", n.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+var families = []netlink.InetFamily{unix.AF_INET, unix.AF_INET6}
+
+// toService matches connections to the addresses that stories give to Services.
+type toService struct{}
+
+func (toService) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	to, ok := netip.AddrFromSlice(f.Forward.DstIP)
+	return ok && LeftForStories(to.Unmap())
+}
