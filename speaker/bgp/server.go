@@ -123,6 +123,17 @@ func (s *routeServer) established(ctx context.Context) bool {
 	return up
 }
 
+// resend sends the router all routes once more.
+func (s *routeServer) resend(ctx context.Context) error {
+	err := s.gobgp.ResetPeer(ctx, &api.ResetPeerRequest{
+		Address: s.peer.Address.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
+	})
+	if err != nil {
+		return fmt.Errorf("send peer %q all routes again: %w", s.peer.Name, err)
+	}
+	return nil
+}
+
 // neverExpires reports whether there is a session without a hold time: the router has offered 0 (RFC 4271 §4.2). Timers of a
 // session that has ended are zero, too, and its uptime then is. It may be called from any goroutine.
 func (s *routeServer) neverExpires(ctx context.Context) bool {
@@ -143,7 +154,7 @@ func (s *routeServer) disable(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	again := time.NewTicker(disabledPoll)
+	again := time.NewTicker(gobgpPoll)
 	defer again.Stop()
 	for !s.disabled(ctx) {
 		select {
@@ -155,8 +166,9 @@ func (s *routeServer) disable(ctx context.Context) error {
 	return nil
 }
 
-// disabledPoll is how often gobgp is asked, which tells nobody when it has disabled a neighbour that was idle.
-const disabledPoll = 2 * time.Millisecond
+// gobgpPoll is how often gobgp is asked whether it has disabled a neighbour that was idle, or has begun to send changes to a
+// neighbour: it reports neither.
+const gobgpPoll = 2 * time.Millisecond
 
 func (s *routeServer) disabled(ctx context.Context) bool {
 	done := false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -34,6 +35,8 @@ const (
 	restartPause = 5 * time.Second
 	// refusedPause is how long it waits after it was refused for what the router did: it most likely does so again.
 	refusedPause = time.Minute
+	// earlyTime is for how long changes that gobgp is told before a session is up are remembered.
+	earlyTime = 5 * time.Second
 	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
 	shutDownTime = 2 * time.Second
 )
@@ -54,6 +57,14 @@ type session struct {
 	connects bool
 	// told is what gobgp has been given, withheld what has no next hop.
 	told, withheld prefixes
+	// early has the prefixes that were announced or withdrawn shortly before the session was up.
+	early map[netip.Prefix]earlyChange
+}
+
+// earlyChange is a change of a prefix before the session was up: the attributes of the announcement, or those that were withdrawn.
+type earlyChange struct {
+	route.Attributes
+	at time.Time
 }
 
 // prefixes are prefixes with their attributes, and how many there are of each family.
@@ -104,7 +115,7 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.connects = false
+	s.connects, s.early = false, map[netip.Prefix]earlyChange{}
 	s.told, s.withheld = prefixes{of: map[netip.Prefix]route.Attributes{}}, prefixes{of: map[netip.Prefix]route.Attributes{}}
 	defer s.stop(ctx)
 	s.status.serves(s.server)
@@ -143,6 +154,10 @@ func (s *session) serve(ctx context.Context) error {
 			s.advertise()
 		case err := <-s.status.refused:
 			return err
+		case <-s.status.up:
+			if err := s.repeatEarly(ctx); err != nil {
+				return err
+			}
 		case <-s.pathDown:
 			if err := s.server.pathDown(ctx); err != nil {
 				return err
@@ -176,6 +191,9 @@ func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
 			announce = append(announce, announcement{prefix, nextHop, *wished})
 		}
 	}
+	if len(announce)+len(withdraw) > 0 && s.connects && !s.server.established(context.Background()) {
+		s.rememberEarly(announce, withdraw)
+	}
 	if err := s.server.announce(announce); err != nil {
 		return err
 	}
@@ -190,6 +208,62 @@ func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
 	}
 	s.status.count(s.told.counts, s.withheld.counts)
 	return nil
+}
+
+// rememberEarly remembers changes of which the router may not hear: see repeatEarly.
+func (s *session) rememberEarly(announce []announcement, withdraw []netip.Prefix) {
+	now := time.Now()
+	s.forgetEarly(now)
+	for _, r := range announce {
+		s.early[r.prefix] = earlyChange{r.Attributes, now}
+	}
+	for _, prefix := range withdraw {
+		s.early[prefix] = earlyChange{s.told.of[prefix], now}
+	}
+}
+
+func (s *session) forgetEarly(now time.Time) {
+	maps.DeleteFunc(s.early, func(_ netip.Prefix, c earlyChange) bool { return now.Sub(c.at) > earlyTime })
+}
+
+// repeatEarly is called when a session comes up. gobgp (v4.8.0) first sends the router its table, and a moment later begins to send
+// changes. The router never hears of a change between the two. Therefore the table is sent again, and what was withdrawn shortly
+// before is withdrawn again.
+func (s *session) repeatEarly(ctx context.Context) error {
+	again := time.NewTicker(gobgpPoll)
+	defer again.Stop()
+	for !s.server.established(ctx) {
+		if !s.status.established() {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	defer clear(s.early)
+	if s.forgetEarly(time.Now()); len(s.early) == 0 {
+		return nil
+	}
+	var gone []announcement
+	var prefixes []netip.Prefix
+	for prefix, change := range s.early {
+		if _, stays := s.told.of[prefix]; stays {
+			continue
+		}
+		if nextHop, ok := s.peer.nextHop(prefix.Addr().Is4()); ok {
+			gone, prefixes = append(gone, announcement{prefix, nextHop, change.Attributes}), append(prefixes, prefix)
+		}
+	}
+	// gobgp sends no withdrawal of a route that it does not have.
+	if err := s.server.announce(gone); err != nil {
+		return err
+	}
+	if err := s.server.withdraw(prefixes); err != nil {
+		return err
+	}
+	return s.server.resend(ctx)
 }
 
 // stop ends the session in the way that its cause asks for, and joins all of gobgp.
