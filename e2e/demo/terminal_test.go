@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/charmbracelet/lipgloss"
 )
@@ -22,9 +23,15 @@ func tellOn(t *terminal) error {
 	return errors.Join(err, t.step("failing", func() (string, error) { return "ignored", errBroken }))
 }
 
+// atOnce is tellOn with steps that take no time, however busy the machine is.
+func atOnce(t *testing.T, to *terminal) (err error) {
+	synctest.Test(t, func(*testing.T) { err = tellOn(to) })
+	return err
+}
+
 func TestWithoutAWatcherLinesArePlain(t *testing.T) {
 	var out bytes.Buffer
-	if err := tellOn(styled(&out)); !errors.Is(err, errBroken) {
+	if err := atOnce(t, styled(&out)); !errors.Is(err, errBroken) {
 		t.Errorf("error %v, want that of the step", err)
 	}
 	if strings.ContainsAny(out.String(), "\r\x1b") {
@@ -41,10 +48,10 @@ func TestWithoutAWatcherLinesArePlain(t *testing.T) {
 // what a pipe would have got, but for the progress, which is the spinner's.
 func TestASpinnerLeavesNothingBehind(t *testing.T) {
 	var plain, live bytes.Buffer
-	_ = tellOn(styled(&plain))
+	_ = atOnce(t, styled(&plain))
 	watched := styled(&live)
 	watched.width = func() int { return 40 }
-	_ = tellOn(watched)
+	_ = atOnce(t, watched)
 	if !strings.Contains(live.String(), wipe) {
 		t.Fatal("there is no spinner")
 	}
