@@ -165,7 +165,7 @@ func (all openers) judge(t *testing.T, moves int) (refused lab.Attempts) {
 			switch {
 			case a.Err == nil:
 			case errors.Is(a.Err, unix.ECONNRESET), errors.As(a.Err, &op) && (op.Op == "read" || op.Op == "write"):
-				// A SYN that is refused is another error than a connection that is reset, which may be as soon as it is open: RFC 9293, section 3.10.7.
+				// A refused SYN is ECONNREFUSED. A reset ends an open connection, but Go reports it for the dial if it comes at once.
 				broken = append(broken, a)
 			default:
 				refused = append(refused, a)
@@ -212,8 +212,8 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 }
 
 // moves records what happens to the endpoints of a Service, to the routes of the router and to the claims of the address
-// on the segment. The function that it returns tells what happened within some seconds of the first three failures, in the order of
-// time, and which connections the nodes know by then.
+// on the segment. The function that it returns lists what happened around the first three failures, in the order of time, and then
+// the connections that are open for the nodes.
 func (f *field) moves(service, address string) (tell func(lab.Attempts) string) {
 	f.t.Helper()
 	type line struct {

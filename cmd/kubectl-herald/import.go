@@ -116,7 +116,7 @@ func readObjects(from *resource.FilenameOptions) ([]*unstructured.Unstructured, 
 	return d.objects, errors.Join(append(d.wrong, errs...)...)
 }
 
-// filesOf are the files of a directory that kubectl would read. Anything else, such as a URL or a pattern, is returned as it is.
+// filesOf lists the files of a directory that kubectl would read. It returns anything else, such as a URL or a pattern, as it is.
 func filesOf(name string, recursive bool) (files []string) {
 	visitors, err := resource.ExpandPathsToFileVisitors(nil, name, recursive, resource.FileExtensions, nil)
 	for _, v := range visitors {

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connections are those to addresses of Services that the kernel of this node knows and that have not been closed in good order,
-// as text. The kernel forgets them after minutes, or after a day. Until then it sends who uses the same port again to the same pod,
-// whether that lives or not.
+// Connections lists, as text, the connections to addresses of Services that are open for the kernel of this node. A connection that
+// moved to another node stays open here until the kernel forgets it, after minutes or a day. If the client uses its port again
+// before that, the kernel sends the new connection to the pod of the old one, also if that pod has ended.
 func (n *Node) Connections() (open []string, err error) {
 	err = n.Host.Do(func() error {
 		for _, family := range families {
@@ -31,12 +31,12 @@ func (n *Node) Connections() (open []string, err error) {
 	return open, err
 }
 
-// ForgetConnections has the kernel of this node forget the connections to addresses of Services.
+// ForgetConnections removes the connections to addresses of Services from the kernel of this node: see [Node.Connections].
 func (n *Node) ForgetConnections() error {
 	return n.Host.Do(func() error {
 		for _, family := range families {
 			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, toService{}); err != nil {
-				return fmt.Errorf("have %s forget connections: %w", n.Name, err)
+				return fmt.Errorf("remove the connections of %s: %w", n.Name, err)
 			}
 		}
 		return nil

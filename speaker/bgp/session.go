@@ -210,7 +210,7 @@ func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
 	return nil
 }
 
-// rememberEarly remembers changes of which the router may not hear: see repeatEarly.
+// rememberEarly remembers changes that gobgp may not send to the router: see repeatEarly.
 func (s *session) rememberEarly(announce []announcement, withdraw []netip.Prefix) {
 	now := time.Now()
 	s.forgetEarly(now)
@@ -226,9 +226,9 @@ func (s *session) forgetEarly(now time.Time) {
 	maps.DeleteFunc(s.early, func(_ netip.Prefix, c earlyChange) bool { return now.Sub(c.at) > earlyTime })
 }
 
-// repeatEarly is called when a session comes up. gobgp (v4.8.0) first sends the router its table, and a moment later begins to send
-// changes. The router never hears of a change between the two. Therefore the table is sent again, and what was withdrawn shortly
-// before is withdrawn again.
+// repeatEarly is called when a session comes up. gobgp (v4.8.0) sends the router its table, and only a moment later begins to send
+// changes: it never sends a change that comes between the two. Therefore repeatEarly has the table sent again, and withdraws again
+// what was withdrawn shortly before.
 func (s *session) repeatEarly(ctx context.Context) error {
 	again := time.NewTicker(gobgpPoll)
 	defer again.Stop()
