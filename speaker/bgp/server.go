@@ -123,6 +123,12 @@ func (s *routeServer) established(ctx context.Context) bool {
 	return up
 }
 
+// waitsForEndOfRIB reports whether gobgp sends the router no routes until the router has sent its own (RFC 4724, section 4.1).
+func (s *routeServer) waitsForEndOfRIB(ctx context.Context) (waits bool) {
+	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) { waits = p.GetGracefulRestart().GetLocalRestarting() })
+	return waits
+}
+
 // resend sends the router all routes once more.
 func (s *routeServer) resend(ctx context.Context) error {
 	err := s.gobgp.ResetPeer(ctx, &api.ResetPeerRequest{

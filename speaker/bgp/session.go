@@ -243,7 +243,11 @@ func (s *session) repeatEarly(ctx context.Context) error {
 		}
 	}
 	defer clear(s.early)
-	if s.forgetEarly(time.Now()); len(s.early) == 0 {
+	if s.forgetEarly(time.Now()); len(s.early) == 0 || ctx.Err() != nil {
+		return nil
+	}
+	if s.server.waitsForEndOfRIB(ctx) {
+		// gobgp has sent no route yet, and will send the table as it then is. Sent now, a route that is withdrawn before that would stay.
 		return nil
 	}
 	var gone []announcement
