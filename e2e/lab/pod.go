@@ -68,10 +68,13 @@ func (p *pod) tell(o *corev1.Pod) {
 }
 
 // run runs the pod until it is deleted. ctx ends early when the Pod was deleted by force, or with
-// the kubelet.
+// the kubelet. A pod that is being deleted already does not begin: the API server changes the object once more
+// as it deletes it, and the kubelet may hear of that after the pod has ended.
 func (p *pod) run(ctx context.Context) {
 	p.object = <-p.updates
-	p.begin()
+	if p.object.DeletionTimestamp == nil {
+		p.begin()
+	}
 	for p.object.DeletionTimestamp == nil && ctx.Err() == nil {
 		p.observe()
 		p.report(ctx)
