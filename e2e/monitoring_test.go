@@ -164,9 +164,12 @@ func TestAlertsAndDashboards(t *testing.T) {
 			alerts: []string{"HeraldKubeProxyDown"},
 		},
 		{
-			name:   "a speaker does not run on a node",
-			make:   func(f *field) { f.must(f.speakers[owner].Kill()) },
-			mend:   func(f *field) { f.must(f.speakers[owner].Start()) },
+			name: "a speaker does not run on a node",
+			make: func(f *field) { f.must(f.speakers[owner].Kill()) },
+			mend: func(f *field) {
+				f.must(f.speakers[owner].Start())
+				f.eventually("its BGP session is up again", p.finds(fmt.Sprintf(`herald_bgp_session_up{node=%q} == 1`, owner)))
+			},
 			says:   "the speaker of node " + owner + " is silent, and ",
 			alerts: []string{"HeraldSpeakerDown"},
 		},
@@ -248,13 +251,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 		}
 		for _, path := range files {
 			for _, query := range queries(t, path) {
-				f.eventually(fmt.Sprintf("%s: %s", filepath.Base(path), query), func(ctx context.Context) error {
-					found, err := p.query(ctx, query)
-					if err == nil && len(found) == 0 {
-						err = fmt.Errorf("nothing is found")
-					}
-					return err
-				})
+				f.eventually(fmt.Sprintf("%s: %s", filepath.Base(path), query), p.finds(query))
 			}
 		}
 	})
@@ -276,7 +273,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 	t.Run("at the end all is well", func(t *testing.T) {
 		f := f.within(t)
 		p.lingers = ""
-		f.inTime(patience, "no alert fires", func(ctx context.Context) error { return p.firing(ctx, nil) })
+		f.inTime(patience, "no alert fires", func(ctx context.Context) error { return p.fire(ctx, nil) })
 		f.comesToSay("status", 0, "Nothing needs attention.")
 		ui.shows(f.cluster, "problems", "[]")
 	})
@@ -307,6 +304,9 @@ kind: ValidatingAdmissionPolicyBinding
 metadata: {name: made-up}
 spec: {policyName: made-up, validationActions: [Deny]}
 `
+
+// firing are the alerts that fire.
+const firing = `ALERTS{alertstate="firing"}`
 
 // prometheus is one in the lab.
 type prometheus struct {
@@ -378,6 +378,17 @@ func startPrometheus(f *labField) *prometheus {
 	return p
 }
 
+// finds checks that Prometheus finds something.
+func (p *prometheus) finds(query string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		found, err := p.query(ctx, query)
+		if err == nil && len(found) == 0 {
+			err = fmt.Errorf("Prometheus finds nothing that is %s", query)
+		}
+		return err
+	}
+}
+
 // query returns the labels of what Prometheus finds now.
 func (p *prometheus) query(ctx context.Context, query string) (found []map[string]string, err error) {
 	var data struct {
@@ -416,13 +427,14 @@ func (p *prometheus) get(ctx context.Context, path string, data any) error {
 	return nil
 }
 
-// fires waits until exactly these alerts fire. While they are awaited, no other may, but for what fired before.
+// fires waits until exactly these alerts fire, and until none is pending if none may fire. While they are awaited, no other may
+// fire, but for what fired before.
 func (p *prometheus) fires(c *cluster, want ...string) {
 	c.t.Helper()
-	before, err := p.names(c.ctx)
+	before, err := p.alerts(c.ctx, firing)
 	c.must(err)
 	c.eventually(fmt.Sprintf("the alerts %v and no others", want), func(ctx context.Context) error {
-		now, err := p.names(ctx)
+		now, err := p.alerts(ctx, firing)
 		if err != nil {
 			return err
 		}
@@ -431,25 +443,23 @@ func (p *prometheus) fires(c *cluster, want ...string) {
 				c.t.Fatalf("%s fires, where %v are expected", alert, want)
 			}
 		}
-		return p.firing(ctx, want)
+		return p.fire(ctx, want)
 	})
 }
 
 // sees waits until an alert is pending, or fires.
 func (p *prometheus) sees(c *cluster, alert string) {
 	c.t.Helper()
-	c.eventually(alert+" is pending", func(ctx context.Context) error {
-		found, err := p.query(ctx, fmt.Sprintf("ALERTS{alertname=%q}", alert))
-		if err == nil && len(found) == 0 {
-			err = errors.New("it is not")
-		}
-		return err
-	})
+	c.eventually(alert+" is pending", p.finds(fmt.Sprintf("ALERTS{alertname=%q}", alert)))
 }
 
-// firing reports whether other alerts fire than these.
-func (p *prometheus) firing(ctx context.Context, want []string) error {
-	now, err := p.names(ctx)
+// fire reports whether other alerts fire than these. Where there should be none, none may be pending either.
+func (p *prometheus) fire(ctx context.Context, want []string) error {
+	query := firing
+	if len(want) == 0 {
+		query = "ALERTS"
+	}
+	now, err := p.alerts(ctx, query)
 	if err != nil {
 		return err
 	}
@@ -462,9 +472,9 @@ func (p *prometheus) firing(ctx context.Context, want []string) error {
 	return nil
 }
 
-// names are the alerts that fire now.
-func (p *prometheus) names(ctx context.Context) (names []string, err error) {
-	alerts, err := p.query(ctx, `ALERTS{alertstate="firing"}`)
+// alerts are the names of those that a query finds.
+func (p *prometheus) alerts(ctx context.Context, query string) (names []string, err error) {
+	alerts, err := p.query(ctx, query)
 	for _, a := range alerts {
 		names = append(names, a["alertname"])
 	}
