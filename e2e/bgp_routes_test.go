@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -28,20 +29,24 @@ func fabric(t *testing.T, nodes int) *field {
 	return f
 }
 
-// advertises creates a BGPAdvertisement, or changes it.
+// advertises creates a BGPAdvertisement, or changes it, again if herald-ccm wrote its status at the same time.
 func (f *field) advertises(name string, edit func(*herald.BGPAdvertisementSpec)) {
 	f.t.Helper()
-	o, err := f.herald.BGPAdvertisements.Get(f.ctx, name, metav1.GetOptions{})
-	if err != nil {
-		o = &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	f.eventually("edit of BGPAdvertisement "+name, func(ctx context.Context) error {
+		o, err := f.herald.BGPAdvertisements.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			o = &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: name}}
+			edit(&o.Spec)
+			_, err = f.herald.BGPAdvertisements.Create(ctx, o, metav1.CreateOptions{})
+			return err
+		}
+		if err != nil {
+			return err
+		}
 		edit(&o.Spec)
-		_, err = f.herald.BGPAdvertisements.Create(f.ctx, o, metav1.CreateOptions{})
-		f.must(err)
-		return
-	}
-	edit(&o.Spec)
-	_, err = f.herald.BGPAdvertisements.Update(f.ctx, o, metav1.UpdateOptions{})
-	f.must(err)
+		_, err = f.herald.BGPAdvertisements.Update(ctx, o, metav1.UpdateOptions{})
+		return err
+	})
 }
 
 // learns waits until every router has exactly these routes, each as "198.51.100.1/32 from k8s-node1 64512:100", with the
