@@ -409,6 +409,13 @@ func TestAddressesWithoutRecordsAreAdopted(t *testing.T) {
 	})
 	c.holds(keeper, "198.51.100.3")
 	c.event("Service", loser, "AddressReplaced", "198.51.100.3")
+	// The event may be there before the status says so.
+	c.eventually(loser+" has another address", func(context.Context) error {
+		if has := addresses(c.get(loser)); len(has) != 1 || has[0] == "198.51.100.3" {
+			return fmt.Errorf("it has %v", has)
+		}
+		return nil
+	})
 	has := c.allAddresses()
 	seen := map[string]string{}
 	for name, a := range has {
