@@ -26,7 +26,10 @@ const elsewhere = "load-balancer"
 // TestAnotherNamespace is one story: Herald is installed into another namespace than that of the manifests, a namespace's
 // users ask about their Service, spec.externalIPs is refused, and Herald is taken away in the wrong order.
 func TestAnotherNamespace(t *testing.T) {
-	ctx, plane := startControlPlane(t, true)
+	_, plane := startControlPlane(t, true)
+	// Three times it may wait for as long as kindsPatience.
+	ctx, cancel := context.WithTimeout(t.Context(), patience+3*kindsPatience)
+	t.Cleanup(cancel)
 	c := clusterOf(t, ctx, &plane.Access)
 
 	// Without the namespaces of the manifests, what would still refer to them is refused.
