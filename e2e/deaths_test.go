@@ -203,6 +203,15 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	c.podOn("n5", "host", func(pod *corev1.Pod) { pod.Spec.HostNetwork = true })
 	c.podOn("n6", "accused")
 	c.serving("web", "accused", "alive", "dead", "host")
+	c.rolesInForce(kubeconfig)
+	const another = `{"status":{"podIP":"10.9.9.9","podIPs":[{"$patch":"replace"},{"ip":"10.9.9.9"}]}}`
+	c.eventually("the policy is in force", func(ctx context.Context) error {
+		_, err := asCCM.CoreV1().Pods(c.namespace).Patch(ctx, "accused", types.StrategicMergePatchType, []byte(another), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}, "status")
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "and nothing else") {
+			return fmt.Errorf("herald-ccm gives a pod another address: %v; want it forbidden by the policy", err)
+		}
+		return nil
+	})
 
 	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--mark-pods-on-dead-nodes")
 	c.must(err)
@@ -242,7 +251,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	for _, story := range []struct{ name, patch, refusal string }{
 		{"marks a pod that is marked", `{"status":{"conditions":[{"type":"Ready","status":"False"}]}}`, ""},
 		{"makes a pod ready", `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "never ready"},
-		{"gives a pod another address", `{"status":{"podIP":"10.9.9.9","podIPs":[{"$patch":"replace"},{"ip":"10.9.9.9"}]}}`, "and nothing else"},
+		{"gives a pod another address", another, "and nothing else"},
 		{"ends a pod", `{"status":{"phase":"Failed"}}`, "and nothing else"},
 		{"says that a pod was evicted", `{"status":{"reason":"Evicted"}}`, "and nothing else"},
 		{"says that an init container is ready", `{"status":{"initContainerStatuses":[{"name":"init","ready":true,"image":"i","imageID":"i","restartCount":0}]}}`, "and nothing else"},
@@ -273,6 +282,19 @@ func (c *cluster) setReady(name string) error {
 	return err
 }
 
+// rolesInForce waits until the roles of herald-ccm, who is the user of the kubeconfig, have come to the API server's authorizer.
+// It would refuse something to herald-ccm before that.
+func (c *cluster) rolesInForce(kubeconfig string) {
+	c.t.Helper()
+	c.eventually("the roles of herald-ccm are in force", func(ctx context.Context) error {
+		can := func(args ...string) error {
+			_, err := c.access.Kubectl(ctx, append([]string{"--kubeconfig", kubeconfig, "auth", "can-i"}, args...)...)
+			return err
+		}
+		return errors.Join(can("list", "ipallocations.herald.dev"), can("list", "leases.coordination.k8s.io", "--namespace", lab.HeraldNamespace))
+	})
+}
+
 // Without the flag nothing is done about a death, and the rights of the base are enough.
 func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	ctx, plane := startControlPlane(t, false)
@@ -285,13 +307,7 @@ func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	c.must(err)
 	c.withNodes("n1", "n2", "n3")
 	c.podOn("n3", "web")
-	c.eventually("the roles of herald-ccm are in force", func(ctx context.Context) error {
-		can := func(args ...string) error {
-			_, err := plane.Kubectl(ctx, append([]string{"--kubeconfig", kubeconfig, "auth", "can-i"}, args...)...)
-			return err
-		}
-		return errors.Join(can("list", "ipallocations.herald.dev"), can("list", "leases.coordination.k8s.io", "--namespace", lab.HeraldNamespace))
-	})
+	c.rolesInForce(kubeconfig)
 	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup")
 	c.must(err)
 	c.sawDie("n1", "n3")
