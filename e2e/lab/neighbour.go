@@ -114,7 +114,7 @@ func listen(h enclave.Host, protocol int, filter []bpf.Instruction) (conn *packe
 	return conn, nil
 }
 
-// Close ends the recording and returns what went wrong in it.
+// Close ends the recording and returns what went wrong in it. What the kernel has received by then is recorded.
 func (w *Watch) Close() error {
 	var errs []error
 	for _, c := range w.conns {
@@ -129,10 +129,16 @@ func (w *Watch) Close() error {
 
 func (w *Watch) read(conn *packet.Conn, parse func([]byte) (Claim, bool)) {
 	buf, control := make([]byte, 1<<16), make([]byte, 256)
+	closing := false
 	for {
-		n, at, err := receive(conn, buf, control)
+		n, at, err := receive(conn, buf, control, closing)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return // Close
+			// Close. This goroutine may have had no processor for a while, and after the deadline a wait returns without a read.
+			closing = true
+			continue
+		}
+		if closing && errors.Is(err, unix.EAGAIN) {
+			return
 		}
 		if errors.Is(err, unix.ENETDOWN) {
 			continue // The interface went down; the socket receives again when it is up.
@@ -155,18 +161,25 @@ func (w *Watch) read(conn *packet.Conn, parse func([]byte) (Claim, bool)) {
 }
 
 // receive reads one frame and the time at which the kernel received it. A test program that gets no processor for
-// a while reads many frames at once, so the time of reading would be of no use.
-func receive(conn *packet.Conn, buf, control []byte) (n int, at time.Time, err error) {
+// a while reads many frames at once, so the time of reading would be of no use. It waits for a frame, or, if that is
+// not wanted, returns EAGAIN where there is none.
+func receive(conn *packet.Conn, buf, control []byte, atOnce bool) (n int, at time.Time, err error) {
 	rc, err := conn.SyscallConn()
 	if err != nil {
 		return 0, at, err
 	}
 	var m int
 	var failed error
-	if err := rc.Read(func(fd uintptr) bool {
-		n, m, _, _, failed = unix.Recvmsg(int(fd), buf, control, 0)
+	read := func(fd uintptr) bool {
+		n, m, _, _, failed = unix.Recvmsg(int(fd), buf, control, unix.MSG_DONTWAIT)
 		return !errors.Is(failed, unix.EAGAIN)
-	}); err != nil {
+	}
+	if atOnce {
+		err = rc.Control(func(fd uintptr) { read(fd) })
+	} else {
+		err = rc.Read(read)
+	}
+	if err != nil {
 		return 0, at, err
 	}
 	if failed != nil {
@@ -391,11 +404,13 @@ func (c *Client) ask(ctx context.Context, addr netip.Addr, request *ethernet.Fra
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	if err := send(w.conns[0], request); err != nil {
-		return nil, fmt.Errorf("ask from %s who has %s: %w", c.Host.Name, addr, err)
+	if err = send(w.conns[0], request); err != nil {
+		err = fmt.Errorf("ask from %s who has %s: %w", c.Host.Name, addr, err)
+	} else {
+		err = pause(ctx, AnswerWindow)
 	}
-	if err := pause(ctx, AnswerWindow); err != nil {
+	// Only a closed Watch is sure to have recorded all that came.
+	if err = errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
 	return macs(w.answers(addr, time.Time{})), nil
