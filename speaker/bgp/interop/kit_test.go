@@ -226,6 +226,20 @@ func (s *speaker) up(name string) bgp.Session {
 	return s.session(name)
 }
 
+// counted waits until an established session counts so many prefixes of each family. The speaker counts when it has handed on
+// all, and the router may be faster.
+func (s *speaker) counted(name string, advertised4, advertised6, withheld4, withheld6 int) (got bgp.Session) {
+	s.t.Helper()
+	rack.Eventually(s.t, func() error {
+		got = s.session(name)
+		if got.State != bgp.Established || got.Advertised4 != advertised4 || got.Advertised6 != advertised6 || got.Withheld4 != withheld4 || got.Withheld6 != withheld6 {
+			return fmt.Errorf("session %+v, want %d and %d prefixes advertised, %d and %d withheld", got, advertised4, advertised6, withheld4, withheld6)
+		}
+		return nil
+	})
+	return got
+}
+
 func (s *speaker) down(name, because string) error {
 	if got := s.session(name); got.State == bgp.Established || !strings.Contains(got.Reason, because) {
 		return fmt.Errorf("session %s is %v because %q, want %q", name, got.State, got.Reason, because)
