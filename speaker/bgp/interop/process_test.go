@@ -244,7 +244,7 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 
 // A peer that changes needs a new session, and with graceful restart costs no packet either.
 func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
@@ -314,7 +314,7 @@ func TestLongLivedGracefulRestart(t *testing.T) {
 // A speaker that does not come round loses the session to the hold time. With RFC 8538 the router keeps the routes, but
 // for those that are withdrawn for good.
 func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		for _, keep := range []bool{false, true} {
 			t.Run(fmt.Sprint(keep), func(t *testing.T) {
 				if keep && kind == rack.BIRD {

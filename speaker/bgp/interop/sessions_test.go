@@ -189,7 +189,7 @@ func TestDuplicateRouterID(t *testing.T) {
 
 // A peer that is removed while nobody answers ends at once.
 func TestAPeerIsRemovedWhileItConnects(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		gone := r.peer("gone")

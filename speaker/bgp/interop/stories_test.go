@@ -332,7 +332,7 @@ func TestFourByteASNumbers(t *testing.T) {
 }
 
 func TestStopDropsRoutesAtOnce(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		s := newSpeaker(t, r.peer("tor"))
@@ -352,7 +352,7 @@ func TestStopDropsRoutesAtOnce(t *testing.T) {
 }
 
 func TestGracefulRestartKeepsRoutes(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
