@@ -209,7 +209,7 @@ func (s *story) askFromOutside(ctx context.Context) (string, error) {
 
 // secondPod makes sure that the loss of the address's node is not the loss of all that serves.
 func (s *story) secondPod(ctx context.Context) (string, error) {
-	owner, err := s.owner(ctx)
+	owner, err := s.awaitOwner(ctx)
 	if err != nil {
 		return "", err
 	}

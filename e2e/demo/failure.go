@@ -29,6 +29,15 @@ func (s standing) cells() []string {
 	return []string{s.owner.Name + "\n" + s.owner.MAC.String(), strings.Join(s.hops, "\n")}
 }
 
+// awaitOwner asks until one node answers: a speaker may get no processor for as long as answers are taken.
+func (s *story) awaitOwner(ctx context.Context) (owner *lab.Node, err error) {
+	err = lab.Eventually(ctx, func(ctx context.Context) error {
+		owner, err = s.owner(ctx)
+		return err
+	})
+	return owner, err
+}
+
 // owner asks the segment who has the address.
 func (s *story) owner(ctx context.Context) (*lab.Node, error) {
 	answers, err := s.lab.Segment.ARP(ctx, s.address)
@@ -69,10 +78,7 @@ func (s *story) stands(ctx context.Context, hops ...*lab.Node) (is standing, err
 	for _, n := range hops {
 		is.hops = append(is.hops, n.Name)
 	}
-	err = lab.Eventually(ctx, func(ctx context.Context) error {
-		is.owner, err = s.owner(ctx)
-		return err
-	})
+	is.owner, err = s.awaitOwner(ctx)
 	return is, err
 }
 
@@ -184,7 +190,7 @@ func (s *story) hopBack(ctx context.Context) (string, error) {
 
 // stays sees that the node that came back has not kept the address, and has never said that it has it.
 func (s *story) stays(ctx context.Context) (string, error) {
-	owner, err := s.owner(ctx)
+	owner, err := s.awaitOwner(ctx)
 	if err != nil {
 		return "", err
 	}
