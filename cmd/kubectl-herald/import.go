@@ -30,22 +30,27 @@ func importCommand(a *access) *cobra.Command {
 		names = append(names, s.Name)
 	}
 	var kustomize string
+	var check bool
 	files := genericclioptions.FileNameFlags{
 		Usage: "Files, directories or URLs with the other's objects and Services, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
 	}
 	cmd := &cobra.Command{
-		Use:   "import " + strings.Join(names, "|") + " [-f FILE]... [-k DIRECTORY]",
+		Use:   "import " + strings.Join(names, "|") + " [-f FILE]... [-k DIRECTORY] [--check]",
 		Short: "Translate the configuration of another load balancer.",
 		Long: `Translate the configuration of another load balancer into Herald's objects, and write them to standard output as YAML. They are
 read from the cluster or, with -f or -k, from files. Nothing is applied.
 
-A report goes to standard error: what is translated, what is only approximated and how it differs, and what cannot be translated
-and what to do. It also has the commands that give Services Herald's annotations. No password is written: BGPPeers refer to
-Secrets, and the report says which ones are wanted.
+A report goes to standard error: which Services would not keep their addresses, what is translated, what is only approximated and
+how it differs, and what cannot be translated and what to do. It also has the commands that give Services Herald's annotations. No
+password is written: BGPPeers refer to Secrets, and the report says which ones are wanted.
 
-The exit code is 0 if all is translated or approximated, 2 if something cannot be translated, and 1 if the cluster or a file cannot
-be read. docs/moving.md says what becomes of each field.`,
-		Example: `  kubectl herald import metallb > herald.yaml
+With --check only what is in the way of a move is written, to standard output: first addresses that Services would not keep, then
+what cannot be translated.
+
+The exit code is 0 if all is translated or approximated, 2 if something cannot be translated or a Service would not keep an address,
+and 1 if the cluster or a file cannot be read. docs/moving.md says what becomes of each field.`,
+		Example: `  kubectl herald import metallb --check
+  kubectl herald import metallb > herald.yaml
   kubectl herald import metallb -f metallb/ | kubectl apply --dry-run=server -f -`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: names,
@@ -71,14 +76,12 @@ be read. docs/moving.md says what becomes of each field.`,
 			if len(r.Notes) == 0 && unread == nil {
 				return fmt.Errorf("there is no configuration of %s among the %d objects: give files with -f, or another --context", source.Title, len(objects))
 			}
-			text, err := r.YAML()
+			if check {
+				_, err = io.WriteString(cmd.OutOrStdout(), r.Check())
+			} else {
+				err = write(cmd, r)
+			}
 			if err != nil {
-				return err
-			}
-			if _, err := io.WriteString(cmd.OutOrStdout(), text); err != nil {
-				return err
-			}
-			if _, err := io.WriteString(cmd.ErrOrStderr(), r.Text()); err != nil {
 				return err
 			}
 			if unread == nil && !r.Good() {
@@ -88,7 +91,21 @@ be read. docs/moving.md says what becomes of each field.`,
 		},
 	}
 	files.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&check, "check", false, "Write only what is in the way of a move, and no objects.")
 	return cmd
+}
+
+// write writes objects to standard output, and the report to standard error.
+func write(cmd *cobra.Command, r *migrate.Result) error {
+	text, err := r.YAML()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(cmd.OutOrStdout(), text); err != nil {
+		return err
+	}
+	_, err = io.WriteString(cmd.ErrOrStderr(), r.Text())
+	return err
 }
 
 // readObjects reads objects of any kind from the files that kubectl would read.

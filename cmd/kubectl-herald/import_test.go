@@ -15,6 +15,7 @@ func TestImportReadsFiles(t *testing.T) {
 	const more = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: a, namespace: metallb-system}\nspec: {interfaces: [eth0], colour: red}\n"
 	const labelled = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: b, namespace: metallb-system, labels: {rack: 7}}\nspec: {addresses: [192.0.2.0/28]}\n"
 	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: default, annotations: {metallb.io/allow-shared-ip: true}}\nspec: {type: LoadBalancer}\n"
+	const held = "apiVersion: v1\nkind: Service\nmetadata: {name: held, namespace: default}\nspec: {type: LoadBalancer}\nstatus:\n loadBalancer:\n"
 	for _, c := range []struct {
 		name, stdin   string
 		files         map[string]string
@@ -56,6 +57,19 @@ func TestImportReadsFiles(t *testing.T) {
 		{name: "a document that is no object in one of two files", files: map[string]string{"a.yaml": pool, "b.yaml": "- 7\n"}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "b.yaml is no object"},
 		{name: "a pattern", files: map[string]string{"a.yaml": pool}, arguments: []string{"metallb", "-f", "DIR/*.yaml"}, written: []string{"kind: IPPool"}},
 		{name: "a file that is not there", arguments: []string{"metallb", "-f", "DIR/a.yaml"}, err: "a.yaml"},
+		{
+			name: "a check, of a Service that keeps its address and one that does not", stdin: pool + "---\n" + held + "  ingress: [{ip: 198.51.100.7}, {ip: 192.0.2.7}]\n" + "---\n" + more, arguments: []string{"metallb", "-f", "-", "--check"},
+			written: []string{
+				"Addresses that Services would not keep, with what to do:\n  Service default/held: it has 192.0.2.7, which is in no IPPool",
+				"Not translatable, with what to do:\n  L2Advertisement metallb-system/a: spec.colour",
+				"Addresses that Services keep: 1 of 2\n",
+			}, unwritten: []string{"kind:", "Translated:"}, err: "2",
+		},
+		{
+			name: "a check that finds nothing", stdin: pool + "---\n" + held + "  ingress: [{ip: 198.51.100.7}]\n", arguments: []string{"metallb", "-f", "-", "--check"},
+			written: []string{"Addresses that Services keep: 1 of 1\n"}, unwritten: []string{"kind:", "would not"},
+		},
+		{name: "a check, and no Service has an address", stdin: pool, arguments: []string{"metallb", "-f", "-", "--check"}, written: []string{"No Service has an address.\n"}},
 		{name: "of another load balancer", stdin: pool, arguments: []string{"cilium", "-f", "-"}, err: "there is no configuration of Cilium among the 1 objects"},
 		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `invalid argument "openelb"`},
 		{name: "none", err: "accepts 1 arg(s)"},

@@ -36,6 +36,7 @@ func (t *translation) keep() {
 	holders := map[netip.Addr][]*service{}
 	for _, s := range t.served {
 		for _, a := range s.addresses() {
+			t.Addresses++
 			holders[a] = append(holders[a], s)
 			s.keep(a, homeOf(pools, a))
 		}
@@ -86,7 +87,7 @@ func (s *service) addresses() (all []netip.Addr) {
 func (s *service) keep(a netip.Addr, p *writtenPool) {
 	if p == nil {
 		if s.class == "" {
-			s.cannot("it has %s, which is in no IPPool that is written: herald-ccm does not serve it until an IPPool has this address", a)
+			s.loses(a, "it has %s, which is in no IPPool that is written: herald-ccm does not serve it until an IPPool has this address", a)
 		}
 		return
 	}
@@ -95,9 +96,9 @@ func (s *service) keep(a netip.Addr, p *writtenPool) {
 	named := s.wanted[herald.AnnotationPool]
 	switch {
 	case !p.selects(s):
-		s.cannot("it has %s of IPPool %s, which does not select it: herald-ccm gives it another address unless you have the IPPool select it", a, p.Name)
+		s.loses(a, "it has %s of IPPool %s, which does not select it: herald-ccm gives it another address unless you have the IPPool select it", a, p.Name)
 	case named != "" && named != p.Name:
-		s.cannot("it has %s of IPPool %s, and names IPPool %s: herald-ccm gives it an address of that one unless you leave out the annotation %s", a, p.Name, named, herald.AnnotationPool)
+		s.loses(a, "it has %s of IPPool %s, and names IPPool %s: herald-ccm gives it an address of that one unless you leave out the annotation %s", a, p.Name, named, herald.AnnotationPool)
 	case named == "" && !asks && !p.pool.AutoAssign && s.wanted[herald.AnnotationIPs] == "":
 		var texts []string
 		for _, held := range s.addresses() {
@@ -105,6 +106,15 @@ func (s *service) keep(a netip.Addr, p *writtenPool) {
 		}
 		s.approximated("it has %s of IPPool %s, which serves only Services that ask for it: to keep it, it asks for the addresses that it has", a, p.Name)
 		s.wants(s.requested("status.loadBalancer", strings.Join(texts, ",")))
+	}
+}
+
+// loses says why the Service would not keep an address.
+func (s *service) loses(a netip.Addr, format string, args ...any) {
+	s.note(Loses, format, args...)
+	if !slices.Contains(s.lost, a) {
+		s.lost = append(s.lost, a)
+		s.t.Lost++
 	}
 }
 
@@ -127,11 +137,15 @@ func (p *writtenPool) selects(s *service) bool {
 func share(a netip.Addr, p *writtenPool, holders []*service) {
 	first := holders[0]
 	key := first.wanted[herald.AnnotationSharingKey]
+	agreed := true
 	for _, s := range holders[1:] {
 		if other := s.wanted[herald.AnnotationSharingKey]; other != key {
-			s.cannot("it shares %s with %s, which has another sharing key, or none: give all that are to share it the same annotation %s", a, first.ref, herald.AnnotationSharingKey)
-			return
+			agreed = false
+			s.loses(a, "it shares %s with %s, which has another sharing key, or none: give all that are to share it the same annotation %s", a, first.ref, herald.AnnotationSharingKey)
 		}
+	}
+	if !agreed {
+		return
 	}
 	if key == "" {
 		for _, s := range holders {

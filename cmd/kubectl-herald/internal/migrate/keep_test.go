@@ -28,6 +28,7 @@ func TestServicesKeepTheirAddresses(t *testing.T) {
 		unsaid        []string
 		written       []string
 		unwritten     []string
+		checked       string // at the end of what --check writes
 	}{
 		{
 			name: "an address that is in no pool", source: &kubeVIP, objects: dhcp + service + "{name: web, namespace: a}" + has("", "192.0.2.3"),
@@ -98,6 +99,12 @@ func TestServicesKeepTheirAddresses(t *testing.T) {
 			name: "an address that is shared with different keys", source: &metalLB,
 			objects: open + service + "{name: tcp, namespace: a, annotations: {metallb.io/allow-shared-ip: dns}}" + has("", "192.0.2.3") + service + "{name: udp, namespace: a}" + has("", "192.0.2.3"),
 			said:    []string{"Service a/udp: it shares 192.0.2.3 with Service a/tcp, which has another sharing key, or none"},
+			checked: "Addresses that Services keep, once they have the annotations that the import names: 1 of 2\n",
+		},
+		{
+			name: "an address of no pool that is shared with different keys", source: &kubeVIP,
+			objects: dhcp + service + "{name: tcp, namespace: a}" + has("", "192.0.2.3") + service + "{name: udp, namespace: a}" + has("", "192.0.2.3", "192.0.2.4"),
+			checked: "Addresses that Services keep, once they have the annotations that the import names: 0 of 3\n",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,6 +122,9 @@ func TestServicesKeepTheirAddresses(t *testing.T) {
 			}
 			if m := missing(r.Text(), c.unsaid); len(m) < len(c.unsaid) {
 				t.Errorf("only %q of %q is not said\n%s", m, c.unsaid, r.Text())
+			}
+			if !strings.HasSuffix(r.Check(), c.checked) {
+				t.Errorf("the check does not end with %q:\n%s", c.checked, r.Check())
 			}
 			if m := missing(text, c.written); len(m) > 0 {
 				t.Errorf("not written: %q\n%s", m, text)

@@ -45,11 +45,12 @@ var Sources = []*Source{&metalLB, &ciliumLB, &kubeVIP, &pureLB}
 // Outcome is how well something could be translated.
 type Outcome int
 
-// The outcomes.
+// The outcomes. Loses is that of a Service that would not keep an address.
 const (
 	Translated Outcome = iota
 	Approximated
 	NotTranslatable
+	Loses
 )
 
 // Note says what became of an object or of a field of it.
@@ -67,6 +68,9 @@ type Result struct {
 	Notes   []Note
 	// Annotations are commands that give Services Herald's annotations.
 	Annotations []string
+	// Addresses counts those that Services have, and Lost those of them that they would not keep. An address that several Services
+	// share counts once for each.
+	Addresses, Lost int
 	// Others counts objects that do not configure this load balancer.
 	Others int
 }

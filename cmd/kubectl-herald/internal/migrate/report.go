@@ -10,9 +10,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Good reports whether all could be translated, or nearly.
+// Good reports whether all could be translated, or nearly, and all Services keep their addresses.
 func (r *Result) Good() bool {
-	return !slices.ContainsFunc(r.Notes, func(n Note) bool { return n.Outcome == NotTranslatable })
+	return !slices.ContainsFunc(r.Notes, func(n Note) bool { return n.Outcome == NotTranslatable || n.Outcome == Loses })
 }
 
 // YAML is Herald's objects.
@@ -37,25 +37,51 @@ func (r *Result) YAML() (string, error) {
 	return strings.Join(out, "---\n"), nil
 }
 
+// section is the part of the report with the notes of one outcome; empty if there are none.
+func (r *Result) section(o Outcome) string {
+	var out strings.Builder
+	between := ": "
+	switch o {
+	case Loses:
+		out.WriteString("Addresses that Services would not keep, with what to do:\n")
+	case Translated:
+		out.WriteString("Translated:\n")
+		between = " -> "
+	case Approximated:
+		out.WriteString("Approximated, with what is different:\n")
+	case NotTranslatable:
+		out.WriteString("Not translatable, with what to do:\n")
+	}
+	empty := true
+	for _, n := range r.Notes {
+		if n.Outcome == o {
+			out.WriteString("  " + n.Object + between + n.Text + "\n")
+			empty = false
+		}
+	}
+	if empty {
+		return ""
+	}
+	return out.String()
+}
+
+// Check is the part of the report that says what is in the way of a move.
+func (r *Result) Check() string {
+	text := r.section(Loses) + r.section(NotTranslatable)
+	switch {
+	case r.Addresses == 0:
+		return text + "No Service has an address.\n"
+	case len(r.Annotations) > 0:
+		return text + fmt.Sprintf("Addresses that Services keep, once they have the annotations that the import names: %d of %d\n", r.Addresses-r.Lost, r.Addresses)
+	}
+	return text + fmt.Sprintf("Addresses that Services keep: %d of %d\n", r.Addresses-r.Lost, r.Addresses)
+}
+
 // Text is the report.
 func (r *Result) Text() string {
 	var out strings.Builder
-	for _, section := range []struct {
-		outcome Outcome
-		title   string
-		between string
-	}{
-		{Translated, "Translated:", " -> "},
-		{Approximated, "Approximated, with what is different:", ": "},
-		{NotTranslatable, "Not translatable, with what to do:", ": "},
-	} {
-		title := section.title + "\n"
-		for _, n := range r.Notes {
-			if n.Outcome == section.outcome {
-				out.WriteString(title + "  " + n.Object + section.between + n.Text + "\n")
-				title = ""
-			}
-		}
+	for _, o := range []Outcome{Loses, Translated, Approximated, NotTranslatable} {
+		out.WriteString(r.section(o))
 	}
 	if len(r.Annotations) > 0 {
 		out.WriteString("Services want these annotations, which the other load balancer does not look at:\n")

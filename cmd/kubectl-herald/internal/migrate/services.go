@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,8 @@ type service struct {
 	class string
 	// wanted are Herald's annotations that it is to have.
 	wanted map[string]string
+	// lost are addresses of its status that it would not keep.
+	lost []netip.Addr
 }
 
 // services returns the Services of type LoadBalancer.
@@ -33,7 +36,7 @@ func (t *translation) services() []*service {
 			continue
 		}
 		class, _, _ := unstructured.NestedString(i.u.Object, "spec", "loadBalancerClass")
-		t.served = append(t.served, &service{i, class, map[string]string{}})
+		t.served = append(t.served, &service{item: i, class: class, wanted: map[string]string{}})
 	}
 	return t.served
 }
