@@ -43,6 +43,47 @@ func TestGap(t *testing.T) {
 	}
 }
 
+func TestTheTimeInWhichThisProcessDidNotRunIsNoGapThatWasSeen(t *testing.T) {
+	at := func(seconds, lost int, err error) Attempt {
+		return Attempt{Start: time.Unix(int64(seconds), 0), lost: time.Duration(lost) * time.Second, Err: err}
+	}
+	made := Attempts{at(0, 0, nil), at(1, 0, nil), at(8, 6, nil), at(9, 6, errors.New("no answer")), at(12, 7, nil)}
+	if gap, seen := made.Gap(), made.SeenGap(); gap != 7*time.Second || seen != 3*time.Second {
+		t.Errorf("a gap of %v, of which %v were seen; want 7s and 3s", gap, seen)
+	}
+	now := time.Now()
+	o := &Opener{ran: now.Add(-time.Minute)}
+	_, lost := o.look()
+	if _, again := o.look(); lost < time.Minute || again < lost || len(o.stalls) == 0 {
+		t.Errorf("it did not run for %v, and later for %v, want a minute or more: %v", lost, again, o.stalls)
+	}
+	if _, lost := (&Opener{}).look(); lost != 0 {
+		t.Errorf("before it first ran, it was not run for %v", lost)
+	}
+}
+
+func TestMoments(t *testing.T) {
+	for _, c := range []struct {
+		spans [][2]int64 // Start and end.
+		want  int
+	}{
+		{nil, 0},
+		{[][2]int64{{1, 2}}, 1},
+		{[][2]int64{{1, 5}, {2, 4}, {3, 9}}, 1},
+		{[][2]int64{{1, 2}, {2, 3}, {3, 4}}, 2},
+		{[][2]int64{{1, 2}, {3, 4}, {5, 6}}, 3},
+		{[][2]int64{{1, 9}, {1, 2}, {3, 4}}, 2},
+	} {
+		var a Attempts
+		for _, s := range c.spans {
+			a = append(a, Attempt{Start: time.Unix(s[0], 0), End: time.Unix(s[1], 0)})
+		}
+		if got := a.Moments(); got != c.want {
+			t.Errorf("%v: %d moments, want %d", c.spans, got, c.want)
+		}
+	}
+}
+
 func TestPercentile(t *testing.T) {
 	var d Durations
 	for i := range 200 {

@@ -23,6 +23,8 @@ type Attempt struct {
 	// Stalled is the longest time in which this process did not run meanwhile, as far as it is more than twice stallPeriod. The
 	// timeout of an attempt goes on in that time, and so do the kernels.
 	Stalled time.Duration
+	// lost is for how long, in all such times before the start, this process did not run.
+	lost time.Duration
 }
 
 // Attempts are in the order of their starts.
@@ -37,6 +39,7 @@ type Opener struct {
 	made   Attempts
 	ran    time.Time
 	stalls []stall
+	lost   time.Duration // All stalls together.
 }
 
 // stall is a time in which this process did not run.
@@ -45,15 +48,17 @@ type stall struct{ from, to time.Time }
 // stallPeriod is how often an [Opener] looks whether its process runs.
 const stallPeriod = 20 * time.Millisecond
 
-// look notes that this process runs.
-func (o *Opener) look() {
+// look notes that this process runs. It returns the time, and for how long it has not run until then.
+func (o *Opener) look() (now time.Time, lost time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now := time.Now()
+	now = time.Now()
 	if !o.ran.IsZero() && now.Sub(o.ran) > 2*stallPeriod {
 		o.stalls = append(o.stalls, stall{o.ran, now})
+		o.lost += now.Sub(o.ran)
 	}
 	o.ran = now
+	return now, o.lost
 }
 
 // Open opens a new connection to the target at the given interval and asks the app there once, until Stop is called
@@ -92,13 +97,14 @@ func (c *Client) Open(ctx context.Context, target string, every time.Duration) *
 }
 
 func (o *Opener) attempt(ctx context.Context, c *Client, target string) {
-	a := Attempt{Start: time.Now()}
+	var a Attempt
+	a.Start, a.lost = o.look()
 	reply, err := c.Get(ctx, target)
 	if err != nil && ctx.Err() != nil {
 		return // Given up, not failed.
 	}
-	o.look()
-	a.End, a.Node, a.Err = time.Now(), reply.Node, err
+	a.End, _ = o.look()
+	a.Node, a.Err = reply.Node, err
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range o.stalls {
@@ -156,17 +162,39 @@ func (a Attempts) ByNode() map[string]int {
 // nobody could open a connection. It is never much below the interval of the attempts. The first and the last attempt
 // count as if they were successful, so an outage that has not ended by then is counted as far as it was seen.
 func (a Attempts) Gap() (longest time.Duration) {
+	return a.longest(func(from, to Attempt) time.Duration { return to.Start.Sub(from.Start) })
+}
+
+// SeenGap is Gap without the time in which this process did not run, and so saw nothing: nobody could open a connection for
+// as long at least, however busy the machine was.
+func (a Attempts) SeenGap() (longest time.Duration) {
+	return a.longest(func(from, to Attempt) time.Duration { return to.Start.Sub(from.Start) - (to.lost - from.lost) })
+}
+
+// longest measures from each successful attempt to the next one. The first and the last attempt count as successful.
+func (a Attempts) longest(between func(from, to Attempt) time.Duration) (longest time.Duration) {
 	if len(a) == 0 {
 		return 0
 	}
-	last := a[0].Start
+	last := a[0]
 	for i, one := range a {
 		if one.Err == nil || i == len(a)-1 {
-			longest = max(longest, one.Start.Sub(last))
-			last = one.Start
+			longest = max(longest, between(last, one))
+			last = one
 		}
 	}
 	return longest
+}
+
+// Moments is the least number of moments such that each attempt was under way at one of them.
+func (a Attempts) Moments() (n int) {
+	var last time.Time
+	for _, one := range slices.SortedFunc(slices.Values(a), func(x, y Attempt) int { return x.End.Compare(y.End) }) {
+		if n == 0 || one.Start.After(last) {
+			n, last = n+1, one.End
+		}
+	}
+	return n
 }
 
 // Durations are how long the successful attempts took.
