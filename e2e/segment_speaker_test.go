@@ -120,7 +120,7 @@ func (f *segmentField) start(node string) {
 }
 
 // boot is the number of the present life of a node's speaker, as it reports it.
-func (f *segmentField) boot(node string) string {
+func (f *field) boot(node string) string {
 	f.t.Helper()
 	s, err := f.herald.SpeakerStatuses.Get(f.ctx, node, metav1.GetOptions{})
 	f.must(err)
