@@ -94,9 +94,11 @@ func TestPreflightWhereHeraldRuns(t *testing.T) {
 	f.announce()
 	_, err := f.access.Kubectl(f.ctx, "label", "namespace", "herald-system", "pod-security.kubernetes.io/enforce=privileged")
 	f.must(err)
-	said := f.comesToSay("preflight", 0, "0 problems, 0 warnings", "✓ speakers hear each other on eth0 of ")
-	f.says(said, "✓ 2 speakers report that their nodes can forward", "✓ 2 nodes can announce addresses; with internal addresses of IPv4: 2, of IPv6: 2", "✓ the CustomResourceDefinitions of herald.dev have the fields of this version",
-		"✓ Herald's admission policies are there and bound", "✓ IPPool segment has no address of nodes", "✓ 2 speakers run, so they have TCP port 7475", "✓ speakers hear each other on eth0 of ")
+	// The status of one speaker is there before that of the other.
+	inOrder := []string{"✓ 2 speakers report that their nodes can forward", "✓ 2 nodes can announce addresses; with internal addresses of IPv4: 2, of IPv6: 2", "✓ the CustomResourceDefinitions of herald.dev have the fields of this version",
+		"✓ Herald's admission policies are there and bound", "✓ IPPool segment has no address of nodes", "✓ 2 speakers run, so they have TCP port 7475", "✓ speakers hear each other on eth0 of "}
+	said := f.comesToSay("preflight", 0, append([]string{"0 problems, 0 warnings"}, inOrder...)...)
+	f.says(said, inOrder...)
 
 	node := f.site.Nodes[0].IPv4.String()
 	f.pool("taken", delay(0), herald.AddressRange(node))
