@@ -132,7 +132,7 @@ func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
 			f.holds("web", address)
 			f.podBeingDeleted(lab.SpeakerPod(f.site.Node(node))) // So that the speaker knows that a successor follows.
 			speaker := f.speakers[node]
-			var before time.Time
+			before := map[*lab.Router]time.Time{} // Since when the sessions were up. The status has whole seconds.
 			for _, end := range []struct {
 				what string
 				do   func() error
@@ -144,12 +144,14 @@ func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
 					f.routed(r, address, node)
 					f.eventually("the session and BFD are up with "+r.Name, func(ctx context.Context) error {
 						all, err := r.BFD(ctx)
-						if err == nil && (len(all) != 1 || all[0].State != "up" || !f.since(node, r.Name).After(before)) {
+						if err == nil && (len(all) != 1 || all[0].State != "up" || !f.since(node, r.Name).After(before[r])) {
 							err = fmt.Errorf("BFD is %+v, and the session up since %v", all, f.since(node, r.Name))
 						}
 						return err
 					})
-					before = time.Now()
+					for _, all := range f.site.Routers {
+						before[all] = f.since(node, all.Name)
+					}
 					client := *r.Outside
 					client.Timeout, client.FirstSYN = 10*time.Second, true // What a busy machine delays does not fail; a lost SYN does.
 					gap, failed, err := lab.Outage(f.ctx, &client, []string{target}, func() error { return errors.Join(end.do(), speaker.Start()) }, settling)
