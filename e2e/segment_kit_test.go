@@ -131,8 +131,9 @@ func (f *segmentField) gather() (owner string) {
 	return owner
 }
 
-// exclude labels nodes so that they announce nothing, or takes the label away, and waits until their speakers know.
-func (f *segmentField) exclude(yes bool, nodes ...string) {
+// exclude labels nodes so that they announce nothing, or takes the label away, and waits until their speakers know. It returns
+// when the API server had the labels.
+func (f *segmentField) exclude(yes bool, nodes ...string) (labelled time.Time) {
 	f.t.Helper()
 	value := "null"
 	if yes {
@@ -143,9 +144,11 @@ func (f *segmentField) exclude(yes bool, nodes ...string) {
 		_, err := f.kube.CoreV1().Nodes().Patch(f.ctx, n, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		f.must(err)
 	}
+	labelled = time.Now()
 	for _, n := range nodes {
 		f.reported(n, fmt.Sprintf("that it is excluded: %t", yes), func(s *herald.SpeakerStatusStatus) bool { return (s.Problem != "") == yes })
 	}
+	return labelled
 }
 
 // observing says what is seen, and how.

@@ -39,8 +39,9 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		owner := f.gather()
 		o := f.observe(all)
 		f.must(f.speakers[owner].Freeze())
+		frozen := time.Now()
 		f.silent(owner)
-		f.pass(3 * time.Second)
+		f.pass(time.Until(frozen.Add(3 * time.Second))) // The sooner it is heard again, the farther is the end of the grace.
 		f.must(f.speakers[owner].Resume())
 		f.noDeputies()
 		s := o.end()
@@ -78,8 +79,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		f := f.within(t)
 		owner := f.gather()
 		o := f.observe(observing{open: true})
-		soon := time.Now().Add(atOnce)
-		f.exclude(true, owner)
+		soon := f.exclude(true, owner).Add(atOnce)
 		o.settled(without(f.nodes, owner)...)
 		f.exclude(false, owner)
 		f.pass(time.Second) // It does not take the addresses back.
