@@ -60,6 +60,7 @@ func withSegment(t testing.TB, nodes int) *segmentField {
 	f.holds("web", "198.18.0.200", "2001:db8:18::200")
 	f.addresses = []netip.Addr{netip.MustParseAddr("198.18.0.200"), netip.MustParseAddr("2001:db8:18::200")}
 	f.members()
+	f.field.served("web")
 	for _, a := range f.addresses {
 		f.reached(f.site.Segment, target(a))
 	}

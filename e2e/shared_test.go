@@ -121,7 +121,14 @@ func (f *field) undisturbed(address, target string) *undisturbed {
 		}
 		return nil
 	})
-	u.claims, u.routes, u.since = u.claimed(), u.learned(), time.Now()
+	f.eventually("the owner alone reports that it claims it", func(context.Context) error {
+		u.claims = u.claimed()
+		if _, ok := u.claims[u.owner]; !ok || len(u.claims) != 1 {
+			return fmt.Errorf("it is claimed by %v, and %s answers", u.claims, u.owner)
+		}
+		return nil
+	})
+	u.routes, u.since = u.learned(), time.Now()
 	for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
 		f.reached(from, target)
 		patient := *from

@@ -168,6 +168,9 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		}
 		before := c.settled()
 		create(0, 32)
+		for i := range 32 { // The controller may pause for longer than what counts as settled.
+			c.event("Service", name(i), "EnsuredLoadBalancer", "")
+		}
 		d := since(before, c.settled())
 		delete(d, "PUT ippools/status")
 		// One for each; and of those who come at once, and make the record or a version of it, one succeeds.
