@@ -58,6 +58,9 @@ type podState struct {
 // podHost is the network namespace of a pod.
 func podHost(uid types.UID) enclave.Host { return enclave.Host{Name: "pod-" + string(uid[:8])} }
 
+// podCable is the node's end of the pod's cable.
+func podCable(uid types.UID) string { return "pod" + string(uid[:8]) }
+
 // tell hands over the newest object. Only the kubelet's goroutine calls it.
 func (p *pod) tell(o *corev1.Pod) {
 	select {
@@ -108,11 +111,10 @@ func (p *pod) begin() {
 // connect does the work of a CNI's ptp plugin: a cable to the node, whose end is the gateway. There
 // is no bridge, so packets between pods of a node pass the node's Service rules both ways.
 func (p *pod) connect() error {
-	host, inner := podHost(p.uid), string(p.uid[:8])
+	host, outer := podHost(p.uid), podCable(p.uid)
 	if _, err := enclave.NewHost(host.Name); err != nil {
 		return err
 	}
-	outer := "pod" + inner
 	if err := enclave.Connect(p.node.Host, outer, host, eth0); err != nil {
 		return err
 	}
@@ -244,6 +246,9 @@ func (p *pod) end(ctx context.Context) {
 		_ = p.process.Stop(stopping) // One that will not end is killed, and that is an end too.
 	}
 	_ = p.process.Kill()
+	// The kernel would remove the cable with the namespace, but some time later, and until then the node's route to the address,
+	// which the next pod may get, leads there.
+	_ = p.node.Host.Script("ip link delete %s", podCable(p.uid))
 	_ = podHost(p.uid).Remove()
 	if !deleted {
 		return
