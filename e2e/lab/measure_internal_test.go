@@ -62,28 +62,6 @@ func TestTheTimeInWhichThisProcessDidNotRunIsNoGapThatWasSeen(t *testing.T) {
 	}
 }
 
-func TestMoments(t *testing.T) {
-	for _, c := range []struct {
-		spans [][2]int64 // Start and end.
-		want  int
-	}{
-		{nil, 0},
-		{[][2]int64{{1, 2}}, 1},
-		{[][2]int64{{1, 5}, {2, 4}, {3, 9}}, 1},
-		{[][2]int64{{1, 2}, {2, 3}, {3, 4}}, 2},
-		{[][2]int64{{1, 2}, {3, 4}, {5, 6}}, 3},
-		{[][2]int64{{1, 9}, {1, 2}, {3, 4}}, 2},
-	} {
-		var a Attempts
-		for _, s := range c.spans {
-			a = append(a, Attempt{Start: time.Unix(s[0], 0), End: time.Unix(s[1], 0)})
-		}
-		if got := a.Moments(); got != c.want {
-			t.Errorf("%v: %d moments, want %d", c.spans, got, c.want)
-		}
-	}
-}
-
 func TestPercentile(t *testing.T) {
 	var d Durations
 	for i := range 200 {

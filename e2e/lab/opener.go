@@ -186,17 +186,6 @@ func (a Attempts) longest(between func(from, to Attempt) time.Duration) (longest
 	return longest
 }
 
-// Moments is the least number of moments such that each attempt was under way at one of them.
-func (a Attempts) Moments() (n int) {
-	var last time.Time
-	for _, one := range slices.SortedFunc(slices.Values(a), func(x, y Attempt) int { return x.End.Compare(y.End) }) {
-		if n == 0 || one.Start.After(last) {
-			n, last = n+1, one.End
-		}
-	}
-	return n
-}
-
 // Durations are how long the successful attempts took.
 func (a Attempts) Durations() (took Durations) {
 	for _, one := range a {
