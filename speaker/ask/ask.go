@@ -17,6 +17,7 @@ import (
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"github.com/heraldlb/herald/speaker/inspect"
@@ -116,17 +117,25 @@ type protocol struct {
 	answer func(frame []byte) (netip.Addr, net.HardwareAddr, bool)
 }
 
-// ask asks for the addresses on one interface.
-func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr) ([]inspect.Answer, error) {
+// listen opens a socket for answers. Nothing is received before the filter is there. Frames that this machine sends are not
+// received at all, since the socket is for one protocol.
+func (p *protocol) listen(i Interface) (*packet.Conn, error) {
 	filter, err := assemble(i.Index, p.filter)
 	if err != nil {
 		return nil, err
 	}
-	// Nothing is received before the filter is there. Frames that this machine sends are not received at all, since
-	// the socket is for one protocol.
 	conn, err := packet.Listen(&net.Interface{Index: i.Index, Name: i.Name, HardwareAddr: i.MAC}, packet.Raw, p.etherType, &packet.Config{Filter: filter})
 	if err != nil {
 		return nil, fmt.Errorf("open a packet socket: %w", err)
+	}
+	return conn, nil
+}
+
+// ask asks for the addresses on one interface.
+func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr) ([]inspect.Answer, error) {
+	conn, err := p.listen(i)
+	if err != nil {
+		return nil, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -175,23 +184,53 @@ func (p *protocol) send(ctx context.Context, conn *packet.Conn, i Interface, add
 	return nil
 }
 
-// hear collects answers until the connection's deadline.
+// hear collects answers until the connection's deadline, and those that the kernel has received by then.
 func (p *protocol) hear(conn *packet.Conn, heard map[netip.Addr][]string) error {
 	frame := make([]byte, accepted)
 	for {
 		n, _, err := conn.ReadFrom(frame)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
+			return p.drain(conn, frame, heard)
 		}
 		if err != nil {
 			return err
 		}
-		address, mac, ok := p.answer(frame[:n])
-		if !ok {
-			continue
+		p.note(frame[:n], heard)
+	}
+}
+
+// drain reads what waits in the socket. On a busy node this process may have had no processor while the answers came, and
+// after the deadline ReadFrom reads nothing. A flood does not keep it for longer than Patience.
+func (p *protocol) drain(conn *packet.Conn, frame []byte, heard map[netip.Addr][]string) error {
+	socket, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	end := time.Now().Add(Patience)
+	err = socket.Control(func(fd uintptr) {
+		for time.Now().Before(end) {
+			n, _, err := unix.Recvfrom(int(fd), frame, unix.MSG_DONTWAIT)
+			if errors.Is(err, unix.EAGAIN) {
+				return
+			}
+			if err != nil {
+				failed = err
+				return
+			}
+			p.note(frame[:n], heard)
 		}
-		if macs, asked := heard[address]; asked && len(macs) < MaxMACs && !slices.Contains(macs, mac.String()) {
-			heard[address] = append(macs, mac.String())
-		}
+	})
+	return errors.Join(err, failed)
+}
+
+// note reads an answer.
+func (p *protocol) note(frame []byte, heard map[netip.Addr][]string) {
+	address, mac, ok := p.answer(frame)
+	if !ok {
+		return
+	}
+	if macs, asked := heard[address]; asked && len(macs) < MaxMACs && !slices.Contains(macs, mac.String()) {
+		heard[address] = append(macs, mac.String())
 	}
 }

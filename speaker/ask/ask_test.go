@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 	"github.com/heraldlb/herald/speaker/inspect"
@@ -167,6 +168,33 @@ func TestAskingEndsWithItsContext(t *testing.T) {
 	}
 	if d := time.Since(began); d > 20*time.Second {
 		t.Errorf("it ended after %s", d)
+	}
+}
+
+// TestAnswersThatWaitAreHeard reads a socket only after its deadline, as a process does that had no processor meanwhile.
+func TestAnswersThatWaitAreHeard(t *testing.T) {
+	br0 := bridge(t, "198.18.0.1/24", "2001:db8::1/64")
+	join(t, 2, "198.18.0.2/24", "2001:db8::2/64")
+	for asked, p := range map[string]protocol{"198.18.0.2": arpProtocol, "2001:db8::2": ndpProtocol} {
+		t.Run(p.name, func(t *testing.T) {
+			conn, err := p.listen(br0)
+			must(t, err)
+			defer conn.Close()
+			must(t, p.send(t.Context(), conn, br0, []netip.Addr{addr(asked)}))
+			socket, err := conn.SyscallConn()
+			must(t, err)
+			must(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+			must(t, socket.Read(func(fd uintptr) bool {
+				_, _, err := unix.Recvfrom(int(fd), nil, unix.MSG_DONTWAIT|unix.MSG_PEEK)
+				return !errors.Is(err, unix.EAGAIN)
+			}))
+			must(t, conn.SetReadDeadline(time.Unix(1, 0)))
+			heard := map[netip.Addr][]string{addr(asked): nil}
+			must(t, p.hear(conn, heard))
+			if !slices.Equal(heard[addr(asked)], []string{mac(2).String()}) {
+				t.Errorf("heard %v", heard)
+			}
+		})
 	}
 }
 
