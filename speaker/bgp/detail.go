@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/heraldlb/herald/speaker/bgp/route"
@@ -141,14 +140,12 @@ func (s *status) serves(server *routeServer) {
 
 // fill asks for what holds and what has been counted. It may be called from any goroutine.
 func (s *routeServer) fill(ctx context.Context, d *Detail) {
-	// The only errors are those of a server that does not run.
-	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
-		d.LocalAddress, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
-		timers, messages := p.GetTimers().GetState(), p.GetState().GetMessages()
-		d.HoldTime = time.Duration(timers.GetNegotiatedHoldTime()) * time.Second     //nolint:gosec // Sixteen bits.
-		d.KeepaliveTime = time.Duration(timers.GetKeepaliveInterval()) * time.Second //nolint:gosec // Sixteen bits.
-		d.UpdatesSent, d.UpdatesReceived = messages.GetSent().GetUpdate(), messages.GetReceived().GetUpdate()
-	})
+	p := s.listed(ctx)
+	d.LocalAddress, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
+	timers, messages := p.GetTimers().GetState(), p.GetState().GetMessages()
+	d.HoldTime = time.Duration(timers.GetNegotiatedHoldTime()) * time.Second     //nolint:gosec // Sixteen bits.
+	d.KeepaliveTime = time.Duration(timers.GetKeepaliveInterval()) * time.Second //nolint:gosec // Sixteen bits.
+	d.UpdatesSent, d.UpdatesReceived = messages.GetSent().GetUpdate(), messages.GetReceived().GetUpdate()
 }
 
 // familiesOf are the families that an end speaks. One that names none speaks IPv4 unicast (RFC 4760 §8).

@@ -113,20 +113,21 @@ func (s *routeServer) connect(ctx context.Context) error {
 	return nil
 }
 
-// established reports whether the session is up, as gobgp knows it at this moment.
-func (s *routeServer) established(ctx context.Context) bool {
-	up := false
+// listed is the neighbour as gobgp knows it at this moment; nil if there is none. It may be called from any goroutine.
+func (s *routeServer) listed(ctx context.Context) (peer *api.Peer) {
 	// The only errors are those of a server that does not run.
-	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
-		up = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
-	})
-	return up
+	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) { peer = p })
+	return peer
+}
+
+// established reports whether the session is up.
+func (s *routeServer) established(ctx context.Context) bool {
+	return s.listed(ctx).GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
 }
 
 // waitsForEndOfRIB reports whether gobgp sends the router no routes until the router has sent its own (RFC 4724, section 4.1).
-func (s *routeServer) waitsForEndOfRIB(ctx context.Context) (waits bool) {
-	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) { waits = p.GetGracefulRestart().GetLocalRestarting() })
-	return waits
+func (s *routeServer) waitsForEndOfRIB(ctx context.Context) bool {
+	return s.listed(ctx).GetGracefulRestart().GetLocalRestarting()
 }
 
 // resend sends the router all routes once more.
@@ -143,12 +144,8 @@ func (s *routeServer) resend(ctx context.Context) error {
 // neverExpires reports whether there is a session without a hold time: the router has offered 0 (RFC 4271 §4.2). Timers of a
 // session that has ended are zero, too, and its uptime then is. It may be called from any goroutine.
 func (s *routeServer) neverExpires(ctx context.Context) bool {
-	never := false
-	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
-		timers := p.GetTimers().GetState()
-		never = timers.GetUptime().GetSeconds() > 0 && timers.GetNegotiatedHoldTime() == 0
-	})
-	return never
+	timers := s.listed(ctx).GetTimers().GetState()
+	return timers.GetUptime().GetSeconds() > 0 && timers.GetNegotiatedHoldTime() == 0
 }
 
 // disable ends a session that is established with Cease, Administrative Shutdown, and a word for the router's log (RFC 4486,
@@ -177,12 +174,8 @@ func (s *routeServer) disable(ctx context.Context) error {
 const gobgpPoll = 2 * time.Millisecond
 
 func (s *routeServer) disabled(ctx context.Context) bool {
-	done := false
-	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
-		state := p.GetState()
-		done = state.GetAdminState() == api.PeerState_ADMIN_STATE_DOWN && state.GetSessionState() == api.PeerState_SESSION_STATE_IDLE
-	})
-	return done
+	state := s.listed(ctx).GetState()
+	return state.GetAdminState() == api.PeerState_ADMIN_STATE_DOWN && state.GetSessionState() == api.PeerState_SESSION_STATE_IDLE
 }
 
 // stop ends the server and waits until it has ended. The router is told by a NOTIFICATION that its
