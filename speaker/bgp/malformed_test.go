@@ -327,21 +327,27 @@ func tryDialIn(from netip.Addr, at netip.AddrPort, open []byte) (*routerEnd, err
 	return r, nil
 }
 
+// next reads a message.
+func (r *routerEnd) next() (kind byte, body []byte, err error) {
+	header := make([]byte, 19)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return 0, nil, err
+	}
+	body = make([]byte, int(binary.BigEndian.Uint16(header[16:]))-len(header))
+	_, err = io.ReadFull(r, body)
+	return header[18], body, err
+}
+
 // until reads until there is a message of the kind, or returns the code of a NOTIFICATION.
 func (r *routerEnd) until(kind byte) (code byte, err error) {
 	for {
-		header := make([]byte, 19)
-		if _, err := io.ReadFull(r, header); err != nil {
-			return 0, err
-		}
-		body := make([]byte, int(binary.BigEndian.Uint16(header[16:]))-len(header))
-		if _, err := io.ReadFull(r, body); err != nil {
-			return 0, err
-		}
+		next, body, err := r.next()
 		switch {
-		case header[18] == 3 && len(body) > 0:
+		case err != nil:
+			return 0, err
+		case next == 3 && len(body) > 0:
 			return body[0], fmt.Errorf("NOTIFICATION %v", body)
-		case header[18] == kind && len(body) > 4: // not End-of-RIB
+		case next == kind && len(body) > 4: // not End-of-RIB
 			return 0, nil
 		}
 	}

@@ -80,16 +80,18 @@ func TestPeersAreRemovedWhileRoutersConnect(t *testing.T) {
 }
 
 // connectedFrom is a router's connection on which this node has sent its OPEN.
-func connectedFrom(from netip.Addr, at netip.AddrPort) (conn net.Conn, err error) {
+func connectedFrom(from netip.Addr, at netip.AddrPort) (_ *routerEnd, err error) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		var conn net.Conn
 		if conn, err = dialFrom(from, at); err != nil {
 			continue
 		}
 		_ = conn.SetDeadline(time.Now().Add(patience))
-		if _, err = conn.Read(make([]byte, 1)); err == nil {
-			return conn, nil
+		r := &routerEnd{conn}
+		if _, err = r.until(1); err == nil {
+			return r, nil
 		}
-		_ = conn.Close()
+		_ = r.Close()
 	}
 	return nil, err
 }
