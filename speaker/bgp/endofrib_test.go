@@ -79,7 +79,7 @@ func TestARouterThatDelaysItsEndOfRIB(t *testing.T) {
 	set("198.51.100.2/32", announced)
 	send(message(4, nil))
 	inState(api.PeerState_SESSION_STATE_ESTABLISHED)
-	eventually(t, "the session has noticed", func() bool { return status.established() && len(status.up) == 0 })
+	eventually(t, "the session has noticed", func() bool { return status.established() && len(status.entered) == 0 })
 	set("198.51.100.3/32", announced)
 	set("198.51.100.2/32", nil)
 	send(update("", "")) // End-of-RIB

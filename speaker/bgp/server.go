@@ -120,14 +120,20 @@ func (s *routeServer) listed(ctx context.Context) (peer *api.Peer) {
 	return peer
 }
 
-// established reports whether the session is up.
-func (s *routeServer) established(ctx context.Context) bool {
-	return s.listed(ctx).GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+// state is the session's state, and whether gobgp sends the router no routes until the router has sent its own (RFC 4724,
+// section 4.1).
+func (s *routeServer) state(ctx context.Context) (_ State, waitsForEndOfRIB bool) {
+	p := s.listed(ctx)
+	if p == nil {
+		return Idle, false
+	}
+	// The API numbers the states from one.
+	return State(p.GetState().GetSessionState() - api.PeerState_SESSION_STATE_IDLE), p.GetGracefulRestart().GetLocalRestarting()
 }
 
-// waitsForEndOfRIB reports whether gobgp sends the router no routes until the router has sent its own (RFC 4724, section 4.1).
-func (s *routeServer) waitsForEndOfRIB(ctx context.Context) bool {
-	return s.listed(ctx).GetGracefulRestart().GetLocalRestarting()
+func (s *routeServer) established(ctx context.Context) bool {
+	state, _ := s.state(ctx)
+	return state == Established
 }
 
 // resend sends the router all routes once more.

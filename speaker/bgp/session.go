@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -35,8 +34,6 @@ const (
 	restartPause = 5 * time.Second
 	// refusedPause is how long it waits after it was refused for what the router did: it most likely does so again.
 	refusedPause = time.Minute
-	// earlyTime is for how long changes that gobgp is told before a session is up are remembered.
-	earlyTime = 5 * time.Second
 	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
 	shutDownTime = 2 * time.Second
 )
@@ -57,14 +54,8 @@ type session struct {
 	connects bool
 	// told is what gobgp has been given, withheld what has no next hop.
 	told, withheld prefixes
-	// early has the prefixes that were announced or withdrawn shortly before the session was up.
-	early map[netip.Prefix]earlyChange
-}
-
-// earlyChange is a change of a prefix before the session was up: the attributes of the announcement, or those that were withdrawn.
-type earlyChange struct {
-	route.Attributes
-	at time.Time
+	// early has the prefixes that changed as the session came up, with the attributes that were announced or withdrawn.
+	early map[netip.Prefix]route.Attributes
 }
 
 // prefixes are prefixes with their attributes, and how many there are of each family.
@@ -115,7 +106,7 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.connects, s.early = false, map[netip.Prefix]earlyChange{}
+	s.connects, s.early = false, map[netip.Prefix]route.Attributes{}
 	s.told, s.withheld = prefixes{of: map[netip.Prefix]route.Attributes{}}, prefixes{of: map[netip.Prefix]route.Attributes{}}
 	defer s.stop(ctx)
 	s.status.serves(s.server)
@@ -129,7 +120,7 @@ func (s *session) serve(ctx context.Context) error {
 	for prefix, a := range all {
 		changes[prefix] = &a
 	}
-	if err := s.apply(changes); err != nil {
+	if err := s.apply(ctx, changes); err != nil {
 		return err
 	}
 	if err := s.server.connect(ctx); err != nil {
@@ -154,7 +145,7 @@ func (s *session) serve(ctx context.Context) error {
 			s.advertise()
 		case err := <-s.status.refused:
 			return err
-		case <-s.status.up:
+		case <-s.status.entered:
 			if err := s.repeatEarly(ctx); err != nil {
 				return err
 			}
@@ -163,7 +154,7 @@ func (s *session) serve(ctx context.Context) error {
 				return err
 			}
 		case <-s.out.wake:
-			if err := s.apply(s.out.takeChanged()); err != nil {
+			if err := s.apply(ctx, s.out.takeChanged()); err != nil {
 				return err
 			}
 		}
@@ -171,7 +162,7 @@ func (s *session) serve(ctx context.Context) error {
 }
 
 // apply hands on what differs from what gobgp has. New routes come first: make before break.
-func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
+func (s *session) apply(ctx context.Context, changes map[netip.Prefix]*route.Attributes) error {
 	var announce []announcement
 	var withdraw []netip.Prefix
 	for prefix, wished := range changes {
@@ -191,8 +182,13 @@ func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
 			announce = append(announce, announcement{prefix, nextHop, *wished})
 		}
 	}
-	if len(announce)+len(withdraw) > 0 && s.connects && !s.server.established(context.Background()) {
-		s.rememberEarly(announce, withdraw)
+	if len(announce)+len(withdraw) > 0 && s.connects && !s.server.established(ctx) {
+		for _, r := range announce {
+			s.early[r.prefix] = r.Attributes
+		}
+		for _, prefix := range withdraw {
+			s.early[prefix] = s.told.of[prefix]
+		}
 	}
 	if err := s.server.announce(announce); err != nil {
 		return err
@@ -207,34 +203,26 @@ func (s *session) apply(changes map[netip.Prefix]*route.Attributes) error {
 		s.told.remove(prefix)
 	}
 	s.status.count(s.told.counts, s.withheld.counts)
-	return nil
+	return s.repeatEarly(ctx)
 }
 
-// rememberEarly remembers changes that gobgp may not send to the router: see repeatEarly.
-func (s *session) rememberEarly(announce []announcement, withdraw []netip.Prefix) {
-	now := time.Now()
-	s.forgetEarly(now)
-	for _, r := range announce {
-		s.early[r.prefix] = earlyChange{r.Attributes, now}
-	}
-	for _, prefix := range withdraw {
-		s.early[prefix] = earlyChange{s.told.of[prefix], now}
-	}
-}
-
-func (s *session) forgetEarly(now time.Time) {
-	maps.DeleteFunc(s.early, func(_ netip.Prefix, c earlyChange) bool { return now.Sub(c.at) > earlyTime })
-}
-
-// repeatEarly is called when a session comes up. gobgp (v4.8.0) sends the router its table, and only a moment later begins to send
-// changes: it never sends a change that comes between the two. Therefore repeatEarly has the table sent again, and withdraws again
-// what was withdrawn shortly before.
+// repeatEarly tells the router once more what changed as the session came up. It is called after such changes, and when the
+// session has entered another state.
+//
+// gobgp (v4.8.0) queues its table for the router and reports that the session is established, both under a lock that excludes
+// changes. It releases the lock, and only then stores Established as the state that ListPeer shows and without which no change
+// is sent: those that come between are lost. So the state was not Established before a change that is lost, and is OpenConfirm or
+// Established after it. Any other state means that the session is over: the table that the next one begins with has the change.
 func (s *session) repeatEarly(ctx context.Context) error {
+	if len(s.early) == 0 {
+		return nil
+	}
 	again := time.NewTicker(gobgpPoll)
 	defer again.Stop()
-	for !s.server.established(ctx) {
+	state, waitsForEndOfRIB := s.server.state(ctx)
+	for ; state == OpenConfirm; state, waitsForEndOfRIB = s.server.state(ctx) {
 		if !s.status.established() {
-			return nil
+			return nil // There will be another call.
 		}
 		select {
 		case <-again.C:
@@ -242,22 +230,21 @@ func (s *session) repeatEarly(ctx context.Context) error {
 			return nil
 		}
 	}
-	defer clear(s.early)
-	if s.forgetEarly(time.Now()); len(s.early) == 0 || ctx.Err() != nil {
-		return nil
-	}
-	if s.server.waitsForEndOfRIB(ctx) {
-		// gobgp has sent no route yet, and will send the table as it then is. Sent now, a route that is withdrawn before that would stay.
+	early := s.early
+	s.early = map[netip.Prefix]route.Attributes{}
+	// While gobgp waits for the router, it sends neither routes nor withdrawals, and afterwards the table as it then is. Were the
+	// table sent now, the router would keep what is withdrawn until then.
+	if state != Established || waitsForEndOfRIB {
 		return nil
 	}
 	var gone []announcement
 	var prefixes []netip.Prefix
-	for prefix, change := range s.early {
+	for prefix, attributes := range early {
 		if _, stays := s.told.of[prefix]; stays {
 			continue
 		}
 		if nextHop, ok := s.peer.nextHop(prefix.Addr().Is4()); ok {
-			gone, prefixes = append(gone, announcement{prefix, nextHop, change.Attributes}), append(prefixes, prefix)
+			gone, prefixes = append(gone, announcement{prefix, nextHop, attributes}), append(prefixes, prefix)
 		}
 	}
 	// gobgp sends no withdrawal of a route that it does not have.

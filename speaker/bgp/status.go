@@ -116,8 +116,8 @@ type status struct {
 	changed func() // the session's state has changed
 	// refused gets the reason why there is to be no session with the router for a while; capacity one.
 	refused chan error
-	// up gets a value when the session comes up; capacity one.
-	up chan struct{}
+	// entered gets a value when the session has entered a state; capacity one.
+	entered chan struct{}
 
 	mu      sync.Mutex
 	closing bool // by this node, for good
@@ -164,7 +164,7 @@ func (c *counts) add(prefix netip.Prefix, n int) {
 }
 
 func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
-	return &status{peer: peer, log: log, changed: changed, refused: make(chan error, 1), up: make(chan struct{}, 1), since: time.Now(), flaps: map[Cause]uint64{}}
+	return &status{peer: peer, log: log, changed: changed, refused: make(chan error, 1), entered: make(chan struct{}, 1), since: time.Now(), flaps: map[Cause]uint64{}}
 }
 
 func (s *status) session() Session {
@@ -287,9 +287,7 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 		cause = HoldTimerExpired
 	}
 	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, e.LocalCap, e.RemoteCap})
-	if state == Established {
-		signal(s.up)
-	}
+	signal(s.entered)
 	s.mu.Lock()
 	server := s.server
 	s.mu.Unlock()
