@@ -1,0 +1,192 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
+)
+
+// With graceful restart, a router hears no route before it has sent its own (RFC 4724, section 4.1). Until then nothing tells it
+// of a withdrawal, so a route that is announced as the session comes up, and withdrawn when it is up, must not be sent either.
+func TestARouterThatDelaysItsEndOfRIB(t *testing.T) {
+	c := newComing(t, &GracefulRestart{RestartTime: time.Minute})
+	c.announce("198.51.100.1/32")
+	c.connect("4006 0078 0001 01 80") // graceful restart of IPv4
+	c.announce("198.51.100.2/32")
+	c.establish()
+	c.announce("198.51.100.3/32")
+	c.withdraw("198.51.100.2/32")
+	c.send(update("", "")) // End-of-RIB
+	c.hears("198.51.100.1/32", "198.51.100.3/32")
+}
+
+// A router hears nothing of routes that were withdrawn before it connected, not even for a moment.
+func TestARouterHearsNothingOfTheTimeBefore(t *testing.T) {
+	c := newComing(t, nil)
+	var before []string
+	for i := range 200 {
+		before = append(before, fmt.Sprintf("203.0.113.%d/32", i))
+	}
+	c.announce("198.51.100.1/32")
+	c.announce(before...)
+	c.withdraw(before...)
+	c.connect("")
+	c.announce("198.51.100.2/32")
+	c.establish()
+	c.hears("198.51.100.1/32", "198.51.100.2/32")
+	for _, prefix := range before {
+		if c.ever[prefix] {
+			t.Errorf("the router has heard of %s, which was withdrawn before", prefix)
+		}
+	}
+}
+
+// coming is a session that comes up step by step: its router connects to the speaker over the loopback.
+type coming struct {
+	t       *testing.T
+	speaker *Speaker
+	peer    Peer
+	at      netip.AddrPort
+	status  *status
+	wanted  int // prefixes
+	router  *routerEnd
+	ever    map[string]bool // heard by the router
+}
+
+func newComing(t *testing.T, restart *GracefulRestart) *coming {
+	t.Helper()
+	c := &coming{t: t, speaker: New(zaptest.NewLogger(quiet{})), peer: validPeer(), at: freePort(t), ever: map[string]bool{}}
+	c.peer.Address, c.peer.Passive, c.peer.Port, c.peer.GracefulRestart = hostileAt(0), true, c.at.Port(), restart
+	if faults := c.speaker.SetPeers([]Peer{c.peer}); faults != nil {
+		t.Fatal(faults)
+	}
+	c.status = c.speaker.members[c.peer.Name].status
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.speaker.Run(ctx) }()
+	t.Cleanup(func() {
+		if c.router != nil {
+			_ = c.router.Close()
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// announce and withdraw return when gobgp has been told.
+func (c *coming) announce(prefixes ...string) {
+	c.t.Helper()
+	c.wanted += len(prefixes)
+	c.set(map[string]route.Attributes{c.peer.Name: {}}, prefixes)
+}
+
+func (c *coming) withdraw(prefixes ...string) {
+	c.t.Helper()
+	c.wanted -= len(prefixes)
+	c.set(nil, prefixes)
+}
+
+func (c *coming) set(exports map[string]route.Attributes, prefixes []string) {
+	c.t.Helper()
+	for _, prefix := range prefixes {
+		c.speaker.Set(netip.MustParsePrefix(prefix), exports)
+	}
+	c.eventually("gobgp has been told", func() bool {
+		c.status.mu.Lock()
+		defer c.status.mu.Unlock()
+		return c.status.sent.v4 == c.wanted
+	})
+}
+
+// connect has the router send its OPEN, and keep its KEEPALIVE back.
+func (c *coming) connect(capabilities string) {
+	c.t.Helper()
+	var err error
+	if c.router, err = connectedFrom(c.peer.Address, c.at); err != nil {
+		c.t.Fatal(err)
+	}
+	c.send(openOf(64500, capabilities))
+	c.eventually("OpenConfirm", func() bool { return c.state() == api.PeerState_SESSION_STATE_OPENCONFIRM })
+}
+
+// establish returns when the session has seen that it is up.
+func (c *coming) establish() {
+	c.t.Helper()
+	c.send(message(4, nil))
+	c.eventually("Established", func() bool {
+		return c.state() == api.PeerState_SESSION_STATE_ESTABLISHED && c.status.established() && len(c.status.entered) == 0
+	})
+}
+
+func (c *coming) state() api.PeerState_SessionState {
+	c.status.mu.Lock()
+	server := c.status.server
+	c.status.mu.Unlock()
+	return server.listed(c.t.Context()).GetState().GetSessionState()
+}
+
+func (c *coming) send(m []byte) {
+	c.t.Helper()
+	if _, err := c.router.Write(m); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// hears checks that the router has these prefixes when it has heard all that there is.
+func (c *coming) hears(want ...string) {
+	c.t.Helper()
+	const last = "198.51.100.255/32"
+	c.announce(last)
+	has := map[string]bool{}
+	for !has[last] {
+		kind, body, err := c.router.next()
+		if err != nil {
+			c.t.Fatalf("%v; the router has %v", err, slices.Collect(maps.Keys(has)))
+		}
+		if kind != bgp.BGP_MSG_UPDATE {
+			continue
+		}
+		m, err := bgp.ParseBGPMessage(message(kind, body))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		u := m.Body.(*bgp.BGPUpdate)
+		for _, w := range u.WithdrawnRoutes {
+			delete(has, w.NLRI.String())
+		}
+		for _, n := range u.NLRI {
+			has[n.NLRI.String()] = true
+			c.ever[n.NLRI.String()] = true
+		}
+	}
+	delete(has, last)
+	if got := slices.Sorted(maps.Keys(has)); !slices.Equal(got, want) {
+		c.t.Errorf("the router has %v, want %v", got, want)
+	}
+}
+
+func (c *coming) eventually(what string, is func() bool) {
+	c.t.Helper()
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for deadline := time.After(patience); !is(); {
+		select {
+		case <-again.C:
+		case <-deadline:
+			c.t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
