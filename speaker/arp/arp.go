@@ -1,5 +1,5 @@
-// Package arp is the [responder.Protocol] for IPv4: the packets of ARP (RFC 826), and of the
-// detection of conflicts by ARP (RFC 5227).
+// Package arp is the [responder.Protocol] for IPv4. It reads and writes the packets of ARP (RFC
+// 826), including those that detect address conflicts (RFC 5227).
 package arp
 
 import (
@@ -17,28 +17,28 @@ type Protocol struct{}
 
 var _ responder.Protocol = Protocol{}
 
-// Name is the protocol's name.
+// Name returns the name of the protocol.
 func (Protocol) Name() string { return "ARP" }
 
-// Supports tells whether addr is an IPv4 address that one machine can have.
+// Supports reports whether addr is an IPv4 address that one machine can have.
 func (Protocol) Supports(addr netip.Addr) bool {
 	return addr.Is4() && (addr.IsGlobalUnicast() || addr.IsLinkLocalUnicast())
 }
 
-// The places of ar$spa and ar$tpa: after the Ethernet header (14), the fixed part of ARP (8), and the
-// sender's MAC (6), and then after the sender's address (4) and the target's MAC (6).
+// The offsets of ar$spa and ar$tpa. The first follows the Ethernet header (14), the fixed part of ARP
+// (8) and the sender's MAC (6). The second follows the sender's address (4) and the target's MAC (6).
 const (
 	senderOffset = 14 + 8 + 6
 	targetOffset = senderOffset + 4 + 6
 )
 
-// Filter accepts packets with one of the addresses as target, or as sender, which is a conflict. What
-// kind of packet it is, Parse tells, with a reason. Frames too short to have a target are rejected.
+// Filter accepts packets with one of the addresses as target, or as sender, which is a conflict. It
+// rejects frames that are too short to have a target. Parse finds out the kind of a packet.
 func (Protocol) Filter(addrs []netip.Addr) []bpf.Instruction {
 	return responder.Filter(addrs, targetOffset, senderOffset)
 }
 
-// Groups are none: ARP is broadcast.
+// Groups returns no groups: ARP is broadcast.
 func (Protocol) Groups(netip.Addr) []netip.Addr { return nil }
 
 // Open opens a socket for ARP.
@@ -48,17 +48,18 @@ func (Protocol) Open(i responder.Interface, filter []bpf.Instruction) (responder
 
 // Answer builds a reply, unicast to the machine that asked (RFC 826: "send the packet to the
 // (new) target hardware address on the same hardware on which the request was received"). A
-// probe gets one, too: this defends the address before somebody else takes it (RFC 5227 §2.1.1).
+// probe gets a reply, too: this defends the address before another host takes it (RFC 5227 §2.1.1).
 func (Protocol) Answer(self, mac net.HardwareAddr, p responder.Packet) ([]byte, error) {
 	return frame(self, p.SenderMAC, arp.OperationReply, mac, p.Target, p.SenderMAC, p.Sender)
 }
 
 // Announce builds the two forms of gratuitous ARP, both broadcast. RFC 5227 §3 prefers the
-// request, but some hosts learn from one form only. The request is first: some hosts take a reply
-// that nobody asked for as an attack, and are up to date by then.
+// request, but some hosts learn from one form only. The request is first, because some hosts take
+// an unsolicited reply for an attack. These hosts have learned the address from the request by then.
 //
-// In the reply the target hardware address is the sender's (RFC 5944 §4.6); Linux takes it for
-// gratuitous only then. In the request the field has no meaning and is zero (RFC 5227 §2.3).
+// In the reply the target hardware address is that of the sender (RFC 5944 §4.6). Otherwise Linux
+// would not take the reply for gratuitous. In the request the field has no meaning and is zero (RFC
+// 5227 §2.3).
 func (Protocol) Announce(self net.HardwareAddr, addr netip.Addr) ([][]byte, error) {
 	request, err := frame(self, ethernet.Broadcast, arp.OperationRequest, self, addr, zero, addr)
 	if err != nil {
@@ -68,13 +69,13 @@ func (Protocol) Announce(self net.HardwareAddr, addr netip.Addr) ([][]byte, erro
 	return [][]byte{request, reply}, err
 }
 
-// Probe builds an ARP probe: a request with sender 0.0.0.0, so that it changes no host's entries (RFC
-// 5227 §2.1.1).
+// Probe builds an ARP probe. This is a request with sender 0.0.0.0, which changes no host's entries
+// (RFC 5227 §2.1.1).
 func (Protocol) Probe(self net.HardwareAddr, addr netip.Addr) ([]byte, error) {
 	return frame(self, ethernet.Broadcast, arp.OperationRequest, self, netip.IPv4Unspecified(), zero, addr)
 }
 
-// frame fails only if an address has the wrong length.
+// frame builds an ARP frame. It fails only if an address has the wrong length.
 func frame(from, to net.HardwareAddr, op arp.Operation, senderMAC net.HardwareAddr, sender netip.Addr, targetMAC net.HardwareAddr, target netip.Addr) ([]byte, error) {
 	p, err := arp.NewPacket(op, senderMAC, sender, targetMAC, target)
 	if err != nil {

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// DropNotEthernetIPv4: ARP, or something else, between other kinds of address.
+	// DropNotEthernetIPv4: not ARP, or ARP for other types of addresses.
 	DropNotEthernetIPv4 responder.Drop = "not_ethernet_ipv4"
-	// DropAnnouncement: another machine's gratuitous ARP, which tells and does not ask.
+	// DropAnnouncement: a gratuitous ARP packet of another machine, which asks nothing.
 	DropAnnouncement responder.Drop = "announcement"
 )
 
 // hardwareEthernet is ar$hrd in RFC 826.
 const hardwareEthernet = 1
 
-// Parse reads a frame. Any packet with a sender address claims that address (RFC 5227 §2.4).
+// Parse reads a frame. Every packet with a sender address claims that address (RFC 5227 §2.4).
 func (Protocol) Parse(frame []byte, self net.HardwareAddr) (responder.Packet, responder.Drop) {
 	var f ethernet.Frame
 	if err := f.UnmarshalBinary(frame); err != nil {
@@ -34,7 +34,7 @@ func (Protocol) Parse(frame []byte, self net.HardwareAddr) (responder.Packet, re
 	case f.EtherType != ethernet.EtherTypeARP:
 		return responder.Packet{}, DropNotEthernetIPv4
 	}
-	// UnmarshalBinary takes addresses of any length; it fails if these are neither IPv4's nor IPv6's.
+	// UnmarshalBinary accepts addresses of any length. It fails if they are neither IPv4 nor IPv6 addresses.
 	var p arp.Packet
 	if err := p.UnmarshalBinary(f.Payload); err != nil {
 		return responder.Packet{}, responder.DropMalformed
@@ -44,7 +44,7 @@ func (Protocol) Parse(frame []byte, self net.HardwareAddr) (responder.Packet, re
 		p.ProtocolType != uint16(ethernet.EtherTypeIPv4) || p.IPLength != 4:
 		return responder.Packet{}, DropNotEthernetIPv4
 	case bytes.Equal(p.SenderHardwareAddr, self) || bytes.Equal(f.Source, self):
-		// The latter: our answer as the deputy of another node.
+		// The second case is our own answer as the deputy of another node.
 		return responder.Packet{}, responder.DropOwn
 	case isGroup(p.SenderHardwareAddr) || isZero(p.SenderHardwareAddr) ||
 		p.SenderIP.IsMulticast() || p.SenderIP == broadcast4:
@@ -69,7 +69,7 @@ var (
 	zero       = make(net.HardwareAddr, 6)
 )
 
-// isGroup is true for broadcast and multicast (IEEE 802 §8.2): the first bit on the wire is set.
+// isGroup reports whether a is a broadcast or multicast address (IEEE 802 §8.2): its first bit on the wire is set.
 func isGroup(a net.HardwareAddr) bool { return a[0]&1 != 0 }
 
 func isZero(a net.HardwareAddr) bool { return bytes.Equal(a, zero) }

@@ -23,7 +23,7 @@ var (
 	request = responder.Packet{Target: vip, Sender: clientIP, SenderMAC: client, Claimed: clientIP, ClaimedMAC: client}
 )
 
-// wire is a frame written in hexadecimal, with spaces for people.
+// wire returns the frame that is written in hexadecimal, with spaces to make it readable.
 func wire(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
@@ -33,7 +33,7 @@ func wire(t testing.TB, s string) []byte {
 	return b
 }
 
-// The frames byte by byte, up to the padding to 60 bytes of Ethernet.
+// The frames byte by byte, without the padding of Ethernet to 60 bytes.
 func TestFrames(t *testing.T) {
 	const head = "0806 0001 0800 06 04"
 	first := func(all [][]byte, err error) ([]byte, error) { return all[0], err }
@@ -95,8 +95,8 @@ func TestFilterRejectsFramesThatEndBeforeTheTarget(t *testing.T) {
 	}
 }
 
-// Whatever Parse takes for a request is one by RFC 826, read here at the fixed places of Ethernet and
-// IPv4, passes the filter for its target, and has an answer that reads as a claim of the
+// Every frame that Parse takes for a request is a request by RFC 826, when read at the fixed offsets of
+// Ethernet and IPv4. It passes the filter for its target. Parse reads the answer to it as a claim to the
 // target.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []func() ([]byte, error){
@@ -132,7 +132,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("% x asks for %v", frame, p.Target)
 		}
 		checkFilter(t, frame, p.Target)
-		// The answer goes to one machine, who asked, and comes from ourselves.
+		// The answer goes only to the machine that asked, and comes from our MAC.
 		answer, err := Protocol{}.Answer(self, another, p)
 		if err != nil {
 			t.Fatal(err)

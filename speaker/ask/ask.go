@@ -24,11 +24,11 @@ import (
 )
 
 const (
-	// Rate is how many questions a second are sent on one interface: every machine on the segment gets each of them.
+	// Rate is how many questions a second are sent on one interface. Every machine on the segment receives each of them.
 	Rate = 500
-	// Patience is how long answers are taken after the last question.
+	// Patience is how long to wait for answers after the last question.
 	Patience = 300 * time.Millisecond
-	// MaxMACs bounds the hardware addresses of one Answer. Anybody on the segment can send answers.
+	// MaxMACs bounds the hardware addresses of one Answer. Any machine on the segment can send answers.
 	MaxMACs = 16
 )
 
@@ -37,12 +37,12 @@ type Interface struct {
 	Index int
 	Name  string
 	MAC   net.HardwareAddr
-	// Addresses of the interface, each with its prefix length.
+	// Addresses are the addresses of the interface, each with its prefix length.
 	Addresses []netip.Prefix
 }
 
-// All asks all questions, on all interfaces at once, and returns an Answer for each address on each interface that
-// it was asked on. What fails on one interface does not stop the others: there are answers besides an error.
+// All asks all questions, on all interfaces at once. It returns an Answer for each address and each interface on which it
+// asked for that address. An error on one interface does not stop the others, so All may return answers and an error.
 //
 // The machine that asks does not hear its own answers.
 func All(ctx context.Context, interfaces []Interface, questions []inspect.Question) ([]inspect.Answer, error) {
@@ -72,7 +72,7 @@ func All(ctx context.Context, interfaces []Interface, questions []inspect.Questi
 	return slices.Concat(heard...), errors.Join(errs...)
 }
 
-// asked lists the addresses of one family to ask for on the interface, each once.
+// asked returns the addresses of one family to ask for on the interface, each once.
 func (i *Interface) asked(questions []inspect.Question, is func(netip.Addr) bool) []netip.Addr {
 	addresses := map[netip.Addr]bool{}
 	for _, q := range questions {
@@ -84,9 +84,9 @@ func (i *Interface) asked(questions []inspect.Question, is func(netip.Addr) bool
 	return slices.SortedFunc(maps.Keys(addresses), netip.Addr.Compare)
 }
 
-// source is the address to ask from: one in the target's subnet, else any of its family. Without one it is the
-// unspecified address, which makes the question a probe (RFC 5227 §2.1.1) or one for duplicate address detection
-// (RFC 4862 §5.4.2). Machines that answer for others (proxy ARP) need not answer these.
+// source returns the address to ask from: one in the target's subnet, or else any address of the family. If there is
+// none, it returns the unspecified address. This makes the question a probe (RFC 5227 §2.1.1), or one of duplicate
+// address detection (RFC 4862 §5.4.2). Machines that answer for others (proxy ARP) need not answer such questions.
 func (i *Interface) source(target netip.Addr) netip.Addr {
 	source := netip.IPv4Unspecified()
 	if target.Is6() {
@@ -104,11 +104,11 @@ func (i *Interface) source(target netip.Addr) netip.Addr {
 	return source
 }
 
-// protocol is one way to ask.
+// protocol asks for the addresses of one family.
 type protocol struct {
 	name      string
 	etherType int
-	// is reports whether the protocol is the one for an address.
+	// is reports whether the protocol can ask for an address.
 	is     func(netip.Addr) bool
 	filter []bpf.Instruction
 	// question makes the frame that asks for an address.
@@ -117,8 +117,8 @@ type protocol struct {
 	answer func(frame []byte) (netip.Addr, net.HardwareAddr, bool)
 }
 
-// listen opens a socket for answers. Nothing is received before the filter is there. Frames that this machine sends are not
-// received at all, since the socket is for one protocol.
+// listen opens a socket for answers. The socket receives nothing before the filter is attached. It never receives frames that
+// this machine sends, because it is for one protocol.
 func (p *protocol) listen(i Interface) (*packet.Conn, error) {
 	filter, err := assemble(i.Index, p.filter)
 	if err != nil {
@@ -146,7 +146,7 @@ func (p *protocol) ask(ctx context.Context, i Interface, addresses []netip.Addr)
 		heard[a] = []string{}
 	}
 	var reading sync.WaitGroup
-	var failed error // To read.
+	var failed error // from hear
 	reading.Go(func() { failed = p.hear(conn, heard) })
 	err = p.send(ctx, conn, i, addresses)
 	if err != nil {
@@ -184,7 +184,7 @@ func (p *protocol) send(ctx context.Context, conn *packet.Conn, i Interface, add
 	return nil
 }
 
-// hear collects answers until the connection's deadline, and those that the kernel has received by then.
+// hear collects answers until the connection's deadline. This includes answers that the kernel has received by then.
 func (p *protocol) hear(conn *packet.Conn, heard map[netip.Addr][]string) error {
 	frame := make([]byte, accepted)
 	for {
@@ -199,8 +199,8 @@ func (p *protocol) hear(conn *packet.Conn, heard map[netip.Addr][]string) error 
 	}
 }
 
-// drain reads what waits in the socket. On a busy node this process may have had no processor while the answers came, and
-// after the deadline ReadFrom reads nothing. A flood does not keep it for longer than Patience.
+// drain reads the frames that wait in the socket. On a busy node this process may have got no CPU time while the answers
+// came, and after the deadline ReadFrom reads nothing. Even in a flood, drain takes no longer than Patience.
 func (p *protocol) drain(conn *packet.Conn, frame []byte, heard map[netip.Addr][]string) error {
 	socket, err := conn.SyscallConn()
 	if err != nil {
@@ -224,7 +224,7 @@ func (p *protocol) drain(conn *packet.Conn, frame []byte, heard map[netip.Addr][
 	return errors.Join(err, failed)
 }
 
-// note reads an answer.
+// note reads an answer and records its hardware address.
 func (p *protocol) note(frame []byte, heard map[netip.Addr][]string) {
 	address, mac, ok := p.answer(frame)
 	if !ok {

@@ -45,14 +45,14 @@ func mac(n byte) net.HardwareAddr { return net.HardwareAddr{0x02, 0, 0x5e, 0, 0x
 
 func addr(text string) netip.Addr { return netip.MustParseAddr(text) }
 
-// join connects a new host to the bridge br0, which is made here, with the MAC address mac(n) and the addresses.
+// join connects a new host with the MAC address mac(n) and the addresses to the bridge br0 of this host.
 func join(t *testing.T, n byte, addresses ...string) enclave.Host {
 	t.Helper()
 	h, err := enclave.NewHost(fmt.Sprintf("host%d", n))
 	must(t, err)
 	port := fmt.Sprintf("port%d", n)
 	t.Cleanup(func() {
-		_ = enclave.Host{}.Script("ip link delete %s 2>/dev/null || true", port) // Now: the kernel removes a namespace some time later.
+		_ = enclave.Host{}.Script("ip link delete %s 2>/dev/null || true", port) // At once: the kernel removes a namespace later.
 		must(t, h.Remove())
 	})
 	must(t, enclave.Connect(enclave.Host{}, port, h, "eth0"))
@@ -64,7 +64,7 @@ func join(t *testing.T, n byte, addresses ...string) enclave.Host {
 	return h
 }
 
-// bridge makes br0 with addresses of its own, and returns it as an interface to ask on.
+// bridge creates br0 with addresses of its own, and returns it as an interface to ask on.
 func bridge(t *testing.T, addresses ...string) Interface {
 	t.Helper()
 	must(t, enclave.Host{}.Script("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0; ip link add br0 address %s type bridge mcast_snooping 0; ip link set br0 up", mac(1)))
@@ -84,10 +84,10 @@ func bridge(t *testing.T, addresses ...string) Interface {
 func TestKernelsAnswer(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/24", "2001:db8::1/64")
 	join(t, 2, "198.18.0.2/24", "2001:db8::2/64", "203.0.113.1/32")
-	// Two hosts have one address, without knowing of each other.
+	// Two hosts have the same address, and do not know of each other.
 	join(t, 3, "198.18.0.9/24", "2001:db8::9/64")
 	join(t, 4, "198.18.0.9/24", "2001:db8::9/64")
-	// A router that answers for a network behind it.
+	// This router answers for a network behind it.
 	proxy := join(t, 5, "198.18.0.5/24")
 	must(t, proxy.Script("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.eth0.proxy_arp=1 net.ipv4.neigh.eth0.proxy_delay=0; ip link add behind type veth peer name beyond; ip link set behind up; ip link set beyond up; ip route add 198.18.0.64/26 dev behind"))
 
@@ -98,7 +98,7 @@ func TestKernelsAnswer(t *testing.T) {
 	got, err := All(t.Context(), []Interface{br0}, questions)
 	must(t, err)
 	want := []string{
-		"198.18.0.1 []", // It does not hear itself.
+		"198.18.0.1 []", // The machine does not hear its own answers.
 		"198.18.0.2 [02:00:5e:00:53:02]",
 		"198.18.0.7 []",
 		"198.18.0.9 [02:00:5e:00:53:03 02:00:5e:00:53:04]",
@@ -120,7 +120,7 @@ func TestKernelsAnswer(t *testing.T) {
 	}
 }
 
-// TestAskingWithoutAnAddress is about an interface that has none, which asks from the unspecified address.
+// TestAskingWithoutAnAddress is about an interface without an address, which asks from the unspecified address.
 func TestAskingWithoutAnAddress(t *testing.T) {
 	br0 := bridge(t)
 	join(t, 2, "198.18.0.2/24", "2001:db8::2/64")
@@ -139,7 +139,7 @@ func TestAskingWithoutAnAddress(t *testing.T) {
 	}
 }
 
-// TestOneInterfaceFails is about an interface that has just gone.
+// TestOneInterfaceFails is about an interface that has just been removed.
 func TestOneInterfaceFails(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/24")
 	join(t, 2, "198.18.0.2/24")
@@ -156,7 +156,7 @@ func TestOneInterfaceFails(t *testing.T) {
 func TestAskingEndsWithItsContext(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/16")
 	var questions []inspect.Question
-	for n := range 65000 { // Two minutes' worth.
+	for n := range 65000 { // These take two minutes.
 		questions = append(questions, inspect.Question{Address: netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -171,7 +171,7 @@ func TestAskingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestAnswersThatWaitAreHeard reads a socket only after its deadline, as a process does that had no processor meanwhile.
+// TestAnswersThatWaitAreHeard reads a socket only after its deadline, like a process that got no CPU time before.
 func TestAnswersThatWaitAreHeard(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/24", "2001:db8::1/64")
 	join(t, 2, "198.18.0.2/24", "2001:db8::2/64")
@@ -198,7 +198,7 @@ func TestAnswersThatWaitAreHeard(t *testing.T) {
 	}
 }
 
-// TestPace is about how fast it asks.
+// TestPace is about the rate of questions.
 func TestPace(t *testing.T) {
 	br0 := bridge(t, "198.18.0.1/24")
 	var questions []inspect.Question

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// accepted is how many bytes of a frame are read: an Ethernet frame without jumbo frames.
+	// accepted is how many bytes of a frame are read: an Ethernet frame that is no jumbo frame.
 	accepted = 1514
 
 	packetOtherHost = 3 // PACKET_OTHERHOST in linux/if_packet.h; package unix has it on Linux only.
@@ -21,7 +21,7 @@ const (
 
 	ipv6HeaderLength = 40
 	protocolICMPv6   = 58
-	// Nobody beyond a router can send a frame with this hop limit: RFC 4861 §7.1.2.
+	// A packet with this hop limit has passed no router: RFC 4861 §7.1.2.
 	maxHopLimit           = 255
 	neighborAdvertisement = 136 // RFC 4861 §4.4.
 )
@@ -46,8 +46,8 @@ var (
 	}
 )
 
-// assemble puts before a filter what only the kernel can tell of a frame. A socket that is bound to an interface
-// also gets what came in through it for a VLAN or macvlan on top of it, which is another segment.
+// assemble returns the filter, with checks before it of what only the kernel knows about a frame. A socket that is bound to
+// an interface also gets the frames for a VLAN or macvlan on top of it, which are on another segment.
 func assemble(index int, filter []bpf.Instruction) ([]bpf.RawInstruction, error) {
 	return bpf.Assemble(append([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
@@ -70,8 +70,8 @@ func arpQuestion(i *Interface, target netip.Addr) ([]byte, error) {
 	return frame(ethernet.Broadcast, i.MAC, ethernet.EtherTypeARP, payload)
 }
 
-// arpAnswer takes every packet that says who has an address, requests too: a machine that sends one from the
-// address uses it (RFC 5227 §2.4).
+// arpAnswer reads every packet that says which machine has an address, also a request: a machine that sends a request from
+// an address uses that address (RFC 5227 §2.4).
 func arpAnswer(b []byte) (address netip.Addr, mac net.HardwareAddr, ok bool) {
 	var f ethernet.Frame
 	var p arp.Packet
@@ -82,7 +82,7 @@ func arpAnswer(b []byte) (address netip.Addr, mac net.HardwareAddr, ok bool) {
 		p.Operation != arp.OperationRequest && p.Operation != arp.OperationReply {
 		return
 	}
-	// What the packet says and not who sent the frame: that is what the others believe.
+	// Return the address in the packet, not the sender of the frame: the packet is what other machines believe.
 	return p.SenderIP, p.SenderHardwareAddr, true
 }
 
@@ -93,7 +93,7 @@ func ndpQuestion(i *Interface, target netip.Addr) ([]byte, error) {
 		return nil, err
 	}
 	m := &ndp.NeighborSolicitation{TargetAddress: target}
-	if !source.IsUnspecified() { // Else the option must not be there: RFC 4861 §4.3.
+	if !source.IsUnspecified() { // Otherwise the option must be absent: RFC 4861 §4.3.
 		m.Options = []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: i.MAC}}
 	}
 	body, err := ndp.MarshalMessageChecksum(m, source, group)

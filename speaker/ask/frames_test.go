@@ -34,7 +34,7 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// answered is an answer as a well-behaved machine sends it: from mac(2), for itself.
+// answered returns the answer of a well-behaved machine: from mac(2), for itself.
 func answered(t testing.TB, address string, edits ...func([]byte)) []byte {
 	t.Helper()
 	a := addr(address)
@@ -78,7 +78,7 @@ func TestAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		frame []byte
-		want  string // Whose MAC address it gives for the address; empty: it is no answer.
+		want  string // the MAC address in the answer; empty: it is no answer
 	}{
 		{"a reply", answered(t, v4), mac(2).String()},
 		{"a reply on behalf of another", answered(t, v4, set(14+8, mac(3)...)), mac(3).String()},
@@ -121,7 +121,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestQuestions reads what is asked with the packages that wrote it, and what these leave to the caller by hand.
+// TestQuestions reads the questions with the packages that wrote them. It reads by hand what these packages leave to callers.
 func TestQuestions(t *testing.T) {
 	var f ethernet.Frame
 	b, err := ndpQuestion(&eth0, addr("2001:db8::aa:bbcc"))

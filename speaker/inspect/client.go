@@ -16,14 +16,15 @@ import (
 	"time"
 )
 
-// maxResponse is that of MaxQuestions addresses on many interfaces, and more than that of all the routes that a speaker tells.
+// maxResponse bounds the bytes of a response. It is enough for MaxQuestions addresses on many interfaces, and for more routes
+// than a speaker sends.
 const maxResponse = 16 << 20
 
-// Speaker is one that can be asked on its port.
+// Speaker is a client of the port of one speaker.
 type Speaker struct {
-	Addresses []string // Of its node.
+	Addresses []string // of its node
 	Port      uint16
-	Key       ed25519.PublicKey // That of its SpeakerStatus. No other is trusted.
+	Key       ed25519.PublicKey // the key in its SpeakerStatus; no other key is trusted
 	Token     string
 }
 
@@ -41,7 +42,7 @@ func (s *Speaker) Exchange(ctx context.Context, method, path string, body []byte
 	})
 }
 
-// Verify has the speaker ask. There may be answers besides an error.
+// Verify makes the speaker ask the questions. It may return answers and an error.
 func (s *Speaker) Verify(ctx context.Context, questions []Question) ([]Answer, error) {
 	body, err := json.Marshal(Request{Addresses: questions})
 	if err != nil {
@@ -57,13 +58,13 @@ func (s *Speaker) Verify(ctx context.Context, questions []Question) ([]Answer, e
 	return heard.Answers, nil
 }
 
-// Open sends a request and has the response read.
+// Open sends a request and calls read with the body of the response.
 func (s *Speaker) Open(ctx context.Context, method, path string, body []byte, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
 	transport := s.transport()
 	defer transport.CloseIdleConnections()
-	// The host is not looked up: the transport knows the node's addresses.
+	// The host name is not resolved: the transport knows the node's addresses.
 	request, err := http.NewRequestWithContext(ctx, method, "https://herald-speaker"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -85,7 +86,8 @@ func (s *Speaker) Open(ctx context.Context, method, path string, body []byte, re
 	return read(answer.Body)
 }
 
-// transport connects to the first of the node's addresses that can be reached, and trusts the speaker's key alone.
+// transport returns a transport that connects to the first of the node's addresses that can be reached, and trusts only the
+// speaker's key.
 func (s *Speaker) transport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	return &http.Transport{

@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// UnmarshalJSON reads a Routing. The node that has sent it may be broken into: lists that are longer than those of any
-// speaker are an error, before they take memory.
+// UnmarshalJSON reads a Routing. The node that sent it may be compromised. A list that is longer than any speaker sends is
+// therefore an error, before it takes memory.
 func (r *Routing) UnmarshalJSON(text []byte) error {
-	type fields Routing // without this method
+	type fields Routing // without UnmarshalJSON
 	read := struct {
 		*fields
 		Peers  json.RawMessage `json:"peers"`
@@ -34,7 +34,7 @@ func (r *Routing) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// readList reads a list of so many elements at most.
+// readList reads a list of at most the given number of elements.
 func readList[T any](text json.RawMessage, name string, most int) (all []T, err error) {
 	if len(text) == 0 || string(text) == "null" {
 		return nil, nil

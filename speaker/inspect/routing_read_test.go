@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestARoutingIsRead is about what a speaker sends, and what none does.
+// TestARoutingIsRead is about a Routing that a speaker sends, and about some that no speaker sends.
 func TestARoutingIsRead(t *testing.T) {
 	want := Routing{
 		Node: "n1", At: "2026-01-02T03:04:05Z", Leaving: "12s", More: 3, MorePeers: 2, MoreHeld: 1, Peers: []RoutingPeer{{Peer: "tor", State: "Idle", Flaps: map[string]uint64{"bfd_down": 2}}},

@@ -14,24 +14,24 @@ import (
 )
 
 const (
-	// The first Router Solicitations, and the time between two of them (RFC 4861 section 10).
+	// The number of the first Router Solicitations, and the time between two of them (RFC 4861 section 10).
 	maxSolicitations     = 3
 	solicitationInterval = 4 * time.Second
 	// SolicitationPeriod is the time between two Router Solicitations after the first ones.
 	SolicitationPeriod = time.Minute
-	// maxAdvertisements bounds what is read in a second: each read costs a system call.
+	// maxAdvertisements bounds how many advertisements are read in a second, because each read costs a system call.
 	maxAdvertisements = 100
 )
 
-// HearRouters listens to the Router Advertisements on the link of an interface (RFC 4861 section 6.1.2) until ctx ends, and
-// calls heard with the link-local address, without a zone, that each comes from. Those of this machine are left out. It
-// asks routers to advertise themselves, three times at first (section 6.3.7) and then once in a [SolicitationPeriod], so a
-// router that is there is heard again. It needs the capability NET_RAW.
+// HearRouters listens for Router Advertisements on the link of an interface (RFC 4861 section 6.1.2) until ctx ends. For each
+// of them it calls heard with the link-local address of the router, without a zone. It ignores the advertisements of this
+// machine. It sends Router Solicitations, three at first (section 6.3.7) and then one every [SolicitationPeriod], so that it
+// hears routers again as long as they are present. It needs the capability NET_RAW.
 //
-// It ends with an error when heard returns one, and in a flood: then it may have missed a router.
+// It returns an error when heard returns one, and in a flood of advertisements, because it may then have missed a router.
 //
-// This is what tells a router for certain: [Routers] has neighbours that forward, too, once the kernel has asked for their
-// MAC addresses.
+// HearRouters identifies routers for certain. [Routers] also returns neighbours that only forward packets, once the kernel
+// has asked for their MAC addresses.
 func HearRouters(ctx context.Context, i Interface, heard func(netip.Addr) error) (err error) {
 	device, err := net.InterfaceByName(i.Name)
 	if err != nil {
@@ -50,9 +50,9 @@ func HearRouters(ctx context.Context, i Interface, heard func(netip.Addr) error)
 		return fmt.Errorf("filter ICMPv6 on %s: %w", i.Name, err)
 	}
 	var own map[netip.Addr]bool
-	buffer := make([]byte, 16) // The header: who sends it is all that matters.
+	buffer := make([]byte, 16) // Only the header is read: the sender is all that matters.
 	solicitations, received := 0, 0
-	var solicit, second time.Time // when the next solicitation is due, and when what is received began to be counted
+	var solicit, second time.Time // when the next solicitation is due, and when received began to count
 	for {
 		now := time.Now()
 		if !now.Before(solicit) {
@@ -69,7 +69,7 @@ func HearRouters(ctx context.Context, i Interface, heard func(netip.Addr) error)
 			}
 		}
 		if ctx.Err() != nil {
-			return nil // A deadline that is set before this does not undo that of ctx.
+			return nil // Check this last: SetReadDeadline may have replaced the deadline of ctx.
 		}
 		_, control, from, err := conn.ReadRaw(buffer)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -92,7 +92,7 @@ func HearRouters(ctx context.Context, i Interface, heard func(netip.Addr) error)
 	}
 }
 
-// pauseAfter is the time to the next Router Solicitation after so many of them.
+// pauseAfter returns the time until the next Router Solicitation, after this many of them.
 func pauseAfter(solicitations int) time.Duration {
 	if solicitations < maxSolicitations {
 		return solicitationInterval

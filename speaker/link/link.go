@@ -1,11 +1,12 @@
-// Package link knows the interfaces of the machine on which an address can be announced, the
-// subnets they are in and the gateways behind them, as the kernel tells it over netlink.
+// Package link lists the interfaces of the machine on which an address can be announced, with
+// their subnets and gateways, as the kernel reports them over netlink.
 //
-// [List] asks once. A [Watcher] subscribes to changes of links, addresses and default routes and keeps a list
-// that is true; it never polls. Both see the network namespace of the calling process.
+// [List] asks the kernel once. A [Watcher] subscribes to changes of links, addresses and default
+// routes, and keeps a list up to date without polling. Both see the network namespace of the
+// calling process.
 //
-// Many interfaces of a Kubernetes node are the far ends of its pods. They are listed like any
-// other: whether an interface has a subnet that fits an address is the caller's question.
+// Many interfaces of a Kubernetes node lead to its pods. They are listed like any other: callers
+// decide whether an interface has a subnet that fits an address.
 package link
 
 import (
@@ -28,22 +29,23 @@ type Interface struct {
 	Name  string
 	// MAC is always 6 bytes long.
 	MAC net.HardwareAddr
-	// Up: set up by the administrator, with a carrier, and ready to pass packets.
+	// Up means that the administrator has set the interface up, and that it has a carrier and is
+	// ready to pass packets.
 	Up bool
 	// Subnets are the addresses of the interface as they were configured, each with its prefix
-	// length, 198.18.0.7/24 and not 198.18.0.0/24. They are sorted, IPv4 first.
+	// length: 198.18.0.7/24, not 198.18.0.0/24. They are sorted, IPv4 first.
 	//
-	// IPv6 link-local addresses are left out: every interface has fe80::/64, so it tells no
-	// interface from another, and no Service has an address in it. An address with a peer has
-	// its full length (/32, /128), because the kernel takes the prefix length as the peer's.
+	// IPv6 link-local addresses are left out. Every interface has fe80::/64, so this subnet does not
+	// distinguish interfaces, and no Service has an address in it. An address with a peer has the
+	// full prefix length (/32, /128), because in the kernel the prefix length is that of the peer.
 	Subnets []netip.Prefix
 	// Gateways are the next hops of the default routes through the interface, in all routing tables and both
 	// families, sorted and without zones.
 	Gateways []netip.Addr
 }
 
-// Index is the index of the interface of this name, whatever kind it is: [List] leaves out some that sockets can be bound
-// to, such as VRFs. It is an error that there is none.
+// Index returns the index of the interface with this name. It finds interfaces of any kind, also those to which sockets can be
+// bound but which [List] leaves out, such as VRFs. It is an error if there is no such interface.
 func Index(name string) (int, error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -52,22 +54,23 @@ func Index(name string) (int, error) {
 	return l.Attrs().Index, nil
 }
 
-// dumpAttempts bounds the dumps of one list. The kernel marks a dump during which something
-// changed as interrupted; it may then lack an interface that has been there all the time.
+// dumpAttempts bounds the dumps for one list. If something changed during a dump, the kernel marks
+// the dump as interrupted. Such a dump may lack an interface that existed all the time.
 const dumpAttempts = 5
 
-// List returns the interfaces that can speak ARP and NDP, sorted by name. Up or not makes no
-// difference; the following are left out:
+// List returns the interfaces that can speak ARP and NDP, sorted by name, whether or not they are up.
+// It leaves out:
 //
-//   - loopback and interfaces with NOARP (dummies, tunnels, WireGuard) resolve no neighbours;
-//   - interfaces whose hardware address is not an Ethernet one cannot be answered for in a frame;
-//   - ports of a bridge, bond or team hand their packets to the master before any protocol sees
-//     them. The master is the one that has the addresses and speaks; a second voice on
-//     its port would put a second MAC under the same address. Members of a VRF are not like that:
-//     a VRF groups routes, ARP and NDP stay with the interface, so they are listed and the VRF,
-//     having NOARP, is not.
+//   - loopback and interfaces with NOARP (dummies, tunnels, WireGuard), because they resolve no
+//     neighbours;
+//   - interfaces whose hardware address is not an Ethernet address, because no frame can answer for
+//     them;
+//   - ports of a bridge, bond or team, because they hand their packets to the master before any
+//     protocol sees them. The master has the addresses and answers. An answer on the port, too, would
+//     give the same address a second MAC. Members of a VRF are different: a VRF groups routes, while
+//     ARP and NDP stay with the members. So the members are listed. The VRF has NOARP and is not.
 //
-// The error is the kernel's or the socket's; the list is then nil.
+// If the kernel or the socket returns an error, the list is nil.
 func List() ([]Interface, error) {
 	links, err := dump(netlink.LinkList)
 	if err != nil {
@@ -77,7 +80,7 @@ func List() ([]Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses over netlink: %w", err)
 	}
-	// The table "unspecified" stands for all of them: policy routing and VRFs have default routes of their own.
+	// The table "unspecified" stands for all tables: policy routing and VRFs have default routes of their own.
 	routes, err := dump(func() ([]netlink.Route, error) {
 		var defaults []netlink.Route
 		err := netlink.RouteListFilteredIter(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE,
@@ -103,7 +106,7 @@ func isDefault(r netlink.Route) bool {
 	return ones == 0 && r.Dst.IP.IsUnspecified()
 }
 
-// gateways lists the next hops of a route, by the index of the interface that they are reached through.
+// gateways returns the next hops of a route, by the index of the interface through which they are reached.
 func gateways(r netlink.Route) map[int][]netip.Addr {
 	hops := map[int][]netip.Addr{}
 	add := func(index int, gateway net.IP, via netlink.Destination) {
@@ -131,8 +134,8 @@ func dump[T any](list func() ([]T, error)) (all []T, err error) {
 	return nil, err
 }
 
-// assemble is the pure part of List. An address or route whose interface is not in links is dropped: it
-// came between the dumps and will be announced by an event of its own.
+// assemble is the pure part of List. It drops an address or route whose interface is not in links. The
+// interface was added between the dumps, and an event for it will follow.
 func assemble(links []netlink.Link, addrs []netlink.Addr, routes []netlink.Route) []Interface {
 	vrfs := make(map[int]bool)
 	for _, l := range links {
@@ -176,9 +179,9 @@ func assemble(links []netlink.Link, addrs []netlink.Addr, routes []netlink.Route
 	return interfaces
 }
 
-// isUp wants all three: IFF_UP is the administrator's wish, IFF_LOWER_UP the carrier, IFF_RUNNING
-// the operational state of RFC 2863, which also waits for 802.1X. The kernel sets them
-// itself, so a driver that reports no state counts as running.
+// isUp reports whether all three flags are set: IFF_UP by the administrator, IFF_LOWER_UP for the
+// carrier, and IFF_RUNNING for the operational state of RFC 2863, which also waits for 802.1X. The
+// kernel sets these flags itself, so an interface whose driver reports no state counts as running.
 func isUp(flags uint32) bool {
 	const up = unix.IFF_UP | unix.IFF_LOWER_UP | unix.IFF_RUNNING
 	return flags&up == up
@@ -198,11 +201,12 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// Routers lists the IPv6 link-local addresses of the routers on the link of an interface, sorted and without zones: those
-// whose Router Advertisements (RFC 4861) have reached the kernel. It keeps them as neighbours with the flag IsRouter,
-// also where it does not use what they advertise. One that has fallen silent may be missing. This machine is left out: the
-// kernel hears its own advertisements, too. A neighbour that forwards is among them, too, once the kernel has asked for its
-// MAC address: it says in its answer that it is a router. [HearRouters] tells them apart.
+// Routers returns the IPv6 link-local addresses of the routers on the link of an interface, sorted and without zones. These
+// are the routers whose Router Advertisements (RFC 4861) have reached the kernel. The kernel keeps them as neighbours with
+// the flag IsRouter, even if it does not use what they advertise. A router that has fallen silent may be missing. This
+// machine is left out, although the kernel hears its own advertisements, too. Neighbours that only forward packets are
+// included once the kernel has asked for their MAC addresses, because they answer that they are routers. [HearRouters]
+// distinguishes them from routers that advertise.
 func Routers(i Interface) ([]netip.Addr, error) {
 	neighbours, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(i.Index, netlink.FAMILY_V6) })
 	if err != nil {

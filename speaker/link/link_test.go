@@ -31,7 +31,7 @@ func (c checked) Run() int {
 	return code
 }
 
-// on runs shell commands on the enclave's own host, the one that the package looks at.
+// on runs shell commands on the enclave's own host, whose interfaces the package lists.
 func on(t testing.TB, script string) {
 	t.Helper()
 	if err := (enclave.Host{}).Script("%s", script); err != nil {
@@ -39,14 +39,14 @@ func on(t testing.TB, script string) {
 	}
 }
 
-// cable makes the interface name, up, with its other end named name+"-peer" on the host that it returns.
+// cable creates the interface name, which is up, and its peer name+"-peer" on the host that it returns.
 func cable(t testing.TB, name string) enclave.Host {
 	t.Helper()
 	far, err := enclave.NewHost("far-" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The cable goes first: a namespace is taken down in its own time, its interfaces with it.
+	// Remove the cable first: the kernel removes a namespace, with its interfaces, some time later.
 	t.Cleanup(func() {
 		_ = enclave.Host{}.Script("ip link delete %s 2>/dev/null || true", name)
 		_ = far.Remove()
@@ -94,7 +94,7 @@ var comparable = cmp.Options{
 func TestListLeavesOutWhatCannotSpeak(t *testing.T) {
 	for _, c := range []struct {
 		name, make, remove string
-		listed             []string // apart from what was there before
+		listed             []string // without the interfaces that existed before
 	}{
 		{name: "loopback", make: "true", remove: "true"},
 		{name: "a dummy is NOARP", make: "ip link add d0 type dummy; ip link set d0 up", remove: "ip link del d0"},
@@ -153,7 +153,7 @@ func TestListLeavesOutWhatCannotSpeak(t *testing.T) {
 	}
 }
 
-// The rules once more without a kernel, which may have been built without some kinds of device.
+// The rules are tested again without a kernel, which may have been built without some kinds of device.
 func TestAssemble(t *testing.T) {
 	attrs := func(index int, name string, flags uint32, master int) netlink.LinkAttrs {
 		return netlink.LinkAttrs{
@@ -224,7 +224,7 @@ func TestListTellsSubnetsAsConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	eth0 := find(all, "eth0")
-	// The kernel gave it fe80::/64, too.
+	// The kernel has given the interface fe80::/64, too.
 	want := prefixes("198.18.0.1/24", "198.18.0.2/24", "198.51.100.9/25", "203.0.113.1/32", "2001:db8::9/64")
 	if diff := cmp.Diff(want, eth0.Subnets, comparable); diff != "" {
 		t.Errorf("subnets (-want +got):\n%s", diff)
@@ -283,7 +283,7 @@ func TestUpNeedsTheAdministratorAndACarrier(t *testing.T) {
 			if err := far.Script("%s", c.away); err != nil {
 				t.Fatal(err)
 			}
-			// The kernel's link watch is a moment behind.
+			// The kernel's link watch is a moment late.
 			eventually(t, func() bool {
 				all, err := List()
 				return err == nil && find(all, "eth0").Up == c.want

@@ -15,8 +15,8 @@ import (
 	"github.com/mdlayher/ndp"
 )
 
-// A machine is a router from its first Router Advertisement on, also where the kernel uses none of what it advertises.
-// Another neighbour is none, nor is this machine, which hears its own advertisements.
+// A machine is a router from its first Router Advertisement on, even if the kernel uses nothing that it advertises. A
+// neighbour that sends none is no router, and neither is this machine, which hears its own advertisements.
 func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 	for _, forwarding := range []string{"0", "1"} {
 		name := "up" + forwarding
@@ -49,8 +49,8 @@ func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 	}
 }
 
-// A neighbour that forwards is a router to the kernel, and does not advertise itself. One that advertises itself is heard,
-// and is asked to do so at once and again. This machine is not heard.
+// A neighbour that only forwards packets is a router for the kernel, but sends no Router Advertisements. HearRouters hears a
+// router that sends them, and solicits them at once and again later. It does not report this machine.
 func TestARouterThatAdvertisesItselfIsHeard(t *testing.T) {
 	const name = "heard"
 	far := cable(t, name)
@@ -101,7 +101,7 @@ func TestARouterThatAdvertisesItselfIsHeard(t *testing.T) {
 	}
 }
 
-// Routers are asked three times in short succession, and for ever after that.
+// Three Router Solicitations are sent in short succession, and further ones for ever after that.
 func TestHowOftenRoutersAreAsked(t *testing.T) {
 	for n, want := range map[int]time.Duration{1: 4 * time.Second, 2: 4 * time.Second, 3: time.Minute, 4: time.Minute, 1000: time.Minute} {
 		if got := pauseAfter(n); got != want {
@@ -110,7 +110,7 @@ func TestHowOftenRoutersAreAsked(t *testing.T) {
 	}
 }
 
-// Whoever listens learns that a router may have been missed: in a flood, or because he had no room for it.
+// HearRouters returns an error when it may have missed a router: in a flood, or if its caller had no room for one.
 func TestHearingRoutersEnds(t *testing.T) {
 	const name = "flood"
 	far := cable(t, name)
@@ -144,7 +144,7 @@ func TestHearingRoutersEnds(t *testing.T) {
 	}
 }
 
-// hearSolicitations returns when so many Router Solicitations have come.
+// hearSolicitations returns after it has received this number of Router Solicitations.
 func hearSolicitations(at enclave.Host, device string, number int, listening chan<- struct{}) error {
 	return at.Do(func() (err error) {
 		i, err := net.InterfaceByName(device)
@@ -173,7 +173,7 @@ func hearSolicitations(at enclave.Host, device string, number int, listening cha
 	})
 }
 
-// linkLocal is the link-local address of a device, once it can be used.
+// linkLocal returns the link-local address of a device, as soon as the address can be used.
 func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -189,7 +189,7 @@ func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr)
 	return address
 }
 
-// advertise sends so many Router Advertisements of lifetime zero in short succession.
+// advertise sends this number of Router Advertisements with lifetime zero in short succession.
 func advertise(from enclave.Host, device string, address netip.Addr, times int) (err error) {
 	return from.Do(func() (err error) {
 		i, err := net.InterfaceByName(device)
@@ -209,7 +209,7 @@ func advertise(from enclave.Host, device string, address netip.Addr, times int) 
 	})
 }
 
-// An interface that is removed and made again has a new index, which package net does not know for a minute.
+// An interface that is removed and created again has a new index, which package net does not know for a minute.
 func TestAnInterfaceIsOpenedAnew(t *testing.T) {
 	const name = "anew"
 	far := cable(t, name)

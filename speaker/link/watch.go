@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// spacing is the least time between two lists. The first event after a quiet time is acted on
-	// at once; a node that starts a hundred pods, each worth a dozen events, costs a list per spacing.
+	// spacing is the least time between two lists. The first event after a quiet time causes a list
+	// at once. A node that starts a hundred pods, each with a dozen events, needs one list per spacing.
 	spacing = 50 * time.Millisecond
 
 	// listShare is the least ratio of the time between two lists to the time that a list takes.
 	listShare = 10
 
-	// resubscribeAfter is the least life of a subscription whose loss is made good at once.
-	// One that dies younger is renewed after this time.
+	// resubscribeAfter is how long a subscription must have lasted to be renewed at once when it is
+	// lost. A subscription that lasted for a shorter time is renewed after this time.
 	resubscribeAfter = time.Second
 
-	// backlog is how many events wait in the process while a list is read; further ones wait in
-	// the socket. The kernel drops what does not fit there and says so, see follow.
+	// backlog is how many events wait in the process while a list is read. Further events wait in
+	// the socket. The kernel drops events that do not fit there, and reports this: see follow.
 	backlog = 64
 )
 
-// errLost ends a subscription whose cause of death the library did not tell.
+// errLost is the error of a subscription that ended without an error from the library.
 var errLost = errors.New("netlink subscription ended")
 
 // Watcher keeps the list of interfaces up to date. Its methods may be called from any goroutine.
@@ -43,28 +43,28 @@ type Watcher struct {
 	interfaces []Interface
 }
 
-// Watch returns a Watcher that knows nothing yet; Run makes it see.
+// Watch returns a Watcher, which has no interfaces until Run has read them.
 func Watch(log *zap.Logger) *Watcher {
 	return &Watcher{log: log, list: List, changed: make(chan struct{}, 1)}
 }
 
-// Interfaces returns what [List] returned last, or nil before Run has read it. The slice is never
-// written to again, neither by the Watcher nor by the caller.
+// Interfaces returns the last result of [List], or nil before Run has read it. The Watcher never
+// changes this slice, and the caller must not change it either.
 func (w *Watcher) Interfaces() []Interface {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.interfaces
 }
 
-// Changed receives a value after Interfaces has changed. Several changes may be one value: read
-// Interfaces after receiving. There is one channel, for one reader.
+// Changed returns a channel that receives a value after Interfaces has changed. One value may stand
+// for several changes, so call Interfaces after receiving it. There is one channel, for one reader.
 //
-// The kernel holds back the news of a lost carrier for up to a second if it has told
-// others shortly before.
+// The kernel delays the event for a lost carrier by up to a second if it has sent other such events
+// shortly before.
 func (w *Watcher) Changed() <-chan struct{} { return w.changed }
 
-// Run keeps the list true until ctx is done; it returns nil then and has no other error: when the
-// kernel cannot be asked, the list stays as it was, the log says so, and it is tried again.
+// Run keeps the list up to date until ctx is done, and then returns nil. It returns no errors: when
+// it cannot ask the kernel, it keeps the old list, logs this, and tries again.
 func (w *Watcher) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -83,19 +83,19 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow lives as long as one subscription. It returns why that was lost: most likely ENOBUFS,
-// events came faster than they were read and the kernel dropped some.
+// follow runs as long as one subscription, and returns why the subscription was lost. Most likely
+// this is ENOBUFS: events came faster than they were read, and the kernel dropped some.
 //
-// An event only says that something changed, the kernel is then asked for what is true. That
-// leaves nothing to get out of step: neither a lost event, nor one that is older than the last
+// An event only says that something changed. follow then asks the kernel for the present state. So
+// no event can make the list wrong: neither one that was lost, nor one that is older than the last
 // list, nor a message like the RTM_DELLINK with which a bridge says that it lost a port.
 func (w *Watcher) follow(ctx context.Context) error {
 	done := make(chan struct{})
 	var reason atomic.Pointer[error]
 	unread := make(chan struct{}, 1)
 	fail := func(err error) {
-		// Called for what ends a subscription, and for a message that could not be parsed:
-		// that one, too, says that something changed.
+		// The library calls fail when a subscription ends, and for a message that it cannot parse:
+		// such a message, too, says that something changed.
 		reason.Store(&err)
 		select {
 		case unread <- struct{}{}:
@@ -103,8 +103,9 @@ func (w *Watcher) follow(ctx context.Context) error {
 		}
 	}
 
-	// The subscriptions come before the first list, so nothing falls between. Leaving follow joins
-	// their goroutines: each closes its channel at its end, and may have to get rid of events first.
+	// The subscriptions come before the first list, so no change is missed between them. When follow
+	// returns, drain joins their goroutines: each closes its channel at its end, and may have to send
+	// its remaining events first.
 	links := make(chan netlink.LinkUpdate, backlog)
 	linkOptions := netlink.LinkSubscribeOptions{ErrorCallback: fail}
 	if err := netlink.LinkSubscribeWithOptions(links, done, linkOptions); err != nil {
@@ -142,14 +143,14 @@ func (w *Watcher) follow(ctx context.Context) error {
 				return err
 			}
 			last, due = time.Now(), nil
-			// A node with a routing table of the Internet takes a second for a list.
+			// On a node with the full routing table of the Internet, a list takes a second.
 			pause = max(spacing, listShare*last.Sub(began))
 			continue
 		case <-unread:
 		case _, open = <-links:
 		case _, open = <-addrs:
 		case r, more := <-routes:
-			// The routes to pods come and go, and say nothing about gateways.
+			// Routes to pods change often, and do not affect gateways.
 			if open = more; open && !isDefault(r.Route) {
 				continue
 			}

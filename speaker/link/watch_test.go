@@ -43,7 +43,7 @@ func start(t testing.TB, w *Watcher) {
 	t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
-// settle waits for a change after which condition holds, looking only when Changed says so.
+// settle waits for a change after which condition holds. It checks condition only after Changed has fired.
 func settle(t testing.TB, w *Watcher, condition func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -113,7 +113,7 @@ func TestWatcherFollowsTheKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			settle(t, w, c.then)
-			// What the watcher knows is what a fresh look would find, once both have settled.
+			// When nothing changes any more, the Watcher has the same interfaces as a new list.
 			eventually(t, func() bool {
 				fresh, err := List()
 				return err == nil && cmp.Equal(fresh, w.Interfaces(), comparable)
@@ -147,8 +147,8 @@ func TestChangedIsSilentWhenNothingThatMattersChanges(t *testing.T) {
 	}
 }
 
-// Events that come while a list takes its time fill the channel, then the socket; the kernel drops
-// the rest. The watcher must notice and end with the truth all the same.
+// Events that come during a slow list fill the channel, and then the socket. The kernel drops the
+// rest. The Watcher must notice this, and must still end with the right list.
 func TestOverflowIsNoticedAndMadeGood(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	w := Watch(zap.New(core))
@@ -178,7 +178,7 @@ func TestOverflowIsNoticedAndMadeGood(t *testing.T) {
 	if cause := logs.All()[0].ContextMap()["error"]; cause != "Receive failed: no buffer space available" {
 		t.Errorf("lost for another reason than an overflow: %v", cause)
 	}
-	// The new subscription sees what comes after.
+	// The new subscription gets later events.
 	on(t, "ip link set last up; ip link set last-peer up")
 	settle(t, w, func() bool { return find(w.Interfaces(), "last").Up })
 }

@@ -1,8 +1,8 @@
-// Package ndp is the [responder.Protocol] for IPv6: the solicitations and advertisements of
-// Neighbor Discovery (RFC 4861), and of duplicate address detection (RFC 4862 §5.4).
+// Package ndp is the [responder.Protocol] for IPv6. It reads and writes the solicitations and
+// advertisements of Neighbor Discovery (RFC 4861) and of duplicate address detection (RFC 4862 §5.4).
 //
-// It reads from packet sockets, not from ICMPv6 sockets: the kernel delivers to the latter nothing
-// that is sent unicast to an address which is on no interface, such as the probes of Neighbor
+// It reads from packet sockets, not from ICMPv6 sockets. To an ICMPv6 socket the kernel delivers no
+// unicast packets to an address which is on no interface, such as the probes of Neighbor
 // Unreachability Detection (RFC 4861 §7.3).
 package ndp
 
@@ -21,10 +21,10 @@ type Protocol struct{}
 
 var _ responder.Protocol = Protocol{}
 
-// Name is the protocol's name.
+// Name returns the name of the protocol.
 func (Protocol) Name() string { return "NDP" }
 
-// Supports tells whether addr is an IPv6 address that one machine can have.
+// Supports reports whether addr is an IPv6 address that one machine can have.
 func (Protocol) Supports(addr netip.Addr) bool {
 	return addr.Is6() && !addr.Is4In6() && (addr.IsGlobalUnicast() || addr.IsLinkLocalUnicast())
 }
@@ -46,8 +46,8 @@ const (
 )
 
 // Filter accepts solicitations and advertisements with one of the addresses as target, or as
-// IPv6 source, which is a conflict. All IPv6 of the interface passes it, so it refuses the rest
-// at once.
+// IPv6 source, which is a conflict. All IPv6 packets of the interface go through it, so it refuses
+// all others at once.
 func (Protocol) Filter(addrs []netip.Addr) []bpf.Instruction {
 	reject := bpf.RetConstant{Val: 0}
 	return append([]bpf.Instruction{
@@ -64,8 +64,8 @@ func (Protocol) Filter(addrs []netip.Addr) []bpf.Instruction {
 	}, responder.Filter(addrs, targetOffset, sourceOffset)...)
 }
 
-// Groups are the solicited-node group of addr (RFC 4291 §2.7.1), for solicitations, and all nodes,
-// for the advertisements of others.
+// Groups returns the solicited-node group of addr (RFC 4291 §2.7.1), for solicitations, and the
+// group of all nodes, for the advertisements of others.
 func (Protocol) Groups(addr netip.Addr) []netip.Addr {
 	return []netip.Addr{solicitedNode(addr), netip.IPv6LinkLocalAllNodes()}
 }
@@ -81,8 +81,8 @@ func (Protocol) Open(i responder.Interface, filter []bpf.Instruction) (responder
 }
 
 // Answer builds a solicited advertisement, unicast to the node that asked. A node that probes for
-// the address has none of its own to answer to, so all nodes are told, not solicited (RFC 4861
-// §7.2.4).
+// the address has no address of its own to answer to. The answer to a probe therefore goes to all
+// nodes, and its Solicited flag is clear (RFC 4861 §7.2.4).
 func (Protocol) Answer(self, mac net.HardwareAddr, p responder.Packet) ([]byte, error) {
 	if p.Sender.IsUnspecified() {
 		return advertise(self, allNodesMAC, mac, p.Target, netip.IPv6LinkLocalAllNodes(), false)
@@ -96,9 +96,10 @@ func (Protocol) Announce(self net.HardwareAddr, addr netip.Addr) ([][]byte, erro
 	return [][]byte{f}, err
 }
 
-// advertise sets the Override flag always: another node may have had the address before (RFC
-// 4861 §4.4). The Router flag stays clear, since nobody is to route by a Service's address. The option with the
-// MAC is always there, since a node whose solicitation was multicast needs it (RFC 4861 §7.2.4).
+// advertise builds an advertisement. The Override flag is always set, because another node may have
+// had the address before (RFC 4861 §4.4). The Router flag is clear, because no node should use a
+// Service's address as a router. The option with the MAC is always present, because a node whose
+// solicitation was multicast needs it (RFC 4861 §7.2.4).
 func advertise(self, to, mac net.HardwareAddr, target, destination netip.Addr, solicited bool) ([]byte, error) {
 	return frame(self, to, target, destination, &ndp.NeighborAdvertisement{
 		Solicited: solicited, Override: true, TargetAddress: target,
@@ -106,14 +107,14 @@ func advertise(self, to, mac net.HardwareAddr, target, destination netip.Addr, s
 	})
 }
 
-// Probe builds a solicitation of duplicate address detection: from the unspecified address, and
-// without an option that tells a MAC (RFC 4862 §5.4.2).
+// Probe builds a solicitation of duplicate address detection, which has the unspecified address as
+// source and no option with a MAC (RFC 4862 §5.4.2).
 func (Protocol) Probe(self net.HardwareAddr, addr netip.Addr) ([]byte, error) {
 	group := solicitedNode(addr)
 	return frame(self, groupMAC(group), netip.IPv6Unspecified(), group, &ndp.NeighborSolicitation{TargetAddress: addr})
 }
 
-// frame puts the headers before a message.
+// frame returns a message with its Ethernet and IPv6 headers.
 func frame(from, to net.HardwareAddr, source, destination netip.Addr, m ndp.Message) ([]byte, error) {
 	message, err := ndp.MarshalMessageChecksum(m, source, destination)
 	if err != nil {
@@ -129,7 +130,7 @@ func frame(from, to net.HardwareAddr, source, destination netip.Addr, m ndp.Mess
 	return f.MarshalBinary()
 }
 
-// groupMAC is where packets to a group are sent (RFC 2464 §7).
+// groupMAC returns the MAC to which packets to a group are sent (RFC 2464 §7).
 func groupMAC(group netip.Addr) net.HardwareAddr {
 	b := group.As16()
 	return net.HardwareAddr{0x33, 0x33, b[12], b[13], b[14], b[15]}

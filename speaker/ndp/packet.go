@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// DropNotNDP: another protocol or message, or with extension headers, which Neighbor Discovery
+	// DropNotNDP: another protocol or ICMPv6 message, or extension headers, which Neighbor Discovery
 	// does not need.
 	DropNotNDP responder.Drop = "not_ndp"
-	// DropHopLimit: not 255, so possibly from beyond a router (RFC 4861 §7.1.1).
+	// DropHopLimit: the hop limit is not 255, so the packet may have passed a router (RFC 4861 §7.1.1).
 	DropHopLimit responder.Drop = "hop_limit"
 	// DropChecksum: damaged on the way.
 	DropChecksum responder.Drop = "checksum"
-	// DropBadTarget: for a multicast address.
+	// DropBadTarget: the target is a multicast address.
 	DropBadTarget responder.Drop = "bad_target"
-	// DropBadOption: with an option of length zero, or longer than the packet, or a MAC of the
+	// DropBadOption: an option has the length zero, is longer than the packet, or has a MAC of the
 	// wrong length.
 	DropBadOption responder.Drop = "bad_option"
 )
 
-// hopLimit is what no router lets through (RFC 4861 §3.1).
+// hopLimit is the hop limit of all messages. A packet that has passed a router has a lower one (RFC 4861 §3.1).
 const hopLimit = 255
 
 const (
@@ -33,8 +33,8 @@ const (
 	optionTargetMAC = 2
 )
 
-// Parse reads a frame and obeys RFC 4861 §7.1. An advertisement claims its target, and a
-// solicitation the address that it comes from.
+// Parse reads a frame according to RFC 4861 §7.1. An advertisement claims its target. A solicitation
+// claims its source address.
 func (Protocol) Parse(frame []byte, self net.HardwareAddr) (responder.Packet, responder.Drop) {
 	var f ethernet.Frame
 	if err := f.UnmarshalBinary(frame); err != nil {
@@ -67,7 +67,7 @@ type message struct {
 	options             []byte
 }
 
-// parseIPv6 takes a message out of an IPv6 packet. What follows the packet is padding of Ethernet.
+// parseIPv6 reads a message from an IPv6 packet. Bytes after the packet are Ethernet padding.
 func parseIPv6(b []byte) (message, responder.Drop) {
 	if len(b) < 40 || b[0]>>4 != 6 {
 		return message{}, responder.DropMalformed
@@ -96,7 +96,7 @@ func parseIPv6(b []byte) (message, responder.Drop) {
 	return m, ""
 }
 
-// checksum is zero if the checksum in the ICMPv6 message is right (RFC 4443 §2.3).
+// checksum returns zero if the checksum in the ICMPv6 message is right (RFC 4443 §2.3).
 func checksum(addresses, icmp []byte) uint16 {
 	sum := uint32(len(icmp)) + icmpv6
 	for _, b := range [][]byte{addresses, icmp} {
@@ -113,7 +113,7 @@ func checksum(addresses, icmp []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// read validates what the message says, and turns it into a Packet.
+// read validates the message and turns it into a Packet.
 func (m message) read(from, self net.HardwareAddr) (responder.Packet, responder.Drop) {
 	mac, drop := m.mac()
 	switch {
@@ -148,14 +148,14 @@ func (m message) read(from, self net.HardwareAddr) (responder.Packet, responder.
 		return responder.Packet{}, responder.DropBadSender
 	}
 	if m.source == m.target {
-		// Nobody asks for the address that it has.
+		// No node asks for an address that it has itself.
 		return responder.Packet{Claimed: p.Claimed, ClaimedMAC: mac}, responder.DropBadSender
 	}
 	return p, ""
 }
 
-// mac returns the option that tells the MAC: the source's in a solicitation, the target's in an
-// advertisement; nil if there is none. Other options are ignored (RFC 4861 §7.1.1, §7.1.2).
+// mac returns the MAC in the options: that of the source in a solicitation, that of the target in an
+// advertisement; nil if there is none. It ignores other options (RFC 4861 §7.1.1, §7.1.2).
 func (m message) mac() (net.HardwareAddr, responder.Drop) {
 	want := byte(optionSourceMAC)
 	if m.kind == advertisement {
@@ -163,7 +163,7 @@ func (m message) mac() (net.HardwareAddr, responder.Drop) {
 	}
 	var mac net.HardwareAddr
 	for b := m.options; len(b) > 0; {
-		// The length is in units of eight bytes, with type and length itself (RFC 4861 §4.6).
+		// The length is in units of eight bytes, and includes the type and the length (RFC 4861 §4.6).
 		if len(b) < 8 || b[1] == 0 || len(b) < 8*int(b[1]) {
 			return nil, DropBadOption
 		}
@@ -178,5 +178,5 @@ func (m message) mac() (net.HardwareAddr, responder.Drop) {
 	return mac, ""
 }
 
-// isGroup is true for broadcast and multicast (IEEE 802 §8.2): the first bit on the wire is set.
+// isGroup reports whether a is a broadcast or multicast address (IEEE 802 §8.2): its first bit on the wire is set.
 func isGroup(a net.HardwareAddr) bool { return a[0]&1 != 0 }

@@ -25,7 +25,7 @@ var (
 	dad     = responder.Packet{Target: vip, Sender: netip.IPv6Unspecified(), SenderMAC: client}
 )
 
-// wire is a frame written in hexadecimal, with spaces for people.
+// wire returns the frame that is written in hexadecimal, with spaces to make it readable.
 func wire(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
@@ -35,8 +35,8 @@ func wire(t testing.TB, s string) []byte {
 	return b
 }
 
-// The frames byte by byte but for the checksum, which is xxxx. The advertisements have the MAC in an
-// option (0201), and the flags: 60000000 is solicited and override, 20000000 override.
+// The frames byte by byte, except for the checksum, which is xxxx. The advertisements have the MAC in an
+// option (0201), and these flags: 60000000 is solicited and override, 20000000 is override.
 func TestFrames(t *testing.T) {
 	const (
 		ours      = "02005e005301"
@@ -99,7 +99,7 @@ func TestAnAddressOfTheWrongLengthIsAnError(t *testing.T) {
 	}
 }
 
-// The checksum of RFC 4443 as another implementation computes it, also of an odd number of bytes.
+// The checksum of RFC 4443 is the same as that of another implementation, also for an odd number of bytes.
 func TestChecksum(t *testing.T) {
 	for _, options := range [][]ndp.Option{nil, {&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: client}}} {
 		icmp, err := ndp.MarshalMessageChecksum(&ndp.NeighborSolicitation{TargetAddress: vip, Options: options}, clientIP, vip)
@@ -120,8 +120,8 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
-// Whatever Parse takes for a solicitation is one for another implementation, too, passes the filter
-// for its target, and has an answer that reads as a claim of the target.
+// Every frame that Parse takes for a solicitation is a solicitation for another implementation, too. It
+// passes the filter for its target. Parse reads the answer to it as a claim to the target.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []func() ([]byte, error){
 		func() ([]byte, error) { return Protocol{}.Answer(another, another, request) },
@@ -141,7 +141,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(b[:70])
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		// Nearly all inputs would fail for their checksum alone.
+		// Nearly all inputs would fail only because of their checksum.
 		if len(frame) > 58 {
 			if length := int(frame[18])<<8 | int(frame[19]); length >= 4 && len(frame) >= 54+length {
 				frame[56], frame[57] = 0, 0

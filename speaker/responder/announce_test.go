@@ -19,8 +19,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// bubble gives a test, for each protocol, a running responder on a wire, and a clock that moves when
-// everybody waits.
+// bubble runs a test for each protocol, with a running responder on a wire, and a clock that moves
+// when all goroutines wait.
 func bubble(t *testing.T, o responder.Options, test func(t *testing.T, f *family, r *responder.Responder, w *wire)) {
 	t.Helper()
 	each(t, func(t *testing.T, f *family) {
@@ -32,13 +32,13 @@ func bubble(t *testing.T, o responder.Options, test func(t *testing.T, f *family
 	})
 }
 
-// pass lets the time pass, and whatever happens in it.
+// pass lets time pass, and everything happen that is due in this time.
 func pass(d time.Duration) {
-	time.Sleep(d) // the bubble's clock: nobody waits
+	time.Sleep(d) // by the bubble's clock, in no real time
 	synctest.Wait()
 }
 
-// announced is when the address was announced on the interface, since began.
+// announced returns when the address was announced on the interface, counted from began.
 func announced(all []sent, began time.Time, on string, addr netip.Addr) (at []time.Duration) {
 	for _, s := range all {
 		if s.on == on && s.addr == addr && s.kind == "announcement" {
@@ -99,9 +99,9 @@ func TestWhatStartsAndEndsAnnouncements(t *testing.T) {
 	prepare := func(f *family, r *responder.Responder) { r.Prepare("eth0", f.numbered(10)) }
 	for _, c := range []struct {
 		name string
-		// do happens ten seconds after vip was set on eth0, one event a millisecond.
+		// do are events that begin ten seconds after vip was set on eth0, one event per millisecond.
 		do   []do
-		want []time.Duration // on eth0, since ten seconds after vip was set
+		want []time.Duration // announcements on eth0, counted from ten seconds after vip was set
 	}{
 		{name: "nothing", do: nil},
 		{name: "the same again", do: []do{set("eth0", &responder.Answer{Announce: true, Defend: true}), interfaces(eth1, eth0)}},
@@ -200,8 +200,8 @@ func TestAddressesOfTheOtherFamilyAreIgnored(t *testing.T) {
 	})
 }
 
-// A thousand addresses that move at once are announced within 100 ms, each for the first time before
-// any for the second. What follows is spread.
+// A thousand addresses that move at once are announced within 100 ms. Each is announced once before
+// any is announced again. The later announcements are spread over time.
 func TestManyAddressesArePaced(t *testing.T) {
 	const n = 1000
 	bubble(t, responder.Options{}, func(t *testing.T, f *family, r *responder.Responder, w *wire) {
@@ -214,7 +214,7 @@ func TestManyAddressesArePaced(t *testing.T) {
 			r.Set(a, "eth0", owner)
 		}
 		pass(90 * time.Second)
-		at := make(map[int][]time.Duration) // by how often the address had been announced before
+		at := make(map[int][]time.Duration) // by the number of earlier announcements of the address
 		times := make(map[netip.Addr]int)
 		for _, s := range w.taken() {
 			if s.kind == "announcement" {
@@ -250,7 +250,7 @@ func TestManyAddressesArePaced(t *testing.T) {
 	})
 }
 
-// What is urgent does not wait behind repetitions and refreshes.
+// Urgent announcements do not wait behind repetitions and refreshes.
 func TestATakeoverGoesBeforeRepetitions(t *testing.T) {
 	bubble(t, responder.Options{}, func(t *testing.T, f *family, r *responder.Responder, w *wire) {
 		r.SetInterfaces([]responder.Interface{eth0})
@@ -268,7 +268,7 @@ func TestATakeoverGoesBeforeRepetitions(t *testing.T) {
 	})
 }
 
-// Whoever believes an announcement must get an answer: the filter comes first.
+// A host that receives an announcement must get an answer, so the filter comes first.
 func TestAnAnnouncedAddressPassesTheFilter(t *testing.T) {
 	bubble(t, responder.Options{}, func(t *testing.T, f *family, r *responder.Responder, w *wire) {
 		var deaf atomic.Pointer[string]
@@ -295,7 +295,7 @@ func TestAnAnnouncedAddressPassesTheFilter(t *testing.T) {
 	})
 }
 
-// What was prepared is announced without a new filter, and its groups are joined before.
+// A prepared address is announced without a new filter, and its groups have been joined before.
 func TestAPreparedAddressIsAnnouncedAtOnce(t *testing.T) {
 	bubble(t, responder.Options{Burst: ms(0), Refresh: -1}, func(t *testing.T, f *family, r *responder.Responder, w *wire) {
 		r.SetInterfaces([]responder.Interface{eth0, eth1})
@@ -319,7 +319,7 @@ func TestAPreparedAddressIsAnnouncedAtOnce(t *testing.T) {
 		if s := r.Stats()[0]; s.Answered != 0 || s.Dropped[responder.DropNotOwned] != 1 {
 			t.Errorf("a prepared address was answered: %+v", s)
 		}
-		// A change of the filter a moment ago delays the next one, but not this.
+		// A recent change of the filter delays the next change, but not this announcement.
 		began, filters := time.Now(), p.filtersSet()
 		r.Set(f.numbered(1)[0], "eth0", owner)
 		synctest.Wait()
@@ -333,7 +333,7 @@ func TestAPreparedAddressIsAnnouncedAtOnce(t *testing.T) {
 		if n := p.filtersSet(); n != filters+2 {
 			t.Errorf("%d filters, want 2", n-filters)
 		}
-		// Given up it stays prepared.
+		// An address that is given up stays prepared.
 		r.Set(f.vip, "eth0", nil)
 		pass(time.Second)
 		if p.passes(f.ask(f.vip, netip.Addr{})) == 0 || p.filtersSet() != filters+2 {
@@ -354,7 +354,7 @@ func TestAPreparedAddressIsAnnouncedAtOnce(t *testing.T) {
 	})
 }
 
-// Between the build of a filter and the first announcement an address may have gone again.
+// An address may be removed between the building of its filter and its first announcement.
 func TestAnAddressGivenUpWhileItsFilterIsBuiltIsNotAnnounced(t *testing.T) {
 	bubble(t, responder.Options{}, func(t *testing.T, f *family, r *responder.Responder, w *wire) {
 		w.during = func() { r.Set(f.vip, "eth0", nil) }
@@ -373,8 +373,8 @@ func TestAnAddressGivenUpWhileItsFilterIsBuiltIsNotAnnounced(t *testing.T) {
 	})
 }
 
-// An address that is given up and, while the smaller filter is built, set again, is not accepted by
-// that filter: it waits for the next one.
+// An address is given up, and set again while the smaller filter is built. That filter does not
+// accept the address, which waits for the next one.
 func TestAnAddressTakenBackWhileTheFilterIsBuiltIsNotDeaf(t *testing.T) {
 	bubble(t, responder.Options{}, func(t *testing.T, f *family, r *responder.Responder, w *wire) {
 		var deaf atomic.Bool
@@ -403,8 +403,8 @@ func TestAnAddressTakenBackWhileTheFilterIsBuiltIsNotDeaf(t *testing.T) {
 	})
 }
 
-// An interface that goes is forgotten while Run works on it, and one of its name comes: that one must
-// not be forgotten in its stead.
+// An interface disappears and is forgotten while Run works on it. A new interface with the same name
+// appears, and must not be forgotten instead.
 func TestAnInterfaceIsNotMistakenForItsPredecessor(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		r, w := connect(f, quiet)
@@ -451,7 +451,7 @@ func TestASocketThatFailsIsOpenedAgainWithBackoff(t *testing.T) {
 		if len(at) != 1 || at[0] > responder.MaxBackoff {
 			t.Errorf("announced at %v after the repair, %v after the failure", at, repaired.Sub(broken))
 		}
-		// News of the interface end the wait.
+		// A change of the interface ends the wait.
 		w.breakDown(errors.New("no such device"))
 		w.port("eth0").broken <- errors.New("network is down")
 		pass(time.Minute)
@@ -514,14 +514,14 @@ func TestARunThatEndedCanBeTakenUpAgain(t *testing.T) {
 	})
 }
 
-// Any state may follow any other, in any order and at any speed: what is owned, open, and let in by
-// the filters depends on the last state only.
+// Any state may follow any other, in any order and at any speed. The owned addresses, the open sockets
+// and their filters depend only on the last state.
 func TestTheStateDependsOnTheLastCallsOnly(t *testing.T) {
 	names := []string{"eth0", "eth1", "eth2"}
 	each(t, func(t *testing.T, f *family) {
 		addrs := f.numbered(4)
 		synctest.Test(t, func(t *testing.T) {
-			// A bubble forbids to ask for the deadline, which rapid does of a *testing.T only.
+			// In a bubble the deadline must not be read. rapid reads it only from a *testing.T.
 			rapid.Check(struct{ rapid.TB }{t}, func(t *rapid.T) {
 				r, w := connect(f, responder.Options{})
 				stop := start(t, r)
@@ -613,8 +613,8 @@ func TestTheStateDependsOnTheLastCallsOnly(t *testing.T) {
 	})
 }
 
-// After Set(addr, nil) not one frame for addr leaves, however hard it is asked for, and after a Set
-// with another MAC none with the old one.
+// After Set(addr, nil) no frame for addr is sent, however many requests for it come. After a Set with
+// another MAC no frame with the old one is sent.
 func TestNothingThatContradictsLeavesAfterSetReturns(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		r, w := connect(f, responder.Options{Burst: slices.Repeat(ms(0), 50), Refresh: time.Millisecond, Rate: 1e6})
@@ -667,7 +667,8 @@ func TestNothingThatContradictsLeavesAfterSetReturns(t *testing.T) {
 	})
 }
 
-// Moving one address among many: Set itself, without what follows in Run once per 10 ms.
+// The benchmark moves one address among many. It measures only Set, not the work that follows in Run
+// once per 10 ms.
 func BenchmarkSetAmong10000(b *testing.B) {
 	for _, f := range families {
 		b.Run(f.protocol.Name(), func(b *testing.B) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// attend brings the sockets and filters of dirty links up to date, and returns when to come again
-// for those that have to wait; zero: for none.
+// attend brings the sockets and filters of dirty links up to date. It returns when to call it again
+// for links that have to wait, or zero if there are none.
 func (r *Responder) attend(readers *sync.WaitGroup) (again time.Time) {
 	r.mu.Lock()
 	dirty := slices.Collect(maps.Keys(r.dirty))
@@ -49,14 +49,14 @@ func (r *Responder) attendTo(l *link, readers *sync.WaitGroup) (again time.Time)
 	l.stale = false
 	var before map[netip.Addr]struct{}
 	if s != nil {
-		// What is given up now and set again before the new filter is there must wait for the one
-		// after it.
+		// If an address is removed now and set again before the new filter is attached, it must wait
+		// for the filter after that.
 		maps.DeleteFunc(s.accepted, func(a netip.Addr, _ struct{}) bool { _, ok := accepted[a]; return !ok })
 		before = s.accepted
 	}
 	r.mu.Unlock()
 
-	// Building takes milliseconds for many addresses, and answers go on meanwhile. What is set
+	// To build a filter for many addresses takes milliseconds. Answers continue meanwhile. A Set
 	// from here on makes the link stale again.
 	filter := r.protocol.Filter(slices.Collect(maps.Keys(accepted)))
 	var err error
@@ -92,7 +92,7 @@ func (r *Responder) attendTo(l *link, readers *sync.WaitGroup) (again time.Time)
 	return time.Time{}
 }
 
-// welcome begins what waited for the filter: announcements and probes.
+// welcome begins the announcements and probes that waited for the filter.
 func (r *Responder) welcome(l *link, before map[netip.Addr]struct{}) {
 	now := time.Now()
 	for a, e := range l.entries {
@@ -111,8 +111,8 @@ func (r *Responder) welcome(l *link, before map[netip.Addr]struct{}) {
 	}
 }
 
-// setGroups passes the groups to the goroutine that joins them, in place of those that it has not
-// come to.
+// setGroups passes the groups to the goroutine that joins them. They replace groups that the
+// goroutine has not received yet.
 func (r *Responder) setGroups(l *link, s *socket, readers *sync.WaitGroup) {
 	unique := make(map[netip.Addr]struct{})
 	for a := range s.accepted {
@@ -144,7 +144,7 @@ func (r *Responder) open(i Interface, epoch int, filter []bpf.Instruction) (*soc
 	return &socket{Conn: c, self: i.MAC, epoch: epoch, opened: time.Now(), filter: filter, done: make(chan struct{})}, nil
 }
 
-// leave makes l silent: from here on nothing is sent on it.
+// leave makes l silent: from now on nothing is sent on it.
 func (r *Responder) leave(l *link) {
 	s := l.socket
 	l.socket = nil
@@ -159,8 +159,8 @@ func (r *Responder) leave(l *link) {
 	}
 }
 
-// close closes a socket that was left. The kernel may take long for that, because it leaves multicast
-// groups under the lock of all network configuration, so Run does not wait for it.
+// close closes a socket after leave. The kernel may take long for this, because it leaves multicast
+// groups under the lock of all network configuration. So Run does not wait for it.
 func (r *Responder) close(l *link, s *socket, readers *sync.WaitGroup) {
 	if s.err != nil {
 		r.log.Warn("lost a socket, opening it again", zap.String("interface", l.name), zap.Error(s.err))

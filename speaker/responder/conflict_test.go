@@ -42,7 +42,7 @@ func TestADeputyAnswersWithTheMACOfTheOwner(t *testing.T) {
 		if want := f.answer(mac0, another); len(all) != 1 || all[0].text != want {
 			t.Errorf("sent %v, want %q alone", all, want)
 		}
-		// The owner itself, back again, is no stranger, even if it is not known as a sibling.
+		// The owner is no stranger when it is back, even if it is not known as a sibling.
 		w.port("eth0").in <- f.claim(f.vip, another)
 		pass(time.Minute)
 		if all := met.taken(); len(all) > 0 {
@@ -113,7 +113,7 @@ func TestConflictsAreReportedAndDefendedAgainst(t *testing.T) {
 	}
 }
 
-// Each stranger is reported, but forged claims by ever new MACs cost no more than some.
+// Each stranger is reported, but the reports of forged claims from many MACs are bounded.
 func TestReportsOfForgedClaimsAreBounded(t *testing.T) {
 	serve(t, owner, func(t *testing.T, f *family, r *responder.Responder, w *wire, met *strangers) {
 		for i := range 256 {
@@ -135,7 +135,7 @@ func TestReportsOfForgedClaimsAreBounded(t *testing.T) {
 	})
 }
 
-// A request that uses our address as its sender is a claim, too: the table of frames has these.
+// A request with our address as its sender is a claim, too. The table of frames has such requests.
 
 func TestAProbeFindsStrangersOnly(t *testing.T) {
 	for _, c := range []struct {
@@ -227,7 +227,7 @@ func TestAProbeThatCannotBeMade(t *testing.T) {
 		}
 		w.breakDown(nil)
 		pass(time.Minute)
-		// An interface without addresses is probed all the same, and is left alone afterwards.
+		// A probe also works on an interface without addresses, and leaves no socket open there.
 		if mac, err := r.Probe(t.Context(), "eth1", f.vip2); mac != nil || err != nil {
 			t.Errorf("found %v, %v", mac, err)
 		}

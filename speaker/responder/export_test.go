@@ -17,7 +17,7 @@ const (
 	MaxSpans          = maxSpans
 )
 
-// Owned are the addresses that are answered for at this moment, sorted, by interface.
+// Owned returns the addresses for which the Responder answers now, sorted, by interface.
 func (r *Responder) Owned() map[string][]netip.Addr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -34,7 +34,7 @@ func (r *Responder) Owned() map[string][]netip.Addr {
 	return owned
 }
 
-// Scheduled is the number of entries that are to be announced.
+// Scheduled returns the number of entries in the schedules.
 func (r *Responder) Scheduled() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -44,14 +44,14 @@ func (r *Responder) Scheduled() (n int) {
 	return n
 }
 
-// Remembered is the number of links.
+// Remembered returns the number of links.
 func (r *Responder) Remembered() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.links) + len(r.dirty)
 }
 
-// IsSettled reports whether all filters are as they should be.
+// IsSettled reports whether all filters are up to date.
 func (r *Responder) IsSettled() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// FrameSize is how many bytes of a frame reach the process: more than any ARP packet has, and as
-	// much of ICMPv6 as fits a frame, since its checksum covers all.
+	// FrameSize is how many bytes of a frame reach the process. No ARP packet has as many. ICMPv6
+	// needs all that fit into a frame, because its checksum covers the whole packet.
 	FrameSize = 1514
 
-	// maxSpans bounds a program. The kernel takes 4,096 instructions, but charges the socket for
-	// the old program and the new one while they change places, against net.core.optmem_max:
+	// maxSpans bounds the size of a program. The kernel accepts 4,096 instructions. But while a new
+	// program replaces an old one, it charges the socket for both, against net.core.optmem_max:
 	// 20 KiB before Linux 6.7.
 	maxSpans = 128
 )
 
-// Filter returns a program that accepts the frames which have one of the addresses, all of one
-// family, at one of the offsets. It accepts some others too: those whose last four bytes lie
-// between two of the addresses, if there are many, and those that differ in other bytes if the
-// addresses do.
+// Filter returns a program that accepts frames which have one of the addresses at one of the
+// offsets. All addresses are of one family. The program also accepts some frames with other
+// addresses. If there are many addresses, it accepts some whose last four bytes lie between two
+// of them. If the addresses differ in other bytes, it does not compare those bytes.
 func Filter(addrs []netip.Addr, offsets ...uint32) []bpf.Instruction {
 	if len(addrs) == 0 {
 		return []bpf.Instruction{bpf.RetConstant{Val: 0}}
@@ -57,7 +57,7 @@ func Filter(addrs []netip.Addr, offsets ...uint32) []bpf.Instruction {
 			reject)
 		match = append(match, search(all)...)
 		if i < len(offsets)-1 {
-			// Instead of rejecting the frame, go on with the next offset.
+			// Do not reject the frame, but continue with the next offset.
 			for j, instruction := range match {
 				if instruction == reject {
 					match[j] = bpf.Jump{Skip: uint32(len(match) - j - 1)}
@@ -71,7 +71,7 @@ func Filter(addrs []netip.Addr, offsets ...uint32) []bpf.Instruction {
 
 var reject bpf.Instruction = bpf.RetConstant{Val: 0}
 
-// word is the i-th group of four bytes of an address.
+// word returns the i-th group of four bytes of an address.
 func word(a netip.Addr, i int) uint32 {
 	if a.Is4() {
 		b := a.As4()
@@ -84,15 +84,15 @@ func word(a netip.Addr, i int) uint32 {
 // A span is a range of numbers, both ends included.
 type span struct{ from, to uint32 }
 
-// spans are the smallest ranges that hold the numbers, ascending, with a gap between any two. If
-// more than limit are needed, the closest are joined, and hold some other numbers as well. It
-// sorts the numbers.
+// spans returns the smallest ranges that hold the numbers, ascending, with a gap between any two.
+// If this needs more ranges than limit, the closest ranges are joined, and hold some other numbers,
+// too. It sorts the numbers.
 func spans(numbers []uint32, limit int) []span {
 	slices.Sort(numbers)
 	numbers = slices.Compact(numbers)
 	var all []span
 	for _, n := range numbers {
-		// n is above all[last].to, so that cannot overflow.
+		// n is above all[last].to, so the addition cannot overflow.
 		if last := len(all) - 1; last >= 0 && all[last].to+1 == n {
 			all[last].to = n
 		} else {
@@ -107,7 +107,7 @@ func coalesce(all []span, limit int) []span {
 	if len(all) <= limit {
 		return all
 	}
-	// Gap i is the one after span i.
+	// Gap i is between spans i and i+1.
 	order := make([]int, len(all)-1)
 	for i := range order {
 		order[i] = i
@@ -129,8 +129,8 @@ func coalesce(all []span, limit int) []span {
 	return joined
 }
 
-// search is a binary search: it finds the last span that begins at or below the value, then
-// compares with that span's end.
+// search returns the code of a binary search. It finds the last span that begins at or below the
+// value, and compares the value with the end of that span.
 func search(spans []span) []bpf.Instruction {
 	if len(spans) == 1 {
 		return []bpf.Instruction{

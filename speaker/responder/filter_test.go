@@ -13,7 +13,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawn are addresses of which some lie close and some lie apart, with the ends of the space.
+// drawn draws addresses: some close together, some far apart, and some at the ends of the address space.
 func drawn() *rapid.Generator[uint32] {
 	return rapid.OneOf(
 		rapid.Uint32(),
@@ -73,7 +73,7 @@ func TestFilterAcceptsTheAddressesAndUpToTheBoundNothingElse(t *testing.T) {
 					tried = append(tried, n, n-1, n+1)
 				}
 				for _, n := range tried {
-					// Elsewhere in the frame there are zeroes, which may be an address, too.
+					// The rest of the frame is zero, which may be an address, too.
 					if n == 0 || in[0] && family == "IPv4" {
 						continue
 					}
@@ -130,9 +130,9 @@ func TestCoalescingClosesTheSmallestGaps(t *testing.T) {
 	}
 }
 
-// The kernel charges the socket for two filters while one replaces the other. With the least
-// memory that any kernel in use allows by default, the largest must still be replaceable, also
-// when all the groups that are joined one by one are.
+// The kernel charges the socket for two filters while one replaces the other. It must be possible
+// to replace the largest filter even with the smallest default memory of all kernels in use, and
+// with all the groups joined that are joined one by one.
 func TestTheLargestFilterFitsTheKernel(t *testing.T) {
 	if err := (enclave.Host{}).Script("sysctl -qw net.core.optmem_max=20480"); err != nil {
 		t.Log("measured with this kernel's optmem_max: ", err)
@@ -141,7 +141,7 @@ func TestTheLargestFilterFitsTheKernel(t *testing.T) {
 		cable(t, "eth0")
 		largest := func(first uint32) (addrs []netip.Addr) {
 			for i := range uint32(200) {
-				// Above 128.0.0.0 a comparison takes the kernel two instructions.
+				// Above 128.0.0.0 the kernel needs two instructions for a comparison.
 				n := first + 10*i
 				if f == ipv4 {
 					addrs = append(addrs, address4(n))

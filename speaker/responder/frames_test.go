@@ -35,7 +35,7 @@ func (s *strangers) taken() []responder.Conflict {
 	return all
 }
 
-// standing is a responder, not running, whose interface eth0 is open on a wire.
+// standing returns a responder that does not run, but has a socket for eth0 on a wire.
 func standing(t testing.TB, f *family, o responder.Options, owned ...netip.Addr) (*responder.Responder, *wire) {
 	r, w := connect(f, o)
 	r.SetInterfaces([]responder.Interface{eth0})
@@ -83,7 +83,7 @@ func TestEachFrameIsAnsweredOrDroppedForAReason(t *testing.T) {
 	})
 }
 
-// onlyKernelFilters: it is not the program that sees to it, but what the kernel knows of the frame.
+// onlyKernelFilters reports whether the frame is rejected by what only the kernel knows about it, not by the filter program.
 func (c frameCase) onlyKernelFilters() bool {
 	return c.drop == responder.DropForeignDestination || c.name == "another EtherType"
 }
@@ -105,7 +105,7 @@ func (c frameCase) checkConflict(t *testing.T, f *family, got []responder.Confli
 	}
 }
 
-// The table again, over a cable, through the kernel's filter and into a running responder.
+// The frames of the table go over a cable, through the kernel's filter and into a running responder.
 func TestEachFrameOnTheWire(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, self := cable(t, "eth0")
@@ -119,8 +119,8 @@ func TestEachFrameOnTheWire(t *testing.T) {
 		start(t, r)
 		eventually(t, func() bool { return r.Stats()[0].Serving })
 
-		// A control request follows each frame. Its answer, known by its target, comes after the
-		// one to the frame, so an answer that is missing need not be waited for.
+		// A control request follows each frame. The answer to it has another target, and comes after
+		// the answer to the frame. So the test need not wait for an answer that does not come.
 		for _, c := range f.frames {
 			t.Run(c.name, func(t *testing.T) {
 				before := r.Stats()[0].Dropped
@@ -135,7 +135,7 @@ func TestEachFrameOnTheWire(t *testing.T) {
 					if s.toAddr == f.control {
 						break
 					}
-					// The kernel of this side may have requests of its own.
+					// The kernel of this host may send requests, too.
 					if s.addr == f.vip {
 						got = append(got, s.text)
 					}
@@ -165,8 +165,8 @@ func TestEachFrameOnTheWire(t *testing.T) {
 	})
 }
 
-// A macvlan's MAC is another machine's as far as the interface below is concerned, but the kernel
-// shows its frames to sockets on both.
+// For the interface below, the MAC of a macvlan belongs to another machine. But the kernel passes the
+// frames of the macvlan to sockets on both.
 func TestTheInterfaceBelowDoesNotAnswerForTheOneOnTop(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, self := cable(t, "eth0")
@@ -182,7 +182,7 @@ func TestTheInterfaceBelowDoesNotAnswerForTheOneOnTop(t *testing.T) {
 		start(t, r)
 		eventually(t, func() bool { s := r.Stats(); return s[0].Serving && s[1].Serving })
 		top := all[1].MAC
-		for _, target := range []netip.Addr{f.vip, f.vip2} { // the first one is nobody's at that MAC
+		for _, target := range []netip.Addr{f.vip, f.vip2} { // the first one is not set on the interface with that MAC
 			frame := f.ask(target, netip.Addr{})
 			copy(frame, top)
 			if _, err := socket.WriteTo(frame, &packet.Addr{HardwareAddr: top}); err != nil {
@@ -225,7 +225,7 @@ func BenchmarkAnswer(b *testing.B) {
 	}
 }
 
-// nowhere takes what is written to it.
+// nowhere accepts and discards all frames.
 type nowhere struct{ responder.Conn }
 
 func (nowhere) Write([]byte) error { return nil }

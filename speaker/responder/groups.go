@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// maxFilteredGroups is the number of groups from which on the interface is told to receive all
-	// multicast. Network cards filter a few dozen to a few hundred, and the kernel's list
-	// for a socket is searched linearly.
+	// maxFilteredGroups is the largest number of groups that are filtered. With more groups the
+	// interface receives all multicast. Network cards filter a few dozen to a few hundred groups,
+	// and the kernel searches the list of a socket linearly.
 	maxFilteredGroups = 256
 
 	// groupsPerSocket keeps the memberships of a socket within net.core.optmem_max, which was 20 KiB
@@ -23,22 +23,22 @@ const (
 	groupsPerSocket = 256
 )
 
-// memberships are the multicast groups of one interface, joined twice. The packet socket's
-// memberships open the filter of the network card. They alone would leave hosts behind a switch
-// with MLD snooping unreachable, because the kernel sends no MLD reports for them; it does for
-// memberships of IPv6 sockets (RFC 2710 §3, RFC 3810 §6).
+// memberships are the multicast groups of one interface, each joined twice. The memberships of
+// the packet socket open the filter of the network card. The kernel sends no MLD reports for
+// them, so with them alone hosts behind a switch with MLD snooping would not reach the addresses.
+// It does send reports for memberships of IPv6 sockets (RFC 2710 §3, RFC 3810 §6).
 type memberships struct {
 	index int
 	raw   syscall.RawConn // of the packet socket
 
-	closed atomic.Bool // the packet socket is: a set that is still at work ends
+	closed atomic.Bool // the packet socket is closed: a call of set that still runs ends
 
 	mu       sync.Mutex
 	filtered map[netip.Addr]struct{} // joined on the packet socket
 	all      bool                    // the packet socket receives all multicast
 	reported map[netip.Addr]int      // joined on this IPv6 socket
-	sockets  []int                   // IPv6 sockets, not bound, which receive nothing
-	joined   map[int]int             // how many groups each of these has
+	sockets  []int                   // IPv6 sockets that are not bound and receive nothing
+	joined   map[int]int             // the number of groups of each IPv6 socket
 }
 
 // set joins the groups and leaves all others. It joins as many as it can.
@@ -56,7 +56,7 @@ func (m *memberships) set(groups []netip.Addr) error {
 	return errors.Join(err, m.report(wanted))
 }
 
-// open lets the network card receive what is sent to the groups.
+// open makes the network card receive frames to the groups.
 func (m *memberships) open(wanted map[netip.Addr]struct{}) (err error) {
 	if m.filtered == nil {
 		m.filtered = make(map[netip.Addr]struct{})
@@ -86,14 +86,14 @@ func (m *memberships) open(wanted map[netip.Addr]struct{}) (err error) {
 	}
 	for g := range m.filtered {
 		if _, ok := wanted[g]; !ok {
-			_ = m.change(false, groupRequest(m.index, g)) // fails only if the interface has gone
+			_ = m.change(false, groupRequest(m.index, g)) // This fails only if the interface is gone.
 			delete(m.filtered, g)
 		}
 	}
 	return err
 }
 
-// groupRequest names an IPv6 group by its MAC (RFC 2464 §7).
+// groupRequest returns a request for an IPv6 group, by its MAC (RFC 2464 §7).
 func groupRequest(index int, group netip.Addr) *unix.PacketMreq {
 	b := group.As16()
 	return &unix.PacketMreq{
@@ -116,13 +116,13 @@ func (m *memberships) change(add bool, request *unix.PacketMreq) error {
 	return err
 }
 
-// report makes the kernel tell routers and switches of the groups, by MLD.
+// report makes the kernel report the groups to routers and switches, by MLD.
 func (m *memberships) report(wanted map[netip.Addr]struct{}) (err error) {
 	if m.reported == nil {
 		m.reported, m.joined = make(map[netip.Addr]int), make(map[int]int)
 	}
 	if len(wanted) == 0 {
-		// The kernel leaves all groups of a socket that is closed.
+		// When a socket is closed, the kernel leaves all its groups.
 		for _, fd := range m.sockets {
 			err = errors.Join(err, unix.Close(fd))
 		}

@@ -23,7 +23,7 @@ var ipv4 = &family{
 	protocol: arp.Protocol{}, ethType: uint16(ethernet.EtherTypeARP), forms: 2,
 	vip: vip4, vip2: netip.MustParseAddr("198.18.0.20"), client: client4,
 	control: netip.MustParseAddr("198.18.0.77"), here: netip.MustParseAddr("198.18.0.1"), bits: 24,
-	// Every second one, so that no two of them are one range.
+	// Take every second address, so that no two of them form one range.
 	numbered: func(n int) []netip.Addr {
 		all := make([]netip.Addr, n)
 		for i := range all {
@@ -59,7 +59,7 @@ func answer4(self, mac net.HardwareAddr, to netip.Addr) string {
 	return fmt.Sprintf("%v > %v: reply %v is %v, to %v %v", self, clientMAC, vip4, mac, to, clientMAC)
 }
 
-// ask4 is a request as a well-behaved client makes it, changed by edit.
+// ask4 returns the request of a well-behaved client, changed by edit.
 func ask4(target netip.Addr, edits ...func(*ethernet.Frame, *mdarp.Packet)) []byte {
 	p, err := mdarp.NewPacket(mdarp.OperationRequest, clientMAC, client4, noMAC, target)
 	if err != nil {

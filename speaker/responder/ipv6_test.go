@@ -55,12 +55,12 @@ var ipv6 = &family{
 	announcements: func(self net.HardwareAddr) []string { return []string{toAll6(self)} },
 }
 
-// toAll6 is an advertisement of vip to all nodes.
+// toAll6 returns an advertisement of vip to all nodes.
 func toAll6(self net.HardwareAddr) string {
 	return fmt.Sprintf("%v > %v: %v > %v hops 255: advertisement S=0 O=1 R=0 %v is %v", self, allNodesMAC, vip6, allNodes, vip6, self)
 }
 
-// neighbour6 are the parts of a frame that tests change.
+// neighbour6 has the parts of a frame that tests change.
 type neighbour6 struct {
 	to, from            net.HardwareAddr
 	vlan                *ethernet.VLAN
@@ -81,7 +81,7 @@ func (n *neighbour6) claim(addr netip.Addr, mac net.HardwareAddr) {
 	}
 }
 
-// ask6 is a solicitation as a well-behaved client makes it, changed by edit.
+// ask6 returns the solicitation of a well-behaved client, changed by edit.
 func ask6(target netip.Addr, edits ...func(*neighbour6)) []byte {
 	group, err := mdndp.SolicitedNodeMulticast(target)
 	if err != nil {

@@ -47,8 +47,8 @@ func script(t testing.TB, h enclave.Host, format string, args ...any) {
 	}
 }
 
-// cable makes the interface name here and name-peer on the host that it returns, with addresses of
-// both families.
+// cable creates the interface name on this host, and its peer name-peer on the host that it returns,
+// with addresses of both families.
 func cable(t testing.TB, name string) (far enclave.Host, mac net.HardwareAddr) {
 	t.Helper()
 	far, err := enclave.NewHost("far-" + name)
@@ -69,7 +69,7 @@ func cable(t testing.TB, name string) (far enclave.Host, mac net.HardwareAddr) {
 	return far, interfaces(t, name)[0].MAC
 }
 
-// interfaces are the named ones as they are now.
+// interfaces returns the present state of the named interfaces.
 func interfaces(t testing.TB, names ...string) (all []responder.Interface) {
 	t.Helper()
 	for _, n := range names {
@@ -82,7 +82,7 @@ func interfaces(t testing.TB, names ...string) (all []responder.Interface) {
 	return all
 }
 
-// listenOn is a socket of the test's own that sees all of the protocol on a far host's interface.
+// listenOn opens a socket of the test on an interface of a far host. It receives all frames of the protocol.
 func listenOn(t testing.TB, f *family, far enclave.Host, name string) (socket *packet.Conn) {
 	t.Helper()
 	if err := far.Do(func() error {
@@ -93,7 +93,7 @@ func listenOn(t testing.TB, f *family, far enclave.Host, name string) (socket *p
 		if socket, err = packet.Listen(ifi, packet.Raw, int(f.ethType), nil); err != nil {
 			return err
 		}
-		// A thousand announcements come faster than a test reads them.
+		// A thousand announcements come faster than the test reads them.
 		raw, err := socket.SyscallConn()
 		if err != nil {
 			return err
@@ -108,7 +108,7 @@ func listenOn(t testing.TB, f *family, far enclave.Host, name string) (socket *p
 	return socket
 }
 
-// receive returns the next packet that matches; others are skipped.
+// receive returns the next packet that matches, and skips others.
 func receive(t testing.TB, f *family, socket *packet.Conn, match func(said) bool) said {
 	t.Helper()
 	if err := socket.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -143,7 +143,7 @@ func write(t testing.TB, socket *packet.Conn, frame []byte) {
 	}
 }
 
-// neighbour is what far's kernel has for addr: its MAC, or "", and the state.
+// neighbour returns the entry of far's kernel for addr: its MAC, or "", and the state.
 func neighbour(t testing.TB, far enclave.Host, addr netip.Addr) (mac, state string) {
 	t.Helper()
 	out, err := far.Command(context.Background(), "ip", "neigh", "show", addr.String()).Output()
@@ -160,8 +160,8 @@ func neighbour(t testing.TB, far enclave.Host, addr netip.Addr) (mac, state stri
 	return mac, state
 }
 
-// resolves makes far's kernel send a packet to addr, and tells whether it learns a MAC. It forgets
-// what it knew before.
+// resolves makes far's kernel send a packet to addr, and returns the MAC that the kernel learns. It
+// removes the kernel's earlier entry first.
 func resolves(t testing.TB, far enclave.Host, dev string, addr netip.Addr) (mac string) {
 	t.Helper()
 	script(t, far, "ip neigh flush to %s dev %s", addr, dev)
@@ -176,7 +176,7 @@ func resolves(t testing.TB, far enclave.Host, dev string, addr netip.Addr) (mac 
 	}); err != nil {
 		t.Fatal(err)
 	}
-	// A kernel that gets no answer asks three times, and then has failed.
+	// A kernel that gets no answer asks three times, and then gives up.
 	eventually(t, func() bool {
 		var state string
 		mac, state = neighbour(t, far, addr)
@@ -242,7 +242,7 @@ func TestAKernelFindsTheAddressStillReachable(t *testing.T) {
 	})
 }
 
-// A host that is given an address of ours asks first whether it is in use.
+// A host that is configured with one of our addresses first asks whether it is in use.
 func TestAKernelDetectsTheDuplicate(t *testing.T) {
 	far, _ := cable(t, "eth0")
 	serving(t, ipv6, quiet, "eth0", vip6)
@@ -257,14 +257,14 @@ func TestAKernelDetectsTheDuplicate(t *testing.T) {
 	script(t, far, "sysctl -qw net.ipv6.conf.eth0-peer.accept_dad=1 net.ipv6.conf.eth0-peer.dad_transmits=1; ip addr add %s/64 dev eth0-peer", vip6)
 	eventually(t, failed)
 
-	// IPv4's kernel does not ask; arping -D does. It succeeds if nobody answers.
+	// The kernel does not ask before it uses an IPv4 address, but arping -D does. It succeeds if no host answers.
 	err := far.Command(context.Background(), "arping", "-D", "-c", "1", "-w", "1", "-I", "eth0-peer", vip4.String()).Run()
 	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		t.Errorf("the address was not defended against a probe: %v", err)
 	}
 }
 
-// Our own Probe, against a kernel that has the address, and one that has not.
+// Our own Probe asks for an address that a kernel has, and for one that no kernel has.
 func TestProbeOfAKernel(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, _ := cable(t, "eth0")
@@ -321,7 +321,7 @@ func TestEachInterfaceAnswersForItsOwn(t *testing.T) {
 				}
 			}
 		}
-		// Moved from one interface to the other.
+		// The address moves from one interface to the other.
 		r.Set(f.vip, "eth0", nil)
 		r.Set(f.vip, "eth1", owner)
 		eventually(t, func() bool { s := r.Stats(); return s[1].Owned == 3 })
@@ -333,7 +333,7 @@ func TestEachInterfaceAnswersForItsOwn(t *testing.T) {
 				write(t, sockets[dev], f.ask(both, netip.Addr{}))
 				got = append(got, receive(t, f, sockets[dev], answerFrom(mac)).addr)
 				if dev == "eth1" && got[0] == both {
-					got = nil // the filter is not that wide yet
+					got = nil // the filter does not accept vip yet
 				}
 			}
 			if dev == "eth0" && got[0] == f.vip {
@@ -350,7 +350,7 @@ func answerFrom(mac net.HardwareAddr) func(said) bool {
 func TestAnAnnouncementUpdatesTheKernelsEntry(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, mac := cable(t, "eth0")
-		// The peer believes that the address is at a node that has just died.
+		// The peer's entry for the address has the MAC of a node that has just died.
 		script(t, far, "ip neigh replace %s lladdr %s nud reachable dev eth0-peer", f.vip, another)
 		r := responder.New(zap.NewNop(), f.protocol, responder.Options{Burst: ms(0, 20, 50), Refresh: -1})
 		r.SetInterfaces(interfaces(t, "eth0"))
@@ -364,7 +364,7 @@ func TestAnAnnouncementUpdatesTheKernelsEntry(t *testing.T) {
 	})
 }
 
-// Each form alone suffices for this kernel, so neither hides a mistake in the other.
+// Each form of announcement is enough for this kernel, so neither hides a mistake in the other.
 func TestEachFormOfAnnouncementUpdatesTheKernelsEntry(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, mac := cable(t, "eth0")
@@ -387,8 +387,8 @@ func TestEachFormOfAnnouncementUpdatesTheKernelsEntry(t *testing.T) {
 	})
 }
 
-// A deputy's answers tell the kernel the owner's MAC, and teach a switch nothing: a bridge between
-// them goes on to know the owner's MAC at the owner's port.
+// A deputy's answers tell the kernel the owner's MAC, and teach a switch nothing. A bridge between
+// them continues to have the owner's MAC at the owner's port.
 func TestADeputyOnABridge(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, mac := cable(t, "eth0")
@@ -415,7 +415,7 @@ func TestADeputyOnABridge(t *testing.T) {
 	})
 }
 
-// A host that takes our address without asking is reported, and the entries of others are repaired.
+// A host that takes our address without asking is reported, and the entries of other hosts are repaired.
 func TestAStrangerOnTheWire(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, mac := cable(t, "eth0")
@@ -465,7 +465,7 @@ func TestALinkThatComesBackIsAnnouncedOn(t *testing.T) {
 		r.SetInterfaces(interfaces(t, "eth0"))
 		burst(mac)
 
-		// Down and up so fast that whoever calls SetInterfaces never noticed: the socket did.
+		// The link goes down and up so fast that no caller of SetInterfaces notices. The socket does.
 		script(t, enclave.Host{}, "ip link set eth0 down; ip link set eth0 up")
 		burst(mac)
 
@@ -480,7 +480,7 @@ func TestALinkThatComesBackIsAnnouncedOn(t *testing.T) {
 	})
 }
 
-// The interface does not exist at first, is replaced later, and has no address of its own then.
+// The interface does not exist at first. It is replaced later, and then has no address of its own.
 func TestAnInterfaceThatAppearsLater(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		r := responder.New(zap.NewNop(), f.protocol, quiet)
@@ -509,7 +509,7 @@ func TestAnInterfaceThatAppearsLater(t *testing.T) {
 	})
 }
 
-// An interface without IPv6 of its own answers all the same.
+// The responder also answers on an interface that has no IPv6 of its own.
 func TestAnInterfaceWithoutIPv6(t *testing.T) {
 	far, mac := cable(t, "eth0")
 	script(t, enclave.Host{}, "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1")
@@ -519,7 +519,7 @@ func TestAnInterfaceWithoutIPv6(t *testing.T) {
 	}
 }
 
-// groupsOf are the groups that the kernel has joined on eth0, of the link and of IPv6.
+// groupsOf returns the link-layer and IPv6 groups that the kernel has joined on eth0.
 func groupsOf(t testing.TB) string {
 	t.Helper()
 	out, err := enclave.Host{}.Command(context.Background(), "ip", "maddr", "show", "dev", "eth0").Output()
@@ -544,8 +544,8 @@ func TestSolicitedNodeGroupsAreJoined(t *testing.T) {
 	eventually(t, func() bool { return !strings.Contains(groupsOf(t), "ff02::1:ff00:10") })
 }
 
-// The kernel sends no MLD reports for the memberships of packet sockets, and switches that listen for
-// them would forward no solicitations.
+// The kernel sends no MLD reports for the memberships of packet sockets. Without reports, switches with
+// MLD snooping would forward no solicitations.
 func TestMembershipsAreReported(t *testing.T) {
 	far, mac := cable(t, "eth0")
 	socket := listenOn(t, ipv6, far, "eth0-peer")
@@ -559,7 +559,7 @@ func TestMembershipsAreReported(t *testing.T) {
 		if err != nil {
 			t.Fatal("no report: ", err)
 		}
-		// After a hop-by-hop option of eight bytes there is ICMPv6; 143 is a report of MLDv2 (RFC 3810 §5.2).
+		// A hop-by-hop option of eight bytes precedes ICMPv6. Type 143 is a report of MLDv2 (RFC 3810 §5.2).
 		f := buf[:n]
 		if net.HardwareAddr(f[6:12]).String() == mac.String() && f[20] == 0 && f[62] == 143 && strings.Contains(string(f[62:]), string(vip6Group.AsSlice())) {
 			return
@@ -567,7 +567,7 @@ func TestMembershipsAreReported(t *testing.T) {
 	}
 }
 
-// Ten thousand addresses are more groups than a network card filters and a socket may join.
+// Ten thousand addresses have more groups than a network card can filter, and than a socket may join.
 func TestManyGroups(t *testing.T) {
 	const ours = "inet6 ff02::1:ff01:"
 	far, mac := cable(t, "eth0")
@@ -597,7 +597,7 @@ func TestManyGroups(t *testing.T) {
 	if !receivesAll() {
 		t.Error("the interface filters multicast")
 	}
-	// To leave them takes long, too. Nothing waits for it: not the next socket of the interface.
+	// To leave the groups takes long, too. The next socket of the interface does not wait for it.
 	began = time.Now()
 	moved := interfaces(t, "eth0")
 	moved[0].MAC = another
@@ -619,7 +619,7 @@ func TestRunClosesItsSockets(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		cable(t, "eth0")
 		count := func() int {
-			// Of this thread, not of the process: its first thread may have been left on another host.
+			// Read the file of this thread, not of the process, whose first thread may be on another host.
 			raw, err := os.ReadFile("/proc/thread-self/net/packet")
 			if err != nil {
 				t.Fatal(err)
@@ -642,8 +642,8 @@ func TestRunClosesItsSockets(t *testing.T) {
 	})
 }
 
-// A thousand addresses announced at once do not keep requests from their answers, and each is
-// answered once it has been announced.
+// While a thousand addresses are announced at once, requests still get answers, and each address is
+// answered for once it has been announced.
 func TestAnswersGoOnWhileAThousandAreAnnounced(t *testing.T) {
 	each(t, func(t *testing.T, f *family) {
 		far, mac := cable(t, "eth0")
@@ -674,7 +674,7 @@ func TestAnswersGoOnWhileAThousandAreAnnounced(t *testing.T) {
 		if len(answered) == 0 {
 			t.Error("no answer before the last announcement")
 		}
-		// So many requests at once may be too many for the buffer of the socket: ask again.
+		// The buffer of the socket may be too small for so many requests at once. Ask again.
 		for a := range announced {
 			if !answered[a] {
 				write(t, socket, f.ask(a, netip.Addr{}))
@@ -684,7 +684,8 @@ func TestAnswersGoOnWhileAThousandAreAnnounced(t *testing.T) {
 	})
 }
 
-// The takeover of a thousand addresses, until the first and the last announcement are on the wire.
+// The benchmark takes over a thousand addresses, and measures the time until the first and the last
+// announcement are on the wire.
 func BenchmarkTakeover1000(b *testing.B) {
 	const n = 1000
 	for _, f := range families {

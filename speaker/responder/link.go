@@ -13,10 +13,10 @@ import (
 
 const (
 	// filterSpacing is the least time between two filters of a link. The first change after a
-	// quiet time gets its filter at once, the following ones share the next.
+	// quiet time gets its filter at once. The following changes share the next filter.
 	filterSpacing = 10 * time.Millisecond
 
-	// A socket that cannot be opened or fails is opened again after minBackoff, doubled up to
+	// A socket that fails or cannot be opened is opened again after minBackoff, which doubles up to
 	// maxBackoff, or at once when SetInterfaces reports a change of the interface.
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
@@ -24,10 +24,10 @@ const (
 	// defendInterval is DEFEND_INTERVAL of RFC 5227 §1.1.
 	defendInterval = 10 * time.Second
 
-	// reportInterval is the least time between reports of one address and MAC.
+	// reportInterval is the least time between two reports of the same address and MAC.
 	reportInterval = time.Second
 
-	// maxStrangers bounds what forged claims can cost: that many MACs are reported per address and
+	// maxStrangers bounds the cost of forged claims. It is how many MACs are reported per address and
 	// reportInterval.
 	maxStrangers = 16
 )
@@ -37,14 +37,14 @@ const (
 type link struct {
 	name string
 	ifi  Interface // zero while there is no such interface
-	// epoch counts the changes of ifi, so that even a link which was down for a shorter time than
-	// Run needs to notice gets its burst.
+	// epoch counts the changes of ifi. A link may be down for a shorter time than Run needs to
+	// notice, but its epoch changes, and it gets its burst.
 	epoch int
 
 	entries  map[netip.Addr]*entry
 	prepared map[netip.Addr]struct{}
 	probes   []*probe
-	stale    bool // the filter does not match these three
+	stale    bool // the filter does not match the three fields above
 	used     bool // it has or had addresses
 
 	socket    *socket   // nil while closed
@@ -55,13 +55,13 @@ type link struct {
 	dropped                                map[Drop]uint64
 }
 
-// socket is a link's open socket, with what was true of the interface when it was opened.
+// socket is a link's open socket, with the state of the interface when the socket was opened.
 type socket struct {
 	Conn
 	self   net.HardwareAddr
 	epoch  int
 	opened time.Time
-	err    error // why it has to be closed
+	err    error // why the socket has to be closed
 
 	// accepted are the addresses that the filter was built for.
 	accepted map[netip.Addr]struct{}
@@ -69,7 +69,7 @@ type socket struct {
 	// Only Run's goroutine uses filter, groups and done.
 	filter []bpf.Instruction
 	groups chan []netip.Addr
-	done   chan struct{} // closed when the socket is
+	done   chan struct{} // closed when the socket is closed
 }
 
 func (s *socket) accepts(addr netip.Addr) bool {
@@ -84,15 +84,15 @@ type entry struct {
 	answer Answer
 
 	step  int       // how many announcements were made since the takeover or link-up
-	due   time.Time // of the next one
-	class class     // the schedule that it is in
-	place int       // in that schedule, or unscheduled
+	due   time.Time // when the next announcement is due
+	class class     // the schedule of the entry
+	place int       // index in that schedule, or unscheduled
 
 	defended  time.Time // when it was last announced because of a conflict
 	strangers map[[6]byte]time.Time
 }
 
-// mac is the MAC to tell. It needs the socket to be open.
+// mac returns the MAC for answers. The socket must be open.
 func (e *entry) mac() net.HardwareAddr {
 	if e.answer.MAC != nil {
 		return e.answer.MAC
@@ -100,7 +100,7 @@ func (e *entry) mac() net.HardwareAddr {
 	return e.link.socket.self
 }
 
-// isOurs reports whether e is answered with our own MAC.
+// isOurs reports whether the answers for e have our own MAC.
 func (e *entry) isOurs() bool {
 	return e.answer.MAC == nil || bytes.Equal(e.answer.MAC, e.link.ifi.MAC)
 }
@@ -108,7 +108,7 @@ func (e *entry) isOurs() bool {
 // isAnnounced reports whether e is announced unsolicited.
 func (e *entry) isAnnounced() bool { return e.answer.Announce && e.isOurs() }
 
-// report notes a claim of e by mac, and tells whether it is time to report it.
+// report records a claim of mac to e, and returns whether the claim is due to be reported.
 func (e *entry) report(mac net.HardwareAddr, now time.Time) bool {
 	maps.DeleteFunc(e.strangers, func(_ [6]byte, at time.Time) bool { return now.Sub(at) >= reportInterval })
 	key := [6]byte(mac)
@@ -128,12 +128,12 @@ func (l *link) retreat() {
 	l.notBefore = time.Now().Add(l.backoff)
 }
 
-// isServing tells whether requests are answered.
+// isServing reports whether requests are answered.
 func (l *link) isServing() bool { return l.socket != nil && l.socket.err == nil }
 
 func (l *link) isUsed() bool { return len(l.entries) > 0 || len(l.prepared) > 0 || len(l.probes) > 0 }
 
-// wants tells whether the filter has to accept addr.
+// wants reports whether the filter has to accept addr.
 func (l *link) wants(addr netip.Addr) bool {
 	if _, prepared := l.prepared[addr]; prepared || l.entries[addr] != nil {
 		return true
@@ -145,7 +145,7 @@ func (l *link) isProbed(addr netip.Addr) bool {
 	return slices.ContainsFunc(l.probes, func(p *probe) bool { return p.addr == addr })
 }
 
-// wanted are all addresses that the filter has to accept.
+// wanted returns all addresses that the filter has to accept.
 func (l *link) wanted() map[netip.Addr]struct{} {
 	all := make(map[netip.Addr]struct{}, len(l.entries)+len(l.prepared)+len(l.probes))
 	maps.Copy(all, l.prepared)

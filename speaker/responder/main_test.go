@@ -40,13 +40,13 @@ var (
 	eth0      = responder.Interface{Name: "eth0", Index: 1, MAC: mac0, Up: true}
 	eth1      = responder.Interface{Name: "eth1", Index: 2, MAC: mac1, Up: true}
 
-	// owner is how the owner of an address answers, deputy how it is answered for the node another.
+	// owner is the Answer of an address's owner. deputy is the Answer of the deputy for the node another.
 	owner  = &responder.Answer{Announce: true, Defend: true}
 	deputy = &responder.Answer{MAC: another, Announce: true, Defend: true}
 )
 
-// A family is what the tests have to know of a protocol. It decodes frames without the code that is
-// tested.
+// A family is what the tests have to know about a protocol. It decodes frames without the code under
+// test.
 type family struct {
 	protocol responder.Protocol
 	ethType  uint16
@@ -65,14 +65,14 @@ type family struct {
 	decode func(frame []byte) (said, error)
 
 	frames []frameCase
-	// answer and announcements describe what is sent in answer to ask(vip), and to announce vip.
+	// answer and announcements describe the frame that answers ask(vip), and the frames that announce vip.
 	answer        func(self, mac net.HardwareAddr) string
 	announcements func(self net.HardwareAddr) []string
 }
 
 var families = []*family{ipv4, ipv6}
 
-// each runs a test for each protocol.
+// each runs a test for every protocol.
 func each(t *testing.T, test func(t *testing.T, f *family)) {
 	t.Helper()
 	for _, f := range families {
@@ -80,38 +80,38 @@ func each(t *testing.T, test func(t *testing.T, f *family)) {
 	}
 }
 
-// said is what a frame says.
+// said is the decoded content of a frame.
 type said struct {
-	from, to net.HardwareAddr // of Ethernet
+	from, to net.HardwareAddr // the Ethernet addresses
 	kind     string           // announcement, answer, request or another word
-	addr     netip.Addr       // the address told or asked for
-	mac      net.HardwareAddr // the MAC told
+	addr     netip.Addr       // the address that is announced or asked for
+	mac      net.HardwareAddr // the announced MAC
 	toAddr   netip.Addr
 	text     string
 }
 
-// A sent frame, and when and where.
+// sent is a frame that was sent, with its time and interface.
 type sent struct {
 	said
 	at time.Time
 	on string
 }
 
-// frameCase is a frame that may come from the wire. The same table is fed to the responder directly
-// and sent over a cable: self is the MAC of the interface that owns vip.
+// frameCase is a frame that may come from the wire. Tests pass the frames of the same table directly to
+// the responder, and send them over a cable. self is the MAC of the interface that owns vip.
 type frameCase struct {
 	name string
 	make func(self net.HardwareAddr) []byte
 	drop responder.Drop
-	// filtered: the filter keeps it from the process.
+	// filtered means that the filter does not pass the frame to the process.
 	filtered bool
-	// answer describes the answer if it is not the usual one.
+	// answer describes the answer, unless it is the usual one.
 	answer func(self net.HardwareAddr) string
-	// conflict is the stranger that is reported.
+	// conflict is the MAC of the stranger that is reported.
 	conflict net.HardwareAddr
 }
 
-// start runs r until the function it returns is called, at the latest when the test ends.
+// start runs r until the test ends, or until the function that it returns is called.
 func start(t interface {
 	Error(...any)
 	Cleanup(func())
@@ -128,8 +128,8 @@ func start(t interface {
 	return stop
 }
 
-// A wire stands in for the network: it is a Protocol whose sockets keep what is written. Filters
-// are executed, not remembered.
+// A wire stands in for the network. It is a Protocol whose sockets record the frames that are written,
+// and execute their filters.
 type wire struct {
 	responder.Protocol
 	f *family
@@ -147,7 +147,7 @@ func newWire(f *family) *wire {
 	return &wire{Protocol: f.protocol, f: f, open: make(map[string]*port)}
 }
 
-// connect is a Responder, not running, and its wire.
+// connect returns a Responder that does not run yet, and its wire.
 func connect(f *family, o responder.Options) (*responder.Responder, *wire) {
 	w := newWire(f)
 	return responder.New(zap.NewNop(), w, o), w
@@ -177,7 +177,7 @@ func (w *wire) failure() error {
 	return w.fail
 }
 
-// taken returns what was sent since it was called last.
+// taken returns the frames that were sent since its last call.
 func (w *wire) taken() []sent {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -278,14 +278,14 @@ func (p *port) SetGroups(groups []netip.Addr) error {
 	return nil
 }
 
-// joined are the groups of the port.
+// joined returns the groups of the port.
 func (p *port) joined() []netip.Addr {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.groups
 }
 
-// filtersSet is how many filters the port has had.
+// filtersSet returns how many filters the port has had.
 func (p *port) filtersSet() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

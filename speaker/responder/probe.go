@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// RFC 5227 §1.1 has PROBE_NUM 3, one to two seconds apart, and waits ANNOUNCE_WAIT of two seconds;
-	// RFC 4862 §5.1 has one probe and a second. On a segment of servers an answer takes less than a
-	// millisecond, so probes this close still tolerate the loss of two of them.
+	// RFC 5227 §1.1 has PROBE_NUM 3, one to two seconds apart, and an ANNOUNCE_WAIT of two seconds. RFC
+	// 4862 §5.1 has one probe and waits a second. On a segment of servers an answer takes less than a
+	// millisecond, so even with this spacing two of the three probes may be lost.
 	probeCount   = 3
 	probeSpacing = 100 * time.Millisecond
 
@@ -29,8 +29,8 @@ type probe struct {
 }
 
 // Probe asks whether a machine that is neither this one nor a sibling uses addr on iface, or is about
-// to (RFC 5227 §2.1, RFC 4862 §5.4). It sends three probes 100 ms apart and waits 300 ms in all. It
-// returns the MAC of the first such machine, or nil if addr is free. Run must be running.
+// to use it (RFC 5227 §2.1, RFC 4862 §5.4). It sends three probes 100 ms apart and waits 300 ms in all.
+// It returns the MAC of the first such machine, or nil if addr is free. Run must be running.
 func (r *Responder) Probe(ctx context.Context, iface string, addr netip.Addr) (net.HardwareAddr, error) {
 	addr = addr.Unmap().WithZone("")
 	if !r.protocol.Supports(addr) {

@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// read answers on s until it is closed or fails. A malformed frame is no failure. An error of the
-// socket always is one: most often ENETDOWN, and a new socket is the cure for all of them.
+// read answers requests on s until s is closed or fails. A malformed frame is no failure. Every
+// error of the socket is a failure. Most often it is ENETDOWN, and a new socket cures all of them.
 func (r *Responder) read(l *link, s *socket) {
 	frame := make([]byte, FrameSize)
 	for {
@@ -45,7 +45,7 @@ func (r *Responder) handle(l *link, s *socket, frame []byte) Drop {
 	return drop
 }
 
-// respond answers a packet, or counts why not.
+// respond answers a packet, or counts the reason why it does not.
 func (r *Responder) respond(l *link, s *socket, p Packet, drop Drop) Drop {
 	if drop == "" && r.options.Silent(l.name) {
 		drop = DropSilent
@@ -74,8 +74,8 @@ func (r *Responder) respond(l *link, s *socket, p Packet, drop Drop) Drop {
 	return ""
 }
 
-// observe looks for strangers. A probe for an address that is set is no conflict, since it was
-// answered; it is one with a Probe of ours (RFC 5227 §2.1.1, RFC 4862 §5.4.3).
+// observe looks for strangers. A stranger's probe for an address that is set is no conflict, because
+// it was answered. It does conflict with a Probe of ours (RFC 5227 §2.1.1, RFC 4862 §5.4.3).
 func (r *Responder) observe(l *link, s *socket, addr netip.Addr, mac net.HardwareAddr, isProbe bool) {
 	if !r.isForeign(l, s, addr, mac, isProbe) || r.options.Sibling(l.name, mac) {
 		return
@@ -85,8 +85,7 @@ func (r *Responder) observe(l *link, s *socket, addr netip.Addr, mac net.Hardwar
 	}
 }
 
-// isForeign reports whether somebody here wants to know who uses addr, and mac is not of this
-// machine.
+// isForeign reports whether addr is set or probed on l and mac does not belong to this machine.
 func (r *Responder) isForeign(l *link, s *socket, addr netip.Addr, mac net.HardwareAddr, isProbe bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,7 +111,7 @@ func (r *Responder) isForeign(l *link, s *socket, addr netip.Addr, mac net.Hardw
 	return true
 }
 
-// meet acts on a stranger that uses addr, and tells whether that is to be reported.
+// meet handles a stranger that uses addr, and returns whether to report it.
 func (r *Responder) meet(l *link, s *socket, addr netip.Addr, mac net.HardwareAddr, isProbe bool) (report bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +129,7 @@ func (r *Responder) meet(l *link, s *socket, addr netip.Addr, mac net.HardwareAd
 	}
 	l.conflicts++
 	now := time.Now()
-	// Two hosts that defend at each claim of the other would never stop (RFC 5227 §2.4 (c)).
+	// Two hosts that defend against each claim of the other would never stop (RFC 5227 §2.4 (c)).
 	if e.answer.Defend && e.isOurs() && l.isServing() && now.Sub(e.defended) >= defendInterval {
 		e.defended = now
 		r.schedule(e, first, now)
@@ -139,8 +138,8 @@ func (r *Responder) meet(l *link, s *socket, addr netip.Addr, mac net.HardwareAd
 	return e.report(mac, now)
 }
 
-// join keeps the socket in the wanted groups. The kernel may take long for that, as it holds the
-// lock of all network configuration, so it has a goroutine of its own.
+// join keeps the socket in the wanted groups. It has a goroutine of its own, because the kernel may
+// take long: it joins groups under the lock of all network configuration.
 func (r *Responder) join(l *link, s *socket) {
 	failed := false
 	defer func() { _ = s.SetGroups(nil) }()

@@ -1,21 +1,22 @@
-// Package responder answers the requests by which neighbours resolve addresses that are on no
-// interface of this machine, and announces such addresses unsolicited. It knows neither ARP nor
+// Package responder answers ARP and NDP requests for addresses that are on no interface of this
+// machine, and sends unsolicited announcements of such addresses. It implements neither ARP nor
 // NDP: a [Protocol] reads and writes the packets, see packages arp and ndp.
 //
-// A [Responder] is told which interfaces exist and, for each address, on which of them and how
-// it is answered. It keeps a socket on each interface that has addresses, with a filter that
-// leaves all other frames in the kernel:
+// The caller tells a [Responder] which interfaces exist and, for each address, on which of them
+// and how to answer. The Responder keeps a socket on each interface that has addresses, with a
+// filter that leaves all other frames in the kernel:
 //
 //	wire → filter (kernel) → Parse → address set? → Answer
 //	Set  → entry → filter → announcements: a burst, then periodically
 //
-// An address is announced after the filter accepts requests for it, so that whoever believes the
-// announcement gets an answer. [Responder.Prepare] widens filters in advance, so that a takeover
-// does not wait for that. Removal takes effect at once: when [Responder.Set] has returned, no
-// frame that contradicts it is sent.
+// An address is announced only after the filter accepts requests for it, so that hosts which
+// receive the announcement get an answer. [Responder.Prepare] widens filters in advance, so that
+// a takeover does not wait for this. Removal takes effect at once: when [Responder.Set] has
+// returned, no frame that contradicts it is sent.
 //
-// A frame that claims one of our addresses for a MAC of a stranger is a conflict (RFC 5227 §2.4):
-// it is reported, and on request the address is defended.
+// A frame that claims one of our addresses for the MAC of a stranger is a conflict (RFC 5227
+// §2.4). The Responder reports it and, if the [Answer] says so, defends the address. A stranger
+// is neither this machine nor a sibling: see [Options].
 package responder
 
 import (
@@ -34,11 +35,11 @@ import (
 )
 
 const (
-	// DefaultRefresh repairs wrong entries of neighbours within a minute; a thousand addresses
-	// cost 17 announcements per second.
+	// DefaultRefresh repairs wrong entries of neighbours within a minute. For a thousand addresses
+	// it costs 17 announcements per second.
 	DefaultRefresh = time.Minute
 
-	// DefaultRate announces 1,000 addresses that move at once within 100 ms.
+	// DefaultRate lets 1,000 addresses that move at once be announced within 100 ms.
 	DefaultRate = 10_000
 
 	// repeatRate and refreshRate limit the announcements that are not urgent. With 1,000 addresses
@@ -48,11 +49,11 @@ const (
 	refreshRate = 500
 )
 
-// DefaultBurst starts at once. The repetitions are for frames that were lost, or that were sent
-// before a switch forwarded on the port. RFC 5227 §1.1 has two announcements, two seconds apart.
+// DefaultBurst starts at once. The repetitions make up for frames that were lost, or that were
+// sent before a switch forwarded on the port. RFC 5227 §1.1 has two announcements, two seconds apart.
 var DefaultBurst = []time.Duration{0, 100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
 
-// Interface is what a Responder has to know of a network interface.
+// Interface is what a Responder has to know about a network interface.
 type Interface struct {
 	Name  string
 	Index int
@@ -64,16 +65,16 @@ func (i Interface) equal(o Interface) bool {
 	return i.Name == o.Name && i.Index == o.Index && i.Up == o.Up && bytes.Equal(i.MAC, o.MAC)
 }
 
-// Answer says how requests for one address are answered on one interface.
+// Answer says how to answer requests for one address on one interface.
 type Answer struct {
-	// MAC is the hardware address to tell; nil: the interface's own. Another MAC is that of a node
-	// whose speaker is silent, for which this node is the deputy.
+	// MAC is the hardware address in the answer; nil: that of the interface. Another MAC belongs to
+	// a node whose speaker is silent, and for which this node is the deputy.
 	MAC net.HardwareAddr
-	// Announce: announce the address unsolicited, in a burst and then periodically. This is never
-	// done with a foreign MAC.
+	// Announce says whether to send unsolicited announcements, in a burst and then periodically.
+	// They are never sent with another node's MAC.
 	Announce bool
-	// Defend: on a conflict announce the address again, at most once in 10 s (RFC 5227 §2.4 (c)).
-	// Without it a conflict is only reported.
+	// Defend says whether to announce the address again on a conflict, at most once in 10 s (RFC
+	// 5227 §2.4 (c)). Without Defend, a conflict is only reported.
 	Defend bool
 }
 
@@ -81,37 +82,37 @@ func (a Answer) equal(o Answer) bool {
 	return a.Announce == o.Announce && a.Defend == o.Defend && bytes.Equal(a.MAC, o.MAC)
 }
 
-// Conflict is a claim of an address that we answer for, by a MAC that is neither ours nor a
-// sibling's.
+// Conflict is a claim to an address that this node answers for. The MAC that claims it belongs
+// neither to this node nor to a sibling.
 type Conflict struct {
 	Interface string
 	Address   netip.Addr
 	MAC       net.HardwareAddr
 }
 
-// Options configure a Responder. A zero field has its default. The functions are called
-// without locks held, from goroutines of the Responder, and must not block.
+// Options configure a Responder. A zero field stands for its default. The goroutines of the
+// Responder call the functions without holding locks. The functions must not block.
 type Options struct {
-	// Burst has the times of the announcements after a takeover and after a link came up, counted
-	// from there, ascending.
+	// Burst has the times of the announcements, counted from a takeover or from the time when a
+	// link came up, ascending.
 	Burst []time.Duration
-	// Refresh is the time between announcements after the burst; negative: none.
+	// Refresh is the time between announcements after the burst; negative: there are none.
 	Refresh time.Duration
-	// Rate limits the announcements per second, over all interfaces. The first announcement of each
-	// address goes before repetitions and refreshes, which have lower limits of their own.
+	// Rate limits the announcements per second on all interfaces together. The first announcement
+	// of each address goes before repetitions and refreshes, which have lower limits of their own.
 	Rate float64
-	// Silent is asked before each frame: while it returns true, nothing is sent on the interface. A
-	// process that was suspended finds old requests in its sockets, and must not answer them
-	// before it knows who owns the addresses now.
+	// Silent is called before each frame. While it returns true, nothing is sent on the interface.
+	// A process that was suspended finds old requests in its sockets, and must not answer them
+	// before it knows which nodes own the addresses now.
 	Silent func(iface string) bool
-	// Sibling tells whether a MAC is that of another speaker on the interface's segment. Siblings
+	// Sibling reports whether a MAC belongs to another speaker on the interface's segment. Siblings
 	// cause no conflicts.
 	Sibling func(iface string, mac net.HardwareAddr) bool
 	// Conflict is called for conflicts, at most once per second for each address and MAC.
 	Conflict func(Conflict)
 }
 
-// Responder answers and announces. Its methods may be called from any goroutine, before,
+// Responder answers requests and announces addresses. Its methods may be called from any goroutine, before,
 // during and after Run. All but Run and Probe return without waiting for the network.
 type Responder struct {
 	log      *zap.Logger
@@ -119,11 +120,11 @@ type Responder struct {
 	options  Options
 	wake     chan struct{} // capacity one: Run has something to do
 
-	// mu guards all below. It is held while a frame is handed to the kernel, so that no frame is
-	// sent that contradicts a Set which has returned. The write does not block, see packetConn.Write.
+	// mu guards the fields below. It is held while a frame is handed to the kernel, so that no frame
+	// is sent that contradicts a Set which has returned. The write does not block, see packetConn.Write.
 	mu    sync.Mutex
 	links map[string]*link
-	dirty map[*link]struct{} // Run has to look at them
+	dirty map[*link]struct{} // links that Run has to look at
 	// schedules hold the entries to be announced, by urgency.
 	schedules [3]schedule
 	pace      *rate.Limiter // of all schedules together
@@ -158,8 +159,8 @@ func New(log *zap.Logger, p Protocol, o Options) *Responder {
 	return r
 }
 
-// SetInterfaces replaces the set of interfaces. On one that is new, up again, or has another MAC,
-// all its addresses are announced.
+// SetInterfaces replaces the set of interfaces. All addresses of an interface that is new, is up
+// again, or has another MAC are announced.
 func (r *Responder) SetInterfaces(interfaces []Interface) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,14 +187,14 @@ func (r *Responder) change(l *link, to Interface) {
 	r.touch(l)
 }
 
-// Set tells how addr is answered on iface; nil: not at all. Other interfaces are not affected. An
-// interface that does not exist is remembered: when it appears, addr is answered there.
+// Set says how to answer for addr on iface. If a is nil, the Responder does not answer. Other
+// interfaces are not affected. If iface does not exist, the answers begin when it appears.
 //
-// When Set has returned, no frame that contradicts it will be sent. Requests for a new address are
-// answered, and its announcements begin, as soon as the interface's filter accepts it: at once if it
-// was prepared, otherwise within milliseconds.
+// When Set has returned, no frame that contradicts it will be sent. For a new address, answers and
+// announcements begin as soon as the interface's filter accepts the address: at once if it was
+// prepared, otherwise within milliseconds.
 //
-// An address that the protocol cannot answer for, of the other family or not unicast, is ignored.
+// Set ignores an address that the protocol does not support: one of the other family, or not unicast.
 func (r *Responder) Set(addr netip.Addr, iface string, a *Answer) {
 	addr = addr.Unmap().WithZone("")
 	if !r.protocol.Supports(addr) {
@@ -238,9 +239,9 @@ func (r *Responder) Set(addr netip.Addr, iface string, a *Answer) {
 	// Otherwise the announcements begin when Run has widened the filter.
 }
 
-// Prepare replaces the set of addresses that this node may have to answer for on iface. The
-// filter accepts them and their multicast groups are joined from then on, so that a takeover does
-// not wait for either.
+// Prepare replaces the set of addresses that this node may have to answer for on iface. From then
+// on the filter accepts them and their multicast groups are joined, so that a takeover waits for
+// neither.
 func (r *Responder) Prepare(iface string, addrs []netip.Addr) {
 	prepared := make(map[netip.Addr]struct{}, len(addrs))
 	for _, a := range addrs {
@@ -263,7 +264,7 @@ func (r *Responder) Prepare(iface string, addrs []netip.Addr) {
 	r.touch(l)
 }
 
-// widen reports whether the socket of l accepts requests for addr already. If not, Run sees to it.
+// widen reports whether the socket of l accepts requests for addr already. If not, Run will widen its filter.
 func (r *Responder) widen(l *link, addr netip.Addr) bool {
 	if l.isServing() && l.socket.accepts(addr) && l.socket.epoch == l.epoch {
 		return true
@@ -310,20 +311,20 @@ func (r *Responder) signal() {
 	}
 }
 
-// Stats are the counts of one interface since it was first used. They are for metrics.
+// Stats are the counts of one interface since it was first used, for metrics.
 type Stats struct {
 	Interface string
-	// Serving: the interface is up and its socket is open.
+	// Serving means that the interface is up and its socket is open.
 	Serving bool
 	// Owned is the number of addresses that are set here.
 	Owned int
-	// Answered counts answers, Announced unsolicited frames (two for each announcement by ARP),
-	// Failed frames of both kinds that could not be sent.
+	// Answered counts answers, and Announced counts unsolicited frames (two for each announcement
+	// by ARP). Failed counts frames of both kinds that could not be sent.
 	Answered, Announced, Failed uint64
 	// Conflicts counts the frames that claimed one of our addresses for a stranger.
 	Conflicts uint64
-	// Dropped counts the frames that were not answered. Those that the filter left in the kernel
-	// are not among them.
+	// Dropped counts the frames that were not answered, without those that the filter left in the
+	// kernel.
 	Dropped map[Drop]uint64
 }
 
@@ -341,13 +342,13 @@ func (r *Responder) Stats() []Stats {
 	return all
 }
 
-// Run answers and announces until ctx is done. It returns nil, with all sockets closed and all
-// goroutines ended. What was set stays set, and a later Run continues with it; two must not run
-// at once.
+// Run answers and announces until ctx is done. It then returns nil, after all sockets have been
+// closed and all goroutines have ended. Everything that was set stays set, and a later Run
+// continues with it. Run must not be called again while it runs.
 //
 // Run's own goroutine opens and closes sockets, sets their filters and sends announcements. Each
-// open socket has one more, which reads and answers, and one that joins multicast groups if there are
-// any.
+// open socket has another goroutine, which reads and answers, and a third one, which joins
+// multicast groups, if there are any.
 func (r *Responder) Run(ctx context.Context) error {
 	var readers sync.WaitGroup
 	defer readers.Wait()
@@ -355,7 +356,7 @@ func (r *Responder) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		// What can be announced already does not wait for filters of others.
+		// Announcements that are due do not wait for the filters of other addresses.
 		r.announce()
 		again := r.attend(&readers)
 		if again = earliest(again, r.announce()); again.IsZero() {
@@ -372,7 +373,7 @@ func (r *Responder) Run(ctx context.Context) error {
 	}
 }
 
-// earliest treats the zero time as never.
+// earliest returns the earlier of two times. The zero time means never.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

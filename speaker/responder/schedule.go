@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// silencePeriod is how often a link that may not send is asked again.
+	// silencePeriod is the time between two calls of [Options].Silent for a link that may not send.
 	silencePeriod = 50 * time.Millisecond
 
-	// lateness is how late a timer may be without the rate suffering: what was missed is sent back
-	// to back.
+	// lateness is how late a timer may be without a loss of rate. The announcements that were due
+	// meanwhile are sent back to back.
 	lateness = 20 * time.Millisecond
 )
 
-// A class of announcements has a schedule of its own, so that urgent ones do not wait for others.
+// A class of announcements has a schedule of its own, so that urgent announcements do not wait for others.
 type class int
 
 const (
@@ -32,8 +32,8 @@ func newPace(perSecond float64) *rate.Limiter {
 
 const unscheduled = -1
 
-// A schedule is a heap of entries, with the one that is to be announced next on top, and the rate
-// at which they are announced.
+// A schedule is a heap of entries and the rate at which they are announced. The entry that is due
+// next is on top.
 type schedule struct {
 	heap entryHeap
 	pace *rate.Limiter
@@ -48,7 +48,7 @@ func (h entryHeap) Swap(i, j int) {
 	h[i].place, h[j].place = i, j
 }
 
-// Push and Pop are for package heap; use schedule and unschedule.
+// Push and Pop are for package heap. Other code uses schedule and unschedule.
 func (h *entryHeap) Push(x any) {
 	e := x.(*entry)
 	e.place = len(*h)
@@ -63,7 +63,7 @@ func (h *entryHeap) Pop() any {
 	return e
 }
 
-// schedule enters e or moves it to another time.
+// schedule adds e to a schedule, or moves it to another time.
 func (r *Responder) schedule(e *entry, c class, due time.Time) {
 	r.unschedule(e)
 	e.class, e.due = c, due
@@ -82,9 +82,9 @@ func (r *Responder) begin(e *entry, now time.Time) {
 	r.schedule(e, first, now.Add(r.options.Burst[0]))
 }
 
-// announce sends what is due, as far as the rates allow, and returns when to come again; zero:
-// when something else has changed. Each announcement takes the lock anew, so that answers are
-// not delayed.
+// announce sends the announcements that are due, as far as the rates allow. It returns when to call
+// it again; zero: only after another change. It takes the lock anew for each announcement, so that
+// answers are not delayed.
 func (r *Responder) announce() (again time.Time) {
 	for c := first; c <= refresh; {
 		next, done := r.announceNext(c, time.Now())
@@ -92,7 +92,7 @@ func (r *Responder) announce() (again time.Time) {
 			again = earliest(again, next)
 			c++
 		} else if c > first {
-			// What has become urgent meanwhile goes first.
+			// Announcements that have become urgent meanwhile go first.
 			c, again = first, time.Time{}
 		}
 	}
@@ -140,7 +140,7 @@ func (r *Responder) announceNext(c class, now time.Time) (again time.Time, done 
 	return time.Time{}, false
 }
 
-// delay is the time until p allows one more.
+// delay returns the time until p allows one more event.
 func delay(p *rate.Limiter, now time.Time) time.Duration {
 	missing := 1 - p.TokensAt(now)
 	if missing <= 0 {

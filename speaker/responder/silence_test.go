@@ -9,8 +9,8 @@ import (
 	"github.com/heraldlb/herald/speaker/responder"
 )
 
-// A process that was suspended finds requests in its sockets. It must not answer before it knows whether
-// the addresses are still its own, but continue where it was once it does.
+// A process that was suspended finds requests in its sockets. It must not answer them before it knows
+// whether it still owns the addresses. Then it must continue where it was.
 func TestSilenceIsKeptAndEnds(t *testing.T) {
 	var silent atomic.Bool
 	o := responder.Options{Burst: ms(0, 1000), Refresh: -1, Silent: func(iface string) bool { return iface == "eth0" && silent.Load() }}

@@ -14,9 +14,9 @@ import (
 
 // packetConn is the Conn on AF_PACKET.
 //
-// It is not an arp.Client of github.com/mdlayher/arp, which requires that the interface has an IPv4
-// address of its own and blocks on a full queue, nor an ndp.Conn, which does not receive what is sent
-// unicast to an address that is not local.
+// It is not an arp.Client of github.com/mdlayher/arp, because that requires an IPv4 address on the
+// interface and blocks on a full queue. It is not an ndp.Conn either, because that does not receive
+// unicast packets to an address that is not local.
 type packetConn struct {
 	*packet.Conn
 	index  int
@@ -24,8 +24,8 @@ type packetConn struct {
 	groups memberships
 }
 
-// Listen opens a packet socket for one EtherType on an interface. It receives only what passes the
-// filter, and nothing before the filter is set.
+// Listen opens a packet socket for one EtherType on an interface. The socket receives only frames that
+// pass the filter, and nothing before the filter is set.
 func Listen(i Interface, etherType uint16, filter []bpf.Instruction) (Conn, error) {
 	code, err := assemble(i.Index, filter)
 	if err != nil {
@@ -48,8 +48,8 @@ func (c *packetConn) Read(frame []byte) (int, error) {
 	return n, err
 }
 
-// Write does not wait for room in the socket's buffer: it is called under the lock that every Set
-// needs, and the next request or announcement comes anyway.
+// Write does not wait for room in the socket's buffer, because its callers hold the lock that every
+// Set needs. If the frame is lost, another request or announcement follows anyway.
 func (c *packetConn) Write(frame []byte) error {
 	var err error
 	failed := c.raw.Write(func(fd uintptr) bool {
@@ -77,9 +77,10 @@ func (c *packetConn) Close() error {
 	return c.Conn.Close()
 }
 
-// assemble puts before the filter what only the kernel can tell of a frame. A socket that is bound to
-// an interface also receives what came in through it for a VLAN or macvlan on top of it, whether
-// or not that exists here. Those are other segments, with owners of their own.
+// assemble returns the filter, with checks before it of what only the kernel knows about a frame. A
+// socket that is bound to an interface also receives the frames that arrived through it for a VLAN or
+// macvlan on top of it, whether or not such an interface exists on this machine. Those are other
+// segments, with owners of their own.
 func assemble(index int, filter []bpf.Instruction) ([]bpf.RawInstruction, error) {
 	return bpf.Assemble(append([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// tap keeps all frames that a host sends.
+// tap records all frames that a host sends.
 func (w *world) tap(from *host) *[]Frame {
 	var all []Frame
 	w.sent = func(h *host, f Frame) {
@@ -21,7 +21,7 @@ func (w *world) tap(from *host) *[]Frame {
 
 func kindOf(f Frame) kind { return kind(f.Payload[3]) }
 
-// knowledge is what a machine believes of the others, and owns.
+// knowledge returns what a Machine believes about the others, and what it owns.
 func knowledge(m *Machine) map[string]uint64 {
 	all := map[string]uint64{}
 	for _, n := range m.sorted {
@@ -72,7 +72,7 @@ func (h *host) claimFrame(edit func(*envelope), changes ...change) []byte {
 	return h.forge(kindUpdate, edit, update{from: h.m.claims - 1, to: h.m.claims, changes: changes}.encode)
 }
 
-// deliver gives a frame to a host's machine now and returns why it was refused.
+// deliver gives a frame to a host's Machine and returns why it was refused.
 func (h *host) deliver(from MAC, frame []byte) (d Drop) {
 	h.input(func(m *Machine, now Time) { d = m.Receive(now, Arrival{At: now, From: from}, frame) })
 	return d
@@ -87,7 +87,7 @@ func TestReplaysAreRefused(t *testing.T) {
 	}
 	w.want(addrs, nil, w.nodes...)
 	w.run(2 * time.Second)
-	// All kinds of frames: it is asked for its pages, it loses what it owns, and takes it again.
+	// Record all kinds of frames: the victim is asked for its pages, loses its addresses, and takes them again.
 	victim.deliver(w.nodes[1].mac, ask{id: victim.m.id}.encode())
 	victim.input(func(m *Machine, now Time) { m.Serve(now, false) })
 	w.run(time.Second)
@@ -124,9 +124,9 @@ func TestReplaysAreRefused(t *testing.T) {
 	}
 }
 
-// TestAReplayToANewListener: who has just started cannot tell an old frame of a boot that the API still names. It can
-// be told that a dead node lives for as long as recorded beats last, but it never takes an address from the node
-// that has it now.
+// TestAReplayToANewListener: a speaker that has just started cannot recognize old frames of a boot that the API still names.
+// While recorded beats last, it can be made to believe that a dead node is alive. But it never takes an address from the
+// node that owns the address now.
 func TestAReplayToANewListener(t *testing.T) {
 	w, addrs := newWorld(t, 3, 5), vips(30)
 	victim, listener := w.nodes[0], w.nodes[1]
@@ -208,7 +208,7 @@ func TestForgeriesAreRefused(t *testing.T) {
 	}
 }
 
-// TestFloods: whatever comes, the work and the frames that it causes are bounded, and beats keep neighbours alive.
+// TestFloods: in every flood, the work and the frames that it causes are bounded, and beats keep neighbours alive.
 func TestFloods(t *testing.T) {
 	const rate, seconds = 10_000, 1
 	for _, c := range []struct {
@@ -305,7 +305,7 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// hostileClaim has an attacker claim addresses, as it pleases, and its machine does not know.
+// hostileClaim sends forged claims of an attacker. Its own Machine does not know about them.
 func (w *world) hostileClaim(attacker *host, term uint64, addrs ...netip.Addr) {
 	const perFrame = 40
 	for chunk := range slices.Chunk(addrs, perFrame) {
@@ -322,8 +322,8 @@ func (w *world) hostileClaim(attacker *host, term uint64, addrs ...netip.Addr) {
 	}
 }
 
-// TestNoTermLocksAnAddress: a genuine node claims with the highest term there is. While it lives it may own what
-// it is a candidate for; afterwards the address has an owner again.
+// TestNoTermLocksAnAddress: a genuine node claims with the highest possible term. While it is alive, it may own addresses
+// for which it is a candidate. After its death these addresses have owners again.
 func TestNoTermLocksAnAddress(t *testing.T) {
 	w, addrs := began(t, 3, 3)
 	attacker := w.nodes[2]
@@ -333,7 +333,7 @@ func TestNoTermLocksAnAddress(t *testing.T) {
 			theirs = append(theirs, a)
 		}
 	}
-	// Against a living owner it is a lie, and nobody yields.
+	// Against a living owner this term does not count, and no node yields.
 	w.hostileClaim(attacker, maxTerm, theirs...)
 	w.run(50 * time.Millisecond)
 	for _, a := range theirs {
@@ -341,7 +341,7 @@ func TestNoTermLocksAnAddress(t *testing.T) {
 			w.fail("%v is answered with %v", a, w.answersFor(a))
 		}
 	}
-	// Of an address that is new to all, it counts, but not for ever.
+	// For an address that is new to all nodes it counts, but not for ever.
 	fresh := vips(5)[4]
 	w.hostileClaim(attacker, maxTerm, fresh)
 	w.want(append(addrs, fresh), nil, w.nodes...)
@@ -353,7 +353,7 @@ func TestNoTermLocksAnAddress(t *testing.T) {
 			w.fail("%v is answered with %v", a, w.answersFor(a))
 		}
 	}
-	// It comes back as it was, and claims the same.
+	// The attacker comes back, and claims the same addresses.
 	attacker.power(true)
 	attacker.start()
 	w.run(4 * time.Second)
@@ -388,8 +388,8 @@ func TestTheClaimsOfOneNodeAreBounded(t *testing.T) {
 	}
 }
 
-// TestClaimsOfANodeThatIsNoCandidate: after patience the first candidate takes the address, each time that the
-// hostile node claims it again. So the address is lost for patience, and it moves twice in that time at most.
+// TestClaimsOfANodeThatIsNoCandidate: each time that the hostile node claims the address, the first candidate takes it
+// after patience. So the address is lost for patience, and moves at most twice in that time.
 func TestClaimsOfANodeThatIsNoCandidate(t *testing.T) {
 	w, addrs := newWorld(t, 3, 9), vips(4)
 	attacker := w.nodes[2]
@@ -434,7 +434,7 @@ func TestTwoInterfacesOfOneNodeOnASegment(t *testing.T) {
 	for _, h := range w.nodes {
 		h.start()
 	}
-	second.boot = first.boot // One process.
+	second.boot = first.boot // Both interfaces belong to one process.
 	second.m.config.Boot, second.m.config.Key = first.m.config.Boot, first.m.config.Key
 	second.input(func(m *Machine, now Time) { m.Set(now, Interface{}) })
 	second.input(func(m *Machine, now Time) {

@@ -19,10 +19,10 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// senders is set for a child process that plays so many neighbours.
+// senders is set for a child process that simulates this many neighbours.
 const senders = "HERALD_SEGMENT_SENDERS"
 
-// sender is one neighbour of many: it greets, claims an address, and beats.
+// sender is one of the simulated neighbours. It sends Hellos, claims an address, and sends beats.
 type sender struct {
 	node  string
 	mac   MAC
@@ -61,7 +61,7 @@ func (c *sender) frames(cluster uint64) [][]byte {
 	}
 }
 
-// sendCrowd is the child's: it sends until it is killed.
+// sendCrowd runs in the child process, and sends until the process is killed.
 func sendCrowd(count int) error {
 	i, err := net.InterfaceByName("eth0")
 	if err != nil {
@@ -81,7 +81,7 @@ func sendCrowd(count int) error {
 	send := func(c *sender, payload []byte) {
 		_, _ = unix.Write(fd, datagram(Interface{MAC: c.mac, Prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}, MAC{}, payload))
 	}
-	// On busy processors, too, the neighbours are to be on time: one that is late costs questions.
+	// The neighbours must be on time on busy processors, too, because a late beat causes questions.
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -15); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func sendCrowd(count int) error {
 	return nil
 }
 
-// BenchmarkNeighbours: what one Segment costs on a segment where all own addresses. Only its process is measured.
+// BenchmarkNeighbours measures one Segment on a segment where all nodes own addresses. It measures only the Segment's process.
 func BenchmarkNeighbours(b *testing.B) {
 	for _, count := range []int{3, 50, 200, 1000} {
 		b.Run(strconv.Itoa(count), func(b *testing.B) {
@@ -171,7 +171,7 @@ func cpuTime(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// crowded is a member of a segment of so many, with 10,000 addresses, of which the first neighbour owns 1,000.
+// crowded returns a member of a segment with this many nodes and 10,000 addresses. The first neighbour owns 1,000 of them.
 func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 	m = New(Config{Cluster: "test", Node: "self", Boot: 1, Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
 	names := []string{"self"}
@@ -206,7 +206,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 	return m, all[0]
 }
 
-// BenchmarkPass: how long it takes to decide about everything that the death of a node touches, and about all.
+// BenchmarkPass measures decisions about all addresses that the death of a node touches, and about all addresses.
 func BenchmarkPass(b *testing.B) {
 	for _, nodes := range []int{1000, 5000} {
 		b.Run(fmt.Sprintf("death/%d", nodes), func(b *testing.B) {
@@ -215,7 +215,7 @@ func BenchmarkPass(b *testing.B) {
 				m.become(victim, dead)
 				m.settle()
 				b.StopTimer()
-				for a := range m.owned { // As if it came back.
+				for a := range m.owned { // Undo the takeovers, as if the node came back.
 					a.own = 0
 					delete(m.owned, a)
 				}
@@ -236,7 +236,7 @@ func BenchmarkPass(b *testing.B) {
 	}
 }
 
-// BenchmarkReceive is one beat of one of 1,000 neighbours.
+// BenchmarkReceive measures one beat from one of 1,000 neighbours.
 func BenchmarkReceive(b *testing.B) {
 	m, _ := crowded(b, 1000)
 	cluster := m.cluster()

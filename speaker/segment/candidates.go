@@ -8,7 +8,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// slot is a candidate with what is known of it on this segment.
+// slot is a candidate and what is known about it on this segment.
 type slot struct {
 	ownership.Candidate
 	hash uint64
@@ -22,17 +22,17 @@ func (s *slot) load() int {
 	return len(s.n.claims)
 }
 
-// resolved are candidates as they are known on this segment.
+// resolved are candidates and what is known about them on this segment.
 type resolved struct {
 	slots []slot
 	self  *slot // nil: this node is no candidate
-	// sum is how many addresses the others that can take one have, and others their number, when loads had
-	// this value.
+	// sum is the number of addresses of all other candidates that can take one, and others is the number of these
+	// candidates. Both are from the time when Machine.loads had the value loads.
 	sum, others int
 	loads       int
 }
 
-// resolve looks the candidates up among the neighbours, once for all addresses that have the same candidates.
+// resolve looks up the candidates among the neighbours, once for all addresses that have the same candidates.
 func (m *Machine) resolve(c *ownership.Candidates) *resolved {
 	if m.resolvedAt != m.generation {
 		clear(m.resolved)
@@ -71,14 +71,14 @@ func (m *Machine) eligible(s *slot) bool {
 	return s.n.eligible()
 }
 
-// lastPlace is where candidates stop counting. On a large segment that saves most of the comparisons.
+// lastPlace is where place stops counting. On a large segment this saves most of the comparisons.
 const lastPlace = 20
 
-// place is how many live candidates come before this node for an address; -1 if this node is no candidate.
+// place returns how many live candidates come before this node for an address; -1 if this node is no candidate.
 //
-// The standing comes before anything else. Otherwise preferred nodes come first. Of a new address, nodes that have their share already come after
-// the others. Otherwise the rank decides (rendezvous hashing: D. Thaler, C. Ravishankar, 1998): the addresses of a node that dies
-// spread over all others, and no other address moves.
+// Candidates are compared by standing first. Among equals, preferred nodes come first. Then, for a new address, nodes that
+// already have their share come after the others. The rank decides last (rendezvous hashing: D. Thaler, C. Ravishankar,
+// 1998): the addresses of a node that dies spread over all others, and no other address moves.
 func (m *Machine) place(a *address, holder *claim) (place int) {
 	r := m.resolve(a.want.Candidates)
 	if r.self == nil {
@@ -92,21 +92,21 @@ func (m *Machine) place(a *address, holder *claim) (place int) {
 	for i := range r.slots {
 		s := &r.slots[i]
 		if !m.eligible(s) || holder != nil && (s.n == holder.n || s.n.has(flagListening)) {
-			continue // A deputy is needed at once: who listens is none.
+			continue // A deputy is needed at once. A node that listens cannot be one.
 		}
 		if a.order(s, s.load(), bound).before(mine) {
 			if place++; place == lastPlace {
-				break // Whoever is so far down has a long time to wait anyway.
+				break // A node after so many others waits for a long time anyway.
 			}
 		}
 	}
 	return place
 }
 
-// loadBound is a quarter more than the fair share of so many addresses among so many nodes.
+// loadBound returns 1.25 times a node's fair share of the addresses.
 func loadBound(addresses, nodes int) int { return (5*addresses + 4*nodes - 1) / (4 * nodes) }
 
-// order is what candidates are compared by.
+// order has the properties by which candidates are compared.
 type order struct {
 	standing        ownership.Standing
 	preferred, full bool
@@ -117,7 +117,7 @@ func (a *address) order(s *slot, load, bound int) order {
 	return order{standing: s.Standing, preferred: s.Preferred, full: bound > 0 && load >= bound, rank: mix(a.hash ^ s.hash)}
 }
 
-// before reports whether the one comes before the other.
+// before reports whether o comes before other.
 func (o order) before(other order) bool {
 	switch {
 	case o.standing != other.standing:
@@ -130,8 +130,8 @@ func (o order) before(other order) bool {
 	return o.rank > other.rank
 }
 
-// better reports whether a candidate comes before this node for an address that this node owns, has been
-// alive for a while, and would not have more than its share.
+// better reports whether, for an address that this node owns, a candidate comes before this node that has been alive for a
+// while and would not have more than its share.
 func (m *Machine) better(a *address) bool {
 	r := m.resolve(a.want.Candidates)
 	if r.self == nil {
@@ -147,7 +147,7 @@ func (m *Machine) better(a *address) bool {
 	})
 }
 
-// hashNode is the part of a rank that a node contributes.
+// hashNode returns the part of a rank that comes from the name of the node.
 func hashNode(node string) uint64 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for _, b := range []byte(node) {

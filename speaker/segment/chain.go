@@ -5,13 +5,13 @@ import (
 	"crypto/sha256"
 )
 
-// A hash chain proves that beats are the sender's own, at the cost of one hash where a signature costs
-// several hundred (L. Lamport, "Password authentication with insecure communication", 1981). The sender
-// draws a secret and hashes it again and again. The beat number i carries the hash before that of beat i-1.
-// A Hello signs one of those that have been sent. Whoever has it verifies the following ones by hashing;
-// nobody but the sender can produce them before the sender has sent them.
+// secret is one link of a hash chain. The chain proves that beats come from their sender, at the cost of one hash where a
+// signature costs several hundred (L. Lamport, "Password authentication with insecure communication", 1981). The sender
+// draws a secret and hashes it again and again. Beat i carries the secret whose hash is the secret of beat i-1. A Hello
+// signs a secret that has been sent. A receiver of the Hello verifies the following secrets by hashing. Only the sender
+// can produce them before it has sent them.
 //
-// The contents of the chain say nothing but "I am alive". What a node claims is signed.
+// The chain proves only "I am alive". Claims are signed.
 type secret [16]byte
 
 func (s secret) next() secret {
@@ -24,7 +24,7 @@ const (
 	maxChain = 4096
 )
 
-// chain holds the secrets: links[i] is for beat i, links[0] for none.
+// chain holds the secrets: links[i] is for beat i, links[0] for no beat.
 type chain struct {
 	number uint32
 	links  []secret
@@ -41,7 +41,7 @@ func newChain(number uint32, seed secret, length int) chain {
 }
 
 func randomSecret() (s secret) {
-	_, _ = rand.Read(s[:]) // It never fails: crypto/rand.
+	_, _ = rand.Read(s[:]) // crypto/rand.Read never fails.
 	return s
 }
 

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// flush sends what the last input changed.
+// flush sends the changes that the last input made.
 func (m *Machine) flush() {
 	if !m.iface.Up {
-		if len(m.pending) > 0 { // Nobody hears it now. The number has the neighbours ask later.
+		if len(m.pending) > 0 { // No neighbour hears an update now. The new number makes them ask later.
 			m.pending = nil
 			m.claims++
 		}
@@ -19,10 +19,10 @@ func (m *Machine) flush() {
 	}
 	if p := m.wantedPeriod(); p != m.period {
 		m.period, m.helloDirty = p, true
-		m.nextBeat = min(m.nextBeat, m.now+p) // The neighbours count on it from the Hello on.
+		m.nextBeat = min(m.nextBeat, m.now+p) // From the Hello on, the neighbours expect the new period.
 	}
 	if len(m.pending) > 0 {
-		// Of two changes of one address the later counts.
+		// Only the last change of each address counts.
 		last := map[netip.Addr]int{}
 		for i, c := range m.pending {
 			last[c.addr] = i
@@ -49,7 +49,7 @@ func (m *Machine) flush() {
 	m.greetNewcomers()
 }
 
-// wantedPeriod is how often this node has to be heard.
+// wantedPeriod returns the time between two beats that this node needs now.
 func (m *Machine) wantedPeriod() time.Duration {
 	if m.listening || len(m.owned) > 0 || len(m.deputised) > 0 {
 		return fastPeriod
@@ -81,7 +81,7 @@ func (m *Machine) split(changes []change) func(yield func([]change) bool) {
 	}
 }
 
-// sign makes a frame of a body.
+// sign returns a signed frame with the body.
 func (m *Machine) sign(k kind, body func(*writer)) []byte {
 	w := begin(k)
 	m.sequence++
@@ -90,8 +90,8 @@ func (m *Machine) sign(k kind, body func(*writer)) []byte {
 	return append(w, ed25519.Sign(m.config.Key, w)...)
 }
 
-// send hands a frame to the wire: to one neighbour, or to all, and then also by unicast to those that do not
-// hear the multicast.
+// send adds a frame to the Output, to one neighbour or to all. A frame to all also goes by unicast to neighbours that do
+// not hear the multicast.
 func (m *Machine) send(to MAC, payload []byte) {
 	m.counters.Sent[kind(payload[3]).String()]++
 	m.out.Frames = append(m.out.Frames, Frame{To: to, Payload: payload})
@@ -112,7 +112,7 @@ func (m *Machine) greet() {
 		return
 	}
 	hears := m.welcome()
-	// A Hello that names a late beat saves its receivers hashes.
+	// A Hello that names a recent beat saves its receivers hashes.
 	if m.helloFrame == nil || len(hears) > 0 || m.chain.used > m.helloIndex+maxMissed/2 {
 		m.renewChain()
 		m.helloIndex = m.chain.used
@@ -131,7 +131,7 @@ func (m *Machine) greet() {
 	}
 }
 
-// welcome lists the boots that the next Hello tells that they are heard.
+// welcome returns the boots that the next Hello names as heard.
 func (m *Machine) welcome() (hears []uint64) {
 	for _, n := range m.newcomers[:min(len(m.newcomers), maxHears)] {
 		n.welcomes--
@@ -141,7 +141,7 @@ func (m *Machine) welcome() (hears []uint64) {
 	return hears
 }
 
-// toWelcome has the next Hellos tell a neighbour that it is heard.
+// toWelcome makes the next Hellos tell a neighbour that this node hears it.
 func (m *Machine) toWelcome(n *neighbour, times int) {
 	if n.welcomes <= 0 {
 		m.newcomers = append(m.newcomers, n)
@@ -157,7 +157,7 @@ func (m *Machine) renewChain() {
 	}
 }
 
-// greetNewcomers answers the Hello of a neighbour that has to know that it is heard.
+// greetNewcomers answers the Hellos of neighbours that have to learn that this node hears them.
 func (m *Machine) greetNewcomers() {
 	if len(m.newcomers) > 0 && m.now-m.greetedAt >= greetPeriod {
 		m.greet()
@@ -180,7 +180,7 @@ func (m *Machine) flags() (f uint8) {
 	return f
 }
 
-// beat sends a sign of life when it is time.
+// beat sends a beat when it is due.
 func (m *Machine) beat() {
 	if m.now < m.nextBeat || m.replaced || m.leaving {
 		return
@@ -215,8 +215,8 @@ func (m *Machine) sendUpdate(u update) {
 	m.repeats = append(m.repeats, repeat{payload: payload, left: 2})
 }
 
-// sendPages sends the list of our claims, from a page on. Each time they are signed anew: a neighbour refuses
-// a sequence number that it has seen.
+// sendPages sends the list of our claims, from a page on. It signs the pages anew each time, because a neighbour refuses a
+// sequence number that it has seen.
 func (m *Machine) sendPages(from uint16) {
 	all := make([]change, 0, len(m.owned))
 	for a := range m.owned {
@@ -228,7 +228,7 @@ func (m *Machine) sendPages(from uint16) {
 		parts = append(parts, nil)
 	}
 	parts = parts[:min(len(parts), maxPages)]
-	// Anybody can ask. Each page costs a signature here and its verification everywhere.
+	// Any machine can ask. Each page costs a signature on this node and a verification on every other.
 	m.askedPages = false
 	m.pages = m.now + askBack + time.Duration(max(0, len(parts)-int(from)))*pageTime
 	for i, part := range parts {
@@ -239,13 +239,13 @@ func (m *Machine) sendPages(from uint16) {
 	}
 }
 
-// receiveUpdate applies changes that continue what is known, and asks for the whole list otherwise.
+// receiveUpdate applies changes that follow the version that is known. Otherwise it asks for the whole list.
 func (m *Machine) receiveUpdate(n *neighbour, u update) {
 	m.signOfLife(n)
 	n.latest = max(n.latest, u.to)
 	switch {
 	case u.to == n.version:
-		// A page came first. It does not say why an address was released.
+		// Pages arrived first. They do not say why an address was released.
 		for _, c := range u.changes {
 			if n.dropped[c.addr] && c.stranger {
 				delete(n.dropped, c.addr)
@@ -273,7 +273,7 @@ func (m *Machine) receiveUpdate(n *neighbour, u update) {
 	}
 }
 
-// claim notes a claim, up to a number.
+// claim stores a claim, unless the neighbour has maxClaims already.
 func (n *neighbour) claim(c change) {
 	if _, known := n.claims[c.addr]; known || len(n.claims) < maxClaims {
 		n.claims[c.addr] = c.term
@@ -282,7 +282,7 @@ func (n *neighbour) claim(c change) {
 
 func (m *Machine) released(n *neighbour, c change) {
 	_, claimed := n.claims[c.addr]
-	_, before := n.former[c.addr] // Its new speaker may release what it has never claimed.
+	_, before := n.former[c.addr] // A new speaker may release an address that only its predecessor claimed.
 	delete(n.claims, c.addr)
 	delete(n.former, c.addr)
 	if !claimed && !before {
@@ -290,7 +290,7 @@ func (m *Machine) released(n *neighbour, c change) {
 	}
 	a := m.address(c.addr)
 	if c.noWanted {
-		// Its Service is gone, as this node will hear in a moment.
+		// No Service has the address any more. This node will learn that in a moment.
 		a.hold = m.now + holdOff
 	}
 	if c.stranger {
@@ -303,7 +303,7 @@ func (m *Machine) released(n *neighbour, c change) {
 func (m *Machine) receivePage(n *neighbour, p page) {
 	m.signOfLife(n)
 	if p.claims < n.latest || p.claims == n.version {
-		return // An older list, or one that is known.
+		return // The list is old, or known already.
 	}
 	n.latest = p.claims
 	m.reconsider = true
@@ -322,7 +322,7 @@ func (m *Machine) receivePage(n *neighbour, p page) {
 	m.replaceClaims(n, all)
 }
 
-// replaceClaims makes these a neighbour's claims.
+// replaceClaims replaces all claims of a neighbour.
 func (m *Machine) replaceClaims(n *neighbour, all []change) {
 	before := n.claims
 	n.dropped = map[netip.Addr]bool{}
@@ -341,7 +341,7 @@ func (m *Machine) replaceClaims(n *neighbour, all []change) {
 	}
 }
 
-// sendFormer tells the new speaker of a node what its predecessor claimed, as far as this node is the deputy.
+// sendFormer tells the new speaker of a node which addresses its predecessor claimed, if this node is the deputy for them.
 func (m *Machine) sendFormer(n *neighbour) {
 	if n.formerSent != 0 && m.now-n.formerSent < 50*time.Millisecond {
 		return
@@ -359,7 +359,7 @@ func (m *Machine) sendFormer(n *neighbour) {
 	}
 }
 
-// receiveFormer takes up what the speaker before this one claimed on this node, unless another has it now.
+// receiveFormer claims the addresses that the previous speaker of this node claimed, unless another node owns them now.
 func (m *Machine) receiveFormer(f former) {
 	if f.boot != m.config.Boot {
 		return
@@ -380,7 +380,7 @@ func (m *Machine) receiveFormer(f former) {
 	}
 }
 
-// dropFormer ends the time in which a new speaker may claim what its predecessor had.
+// dropFormer ends the time in which a new speaker may claim the addresses of its predecessor.
 func (m *Machine) dropFormer(n *neighbour) {
 	former := n.former
 	n.former = nil

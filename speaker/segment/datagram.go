@@ -10,11 +10,11 @@ import (
 )
 
 // Frames travel as UDP to the link-local groups that RFC 4727 reserves for experiments. Switches that snoop
-// on IGMP or MLD flood 224.0.0.0/24 (RFC 4541, section 2.1.2) and, mostly, ff02::/16. The hop limit is 255 and
-// has to be: a router would have decremented it (RFC 5082).
+// on IGMP or MLD flood 224.0.0.0/24 (RFC 4541, section 2.1.2) and, mostly, ff02::/16. The hop limit is 255, and receivers
+// require it: a router would have decremented it (RFC 5082).
 //
-// A frame for one neighbour has the same IP header and that neighbour's MAC address in the Ethernet header
-// (RFC 6085), so its kernel drops it silently and no ICMP error comes back.
+// A frame for one neighbour has the same IP header, and that neighbour's MAC address in the Ethernet header (RFC 6085). So
+// the neighbour's kernel drops the frame silently, without an ICMP error.
 const (
 	// Port is the UDP port of the protocol.
 	Port     = 7476
@@ -37,7 +37,7 @@ var (
 )
 
 // datagram puts a payload into UDP, IP and Ethernet. It goes over IPv4 if the interface has an IPv4 address,
-// or no address at all, and over IPv6 otherwise. Everybody receives both.
+// or no address at all, and over IPv6 otherwise. All speakers receive both.
 func datagram(i Interface, to MAC, payload []byte) []byte {
 	source := netip.IPv4Unspecified()
 	if len(i.Prefixes) > 0 {
@@ -62,14 +62,14 @@ func datagram4(from MAC, source netip.Addr, to MAC, payload []byte) []byte {
 	}
 	length := udpSize + len(payload)
 	b := ether(from, to, ethernet.EtherTypeIPv4, ipv4Size+length)
-	b = append(b, 0x45, 0xc0)                                     // TOS: internetwork control, as routing protocols have it
+	b = append(b, 0x45, 0xc0)                                     // TOS: internetwork control, as routing protocols use it
 	b = binary.BigEndian.AppendUint16(b, uint16(ipv4Size+length)) //nolint:gosec // At most maxFrame.
 	b = append(b, 0, 0, 0x40, 0, hopLimit, protocolUDP, 0, 0)     // do not fragment
 	s, d := source.As4(), group4.As4()
 	b = append(append(b, s[:]...), d[:]...)
 	binary.BigEndian.PutUint16(b[etherSize+10:], ^sum(0, b[etherSize:]))
 	b = udp(b, length)
-	return append(b, payload...) // No UDP checksum: what matters is authenticated.
+	return append(b, payload...) // No UDP checksum: the fields that matter are authenticated.
 }
 
 func udp(b []byte, length int) []byte {
@@ -104,13 +104,13 @@ func ipv6(b []byte, source, to netip.Addr, protocol byte, length int) []byte {
 	return append(append(b, s[:]...), d[:]...)
 }
 
-// pseudo is the sum over the pseudo-header of RFC 8200, section 8.1.
+// pseudo returns the sum over the pseudo-header of RFC 8200, section 8.1.
 func pseudo(source, to netip.Addr, protocol byte, length int) uint32 {
 	s, d := source.As16(), to.As16()
 	return uint32(sum(0, s[:])) + uint32(sum(0, d[:])) + uint32(protocol) + uint32(length) //nolint:gosec // At most maxFrame.
 }
 
-// sum is the Internet checksum (RFC 1071), not complemented.
+// sum returns the Internet checksum (RFC 1071), not complemented.
 func sum(start uint32, b []byte) uint16 {
 	s := start
 	for ; len(b) > 1; b = b[2:] {
@@ -166,11 +166,12 @@ func readDatagram(frame []byte) (from MAC, payload []byte, drop Drop) {
 	return from, rest[udpSize:length], ""
 }
 
-// question asks the kernel of a node whether it has one of its own addresses: an ARP request (RFC 826) or a
-// neighbour solicitation (RFC 4861, section 7.2.2), both by unicast, as a host does that probes its cache.
+// question returns a frame that asks the kernel of a node whether it has one of its own addresses. It is an ARP request
+// (RFC 826) or a neighbour solicitation (RFC 4861, section 7.2.2), both by unicast, as from a host that probes an entry of
+// its cache.
 func question(i Interface, p Probe) []byte {
 	if p.Addr.Is4() {
-		source := netip.IPv4Unspecified() // An ARP probe, RFC 5227, section 1.1, which kernels answer as well.
+		source := netip.IPv4Unspecified() // This makes it an ARP probe (RFC 5227, section 1.1), which kernels answer, too.
 		if len(i.Prefixes) > 0 && i.Prefixes[0].Addr().Is4() {
 			source = i.Prefixes[0].Addr()
 		}
@@ -202,7 +203,7 @@ func question(i Interface, p Probe) []byte {
 	return append(ipv6(b, source, p.Addr, protocolICMPv6, len(body)), body...)
 }
 
-// linkLocal is the address that the kernel forms of a MAC address (RFC 4291, appendix A), unless it was told
+// linkLocal returns the address that the kernel forms from a MAC address (RFC 4291, appendix A), unless it is configured
 // otherwise.
 func linkLocal(mac MAC) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TestANodeThatReceivesNothingIsReplacedAndYields: the others hear it all the time.
+// TestANodeThatReceivesNothingIsReplacedAndYields: the other nodes hear it all the time.
 func TestANodeThatReceivesNothingIsReplacedAndYields(t *testing.T) {
 	for _, nodes := range []int{2, 3, 5} {
 		w, addrs := began(t, nodes, 30)
@@ -35,7 +35,7 @@ func TestANodeThatReceivesNothingIsReplacedAndYields(t *testing.T) {
 	}
 }
 
-// TestAQuietSegment: nobody but the two speakers ever sends anything, and one dies.
+// TestAQuietSegment: only the two speakers ever send frames, and one of them dies.
 func TestAQuietSegment(t *testing.T) {
 	w, addrs := began(t, 2, 30)
 	victim := w.owner(addrs[0])
@@ -48,7 +48,7 @@ func TestAQuietSegment(t *testing.T) {
 	}
 }
 
-// TestMulticastIsFilteredLater: the speakers go on by unicast for as long as that lasts, and nothing moves.
+// TestMulticastIsFilteredLater: while multicast is filtered, the speakers continue by unicast, and no address moves.
 func TestMulticastIsFilteredLater(t *testing.T) {
 	w, addrs := began(t, 4, 30)
 	before := w.owners(addrs)
@@ -86,8 +86,8 @@ func TestMulticastIsFilteredLater(t *testing.T) {
 	}
 }
 
-// TestOthersAreExpectedLate: they take the addresses while they know of no other speaker, and all but one of them give
-// each up when they do.
+// TestOthersAreExpectedLate: all nodes take the addresses while they know of no other speakers. When they know of them, all
+// but one give each address up.
 func TestOthersAreExpectedLate(t *testing.T) {
 	w, addrs := newWorld(t, 4, 1), vips(30)
 	for _, h := range w.nodes {
@@ -115,11 +115,11 @@ func TestOthersAreExpectedLate(t *testing.T) {
 	}
 }
 
-// TestASpeakerThatGetsNoProcessorTakesNobodyForDead: while it waits, it asks nothing, and nothing answers.
+// TestASpeakerThatGetsNoProcessorTakesNobodyForDead: while it waits, it sends no questions and reads no answers.
 func TestASpeakerThatGetsNoProcessorTakesNobodyForDead(t *testing.T) {
 	w, addrs := began(t, 3, 30)
 	silent := w.owner(addrs[0])
-	silent.kill() // Its kernel answers.
+	silent.kill() // Its kernel still answers.
 	w.run(time.Second)
 	for range 20 {
 		for _, h := range w.nodes {
@@ -142,8 +142,8 @@ func TestASpeakerThatGetsNoProcessorTakesNobodyForDead(t *testing.T) {
 	}
 }
 
-// TestTheOnlyNeighbourIsSilentForLong: its kernel answers all the time, so the node that remains does receive something, and
-// keeps what it has.
+// TestTheOnlyNeighbourIsSilentForLong: the kernel of the neighbour answers all the time. So the other node does receive
+// frames, and keeps its addresses.
 func TestTheOnlyNeighbourIsSilentForLong(t *testing.T) {
 	w, addrs := began(t, 2, 30)
 	before, victim := w.owners(addrs), w.owner(addrs[0])

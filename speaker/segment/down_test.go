@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// TestWhatIsGivenUpWhileTheLinkIsDownIsNotClaimedAgain: the link of the owner goes down, and meanwhile the address becomes that
-// of another Service, which another node is to serve. When the link is back, the old claim counts until the neighbours have
-// asked for the new ones, and no longer.
+// TestWhatIsGivenUpWhileTheLinkIsDownIsNotClaimedAgain: the link of the owner goes down. Meanwhile the address goes to another
+// Service, which only another node can serve. When the link is back, the old claim counts only until the neighbours have
+// asked for the new claims.
 func TestWhatIsGivenUpWhileTheLinkIsDownIsNotClaimedAgain(t *testing.T) {
 	w, addrs := began(t, 3, 1)
 	a, old := addrs[0], w.owner(addrs[0])
@@ -35,7 +35,7 @@ func TestWhatIsGivenUpWhileTheLinkIsDownIsNotClaimedAgain(t *testing.T) {
 	}
 }
 
-// link takes the host's end of its cable down, or up again.
+// link sets the host's end of its cable down, or up again.
 func (h *host) link(up bool) {
 	h.w.isolate(h, !up)
 	h.input(func(m *Machine, now Time) {

@@ -17,8 +17,8 @@ import (
 //
 //	content = cluster(8) boot(8) sequence(8) mac(6) node(1+n) body signature(64)
 //
-// The signature (Ed25519, RFC 8032) covers everything before it. Beat, Ask and Suspect are not signed. A
-// Beat proves itself by its secret, see chain.go; an Ask and a Suspect only ask for what anybody may hear.
+// The signature (Ed25519, RFC 8032) covers everything before it. Beat, Ask and Suspect are not signed. The secret of a Beat
+// proves its sender: see chain.go. An Ask and a Suspect only ask for frames that any machine may hear.
 const (
 	magic   = 0x4c48
 	version = 1
@@ -33,8 +33,8 @@ const (
 
 	// maxTerm is the highest term in a frame. An honest node never gets near it.
 	maxTerm = 1 << 62
-	// maxJump is how far a claim may be above others of the same address. An address that changes its owner
-	// every second gains as much in six days. A term that is further above is a lie: see plausible.
+	// maxJump is how far the term of a claim may be above the other claims to the same address. The term of an address that
+	// changes its owner every second rises as much in six days. A term that is even higher is a lie: see plausible.
 	maxJump = 1 << 20
 )
 
@@ -75,14 +75,14 @@ func (k kind) String() string {
 // ID names a boot of a node's speaker on one interface in the frames that are sent often.
 type ID uint64
 
-// beat says: the sender is alive.
+// beat says that its sender is alive.
 type beat struct {
 	id     ID
 	chain  uint32
 	index  uint32
 	secret secret
-	// state and claims are the numbers of the sender's latest Hello and latest change of claims. A receiver
-	// that knows older ones asks. Nothing else depends on them: they are not authenticated.
+	// state and claims are the numbers of the sender's latest Hello and latest change of claims. A receiver that knows
+	// older numbers asks the sender. Nothing else depends on these numbers, because they are not authenticated.
 	state, claims uint32
 }
 
@@ -94,13 +94,13 @@ const (
 	flagServing
 	// flagReplaced: the sender ends and a successor on the same node follows.
 	flagReplaced
-	// flagLeaving: the sender ends, and nobody follows.
+	// flagLeaving: the sender ends, and no successor follows.
 	flagLeaving
 )
 
-// hello is what a speaker says of itself.
+// hello describes its sender.
 type hello struct {
-	state    uint32 // counts the changes of all but hears
+	state    uint32 // counts the changes of all fields but hears
 	claims   uint32 // counts the changes of its claims
 	flags    uint8
 	period   uint16 // milliseconds between two beats
@@ -126,7 +126,7 @@ func (h *hello) has(flag uint8) bool { return h.flags&flag != 0 }
 // update says how the sender's claims changed.
 type update struct {
 	from, to uint32 // the numbers before the first and after the last change
-	all      bool   // released: all that was claimed before
+	all      bool   // the sender has released all earlier claims
 	changes  []change
 }
 
@@ -150,13 +150,13 @@ type ask struct {
 	page   uint16
 }
 
-// suspect asks everybody for a later beat of a speaker than the given one.
+// suspect asks all speakers for a beat of one speaker that is later than the given one.
 type suspect struct {
 	id           ID
 	chain, index uint32
 }
 
-// envelope is what all signed frames have.
+// envelope is the beginning of the content of all signed frames.
 type envelope struct {
 	cluster, boot, sequence uint64
 	mac                     MAC
@@ -168,7 +168,7 @@ var errMalformed = errors.New("malformed frame")
 // writer appends to a frame.
 type writer []byte
 
-// kindOffset is where the type of a frame is. Filters look for it.
+// kindOffset is the offset of the type in a frame. Socket filters read it.
 const kindOffset = 3
 
 func begin(k kind) writer { return writer{magic >> 8, magic & 0xff, version, byte(k)} }
@@ -237,7 +237,7 @@ func (w *writer) envelope(e envelope) {
 	w.text(e.node)
 }
 
-// reader takes apart a frame. After a failure every further read returns zero.
+// reader parses a frame. After a failure, every further read returns zero.
 type reader struct {
 	b      []byte
 	failed bool
@@ -322,7 +322,7 @@ func (r *reader) change() change {
 
 func (r *reader) changes() []change {
 	n := int(r.u16())
-	if n*5 > len(r.b) { // The shortest is a released IPv4 address.
+	if n*5 > len(r.b) { // The shortest change is a released IPv4 address.
 		r.failed = true
 		return nil
 	}
@@ -349,7 +349,7 @@ func (r *reader) end() error {
 	return nil
 }
 
-// open reads the header.
+// open reads the header of a frame.
 func open(frame []byte) (kind, *reader, error) {
 	if len(frame) < headerSize || len(frame) > maxFrame || binary.BigEndian.Uint16(frame) != magic || frame[2] != version {
 		return 0, nil, errMalformed
@@ -400,7 +400,7 @@ func (r *reader) suspect() (s suspect, err error) {
 	return s, r.end()
 }
 
-// Limits of a Hello. With all of them it stays below maxFrame.
+// Limits of a Hello. A Hello that reaches all of them stays below maxFrame.
 const (
 	maxPrefixes  = 16
 	maxHears     = 64
@@ -526,6 +526,6 @@ func allClaimed(entries []change) bool {
 const (
 	// maxClaims bounds the memory that one neighbour can use up. Claims beyond it are ignored.
 	maxClaims = 16_384
-	// maxPages is enough for so many, in pages of at least 40 IPv6 addresses.
+	// maxPages is enough for maxClaims, in pages of at least 40 IPv6 addresses.
 	maxPages = maxClaims / 32
 )

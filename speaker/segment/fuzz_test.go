@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// examples is one frame of each kind, and of some in two sizes.
+// examples returns one frame of each kind, and for some kinds a second one of another size.
 func examples(t testing.TB) (w *world, frames [][]byte) {
 	w = newWorld(t, 3, 1)
 	for _, h := range w.nodes {
@@ -35,7 +35,7 @@ func examples(t testing.TB) (w *world, frames [][]byte) {
 	return w, frames
 }
 
-// again encodes what was read.
+// again encodes a frame that was read.
 func again(k kind, r *reader) ([]byte, error) {
 	w := begin(k)
 	if !k.signed() {
@@ -81,7 +81,7 @@ func again(k kind, r *reader) ([]byte, error) {
 	return append(w, signature...), err
 }
 
-// FuzzFrame: what can be read is written the same again.
+// FuzzFrame: a frame that can be read is encoded to the same bytes.
 func FuzzFrame(f *testing.F) {
 	_, frames := examples(f)
 	for _, frame := range frames {
@@ -155,7 +155,7 @@ func FuzzReadAnswer(f *testing.F) {
 	})
 }
 
-// FuzzReceive gives arbitrary bytes, and real frames with bytes changed, to a Machine: it goes on, and believes
+// FuzzReceive gives a Machine arbitrary bytes, and real frames with changed bytes. The Machine keeps working, and believes
 // nothing that is not signed.
 func FuzzReceive(f *testing.F) {
 	w, frames := examples(f)
@@ -165,7 +165,7 @@ func FuzzReceive(f *testing.F) {
 	}
 	target, sender := w.nodes[0], w.nodes[1]
 	f.Fuzz(func(t *testing.T, bytesIn []byte, which uint8, at uint16, flip uint8) {
-		w.now += 10 * time.Millisecond // So that budgets refill.
+		w.now += 10 * time.Millisecond // Let the budgets refill.
 		frame := bytesIn
 		if len(frame) == 0 {
 			frame = bytes.Clone(frames[int(which)%len(frames)])

@@ -7,9 +7,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestOneMACWhenDeputiesEnd: the speaker of a node falls silent and stays so, until the grace ends or the node dies. Whoever
-// takes an address from it has been the last one that answered with its MAC: at no moment do two answer differently. That
-// is so for clocks that differ by 4 %, and for frames that take 8 ms. What the others own stays where it is.
+// TestOneMACWhenDeputiesEnd: the speaker of a node falls silent and stays silent until the grace ends or the node dies. A node
+// that takes one of its addresses was the last one to answer with its MAC, so no two nodes ever answer with different MACs.
+// This holds for clocks that differ by 4 %, and for frames that take 8 ms. The addresses of other owners do not move.
 func TestOneMACWhenDeputiesEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, addrs := newWorld(drawn{t: t}, rapid.IntRange(2, 7).Draw(t, "nodes"), rapid.Uint64().Draw(t, "seed")), vips(12)

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// real is a Segment on an interface of a host of its own, on a bridge with the others.
+// real is a Segment on an interface of its own host. All hosts are on one bridge.
 type real struct {
 	enclave.Host
 	name    string
@@ -29,7 +29,7 @@ type real struct {
 	config  Config
 	iface   Interface
 	stop    func()
-	// anyThread has the Segment run on any thread, as in the speaker. There it does not read the host's counters.
+	// anyThread lets the Segment run on any thread, as in the speaker. On other threads it does not read the host's counters.
 	anyThread bool
 
 	mu      sync.Mutex
@@ -37,7 +37,7 @@ type real struct {
 	events  []Event
 }
 
-// site is a bridge with hosts, and what they know of one another.
+// site is a bridge with hosts that know one another.
 type site struct {
 	t     testing.TB
 	hosts []*real
@@ -50,7 +50,7 @@ func script(t testing.TB, h enclave.Host, format string, args ...any) {
 	}
 }
 
-// newSite makes a bridge and hosts with the given addresses on eth0; more prepares each one.
+// newSite creates a bridge, and hosts with the given addresses on eth0. The script more prepares each host.
 func newSite(t testing.TB, addresses []string, more string) *site {
 	t.Helper()
 	s := &site{t: t}
@@ -91,7 +91,7 @@ func newSite(t testing.TB, addresses []string, more string) *site {
 	return s
 }
 
-// bootOf is the boot of the host of that number.
+// bootOf returns the boot of the host with this number.
 func bootOf(host int) uint64 { return uint64(host + 1) }
 
 func (r *real) identity() Identity {
@@ -164,7 +164,7 @@ func (s *site) start(r *real, name string) {
 	r.segment.Set(r.iface)
 }
 
-// prefixes are the addresses that are not link-local, as speaker/link lists them.
+// prefixes returns the addresses that are not link-local, as speaker/link lists them.
 func prefixes(i *net.Interface) (all []netip.Prefix) {
 	addrs, _ := i.Addrs()
 	for _, a := range addrs {
@@ -190,7 +190,7 @@ func (s *site) want(addrs []netip.Addr) {
 	}
 }
 
-// owner is the name of the only host among some that answers for an address.
+// owner returns the name of the only one of the hosts that answers for an address.
 func (s *site) owner(a netip.Addr, among ...*real) (owner *real) {
 	for _, r := range among {
 		r.mu.Lock()
@@ -297,7 +297,7 @@ func TestSegmentsOnABridge(t *testing.T) {
 				}
 				r.mu.Unlock()
 			}
-			// It comes back, and yields.
+			// The victim comes back, and yields.
 			script(t, enclave.Host{}, "ip link set port%c up", victim.name[1])
 			s.eventuallyOwned(vips, s.hosts...)
 			for _, r := range s.hosts {
@@ -312,7 +312,7 @@ func TestSegmentsOnABridge(t *testing.T) {
 	}
 }
 
-// TestAKilledSpeakerOfALiveNode: the kernel answers the question for its own address, over ARP and NDP.
+// TestAKilledSpeakerOfALiveNode: the kernel answers the questions for its own address, by ARP and NDP.
 func TestAKilledSpeakerOfALiveNode(t *testing.T) {
 	for name, addresses := range map[string][]string{
 		"IPv4": {"198.18.0.1/24", "198.18.0.2/24"}, "IPv6": {"2001:db8::1/64", "2001:db8::2/64"},
@@ -343,13 +343,13 @@ func TestAKilledSpeakerOfALiveNode(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatComesFromTheSegment: hop limits, other VLANs and other ports never reach the Machine, or are refused.
+// TestOnlyWhatComesFromTheSegment: frames with other hop limits, VLANs or ports never reach the Machine, or are refused.
 func TestOnlyWhatComesFromTheSegment(t *testing.T) {
 	s := newSite(t, []string{"198.18.0.1/24", "198.18.0.2/24"}, "")
 	r := s.hosts[0]
 	s.start(r, "eth0")
 	eventually(t, "it listens", func() bool { return s.view(r).State == Listening })
-	// The other host sends by itself.
+	// The other host has no Segment: the test sends its frames.
 	var fd int
 	sender := s.hosts[1]
 	if err := sender.Do(func() error {
@@ -381,7 +381,7 @@ func TestOnlyWhatComesFromTheSegment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The last ones come through, so all the others have come before them.
+	// The last frames are received, so all others have arrived before them.
 	for _, i := range []Interface{sender.iface, six} {
 		if _, err := unix.Write(fd, datagram(i, MAC{}, []byte("the end"))); err != nil {
 			t.Fatal(err)
@@ -437,7 +437,7 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 		return len(all)
 	}
-	s.start(r, "eth0") // What the runtime opens once is open afterwards.
+	s.start(r, "eth0") // The Go runtime opens some files once and keeps them open.
 	s.view(r)
 	r.stop()
 	before := descriptors()
@@ -448,7 +448,7 @@ func TestNothingIsLeft(t *testing.T) {
 		r.stop()
 		r.segment.Do(func(*Machine, Time) { t.Error("called after the end") })
 	}
-	if err := r.Do(func() error { // Opened, and never run.
+	if err := r.Do(func() error { // A Segment that is opened but never run.
 		c, err := Open(zap.NewNop(), r.config, "eth0", r.segment.Index(), Callbacks{})
 		if err != nil {
 			return err

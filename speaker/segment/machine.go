@@ -1,22 +1,22 @@
-// Package segment decides which node owns which address on one network segment, with the other nodes and
-// without anybody else: no API server, no quorum, no shared secret.
+// Package segment decides which node owns which address on one network segment. The speakers on the segment decide this
+// among themselves, without an API server, a quorum or a shared secret.
 //
-// A [Machine] is one speaker on one segment, as a pure state machine: frames and time go in, frames, answers
-// and events come out. A [Segment] runs a Machine on an interface with packet sockets.
+// A [Machine] is one speaker on one segment, as a pure state machine. Its inputs are frames and time, its outputs are
+// frames, answers and events. A [Segment] runs a Machine on an interface with packet sockets.
 //
-//	neighbour.go   the other speakers and what is known of their lives
-//	receive.go     what frames do: beats, Hellos, questions; signed.go: how signed ones are verified
-//	suspicion.go   silence, and the kernel as second witness
-//	ownership.go   who owns an address: claims with terms, and how this node answers
-//	takeover.go    how an address becomes this node's, and ceases to be
-//	strangers.go   machines that are no speakers and use one of the addresses
-//	candidates.go  the order of those that may own an address
-//	claims.go      how claims travel: updates, pages, what a predecessor claimed
+//	neighbour.go   the other speakers, and whether they are alive
+//	receive.go     handles frames: beats (heartbeats), Hellos, questions; signed.go verifies the signed ones
+//	suspicion.go   neighbours that fall silent, and their kernels as second witnesses
+//	ownership.go   which node owns an address: claims with terms, and how this node answers
+//	takeover.go    how this node takes an address, and gives it up
+//	strangers.go   machines that are not speakers and use one of the addresses
+//	candidates.go  the order of the nodes that may own an address
+//	claims.go      how claims are exchanged: updates, pages, claims of a node's previous speaker
 //	members.go     neighbours that the API names; twin.go: two interfaces of this node on the segment
-//	frame.go       the frames; chain.go: how a beat proves its sender
-//	datagram.go    the frames in UDP; run.go, socket.go: the shell
+//	frame.go       the format of frames; chain.go: how a beat proves its sender
+//	datagram.go    frames in UDP; run.go, socket.go: the shell around the Machine
 //
-// docs/l2-protocol.md has the state diagrams and the argument why there is one owner.
+// docs/l2-protocol.md has the state diagrams and explains why an address has one owner.
 package segment
 
 import (
@@ -45,53 +45,53 @@ func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 const (
 	fastPeriod = 100 * time.Millisecond // between two beats of a node that owns addresses
 	slowPeriod = time.Second            // between two beats of a node that owns none
-	minPeriod  = 10                     // milliseconds that a neighbour may announce
-	maxPeriod  = 1000                   // the same
+	minPeriod  = 10                     // milliseconds, the shortest period that a neighbour may announce
+	maxPeriod  = 1000                   // milliseconds, the longest
 
-	askPeriod    = 20 * time.Millisecond  // between two questions to the kernel of a suspect
-	watchPeriod  = 50 * time.Millisecond  // the same of a neighbour whose speaker is silent
-	deathWindow  = 100 * time.Millisecond // for an answer of the kernel
-	lossyWindow  = 300 * time.Millisecond // the same of a neighbour many of whose beats are lost
-	blindWindow  = 400 * time.Millisecond // the same of a neighbour that has no address to ask for
-	rankDelay    = 50 * time.Millisecond  // the k-th candidate waits k times as long
+	askPeriod    = 20 * time.Millisecond  // between two questions to the kernel of a suspected neighbour
+	watchPeriod  = 50 * time.Millisecond  // the same for a neighbour whose speaker is silent
+	deathWindow  = 100 * time.Millisecond // for the kernel to answer
+	lossyWindow  = 300 * time.Millisecond // the same for a neighbour many of whose beats are lost
+	blindWindow  = 400 * time.Millisecond // the same for a neighbour that has no address to ask for
+	rankDelay    = 50 * time.Millisecond  // a candidate waits this long for each candidate before it
 	rivalTime    = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
-	deadInterval = 300 * time.Millisecond // silence before the first claim
-	maxListening = 2 * time.Second        // the same while a neighbour has not answered
-	maxGap       = 250 * time.Millisecond // in our own attention, after which we have to listen anew
-	lastDeputy   = 500 * time.Millisecond // before the end of Grace: from then on one deputy answers
-	formerTime   = time.Second            // for a speaker that has come back to claim what its predecessor had
-	holdOff      = time.Second            // before anybody takes an address that was released because nobody wants it
+	deadInterval = 300 * time.Millisecond // of silence before a node's first claim
+	maxListening = 2 * time.Second        // the same, at most, while a neighbour has not answered
+	maxGap       = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
+	lastDeputy   = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
+	formerTime   = time.Second            // for a new speaker to claim what its predecessor claimed
+	holdOff      = time.Second            // before a node takes an address that was released because no Service has it
 	patience     = 5 * time.Second        // before an address is taken from an owner that is no candidate
-	settled      = 30 * time.Second       // alive for so long before addresses move to a node
+	settled      = 30 * time.Second       // a node must be alive this long before addresses move to it
 	moveInterval = time.Second            // between two such moves
 )
 
-// firstTerm is below the first term of an address. It leaves room for those who take it lower: two nodes that die in turn lower it
-// by two each time.
+// firstTerm is below the first term of an address. It leaves room for nodes that take the address with a lower term: two
+// nodes that die in turn lower the term by two each time.
 const firstTerm = 1 << 10
 
-// Grace is how long deputies answer for a node whose speaker is silent, before its addresses move.
+// Grace is how long deputies answer for a node whose speaker is silent. After that, its addresses move.
 const Grace = 10 * time.Second
 
-// What bounds the work that others can cause. Anybody on the segment can send a frame.
+// Bounds of the work that other machines can cause. Any machine on the segment can send a frame.
 const (
-	// reconsiderPeriod is how often open addresses are looked at anew while claims of others come in, and
-	// reconsiderCost what is added for each of them.
+	// reconsiderPeriod is the time between two decisions about the open addresses while claims of neighbours arrive.
+	// reconsiderCost is added for each open address.
 	reconsiderPeriod = 2 * time.Millisecond
 	reconsiderCost   = 20 * time.Microsecond
 
 	greetPeriod = 30 * time.Millisecond // between two Hellos for newcomers
-	askBack     = 20 * time.Millisecond // between two answers to questions for our Hello, or our claims
-	pageTime    = 4 * time.Millisecond  // more after every page
-	knockPeriod = 20 * time.Millisecond // between two beats for others who suspect us
+	askBack     = 20 * time.Millisecond // between two answers to requests for our Hello or our claims
+	pageTime    = 4 * time.Millisecond  // added for every page
+	knockPeriod = 20 * time.Millisecond // between two beats for nodes that suspect this one
 
 	maxMissed  = 32 // beats; to verify one after more is on a budget
-	maxUnicast = 64 // neighbours that are sent frames by unicast because they said that they miss us
+	maxUnicast = 64 // neighbours that are sent frames by unicast, too, because they said that they miss ours
 )
 
 // Config identifies this speaker. It never changes.
 type Config struct {
-	// Cluster tells this cluster from others on the segment: the UID of its namespace kube-system.
+	// Cluster distinguishes this cluster from others on the segment. It is the UID of the namespace kube-system.
 	Cluster string
 	Node    string
 	// Boot is a random number, new at every start.
@@ -99,13 +99,13 @@ type Config struct {
 	Key  ed25519.PrivateKey
 }
 
-// Identity is what verifies the frames of another speaker.
+// Identity verifies the frames of another speaker.
 type Identity struct {
 	Boot uint64
 	Key  ed25519.PublicKey
 }
 
-// Interface is this node's place on the segment.
+// Interface is this node's interface on the segment.
 type Interface struct {
 	Name     string
 	MAC      MAC
@@ -117,13 +117,13 @@ func (i Interface) equal(o Interface) bool {
 	return i.Name == o.Name && i.MAC == o.MAC && i.Up == o.Up && slices.Equal(i.Prefixes, o.Prefixes)
 }
 
-// Answer says how this node answers for an address: not at all if Node is empty.
+// Answer says how this node answers for an address. If Node is empty, this node does not answer.
 type Answer struct {
 	Addr netip.Addr
-	// Node is this node, or the one that it answers for as a deputy.
+	// Node is this node, or the node for which it answers as a deputy.
 	Node     string
 	MAC      MAC
-	Announce bool // also unsolicited
+	Announce bool // also send unsolicited announcements
 	Defend   bool
 }
 
@@ -133,7 +133,7 @@ type Frame struct {
 	Payload []byte
 }
 
-// Probe asks the kernel of a node whether it lives: an ARP request or a neighbour solicitation for one of its
+// Probe asks the kernel of a node whether it is alive, with an ARP request or a neighbour solicitation for one of its
 // addresses.
 type Probe struct {
 	Addr netip.Addr
@@ -141,12 +141,12 @@ type Probe struct {
 }
 
 // Output is what a Machine wants done. Answers that end come first, then Frames, then the other Answers:
-// break before make.
+// break before make. An Answer that ends has no Node.
 type Output struct {
 	Answers []Answer
 	Frames  []Frame
 	Probes  []Probe
-	Checks  []netip.Addr // to be probed for strangers; the result is told by Checked
+	Checks  []netip.Addr // addresses to probe for strangers; the results go to Machine.Checked
 	Keys    []string     // nodes whose Identity is missing or old
 	Events  []Event
 }
@@ -156,7 +156,7 @@ type Event struct {
 	Kind  EventKind
 	Node  string
 	Addr  netip.Addr
-	After time.Duration // since a neighbour was last heard, or an address had an owner
+	After time.Duration // since the neighbour was last heard, or since the address had an owner
 	Text  string
 }
 
@@ -166,10 +166,10 @@ type EventKind string
 // Events. Their values are used in metrics.
 const (
 	EventHeard     EventKind = "heard"     // a neighbour is heard for the first time, or again
-	EventSuspect   EventKind = "suspicion" // it was silent for too long
-	EventSilent    EventKind = "silent"    // its kernel answers and its speaker does not
-	EventDead      EventKind = "death"     // neither does
-	EventLeft      EventKind = "left"      // it said that it ends
+	EventSuspect   EventKind = "suspicion" // a neighbour was silent for too long
+	EventSilent    EventKind = "silent"    // the kernel of a neighbour answers and its speaker does not
+	EventDead      EventKind = "death"     // neither of them answers
+	EventLeft      EventKind = "left"      // a neighbour said that it ends
 	EventTake      EventKind = "takeover"
 	EventYield     EventKind = "yield"
 	EventRelease   EventKind = "release"
@@ -201,13 +201,13 @@ type Counters struct {
 	Sent, Heard map[string]uint64 // by type of frame
 	Refused     map[Drop]uint64
 	Events      map[EventKind]uint64
-	Deputised   time.Duration // the sum over all addresses
-	TakeoverSum time.Duration // from the last sign of the owner to the takeover
-	Takeovers   uint64        // how many of those
+	Deputised   time.Duration // the time as a deputy, summed over all addresses
+	TakeoverSum time.Duration // the sum of the times from the last sign of life of an owner to the takeover
+	Takeovers   uint64        // the number of takeovers in TakeoverSum
 }
 
-// Machine is one speaker on one segment. It is pure: every method is told the time, and what it wants done is
-// collected until Take. Its methods must not be called at the same time.
+// Machine is one speaker on one segment. It is pure: every method gets the time as an argument, and the Output is
+// collected until Take is called. The methods must not be called concurrently.
 type Machine struct {
 	config Config
 	hash   uint64 // of Config.Node
@@ -216,10 +216,10 @@ type Machine struct {
 	now  Time
 	turn Time // of the last call
 	tick Time // of the last Tick
-	// ticking: Tick is being called. Every frame that had come before has been read.
+	// ticking is set while Tick runs. By then every frame that had arrived has been read.
 	ticking bool
 
-	arrival Arrival // of the frame that is received
+	arrival Arrival // of the frame that is being received
 
 	iface     Interface
 	serving   bool
@@ -227,32 +227,32 @@ type Machine struct {
 	leaving   bool // this speaker ends
 	current   bool // what Want says is up to date
 	listening bool
-	since     Time // of listening or membership
+	since     Time // when listening or membership began
 	ever      bool // a neighbour was ever heard
 
 	identities map[string]Identity
 	neighbours map[string]*neighbour
 	sorted     []*neighbour // by node
 	byID       map[ID]*neighbour
-	statuses   [dead + 1]int // how many neighbours have each
+	statuses   [dead + 1]int // the number of neighbours that have each status
 	living     int           // neighbours that are alive, suspected or silent
 	heard      Time          // the last sign of life of any neighbour or its kernel
 	look       Time          // when watch is due
 	generation int           // counts changes of neighbours
-	loads      int           // counts changes of what neighbours claim and whether they can take an address
+	loads      int           // counts changes of the claims of neighbours and of whether they can take an address
 	resolved   map[*ownership.Candidates]*resolved
-	resolvedAt int              // generation
+	resolvedAt int              // the generation that resolved is for
 	ended      map[string]ended // by node
 	expected   map[string]Expected
-	greeted    Time // when Hellos were last sent to those
+	greeted    Time // when Hellos were last sent to expected speakers
 
 	addresses map[netip.Addr]*address
 	touched   []*address
 	open      map[*address]struct{} // wanted, without an owner
-	due       Time                  // when the first of them, or of beginning, is due; 0: never
+	due       Time                  // when the first address of open or beginning is due; 0: never
 	owned     map[*address]struct{}
-	beginning map[*address]struct{} // taken, and not answered yet
-	// reconsider: a neighbour's load has changed, and with it the best candidate for an open address.
+	beginning map[*address]struct{} // taken, but not answered for yet
+	// reconsider is set when the load of a neighbour has changed, and with it the best candidate for an open address.
 	reconsider   bool
 	reconsidered Time
 	deputised    map[*address]struct{}
@@ -260,20 +260,20 @@ type Machine struct {
 	moved        Time                  // when a better candidate was last looked for
 
 	received   uint64 // frames of any kind on the interface
-	lonely     uint64 // the same when the last neighbour fell silent; notCounted until they have been counted
+	lonely     uint64 // received when the last neighbour fell silent; notCounted until frames have been counted
 	quiet      bool
 	quietSince Time
 	sequence   uint64
 	claims     uint32 // counts changes of owned
 	pending    []change
 	pages      Time // when pages may be sent again
-	askedPages bool // somebody waits for them, from askedPage on
+	askedPages bool // a speaker waits for pages, from askedPage on
 	askedPage  uint16
-	askedHello bool // somebody waits for our Hello
+	askedHello bool // a speaker waits for our Hello
 	state      uint32
 	helloDirty bool
 	helloFrame []byte
-	helloIndex uint32 // of the beat that it names
+	helloIndex uint32 // the index of the beat that helloFrame names
 	greetedAt  Time   // when helloFrame was last sent
 	newcomers  []*neighbour
 	chain      chain
@@ -290,8 +290,8 @@ type Machine struct {
 	hashes    bucket        // of hashes for beats that come after many lost ones
 	strangers bucket        // of verifications for senders that are not known yet
 	verifies  bucket        // of verifications
-	verified  int           // signatures
-	draw      func() secret // for chains
+	verified  int           // counts the signatures that were checked
+	draw      func() secret // draws a secret for a chain
 	twin      twin
 
 	counters Counters
@@ -321,15 +321,15 @@ func New(c Config) *Machine {
 	return m
 }
 
-// resume makes the numbers of this Machine higher than those of an earlier one of the same boot on the same
-// interface: neighbours take lower ones for replays.
+// resume makes the numbers of this Machine higher than those of an earlier Machine of the same boot on the same
+// interface. Neighbours take frames with lower numbers for replays.
 func (m *Machine) resume(now Time) {
 	m.sequence = uint64(now)
 	m.state = uint32(now / (16 * time.Millisecond)) //nolint:gosec // It wraps after two years.
 	m.chain.number = m.state
 }
 
-// idOf names a boot of a speaker on one interface.
+// idOf returns the ID of one boot of a speaker on one interface.
 func idOf(cluster, boot uint64, node string, mac MAC) ID {
 	w := writer{}
 	w.u64(cluster)
@@ -345,7 +345,7 @@ func (m *Machine) cluster() uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// Set tells what the interface is like now.
+// Set tells the Machine the current state of the interface.
 func (m *Machine) Set(now Time, i Interface) {
 	defer m.begin(now)()
 	if m.iface.equal(i) {
@@ -364,7 +364,7 @@ func (m *Machine) Set(now Time, i Interface) {
 	}
 }
 
-// Serve tells whether this node can deliver traffic.
+// Serve tells the Machine whether this node can deliver traffic.
 func (m *Machine) Serve(now Time, serving bool) {
 	defer m.begin(now)()
 	if m.serving != serving {
@@ -373,7 +373,7 @@ func (m *Machine) Serve(now Time, serving bool) {
 	}
 }
 
-// Want tells how an address is to be owned here; nil: nobody is to answer for it.
+// Want tells the Machine how an address is to be owned on this segment. If want is nil, no node may answer for it.
 func (m *Machine) Want(now Time, addr netip.Addr, want *ownership.Want) {
 	defer m.begin(now)()
 	a := m.address(addr)
@@ -385,25 +385,25 @@ func (m *Machine) Want(now Time, addr netip.Addr, want *ownership.Want) {
 	m.touch(a)
 }
 
-// Trust tells whether what Want says is up to date: whether this node reaches the cluster's API.
+// Trust tells the Machine whether the arguments of Want are up to date, that is, whether this node reaches the API server.
 func (m *Machine) Trust(now Time, current bool) {
 	defer m.begin(now)()
 	m.current = current
 }
 
-// Identify tells what verifies a node's frames.
+// Identify tells the Machine the Identity that verifies a node's frames.
 func (m *Machine) Identify(now Time, node string, id Identity) {
 	defer m.begin(now)()
 	m.identities[node] = id
 	if q, ok := m.askedKeys[node]; ok && q.boot == id.Boot {
-		// What it says of itself was refused. It need not wait for the next beat.
+		// A frame of this boot was refused for lack of the Identity. Ask for its Hello now, not at its next beat.
 		delete(m.askedKeys, node)
 		delete(m.askedIDs, q.id)
 		m.askUnknown(q.id)
 	}
 }
 
-// Forget drops a node that is no longer part of the cluster.
+// Forget removes a node that is no longer part of the cluster.
 func (m *Machine) Forget(now Time, node string) {
 	defer m.begin(now)()
 	delete(m.identities, node)
@@ -414,7 +414,7 @@ func (m *Machine) Forget(now Time, node string) {
 	}
 }
 
-// Answered tells that the kernel of the node with this MAC and address answered a Probe.
+// Answered tells the Machine that the kernel of the node with this MAC and address answered a Probe.
 func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
 	defer m.begin(now)()
 	for _, n := range m.sorted {
@@ -424,8 +424,8 @@ func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
 	}
 }
 
-// Received tells how many frames of any kind came in on the interface so far. A node that hears no other
-// speaker, and receives nothing at all, does not announce: it is cut off.
+// Received tells the Machine how many frames of any kind have arrived on the interface so far. A node that hears no other
+// speaker and receives nothing at all is cut off, and does not announce.
 func (m *Machine) Received(now Time, frames uint64) {
 	defer m.begin(now)()
 	m.received = frames
@@ -440,8 +440,8 @@ func (m *Machine) NeedsReceived() bool {
 	return m.quiet || m.statuses[suspected] > 0 || m.living > 0 && m.living == m.statuses[silent]
 }
 
-// Leave ends the membership. With a successor to come, the neighbours answer in this node's place for a
-// while; otherwise they take over at once. Only Take is of use after it.
+// Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while. Otherwise
+// they take over at once. After Leave, only Take may be called.
 func (m *Machine) Leave(now Time, successor bool) {
 	defer m.begin(now)()
 	m.helloDirty = true
@@ -454,10 +454,10 @@ func (m *Machine) Leave(now Time, successor bool) {
 	m.releaseAll()
 }
 
-// Tick lets time pass. It is to be called when Next says, and after frames have been read.
+// Tick lets time pass. Callers call it at the time that Next returns, and after they have read all frames.
 //
-// An address is taken only here, never by an input before, and answered only from a later Tick on: the next frame may say
-// that another node has it.
+// A Machine takes an address only in a Tick, not in any other input, and answers for it only from a later Tick on, because
+// the next frame may say that another node has the address.
 func (m *Machine) Tick(now Time) {
 	defer func() { m.ticking = false }()
 	defer m.begin(now)()
@@ -474,8 +474,8 @@ func (m *Machine) Tick(now Time) {
 	m.beat()
 }
 
-// Next is when Tick has to be called at the latest.
-// After a Tick it is later than that.
+// Next returns the latest time at which to call Tick.
+// After a Tick it is later than the time of that Tick.
 func (m *Machine) Next() Time {
 	if !m.iface.Up {
 		return m.tick + slowPeriod
@@ -500,15 +500,15 @@ func (m *Machine) Next() Time {
 	return max(next, m.tick+time.Millisecond)
 }
 
-// Take returns what is to be done, and forgets it.
+// Take returns the collected Output and clears it.
 func (m *Machine) Take() Output {
 	o := m.out
 	m.out = Output{}
 	return o
 }
 
-// begin is what every input has in common: before it the time is noted, and an absence noticed; after it
-// everything that it touched is decided anew, and what that changes is sent.
+// begin starts an input: it records the time and notices if this speaker was not running. Every input calls the returned
+// function at its end, which decides again about every address that the input touched, and sends the changes.
 func (m *Machine) begin(now Time) func() {
 	gap := now - m.turn
 	m.now, m.turn = now, now
@@ -520,7 +520,7 @@ func (m *Machine) begin(now Time) func() {
 	return m.settle
 }
 
-// deaf gives every neighbour its whole time again: we could not have heard it.
+// deaf gives every neighbour its full time again, because this node could not have heard it.
 func (m *Machine) deaf() {
 	for _, n := range m.sorted {
 		if n.status == alive || n.status == suspected {
@@ -535,8 +535,8 @@ func (m *Machine) deaf() {
 	}
 }
 
-// listen begins anew: this node answers for nothing until it has listened for a dead interval. What it
-// owned before it goes on owning if nobody else claims it by then.
+// listen starts to listen: this node answers for no address until it has listened for a dead interval. It keeps an address
+// that it owned before if no other node claims the address by then.
 func (m *Machine) listen(why string) {
 	m.listening, m.since, m.helloDirty = true, m.now, true
 	m.nextBeat = m.now
@@ -556,7 +556,7 @@ func (m *Machine) silence() {
 	m.touchAll()
 }
 
-// endListening ends it when it has lasted for a dead interval and every neighbour has been heard out.
+// endListening ends the listening after a dead interval, when every neighbour hears this node and has sent its claims.
 func (m *Machine) endListening() {
 	if !m.listening || m.now < m.since+deadInterval {
 		return
@@ -583,7 +583,7 @@ func (m *Machine) drop(d Drop) Drop {
 	return d
 }
 
-// Counters returns a copy.
+// Counters returns a copy of the counters.
 func (m *Machine) Counters() Counters {
 	c := m.counters
 	c.Sent, c.Heard, c.Refused, c.Events = maps.Clone(c.Sent), maps.Clone(c.Heard), maps.Clone(c.Refused), maps.Clone(c.Events)

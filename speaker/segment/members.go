@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// State is this node's part on the segment.
+// State is the state of this node on the segment.
 type State string
 
 // States.
@@ -18,10 +18,10 @@ const (
 	Joined    State = "Member"    // it hears other speakers
 	Alone     State = "Alone"     // it hears none
 	Duplicate State = "Duplicate" // another interface of this node is on the segment, and speaks for it
-	Degraded  State = "Degraded"  // it never heard any, though the cluster says that there are others
+	Degraded  State = "Degraded"  // it has never heard any, although the API says that there are others
 )
 
-// State returns this node's part on the segment.
+// State returns the state of this node on the segment.
 func (m *Machine) State() State {
 	switch {
 	case !m.iface.Up:
@@ -38,19 +38,19 @@ func (m *Machine) State() State {
 	return Alone
 }
 
-// Expected is a speaker that should be heard, as the cluster's API says.
+// Expected is a speaker that should be heard, according to the API.
 type Expected struct {
 	Node      string
 	MAC       MAC
 	Interface string
 	Prefixes  []netip.Prefix
-	// Hears: it hears other speakers on the segment.
+	// Hears reports whether the speaker hears others on the segment.
 	Hears bool
 }
 
-// Expect tells which other speakers should be heard on this segment. While none was ever heard, this node owns
-// only those addresses of which it would be the first candidate if all of them lived. That needs no memory and
-// no message, but it does not notice a death before the API does. If some of the others hear one another,
+// Expect tells the Machine which other speakers should be heard on this segment. Until one of them has been heard, this
+// node owns only the addresses for which it would be the first candidate if all these speakers were alive. This needs no
+// memory and no messages, but a death is noticed only when the API reports it. If some of the others hear one another,
 // only this node is cut off, and it owns nothing.
 func (m *Machine) Expect(now Time, expected []Expected) {
 	defer m.begin(now)()
@@ -76,7 +76,7 @@ func (m *Machine) outsider() bool {
 	return false
 }
 
-// greetExpected sends our Hello by unicast to speakers that have not been heard: multicast may be filtered.
+// greetExpected sends our Hello by unicast to expected speakers that are not heard, because multicast may be filtered.
 func (m *Machine) greetExpected() {
 	if m.helloFrame == nil || m.now-m.greeted < fastPeriod && m.greeted != 0 {
 		return
@@ -91,21 +91,21 @@ func (m *Machine) greetExpected() {
 	}
 }
 
-// Member is another speaker as it is known here.
+// Member is another speaker, as this node knows it.
 type Member struct {
 	Node      string
 	MAC       MAC
-	Interface string // its own name of its interface
+	Interface string // the name of its interface on its own node
 	Prefixes  []netip.Prefix
 	// Life is "alive", "suspected", "silent" or "dead"; "expected" if the speaker was never heard.
 	Life   string
 	Silent time.Duration // since the last sign of life of its speaker
 	Claims int
-	// HearsUs: it has said that it hears this speaker.
+	// HearsUs reports whether the speaker has said that it hears this one.
 	HearsUs bool
 }
 
-// Heard reports whether its speaker is heard.
+// Heard reports whether this node hears the speaker.
 func (m Member) Heard() bool { return m.Life == alive.String() || m.Life == suspected.String() }
 
 func (s status) String() string { return [...]string{"alive", "suspected", "silent", "dead"}[s] }
@@ -134,8 +134,8 @@ func (m *Machine) Generation() int { return m.generation }
 // Holding is an address that this node answers for.
 type Holding struct {
 	Addr   netip.Addr
-	Node   string        // this node, or the one that it is the deputy of
-	For    time.Duration // how long it has owned the address, or answered
+	Node   string        // this node, or the node whose deputy it is
+	For    time.Duration // how long this node has owned the address, or answered for it
 	Reason string
 }
 
@@ -152,8 +152,8 @@ func (m *Machine) Holdings() []Holding {
 	return all
 }
 
-// Unowned is how many addresses this node could own and nobody owns.
+// Unowned returns how many addresses have no owner although this node could own them.
 func (m *Machine) Unowned() int { return len(m.open) }
 
-// Interface returns what Set told last.
+// Interface returns the last argument of Set.
 func (m *Machine) Interface() Interface { return m.iface }

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// status is what is known of a neighbour's life.
+// status says whether a neighbour is alive, as far as this node knows.
 //
 //	          verified Hello           no beat for 1.5 periods
 //	unknown ----------------> alive ---------------------------> suspected
 //	                            ^    <---------------------------    |  |
-//	                            |     a beat, also a forwarded one   |  | no answer of its kernel
+//	                            |     a beat, also a forwarded one   |  | no answer from its kernel
 //	                            |                                    |  | within the window
 //	                     a beat |          its kernel answers        |  v
 //	                            +------- silent <--------------------+ dead
@@ -31,7 +31,7 @@ const (
 	dead
 )
 
-// neighbour is another speaker on the segment, of one boot.
+// neighbour is one boot of another speaker on the segment.
 type neighbour struct {
 	node     string
 	hash     uint64
@@ -39,38 +39,37 @@ type neighbour struct {
 	mac      MAC
 	id       ID
 	window   window
-	verifies bucket // of verifications in its name
+	verifies bucket // of verifications of frames in its name
 	said     hello  // its last Hello
 
 	index    uint32 // of the last beat
 	secret   secret // of the last beat
-	history  uint32 // of the last 32 beats: a bit is set for one that came
+	history  uint32 // of the last 32 beats: a bit is set for each that arrived
 	heard    Time   // the last sign of life of its speaker, or the time from which silence counts
 	sign     Time   // the last sign of life of its speaker
-	since    Time   // alive since
+	since    Time   // when it became alive
 	hearsMe  bool   // it has said that it hears this boot
 	welcomes int    // how many of our next Hellos say that we hear it
-	unicast  Time   // until then, because it missed us, frames go to it by unicast, too
+	unicast  Time   // until then frames to all go to it by unicast, too, because it misses them
 	vouched  Time   // when its beat was last forwarded
-	helped   Time   // when others that miss it were last helped with our own beat
+	helped   Time   // when our own beat was last sent for nodes that miss it
 	status   status
 	suspect  Time // since when it is suspected
-	answered Time // its kernel's last answer
-	probed   Time // the last question to its kernel
+	answered Time // when its kernel last answered
+	probed   Time // when its kernel was last asked
 	asks     int  // questions to its kernel since its last sign of life or answer
 	ending   bool // its addresses may move soon: see Machine.watchEnd
 
 	claims  map[netip.Addr]uint64 // terms
 	version uint32                // of claims
-	latest  uint32                // the version that its frames speak of
-	sync    map[uint16][]change   // pages of latest that have come
+	latest  uint32                // the latest version that its frames mention
+	sync    map[uint16][]change   // pages of latest that have arrived
 	syncOf  uint32
 	asked   Time
 
-	// dropped are the claims that the last page left out. Why they were released may be said by an update that comes late.
+	// dropped are the claims that the last list of pages left out. A late update may say why they were released.
 	dropped map[netip.Addr]bool
-	// former are the claims of the speaker before this one on the same node. They are kept for it until
-	// formerUntil.
+	// former are the claims of the speaker before this one on the same node. They are kept for this one until formerUntil.
 	former      map[netip.Addr]uint64
 	formerUntil Time
 	formerSent  Time
@@ -80,29 +79,29 @@ func (n *neighbour) interval() time.Duration { return time.Duration(n.said.perio
 
 func (n *neighbour) has(flag uint8) bool { return n.said.flags&flag != 0 }
 
-// living reports whether its claims count.
+// living reports whether the claims of the neighbour count.
 func (n *neighbour) living() bool { return n.status != dead }
 
-// eligible reports whether it can take an address, now or when it has listened.
+// eligible reports whether the neighbour can take an address, now or after it has listened.
 func (n *neighbour) eligible() bool {
 	return n.status <= suspected && n.has(flagServing) && !n.has(flagReplaced|flagLeaving)
 }
 
-// absent reports whether a deputy has to answer for it.
+// absent reports whether a deputy has to answer for the neighbour.
 func (n *neighbour) absent() bool { return n.status == silent || n.living() && n.has(flagListening) }
 
-// lossy reports whether more than a tenth of its last beats were lost.
+// lossy reports whether more than a tenth of the neighbour's last beats were lost.
 func (n *neighbour) lossy() bool { return bits.OnesCount32(n.history) < 29 }
 
 func (n *neighbour) hasAddress() bool { return len(n.said.prefixes) > 0 }
 
-// hear notes a sign of life of a neighbour's speaker that came at a time.
+// hear records a sign of life of a neighbour's speaker, and when it came.
 func (m *Machine) hear(n *neighbour, came Time) {
 	n.heard, n.sign, m.heard = max(n.heard, came), max(n.sign, came), max(m.heard, came)
 }
 
-// meet makes a neighbour of a boot that is heard for the first time. What its predecessor on the same node
-// claimed is kept for it.
+// meet adds a neighbour whose boot is heard for the first time. It keeps the claims of the previous speaker of that node
+// for the new one.
 func (m *Machine) meet(e envelope, id Identity) *neighbour {
 	n := &neighbour{
 		node: e.node, hash: hashNode(e.node), boot: e.boot, mac: e.mac,
@@ -145,7 +144,7 @@ func (m *Machine) meet(e envelope, id Identity) *neighbour {
 	return n
 }
 
-// become changes what is known of a neighbour's life.
+// become changes the status of a neighbour.
 func (m *Machine) become(n *neighbour, to status) {
 	from := n.status
 	if from == to {
@@ -206,8 +205,8 @@ func (n *neighbour) allClaims() iter.Seq[netip.Addr] {
 	}
 }
 
-// lose ignores a neighbour's claims from now on: others may take its addresses. The claims stay known, for the
-// neighbour may come back.
+// lose makes this node ignore a neighbour's claims from now on, so that other nodes may take its addresses. The claims stay
+// stored, because the neighbour may come back.
 func (m *Machine) lose(n *neighbour) {
 	for addr := range n.allClaims() {
 		a := m.address(addr)
@@ -216,8 +215,8 @@ func (m *Machine) lose(n *neighbour) {
 	}
 }
 
-// miss notes since when the beats of a neighbour that seems to be dead have been missed. It may be this node that has been cut off
-// since then.
+// miss records since when the beats of a neighbour that seems to be dead are missing. It may be this node that has been
+// cut off since then.
 func (m *Machine) miss(n *neighbour) {
 	since := n.sign + fastPeriod*3/2
 	for addr := range n.allClaims() {
@@ -246,7 +245,7 @@ type ended struct {
 	window window
 }
 
-// count counts the neighbours whose claims count.
+// count updates living, the number of neighbours whose claims count.
 func (m *Machine) count() {
 	m.living = m.statuses[alive] + m.statuses[suspected] + m.statuses[silent]
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// address is what is known of one address on this segment.
+// address is what this node knows about one address on this segment.
 type address struct {
 	netip.Addr
 	hash   uint64
@@ -17,38 +17,38 @@ type address struct {
 	claims []claim // of neighbours whose claims count
 
 	seen uint64 // the highest term that was ever claimed
-	own  uint64 // our term; 0: not ours
+	own  uint64 // the term of our claim; 0: this node does not own the address
 
 	since  Time
 	reason string
-	lost   Time       // when its last owner was last heard; 0: it had none, or gave it up
-	missed Time       // since when the beats of its last owner have been missed; 0: it had none, or that one is not dead
+	lost   Time       // when its last owner was last heard; 0: it had no owner, or the owner gave it up
+	missed Time       // since when the beats of its last owner are missing; 0: it had no owner, or the owner is not dead
 	opened Time       // since when it has no owner
-	calm   bool       // its owner fell silent before it lost it: others may still be its deputies
-	due    Time       // when we take it, or begin to answer for it; 0: not at all
-	begin  Time       // when we may answer for it at the earliest; 0: we have begun, or have not taken it
-	judged *neighbour // that we took it from because it is no candidate, until we answer; nil: none
-	hold   Time       // nobody takes it before
-	paused uint64     // our term when we gave it up because we received nothing; 0: we did not
+	calm   bool       // its owner was silent before it lost the address: other nodes may still be its deputies
+	due    Time       // when this node takes it, or begins to answer for it; 0: never
+	begin  Time       // the earliest time to answer for it; 0: this node answers already, or has not taken it
+	judged *neighbour // the owner that this node took it from because that is no candidate, until this node answers; nil: none
+	hold   Time       // no node takes it before this time
+	paused uint64     // our term when this node gave it up because it received nothing; 0: it did not
 
-	misplaced Time // since when its owner is no candidate; 0: it is one
+	misplaced Time // since when its owner is no candidate; 0: the owner is a candidate
 
 	checked  check
 	recheck  Time
-	stranger Time // when a stranger that uses it was last heard of; 0: never, or it is gone
+	stranger Time // the last sign of a stranger that uses it; 0: there was none, or the stranger is gone
 
 	touched  bool
-	answered Answer // what was told last
-	deputy   Time   // since when we answer for another node
+	answered Answer // the last Answer in an Output
+	deputy   Time   // since when this node answers for another node
 }
 
-// claim is a neighbour's.
+// claim is the claim of a neighbour to an address.
 type claim struct {
 	n    *neighbour
 	term uint64
 }
 
-// address returns what is known of one, and begins to know it.
+// address returns the state of an address, and creates it if there is none.
 func (m *Machine) address(addr netip.Addr) *address {
 	a := m.addresses[addr]
 	if a == nil {
@@ -58,12 +58,12 @@ func (m *Machine) address(addr netip.Addr) *address {
 	return a
 }
 
-// claimed notes that a neighbour claims an address, or that its predecessor did.
+// claimed records that a neighbour, or the speaker before it on the same node, claims an address.
 func (m *Machine) claimed(n *neighbour, addr netip.Addr) {
 	a := m.address(addr)
 	term := max(n.claims[addr], n.former[addr])
 	if term == 0 {
-		m.unclaimed(n, a) // It had too many to be remembered.
+		m.unclaimed(n, a) // The neighbour has too many claims, and this one was not stored.
 		return
 	}
 	a.saw(term)
@@ -84,8 +84,8 @@ func (m *Machine) unclaimed(n *neighbour, a *address) {
 	m.touch(a)
 }
 
-// saw notes a term, but no further above those that are known than an honest claim could be. So the next
-// owner can always go above it.
+// saw records a term. It raises the highest known term by no more than an honest claim could, so that the next owner can
+// always claim a higher one.
 func (a *address) saw(term uint64) {
 	if a.seen == 0 {
 		a.seen = min(term, maxJump)
@@ -93,9 +93,9 @@ func (a *address) saw(term uint64) {
 	a.seen = max(a.seen, min(term, a.seen+maxJump))
 }
 
-// plausible is the highest term that counts. With a term near the end of the range one node could lock an address
-// for ever: nobody could go above it. A claim far above the lowest one is ignored, by all nodes alike
-// once they have seen the same claims; a claim without a rival counts whatever its term.
+// plausible returns the highest term that counts. With a term near the end of the range a node could lock an address for
+// ever, because no other node could claim a higher one. A claim far above the lowest one is ignored by all nodes that have
+// seen the same claims. A claim without a rival counts, whatever its term.
 func (a *address) plausible() uint64 {
 	lowest := a.own
 	for _, c := range a.claims {
@@ -106,12 +106,12 @@ func (a *address) plausible() uint64 {
 	return lowest + maxJump
 }
 
-// beats orders claims: the higher term, and among equals the higher rank.
+// beats reports whether the first claim wins: the higher term wins, and among equal terms the higher rank.
 func (a *address) beats(term, hash, otherTerm, otherHash uint64) bool {
 	return cmp.Or(cmp.Compare(term, otherTerm), cmp.Compare(mix(a.hash^hash), mix(a.hash^otherHash))) > 0
 }
 
-// holder is the neighbour with the highest claim that counts; nil if there is none.
+// holder returns the highest claim of a neighbour that counts; nil if there is none.
 func (a *address) holder() *claim {
 	var best *claim
 	limit := a.plausible()
@@ -127,17 +127,17 @@ func (a *address) holder() *claim {
 	return best
 }
 
-// absent reports whether all who claim the address need a deputy.
+// absent reports whether all neighbours that claim the address need a deputy.
 func (a *address) absent() bool {
 	return !slices.ContainsFunc(a.claims, func(c claim) bool { return !c.n.absent() })
 }
 
-// settle decides about everything that an input touched, and sends what that changes.
+// settle decides about all addresses that an input touched, and sends the changes.
 func (m *Machine) settle() {
 	for len(m.touched) > 0 {
 		touched := m.touched
 		m.touched = nil
-		// The order matters: what is taken first counts when it is asked who has his share.
+		// The order matters: an address that is taken counts towards this node's share when the next one is decided.
 		slices.SortFunc(touched, func(x, y *address) int { return x.Compare(y.Addr) })
 		for _, a := range touched {
 			a.touched = false
@@ -147,9 +147,9 @@ func (m *Machine) settle() {
 	m.flush()
 }
 
-// deputies is how many candidates answer for an absent owner. All answer the same, so one more does no harm, and it
-// bridges the time in which it is not known yet that the first one is dead, too. When the addresses may move soon, it is
-// the first one alone.
+// deputies returns how many candidates answer for an absent owner. All give the same answer, so a second one does no harm,
+// and it answers while it is not known yet that the first one is dead, too. When the addresses may move soon, only the
+// first one answers.
 func (a *address) deputies() int {
 	if slices.ContainsFunc(a.claims, func(c claim) bool { return c.n.ending }) {
 		return 1
@@ -157,7 +157,7 @@ func (a *address) deputies() int {
 	return 2
 }
 
-// decide is the rule of ownership for one address: docs/l2-protocol.md, "An address, as a node sees it".
+// decide applies the rule of ownership to one address: docs/l2-protocol.md, "An address, as a node sees it".
 func (m *Machine) decide(a *address) {
 	holder := a.holder()
 	place := -1
@@ -168,11 +168,11 @@ func (m *Machine) decide(a *address) {
 	case a.own != 0 && a.want == nil:
 		m.release(a, true, "no Service has it")
 	case a.own != 0 && m.replaced:
-		// It stays ours, for the successor. Deputies answer.
+		// This node keeps it for the successor. Deputies answer.
 	case a.own != 0 && place < 0 && m.shadowed():
 		m.release(a, false, "another interface of this node is on the same segment")
 	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
-		// It was taken before this node knew that there are others.
+		// This node took it before it knew that there are other speakers.
 		m.release(a, false, "others come first, and none is heard")
 	case a.own != 0 && a.disputed():
 		m.cede(a)
@@ -210,8 +210,8 @@ func (m *Machine) decide(a *address) {
 	}
 }
 
-// yields reports whether our claim gives way. While we listen, we were away, and who stood in for us keeps
-// the address.
+// yields reports whether this node gives up its claim. A node that listens was away, and leaves the address to the node
+// that stood in for it.
 func (m *Machine) yields(a *address, holder *claim) bool {
 	if m.listening && !holder.n.has(flagListening) && m.ownSince(a) {
 		return true
@@ -219,11 +219,12 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 	return a.beats(holder.term, holder.n.hash, a.own, m.hash)
 }
 
-// begins reports whether this node answers for an address that it owns. If it has taken the address, it does not before a
-// later Tick, when it has read all frames that had come: another node may have taken the address at the same time. If that
-// node's claim is higher, this node has yielded. If it is lower, that node may have begun to answer, also if its speaker is
-// silent by now. So this node waits until that node has yielded, but not for longer than a dead interval. It does not wait
-// for a node that said that it does not answer, nor for one that is no candidate and may never yield: see judgeOwner.
+// begins reports whether this node answers for an address that it owns. After a takeover it answers only from a later Tick
+// on, when it has read all frames that had arrived, because another node may have taken the address at the same time. If
+// the claim of that node is higher, this node has yielded by then. If it is lower, that node may have begun to answer, even
+// if its speaker is silent now. So this node waits until the other node has yielded, but for a dead interval at most. It
+// does not wait for a node that said that it does not answer, nor for an owner that is no candidate, which may never
+// yield: see judgeOwner.
 func (m *Machine) begins(a *address) bool {
 	if a.begin == 0 {
 		return true
@@ -246,10 +247,10 @@ func (m *Machine) begins(a *address) bool {
 	return true
 }
 
-// ownSince reports whether we had the address before we began to listen.
+// ownSince reports whether this node owned the address before it began to listen.
 func (m *Machine) ownSince(a *address) bool { return a.since <= m.since }
 
-// answer tells how we answer for an address, if that changes.
+// answer adds an Answer for an address to the Output, if it differs from the last one.
 func (m *Machine) answer(a *address, node string, mac MAC) {
 	to := Answer{Addr: a.Addr, Node: node, MAC: mac}
 	own := node == m.config.Node
@@ -273,7 +274,7 @@ func (m *Machine) answer(a *address, node string, mac MAC) {
 	m.out.Answers = append(m.out.Answers, to)
 }
 
-// touch has an address decided anew at the end of the present input.
+// touch marks an address, about which settle decides again at the end of the current input.
 func (m *Machine) touch(a *address) {
 	if !a.touched {
 		a.touched = true
@@ -299,8 +300,8 @@ func (m *Machine) touchOpen() {
 	}
 }
 
-// touchUnserved is for when another node can take an address, or no longer can: it changes who is to take what has no
-// owner, and who is the deputy of an owner that is absent.
+// touchUnserved is called when another node becomes able or unable to take an address. This changes which node takes an
+// address without an owner, and which node is the deputy of an absent owner.
 func (m *Machine) touchUnserved() {
 	m.touchOpen()
 	for a := range m.misplaced {
@@ -313,7 +314,7 @@ func (m *Machine) touchUnserved() {
 	}
 }
 
-// byAddress is for where the order matters to others.
+// byAddress returns the set in order, where the order is visible to others.
 func byAddress(set map[*address]struct{}) []*address {
 	return slices.SortedFunc(maps.Keys(set), func(x, y *address) int { return x.Compare(y.Addr) })
 }

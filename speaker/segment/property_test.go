@@ -17,17 +17,17 @@ import (
 	"pgregory.net/rapid"
 )
 
-// referee watches a world for what must never be.
+// referee watches a world for states that must never occur.
 type referee struct {
 	w     *world
 	addrs []netip.Addr
 	now   Time // of the last look
-	// both counts for how long two hosts that hear each other have answered for an address with different MACs.
+	// both is how long two hosts that hear each other have answered for an address with different MACs.
 	both  map[conflict]time.Duration
 	limit time.Duration
-	// hearing is for how long two hosts have been able to hear each other.
+	// hearing is how long two hosts have been able to hear each other.
 	hearing map[[2]int]time.Duration
-	// unowned is for how long nobody has answered for an address; calm since when nothing was done to the world.
+	// unowned is how long no host has answered for an address. calm is the time of the last fault.
 	unowned map[netip.Addr]time.Duration
 	calm    Time
 }
@@ -35,8 +35,8 @@ type referee struct {
 type conflict struct {
 	addr netip.Addr
 	x, y int
-	// deputies: both stand in for absent nodes, of which each claims the address. That is so after a chain of faults: one
-	// of the two deputies was away itself when one of the claims ended. Both absent nodes forward.
+	// deputies means that both hosts stand in for absent nodes, each of which claims the address. This happens after a
+	// chain of faults, if one of the two deputies was away itself when one of the claims ended. Both absent nodes forward.
 	deputies bool
 }
 
@@ -72,7 +72,7 @@ func (r *referee) watch() {
 				}
 				limit := r.limit
 				if key.deputies {
-					limit += Grace * 105 / 100 // It ends with the grace.
+					limit += Grace * 105 / 100 // This conflict ends with the grace.
 				}
 				if r.both[key] += passed; r.both[key] > limit {
 					w.fail("%v is answered by %s as %v and by %s as %v for longer than %v", a, x.name, ax.MAC, y.name, ay.MAC, limit)
@@ -83,13 +83,13 @@ func (r *referee) watch() {
 	r.watchUnowned(passed)
 }
 
-// outageLimit is how long an address can be without an owner while nothing happens, no frame is lost, and all
-// nodes hear each other. A node that has just started listens for maxListening at most. What its predecessor
-// claimed it may claim for formerTime more. If another has died before that, its death takes a quarter of a
-// second, and the candidates before the one that takes the address rankDelay each.
+// outageLimit is how long an address can be without an owner while there is no fault, no frame is lost, and all
+// nodes hear each other. A node that has just started listens for maxListening at most. For formerTime more it
+// may claim the addresses of its predecessor. If another node has died before that, its death takes a quarter of a
+// second to notice, and each candidate before the one that takes the address takes rankDelay.
 const outageLimit = maxListening + formerTime + lossyWindow + 200*time.Millisecond + 12*rankDelay
 
-// watchUnowned: an address that a node can serve is not without an answer for long.
+// watchUnowned fails if no host answers for long for an address that a host can serve.
 func (r *referee) watchUnowned(passed time.Duration) {
 	w := r.w
 	whole := w.loss == 0 && w.now-r.calm > 0
@@ -114,8 +114,8 @@ func (r *referee) watchUnowned(passed time.Duration) {
 	}
 }
 
-// judge looks at each takeover: the owner must have been dead, silent past the grace, or unable to serve, it
-// must have released the address, or the two cannot have heard each other.
+// judge checks each takeover. Either the owner was dead, silent for longer than the grace, or unable to serve, or it
+// had released the address, or the two hosts could not hear each other.
 func (r *referee) judge(h *host, e Event) {
 	if e.Kind != EventTake || r.w.loss > 0 {
 		return
@@ -134,7 +134,7 @@ func (r *referee) judge(h *host, e Event) {
 // serves reports whether the host could answer for addresses.
 func (h *host) serves() bool { return h.running() && h.serving }
 
-// TestMain sets the number of stories, unless a flag does: HERALD_RUNS, or a few.
+// TestMain sets the number of stories, unless a flag sets it: to HERALD_RUNS, or to a few.
 func TestMain(m *testing.M) {
 	if count, err := strconv.Atoi(os.Getenv(senders)); err == nil {
 		fmt.Fprintln(os.Stderr, sendCrowd(count))
@@ -173,7 +173,7 @@ func TestOneOwnerAmongMany(t *testing.T) {
 	}
 	once := false
 	rapid.Check(t, func(t *rapid.T) {
-		if !once { // Each is as long as all of the others.
+		if !once { // One such story takes as long as all other stories.
 			story(t, 16, 0.02, 2)
 		}
 		once = os.Getenv("HERALD_RUNS") == ""
@@ -223,7 +223,7 @@ func story(t *rapid.T, nodes int, loss float64, faults int) {
 		h.drift = rapid.SampledFrom([]float64{1, 1, 0.98, 1.02}).Draw(t, "drift")
 	}
 	r := newReferee(w, addrs)
-	// One beat, the way of a question and of its answer, and of the key; an answer to somebody else may just have been sent.
+	// One beat, a question and its answer, and the key. An answer to another speaker may just have been sent.
 	r.limit = fastPeriod*103/100 + 4*w.delay + w.keyDelay + askBack + pageTime
 	if loss > 0 {
 		r.limit = 1500 * time.Millisecond
@@ -257,7 +257,7 @@ func story(t *rapid.T, nodes int, loss float64, faults int) {
 	for _, h := range w.nodes {
 		h.suffer("thaw")
 	}
-	w.run(w.delay, r.watch) // What is unwanted by now is so everywhere.
+	w.run(w.delay, r.watch) // By then all hosts know which addresses are unwanted.
 	w.wantPreferring(addrs, preferred, edit, w.nodes...)
 	w.run(15*time.Second, r.watch)
 	if loss > 0 {
@@ -267,7 +267,7 @@ func story(t *rapid.T, nodes int, loss float64, faults int) {
 	r.finally()
 }
 
-// finally: in the end each address has one owner, if there is a node that can serve it.
+// finally fails unless each address has one owner in the end, if a host can serve it.
 func (r *referee) finally() {
 	w, can := r.w, 0
 	for _, h := range w.nodes {
@@ -282,7 +282,7 @@ func (r *referee) finally() {
 	}
 }
 
-// suffer does something to a host.
+// suffer makes a host suffer a fault, or end it.
 func (h *host) suffer(fault string) {
 	w := h.w
 	switch fault {

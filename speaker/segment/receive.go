@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Arrival says how a frame came.
+// Arrival says how a frame arrived.
 type Arrival struct {
-	At      Time // It may have waited since then.
+	At      Time // when the frame arrived; it may have waited to be read since then
 	From    MAC  // the Ethernet source
 	Unicast bool // to this node alone, not to the group
 }
 
-// Receive takes a frame: the payload of a datagram with the hop limit 255. The Drop is empty if the frame was of use.
+// Receive handles a frame: the payload of a datagram with the hop limit 255. The Drop is empty if the frame was accepted.
 func (m *Machine) Receive(now Time, arrival Arrival, frame []byte) Drop {
 	defer m.begin(now)()
 	m.arrival = arrival
@@ -44,7 +44,7 @@ func (m *Machine) Receive(now Time, arrival Arrival, frame []byte) Drop {
 	return ""
 }
 
-// receiveBeat verifies a sign of life. It may come from its sender or forwarded by another.
+// receiveBeat verifies a beat. It may come from its sender, or another node may have forwarded it.
 func (m *Machine) receiveBeat(r *reader) Drop {
 	b, err := r.beat()
 	if err != nil {
@@ -65,8 +65,8 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	if b.index <= n.index {
 		return DropReplay
 	}
-	// A forged index could cost thousands of hashes: more than a few are on a budget. A Hello is the way out
-	// for a sender whose beats are too far ahead.
+	// A forged index could cost thousands of hashes, so more than a few are on a budget. If the beats of a sender
+	// are too far ahead, its Hello is needed.
 	missed := b.index - n.index
 	if b.index > n.said.length {
 		return DropSecret
@@ -81,15 +81,15 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	n.index, n.secret = b.index, b.secret
 	n.history = n.history<<missed | 1
 	if n.status == silent && b.state != n.said.state {
-		// It is back, and what it says of itself has not come yet. It may not answer for its addresses, so the
-		// deputies go on.
+		// The speaker is back, but its new Hello has not arrived. It may not answer for its addresses, so the deputies
+		// go on.
 		m.hear(n, m.arrival.At)
 		m.ask(n, n.missingPage())
 		return ""
 	}
 	m.signOfLife(n)
 	if b.state != n.said.state || b.claims != n.version {
-		m.ask(n, n.missingPage()) // The numbers are not authenticated, and only a reason to ask.
+		m.ask(n, n.missingPage()) // The numbers are not authenticated: they are only a reason to ask.
 	}
 	return ""
 }
@@ -97,12 +97,12 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 // freeHashes is how many beats may have been lost before the verification of the next one is on a budget.
 const freeHashes = 4
 
-// signOfLife notes that a neighbour's speaker is alive.
+// signOfLife records that a neighbour's speaker is alive.
 func (m *Machine) signOfLife(n *neighbour) {
 	m.hear(n, m.arrival.At)
 	n.asks = 0
 	if m.arrival.Unicast && m.arrival.From == n.mac {
-		// Its multicast does not reach us, so ours will not reach it, or it has not heard ours.
+		// Either its multicast does not reach us, and ours will not reach it, or it has not heard ours.
 		m.alsoByUnicast(n)
 	}
 	if n.status != alive && !n.has(flagReplaced) {
@@ -112,7 +112,7 @@ func (m *Machine) signOfLife(n *neighbour) {
 
 func (m *Machine) receiveHello(n *neighbour, h hello) {
 	if n.said.length != 0 && (h.state < n.said.state || h.chain < n.said.chain) {
-		return // An older one that was late.
+		return // An older Hello arrived late.
 	}
 	if slices.Contains(h.hears, m.config.Boot) {
 		n.hearsMe = true
@@ -156,7 +156,7 @@ func (m *Machine) receiveHello(n *neighbour, h hello) {
 	}
 }
 
-// askUnknown asks a sender whose Hello is not known to say who it is.
+// askUnknown asks the sender with this ID for its Hello, which this node does not have.
 func (m *Machine) askUnknown(id ID) {
 	if at, ok := m.askedIDs[id]; ok && m.now-at < 50*time.Millisecond || !m.asks.allow(m.now) {
 		return
@@ -178,7 +178,7 @@ func (m *Machine) ask(n *neighbour, page uint16) {
 	m.send(n.mac, f)
 }
 
-// missingPage is the first page that has not come of the list that is being collected.
+// missingPage returns the first page that has not arrived of the list that is being collected.
 func (n *neighbour) missingPage() (p uint16) {
 	if n.sync == nil || n.syncOf != n.latest {
 		return 0
@@ -189,8 +189,9 @@ func (n *neighbour) missingPage() (p uint16) {
 	return p
 }
 
-// receiveAsk answers with our Hello and claims, or has Tick answer in a moment: an answer may be on its way to who asked
-// before, and who asks now may not have heard it, because the segment was split until a moment ago.
+// receiveAsk answers with our Hello and claims, or leaves the answer to a Tick in a moment. The answer to an earlier
+// question may be on its way, but the speaker that asks now may have missed it, because the segment was split until a
+// moment ago.
 func (m *Machine) receiveAsk(r *reader) Drop {
 	a, err := r.ask()
 	switch {
@@ -213,7 +214,7 @@ func (m *Machine) receiveAsk(r *reader) Drop {
 	return ""
 }
 
-// answerAsks answers what was asked, as often as it may.
+// answerAsks sends the Hello and the pages that were asked for, at most as often as the limits allow.
 func (m *Machine) answerAsks() {
 	if m.shadowed() {
 		m.askedHello, m.askedPages = false, false
@@ -226,7 +227,7 @@ func (m *Machine) answerAsks() {
 	}
 }
 
-// nextAnswer is when answerAsks has something to do; next if that is earlier.
+// nextAnswer returns when answerAsks has something to do, or next if that is earlier.
 func (m *Machine) nextAnswer(next Time) Time {
 	if m.askedHello {
 		next = min(next, m.greetedAt+askBack+1)
@@ -237,8 +238,8 @@ func (m *Machine) nextAnswer(next Time) Time {
 	return next
 }
 
-// alsoByUnicast has what is sent to all go to a neighbour by unicast, too, for a while: multicast between it and this
-// node is lost. While it is, both go on by unicast, since each hears the other by unicast alone.
+// alsoByUnicast makes frames to all go to a neighbour by unicast, too, for a while, because multicast between it and this
+// node is lost. As long as it is lost, both nodes continue, because each hears the other by unicast alone.
 func (m *Machine) alsoByUnicast(n *neighbour) {
 	count := 0
 	for _, o := range m.sorted {
@@ -246,7 +247,7 @@ func (m *Machine) alsoByUnicast(n *neighbour) {
 			count++
 		}
 	}
-	// Anybody can ask for it in a neighbour's name: not for all of a large segment.
+	// Any machine can cause this in a neighbour's name, so it is not done for all nodes of a large segment.
 	if count < maxUnicast || n.unicast > m.now {
 		n.unicast = m.now + Grace
 	}

@@ -14,12 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Callbacks tell the speaker what a Segment decides. They are called by the goroutine that runs the Segment and
-// must not block.
+// Callbacks tell the speaker what a Segment decides. The goroutine that runs the Segment calls them. They must not block.
 type Callbacks struct {
-	// Answer says how an address is answered from now on.
+	// Answer says how this node answers for an address from now on.
 	Answer func(Answer)
-	// Check asks for a probe whether a stranger uses an address. The result goes to Machine.Checked.
+	// Check asks for the addresses to be probed for strangers. The results go to Machine.Checked.
 	Check func(s *Segment, addrs []netip.Addr)
 	// Identify asks for a node's Identity.
 	Identify func(node string)
@@ -35,23 +34,23 @@ type Segment struct {
 	index     int
 	callbacks Callbacks
 	sockets   *sockets
-	turned    atomic.Int64 // when the last turn of Run that has ended began, on the boot clock
+	turned    atomic.Int64 // when the last complete turn of Run began, on the boot clock
 
 	mu       sync.Mutex
 	commands []func(*Machine, Time)
 	ended    bool
 
-	// The rest belongs to Run.
+	// The other fields belong to the goroutine in Run.
 	machine    *Machine
 	buffer     []byte
 	iface      Interface
 	generation int
 	warned     bool
-	busy       bool // the last turn read a frame that was no beat
+	busy       bool // the last turn read a frame that was not a beat
 	room       Time // until then the sockets have room for beats
 }
 
-// Open opens a segment on an interface, which stays down for the Machine until Set.
+// Open opens a segment on an interface. For the Machine the interface is down until Set is called.
 func Open(log *zap.Logger, c Config, name string, index int, callbacks Callbacks) (*Segment, error) {
 	sockets, err := openSockets(index)
 	if err != nil {
@@ -64,24 +63,24 @@ func Open(log *zap.Logger, c Config, name string, index int, callbacks Callbacks
 	return s, nil
 }
 
-// Name is the interface's.
+// Name returns the name of the interface.
 func (s *Segment) Name() string { return s.name }
 
-// Index is the interface's.
+// Index returns the index of the interface.
 func (s *Segment) Index() int { return s.index }
 
 // BootTime reads CLOCK_BOOTTIME, which counts while the machine is suspended. Go's monotonic clock does not.
 func BootTime() Time {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // It fails for unknown clocks only.
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // It fails only for unknown clocks.
 	return time.Duration(t.Nano())
 }
 
-// Silent reports whether the machine has not come round for so long that others may have taken its addresses:
-// the process was frozen, or the node suspended. Nothing is to be sent before it has looked.
+// Silent reports whether the last turn of Run was so long ago that other nodes may have taken the addresses, because the
+// process was frozen or the node suspended. Nothing may be sent before the next turn.
 func (s *Segment) Silent() bool { return BootTime()-time.Duration(s.turned.Load()) > maxGap }
 
-// Do has f called with the Machine, soon, by the goroutine that owns it. After the end of Run it is not called.
+// Do makes the goroutine that owns the Machine call f soon. After the end of Run, f is not called.
 func (s *Segment) Do(f func(m *Machine, now Time)) {
 	s.mu.Lock()
 	if !s.ended {
@@ -91,7 +90,7 @@ func (s *Segment) Do(f func(m *Machine, now Time)) {
 	s.mu.Unlock()
 }
 
-// Set tells what the interface is like now.
+// Set tells the Machine the current state of the interface.
 func (s *Segment) Set(i Interface) {
 	s.Do(func(m *Machine, now Time) {
 		s.iface = i
@@ -108,7 +107,7 @@ type View struct {
 	Counters Counters
 }
 
-// View asks the goroutine in Run. The error is ctx's.
+// View gets a View from the goroutine in Run. The only error is that of ctx.
 func (s *Segment) View(ctx context.Context) (v View, err error) {
 	done := make(chan View, 1)
 	s.Do(func(m *Machine, _ Time) {
@@ -122,8 +121,8 @@ func (s *Segment) View(ctx context.Context) (v View, err error) {
 	}
 }
 
-// Leave ends the membership and returns when the last frames have been handed to the kernel: with a successor
-// to come, others answer in this node's place; otherwise they take over.
+// Leave ends the membership, and returns when the last frames have been handed to the kernel. If a successor follows, other
+// nodes answer in place of this one. Otherwise they take over.
 func (s *Segment) Leave(ctx context.Context, successor bool) {
 	done := make(chan struct{})
 	s.Do(func(m *Machine, now Time) {
@@ -137,7 +136,7 @@ func (s *Segment) Leave(ctx context.Context, successor bool) {
 	}
 }
 
-// Run runs the Machine until ctx ends. It returns nil, with all sockets closed and no address answered.
+// Run runs the Machine until ctx ends, and then returns nil. By then it has closed all sockets and ended all answers.
 func (s *Segment) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
@@ -162,17 +161,17 @@ func (s *Segment) Run(ctx context.Context) error {
 	return nil
 }
 
-// batch is how long frames wait for others when they come fast: to wake up for each of them costs more than to read
-// it. The times of the protocol bear it.
+// batch is how long frames wait for others when they come fast, because a wake-up for each of them costs more than to read
+// it. The times of the protocol allow for this wait.
 const batch = 10 * time.Millisecond
 
-// unread is how many beats may wait to be read, as far as one can tell. Where net.core.rmem_max is 208 KiB, as it was by
-// default for long, a receive buffer has 416 KiB. A frame counts as all the memory that the driver took for it: often
-// half a page and the kernel's own data, 2304 bytes together. So such a buffer holds 184.
+// unread is how many beats may wait to be read, as an estimate. Where net.core.rmem_max is 208 KiB, which was the default
+// for a long time, a receive buffer has 416 KiB. A frame counts with all the memory that the driver allocated for it, often
+// half a page and the kernel's own data, together 2304 bytes. So such a buffer holds 184 frames.
 const unread = 90
 
-// wait returns when there is something to do: a frame that is no beat, a command, or a time that has come. Beats wait
-// for that, which is not for long: see Machine.Next.
+// wait returns when there is something to do: a frame that is not a beat, a command, or a time that has come. Beats do not
+// end the wait. They are read after it, which is soon: see Machine.Next.
 func (s *Segment) wait(ctx context.Context, timer *time.Timer) error {
 	now, next := BootTime(), min(s.machine.Next(), s.room)
 	if pause := min(time.Duration(s.turned.Load())+batch, next) - now; s.busy && pause > 0 {
@@ -193,7 +192,7 @@ func (s *Segment) turn() {
 	commands := s.commands
 	s.commands = nil
 	s.mu.Unlock()
-	// Frames first: a process that was frozen hears who stood in for it before it does anything.
+	// Frames first: a process that was frozen must learn which node stood in for it before it does anything.
 	s.busy = s.sockets.read(s.buffer, s.receive)
 	s.readBeats()
 	for _, f := range commands {
@@ -205,13 +204,13 @@ func (s *Segment) turn() {
 		}
 	}
 	if now := BootTime(); now >= m.Next() {
-		// The above took its time. What has come meanwhile may say that another node has an address.
+		// The work above took time. Frames that have arrived meanwhile may say that another node has an address.
 		s.sockets.look()
 		s.busy = s.sockets.read(s.buffer, s.receive) || s.busy
 		m.Tick(BootTime())
 	}
 	s.perform()
-	// A process that was frozen since then has not read what came meanwhile.
+	// If the process was frozen after looked, it has not read the frames that arrived meanwhile.
 	s.turned.Store(int64(looked))
 	if g := m.Generation(); g != s.generation {
 		s.generation = g
@@ -251,7 +250,7 @@ func (s *Segment) receive(frame []byte) {
 	m.Receive(now, Arrival{At: now, From: from, Unicast: isUnicast(frame)}, payload)
 }
 
-// perform does what the Machine wants done, in the order that Output names.
+// perform carries out the Output of the Machine, in the order that Output names.
 func (s *Segment) perform() {
 	o := s.machine.Take()
 	o.Answers = lastAnswers(o.Answers)
@@ -284,7 +283,7 @@ func (s *Segment) perform() {
 	}
 }
 
-// lastAnswers leaves of several answers for an address the last one.
+// lastAnswers keeps only the last Answer for each address.
 func lastAnswers(all []Answer) []Answer {
 	if len(all) < 2 {
 		return all
@@ -307,7 +306,7 @@ func (s *Segment) write(frame []byte) {
 	}
 }
 
-// received is the kernel's count of frames that came in on the interface.
+// received returns the kernel's count of frames that arrived on the interface.
 func (s *Segment) received() (uint64, error) {
 	l, err := netlink.LinkByIndex(s.index)
 	if err != nil || l.Attrs().Statistics == nil {
@@ -316,7 +315,7 @@ func (s *Segment) received() (uint64, error) {
 	return l.Attrs().Statistics.RxPackets, nil
 }
 
-// end leaves nothing behind: no answer, and no socket.
+// end ends all answers and closes the sockets.
 func (s *Segment) end() {
 	for _, h := range s.machine.Holdings() {
 		s.callbacks.Answer(Answer{Addr: h.Addr})
@@ -324,8 +323,8 @@ func (s *Segment) end() {
 	s.Close()
 }
 
-// Close closes the sockets of a Segment that is never run. Run does it by itself. It must not be called
-// while Run runs.
+// Close closes the sockets of a Segment that is never run. Run closes them by itself. Close must not be called while Run
+// runs.
 func (s *Segment) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

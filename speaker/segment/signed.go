@@ -100,7 +100,7 @@ type keyQuestion struct {
 	id   ID
 }
 
-// needKey asks for the identity of a frame's sender, not too often. For names that nobody knows there is a budget.
+// needKey asks for the Identity of a frame's sender, but not too often. Names that are not known are on a budget.
 func (m *Machine) needKey(e envelope, known bool) {
 	if q, ok := m.askedKeys[e.node]; ok && m.now-q.at < 200*time.Millisecond || !known && !m.keys.allow(m.now) {
 		return
@@ -118,7 +118,7 @@ type window struct {
 	bits uint64
 }
 
-// seen reports whether the number has come before or is too old to tell.
+// seen reports whether the number has arrived before, or is too old to tell.
 func (w window) seen(n uint64) bool {
 	if n > w.high {
 		return false

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// world is a segment with machines on it, in a time of its own: real frames, no sockets.
+// world is a simulated segment with Machines on it. It has its own time, real frames and no sockets.
 type world struct {
 	t     testing.TB
 	rand  *rand.Rand
@@ -24,14 +24,14 @@ type world struct {
 	mail  mail
 	posts int // numbers letters
 
-	// What the network does to each frame.
+	// The next fields say what the network does to each frame.
 	loss, duplicate float64
-	delay           time.Duration // at most
+	delay           time.Duration // the longest delay
 	cut             map[[2]int]bool
 	noMulticast     bool
 	keyDelay        time.Duration
 	noAPI           bool
-	strangers       map[netip.Addr]bool // use addresses, and answer probes
+	strangers       map[netip.Addr]bool // addresses that strangers use: they answer probes
 
 	witness func(*host, Event)
 	sent    func(*host, Frame)
@@ -39,14 +39,14 @@ type world struct {
 	log     []string
 }
 
-// letter is a frame, or anything else that comes later.
+// letter is a frame, or any other event, that arrives later.
 type letter struct {
 	at     Time
-	number int // letters of the same time come in the order in which they were posted
+	number int // letters for the same time arrive in the order in which they were posted
 	run    func()
 }
 
-// mail is a heap.
+// mail is a heap of letters.
 type mail []letter
 
 func (m mail) Len() int { return len(m) }
@@ -62,7 +62,7 @@ func (m *mail) Pop() any {
 	return l
 }
 
-// host is a node: its kernel, its speaker, and what the speaker answers.
+// host is a node: its kernel, its speaker, and the speaker's answers.
 type host struct {
 	w       *world
 	number  int
@@ -71,7 +71,7 @@ type host struct {
 	addr    netip.Addr
 	kernel  bool
 	m       *Machine // nil: its speaker does not run
-	frozen  bool     // its speaker does not run, and will go on
+	frozen  bool     // its speaker does not run now, and will continue
 	boot    uint64
 	offset  Time
 	drift   float64
@@ -79,9 +79,9 @@ type host struct {
 	serving bool
 	wants   map[netip.Addr]*ownership.Want
 	rx      uint64
-	waiting []func() // frames that came while it was frozen
+	waiting []func() // inputs that came while it was frozen
 	events  []Event
-	told    uint64 // what was last told of rx
+	told    uint64 // the last rx that the Machine got
 	ticks   int
 }
 
@@ -100,7 +100,7 @@ func newWorld(t testing.TB, nodes int, seed uint64) *world {
 
 func (h *host) clock() Time { return h.offset + time.Duration(float64(h.w.now)*h.drift) }
 
-// wakes is when the machine wants to be called, in the time of the world.
+// wakes returns when the Machine has to be called, in the time of the world.
 func (h *host) wakes() Time {
 	return time.Duration(float64(h.m.Next()-h.offset)/h.drift) + time.Microsecond
 }
@@ -145,18 +145,18 @@ func (h *host) power(on bool) {
 
 func (h *host) running() bool { return h.m != nil && !h.frozen && h.kernel }
 
-// input calls the machine and sees to what it wants done.
+// input calls the Machine and carries out its Output.
 func (h *host) input(f func(m *Machine, now Time)) {
 	switch {
 	case h.running():
 		f(h.m, h.clock())
 		h.drain()
-	case h.m != nil: // It will see to it when it goes on.
+	case h.m != nil: // It handles this when it continues.
 		h.waiting = append(h.waiting, func() { h.input(f) })
 	}
 }
 
-// goOn lets a speaker go on that was frozen, or suspended with its node.
+// goOn makes a speaker continue that was frozen, or suspended with its node.
 func (h *host) goOn() {
 	h.frozen = false
 	if h.m == nil {
@@ -183,7 +183,7 @@ func (w *world) transit() time.Duration {
 	return time.Duration(w.rand.Int64N(int64(w.delay) + 1))
 }
 
-// post delivers a frame to a host, as the network is at the moment.
+// post delivers a frame to a host, under the present state of the network.
 func (w *world) post(from, to *host, deliver func()) {
 	if !w.linked(from, to) || w.rand.Float64() < w.loss {
 		return
@@ -268,7 +268,7 @@ func (w *world) logf(format string, args ...any) {
 	}
 }
 
-// run lets the time pass, from one event to the next, and calls each after every one.
+// run lets time pass, from one event to the next, and calls the functions in each after every event.
 func (w *world) run(d time.Duration, each ...func()) {
 	end := w.now + d
 	for {
@@ -313,7 +313,7 @@ func (h *host) tick() {
 	})
 }
 
-// want has every host want the addresses, with these candidates.
+// want makes every host want the addresses, with these candidates.
 func (w *world) want(addrs []netip.Addr, edit func(*ownership.Want), candidates ...*host) {
 	w.wantPreferring(addrs, "", edit, candidates...)
 }
@@ -336,7 +336,7 @@ func (w *world) wantPreferring(addrs []netip.Addr, preferred string, edit func(*
 	}
 }
 
-// unwant has every host forget an address, one after the other.
+// unwant makes the hosts stop wanting an address, one after the other.
 func (w *world) unwant(a netip.Addr) {
 	for _, h := range w.nodes {
 		w.later(w.transit(), func() {
@@ -360,7 +360,7 @@ func vips(n int) (all []netip.Addr) {
 	return all
 }
 
-// owner is the only host that answers for an address; nil if it is none or if there are several.
+// owner returns the only host that answers for an address; nil if there is none or more than one.
 func (w *world) owner(a netip.Addr) *host {
 	var owner *host
 	for _, h := range w.nodes {
@@ -374,7 +374,7 @@ func (w *world) owner(a netip.Addr) *host {
 	return owner
 }
 
-// answers are the MACs that are answered for an address.
+// answersFor returns the MACs in the answers for an address.
 func (w *world) answersFor(a netip.Addr) (macs []MAC) {
 	for _, h := range w.nodes {
 		if o, ok := h.answers[a]; ok && h.running() && !slices.Contains(macs, o.MAC) {
@@ -389,7 +389,7 @@ func (w *world) fail(format string, args ...any) {
 	w.t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n"))
 }
 
-// began starts every speaker, has the addresses wanted, and waits until all have owners.
+// began starts every speaker, makes the hosts want the addresses, and waits until all addresses have owners.
 func began(t testing.TB, nodes, addresses int) (*world, []netip.Addr) {
 	w, addrs := newWorld(t, nodes, 7), vips(addresses)
 	for _, h := range w.nodes {
@@ -413,7 +413,7 @@ func (w *world) owners(addrs []netip.Addr) map[netip.Addr]*host {
 	return all
 }
 
-// outage runs until the address is answered with the MAC of a node whose kernel lives, and returns how long it took.
+// outage runs until an answer for the address has the MAC of a node whose kernel is alive, and returns how long this took.
 func (w *world) outage(a netip.Addr, limit time.Duration) time.Duration {
 	began := w.now
 	for w.now-began < limit {

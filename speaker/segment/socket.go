@@ -14,30 +14,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sockets are the packet sockets of one interface. They are read and written without regard to the host's
-// firewall, and by one goroutine, which waits for all of them at once.
+// sockets are the packet sockets of one interface. The host's firewall does not affect them. One goroutine reads and writes
+// them, and waits for all of them at once.
 //
-// Beats have sockets of their own, for which nobody waits. They are nearly all frames of a large segment, and to wake
-// up for one costs a hundred times what it costs to read it. The kernel stamps each with the time when it came, so
-// little depends on when it is read: see reading.cameAt.
+// Beats have sockets of their own, for which no goroutine waits. On a large segment nearly all frames are beats, and a
+// wake-up for a beat costs a hundred times as much as to read it. The kernel stamps each beat with its time of arrival, so
+// it matters little when the beat is read: see reading.cameAt.
 type sockets struct {
 	index int
-	fds   []int // for which one waits: frames but beats over IPv4, the same over IPv6 with neighbour advertisements, ARP
+	fds   []int // wait waits for these: IPv4 without beats, IPv6 without beats but with neighbour advertisements, ARP
 	beats []int // over IPv4 and IPv6
 	wake  int   // an eventfd
 
-	stamp   []byte  // the kernel's of a beat
+	stamp   []byte  // buffer for the kernel's stamp of a beat
 	emptied reading // when the sockets for beats were last read
 
 	epoll  int
-	poller *os.File // the same, known to the runtime
+	poller *os.File // epoll as a file, for which the Go runtime waits
 	raw    syscall.RawConn
 	events [4]unix.EpollEvent
-	ready  int // of events
+	ready  int // the number of events
 	drain  [8]byte
 }
 
-// openSockets opens them. They see what the filters let through, and nothing before the filters are there.
+// openSockets opens the sockets. They receive only frames that the filters accept, and none before the filters are attached.
 func openSockets(index int) (_ *sockets, err error) {
 	s := &sockets{index: index, stamp: make([]byte, unix.CmsgSpace(stampSize)), emptied: readClocks()}
 	defer func() {
@@ -80,7 +80,7 @@ func openSockets(index int) (_ *sockets, err error) {
 			return nil, fmt.Errorf("poll a socket: %w", err)
 		}
 	}
-	// A file whose descriptor does not block is waited for by the runtime.
+	// The Go runtime waits for a file only if its descriptor is non-blocking.
 	if err = unix.SetNonblock(s.epoll, true); err != nil {
 		return nil, fmt.Errorf("poll sockets: %w", err)
 	}
@@ -117,8 +117,8 @@ func openSocket(index int, kind ethernet.EtherType, filter []bpf.Instruction, gr
 	return fd, nil
 }
 
-// attach puts before the filter what only the kernel can tell of a frame. A socket on an interface also gets
-// what came in through it for a VLAN or macvlan on top of it: those are other segments.
+// attach attaches the filter, with checks before it of what only the kernel knows about a frame. A socket on an interface
+// also gets the frames for a VLAN or macvlan on top of it, which are on other segments.
 func attach(fd, index int, filter []bpf.Instruction) error {
 	raw, err := bpf.Assemble(append([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
@@ -142,7 +142,7 @@ func attach(fd, index int, filter []bpf.Instruction) error {
 
 const accepted = 1 << 16
 
-// filter4 accepts UDP to the group and port over IPv4, but no fragments: either beats, or all frames but beats.
+// filter4 accepts UDP to the group and port over IPv4, without fragments: either only beats, or all frames except beats.
 func filter4(beats bool) []bpf.Instruction {
 	return append([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: etherSize + 16, Size: 4},
@@ -158,12 +158,12 @@ func filter4(beats bool) []bpf.Instruction {
 	}, ifBeat(beats)...)
 }
 
-// filter6 accepts UDP to the group and port over IPv6: either beats, or all frames but beats, and then also neighbour
-// advertisements (RFC 4861).
+// filter6 accepts UDP to the group and port over IPv6: either only beats, or all frames except beats, and in that case also
+// neighbour advertisements (RFC 4861).
 func filter6(beats bool) []bpf.Instruction {
-	advertisements := uint8(10) // To where frames are accepted.
+	advertisements := uint8(10) // Jump to the end, where frames are accepted.
 	if beats {
-		advertisements = 11 // To where they are refused.
+		advertisements = 11 // Jump to the end, where they are refused.
 	}
 	return append([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: etherSize + 6, Size: 1},
@@ -182,7 +182,7 @@ func filter6(beats bool) []bpf.Instruction {
 	}, ifBeat(beats)...)
 }
 
-// ifBeat is the end of a filter that has loaded the type of a frame: it accepts, and then refuses.
+// ifBeat returns the end of a filter that has loaded the type of a frame. Its last two instructions accept and refuse.
 func ifBeat(beats bool) []bpf.Instruction {
 	refuse := bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(kindBeat), SkipTrue: 1}
 	if beats {
@@ -199,10 +199,10 @@ var filterARP = []bpf.Instruction{
 	bpf.RetConstant{Val: accepted},
 }
 
-// wait returns when a socket can be read, somebody woke it, or the time has passed.
+// wait returns when a socket can be read, when poke was called, or when the time has passed.
 //
-// The goroutine is parked: a thread that blocks in poll has the runtime look after it fifty times within a
-// millisecond, and that costs more than the frames.
+// The goroutine is parked. If a thread blocked in poll instead, the Go runtime would check it fifty times within a
+// millisecond, which costs more than the frames.
 func (s *sockets) wait(d time.Duration) error {
 	if err := s.poller.SetReadDeadline(time.Now().Add(max(d, 0))); err != nil {
 		return err
@@ -219,7 +219,7 @@ func (s *sockets) wait(d time.Duration) error {
 		return n > 0
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// With a time that has passed Read does not even look.
+		// If the deadline has already passed, Read does not look at the sockets.
 		s.look()
 		err = nil
 	}
@@ -237,14 +237,14 @@ func (s *sockets) look() {
 	s.ready = max(n, 0)
 }
 
-// read calls f with every frame that has come, and returns when there are no more. It reports whether there was one.
-// A socket that neither wait nor look found ready is not tried.
+// read calls f with every frame that has arrived, and returns when there are no more. It reports whether there was one. It
+// reads only sockets that wait or look found ready.
 func (s *sockets) read(buffer []byte, f func(frame []byte)) (any bool) {
 	for _, e := range s.events[:s.ready] {
 		if int(e.Fd) == s.wake {
 			continue
 		}
-		for range 4096 { // Others have to be heard, too.
+		for range 4096 { // The other sockets have to be read, too.
 			n, err := unix.Read(int(e.Fd), buffer)
 			if err != nil {
 				break // EAGAIN, or an error that reading has cleared, such as ENETDOWN.
@@ -259,23 +259,24 @@ func (s *sockets) read(buffer []byte, f func(frame []byte)) (any bool) {
 // stampSize is the size of a struct __kernel_timespec.
 const stampSize = 16
 
-// reading is what both clocks showed at one moment.
+// reading is the time on both clocks at one moment.
 type reading struct {
 	boot Time
-	wall time.Duration // since 1970, as CLOCK_REALTIME has it
+	wall time.Duration // since 1970, by CLOCK_REALTIME
 }
 
 func readClocks() reading {
 	return reading{boot: BootTime(), wall: time.Duration(time.Now().UnixNano())}
 }
 
-// clockStep is by how much the two clocks may differ in the time between two readings. The kernel slews both alike, so
-// they differ only if somebody set the time of day, or if this thread was interrupted between the two.
+// clockStep is by how much the two clocks may differ about the time between two readings. The kernel slews both alike, so
+// they differ only if the time of day was set, or if this thread was interrupted after it had read one of the clocks.
 const clockStep = time.Millisecond
 
-// cameAt places the kernel's stamp of a frame on the boot clock. The frame came after the reading before this one. A stamp
-// is a time of day: if that was set meanwhile, the frame counts as having come now. An earlier time would let its sender
-// look silent; a later one only delays its death, by the time that frames wait to be read.
+// cameAt converts the kernel's stamp of a frame to the boot clock. The frame arrived after the reading before this one. A
+// stamp is a time of day. If the time of day was set meanwhile, the frame counts as having arrived now. A time that is too
+// early would make the sender look silent. A time that is too late only delays the discovery of the sender's death, by the
+// time that frames wait to be read.
 func (r reading) cameAt(before reading, stamp time.Duration) Time {
 	if ((r.wall - before.wall) - (r.boot - before.boot)).Abs() > clockStep {
 		return r.boot
@@ -283,7 +284,7 @@ func (r reading) cameAt(before reading, stamp time.Duration) Time {
 	return min(max(r.boot-(r.wall-stamp), before.boot), r.boot)
 }
 
-// readBeats calls f with every beat that has come, and when it came.
+// readBeats calls f with every beat that has arrived and its time of arrival, and returns how many there were.
 func (s *sockets) readBeats(buffer []byte, f func(frame []byte, now, came Time)) (count int) {
 	now := readClocks()
 	for _, fd := range s.beats {
@@ -305,7 +306,7 @@ func (s *sockets) readBeats(buffer []byte, f func(frame []byte, now, came Time))
 	return count
 }
 
-// write sends a frame now or not at all.
+// write sends a frame, or fails if the kernel cannot take it now.
 func (s *sockets) write(frame []byte) error {
 	_, err := unix.Write(s.fds[0], frame)
 	return err

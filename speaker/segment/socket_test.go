@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// The kernel stamps a beat with the time of day, which somebody may set.
+// The kernel stamps a beat with the time of day, which may be changed in the meantime.
 func TestABeatIsNotTakenForAnEarlierOneWhenTheTimeOfDayIsSet(t *testing.T) {
 	const ms, hour = time.Millisecond, time.Hour
-	day := 500_000 * hour // The time of day is ahead of the boot clock by so much.
+	day := 500_000 * hour // how far the time of day is ahead of the boot clock
 	before := reading{boot: 1000 * ms, wall: day + 1000*ms}
 	for _, c := range []struct {
 		name  string
 		set   time.Duration // by how much the time of day was set between the two readings
-		stamp time.Duration // after before
-		after bool          // the stamp was made after that
+		stamp time.Duration // relative to before
+		after bool          // the stamp was made after the time was set
 		want  Time
 	}{
 		{name: "it came 40 ms ago", stamp: 10 * ms, want: 1010 * ms},

@@ -10,13 +10,13 @@ import (
 )
 
 // TestACandidateThatWasStalledHearsWhoTookTheAddress: the owner releases an address, and one of the two candidates gets no
-// processor for a while. When it goes on, it finds the release and the other one's claim together. It must not take the
-// address because of the one before it has read the other.
+// CPU time for a while. When it continues, it finds the release together with the claim of the other candidate. It must not
+// take the address because of the release before it has read the claim.
 func TestACandidateThatWasStalledHearsWhoTookTheAddress(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		place int // of the candidate that is stalled
-		read  int // how many frames it read before
+		read  int // how many frames it reads before it is stalled
 	}{
 		{"the first one, before it reads the release", 0, 0},
 		{"the first one, when it has read the release", 0, 1},
@@ -65,15 +65,15 @@ func TestACandidateThatWasStalledHearsWhoTookTheAddress(t *testing.T) {
 	}
 }
 
-// TestACandidateThatWasStalledTakesWhatAnotherHasTaken: the first candidate is stalled after it has read everything, and then
-// takes the address, which the second one has claimed meanwhile. The first one's claim is the higher one.
+// TestACandidateThatWasStalledTakesWhatAnotherHasTaken: the first candidate is stalled after it has read all frames. Then it
+// takes the address, which the second candidate has claimed meanwhile. The claim of the first one is higher.
 func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		after time.Duration // how long after the second one's claim
-		// busy: the second one is stalled, too, and goes on answering for a while.
+		after time.Duration // when the first one continues, after the claim of the second one
+		// busy is how long the second one is stalled, too. Meanwhile its answers continue.
 		busy time.Duration
-		want string // who answers, one after the other
+		want string // the nodes that answer, one after the other
 	}{
 		{"before the second one answers", rivalTime / 2, 0, "first"},
 		{"when the second one answers", 2 * rivalTime, 0, "second first"},
@@ -99,7 +99,7 @@ func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
 			watch := func() {
 				var now []string
 				for _, h := range w.nodes {
-					if h.answers[a].Node != "" { // Its kernel answers, whether or not its speaker runs.
+					if h.answers[a].Node != "" { // The kernel answers, whether or not the speaker runs.
 						now = append(now, names[h])
 					}
 				}
@@ -132,8 +132,9 @@ func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
 	}
 }
 
-// TestTwoCandidatesThatEachForwardAnswerOneAfterTheOther: the endpoints on two nodes became ready a moment ago, and each of the two knows
-// of itself alone that its kube-proxy forwards. So when the owner dies, each of them takes the address as the first candidate.
+// TestTwoCandidatesThatEachForwardAnswerOneAfterTheOther: the endpoints on two nodes became ready a moment ago. Each node knows
+// that its own kube-proxy forwards, but not whether the other one does. So when the owner dies, each of them takes the
+// address as the first candidate.
 func TestTwoCandidatesThatEachForwardAnswerOneAfterTheOther(t *testing.T) {
 	for round := range 40 {
 		w, addrs := newWorld(t, 3, uint64(round)), vips(1)
@@ -168,7 +169,7 @@ func TestTwoCandidatesThatEachForwardAnswerOneAfterTheOther(t *testing.T) {
 	}
 }
 
-// placeWithout is how many hosts come before this one for an address, if the owner is not counted.
+// placeWithout returns how many hosts come before this one for an address, without the owner.
 func (w *world) placeWithout(h, owner *host, a netip.Addr) (place int) {
 	for _, o := range w.nodes {
 		if o != h && o != owner && mix(hashAddress(a)^hashNode(o.name)) > mix(hashAddress(a)^hashNode(h.name)) {
@@ -178,8 +179,8 @@ func (w *world) placeWithout(h, owner *host, a netip.Addr) (place int) {
 	return place
 }
 
-// TestOfTwoThatTakeAnAddressAtOnceOneAnswers: a node takes an address, and before it begins to answer, another node
-// takes it, too. Here that one's claim is the higher one. It has been sent, so the first node reads it, and never answers.
+// TestOfTwoThatTakeAnAddressAtOnceOneAnswers: a node takes an address, and before it begins to answer, a second node takes
+// it, too, with a higher claim. This claim has been sent, so the first node reads it, and never answers.
 func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
 	s := newSite(t, []string{"198.18.0.1/24", "198.18.0.2/24"}, "")
 	for _, r := range s.hosts {
@@ -218,7 +219,7 @@ func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
 		first.segment.perform()
 	})
 	s.eventuallyOwned([]netip.Addr{a}, second)
-	s.view(first) // What was answered before is known now.
+	s.view(first) // By then every earlier answer has been recorded.
 	if len(began) > 0 {
 		t.Errorf("%s answers with %v after %s claimed %v", first.name, began, second.name, a)
 	}
@@ -227,7 +228,8 @@ func TestOfTwoThatTakeAnAddressAtOnceOneAnswers(t *testing.T) {
 	}
 }
 
-// TestWhoIsFrozenInTheMiddleOfATurnIsSilent: what came meanwhile is read in the next turn, so nothing is answered before that.
+// TestWhoIsFrozenInTheMiddleOfATurnIsSilent: frames that came meanwhile are read in the next turn, so nothing is answered
+// before that turn.
 func TestWhoIsFrozenInTheMiddleOfATurnIsSilent(t *testing.T) {
 	s := newSite(t, []string{"198.18.0.1/24"}, "")
 	s.start(s.hosts[0], "eth0")

@@ -26,7 +26,7 @@ func TestEveryAddressHasOneOwner(t *testing.T) {
 	}
 }
 
-// TestAddressesWithoutAnOwnerAreCounted: those that a stranger uses when they are new, by every candidate, until it goes.
+// TestAddressesWithoutAnOwnerAreCounted: every candidate counts new addresses that a stranger uses, until the stranger leaves.
 func TestAddressesWithoutAnOwnerAreCounted(t *testing.T) {
 	w, _ := began(t, 3, 10)
 	counted := func(want int) {
@@ -48,7 +48,7 @@ func TestAddressesWithoutAnOwnerAreCounted(t *testing.T) {
 	counted(0)
 }
 
-// TestADeputyDies: the next one answers.
+// TestADeputyDies: the next candidate answers.
 func TestADeputyDies(t *testing.T) {
 	w, addrs := began(t, 5, 40)
 	victim := w.owner(addrs[0])
@@ -165,8 +165,8 @@ func TestAKilledSpeakerIsDeputisedAndFindsEverythingAsItWas(t *testing.T) {
 	}
 }
 
-// TestASpeakerComesBackOnANodeThatCannotServe: it is told what its predecessor had, and releases it without ever having
-// claimed it.
+// TestASpeakerComesBackOnANodeThatCannotServe: the speaker is told which addresses its predecessor claimed, and releases them
+// without a claim of its own.
 func TestASpeakerComesBackOnANodeThatCannotServe(t *testing.T) {
 	w, addrs := began(t, 3, 20)
 	victim := w.owner(addrs[0])
@@ -215,7 +215,7 @@ func TestANodeThatComesBackTakesNothing(t *testing.T) {
 func TestASuspendedNodeYieldsToWhoStoodIn(t *testing.T) {
 	w, addrs := began(t, 3, 30)
 	victim := w.owner(addrs[0])
-	// The whole node stands still, its kernel too.
+	// The whole node stands still, including its kernel.
 	victim.kernel = false
 	w.run(3 * time.Second)
 	after := w.owners(addrs)
@@ -278,16 +278,16 @@ func (w *world) isolate(victim *host, cut bool) {
 	}
 }
 
-// TestTheOthersOwnNothingWhenANodeIsCutOff: of the owner and another candidate one is cut off for less than a second. The other one
-// has the address afterwards, and did not lose it for a moment. The nodes that own nothing send one beat a second. So the node that is
-// cut off does not miss them, and those on the side of the other one may not have been heard since.
+// TestTheOthersOwnNothingWhenANodeIsCutOff: either the owner or another candidate is cut off for less than a second. The one
+// that was not cut off owns the address afterwards, and did not lose it in between. Nodes that own nothing send one beat a
+// second. So the node that is cut off does not miss their beats, and the other one may not have heard them since, either.
 func TestTheOthersOwnNothingWhenANodeIsCutOff(t *testing.T) {
 	for round := range 10 {
 		for _, isolated := range []int{0, 1} {
 			w, addrs := newWorld(t, 6, uint64(round)), vips(1)
 			owner, candidate := w.nodes[0], w.nodes[1]
 			w.want(addrs, nil, owner)
-			if round%2 == 0 { // It takes the address while it is alone.
+			if round%2 == 0 { // The owner takes the address while it is alone.
 				owner.start()
 				w.run(time.Second)
 			}
@@ -319,8 +319,8 @@ func TestTheOthersOwnNothingWhenANodeIsCutOff(t *testing.T) {
 	}
 }
 
-// TestAFreshCandidateJudgesNoOwner: the owner hands the address over, and goes on answering until the kube-proxy of the only candidate
-// forwards it.
+// TestAFreshCandidateJudgesNoOwner: the owner hands the address over, and continues to answer until the kube-proxy of the only
+// candidate forwards the address.
 func TestAFreshCandidateJudgesNoOwner(t *testing.T) {
 	w, addrs := newWorld(t, 2, 5), vips(1)
 	for _, h := range w.nodes {
@@ -344,7 +344,7 @@ func TestAFreshCandidateJudgesNoOwner(t *testing.T) {
 	}
 }
 
-// TestANodeThatIsForgottenYields: its Node was deleted, which its speaker does not know.
+// TestANodeThatIsForgottenYields: the Node object was deleted, and the speaker of the node does not know this.
 func TestANodeThatIsForgottenYields(t *testing.T) {
 	w, addrs := newWorld(t, 3, 5), vips(1)
 	for _, h := range w.nodes {
@@ -368,7 +368,7 @@ func TestANodeThatIsNotHeardIsReplacedAndYields(t *testing.T) {
 	w, addrs := began(t, 3, 30)
 	victim := w.owner(addrs[0])
 	for _, h := range w.nodes {
-		w.cut[[2]int{victim.number, h.number}] = true // It hears the others.
+		w.cut[[2]int{victim.number, h.number}] = true // It still hears the others.
 	}
 	w.run(time.Second)
 	for _, a := range addrs {
@@ -378,7 +378,7 @@ func TestANodeThatIsNotHeardIsReplacedAndYields(t *testing.T) {
 	}
 }
 
-// TestAQuestionIsAnsweredThatComesAfterAnother: the answer to the first one was lost to who asks now.
+// TestAQuestionIsAnsweredThatComesAfterAnother: the speaker that asks later did not receive the answer to the first question.
 func TestAQuestionIsAnsweredThatComesAfterAnother(t *testing.T) {
 	w, addrs := began(t, 3, 30)
 	owner := w.owner(addrs[0])
@@ -464,7 +464,7 @@ func TestMulticastIsFiltered(t *testing.T) {
 }
 
 func TestEverythingBetweenNodesIsFiltered(t *testing.T) {
-	// What the API says may come after this node has listened, and has taken what nobody claimed.
+	// The API may name the others only after this node has listened and has taken addresses that no node claimed.
 	for _, late := range []bool{false, true} {
 		w, addrs := newWorld(t, 3, 1), vips(30)
 		for _, h := range w.nodes {
@@ -552,8 +552,8 @@ func TestAllSpeakersStartAtOnce(t *testing.T) {
 	}
 }
 
-// TestATakeoverTellsWhatHappenedToTheLastOwner: the owner before it died, long ago. Its death has no part in why the address
-// is taken now, nor in how long takeovers take.
+// TestATakeoverTellsWhatHappenedToTheLastOwner: the owner before the last one died long ago. Its death affects neither the
+// reason for the present takeover nor the duration of takeovers.
 func TestATakeoverTellsWhatHappenedToTheLastOwner(t *testing.T) {
 	w, addrs := began(t, 3, 1)
 	w.owner(addrs[0]).power(false)

@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// A stranger is a machine that is no speaker and uses one of our addresses. An address is probed for strangers when it is
-// new, and, where it is not to be defended, when nobody is known to have had it. While one is found, nobody takes the
-// address. An address that is to be defended stays with its owner when a stranger comes later. Of the others the
-// owner says so when it gives them up, and all nodes leave them alone until the stranger has been silent for a time.
+// A stranger is a machine that is not a speaker and uses one of our addresses. An address is probed for strangers when it
+// is new. An address without Defend is also probed when no previous owner is known. As long as a probe finds a stranger, no
+// node takes the address. An address with Defend stays with its owner when a stranger comes later. An address without
+// Defend is given up: the owner names the stranger as the reason, and all nodes leave the address alone until the stranger
+// has been silent for a time.
 const (
 	recheck      = 10 * time.Second // before an address in conflict is probed again
-	strangerTime = time.Minute      // of a stranger before an address is used again that is not to be defended
+	strangerTime = time.Minute      // of a stranger's silence before an address without Defend is used again
 )
 
 // check says whether a stranger uses an address.
@@ -24,7 +25,7 @@ const (
 	conflicting
 )
 
-// Checked tells whether a probe found a stranger that uses the address.
+// Checked tells the Machine whether a probe found a stranger that uses the address.
 func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
 	defer m.begin(now)()
 	a := m.addresses[addr]
@@ -43,7 +44,7 @@ func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
 	m.touch(a)
 }
 
-// Conflict tells that a stranger uses an address, though nobody has asked for it.
+// Conflict tells the Machine that a stranger uses an address, without a probe.
 func (m *Machine) Conflict(now Time, addr netip.Addr) {
 	defer m.begin(now)()
 	if a := m.addresses[addr]; a != nil {
@@ -51,7 +52,7 @@ func (m *Machine) Conflict(now Time, addr netip.Addr) {
 	}
 }
 
-// dispute notes a stranger, and leaves the address to it unless it is to be defended.
+// dispute records a stranger, and leaves the address to it unless the address is to be defended.
 func (m *Machine) dispute(a *address) {
 	a.stranger = m.now
 	m.judgeStranger(a)
@@ -59,19 +60,19 @@ func (m *Machine) dispute(a *address) {
 
 // judgeStranger leaves an address that is not to be defended to a stranger that was seen lately.
 func (m *Machine) judgeStranger(a *address) {
-	known := a.checked == conflicting || a.checked == checking // It is probed again then, or at the moment.
+	known := a.checked == conflicting || a.checked == checking // It will be probed again, or is being probed.
 	if !a.defended() && !known && a.stranger != 0 && m.now-a.stranger < strangerTime {
 		a.conflict(m.now)
 		m.touch(a)
 	}
 }
 
-// conflict has the address probed again in a while.
+// conflict schedules another probe of the address.
 func (a *address) conflict(now Time) { a.checked, a.recheck = conflicting, now+recheck }
 
 func (a *address) defended() bool { return a.want != nil && a.want.Defend }
 
-// disputed reports whether the address is to be left to a stranger.
+// disputed reports whether this node leaves the address to a stranger.
 func (a *address) disputed() bool { return a.checked == conflicting && !a.defended() }
 
 // doubtful reports whether the address has to be probed before it is used.
@@ -82,14 +83,14 @@ func (a *address) doubtful() bool {
 	return a.seen == 0 || a.checked == conflicting || a.checked == checking
 }
 
-// undisputed notes that another node uses the address: it has not found a stranger, or not any more.
+// undisputed records that another node uses the address: that node found no stranger, or finds none any more.
 func (a *address) undisputed() {
 	if a.checked == conflicting {
 		a.checked, a.stranger = unchecked, 0
 	}
 }
 
-// cede gives an address up that a stranger uses. Whoever hears that does not take it.
+// cede gives up an address that a stranger uses. A node that hears the release does not take the address.
 func (m *Machine) cede(a *address) {
 	m.disown(a, change{addr: a.Addr, stranger: true})
 	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: "a stranger uses it"})

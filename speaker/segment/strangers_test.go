@@ -46,7 +46,7 @@ func TestAnAddressThatAStrangerUsesIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestAnAddressIsYieldedWhenThePoolSaysSo: the stranger was seen before.
+// TestAnAddressIsYieldedWhenThePoolSaysSo: the stranger was seen before the pool said so.
 func TestAnAddressIsYieldedWhenThePoolSaysSo(t *testing.T) {
 	w, addrs := began(t, 3, 2)
 	w.strangers = map[netip.Addr]bool{addrs[0]: true}
@@ -69,8 +69,8 @@ func TestAnAddressIsYieldedWhenThePoolSaysSo(t *testing.T) {
 	}
 }
 
-// TestANodeDisputesOnlyWhatItHasClaimed: an update that continues nothing may say why an address was released that its sender
-// claimed, and takes no address from others.
+// TestANodeDisputesOnlyWhatItHasClaimed: a late update may say why its sender released an address that it had claimed. It
+// takes no address from other nodes.
 func TestANodeDisputesOnlyWhatItHasClaimed(t *testing.T) {
 	w, addrs := newWorld(t, 3, 7), vips(20)
 	for _, h := range w.nodes {
@@ -108,7 +108,8 @@ func TestANodeDisputesOnlyWhatItHasClaimed(t *testing.T) {
 	}
 }
 
-// TestAReleaseIsExplainedAfterAPage: the list without an address may come before the update that says that a stranger uses it.
+// TestAReleaseIsExplainedAfterAPage: a list without an address may arrive before the update which says that a stranger uses
+// that address.
 func TestAReleaseIsExplainedAfterAPage(t *testing.T) {
 	w, addrs := newWorld(t, 3, 7), vips(20)
 	for _, h := range w.nodes {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// watch looks who has been silent for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
+// watch finds neighbours that have been silent for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
 func (m *Machine) watch() {
 	if m.now < m.look {
 		return
@@ -45,12 +45,13 @@ func (m *Machine) watchOne(n *neighbour) {
 	}
 }
 
-// watchEnd notes whether the addresses of a node whose speaker is silent may move soon: because the grace ends, or because
-// its kernel has left a question without an answer. From then on only the first candidate is its deputy. It is the one that
-// takes the addresses. So no other node, which learns a moment later that they moved, still answers with the old MAC.
+// watchEnd records whether the addresses of a node whose speaker is silent may move soon, because the grace ends or because
+// the kernel of the node has left a question without an answer. From then on only the first candidate is the deputy, and
+// the same candidate takes the addresses. The other nodes learn a moment later that the addresses have moved. In the
+// meantime none of them still answers with the old MAC.
 //
-// The nodes count the grace by their own clocks, from the last sign of life that each of them received. lastDeputy bears
-// that one of them lost three beats, or that their clocks differ by 4 %.
+// Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputy is long enough even
+// if a node lost three beats, or if the clocks differ by 4 %.
 func (m *Machine) watchEnd(n *neighbour) {
 	asked := n.asks > 1 || n.asks == 1 && m.now-n.probed >= askPeriod
 	if ending := asked || m.now-n.sign > Grace-lastDeputy; ending != n.ending {
@@ -59,8 +60,8 @@ func (m *Machine) watchEnd(n *neighbour) {
 	}
 }
 
-// lookAt has watch called when something may become of a neighbour. A beat that comes in the meantime makes
-// that later, which need not be noted: on a large segment beats are many, and looks are few.
+// lookAt makes watch run when the status of a neighbour may change. A beat that arrives before then postpones the change,
+// but not the run: on a large segment beats are many, and runs are few.
 func (m *Machine) lookAt(n *neighbour) {
 	switch n.status {
 	case alive:
@@ -80,7 +81,8 @@ func (m *Machine) lookAt(n *neighbour) {
 	}
 }
 
-// watchSilent is when a silent neighbour is to be looked at: when it is to be asked, and once before, whether it has answered.
+// watchSilent returns when to look at a silent neighbour: when its kernel is due to be asked, and once before that, to see
+// whether it has answered.
 func (m *Machine) watchSilent(n *neighbour) Time {
 	switch {
 	case !n.hasAddress():
@@ -101,8 +103,8 @@ func (m *Machine) windowOf(n *neighbour) time.Duration {
 	return deathWindow
 }
 
-// enoughAsked is how many questions to the kernel of a node have to remain without an answer before the node is dead.
-// Time alone proves nothing: a speaker that gets no processor asks nothing while it waits.
+// enoughAsked is how many questions to the kernel of a node must remain without an answer before the node counts as dead.
+// Time alone proves nothing: a speaker that gets no CPU time asks nothing while it waits.
 const enoughAsked = 3
 
 // unanswered reports whether the kernel of the node has left enough questions without an answer, if it can be asked.
@@ -116,11 +118,11 @@ func (m *Machine) probe(n *neighbour, period time.Duration) {
 	n.probed = m.now
 	n.asks++
 	m.out.Probes = append(m.out.Probes, Probe{Addr: n.said.prefixes[0].Addr(), MAC: n.mac})
-	// Its speaker is asked as well: it may live, and only its multicast may be lost on the way, with ours.
+	// Ask its speaker, too. It may be alive, and only multicast may be lost, in both directions.
 	m.send(n.mac, suspect{id: n.id, chain: n.said.chain, index: n.index}.encode())
 }
 
-// kernelAnswered notes that a neighbour's node lives.
+// kernelAnswered records that the node of a neighbour is alive.
 func (m *Machine) kernelAnswered(n *neighbour) {
 	n.answered, n.asks, m.heard = m.now, 0, m.now
 	if n.status == suspected {
@@ -128,9 +130,9 @@ func (m *Machine) kernelAnswered(n *neighbour) {
 	}
 }
 
-// receiveSuspect helps a speaker that has not heard another one: with our own beat if it means us, and
-// otherwise with the last beat that we heard of the suspect. If we have not heard it either, it is our own beat that helps:
-// it says that the other speaker is not the one that is cut off.
+// receiveSuspect helps a speaker that has not heard another one, the suspect. If the suspect is this node, it sends our own
+// beat. Otherwise it forwards the last beat of the suspect that we heard. If we have not heard the suspect either, it sends
+// our own beat, which tells the other speaker that it is not the one that is cut off.
 func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	s, err := r.suspect()
 	if err != nil {
@@ -153,7 +155,7 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	}
 	if n.index <= s.index {
 		if soon := max(m.now, m.beaten+knockPeriod); soon < m.nextBeat && m.now-n.helped >= askPeriod {
-			n.helped = m.now // On a large segment all suspect it at once.
+			n.helped = m.now // On a large segment all nodes suspect it at once.
 			if m.amongFirst(n, 8) {
 				m.nextBeat = soon
 			}
@@ -168,8 +170,8 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	return ""
 }
 
-// amongFirst reports whether this node is one of the few that answer for what they heard of another: on a
-// segment of a thousand nodes a thousand answers would be a burst.
+// amongFirst reports whether this node is one of the few that say what they heard of another node. On a segment of a
+// thousand nodes, a thousand answers would be a burst.
 func (m *Machine) amongFirst(of *neighbour, limit int) bool {
 	if m.living <= limit {
 		return true
@@ -186,8 +188,8 @@ func (m *Machine) amongFirst(of *neighbour, limit int) bool {
 // notCounted stands for a number of frames that is not known yet.
 const notCounted = math.MaxUint64
 
-// updateQuiet decides whether this node may announce. One that hears no other speaker may be cut off from
-// its segment, or unable to receive. If it receives anything at all, it is not.
+// updateQuiet decides whether this node may announce. A node that hears no other speaker may be cut off from its segment,
+// or unable to receive. If it receives anything at all, it is neither.
 func (m *Machine) updateQuiet() {
 	quiet := m.living == 0 && m.received <= m.lonely
 	if quiet == m.quiet {

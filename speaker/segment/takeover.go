@@ -7,8 +7,8 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// contend is for an address that nobody claims: the best candidate takes it, the next one waits in case the
-// best one does not, and so on.
+// contend handles an address that no node claims. The best candidate takes it. The next one waits in case the best one
+// does not take it, and so on.
 func (m *Machine) contend(a *address, place int) {
 	if place < 0 || m.listening || m.degraded() && (place > 0 || m.outsider()) {
 		m.close(a)
@@ -46,22 +46,22 @@ func (m *Machine) close(a *address) {
 	a.due, a.calm = 0, false
 }
 
-// calm has candidates after the first one wait longer for the addresses of a node whose speaker was silent before. The
-// first candidate is its deputy until the time has come by its own clock, too.
+// calm makes candidates after the first one wait longer for the addresses of a node whose speaker was silent before the node
+// counted as dead. The first candidate remains the deputy until the grace has ended by its own clock, too.
 func (m *Machine) calm(n *neighbour) {
 	for addr := range n.allClaims() {
 		m.address(addr).calm = true
 	}
 }
 
-// setDue has takeDue called at a time, or before.
+// setDue makes Tick handle due addresses at this time, or earlier.
 func (m *Machine) setDue(at Time) {
 	if m.due == 0 || at < m.due {
 		m.due = at
 	}
 }
 
-// takeDue takes, or begins to answer, what is due.
+// takeDue decides about the addresses that this node is due to take or to answer for.
 func (m *Machine) takeDue() {
 	if m.reconsider && m.now >= m.reconsidered+reconsiderPeriod+time.Duration(len(m.open))*reconsiderCost {
 		m.reconsider, m.reconsidered = false, m.now
@@ -88,15 +88,15 @@ func (m *Machine) takeDue() {
 	}
 }
 
-// take makes the address ours.
+// take makes this node the owner of the address.
 //
-// A node that takes an address while it hears other speakers takes an even term above every term that it knows.
-// A node that hears none may be the one that is cut off. It takes an odd term, below that of the owner which it
-// believes dead: when both meet, the address stays where it was.
+// A node that hears other speakers claims with an even term above every term that it knows. A node that hears none may be
+// the one that is cut off. It claims with an odd term below that of the owner, which it believes dead. When the two hear
+// each other again, the address stays where it was.
 //
-// The answers begin later: see begins. The first candidate waits for one Tick. Others wait for longer: the first one may have
-// got no processor for a while, and take the address at the same time. So does a first candidate that is
-// fresh, for another one may count itself as the first.
+// The answers begin later: see begins. The first candidate waits for one Tick. The others wait longer, because the first
+// one may have got no CPU time for a while, and may take the address at the same time. A first candidate that is fresh
+// waits longer, too, because another node may count itself as the first.
 func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen
@@ -140,17 +140,17 @@ func (m *Machine) take(a *address, place int) {
 	m.setDue(a.due)
 }
 
-// hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof: to a
-// node that is cut off all the others fall silent one after the other. If the owner seems to be dead, another node has
-// to be heard after this node missed the owner's beat: see receiveSuspect. It is not enough that it was heard before, for a
-// node that owns nothing sends a beat a second.
+// hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof, because a
+// node that is cut off suspects all others, one after the other. If the owner seems to be dead, another node must have been
+// heard after this node missed the owner's beat: see receiveSuspect. An earlier beat is not enough, because a node that
+// owns nothing sends only one beat a second.
 func (m *Machine) hearsOthers(a *address) bool {
 	return m.heard >= a.missed && m.statuses[alive]+m.statuses[silent] > 0
 }
 
-// judgeOwner takes an address from an owner that cannot serve it and does not know: it does not reach the
-// API, and this node does. The owner yields on the frame that says so. A node that is fresh takes it from nobody: the owner may be
-// handing the address over to it, and answers until this node can.
+// judgeOwner takes an address from an owner that cannot serve it and does not know this, because it does not reach the API.
+// This node does reach the API. The owner yields when it receives the new claim. A node that is fresh takes no address in
+// this way: the owner may be handing the address over to it, and answers until this node can.
 func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.disputed() || a.want.Candidates.Has(holder.n.node) ||
 		m.resolve(a.want.Candidates).self.Standing == ownership.Fresh {
@@ -169,7 +169,7 @@ func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 	}
 }
 
-// rebalance hands over one address to a candidate that comes before this node, where that is wished.
+// rebalance hands over one address whose move is Gradual to a candidate that comes before this node.
 func (m *Machine) rebalance() {
 	if m.listening || m.now < m.moved+moveInterval {
 		return
@@ -193,9 +193,9 @@ func (m *Machine) release(a *address, notWanted bool, why string) {
 	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: why})
 }
 
-// pause gives an address up because this node receives nothing at all: nobody can reach it, but others may hear it, and
-// would leave the address to it. Whoever does takes the address. If nobody does, this node takes it again a little
-// later, with the same term: the segment may only have been quiet.
+// pause gives an address up because this node receives nothing at all. No client can reach this node, but other nodes may
+// hear it, and would leave the address to it. A node that hears the release takes the address. If none does, this node
+// takes it again a little later, with the same term, because the segment may only have been quiet.
 func (m *Machine) pause(a *address) {
 	a.paused, a.hold = a.own, m.now+holdOff
 	m.release(a, false, "this node receives nothing")
@@ -214,7 +214,7 @@ func (m *Machine) disown(a *address, why change) {
 	m.pending = append(m.pending, why)
 }
 
-// releaseAll is for the end: one frame says it.
+// releaseAll gives up all addresses when this speaker ends. One frame tells the neighbours.
 func (m *Machine) releaseAll() {
 	if len(m.owned) == 0 {
 		return

@@ -6,22 +6,23 @@ import (
 	"time"
 )
 
-// A node may have two interfaces on one segment. Both would have the same rank for every address, and hear
-// themselves as strangers. The interface with the lower MAC speaks for the node. The other one owns nothing and
-// sends nothing for as long as it hears that one.
+// twin is another interface of this node on the same segment, which has the lower MAC and speaks for the node. The interface
+// with the higher MAC owns nothing and sends nothing as long as it hears the other one. Without this rule both would have
+// the same rank for every address, and would hear each other as strangers.
 type twin struct {
 	id       ID
 	sequence uint64 // of its last Hello
 	until    Time   // it counts until then
 }
 
-// twinTime is for how long a Hello of the other interface counts. After half of it its beats make us ask.
+// twinTime is how long a Hello of the other interface counts. After half of this time, a beat of that interface makes this
+// one ask for its Hello.
 const twinTime = 4 * time.Second
 
 // shadowed reports whether another interface of this node speaks for it.
 func (m *Machine) shadowed() bool { return m.now < m.twin.until }
 
-// receiveTwin looks at a frame in our own name: it is from our other interface, or forged.
+// receiveTwin handles a frame in this node's own name: it is from another interface of this node, or forged.
 func (m *Machine) receiveTwin(k kind, r *reader, e envelope, frame []byte) Drop {
 	if k != kindHello || e.boot != m.config.Boot || bytes.Compare(e.mac[:], m.iface.MAC[:]) >= 0 {
 		return DropOwn
@@ -53,7 +54,7 @@ func (m *Machine) receiveTwin(k kind, r *reader, e envelope, frame []byte) Drop 
 	return ""
 }
 
-// watchTwin begins anew when the other interface has fallen silent.
+// watchTwin starts to listen when the other interface has fallen silent.
 func (m *Machine) watchTwin() {
 	if m.twin.until != 0 && !m.shadowed() {
 		m.twin.until = 0

@@ -1,48 +1,49 @@
-// Package ownership says who may own an address on a segment. Package segment has the nodes agree on who does. It is apart
-// from that so that one can decide about addresses without sockets, on any operating system.
+// Package ownership has the types that say which nodes may own an address on a segment. With package segment these nodes
+// agree on the owner. The types are not part of that package, so code that uses them needs no sockets and runs on any
+// operating system.
 package ownership
 
 import "slices"
 
-// Want says how one address is to be owned on a segment.
+// Want describes how one address is to be owned on a segment.
 type Want struct {
 	// Candidates are the nodes that may own the address. This node answers only if it is among them.
 	Candidates *Candidates
-	// Gradual: the address moves, though its owner can serve it, to a candidate that comes before the owner.
+	// Gradual means that the address moves to a candidate that comes before its owner, although the owner can serve it.
 	Gradual bool
-	// New: the address was allocated a moment ago. It is probed for strangers before its first use.
+	// New means that the address was allocated a moment ago. It is probed for strangers, which are machines that are not
+	// speakers, before its first use.
 	New bool
-	// Defend: a stranger that uses the address later is answered by announcing it again. Without it no node uses the
-	// address until the stranger has not been seen for a minute.
+	// Defend means that the owner announces the address again when a stranger uses it later. Without Defend, no node uses
+	// the address until the stranger has not been seen for a minute.
 	Defend bool
 }
 
-// Candidates are the nodes that may own an address. One value may serve many addresses, and many do: it is looked up by
-// its pointer.
+// Candidates are the nodes that may own an address. Many addresses may share one value, which is looked up by its pointer.
 type Candidates []Candidate
 
-// Candidate is one of them.
+// Candidate is a node that may own an address.
 type Candidate struct {
 	Node string
 	// Preferred nodes come before others.
 	Preferred bool
-	// Standing comes before anything else.
+	// Standing is compared before anything else.
 	Standing Standing
 }
 
-// Standing says whether the kube-proxy of a node forwards the address. Candidates with a lower one come first.
+// Standing says whether the kube-proxy of a node forwards the address. Candidates with a lower Standing come first.
 type Standing uint8
 
 const (
-	// Settled: it forwards the address.
+	// Settled: the kube-proxy of the node forwards the address.
 	Settled Standing = iota
-	// Forwards: this node's own kube-proxy says that it forwards the address. The other nodes count this node as Fresh.
+	// Forwards: this node's own kube-proxy reports that it forwards the address. Other nodes count this node as Fresh.
 	Forwards
-	// Fresh: it may not forward the address yet.
+	// Fresh: the kube-proxy of the node may not forward the address yet.
 	Fresh
 )
 
-// NewCandidates makes them of names. preferred may be nil.
+// NewCandidates returns the named nodes as candidates. preferred may be nil.
 func NewCandidates(nodes []string, preferred func(node string) bool) *Candidates {
 	c := make(Candidates, 0, len(nodes))
 	for _, n := range nodes {
@@ -51,7 +52,7 @@ func NewCandidates(nodes []string, preferred func(node string) bool) *Candidates
 	return &c
 }
 
-// Nodes returns their names.
+// Nodes returns the names of the candidates.
 func (c *Candidates) Nodes() []string {
 	names := make([]string, 0, len(*c))
 	for _, o := range *c {
@@ -60,7 +61,7 @@ func (c *Candidates) Nodes() []string {
 	return names
 }
 
-// Has reports whether the node is among them.
+// Has reports whether the node is a candidate.
 func (c *Candidates) Has(node string) bool {
 	return slices.ContainsFunc(*c, func(o Candidate) bool { return o.Node == node })
 }
