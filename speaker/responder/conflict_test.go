@@ -19,7 +19,7 @@ func isSibling(iface string, mac net.HardwareAddr) bool {
 	return iface == "eth0" && mac.String() == sibling.String()
 }
 
-// serve is a responder whose vip on eth0 and eth1 was announced some time ago.
+// serve is a responder whose vip on eth0 was announced some time ago.
 func serve(t *testing.T, a *responder.Answer, test func(t *testing.T, f *family, r *responder.Responder, w *wire, met *strangers)) {
 	t.Helper()
 	var met strangers

@@ -131,7 +131,7 @@ func (o order) before(other order) bool {
 }
 
 // better reports whether, for an address that this node owns, a candidate comes before this node that has been alive for a
-// while and would not have more than its share.
+// while and would not have more than its share. The share does not matter if only the candidate is a preferred node.
 func (m *Machine) better(a *address) bool {
 	r := m.resolve(a.want.Candidates)
 	if r.self == nil {

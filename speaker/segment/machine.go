@@ -60,7 +60,7 @@ const (
 	maxGap       = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
 	lastDeputy   = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
 	formerTime   = time.Second            // for a new speaker to claim what its predecessor claimed
-	holdOff      = time.Second            // before a node takes an address that was released because no Service has it
+	holdOff      = time.Second            // before a node takes an address that nobody wanted, or that the node gave up because it was cut off
 	patience     = 5 * time.Second        // before an address is taken from an owner that is no candidate
 	settled      = 30 * time.Second       // a node must be alive this long before addresses move to it
 	moveInterval = time.Second            // between two such moves
@@ -202,7 +202,7 @@ type Counters struct {
 	Refused     map[Drop]uint64
 	Events      map[EventKind]uint64
 	Deputised   time.Duration // the time as a deputy, summed over all addresses
-	TakeoverSum time.Duration // the sum of the times from the last sign of life of an owner to the takeover
+	TakeoverSum time.Duration // the sum of the times from the last sign of life of an owner that fell silent to the takeover
 	Takeovers   uint64        // the number of takeovers in TakeoverSum
 }
 

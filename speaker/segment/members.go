@@ -66,7 +66,7 @@ func (m *Machine) Expect(now Time, expected []Expected) {
 
 func (m *Machine) degraded() bool { return !m.ever && len(m.expected) > 0 }
 
-// outsider reports whether others hear one another, while this node was never heard.
+// outsider reports whether others hear one another. The callers know that this node has heard none of them.
 func (m *Machine) outsider() bool {
 	for _, e := range m.expected {
 		if e.Hears {
@@ -128,7 +128,8 @@ func (m *Machine) Members() []Member {
 	return all
 }
 
-// Generation changes when Members may have changed in more than Life and Heard.
+// Generation changes when Members may have changed in what decides about candidates. Life, Heard, Silent, Claims and HearsUs
+// change without it.
 func (m *Machine) Generation() int { return m.generation }
 
 // Holding is an address that this node answers for.

@@ -31,7 +31,7 @@ type address struct {
 	hold   Time       // no node takes it before this time
 	paused uint64     // our term when this node gave it up because it received nothing; 0: it did not
 
-	misplaced Time // since when its owner is no candidate; 0: the owner is a candidate
+	misplaced Time // since when this node could take it from an owner that is no candidate; 0: it could not
 
 	checked  check
 	recheck  Time

@@ -136,7 +136,8 @@ func (s *Segment) Leave(ctx context.Context, successor bool) {
 	}
 }
 
-// Run runs the Machine until ctx ends, and then returns nil. By then it has closed all sockets and ended all answers.
+// Run runs the Machine until ctx ends, and then returns nil. If it cannot wait for frames any more, it returns the error. By
+// then it has closed all sockets and ended all answers.
 func (s *Segment) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()

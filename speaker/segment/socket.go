@@ -109,7 +109,7 @@ func openSocket(index int, kind ethernet.EtherType, filter []bpf.Instruction, gr
 			return -1, fmt.Errorf("join the group %v: %w", group, err)
 		}
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) // Room for a second on a large segment.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) // Room for about 900 frames.
 	protocol := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, uint16(kind)))
 	if err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index, Protocol: protocol}); err != nil {
 		return -1, fmt.Errorf("bind a packet socket: %w", err)

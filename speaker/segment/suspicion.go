@@ -110,7 +110,7 @@ const enoughAsked = 3
 // unanswered reports whether the kernel of the node has left enough questions without an answer, if it can be asked.
 func (n *neighbour) unanswered() bool { return !n.hasAddress() || n.asks >= enoughAsked }
 
-// probe asks the kernel of a neighbour, by one address after the other if it has several.
+// probe asks the kernel of a neighbour for the first of the neighbour's own addresses.
 func (m *Machine) probe(n *neighbour, period time.Duration) {
 	if !n.hasAddress() || n.probed != 0 && m.now-n.probed < period {
 		return
