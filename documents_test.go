@@ -22,9 +22,9 @@ import (
 // document is a Markdown file of this repository.
 type document struct {
 	file string
-	// lines are those of its text: empty where it has code.
+	// lines are the lines of the document. Those of code blocks are empty.
 	lines []string
-	// blocks are its code blocks, by the line at which they begin.
+	// blocks are the code blocks by the line at which they begin.
 	blocks map[int]string
 }
 
@@ -77,13 +77,13 @@ func readDocument(file, text string) document {
 var (
 	heading = regexp.MustCompile(`^#{1,6} +(.*?) *$`)
 	link    = regexp.MustCompile(`\]\(([^)\s]+)(?: "[^"]*")?\)`)
-	// GitHub makes an anchor of a heading: of its text without the marks of Markdown, in lower case, what is neither a
-	// letter, a digit, an underscore nor a hyphen goes, and a blank becomes a hyphen.
+	// GitHub makes the anchor of a heading from its text without Markdown, in lower case. It drops every character that
+	// is not a letter, a digit, an underscore, a hyphen or a blank, and replaces blanks by hyphens.
 	linked  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 	dropped = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 )
 
-// anchors are the fragments that lead into a document.
+// anchors returns the anchors of the document's headings.
 func (d document) anchors() []string {
 	var all []string
 	for _, line := range d.lines {
@@ -101,7 +101,7 @@ func (d document) anchors() []string {
 	return all
 }
 
-// broken returns what is wrong with the links of documents. There tells whether a file or directory exists.
+// broken returns the errors in the links of documents. The function there reports whether a file or directory exists.
 func broken(all []document, there func(string) bool) []string {
 	anchors := map[string][]string{}
 	for _, d := range all {
@@ -146,7 +146,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestLinksAreChecked shows that each kind of broken link is found, and nothing else.
+// TestLinksAreChecked checks that broken finds each kind of broken link, and nothing else.
 func TestLinksAreChecked(t *testing.T) {
 	a := readDocument("docs/a.md", strings.Join([]string{
 		"# What's `on`: a [link](b.md)", "## Twice", "## Twice", "[1](#whats-on-a-link) [2](#twice-1) [3](../README.md) [4](https://example.com/x#y)",
@@ -167,8 +167,8 @@ var (
 	variable = regexp.MustCompile(`\$[A-Z]+`)
 )
 
-// TestDocumentedObjects decodes every object of Herald's in the documents as strictly as the API server does with
-// --validate=strict. TestDocumentedRouters has an API server admit them.
+// TestDocumentedObjects decodes every Herald object in the documents, as strictly as the API server does with
+// --validate=strict. TestDocumentedRouters checks that an API server admits them.
 func TestDocumentedObjects(t *testing.T) {
 	scheme := runtime.NewScheme()
 	if err := herald.AddToScheme(scheme); err != nil {
@@ -200,7 +200,7 @@ func TestDocumentedObjects(t *testing.T) {
 	}
 }
 
-// TestSite follows the links within the site that make docs has built in the directory HERALD_SITE.
+// TestSite checks the links within the site that make docs builds. HERALD_SITE is the site's directory.
 func TestSite(t *testing.T) {
 	site := os.Getenv("HERALD_SITE")
 	if site == "" {
@@ -231,7 +231,7 @@ func TestSite(t *testing.T) {
 				case n.Data == "a" && a.Key == "href":
 					links[path] = append(links[path], a.Val)
 				case n.Data == "script" || a.Key == "src" || a.Key == "href":
-					// What the page itself consists of comes from the site.
+					// Resources of a page must come from the site.
 					if u, err := url.Parse(a.Val); n.Data == "script" || err != nil || u.Scheme != "" && u.Scheme != "data" || u.Host != "" {
 						t.Errorf("%s: <%s %s=%q>: the site has no scripts, and takes nothing from elsewhere", path, n.Data, a.Key, a.Val)
 					}

@@ -1,5 +1,5 @@
-// Package herald_test holds the house rules: what may import what, that every package introduces
-// itself, and that no file knows the machine it was written on.
+// Package herald_test checks rules for the whole repository: which packages may import which, that every
+// package has a package comment, and that no file has a path of a developer's machine.
 package herald_test
 
 import (
@@ -22,20 +22,20 @@ import (
 
 const module = "github.com/heraldlb/herald"
 
-// rule limits what packages depend on, directly or not. Packages are named as for the go command; a
-// leading "./" is this module, "..." alone is everything but the standard library.
+// rule limits the dependencies of packages, direct and indirect. Packages are named by patterns of the go
+// command. A leading "./" means this module. "..." alone means everything except the standard library.
 type rule struct {
 	packages string
 	never    []string
-	// but are exceptions from never, tests those that only tests enjoy.
+	// but lists exceptions from never. tests lists exceptions for tests only.
 	but, tests []string
 	why        string
 }
 
-// pure are the packages below speaker/ that have no sockets.
+// pure lists the packages below speaker/ that use no sockets.
 var pure = []string{"./speaker/announce/...", "./speaker/inspect/...", "./speaker/bgp/route/...", "./speaker/segment/ownership/..."}
 
-// network are modules that need Linux, or that routes and frames are sent with.
+// network lists modules that need Linux, or that send routes and frames.
 var network = []string{"github.com/osrg/gobgp/...", "github.com/mdlayher/...", "github.com/vishvananda/..."}
 
 var rules = []rule{{
@@ -65,7 +65,7 @@ var rules = []rule{{
 	why:   "it is arithmetic on addresses: no Kubernetes, no log, no I/O",
 }}
 
-// leaves are rules for the packages below speaker/ that only know the network, each for itself.
+// leaves returns a rule for each package below speaker/ that only knows the network and no other package.
 func leaves(packages []listed) []rule {
 	var dirs []string
 	for _, p := range packages {
@@ -76,7 +76,7 @@ func leaves(packages []listed) []rule {
 		}
 	}
 	slices.Sort(dirs)
-	// ARP and NDP are two protocols of one responder, which is tested with both.
+	// ARP and NDP both use the responder, whose tests use both.
 	protocols := []string{"./speaker/arp/...", "./speaker/ndp/..."}
 	const responder = "./speaker/responder/..."
 	var rules []rule
@@ -89,7 +89,7 @@ func leaves(packages []listed) []rule {
 		if slices.Contains(protocols, d) {
 			r.but = append(r.but, responder)
 		}
-		if d == "./speaker/ask/..." { // It answers the questions of the port.
+		if d == "./speaker/ask/..." { // It answers the requests that package inspect defines.
 			r.but = append(r.but, "./speaker/inspect/...")
 		}
 		if d == responder {
@@ -100,7 +100,7 @@ func leaves(packages []listed) []rule {
 	return rules
 }
 
-// listed is what go list tells about a package.
+// listed is the output of go list about a package.
 type listed struct {
 	ImportPath, Dir                    string
 	Standard, DepOnly                  bool
@@ -108,7 +108,7 @@ type listed struct {
 	GoFiles, TestGoFiles, XTestGoFiles []string
 }
 
-// list returns this module's packages, and which packages of theirs are the standard library's.
+// list returns this module's packages, and the set of packages of the standard library that they depend on.
 func list(t *testing.T) (ours []listed, standard map[string]bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-test",
@@ -130,12 +130,12 @@ func list(t *testing.T) (ours []listed, standard map[string]bool) {
 		case p.Standard:
 			standard[p.ImportPath] = true
 		case !p.DepOnly && !strings.HasSuffix(p.ImportPath, ".test") && !strings.Contains(p.ImportPath, " "):
-			ours = append(ours, p) // and not what go test makes of them
+			ours = append(ours, p) // without the packages that go test generates
 		}
 	}
 }
 
-// matches reports whether a package is among those that a pattern names.
+// matches reports whether a pattern matches the path of a package.
 func matches(pattern, path string) bool {
 	if pattern == "..." {
 		return true
@@ -205,7 +205,7 @@ func TestNoMachinePaths(t *testing.T) {
 			return err
 		case d.IsDir() && (path == ".git" || path == "build"):
 			return fs.SkipDir
-		case !d.Type().IsRegular() || path == ".git": // Which is a file in a worktree.
+		case !d.Type().IsRegular() || path == ".git": // In a worktree, .git is a file.
 			return nil
 		}
 		text, err := os.ReadFile(path)

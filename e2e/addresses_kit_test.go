@@ -18,7 +18,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// with is several edits of a pool.
+// with combines several edits of a pool.
 func with(edits ...func(*herald.IPPoolSpec)) func(*herald.IPPoolSpec) {
 	return func(s *herald.IPPoolSpec) {
 		for _, edit := range edits {
@@ -27,13 +27,13 @@ func with(edits ...func(*herald.IPPoolSpec)) func(*herald.IPPoolSpec) {
 	}
 }
 
-// named has a pool serve only Services that name it.
+// named makes a pool serve only Services that name it.
 func named(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no }
 
-// acrossNamespaces lets namespaces share a pool's addresses.
+// acrossNamespaces allows Services of different namespaces to share a pool's addresses.
 func acrossNamespaces(s *herald.IPPoolSpec) { s.ShareAcrossNamespaces = true }
 
-// ports are those of a Service, as TCP/80.
+// ports sets the ports of a Service, each in the form TCP/80.
 func ports(ports ...string) func(*corev1.Service) {
 	return func(svc *corev1.Service) {
 		svc.Spec.Ports = nil
@@ -57,20 +57,20 @@ func (c *cluster) served(name, address string, edit ...func(*corev1.Service)) {
 	c.holds(name, address)
 }
 
-// refused waits for the event of a Service that cannot be served, with the text.
+// refused waits for the event that a Service cannot be served, whose message contains the text.
 func (c *cluster) refused(name, text string) {
 	c.t.Helper()
 	c.event("Service", name, "SyncLoadBalancerFailed", text)
 }
 
-// free deletes a Service and waits until its address can be had.
+// free deletes a Service and waits until its address is available.
 func (c *cluster) free(name, address string) {
 	c.t.Helper()
 	c.remove(name)
 	c.unrecorded(address)
 }
 
-// addressOf creates a Service and returns the address that it is given.
+// addressOf creates a Service and returns the address that it gets.
 func (c *cluster) addressOf(name string, edit ...func(*corev1.Service)) (address string) {
 	c.t.Helper()
 	c.service(name, edit...)
@@ -92,7 +92,7 @@ func (c *cluster) recordOf(address string) *herald.IPAllocation {
 	return rec
 }
 
-// shares waits until exactly these Services have the address, by their status and by its record.
+// shares waits until exactly these Services have the address, in their status and in its record.
 func (c *cluster) shares(address string, owners ...string) {
 	c.t.Helper()
 	c.recorded(address, owners, func(ctx context.Context, o herald.AllocationOwner) error {
@@ -104,7 +104,7 @@ func (c *cluster) shares(address string, owners ...string) {
 	})
 }
 
-// kept waits until an address is kept for these names, and for no Service that there is.
+// kept waits until an address is kept for these names, and for no existing Service.
 func (c *cluster) kept(address string, names ...string) {
 	c.t.Helper()
 	c.recorded(address, names, func(_ context.Context, o herald.AllocationOwner) error {
@@ -149,7 +149,7 @@ func (c *cluster) editRecord(address string, change func(*herald.IPAllocation)) 
 	})
 }
 
-// poolGone waits until a deleted pool is no more, as its last address is not.
+// poolGone waits until a deleted pool is gone, which happens when its last address is released.
 func (c *cluster) poolGone(name string) {
 	c.t.Helper()
 	c.eventually("IPPool "+name+" is gone", func(ctx context.Context) error {
@@ -158,7 +158,7 @@ func (c *cluster) poolGone(name string) {
 	})
 }
 
-// editPool changes an IPPool, again if somebody else did at the same time.
+// editPool changes an IPPool, and retries on a conflict.
 func (c *cluster) editPool(name string, change func(*herald.IPPoolSpec)) {
 	c.t.Helper()
 	c.eventually("edit of IPPool "+name, func(ctx context.Context) error {
@@ -172,7 +172,7 @@ func (c *cluster) editPool(name string, change func(*herald.IPPoolSpec)) {
 	})
 }
 
-// capacity waits until a pool says how many IPv4 addresses it has, and how many are in use, by its newest edit.
+// capacity waits until the status of a pool's newest generation has these numbers of IPv4 addresses in total and in use.
 func (c *cluster) capacity(pool string, capacity, assigned int64) {
 	c.t.Helper()
 	c.eventually(fmt.Sprintf("%d of %d addresses of IPPool %s in use", assigned, capacity, pool), func(ctx context.Context) error {
@@ -189,7 +189,7 @@ func (c *cluster) capacity(pool string, capacity, assigned int64) {
 	})
 }
 
-// marked waits for an IPAllocation to say whether its pool still has the address.
+// marked waits until the condition InRange of an IPAllocation has this status: whether its pool still has the address.
 func (c *cluster) marked(address string, status metav1.ConditionStatus, text string) {
 	c.t.Helper()
 	what := fmt.Sprintf("condition InRange=%s of IPAllocation %s with %q", status, address, text)
@@ -212,7 +212,7 @@ func (c *cluster) namespaceWith(name string, annotations map[string]string) erro
 	return err
 }
 
-// quota annotates the namespace with one.
+// quota sets the quota annotation of the namespace.
 func (c *cluster) quota(text string) {
 	c.t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, herald.AnnotationQuota, text)

@@ -25,14 +25,14 @@ func TestTheOrderOfAddresses(t *testing.T) {
 	c.served("low-b", "198.51.100.102", lowest)
 	c.free("low-a", "198.51.100.101")
 
-	// What was free since when is not recorded: it goes on behind the youngest record.
+	// It is not recorded since when an address is free. After a restart, assignment continues after the youngest record.
 	c.must(ccm.Restart(c.ctx))
 	c.served("d", "198.51.100.4")
 	c.served("low-c", "198.51.100.101", lowest)
 	c.served("e", "198.51.100.5")
 	c.served("f", "198.51.100.1")
 
-	// When all were in use once, the one comes that rested longest.
+	// Once all addresses have been used, the one that was free the longest is next.
 	c.free("d", "198.51.100.4")
 	c.free("b", "198.51.100.2")
 	c.free("f", "198.51.100.1")

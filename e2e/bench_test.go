@@ -17,11 +17,11 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// These measure, and never fail for being slow. Run them by `make bench`.
+// The benchmarks measure. They never fail because something is slow. Run them with `make bench`.
 
-// BenchmarkCreateToReply is the time from the creation of a Service to the first answer that a client on
-// the segment, and one behind a router, gets from its address; the median of twenty. The most of it is
-// kube-proxy's: it writes its rules once a second at most (--nftables-min-sync-period).
+// BenchmarkCreateToReply measures the time from the creation of a Service to the first answer from its address,
+// for a client on the segment and one behind a router. It reports the median of twenty. Most of the time is
+// kube-proxy's, which writes its rules once a second at most (--nftables-min-sync-period).
 func BenchmarkCreateToReply(b *testing.B) {
 	const samples = 20
 	for b.Loop() {
@@ -59,8 +59,8 @@ func BenchmarkCreateToReply(b *testing.B) {
 	}
 }
 
-// firstReply asks every 20 ms, without waiting for the answer to what it asked before, and returns when
-// the first answer came.
+// firstReply sends a request every 20 ms, without waiting for earlier answers, and returns the time of the
+// first answer.
 func (f *field) firstReply(from *lab.Client, target string) time.Time {
 	ctx, cancel := context.WithCancel(f.ctx)
 	first := make(chan time.Time, 1)
@@ -94,7 +94,7 @@ func median(all []time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-// BenchmarkMemory is the resident memory of Herald's programs, idle and with 1,000 Services that are
+// BenchmarkMemory measures the resident memory of Herald's programs, idle and with 1,000 Services that are
 // announced by ARP and to one router.
 func BenchmarkMemory(b *testing.B) {
 	const many = 1000
@@ -122,8 +122,8 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// memoryMB is a figure of a process's memory in MB (10^6 bytes): VmRSS is what is resident, VmHWM the most that
-// was (proc(5)).
+// memoryMB returns a figure of a process's memory in MB (10^6 bytes): VmRSS is the resident memory, VmHWM its peak
+// (proc(5)).
 func memoryMB(t testing.TB, pid int, figure string) float64 {
 	t.Helper()
 	for line := range strings.SplitSeq(procFile(t, pid, "status"), "\n") {
@@ -139,7 +139,7 @@ func memoryMB(t testing.TB, pid int, figure string) float64 {
 	return 0
 }
 
-// cpuSeconds is the processor time that a process has used, in user and system mode (proc(5)).
+// cpuSeconds returns the CPU time that a process has used, in user and system mode (proc(5)).
 func cpuSeconds(t testing.TB, pid int) float64 {
 	t.Helper()
 	stat := procFile(t, pid, "stat")

@@ -19,7 +19,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// fabric is a cluster that announces to FRR and to BIRD, and on no segment.
+// fabric returns a cluster that announces to FRR and to BIRD, but not on the segment.
 func fabric(t *testing.T, nodes int) *field {
 	t.Helper()
 	f := withHerald(t, lab.Options{Nodes: nodes, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
@@ -30,7 +30,7 @@ func fabric(t *testing.T, nodes int) *field {
 	return f
 }
 
-// advertises creates a BGPAdvertisement, or changes it, again if herald-ccm wrote its status at the same time.
+// advertises creates or changes a BGPAdvertisement. It retries on a conflict with herald-ccm, which writes the status.
 func (f *field) advertises(name string, edit func(*herald.BGPAdvertisementSpec)) {
 	f.t.Helper()
 	f.eventually("edit of BGPAdvertisement "+name, func(ctx context.Context) error {
@@ -50,8 +50,8 @@ func (f *field) advertises(name string, edit func(*herald.BGPAdvertisementSpec))
 	})
 }
 
-// learns waits until every router has exactly these routes, each as "198.51.100.1/32 from k8s-node1 64512:100", with the
-// communities of all kinds and, where there are such, "med 10" and "path 64512 64512".
+// learns waits until every router has exactly these routes, each in the form "198.51.100.1/32 from k8s-node1 64512:100",
+// with the communities of all kinds and, if present, "med 10" and "path 64512 64512".
 func (f *field) learns(want ...string) {
 	f.t.Helper()
 	slices.Sort(want)
@@ -89,7 +89,7 @@ func (f *field) learns(want ...string) {
 	}
 }
 
-// fromAll is a route from every node.
+// fromAll returns the routes to a prefix from every node.
 func (f *field) fromAll(prefix string, more ...string) (all []string) {
 	for _, n := range f.site.Nodes {
 		all = append(all, strings.Join(append([]string{prefix, "from", n.Name}, more...), " "))
@@ -97,7 +97,7 @@ func (f *field) fromAll(prefix string, more ...string) (all []string) {
 	return all
 }
 
-// expired counts the packets that the router and the nodes dropped because their TTL had run out.
+// expired returns the number of packets that the router and the nodes dropped because their TTL expired.
 func (f *field) expired(r *lab.Router) (sum int) {
 	f.t.Helper()
 	hosts := []enclave.Host{r.Host}
@@ -126,7 +126,7 @@ func (f *field) expired(r *lab.Router) (sum int) {
 
 func asks(address string) func(*corev1.Service) { return annotated(herald.AnnotationIPs, address) }
 
-// TestNetworksInPlaceOfAddresses also shows what becomes of packets for addresses that no Service has.
+// TestNetworksInPlaceOfAddresses also tests what happens to packets for addresses that no Service has.
 func TestNetworksInPlaceOfAddresses(t *testing.T) {
 	f := fabric(t, 2)
 	f.pool("routed", delay(0), "198.51.100.0-198.51.100.149", "2001:db8:51::/112")
@@ -170,8 +170,8 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 				f.must(n.Host.Script(script, args...))
 			}
 		}
-		// circles reports whether a packet for the address goes round until its TTL has run out: the machine that notices
-		// says so to the sender.
+		// circles reports whether a packet for the address loops until its TTL expires. The machine that drops it tells the
+		// sender.
 		circles := func() bool {
 			before := f.expired(r)
 			if reply, err := r.Outside.Get(f.ctx, unused+":9000"); err == nil {
@@ -179,19 +179,19 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 			}
 			return f.expired(r) > before
 		}
-		// On most nodes the default route leads to the router.
+		// Simulate the default route, which leads to the router on most nodes.
 		onNodes("ip route add 198.51.100.0/24 via %s", r.IPv4)
 		if !circles() {
 			t.Error("no packet has gone round")
 		}
-		// A rule for what arrives on the segment discards that, and nothing that a Service or the node itself needs.
+		// A rule for packets from the segment discards them, and nothing that a Service or the node itself needs.
 		onNodes("ip rule add iif eth0 to 198.51.100.0/26 blackhole")
 		if circles() {
 			t.Error("packets go round in spite of the rule")
 		}
 		f.reached(r.Outside, four+":9000")
 		f.reached(&f.site.Nodes[1].Client, four+":9000")
-		// A route would do as much, and cut off the node's own programs.
+		// A route also discards them, but cuts off the node's own programs.
 		onNodes("ip rule del iif eth0 to 198.51.100.0/26 blackhole; ip route add blackhole 198.51.100.0/26")
 		if circles() {
 			t.Error("packets go round in spite of the route")
@@ -209,7 +209,8 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 	})
 }
 
-// TestTheFirstAdvertisementByNameDecides also shows that another one takes over at once when the first goes.
+// TestTheFirstAdvertisementByNameDecides also tests that the next advertisement takes over at once when the first is
+// deleted.
 func TestTheFirstAdvertisementByNameDecides(t *testing.T) {
 	f := fabric(t, 2)
 	f.pool("routed", delay(0), "198.51.100.0/26")
@@ -236,7 +237,7 @@ func TestTheFirstAdvertisementByNameDecides(t *testing.T) {
 	}
 }
 
-// TestNodesGetTheirSharesByEndpoints has three pods on one node and one on another.
+// TestNodesGetTheirSharesByEndpoints runs three pods on one node and one on another.
 func TestNodesGetTheirSharesByEndpoints(t *testing.T) {
 	f := fabric(t, 2)
 	const prefix, target = "198.51.100.0/32", "198.51.100.0:9000"
@@ -259,7 +260,7 @@ func TestNodesGetTheirSharesByEndpoints(t *testing.T) {
 		}
 		return err
 	})
-	f.served("web") // By both nodes: a route says nothing of the rules of kube-proxy.
+	f.served("web") // By both nodes: a route does not show that kube-proxy has written its rules.
 	f.reached(outside, target)
 	patient := *outside
 	patient.Timeout, patient.FirstSYN = 10*time.Second, true // No SYN may be lost, and the machine may be busy.

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestServicesDecideForThemselves where the advertisement permits it.
+// TestServicesDecideForThemselves is about Services that set BGP attributes, where the advertisement permits it.
 func TestServicesDecideForThemselves(t *testing.T) {
 	f := fabric(t, 2)
 	const web, mail = "198.51.100.0/32", "198.51.100.1/32"
@@ -42,12 +42,12 @@ func TestServicesDecideForThemselves(t *testing.T) {
 	f.edit("web", annotated(herald.AnnotationBGPPrepend, "1"), annotated(herald.AnnotationBGPCommunities, ""))
 	f.learns(append(f.fromAll(web, "med 10", "path 64512 64512"), plain...)...)
 
-	// What cannot be read is told, and the advertisement decides.
+	// An invalid annotation is reported, and the advertisement decides.
 	f.edit("web", annotated(herald.AnnotationBGPMED, "cheap"))
 	f.event("Service", "web", "AnnotationWithoutEffect", `herald.dev/bgp-med: "cheap" is not a number from 0 to 4294967295`)
 	f.learns(append(f.fromAll(web, "path 64512 64512"), plain...)...)
 
-	// A network has the others, and not the one that has attributes of its own.
+	// A network covers the other Services, but not the one with its own attributes.
 	f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.AggregationLength = &herald.AggregationLength{IPv4: 27} })
 	network := f.fromAll("198.51.100.0/27", "64512:1")
 	f.learns(append(f.fromAll(web, "path 64512 64512"), network...)...)
@@ -59,13 +59,13 @@ func TestServicesDecideForThemselves(t *testing.T) {
 	f.learns(append(f.fromAll(web, "64512:1"), plain...)...)
 }
 
-// TestClientsStayWithTheirPod behind routers that balance: a Service with affinity has one next hop, and another one when
-// that node leaves.
+// TestClientsStayWithTheirPod is about clients behind routers that balance: a Service with session affinity has one next
+// hop, and another one when that node leaves.
 func TestClientsStayWithTheirPod(t *testing.T) {
 	f := fabric(t, 3)
 	const address, target = "198.51.100.0", "198.51.100.0:9000"
 	f.pool("routed", delay(0), "198.51.100.0/26")
-	// Two advertisements, by way of different nodes, do not make two next hops.
+	// Two advertisements from different nodes do not result in two next hops.
 	f.label(f.site.Nodes[0].Name, "rack", "a")
 	f.advertises("a", func(s *herald.BGPAdvertisementSpec) {
 		s.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"rack": "a"}}
@@ -131,7 +131,7 @@ func TestClientsStayWithTheirPod(t *testing.T) {
 	}
 }
 
-// onePod asks thirty times and compares who answers.
+// onePod sends thirty requests and checks that the same pod answers all.
 func onePod(ctx context.Context, from *lab.Client, target string) error {
 	var pods []string
 	for range 30 {

@@ -18,7 +18,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// bgpIsShown asks kubectl herald bgp about sessions that work, and then about each thing that can be wrong with them.
+// bgpIsShown checks the output of kubectl herald bgp for working sessions, and then for each thing that can be wrong.
 func (f *field) bgpIsShown(t *testing.T, good, other *lab.Router) {
 	t.Helper()
 	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/rbac/viewer.yaml")
@@ -103,7 +103,7 @@ func (f *field) bgpIsShown(t *testing.T, good, other *lab.Router) {
 	})
 }
 
-// counts waits until the metrics of a node's speaker have lines that begin so.
+// counts waits until the metrics of a node's speaker have lines with these beginnings.
 func (f *field) counts(node string, want ...string) {
 	f.t.Helper()
 	token, err := f.kube.CoreV1().ServiceAccounts(lab.HeraldNamespace).CreateToken(f.ctx, "herald-viewer", &authenticationv1.TokenRequest{

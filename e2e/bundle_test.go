@@ -13,7 +13,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// unpacked are the files of an archive, by name.
+// unpacked returns the files of an archive by name.
 func unpacked(t *testing.T, name string) map[string]string {
 	t.Helper()
 	f, err := os.Open(name)
@@ -42,8 +42,8 @@ func unpacked(t *testing.T, name string) map[string]string {
 	}
 }
 
-// TestABundleForMaintainers is about kubectl herald bundle: it has what a maintainer asks for, and none of the secrets that
-// are planted where it looks.
+// TestABundleForMaintainers is about kubectl herald bundle. The bundle must have everything that a maintainer asks for,
+// and none of the secrets that the test puts into the objects.
 func TestABundleForMaintainers(t *testing.T) {
 	const address, secret = "198.18.0.200", "hunter2-5f4dcc3b"
 	f := withLab(t, lab.Options{Nodes: 2})
@@ -54,7 +54,7 @@ func TestABundleForMaintainers(t *testing.T) {
 	f.pod("pod-1", f.site.Nodes[0].Name)
 	f.service("web", to8080)
 	owner := f.answeredBy(address, names(f.site)...)
-	// kubectl apply repeats all of it in an annotation.
+	// kubectl apply copies the whole object into an annotation.
 	_, err = f.access.Kubectl(f.ctx, "apply", "-f", file(t, `apiVersion: v1
 kind: Secret
 metadata: {name: tor, namespace: herald-system}
@@ -99,7 +99,7 @@ spec:
 		t.Errorf("it has Services of other types:\n%s", text)
 	}
 
-	// Who may read nothing gets an archive that says so.
+	// A user without read permissions gets an archive that says so.
 	said, code = f.ask("bundle", "-o", name, "--as", "nobody")
 	if files = unpacked(t, name); code != 2 || !strings.Contains(files["index.yaml"], "what: objects/nodes.yaml") || files["objects/nodes.yaml"] != "" || !strings.Contains(files["preflight.txt"], "you may not read nodes") {
 		t.Errorf("exit code %d: %s\n%s", code, said, files["index.yaml"])

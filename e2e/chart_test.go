@@ -23,7 +23,7 @@ import (
 
 const chart = "../manifests/charts/herald"
 
-// TestTheChartIsWhatTheManifestsAre compares what Helm makes of the chart with what kustomize makes of the manifests.
+// TestTheChartIsWhatTheManifestsAre compares the chart rendered by Helm with the manifests rendered by kustomize.
 func TestTheChartIsWhatTheManifestsAre(t *testing.T) {
 	for name, story := range map[string]struct {
 		set      []string
@@ -49,7 +49,7 @@ func TestTheChartIsWhatTheManifestsAre(t *testing.T) {
 				t.Fatal(err)
 			}
 			ours, theirs := objects(t, rendered), objects(t, built)
-			// Helm makes the namespace of a release, if asked.
+			// Helm creates the namespace of a release itself, if asked.
 			delete(theirs, "Namespace /herald-system")
 			for _, name := range slices.Sorted(maps.Keys(merged(ours, theirs))) {
 				if diff := cmp.Diff(theirs[name], ours[name]); diff != "" {
@@ -60,7 +60,7 @@ func TestTheChartIsWhatTheManifestsAre(t *testing.T) {
 	}
 }
 
-// TestEveryValueOfTheChart sets each value and looks for it in what Helm makes of the chart.
+// TestEveryValueOfTheChart sets each value and looks for it in the rendered chart.
 func TestEveryValueOfTheChart(t *testing.T) {
 	unset := map[string]bool{}
 	content, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
@@ -75,8 +75,8 @@ func TestEveryValueOfTheChart(t *testing.T) {
 
 	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for _, story := range []struct {
-		set  string // As for --set.
-		want string // In what is rendered, or in the error.
+		set  string // Argument of --set.
+		want string // Text in the rendered chart or in the error.
 	}{
 		{"image.repository=registry.example/herald", "image: registry.example/herald:dev\n"},
 		{"image.tag=v1.2.3", "image: ghcr.io/heraldlb/herald:v1.2.3\n"},
@@ -162,8 +162,8 @@ func TestEveryValueOfTheChart(t *testing.T) {
 	}
 }
 
-// TestTheChartUnderAnotherName is one story of a real API server: a release of another name, in another namespace whose
-// Secrets are there already, is upgraded as its notes say, and is not installed over a pool that is being deleted.
+// TestTheChartUnderAnotherName uses a real API server: a release with another name, in another namespace that already has
+// its Secrets, is upgraded as its notes say. Helm does not install it while a pool is being deleted.
 func TestTheChartUnderAnotherName(t *testing.T) {
 	ctx, plane := startControlPlaneWith(t, lab.ControlPlaneOptions{Bare: true})
 	c := clusterOf(t, ctx, &plane.Access)
@@ -204,8 +204,8 @@ func TestTheChartUnderAnotherName(t *testing.T) {
 	c.kubectl("get", "namespace", "lb-peers")
 }
 
-// TestTheNamespaceMayBeDefault is about Herald in the namespace that has the events of its speakers, too: no object is written
-// over another.
+// TestTheNamespaceMayBeDefault is about Herald in the namespace that also has the events of its speakers: no object may
+// overwrite another.
 func TestTheNamespaceMayBeDefault(t *testing.T) {
 	const rights = "Role default/herald-speaker"
 	rendered, err := renderChart("default")
@@ -228,8 +228,8 @@ func TestTheNamespaceMayBeDefault(t *testing.T) {
 	}
 }
 
-// TestNothingOfTheTestStays is about the objects of `helm test`: all but the pod are deleted when it ends, and no installation
-// has them.
+// TestNothingOfTheTestStays is about the objects of `helm test`: all except the pod are deleted when the test ends, and an
+// installation does not have them.
 func TestNothingOfTheTestStays(t *testing.T) {
 	rendered, err := renderChart("lb")
 	if err != nil {
@@ -248,7 +248,7 @@ func TestNothingOfTheTestStays(t *testing.T) {
 		hooks++
 		policy := "before-hook-creation,hook-succeeded"
 		if o.GetKind() == "Pod" {
-			policy = "before-hook-creation" // Its log is read when the test has ended.
+			policy = "before-hook-creation" // Users read its log after the test.
 		}
 		if got := o.GetAnnotations()["helm.sh/hook-delete-policy"]; hook != "test" || got != policy {
 			t.Errorf("%s %s: hook %q, deleted by %q, want %q", o.GetKind(), o.GetName(), hook, got, policy)
@@ -259,8 +259,8 @@ func TestNothingOfTheTestStays(t *testing.T) {
 	}
 }
 
-// renderChart is what `helm template` makes of the chart in a namespace. Where that is the manifests' own it is all that they
-// have, too: with the CustomResourceDefinitions and without the test.
+// renderChart returns the output of `helm template` for the chart in a namespace. In the manifests' own namespace, the
+// output has the same objects as the manifests: with the CustomResourceDefinitions and without the test.
 func renderChart(namespace string, set ...string) ([]byte, error) {
 	args := []string{"template", "herald", chart, "--namespace", namespace}
 	if namespace == lab.HeraldNamespace {
@@ -276,7 +276,7 @@ func renderChart(namespace string, set ...string) ([]byte, error) {
 	return out, err
 }
 
-// overlay is a folder with a kustomization of the base and one component.
+// overlay returns a folder with a kustomization of the base and one component.
 func overlay(t testing.TB, component string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -294,7 +294,8 @@ func overlay(t testing.TB, component string) string {
 	return dir
 }
 
-// objects are those of a stream of YAML documents, by kind, namespace and name, without what Helm alone needs.
+// objects returns the objects in a stream of YAML documents, by kind, namespace and name, without fields that only Helm
+// needs.
 func objects(t testing.TB, stream []byte) map[string]map[string]any {
 	t.Helper()
 	all := map[string]map[string]any{}
@@ -325,14 +326,14 @@ func objects(t testing.TB, stream []byte) map[string]map[string]any {
 	return all
 }
 
-// merged has what is in either.
+// merged returns the union of two maps.
 func merged[V any](x, y map[string]V) map[string]V {
 	all := maps.Clone(x)
 	maps.Copy(all, y)
 	return all
 }
 
-// leaves notes the paths of all values that are no objects with values of their own.
+// leaves adds the paths of all values that are not objects with values of their own.
 func leaves(values map[string]any, prefix string, all map[string]bool) {
 	for name, value := range values {
 		inner, nested := value.(map[string]any)

@@ -20,7 +20,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// ask runs kubectl herald and returns what it said and its exit code.
+// ask runs kubectl herald and returns its output and its exit code.
 func (c *cluster) ask(args ...string) (said string, code int) {
 	c.t.Helper()
 	said, err := c.access.Kubectl(c.ctx, append([]string{"herald"}, args...)...)
@@ -34,7 +34,7 @@ func (c *cluster) ask(args ...string) (said string, code int) {
 	return said, 0
 }
 
-// says holds what kubectl herald said against lines that have to be in it, in this order; spaces count as one.
+// says checks that output of kubectl herald contains the lines in this order. Several spaces count as one.
 func (c *cluster) says(said string, want ...string) {
 	c.t.Helper()
 	if strings.Contains(said, "\x1b") {
@@ -50,7 +50,7 @@ func (c *cluster) says(said string, want ...string) {
 	}
 }
 
-// comesToSay runs kubectl herald until its exit code is this one and it says all of that, and returns what it said.
+// comesToSay runs kubectl herald until it has this exit code and its output contains all texts, and returns the output.
 func (c *cluster) comesToSay(command string, code int, want ...string) (said string) {
 	c.t.Helper()
 	c.eventually("kubectl herald "+command+" says "+strings.Join(want, ", "), func(context.Context) (err error) {
@@ -67,7 +67,7 @@ func (c *cluster) comesToSay(command string, code int, want ...string) (said str
 	return said
 }
 
-// file writes manifests to a file of its own.
+// file writes manifests to a new file and returns its name.
 func file(t testing.TB, yaml string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "pools.yaml")
@@ -77,7 +77,7 @@ func file(t testing.TB, yaml string) string {
 	return name
 }
 
-// TestWhatIsSeenAndPlanned is about the plugin for kubectl.
+// TestWhatIsSeenAndPlanned is about the kubectl plugin: what it shows, and what it plans.
 func TestWhatIsSeenAndPlanned(t *testing.T) {
 	c, _, _ := withCCM(t)
 	said, _ := c.ask("pools")
@@ -150,7 +150,7 @@ spec: {addresses: [198.51.100.0-198.51.100.2], reuseDelay: 0s}
 		c := c.within(t)
 		var said string
 		var code int
-		// Events of the Service that waits are written now and then; what a plan wrote it would write each time.
+		// There are occasional events of the waiting Service. Writes of a plan would occur each time.
 		c.eventually("a plan writes nothing", func(context.Context) error {
 			before := c.writes()
 			said, code = c.ask("plan", "-f", file(t, pools), "--delete", "tiny")
@@ -209,7 +209,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 	if code != 0 || annotation("web") != "" {
 		t.Errorf("exit code %d; the annotation says %q", code, annotation("web"))
 	}
-	c.holds("web", "198.51.100.2") // It stays there without the annotation.
+	c.holds("web", "198.51.100.2") // The Service keeps the address without the annotation.
 	c.unrecorded("198.51.100.1")
 	t.Run("of both families", func(t *testing.T) {
 		c := c.within(t)
@@ -279,7 +279,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 	})
 }
 
-// TestAServiceIsExplained goes the way of a Service from nothing to all that it needs, and asks at each step.
+// TestAServiceIsExplained sets up everything that a Service needs, step by step, and checks the explanation at each step.
 func TestAServiceIsExplained(t *testing.T) {
 	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.FRR}}).field
 	all, router := names(f.site), f.site.Routers[0].Name
@@ -331,7 +331,7 @@ func TestAServiceIsExplained(t *testing.T) {
 		t.Errorf("%+v, want %+v, in\n%s", got, want, said)
 	}
 
-	// Each mistake is named, and taken back.
+	// Each mistake is reported. The test makes it and then corrects it.
 	patch := func(kind, name, spec string) {
 		t.Helper()
 		_, err := f.access.Kubectl(f.ctx, "patch", kind, name, "--type=merge", "-p", `{"spec":`+spec+`}`)

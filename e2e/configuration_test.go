@@ -18,7 +18,7 @@ import (
 )
 
 // told waits for a condition of a configuration object with this reason, whose message contains the texts. The object
-// is named as "bgppeers tor".
+// is given by resource and name, as in "bgppeers tor".
 func (f *field) told(object, condition, reason string, texts ...string) {
 	f.t.Helper()
 	kind, name, _ := strings.Cut(object, " ")
@@ -53,7 +53,7 @@ func (f *field) conditionsOf(ctx context.Context, kind, name string) ([]metav1.C
 	return nil, fmt.Errorf("no kind %q", kind)
 }
 
-// table waits until kubectl get shows these rows, each by its cells. A cell "*" is anything. The first row is the head.
+// table waits until kubectl get shows these rows of cells. A cell "*" matches anything. The first row is the header.
 func (f *field) table(resource string, rows ...string) {
 	f.t.Helper()
 	f.eventually("kubectl get "+resource, func(ctx context.Context) error {
@@ -75,7 +75,8 @@ func (f *field) table(resource string, rows ...string) {
 	})
 }
 
-// TestEveryObjectTellsWhatBecameOfIt makes the mistakes that beginners make, and mends them.
+// TestEveryObjectTellsWhatBecameOfIt makes the mistakes of beginners, checks that the objects report them, and corrects
+// them.
 func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
 	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR}})
 	router := f.site.Routers[0]

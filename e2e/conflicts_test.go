@@ -16,7 +16,7 @@ import (
 
 const strangersMAC = "02:00:5e:00:53:01"
 
-// stranger has a node report that another machine uses these addresses, and no others.
+// stranger makes a node report that another machine uses exactly these addresses.
 func (c *cluster) stranger(node string, addresses ...string) {
 	c.t.Helper()
 	c.reports(node, func(s *herald.SpeakerStatusStatus) {
@@ -27,7 +27,7 @@ func (c *cluster) stranger(node string, addresses ...string) {
 	})
 }
 
-// disputed waits until a record says that a stranger uses its address, or that none does any more.
+// disputed waits until a record reports that a stranger uses its address, or that no stranger does.
 func (c *cluster) disputed(name string, want metav1.ConditionStatus) *herald.IPAllocation {
 	c.t.Helper()
 	var rec *herald.IPAllocation
@@ -45,12 +45,12 @@ func (c *cluster) disputed(name string, want metav1.ConditionStatus) *herald.IPA
 	return rec
 }
 
-// TestAddressConflicts is about machines that use addresses of ours.
+// TestAddressConflicts is about other machines that use addresses of Herald's pools.
 func TestAddressConflicts(t *testing.T) {
 	c, _, ccm := withCCM(t)
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.3", "2001:db8:51::1-2001:db8:51::2")
 
-	// A new address that conflicts is left for another, and given to nobody.
+	// If a new address has a conflict, the Service gets another one, and no Service gets the conflicting one.
 	c.service("web")
 	c.holds("web", "198.51.100.1")
 	c.stranger("n1", "198.51.100.1")
@@ -68,14 +68,14 @@ func TestAddressConflicts(t *testing.T) {
 	c.service("late")
 	c.event("Service", "late", "SyncLoadBalancerFailed", "public")
 
-	// That it moves once is enough. Others keep their addresses if there is no other.
+	// A Service moves once only. Services keep their addresses if there is no other address.
 	c.stranger("n1", "198.51.100.2", "198.51.100.3")
 	c.disputed("198.51.100.2", metav1.ConditionTrue)
 	c.event("Service", "next", "AddressConflict", "the Service keeps 198.51.100.3")
 	c.holds("web", "198.51.100.2")
 	c.holds("next", "198.51.100.3")
 
-	// Who asked for the address keeps it, whatever else the node reports; and a report that makes no sense harms none.
+	// A Service that asked for the address keeps it, whatever else the node reports. An invalid report has no effect.
 	c.service("six", annotated(herald.AnnotationIPs, "2001:db8:51::1"), func(svc *corev1.Service) {
 		svc.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
 	})
@@ -91,7 +91,8 @@ func TestAddressConflicts(t *testing.T) {
 	c.event("Service", "six", "AddressConflict", strangersMAC)
 	c.holds("six", "2001:db8:51::1")
 
-	// What was withdrawn while nobody looked is over, but for the address that was left: nobody looks there.
+	// A conflict that is withdrawn while herald-ccm is stopped is over. The abandoned address is an exception: no speaker
+	// checks it.
 	c.must(ccm.Stop(c.ctx))
 	c.stranger("n1")
 	c.must(ccm.Start())
@@ -103,7 +104,7 @@ func TestAddressConflicts(t *testing.T) {
 	}
 	c.holds("web", "198.51.100.2")
 	c.event("Service", "late", "SyncLoadBalancerFailed", "public")
-	// To delete its record is to say that the stranger is gone.
+	// Deleting the record tells Herald that the stranger is gone.
 	c.must(c.herald.Allocations.Delete(c.ctx, "198.51.100.1", metav1.DeleteOptions{}))
 	c.holds("late", "198.51.100.1")
 }

@@ -24,7 +24,7 @@ import (
 func withCCM(t testing.TB, args ...string) (*cluster, *lab.ControlPlane, *lab.Process) {
 	t.Helper()
 	ctx, plane := startControlPlane(t, false)
-	// Without a node the service controller adds an event to every sync.
+	// Without a Node, the service controller writes an event for every sync.
 	if _, err := plane.Client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestAServiceGetsItsAddress(t *testing.T) {
 		c.service("warm-up")
 		c.holds("warm-up", "198.51.100.1")
 		c.event("Service", "warm-up", "EnsuredLoadBalancer", "")
-		before := c.settled() // A Service that comes while herald-ccm begins to serve may be looked at twice.
+		before := c.settled() // A Service that is created while herald-ccm starts may be synced twice.
 		c.service("web")
 		svc := c.holds("web", "198.51.100.2")
 		c.event("Service", "web", "EnsuredLoadBalancer", "")
@@ -85,7 +85,7 @@ func TestAServiceGetsItsAddress(t *testing.T) {
 		if svc := c.get("foreign"); len(svc.Finalizers) != 0 || len(addresses(svc)) != 0 {
 			t.Errorf("a Service of another class was touched: %v %v", svc.Finalizers, addresses(svc))
 		}
-		// What the other load balancer wrote stays, also when the Service goes.
+		// The status that the other load balancer wrote stays, even when the Service is deleted.
 		c.must(setStatus(c, "foreign", "203.0.113.9"))
 		c.edit("foreign", func(svc *corev1.Service) {
 			svc.Finalizers = append(svc.Finalizers, "service.kubernetes.io/load-balancer-cleanup")
@@ -148,13 +148,13 @@ func TestAServiceGetsItsAddress(t *testing.T) {
 			}
 			return nil
 		})
-		c.holds("named", "198.51.100.205") // It asked for nothing else, so nothing moves.
+		c.holds("named", "198.51.100.205") // It requested no other address, so it keeps this one.
 		c.remove("named")
 		c.remove("flush")
 	})
 }
 
-// TestPoolsChooseWhomTheyServe is about pools that are for some namespaces or Services only.
+// TestPoolsChooseWhomTheyServe is about pools that serve only some namespaces or Services.
 func TestPoolsChooseWhomTheyServe(t *testing.T) {
 	c, _, _ := withCCM(t)
 	gold := &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "gold"}}
@@ -175,7 +175,7 @@ func TestPoolsChooseWhomTheyServe(t *testing.T) {
 	c.service("wishful", annotated(herald.AnnotationPool, "named"))
 	c.event("Service", "wishful", "SyncLoadBalancerFailed", `pool "named" does not serve this Service`)
 
-	// The namespace joins the team: who waits is served.
+	// The namespace gets the label of the team: waiting Services are served.
 	namespaces := c.kube.CoreV1().Namespaces()
 	labels := func(labels string) {
 		t.Helper()
@@ -184,7 +184,7 @@ func TestPoolsChooseWhomTheyServe(t *testing.T) {
 	}
 	labels(`{"team":"red"}`)
 	c.holds("common", "198.51.100.4")
-	// So is who changes its own labels.
+	// A Service that changes its own labels is served, too.
 	c.must(c.namespaceWith("plain", nil))
 	plain := c.in("plain")
 	plain.service("rising", tier("tin"))
@@ -192,7 +192,7 @@ func TestPoolsChooseWhomTheyServe(t *testing.T) {
 	plain.edit("rising", tier("gold"))
 	plain.holds("rising", "198.51.100.1")
 	labels(`{"team":null}`)
-	// And who has an address keeps it, whatever becomes of labels and selectors.
+	// A Service with an address keeps it, whatever happens to labels and selectors.
 	c.edit("precious", tier("tin"))
 	c.editPool("gold", func(s *herald.IPPoolSpec) {
 		s.ServiceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "platinum"}}
@@ -210,7 +210,7 @@ func TestPoolsChooseWhomTheyServe(t *testing.T) {
 		c.holds(name, want)
 	}
 
-	// A selector that cannot be read makes no pool for everybody.
+	// A pool with an invalid selector does not serve everybody.
 	c.pool("broken", func(s *herald.IPPoolSpec) {
 		s.ServiceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}}
 	}, "198.51.100.128/30")
@@ -222,7 +222,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	c.service("early")
 	c.event("Service", "early", "SyncLoadBalancerFailed", "IPPool")
 	c.pool("tiny", delay(0), "198.51.100.1-198.51.100.2")
-	c.holds("early", "198.51.100.1") // A pool that appears serves those that wait.
+	c.holds("early", "198.51.100.1") // A new pool serves waiting Services.
 	c.condition("tiny", herald.ConditionAnnounced, metav1.ConditionFalse, "create one with spec.pools: [tiny]")
 	c.service("second")
 	c.holds("second", "198.51.100.2")
@@ -241,7 +241,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 			c.service(story.name, annotated(story.key, story.value), func(svc *corev1.Service) { delete(svc.Annotations, "") })
 			c.event("Service", story.name, "SyncLoadBalancerFailed", story.message)
 			if story.name != "exhausted" {
-				c.remove(story.name) // Nothing was given, and nothing holds it back.
+				c.remove(story.name) // It has no address, so nothing delays the deletion.
 				c.gone(story.name)
 			}
 		})
@@ -250,11 +250,11 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	c.holds("early", "198.51.100.1")
 	c.holds("second", "198.51.100.2")
 
-	// An address that frees serves the one that waits.
+	// A released address goes to the waiting Service.
 	c.remove("second")
 	c.holds("exhausted", "198.51.100.2")
 
-	// A pool in use goes when its last address does, and says who holds it.
+	// A deleted pool stays until its last address is released. Its status names the Service that holds it.
 	c.must(c.herald.Pools.Delete(c.ctx, "tiny", metav1.DeleteOptions{}))
 	c.condition("tiny", herald.PoolReady, metav1.ConditionFalse, "198.51.100.1 (default/early)")
 	c.holds("early", "198.51.100.1")
@@ -289,7 +289,7 @@ func TestAPreferredFamilyComesWhenThereIsAPoolForIt(t *testing.T) {
 
 func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c, _, _ := withCCM(t)
-	// Multicast, which no Service can have, passes the schema. A pool can be older than the policy that refuses it.
+	// The schema admits multicast addresses, which no Service can have. A pool can be older than the policy that refuses it.
 	c.kubectl("delete", "validatingadmissionpolicybindings", "ippools.herald.dev")
 	c.eventually("the policy is out of force", func(ctx context.Context) error {
 		_, err := c.herald.Pools.Create(ctx, &herald.IPPool{
@@ -304,7 +304,7 @@ func TestOneBrokenPoolDoesNotStopTheOthers(t *testing.T) {
 	c.service("web")
 	c.holds("web", "198.51.100.0")
 
-	// Narrowing a pool takes nothing away.
+	// Narrowing a pool does not take addresses away from Services.
 	c.editPool("older", func(s *herald.IPPoolSpec) {
 		s.Addresses = []herald.AddressRange{"198.51.100.1"}
 	})
@@ -324,12 +324,12 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 	if rec.Spec.ReleasedAt == nil {
 		t.Fatal("the record of a deleted Service is not released")
 	}
-	// Also over a restart.
+	// This also holds after a restart.
 	c.must(ccm.Stop(c.ctx))
 	c.must(ccm.Start())
 	c.service("new")
 	c.event("Service", "new", "SyncLoadBalancerFailed", "public")
-	// And the delay, of the pool as it is now, is counted from the release.
+	// The delay is that of the pool's present spec, and counts from the release.
 	c.editPool("public", delay(4*time.Second))
 	c.holds("new", "198.51.100.1")
 	if rested := time.Since(rec.Spec.ReleasedAt.Time); rested < 4*time.Second {
@@ -337,7 +337,7 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 	}
 }
 
-// TestRestartIsANoOp holds with 500 Services, of which some wait for an address that there is none for.
+// TestRestartIsANoOp restarts herald-ccm with 500 Services, of which some wait because there is no address for them.
 func TestRestartIsANoOp(t *testing.T) {
 	const many = 500
 	c, _, ccm := withCCM(t)
@@ -377,8 +377,8 @@ func TestAddressesWithoutRecordsAreAdopted(t *testing.T) {
 	c.service("second")
 	c.holds("second", "198.51.100.2")
 	c.must(ccm.Stop(c.ctx))
-	// A backup restored without the records; a Service that another load balancer served; one that
-	// comes with an address that somebody has; and one that is new and must not get any of these.
+	// Simulate a backup restored without the records, a Service that another load balancer served, a Service
+	// with an address that another Service has, and a new Service, which must not get any of these addresses.
 	for _, name := range []string{"198.51.100.1", "198.51.100.2"} {
 		c.must(c.herald.Allocations.Delete(c.ctx, name, metav1.DeleteOptions{}))
 	}
@@ -396,7 +396,7 @@ func TestAddressesWithoutRecordsAreAdopted(t *testing.T) {
 	if got := addresses(c.get("stranger")); !slices.Equal(got, []string{"203.0.113.5"}) {
 		t.Errorf("an address that cannot be adopted was taken away: %v", got)
 	}
-	// Both were made in one second, so either may count as the older; the other is told.
+	// Both were created in the same second, so either may count as the older one. The other one gets an event.
 	var keeper, loser string
 	c.eventually("one keeps the address that two came with", func(ctx context.Context) error {
 		rec, err := c.herald.Allocations.Get(ctx, "198.51.100.3", metav1.GetOptions{})
@@ -409,7 +409,7 @@ func TestAddressesWithoutRecordsAreAdopted(t *testing.T) {
 	})
 	c.holds(keeper, "198.51.100.3")
 	c.event("Service", loser, "AddressReplaced", "198.51.100.3")
-	// The event may be there before the status says so.
+	// The event may be written before the status.
 	c.eventually(loser+" has another address", func(context.Context) error {
 		if has := addresses(c.get(loser)); len(has) != 1 || has[0] == "198.51.100.3" {
 			return fmt.Errorf("it has %v", has)
@@ -432,7 +432,7 @@ func TestAServiceThatVanishedIsCollected(t *testing.T) {
 	c.service("gone")
 	c.holds("gone", "198.51.100.1")
 	c.must(ccm.Stop(c.ctx))
-	// Force-deleted while nobody looked.
+	// The Service is force-deleted while herald-ccm is stopped.
 	c.edit("gone", func(svc *corev1.Service) { svc.Finalizers = nil })
 	c.remove("gone")
 	c.gone("gone")
@@ -440,8 +440,8 @@ func TestAServiceThatVanishedIsCollected(t *testing.T) {
 	c.unrecorded("198.51.100.1")
 }
 
-// TestAServiceThatBecameSomebodyElsesLetsGo is about one that changed its type, and then its class, while
-// nobody looked.
+// TestAServiceThatBecameSomebodyElsesLetsGo is about a Service that changes its type, and then its class, while
+// herald-ccm is stopped.
 func TestAServiceThatBecameSomebodyElsesLetsGo(t *testing.T) {
 	c, _, ccm := withCCM(t)
 	c.pool("public", delay(0), "198.51.100.1")
@@ -462,14 +462,14 @@ func TestAServiceThatBecameSomebodyElsesLetsGo(t *testing.T) {
 	c.holds("next", "198.51.100.1")
 }
 
-// TestTwoClassesShareThePools has two controllers, each of a class, give out of one pool. Each leaves alone
-// what is the other's, and neither gives an address twice.
+// TestTwoClassesShareThePools runs two controllers, each with its own class, that assign addresses from one pool.
+// Neither may touch Services of the other one, and no address may be assigned twice.
 func TestTwoClassesShareThePools(t *testing.T) {
 	c, plane, first := withCCM(t)
 	second, err := plane.StartCCM("--load-balancer-class=example.com/second", "--serve-classless=false", "--leader-elect-resource-name=herald-ccm-second", "--secure-port=0")
 	c.must(err)
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.12")
-	all := map[string]string{} // the Service of each address
+	all := map[string]string{} // The Service by address.
 	serve := func(from, to int) {
 		t.Helper()
 		var names []string
@@ -498,7 +498,7 @@ func TestTwoClassesShareThePools(t *testing.T) {
 	}
 	serve(0, 5)
 
-	// A restart looks at every record.
+	// After a restart, herald-ccm checks every record.
 	for _, ccm := range []*lab.Process{first, second} {
 		c.must(ccm.Stop(c.ctx))
 		c.must(ccm.Start())
@@ -510,12 +510,12 @@ func TestTwoClassesShareThePools(t *testing.T) {
 	c.capacity("public", 12, 12)
 	c.settle()
 	before := c.writes()
-	time.Sleep(2 * time.Second) // Whoever corrected the other would do so now.
+	time.Sleep(2 * time.Second) // A controller that corrected the other one would do so now.
 	if d := since(before, c.writes()); len(d) > 0 {
 		t.Errorf("they do not come to rest: %v", d)
 	}
 
-	// Each cleans up after its own, also when a Service becomes another type.
+	// Each controller cleans up its own Services, even when a Service changes its type.
 	for address, name := range all {
 		switch name {
 		case "first-0", "second-0":
@@ -553,7 +553,7 @@ func TestAReservationIsGivenToNobody(t *testing.T) {
 	c.event("Service", "greedy", "SyncLoadBalancerFailed", "reserv")
 }
 
-// TestTheLeaseIsGivenUp shows that a restart does not cost the 15 s for which a Lease is good.
+// TestTheLeaseIsGivenUp checks that a restart does not take the 15 s for which a Lease is valid.
 func TestTheLeaseIsGivenUp(t *testing.T) {
 	c, plane, first := withCCM(t)
 	c.pool("public", nil, "198.51.100.0/24")
@@ -597,7 +597,7 @@ func quoteIngress(ips []string) []string {
 	return list
 }
 
-// gone waits until a Service is no more.
+// gone waits until a Service is gone.
 func (c *cluster) gone(name string) {
 	c.t.Helper()
 	c.eventually("Service "+name+" is gone", func(ctx context.Context) error {
@@ -625,7 +625,7 @@ func missing(err error) error {
 	return err
 }
 
-// allAddresses are the addresses of all Services that have one, by name.
+// allAddresses returns the addresses of all Services that have one, by name.
 func (c *cluster) allAddresses() map[string]string {
 	c.t.Helper()
 	list, err := c.services().List(c.ctx, metav1.ListOptions{})
@@ -639,5 +639,5 @@ func (c *cluster) allAddresses() map[string]string {
 	return all
 }
 
-// tail is the end of a log, or what the race detector found.
+// tail returns the end of a log, or the report of the race detector.
 func tail(log string) string { return lab.Tail(log, 40) }

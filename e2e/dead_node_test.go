@@ -13,10 +13,10 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestANodeThatDiesIsDeadForEveryone cuts off a node that owns an address and has endpoints, under externalTrafficPolicy
-// Cluster. The address moves in a moment. But every other node goes on sending connections to the endpoint on the dead
-// node, until its pod is not ready: herald-ccm marks it as soon as the neighbours report the death, and without
-// that Kubernetes does after about 40 s.
+// TestANodeThatDiesIsDeadForEveryone cuts off a node that owns an address and has endpoints, with externalTrafficPolicy
+// Cluster. The address moves at once. But the other nodes continue to send connections to the endpoint on the dead node
+// until its pod is not ready. herald-ccm marks the pod as soon as the neighbours report the death; otherwise Kubernetes
+// marks it after about 40 s.
 func TestANodeThatDiesIsDeadForEveryone(t *testing.T) {
 	if !onKind() {
 		t.Skip("it takes real kubelets and the node lifecycle controller")
@@ -49,13 +49,13 @@ func TestANodeThatDiesIsDeadForEveryone(t *testing.T) {
 	t.Logf("without it the last request failed %v after the death", f.recovery(address, target))
 }
 
-// recovery cuts off the node that owns the address and returns how long after that the last request failed. Then the
-// node is healed, and its pods are ready again.
+// recovery cuts off the node that owns the address, and returns the time from the cut to the last failed request. It then
+// heals the node and waits until its pods are ready again.
 func (f *field) recovery(address, target string) time.Duration {
 	f.t.Helper()
 	leader := f.leaderNode()
 	all := names(f.site)
-	// The leader has to live: a new one would wait for the Lease of the old one.
+	// The leader must survive, because a new leader would wait for the old one's Lease to expire.
 	f.label(leader, corev1.LabelNodeExcludeBalancers, "")
 	owner := f.answeredBy(address, without(all, leader)...)
 	f.unlabel(leader, corev1.LabelNodeExcludeBalancers)
@@ -77,7 +77,7 @@ func (f *field) recovery(address, target string) time.Duration {
 		}
 		return nil
 	})
-	f.pass(3 * time.Second) // The nodes write their rules.
+	f.pass(3 * time.Second) // Time for the nodes to write their rules.
 	var last time.Duration
 	attempts := opener.Stop()
 	for _, a := range attempts {
@@ -106,7 +106,7 @@ func (f *field) recovery(address, target string) time.Duration {
 	return last
 }
 
-// leaderNode is the node on which the leading herald-ccm runs.
+// leaderNode returns the node on which the leading herald-ccm runs.
 func (f *field) leaderNode() (node string) {
 	f.t.Helper()
 	f.eventually("herald-ccm has a leader", func(ctx context.Context) error {

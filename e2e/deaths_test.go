@@ -22,7 +22,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// withNodes makes Nodes that are ready, each with the report of a speaker.
+// withNodes creates ready Nodes, each with the SpeakerStatus of a speaker.
 func (c *cluster) withNodes(names ...string) {
 	c.t.Helper()
 	for _, name := range names {
@@ -52,7 +52,7 @@ func (c *cluster) reports(node string, edit func(*herald.SpeakerStatusStatus)) {
 	c.must(err)
 }
 
-// sawDie has a node report the deaths of these others, and no more.
+// sawDie makes a node report the deaths of exactly these other nodes.
 func (c *cluster) sawDie(witness string, dead ...string) {
 	c.t.Helper()
 	c.reports(witness, func(s *herald.SpeakerStatusStatus) {
@@ -63,7 +63,7 @@ func (c *cluster) sawDie(witness string, dead ...string) {
 	})
 }
 
-// podOn makes a pod that runs on a node and is ready, as its kubelet would say.
+// podOn creates a pod on a node and marks it as running and ready, as its kubelet would.
 func (c *cluster) podOn(node, name string, edit ...func(*corev1.Pod)) {
 	c.t.Helper()
 	pods := c.kube.CoreV1().Pods(c.namespace)
@@ -84,7 +84,7 @@ func (c *cluster) podOn(node, name string, edit ...func(*corev1.Pod)) {
 	c.must(err)
 }
 
-// ready is the condition Ready of a pod.
+// ready returns the condition Ready of a pod.
 func (c *cluster) ready(name string) corev1.PodCondition {
 	c.t.Helper()
 	pod, err := c.kube.CoreV1().Pods(c.namespace).Get(c.ctx, name, metav1.GetOptions{})
@@ -98,7 +98,7 @@ func (c *cluster) ready(name string) corev1.PodCondition {
 	return corev1.PodCondition{}
 }
 
-// markedNotReady waits until a pod is.
+// markedNotReady waits until a pod is marked as not ready.
 func (c *cluster) markedNotReady(name string) {
 	c.t.Helper()
 	c.eventually("pod "+name+" is not ready", func(context.Context) error {
@@ -109,7 +109,7 @@ func (c *cluster) markedNotReady(name string) {
 	})
 }
 
-// endpoints are the pods of a Service to which connections go.
+// endpoints returns the pods of a Service that get connections.
 func (c *cluster) endpoints(service string) (pods []string) {
 	c.t.Helper()
 	list, err := c.kube.DiscoveryV1().EndpointSlices(c.namespace).List(c.ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + service})
@@ -135,7 +135,7 @@ func (c *cluster) serving(service string, pods ...string) {
 	})
 }
 
-// What herald-ccm may write of pods depends on its rights, and not on the name that it is installed under.
+// The policy for writes of herald-ccm to pods depends on its rights, not on the name of the installation.
 func TestUnderAnotherNameHeraldCCMMayWriteNoMoreOfPods(t *testing.T) {
 	ctx, plane := startControlPlane(t, false)
 	c := clusterOf(t, ctx, &plane.Access)
@@ -179,7 +179,7 @@ func TestUnderAnotherNameHeraldCCMMayWriteNoMoreOfPods(t *testing.T) {
 	c.must(write(c.kube, elsewhere())) // An administrator may do everything.
 }
 
-// TestADeadNodeIsDeadForEveryone has herald-ccm run with the rights of the overlay, and no others.
+// TestADeadNodeIsDeadForEveryone runs herald-ccm with exactly the rights of the overlay.
 func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	ctx, plane := startControlPlane(t, true)
 	c := clusterOf(t, ctx, &plane.Access)
@@ -213,7 +213,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 		}
 	})
 
-	// n6 has one witness and n5 two. n4 takes many for dead, and n3 writes what cannot be.
+	// n6 has one witness and n5 has two. n4 reports many deaths, and n3 reports impossible ones.
 	c.sawDie("n4", "n1", "n2", "n3", "n6")
 	c.reports("n3", func(s *herald.SpeakerStatusStatus) {
 		s.Deaths = []herald.SpeakerDeath{{Node: "n6", Interface: "eth0", At: "9999-12-31T23:59:59Z"}, {Node: "n1", Interface: "\x1b[2J", At: "now"}}
@@ -229,7 +229,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 		t.Errorf("a pod that is being deleted was marked: %+v", cond)
 	}
 
-	// The kubelet lives after all, and is not contradicted, whatever else is reported of n5 and of others.
+	// The kubelet is alive after all. herald-ccm does not contradict it, whatever else is reported about n5 and others.
 	c.must(c.setReady("dead"))
 	c.sawDie("n1", "n5", "n6")
 	c.sawDie("n2", "n5", "n6")
@@ -239,7 +239,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 		t.Errorf("a pod was marked twice for one death: %+v", cond)
 	}
 
-	// It may write no more of a pod's status than that.
+	// herald-ccm may write nothing else in a pod's status.
 	for _, story := range []struct{ name, patch, refusal string }{
 		{"marks a pod that is marked", `{"status":{"conditions":[{"type":"Ready","status":"False"}]}}`, ""},
 		{"makes a pod ready", `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "never ready"},
@@ -267,15 +267,15 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	}
 }
 
-// setReady says of a pod that it is ready, as its kubelet would.
+// setReady marks a pod as ready, as its kubelet would.
 func (c *cluster) setReady(name string) error {
 	_, err := c.kube.CoreV1().Pods(c.namespace).Patch(c.ctx, name, types.StrategicMergePatchType,
 		[]byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":null}]}}`), metav1.PatchOptions{}, "status")
 	return err
 }
 
-// rolesInForce waits until the roles of herald-ccm, who is the user of the kubeconfig, have come to the API server's authorizer.
-// It would refuse something to herald-ccm before that.
+// rolesInForce waits until the API server's authorizer knows the roles of herald-ccm, which is the user of the kubeconfig.
+// Before that, the API server would refuse requests of herald-ccm.
 func (c *cluster) rolesInForce(kubeconfig string) {
 	c.t.Helper()
 	c.eventually("the roles of herald-ccm are in force", func(ctx context.Context) error {
@@ -287,7 +287,7 @@ func (c *cluster) rolesInForce(kubeconfig string) {
 	})
 }
 
-// Without the flag nothing is done about a death, and the rights of the base are enough.
+// Without the flag, herald-ccm does not act upon deaths, and the rights of the base are sufficient.
 func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	ctx, plane := startControlPlane(t, false)
 	c := clusterOf(t, ctx, &plane.Access)
@@ -304,13 +304,13 @@ func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	c.must(err)
 	c.sawDie("n1", "n3")
 	c.sawDie("n2", "n3")
-	// A conflict that is reported later is seen, so the deaths were, too.
+	// herald-ccm sees a conflict that is reported later, so it has seen the deaths, too.
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.2")
 	c.service("web", annotated(herald.AnnotationIPs, "198.51.100.1"))
 	c.holds("web", "198.51.100.1")
 	c.stranger("n1", "198.51.100.1")
 	c.disputed("198.51.100.1", metav1.ConditionTrue)
-	c.settle() // For a second, in which a death would have been acted upon.
+	c.settle() // Within this second herald-ccm would have acted upon a death.
 	if cond := c.ready("web"); cond.Status != corev1.ConditionTrue {
 		t.Errorf("a pod was marked: %+v", cond)
 	}

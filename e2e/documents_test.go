@@ -21,7 +21,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
-// blocksLike returns the code blocks of README.md and of all documents in docs that match, by where they are.
+// blocksLike returns the matching code blocks of README.md and of all documents in docs, by their location.
 func blocksLike(t *testing.T, pattern string) map[string]string {
 	t.Helper()
 	documents, err := filepath.Glob("../docs/*.md")
@@ -46,14 +46,14 @@ func blocksLike(t *testing.T, pattern string) map[string]string {
 	return blocks
 }
 
-// TestDocumentedConfigurations has FRR and BIRD read all that the documents give for their configurations.
+// TestDocumentedConfigurations checks the router configurations in the documents with the parsers of FRR and BIRD.
 func TestDocumentedConfigurations(t *testing.T) {
 	for _, daemon := range []struct {
 		like, before string
 		check        []string
 	}{
 		{`(?m)^(router bgp |bfd$)`, "", []string{"vtysh", "-C", "-f"}},
-		// A filter is a part of a configuration, and others have these lines, too.
+		// A filter is only a part of a configuration. The other parts need these lines.
 		{`(?m)^(protocol|filter) `, "router id 10.0.0.1;\nprotocol static { ipv4; }\n", []string{"bird", "-p", "-c"}},
 	} {
 		for where, block := range blocksLike(t, daemon.like) {
@@ -69,16 +69,16 @@ func TestDocumentedConfigurations(t *testing.T) {
 	}
 }
 
-// documentedDaemon is one that runs on the router at 10.0.0.1, as the documents configure it.
+// documentedDaemon is a routing daemon on the router at 10.0.0.1, with the documented configuration.
 type documentedDaemon struct {
 	name string
-	// all is the configuration for all nodes, one is for the first alone, and link for the one at swp1.
+	// all is the configuration for all nodes, one is for the first node only, and link is for the node at swp1.
 	all, one, link string
 	start          func(context.Context, enclave.Host, string) (router.Router, error)
-	// weights are those of three endpoints and of one, in the kernel.
+	// weights are the weights in the kernel for nodes with three endpoints and with one.
 	weights [2]string
-	// told is what the daemon says of its neighbours. With two nodes, signs are in it that often: both ends do graceful
-	// restart, and no route is sent.
+	// told returns the daemon's output about its neighbours. With two nodes, each of signs occurs in it this many times.
+	// The signs show that both ends do graceful restart and that no route is sent.
 	told  func(context.Context, router.Router) (string, error)
 	signs map[string]int
 }
@@ -88,7 +88,7 @@ func documentedDaemons(t *testing.T) []documentedDaemon {
 	filter := blockOf(t, "docs/bgp-routes.md", "filter herald_in")
 	return []documentedDaemon{{
 		name: "FRR",
-		// What is redistributed would be sent.
+		// Redistributed routes would be sent to the nodes without the documented filter.
 		all: blockOf(t, peers, "bgp listen range") + blockOf(t, peers, "stale-time") +
 			"router bgp 64500\n address-family ipv4 unicast\n  redistribute connected\n exit-address-family\nexit\n",
 		one:  blockOf(t, bfd, "neighbor 10.0.0.11 bfd"),
@@ -99,7 +99,7 @@ func documentedDaemons(t *testing.T) []documentedDaemon {
 			if err != nil {
 				return nil, err
 			}
-			// A file for all daemons is read by vtysh, and so it is when FRR starts as a service.
+			// vtysh loads a file for all daemons, as when FRR starts as a service.
 			file := filepath.Join(dir, "all.conf")
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				return nil, errors.Join(err, r.Kill())
@@ -132,8 +132,8 @@ func documentedDaemons(t *testing.T) []documentedDaemon {
 	}}
 }
 
-// TestDocumentedRouters is a user who pastes what the documents give for the cluster and for the router: first for FRR, then
-// for BIRD.
+// TestDocumentedRouters pastes the documented configuration of the cluster and of the router, as a user does: first for
+// FRR, then for BIRD.
 func TestDocumentedRouters(t *testing.T) {
 	f := withLab(t, lab.Options{Nodes: 2}).field
 	paste := func(f *field, block string, options ...string) error {
@@ -146,7 +146,7 @@ func TestDocumentedRouters(t *testing.T) {
 		}
 	}
 
-	// The router is on the nodes' segment, and at its port swp1 alone with the first node.
+	// The router is on the nodes' segment. Its port swp1 leads to the first node only.
 	host, err := enclave.NewHost("documented")
 	f.must(err)
 	t.Cleanup(func() { _ = host.Remove() })
@@ -183,7 +183,7 @@ func TestDocumentedRouters(t *testing.T) {
 				f.must(err)
 				r = started
 			}
-			// hears waits until the router has so many routes of nodes, and each of them is as wanted.
+			// hears waits until the router has this number of routes from nodes, and is returns true for each of them.
 			hears := func(number int, is func(router.Route) bool) {
 				f.t.Helper()
 				f.eventually("the router's routes", func(ctx context.Context) error {
@@ -245,7 +245,7 @@ func TestDocumentedRouters(t *testing.T) {
 				return err
 			})
 
-			// The first node leaves. The router does not use its routes while it still has them.
+			// The first node leaves. The router does not use the node's routes, although it still has them.
 			f.must(paste(f, blockOf(t, "docs/bgp-routes.md", "drainTime: 5s")))
 			f.label(f.site.Nodes[0].Name, corev1.LabelNodeExcludeBalancers, "")
 			forwards("via 10.0.0.12 dev eth0")

@@ -12,9 +12,9 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestANodeIsDrained shows what routers hear of a node that leaves, and that clients behind them always find a node. A router
-// that has a next hop less, or one more, sends some of the connections that are open to other nodes, which do not know
-// them: of the requests under way at such a moment some are reset, and none is lost otherwise.
+// TestANodeIsDrained checks what routers learn about a node that leaves, and that clients behind them always reach a node.
+// When a router gets one next hop less or more, it sends some open connections to other nodes, which do not know them.
+// Some of the requests that run at such a moment are reset, but no other request fails.
 func TestANodeIsDrained(t *testing.T) {
 	f := fabric(t, 3)
 	const address, target = "198.51.100.0", "198.51.100.0:9000"
@@ -36,9 +36,9 @@ func TestANodeIsDrained(t *testing.T) {
 	drains := append(from(stay...), from(leaves)[0]+" 65535:0")
 	f.learns(from(all...)...)
 
-	// mostReset is how many requests are under way at once: one takes less than the interval, and a busy machine delays it.
+	// mostReset is how many requests can run at once. A request takes less than the interval, but a busy machine delays it.
 	const mostReset = 2
-	// attempts are made from behind each router while something happens.
+	// attempts opens connections from behind each router while something happens.
 	attempts := func(f *field, what string, happens func()) {
 		f.t.Helper()
 		var openers []*lab.Opener
@@ -66,7 +66,7 @@ func TestANodeIsDrained(t *testing.T) {
 		attempts(f, "excluded", func() {
 			f.label(leaves, corev1.LabelNodeExcludeBalancers, "")
 			f.learns(drains...)
-			// FRR prefers the others, as RFC 8326 asks; BIRD does so with a filter only.
+			// FRR prefers the other nodes, as RFC 8326 requires. BIRD does that only with a filter.
 			f.routed(f.site.Routers[0], address, stay...)
 			f.learns(from(stay...)...)
 			f.routed(f.site.Routers[1], address, stay...)
@@ -92,7 +92,7 @@ func TestANodeIsDrained(t *testing.T) {
 			go func() { stopped <- f.speakers[leaves].Stop(f.ctx) }()
 			f.learns(drains...)
 			f.must(<-stopped)
-			// Its last word on its Lease is from when it left the segments, before it drained its routes.
+			// The speaker's last write to its Lease was when it left the segments, before it drained its routes.
 			o, err := f.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(f.ctx, "speaker-"+leaves, metav1.GetOptions{})
 			f.must(err)
 			if holder := *o.Spec.HolderIdentity; holder != "" || time.Since(o.Spec.RenewTime.Time) < drainTime/2 {

@@ -20,19 +20,19 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// elsewhere is the namespace that docs/install.md installs Herald into to show how.
+// elsewhere is the namespace of the example in docs/install.md.
 const elsewhere = "load-balancer"
 
-// TestAnotherNamespace is one story: Herald is installed into another namespace than that of the manifests, a namespace's
-// users ask about their Service, spec.externalIPs is refused, and Herald is taken away in the wrong order.
+// TestAnotherNamespace is one story: Herald is installed into a namespace other than that of the manifests, users of a
+// namespace ask about their Service, spec.externalIPs is refused, and Herald is removed in the wrong order.
 func TestAnotherNamespace(t *testing.T) {
 	_, plane := startControlPlane(t, true)
-	// Three times it may wait for as long as kindsPatience.
+	// The story may wait for kindsPatience three times.
 	ctx, cancel := context.WithTimeout(t.Context(), patience+3*kindsPatience)
 	t.Cleanup(cancel)
 	c := clusterOf(t, ctx, &plane.Access)
 
-	// Without the namespaces of the manifests, what would still refer to them is refused.
+	// Without the namespaces of the manifests, the API server refuses objects that still refer to them.
 	c.kubectl("delete", "namespace", lab.HeraldNamespace, lab.PeersNamespace, "--timeout=2m")
 	c.documented(blockOf(t, "docs/install.md", "sed 's/"))
 	for _, name := range []string{"node1", "node2"} {
@@ -65,7 +65,8 @@ func (c *cluster) documented(commands string) {
 	}
 }
 
-// startCCM runs what is in the pods of the Deployment herald-ccm, with the token of its ServiceAccount.
+// startCCM runs the program of the Deployment herald-ccm, with the arguments of its pods and the token of its
+// ServiceAccount.
 func (c *cluster) startCCM(plane *lab.ControlPlane) *lab.Process {
 	c.t.Helper()
 	deployment, err := c.kube.AppsV1().Deployments(elsewhere).Get(c.ctx, "herald-ccm", metav1.GetOptions{})
@@ -74,7 +75,7 @@ func (c *cluster) startCCM(plane *lab.ControlPlane) *lab.Process {
 	token := c.tokenIn(elsewhere, pod.ServiceAccountName, nil)
 	kubeconfig := filepath.Join(plane.Dir(), "kubeconfig-herald-ccm")
 	c.must(os.WriteFile(kubeconfig, []byte(c.kubeconfig(token)), 0o600))
-	// What was just applied has to have come to the API server's authorizer, or it would refuse something to herald-ccm.
+	// The API server's authorizer must know the new roles. Before that, it would refuse requests of herald-ccm.
 	c.eventually("the roles of herald-ccm are in force", func(ctx context.Context) error {
 		ccm := c.as(token)
 		_, records := ccm.herald.Allocations.List(ctx, metav1.ListOptions{})
@@ -96,11 +97,11 @@ func (c *cluster) startCCM(plane *lab.ControlPlane) *lab.Process {
 	return p
 }
 
-// fenced tries with the token of a speaker's pod, and with that of herald-ccm, what they may do and what not.
+// fenced checks what a speaker and herald-ccm may do and may not do, with the tokens of a speaker's pod and of herald-ccm.
 func (c *cluster) fenced() {
 	daemons, err := c.kube.AppsV1().DaemonSets(elsewhere).Get(c.ctx, "herald-speaker", metav1.GetOptions{})
 	c.must(err)
-	// Without its labels, which would make it the DaemonSet's.
+	// The pod has no labels. With them, the DaemonSet would adopt it.
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "speaker", Namespace: elsewhere}, Spec: daemons.Spec.Template.Spec}
 	pod.Spec.NodeName = "node1"
 	pod, err = c.kube.CoreV1().Pods(elsewhere).Create(c.ctx, pod, metav1.CreateOptions{})
@@ -130,12 +131,12 @@ func (c *cluster) fenced() {
 		}}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err
 	}
-	// There is no kubelet that would end the pod when its namespace is deleted.
+	// No kubelet would end the pod when its namespace is deleted.
 	defer c.kubectl("delete", "pod", pod.Name, "-n", elsewhere, "--force", "--grace-period=0")
 	for _, story := range []struct {
 		name    string
 		err     error
-		refusal string // Empty where there is to be none.
+		refusal string // Empty if the request must succeed.
 	}{
 		{"a speaker writes its own SpeakerStatus", status(speaker, "node1"), ""},
 		{"a speaker writes another's SpeakerStatus", status(speaker, "node2"), "the speaker of node node1 writes node1 only: node2 is not its own"},
@@ -157,7 +158,7 @@ func (c *cluster) fenced() {
 	}
 }
 
-// tenants ask by kubectl herald explain, with the roles that docs/security.md names.
+// tenants checks kubectl herald explain for users of a namespace, with the roles that docs/security.md names.
 func (c *cluster) tenants() {
 	explained := func(service string, who []string, want ...string) (said string) {
 		c.t.Helper()
@@ -190,7 +191,7 @@ func (c *cluster) tenants() {
 			c.t.Errorf("%s with herald-explain may not list nodes:\n%s", group, said)
 		}
 	}
-	// Who has view in the whole cluster reads Herald's resources by its aggregation, and no Nodes.
+	// A user with the role view in the whole cluster can read Herald's resources, which are aggregated to it, but not Nodes.
 	c.kubectl("create", "clusterrolebinding", "view-all", "--clusterrole=view", "--group=auditors")
 	auditor := []string{"--as=otto", "--as-group=auditors"}
 	explained("red/web", auditor, "✓ 198.51.100.1 from pool segment", "you may not list nodes.")
@@ -202,7 +203,7 @@ func (c *cluster) tenants() {
 	}
 }
 
-// externalIPs adds the component to what is installed, as a kustomization of a user's would.
+// externalIPs adds the component to the installation, as a user's kustomization would.
 func (c *cluster) externalIPs() {
 	c.service("old", clusterIP, func(svc *corev1.Service) { svc.Spec.ExternalIPs = []string{"203.0.113.1", "203.0.113.2"} })
 	c.kubectl("create", "namespace", "trusted")
@@ -230,7 +231,7 @@ func (c *cluster) externalIPs() {
 		return err
 	}
 	const refusal = "spec.externalIPs is refused here"
-	// The API server learns of policies within a second or so.
+	// The API server applies new policies within a second or so.
 	c.eventually("the policy is in force", func(context.Context) error {
 		switch err := create("red", "203.0.113.3"); {
 		case err == nil:
@@ -262,12 +263,12 @@ func (c *cluster) externalIPs() {
 	c.remove("old")
 }
 
-// kindsPatience is how long CustomResourceDefinitions may take to go. The API server deletes their objects first. If a cache of
-// its own still has one, it looks again for a minute, and then begins anew.
+// kindsPatience bounds the deletion of CustomResourceDefinitions. The API server deletes their objects first. If one of its
+// caches still has an object, it checks again for a minute, and then starts over.
 const kindsPatience = 3 * time.Minute
 
-// kindsFirst deletes the CustomResourceDefinitions while herald-ccm runs. When the Service is deleted, herald-ccm removes
-// the finalizers, and it serves again when the kinds are there again.
+// kindsFirst deletes the CustomResourceDefinitions while herald-ccm runs. herald-ccm removes the finalizers when the
+// Service is deleted, and serves again when the kinds exist again.
 func (c *cluster) kindsFirst() {
 	c.kubectl("delete", "-k", "../manifests/crds", "--wait=false")
 	c.eventually("the record is gone", func(ctx context.Context) error {
@@ -288,7 +289,7 @@ func (c *cluster) kindsFirst() {
 		return err
 	})
 	c.service("web")
-	// While the kinds are away herald-ccm looks for them less and less often, in the end once a minute.
+	// While the kinds are missing, herald-ccm retries at growing intervals, up to a minute.
 	c.inTime(kindsPatience, "herald-ccm finds the kinds again", func(context.Context) error {
 		if has := addresses(c.get("web")); len(has) == 0 {
 			return errors.New("the Service has no address")
@@ -298,7 +299,8 @@ func (c *cluster) kindsFirst() {
 	c.holds("web", "198.51.100.10")
 }
 
-// programsFirst deletes all of Herald while a Service and a pool still have finalizers, and no herald-ccm to remove them.
+// programsFirst deletes all of Herald while a Service and a pool still have finalizers. No herald-ccm is left to remove
+// them.
 func (c *cluster) programsFirst(ccm *lab.Process) {
 	c.must(ccm.Stop(c.ctx))
 	manifests := filepath.Join(c.t.TempDir(), "herald.yaml")

@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	// sampled is how many of many addresses the client asks. The gap is that of the worst.
+	// sampled is the largest number of addresses that the client opens connections to. The worst gap counts.
 	sampled = 20
-	// settling is how long the client goes on after a fault at least.
+	// settling is the least time for which the client continues after a fault.
 	settling = time.Second
-	// held is how many connections a client keeps open.
+	// held is the number of connections that a client keeps open.
 	held = 20
 )
 
-// rounds is how often each fault is brought about: HERALD_ROUNDS, or 20 times.
+// rounds returns how often each fault is caused: HERALD_ROUNDS, or 20 times.
 func rounds(b *testing.B) int {
 	text := os.Getenv("HERALD_ROUNDS")
 	if text == "" {
@@ -42,15 +42,15 @@ func rounds(b *testing.B) int {
 	return n
 }
 
-// BenchmarkOutage is how long a client on the segment cannot open a connection when the node that owns an address
-// dies, is drained, or has its speaker killed or replaced, side by side with keepalived (VRRPv3, an advertisement
-// every 100 ms) on a segment of the same make. The gap is the worst of up to 20 addresses; the client opens a
-// connection to each every 10 to 40 ms.
+// BenchmarkOutage measures how long a client on the segment cannot open a connection when the node that owns an address
+// dies or is drained, or when its speaker is killed or replaced. For comparison it measures keepalived (VRRPv3, an
+// advertisement every 100 ms) on the same kind of segment. The gap is the worst of up to 20 addresses; the client opens
+// a connection to each every 10 to 40 ms.
 func BenchmarkOutage(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("addresses=%d", n), func(b *testing.B) {
 			for b.Loop() {
-				// One after the other: names and addresses of a site are fixed.
+				// They run one after the other, because the names and addresses of a site are fixed.
 				b.Run("Herald", func(b *testing.B) { heraldOutages(b, n) })
 				b.Run("keepalived", func(b *testing.B) { keepalivedOutages(b, n) })
 			}
@@ -65,7 +65,7 @@ func heraldOutages(b *testing.B, n int) {
 	}, metav1.CreateOptions{})
 	f.must(err)
 	f.pool("many", delay(0), "198.18.4.0/22", "2001:db8:18::1:0/112")
-	// The pod is on a node that announces nothing and is not hurt: only the way to it is at stake.
+	// The pod is on a node that announces nothing and gets no fault. Faults affect only the path to it.
 	f.pod("pod-1", f.site.Nodes[0].Name)
 	f.label(f.site.Nodes[0].Name, corev1.LabelNodeExcludeBalancers, "")
 	f.createMany(n, to8080, dualStack)
@@ -100,7 +100,7 @@ func heraldOutages(b *testing.B, n int) {
 	}
 }
 
-// outage brings a fault about to the owner of the first target, measures, and waits until all is well again.
+// outage causes a fault on the owner of the first target, measures, and waits until everything has recovered.
 func (f *field) outage(what string, targets []string) (gap time.Duration, failed, broken int) {
 	f.t.Helper()
 	for _, t := range targets {
@@ -141,7 +141,7 @@ func (f *field) outage(what string, targets []string) (gap time.Duration, failed
 	return gap, failed, report.Broken
 }
 
-// ownerOf asks the segment.
+// ownerOf returns the node that answers for an address on the segment.
 func (f *field) ownerOf(address netip.Addr) (owner string) {
 	f.t.Helper()
 	f.eventually(fmt.Sprintf("one node answers for %v", address), func(ctx context.Context) error {
@@ -158,7 +158,7 @@ func (f *field) ownerOf(address netip.Addr) (owner string) {
 	return owner
 }
 
-// podBeingDeleted makes a pod that is being deleted and is not gone, if there is none yet.
+// podBeingDeleted creates a pod that is being deleted but is not gone, unless it exists.
 func (f *field) podBeingDeleted(name string) {
 	f.t.Helper()
 	if _, err := f.kube.CoreV1().Pods(lab.HeraldNamespace).Get(f.ctx, name, metav1.GetOptions{}); err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// referee asks for an address all the time, and sees to it that it passes from node to node in one
-// piece: once another has claimed it, the one before is not heard any more.
+// referee sends requests for an address continuously, and checks that it moves between nodes cleanly: once
+// another node has claimed it, the previous node sends no more claims.
 type referee struct {
 	f       *field
 	address netip.Addr
@@ -38,7 +38,7 @@ func (f *field) referee(address string) *referee {
 	r.asking.Go(func() {
 		defer f.referees.Add(-1)
 		for ctx.Err() == nil {
-			_, _ = f.site.Segment.ARP(ctx, r.address) // What is heard is judged at the end.
+			_, _ = f.site.Segment.ARP(ctx, r.address) // The answers are judged at the end.
 		}
 	})
 	f.eventually("the referee hears somebody", func(context.Context) error {
@@ -50,7 +50,7 @@ func (f *field) referee(address string) *referee {
 	return r
 }
 
-// judge fails the story unless the address was held by these nodes, in this order.
+// judge fails the story unless exactly these nodes held the address, in this order.
 func (r *referee) judge(nodes ...string) {
 	r.f.t.Helper()
 	r.cancel()
@@ -75,7 +75,7 @@ func without(all []string, one string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == one })
 }
 
-// TestNodesComeAndGo is one cluster through a bad day.
+// TestNodesComeAndGo subjects one cluster to one failure after the other.
 func TestNodesComeAndGo(t *testing.T) {
 	f := withHerald(t, lab.Options{Nodes: 4, Routers: []lab.RouterKind{lab.BIRD}})
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
@@ -84,7 +84,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	router, all := f.site.Routers[0], names(f.site)
 	f.service("web", to8080)
 	f.holds("web", address)
-	// The pod is on a node that announces nothing and is not hurt: only the way to it is at stake.
+	// The pod is on a node that announces nothing and gets no fault. Faults affect only the path to it.
 	f.pod("pod-1", all[0])
 	f.label(all[0], corev1.LabelNodeExcludeBalancers, "")
 	all = all[1:]
@@ -96,7 +96,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f := f.within(t)
 		r := f.referee(address)
 		f.must(f.speakers[first].Kill())
-		f.routed(router, address, without(all, first)...) // The kernel closes its sessions.
+		f.routed(router, address, without(all, first)...) // At once: the kernel closes the speaker's sessions.
 		f.must(f.speakers[first].Start())
 		f.routed(router, address, all...)
 		f.answeredBy(address, first)
@@ -123,7 +123,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.must(f.speakers[first].Freeze())
 		f.deputised(address, first)
 		second := f.answeredBy(address, without(all, first)...)
-		f.routed(router, address, without(all, first)...) // The hold time.
+		f.routed(router, address, without(all, first)...) // After the hold time.
 		f.must(f.speakers[first].Resume())
 		f.routed(router, address, all...)
 		f.answeredBy(address, second)
@@ -192,7 +192,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		f.pass(9 * time.Second)
 		f.routed(router, address, all...)
 		f.must(f.apiServer.Resume())
-		f.pass(3 * time.Second) // Whatever comes of it.
+		f.pass(3 * time.Second) // Time for any effects.
 		f.answeredBy(address, first)
 		for from, o := range map[string]*lab.Opener{"the segment": opener, "outside": outside} {
 			if attempts := o.Stop(); attempts.Failed() > 0 || len(attempts) == 0 {
@@ -223,15 +223,15 @@ func TestNodesComeAndGo(t *testing.T) {
 	})
 }
 
-// opens opens connections all the time, of which none is to fail. The client's kernel counts the SYNs that it sends again, so
-// one that is lost fails; what a busy machine delays does not.
+// opens opens connections continuously, of which none may fail. The client's kernel counts resent SYNs: a lost SYN is a
+// failure, but a delay by a busy machine is not.
 func (f *field) opens(from *lab.Client, target string) *lab.Opener {
 	patient := *from
 	patient.Timeout, patient.FirstSYN = 10*time.Second, true
 	return patient.Open(f.ctx, target, 20*time.Millisecond)
 }
 
-// pass lets time pass, for something that is not to happen in it.
+// pass waits for a time in which something must not happen.
 func (f *field) pass(d time.Duration) {
 	select {
 	case <-f.ctx.Done():
@@ -239,7 +239,7 @@ func (f *field) pass(d time.Duration) {
 	}
 }
 
-// deputised waits until another node reports that it answers for an address in a node's place.
+// deputised waits until another node reports that it answers for an address in place of the given node.
 func (f *field) deputised(address, node string) {
 	f.t.Helper()
 	f.eventually(address+" is answered by a deputy", func(ctx context.Context) error {
@@ -258,7 +258,7 @@ func (f *field) deputised(address, node string) {
 	})
 }
 
-// TestPeersThatCannotWork shows that one bad peer is told, and disturbs no other.
+// TestPeersThatCannotWork checks that a bad peer is reported and does not disturb the others.
 func TestPeersThatCannotWork(t *testing.T) {
 	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct", BFD: 100 * time.Millisecond})
 	const address = "198.18.0.200"
@@ -336,12 +336,12 @@ func TestPeersThatCannotWork(t *testing.T) {
 	if now := f.since("k8s-node1", good.Name); !now.Equal(up) {
 		t.Errorf("the session with the good peer was reset: up since %v, before since %v", now, up)
 	}
-	if !onKind() { // Where the speakers' ports can be reached from here.
+	if !onKind() { // In the lab, this program can reach the speakers' ports.
 		f.bgpIsShown(t, good, other)
 	}
 }
 
-// attribute looks for a value among the attributes of every route of a router.
+// attribute checks that an attribute of every route of a router has a value.
 func (f *field) attribute(ctx context.Context, r *lab.Router, what, value string) error {
 	routes, err := r.Routes(ctx)
 	if err != nil {
@@ -375,7 +375,7 @@ func (f *field) patchPeer(name, patch string) error {
 	return err
 }
 
-// since is when a node's session with a peer came up.
+// since returns when a node's session with a peer came up.
 func (f *field) since(node, peer string) (since time.Time) {
 	f.t.Helper()
 	f.eventually("the session's age in the SpeakerStatus", func(ctx context.Context) error {

@@ -21,8 +21,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// withProxy starts an API server, a proxy before it, and herald-ccm behind that. There is no election: the Lease of a
-// leader that is killed would cost its successor 15 s.
+// withProxy starts an API server, a proxy in front of it, and a herald-ccm that uses the proxy. There is no leader
+// election, because the successor of a killed leader would wait 15 s for the Lease to expire.
 func withProxy(t *testing.T) (*cluster, *lab.ControlPlane, *proxy, *lab.Process) {
 	t.Helper()
 	ctx, plane := startControlPlane(t, false)
@@ -30,7 +30,7 @@ func withProxy(t *testing.T) (*cluster, *lab.ControlPlane, *proxy, *lab.Process)
 	return c, plane, p, startAlone(t, plane, "--kubeconfig", p.kubeconfig)
 }
 
-// startAlone starts a herald-ccm that takes itself for the leader, whoever else does.
+// startAlone starts a herald-ccm without leader election.
 func startAlone(t *testing.T, plane *lab.ControlPlane, args ...string) *lab.Process {
 	t.Helper()
 	ccm, err := plane.StartCCM(append([]string{"--leader-elect=false", "--secure-port=0"}, args...)...)
@@ -45,13 +45,13 @@ func startAlone(t *testing.T, plane *lab.ControlPlane, args ...string) *lab.Proc
 	return ccm
 }
 
-// TestACrashAtAnyWrite tells one small story again and again. Each time herald-ccm dies just before the API server hears
-// of one of its writes, starts again, and dies again just after its first write then, which is most often the same one.
-// To die before the next is the same to the API server as to die after this one, so every other write will do.
+// TestACrashAtAnyWrite repeats a short story. Each time herald-ccm is killed just before one of its writes reaches the API
+// server, starts again, and is killed again just after its next write, which is usually the same one. For the API server,
+// a crash after a write is the same as a crash before the next one. The test therefore covers every other write.
 func TestACrashAtAnyWrite(t *testing.T) {
 	c, _, p, ccm := withProxy(t)
 	history := c.record(laws{oneLeader: true, rest: time.Second})
-	var dying sync.Mutex // For a process may have several writes under way.
+	var dying sync.Mutex // A process may have several concurrent writes.
 	crash := func() {
 		dying.Lock()
 		defer dying.Unlock()
@@ -97,10 +97,10 @@ func described(r *request.RequestInfo) string {
 	return fmt.Sprintf("%s %s %s/%s", r.Verb, r.Resource, r.Name, r.Subresource)
 }
 
-// shortStory is a pool and three Services, from their beginning to their end.
+// shortStory creates a pool and three Services, and deletes them.
 func (c *cluster) shortStory() {
 	c.t.Helper()
-	// By the lowest, lest after a crash somebody is given the address that picky is to ask for.
+	// The order is lowest first. With another order a Service might get the address that picky asks for after a crash.
 	c.pool("public", func(s *herald.IPPoolSpec) { s.AddressOrder = herald.OrderLowest; delay(time.Second)(s) }, "198.51.100.0/28", "2001:db8:51::/124")
 	names := []string{"plain", "dual", "picky"}
 	c.service("plain")
@@ -123,7 +123,7 @@ func (c *cluster) shortStory() {
 	c.atRest()
 }
 
-// TestRequestsFail has Services come and go while one request in eight fails, in one way or another.
+// TestRequestsFail creates and deletes Services while one request in eight fails in some way.
 func TestRequestsFail(t *testing.T) {
 	c, _, p, _ := withProxy(t)
 	history := c.record(laws{oneLeader: true})
@@ -156,7 +156,7 @@ func TestRequestsFail(t *testing.T) {
 		c.holds("holder", taken)
 		c.service("mover", annotated(herald.AnnotationIPs, from))
 		c.holds("mover", from)
-		// It is not heard what the status says, once it is to say the new address.
+		// herald-ccm cannot read the Service's status once it must change to the new address.
 		var asked atomic.Int32
 		p.inflict(func(r *request.RequestInfo) fault {
 			if r.Verb != "get" || r.Name != "mover" || asked.Add(1) == 1 {
@@ -209,7 +209,7 @@ func TestRequestsFail(t *testing.T) {
 	history.judge()
 }
 
-// dice are thrown by many at once.
+// dice is a random number generator for concurrent use.
 type dice struct {
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -223,7 +223,7 @@ func (d *dice) roll(n int) int {
 	return d.rng.IntN(n)
 }
 
-// TestWatchesAreLate is about a herald-ccm that writes by what was so some time ago.
+// TestWatchesAreLate is about a herald-ccm that acts on outdated state.
 func TestWatchesAreLate(t *testing.T) {
 	c, _, p, _ := withProxy(t)
 	history := c.record(laws{oneLeader: true})
@@ -246,7 +246,7 @@ func TestWatchesAreLate(t *testing.T) {
 		svc := c.service("unseen")
 		c.reserve("198.51.100.20", herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID})
 		c.reserve("198.51.100.21", herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: "another"})
-		c.unrecorded("198.51.100.21") // Which had been looked at later.
+		c.unrecorded("198.51.100.21") // herald-ccm checks this record after the one of 198.51.100.20.
 		p.holdWatches()
 		c.holds("unseen", "198.51.100.20")
 		c.atRest()
@@ -269,7 +269,7 @@ func TestWatchesAreLate(t *testing.T) {
 	history.judge()
 }
 
-// reserve writes a record by hand.
+// reserve creates a record by hand.
 func (c *cluster) reserve(address string, owners ...herald.AllocationOwner) {
 	c.t.Helper()
 	_, err := c.herald.Allocations.Create(c.ctx, &herald.IPAllocation{
@@ -278,8 +278,8 @@ func (c *cluster) reserve(address string, owners ...herald.AllocationOwner) {
 	c.must(err)
 }
 
-// TestTwoLeaders has two at work that both believe to be the only one, of whom one hears everything late. Then one is
-// gone, and what it did is put right.
+// TestTwoLeaders runs two herald-ccms that both act as the only leader. One of them receives all events late. Then one
+// ends, and the other one corrects its effects.
 func TestTwoLeaders(t *testing.T) {
 	c, plane, p, second := withProxy(t)
 	first := startAlone(t, plane)
@@ -300,7 +300,7 @@ func TestTwoLeaders(t *testing.T) {
 	p.delayWatches(nil)
 	c.atRest()
 
-	// What comes about by chance above, one by one.
+	// The cases that occur by chance above, one by one.
 	const has, more = "203.0.113.1", "203.0.113.2"
 	c.pool("quiet", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no; delay(0)(s) }, "203.0.113.0/29")
 	svc := c.service("web", annotated(herald.AnnotationIPs, has))
@@ -334,7 +334,7 @@ func TestTwoLeaders(t *testing.T) {
 			_, err = c.herald.Allocations.Update(ctx, rec, metav1.UpdateOptions{})
 			return err
 		})
-		c.atRest() // With one or the other.
+		c.atRest() // With either address.
 		c.edit("web", annotated(herald.AnnotationIPs, has))
 		c.holds("web", has)
 		c.unrecorded(more)
@@ -355,7 +355,7 @@ func TestTwoLeaders(t *testing.T) {
 	history.judge()
 }
 
-// TestHandsThatDoNotWait is about people who delete records, and Services by force, and who restore backups.
+// TestHandsThatDoNotWait is about users who delete records, force-delete Services and restore backups.
 func TestHandsThatDoNotWait(t *testing.T) {
 	c, _, _, ccm := withProxy(t)
 	history := c.record(laws{byHand: true, oneLeader: true})
@@ -380,7 +380,7 @@ func TestHandsThatDoNotWait(t *testing.T) {
 			for i := range many / 4 {
 				c.vanish(name(i))
 				delete(had, name(i))
-				c.service(name(i), dualStack) // It is another one.
+				c.service(name(i), dualStack) // A new Service with the same name.
 			}
 			if way == "away" {
 				c.must(ccm.Start())
@@ -395,7 +395,7 @@ func TestHandsThatDoNotWait(t *testing.T) {
 		c := c.within(t)
 		had := c.allAddresses()
 		services, records := c.backup()
-		// Life goes on, and others have the addresses by now.
+		// After the backup, other Services get the addresses.
 		for i := range many / 2 {
 			c.remove(name(i))
 			c.gone(name(i))
@@ -423,7 +423,7 @@ func TestHandsThatDoNotWait(t *testing.T) {
 	})
 }
 
-// backup is all records and all Services, but for that of the API server, which makes it again whenever it is missing.
+// backup returns all records and all Services, except the API server's own Service, which the API server recreates.
 func (c *cluster) backup() ([]corev1.Service, []herald.IPAllocation) {
 	c.t.Helper()
 	services, err := c.kube.CoreV1().Services("default").List(c.ctx, metav1.ListOptions{})
@@ -434,8 +434,8 @@ func (c *cluster) backup() ([]corev1.Service, []herald.IPAllocation) {
 	return users, records.Items
 }
 
-// restore creates them anew. The Services carry their addresses, and are others to the API server than those that the
-// records are for.
+// restore creates the objects again. The Services have their addresses in the status, but new UIDs, which differ from
+// those in the records.
 func (c *cluster) restore(services []corev1.Service, records []herald.IPAllocation) {
 	c.t.Helper()
 	for _, rec := range records {
@@ -455,7 +455,7 @@ func (c *cluster) restore(services []corev1.Service, records []herald.IPAllocati
 	}
 }
 
-// stillHave fails the story if one of these Services, by name, has other addresses now.
+// stillHave fails the story if the addresses of one of these Services have changed.
 func (c *cluster) stillHave(had map[string]string) {
 	c.t.Helper()
 	has := c.allAddresses()
@@ -466,7 +466,7 @@ func (c *cluster) stillHave(had map[string]string) {
 	}
 }
 
-// TestWaitingIsQuiet shows that a Service that cannot be served says so once, whatever happens around it.
+// TestWaitingIsQuiet checks that a Service that cannot be served gets one event, whatever happens to other objects.
 func TestWaitingIsQuiet(t *testing.T) {
 	c, _, _ := withCCM(t)
 	c.pool("public", delay(0), "198.51.100.0")
@@ -497,9 +497,9 @@ func TestWaitingIsQuiet(t *testing.T) {
 		_, err := c.kube.CoreV1().Namespaces().Patch(c.ctx, "default", "application/merge-patch+json",
 			fmt.Appendf(nil, `{"metadata":{"labels":{"edit":"%d"}}}`, i), metav1.PatchOptions{})
 		c.must(err)
-		pause(c.ctx, 250*time.Millisecond) // Or many edits would count as one.
+		pause(c.ctx, 250*time.Millisecond) // Without the pause herald-ccm would handle many edits as one.
 	}
-	// A pool for one of them is the end of the story: what came before has been dealt with by then.
+	// Finally a pool serves one of them. When it is served, herald-ccm has handled all earlier changes.
 	c.pool("more", delay(0), "198.51.100.1")
 	c.holds("waiting", "198.51.100.1")
 	for _, name := range waiting {
@@ -509,7 +509,7 @@ func TestWaitingIsQuiet(t *testing.T) {
 	}
 }
 
-// times counts how often an event occurred.
+// times returns how often an event occurred.
 func (c *cluster) times(kind, name, reason string) (n int32) {
 	c.t.Helper()
 	list, err := c.kube.CoreV1().Events("default").List(c.ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name})

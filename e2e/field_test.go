@@ -14,32 +14,32 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// field is a cluster with Herald in it and routers and clients around it. What is told of it holds for
-// the lab and for kind alike; HERALD_CLUSTER=kind tells it of kind.
+// field is a cluster with Herald, routers and clients. A story with a field runs in the lab, or, with
+// HERALD_CLUSTER=kind, on kind.
 type field struct {
 	*cluster
 	site      *lab.Site
 	ccm       program
 	speakers  map[string]service // by node
-	proxies   map[string]frozen  // kube-proxies, by node
+	proxies   map[string]frozen  // kube-proxy by node
 	apiServer frozen
-	// referees counts those at work, who ask for addresses too.
+	// referees is the number of running referees, which also send requests for addresses.
 	referees *atomic.Int32
 }
 
-// program is one that can be killed, and started again.
+// program is a program that can be killed and started again.
 type program interface {
 	Kill() error
 	Start() error
 }
 
-// frozen is a program that can be stopped in its tracks.
+// frozen is a program that can be suspended and resumed.
 type frozen interface {
 	Freeze() error
 	Resume() error
 }
 
-// service is a program that can be told to end well, too.
+// service is a program that can also be stopped gracefully.
 type service interface {
 	program
 	frozen
@@ -48,8 +48,8 @@ type service interface {
 
 func onKind() bool { return os.Getenv("HERALD_CLUSTER") == "kind" }
 
-// withHerald is a cluster for one story, of the kind that is asked for. On kind the number of nodes is
-// fixed: there are three.
+// withHerald returns a cluster with Herald for one story: a lab or kind, as HERALD_CLUSTER says. On kind there
+// are always three nodes.
 func withHerald(t testing.TB, o lab.Options) *field {
 	t.Helper()
 	if onKind() {
@@ -58,14 +58,14 @@ func withHerald(t testing.TB, o lab.Options) *field {
 	return withLab(t, o).field
 }
 
-// labField is a field of the lab, whose programs are processes.
+// labField is a field in the lab. Its programs are processes.
 type labField struct {
 	*field
 	ccm      *lab.Process
 	speakers map[string]*lab.Process
 }
 
-// startLab stands up a lab without Herald.
+// startLab starts a lab without Herald.
 func startLab(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	t.Helper()
 	ctx := storyContext(t)
@@ -83,7 +83,7 @@ func startLab(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	return ctx, l
 }
 
-// withLab stands up a lab with Herald's programs in it. The arguments are those of speakers.
+// withLab starts a lab with Herald's programs. args are arguments of the speakers.
 func withLab(t testing.TB, o lab.Options, args ...string) *labField {
 	t.Helper()
 	ctx, l := startLab(t, o)
@@ -105,10 +105,10 @@ func withLab(t testing.TB, o lab.Options, args ...string) *labField {
 	return f
 }
 
-// shared is the one cluster of kind that all stories are told of, one after the other.
+// shared is the kind cluster in which all stories run, one after the other.
 var shared *kind.Cluster
 
-// withKind takes away what the story before left, and lays a site around the nodes.
+// withKind undoes the story before and makes a site around the nodes.
 func withKind(t testing.TB, o lab.Options) *field {
 	t.Helper()
 	return withKindOf(t, kind.DualStack, o)
@@ -150,7 +150,7 @@ func withKindOf(t testing.TB, families kind.Families, o lab.Options) *field {
 	return f
 }
 
-// startKind has shared be of the families. A machine bears one such cluster at a time.
+// startKind makes shared a cluster of the given families. Only one such cluster can run on a machine.
 func startKind(t testing.TB, families kind.Families) {
 	t.Helper()
 	if shared != nil && shared.Families() == families {
@@ -176,7 +176,7 @@ func startKind(t testing.TB, families kind.Families) {
 	}
 }
 
-// root is the folder of Herald's go.mod.
+// root returns the folder of Herald's go.mod.
 func root(t testing.TB) string {
 	dir, err := lab.FindRoot()
 	if err != nil {
@@ -185,7 +185,7 @@ func root(t testing.TB) string {
 	return dir
 }
 
-// stories closes what the stories shared.
+// stories runs the tests and then closes the shared cluster.
 type stories struct{ *testing.M }
 
 func (s stories) Run() int {

@@ -18,11 +18,11 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// history is all that became of Services and records, from its beginning on, in the order in which it did: both are
-// kept in one etcd, and their resource versions are its revisions.
+// history is the sequence of all changes of Services and records. The changes are in their real order: both kinds are
+// stored in one etcd, and their resource versions are its revisions.
 type history struct {
 	c *cluster
-	// laws are those that the story is judged by, besides that no two Services have one address.
+	// laws has the rules that hold for the story, besides the rule that no two Services have the same address.
 	laws laws
 
 	watching sync.WaitGroup
@@ -30,32 +30,33 @@ type history struct {
 	changes  []change
 }
 
-// laws are by whom a story is played, and so what is lawful in it.
+// laws says who acts in a story, which determines the changes that are allowed.
 type laws struct {
-	// oneLeader: an address is only ever in the status of one Service, and nobody loses it before it asks for another.
-	// Two leaders of whom one hears late cannot promise that, and need not: what is not recorded is not announced.
+	// oneLeader means that an address is only in the status of one Service at any time, and that no Service loses its
+	// address before it asks for another one. Two leaders, of which one receives events late, cannot guarantee this.
+	// They do not have to, because addresses without a record are not announced.
 	oneLeader bool
-	// byHand: people delete records, or write statuses.
+	// byHand means that users delete records or write statuses.
 	byHand bool
-	// rest is how long released addresses rest.
+	// rest is the time for which released addresses are not reused.
 	rest time.Duration
 }
 
-// change is what became of one object.
+// change is one change of one object.
 type change struct {
 	revision int64
-	at       time.Time // When it was heard of.
+	at       time.Time // When the change was received.
 	gone     bool
 	svc      *corev1.Service
 	rec      *herald.IPAllocation
 }
 
-// lastWords is the name of the Service, and the address of the record, whose end closes a history.
+// lastWords is the name of the Service, and lastAddress the address of the record, whose deletion closes a history.
 const lastWords = "last-words"
 
 var lastAddress = netip.MustParseAddr("203.0.113.255")
 
-// record begins a history.
+// record starts a history.
 func (c *cluster) record(l laws) *history {
 	c.t.Helper()
 	h := &history{c: c, laws: l}
@@ -80,7 +81,7 @@ func (h *history) follow(w watch.Interface) {
 		case *herald.IPAllocation:
 			change.rec, name, revision = o, o.Name, o.ResourceVersion
 		default:
-			if h.c.ctx.Err() == nil { // Or the story has ended before its end.
+			if h.c.ctx.Err() == nil { // If ctx has ended, the story was aborted.
 				h.c.t.Errorf("the watch of the history says %+v", e)
 			}
 			return
@@ -102,7 +103,7 @@ func (h *history) follow(w watch.Interface) {
 	}
 }
 
-// judge closes the history and fails the story for what was not lawful at any moment of it.
+// judge closes the history and fails the story for every change that was not allowed.
 func (h *history) judge() {
 	h.c.t.Helper()
 	ctx := h.c.ctx
@@ -132,7 +133,7 @@ func (h *history) judge() {
 	h.c.t.Logf("%d changes of Services and records were judged", len(h.changes))
 }
 
-// tell is the history up to a change.
+// tell returns the history up to a change as text.
 func (h *history) tell(to int) string {
 	const most = 40
 	var lines []string
@@ -166,23 +167,23 @@ func (c change) String() string {
 
 func short(uid types.UID) types.UID { return uid[:min(len(uid), 4)] }
 
-// moment is how things are after a change.
+// moment is the state after a change.
 type moment struct {
 	laws
 	standing
-	// restless are the Services that ever asked for other addresses, or for none, than they had asked for before.
+	// restless has the Services that ever changed or withdrew their request for addresses.
 	restless map[types.UID]bool
-	// forebears are the Services that last had an address recorded under a name.
+	// forebears has, for each address and name, the last Service of that name for which the address was recorded.
 	forebears map[bequest]types.UID
 }
 
-// bequest is an address under a name.
+// bequest is an address and the name of a Service.
 type bequest struct {
 	address netip.Addr
 	name    string
 }
 
-// pass goes on by one change and returns what is not lawful about it.
+// pass applies a change and returns its violations of the laws.
 func (m *moment) pass(c change) (crimes []string) {
 	if c.svc != nil {
 		crimes = m.passService(c)
@@ -247,8 +248,9 @@ func (m *moment) passService(c change) (crimes []string) {
 	return crimes
 }
 
-// recordedFor reports whether there is a record of the address for a Service of that name. It need not be the very one,
-// and may be over if it was an earlier one's: the controller writes the status to whoever has the name.
+// recordedFor reports whether there is a record of the address for a Service of that name. The record may be for another
+// Service of the same name. If it is for an earlier one, it may be gone: the controller writes the status to the Service
+// that has the name now.
 func (m *moment) recordedFor(a netip.Addr, svc *corev1.Service) bool {
 	if uid, had := m.forebears[bequest{a, svc.Name}]; had && uid != svc.UID {
 		return true
@@ -293,15 +295,15 @@ func (m *moment) passRecord(a netip.Addr, c change) (crimes []string) {
 	return crimes
 }
 
-// stays reports whether a Service is to have addresses.
+// stays reports whether a Service should have addresses.
 func stays(svc *corev1.Service) bool {
 	return svc.DeletionTimestamp == nil && svc.Spec.Type == corev1.ServiceTypeLoadBalancer
 }
 
-// keeps reports whether a Service is to keep what it has.
+// keeps reports whether a Service should keep its addresses.
 func (m *moment) keeps(svc *corev1.Service) bool { return stays(svc) && !m.restless[svc.UID] }
 
-// wishes are the addresses that a Service asks for.
+// wishes returns the addresses that a Service asks for.
 func wishes(svc *corev1.Service) (list []netip.Addr) {
 	if text := svc.Annotations[herald.AnnotationIPs]; text != "" {
 		for t := range strings.SplitSeq(text, ",") {
@@ -311,7 +313,7 @@ func wishes(svc *corev1.Service) (list []netip.Addr) {
 	return list
 }
 
-// parsed are the addresses in a Service's status.
+// parsed returns the addresses in a Service's status.
 func parsed(svc *corev1.Service) (list []netip.Addr) {
 	for _, a := range addresses(svc) {
 		list = append(list, netip.MustParseAddr(a))

@@ -14,8 +14,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestImportsPassADryRun has kubectl herald import read the corpus of each load balancer, and a real API server, with Herald's
-// schemas and admission policies, take all that it writes. Nothing is there afterwards.
+// TestImportsPassADryRun runs kubectl herald import on the corpus of each load balancer. A real API server, with Herald's
+// schemas and admission policies, must accept the whole output in a dry run, which creates nothing.
 func TestImportsPassADryRun(t *testing.T) {
 	ctx, c := startControlPlane(t, false)
 	const corpus = "../cmd/kubectl-herald/internal/migrate/testdata"
@@ -31,7 +31,7 @@ func TestImportsPassADryRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Exit code 2 says that something is not translatable, which the corpus has on purpose.
+			// Exit code 2 means that something cannot be translated. The corpus has such cases on purpose.
 			written, err := c.Shell(ctx, fmt.Sprintf("kubectl herald import %s -f %q || [ $? = 2 ]", source, file))
 			if err != nil || written != string(herald) {
 				t.Fatalf("the plugin writes (%v)\n%s\nwant\n%s", err, written, herald)
@@ -50,8 +50,8 @@ func TestImportsPassADryRun(t *testing.T) {
 	}
 }
 
-// TestImportReadsTheCluster has kubectl herald import read a cluster in which other load balancers are configured, and follows
-// its report: the Service gets the annotations that it names.
+// TestImportReadsTheCluster runs kubectl herald import on a cluster in which other load balancers are configured, and
+// follows its report: the Service gets the annotations that the report names.
 func TestImportReadsTheCluster(t *testing.T) {
 	ctx, c := startControlPlane(t, false)
 	if out, err := c.Shell(ctx, "kubectl herald import metallb 2>&1"); err == nil || !strings.Contains(out, "there is no configuration of MetalLB") {
@@ -86,7 +86,7 @@ spec:
 	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "crd/ipaddresspools.metallb.io"); err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.Eventually(ctx, func(ctx context.Context) error { // The kind is served a moment before discovery tells of it.
+	if err := lab.Eventually(ctx, func(ctx context.Context) error { // The API server serves the kind shortly before discovery lists it.
 		return c.Apply(ctx, "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: public, namespace: default}\nspec: {addresses: [203.0.113.0/24]}\n")
 	}); err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ spec:
 	}
 }
 
-// TestForeignAnnotations moves Services to a herald-ccm that reads the annotations that they have.
+// TestForeignAnnotations moves Services to a herald-ccm that reads the annotations of other load balancers.
 func TestForeignAnnotations(t *testing.T) {
 	c, _, _ := withCCM(t, "--foreign-annotations=metallb,kube-vip,cilium")
 	c.pool("public", delay(0), "198.51.100.1-198.51.100.20")

@@ -25,8 +25,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// installation is a lab in which Herald was installed as users do it: its programs run as the pods say that
-// the API server holds, with the command, user, capabilities and token of the container.
+// installation is a lab in which Herald is installed as users do it: its programs run as the pods in the API server
+// specify, with the command, user, capabilities and token of the container.
 type installation struct {
 	*field
 	lab *lab.Lab
@@ -36,7 +36,7 @@ func (i installation) within(t testing.TB) installation {
 	return installation{i.field.within(t), i.lab}
 }
 
-// pods waits until a program has one pod on each node, all of which fit, and returns them in the nodes' order.
+// pods waits until a program has one pod on each node and fits accepts all of them. It returns them in the nodes' order.
 func (i installation) pods(program string, fits func(*corev1.Pod) bool) (pods []corev1.Pod) {
 	i.t.Helper()
 	i.eventually("pods of "+program, func(ctx context.Context) error {
@@ -60,14 +60,14 @@ func (i installation) pods(program string, fits func(*corev1.Pod) bool) (pods []
 	return pods
 }
 
-// start runs what is in a program's pods, as kubelets and container runtimes would.
+// start runs the containers of a program's pods, as kubelets and container runtimes would.
 func (i installation) start(program string, fits ...func(*corev1.Pod) bool) (started []*lab.Process) {
 	i.t.Helper()
 	fits = append(fits, nil)
 	for _, pod := range i.pods(program, fits[0]) {
 		container := pod.Spec.Containers[0]
 		kubeconfig := filepath.Join(i.lab.Dir(), "kubeconfig-"+pod.Name)
-		i.must(os.WriteFile(kubeconfig, []byte(i.kubeconfig(i.token(pod.Spec.ServiceAccountName, &pod))), 0o644)) // Not only for root.
+		i.must(os.WriteFile(kubeconfig, []byte(i.kubeconfig(i.token(pod.Spec.ServiceAccountName, &pod))), 0o644)) // Readable by others than root.
 		args := slices.Concat(container.Args, []string{"--kubeconfig", kubeconfig})
 		if program == "herald-ccm" {
 			args = append(args, "--authentication-kubeconfig", kubeconfig, "--authorization-kubeconfig", kubeconfig)
@@ -85,8 +85,8 @@ func (i installation) start(program string, fits ...func(*corev1.Pod) bool) (sta
 	return started
 }
 
-// confinement is a shell script that runs its arguments with the rights of the pod's container. The program is
-// opened before they are given up: without them, one may not get into the folder where it is.
+// confinement returns a shell script that runs its arguments with the rights of the pod's container. The script opens
+// the program before it drops its own rights, which it may need to access the program's folder.
 func confinement(pod *corev1.Pod) string {
 	capabilities := "-all"
 	for _, c := range pod.Spec.Containers[0].SecurityContext.Capabilities.Add {
@@ -96,14 +96,14 @@ func confinement(pod *corev1.Pod) string {
 		*pod.Spec.SecurityContext.RunAsUser, capabilities)
 }
 
-// token is one of a ServiceAccount of Herald's: that which the kubelet would mount into the pod, or one for
-// whoever asks for it if there is no pod.
+// token returns a token of one of Herald's ServiceAccounts: the token that the kubelet would mount into the pod, or, if
+// pod is nil, one that is not bound to a pod.
 func (i installation) token(account string, pod *corev1.Pod) string {
 	i.t.Helper()
 	return i.tokenIn(lab.HeraldNamespace, account, pod)
 }
 
-// tokenIn is a token of a ServiceAccount of any namespace.
+// tokenIn returns a token of a ServiceAccount in any namespace.
 func (c *cluster) tokenIn(namespace, account string, pod *corev1.Pod) string {
 	c.t.Helper()
 	request := &authenticationv1.TokenRequest{}
@@ -126,7 +126,7 @@ current-context: pod
 `, strings.TrimPrefix(c.access.Config.Host, "https://"), base64.StdEncoding.EncodeToString(c.access.Config.CAData), token)
 }
 
-// as is the cluster as the owner of a token sees it.
+// as returns the cluster with clients that use a token.
 func (c *cluster) as(token string) *cluster {
 	c.t.Helper()
 	config := rest.AnonymousClientConfig(c.access.Config)
@@ -140,8 +140,8 @@ func (c *cluster) as(token string) *cluster {
 	return &o
 }
 
-// refusals is what the API server counts of requests that it forbade: those that the authorizers let through
-// to nowhere, and those that admission stopped.
+// refusals returns the API server's counts of refused requests: those that the authorizers denied, and those that
+// admission denied.
 func (i installation) refusals() []string {
 	i.t.Helper()
 	text, err := i.kube.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(i.ctx)
@@ -157,7 +157,7 @@ func (i installation) refusals() []string {
 
 var refusal = regexp.MustCompile(`^(authorization_attempts_total\{result="(denied|no-opinion|error)"|apiserver_request_total\{.*code="403")`)
 
-// metricsAreForThoseWhoMay asks the herald-ccms for their metrics, and the leader's for those of a pool.
+// metricsAreForThoseWhoMay checks access to the metrics of the herald-ccms, and that those of the leader have the pool.
 func (i installation) metricsAreForThoseWhoMay(pool string, ccms ...*lab.Process) {
 	i.t.Helper()
 	i.kubectl("create", "serviceaccount", "prometheus", "-n", lab.HeraldNamespace)
@@ -193,10 +193,10 @@ func (i installation) metricsAreForThoseWhoMay(pool string, ccms ...*lab.Process
 	})
 }
 
-// askCCM asks one herald-ccm.
+// askCCM sends a request to one herald-ccm.
 func askCCM(ctx context.Context, ccm *lab.Process, path, token string) (status int, body string, err error) {
 	node := &lab.Client{Host: ccm.Host}
-	// Its certificate is its own.
+	// Its certificate is self-signed.
 	transport := &http.Transport{DialContext: node.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // As Prometheus does.
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:10258"+path, nil)

@@ -37,7 +37,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.remove("loyal")
 		c.kept("198.51.100.1", "default/loyal")
 		c.gone("loyal")
-		// Also if nobody looks when it goes, and nobody asks.
+		// This also holds if herald-ccm is stopped when the Service is deleted, and if no Service asks for the address.
 		c.served("loyal", "198.51.100.1", retain)
 		c.must(ccm.Stop(c.ctx))
 		c.edit("loyal", func(svc *corev1.Service) { svc.Finalizers = nil })
@@ -53,7 +53,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.remove("loyal")
 		c.kept("198.51.100.1", "default/loyal")
 		c.must(c.herald.Allocations.Delete(c.ctx, "198.51.100.1", metav1.DeleteOptions{}))
-		c.holds("greedy", "198.51.100.1") // Who waited for it.
+		c.holds("greedy", "198.51.100.1") // This Service waited for it.
 	})
 	t.Run("by the pool, if the Service does not say otherwise", func(t *testing.T) {
 		c := c.within(t)
@@ -62,7 +62,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.kept("198.51.100.101", "default/pooled")
 		c.served("flighty", "198.51.100.102", from("retained"), annotated(herald.AnnotationReclaim, string(herald.ReclaimDelete)))
 		c.free("flighty", "198.51.100.102")
-		// It is known by its name: it need not ask for the pool again.
+		// herald-ccm recognizes the Service by its name. The Service need not ask for the pool again.
 		c.served("pooled", "198.51.100.101")
 	})
 	t.Run("also if the annotation is misspelt, which is told", func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestQuotas(t *testing.T) {
 		c.service("strict", dualStack)
 		c.refused("strict", "namespace default holds 4 IPv4 addresses")
 		c.remove("strict")
-		c.served("six", "2001:db8:51::", families(corev1.IPv6Protocol)) // That family is not limited.
+		c.served("six", "2001:db8:51::", families(corev1.IPv6Protocol)) // The quota does not limit this family.
 		c.free("a", "198.51.100.1")
 		c.holds("fifth", "198.51.100.4")
 	})
@@ -178,7 +178,7 @@ func TestQuotas(t *testing.T) {
 		c.service("b")
 		c.refused("b",
 			"namespace small holds 1 IPv4 addresses, and its quota is 1 (annotation herald.dev/quota of the namespace)")
-		// One that is shared counts once, and one that is left for another does not count.
+		// A shared address counts once. An address that its Service has left for another one does not count.
 		c.service("c", key("k"), ports("TCP/2"))
 		c.shares("198.51.100.5", "small/a", "small/c")
 		c.remove("c")
@@ -212,7 +212,7 @@ func TestQuotas(t *testing.T) {
 		c, outer := small.within(t), c.within(t)
 		wide := annotated(herald.AnnotationPool, "wide")
 		c.free("d", "198.51.100.8")
-		outer.quota("") // That is none.
+		outer.quota("") // An empty quota means no quota.
 		outer.served("w", "198.51.100.101", key("w"), ports("TCP/1"), wide)
 		c.service("w", key("w"), ports("TCP/2"), wide)
 		c.shares("198.51.100.101", "default/w", "small/w")

@@ -24,14 +24,14 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// cluster is what a story needs of one: how to reach it, and the context that bounds the story.
+// cluster has the clients of a cluster, and the context that bounds the story.
 type cluster struct {
 	t      testing.TB
 	ctx    context.Context
 	kube   kubernetes.Interface
 	herald *client.Set
 	access *lab.Access
-	// namespace is where the Services are that the story speaks of.
+	// namespace is the namespace of the story's Services.
 	namespace string
 }
 
@@ -39,8 +39,8 @@ func clusterOf(t testing.TB, ctx context.Context, a *lab.Access) *cluster {
 	return &cluster{t: t, ctx: ctx, kube: a.Client, herald: a.Herald, access: a, namespace: "default"}
 }
 
-// within is the same cluster in a subtest. What goes on under its context ends with it. The parts of a
-// story build on one another, so what follows one that failed is not told.
+// within returns the cluster for a subtest, with the subtest's context. The parts of a story build on one
+// another, so within skips the subtest if an earlier part failed.
 func (c *cluster) within(t testing.TB) *cluster {
 	if c.t.Failed() {
 		t.Skip("a part before this one failed")
@@ -53,7 +53,7 @@ func (c *cluster) within(t testing.TB) *cluster {
 	return &o
 }
 
-// in is the same cluster, seen from another namespace.
+// in returns the same cluster with another namespace.
 func (c *cluster) in(namespace string) *cluster {
 	o := *c
 	o.namespace = namespace
@@ -64,13 +64,13 @@ func (c *cluster) services() typedcorev1.ServiceInterface {
 	return c.kube.CoreV1().Services(c.namespace)
 }
 
-// eventually waits for a condition and fails the story if it does not come.
+// eventually waits until check returns nil, and fails the story after a minute.
 func (c *cluster) eventually(what string, check func(ctx context.Context) error) {
 	c.t.Helper()
 	c.inTime(time.Minute, what, check)
 }
 
-// inTime is eventually with a patience of its own.
+// inTime is eventually with another time limit.
 func (c *cluster) inTime(patience time.Duration, what string, check func(ctx context.Context) error) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
@@ -80,7 +80,7 @@ func (c *cluster) inTime(patience time.Duration, what string, check func(ctx con
 	}
 }
 
-// kubectl runs the real kubectl and returns what it wrote to its standard output.
+// kubectl runs the real kubectl and returns its standard output.
 func (c *cluster) kubectl(args ...string) string {
 	c.t.Helper()
 	out, err := c.access.Kubectl(c.ctx, args...)
@@ -112,7 +112,8 @@ func delay(d time.Duration) func(*herald.IPPoolSpec) {
 	return func(s *herald.IPPoolSpec) { s.ReuseDelay = &metav1.Duration{Duration: d} }
 }
 
-// advertise announces all pools, so that no event says of a Service that nothing announces its address.
+// advertise announces all pools on the segment. Otherwise Services would get an event that nothing announces their
+// address.
 func (c *cluster) advertise() {
 	c.t.Helper()
 	_, err := c.herald.L2Advertisements.Create(c.ctx, &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, metav1.CreateOptions{})
@@ -154,7 +155,7 @@ func local(svc *corev1.Service) {
 	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 }
 
-// clusterIP makes a Service one of that type.
+// clusterIP changes the type of a Service to ClusterIP.
 func clusterIP(svc *corev1.Service) {
 	svc.Spec.Type, svc.Spec.LoadBalancerClass, svc.Spec.AllocateLoadBalancerNodePorts = corev1.ServiceTypeClusterIP, nil, nil
 	for i := range svc.Spec.Ports {
@@ -174,7 +175,7 @@ func (c *cluster) get(name string) *corev1.Service {
 	return svc
 }
 
-// edit changes a Service, again if somebody else did at the same time.
+// edit changes a Service, and retries on a conflict.
 func (c *cluster) edit(name string, change ...func(*corev1.Service)) {
 	c.t.Helper()
 	c.eventually("edit of Service "+name, func(ctx context.Context) error {
@@ -195,7 +196,7 @@ func (c *cluster) remove(name string) {
 	c.must(c.services().Delete(c.ctx, name, metav1.DeleteOptions{}))
 }
 
-// addresses are those in a Service's status.
+// addresses returns the addresses in a Service's status.
 func addresses(svc *corev1.Service) []string {
 	var list []string
 	for _, i := range svc.Status.LoadBalancer.Ingress {
@@ -265,7 +266,7 @@ func (c *cluster) condition(pool, kind string, status metav1.ConditionStatus, te
 	})
 }
 
-// writes counts the requests that the API server got to change something, by resource and verb, as
+// writes returns the API server's counts of write requests by verb and resource, such as
 // "POST ipallocations" or "PATCH services/status".
 func (c *cluster) writes() map[string]int {
 	c.t.Helper()
@@ -300,7 +301,7 @@ func (c *cluster) writes() map[string]int {
 	return counts
 }
 
-// since subtracts, and leaves out what did not change and what is nobody's doing here: Leases.
+// since returns the differences between two counts, without zeros and without Leases, which are written all the time.
 func since(before, after map[string]int) map[string]int {
 	d := map[string]int{}
 	for k, n := range after {
@@ -311,8 +312,8 @@ func since(before, after map[string]int) map[string]int {
 	return d
 }
 
-// quietRestart restarts herald-ccm and fails if anything is written but for a new Service. That one is served
-// after all that a restart would do.
+// quietRestart restarts herald-ccm and creates a Service. It fails if there are writes for anything but the new
+// Service, which herald-ccm serves after all work that a restart causes.
 func (c *cluster) quietRestart(ccm *lab.Process, canary string) {
 	c.t.Helper()
 	c.must(ccm.Stop(c.ctx))
@@ -321,8 +322,8 @@ func (c *cluster) quietRestart(ccm *lab.Process, canary string) {
 	c.service(canary)
 	c.event("Service", canary, "EnsuredLoadBalancer", "")
 	d := since(before, c.settled())
-	delete(d, "PUT ippools/status")          // The canary's.
-	delete(d, "PUT l2advertisements/status") // That of the last edit of a pool, if the controller was stopped before it.
+	delete(d, "PUT ippools/status")          // For the canary.
+	delete(d, "PUT l2advertisements/status") // For the last edit of a pool, if herald-ccm was stopped before that write.
 	d["POST events"]--                       // "herald-ccm became leader".
 	want := map[string]int{"POST services": 1, "PATCH services/status": 1, "POST ipallocations": 1, "POST events": 1}
 	if diff := cmp.Diff(want, d); diff != "" {
@@ -330,8 +331,8 @@ func (c *cluster) quietRestart(ccm *lab.Process, canary string) {
 	}
 }
 
-// settled counts what was written when nothing has been written for a second, without what the API server writes for
-// ClusterIPs: their records and, if it finds one before that, an event.
+// settled returns the counts of writes once there was no write for a second. It leaves out the API server's own writes
+// for ClusterIPs: their records and, if it finds a ClusterIP without a record, an event.
 func (c *cluster) settled() map[string]int {
 	c.t.Helper()
 	c.settle()
@@ -340,7 +341,7 @@ func (c *cluster) settled() map[string]int {
 	c.must(err)
 	for _, e := range list.Items {
 		counts["POST events"]--
-		if e.Series != nil { // It was found once more.
+		if e.Series != nil { // The event was repeated.
 			counts["PATCH events"]--
 		}
 	}
@@ -348,8 +349,9 @@ func (c *cluster) settled() map[string]int {
 	return counts
 }
 
-// settle waits until nothing has been written for a second: events come after what they are about, and
-// some may be left out when there are very many. To count what was written costs the API server something, too.
+// settle waits until there was no write for a second. Waiting for a certain event is not enough: events come after
+// the changes that they report, and some may be dropped when there are very many. The counting itself costs the API
+// server CPU time.
 func (c *cluster) settle() {
 	c.t.Helper()
 	const pause = 250 * time.Millisecond
@@ -370,7 +372,7 @@ func (c *cluster) settle() {
 	}))
 }
 
-// asService is the Service in a watch event.
+// asService returns the Service in a watch event.
 func asService(o runtime.Object) (*corev1.Service, bool) {
 	svc, ok := o.(*corev1.Service)
 	return svc, ok

@@ -24,7 +24,7 @@ func (f *field) within(t testing.TB) *field {
 	return &o
 }
 
-// announce has every pool announced on the segment and to every router.
+// announce announces every pool on the segment and to every router.
 func (f *field) announce() {
 	f.t.Helper()
 	for _, r := range f.site.Routers {
@@ -40,7 +40,7 @@ func (f *field) announce() {
 	f.must(err)
 }
 
-// gracefully has every router keep its routes while a speaker is replaced.
+// gracefully makes every router keep its routes while a speaker is replaced.
 func (f *field) gracefully() {
 	f.t.Helper()
 	for _, r := range f.site.Routers {
@@ -49,7 +49,7 @@ func (f *field) gracefully() {
 	}
 }
 
-// peerOf is the BGPPeer for a router of the lab.
+// peerOf returns the BGPPeer for a router of the lab.
 func peerOf(r *lab.Router) *herald.BGPPeer {
 	return &herald.BGPPeer{
 		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: map[string]string{"kind": strings.ToLower(string(r.Kind))}},
@@ -60,7 +60,7 @@ func peerOf(r *lab.Router) *herald.BGPPeer {
 	}
 }
 
-// pod runs the app on a node, under the label app: pod, and waits until it is ready.
+// pod runs the app on a node, with the label app: pod, and waits until it is ready.
 func (f *field) pod(name, node string) {
 	f.t.Helper()
 	from := func(name, path string) corev1.EnvVar {
@@ -84,7 +84,8 @@ func (f *field) pod(name, node string) {
 
 func to8080(svc *corev1.Service) { svc.Spec.Ports[0].TargetPort.IntVal = 8080 }
 
-// answeredBy waits until exactly this node answers ARP for an address; with no name, until none does.
+// answeredBy waits until exactly one of the nodes answers ARP for an address, and returns it. Without nodes it waits
+// until no node answers.
 func (f *field) answeredBy(address string, nodes ...string) (node string) {
 	f.t.Helper()
 	twice := 0
@@ -94,9 +95,9 @@ func (f *field) answeredBy(address string, nodes ...string) (node string) {
 			return err
 		}
 		if len(answers) > 1 {
-			// A referee asks too, so one window may hear the old owner's answer to one question and the new
-			// one's to the next; not three times in a row, and the referee judges the order. Where nobody else
-			// asks, two answers are two owners.
+			// A referee sends requests, too: one window may have the old owner's answer to one request and the new
+			// owner's answer to the next one. This cannot happen three times in a row, and the referee judges the
+			// order. Without a referee, two answers mean two owners.
 			if twice++; twice == 3 || f.referees.Load() == 0 {
 				f.t.Errorf("two answers for %s: %v", address, answers)
 			}
@@ -122,7 +123,7 @@ func (f *field) answeredBy(address string, nodes ...string) (node string) {
 	return node
 }
 
-// routed waits until a router's next hops for an address are exactly these nodes.
+// routed waits until a router's next hops for an address are exactly the given nodes.
 func (f *field) routed(r *lab.Router, address string, nodes ...string) {
 	f.t.Helper()
 	addr := netip.MustParseAddr(address)
@@ -151,7 +152,7 @@ func (f *field) routed(r *lab.Router, address string, nodes ...string) {
 	})
 }
 
-// reached asks an address from a client until an answer comes.
+// reached sends requests from a client to a target until one is answered.
 func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
@@ -164,8 +165,8 @@ func (f *field) reached(from *lab.Client, target string) lab.Reply {
 	return reply
 }
 
-// served waits until every node forwards what is for a Service: its port of the nodes, so that it has endpoints, and its
-// addresses, of which kube-proxy hears later. What is told of addresses that move is not to depend on that.
+// served waits until every node forwards packets for a Service: to its node port, which shows that it has endpoints, and
+// to its addresses, which kube-proxy learns later. Stories about moving addresses must not depend on this delay.
 func (f *field) served(service string) {
 	f.t.Helper()
 	svc := f.get(service)
@@ -181,8 +182,8 @@ func (f *field) served(service string) {
 	}
 }
 
-// forwards asks the kernel of a node whether kube-proxy's rules have all addresses and ports of a Service. Asking the
-// address itself would not tell: what one node does not forward goes to another one that does.
+// forwards checks that kube-proxy's rules in a node's kernel have all addresses and ports of a Service. A request to the
+// address would not show this, because another node may forward it.
 func forwards(ctx context.Context, n *lab.Node, svc *corev1.Service) error {
 	if len(svc.Status.LoadBalancer.Ingress) == 0 {
 		return errors.New("it has no address")
@@ -206,7 +207,7 @@ func forwards(ctx context.Context, n *lab.Node, svc *corev1.Service) error {
 	return nil
 }
 
-// explain logs on which part of the way to a target requests are lost.
+// explain logs on which part of the path to a target requests are lost.
 func (f *field) explain(from *lab.Client, target string) {
 	f.t.Helper()
 	if mac, err := from.Neighbour(netip.MustParseAddrPort(target).Addr()); err != nil {
@@ -229,7 +230,8 @@ func names(l *lab.Site) (all []string) {
 	return all
 }
 
-// TestAClientReachesAService is the main job, from the segment by ARP and from behind a router by BGP.
+// TestAClientReachesAService tests Herald's main job: clients reach a Service from the segment by ARP and from behind a
+// router by BGP.
 func TestAClientReachesAService(t *testing.T) {
 	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -299,7 +301,7 @@ func TestAClientReachesAService(t *testing.T) {
 				now := f.answeredBy("198.18.0.200", rest...)
 				f.unlabel(owner, corev1.LabelNodeExcludeBalancers)
 				f.routed(router, "198.18.0.200", all...)
-				f.answeredBy("198.18.0.200", now) // It stays where it is.
+				f.answeredBy("198.18.0.200", now) // The address does not move.
 			})
 			t.Run("until the Service is deleted", func(t *testing.T) {
 				f := f.within(t)
@@ -327,7 +329,7 @@ func (f *field) unlabel(node, key string) {
 	f.patchLabel(node, key, "null")
 }
 
-// patchLabel does without kubectl, which is a big program to start where what follows a label has little time.
+// patchLabel sets a label without kubectl, whose start takes too long if the next step is timed.
 func (f *field) patchLabel(node, key, value string) {
 	f.t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, key, value)

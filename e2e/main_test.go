@@ -1,5 +1,5 @@
-// Package e2e tells stories about Herald's real programs in a real cluster: what a user does, and what
-// then happens to addresses and packets.
+// Package e2e has Herald's end-to-end tests, which are called stories. A story runs Herald's real programs in a real
+// cluster. It does what a user does, and checks what happens to addresses and packets.
 package e2e
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// patience bounds a story. Nothing waits so long unless something is broken.
+// patience bounds a story. No story takes this long unless something is broken.
 const patience = 5 * time.Minute
 
 func storyContext(t testing.TB) context.Context {
@@ -24,7 +24,8 @@ func storyContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// installed makes the database that all control planes begin with. It ends with the enclave, which has a /run of its own.
+// installed makes the database with which all control planes start. The database is removed with the enclave, which has
+// its own /run.
 var installed = sync.OnceValues(func() (string, error) {
 	const dir = "/run/herald-database"
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -41,7 +42,7 @@ func database(t testing.TB) string {
 	return dir
 }
 
-// startControlPlane starts an API server that is empty but for Herald's resources.
+// startControlPlane starts an API server that has nothing but Herald's resources.
 func startControlPlane(t testing.TB, controllers bool) (context.Context, *lab.ControlPlane) {
 	t.Helper()
 	return startControlPlaneWith(t, lab.ControlPlaneOptions{Controllers: controllers})

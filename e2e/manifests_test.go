@@ -22,14 +22,14 @@ import (
 
 const complete = "../manifests/herald.yaml"
 
-// TestManifests is one story: Herald is installed, serves, is refused what is not its business, is taken away, and is
+// TestManifests is one story: Herald is installed, serves, is refused requests beyond its task, is uninstalled, and is
 // installed again.
 func TestManifests(t *testing.T) {
 	const password = "open-sesame"
 	ctx, l := startLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}, Password: password})
 	i := installation{&field{cluster: clusterOf(t, ctx, &l.Access), site: &l.Site, referees: &atomic.Int32{}}, l}
 
-	i.kubectl("apply", "-f", complete) // Over what the lab brings along.
+	i.kubectl("apply", "-f", complete) // Over the objects that the lab has installed.
 	i.spoil("ippools", "apiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: spoiled}\nspec: {addresses: [203.0.113.0/24], priority: high}")
 	i.spoil("speakerstatuses", "apiVersion: herald.dev/v1alpha1\nkind: SpeakerStatus\nmetadata: {name: k8s-node1}\nstatus: {l2Addresses: many}")
 	i.kubectl("apply", "--dry-run=server", "-f", "../manifests/samples")
@@ -49,7 +49,7 @@ func TestManifests(t *testing.T) {
 	i.event("BGPPeer", router.Name, "SessionUp", "node k8s-node2")
 	i.metricsAreForThoseWhoMay("segment", ccms...)
 
-	// The other one leads, if it does not already, and takes an address back.
+	// The other herald-ccm becomes the leader, if it is not already, and releases an address.
 	i.must(ccms[0].Stop(ctx))
 	i.service("next", to8080)
 	i.holds("next", "198.18.0.201")
@@ -66,7 +66,7 @@ func TestManifests(t *testing.T) {
 		}
 	})
 
-	// The overlay for the segment: nothing of routers, and no Secret.
+	// The overlay for L2 has no access to BGP objects and Secrets.
 	for _, s := range speakers {
 		i.must(s.Stop(ctx))
 	}
@@ -80,7 +80,7 @@ func TestManifests(t *testing.T) {
 		t.Errorf("a speaker of the segment alone reads Secrets: %v", err)
 	}
 
-	// The overlay for BGP: without capabilities, and not as root.
+	// The overlay for BGP has no capabilities and does not run as root.
 	for _, s := range flat {
 		i.must(s.Stop(ctx))
 	}
@@ -89,7 +89,7 @@ func TestManifests(t *testing.T) {
 	i.routed(router, "198.18.0.200", names(i.site)...)
 	i.reached(l.Outside, "198.18.0.200:9000")
 
-	// The policy is not in the garbage collector's way: a node takes along what its speaker wrote.
+	// The policy does not block the garbage collector: when a Node is deleted, the objects of its speaker are deleted.
 	i.must(bare[1].Stop(ctx))
 	i.kubectl("delete", "node", "k8s-node2")
 	i.eventually("what the node's speaker wrote is gone", func(ctx context.Context) error {
@@ -98,8 +98,8 @@ func TestManifests(t *testing.T) {
 		return errors.Join(missing(status), missing(lease))
 	})
 
-	// What Herald has to let go of, then Herald.
-	// An address is reserved, which keeps its pool. The order is that of docs/install.md.
+	// Delete the objects with Herald's finalizers first, then Herald, in the order of docs/install.md. A reserved address
+	// keeps its pool.
 	i.must(i.access.Apply(ctx, "apiVersion: herald.dev/v1alpha1\nkind: IPAllocation\nmetadata: {name: 198.18.0.240}\nspec: {address: 198.18.0.240, pool: segment}"))
 	i.kubectl("delete", "service", "web")
 	i.kubectl("delete", "ipallocations.herald.dev", "--all", "--timeout=30s")
@@ -117,16 +117,16 @@ func TestManifests(t *testing.T) {
 		t.Errorf("left behind:\n%s", left)
 	}
 
-	// Now that the API server knows nothing of Herald, both ways to apply it work, and a second time nothing is
-	// left to do, or diff would fail.
-	// To change from one to the other takes force: defaults count as somebody else's will.
+	// The API server has no objects of Herald now. Both ways of kubectl apply work, and nothing differs afterwards: otherwise
+	// kubectl diff would fail.
+	// The change from one way to the other needs --force-conflicts, because another field manager owns the defaults.
 	for _, how := range [][]string{{"--server-side=false"}, {"--server-side", "--force-conflicts"}} {
 		i.kubectl(append([]string{"apply", "-f", complete}, how...)...)
 		i.kubectl(append([]string{"diff", "-f", complete}, how...)...)
 	}
 }
 
-// spoil stores an object that does not fit its Go type, as under another schema.
+// spoil stores an object that does not fit its Go type, as if it had been stored under another schema.
 func (i installation) spoil(plural, object string) {
 	i.t.Helper()
 	const path = "/spec/versions/0/schema/openAPIV3Schema"
@@ -140,7 +140,7 @@ func (i installation) spoil(plural, object string) {
 	replace(schema)
 }
 
-// refused tries what nobody may do with the token of a pod of Herald's.
+// refused checks that the tokens of Herald's pods do not permit forbidden requests.
 func (i installation) refused() {
 	const own, other = "k8s-node1", "k8s-node2"
 	ctx, ns := i.ctx, lab.HeraldNamespace
@@ -164,7 +164,7 @@ func (i installation) refused() {
 			return err
 		}
 	}
-	// Speakers of other installations, and somebody who may write records.
+	// There are speakers of other installations, and a user who may write records.
 	i.kubectl("create", "namespace", "elsewhere")
 	speakerIn := func(ns string) *cluster {
 		i.kubectl("create", "serviceaccount", "herald-speaker", "-n", ns)
@@ -209,7 +209,7 @@ func (i installation) refused() {
 	for _, story := range []struct {
 		name    string
 		attempt func() error
-		refusal string // Empty where there is to be none: to show that it is the rest that makes the difference.
+		refusal string // Empty if the request must succeed: this shows that refusals depend on the remaining details.
 	}{
 		{"a speaker writes its own SpeakerStatus", status(speaker, own), ""},
 		{"a speaker writes its own Lease", lease(speaker, "speaker-"+own), ""},

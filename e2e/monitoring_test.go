@@ -26,22 +26,25 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// preparedFault is one that users have, and what finds its cause.
+// preparedFault is a fault that users have, with everything that reports its cause.
 type preparedFault struct {
 	name       string
 	make, mend func(f *field)
-	// says is what kubectl herald status says, as one of its problems, and so does the page.
+	// says is a problem in the output of kubectl herald status and on the page.
 	says string
-	// counts are what status and the page say of a fault that is no problem of the cluster, but one Service's own.
+	// counts and shows are the texts of status and of the page for a fault of one Service only, which is no problem of the
+	// cluster.
 	counts, shows string
-	// next is what kubectl herald explain service says under "Next:" of Services in the namespace default, and so does the page.
+	// next has texts under "Next:" in the output of kubectl herald explain service and on the page, by Service in the
+	// namespace default.
 	next map[string]string
-	// alerts fire, and pending is one that would fire later. over are those that fire when the fault is mended.
+	// alerts are the alerts that fire, and pending is one that would fire later. over are those that fire once the fault is
+	// corrected.
 	alerts, over []string
 	pending      string
 }
 
-// documented looks for the fault in docs/troubleshooting.md, with its alerts and no others.
+// documented checks that docs/troubleshooting.md has the fault with exactly its alerts.
 func (p *preparedFault) documented(t *testing.T) {
 	t.Helper()
 	content, err := os.ReadFile("../docs/troubleshooting.md")
@@ -65,11 +68,11 @@ func (p *preparedFault) documented(t *testing.T) {
 	}
 }
 
-// TestAlertsAndDashboards has a Prometheus scrape herald-ccm and the speakers, with the alerts of the manifests. One fault
-// after the other is made. Within a minute kubectl herald and its page name the cause. Each fault has its own alerts fire and no
-// others, and they go away with the fault. All queries of the dashboards find something.
+// TestAlertsAndDashboards runs a Prometheus that scrapes herald-ccm and the speakers, with the alerts of the manifests. The
+// test causes one fault after the other. Within a minute kubectl herald and its page name the cause. Exactly the alerts of the
+// fault fire, and they resolve when it is corrected. All queries of the dashboards have results.
 //
-// Time runs sixty times as fast in Prometheus: each minute in the alerts is a second here. It scrapes and evaluates each second.
+// Time is scaled for Prometheus: each minute in the alerts is a second here. Prometheus scrapes and evaluates every second.
 func TestAlertsAndDashboards(t *testing.T) {
 	const address = "198.18.0.200"
 	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}, BFD: 100 * time.Millisecond})
@@ -94,7 +97,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 	}
 	other := others[0].(*lab.Node)
 
-	// This alert goes a minute after the stranger does, so the other faults are made meanwhile.
+	// This alert resolves a minute after the stranger is gone. The test causes the other faults in this time.
 	const lingers = "HeraldAddressConflict"
 	for _, fault := range []preparedFault{
 		{
@@ -279,7 +282,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 	})
 }
 
-// join creates a Node that is Ready and runs nothing.
+// join creates a Node that is Ready but runs nothing.
 func (f *field) join(name string) error {
 	node, err := f.kube.CoreV1().Nodes().Create(f.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil {
@@ -290,7 +293,7 @@ func (f *field) join(name string) error {
 	return err
 }
 
-// noRecords is a policy that lets nobody create an IPAllocation.
+// noRecords is a policy that forbids all users to create an IPAllocation.
 const noRecords = `apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata: {name: made-up}
@@ -305,17 +308,17 @@ metadata: {name: made-up}
 spec: {policyName: made-up, validationActions: [Deny]}
 `
 
-// firing are the alerts that fire.
+// firing is the query for firing alerts.
 const firing = `ALERTS{alertstate="firing"}`
 
-// prometheus is one in the lab.
+// prometheus is a Prometheus in the lab.
 type prometheus struct {
 	url     string
-	lingers string // An alert that may fire or not.
+	lingers string // An alert that may fire or not fire.
 }
 
-// startPrometheus starts one with the alerts of the manifests. It gives targets the labels that the Prometheus Operator
-// gives by our ServiceMonitors, and shows the token of a ServiceAccount that is bound to herald-viewer.
+// startPrometheus starts a Prometheus with the alerts of the manifests. Its targets have the labels that the Prometheus
+// Operator adds for Herald's ServiceMonitors. It sends the token of a ServiceAccount that is bound to herald-viewer.
 func startPrometheus(f *labField) *prometheus {
 	f.t.Helper()
 	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/rbac/viewer.yaml")
@@ -323,7 +326,7 @@ func startPrometheus(f *labField) *prometheus {
 	token, err := f.kube.CoreV1().ServiceAccounts(lab.HeraldNamespace).CreateToken(f.ctx, "herald-viewer", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	f.must(err)
 	f.ccm.Args = append(f.ccm.Args, "--authentication-kubeconfig="+f.access.Kubeconfig, "--authorization-kubeconfig="+f.access.Kubeconfig, "--authentication-skip-lookup")
-	f.eventually("herald-ccm leads", func(ctx context.Context) error { // Before that it may not have come to handle SIGTERM.
+	f.eventually("herald-ccm leads", func(ctx context.Context) error { // Before that it may not handle SIGTERM yet.
 		lease, err := f.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(ctx, "herald-ccm", metav1.GetOptions{})
 		if err == nil && ptr.Deref(lease.Spec.HolderIdentity, "") == "" {
 			err = errors.New("its Lease has no holder")
@@ -378,7 +381,7 @@ func startPrometheus(f *labField) *prometheus {
 	return p
 }
 
-// finds checks that Prometheus finds something.
+// finds returns a check that a query has results.
 func (p *prometheus) finds(query string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		found, err := p.query(ctx, query)
@@ -389,7 +392,7 @@ func (p *prometheus) finds(query string) func(context.Context) error {
 	}
 }
 
-// query returns the labels of what Prometheus finds now.
+// query returns the labels of the present results of a query.
 func (p *prometheus) query(ctx context.Context, query string) (found []map[string]string, err error) {
 	var data struct {
 		Result []struct{ Metric map[string]string }
@@ -403,7 +406,7 @@ func (p *prometheus) query(ctx context.Context, query string) (found []map[strin
 	return found, nil
 }
 
-// get asks Prometheus' API.
+// get sends a request to the API of Prometheus.
 func (p *prometheus) get(ctx context.Context, path string, data any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/"+path, nil)
 	if err != nil {
@@ -427,8 +430,8 @@ func (p *prometheus) get(ctx context.Context, path string, data any) error {
 	return nil
 }
 
-// fires waits until exactly these alerts fire, and until none is pending if none may fire. While they are awaited, no other may
-// fire, but for what fired before.
+// fires waits until exactly these alerts fire. If there are none, it also waits until none is pending. Meanwhile no other
+// alert may fire, except those that fired before.
 func (p *prometheus) fires(c *cluster, want ...string) {
 	c.t.Helper()
 	before, err := p.alerts(c.ctx, firing)
@@ -447,13 +450,13 @@ func (p *prometheus) fires(c *cluster, want ...string) {
 	})
 }
 
-// sees waits until an alert is pending, or fires.
+// sees waits until an alert is pending or fires.
 func (p *prometheus) sees(c *cluster, alert string) {
 	c.t.Helper()
 	c.eventually(alert+" is pending", p.finds(fmt.Sprintf("ALERTS{alertname=%q}", alert)))
 }
 
-// fire reports whether other alerts fire than these. Where there should be none, none may be pending either.
+// fire returns an error unless exactly these alerts fire. If there are none, none may be pending either.
 func (p *prometheus) fire(ctx context.Context, want []string) error {
 	query := firing
 	if len(want) == 0 {
@@ -472,7 +475,7 @@ func (p *prometheus) fire(ctx context.Context, want []string) error {
 	return nil
 }
 
-// alerts are the names of those that a query finds.
+// alerts returns the names of the alerts that a query finds.
 func (p *prometheus) alerts(ctx context.Context, query string) (names []string, err error) {
 	alerts, err := p.query(ctx, query)
 	for _, a := range alerts {
@@ -482,7 +485,7 @@ func (p *prometheus) alerts(ctx context.Context, query string) (names []string, 
 	return slices.Compact(names), err
 }
 
-// queries are those of a dashboard's panels, as Grafana asks them.
+// queries returns the queries of a dashboard's panels, as Grafana sends them.
 func queries(t *testing.T, path string) (all []string) {
 	t.Helper()
 	content, err := os.ReadFile(path)

@@ -11,10 +11,10 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// BenchmarkPathDeath is how long a client behind a router cannot open a connection when the node dies that the router sends
-// everything to, until the router sends it to the next one: with BFD, also where both ends restart gracefully and where the
-// router is told to keep routes then, and with a hold time of 3 s alone. The client opens a connection every 10 ms and
-// gives up after 250 ms.
+// BenchmarkPathDeath measures how long a client behind a router cannot open a connection when the node that gets all of the
+// router's traffic dies, until the router uses the next node. The cases are BFD, BFD with graceful restart on both ends, the
+// same with a router that keeps routes then, and only a hold time of 3 s. The client opens a connection every 10 ms. An
+// attempt fails after 250 ms.
 func BenchmarkPathDeath(b *testing.B) {
 	const ms = time.Millisecond
 	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
@@ -32,11 +32,11 @@ func BenchmarkPathDeath(b *testing.B) {
 	}
 }
 
-// pathCase is how the death of a path is found.
+// pathCase says how the death of a path is detected.
 type pathCase struct {
 	name    string
-	bfd     time.Duration // between packets; 0: none, and a hold time of 3 s
-	restart time.Duration // of graceful restart; 0: none
+	bfd     time.Duration // BFD packet interval; 0: no BFD, but a hold time of 3 s
+	restart time.Duration // restart time of graceful restart; 0: none
 	keeps   bool          // lab.Options.BFDKeeps
 }
 
@@ -53,7 +53,7 @@ func pathDeaths(b *testing.B, kind lab.RouterKind, c pathCase) {
 	}
 	_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
 	f.must(err)
-	// The first node is preferred, the second one takes over, the third has the pod and is not hurt.
+	// The router prefers the first node, the second one takes over, and the third one has the pod and gets no fault.
 	for i, med := range []int64{0, 100} {
 		f.label(all[i], "turn", fmt.Sprint(i))
 		_, err := f.herald.BGPAdvertisements.Create(f.ctx, &herald.BGPAdvertisement{

@@ -14,14 +14,14 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestPathsToRoutersAreWatched tells how BFD goes beside BGP sessions: it ends them when a path is dead, and holds none up.
+// TestPathsToRoutersAreWatched is about BFD for BGP sessions: BFD ends a session when its path is dead, and delays none.
 func TestPathsToRoutersAreWatched(t *testing.T) {
 	f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond})
 	const address = "198.18.0.200"
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 	for _, r := range f.site.Routers {
 		p := peerOf(r)
-		p.Spec.HoldTime, p.Spec.KeepaliveTime = nil, nil // Long ones, so that only BFD can tell.
+		p.Spec.HoldTime, p.Spec.KeepaliveTime = nil, nil // The defaults are long, so only BFD can detect the fault.
 		_, err := f.herald.BGPPeers.Create(f.ctx, p, metav1.CreateOptions{})
 		f.must(err)
 	}
@@ -43,7 +43,7 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 			}
 		}
 	}
-	// bfd waits until a router's own table has the session in this state and with this detection time.
+	// bfd waits until a router reports its session in this state and with this detection time.
 	bfd := func(f *field, r *lab.Router, state string, detection time.Duration) {
 		f.t.Helper()
 		f.eventually(fmt.Sprintf("%s says that BFD is %s, with %v", r.Name, state, detection), func(ctx context.Context) error {
@@ -70,7 +70,8 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 		f := f.within(t)
 		for _, r := range f.site.Routers {
 			f.must(r.Host.Script("nft add table inet cut; nft add chain inet cut out '{ type filter hook output priority 0; }'; nft add rule inet cut out udp dport 3784 drop"))
-			// The router still hears this node, and so that BFD is down here: either end may be the first to send its Cease.
+			// The router still receives this node's packets, which say that BFD is down here. Either end may be the first to
+			// send its Cease.
 			f.event("BGPPeer", r.Name, "SessionDown", "ended the session: Cease")
 			f.told("bgppeers "+r.Name, herald.ConditionPathsAlive, "BFDDown", "node k8s-node1: the router has fallen silent", "does not wait for BFD")
 			f.routed(r, address, names(f.site)...)
@@ -89,7 +90,8 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 		}
 		undisturbed(f)
 	})
-	// FRR 8.4 and BIRD 2.0 take AdminDown for a failure, against RFC 5882 section 4.2: they end the session, and take it again.
+	// FRR 8.4 and BIRD 2.0 treat AdminDown as a failure, contrary to RFC 5882 section 4.2: they end the session, and accept it
+	// again.
 	t.Run("BFD ends", func(t *testing.T) {
 		f := f.within(t)
 		for _, r := range f.site.Routers {
@@ -110,8 +112,8 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 	})
 }
 
-// TestASpeakerIsReplacedWhilePathsAreWatched has graceful restart and BFD. What a client behind a router loses depends on what the
-// router makes of BFD's end.
+// TestASpeakerIsReplacedWhilePathsAreWatched uses graceful restart together with BFD. What a client behind a router loses
+// depends on how the router treats the end of BFD.
 func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
 	for name, keeps := range map[string]bool{"as routers are": false, "configured to keep routes": true} {
 		t.Run(name, func(t *testing.T) {
@@ -130,9 +132,9 @@ func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
 			f.pod("pod-1", node)
 			f.service("web", to8080)
 			f.holds("web", address)
-			f.podBeingDeleted(lab.SpeakerPod(f.site.Node(node))) // So that the speaker knows that a successor follows.
+			f.podBeingDeleted(lab.SpeakerPod(f.site.Node(node))) // This tells the speaker that a successor follows.
 			speaker := f.speakers[node]
-			before := map[*lab.Router]time.Time{} // Since when the sessions were up. The status has whole seconds.
+			before := map[*lab.Router]time.Time{} // When the sessions came up. The status has whole seconds.
 			for _, end := range []struct {
 				what string
 				do   func() error
@@ -153,7 +155,7 @@ func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
 						before[all] = f.since(node, all.Name)
 					}
 					client := *r.Outside
-					client.Timeout, client.FirstSYN = 10*time.Second, true // What a busy machine delays does not fail; a lost SYN does.
+					client.Timeout, client.FirstSYN = 10*time.Second, true // A delay by a busy machine is no failure, but a lost SYN is.
 					gap, failed, err := lab.Outage(f.ctx, &client, []string{target}, func() error { return errors.Join(end.do(), speaker.Start()) }, settling)
 					f.must(err)
 					t.Logf("speaker %s, %s %s: %d requests failed, gap %v", end.what, r.Kind, name, failed, gap.Round(time.Millisecond))

@@ -92,7 +92,7 @@ func TestPoolsAreEdited(t *testing.T) {
 			}
 			return nil
 		})
-		// Make before break: the new record is older than the release of the old one.
+		// Make before break: the new record is created before the old one is released.
 		made, released := c.recordOf("198.51.100.102"), c.recordOf("198.51.100.101")
 		if made.Generation != 1 || version(t, made) >= version(t, released) {
 			t.Errorf("the new record is %+v, the old one %+v", made, released)

@@ -9,7 +9,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// inTheWay is what stands in Herald's way on some clusters.
+// inTheWay has objects of some clusters that prevent Herald from working.
 const inTheWay = `apiVersion: v1
 kind: ConfigMap
 metadata: {name: kube-proxy, namespace: kube-system}
@@ -50,8 +50,8 @@ metadata: {name: public}
 spec: {addresses: [203.0.113.0/29]}
 `
 
-// TestPreflightBeforeHeraldIsThere is about kubectl herald preflight on clusters without Herald: one with nothing in its
-// way, and one with much.
+// TestPreflightBeforeHeraldIsThere is about kubectl herald preflight on clusters without Herald: one without obstacles,
+// and one with many.
 func TestPreflightBeforeHeraldIsThere(t *testing.T) {
 	ctx, plane := startControlPlaneWith(t, lab.ControlPlaneOptions{Bare: true})
 	c := clusterOf(t, ctx, &plane.Access)
@@ -75,26 +75,26 @@ func TestPreflightBeforeHeraldIsThere(t *testing.T) {
 		Problems, Warnings, Unchecked, Fine []struct{ Kind, Text string }
 	}
 	said, code := c.ask("preflight", "-f", pools, "-o", "json")
-	c.must(json.NewDecoder(strings.NewReader(said)).Decode(&report)) // The exit code follows it.
+	c.must(json.NewDecoder(strings.NewReader(said)).Decode(&report)) // The line with the exit code follows the JSON.
 	if code != 2 || len(report.Problems) != 5 || report.Problems[0].Kind != "KubeProxy" || len(report.Warnings) != 3 || len(report.Unchecked) == 0 || len(report.Fine) == 0 {
 		t.Errorf("exit code %d: %+v", code, report)
 	}
 
-	// Who may read nothing is told what was not looked at, and nothing of that is called fine.
+	// A user without read permissions gets a list of what was not checked, and none of that counts as fine.
 	said = c.comesToSay("preflight --as nobody", 2, "0 problems, 0 warnings")
 	c.says(said, "? whether kube-proxy runs, and in which mode: you may not read configmaps in kube-system, daemonsets.apps, pods", "? whether the nodes fit: you may not read nodes",
 		"? whether the CustomResourceDefinitions of herald.dev are Herald's", "? whether Pod Security admits the speakers: you may not read namespaces", "? whether other load balancers run",
 		"? which Services have addresses, and whether they would keep them: you may not read services", "? whether the pools fit: you may not read nodes", "? whether pods have ports", "? whether speakers hear each other", "✓ Kubernetes is v1.36", "2 fine.")
 }
 
-// TestPreflightWhereHeraldRuns is about kubectl herald preflight on a cluster with Herald, whose speakers tell more.
+// TestPreflightWhereHeraldRuns is about kubectl herald preflight on a cluster with Herald, whose speakers report more.
 func TestPreflightWhereHeraldRuns(t *testing.T) {
 	f := withLab(t, lab.Options{Nodes: 2})
 	f.pool("segment", delay(0), "198.18.0.200")
 	f.announce()
 	_, err := f.access.Kubectl(f.ctx, "label", "namespace", "herald-system", "pod-security.kubernetes.io/enforce=privileged")
 	f.must(err)
-	// The status of one speaker is there before that of the other.
+	// One speaker writes its status before the other.
 	inOrder := []string{"✓ 2 speakers report that their nodes can forward", "✓ 2 nodes can announce addresses; with internal addresses of IPv4: 2, of IPv6: 2", "✓ the CustomResourceDefinitions of herald.dev have the fields of this version",
 		"✓ Herald's admission policies are there and bound", "✓ IPPool segment has no address of nodes", "✓ 2 speakers run, so they have TCP port 7475", "✓ speakers hear each other on eth0 of "}
 	said := f.comesToSay("preflight", 0, append([]string{"0 problems, 0 warnings"}, inOrder...)...)

@@ -26,26 +26,26 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// proxy stands between herald-ccm and the API server, and does to requests and watches what networks and
-// overloaded API servers do. Towards the API server it is the administrator.
+// proxy is between herald-ccm and the API server. It delays, drops and refuses requests and watch events as networks
+// and overloaded API servers do. It uses administrator credentials at the API server.
 type proxy struct {
 	kubeconfig string
 	pass       http.Handler
 
 	mu sync.Mutex
-	// judge chooses what becomes of a request; nil, and a nil answer: it passes.
+	// judge chooses the fault for a request. The request passes if judge is nil or returns nil.
 	judge func(*request.RequestInfo) fault
-	// lag is how long what a watch has to tell is on its way.
+	// lag returns the delay of watch events.
 	lag func() time.Duration
-	// held are the resources whose watches tell nothing until released is closed.
+	// held are the resources whose watch events are held back until released is closed.
 	held     []string
 	released chan struct{}
 }
 
-// fault deals with a request in the API server's stead.
+// fault handles a request in place of the API server.
 type fault func(w http.ResponseWriter, r *http.Request, pass http.Handler)
 
-// startProxy starts a proxy before the API server. It outlives what was started on the control plane.
+// startProxy starts a proxy in front of the API server. The proxy outlives the programs that use the control plane.
 func startProxy(t testing.TB, plane *lab.ControlPlane) *proxy {
 	t.Helper()
 	transport, err := rest.TransportFor(plane.Config)
@@ -60,12 +60,12 @@ func startProxy(t testing.TB, plane *lab.ControlPlane) *proxy {
 	p.pass = &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport:     transport,
-		FlushInterval: -1, // Watches.
+		FlushInterval: -1, // Flush at once, for watches.
 		ErrorHandler:  func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	server := httptest.NewUnstartedServer(p)
 	server.EnableHTTP2 = true
-	server.Config.ErrorLog = zap.NewStdLog(zap.NewNop()) // Clients that are killed say no goodbye.
+	server.Config.ErrorLog = zap.NewStdLog(zap.NewNop()) // Killed clients do not close their connections properly.
 	server.StartTLS()
 	t.Cleanup(func() {
 		for _, program := range plane.Processes() {
@@ -112,7 +112,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.pass.ServeHTTP(w, r)
 }
 
-// heldBack is the answer to a watch.
+// heldBack is a response whose writes wait for hold.
 type heldBack struct {
 	http.ResponseWriter
 	hold func()
@@ -123,7 +123,7 @@ func (h heldBack) Write(b []byte) (int, error) {
 	return h.ResponseWriter.Write(b)
 }
 
-// Unwrap lets the answer be flushed.
+// Unwrap makes the response flushable.
 func (h heldBack) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 func (p *proxy) hold(ctx context.Context, resource string) {
@@ -141,21 +141,21 @@ func (p *proxy) hold(ctx context.Context, resource string) {
 	}
 }
 
-// inflict has requests judged from now on; nil: they all pass.
+// inflict makes judge choose the faults of requests from now on. With nil all requests pass.
 func (p *proxy) inflict(judge func(*request.RequestInfo) fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.judge = judge
 }
 
-// delayWatches has what watches tell take its time.
+// delayWatches delays watch events by lag.
 func (p *proxy) delayWatches(lag func() time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lag = lag
 }
 
-// holdWatches keeps back what watches of these resources, and of no others, have to tell from now on.
+// holdWatches holds back the watch events of exactly these resources from now on.
 func (p *proxy) holdWatches(resources ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,8 +163,8 @@ func (p *proxy) holdWatches(resources ...string) {
 	p.held, p.released = resources, make(chan struct{})
 }
 
-// writes tells whether a request changes Services, records or pools. The pools' status is not among them: it
-// follows once in a while, by the clock.
+// writes reports whether a request changes Services, records or pools. It does not count the status of pools, which
+// is written at intervals.
 func writes(r *request.RequestInfo) bool {
 	return slices.Contains([]string{"create", "update", "patch", "delete"}, r.Verb) &&
 		(r.Resource == "services" || r.Resource == "ipallocations" || r.Resource == "ippools" && r.Subresource == "")
@@ -177,7 +177,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// lost loses the request, and has something else happen at that moment.
+// lost drops the request, and calls then at that moment.
 func lost(then func()) fault {
 	return func(http.ResponseWriter, *http.Request, http.Handler) {
 		then()
@@ -185,7 +185,7 @@ func lost(then func()) fault {
 	}
 }
 
-// answerLost lets the request take effect, and nobody hears of it.
+// answerLost lets the request take effect, but drops the answer.
 func answerLost(then func()) fault {
 	return func(_ http.ResponseWriter, r *http.Request, pass http.Handler) {
 		pass.ServeHTTP(httptest.NewRecorder(), r)
@@ -194,7 +194,7 @@ func answerLost(then func()) fault {
 	}
 }
 
-// slow lets the request wait before it takes effect.
+// slow delays the request before it takes effect.
 func slow(d time.Duration) fault {
 	return func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
 		pause(r.Context(), d)
@@ -202,14 +202,14 @@ func slow(d time.Duration) fault {
 	}
 }
 
-// answerSlow lets the request take effect at once and the answer wait.
+// answerSlow lets the request take effect at once, but delays the answer.
 func answerSlow(d time.Duration) fault {
 	return func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
 		pass.ServeHTTP(heldBack{w, func() { pause(r.Context(), d) }}, r)
 	}
 }
 
-// refused answers as an API server does that is out of order, overloaded or overtaken.
+// refused answers like an API server that is broken or overloaded, or on a conflict.
 func refused(err *apierrors.StatusError) fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		status := err.Status()
@@ -219,6 +219,6 @@ func refused(err *apierrors.StatusError) fault {
 			w.Header().Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
 		}
 		w.WriteHeader(int(status.Code))
-		_ = json.NewEncoder(w).Encode(status) // Whoever does not wait for it need not have it.
+		_ = json.NewEncoder(w).Encode(status) // The client may not wait for the answer.
 	}
 }

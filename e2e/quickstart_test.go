@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// TestQuickStart runs docs/quick-start.md up to an answered request: with Helm, and in make soak in its other way, too. All commands are those of the page
-// but for these:
+// TestQuickStart runs the commands of docs/quick-start.md up to an answered request: with Helm, and in make soak also the
+// other way. These steps differ from the page:
 //
-//   - The cluster is there already, since kind's own image cannot be pulled here.
-//   - Herald's image is there already, since the one that it is built in cannot be pulled here. It is loaded as the page says.
-//   - nginx is an image that is made here: that one cannot be pulled either.
-//   - The range is one of the subnet that kind's network has here.
+//   - The cluster already exists, since the test cannot pull kind's own image.
+//   - Herald's image already exists, since the test cannot pull the image that builds it. It is loaded as the page says.
+//   - The test builds the image nginx, since it cannot pull that one either.
+//   - The address range is from the subnet of the test's kind network.
 func TestQuickStart(t *testing.T) {
 	f := onlyOnKind(t)
 	f.withoutHerald()

@@ -40,8 +40,8 @@ func blockOf(t testing.TB, document, text string) string {
 	return found[0]
 }
 
-// TestReadme pastes the first example of README.md as it stands: its range is of the lab's nodes' subnet. The lab has no
-// kubelets, so that the Deployment is a pod of the lab's.
+// TestReadme pastes the first example of README.md unchanged: its range is in the subnet of the lab's nodes. The lab has no
+// real kubelets, so a pod of the lab replaces the Deployment.
 func TestReadme(t *testing.T) {
 	f := withLab(t, lab.Options{Nodes: 2})
 	subnets, _ := strings.CutPrefix(strings.TrimSpace(blockWith(t, "SUBNETS")), "kubectl ")

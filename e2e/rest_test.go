@@ -15,8 +15,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// atRest waits until nothing is left to be done: every Service that can be served is, and its addresses are recorded for
-// it; no record is there without such a Service; and nothing cools down any more.
+// atRest waits until herald-ccm has nothing left to do: every Service that can be served has addresses that are recorded
+// for it, every record has such a Service, and no released address is waiting for its reuse delay.
 func (c *cluster) atRest() {
 	c.t.Helper()
 	c.eventually("everything comes to rest", func(ctx context.Context) error {
@@ -43,13 +43,13 @@ func (c *cluster) atRest() {
 	})
 }
 
-// standing is how things are.
+// standing is the state of Services and records.
 type standing struct {
 	services map[types.UID]*corev1.Service
 	records  map[netip.Addr]*herald.IPAllocation
 }
 
-// ofServices lists what is not as it is to be with Services.
+// ofServices lists the Services that are not in their final state.
 func (s standing) ofServices() (unrest []string) {
 	carriers := map[netip.Addr]string{}
 	for _, svc := range s.services {
@@ -69,7 +69,7 @@ func (s standing) ofServices() (unrest []string) {
 	return unrest
 }
 
-// settled reports whether a Service has what it is to have, if nobody else has that.
+// settled returns an error if a Service does not have the addresses that it should have, unless another Service has them.
 func (s standing) settled(svc *corev1.Service) error {
 	switch {
 	case svc.DeletionTimestamp != nil:
@@ -93,13 +93,13 @@ func (s standing) settled(svc *corev1.Service) error {
 	return nil
 }
 
-// recorded reports whether there is a record of an address for a Service that is not released.
+// recorded reports whether an address is recorded for a Service and not released.
 func (s standing) recorded(a netip.Addr, uid types.UID) bool {
 	rec := s.records[a]
 	return rec != nil && rec.Spec.ReleasedAt == nil && owns(rec, uid)
 }
 
-// ofRecords lists what is not as it is to be with records.
+// ofRecords lists the records that are not in their final state.
 func (s standing) ofRecords() (unrest []string) {
 	for a, rec := range s.records {
 		for _, o := range rec.Spec.Owners {

@@ -23,9 +23,9 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestAnAddressIsAnnouncedOnceItIsForwarded has kube-proxies that do not move for a while. A new address is not
-// announced before they have written their rules, but it does not wait for them for good. What is announced is forwarded:
-// the first request of every client succeeds, also where kube-proxy was about to write when the address came.
+// TestAnAddressIsAnnouncedOnceItIsForwarded suspends the kube-proxies for a while. A new address is not announced before
+// they have written their rules, but it does not wait forever. Announced addresses are forwarded: the first request of
+// every client succeeds, even if kube-proxy was about to write when the address was assigned.
 func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
 	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}}).field
 	all, router := names(f.site), f.site.Routers[0]
@@ -62,14 +62,14 @@ func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
 		f.routed(router, address, all...)
 		for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
 			patient := *from
-			patient.Timeout, patient.FirstSYN = 10*time.Second, true // A busy machine may delay it; nothing of it may be lost.
+			patient.Timeout, patient.FirstSYN = 10*time.Second, true // A busy machine may delay the request, but no packet may be lost.
 			if _, err := patient.Get(f.ctx, net.JoinHostPort(address, "9000")); err != nil {
 				t.Errorf("the first request to %s fails: %v", address, err)
 			}
 		}
 	}
 	first(address)
-	f.routed(router, "198.18.0.200", all...) // Which was there before, and waited for nothing.
+	f.routed(router, "198.18.0.200", all...) // This address existed before and waited for nothing.
 	for i := range 5 {
 		name, address := fmt.Sprintf("web-%d", i), fmt.Sprintf("198.18.0.%d", 202+i)
 		f.service(name, to8080)
@@ -78,8 +78,9 @@ func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
 	}
 }
 
-// TestPodsRollUnderPolicyLocalByHand moves the only ready endpoint of a Service from node to node, as the replacement of
-// a pod does: the new one becomes ready, and the old one terminates and still serves. Every connection can be opened.
+// TestPodsRollUnderPolicyLocalByHand moves the only ready endpoint of a Service from node to node, like the replacement of
+// a pod: the new endpoint becomes ready, and the old one terminates but still serves. No attempt to open a connection may
+// fail.
 func TestPodsRollUnderPolicyLocalByHand(t *testing.T) {
 	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.BIRD}}).field
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
@@ -131,9 +132,9 @@ func TestPodsRollUnderPolicyLocalByHand(t *testing.T) {
 			endpoints(s[:]...)
 			switch s {
 			case [2]string{ready, ready}:
-				f.pass(50 * time.Millisecond) // The controller of a Deployment is quick.
+				f.pass(50 * time.Millisecond) // The Deployment controller is fast.
 			default:
-				f.pass(2500 * time.Millisecond) // The time that a pod has to end.
+				f.pass(2500 * time.Millisecond) // The time in which a pod ends.
 			}
 		}
 	}
@@ -141,10 +142,11 @@ func TestPodsRollUnderPolicyLocalByHand(t *testing.T) {
 	f.routed(router, address, all[0])
 }
 
-// openers ask from the segment and from behind a router.
+// openers are openers on the segment and behind a router.
 type openers map[string]*lab.Opener
 
-// openers begin to ask. No SYN may be lost. How long an answer takes says more about the machine than about Herald.
+// openers starts to open connections. No SYN may be lost. There is no tight timeout, because the time to an answer depends
+// more on the machine than on Herald.
 func (f *field) openers(target string) openers {
 	open := func(from *lab.Client) *lab.Opener {
 		patient := *from
@@ -154,8 +156,8 @@ func (f *field) openers(target string) openers {
 	return openers{"the segment": open(f.site.Segment), "behind the router": open(f.site.Outside)}
 }
 
-// judge fails the story if a connection could not be opened. A connection that is open at the moment at which the address
-// moves, or at which a router gets one next hop more or less, may break: the other node does not know it.
+// judge fails the story if a connection could not be opened. A connection that is open when the address moves, or when a
+// router gets one next hop more or less, may break: the other node does not know it.
 func (all openers) judge(t *testing.T, moves int) (refused lab.Attempts) {
 	t.Helper()
 	for from, o := range all {
@@ -167,7 +169,8 @@ func (all openers) judge(t *testing.T, moves int) (refused lab.Attempts) {
 			switch {
 			case a.Err == nil:
 			case errors.Is(a.Err, unix.ECONNRESET), errors.As(a.Err, &op) && (op.Op == "read" || op.Op == "write"):
-				// A refused SYN is ECONNREFUSED. A reset ends an open connection, but Go reports it for the dial if it comes at once.
+				// A refused SYN is ECONNREFUSED. A reset ends an open connection, but if it arrives at once Go reports it as an error
+				// of the dial.
 				broken = append(broken, a)
 			default:
 				refused = append(refused, a)
@@ -181,8 +184,9 @@ func (all openers) judge(t *testing.T, moves int) (refused lab.Attempts) {
 	return refused
 }
 
-// TestPodsRollUnderPolicyLocal restarts a Deployment's pods five times, and in make soak twenty times. They have a readiness probe, and go on serving
-// for some seconds when they are told to end. Every connection can be opened, from the segment and from behind a router.
+// TestPodsRollUnderPolicyLocal restarts a Deployment's pods five times, and in make soak twenty times. The pods have a
+// readiness probe, and continue to serve for some seconds after SIGTERM. No attempt to open a connection may fail, from the
+// segment and from behind a router.
 func TestPodsRollUnderPolicyLocal(t *testing.T) {
 	if !onKind() {
 		t.Skip("it takes real kubelets and the controllers of Deployments and EndpointSlices")
@@ -207,15 +211,15 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 		f.kubectl("rollout", "restart", "deployment/web")
 		f.rolled("default", "deployment/web")
 	}
-	refused := openers.judge(t, 2*times) // Two pods each time.
+	refused := openers.judge(t, 2*times) // Each restart replaces two pods.
 	if t.Failed() {
 		t.Logf("the endpoints, the routes and the claims of the address around the first failures:\n%s", moves(refused))
 	}
 }
 
-// moves records what happens to the endpoints of a Service, to the routes of the router and to the claims of the address
-// on the segment. The function that it returns lists what happened around the first three failures, in the order of time, and then
-// the connections that are open for the nodes.
+// moves records the changes of a Service's endpoints, of the router's routes and of the claims of the address on the
+// segment. The returned function lists, in chronological order, what happened around the first three failures, and then the
+// connections that are open in the nodes' connection tracking tables.
 func (f *field) moves(service, address string) (tell func(lab.Attempts) string) {
 	f.t.Helper()
 	type line struct {

@@ -16,9 +16,9 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// BenchmarkRouteFollowsEndpoint is the time from the API server's answer to the write that makes the only endpoint of a Service
-// ready, or not, until the router's kernel has its route, or has lost it: with the wait for kube-proxy, which writes its
-// rules once a second at most, and without.
+// BenchmarkRouteFollowsEndpoint measures how fast a route follows the only endpoint of a Service. The time begins with the
+// API server's answer to the write that makes the endpoint ready or not ready. It ends when the router's kernel has added or
+// removed the route. It is measured with the wait for kube-proxy, which writes its rules once a second at most, and without.
 func BenchmarkRouteFollowsEndpoint(b *testing.B) {
 	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
 		for name, args := range map[string][]string{"after kube-proxy": nil, "at once": {"--kube-proxy-metrics="}} {
@@ -74,7 +74,7 @@ func routeFollows(b *testing.B, kind lab.RouterKind, args ...string) {
 	took := map[bool]lab.Durations{}
 	for range rounds(b) {
 		for _, ready := range []bool{false, true} {
-			f.pass(1500 * time.Millisecond) // kube-proxy may write again.
+			f.pass(1500 * time.Millisecond) // After this time kube-proxy may write again.
 			for len(events) > 0 {
 				<-events
 			}

@@ -22,19 +22,19 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// BenchmarkServices goes through the life of many Services, part by part, against a real API server on the same
-// machine: what each part takes, and what it costs herald-ccm. Up to 4,000 Services MetalLB's controller gives
-// addresses to as many before that, on the same API server. The part with more Services than the first also tells the
-// processor time for each Service as a multiple of what it was with the fewest: work that grows with the number of
-// Services shows in that.
+// BenchmarkServices runs the lifecycle of many Services, part by part, against a real API server on the same machine.
+// It measures the time of each part and its cost for herald-ccm. Up to 4,000 Services, it first measures how MetalLB's
+// controller assigns as many addresses, on the same API server. With more Services than the fewest, each part also
+// reports the CPU time for each Service as a multiple of the time with the fewest. This shows work that grows with the
+// number of Services.
 //
-// Each part needs what the one before left behind, so it is made for -benchtime 1x.
+// Each part needs the results of the one before, so the benchmark requires -benchtime 1x.
 func BenchmarkServices(b *testing.B) {
 	fewest := map[string]float64{}
 	for _, many := range []int{1000, 4000, 10000} {
 		b.Run(fmt.Sprintf("services=%d", many), func(b *testing.B) {
 			s := newScale(b, many, fewest)
-			if many <= 4000 { // Its controller takes minutes for 10,000.
+			if many <= 4000 { // MetalLB's controller takes minutes for 10,000.
 				s.metalLB(b)
 			}
 			s.herald(b)
@@ -47,12 +47,12 @@ type scale struct {
 	*cluster
 	plane *lab.ControlPlane
 	many  int
-	// controller is the process that gives the Services their addresses.
+	// controller is the process that assigns the addresses of the Services.
 	controller *lab.Process
-	// fewest is the processor time for each Service, by part, of the scale that ran first.
+	// fewest is the CPU time for each Service, by part, of the scale that ran first.
 	fewest map[string]float64
-	// metalLBs is the processor time in seconds that MetalLB's controller took to give addresses to as many Services; 0
-	// if it was not measured.
+	// metalLBs is the CPU time in seconds that MetalLB's controller took to assign as many addresses, or 0 if it was not
+	// measured.
 	metalLBs float64
 }
 
@@ -64,9 +64,9 @@ func newScale(b *testing.B, many int, fewest map[string]float64) *scale {
 	return s
 }
 
-// part measures what the controller does from the start of act until nothing is written any more. The time is that
-// of act alone: it returns when what it set off is there. It returns the controller's processor time in seconds, 0 if
-// the part did not run.
+// part measures the controller from the start of act until nothing is written. The measured time is that of act alone,
+// which returns when its effects are visible. part returns the controller's CPU time in seconds, or 0 if the part did not
+// run.
 func (s *scale) part(b *testing.B, name string, act func(b *testing.B, c *cluster)) (used float64) {
 	b.Run(name, func(b *testing.B) {
 		if b.N > 1 {
@@ -83,7 +83,7 @@ func (s *scale) part(b *testing.B, name string, act func(b *testing.B, c *cluste
 		b.StopTimer()
 		c.settle()
 		if s.controller.PID() != pid {
-			cpu = 0 // Another life, which began in this part.
+			cpu = 0 // The process started in this part.
 		}
 		used = cpuSeconds(b, s.controller.PID()) - cpu
 		b.ReportMetric(0, "ns/op")
@@ -109,8 +109,8 @@ func (s *scale) part(b *testing.B, name string, act func(b *testing.B, c *cluste
 	return used
 }
 
-// create makes the Services and waits until the last has its address. It tells how long that took after the last
-// was made.
+// create creates the Services and waits until all have an address. It reports the time from the last creation to the last
+// address.
 func (s *scale) create(b *testing.B, c *cluster) {
 	c.createMany(s.many, withoutNodePorts)
 	created := time.Now()
@@ -118,7 +118,7 @@ func (s *scale) create(b *testing.B, c *cluster) {
 	b.ReportMetric(time.Since(created).Seconds(), "s-after-the-last")
 }
 
-// metalLB has MetalLB's controller give addresses to the Services. It leaves none of them behind.
+// metalLB measures MetalLB's controller, which assigns addresses to the Services. It deletes the Services at the end.
 func (s *scale) metalLB(b *testing.B) {
 	s.startMetalLB(b)
 	s.metalLBs = s.part(b, "metallb-create", s.create)
@@ -126,15 +126,15 @@ func (s *scale) metalLB(b *testing.B) {
 	s.must(s.controller.Stop(s.ctx))
 }
 
-// startMetalLB starts MetalLB's controller with one pool and waits until it gives an address to a Service. Its
-// webhooks, which look at pools only, are off.
+// startMetalLB starts MetalLB's controller with one pool and waits until it assigns an address to a Service. Its
+// webhooks, which check only pools, are off.
 func (s *scale) startMetalLB(b *testing.B) {
 	const namespace, pod = "metallb-system", "controller"
 	_, err := envtest.InstallCRDs(s.plane.Config, envtest.CRDInstallOptions{
 		Paths: []string{s.plane.Program("metallb")}, ErrorIfPathMissing: true,
 	})
 	s.must(err)
-	// It reads its own pod, which owns what it reports.
+	// The controller reads its own pod, which owns the objects that it creates for reports.
 	s.must(s.access.Apply(s.ctx, fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
@@ -162,7 +162,7 @@ spec: {addresses: [198.18.0.0/17]}
 	s.settle()
 }
 
-// sorted adds up what a controller wrote: of Services and records, of events, and of pools.
+// sorted adds up a controller's writes of Services and records, of events, and of pools.
 func sorted(d map[string]int) (writes, events, pools int) {
 	for k, n := range d {
 		switch k {
@@ -179,7 +179,7 @@ func sorted(d map[string]int) (writes, events, pools int) {
 	return writes, events, pools
 }
 
-// herald has herald-ccm go through all parts.
+// herald runs all parts with herald-ccm.
 func (s *scale) herald(b *testing.B) {
 	ccm, err := s.plane.StartCCM()
 	s.must(err)
@@ -195,10 +195,10 @@ func (s *scale) herald(b *testing.B) {
 	s.waits(b)
 }
 
-// lives is creation, a new leader, edits of the pool, and the end.
+// lives measures creation, a new leader, edits of the pool, and deletion.
 func (s *scale) lives(b *testing.B) {
 	const all = "198.18.0.0/17"
-	out := s.many / 2 // Of the pool, when it is narrowed.
+	out := s.many / 2 // The number of addresses outside of the narrowed pool.
 	half := fmt.Sprintf("198.18.0.0-198.18.%d.%d", (s.many-out)/256, (s.many-out)%256)
 	s.part(b, "create", s.create)
 	s.part(b, "restart", func(_ *testing.B, c *cluster) {
@@ -228,11 +228,11 @@ func (s *scale) lives(b *testing.B) {
 	})
 }
 
-// waits is many Services that there is no address for, until there is.
+// waits measures many Services that have to wait for an address.
 func (s *scale) waits(b *testing.B) {
 	s.readdress("public", "198.51.100.0/29")
 	s.part(b, "wait", func(_ *testing.B, c *cluster) { c.createMany(s.many, withoutNodePorts) })
-	// As fast as the API server takes it, for this long.
+	// Relabel for this long, as fast as the API server permits.
 	const stir = 5 * time.Second
 	s.part(b, "relabel", func(_ *testing.B, c *cluster) {
 		for start := time.Now(); time.Since(start) < stir; {
@@ -247,7 +247,7 @@ func (s *scale) waits(b *testing.B) {
 	})
 }
 
-// withoutNodePorts leaves the node ports alone, of which there are fewer than 3,000.
+// withoutNodePorts makes a Service use no node ports, of which there are fewer than 3,000.
 func withoutNodePorts(svc *corev1.Service) {
 	no := false
 	svc.Spec.AllocateLoadBalancerNodePorts = &no
@@ -278,7 +278,7 @@ func (c *cluster) removeMany(many int) {
 	c.forMany(many, c.remove)
 }
 
-// forMany calls for the names of so many Services, in several goroutines.
+// forMany calls the function call for the names of this many Services, in several goroutines.
 func (c *cluster) forMany(many int, call func(name string)) {
 	c.t.Helper()
 	numbers := make(chan int)
@@ -297,13 +297,13 @@ func (c *cluster) forMany(many int, call func(name string)) {
 	workers.Wait()
 }
 
-// awaitAddresses waits until so many Services have an address.
+// awaitAddresses waits until this many Services have an address.
 func (c *cluster) awaitAddresses(many int) {
 	c.t.Helper()
 	c.awaitServices(many, "an address", func(svc *corev1.Service) bool { return len(addresses(svc)) > 0 })
 }
 
-// awaitServices waits until so many Services have something.
+// awaitServices waits until has returns true for this many Services.
 func (c *cluster) awaitServices(many int, something string, has func(*corev1.Service) bool) {
 	c.t.Helper()
 	c.await(c.kube.CoreV1().Services("default").Watch, many, something, func(o runtime.Object) bool {
@@ -324,7 +324,7 @@ func (c *cluster) awaitNoRecords() {
 	}))
 }
 
-// awaitRecords waits until so many records have a condition.
+// awaitRecords waits until this many records have a condition.
 func (c *cluster) awaitRecords(many int, kind string, status metav1.ConditionStatus) {
 	c.t.Helper()
 	c.await(c.herald.Allocations.Watch, many, fmt.Sprintf("%s=%s", kind, status), func(o runtime.Object) bool {
@@ -333,12 +333,12 @@ func (c *cluster) awaitRecords(many int, kind string, status metav1.ConditionSta
 	})
 }
 
-// await waits until so many objects have something.
+// await waits until has returns true for this many objects.
 func (c *cluster) await(watch watchFunc, many int, something string, has func(runtime.Object) bool) {
 	c.t.Helper()
 	watched := map[string]bool{}
 	for len(watched) < many && c.ctx.Err() == nil {
-		// It begins with all there is. The API server ends it for one who does not keep up with that.
+		// The watch begins with all existing objects. The API server ends it for clients that do not keep up.
 		w, err := watch(c.ctx, metav1.ListOptions{})
 		c.must(err)
 		for e := range w.ResultChan() {
@@ -358,7 +358,7 @@ func (c *cluster) await(watch watchFunc, many int, something string, has func(ru
 
 type watchFunc func(context.Context, metav1.ListOptions) (watch.Interface, error)
 
-// forgetPeak has the kernel measure the peak of a process's memory from now on (proc(5), clear_refs).
+// forgetPeak resets the kernel's measurement of a process's peak memory (proc(5), clear_refs).
 func forgetPeak(t testing.TB, pid int) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {

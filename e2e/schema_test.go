@@ -11,8 +11,8 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// TestNonsenseIsRefusedAtApply shows that mistakes are told by kubectl apply, at the field, with the cure. herald-ccm reads the
-// pools that are taken, and could read none of those that the policy refuses.
+// TestNonsenseIsRefusedAtApply checks that kubectl apply reports mistakes with the field and the cure. herald-ccm can read
+// the accepted pools, and none of those that the policy refuses.
 func TestNonsenseIsRefusedAtApply(t *testing.T) {
 	ctx, c := startControlPlane(t, false)
 	object := func(kind, name, spec string) string {

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestAStrangerUsesAnAddress is about a machine on the segment that is no node and has an address of ours.
+// TestAStrangerUsesAnAddress is about a machine on the segment that is not a node and uses an address of Herald's.
 func TestAStrangerUsesAnAddress(t *testing.T) {
 	f := withSegment(t, 3)
 	stranger, err := f.site.NewClient()
@@ -33,7 +33,7 @@ func TestAStrangerUsesAnAddress(t *testing.T) {
 		for _, a := range taken {
 			f.disputed(herald.AllocationName(a), metav1.ConditionTrue)
 		}
-		// Nobody but the stranger ever answers for what the stranger has.
+		// Only the stranger ever answers for its addresses.
 		f.addresses = taken
 		o := f.observe(observing{by: stranger.MAC.String()})
 		f.pass(time.Second)
@@ -42,7 +42,7 @@ func TestAStrangerUsesAnAddress(t *testing.T) {
 		f.observe(observing{}).end().neverTwo(0)
 		f.must(leave(stranger, taken...))
 	})
-	// Its addresses stay, for it asks for them.
+	// The Service asks for these addresses, so it keeps them.
 	taken := addresses(210)
 	t.Run("before a Service gets it that asks for it: the Service keeps it", func(t *testing.T) {
 		f := f.within(t)
@@ -57,7 +57,7 @@ func TestAStrangerUsesAnAddress(t *testing.T) {
 		f.holds("sure", "198.18.0.210", "2001:db8:18::210")
 		o.end().stayed(stranger.MAC.String())
 		f.must(leave(stranger, taken...))
-		// The nodes look for the stranger again, and answer when it is gone.
+		// The nodes check again for the stranger, and answer when it is gone.
 		f.observe(observing{}).end().neverTwo(0)
 	})
 	t.Run("after: it is defended", func(t *testing.T) {
@@ -92,13 +92,13 @@ func TestAStrangerUsesAnAddress(t *testing.T) {
 		f.must(err)
 		o := f.observe(observing{by: stranger.MAC.String()})
 		o.settled(stranger.MAC.String())
-		o.stays(15*time.Second, stranger.MAC.String()) // The nodes ask every ten seconds whether it is still there.
+		o.stays(15*time.Second, stranger.MAC.String()) // The nodes check for the stranger every ten seconds.
 		o.end()
 		f.must(leave(stranger, f.addresses...))
 	})
 }
 
-// use gives a client addresses, and has its kernel announce them as a machine that starts may do.
+// use gives a client addresses, and makes its kernel announce them, as a starting machine may do.
 func use(c *lab.Client, addresses ...netip.Addr) error {
 	script := "sysctl -qw net.ipv4.conf.eth0.arp_notify=1 net.ipv6.conf.eth0.ndisc_notify=1\n"
 	for _, a := range addresses {
@@ -108,7 +108,7 @@ func use(c *lab.Client, addresses ...netip.Addr) error {
 		}
 		script += fmt.Sprintf("ip addr add %s dev eth0 %s\n", netip.PrefixFrom(a, a.BitLen()), flag)
 	}
-	// Setting the MAC that it has makes the kernel announce all its addresses.
+	// When the present MAC is set again, the kernel announces all addresses.
 	return c.Host.Script("%s ip link set eth0 address %s", script, c.MAC)
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestTheOwnerOfAddressesDies is about nodes that die, or seem to.
+// TestTheOwnerOfAddressesDies is about nodes that die or seem to die.
 func TestTheOwnerOfAddressesDies(t *testing.T) {
 	f := withSegment(t, 3)
 	for _, fault := range []struct {
@@ -42,7 +42,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		f := f.within(t)
 		owner := f.gather()
 		o := f.observe(observing{open: true})
-		// The kernel of a suspended machine answers nothing, either.
+		// The kernel of a suspended machine does not answer, either.
 		f.must(f.site.Node(owner).Isolate())
 		f.must(f.speakers[owner].Freeze())
 		f.dead(owner)
@@ -64,9 +64,9 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		f.reported(owner, "kube-proxy does not serve", func(s *herald.SpeakerStatusStatus) bool { return strings.Contains(s.Problem, "kube-proxy") })
 		f.must(f.site.Node(owner).Proxy.Start())
 		f.reported(owner, "no problem", func(s *herald.SpeakerStatusStatus) bool { return s.Problem == "" })
-		f.pass(time.Second) // It does not take the addresses back.
+		f.pass(time.Second) // The node must not take the addresses back.
 		s := o.end()
-		s.failedOver(owner, atOnce) // It hands over on the wire.
+		s.failedOver(owner, atOnce) // The node announces the handover on the segment.
 	})
 
 	t.Run("it dies while nobody reaches the API server", func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		f.must(f.site.Node(owner).Cut())
 		others := o.settled(without(f.nodes, owner)...)
 		f.must(f.site.Node(owner).Heal())
-		f.pass(3 * time.Second) // It hears the others, and does not take the addresses back.
+		f.pass(3 * time.Second) // The node hears the others, and must not take the addresses back.
 		f.must(f.apiServer.Resume())
 		f.members()
 		for i, n := range o.settled(without(f.nodes, owner)...) {
@@ -101,7 +101,7 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 			add chain inet fault input { type filter hook input priority 0; }
 			add rule inet fault input tcp sport 6443 drop
 		'`))
-		o.stays(4*time.Second, owner) // It is Ready, and serves.
+		o.stays(4*time.Second, owner) // The node is Ready and serves.
 		f.nodeReady(owner, corev1.ConditionFalse)
 		o.settled(without(f.nodes, owner)...)
 		f.must(node.Host.Script("nft delete table inet fault"))
@@ -109,12 +109,13 @@ func TestTheOwnerOfAddressesDies(t *testing.T) {
 		f.reported(owner, "that it owns nothing", func(s *herald.SpeakerStatusStatus) bool { return len(s.Claims) == 0 })
 		o.settled(without(f.nodes, owner)...)
 		s := o.end()
-		s.neverTwo(twoAnswers) // It goes on until it hears who took them.
+		s.neverTwo(twoAnswers) // The node answers until it hears the new owner.
 		s.gap(longGap)
 	})
 }
 
-// interfaceDown takes a node's own end of its cable down. What the kernel then forgets is kept for interfaceUp.
+// interfaceDown takes down a node's own end of its cable. It saves the configuration that the kernel drops, for
+// interfaceUp.
 func interfaceDown(n *lab.Node) error {
 	return n.Host.Script(`
 		sysctl -qw net.ipv6.conf.eth0.keep_addr_on_down=1
@@ -132,7 +133,7 @@ func interfaceUp(n *lab.Node) error {
 	`, n.Name)
 }
 
-// nodeReady sets a node's condition Ready, as kube-controller-manager and the kubelet do; neither is in a lab.
+// nodeReady sets a node's condition Ready, as kube-controller-manager and the kubelet do. A lab has neither.
 func (f *segmentField) nodeReady(node string, status corev1.ConditionStatus) {
 	f.t.Helper()
 	f.eventually(fmt.Sprintf("Ready=%s of %s is written", status, node), func(ctx context.Context) error {

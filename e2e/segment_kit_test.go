@@ -25,21 +25,21 @@ const (
 	// twoAnswers is the window in which two nodes must not answer for one address.
 	twoAnswers = 100 * time.Millisecond
 	// longGap bounds the time in which no connection can be opened after a death. It allows for programs with the race
-	// detector on busy processors: `make bench` measures.
+	// detector on busy CPUs. `make bench` has the real measurements.
 	longGap = 1500 * time.Millisecond
-	// atOnce bounds how long an address that is given up takes to move, in the same way.
+	// atOnce bounds the time in which an address moves when its owner releases it, with the same allowance.
 	atOnce = time.Second
-	// kept is how many connections a client keeps open to both addresses together.
+	// kept is the number of connections that a client keeps open to both addresses together.
 	kept = 20
 )
 
-// segmentField is a lab without routers. Its one Service has an address of each family on the segment, policy Local, and
-// a pod on every node, so that what one node does for the Service depends on no other node.
+// segmentField is a lab without routers. Its only Service has an address of each family on the segment, policy Local, and
+// a pod on every node. Each node therefore serves independently of the others.
 type segmentField struct {
 	*labField
 	addresses []netip.Addr
 	nodes     []string
-	// client and iface are the segment that is spoken of: a client on it, and the nodes' interface there.
+	// client is a client on the observed segment, and iface is the nodes' interface there.
 	client *lab.Client
 	iface  string
 }
@@ -76,7 +76,7 @@ func (f *segmentField) within(t testing.TB) *segmentField {
 
 func target(a netip.Addr) string { return netip.AddrPortFrom(a, 9000).String() }
 
-// reported waits until the speaker of a node reports something.
+// reported waits until is returns true for the status of a node's speaker.
 func (f *segmentField) reported(node, what string, is func(*herald.SpeakerStatusStatus) bool) {
 	f.t.Helper()
 	f.eventually(fmt.Sprintf("%s reports %s", node, what), func(ctx context.Context) error {
@@ -88,13 +88,14 @@ func (f *segmentField) reported(node, what string, is func(*herald.SpeakerStatus
 	})
 }
 
-// members waits until the speaker of each node reports that it is a member and hears all others, and no death.
+// members waits until the speaker of each node reports that it is a member, hears all others, and knows of no death.
 func (f *segmentField) members() {
 	f.t.Helper()
 	f.states(herald.SegmentMember, len(f.nodes)-1, f.nodes...)
 }
 
-// states waits until the speakers of the nodes report this state on the segment, how many others they hear, and no death.
+// states waits until the speakers of the nodes report this state on the segment, this number of others that they hear, and
+// no death.
 func (f *segmentField) states(state string, hears int, of ...string) {
 	f.t.Helper()
 	for _, n := range of {
@@ -116,7 +117,7 @@ func (f *segmentField) dead(node string) {
 	}
 }
 
-// gather has one node own both addresses, and returns it: the others are excluded until it does.
+// gather makes one node own both addresses and returns it. It excludes the other nodes until then.
 func (f *segmentField) gather() (owner string) {
 	f.t.Helper()
 	o := f.observe(observing{})
@@ -132,8 +133,8 @@ func (f *segmentField) gather() (owner string) {
 	return owner
 }
 
-// exclude labels nodes so that they announce nothing, or takes the label away, and waits until their speakers know. It returns
-// when the API server had the labels.
+// exclude adds or removes the label that excludes nodes from announcing, and waits until their speakers know. It returns
+// the time at which the API server had the labels.
 func (f *segmentField) exclude(yes bool, nodes ...string) (labelled time.Time) {
 	f.t.Helper()
 	value := "null"
@@ -152,15 +153,15 @@ func (f *segmentField) exclude(yes bool, nodes ...string) (labelled time.Time) {
 	return labelled
 }
 
-// observing says what is seen, and how.
+// observing says what an observation includes.
 type observing struct {
-	from *lab.Client // f.client if nil.
-	keep int         // So many connections are kept open to both addresses together.
-	open bool        // New connections are opened all the time.
-	by   string      // Who answers at first; one of the nodes if empty.
+	from *lab.Client // The observing client; f.client if nil.
+	keep int         // Number of connections to keep open to both addresses together.
+	open bool        // Open new connections continuously.
+	by   string      // The host that answers first; any node if empty.
 }
 
-// observation is what a client on the segment sees of the addresses during one part of a story.
+// observation records how a client on the segment sees the addresses during one part of a story.
 type observation struct {
 	f       *segmentField
 	began   time.Time
@@ -171,7 +172,7 @@ type observation struct {
 	holders []*lab.Holder
 }
 
-// observe begins an observation: the client asks for the addresses, and notes who answers.
+// observe starts an observation: the client sends requests for the addresses, and records which hosts answer.
 func (f *segmentField) observe(o observing) *observation {
 	f.t.Helper()
 	v := &observation{f: f, began: time.Now(), from: o.from}
@@ -179,7 +180,7 @@ func (f *segmentField) observe(o observing) *observation {
 		v.from = f.client
 	}
 	patient := *v.from
-	// An attempt that waits for a processor is late, and one whose SYN is lost fails: the kernel tells.
+	// An attempt that waits for CPU time is late. An attempt whose SYN is lost fails, because the kernel counts resent SYNs.
 	patient.Timeout, patient.FirstSYN = 10*time.Second, true
 	var err error
 	v.watch, err = v.from.Watch()
@@ -208,8 +209,8 @@ func (f *segmentField) observe(o observing) *observation {
 	return v
 }
 
-// settled waits until for a while each address has been answered by one of the nodes alone, and returns these nodes, in
-// the order of the addresses.
+// settled waits until only one of the nodes has answered for each address for a while. It returns these nodes in the order
+// of the addresses.
 func (o *observation) settled(nodes ...string) (owners []string) {
 	o.f.t.Helper()
 	const while = 300 * time.Millisecond
@@ -235,8 +236,8 @@ func (o *observation) settled(nodes ...string) (owners []string) {
 	return owners
 }
 
-// known waits until the client's kernel sends to the node that answers. Until it has taken in that an address has moved,
-// connections are opened to the node that had it before.
+// known waits until the client's kernel sends to the node that answers. Until the kernel has learned that an address has
+// moved, it opens connections to the previous node.
 func (o *observation) known(a netip.Addr) {
 	o.f.t.Helper()
 	o.f.eventually(fmt.Sprintf("the client sends to the node that answers for %s", a), func(context.Context) error {
@@ -248,13 +249,13 @@ func (o *observation) known(a netip.Addr) {
 		if answered := runs[len(runs)-1].MAC; err == nil && !bytes.Equal(mac, answered) {
 			return fmt.Errorf("it sends to %v, and %v answers", mac, answered)
 		} else if errors.Is(err, lab.ErrNoNeighbour) {
-			return nil // It will ask.
+			return nil // The kernel will send a request.
 		}
 		return err
 	})
 }
 
-// stays fails the part if in this time one of the addresses is answered by another node than this one.
+// stays fails the part if another host than owner answers for one of the addresses within d.
 func (o *observation) stays(d time.Duration, owner string) {
 	o.f.t.Helper()
 	since := time.Now()
@@ -266,7 +267,7 @@ func (o *observation) stays(d time.Duration, owner string) {
 	}
 }
 
-// named are the nodes of runs of answers.
+// named returns the nodes of runs of answers.
 func (f *segmentField) named(runs []lab.Run) (nodes []string) {
 	for _, r := range runs {
 		name := r.MAC.String()
@@ -278,18 +279,18 @@ func (f *segmentField) named(runs []lab.Run) (nodes []string) {
 	return nodes
 }
 
-// seen is what was observed in a part of a story.
+// seen has the observations in a part of a story.
 type seen struct {
 	f     *segmentField
 	began time.Time
 	runs  map[netip.Addr][]lab.Run
 	opens map[netip.Addr]lab.Attempts
 	holds map[netip.Addr]lab.HoldReport
-	// deputised are the answers with the MAC of another machine than their sender's.
+	// deputised is the number of answers whose MAC is not that of their sender.
 	deputised map[netip.Addr]int
 }
 
-// end ends the observation.
+// end ends the observation and returns its results.
 func (o *observation) end() *seen {
 	o.f.t.Helper()
 	s := &seen{
@@ -320,7 +321,7 @@ func (o *observation) end() *seen {
 	return s
 }
 
-// answerers says who answered for an address, and since when in this part.
+// answerers returns text about the nodes that answered for an address, and when in this part they did.
 func (s *seen) answerers(a netip.Addr) string {
 	var text []string
 	for i, node := range s.f.named(s.runs[a]) {
@@ -329,7 +330,7 @@ func (s *seen) answerers(a netip.Addr) string {
 	return strings.Join(text, ", ")
 }
 
-// stayed fails the part if another node than this one answered for any address.
+// stayed fails the part if any other node answered for an address.
 func (s *seen) stayed(owner string) {
 	s.f.t.Helper()
 	for a, runs := range s.runs {
@@ -339,7 +340,7 @@ func (s *seen) stayed(owner string) {
 	}
 }
 
-// moved fails the part unless each address went from this node to another one, in one piece.
+// moved fails the part unless each address moved cleanly from this node to another one.
 func (s *seen) moved(owner string) {
 	s.f.t.Helper()
 	for a, runs := range s.runs {
@@ -349,8 +350,8 @@ func (s *seen) moved(owner string) {
 	}
 }
 
-// failedOver fails the part unless each address went from this node to another one, in one piece, without two that
-// answered, and without a time longer than this in which no connection could be opened.
+// failedOver fails the part unless each address moved cleanly from this node to another one, without two nodes that
+// answered at the same time. It also fails if no connection could be opened for longer than the given time.
 func (s *seen) failedOver(owner string, longest time.Duration) {
 	s.f.t.Helper()
 	s.moved(owner)
@@ -358,7 +359,7 @@ func (s *seen) failedOver(owner string, longest time.Duration) {
 	s.gap(longest)
 }
 
-// before fails the part if the last move of an address was later.
+// before fails the part if an address moved after the given time.
 func (s *seen) before(end time.Time) {
 	s.f.t.Helper()
 	for a, runs := range s.runs {
@@ -368,8 +369,8 @@ func (s *seen) before(end time.Time) {
 	}
 }
 
-// neverTwo fails the part if two nodes answered for one address for longer than this. An address that moves in one piece
-// is answered by two in no time at all.
+// neverTwo fails the part if two nodes answered for one address for longer than the given time. If an address moves
+// cleanly, this time is zero.
 func (s *seen) neverTwo(longest time.Duration) {
 	s.f.t.Helper()
 	for a, runs := range s.runs {
@@ -379,8 +380,8 @@ func (s *seen) neverTwo(longest time.Duration) {
 	}
 }
 
-// disputed is the longest time in which the answers changed from one MAC to another more than once, each time within the
-// window twoAnswers.
+// disputed returns the longest time in which the MAC in the answers changed more than once, each time within the window
+// twoAnswers.
 func disputed(runs []lab.Run) (longest time.Duration) {
 	for i := 1; i < len(runs); i++ {
 		first := i
@@ -392,7 +393,7 @@ func disputed(runs []lab.Run) (longest time.Duration) {
 	return longest
 }
 
-// unharmed fails the part if a connection could not be opened or one that was open broke.
+// unharmed fails the part if a connection could not be opened or an open one broke.
 func (s *seen) unharmed() {
 	s.f.t.Helper()
 	for a, opens := range s.opens {
@@ -407,8 +408,8 @@ func (s *seen) unharmed() {
 	}
 }
 
-// gap fails the part if for longer than this no connection could be opened. Time in which this process did not run does not
-// count: nothing was seen in it.
+// gap fails the part if no connection could be opened for longer than the given time. Time in which this process did not
+// run does not count, because nothing was observed then.
 func (s *seen) gap(longest time.Duration) {
 	s.f.t.Helper()
 	for a, opens := range s.opens {

@@ -9,7 +9,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestTheNetworkFails is about frames that are lost while all nodes live.
+// TestTheNetworkFails is about lost frames while all nodes are alive.
 func TestTheNetworkFails(t *testing.T) {
 	f := withSegment(t, 4)
 	other, err := f.site.NewClient()
@@ -20,7 +20,7 @@ func TestTheNetworkFails(t *testing.T) {
 		}
 		return all
 	}
-	// What a part that fails leaves at the switch would be there for the next lab.
+	// A failed part may leave faults at the switch, which would affect the next lab.
 	t.Cleanup(func() {
 		if err := lab.Heal(append(ports(f.nodes...), f.client, other)...); err != nil {
 			t.Error(err)
@@ -39,7 +39,7 @@ func TestTheNetworkFails(t *testing.T) {
 			f.members()
 			o.settled(without(f.nodes, owner)...)
 			s := o.end()
-			// A node that hears no more notices only when the beats are missing of those that own nothing, one a second.
+			// A node that no longer hears others detects it by missing beats of nodes that own nothing, which send one a second.
 			s.failedOver(owner, longGap+time.Second)
 		})
 	}
@@ -102,7 +102,7 @@ func TestTheNetworkFails(t *testing.T) {
 		s.stayed(owner)
 		s.unharmed()
 
-		// Those that start now have never heard a neighbour. They meet by what the API says of one another.
+		// Speakers that start now have never heard a neighbour. They find each other by their objects in the API.
 		f.restartAll()
 		f.members()
 		o = f.observe(observing{})

@@ -11,8 +11,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestAnAddressOnTwoSegments is about an address that is announced on two segments. It has an owner on each, and neither
-// segment depends on the other.
+// TestAnAddressOnTwoSegments is about an address that is announced on two segments. It has an owner on each segment, and
+// neither segment depends on the other.
 func TestAnAddressOnTwoSegments(t *testing.T) {
 	f := withSegment(t, 3)
 	f.must(f.site.LaySecond(netip.MustParsePrefix("198.18.0.200/32"), netip.MustParsePrefix("2001:db8:18::200/128")))
@@ -73,14 +73,14 @@ func TestAnAddressOnTwoSegments(t *testing.T) {
 	})
 }
 
-// onSecond is the same field, seen from the second segment.
+// onSecond returns the same field with the second segment as the observed one.
 func (f *segmentField) onSecond() *segmentField {
 	o := *f
 	o.client, o.iface = f.site.Second, f.site.Nodes[0].Second.Name
 	return &o
 }
 
-// gatherBoth has one node own the addresses on both segments, and returns it.
+// gatherBoth makes one node own the addresses on both segments and returns it.
 func gatherBoth(first, second *segmentField) (owner string) {
 	first.t.Helper()
 	owner = first.gather()

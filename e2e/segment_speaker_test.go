@@ -16,8 +16,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestASpeakerIsAwayWhileItsNodeLives is about speakers that crash, hang, are updated and end, on nodes that go on. The
-// node forwards, so clients are to notice nothing.
+// TestASpeakerIsAwayWhileItsNodeLives is about speakers that crash, hang, are updated or end while their nodes run. The
+// nodes forward, so clients must notice nothing.
 func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 	f := withSegment(t, 3)
 	all := observing{open: true, keep: kept}
@@ -41,7 +41,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		f.must(f.speakers[owner].Freeze())
 		frozen := time.Now()
 		f.silent(owner)
-		f.pass(time.Until(frozen.Add(3 * time.Second))) // The sooner it is heard again, the farther is the end of the grace.
+		f.pass(time.Until(frozen.Add(3 * time.Second))) // The sooner the speaker is heard again, the more of the grace period is left.
 		f.must(f.speakers[owner].Resume())
 		f.noDeputies()
 		s := o.end()
@@ -82,7 +82,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		soon := f.exclude(true, owner).Add(atOnce)
 		o.settled(without(f.nodes, owner)...)
 		f.exclude(false, owner)
-		f.pass(time.Second) // It does not take the addresses back.
+		f.pass(time.Second) // The node must not take the addresses back.
 		s := o.end()
 		s.before(soon)
 		s.failedOver(owner, atOnce)
@@ -102,7 +102,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 	})
 }
 
-// silent waits until the others report that they do not hear a node's speaker, whose node lives.
+// silent waits until the others report that they do not hear the speaker of a living node.
 func (f *segmentField) silent(node string) {
 	f.t.Helper()
 	for _, a := range f.addresses {
@@ -110,7 +110,7 @@ func (f *segmentField) silent(node string) {
 	}
 }
 
-// start starts a node's speaker once more, and waits until it is a member as before.
+// start starts a node's speaker again and waits until it is a member as before.
 func (f *segmentField) start(node string) {
 	f.t.Helper()
 	before := f.boot(node)
@@ -119,7 +119,7 @@ func (f *segmentField) start(node string) {
 	f.noDeputies()
 }
 
-// boot is the number of the present life of a node's speaker, as it reports it.
+// boot returns the identifier of the present run of a node's speaker, as the speaker reports it.
 func (f *field) boot(node string) string {
 	f.t.Helper()
 	s, err := f.herald.SpeakerStatuses.Get(f.ctx, node, metav1.GetOptions{})
@@ -130,7 +130,7 @@ func (f *field) boot(node string) string {
 	return s.Status.Identity.Boot
 }
 
-// rebooted waits until a node's speaker reports another life than before.
+// rebooted waits until a node's speaker reports another run than before.
 func (f *segmentField) rebooted(node, before string) {
 	f.t.Helper()
 	f.reported(node, "a new boot", func(s *herald.SpeakerStatusStatus) bool {
@@ -138,7 +138,7 @@ func (f *segmentField) rebooted(node, before string) {
 	})
 }
 
-// noDeputies waits until all speakers hear one another and none answers for another.
+// noDeputies waits until all speakers hear each other and none answers for another node.
 func (f *segmentField) noDeputies() {
 	f.t.Helper()
 	f.members()
@@ -149,7 +149,7 @@ func (f *segmentField) noDeputies() {
 	}
 }
 
-// answeredByDeputies fails the part unless others answered for each address with its owner's MAC.
+// answeredByDeputies fails the part unless other nodes answered for each address with its owner's MAC.
 func (s *seen) answeredByDeputies() {
 	s.f.t.Helper()
 	for _, a := range s.f.addresses {
@@ -159,7 +159,7 @@ func (s *seen) answeredByDeputies() {
 	}
 }
 
-// TestBusyProcessorsKillNobody takes the processors from the speakers for 30 seconds, or for HERALD_SOAK: 10m.
+// TestBusyProcessorsKillNobody deprives the speakers of CPU time for 30 seconds, or for HERALD_SOAK, such as 10m.
 func TestBusyProcessorsKillNobody(t *testing.T) {
 	d := 30 * time.Second
 	if text := os.Getenv("HERALD_SOAK"); text != "" {
@@ -179,7 +179,7 @@ func TestBusyProcessorsKillNobody(t *testing.T) {
 	end()
 	s := o.end()
 	s.stayed(owner)
-	f.members() // Which reports no death.
+	f.members() // This checks that no death is reported.
 	for n, p := range f.labField.speakers {
 		if deaths := strings.Count(p.Log(), "a neighbour is dead"); deaths > 0 {
 			t.Errorf("the speaker of %s took a neighbour for dead %d times", n, deaths)
@@ -187,8 +187,7 @@ func TestBusyProcessorsKillNobody(t *testing.T) {
 	}
 }
 
-// busy starts so many processes that do nothing and want all the time of a processor each. They end with the test, or
-// before.
+// busy starts n processes that each use all the time of a CPU. They end with the test or when end is called.
 func busy(t testing.TB, n int) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -16,8 +16,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestServicesShareAnAddress has two Services on one address, each on a port of its own and with a pod of
-// its own. Whatever becomes of the one, nobody who uses the other is to notice.
+// TestServicesShareAnAddress runs two Services on one address, each with its own port and its own pod. Whatever
+// happens to one of them, clients of the other one must not notice.
 func TestServicesShareAnAddress(t *testing.T) {
 	f := withHerald(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}})
 	sharing := annotated(herald.AnnotationSharingKey, "front")
@@ -50,7 +50,7 @@ func TestServicesShareAnAddress(t *testing.T) {
 		}
 		undisturbed.judge()
 	})
-	// Whichever of the two a speaker heard of last: neither hurts the other.
+	// Neither Service affects the other one, whichever a speaker learned last.
 	for _, part := range []struct{ lost, pod, stays, target, lostTarget string }{
 		{"mail", "pod-2", "web", webTarget, mailTarget},
 		{"web", "pod-1", "mail", mailTarget, webTarget},
@@ -92,8 +92,8 @@ func TestServicesShareAnAddress(t *testing.T) {
 	})
 }
 
-// undisturbed sees to it that nothing happens to an address: it is announced neither anew nor by others, and
-// whoever asks one of its Services all the time gets an answer each time.
+// undisturbed checks that nothing happens to an address: it is announced neither again nor by other nodes, and
+// continuous requests to one of its Services are all answered.
 type undisturbed struct {
 	f       *field
 	address netip.Addr
@@ -115,7 +115,7 @@ func (f *field) undisturbed(address, target string) *undisturbed {
 	u.referee = f.referee(address)
 	began := time.Now()
 	f.eventually("the owner has announced it as often as it does", func(context.Context) error {
-		// The last two announcements are a second apart.
+		// The owner's last two announcements are a second apart.
 		if now := time.Now(); now.Sub(began) < 1500*time.Millisecond || u.announcements(now.Add(-1500*time.Millisecond)) > 0 {
 			return errors.New("it announces it still")
 		}
@@ -132,13 +132,13 @@ func (f *field) undisturbed(address, target string) *undisturbed {
 	for _, from := range []*lab.Client{f.site.Segment, f.site.Outside} {
 		f.reached(from, target)
 		patient := *from
-		patient.Timeout = 5 * time.Second // As a user's client is; see underLoad.
+		patient.Timeout = 5 * time.Second // Like a user's client; see underLoad.
 		u.openers = append(u.openers, patient.Open(f.ctx, target, 50*time.Millisecond))
 	}
 	return u
 }
 
-// announcements counts the gratuitous ARP packets since then.
+// announcements returns the number of gratuitous ARP packets since the given time.
 func (u *undisturbed) announcements(since time.Time) (n int) {
 	for _, p := range u.referee.watch.Claims(u.address, since) {
 		if p.Kind == lab.Announcement {
@@ -148,7 +148,7 @@ func (u *undisturbed) announcements(since time.Time) (n int) {
 	return n
 }
 
-// claimed tells since when which nodes claim the address.
+// claimed returns the nodes that claim the address, and since when they do.
 func (u *undisturbed) claimed() map[string]time.Time {
 	u.f.t.Helper()
 	statuses, err := u.f.herald.SpeakerStatuses.List(u.f.ctx, metav1.ListOptions{})
@@ -166,7 +166,7 @@ func (u *undisturbed) claimed() map[string]time.Time {
 	return claims
 }
 
-// learned tells when each router learned its routes to the address.
+// learned returns when each router learned its routes to the address.
 func (u *undisturbed) learned() map[string]string {
 	u.f.t.Helper()
 	learned := map[string]string{}

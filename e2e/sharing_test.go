@@ -61,7 +61,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		c.shares("198.51.100.2", "default/second", "default/third")
 		c.edit("tls", ports("TCP/443"))
 		c.edit("second", key("k"))
-		c.quietRestart(ccm, "canary") // Who is not content would be told of it now.
+		c.quietRestart(ccm, "canary") // An event for a Service that is not satisfied would be written now.
 		c.remove("canary")
 	})
 	t.Run("a change that collides comes into force when the other goes", func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		if got := other.addressOf("n", key("n"), ports("TCP/443")); got == first {
 			t.Errorf("%s is shared across namespaces", got)
 		}
-		for _, k := range []string{"n", "m"} { // Whether it is the others' key is not told.
+		for _, k := range []string{"n", "m"} { // The event must not reveal whether this is the others' key.
 			other.service("asks-"+k, key(k), ports("TCP/443"), annotated(herald.AnnotationIPs, first))
 			other.refused("asks-"+k, first+" is shared by a Service of another namespace, and the pool does not let namespaces share (shareAcrossNamespaces)")
 			other.remove("asks-" + k)
@@ -148,7 +148,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		had := c.allAddresses()
 		c.must(c.herald.Allocations.Delete(c.ctx, "198.51.100.1", metav1.DeleteOptions{}))
 		c.shares("198.51.100.1", "default/quic", "default/tls", "default/web")
-		// Also while nobody looks.
+		// This also holds while herald-ccm is stopped.
 		c.must(ccm.Stop(c.ctx))
 		c.must(c.herald.Allocations.Delete(c.ctx, "198.51.100.1", metav1.DeleteOptions{}))
 		c.must(ccm.Start())
@@ -168,16 +168,16 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		}
 		before := c.settled()
 		create(0, 32)
-		for i := range 32 { // The controller may pause for longer than what counts as settled.
+		for i := range 32 { // The controller may pause for longer than the time that counts as settled.
 			c.event("Service", name(i), "EnsuredLoadBalancer", "")
 		}
 		d := since(before, c.settled())
 		delete(d, "PUT ippools/status")
-		// One for each; and of those who come at once, and make the record or a version of it, one succeeds.
+		// There is one successful write for each Service. Of concurrent writes of the same version of the record, one succeeds.
 		delete(d, "POST ipallocations")
 		delete(d, "PUT ipallocations")
-		// The status of the record names those who share it, so it is written after changes of the record. One of those
-		// that come at once may be synced again when its record has changed, and is told so a second time.
+		// The status of the record names the Services that share the address, so it is written after changes of the record. A
+		// Service may be synced again when its record has changed, and then gets its event a second time.
 		for write, most := range map[string]int{"PUT ipallocations/status": 32 + 1, "PATCH events": 1} {
 			if d[write] > most {
 				t.Errorf("%s: %d times for 32 at once, want %d at most", write, d[write], most)

@@ -13,8 +13,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestASuccessorFindsEverythingAsItWas replaces the speaker that has the address, as an update of Herald
-// does, and then takes it away for good.
+// TestASuccessorFindsEverythingAsItWas replaces the speaker that holds the address, as an update of Herald
+// does, and then removes the speaker for good.
 func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}}).field
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
@@ -38,7 +38,7 @@ func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 		f.podDeleted(lab.SpeakerPod(f.site.Node(owner)))
 		f.must(f.speakers[owner].Stop(f.ctx))
 		for _, r := range f.site.Routers {
-			f.routed(r, address, all...) // At once, and still when the kernel has closed what was open.
+			f.routed(r, address, all...) // At once, and also after the kernel has closed the open connections.
 		}
 		f.deputised(address, owner)
 		f.pass(4 * time.Second)
@@ -75,7 +75,7 @@ func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
 	})
 }
 
-// podDeleted makes a pod that is being deleted and is not gone.
+// podDeleted creates a pod that is being deleted but is not gone.
 func (f *field) podDeleted(name string) {
 	f.t.Helper()
 	pods := f.kube.CoreV1().Pods(lab.HeraldNamespace)

@@ -16,8 +16,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// chance is a source of random numbers whose seed is told; HERALD_SEED takes that of an earlier run. What comes of it
-// depends on time, too: the same seed makes the same happen, not always at the same moment.
+// chance returns a random number generator and logs its seed. HERALD_SEED sets the seed of an earlier run. The same seed
+// results in the same actions, but not always at the same moments.
 func chance(t testing.TB) *rand.Rand {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
@@ -31,7 +31,7 @@ func chance(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// traffic is users at work: Services come, change and go.
+// traffic simulates users, who create, change and delete Services.
 type traffic struct {
 	*cluster
 	rng  *rand.Rand
@@ -39,7 +39,8 @@ type traffic struct {
 	live []string
 }
 
-// few Services ask for one of few addresses, so that they get into each other's way; the pool has some for all.
+// few is both the number of Services and the number of addresses that they ask for, which causes conflicts. The pool has
+// enough addresses for all.
 const (
 	few         = 12
 	trafficPool = herald.AddressRange("198.51.100.0/27")
@@ -47,7 +48,7 @@ const (
 
 func (u *traffic) some() string { return fmt.Sprintf("198.51.100.%d", u.rng.IntN(few)) }
 
-// step does one thing.
+// step does one random action.
 func (u *traffic) step() {
 	u.t.Helper()
 	if len(u.live) == 0 || len(u.live) < few && u.rng.IntN(2) == 0 {
@@ -63,7 +64,7 @@ func (u *traffic) step() {
 	case 2:
 		u.vanish(name)
 		u.live = slices.Delete(u.live, i, i+1)
-	case 3: // And comes again, as another.
+	case 3: // The Service vanishes and is created again, as another object.
 		u.vanish(name)
 		u.service(name)
 	case 4:
@@ -95,13 +96,13 @@ func (u *traffic) create() {
 	}
 }
 
-// vanish deletes a Service by force: it is gone at once, whoever holds on to it.
+// vanish force-deletes a Service: it is gone at once, in spite of finalizers.
 func (c *cluster) vanish(name string) {
 	c.t.Helper()
 	services := c.kube.CoreV1().Services("default")
 	c.remove(name)
 	_, err := services.Patch(c.ctx, name, "application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-	if !apierrors.IsNotFound(err) { // It had none.
+	if !apierrors.IsNotFound(err) { // It is not found if it had no finalizers.
 		c.must(err)
 	}
 	c.gone(name)

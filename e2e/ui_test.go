@@ -53,14 +53,14 @@ func (f *field) startUI() (url string, stop func()) {
 	return url, stop
 }
 
-// page is what kubectl herald ui sends to a browser.
+// page is the data that kubectl herald ui sends to a browser.
 type page struct {
 	url   string
 	mu    sync.Mutex
-	parts map[string]string // The texts of each, as they came last.
+	parts map[string]string // The latest texts by part of the page.
 }
 
-// openPage opens a page that no browser shows, until the story ends.
+// openPage opens a page without a browser, until the story ends.
 func (f *field) openPage() *page {
 	f.t.Helper()
 	url, _ := f.startUI()
@@ -92,7 +92,7 @@ func (f *field) openPage() *page {
 	return p
 }
 
-// texts are those in JSON, without its escapes.
+// texts returns the texts in JSON, without its escapes.
 func texts(data []byte) string {
 	var tree any
 	if err := json.Unmarshal(data, &tree); err != nil {
@@ -135,11 +135,11 @@ func (p *page) traces(c *cluster, service, want string) {
 	})
 }
 
-// TestWhatHappensIsSeenInTheBrowser is about kubectl herald ui: all is well, the speaker that owns an address is killed, and
-// a machine that is no speaker takes the address.
+// TestWhatHappensIsSeenInTheBrowser is about kubectl herald ui: everything works, the speaker that owns an address is
+// killed, and a machine without a speaker takes the address.
 func TestWhatHappensIsSeenInTheBrowser(t *testing.T) {
 	const address, six = "198.18.0.200", "2001:db8:18::200"
-	// soon is how much later than kubectl herald status the page has to say the same.
+	// soon bounds how much later than kubectl herald status the page shows the same.
 	const soon = 15 * time.Second
 	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.FRR}})
 	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/rbac/viewer.yaml")

@@ -22,7 +22,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// What is told here needs kubelets, containers, Deployments that roll and nodes that are drained: kind.
+// onlyOnKind skips stories in the lab. The stories of this file need kubelets, containers, rollouts of Deployments and
+// drained nodes, which only kind has.
 func onlyOnKind(t *testing.T) *field {
 	t.Helper()
 	if !onKind() {
@@ -34,7 +35,7 @@ func onlyOnKind(t *testing.T) *field {
 	return f
 }
 
-// manifest applies one of the three manifests that users begin with, as it stands.
+// manifest applies one of the three manifests that users begin with, unchanged.
 func (f *field) manifest(name string) {
 	f.t.Helper()
 	yaml, err := os.ReadFile("demo/manifests/" + name)
@@ -43,8 +44,8 @@ func (f *field) manifest(name string) {
 	f.must(f.access.AwaitPod(f.ctx, "default", "pod-1", true))
 }
 
-// TestUsersManifests is the way of most users: a Service for those inside, on a port of the nodes, and
-// with an address of its own.
+// TestUsersManifests follows most users: a Service is first of type ClusterIP, then NodePort, and then
+// LoadBalancer.
 func TestUsersManifests(t *testing.T) {
 	f := onlyOnKind(t)
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
@@ -81,21 +82,21 @@ func TestUsersManifests(t *testing.T) {
 	}
 }
 
-// load is a client on the segment and one behind the router, who ask all the time.
+// load is continuous requests from a client on the segment and from one behind the router.
 type load struct {
 	f               *field
 	segment, behind *lab.Opener
 }
 
-// underLoad has two clients ask a Service that is reached.
+// underLoad starts continuous requests of two clients to a Service that is reachable.
 func (f *field) underLoad(target string) *load {
 	f.t.Helper()
 	f.served("web")
 	f.reached(f.site.Segment, target)
 	f.reached(f.site.Outside, target)
 	f.routed(f.site.Routers[0], strings.TrimSuffix(target, ":9000"), names(f.site)...)
-	// A user's client waits for its kernel to send a lost SYN again, which is after a second. Masquerading loses
-	// one now and then, when two connections get one port at the same moment.
+	// A user's client waits until its kernel resends a lost SYN after a second. Masquerading occasionally loses a SYN,
+	// when two connections get the same port at the same moment.
 	open := func(from *lab.Client) *lab.Opener {
 		patient := *from
 		patient.Timeout = 5 * time.Second
@@ -104,20 +105,20 @@ func (f *field) underLoad(target string) *load {
 	return &load{f, open(f.site.Segment), open(f.site.Outside)}
 }
 
-// judge ends the load. No request may have failed, and new connections must have found their way all the time.
+// judge ends the load. No request may have failed, and there must be no gap in which no new connection was possible.
 func (l *load) judge() {
 	l.f.t.Helper()
 	for from, o := range map[string]*lab.Opener{"the segment": l.segment, "behind the router": l.behind} {
 		attempts := o.Stop()
 		l.f.t.Logf("from %s: %v", from, attempts)
-		// Time in which this process did not run is no gap: it asked nothing.
+		// Time in which this process did not run is no gap, because it sent no requests then.
 		if seen := attempts.SeenGap(); attempts.Failed() > 0 || len(attempts) == 0 || seen > unnoticed {
 			l.f.t.Errorf("from %s: %v, of which %v were seen; want no failure, and no gap of %v:\n%s", from, attempts, seen, unnoticed, strings.Join(attempts.Errors(), "\n"))
 		}
 	}
 }
 
-// unnoticed is ten requests' time.
+// unnoticed is the time of ten requests.
 const unnoticed = 500 * time.Millisecond
 
 func (f *field) rolled(namespace, what string) {
@@ -126,7 +127,7 @@ func (f *field) rolled(namespace, what string) {
 	f.must(err)
 }
 
-// A pod that is told to end serves for some seconds more: as long as kube-proxies need to hear of it.
+// A pod that is told to end serves for some seconds more, until kube-proxies have learned of it.
 const deployment = `
 apiVersion: apps/v1
 kind: Deployment
@@ -153,7 +154,7 @@ spec:
   selector: {matchLabels: {app: pod}}
 `
 
-// TestChangesUnderLoad changes all that can be changed while clients ask.
+// TestChangesUnderLoad makes all kinds of changes while clients send requests.
 func TestChangesUnderLoad(t *testing.T) {
 	f := onlyOnKind(t)
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
@@ -183,7 +184,7 @@ func TestChangesUnderLoad(t *testing.T) {
 			return err
 		})
 		f.kubectl("uncordon", owner)
-		// A drained node forwards as any other: its speaker is told by an exclusion or a taint, not by this.
+		// A drained node forwards like any other. Its speaker reacts to an exclusion or a taint, not to the drain.
 		f.answeredBy(address, owner)
 	})
 	t.Run("Herald's leader is killed", func(t *testing.T) {
@@ -191,7 +192,7 @@ func TestChangesUnderLoad(t *testing.T) {
 		before := f.leader()
 		f.kubectl("delete", "pod", "-n", lab.HeraldNamespace, before, "--grace-period=0", "--force")
 		f.service("another", to8080)
-		f.holds("another", "198.18.0.201") // By the one or the other: who is killed may have a moment left.
+		f.holds("another", "198.18.0.201") // From either leader: the killed one may have run for a moment.
 		f.eventually("another leads", func(context.Context) error {
 			if now := f.leader(); now == before {
 				return fmt.Errorf("%s leads still", now)
@@ -216,7 +217,7 @@ func TestChangesUnderLoad(t *testing.T) {
 	f.holds("web", address)
 }
 
-// second is what a second herald-ccm needs beside a Deployment of its own: a Lease.
+// second has the rights to the Lease that a second herald-ccm needs besides its own Deployment.
 const second = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -231,7 +232,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: herald-ccm-seco
 subjects: [{kind: ServiceAccount, name: herald-ccm, namespace: herald-system}]
 `
 
-// TestTwoClassesSideBySide has a second controller serve a class of its own, out of the same pool.
+// TestTwoClassesSideBySide runs a second controller, which serves its own class from the same pool.
 func TestTwoClassesSideBySide(t *testing.T) {
 	f := onlyOnKind(t)
 	const class = "example.com/second"
@@ -267,7 +268,7 @@ func TestTwoClassesSideBySide(t *testing.T) {
 		f.reached(f.site.Segment, target)
 		f.reached(f.site.Outside, target)
 	}
-	// Neither tidies up after the other.
+	// Neither controller cleans up Services of the other one.
 	f.kubectl("rollout", "restart", "-n", lab.HeraldNamespace, "deployment/herald-ccm")
 	f.rolled(lab.HeraldNamespace, "deployment/herald-ccm")
 	f.service("third", to8080)
@@ -275,7 +276,7 @@ func TestTwoClassesSideBySide(t *testing.T) {
 	f.holds("second", "198.18.0.201")
 }
 
-// leader is the pod that holds herald-ccm's lease.
+// leader returns the pod that holds herald-ccm's Lease.
 func (f *field) leader() (pod string) {
 	f.t.Helper()
 	f.eventually("a leader", func(ctx context.Context) error {
@@ -292,7 +293,7 @@ func (f *field) leader() (pod string) {
 	return pod
 }
 
-// TestUninstall takes Herald away while Services have addresses, and installs it again.
+// TestUninstall uninstalls Herald while Services have addresses, and installs it again.
 func TestUninstall(t *testing.T) {
 	f := onlyOnKind(t)
 	const address = "198.18.0.200"
@@ -301,7 +302,7 @@ func TestUninstall(t *testing.T) {
 	f.holds("web", address)
 	f.answeredBy(address, names(f.site)...)
 
-	// What Herald has to let go of, then Herald.
+	// First the objects with Herald's finalizers, then Herald.
 	f.edit("web", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP })
 	f.eventually("the Service is let go", func(context.Context) error {
 		if finalizers := f.get("web").Finalizers; len(finalizers) > 0 {
@@ -311,7 +312,7 @@ func TestUninstall(t *testing.T) {
 	})
 	f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=30s")
 	f.must(shared.Manifests(f.ctx, "delete", "--timeout="+kindsPatience.String()))
-	t.Cleanup(func() { // For the stories to come.
+	t.Cleanup(func() { // Reinstall for the next stories.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := shared.Install(ctx); err != nil {
@@ -330,7 +331,7 @@ func TestUninstall(t *testing.T) {
 	}
 }
 
-// withoutHerald takes Herald away, for a story that installs it. It is there again for those to come.
+// withoutHerald uninstalls Herald, for a story that installs it. Herald is installed again for the next stories.
 func (f *field) withoutHerald() {
 	f.t.Helper()
 	f.kubectl("delete", "l2advertisements.herald.dev,bgpadvertisements.herald.dev,bgppeers.herald.dev,ippools.herald.dev", "--all", "--timeout=30s")
@@ -344,14 +345,14 @@ func (f *field) withoutHerald() {
 	})
 }
 
-// removeLeftovers removes what no way to uninstall Herald removes.
+// removeLeftovers removes the objects that remain after every way to uninstall Herald.
 func (f *field) removeLeftovers(ctx context.Context) error {
 	_, definitions := f.access.Kubectl(ctx, "delete", "-k", "../manifests/crds", "--ignore-not-found", "--timeout="+kindsPatience.String())
 	_, namespace := f.access.Kubectl(ctx, "delete", "namespace", lab.HeraldNamespace, lab.PeersNamespace, "--ignore-not-found", "--timeout=90s")
 	return errors.Join(definitions, namespace)
 }
 
-// TestHelm is one story: Herald is installed by Helm in one command, serves, is upgraded together with its
+// TestHelm is one story: one Helm command installs Herald, Herald serves, is upgraded together with its
 // CustomResourceDefinitions, and is uninstalled.
 func TestHelm(t *testing.T) {
 	f := onlyOnKind(t)
@@ -359,7 +360,7 @@ func TestHelm(t *testing.T) {
 	all := names(f.site)
 	f.withoutHerald()
 
-	// A chart of before: its kinds were in no category.
+	// An older chart: its kinds had no category.
 	const category = "    categories:\n    - herald\n"
 	before := filepath.Join(t.TempDir(), "herald")
 	f.must(os.CopyFS(before, os.DirFS(chart)))
@@ -415,7 +416,7 @@ func TestHelm(t *testing.T) {
 		}
 		return nil
 	})
-	f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=30s") // While herald-ccm can still let go of them.
+	f.kubectl("delete", "ippools.herald.dev", "--all", "--timeout=30s") // herald-ccm still runs and can remove the finalizers.
 	f.documented("build/bin/helm uninstall herald --namespace herald-system --wait --timeout 3m")
 	f.answeredBy(address)
 	out, err := f.access.Kubectl(f.ctx, "get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,ippools.herald.dev,l2advertisements.herald.dev", "-o", "name")
@@ -423,10 +424,10 @@ func TestHelm(t *testing.T) {
 	if left := slices.DeleteFunc(strings.Fields(out), func(name string) bool { return !strings.Contains(name, "herald") }); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	f.kubectl("get", "namespace", lab.PeersNamespace) // The users' Secrets.
+	f.kubectl("get", "namespace", lab.PeersNamespace) // It has the users' Secrets and must stay.
 }
 
-// TestIPv6Only is a cluster that knows no IPv4, with a session over IPv6 to each router.
+// TestIPv6Only is about a cluster without IPv4, with a session over IPv6 to each router.
 func TestIPv6Only(t *testing.T) {
 	if !onKind() {
 		t.Skip("a story of kind: make e2e")
@@ -455,7 +456,7 @@ func TestIPv6Only(t *testing.T) {
 	for _, r := range f.site.Routers {
 		f.routed(r, address, all[0])
 	}
-	// kube-proxy may hear of the policy a second after the speaker.
+	// kube-proxy may apply the policy a second after the speaker.
 	f.eventually("the pod sees the client's own address", func(ctx context.Context) error {
 		r, err := f.site.Outside.Get(ctx, target)
 		if err == nil && r.Client != f.site.Outside.IPv6 {

@@ -10,8 +10,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestSegmentsAreVerified is about kubectl herald status and verify: all is well, a machine that is no speaker has the
-// address, the kernel of a node has it, and a speaker is killed.
+// TestSegmentsAreVerified is about kubectl herald status and verify: everything works, a machine without a speaker has
+// the address, the kernel of a node has it, and a speaker is killed.
 func TestSegmentsAreVerified(t *testing.T) {
 	const address, six = "198.18.0.200", "2001:db8:18::200"
 	f := withLab(t, lab.Options{Nodes: 3})
@@ -42,7 +42,7 @@ func TestSegmentsAreVerified(t *testing.T) {
 			Speakers, Addresses int
 			Findings, Unasked   []struct{}
 		}
-		// A node that waits for a processor may answer late.
+		// A node that waits for CPU time may answer late.
 		f.eventually("verify finds nothing", func(context.Context) error {
 			said, _ := f.ask("verify", address, "--from", owner, "-o", "json")
 			verified.Findings, verified.Unasked = nil, nil

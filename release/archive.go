@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// file is one in an archive. A directory's name ends in a slash.
+// file is a file or directory in an archive. A directory's name ends in a slash.
 type file struct {
 	name    string
 	content []byte
 	mode    int64
 }
 
-// tarOf is an archive of files that belong to root and are all of one time.
+// tarOf returns a tar archive of files that belong to root and have the same time.
 func tarOf(files []file, at time.Time) ([]byte, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	for _, f := range files {
-		// Its kind is told by the name.
+		// The name tells whether it is a file or a directory.
 		if err := w.WriteHeader(&tar.Header{Name: f.name, Size: int64(len(f.content)), Mode: f.mode, ModTime: at, Format: tar.FormatUSTAR}); err != nil {
 			return nil, err
 		}
@@ -47,7 +47,7 @@ func gzipOf(content []byte) ([]byte, error) {
 	return compressed.Bytes(), err
 }
 
-// zipOf is an archive of files that are all of one time.
+// zipOf returns a zip archive of files that have the same time.
 func zipOf(files []file, at time.Time) ([]byte, error) {
 	var archive bytes.Buffer
 	w := zip.NewWriter(&archive)
@@ -66,9 +66,9 @@ func zipOf(files []file, at time.Time) ([]byte, error) {
 	return archive.Bytes(), err
 }
 
-// checksums are those of the files of a directory, as `sha256sum --check` reads them.
+// checksums returns the checksums of the files in a directory, in the format of `sha256sum --check`.
 func checksums(dir string) ([]byte, error) {
-	entries, err := os.ReadDir(dir) // By name.
+	entries, err := os.ReadDir(dir) // Sorted by name.
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func checksums(dir string) ([]byte, error) {
 	return sums.Bytes(), nil
 }
 
-// setTimes has all in a directory be of one time.
+// setTimes sets the times of all files in a directory.
 func setTimes(dir string, at time.Time) error {
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {

@@ -14,13 +14,14 @@ import (
 	"time"
 )
 
-// imagePrograms are those of cmd/ that the Dockerfile puts into the image.
+// imagePrograms are the programs in cmd/ that the Dockerfile copies into the image.
 var imagePrograms = []string{"herald-ccm", "herald-speaker"}
 
-// imagePlatforms are those of nodes.
+// imagePlatforms are the platforms of nodes.
 var imagePlatforms = []platform{{os: "linux", arch: "amd64"}, {os: "linux", arch: "arm64"}, {os: "linux", arch: "arm", arm: "7"}}
 
-// writeImage writes the image of all platforms as an archive of an OCI image layout, which crane, skopeo and containerd read.
+// writeImage writes the image for all platforms as an archive of an OCI image layout, which crane, skopeo and containerd
+// read.
 func (r *release) writeImage(programs string) error {
 	dockerfile, err := os.ReadFile("Dockerfile")
 	if err != nil {
@@ -55,7 +56,7 @@ func (r *release) writeImage(programs string) error {
 	return r.writeFile("herald-image_"+r.version+".tar", archive)
 }
 
-// stage is the last one of the Dockerfile: programs of the stage before it, and how they are run.
+// stage is the last stage of the Dockerfile: the programs that it copies, and how they run.
 type stage struct {
 	programs []string
 	to       string // Directory, without the leading slash.
@@ -99,7 +100,7 @@ func lastStage(dockerfile string) (stage, error) {
 	return s, nil
 }
 
-// directories are a directory and those it is in.
+// directories returns a directory and its parents, outermost first.
 func directories(dir string) []file {
 	if dir == "." {
 		return nil
@@ -107,7 +108,7 @@ func directories(dir string) []file {
 	return append(directories(path.Dir(dir)), file{name: dir + "/", mode: 0o755})
 }
 
-// These are what is needed of the OCI image specification 1.1:
+// The parts of the OCI image specification 1.1 that a release uses:
 // https://github.com/opencontainers/image-spec/tree/v1.1.1.
 type (
 	descriptor struct {
@@ -162,7 +163,7 @@ const (
 	layerType    = "application/vnd.oci.image.layer.v1.tar+gzip"
 )
 
-// layout has the blobs of images by their digests.
+// layout maps digests to the blobs of images.
 type layout map[string][]byte
 
 func digest(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
@@ -211,13 +212,13 @@ func (l layout) addImage(p platform, run runConfig, files []file, at time.Time) 
 	return image, err
 }
 
-// archive is the layout, with the images under one name.
+// archive returns the layout as a tar archive, with the images under one name.
 func (l layout) archive(images []descriptor, name string, at time.Time) ([]byte, error) {
 	all, err := l.addJSON(indexType, index{SchemaVersion: 2, MediaType: indexType, Manifests: images})
 	if err != nil {
 		return nil, err
 	}
-	// The tag for those who follow the specification, and the name that containerd imports it by.
+	// The tag, as the specification requires, and the name under which containerd imports the image.
 	all.Annotations = map[string]string{"org.opencontainers.image.ref.name": name[strings.LastIndex(name, ":")+1:], "io.containerd.image.name": name}
 	top, err := json.Marshal(index{SchemaVersion: 2, MediaType: indexType, Manifests: []descriptor{all}})
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command release builds all that a release of Herald has: the image, the chart, the manifests, the plugin for kubectl,
-// bills of materials, notes and checksums. The same commit and the same Go give the same bytes, wherever and whenever it
-// runs. `make release` runs it in the root of the tree.
+// Command release builds the parts of a Herald release: the image, the chart, the manifests, the kubectl plugin, bills of
+// materials, notes and checksums. The build is reproducible: the same commit and the same Go version give the same bytes.
+// `make release` runs the command in the root of the tree.
 package main
 
 import (
@@ -25,7 +25,7 @@ const (
 	source     = "https://github.com/heraldlb/herald"
 	repository = "ghcr.io/heraldlb/herald"
 	plugin     = "kubectl-herald"
-	// What the manifests have in place of a released image.
+	// unreleased is the image line that the manifests have before a release.
 	unreleased = "image: " + repository + ":dev"
 )
 
@@ -44,13 +44,13 @@ func main() {
 }
 
 type release struct {
-	version    string    // Such as v1.2.3.
-	out        string    // Directory, whose contents are replaced.
-	helm, sbom string    // Programs.
-	time       time.Time // Of everything in the release.
+	version    string    // For example v1.2.3.
+	out        string    // Directory for the release. Its contents are replaced.
+	helm, sbom string    // Paths of programs.
+	time       time.Time // Timestamp of everything in the release.
 }
 
-// number is the version as Helm and the changelog have it.
+// number returns the version in the form of Helm and the changelog, without the v.
 func (r *release) number() string { return strings.TrimPrefix(r.version, "v") }
 
 func (r *release) image() string { return repository + ":" + r.version }
@@ -115,7 +115,7 @@ func (r *release) writeChecksums() error {
 	return r.writeFile("checksums.txt", sums)
 }
 
-// versions are semantic ones, without what a tag of an image may not have.
+// versions matches semantic versions, except for parts that are not allowed in an image tag.
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
 
 func checkVersion(version string) error {
@@ -125,7 +125,8 @@ func checkVersion(version string) error {
 	return nil
 }
 
-// commitTime is SOURCE_DATE_EPOCH or, without it, when the commit was made that is built. The tree then has to be that commit.
+// commitTime returns SOURCE_DATE_EPOCH or, if it is empty, the time of the commit that is built. In that case the tree
+// must not differ from the commit.
 func commitTime(ctx context.Context, epoch string) (time.Time, error) {
 	if epoch == "" {
 		changed, err := run(exec.CommandContext(ctx, "git", "status", "--porcelain"))
@@ -148,14 +149,14 @@ func commitTime(ctx context.Context, epoch string) (time.Time, error) {
 	return time.Unix(seconds, 0).UTC(), nil
 }
 
-// platform is what the go command builds for.
+// platform is a target platform of the go command.
 type platform struct{ os, arch, arm string }
 
-// directory is where the programs for a platform are.
+// directory returns the directory of the programs for a platform.
 func (p platform) directory(programs string) string { return filepath.Join(programs, p.os+"_"+p.arch) }
 
-// environment is that of the go command. The builder's own settings, in the environment, of go env -w or of a go.work, are
-// not the release's.
+// environment returns the environment for the go command. It overrides the builder's own settings, in the environment, by
+// go env -w and by a go.work file.
 func (p platform) environment() []string {
 	return append(os.Environ(), "GOENV=off", "GOWORK=off", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off", "CGO_ENABLED=0",
 		"GOOS="+p.os, "GOARCH="+p.arch, "GOAMD64=v1", "GOARM64=v8.0", "GOARM="+cmp.Or(p.arm, "7"))
@@ -177,7 +178,7 @@ func (r *release) compile(ctx context.Context, dir string, p platform, names ...
 	return err
 }
 
-// writeManifests renders what can be applied without Helm.
+// writeManifests renders the manifests for installations without Helm.
 func (r *release) writeManifests(ctx context.Context) error {
 	for _, m := range []struct{ name, from string }{
 		{"herald.yaml", "manifests/base"},
@@ -200,7 +201,7 @@ func (r *release) writeManifests(ctx context.Context) error {
 	return nil
 }
 
-// withImage gives manifests the released image.
+// withImage replaces the image in manifests by the released image.
 func withImage(manifests []byte, image string) ([]byte, error) {
 	if n := bytes.Count(manifests, []byte(unreleased)); n != 2 {
 		return nil, fmt.Errorf("has %q %d times, want it twice: for herald-ccm and for herald-speaker", unreleased, n)
@@ -227,7 +228,7 @@ func (r *release) writeChart(ctx context.Context) error {
 	return err
 }
 
-// writeSBOMs says what each program consists of, as the linker has recorded it.
+// writeSBOMs writes a bill of materials for each program, from the modules that the linker recorded in it.
 func (r *release) writeSBOMs(ctx context.Context, programs string) error {
 	for _, name := range append(slices.Clone(imagePrograms), plugin) {
 		_, err := run(exec.CommandContext(ctx, r.sbom, "bin", "-json", "-std", "-noserial", "-notimestamp", "-version", r.version,
@@ -245,7 +246,7 @@ func (r *release) writeFile(name string, content []byte) error {
 	return os.WriteFile(r.path(name), content, 0o644)
 }
 
-// run returns what a command prints; its error has what the command complains of.
+// run returns the standard output of a command. Its error includes the standard error.
 func run(cmd *exec.Cmd) ([]byte, error) {
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {

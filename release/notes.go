@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// notesOf is the section of the changelog about a version, without its heading.
+// notesOf returns the section of the changelog about a version, without the heading.
 func notesOf(changelog, number string) (string, error) {
 	const level = "\n## "
 	heading := level + "[" + number + "] - "

@@ -10,13 +10,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// pluginPlatforms are those of administrators.
+// pluginPlatforms are the platforms of administrators.
 var pluginPlatforms = []platform{
 	{os: "linux", arch: "amd64"}, {os: "linux", arch: "arm64"}, {os: "darwin", arch: "amd64"}, {os: "darwin", arch: "arm64"},
 	{os: "windows", arch: "amd64"},
 }
 
-// pluginProgram is how the go command names the plugin.
+// pluginProgram returns the file name that the go command gives the plugin.
 func (p platform) pluginProgram() string {
 	if p.os == "windows" {
 		return plugin + ".exe"
@@ -24,7 +24,7 @@ func (p platform) pluginProgram() string {
 	return plugin
 }
 
-// archiveOf packs the plugin as is usual on the platform, and returns the ending of the archive's name.
+// archiveOf packs the plugin in the usual format of the platform, and returns the file extension of the archive.
 func (p platform) archiveOf(files []file, at time.Time) (archive []byte, ending string, err error) {
 	if p.os == "windows" {
 		archive, err = zipOf(files, at)
@@ -36,7 +36,7 @@ func (p platform) archiveOf(files []file, at time.Time) (archive []byte, ending 
 	return archive, ".tar.gz", err
 }
 
-// writePlugin writes an archive of kubectl-herald for each platform, and what krew has to know to install it.
+// writePlugin writes an archive of kubectl-herald for each platform, and the manifest with which krew installs it.
 func (r *release) writePlugin(programs string) error {
 	license, err := os.ReadFile("LICENSE")
 	if err != nil {
@@ -65,7 +65,7 @@ func (r *release) writePlugin(programs string) error {
 	return r.writeFile("krew.yaml", manifest)
 }
 
-// These are krew's plugin manifest: https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/.
+// The types of krew's plugin manifest: https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/.
 type (
 	krewPlugin struct {
 		APIVersion string `json:"apiVersion"`

@@ -73,7 +73,7 @@ func TestCommitTime(t *testing.T) {
 	}
 }
 
-// TestATreeThatDiffersIsRefused commits a tree, and changes it.
+// TestATreeThatDiffersIsRefused checks commitTime with a clean tree and with a changed one.
 func TestATreeThatDiffersIsRefused(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -94,7 +94,8 @@ func TestATreeThatDiffersIsRefused(t *testing.T) {
 	}
 }
 
-// TestTheBuildersSettings has the builder have settings in the environment, in the file of go env -w, and in a go.work.
+// TestTheBuildersSettings checks that a release ignores the builder's settings in the environment, in the file of
+// go env -w and in a go.work file.
 func TestTheBuildersSettings(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -117,7 +118,7 @@ func TestTheBuildersSettings(t *testing.T) {
 	}
 }
 
-// TestTheTag runs what the release workflow does first, for tags of commits on main and elsewhere.
+// TestTheTag runs the first job of the release workflow for tags of commits on main and on another branch.
 func TestTheTag(t *testing.T) {
 	content, err := os.ReadFile("../.github/workflows/release.yaml")
 	if err != nil {
@@ -163,7 +164,7 @@ func TestTheTag(t *testing.T) {
 	}
 }
 
-// TestTheVersionIsNoCommand has make build a release of a version with which the shell could do something.
+// TestTheVersionIsNoCommand runs make with a version that contains shell commands. They must not be executed.
 func TestTheVersionIsNoCommand(t *testing.T) {
 	for _, target := range []string{"build", "release", "publish"} {
 		for _, plan := range []*exec.Cmd{
@@ -199,10 +200,10 @@ func TestLastStage(t *testing.T) {
 	}
 }
 
-// releaseOf is a release in an empty directory, of programs that are a line of text each.
+// releaseOf returns a release with an empty output directory, and a directory of programs that are a line of text each.
 func releaseOf(t *testing.T) (r *release, programs string) {
 	t.Helper()
-	t.Chdir("..") // Where make runs it.
+	t.Chdir("..") // make runs the command in the root of the tree.
 	programs = t.TempDir()
 	for _, p := range append(slices.Clone(imagePlatforms), pluginPlatforms...) {
 		if err := os.MkdirAll(p.directory(programs), 0o755); err != nil {
@@ -217,7 +218,7 @@ func releaseOf(t *testing.T) (r *release, programs string) {
 	return &release{version: "v1.2.3", out: t.TempDir(), helm: "build/bin/helm", time: at}, programs
 }
 
-// TestImage has crane push an image to a registry, as the release workflow does, and read there what was made.
+// TestImage pushes an image to a registry with crane, as the release workflow does, and checks the image there.
 func TestImage(t *testing.T) {
 	r, programs := releaseOf(t)
 	if err := r.writeImage(programs); err != nil {
@@ -272,7 +273,8 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// untar returns the files of an archive, and checks that all are root's, of the release's time, and for all to read.
+// untar returns the files of an archive. It checks that they belong to root, have the release's time and are
+// world-readable.
 func untar(t *testing.T, archive []byte) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -295,8 +297,8 @@ func untar(t *testing.T, archive []byte) map[string]string {
 	}
 }
 
-// TestPlugin installs the plugin on each platform as krew does: what the selector matches, with the checksum that is
-// stated, and the program out of the archive.
+// TestPlugin checks what krew uses to install the plugin on each platform: the selector, the checksum, and the program in
+// the archive.
 func TestPlugin(t *testing.T) {
 	r, programs := releaseOf(t)
 	if err := r.writePlugin(programs); err != nil {
@@ -313,7 +315,7 @@ func TestPlugin(t *testing.T) {
 	if k.Metadata.Name != "herald" || k.Spec.Version != "v1.2.3" || len(k.Spec.ShortDescription) > 50 {
 		t.Errorf("krew would not take %+v", k)
 	}
-	platforms := map[string]string{} // With the program and the ending of the archive on each.
+	platforms := map[string]string{} // The program and the file extension of the archive by platform.
 	for _, p := range k.Spec.Platforms {
 		name := p.Selector.MatchLabels["os"] + " " + p.Selector.MatchLabels["arch"]
 		platforms[name] = p.Bin + " in " + p.URI[strings.LastIndex(p.URI, p.Selector.MatchLabels["arch"])+len(p.Selector.MatchLabels["arch"]):]
@@ -348,7 +350,7 @@ func TestPlugin(t *testing.T) {
 	}
 }
 
-// unzip returns the files of an archive, and checks that all are of the release's time, and for all to read.
+// unzip returns the files of an archive. It checks that they have the release's time and are world-readable.
 func unzip(t *testing.T, archive []byte) map[string]string {
 	t.Helper()
 	r, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
@@ -384,7 +386,7 @@ func gunzip(t *testing.T, compressed []byte) []byte {
 
 var images = regexp.MustCompile(`(?m)^ +(?:- )?image: (.*)$`)
 
-// TestManifests looks for the released image in all that can be applied.
+// TestManifests checks that all manifests have the released image.
 func TestManifests(t *testing.T) {
 	r, _ := releaseOf(t)
 	if err := r.writeManifests(t.Context()); err != nil {
@@ -406,7 +408,7 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// TestChart has Helm package the chart, and render what it has made.
+// TestChart packages the chart with Helm and renders the package.
 func TestChart(t *testing.T) {
 	r, _ := releaseOf(t)
 	if _, err := os.Stat(r.helm); err != nil && os.Getenv("HERALD_REQUIRE_ROOT") == "" {
@@ -429,7 +431,7 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// checkImages checks that herald-ccm and herald-speaker are of the released image.
+// checkImages checks that herald-ccm and herald-speaker have the released image.
 func checkImages(t *testing.T, name, rendered string) {
 	t.Helper()
 	var got []string
@@ -459,7 +461,7 @@ func TestChecksums(t *testing.T) {
 	}
 }
 
-// buildCrane returns crane's program.
+// buildCrane builds crane and returns the path of the program.
 func buildCrane(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "crane")
@@ -467,7 +469,7 @@ func buildCrane(t *testing.T) string {
 	return program
 }
 
-// startRegistry starts one that is empty, and returns its address.
+// startRegistry starts an empty registry and returns its address.
 func startRegistry(t *testing.T, crane string) string {
 	t.Helper()
 	serve := exec.CommandContext(t.Context(), crane, "registry", "serve", "--address=127.0.0.1:0")
@@ -495,7 +497,7 @@ func startRegistry(t *testing.T, crane string) string {
 	return ""
 }
 
-// command returns what a program prints.
+// command runs a program and returns its standard output.
 func command(t *testing.T, program string, args ...string) string {
 	t.Helper()
 	out, err := run(exec.CommandContext(t.Context(), program, args...))

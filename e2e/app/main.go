@@ -1,9 +1,9 @@
-// Command app is what runs in the pods of the stories: a web server that says which pod and node
-// it is and from which address it was asked.
+// Command app is the web server in the pods of the stories. It answers with its pod, its node and the
+// address that the request came from.
 //
-// The answer is all that a load balancer's user can see of it, so the stories assert on nothing
-// else. The environment gives POD_NAME and NODE_NAME; a pod that says nothing has its name for a hostname. PORT is where it
-// listens, 8080 if nothing is said.
+// Users of a load balancer see nothing but the answer, so the stories assert on nothing else. The
+// environment has POD_NAME and NODE_NAME. Without POD_NAME the app uses the hostname, which is the name
+// of the pod. PORT is the port that the app listens on. The default is 8080.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// grace is how long requests under way may take after SIGTERM.
+// grace is how long running requests may take after SIGTERM.
 const grace = 5 * time.Second
 
 func main() { os.Exit(run()) }
@@ -30,7 +30,7 @@ func run() int {
 	defer stop()
 	pod := os.Getenv("POD_NAME")
 	if pod == "" {
-		pod, _ = os.Hostname() // Without one it stays empty, and the answer shows it.
+		pod, _ = os.Hostname() // On an error the name stays empty in the answer.
 	}
 	server := &http.Server{
 		Addr:              ":" + cmp.Or(os.Getenv("PORT"), "8080"), // All addresses of both families.

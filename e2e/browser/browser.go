@@ -1,4 +1,4 @@
-// Package browser is a real Chromium that tests look at pages with.
+// Package browser controls a real Chromium, with which tests check web pages.
 package browser
 
 import (
@@ -22,13 +22,13 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// program is Debian's.
+// program is the name of the program in Debian.
 const program = "chromium"
 
-// patience bounds what a page is waited for.
+// patience bounds each wait for a page.
 const patience = time.Minute
 
-// Page is a tab of a browser of its own.
+// Page is a page in its own browser.
 type Page struct {
 	t   testing.TB
 	ctx context.Context
@@ -37,8 +37,8 @@ type Page struct {
 	problems []string
 }
 
-// Open starts a browser, which ends with the test, and opens a page. What the page writes to its console as an error fails the
-// test. Without Chromium the test is skipped, unless HERALD_REQUIRE_ROOT says that all tests have to run.
+// Open starts a browser, which ends with the test, and opens a page. Errors in the console of the page fail the test.
+// Without Chromium the test is skipped, unless HERALD_REQUIRE_ROOT is set, which says that all tests must run.
 func Open(t testing.TB, url string) *Page {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -67,14 +67,14 @@ func Open(t testing.TB, url string) *Page {
 			t.Error("the page says:", text)
 		}
 	})
-	// The browser starts at the first call, and ends with the context of that call.
+	// The browser starts with the first call and ends with the context of that call.
 	if err := chromedp.Do(p.ctx, chromedp.Navigate(url)); err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-// hear notes what is wrong with the page: exceptions, and what its policy forbids.
+// hear records problems of the page: exceptions, and violations of its content security policy.
 func (p *Page) hear(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,7 +88,7 @@ func (p *Page) hear(event any) {
 	}
 }
 
-// Do does what chromedp can do.
+// Do runs actions of chromedp.
 func (p *Page) Do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	if err := p.do(steps...); err != nil {
@@ -102,7 +102,7 @@ func (p *Page) do(steps ...chromedp.Action[chromedp.Void]) error {
 	return chromedp.Do(ctx, steps...)
 }
 
-// Evaluate returns the value of an expression of JavaScript; promises are awaited.
+// Evaluate returns the value of a JavaScript expression. It awaits promises.
 func Evaluate[T any](p *Page, expression string) T {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
@@ -114,13 +114,13 @@ func Evaluate[T any](p *Page, expression string) T {
 	return value
 }
 
-// Text of the element that a selector of CSS finds; empty: there is none.
+// Text returns the text of the element that a CSS selector finds, or "" if there is none.
 func (p *Page) Text(selector string) string {
 	p.t.Helper()
 	return strings.Join(strings.Fields(Evaluate[string](p, fmt.Sprintf("document.querySelector(%q)?.textContent ?? ''", selector))), " ")
 }
 
-// Shows waits until the element has all these texts, in this order, and returns how long that took.
+// Shows waits until the element contains all texts in this order, and returns how long that took.
 func (p *Page) Shows(selector string, want ...string) time.Duration {
 	p.t.Helper()
 	began := time.Now()
@@ -141,8 +141,8 @@ func (p *Page) Shows(selector string, want ...string) time.Duration {
 	}
 }
 
-// Until does what chromedp can do, as a user does it who tries again when nothing happens: an element may be replaced between
-// its being found and its being used. It waits until the element that the selector finds shows the text.
+// Until runs actions of chromedp, and waits until the element that the selector finds shows the text. It repeats the
+// actions when nothing happens, as a user does: an element may be replaced after an action has found it.
 func (p *Page) Until(selector, want string, steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	began := time.Now()
@@ -159,7 +159,7 @@ func (p *Page) Until(selector, want string, steps ...chromedp.Action[chromedp.Vo
 	}
 }
 
-// Comes waits until an expression of JavaScript is true.
+// Comes waits until a JavaScript expression is true.
 func (p *Page) Comes(expression string) {
 	p.t.Helper()
 	for began := time.Now(); !Evaluate[bool](p, expression); time.Sleep(50 * time.Millisecond) {
@@ -169,7 +169,7 @@ func (p *Page) Comes(expression string) {
 	}
 }
 
-// Busy returns how much time of the processor the page's thread takes while something is done.
+// Busy returns how much CPU time the page's thread uses while do runs.
 func (p *Page) Busy(do func()) time.Duration {
 	p.t.Helper()
 	before := p.busy()
@@ -197,7 +197,7 @@ func (p *Page) busy() (total time.Duration) {
 	return total
 }
 
-// look has the page as wide as that, light or dark.
+// look sets the width and the colour scheme of the page.
 func (p *Page) look(width int64, scheme string) {
 	p.t.Helper()
 	p.Do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
@@ -210,15 +210,15 @@ func (p *Page) look(width int64, scheme string) {
 	}))
 }
 
-// looks are the widths and schemes in which the page is looked at.
+// looks are the widths and colour schemes in which the page is checked.
 var looks = []struct {
 	name   string
 	width  int64
 	scheme string
 }{{"desktop-light", 1440, "light"}, {"desktop-dark", 1440, "dark"}, {"phone-light", 390, "light"}, {"phone-dark", 390, "dark"}}
 
-// Screenshots writes what the page looks like, on a desktop and on a phone, light and dark, into a directory. While a dialog is
-// open that is what is seen at once, else the whole page.
+// Screenshots writes pictures of the page on a desktop and on a phone, light and dark, into a directory. They show the
+// visible part while a dialog is open, and otherwise the whole page.
 func (p *Page) Screenshots(dir, name string) {
 	p.t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -247,8 +247,8 @@ func (p *Page) Screenshots(dir, name string) {
 //go:embed audit.js
 var audit string
 
-// Audit checks what a reader needs who does not see the page, or not well: names of controls and images, the order of headings,
-// headings of tables, labels that exist, and contrast, light and dark.
+// Audit checks accessibility: names of controls and images, the order of headings, headings of tables, labels that exist,
+// and contrast, light and dark.
 func (p *Page) Audit() {
 	p.t.Helper()
 	for _, look := range looks {

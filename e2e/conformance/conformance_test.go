@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What ginkgo writes, shortened.
+// written is shortened output of ginkgo.
 const written = `<?xml version="1.0" encoding="UTF-8"?>
 <testsuites><testsuite name="Kubernetes e2e suite">
 <properties><property name="RandomSeed" value="1"></property></properties>

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// feature is how the selected specs are told by their names.
+// feature is the label in the names of the selected specs.
 const feature = "[Feature:LoadBalancer]"
 
-// suite is a JUnit file of the selected specs, and of what they ran on.
+// suite is a JUnit file with the selected specs and the versions of the software under test.
 type suite struct {
 	XMLName    xml.Name   `xml:"testsuite"`
 	Name       string     `xml:"name,attr"`
@@ -32,7 +32,7 @@ type spec struct {
 	Name    string   `xml:"name,attr"`
 	Seconds float64  `xml:"time,attr"`
 	Failure *outcome `xml:"failure"`
-	// Error is what ginkgo calls a spec that panicked or took too long.
+	// Error is set by ginkgo if the spec panicked or timed out.
 	Error  *outcome `xml:"error"`
 	Skip   *outcome `xml:"skipped"`
 	Output string   `xml:"system-err,omitempty"`
@@ -43,7 +43,7 @@ type outcome struct {
 	Text    string `xml:",chardata"`
 }
 
-// readSuite takes the selected specs out of ginkgo's file, which has all that the program knows.
+// readSuite reads the selected specs from ginkgo's file, which has all specs of the program.
 func readSuite(file string) (*suite, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -80,7 +80,7 @@ func readSuite(file string) (*suite, error) {
 	return found, nil
 }
 
-// loadSuite reads what write has written.
+// loadSuite reads a file of write.
 func loadSuite(file string) (*suite, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -110,7 +110,7 @@ func (s *suite) property(name string) string {
 	return "unknown"
 }
 
-// spec finds one by its title.
+// spec finds a spec by its title.
 func (s *suite) spec(title string) (spec, bool) {
 	for _, t := range s.Specs {
 		if t.title() == title {
@@ -120,7 +120,7 @@ func (s *suite) spec(title string) (spec, bool) {
 	return spec{}, false
 }
 
-// unforeseen is an error for each spec that failed though its mode can do what it asks.
+// unforeseen returns an error for each failed spec that is not in the mode's cannot.
 func (s *suite) unforeseen(m mode) error {
 	var errs []error
 	for _, t := range s.Specs {
@@ -131,10 +131,10 @@ func (s *suite) unforeseen(m mode) error {
 	return errors.Join(errs...)
 }
 
-// labels are in the middle of a spec's name, and at its end.
+// labels matches the labels in the middle and at the end of a spec's name.
 var labels = regexp.MustCompile(` *\[[^\]]*\]`)
 
-// title is the name without labels.
+// title returns the spec's name without labels.
 func (t spec) title() string { return strings.TrimSpace(labels.ReplaceAllString(t.Name, "")) }
 
 func (t spec) failed() *outcome {
@@ -144,7 +144,7 @@ func (t spec) failed() *outcome {
 	return t.Error
 }
 
-// reason is the first line of what was said.
+// reason returns the first line of the message.
 func (o *outcome) reason() string {
 	text := o.Message
 	if text == "" {

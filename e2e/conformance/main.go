@@ -1,10 +1,10 @@
 // Command conformance runs Kubernetes' own specs for load balancers, those labelled Feature:LoadBalancer,
-// against Herald on a cluster of kind: from a client outside of the nodes' subnet, behind a router.
+// against Herald on a kind cluster. The client is outside of the nodes' subnet, behind a router.
 //
 //	conformance [bgp|l2]...    in these modes, one after the other; in both if none is named
 //
-// For each mode it leaves build/conformance/MODE.xml (JUnit) and MODE.log (all that was said), and
-// docs/conformance.md says what came of it.
+// For each mode the command writes build/conformance/MODE.xml (JUnit) and MODE.log (the whole output). It
+// writes a summary to docs/conformance.md.
 package main
 
 import (
@@ -66,10 +66,10 @@ func run(names []string) error {
 	return report(g.dir, filepath.Join(root, "docs", "conformance.md"), chosen)
 }
 
-// product is what Herald is made of.
+// product lists the paths of Herald's own code.
 var product = []string{"api", "cmd", "ipam", "provider", "speaker", "manifests", "go.mod", ":!*_test.go"}
 
-// version is what git calls the last commit that changed Herald itself: not its tests, nor what is written here.
+// version returns git's name of the last commit that changed Herald itself, without its tests and the written results.
 func version(ctx context.Context, root string) (string, error) {
 	git := func(args ...string) (string, error) {
 		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...).Output()
@@ -93,7 +93,7 @@ func version(ctx context.Context, root string) (string, error) {
 	return name, err
 }
 
-// ground is where the specs run: a cluster with Herald, and a site around it.
+// ground is the environment of the specs: a cluster with Herald, and a site around it.
 type ground struct {
 	root, dir, herald string
 
@@ -101,10 +101,10 @@ type ground struct {
 	site    *lab.Site
 }
 
-// stand calls f while the ground is there.
+// stand sets up the ground, calls f, and removes the ground.
 func (g *ground) stand(ctx context.Context, f func() error) (err error) {
 	tell := func(step string) { fmt.Println("kind:", step) }
-	// For IPv4 alone: one spec asks for the health of a Service of one family at every address that a node has.
+	// The cluster is IPv4 only: one spec requests the health of a single-stack Service at every address of a node.
 	g.cluster, err = kind.Start(ctx, kind.Options{Families: kind.IPv4, Root: g.root, NodeImage: os.Getenv("HERALD_NODE_IMAGE"), Progress: tell})
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (g *ground) stand(ctx context.Context, f func() error) (err error) {
 	if err := g.loadImage(ctx); err != nil {
 		return err
 	}
-	// The API server, too, has to find the way back to the client.
+	// The API server needs a route to the client, too.
 	nodes := []*lab.Node{g.cluster.ControlPlane.Node}
 	for _, n := range g.cluster.Nodes {
 		nodes = append(nodes, n.Node)

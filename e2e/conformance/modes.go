@@ -7,23 +7,23 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// mode is a way of Herald's to tell the network where addresses live.
+// mode is a way in which Herald announces addresses.
 type mode struct {
 	name, title string
-	// configuration is what Herald is told.
+	// configuration returns Herald's configuration objects.
 	configuration func(*lab.Router) string
-	// cannot has the specs that the mode fails by its nature, and why.
+	// cannot maps the specs that the mode cannot pass to the reasons.
 	cannot map[string]string
 }
 
 const allNodes = "LoadBalancers ExternalTrafficPolicy: Local should target all nodes with endpoints"
 
-// remarks are about specs in whatever mode.
+// remarks are notes about specs in all modes.
 var remarks = map[string]string{
 	allNodes: "In Kubernetes 1.36 this passes whoever answers: it compares answers that tell the time.",
 }
 
-// alone is what a segment cannot do.
+// alone is the reason for specs that cannot pass on a segment.
 const alone = "on a segment one node answers for an address, and with `externalTrafficPolicy: Local` it serves its own endpoints only"
 
 var modes = []mode{{
@@ -68,7 +68,7 @@ spec: {pools: [conformance]}
 	},
 }}
 
-// choose finds modes by their names; no names mean all.
+// choose finds modes by their names. Without names it returns all.
 func choose(names []string) ([]mode, error) {
 	if len(names) == 0 {
 		return modes, nil

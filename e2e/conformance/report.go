@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// report writes the document out of the results that there are, those of earlier runs among them. Its error
-// is about specs that failed in a mode that was run now, and need not have.
+// report writes the document from all existing results, including those of earlier runs. It returns an error
+// about unexpected failures in the modes of this run.
 func report(dir, document string, ran []mode) error {
 	results := map[string]*suite{}
 	for _, m := range modes {
@@ -43,7 +43,7 @@ the router learns the addresses from Herald, on L2 it asks for them by ARP.
 
 `
 
-// markdown is the document. Results are by name of their mode.
+// markdown returns the document. The results are by the name of their mode.
 func markdown(results map[string]*suite) string {
 	var b, notes strings.Builder
 	b.WriteString(introduction)
@@ -87,7 +87,7 @@ func markdown(results map[string]*suite) string {
 	return b.String()
 }
 
-// verdict is a cell of the table, and the note on it, if there is one.
+// verdict returns a cell of the table, and the note on it, if any.
 func (s *suite) verdict(m mode, title string) (cell, note string) {
 	t, ok := s.spec(title)
 	switch f := t.failed(); {

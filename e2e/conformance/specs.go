@@ -14,16 +14,16 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// workers is how many specs run at a time. They wait most of the time, and two of them for a quarter of an hour.
+// workers is the number of specs that run in parallel. They mostly wait. Two of them wait for a quarter of an hour.
 const workers = 4
 
 //go:embed Dockerfile
 var dockerfile string
 
-// agnhost is the image of the test pods, as its names are listed by the specs' program.
+// agnhost matches the names of the test pods' image in the list that the specs' program prints.
 var agnhost = regexp.MustCompile(`(?m)^.*/e2e-test-images/agnhost:.*$`)
 
-// loadImage makes the image of the test pods under the names that the specs use, and brings it to the nodes.
+// loadImage builds the image of the test pods under the names that the specs use, and loads it on the nodes.
 func (g *ground) loadImage(ctx context.Context) error {
 	list, err := exec.CommandContext(ctx, g.binary("e2e.test"), "--list-images").Output()
 	if err != nil {
@@ -41,7 +41,7 @@ func (g *ground) loadImage(ctx context.Context) error {
 	return g.cluster.LoadImage(ctx, names...)
 }
 
-// kubeconfig writes one that leads from outside to the API server, and returns the file's name.
+// kubeconfig writes a kubeconfig for access to the API server from outside, and returns the file's name.
 func (g *ground) kubeconfig() (string, error) {
 	config, err := clientcmd.LoadFromFile(g.cluster.Kubeconfig)
 	if err != nil {
@@ -80,7 +80,7 @@ func (g *ground) run(ctx context.Context, m mode) error {
 	return errors.Join(err, found.write(filepath.Join(g.dir, m.name+".xml")))
 }
 
-// specs runs them on the client behind the router.
+// specs runs the specs on the client behind the router.
 func (g *ground) specs(ctx context.Context, m mode) (*suite, error) {
 	kubeconfig, err := g.kubeconfig()
 	if err != nil {
@@ -91,13 +91,13 @@ func (g *ground) specs(ctx context.Context, m mode) (*suite, error) {
 		return nil, err
 	}
 	defer log.Close()
-	const all = "/run/conformance.xml" // Those that were not selected, too.
+	const all = "/run/conformance.xml" // It also has the specs that were not selected.
 	cmd := g.site.Outside.Host.Command(ctx, g.binary("ginkgo"), "run", "-v", "--no-color", fmt.Sprint("--procs=", workers), "--timeout=1h",
 		"--label-filter=Feature: containsAny LoadBalancer", "--output-dir=/run", "--junit-report="+filepath.Base(all),
 		g.binary("e2e.test"), "--",
 		"--kubeconfig="+kubeconfig, "--kubectl-path=/run/kubectl", "--provider=skeleton", "--disable-log-dump", "--dump-logs-on-failure=false",
-		fmt.Sprint("--num-nodes=", len(g.cluster.Nodes))) // Only the first of the workers would count them.
-	// There is no way to a proxy from there.
+		fmt.Sprint("--num-nodes=", len(g.cluster.Nodes))) // Without the flag, only the first worker would count the nodes.
+	// The client cannot reach a proxy.
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), "NO_PROXY=*", "no_proxy=*"), log, log
 	failed := cmd.Run()
 	found, err := readSuite(all)

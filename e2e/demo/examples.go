@@ -18,8 +18,8 @@ import (
 
 const (
 	namespace = "default"
-	port      = 9000  // Of svc-1.
-	nodePort  = 30000 // Of svc-1 as a NodePort.
+	port      = 9000  // The port of svc-1.
+	nodePort  = 30000 // The node port of svc-1.
 )
 
 func (s *story) startLab(ctx context.Context) (string, error) {
@@ -45,7 +45,7 @@ func (s *story) startHerald(context.Context) (said string, err error) {
 	return "", err
 }
 
-// sessions waits until every speaker says that its sessions are established.
+// sessions waits until every speaker reports an established session.
 func (s *story) sessions(ctx context.Context) (string, error) {
 	return "", lab.Eventually(ctx, func(ctx context.Context) error {
 		for _, n := range s.lab.Nodes {
@@ -74,7 +74,7 @@ func (s *story) podRuns(name string) func(context.Context) (string, error) {
 	}
 }
 
-// copyOf is the article's pod with another name, label and node.
+// copyOf returns the manifest of the article's pod with another name, label and node.
 func copyOf(name, label, node string) (manifest string, err error) {
 	article, err := manifests.ReadFile("manifests/clusterip.yaml")
 	pod, _, _ := strings.Cut(string(article), "---\n")
@@ -97,7 +97,7 @@ func (s *story) service(ctx context.Context) (*corev1.Service, error) {
 	return s.lab.Client.CoreV1().Services(namespace).Get(ctx, "svc-1", metav1.GetOptions{})
 }
 
-// clusterIP is what those inside the cluster ask.
+// clusterIP returns the address and port at which pods reach svc-1.
 func (s *story) clusterIP(ctx context.Context) (target string, err error) {
 	svc, err := s.service(ctx)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *story) clusterIPIsInside(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// askNodePort asks the node that has the pod, and sees that the client's address comes through.
+// askNodePort sends a request to the node of the pod, and checks that the pod sees the client's address.
 func (s *story) askNodePort(ctx context.Context) (string, error) {
 	pod, err := s.lab.Client.CoreV1().Pods(namespace).Get(ctx, "pod-1", metav1.GetOptions{})
 	if err != nil {
@@ -184,11 +184,11 @@ func (s *story) externalIP(ctx context.Context) (string, error) {
 	return s.address.String(), err
 }
 
-// target is what clients of the load balancer ask.
+// target returns the address and port at which clients reach the load balancer.
 func (s *story) target() string { return netip.AddrPortFrom(s.address, port).String() }
 
-// askFromSegment is in a hurry: a request that comes too early, and would wait for the kernel to
-// send it again, must not pass for the time that the address takes to serve.
+// askFromSegment measures the time until the first answer. Its requests have a short timeout: a request
+// that is sent too early would wait until the kernel resends the SYN, and the wait would be measured.
 func (s *story) askFromSegment(ctx context.Context) (said string, err error) {
 	const hurry = 100 * time.Millisecond
 	err = lab.Eventually(ctx, func(ctx context.Context) error {
@@ -207,7 +207,7 @@ func (s *story) askFromOutside(ctx context.Context) (string, error) {
 	return ask(ctx, s.lab.Outside, s.target())
 }
 
-// secondPod makes sure that the loss of the address's node is not the loss of all that serves.
+// secondPod starts a second pod, so that a pod is left when the node with the address is lost.
 func (s *story) secondPod(ctx context.Context) (string, error) {
 	owner, err := s.awaitOwner(ctx)
 	if err != nil {
@@ -220,7 +220,7 @@ func (s *story) secondPod(ctx context.Context) (string, error) {
 	return s.podRuns("pod-2")(ctx)
 }
 
-// whoHasIt waits until all nodes have announced the address, and shows it.
+// whoHasIt waits until all nodes have announced the address, and shows the owner and the next hops.
 func (s *story) whoHasIt(ctx context.Context) (said string, err error) {
 	if s.before, err = s.stands(ctx, s.lab.Nodes...); err != nil {
 		return "", err
@@ -235,7 +235,7 @@ func (s *story) whoHasIt(ctx context.Context) (said string, err error) {
 	), nil
 }
 
-// ask asks until an answer comes.
+// ask sends requests until one is answered.
 func ask(ctx context.Context, from *lab.Client, target string) (string, error) {
 	reply, err := from.Eventually(ctx, target, nil)
 	return answer(target, reply), err

@@ -14,10 +14,10 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// every is how often a client asks while a failure is measured.
+// every is the interval of a client's requests while a failure is measured.
 const every = 20 * time.Millisecond
 
-// standing is where an address stands: who answers ARP for it, and where the router sends it.
+// standing says which nodes an address leads to: the node that answers ARP, and the router's next hops.
 type standing struct {
 	owner *lab.Node
 	hops  []string // Names of nodes, sorted.
@@ -29,7 +29,7 @@ func (s standing) cells() []string {
 	return []string{s.owner.Name + "\n" + s.owner.MAC.String(), strings.Join(s.hops, "\n")}
 }
 
-// awaitOwner asks until one node answers: a speaker may get no processor for as long as answers are taken.
+// awaitOwner repeats the request until one node answers: a speaker may get no CPU time while answers are awaited.
 func (s *story) awaitOwner(ctx context.Context) (owner *lab.Node, err error) {
 	err = lab.Eventually(ctx, func(ctx context.Context) error {
 		owner, err = s.owner(ctx)
@@ -38,7 +38,7 @@ func (s *story) awaitOwner(ctx context.Context) (owner *lab.Node, err error) {
 	return owner, err
 }
 
-// owner asks the segment who has the address.
+// owner returns the node that answers an ARP request for the address.
 func (s *story) owner(ctx context.Context) (*lab.Node, error) {
 	answers, err := s.lab.Segment.ARP(ctx, s.address)
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *story) owner(ctx context.Context) (*lab.Node, error) {
 	return node, nil
 }
 
-// awaitHops waits until the router's next hops for the address are these nodes.
+// awaitHops waits until the router's next hops for the address are the given nodes.
 func (s *story) awaitHops(ctx context.Context, nodes ...*lab.Node) error {
 	router := s.lab.Routers[0]
 	return lab.Eventually(ctx, func(ctx context.Context) error {
@@ -70,7 +70,7 @@ func (s *story) awaitHops(ctx context.Context, nodes ...*lab.Node) error {
 	})
 }
 
-// stands waits until the router's next hops are these nodes and one node answers ARP.
+// stands waits until the router's next hops are the given nodes and one node answers ARP.
 func (s *story) stands(ctx context.Context, hops ...*lab.Node) (is standing, err error) {
 	if err := s.awaitHops(ctx, hops...); err != nil {
 		return is, err
@@ -82,12 +82,12 @@ func (s *story) stands(ctx context.Context, hops ...*lab.Node) (is standing, err
 	return is, err
 }
 
-// but are the nodes without one.
+// but returns all nodes except one.
 func (s *story) but(node *lab.Node) []*lab.Node {
 	return slices.DeleteFunc(slices.Clone(s.lab.Nodes), func(n *lab.Node) bool { return n == node })
 }
 
-// probe is a client that asks again and again.
+// probe is a client that sends requests repeatedly.
 type probe struct {
 	way    string
 	client *lab.Client
@@ -95,7 +95,7 @@ type probe struct {
 }
 
 func (s *story) startProbes(ctx context.Context) (string, error) {
-	// They outlive this step. The enclave's end would stop them too.
+	// The probes outlive this step. The end of the enclave stops them in any case.
 	ctx = context.WithoutCancel(ctx)
 	for _, p := range []probe{{way: "segment, by ARP", client: s.lab.Segment}, {way: "behind the router, by BGP", client: s.lab.Outside}} {
 		p.Opener = p.client.Open(ctx, s.target(), every)
@@ -104,7 +104,7 @@ func (s *story) startProbes(ctx context.Context) (string, error) {
 	return s.target(), s.answered(ctx)
 }
 
-// answered waits until both clients are answered.
+// answered waits until both clients get an answer.
 func (s *story) answered(ctx context.Context) error {
 	for _, from := range []*lab.Client{s.lab.Segment, s.lab.Outside} {
 		if _, err := from.Eventually(ctx, s.target(), nil); err != nil {
@@ -114,10 +114,10 @@ func (s *story) answered(ctx context.Context) error {
 	return nil
 }
 
-// cut takes the node with the address off the network, and has the segment watched from then on.
+// cut disconnects the node that holds the address from the network, and starts to watch the segment.
 func (s *story) cut(ctx context.Context) (said string, err error) {
 	if s.before.owner.Name == "k8s-node1" {
-		// Nobody in the lab does what Kubernetes' node controller does for the pods of a lost node.
+		// The lab has no node controller, which would mark the pods of a lost node as not ready.
 		if err := s.lab.SetReady(ctx, namespace, "pod-1", false); err != nil {
 			return "", err
 		}
@@ -136,7 +136,7 @@ func (s *story) hopDropped(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d ms after the loss", took), err
 }
 
-// ownerMoved waits until another node says on the segment that it has the address.
+// ownerMoved waits until another node claims the address on the segment.
 func (s *story) ownerMoved(ctx context.Context) (said string, err error) {
 	var taken lab.Claim
 	if err := lab.Eventually(ctx, func(context.Context) error {
@@ -188,7 +188,7 @@ func (s *story) hopBack(ctx context.Context) (string, error) {
 	return "", s.awaitHops(ctx, s.lab.Nodes...)
 }
 
-// stays sees that the node that came back has not kept the address, and has never said that it has it.
+// stays checks that the node that came back does not hold the address and never claimed it.
 func (s *story) stays(ctx context.Context) (string, error) {
 	owner, err := s.awaitOwner(ctx)
 	if err != nil {
@@ -207,7 +207,7 @@ func (s *story) stays(ctx context.Context) (string, error) {
 	return owner.Name + "\n" + back.Name + " has not said that it has it", nil
 }
 
-// killSpeaker ends the speaker of the node that has the address, as a crash would.
+// killSpeaker kills the speaker on the node that holds the address, like a crash.
 func (s *story) killSpeaker(ctx context.Context) (string, error) {
 	victim := s.now.owner
 	began := time.Now()
@@ -220,7 +220,7 @@ func (s *story) killSpeaker(ctx context.Context) (string, error) {
 	return fmt.Sprintf("the speaker of %s\nrouter1 drops the next hop %d ms after", victim.Name, took), err
 }
 
-// deputised waits until a node answers ARP with the MAC address of the one whose speaker is gone.
+// deputised waits until another node answers ARP with the MAC address of the node whose speaker was killed.
 func (s *story) deputised(ctx context.Context) (deputy string, err error) {
 	victim, began := s.now.owner, time.Now()
 	err = lab.Eventually(ctx, func(ctx context.Context) error {

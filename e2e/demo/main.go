@@ -1,9 +1,9 @@
 // Command demo shows Herald at work: a cluster of network namespaces with a router and two clients, the
 // three kinds of Service that reach a pod, and what clients notice when a node is lost.
 //
-// It needs root for the namespaces and nothing else of the machine: the cluster is in an enclave, which
-// the kernel takes away with the program, however that ends. The last line that it writes is for
-// scripts: "demo: ok" with figures, or "demo: failed" and why.
+// The demo needs root to create namespaces. It does not change the machine: the cluster is in an enclave,
+// which the kernel removes when the program ends, however it ends. The last line of output is for scripts:
+// "demo: ok" with figures, or "demo: failed" with the reason.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 // Exit codes.
 const (
 	failed      = 1
-	interrupted = 128 + int(syscall.SIGINT) // As shells have it.
+	interrupted = 128 + int(syscall.SIGINT) // The convention of shells.
 )
 
 func main() { os.Exit(run()) }
@@ -51,7 +51,7 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "demo: interrupted; nothing is left behind")
 		return interrupted
 	case err != nil:
-		// In one line, whatever was joined in it.
+		// Joined errors have several lines. Write one.
 		fmt.Fprintf(os.Stderr, "demo: failed: %s; the ends of the logs are above\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return failed
 	}
@@ -59,14 +59,14 @@ func run() int {
 	return 0
 }
 
-// explain writes what one would look at when a step has failed. The logs end with the enclave, so
-// their last lines are all that one can have.
+// explain writes debugging information after a failed step. The logs are removed with the enclave, so only
+// their last lines, printed here, remain.
 func (s *story) explain() {
 	if s.lab != nil {
 		s.lab.Dump(os.Stderr)
 		return
 	}
-	// The cluster did not start, and is gone but for its folder.
+	// The cluster did not start. Only its folder is left.
 	logs, err := filepath.Glob(filepath.Join(labDir, "logs", "*.log"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -13,51 +13,51 @@ import (
 )
 
 const (
-	// labDir is in the enclave's own /run, which is in memory and ends with it.
+	// labDir is in the enclave's own /run, which is in memory and is removed with the enclave.
 	labDir = "/run/herald-demo"
-	// patience bounds a step. None waits so long unless something is broken.
+	// patience bounds a step. No step takes this long unless something is broken.
 	patience = time.Minute
 )
 
 //go:embed manifests
 var manifests embed.FS
 
-// story is what the steps hand on to one another.
+// story has the state that the steps share.
 type story struct {
 	terminal *terminal
 	began    time.Time
 	figures  figures
 
-	lab      *lab.Lab // nil until it is up.
+	lab      *lab.Lab // nil until it has started.
 	speakers map[string]*lab.Process
-	applied  time.Time  // When kubectl apply was started the last time.
-	address  netip.Addr // Of svc-1 as a Service of type LoadBalancer.
+	applied  time.Time  // Start of the last kubectl apply.
+	address  netip.Addr // External address of svc-1 as a Service of type LoadBalancer.
 
 	before, now standing
-	lost        *lab.Node // nil while all are well.
+	lost        *lab.Node // nil while no node is cut off.
 	lostAt      time.Time
 	probes      []probe
-	watch       *lab.Watch // Of the segment since then; nil before.
+	watch       *lab.Watch // Watches the segment since the loss; nil before.
 }
 
 func newStory(t *terminal) *story { return &story{terminal: t, began: time.Now()} }
 
-// chapter is a few steps under a heading.
+// chapter is a group of steps under a heading.
 type chapter struct {
 	title string
 	steps []step
-	// note is what is to be known about what was seen.
+	// note explains the results of the steps.
 	note string
 }
 
-// step does one thing, or waits for one to be so.
+// step does one thing, or waits for one condition.
 type step struct {
 	what string
 	do   func(context.Context) (said string, err error)
-	show string // A manifest to be shown first.
+	show string // A manifest to show before do is called.
 }
 
-// chapters is the story.
+// chapters returns the chapters of the story.
 func (s *story) chapters() []chapter {
 	return []chapter{
 		{title: "A cluster, and Herald in it", steps: []step{
@@ -111,7 +111,7 @@ func (s *story) chapters() []chapter {
 	}
 }
 
-// tell tells the story up to its end, or to the first step that fails.
+// tell runs the steps of the story up to the end, or to the first step that fails.
 func (s *story) tell(ctx context.Context) error {
 	s.terminal.heading("Herald, a load balancer for bare-metal Kubernetes")
 	s.terminal.note("Kubernetes, FRR, the kernel's networking and Herald are the real ones. A node\n" +
@@ -138,7 +138,7 @@ func (s *story) take(ctx context.Context, step step) error {
 	return s.terminal.step(step.what, func() (string, error) { return step.do(ctx) })
 }
 
-// close takes the cluster down. Whatever it misses goes with the enclave.
+// close stops the cluster. The end of the enclave removes anything that close misses.
 func (s *story) close() error {
 	if s.lab == nil {
 		return nil
@@ -153,7 +153,7 @@ func (s *story) close() error {
 			watched = s.watch.Close()
 		}
 		if s.lost != nil {
-			// The API server would wait for connections that nobody can close any more.
+			// The API server would wait for connections that a cut-off node cannot close.
 			if err := s.lost.Heal(); err != nil {
 				return "", err
 			}
@@ -164,13 +164,13 @@ func (s *story) close() error {
 	return err
 }
 
-// The documents of a manifest to show.
+// all and service select the part of a manifest to show.
 func all(manifest string) string { return manifest }
 func service(manifest string) string {
 	return manifest[strings.LastIndex(manifest, "---\n")+len("---\n"):]
 }
 
-// apply is the step that applies a manifest, having shown the part of it that matters.
+// apply returns the step that shows the relevant part of a manifest and applies the manifest.
 func (s *story) apply(file string, part func(manifest string) string) step {
 	manifest, err := manifests.ReadFile("manifests/" + file)
 	return step{
@@ -185,7 +185,7 @@ func (s *story) apply(file string, part func(manifest string) string) step {
 	}
 }
 
-// figures are what was measured, as key=value in the order of their measuring.
+// figures are measurements in the form key=value, in the order in which they were taken.
 type figures []string
 
 func (f *figures) add(key, format string, value any) {
@@ -194,7 +194,7 @@ func (f *figures) add(key, format string, value any) {
 
 func (f figures) String() string { return strings.Join(f, " ") }
 
-// silent is nil if a request was not answered, for another reason than that ctx ended.
+// silent returns an error if a request is answered, or if ctx ends.
 func silent(ctx context.Context, from *lab.Client, target string) error {
 	reply, err := from.Get(ctx, target)
 	if err == nil {

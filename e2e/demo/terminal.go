@@ -15,26 +15,27 @@ import (
 
 const (
 	margin = "  "
-	// indent puts what came of a step under the step's text.
+	// indent aligns the result of a step with the step's text.
 	indent = "             "
 	frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-	// frameTime is how long a spinner keeps still.
+	// frameTime is the time between two frames of the spinner.
 	frameTime = 100 * time.Millisecond
-	// wipe goes to the start of the line and clears it (ECMA-48, EL).
+	// wipe moves to the start of the line and clears the line (ECMA-48, EL).
 	wipe = "\r\x1b[K"
 )
 
-// terminal shows a story's steps. Where nobody watches (a pipe, a file, CI) it writes plain lines, one
-// for each thing that has happened, and no escape codes; NO_COLOR takes the colours alone.
+// terminal shows a story's steps. If the output is not a terminal (a pipe, a file, CI), it writes one plain line
+// for each event and no escape codes. NO_COLOR removes only the colours.
 type terminal struct {
 	out io.Writer
-	// width is asked for at each frame, as windows change; nil if nobody watches.
+	// width returns the width of the window. It is called for each frame, because the window may be resized. It is
+	// nil if the output is not a terminal.
 	width func() int
 
 	plain, bold, faint, good, bad lipgloss.Style
 
 	mu     sync.Mutex
-	detail string // What the step under way is at.
+	detail string // The current detail of the running step.
 }
 
 func newTerminal(f *os.File) *terminal {
@@ -50,7 +51,7 @@ func newTerminal(f *os.File) *terminal {
 	return t
 }
 
-// styled is a terminal that nobody watches. The renderer finds out whether colours are wanted.
+// styled returns a terminal without a spinner. The renderer detects whether to use colours.
 func styled(out io.Writer) *terminal {
 	style := lipgloss.NewRenderer(out).NewStyle
 	return &terminal{
@@ -68,7 +69,7 @@ func (t *terminal) block(text string) {
 	}
 }
 
-// note shows what is to be known about the steps before it.
+// note shows an explanation of the steps before it.
 func (t *terminal) note(text string) { t.indented(margin, text) }
 
 func (t *terminal) indented(by, text string) {
@@ -77,8 +78,8 @@ func (t *terminal) indented(by, text string) {
 	}
 }
 
-// step shows that something is being done, and then what came of it: the first line that do returns
-// on the step's own line, others below.
+// step shows that a step is running, and then its result: the first line that do returns on the step's own
+// line, the others below.
 func (t *terminal) step(what string, do func() (string, error)) error {
 	began := time.Now()
 	stop := t.spin(what, began)
@@ -99,7 +100,7 @@ func (t *terminal) step(what string, do func() (string, error)) error {
 	return err
 }
 
-// progress says what the step under way is at. Any goroutine may call it.
+// progress shows the current detail of the running step. It is safe for concurrent use.
 func (t *terminal) progress(detail string) {
 	if t.width == nil {
 		t.print(indent + "· " + detail)
@@ -110,7 +111,7 @@ func (t *terminal) progress(detail string) {
 	t.detail = detail
 }
 
-// spin shows that a step is under way until the function that it returns is called.
+// spin shows that a step is running until stop is called.
 func (t *terminal) spin(what string, began time.Time) (stop func()) {
 	if t.width == nil {
 		return func() {}
@@ -165,5 +166,5 @@ func (t *terminal) table(header []string, rows ...[]string) string {
 		}).Headers(header...).Rows(rows...).String()
 }
 
-// elapsed is in a column of its own, so that the eye finds what took long.
+// elapsed formats the time since a step began, with a fixed width for its own column.
 func elapsed(since time.Time) string { return fmt.Sprintf("%5.1f s", time.Since(since).Seconds()) }

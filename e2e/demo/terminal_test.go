@@ -12,7 +12,7 @@ import (
 
 var errBroken = errors.New("broken")
 
-// tellOn shows one of everything.
+// tellOn writes one of each element.
 func tellOn(t *terminal) error {
 	t.heading("1  Heading")
 	t.block("kind: IPPool\n---\n")
@@ -23,7 +23,7 @@ func tellOn(t *terminal) error {
 	return errors.Join(err, t.step("failing", func() (string, error) { return "ignored", errBroken }))
 }
 
-// atOnce is tellOn with steps that take no time, however busy the machine is.
+// atOnce is tellOn with fake time: its steps take no time, however busy the machine is.
 func atOnce(t *testing.T, to *terminal) (err error) {
 	synctest.Test(t, func(*testing.T) { err = tellOn(to) })
 	return err
@@ -44,8 +44,8 @@ func TestWithoutAWatcherLinesArePlain(t *testing.T) {
 	}
 }
 
-// TestASpinnerLeavesNothingBehind plays a terminal for the one escape code that is used: what remains is
-// what a pipe would have got, but for the progress, which is the spinner's.
+// TestASpinnerLeavesNothingBehind interprets the one escape code in use, as a terminal does. The remaining text
+// must be the output to a pipe, except for the progress, which the spinner shows.
 func TestASpinnerLeavesNothingBehind(t *testing.T) {
 	var plain, live bytes.Buffer
 	_ = atOnce(t, styled(&plain))

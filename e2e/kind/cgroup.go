@@ -16,20 +16,20 @@ import (
 
 const (
 	cgroups = "/sys/fs/cgroup"
-	// dying is how long the kernel may take to let go of a group whose processes were killed.
+	// dying bounds the time that the kernel takes to release a group after its processes were killed.
 	dying = 10 * time.Second
 )
 
-// cgroup is the control group that all containers are under. Groups are in no namespace that would end
-// with the enclave, so they stay until somebody removes them.
+// cgroup is the parent control group of all containers. Control groups do not end with the enclave, because
+// they are in none of its namespaces. They must be removed explicitly.
 type cgroup struct{ name string }
 
-// newCgroup has another name for each folder of Docker's, so that two source trees do not meet.
+// newCgroup derives the name from Docker's folder, so that two source trees do not share a group.
 func newCgroup(dir string) cgroup {
 	return cgroup{name: fmt.Sprintf("/herald-e2e-%08x", crc32.ChecksumIEEE([]byte(dir)))}
 }
 
-// folders are the group and all below it in every hierarchy, the innermost first.
+// folders returns the folders of the group and of all groups below it, in every hierarchy, innermost first.
 func (c cgroup) folders() (dirs []string, err error) {
 	// Version 2 has one hierarchy, version 1 one for each controller.
 	for _, pattern := range []string{cgroups + c.name, cgroups + "/*" + c.name} {
@@ -53,7 +53,7 @@ func (c cgroup) folders() (dirs []string, err error) {
 	return dirs, nil
 }
 
-// remove removes the group once nothing runs in it any more.
+// remove removes the group once no process runs in it.
 func (c cgroup) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dying)
 	defer cancel()

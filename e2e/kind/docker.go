@@ -19,17 +19,17 @@ import (
 
 const socket = "/run/docker.sock"
 
-// docker is a Docker of the enclave's own: its interfaces, rules, mounts and containers end with the
-// enclave. Images outlive it in a folder, and so would two other things, which therefore are looked after
-// here: containers, of which only the names are left, and control groups.
+// docker is the enclave's own Docker: its interfaces, rules, mounts and containers end with the enclave.
+// Images outlive the enclave in a folder. The records of containers and the control groups would outlive it
+// too, and are removed explicitly.
 type docker struct {
-	// bin is a folder with the program docker that kind is to call.
+	// bin is the folder with the program docker that kind calls.
 	bin    string
 	daemon *lab.Process
 	cgroup cgroup
 }
 
-// startDocker starts a daemon that keeps its images in the folder dir. None must be using that.
+// startDocker starts a daemon that keeps its images in the folder dir. No other daemon may use dir.
 func startDocker(ctx context.Context, root, dir string) (*docker, error) {
 	path, err := exec.LookPath("dockerd")
 	if err != nil {
@@ -45,7 +45,7 @@ func startDocker(ctx context.Context, root, dir string) (*docker, error) {
 		Args: []string{
 			"--data-root", dir, "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--host", "unix://" + socket,
 			"--cgroup-parent", d.cgroup.name, "--add-runtime", "herald=" + runc, "--default-runtime", "herald",
-			// There is one network, and nobody beyond it.
+			// There is one network, without connection to others.
 			"--bridge", "none", "--iptables=false", "--ip-masq=false",
 		},
 	}
@@ -61,9 +61,9 @@ func startDocker(ctx context.Context, root, dir string) (*docker, error) {
 	return d, errors.Join(d.await(ctx), d.clear(ctx))
 }
 
-// shade keeps the daemon from the machine's own folders: what it makes in /etc and its containerd in /opt is
-// made in memory, and it takes no settings from /etc/docker, which need not be there. Once is enough for an
-// enclave.
+// shade protects the machine's folders from the daemon: files that the daemon creates in /etc and its
+// containerd in /opt are in memory only. The daemon takes no settings from the machine's /etc/docker, which
+// need not exist. One call per enclave is enough.
 var shade = sync.OnceValue(func() error {
 	for _, folder := range []string{"/etc", "/opt"} {
 		upper, work := filepath.Join("/run/shade", folder, "upper"), filepath.Join("/run/shade", folder, "work")
@@ -101,7 +101,7 @@ func (d *docker) await(ctx context.Context) error {
 	return nil
 }
 
-// clear removes what is neither an image nor a part of one: now, or from a run that ended badly.
+// clear removes containers, networks and volumes, including those of a run that failed. Only images stay.
 func (d *docker) clear(ctx context.Context) error {
 	containers, err := d.run(ctx, nil, "ps", "--all", "--quiet")
 	if err != nil {
@@ -120,29 +120,29 @@ func (d *docker) clear(ctx context.Context) error {
 	return nil
 }
 
-// stop ends all containers and the daemon and leaves nothing but images.
+// stop ends all containers and the daemon. Only images stay.
 func (d *docker) stop(ctx context.Context) error {
 	return errors.Join(d.clear(ctx), d.daemon.Stop(ctx), d.cgroup.remove(ctx))
 }
 
-// env is the environment for programs that call docker.
+// env returns the environment for programs that call docker.
 func (d *docker) env() (env []string) {
 	for _, e := range os.Environ() {
-		// There is no way to a proxy from here.
+		// The enclave cannot reach a proxy.
 		if name, _, _ := strings.Cut(e, "="); !strings.HasSuffix(strings.ToLower(name), "_proxy") {
 			env = append(env, e)
 		}
 	}
-	// Later ones count.
+	// Later values override earlier ones.
 	return append(env, "PATH="+d.bin+":"+os.Getenv("PATH"), "DOCKER_HOST=unix://"+socket, "DOCKER_BUILDKIT=0")
 }
 
-// run calls docker and returns what it wrote to its standard output.
+// run calls docker and returns its standard output.
 func (d *docker) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	return d.call(ctx, stdin, "docker", args...)
 }
 
-// call runs a program that itself calls docker.
+// call runs docker, or a program that calls docker, and returns its standard output.
 func (d *docker) call(ctx context.Context, stdin io.Reader, program string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

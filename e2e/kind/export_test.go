@@ -1,4 +1,4 @@
 package kind
 
-// ControlGroups are those that are there of the cluster's own.
+// ControlGroups returns the folders of the cluster's control groups that exist.
 func (c *Cluster) ControlGroups() ([]string, error) { return c.docker.cgroup.folders() }

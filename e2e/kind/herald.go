@@ -12,10 +12,10 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// image is Herald's, as the manifests name it.
+// image is the name of Herald's image in the manifests.
 const image = "ghcr.io/heraldlb/herald:dev"
 
-// Install installs Herald from its manifests, with what herald/ changes, and waits until it runs.
+// Install installs Herald from its manifests, with the changes in herald/, and waits until it runs.
 func (c *Cluster) Install(ctx context.Context) error {
 	if _, err := c.docker.call(ctx, nil, filepath.Join(c.options.Root, "e2e/kind/images.sh"), image); err != nil {
 		return err
@@ -29,13 +29,13 @@ func (c *Cluster) Install(ctx context.Context) error {
 	return c.AwaitHerald(ctx)
 }
 
-// Manifests runs a command of kubectl on Herald's manifests.
+// Manifests runs a kubectl command on Herald's manifests.
 func (c *Cluster) Manifests(ctx context.Context, command string, args ...string) error {
 	_, err := c.Kubectl(ctx, append([]string{command, "-k", filepath.Join(c.options.Root, "e2e/kind/herald")}, args...)...)
 	return err
 }
 
-// AwaitHerald waits until all of Herald runs.
+// AwaitHerald waits until herald-ccm and herald-speaker have rolled out.
 func (c *Cluster) AwaitHerald(ctx context.Context) error {
 	for _, what := range []string{"deployment/herald-ccm", "daemonset/herald-speaker"} {
 		if _, err := c.Kubectl(ctx, "rollout", "status", "-n", lab.HeraldNamespace, what, "--timeout=2m"); err != nil {
@@ -45,25 +45,25 @@ func (c *Cluster) AwaitHerald(ctx context.Context) error {
 	return nil
 }
 
-// APIServer is the cluster's only one.
+// APIServer returns the cluster's only API server.
 func (c *Cluster) APIServer() lab.Resident {
 	return lab.Resident{Program: "kube-apiserver", Host: c.ControlPlane.Host}
 }
 
-// Speaker is herald-speaker on one node, and Stop and Start are what draining the node's speaker would
-// do. One that is killed is started again by its kubelet.
+// Speaker is herald-speaker on one node. Stop and Start act like draining the node's speaker. If the speaker is
+// killed, its kubelet restarts it.
 type Speaker struct {
 	lab.Resident
 	cluster *Cluster
 	node    string
 }
 
-// Speaker returns that of a node.
+// Speaker returns the speaker of a node.
 func (c *Cluster) Speaker(n *Node) *Speaker {
 	return &Speaker{Resident: lab.Resident{Program: "herald-speaker", Host: n.Host}, cluster: c, node: n.Name}
 }
 
-// Stop makes the speaker leave its node, and waits until it has.
+// Stop removes the speaker from its node and waits until it has ended.
 func (s *Speaker) Stop(ctx context.Context) error {
 	if _, err := s.cluster.Kubectl(ctx, "label", "--overwrite", "node", s.node, "e2e.herald.dev/speaker=stopped"); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (s *Speaker) Stop(ctx context.Context) error {
 	})
 }
 
-// Start lets the speaker come back, and waits until it runs.
+// Start brings the speaker back and waits until it runs.
 func (s *Speaker) Start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -92,10 +92,10 @@ func (s *Speaker) Start() error {
 // CCM is herald-ccm with all its replicas.
 type CCM struct{ cluster *Cluster }
 
-// CCM returns it.
+// CCM returns the cluster's herald-ccm.
 func (c *Cluster) CCM() CCM { return CCM{c} }
 
-// Kill ends every replica as the loss of their nodes would, and none comes back before Start.
+// Kill ends every replica, like the loss of their nodes. No replica returns before Start.
 func (c CCM) Kill() error {
 	return c.within(func(ctx context.Context) error {
 		if _, err := c.cluster.Kubectl(ctx, "scale", "-n", lab.HeraldNamespace, "deployment/herald-ccm", "--replicas=0"); err != nil {
@@ -106,7 +106,7 @@ func (c CCM) Kill() error {
 	})
 }
 
-// Start lets the replicas come back, and waits until they run.
+// Start brings the replicas back and waits until they run.
 func (c CCM) Start() error {
 	return c.within(func(ctx context.Context) error {
 		if _, err := c.cluster.Kubectl(ctx, "scale", "-n", lab.HeraldNamespace, "deployment/herald-ccm", "--replicas=2"); err != nil {
@@ -122,8 +122,8 @@ func (c CCM) within(f func(context.Context) error) error {
 	return f(ctx)
 }
 
-// Reset takes away what a story made: its Services, pods and Herald's configuration, and whatever it did to
-// nodes and programs, also if it failed half-way. It returns when no address is in use any more.
+// Reset undoes a story, even one that failed half-way: it deletes the story's Services and pods and Herald's
+// configuration, and undoes changes to nodes and programs. It returns when no address is in use.
 func (c *Cluster) Reset(ctx context.Context) error {
 	for _, n := range c.Nodes {
 		if err := n.Heal(); err != nil {
@@ -133,7 +133,7 @@ func (c *Cluster) Reset(ctx context.Context) error {
 			return err
 		}
 		for _, program := range []string{"kube-proxy", "herald-speaker"} {
-			// What does not run is started again by its kubelet, not frozen.
+			// A program that does not run is not frozen. Its kubelet restarts it.
 			if err := (lab.Resident{Program: program, Host: n.Host}).Resume(); err != nil && !errors.Is(err, lab.ErrNotRunning) {
 				return err
 			}
@@ -145,7 +145,7 @@ func (c *Cluster) Reset(ctx context.Context) error {
 	if _, err := c.Kubectl(ctx, "label", "nodes", "--all", "e2e.herald.dev/speaker-"); err != nil {
 		return err
 	}
-	if err := c.CCM().Start(); err != nil { // Without it nothing would release addresses.
+	if err := c.CCM().Start(); err != nil { // Only herald-ccm releases addresses.
 		return err
 	}
 	for _, args := range [][]string{

@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// repository has the node images that are made here.
+// repository is the name of the node images that this package builds.
 const repository = "herald-e2e/node"
 
-// nodeImage returns the name of an image that Docker has, and makes it if it has to.
+// nodeImage returns the name of the node image in Docker. It builds the image if necessary.
 func (c *Cluster) nodeImage(ctx context.Context) (string, error) {
 	if c.options.NodeImage != "" {
 		return c.loadNodeImage(ctx)
@@ -36,7 +36,7 @@ func (c *Cluster) nodeImage(ctx context.Context) (string, error) {
 		return image, nil
 	}
 	c.options.Progress("making the node image")
-	if len(outdated) > 0 { // They are big.
+	if len(outdated) > 0 { // Outdated images are big.
 		if _, err := c.docker.run(ctx, nil, append([]string{"image", "rm"}, outdated...)...); err != nil {
 			return "", err
 		}
@@ -45,7 +45,7 @@ func (c *Cluster) nodeImage(ctx context.Context) (string, error) {
 	return image, err
 }
 
-// loadNodeImage reads the file that was given.
+// loadNodeImage loads the image file in Options and returns the image's name.
 func (c *Cluster) loadNodeImage(ctx context.Context) (string, error) {
 	c.options.Progress("loading " + c.options.NodeImage)
 	said, err := c.docker.run(ctx, nil, "load", "--input", c.options.NodeImage)
@@ -59,7 +59,7 @@ func (c *Cluster) loadNodeImage(ctx context.Context) (string, error) {
 	return image, nil
 }
 
-// fingerprint is a name for the contents of files and folders.
+// fingerprint returns a hash of the contents of files and folders.
 func fingerprint(paths ...string) (string, error) {
 	sum := sha256.New()
 	for _, root := range paths {

@@ -1,12 +1,12 @@
-// Package kind is a real Kubernetes cluster for the stories: kind's, with kubelets, containers and pods,
-// on a machine that needs no Docker running and no registry to pull from.
+// Package kind runs a real Kubernetes cluster for the stories. kind creates it, with kubelets, containers and
+// pods. The machine needs neither a running Docker nor a registry to pull from.
 //
-// All of it is inside an enclave (package enclave): the Docker daemon, its network and the nodes end with
-// the program, whatever happens to it. What stays is a cache of images in build/kind. The nodes are on a
-// bridge that is called and numbered as the lab's segment (e2e/lab/plan.go), so a lab's clients and routers
-// can stand around this cluster, too.
+// The cluster runs inside an enclave (package enclave): the Docker daemon, its network and the nodes end with
+// the program, however it ends. Only a cache of images in build/kind stays. The nodes are on a bridge with the
+// name and the addresses of the lab's segment (e2e/lab/plan.go). The lab's clients and routers can therefore
+// be used with this cluster, too.
 //
-// The node image is made here from Debian packages and Kubernetes' modules (folder node), or given.
+// The node image is given, or built from Debian packages and Kubernetes' Go modules (folder node).
 package kind
 
 import (
@@ -27,26 +27,26 @@ import (
 
 const (
 	name = "herald"
-	// closing is how long Close may take, and logging the logs of a cluster that does not come up.
+	// closing bounds Close. logging bounds the collection of logs of a cluster that failed to start.
 	closing = time.Minute
 	logging = time.Minute
 )
 
-// workers are called as in users' manifests.
+// workers are the names of the worker nodes, the same as in users' manifests.
 var workers = []string{"k8s-node1", "k8s-node2", "k8s-node3"}
 
-// Families are those in which Kubernetes knows its nodes, pods and Services, in kind's words. The segment has
-// addresses of both.
+// Families says which address families Kubernetes uses for nodes, pods and Services, in kind's words. The
+// segment always has addresses of both families.
 type Families string
 
-// There may be one family or two, IPv4 first.
+// A cluster has one family or both, IPv4 first.
 const (
 	IPv4      Families = "ipv4"
 	IPv6      Families = "ipv6"
 	DualStack Families = "dual"
 )
 
-// of keeps of a list for IPv4 and IPv6 what is of the families.
+// of returns those of v4 and v6 that belong to the families, as a comma-separated list.
 func (f Families) of(v4, v6 string) string {
 	switch f {
 	case IPv4:
@@ -58,24 +58,24 @@ func (f Families) of(v4, v6 string) string {
 	}
 }
 
-// Options of a [Cluster]. All but the families may be left out.
+// Options of a [Cluster]. Only Families is required.
 type Options struct {
 	Families Families
-	// NodeImage is a file that docker save has written of a kindest/node image of Kubernetes 1.36 or later,
-	// for those who can pull one. If it is empty, an image is made from what is in build, or was made before.
+	// NodeImage is a file that docker save wrote from a kindest/node image of Kubernetes 1.36 or later, for users
+	// who can pull one. If it is empty, an image is built from the contents of build, or an earlier build is used.
 	NodeImage string
-	// Root is the folder of Herald's go.mod. If empty it is looked for upwards from the working directory.
+	// Root is the folder of Herald's go.mod. If it is empty, [lab.FindRoot] finds it.
 	Root string
-	// Progress is told what is being done now, in a few words.
+	// Progress is called at each step with a few words about it.
 	Progress func(step string)
 }
 
-// Cluster is a cluster that is up.
+// Cluster is a running cluster.
 type Cluster struct {
 	lab.Access
 	// Nodes are the workers, k8s-node1 first.
 	Nodes []*Node
-	// ControlPlane runs no pods but its own.
+	// ControlPlane is the node that runs only the pods of the control plane.
 	ControlPlane *Node
 
 	options Options
@@ -83,8 +83,8 @@ type Cluster struct {
 	lock    *os.File
 }
 
-// Start stands up a cluster, with all its nodes ready and all its own pods running. It must be called
-// inside an enclave, and there is one cluster at a time in a source tree.
+// Start starts a cluster and returns when its nodes and its system pods are ready. It must be called
+// inside an enclave. A source tree can run one cluster at a time.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if os.Getpid() != 1 {
 		return nil, errors.New("kind: call enclave.Enter first: this would be the machine's own network")
@@ -135,7 +135,7 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	return err
 }
 
-// prepared checks for what cannot be made in an enclave, which has no network.
+// prepared checks for the files that must be built before, because an enclave has no network.
 func (c *Cluster) prepared() error {
 	needs := []string{c.binary("kind"), c.binary("kubernetes")}
 	if c.options.NodeImage == "" {
@@ -149,7 +149,7 @@ func (c *Cluster) prepared() error {
 	return nil
 }
 
-// lock makes this the one cluster of the source tree. The kernel unlocks when the program ends.
+// lock ensures that this is the only cluster of the source tree. The kernel releases the lock when the program ends.
 func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -164,7 +164,7 @@ func lock(path string) (*os.File, error) {
 //go:embed cluster.yaml
 var configuration string
 
-// create makes the network and lets kind make the cluster, whose nodes are not ready yet for want of a CNI.
+// create makes the network and lets kind create the cluster. Its nodes are not ready because there is no CNI yet.
 func (c *Cluster) create(ctx context.Context, image string) error {
 	if err := c.createNetwork(ctx); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (c *Cluster) create(ctx context.Context, image string) error {
 //go:embed images.yaml
 var images string
 
-// furnish makes the cluster fit for pods.
+// furnish sets up the pods' network and the image policy, and waits until the cluster is ready.
 func (c *Cluster) furnish(ctx context.Context) error {
 	c.options.Progress("laying the pods' network")
 	if err := c.findNodes(ctx); err != nil {
@@ -207,7 +207,7 @@ func (c *Cluster) furnish(ctx context.Context) error {
 	return lab.Eventually(ctx, c.ready)
 }
 
-// Families are those of the cluster's Options.
+// Families returns the Families of the cluster's Options.
 func (c *Cluster) Families() Families { return c.options.Families }
 
 // LoadImage copies images from Docker to the nodes.
@@ -216,13 +216,13 @@ func (c *Cluster) LoadImage(ctx context.Context, images ...string) error {
 	return err
 }
 
-// BuildImage is docker build: the Dockerfile's text, with a folder to copy from. It can pull nothing.
+// BuildImage runs docker build with the text of a Dockerfile and a folder to copy from. It cannot pull images.
 func (c *Cluster) BuildImage(ctx context.Context, image, dockerfile, dir string) error {
 	_, err := c.docker.run(ctx, strings.NewReader(dockerfile), "build", "--tag", image, "--file", "-", dir)
 	return err
 }
 
-// Shell runs commands as [lab.Access.Shell] does, with docker, kind and what is in build/bin.
+// Shell runs commands as [lab.Access.Shell] does, with docker, kind and the programs in build/bin in the PATH.
 func (c *Cluster) Shell(ctx context.Context, commands string) (string, error) {
 	return c.Access.Shell(ctx, fmt.Sprintf("export DOCKER_HOST=unix://%s KIND_CLUSTER_NAME=%s PATH=%q:%q:$PATH\n%s", socket, name, c.docker.bin, c.binary(""), commands))
 }
@@ -236,7 +236,7 @@ func (c *Cluster) binary(name string) string {
 	return filepath.Join(c.options.Root, "build", "bin", name)
 }
 
-// cache is a path in the folder that outlives the cluster.
+// cache returns a path in the folder that outlives the cluster.
 func (c *Cluster) cache(name string) string {
 	return filepath.Join(c.options.Root, "build", "kind", name)
 }

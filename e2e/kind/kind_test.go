@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { enclave.RunTests(m) }
 
-// patience bounds a test, the making of a node image within it.
+// patience bounds the start of a cluster, including the build of a node image.
 const patience = 5 * time.Minute
 
 func TestCluster(t *testing.T) {
@@ -43,7 +43,7 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// start stands up a cluster; at the end it is to leave nothing.
+// start starts a cluster. When the test ends, it closes the cluster and checks that nothing is left.
 func start(t *testing.T, o kind.Options) *kind.Cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -69,7 +69,7 @@ func start(t *testing.T, o kind.Options) *kind.Cluster {
 	return c
 }
 
-// planned compares the nodes with the plan, as the nodes have it and as the API has it.
+// planned compares the addresses on the nodes and in the API with the address plan.
 func planned(t *testing.T, c *kind.Cluster) {
 	if len(c.Nodes) != 3 {
 		t.Fatalf("%d workers, want 3", len(c.Nodes))
@@ -97,14 +97,14 @@ func planned(t *testing.T, c *kind.Cluster) {
 		if got := object.Status.Addresses[0].Address; got != want.String() {
 			t.Errorf("the API has %s at %s", n.Name, got)
 		}
-		// What cuts a node off must not cut anything else.
+		// A fault at this port must affect this node only.
 		if !strings.HasPrefix(n.Port, "veth") {
 			t.Errorf("%s is plugged in at %q", n.Name, n.Port)
 		}
 	}
 }
 
-// reached runs a pod as users write them, from an image that is built here, and asks it from every node.
+// reached runs a pod like those of users, from an image that it builds, and sends requests to it from every node.
 func reached(t *testing.T, c *kind.Cluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -157,7 +157,7 @@ func reached(t *testing.T, c *kind.Cluster) {
 	for _, n := range append(c.Nodes, c.ControlPlane) {
 		for _, ip := range pod.Status.PodIPs {
 			target := netip.AddrPortFrom(netip.MustParseAddr(ip.IP), 8080).String()
-			// The kernel may still be looking for duplicates of an IPv6 address.
+			// The kernel may still run duplicate address detection for an IPv6 address.
 			if err := lab.Eventually(ctx, func(ctx context.Context) error {
 				reply, err := n.Get(ctx, target)
 				if err == nil && reply.Pod != "pod-1" {
@@ -171,7 +171,7 @@ func reached(t *testing.T, c *kind.Cluster) {
 	}
 }
 
-// resolved asks the cluster's DNS server by its Service, as pods do.
+// resolved queries the cluster's DNS server at its Service, as pods do.
 func resolved(t *testing.T, c *kind.Cluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -187,14 +187,14 @@ func resolved(t *testing.T, c *kind.Cluster) {
 	}
 }
 
-// joined plugs a client in beside the nodes, as package lab does.
+// joined connects a client to the nodes' segment, as package lab does.
 func joined(t *testing.T, c *kind.Cluster) {
 	h, err := enclave.NewHost("client")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		// The cable first: with the namespace it would go some time later.
+		// Remove the cable first: the kernel would remove it with the namespace, but some time later.
 		if err := errors.Join(enclave.Host{}.Script("ip link delete v-client"), h.Remove()); err != nil {
 			t.Error(err)
 		}
@@ -224,7 +224,7 @@ func joined(t *testing.T, c *kind.Cluster) {
 	}
 }
 
-// collected looks for what one would miss most.
+// collected checks that the logs have the most important contents.
 func collected(t *testing.T, c *kind.Cluster) {
 	dir := t.TempDir()
 	if err := c.Logs(t.Context(), dir); err != nil {
@@ -243,7 +243,7 @@ func collected(t *testing.T, c *kind.Cluster) {
 	}
 }
 
-// memory is what the machine has left.
+// memory returns the machine's available memory.
 func memory(t *testing.T) string {
 	content, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -257,9 +257,9 @@ func memory(t *testing.T) string {
 	return ""
 }
 
-// leftovers are processes, control groups, hosts, interfaces and containers that a cluster should have
-// taken away. This program is process 1 of its enclave, so it sees no others; with control groups it has to ask
-// for the cluster's own.
+// leftovers returns the processes, control groups, hosts, interfaces and containers that the cluster should have
+// removed. This program is process 1 of its enclave and sees only processes of the enclave. Control groups of the
+// whole machine are visible, so it asks for those of the cluster.
 func leftovers(t *testing.T, c *kind.Cluster) (left []string) {
 	glob := func(pattern string) []string {
 		paths, err := filepath.Glob(pattern)
@@ -273,7 +273,7 @@ func leftovers(t *testing.T, c *kind.Cluster) (left []string) {
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		// pid (name) state …; a zombie has been left by its parent, and has nothing left itself.
+		// The format is "pid (name) state ...". A zombie does not count: its parent has not reaped it, but it holds nothing.
 		name, rest, _ := bytes.Cut(stat, []byte(") "))
 		if !bytes.HasPrefix(name, []byte("1 ")) && rest[0] != 'Z' {
 			left = append(left, "process "+string(name)+")")

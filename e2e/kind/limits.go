@@ -6,12 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchers is how many inotify instances a cluster needs: 69, and some for what pods bring.
+// watchers is the number of inotify instances that a cluster needs: 69, and some for pods.
 const watchers = 80
 
-// watchable checks that the kernel has as many left. They are counted for a user and not in a namespace, so
-// with the usual limit of 128 a second cluster on the machine would have kubelets and kube-proxies that crash
-// now and then, with "too many open files".
+// watchable checks that this many instances are available. The kernel counts them per user, not per namespace.
+// With the usual limit of 128, kubelets and kube-proxies of a second cluster on the machine would sometimes
+// crash with "too many open files".
 func watchable() error {
 	for n := range watchers {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)

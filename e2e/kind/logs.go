@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Logs collects into a folder, which is emptied before, what one would look at when something is wrong:
-// objects and events, and from each node its network, the journal and the logs of its pods. What cannot be
-// had, because the cluster did not get that far, says so in its file.
+// Logs collects debugging information into the folder dir, which it empties first: objects and events, and the
+// network state, the journal and the pods' logs of each node. If something is not available, because the
+// cluster did not get that far, its file has the error.
 func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err

@@ -14,10 +14,10 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// The network is the lab's segment, with the lab's ranges for pods and ClusterIPs; see e2e/lab/plan.go. Nodes
-// get their addresses by bin/docker.
+// The network is the lab's segment, with the lab's ranges for pods and ClusterIPs; see e2e/lab/plan.go. The
+// wrapper bin/docker gives nodes their addresses.
 const (
-	network  = "kind" // kind's own name for it
+	network  = "kind" // kind uses the network with this name.
 	bridge   = lab.Bridge
 	segment4 = "198.18.0.0/24"
 	segment6 = "2001:db8:18::/64"
@@ -30,8 +30,8 @@ const (
 	services6 = "fd00:10:96::/112"
 )
 
-// createNetwork makes the segment, a plain switch: without a querier snooping would forget who listens to
-// multicast, and frames are no business of the firewall, where the kernel asks that.
+// createNetwork makes the segment, a plain switch. Multicast snooping is off: without a querier the switch would
+// forget the members of multicast groups. The firewall must not filter bridged frames, if the kernel has that hook.
 func (c *Cluster) createNetwork(ctx context.Context) error {
 	_, err := c.docker.run(ctx, nil, "network", "create", network, "--driver", "bridge", "--ipv6",
 		"--subnet", segment4, "--gateway", gateway4, "--subnet", segment6, "--gateway", gateway6,
@@ -47,7 +47,7 @@ func (c *Cluster) createNetwork(ctx context.Context) error {
 	`, bridge)
 }
 
-// connectPods is the CNI: pods hang on their node, and nodes have routes to each other's pods.
+// connectPods acts as the CNI: each pod has a cable to its node, and nodes have routes to each other's pods.
 func (c *Cluster) connectPods(ctx context.Context) error {
 	ranges := map[string][]netip.Prefix{}
 	err := lab.Eventually(ctx, func(ctx context.Context) error {
@@ -82,7 +82,7 @@ func (c *Cluster) connectPods(ctx context.Context) error {
 
 func (c *Cluster) connectPodsOf(ctx context.Context, n *Node, ranges map[string][]netip.Prefix) error {
 	var script strings.Builder
-	// The CNI plugin does this too, but only where there is a pod, and every node is to forward.
+	// The CNI plugin enables forwarding only on nodes with pods, but every node must forward.
 	script.WriteString("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n")
 	for _, other := range c.all() {
 		for _, r := range ranges[other.Name] {
@@ -102,13 +102,13 @@ func (c *Cluster) connectPodsOf(ctx context.Context, n *Node, ranges map[string]
 	if err != nil {
 		return err
 	}
-	// Not there in half: the kubelet's runtime watches the folder.
+	// Move the file into place in one step, because the container runtime watches the folder.
 	_, err = c.docker.run(ctx, strings.NewReader(conf), "exec", "--interactive", n.Container,
 		"sh", "-euc", "cat >/run/conflist; mv /run/conflist /etc/cni/net.d/10-ptp.conflist")
 	return err
 }
 
-// conflist is a configuration of CNI plugins: a cable for each pod, with addresses of the node's ranges.
+// conflist returns a CNI configuration: each pod gets a cable, with addresses from the node's ranges.
 func conflist(pods []netip.Prefix) (string, error) {
 	type object = map[string]any
 	var ranges [][]object

@@ -14,9 +14,9 @@ import (
 // Node is a machine of the cluster.
 type Node struct {
 	*lab.Node
-	// Container is its name for docker and kind.
+	// Container is the node's name in docker and kind.
 	Container string
-	// Port is the bridge's end of its cable.
+	// Port is the bridge's end of the node's cable.
 	Port string
 }
 
@@ -67,7 +67,7 @@ func (c *Cluster) findNode(ctx context.Context, name, container string) (*Node, 
 	return n, err
 }
 
-// all nodes that were found.
+// all returns all nodes that findNodes found.
 func (c *Cluster) all() (nodes []*Node) {
 	if c.ControlPlane != nil {
 		nodes = append(nodes, c.ControlPlane)

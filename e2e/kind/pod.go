@@ -14,7 +14,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// InPod returns a client within a running pod: on its network, which gets a name in the enclave.
+// InPod returns a client in the network namespace of a running pod. It gives the namespace a name in the enclave.
 func (c *Cluster) InPod(ctx context.Context, namespace, name string) (*lab.Client, error) {
 	pod, err := c.Client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -29,7 +29,7 @@ func (c *Cluster) InPod(ctx context.Context, namespace, name string) (*lab.Clien
 	for _, p := range processes {
 		groups, err := os.ReadFile(filepath.Join(p, "cgroup"))
 		if err != nil || !bytes.Contains(groups, group) {
-			continue // Or it has ended meanwhile.
+			continue // An error means that the process has ended.
 		}
 		host := enclave.Host{Name: "pod-" + string(pod.UID[:8])}
 		if err := (enclave.Host{}).Script("ip netns attach %s %s", host.Name, filepath.Base(p)); err != nil {

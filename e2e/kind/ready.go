@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ready reports what is not: nodes, pods of the cluster's own, or that users' pods would be let in.
+// ready returns an error for each node and each system pod that is not ready, and if users' pods are not admitted.
 func (c *Cluster) ready(ctx context.Context) error {
 	nodes, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -44,8 +44,8 @@ func podReady(p *corev1.Pod) bool {
 	return false
 }
 
-// admits tries whether a pod would be let in, and images.yaml applied to it: a policy is seen some time after it
-// is written.
+// admits checks that the API server admits a pod and applies images.yaml to it. A policy takes effect some time
+// after it is created.
 func (c *Cluster) admits(ctx context.Context) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "probe"},

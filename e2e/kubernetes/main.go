@@ -1,9 +1,9 @@
-// Command kubernetes is Kubernetes as one multi-call binary: linked or called as kube-apiserver,
-// kubelet, kubectl, etcd and so on, it is that program.
+// Command kubernetes is Kubernetes as one multi-call binary. The name under which it is called
+// (kube-apiserver, kubelet, kubectl, etcd and so on) selects the program.
 //
-// It exists so that the lab and the kind node image run the real thing on machines that have a Go
-// module proxy and no container registry. It is a module of its own because Kubernetes pins its
-// libraries to one release while Herald follows a newer one.
+// With this command, the lab and the kind node image run the real programs on machines that have a Go
+// module proxy but no container registry. It is a separate module because Kubernetes pins its libraries to
+// one release while Herald follows a newer one.
 package main
 
 import (
@@ -53,7 +53,7 @@ func command(build func() *cobra.Command) func() int {
 
 func main() { os.Exit(run()) }
 
-// run takes the program's name from how the binary was called or, failing that, from its first argument.
+// run takes the program's name from the name of the binary or, failing that, from the first argument.
 func run() int {
 	name := filepath.Base(os.Args[0])
 	if _, ok := programs[name]; !ok && len(os.Args) > 1 {

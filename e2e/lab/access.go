@@ -18,7 +18,7 @@ import (
 	"github.com/heraldlb/herald/api/client"
 )
 
-// Access is how a cluster's API server is reached, as administrator and without a limit of requests.
+// Access has clients for a cluster's API server, with administrator rights and without rate limits.
 type Access struct {
 	Config *rest.Config
 	// Kubeconfig is a file with the same credentials.
@@ -26,13 +26,13 @@ type Access struct {
 	Client     kubernetes.Interface
 	Herald     *client.Set
 
-	kubectl string // The program.
-	cache   string // Folder: another cluster's API server had the same address.
-	plugins string // Folder.
+	kubectl string // Path of the program.
+	cache   string // Discovery cache folder. It is separate because other clusters' API servers have the same address.
+	plugins string // Folder with kubectl plugins.
 }
 
-// NewAccess reads a kubeconfig. The program kubectl is the real one, and what it remembers of the API
-// server is kept in the folder cache.
+// NewAccess returns an Access from a kubeconfig. kubectl is the path of the real kubectl, which caches API
+// discovery in the folder cache.
 func NewAccess(kubeconfig, kubectl, cache string) (Access, error) {
 	a := Access{Kubeconfig: kubeconfig, kubectl: kubectl, cache: cache}
 	return a, a.connect()
@@ -50,13 +50,13 @@ func (a *Access) connect() (err error) {
 	return err
 }
 
-// Kubectl runs the real kubectl and returns what it wrote to its standard output. Plugins (kubectl-herald)
-// are found in build/bin.
+// Kubectl runs the real kubectl and returns its standard output. kubectl finds plugins (kubectl-herald) in
+// build/bin.
 func (a *Access) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return a.run(ctx, "", args...)
 }
 
-// Apply is kubectl apply, server-side, of one or more YAML documents.
+// Apply runs kubectl apply, server-side, with one or more YAML documents.
 func (a *Access) Apply(ctx context.Context, yaml string) error {
 	_, err := a.run(ctx, yaml, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	return err
@@ -70,10 +70,10 @@ func (a *Access) run(ctx context.Context, stdin string, args ...string) (string,
 	return out, err
 }
 
-// Shell runs commands of bash, in which kubectl is the real one and reaches the cluster, and returns what they wrote to
-// standard output. It ends with the first command that fails.
+// Shell runs bash commands and returns their standard output. In them, kubectl is the real kubectl and reaches the
+// cluster. Shell stops at the first command that fails.
 func (a *Access) Shell(ctx context.Context, commands string) (string, error) {
-	// The program is all of Kubernetes and looks at its name.
+	// The binary contains all Kubernetes programs and chooses one by its name.
 	kubectl := fmt.Sprintf("kubectl() { %q \"$@\"; }\n", a.kubectl)
 	return a.output(exec.CommandContext(ctx, "bash", "-euo", "pipefail"), kubectl+commands)
 }
@@ -88,12 +88,12 @@ func (a *Access) output(cmd *exec.Cmd, stdin string) (string, error) {
 	return stdout.String(), nil
 }
 
-// ReadyGate is the condition by which SetReady makes pods ready or not. Pods have to name it among their
-// readiness gates; in a lab those that do not are held to it, too, once it is there.
+// ReadyGate is the pod condition that SetReady sets. Pods must list it in their readiness gates. In a lab the
+// condition also applies to pods that do not list it, once it is set.
 const ReadyGate corev1.PodConditionType = "e2e.herald.dev/ready"
 
 // SetReady makes a pod ready or not ready, as its readiness probe would, and waits until its status
-// says so.
+// shows that.
 func (a *Access) SetReady(ctx context.Context, namespace, name string, ready bool) error {
 	status := map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionFalse}[ready]
 	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":%q}]}}`, ReadyGate, status)
@@ -103,7 +103,7 @@ func (a *Access) SetReady(ctx context.Context, namespace, name string, ready boo
 	return a.AwaitPod(ctx, namespace, name, ready)
 }
 
-// AwaitPod waits until the pod's status says that it is ready, or that it is not.
+// AwaitPod waits until the pod is ready, or, if ready is false, until it is not ready.
 func (a *Access) AwaitPod(ctx context.Context, namespace, name string, ready bool) error {
 	return Eventually(ctx, func(ctx context.Context) error {
 		p, err := a.Client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})

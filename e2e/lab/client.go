@@ -21,24 +21,24 @@ import (
 
 const (
 	eth0 = "eth0"
-	// requestTimeout bounds one request. A lost SYN is sent again after a second, so a request
-	// that was hit by a failure fails and is not merely late.
+	// requestTimeout bounds one request. It is shorter than the second after which the kernel resends
+	// a lost SYN: a request with a lost SYN fails instead of being slow.
 	requestTimeout = 800 * time.Millisecond
 )
 
-// Client is a host with one interface, eth0, from which one can ask. Nodes, routers and pods are
+// Client is a host that can send requests from its interface eth0. Nodes, routers and pods are
 // clients too.
 type Client struct {
 	Host       enclave.Host
 	IPv4, IPv6 netip.Addr
 	MAC        net.HardwareAddr
-	// Timeout of a request; requestTimeout if it is 0.
+	// Timeout of a request. 0 means requestTimeout.
 	Timeout time.Duration
-	// FirstSYN: it is an error if the kernel had to send the SYN of a connection again. So a lost one is found however long the
-	// request takes, and a busy machine is not taken for one that loses packets.
+	// FirstSYN makes it an error if the kernel had to resend the SYN of a connection. This detects a lost SYN without
+	// a tight timeout, which a busy machine would exceed without packet loss.
 	FirstSYN bool
 
-	Cable // The zero value if it is not on the segment.
+	Cable // The zero value if the client is not on the segment.
 }
 
 func (c *Client) timeout() time.Duration { return cmp.Or(c.Timeout, requestTimeout) }
@@ -48,11 +48,11 @@ type Reply struct {
 	// Pod and Node that answered.
 	Pod  string `json:"pod"`
 	Node string `json:"node"`
-	// Client is the address that the pod saw the request come from.
+	// Client is the source address of the request, as the pod saw it.
 	Client netip.Addr `json:"client"`
 }
 
-// Get asks an app, over a connection of its own. The target is an address with a port.
+// Get sends a request to the app on a new connection. The target is an address with a port.
 func (c *Client) Get(ctx context.Context, target string) (Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
@@ -68,9 +68,9 @@ func (c *Client) Get(ctx context.Context, target string) (Reply, error) {
 	return reply, nil
 }
 
-// exchange asks the app once on a connection that is open. It ends with ctx.
+// exchange sends one request to the app on an open connection. It returns early when ctx ends.
 func exchange(ctx context.Context, conn net.Conn, from *bufio.Reader, target string, last bool) (reply Reply, err error) {
-	release := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // It is closed soon.
+	release := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // The caller closes conn soon.
 	defer release()
 	defer func() {
 		if err != nil && ctx.Err() != nil {
@@ -103,7 +103,8 @@ func exchange(ctx context.Context, conn net.Conn, from *bufio.Reader, target str
 	return reply, nil
 }
 
-// Eventually asks until an answer comes that accept has no objection to, and returns it.
+// Eventually sends requests until accept returns nil for a reply, and returns that reply. A nil accept
+// takes any reply.
 func (c *Client) Eventually(ctx context.Context, target string, accept func(Reply) error) (reply Reply, err error) {
 	err = Eventually(ctx, func(ctx context.Context) error {
 		if reply, err = c.Get(ctx, target); err != nil || accept == nil {
@@ -114,7 +115,7 @@ func (c *Client) Eventually(ctx context.Context, target string, accept func(Repl
 	return reply, err
 }
 
-// EventuallySilent asks until nothing answers any more.
+// EventuallySilent sends requests until one gets no answer.
 func (c *Client) EventuallySilent(ctx context.Context, target string) error {
 	return Eventually(ctx, func(ctx context.Context) error {
 		reply, err := c.Get(ctx, target)
@@ -128,7 +129,7 @@ func (c *Client) EventuallySilent(ctx context.Context, target string) error {
 // Dial connects from the host. The address must be numeric.
 func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	err = c.Host.Do(func() error {
-		// A transport goes on dialling for a request that was given up, and each dial holds a thread.
+		// Without this timeout an http.Transport keeps dialling for a cancelled request, and each dial holds a thread.
 		conn, err = (&net.Dialer{Timeout: c.timeout()}).DialContext(ctx, network, address)
 		return err
 	})
@@ -145,10 +146,11 @@ func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Co
 	return conn, nil
 }
 
-// ErrSentAgain says that a SYN or the answer to it was lost, or that the answer took longer than a second (RFC 6298, section 2.1).
+// ErrSentAgain means that a SYN or the answer to it was lost, or that the answer took longer than a second
+// (RFC 6298, section 2.1).
 var ErrSentAgain = errors.New("the SYN was sent again")
 
-// sentAgain is how many segments of a TCP connection its kernel has sent again.
+// sentAgain returns how many segments of a TCP connection the kernel has resent.
 func sentAgain(conn net.Conn) (segments uint32, err error) {
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
@@ -164,10 +166,10 @@ func sentAgain(conn net.Conn) (segments uint32, err error) {
 	return info.Total_retrans, nil
 }
 
-// ErrNoNeighbour says that the kernel has no link-layer address for a neighbour.
+// ErrNoNeighbour means that the kernel has no link-layer address for a neighbour.
 var ErrNoNeighbour = errors.New("no neighbour entry")
 
-// Neighbour returns the MAC that the host's kernel sends to for the address now.
+// Neighbour returns the MAC in the host's neighbour entry for the address.
 func (c *Client) Neighbour(addr netip.Addr) (net.HardwareAddr, error) {
 	out, err := c.Host.Command(context.Background(), "ip", "neigh", "show", "to", addr.String(), "dev", eth0).Output()
 	if err != nil {
@@ -179,13 +181,13 @@ func (c *Client) Neighbour(addr netip.Addr) (net.HardwareAddr, error) {
 	return nil, fmt.Errorf("%s for %s: %w", c.Host.Name, addr, ErrNoNeighbour)
 }
 
-// FlushNeighbour makes the host's kernel forget the MAC of the address, so that the next packet
-// asks for it anew.
+// FlushNeighbour removes the host's neighbour entry for the address. The kernel resolves the address
+// again for the next packet.
 func (c *Client) FlushNeighbour(addr netip.Addr) error {
 	return c.Host.Script("ip neigh flush to %s dev %s", addr, eth0)
 }
 
-// ClientOn is a client on a host that exists, with the addresses that it has.
+// ClientOn returns a client on an existing host, with the host's addresses.
 func ClientOn(h enclave.Host) (*Client, error) {
 	c := &Client{Host: h}
 	return c, h.Do(func() error {

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connections lists, as text, the connections to addresses of Services that are open for the kernel of this node. A connection that
-// moved to another node stays open here until the kernel forgets it, after minutes or a day. If the client uses its port again
-// before that, the kernel sends the new connection to the pod of the old one, also if that pod has ended.
+// Connections describes the connections to addresses of Services that are open in this node's connection tracking
+// table. A connection that moved to another node stays in the table until it times out, after minutes or a day. If
+// the client reuses its port before that, the kernel sends the new connection to the pod of the old one, even if that
+// pod has ended.
 func (n *Node) Connections() (open []string, err error) {
 	err = n.Host.Do(func() error {
 		for _, family := range families {
@@ -31,7 +32,8 @@ func (n *Node) Connections() (open []string, err error) {
 	return open, err
 }
 
-// ForgetConnections removes the connections to addresses of Services from the kernel of this node: see [Node.Connections].
+// ForgetConnections removes the connections to addresses of Services from this node's connection tracking table.
+// See [Node.Connections].
 func (n *Node) ForgetConnections() error {
 	return n.Host.Do(func() error {
 		for _, family := range families {

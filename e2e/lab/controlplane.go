@@ -18,11 +18,11 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// programs are those of the multi-call binary that the lab runs.
+// programs are the programs in the multi-call binary that the lab runs.
 var programs = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"}
 
-// controllers of kube-controller-manager. Nodes are the lab's own affair, so nothing that watches
-// over them is among these, and load balancers are Herald's.
+// controllers are the controllers that kube-controller-manager runs. The lab manages Nodes and Herald manages
+// load balancers, so the controllers for these are left out.
 var controllers = []string{
 	"endpointslice-controller", "namespace-controller", "garbage-collector-controller",
 	"deployment-controller", "replicaset-controller", "daemonset-controller", "statefulset-controller",
@@ -34,16 +34,16 @@ var controllers = []string{
 type ControlPlane struct {
 	Access
 	options   ControlPlaneOptions
-	temporary bool // The folder is ours to remove.
+	temporary bool // Close removes the folder.
 	env       *envtest.Environment
 	files     []io.Closer // Logs of etcd and kube-apiserver.
 
 	mu        sync.Mutex
-	processes []*Process // In the order of their making.
+	processes []*Process // In the order of their creation.
 }
 
-// StartControlPlane starts a control plane on the loopback interface. It needs no enclave, and no
-// root; within an enclave it cannot outlive the program.
+// StartControlPlane starts a control plane on the loopback interface. It needs neither an enclave nor
+// root. Within an enclave it cannot outlive the program.
 func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlane, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -61,8 +61,8 @@ func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlan
 	return c, nil
 }
 
-// MakeDatabase makes a folder with the database of a control plane in which Herald's custom resources, admission policies
-// and namespaces are installed.
+// MakeDatabase creates a folder with the database of a control plane that has Herald's custom resources, admission
+// policies and namespaces.
 func MakeDatabase(ctx context.Context, dir string) error {
 	work, err := os.MkdirTemp(filepath.Dir(dir), "herald-database-")
 	if err != nil {
@@ -73,15 +73,15 @@ func MakeDatabase(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	// When etcd has ended its files are whole.
+	// The files are complete once etcd has ended.
 	if err := c.Close(); err != nil {
 		return err
 	}
 	return os.Rename(filepath.Join(work, "etcd"), dir)
 }
 
-// startServer starts etcd and the API server, which listens on the address; "" is the loopback
-// interface. It knows no context, because envtest does not.
+// startServer starts etcd and the API server, which listens on the address; "" means the loopback
+// interface. It takes no context because envtest takes none.
 func startServer(o ControlPlaneOptions, address string) (*ControlPlane, error) {
 	c := &ControlPlane{options: o}
 	err := c.furnish()
@@ -95,7 +95,7 @@ func startServer(o ControlPlaneOptions, address string) (*ControlPlane, error) {
 	return c, nil
 }
 
-// install makes Herald's resources and starts the controllers.
+// install installs Herald's resources and starts the controllers.
 func (c *ControlPlane) install(ctx context.Context) error {
 	parallel, inner := errgroup.WithContext(ctx)
 	if c.options.Database == "" {
@@ -119,10 +119,10 @@ func (c *ControlPlane) install(ctx context.Context) error {
 	return c.awaitPolicies(ctx)
 }
 
-// furnish makes the folder with its logs and links to the programs.
+// furnish creates the folder with its subfolders and the links to the programs.
 func (c *ControlPlane) furnish() error {
 	if c.options.Dir == "" {
-		// An enclave has a /run of its own, in memory, which ends with it.
+		// An enclave has its own /run in memory, which is removed with the enclave.
 		parent := ""
 		if os.Getpid() == 1 {
 			parent = "/run"
@@ -132,7 +132,7 @@ func (c *ControlPlane) furnish() error {
 			return err
 		}
 		c.options.Dir, c.temporary = dir, true
-		// Routers run as users of their own.
+		// The routing daemons run as other users.
 		if err := os.Chmod(dir, 0o755); err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (c *ControlPlane) furnish() error {
 }
 
 func (c *ControlPlane) startServer(address string) (err error) {
-	log.SetLogger(logr.Discard()) // Or controller-runtime complains that nobody did.
+	log.SetLogger(logr.Discard()) // Without a logger, controller-runtime prints a warning.
 	server, etcd := &envtest.APIServer{CertDir: c.path("certs")}, &envtest.Etcd{DataDir: c.path("etcd")}
 	if address != "" {
 		server.SecureServing.ListenAddr = envtest.ListenAddr{Address: address, Port: "6443"}
@@ -171,11 +171,11 @@ func (c *ControlPlane) startServer(address string) (err error) {
 	apiServer, _ := onSegment(apiServerHost)
 	server.Configure().
 		Set("service-cluster-ip-range", serviceCIDRs).
-		// Pods here have no token to mount, and nobody would take the taint off new nodes.
+		// Pods in the lab have no token to mount, and no controller would remove the taint from new Nodes.
 		Set("disable-admission-plugins", "ServiceAccount", "TaintNodesByCondition").
-		// It looks for a default route otherwise, and an enclave has none.
+		// Otherwise kube-apiserver looks for a default route, and an enclave has none.
 		Set("advertise-address", apiServer.Addr().String())
-	// The only member waits this long, in milliseconds, before it elects itself.
+	// The only member elects itself after the election timeout. Both values are in milliseconds.
 	etcd.Configure().Set("heartbeat-interval", "10").Set("election-timeout", "100")
 	for name, out := range map[string][]*io.Writer{
 		"etcd":           {&etcd.Out, &etcd.Err},
@@ -207,13 +207,13 @@ func (c *ControlPlane) startControllers() error {
 	).Start()
 }
 
-// APIServer is kube-apiserver, which envtest keeps to itself.
+// APIServer returns the kube-apiserver, whose process envtest does not expose.
 func (c *ControlPlane) APIServer() Resident { return Resident{Program: "kube-apiserver"} }
 
 // Dir is the folder of logs, certificates and the database.
 func (c *ControlPlane) Dir() string { return c.options.Dir }
 
-// KubeconfigFor writes a kubeconfig for a user and returns the file's path. So a program can be run
+// KubeconfigFor writes a kubeconfig for a user and returns the file's path. With it, a program runs
 // with the rights that its manifests give it: its service account is the user
 // system:serviceaccount:NAMESPACE:NAME with the group system:serviceaccounts.
 func (c *ControlPlane) KubeconfigFor(user string, groups ...string) (string, error) {
@@ -229,7 +229,7 @@ func (c *ControlPlane) KubeconfigFor(user string, groups ...string) (string, err
 	return path, os.WriteFile(path, content, 0o600)
 }
 
-// process makes a process that Close ends. A name that is taken gets a number.
+// process makes a process that Close ends. If the name is taken, process appends a number to it.
 func (c *ControlPlane) process(host enclave.Host, name, path string, args ...string) *Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,8 +242,8 @@ func (c *ControlPlane) process(host enclave.Host, name, path string, args ...str
 	return p
 }
 
-// Processes returns those that have been made, in that order, running or not. Those of pods are
-// not among them, nor etcd and kube-apiserver.
+// Processes returns the processes in the order of their creation, whether they are running or not. It does not
+// include those of pods, etcd and kube-apiserver.
 func (c *ControlPlane) Processes() []*Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -269,7 +269,7 @@ func (c *ControlPlane) logPath(name string) string { return c.path("logs", name+
 func (c *ControlPlane) Close() error {
 	var all errgroup.Group
 	for _, p := range c.Processes() {
-		all.Go(p.Kill) // They have nothing to save that anybody will read.
+		all.Go(p.Kill) // They have no data that needs saving.
 	}
 	errs := []error{all.Wait()}
 	if c.env != nil {

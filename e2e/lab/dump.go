@@ -16,11 +16,12 @@ import (
 
 const (
 	dumpTime  = 30 * time.Second
-	dumpLines = 40 // Of each log.
-	lastLines = 12 // Of each log of Herald's.
+	dumpLines = 40 // Number of lines of each log.
+	lastLines = 12 // Number of lines of each of Herald's logs.
 )
 
-// test is what a testing.TB has and the lab needs; the lab also serves programs that are no tests.
+// test has the methods of testing.TB that the lab needs. The lab does not import package testing, because it also
+// serves programs that are not tests.
 type test interface {
 	Cleanup(func())
 	Failed() bool
@@ -28,8 +29,8 @@ type test interface {
 	Output() io.Writer
 }
 
-// DumpOnFailure has a test that failed print what Herald's programs said last, and write the state of the lab to a file
-// in build/failures that is named by the test.
+// DumpOnFailure makes a failed test print the last log lines of Herald's programs. The test also writes the state of
+// the lab to a file in build/failures, in a folder with the test's name.
 func (l *Lab) DumpOnFailure(t test) {
 	t.Cleanup(func() {
 		if !t.Failed() {
@@ -47,8 +48,8 @@ func (l *Lab) DumpOnFailure(t test) {
 	})
 }
 
-// Dump writes what one would look at when something is wrong: objects, events, the ends of all logs,
-// and the addresses, routes, neighbours and Service rules of the hosts.
+// Dump writes the state that is useful for debugging: objects, events, the ends of all logs, and the
+// addresses, routes, neighbours and Service rules of the hosts.
 func (l *Lab) Dump(w io.Writer) {
 	ctx, cancel := context.WithTimeout(context.Background(), dumpTime)
 	defer cancel()
@@ -74,7 +75,7 @@ func (l *Lab) Dump(w io.Writer) {
 	}
 }
 
-// state is the network of a host as the kernel has it.
+// state returns the network state of a host's kernel.
 func state(ctx context.Context, h enclave.Host) (string, error) {
 	out, err := h.Command(ctx, "sh", "-c", `
 		ip -brief addr; ip route; ip -6 route; ip neigh
@@ -103,7 +104,8 @@ func (l *Lab) dumpLogs(w io.Writer, pattern string, lines int) {
 	}
 }
 
-// Tail is the last lines of a log, or, if the race detector found something, twice as many from there on.
+// Tail returns the last lines of a log. If the race detector reported a race, it returns twice as many lines, from
+// the report on.
 func Tail(log string, lines int) string {
 	all := strings.SplitAfter(log, "\n")
 	if i := slices.IndexFunc(all, func(line string) bool { return strings.Contains(line, "DATA RACE") }); i >= 0 {

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// tick is how often a condition is looked at. Conditions here cost a request at most.
+// tick is the interval between two checks of a condition. A check costs one request at most.
 const tick = 25 * time.Millisecond
 
-// Eventually calls check until it returns nil. When ctx ends first, the error has what check said last.
+// Eventually calls check until it returns nil. If ctx ends first, the error includes the last error of check.
 func Eventually(ctx context.Context, check func(context.Context) error) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -19,7 +19,7 @@ func Eventually(ctx context.Context, check func(context.Context) error) error {
 		if err == nil {
 			return nil
 		}
-		// What fails for the end of ctx says nothing of the condition.
+		// An error that the end of ctx caused says nothing about the condition.
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}

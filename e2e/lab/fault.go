@@ -9,8 +9,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// Port is a host on a segment, with its port of the switch: a [Node], a [Router] or a [Client]. Faults happen at
-// the switch, so the host itself has no part in them.
+// Port is a host on a segment, with its port at the switch: a [Node], a [Router] or a [Client]. Faults happen at
+// the switch; nothing changes on the host itself.
 type Port interface {
 	switchPort() (string, error)
 	Heal() error
@@ -31,26 +31,26 @@ func (c *Cable) switchPort() (string, error) {
 	return c.port, nil
 }
 
-// Cut pulls the host's cable: it has no carrier and reaches nobody on the segment, nor the API server. What runs on it
-// goes on.
+// Cut unplugs the host's cable: the host has no carrier and reaches neither the segment nor the API server. Its
+// programs keep running.
 func (c *Cable) Cut() error { return c.atSwitch("ip link set %s down") }
 
-// Isolate is what a broken switch does: the host keeps its carrier and every frame is lost.
+// Isolate acts like a broken switch: the host keeps its carrier, but every frame is lost.
 func (c *Cable) Isolate() error { return c.atSwitch("ip link set %s nomaster") }
 
-// Direction is one of the two in which a cable carries frames.
+// Direction says in which direction of a cable frames are lost.
 type Direction string
 
 const (
-	// FromHost are the frames that the host sends.
+	// FromHost means the frames that the host sends.
 	FromHost Direction = "from the host"
-	// ToHost are the frames that the host is to receive.
+	// ToHost means the frames that are sent to the host.
 	ToHost Direction = "to the host"
-	// Both directions.
+	// Both means both directions.
 	Both Direction = "both"
 )
 
-// Loss loses that many percent of the frames, at random.
+// Loss drops the given percentage of the frames at random.
 func (c *Cable) Loss(percent int, direction Direction) error {
 	port, err := c.switchPort()
 	if err != nil {
@@ -59,7 +59,7 @@ func (c *Cable) Loss(percent int, direction Direction) error {
 	if percent < 1 || percent > 100 {
 		return fmt.Errorf("lose %d percent of the frames at %s: choose 1 to 100", percent, port)
 	}
-	// The kernel may lack netem; nftables is there for kube-proxy.
+	// The kernel may lack netem. It has nftables because kube-proxy needs it.
 	lost := fmt.Sprintf("numgen random mod 100 < %d", percent)
 	if percent == 100 {
 		lost = ""
@@ -74,13 +74,13 @@ func (c *Cable) Loss(percent int, direction Direction) error {
 	return drop(port, rules...)
 }
 
-// OneWay loses all frames of one direction; those of the other arrive.
+// OneWay drops all frames in one direction. Frames in the other direction arrive.
 func (c *Cable) OneWay(lost Direction) error { return c.Loss(100, lost) }
 
-// Heal undoes all faults of the host. Those between two hosts are undone once both are healed. Taking an interface
-// down makes the kernel drop IPv6 routes, but that is done to the switch's end of the cable, so the host's own stay.
+// Heal undoes all faults of the host. A fault between two hosts ends once both are healed. When an interface goes
+// down, the kernel drops its IPv6 routes; the host keeps its routes because faults take down the switch's end.
 func (c *Cable) Heal() error {
-	// A table that is added first can be deleted whether there was one or not.
+	// The table may not exist. Adding it first makes the delete succeed in any case.
 	return c.atSwitch(`
 		nft 'add table bridge %[1]s; delete table bridge %[1]s'
 		ip link set %[1]s master %[2]s
@@ -88,7 +88,7 @@ func (c *Cable) Heal() error {
 	`, c.bridge)
 }
 
-// atSwitch runs a script that has the host's port as its first argument.
+// atSwitch runs a script with the host's port as its first argument.
 func (c *Cable) atSwitch(script string, args ...any) error {
 	port, err := c.switchPort()
 	if err != nil {
@@ -97,19 +97,19 @@ func (c *Cable) atSwitch(script string, args ...any) error {
 	return enclave.Host{}.Script(script, append([]any{port}, args...)...)
 }
 
-// FilterBetween loses everything between any two of the hosts. Others, such as clients, and the API server reach all
-// of them.
+// FilterBetween drops all frames between any two of the hosts. Other hosts, such as clients, and the API server reach
+// all of them.
 func FilterBetween(hosts ...Port) error { return filter(hosts, hosts, "") }
 
-// FilterMulticast loses the speakers' multicast between any two of the hosts, and nothing else: frames to the Ethernet
-// addresses of 224.0.0.254 (RFC 1112, section 6.4) and of ff02::114 (RFC 2464, section 7). A switch looks at nothing else:
-// frames to the groups that are addressed to one host's MAC arrive.
+// FilterMulticast drops only the speakers' multicast between any two of the hosts: frames to the Ethernet addresses of
+// 224.0.0.254 (RFC 1112, section 6.4) and of ff02::114 (RFC 2464, section 7). Like a switch, it looks only at Ethernet
+// addresses: packets to the groups in frames to one host's MAC arrive.
 func FilterMulticast(hosts ...Port) error {
 	return filter(hosts, hosts, "ether daddr 01:00:5e:00:00:fe", "ether daddr 33:33:00:00:01:14")
 }
 
-// Split divides the segment: everything between the two groups is lost. A host of neither reaches both, and so does
-// the API server, which is on the switch itself.
+// Split drops all frames between two groups of hosts. Hosts that are in neither group reach both, and so does the API
+// server, which is on the switch itself.
 func Split(a, b []Port) error { return errors.Join(filter(a, b, ""), filter(b, a, "")) }
 
 // Heal undoes the faults of all the hosts.
@@ -121,7 +121,7 @@ func Heal(hosts ...Port) error {
 	return errors.Join(errs...)
 }
 
-// filter drops the frames that match any of the matches and go from a host of the first group to one of the second.
+// filter drops the frames from a host in from to a host in to that satisfy any of the matches.
 func filter(from, to []Port, matches ...string) error {
 	var receivers []string
 	for _, h := range to {
@@ -151,7 +151,8 @@ func filter(from, to []Port, matches ...string) error {
 	return nil
 }
 
-// drop adds rules that drop frames to the port's own table, which Heal deletes. Each begins with the name of its chain.
+// drop adds rules to the port's own table, which Heal deletes. Each rule begins with the name of its chain and drops
+// the frames that match.
 func drop(port string, rules ...string) error {
 	var script strings.Builder
 	fmt.Fprintf(&script, `

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// stands waits until all threads of a program that was sent SIGSTOP stand still. Each is stopped when it next comes by the
-// kernel, which on a busy machine may be after it has answered a request.
+// stands waits until SIGSTOP has stopped all threads of a program. A thread stops when it next enters the kernel. On a
+// busy machine it may answer a request before that.
 func stands(pid int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), StopGrace)
 	defer cancel()
@@ -20,7 +20,7 @@ func stands(pid int) error {
 		}
 		for _, thread := range threads {
 			stat, failed := os.ReadFile(thread)
-			// The state is the first field after the name, which stands in parentheses (proc_pid_stat(5)).
+			// The state is the first field after the name, which is in parentheses (proc_pid_stat(5)).
 			_, fields, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
 			if failed == nil && len(fields) > 0 && bytes.IndexByte([]byte("TtZX"), fields[0]) < 0 {
 				return fmt.Errorf("%s is in state %c", thread, fields[0])

@@ -10,22 +10,21 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// HeraldNamespace is where Herald keeps its Leases, PeersNamespace where it looks for Secrets.
+// HeraldNamespace is the namespace of Herald's Leases, and PeersNamespace that of the peers' Secrets.
 const (
 	HeraldNamespace = "herald-system"
 	PeersNamespace  = "herald-system-peers"
 )
 
-// StartCCM starts herald-ccm beside the API server. The arguments are added to those it needs, and come
-// after them. Each call starts one more replica.
+// StartCCM starts herald-ccm on the API server's host. The given arguments follow the required ones. Each call
+// starts another replica.
 func (c *ControlPlane) StartCCM(args ...string) (*Process, error) {
 	p := c.process(enclave.Host{}, "herald-ccm", c.options.binary("herald-ccm"),
 		append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
 	return p, p.Start()
 }
 
-// StartSpeaker starts herald-speaker on a node. The arguments are added to those it needs, and come
-// after them.
+// StartSpeaker starts herald-speaker on a node. The given arguments follow the required ones.
 func (l *Lab) StartSpeaker(n *Node, args ...string) (*Process, error) {
 	p := l.process(n.Host, "herald-speaker-"+n.Name, l.options.binary("herald-speaker"),
 		append([]string{"--kubeconfig", l.Kubeconfig, "--node-name", n.Name}, args...)...)
@@ -33,8 +32,7 @@ func (l *Lab) StartSpeaker(n *Node, args ...string) (*Process, error) {
 	return p, p.Start()
 }
 
-// SpeakerPod is the name of the pod that a node's speaker takes itself for. Unless a story makes it, there is
-// none.
+// SpeakerPod is the pod name that a node's speaker gets in POD_NAME. The Pod exists only if a story creates it.
 func SpeakerPod(n *Node) string { return "herald-speaker-" + n.Name }
 
 // StartSpeakers starts herald-speaker on every node and returns them by the node's name.

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// exchangeEvery is how often a [Holder] asks on each of its connections.
+// exchangeEvery is the interval of the requests of a [Holder] on each of its connections.
 const exchangeEvery = 50 * time.Millisecond
 
-// Holder keeps connections open and uses them.
+// Holder keeps connections open and sends requests on them.
 type Holder struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -22,16 +22,16 @@ type Holder struct {
 	report HoldReport
 }
 
-// HoldReport is what became of the connections of a [Holder].
+// HoldReport describes what happened to the connections of a [Holder].
 type HoldReport struct {
 	Connections int
-	// Broken is how many connections were reset or closed, and Errors is what they said.
+	// Broken is the number of connections that were reset or closed, and Errors has their errors.
 	Broken int
 	Errors []error
-	// Exchanges that were completed, on all connections.
+	// Exchanges is the number of answered requests on all connections.
 	Exchanges int
-	// LongestStall is the longest time that any connection waited for an answer. One that was still waiting at the
-	// end counts as far as it had waited.
+	// LongestStall is the longest time that any connection waited for an answer. If a connection was still waiting
+	// at the end, its waiting time until then counts.
 	LongestStall time.Duration
 }
 
@@ -39,8 +39,8 @@ func (r HoldReport) String() string {
 	return fmt.Sprintf("%d connections, %d broken, %d exchanges, longest stall %v", r.Connections, r.Broken, r.Exchanges, r.LongestStall.Round(time.Millisecond))
 }
 
-// Hold opens n connections to the app at the target and asks it on each every 50 ms until Stop is called or ctx ends.
-// It returns when all are open.
+// Hold opens n connections to the app at the target. It sends a request on each every 50 ms until Stop is called or
+// ctx ends. It returns when all connections are open.
 func (c *Client) Hold(ctx context.Context, target string, n int) (*Holder, error) {
 	var conns []net.Conn
 	for range n {
@@ -58,7 +58,7 @@ func (c *Client) Hold(ctx context.Context, target string, n int) (*Holder, error
 	for i, conn := range conns {
 		h.work.Go(func() {
 			defer conn.Close()
-			// Not all at the same moment.
+			// The connections do not all send at the same moment.
 			if pause(ctx, exchangeEvery*time.Duration(i)/time.Duration(n)) == nil {
 				h.use(ctx, conn, target)
 			}
@@ -96,7 +96,7 @@ func (h *Holder) use(ctx context.Context, conn net.Conn, target string) {
 	}
 }
 
-// Stop closes the connections and returns what became of them.
+// Stop closes the connections and returns the report.
 func (h *Holder) Stop() HoldReport {
 	h.cancel()
 	h.work.Wait()

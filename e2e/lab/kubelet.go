@@ -15,16 +15,16 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// kubelet plays the kubelet of one node: a pod is one process in a network namespace of its own.
-// It takes what matters to Services from a Pod: where it runs, its addresses, whether it is ready,
-// how it ends. There are no volumes, probes, resources or images; a pod is ready once it listens on
-// its first container port, and unless the condition [ReadyGate] says no. The kubelet lives in
-// the lab and not on the node, so it reports even while the node is cut off.
+// kubelet simulates the kubelet of one node: a pod is one process in its own network namespace.
+// It implements the parts of a Pod that matter to Services: the node, the addresses, readiness and
+// termination. There are no volumes, probes, resources or images. A pod is ready once it listens on
+// its first container port, unless the condition [ReadyGate] prevents that. The kubelet runs in the
+// lab's own process, and therefore reports even while the node is cut off.
 type kubelet struct {
 	node   *Node
 	client kubernetes.Interface
-	images map[string]string // Name of an image: path of a program.
-	logs   string            // Folder.
+	images map[string]string // Paths of programs by image name.
+	logs   string            // Folder of the pods' logs.
 
 	events chan podEvent
 	// The following belong to run's goroutine.
@@ -33,13 +33,13 @@ type kubelet struct {
 	work    sync.WaitGroup
 }
 
-// podEvent is news of a Pod: it is as in object, or gone from the API.
+// podEvent says that a Pod was created or changed to object, or is gone from the API.
 type podEvent struct {
 	object *corev1.Pod
 	gone   bool
 }
 
-// firstPod is the lowest host number of pods; 1 is the node's end.
+// firstPod is the lowest host number of pods. Number 1 is the node's end.
 const firstPod = 10
 
 func newKubelet(n *Node, client kubernetes.Interface, images map[string]string, logs string) *kubelet {
@@ -49,7 +49,7 @@ func newKubelet(n *Node, client kubernetes.Interface, images map[string]string, 
 	}
 }
 
-// run runs the node's pods until ctx ends, and ends them then.
+// run runs the node's pods until ctx ends, and then ends them.
 func (k *kubelet) run(ctx context.Context) error {
 	defer k.work.Wait()
 	factory := informers.NewSharedInformerFactoryWithOptions(k.client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
@@ -131,7 +131,7 @@ func (k *kubelet) newPod(o *corev1.Pod) *pod {
 	}
 	p.process.LogPath = filepath.Join(k.logs, p.process.Name+".log")
 	for _, e := range container.Env {
-		if e.ValueFrom == nil { // What pods take from their own fields is there already.
+		if e.ValueFrom == nil { // Env above has the values that pods take from their own fields.
 			p.process.Env = append(p.process.Env, e.Name+"="+e.Value)
 		}
 	}

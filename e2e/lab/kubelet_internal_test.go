@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-// TestAPodThatIsBeingDeletedDoesNotBegin tells a pod of an object that the API server has marked as deleted.
+// TestAPodThatIsBeingDeletedDoesNotBegin runs a pod with an object that the API server has already marked for deletion.
 func TestAPodThatIsBeingDeletedDoesNotBegin(t *testing.T) {
 	now := metav1.Now()
 	object := &corev1.Pod{

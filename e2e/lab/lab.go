@@ -1,13 +1,13 @@
-// Package lab is a Kubernetes cluster in a box of network namespaces, in seconds.
+// Package lab runs a Kubernetes cluster in network namespaces. The cluster starts within seconds.
 //
-// What decides about a Service is real: etcd, kube-apiserver, kube-controller-manager,
-// kube-scheduler, one kube-proxy per node, FRR or BIRD as routers, the kernel's own ARP, routing and
-// connection tracking, and Herald's programs. What is played: a node is a namespace and not a
-// machine, and a pod is a process in a namespace, started by a small kubelet of the lab's own. So
-// users' own Pods and Services work unchanged, as long as the pods run an image that the lab knows.
+// The programs that decide about a Service are real: etcd, kube-apiserver, kube-controller-manager,
+// kube-scheduler, one kube-proxy per node, FRR or BIRD on the routers, the kernel's own ARP, routing and
+// connection tracking, and Herald's programs. Nodes and pods are simulated: a node is a namespace
+// instead of a machine, and a pod is a process in a namespace, started by the lab's own small kubelet.
+// Users' Pods and Services work unchanged if the pods run an image that the lab knows.
 //
-// A Lab lives in an enclave (package enclave), one at a time, because names and addresses are fixed;
-// plan.go has them. Whatever happens to the program, nothing of it stays behind.
+// A Lab runs in an enclave (package enclave). Only one Lab runs at a time, because its names and
+// addresses are fixed; plan.go lists them. However the program ends, nothing is left on the machine.
 package lab
 
 import (
@@ -29,16 +29,16 @@ type Lab struct {
 	Site
 
 	options Options
-	ctx     context.Context // Ends with Close; the kubelets and routers are under it.
+	ctx     context.Context // Close cancels it; the kubelets and routers derive from it.
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // The kubelets.
 
 	mu   sync.Mutex
-	errs []error // Of the kubelets.
+	errs []error // Errors of the kubelets.
 }
 
-// Start stands up a lab and returns when kube-proxy has written its rules on every node. ctx is for
-// the start only; a lab that is up stays so until Close.
+// Start starts a lab and returns when kube-proxy has written its rules on every node. ctx bounds the
+// start only; a lab that has started runs until Close.
 func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (l *Lab) start(ctx context.Context) error {
 	return cluster.Wait()
 }
 
-// layHosts makes clients, routers and nodes and lays the routes among them.
+// layHosts creates the clients, routers and nodes and the routes between them.
 func (l *Lab) layHosts() error {
 	l.options.Progress("laying cables")
 	if err := l.surround(l.ctx, l.options.Routers, l.options.Password); err != nil {
@@ -130,7 +130,7 @@ func (l *Lab) startNode(ctx context.Context, n *Node) error {
 	return n.startProxy(ctx, l.ControlPlane)
 }
 
-// AddNode makes one more node, as ready as the others. Not to be called from two goroutines.
+// AddNode adds a node and returns when it is ready. It must not be called concurrently.
 func (l *Lab) AddNode(ctx context.Context) (*Node, error) {
 	number := len(l.Nodes) + 1
 	if number > MaxNodes {
@@ -152,8 +152,8 @@ func (l *Lab) InPod(ctx context.Context, namespace, name string) (*Client, error
 	return ClientOn(podHost(p.UID))
 }
 
-// Close ends every process and takes the network away. What it returns is only of interest to tests
-// of the lab: the enclave's end would have done it all.
+// Close ends every process and removes the network. Only tests of the lab need its error, because the
+// end of the enclave cleans up in any case.
 func (l *Lab) Close() error {
 	l.options.Progress("taking it down")
 	l.cancel()

@@ -26,10 +26,10 @@ import (
 
 func TestMain(m *testing.M) { enclave.RunTests(m) }
 
-// patience bounds every story; none waits that long unless it fails.
+// patience bounds every story. No story takes this long unless it fails.
 const patience = time.Minute
 
-// start stands up a lab for one test.
+// start starts a lab for one test. When the test ends, it closes the lab and checks that nothing is left.
 func start(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -54,8 +54,8 @@ func start(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 	return ctx, l
 }
 
-// leftovers are processes, namespaces and interfaces that a lab should have taken away. This test
-// program is process 1 of its enclave, so it sees them all and nothing else.
+// leftovers returns the processes, namespaces and interfaces that a lab should have removed. This test
+// program is process 1 of its enclave, so it sees all of these and nothing else.
 func leftovers(t testing.TB) (left []string) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -64,12 +64,12 @@ func leftovers(t testing.TB) (left []string) {
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // It has ended before the file was opened, or read.
+			continue // The process ended before the file was opened or read.
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		// pid (name) state …; a zombie has been left by its parent, and has nothing left itself.
+		// The format is "pid (name) state ...". A zombie does not count: its parent has not reaped it, but it holds nothing.
 		name, rest, _ := strings.Cut(string(stat), ") ")
 		if pid, _, _ := strings.Cut(name, " "); pid != "1" && rest[0] != 'Z' {
 			left = append(left, "process "+name+")")
@@ -94,7 +94,7 @@ func leftovers(t testing.TB) (left []string) {
 	return left
 }
 
-// apps are pods as users write them, one on each of the first nodes, behind one Service of each kind.
+// apps creates pods as users write them, one on each of the given nodes, behind one Service of each kind.
 func apps(t testing.TB, ctx context.Context, l *lab.Lab, nodes ...string) {
 	t.Helper()
 	yaml := services
@@ -171,7 +171,7 @@ func TestPodsReachOneAnotherThroughAClusterIP(t *testing.T) {
 	}
 	for _, ip := range service.Spec.ClusterIPs {
 		target := netip.AddrPortFrom(netip.MustParseAddr(ip), 80).String()
-		for _, want := range []string{"pod1", "pod2"} { // Itself too: by way of its node.
+		for _, want := range []string{"pod1", "pod2"} { // The client's own pod, too, via the node.
 			if _, err := client.Eventually(ctx, target, from(want)); err != nil {
 				t.Error(err)
 			}
@@ -179,7 +179,7 @@ func TestPodsReachOneAnotherThroughAClusterIP(t *testing.T) {
 	}
 }
 
-// from accepts the answer of one pod.
+// from accepts only answers of the given pod.
 func from(pod string) func(lab.Reply) error {
 	return func(r lab.Reply) error {
 		if r.Pod != pod {
@@ -243,7 +243,7 @@ func TestAClientBeyondEachRouterReachesALoadBalancerAddress(t *testing.T) {
 	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
 	apps(t, ctx, l, "k8s-node1")
 	node := l.Node("k8s-node1")
-	vips := map[netip.Addr]netip.Addr{ // And where the node is in the same family.
+	vips := map[netip.Addr]netip.Addr{ // To the node's address in the same family.
 		netip.MustParseAddr("198.51.100.1"):   node.IPv4,
 		netip.MustParseAddr("2001:db8:51::1"): node.IPv6,
 	}
@@ -278,7 +278,7 @@ func TestAClientBeyondEachRouterReachesALoadBalancerAddress(t *testing.T) {
 
 func TestRoutersTakeRoutesOverSessionsWithAPassword(t *testing.T) {
 	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct-horse"})
-	for _, n := range l.Nodes { // BIRD stands in for a speaker.
+	for _, n := range l.Nodes { // BIRD takes the place of a speaker.
 		config := fmt.Sprintf("router id %s;\nprotocol device {}\n"+
 			"protocol static { ipv4; route 198.51.100.7/32 blackhole; }\n", n.IPv4)
 		for _, r := range l.Routers {
@@ -457,7 +457,7 @@ func TestAKernelForgetsANeighbour(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		_, _ = s.Segment.Get(ctx, vip.String()+":1") // Nothing listens there, but the kernel asks.
+		_, _ = s.Segment.Get(ctx, vip.String()+":1") // Nothing listens there, but the kernel resolves the address.
 		if mac, err := s.Segment.Neighbour(vip); err != nil || s.NodeByMAC(mac) != s.Nodes[0] {
 			t.Errorf("%s is at %v (%v), want %s", vip, mac, err, s.Nodes[0].Name)
 		}
@@ -524,8 +524,8 @@ func TestAControlPlaneAloneHasHeraldsResources(t *testing.T) {
 	}
 }
 
-// BenchmarkStart tells how long a lab of three nodes and both routers takes, and how much memory
-// its programs do. Run it with -benchtime 1x or a few.
+// BenchmarkStart measures how long a lab of three nodes and both routers takes to start and to close, and how
+// much memory its programs use. Run it with -benchtime 1x or a few.
 func BenchmarkStart(b *testing.B) {
 	var up, down time.Duration
 	var memory int
@@ -552,8 +552,8 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(float64(memory>>20), "MB")
 }
 
-// residents are the resident set sizes of all processes in the enclave, in bytes. Pages of the one
-// Kubernetes binary that several map are counted for each of them.
+// residents returns the resident set sizes of all processes in the enclave, in bytes. Pages of the Kubernetes
+// binary that several processes map are counted for each of them.
 func residents(b *testing.B) map[string]int {
 	sizes := map[string]int{}
 	paths, err := filepath.Glob("/proc/[0-9]*/statm")

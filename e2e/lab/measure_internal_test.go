@@ -14,7 +14,7 @@ import (
 
 func TestGap(t *testing.T) {
 	start, failure := time.Unix(0, 0), errors.New("no answer")
-	// made are attempts once a second; a capital letter is a success.
+	// made returns attempts at intervals of a second. S is a success.
 	made := func(letters string) (a Attempts) {
 		for i, l := range letters {
 			one := Attempt{Start: start.Add(time.Duration(i) * time.Second)}
@@ -118,7 +118,7 @@ func TestRunsAndOverlaps(t *testing.T) {
 	}
 }
 
-// advertisement is a frame as the host at 2001:db8::1 would send it.
+// advertisement returns a frame with a neighbour advertisement from the host 2001:db8::1.
 func advertisement(t testing.TB, solicited bool, options ...ndp.Option) []byte {
 	t.Helper()
 	c := Client{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, IPv6: netip.MustParseAddr("2001:db8::1")}
@@ -127,7 +127,7 @@ func advertisement(t testing.TB, solicited bool, options ...ndp.Option) []byte {
 		t.Fatal(err)
 	}
 	group := netip.AddrFrom16([16]byte(f.Payload[24:40]))
-	if solicited { // To one host.
+	if solicited { // An answer is sent to one host.
 		group = netip.MustParseAddr("2001:db8::2")
 		copy(f.Payload[24:], group.AsSlice())
 	}

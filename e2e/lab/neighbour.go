@@ -23,12 +23,12 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// ClaimKind tells why a claim was sent.
+// ClaimKind says why a claim was sent.
 type ClaimKind string
 
 const (
-	// Answer is a reply to somebody who asked for the address: an ARP reply, or a neighbour advertisement with
-	// the flag Solicited.
+	// Answer is a reply to a request for the address: an ARP reply, or a neighbour advertisement with the flag
+	// Solicited.
 	Answer ClaimKind = "answer"
 	// Announcement is sent without a request: gratuitous ARP, or an unsolicited neighbour advertisement.
 	Announcement ClaimKind = "announcement"
@@ -36,16 +36,16 @@ const (
 	Request ClaimKind = "request"
 )
 
-// Claim is a packet that says which MAC an address has: an ARP packet with its sender's addresses, or a
-// neighbour advertisement with its target.
+// Claim is a packet that says which MAC an address has: an ARP packet, by its sender addresses, or a neighbour
+// advertisement, by its target.
 type Claim struct {
 	// At is when the kernel received the packet, however late it was read.
 	At   time.Time
 	Kind ClaimKind
 	Addr netip.Addr
-	// MAC is where the address is said to be.
+	// MAC is the link-layer address that the claim gives for Addr.
 	MAC net.HardwareAddr
-	// Source is the sender of the Ethernet frame. It differs from MAC where one node answers for another.
+	// Source is the sender of the Ethernet frame. It differs from MAC if one node answers for another.
 	Source net.HardwareAddr
 }
 
@@ -53,7 +53,7 @@ func (c Claim) String() string {
 	return fmt.Sprintf("%s %s: %v is at %v (frame from %v)", c.At.Format("15:04:05.000"), c.Kind, c.Addr, c.MAC, c.Source)
 }
 
-// Watch records the claims of both families that reach a client, from its start until Close.
+// Watch records the claims of both families that reach a client, until Close.
 type Watch struct {
 	own   net.HardwareAddr
 	conns []*packet.Conn
@@ -64,7 +64,7 @@ type Watch struct {
 	errs []error
 }
 
-// Watch starts to record what others claim. The client's own packets are left out.
+// Watch starts to record the claims of other hosts. It ignores the client's own packets.
 func (c *Client) Watch() (*Watch, error) {
 	w := &Watch{own: c.MAC}
 	for _, s := range []struct {
@@ -85,7 +85,7 @@ func (c *Client) Watch() (*Watch, error) {
 	return w, nil
 }
 
-// listen opens a packet socket on the host that tells when each packet was received.
+// listen opens a packet socket on the host with kernel timestamps of receipt.
 func listen(h enclave.Host, protocol int, filter []bpf.Instruction) (conn *packet.Conn, err error) {
 	raw, err := bpf.Assemble(filter)
 	if err != nil {
@@ -114,7 +114,7 @@ func listen(h enclave.Host, protocol int, filter []bpf.Instruction) (conn *packe
 	return conn, nil
 }
 
-// Close ends the recording and returns what went wrong in it. What the kernel has received by then is recorded.
+// Close ends the recording and returns its errors. All packets that the kernel received before Close are recorded.
 func (w *Watch) Close() error {
 	var errs []error
 	for _, c := range w.conns {
@@ -133,7 +133,8 @@ func (w *Watch) read(conn *packet.Conn, parse func([]byte) (Claim, bool)) {
 	for {
 		n, at, err := receive(conn, buf, control, closing)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Close. This goroutine may have had no processor for a while, and after the deadline a wait returns without a read.
+			// Close was called. After the deadline a waiting read returns at once, even if there are frames that this
+			// goroutine had no CPU time to read.
 			closing = true
 			continue
 		}
@@ -160,9 +161,9 @@ func (w *Watch) read(conn *packet.Conn, parse func([]byte) (Claim, bool)) {
 	}
 }
 
-// receive reads one frame and the time at which the kernel received it. A test program that gets no processor for
-// a while reads many frames at once, so the time of reading would be of no use. It waits for a frame, or, if that is
-// not wanted, returns EAGAIN where there is none.
+// receive reads one frame and the time at which the kernel received it. The time of the read would be useless: a
+// test program that had no CPU time for a while reads many frames at once. receive waits for a frame, or, if atOnce
+// is set, returns EAGAIN if there is none.
 func receive(conn *packet.Conn, buf, control []byte, atOnce bool) (n int, at time.Time, err error) {
 	rc, err := conn.SyscallConn()
 	if err != nil {
@@ -225,7 +226,7 @@ const (
 	ndpHopLimit = 255
 )
 
-// onlyAdvertisements lets frames pass whose IPv6 payload is a neighbour advertisement.
+// onlyAdvertisements accepts frames whose IPv6 payload is a neighbour advertisement.
 var onlyAdvertisements = []bpf.Instruction{
 	bpf.LoadAbsolute{Off: 14 + 6, Size: 1}, // Next header.
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpv6, SkipTrue: 3},
@@ -235,8 +236,8 @@ var onlyAdvertisements = []bpf.Instruction{
 	bpf.RetConstant{Val: 0},
 }
 
-// parseAdvertisement reads a frame with a neighbour advertisement. Those that a host must discard (RFC 4861,
-// section 7.1.2) are no claims.
+// parseAdvertisement reads a frame with a neighbour advertisement. An advertisement that a host must discard
+// (RFC 4861, section 7.1.2) is not a claim.
 func parseAdvertisement(frame []byte) (Claim, bool) {
 	var f ethernet.Frame
 	if f.UnmarshalBinary(frame) != nil || f.EtherType != ethernet.EtherTypeIPv6 || len(f.Payload) < ipv6HeaderLen {
@@ -270,7 +271,7 @@ func parseAdvertisement(frame []byte) (Claim, bool) {
 	return claim, true
 }
 
-// checksumHolds sums the pseudo-header (RFC 8200, section 8.1) and the message with its checksum. The sum of both
+// checksumHolds sums the pseudo-header (RFC 8200, section 8.1) and the message including its checksum. A valid sum
 // is all ones.
 func checksumHolds(header, message []byte) bool {
 	sum := uint32(len(message)) + icmpv6
@@ -289,7 +290,7 @@ func checksumHolds(header, message []byte) bool {
 	return sum == 0xffff
 }
 
-// Claims returns those of the address, since the time. The zero Addr stands for all.
+// Claims returns the claims of the address since the given time. The zero Addr stands for all addresses.
 func (w *Watch) Claims(addr netip.Addr, since time.Time) (of []Claim) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -301,28 +302,28 @@ func (w *Watch) Claims(addr netip.Addr, since time.Time) (of []Claim) {
 	return of
 }
 
-// MACs returns which MACs the address was said to have since the time, in the order of their first claim. Two mean
-// that it moved, or that two claim it.
+// MACs returns the MACs that were claimed for the address since the given time, in the order of their first claim.
+// Two MACs mean that the address moved, or that two nodes claim it.
 func (w *Watch) MACs(addr netip.Addr, since time.Time) []net.HardwareAddr {
 	return macs(w.Claims(addr, since))
 }
 
-// Run is a number of answers with one MAC, without an answer with another MAC between them.
+// Run is a sequence of consecutive answers with the same MAC.
 type Run struct {
 	MAC         net.HardwareAddr
 	First, Last time.Time
 	Answers     int
 }
 
-// Answerers returns the answers for the address since the time as runs. An address that moved once, in one piece,
-// has two runs; if the first node goes on to answer, it has more.
+// Answerers returns the answers for the address since the given time as runs. An address that moved once and cleanly
+// has two runs. If the first node continues to answer, there are more.
 func (w *Watch) Answerers(addr netip.Addr, since time.Time) []Run {
 	return runs(w.answers(addr, since))
 }
 
-// Overlaps returns neighbouring answers with different MACs that came within the window of each other, each
-// with the one before. With a window shorter than the time between two requests, they are two answers to the same
-// request; a longer window also finds the last answer before a quick move and the first one after it.
+// Overlaps returns the pairs of consecutive answers that have different MACs and arrived within the window. If the
+// window is shorter than the time between two requests, a pair is two answers to the same request. A longer window
+// also finds the last answer before a quick move and the first one after it.
 func (w *Watch) Overlaps(addr netip.Addr, window time.Duration) [][2]Claim {
 	return overlaps(w.answers(addr, time.Time{}), window)
 }
@@ -331,7 +332,8 @@ func (w *Watch) answers(addr netip.Addr, since time.Time) []Claim {
 	return answers(w.Claims(addr, since))
 }
 
-// answers leaves out announcements: while an address moves, one is no proof that its sender answers.
+// answers returns the claims that are answers. While an address moves, an announcement does not prove that its
+// sender answers.
 func answers(claims []Claim) []Claim {
 	return slices.DeleteFunc(claims, func(c Claim) bool { return c.Kind != Answer })
 }
@@ -367,13 +369,12 @@ func macs(claims []Claim) (distinct []net.HardwareAddr) {
 	return distinct
 }
 
-// AnswerWindow is how long [Client.Ask] listens for answers. Whoever answers at all does so within milliseconds
-// here.
+// AnswerWindow is how long [Client.Ask] listens for answers. In the lab, an answer takes milliseconds.
 const AnswerWindow = 300 * time.Millisecond
 
-// Ask asks the segment who has the address, by ARP or NDP as its family requires, and returns all MACs in the
-// answers within AnswerWindow: none, or one, if all is well. Unlike the kernel it always asks, and hears every
-// answer.
+// Ask sends an ARP or NDP request for the address, depending on its family. It returns the MACs of all answers
+// within AnswerWindow; more than one means a conflict. Unlike the kernel, Ask always sends a request and records
+// every answer.
 func (c *Client) Ask(ctx context.Context, addr netip.Addr) ([]net.HardwareAddr, error) {
 	if addr.Is4() {
 		return c.ARP(ctx, addr)
@@ -390,7 +391,7 @@ func (c *Client) ARP(ctx context.Context, addr netip.Addr) ([]net.HardwareAddr, 
 	return c.ask(ctx, addr, request)
 }
 
-// NDP is Ask for an IPv6 address. The solicitation is a multicast one.
+// NDP is Ask for an IPv6 address. It multicasts the solicitation.
 func (c *Client) NDP(ctx context.Context, addr netip.Addr) ([]net.HardwareAddr, error) {
 	request, err := c.solicitation(addr)
 	if err != nil {
@@ -409,7 +410,7 @@ func (c *Client) ask(ctx context.Context, addr netip.Addr, request *ethernet.Fra
 	} else {
 		err = pause(ctx, AnswerWindow)
 	}
-	// Only a closed Watch is sure to have recorded all that came.
+	// Only a closed Watch has certainly recorded all answers.
 	if err = errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
@@ -425,7 +426,7 @@ func send(conn *packet.Conn, frame *ethernet.Frame) error {
 	return err
 }
 
-// arpRequest asks who has the address (RFC 826).
+// arpRequest returns a frame with an ARP request for the address (RFC 826).
 func (c *Client) arpRequest(addr netip.Addr) (*ethernet.Frame, error) {
 	p, err := arp.NewPacket(arp.OperationRequest, c.MAC, c.IPv4, make(net.HardwareAddr, 6), addr)
 	if err != nil {
@@ -438,7 +439,7 @@ func (c *Client) arpRequest(addr netip.Addr) (*ethernet.Frame, error) {
 	return &ethernet.Frame{Destination: ethernet.Broadcast, Source: c.MAC, EtherType: ethernet.EtherTypeARP, Payload: b}, nil
 }
 
-// solicitation asks who has the address (RFC 4861, section 4.3).
+// solicitation returns a frame with a neighbour solicitation for the address (RFC 4861, section 4.3).
 func (c *Client) solicitation(addr netip.Addr) (*ethernet.Frame, error) {
 	group, err := ndp.SolicitedNodeMulticast(addr)
 	if err != nil {
@@ -461,7 +462,7 @@ func (c *Client) solicitation(addr netip.Addr) (*ethernet.Frame, error) {
 	return &ethernet.Frame{Destination: mac, Source: c.MAC, EtherType: ethernet.EtherTypeIPv6, Payload: append(header, message...)}, nil
 }
 
-// Asker asks for an address again and again, so that a [Watch] hears who answers.
+// Asker requests an address repeatedly, so that a [Watch] records which hosts answer.
 type Asker struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -469,7 +470,7 @@ type Asker struct {
 	err    error
 }
 
-// AskEvery asks for the address at the given interval until Stop is called or ctx ends.
+// AskEvery requests the address at the given interval until Stop is called or ctx ends.
 func (c *Client) AskEvery(ctx context.Context, addr netip.Addr, every time.Duration) (*Asker, error) {
 	request := c.solicitation
 	if addr.Is4() {
@@ -481,7 +482,7 @@ func (c *Client) AskEvery(ctx context.Context, addr netip.Addr, every time.Durat
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	a := &Asker{cancel: cancel}
-	if a.conn, err = listen(c.Host, 0, nil); err != nil { // Protocol 0: it only sends.
+	if a.conn, err = listen(c.Host, 0, nil); err != nil { // Protocol 0: the socket only sends.
 		cancel()
 		return nil, fmt.Errorf("ask from %s who has %s: %w", c.Host.Name, addr, err)
 	}
@@ -500,7 +501,7 @@ func (c *Client) AskEvery(ctx context.Context, addr netip.Addr, every time.Durat
 	return a, nil
 }
 
-// Stop ends the asking and returns what went wrong in it.
+// Stop ends the requests and returns their error.
 func (a *Asker) Stop() error {
 	a.cancel()
 	a.work.Wait()

@@ -23,13 +23,14 @@ type Node struct {
 	Name string
 	// Number in the address plan, counted from 1.
 	Number int
-	// Proxy is its kube-proxy, where the lab started it.
+	// Proxy is the node's kube-proxy if the lab started it, or nil.
 	Proxy *Process
-	// Second is its interface on the second segment, or nil if there is none.
+	// Second is the node's interface on the second segment, or nil.
 	Second *SecondInterface
 }
 
-// NewNode is a node of a cluster that is no lab's: its host, and the switch's end of its cable.
+// NewNode returns a node of a cluster that no lab started. host is the node's host, and port is the switch's end of
+// its cable.
 func NewNode(name string, number int, host enclave.Host, port string) (*Node, error) {
 	c, err := ClientOn(host)
 	if err != nil {
@@ -39,8 +40,8 @@ func NewNode(name string, number int, host enclave.Host, port string) (*Node, er
 	return &Node{Client: *c, Name: name, Number: number}, nil
 }
 
-// newNode makes the host with its routes to the pods of the others, as a CNI would. Its default
-// route is the enclave's own namespace, which forwards nothing.
+// newNode makes the host of a node. Its default route leads to the enclave's own namespace, which forwards
+// nothing.
 func newNode(number int) (*Node, error) {
 	name := fmt.Sprintf("k8s-node%d", number)
 	c, err := attach(name, nodeHosts+number)
@@ -56,7 +57,7 @@ func newNode(number int) (*Node, error) {
 	`, gateway4.Addr(), gateway6.Addr())
 }
 
-// meet gives two nodes routes to each other's pods.
+// meet gives two nodes routes to each other's pods, as a CNI would.
 func meet(a, b *Node) error {
 	if err := a.routeToPodsOf(b); err != nil {
 		return err
@@ -69,7 +70,7 @@ func (n *Node) routeToPodsOf(other *Node) error {
 	return n.Host.Script("%s", routes(other.IPv4, other.IPv6, pods4, pods6))
 }
 
-// object is the Node as a healthy kubelet would have registered it.
+// object returns the Node that a healthy kubelet would register.
 func (n *Node) object() *corev1.Node {
 	pods4, pods6 := podAddress(n.Number, 0)
 	resources := corev1.ResourceList{
@@ -115,7 +116,7 @@ func (n *Node) startProxy(ctx context.Context, c *ControlPlane) error {
 	n.Proxy = c.process(n.Host, "kube-proxy-"+n.Name, c.path("bin", "kube-proxy"),
 		"--kubeconfig", c.Kubeconfig, "--hostname-override", n.Name, "--cluster-cidr", podCIDRs,
 		"--proxy-mode", "nftables",
-		"--conntrack-max-per-core", "0", // The table is the machine's, not the namespace's.
+		"--conntrack-max-per-core", "0", // The limit belongs to the machine, not to the namespace.
 		"--healthz-bind-address", "0.0.0.0:10256",
 	)
 	if err := n.Proxy.Start(); err != nil {
@@ -127,7 +128,7 @@ func (n *Node) startProxy(ctx context.Context, c *ControlPlane) error {
 	return nil
 }
 
-// proxyHealthy asks what a load balancer's health check would.
+// proxyHealthy requests /healthz of kube-proxy, as a load balancer's health check does.
 func (n *Node) proxyHealthy(ctx context.Context) error {
 	if !n.Proxy.Running() {
 		return errors.New("it has ended")
@@ -147,11 +148,11 @@ func (n *Node) proxyHealthy(ctx context.Context) error {
 	return nil
 }
 
-// AppPort is where [Node.StartApp] has the app answer.
+// AppPort is the port of the app that [Node.StartApp] starts.
 const AppPort = 8080
 
-// StartApp starts the app of the tests' pods on the node itself, on all its addresses, where a site has no Kubernetes.
-// It ends with Stop or Kill. Its log is in the folder dir.
+// StartApp starts the app of the tests' pods directly on the node, for a site without Kubernetes. The app listens on
+// all addresses of the node and runs until Stop or Kill. Its log is in the folder dir.
 func (n *Node) StartApp(ctx context.Context, dir string) (*Process, error) {
 	root, err := FindRoot()
 	if err != nil {

@@ -11,26 +11,26 @@ import (
 	"time"
 )
 
-// attemptTimeout is how long an attempt of an [Opener] may take. It is less than a second, after which the kernel
-// sends a lost SYN again (RFC 6298, section 2.1): an attempt that an outage hits fails, and is not merely late.
+// attemptTimeout bounds an attempt of an [Opener]. It is shorter than the second after which the kernel resends a
+// lost SYN (RFC 6298, section 2.1): an attempt during an outage fails instead of being slow.
 const attemptTimeout = 250 * time.Millisecond
 
-// Attempt is one request over a connection of its own.
+// Attempt is one request on its own connection.
 type Attempt struct {
 	Start, End time.Time
-	Node       string // That answered.
+	Node       string // The node that answered.
 	Err        error
-	// Stalled is the longest time in which this process did not run meanwhile, as far as it is more than twice stallPeriod. The
-	// timeout of an attempt goes on in that time, and so do the kernels.
+	// Stalled is the longest time during the attempt in which this process did not run. Only times longer than twice
+	// stallPeriod count. The timeout of the attempt and the kernels continue during a stall.
 	Stalled time.Duration
-	// lost is for how long, in all such times before the start, this process did not run.
+	// lost is the total time of all stalls before the start.
 	lost time.Duration
 }
 
-// Attempts are in the order of their starts.
+// Attempts is a list of attempts in the order of their starts.
 type Attempts []Attempt
 
-// Opener opens connections again and again, to measure for how long a target cannot be reached.
+// Opener opens connections repeatedly to measure how long a target is unreachable.
 type Opener struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -39,16 +39,16 @@ type Opener struct {
 	made   Attempts
 	ran    time.Time
 	stalls []stall
-	lost   time.Duration // All stalls together.
+	lost   time.Duration // Total time of the stalls.
 }
 
 // stall is a time in which this process did not run.
 type stall struct{ from, to time.Time }
 
-// stallPeriod is how often an [Opener] looks whether its process runs.
+// stallPeriod is the interval at which an [Opener] records that its process runs.
 const stallPeriod = 20 * time.Millisecond
 
-// look notes that this process runs. It returns the time, and for how long it has not run until then.
+// look records that this process runs. It returns the current time and the total time of the stalls so far.
 func (o *Opener) look() (now time.Time, lost time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,9 +61,9 @@ func (o *Opener) look() (now time.Time, lost time.Duration) {
 	return now, o.lost
 }
 
-// Open opens a new connection to the target at the given interval and asks the app there once, until Stop is called
+// Open opens a new connection to the target at the given interval and sends one request on it, until Stop is called
 // or ctx ends. Attempts do not wait for one another. Each fails after the client's Timeout, or after 250 ms if
-// that is 0.
+// Timeout is 0.
 func (c *Client) Open(ctx context.Context, target string, every time.Duration) *Opener {
 	from := *c
 	from.Timeout = cmp.Or(c.Timeout, attemptTimeout)
@@ -101,7 +101,7 @@ func (o *Opener) attempt(ctx context.Context, c *Client, target string) {
 	a.Start, a.lost = o.look()
 	reply, err := c.Get(ctx, target)
 	if err != nil && ctx.Err() != nil {
-		return // Given up, not failed.
+		return // The attempt was cancelled. It did not fail.
 	}
 	a.End, _ = o.look()
 	a.Node, a.Err = reply.Node, err
@@ -115,7 +115,7 @@ func (o *Opener) attempt(ctx context.Context, c *Client, target string) {
 	o.made = append(o.made, a)
 }
 
-// Stop starts no more attempts, waits for those under way, and returns all.
+// Stop ends the opening, waits for the running attempts, and returns all attempts.
 func (o *Opener) Stop() Attempts {
 	o.cancel()
 	o.work.Wait()
@@ -133,7 +133,7 @@ func (a Attempts) Failed() (n int) {
 	return n
 }
 
-// Errors are those of the attempts that failed, with their starts.
+// Errors returns the errors of the failed attempts, with their start times.
 func (a Attempts) Errors() (errs []string) {
 	for _, one := range a {
 		if one.Err != nil {
@@ -158,20 +158,21 @@ func (a Attempts) ByNode() map[string]int {
 	return by
 }
 
-// Gap is the longest time between the starts of two successful attempts with no successful one between them: how long
-// nobody could open a connection. It is never much below the interval of the attempts. The first and the last attempt
-// count as if they were successful, so an outage that has not ended by then is counted as far as it was seen.
+// Gap returns the longest time between the starts of two consecutive successful attempts: the time in which no
+// connection could be opened. It is never much below the interval of the attempts. The first and the last attempt
+// count as successful. An outage that has not ended by the last attempt therefore counts until then.
 func (a Attempts) Gap() (longest time.Duration) {
 	return a.longest(func(from, to Attempt) time.Duration { return to.Start.Sub(from.Start) })
 }
 
-// SeenGap is Gap without the time in which this process did not run, and so saw nothing: nobody could open a connection for
-// as long at least, however busy the machine was.
+// SeenGap is Gap without the stalls, in which this process observed nothing. It is a lower bound of the outage,
+// however busy the machine was.
 func (a Attempts) SeenGap() (longest time.Duration) {
 	return a.longest(func(from, to Attempt) time.Duration { return to.Start.Sub(from.Start) - (to.lost - from.lost) })
 }
 
-// longest measures from each successful attempt to the next one. The first and the last attempt count as successful.
+// longest returns the longest time between consecutive successful attempts. The first and the last attempt count as
+// successful.
 func (a Attempts) longest(between func(from, to Attempt) time.Duration) (longest time.Duration) {
 	if len(a) == 0 {
 		return 0
@@ -186,7 +187,7 @@ func (a Attempts) longest(between func(from, to Attempt) time.Duration) (longest
 	return longest
 }
 
-// Durations are how long the successful attempts took.
+// Durations returns how long the successful attempts took.
 func (a Attempts) Durations() (took Durations) {
 	for _, one := range a {
 		if one.Err == nil {
@@ -200,10 +201,11 @@ func (a Attempts) String() string {
 	return fmt.Sprintf("%d attempts, %d failed, gap %v", len(a), a.Failed(), a.Gap().Round(time.Millisecond))
 }
 
-// Durations are measurements of one thing.
+// Durations is a series of measurements of the same quantity.
 type Durations []time.Duration
 
-// Percentile returns the smallest duration that p percent are not above; 0 if there are none.
+// Percentile returns the smallest duration that at least p percent of the durations do not exceed, or 0 if there are
+// no durations.
 func (d Durations) Percentile(p float64) time.Duration {
 	if len(d) == 0 {
 		return 0
@@ -218,16 +220,16 @@ func (d Durations) String() string {
 	return fmt.Sprintf("p50=%v p99=%v max=%v n=%d", round(50), round(99), round(100), len(d))
 }
 
-// ErrNotOver says that an outage had not ended when the measurement had to.
+// ErrNotOver means that an outage had not ended at the end of the measurement.
 var ErrNotOver = errors.New("the outage is not over")
 
-// Outage opens connections to every target, brings the fault about, goes on for the time to settle and until all
-// targets answer, and returns the longest gap of any target and how many attempts failed. If ctx ends first, the error
-// is ErrNotOver.
+// Outage opens connections to every target and causes the fault. It continues for the time settle and until all
+// targets answer. It returns the longest gap of any target and the number of failed attempts. If ctx ends first, the
+// error is ErrNotOver.
 //
-// One target is asked every 10 ms. Several are asked less often, so that all together are asked 500 times a second at
-// most and the asking itself takes no processor from what is measured: 20 targets every 40 ms each. A gap is never below
-// that interval.
+// Outage opens connections to a single target every 10 ms. With several targets it opens at most 500 connections a
+// second in total, for example to each of 20 targets every 40 ms, to leave the CPU to the measured programs. A gap is
+// never below that interval.
 func Outage(ctx context.Context, c *Client, targets []string, fault func() error, settle time.Duration) (gap time.Duration, failed int, err error) {
 	answered := func() error {
 		for _, t := range targets {
@@ -244,7 +246,7 @@ func Outage(ctx context.Context, c *Client, targets []string, fault func() error
 	var openers []*Opener
 	for _, t := range targets {
 		openers = append(openers, c.Open(ctx, t, every))
-		// Not all ask at the same moment.
+		// The openers do not all start at the same moment.
 		err = errors.Join(err, pause(ctx, every/time.Duration(len(targets))))
 	}
 	if err = errors.Join(err, pause(ctx, 10*every)); err == nil {
@@ -254,7 +256,7 @@ func Outage(ctx context.Context, c *Client, targets []string, fault func() error
 			}
 		}
 	}
-	err = errors.Join(err, pause(ctx, 2*every)) // The openers have seen the end, too.
+	err = errors.Join(err, pause(ctx, 2*every)) // The openers also make an attempt after the outage.
 	for _, o := range openers {
 		made := o.Stop()
 		failed += made.Failed()

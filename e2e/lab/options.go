@@ -22,42 +22,43 @@ const (
 
 // Options of a [Lab]. The zero value is a lab of three nodes without a router.
 type Options struct {
-	// Nodes is how many there are at the start: 1 to [MaxNodes], 3 if it is 0.
+	// Nodes is the number of nodes at the start: 1 to [MaxNodes]. 0 means 3.
 	Nodes int
-	// Routers on the segment, at most [MaxRouters]: the first is router1.
+	// Routers are the routers on the segment, router1 first, at most [MaxRouters].
 	Routers []RouterKind
-	// Password of the BGP sessions (TCP MD5, RFC 2385), without spaces. None if empty.
+	// Password is the password of the BGP sessions (TCP MD5, RFC 2385), without spaces or quotes. If it is empty
+	// the sessions have none.
 	Password string
-	// BFD has the routers watch the paths to the nodes by BFD, with packets this often and a multiplier of 20; 0: they do not.
+	// BFD is the packet interval of the routers' BFD sessions with the nodes. The multiplier is 20. 0 means no BFD.
 	BFD time.Duration
-	// BFDKeeps has the routers keep the routes of nodes that restart gracefully when BFD fails.
+	// BFDKeeps makes the routers keep the routes of gracefully restarting nodes when BFD fails.
 	BFDKeeps bool
-	// Images says which program runs in a pod, by the name of the image. test/app is always there.
+	// Images maps the name of an image to the path of the program that runs in its pods. test/app is always known.
 	Images map[string]string
 	ControlPlaneOptions
 }
 
-// ControlPlaneOptions are those that a control plane alone has too.
+// ControlPlaneOptions are the options of a [ControlPlane]. A [Lab] has them too.
 type ControlPlaneOptions struct {
-	// Controllers starts kube-controller-manager with the controllers that make endpoint slices,
+	// Controllers starts kube-controller-manager with the controllers that create EndpointSlices,
 	// empty deleted namespaces, collect garbage and run Deployments. A Lab always has them.
 	Controllers bool
-	// Bare leaves out Herald's custom resources, admission policies and namespaces. A Lab never does.
+	// Bare leaves out Herald's custom resources, admission policies and namespaces. A Lab always has them.
 	Bare bool
-	// Database is a folder that [MakeDatabase] has made. A control plane that begins with a copy of it has Herald's custom
-	// resources, admission policies and namespaces already, and starts sooner. If empty it installs them.
+	// Database is a folder that [MakeDatabase] made. A control plane starts faster with a copy of it, because the
+	// copy has Herald's custom resources, admission policies and namespaces. If Database is empty they are installed.
 	Database string
-	// Dir gets logs, certificates and the database. If empty it is a temporary folder, which
-	// Close removes.
+	// Dir is the folder for logs, certificates and the database. If it is empty, the control plane
+	// uses a temporary folder, which Close removes.
 	Dir string
-	// Root is the folder of Herald's go.mod, where build/bin and manifests/crds are. If empty it
-	// is looked for upwards from the working directory.
+	// Root is the folder of Herald's go.mod, build/bin and manifests/crds. If it is empty,
+	// [FindRoot] finds it.
 	Root string
-	// Progress is told what is being done now, in a few words.
+	// Progress is called at each step with a few words about it.
 	Progress func(step string)
 }
 
-// complete fills in what was left out, and refuses what cannot be.
+// complete sets the defaults and validates the options.
 func (o *Options) complete() error {
 	if o.Nodes == 0 {
 		o.Nodes = 3
@@ -100,8 +101,8 @@ func (o *ControlPlaneOptions) complete() (err error) {
 	return nil
 }
 
-// binary is the path of a program of ours. Where HERALD_RACE is set, those that were built with the race
-// detector come first.
+// binary returns the path of a program that this repository builds. If HERALD_RACE is set and there is a
+// build with the race detector, it returns that one.
 func (o *ControlPlaneOptions) binary(name string) string {
 	if os.Getenv("HERALD_RACE") != "" {
 		if path := filepath.Join(o.Root, "build", "race", name); exists(path) {
@@ -111,7 +112,7 @@ func (o *ControlPlaneOptions) binary(name string) string {
 	return filepath.Join(o.Root, "build", "bin", name)
 }
 
-// Program is the path of a program of Herald's, as the lab runs it.
+// Program returns the path of the build of a Herald program that the lab runs.
 func (c *ControlPlane) Program(name string) string { return c.options.binary(name) }
 
 func exists(path string) bool {
@@ -119,7 +120,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// FindRoot goes up from the working directory to the folder that has both go.mod and our manifests.
+// FindRoot returns the first folder, from the working directory upwards, with both go.mod and Herald's manifests.
 func FindRoot() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {

@@ -6,22 +6,23 @@ import (
 	"slices"
 )
 
-// The address plan. Everything is from the ranges for documentation and benchmarks (RFC 5737,
-// RFC 2544, RFC 3849) but for pods and ClusterIPs, which have Kubernetes' usual ones.
+// The address plan. Pods and ClusterIPs have the usual ranges of Kubernetes. All other addresses are
+// from the ranges for documentation and benchmarks (RFC 5737, RFC 2544, RFC 3849).
 //
 //	segment      198.18.0.0/24     2001:db8:18::/64
 //	  .1  ::1    the API server, in the enclave's own namespace
 //	  .2  ::2    router1 (AS 64500 if FRR, 64501 if BIRD), .3 router2
 //	  .11 ::11   k8s-node1, and so on
 //	  .100 ::100 the client on the segment, .101 client2, and so on
-//	2nd segment  198.18.1.0/24     2001:db8:18:1::/64, hosts as above, if there is one
+//	2nd segment  198.18.1.0/24     2001:db8:18:1::/64, optional, hosts as above
 //	beyond router1 203.0.113.0/25   2001:db8:113::/64    its client .10 ::10
 //	beyond router2 203.0.113.128/25 2001:db8:113:1::/64  its client .138 ::10
 //	pods of node N 10.244.N.0/24    fd00:10:244:N::/64
 //	ClusterIPs     10.96.0.0/16     fd00:10:96::/112
 //
-// Left for stories: 198.18.0.200-198.18.0.250 and 2001:db8:18::200-2001:db8:18::250 on the segment; Many4 and Many6,
-// which its clients take to be on the segment, too; 198.51.100.0/24 and 2001:db8:51::/112 reachable by BGP only.
+// Free for stories, which are the tests in a lab: 198.18.0.200-198.18.0.250 and 2001:db8:18::200-2001:db8:18::250
+// on the segment; Many4 and Many6, which clients on the segment reach on link; 198.51.100.0/24 and
+// 2001:db8:51::/112, which are reachable by BGP only.
 var (
 	segment4 = netip.MustParsePrefix("198.18.0.0/24")
 	segment6 = netip.MustParsePrefix("2001:db8:18::/64")
@@ -34,7 +35,7 @@ var (
 	Many6 = netip.MustParsePrefix("2001:db8:18::1:0/112")
 )
 
-// LeftForStories reports whether an address is one of those that stories give to Services.
+// LeftForStories reports whether stories may give the address to a Service.
 func LeftForStories(a netip.Addr) bool {
 	within := func(first, last string) bool {
 		return !a.Less(netip.MustParseAddr(first)) && !netip.MustParseAddr(last).Less(a)
@@ -43,7 +44,7 @@ func LeftForStories(a netip.Addr) bool {
 		slices.ContainsFunc([]netip.Prefix{Many4, Many6, routed4, routed6}, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// Addresses returns the first n addresses of a prefix, without the very first, which has no host bit set.
+// Addresses returns the first n addresses of a prefix that have a host bit set.
 func Addresses(p netip.Prefix, n int) (all []netip.Addr) {
 	for a := p.Masked().Addr().Next(); len(all) < n && p.Contains(a); a = a.Next() {
 		all = append(all, a)
@@ -51,7 +52,7 @@ func Addresses(p netip.Prefix, n int) (all []netip.Addr) {
 	return all
 }
 
-// Sample returns n of the addresses, spread evenly, with the first and the last; all if there are no more.
+// Sample returns n evenly spread addresses, including the first and the last. It returns all if there are n or fewer.
 func Sample(addresses []netip.Addr, n int) (some []netip.Addr) {
 	if len(addresses) <= n {
 		return addresses
@@ -86,19 +87,19 @@ const (
 	clientHost    = 100
 )
 
-// onSegment returns the addresses of host number h on the segment. The number is written alike in
-// both families (198.18.0.11, 2001:db8:18::11), so that one can read them.
+// onSegment returns the addresses of host number h on the segment. For readability both families show
+// the same digits (198.18.0.11, 2001:db8:18::11).
 func onSegment(h int) (v4, v6 netip.Prefix) {
 	return netip.MustParsePrefix(fmt.Sprintf("198.18.0.%d/24", h)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:18::%d/64", h))
 }
 
-// onSecond is the same for the second segment.
+// onSecond is onSegment for the second segment.
 func onSecond(h int) (v4, v6 netip.Prefix) {
 	return netip.MustParsePrefix(fmt.Sprintf("198.18.1.%d/24", h)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:18:1::%d/64", h))
 }
 
-// beyond returns the network behind router r, counted from 1: the router's own addresses there and
-// its client's.
+// beyond returns the addresses of router r, counted from 1, and of its client in the network behind
+// the router.
 func beyond(r int) (router4, router6, client4, client6 netip.Prefix) {
 	base := 128 * (r - 1)
 	v4 := func(h int) netip.Prefix { return netip.MustParsePrefix(fmt.Sprintf("203.0.113.%d/25", base+h)) }

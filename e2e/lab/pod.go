@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// restartDelay is how long a container that ended stays down.
+	// restartDelay is the time between the end of a container and its restart.
 	restartDelay = time.Second
 )
 
-// pod is one life of a Pod on a node.
+// pod runs one Pod object, identified by its UID, on a node.
 type pod struct {
 	client          kubernetes.Interface
 	node            *Node
@@ -35,44 +35,44 @@ type pod struct {
 	uid             types.UID
 	number          int // Host number in the node's pod ranges.
 	cancel          context.CancelFunc
-	updates         chan *corev1.Pod // The latest that is not yet seen; capacity one.
+	updates         chan *corev1.Pod // The newest object that run has not received yet; capacity one.
 	process         *Process
 
 	// The following belong to run's goroutine.
 	object   *corev1.Pod
 	state    podState
-	reported podState         // What the API was told last.
+	reported podState         // The state in the last status written to the API.
 	since    metav1.Time      // When readiness last changed.
-	restart  <-chan time.Time // Fires when a process that ended is due again.
+	restart  <-chan time.Time // Fires when it is time to restart an ended process.
 }
 
-// podState is what the status says of the pod. The zero podState is that of a Pod not seen yet.
+// podState is the state that the Pod's status reports. The zero podState is that of a pod that run has not begun.
 type podState struct {
 	phase     corev1.PodPhase
 	listening bool // The process accepts connections.
 	ready     bool
 	restarts  int32
-	problem   string // Why there is no process.
+	problem   string // Why the process could not be started.
 }
 
-// podHost is the network namespace of a pod.
+// podHost returns the network namespace of a pod.
 func podHost(uid types.UID) enclave.Host { return enclave.Host{Name: "pod-" + string(uid[:8])} }
 
-// podCable is the node's end of the pod's cable.
+// podCable returns the name of the node's end of the pod's cable.
 func podCable(uid types.UID) string { return "pod" + string(uid[:8]) }
 
-// tell hands over the newest object. Only the kubelet's goroutine calls it.
+// tell passes the newest object to run. Only the kubelet's goroutine calls it.
 func (p *pod) tell(o *corev1.Pod) {
 	select {
-	case <-p.updates: // Out of date.
+	case <-p.updates: // Drop an outdated object.
 	default:
 	}
 	p.updates <- o
 }
 
-// run runs the pod until it is deleted. ctx ends early when the Pod was deleted by force, or with
-// the kubelet. A pod that is being deleted already does not begin: the API server changes the object once more
-// as it deletes it, and the kubelet may hear of that after the pod has ended.
+// run runs the pod until it is deleted. ctx ends when the Pod is deleted by force or the kubelet ends. A pod
+// that is already being deleted is not started: the API server updates the object once more when it deletes it,
+// and the kubelet may receive that update after the pod has ended.
 func (p *pod) run(ctx context.Context) {
 	p.object = <-p.updates
 	if p.object.DeletionTimestamp == nil {
@@ -108,8 +108,8 @@ func (p *pod) begin() {
 	p.state.phase = corev1.PodRunning
 }
 
-// connect does the work of a CNI's ptp plugin: a cable to the node, whose end is the gateway. There
-// is no bridge, so packets between pods of a node pass the node's Service rules both ways.
+// connect does the work of the CNI plugin ptp: it lays a cable to the node, and the node's end is the gateway.
+// There is no bridge. Packets between pods of a node therefore pass the node's Service rules in both directions.
 func (p *pod) connect() error {
 	host, outer := podHost(p.uid), podCable(p.uid)
 	if _, err := enclave.NewHost(host.Name); err != nil {
@@ -143,7 +143,7 @@ func (p *pod) addresses() (v4, v6 netip.Addr) {
 	return prefix4.Addr(), prefix6.Addr()
 }
 
-// observe brings state up to date with the process and the annotation.
+// observe updates state from the process and the annotation.
 func (p *pod) observe() {
 	if p.state.phase != corev1.PodRunning {
 		return
@@ -160,7 +160,7 @@ func (p *pod) observe() {
 	}
 }
 
-// gateOpen reports whether the ReadyGate lets the pod be ready: where it is named it has to be true.
+// gateOpen reports whether the ReadyGate lets the pod be ready: if the Pod has the gate, its condition must be true.
 func (p *pod) gateOpen() bool {
 	for _, c := range p.object.Status.Conditions {
 		if c.Type == ReadyGate {
@@ -170,7 +170,7 @@ func (p *pod) gateOpen() bool {
 	return !slices.ContainsFunc(p.object.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == ReadyGate })
 }
 
-// judge decides by the restart policy what comes of a process that has ended.
+// judge applies the restart policy to a process that has ended.
 func (p *pod) judge() {
 	policy := p.object.Spec.RestartPolicy
 	switch failed := p.process.Err() != nil; {
@@ -184,7 +184,8 @@ func (p *pod) judge() {
 	}
 }
 
-// listens tries the first container port; a pod that names none counts as listening.
+// listens reports whether the first container port accepts connections. A pod without a container port counts as
+// listening.
 func (p *pod) listens() bool {
 	ports := p.object.Spec.Containers[0].Ports
 	if len(ports) == 0 {
@@ -201,7 +202,7 @@ func (p *pod) listens() bool {
 	}) == nil
 }
 
-// exitCode is as a shell tells it: 128 and the number of the signal that ended a program.
+// exitCode returns the exit code in the convention of shells: 128 plus the signal if a signal ended the program.
 func exitCode(err error) int32 {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
@@ -213,7 +214,7 @@ func exitCode(err error) int32 {
 	return int32(exit.ExitCode())
 }
 
-// wait waits until there may be something to do.
+// wait waits for the next event of the pod.
 func (p *pod) wait(ctx context.Context) {
 	var again <-chan time.Time
 	var ended <-chan struct{}
@@ -237,17 +238,17 @@ func (p *pod) wait(ctx context.Context) {
 	}
 }
 
-// end ends the process and removes the namespace, and then the object, as a kubelet does.
+// end ends the process, removes the namespace and then deletes the object, as a kubelet does.
 func (p *pod) end(ctx context.Context) {
 	deleted := p.object.DeletionTimestamp != nil && ctx.Err() == nil
 	if grace := p.object.DeletionGracePeriodSeconds; deleted && grace != nil {
 		stopping, cancel := context.WithTimeout(ctx, time.Duration(*grace)*time.Second)
 		defer cancel()
-		_ = p.process.Stop(stopping) // One that will not end is killed, and that is an end too.
+		_ = p.process.Stop(stopping) // Stop kills a process that does not end in time; its error does not matter here.
 	}
 	_ = p.process.Kill()
-	// The kernel would remove the cable with the namespace, but some time later, and until then the node's route to the address,
-	// which the next pod may get, leads there.
+	// The kernel would remove the cable with the namespace, but some time later. Until then the node's route to the
+	// pod's address would lead there, and the next pod may get the same address.
 	_ = p.node.Host.Script("ip link delete %s", podCable(p.uid))
 	_ = podHost(p.uid).Remove()
 	if !deleted {
@@ -265,7 +266,7 @@ func (p *pod) end(ctx context.Context) {
 	})
 }
 
-// report writes the status if it is not what was written last. What fails is written again.
+// report writes the status if it has changed since the last write. A failed write is repeated by the next call.
 func (p *pod) report(ctx context.Context) {
 	if p.state == p.reported {
 		return

@@ -18,8 +18,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// createPolicies creates Herald's admission policies. Every lab starts with this, so it does without
-// kubectl, which would first ask what the API server has to offer.
+// createPolicies creates Herald's admission policies. It does not use kubectl, because kubectl would first
+// run API discovery and every lab start would wait for that.
 func (c *ControlPlane) createPolicies(ctx context.Context) error {
 	folder := filepath.Join(c.options.Root, "manifests", "policies")
 	for _, name := range []string{"allocations.yaml", "controller.yaml", "ippools.yaml", "speakers.yaml"} {
@@ -67,9 +67,9 @@ func (c *ControlPlane) createPolicy(ctx context.Context, document []byte) error 
 	return err
 }
 
-// awaitPolicies returns when the API server enforces the policies: it looks for new ones once a second.
-// Most of the time goes to its holding back the first creation of a new kind by two seconds, for the
-// sake of its replicas. Stories would have to wait for that if this did not.
+// awaitPolicies returns when the API server enforces the policies. The API server looks for new policies
+// once a second. Most of the wait is the delay of two seconds with which the API server holds back the first
+// creation of a new kind, for the sake of its replicas. Without awaitPolicies, stories would have that delay.
 func (c *ControlPlane) awaitPolicies(ctx context.Context) error {
 	reversed := &herald.IPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: "reversed"},

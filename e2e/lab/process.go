@@ -17,32 +17,32 @@ import (
 const StopGrace = 10 * time.Second
 
 // Process is a program on a host that can be stopped, killed, frozen and started again. Its output
-// goes to a file, which goes on when it is restarted. All methods may be called from any goroutine.
+// goes to a file, to which each start appends. All methods are safe for concurrent use.
 type Process struct {
-	// Name is unique in a lab; the log is named by it.
+	// Name is unique in a lab. The log file has this name.
 	Name string
-	// Host is where it runs.
+	// Host is the host that the program runs on.
 	Host enclave.Host
 	// Path and Args of the program.
 	Path string
 	Args []string
-	// Env is added to the lab's own environment.
+	// Env is added to the lab's environment.
 	Env []string
 	// LogPath is the file that has the program's output.
 	LogPath string
 
 	mu  sync.Mutex
-	now *running // The last one started, or nil.
+	now *running // The run that was started last, or nil.
 }
 
-// running is one life of a process.
+// running is one run of a process.
 type running struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // Closed once the program has ended and err is set.
 	err   error
 }
 
-// Start starts the program and does not wait for anything more.
+// Start starts the program. It does not wait until the program is ready.
 func (p *Process) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,12 +56,13 @@ func (p *Process) Start() error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	defer log.Close() // The program has a descriptor of its own.
+	defer log.Close() // The program has its own descriptor.
 	r := &running{ended: make(chan struct{})}
 	r.cmd = p.Host.Command(context.Background(), p.Path, p.Args...)
 	r.cmd.Env = append(os.Environ(), p.Env...)
 	r.cmd.Stdout, r.cmd.Stderr = log, log
-	// A group of its own: Ctrl-C at a terminal is for the lab, which then stops things in order.
+	// With its own process group the program does not receive Ctrl-C from a terminal. Only the lab does, and stops
+	// its processes in order.
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := r.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
@@ -85,9 +86,9 @@ func (r *running) over() bool {
 	}
 }
 
-// Stop asks the program to end (SIGTERM), waits, and returns how it ended: nil for exit code 0. A
-// program that is frozen is resumed first. After StopGrace, or when ctx ends, it is killed, and
-// that is an error. It is none if the program is not running.
+// Stop asks the program to end (SIGTERM), waits, and returns nil if the exit code is 0. A frozen
+// program is resumed. After StopGrace, or when ctx ends, Stop kills the program and returns an error.
+// It returns nil if the program is not running.
 func (p *Process) Stop(ctx context.Context) error {
 	r := p.life()
 	if r == nil || r.over() {
@@ -111,7 +112,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	}
 }
 
-// Kill ends the program at once (SIGKILL), as a crash does, and waits until it is gone.
+// Kill kills the program (SIGKILL), like a crash, and waits until it has ended.
 func (p *Process) Kill() error {
 	r := p.life()
 	if r == nil {
@@ -124,7 +125,7 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Freeze stops the program in its tracks (SIGSTOP), and returns when it stands: its connections stay, it does nothing.
+// Freeze suspends the program (SIGSTOP) and returns when it is suspended. Its connections stay open.
 func (p *Process) Freeze() error {
 	if err := p.mustSignal("freeze", syscall.SIGSTOP); err != nil {
 		return err
@@ -132,7 +133,7 @@ func (p *Process) Freeze() error {
 	return stands(p.PID())
 }
 
-// Resume lets a frozen program go on.
+// Resume lets a frozen program continue.
 func (p *Process) Resume() error { return p.mustSignal("resume", syscall.SIGCONT) }
 
 // Restart is Stop, then Start.
@@ -143,13 +144,13 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.Start()
 }
 
-// Running tells whether the program has been started and has not ended; frozen counts as running.
+// Running reports whether the program has been started and has not ended. A frozen program is running.
 func (p *Process) Running() bool {
 	r := p.life()
 	return r != nil && !r.over()
 }
 
-// PID is the id of the program, or 0 if it is not running.
+// PID returns the process ID of the program, or 0 if it is not running.
 func (p *Process) PID() int {
 	if r := p.life(); r != nil && !r.over() {
 		return r.cmd.Process.Pid
@@ -157,7 +158,7 @@ func (p *Process) PID() int {
 	return 0
 }
 
-// Ended is closed once the program that was started last has ended; nil if it never was started.
+// Ended returns a channel that is closed once the last run has ended, or nil if the program was never started.
 func (p *Process) Ended() <-chan struct{} {
 	if r := p.life(); r != nil {
 		return r.ended
@@ -165,7 +166,7 @@ func (p *Process) Ended() <-chan struct{} {
 	return nil
 }
 
-// Err is how the program ended the last time: nil for exit code 0, and as long as it has not ended.
+// Err returns how the last run ended: nil for exit code 0, and nil while it has not ended.
 func (p *Process) Err() error {
 	if r := p.life(); r != nil && r.over() {
 		return r.err
@@ -173,7 +174,7 @@ func (p *Process) Err() error {
 	return nil
 }
 
-// Log returns all that the program has written, in all its lives.
+// Log returns all output of the program, in all its runs.
 func (p *Process) Log() string {
 	b, err := os.ReadFile(p.LogPath)
 	if err != nil {
@@ -199,7 +200,7 @@ func (p *Process) mustSignal(verb string, s syscall.Signal) error {
 	return nil
 }
 
-// signal ignores that the program may have ended meanwhile.
+// signal sends a signal. It is no error if the program has ended.
 func (r *running) signal(s syscall.Signal) error {
 	if err := r.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// shell is a process that says when it is ready and then waits for a signal.
+// shell returns a process that prints "ready" and then waits for a signal.
 func shell(t *testing.T, script string) *lab.Process {
 	t.Helper()
 	p := &lab.Process{Name: "shell", Path: "/bin/sh", Args: []string{"-c", script}, LogPath: filepath.Join(t.TempDir(), "log")}
@@ -25,7 +25,7 @@ func shell(t *testing.T, script string) *lab.Process {
 	return p
 }
 
-// launch starts the process and waits until it has said "ready" the nth time.
+// launch starts the process and waits until its log has the nth "ready".
 func launch(t *testing.T, p *lab.Process, nth int) {
 	t.Helper()
 	if err := p.Start(); err != nil {
@@ -90,7 +90,7 @@ func TestAFrozenProcessDoesNothingUntilItIsResumed(t *testing.T) {
 	}
 }
 
-// inState checks the process's state in /proc (proc_pid_stat(5)).
+// inState checks the state of the process in /proc (proc_pid_stat(5)).
 func inState(p *lab.Process, want string) error {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID()), "stat"))
 	if err != nil {

@@ -13,18 +13,18 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// Resident is a program that somebody else looks after: envtest, or a kubelet, which starts it again.
-// It is found among the processes of the enclave by its name and its network.
+// Resident is a program that the lab did not start itself: envtest did, or a kubelet, which restarts it.
+// A Resident is found among the processes of the enclave by its name and its network namespace.
 type Resident struct {
-	// Program is the name it was called by.
+	// Program is the base name of the executable in the command line.
 	Program string
 	Host    enclave.Host
 }
 
-// Kill ends it as a crash does.
+// Kill kills the program, like a crash.
 func (r Resident) Kill() error { return r.signal(unix.SIGKILL) }
 
-// Freeze stops it in its tracks, and returns when it stands: its connections stay, and hang.
+// Freeze suspends the program and returns when it is suspended. Its connections stay open, but hang.
 func (r Resident) Freeze() error {
 	pid, err := r.PID()
 	if err != nil {
@@ -36,10 +36,10 @@ func (r Resident) Freeze() error {
 	return stands(pid)
 }
 
-// Resume undoes Freeze.
+// Resume lets a frozen program continue.
 func (r Resident) Resume() error { return r.signal(unix.SIGCONT) }
 
-// PID is the id of its process.
+// PID returns the program's process ID.
 func (r Resident) PID() (int, error) {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -57,7 +57,7 @@ func (r Resident) PID() (int, error) {
 		line, err := os.ReadFile(filepath.Join(p, "cmdline"))
 		program, _, _ := bytes.Cut(line, []byte{0})
 		if err != nil || filepath.Base(string(program)) != r.Program {
-			continue // Or it has ended meanwhile.
+			continue // An error means that the process has ended.
 		}
 		var there unix.Stat_t
 		if err := unix.Stat(filepath.Join(p, "ns", "net"), &there); err != nil || there.Ino != here.Ino {
@@ -68,7 +68,7 @@ func (r Resident) PID() (int, error) {
 	return 0, fmt.Errorf("%s on host %q: %w", r.Program, r.Host.Name, ErrNotRunning)
 }
 
-// ErrNotRunning says that the program has no process now.
+// ErrNotRunning means that the program has no process.
 var ErrNotRunning = errors.New("it is not running")
 
 func (r Resident) signal(s unix.Signal) error {

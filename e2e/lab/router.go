@@ -13,32 +13,32 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
-// maximumPaths is how many nodes a router spreads connections over.
+// maximumPaths is the largest number of nodes over which a router spreads connections.
 const maximumPaths = 16
 
-// Router is a router on the segment with a network beyond it. It takes BGP sessions of any number of
-// nodes, from anywhere on the segment, in either family; it waits for them and does not call. It uses all
+// Router is a router on the segment with a network beyond it. It accepts BGP sessions from any number of
+// nodes, from any address on the segment, in both families; it never opens a session itself. It uses all
 // equally good paths at once and announces nothing to the nodes.
 type Router struct {
-	Client // Its leg on the segment.
+	Client // The router's interface on the segment.
 	Name   string
 	Kind   RouterKind
 	ASN    uint32
-	// Outside is a client beyond the router: it has routes to the segment and to the addresses
-	// that are reached by BGP, and no default route.
+	// Outside is a client beyond the router. It has routes to the segment and to the addresses
+	// that are reachable by BGP, and no default route.
 	Outside *Client
-	// IPv4Only leaves IPv6 routes out of the sessions, from the next start on.
+	// IPv4Only leaves IPv6 routes out of the sessions. It takes effect at the next start.
 	IPv4Only bool
 
-	ctx      context.Context // Of the lab: the daemon is killed when it ends.
-	dir      string          // Of the daemon; it is emptied at each start.
+	ctx      context.Context // Of the lab. When it ends the daemon is killed.
+	dir      string          // The daemon's folder, which Start empties.
 	password string
-	bfd      time.Duration // between packets; 0: none
+	bfd      time.Duration // BFD packet interval; 0 means no BFD.
 	bfdKeeps bool
-	daemon   router.Router // nil while it is stopped.
+	daemon   router.Router // nil while the daemon is stopped.
 }
 
-// newRouter makes router number r, counted from 1, and its client. The daemon is not started.
+// newRouter makes router number r, counted from 1, and its client. It does not start the daemon.
 func newRouter(ctx context.Context, r int, kind RouterKind, password string) (*Router, error) {
 	made := &Router{
 		Name: fmt.Sprintf("router%d", r), Kind: kind, ASN: map[RouterKind]uint32{FRR: FRRASN, BIRD: BIRDASN}[kind],
@@ -56,7 +56,7 @@ func newRouter(ctx context.Context, r int, kind RouterKind, password string) (*R
 		return made, err
 	}
 	near4, near6, far4, far6 := beyond(r)
-	// The hash policy is layer 4, so that one client's connections use all paths.
+	// With the layer 4 hash policy, one client's connections use all paths.
 	if err := made.Host.Script(`
 		ip addr add %s dev eth1
 		ip addr add %s dev eth1 nodad
@@ -71,7 +71,7 @@ func newRouter(ctx context.Context, r int, kind RouterKind, password string) (*R
 	return made, made.Outside.Host.Script("%s", routes(near4.Addr(), near6.Addr(), segment4, segment6, routed4, routed6))
 }
 
-// routeTo lets a node reach the client of the router.
+// routeTo gives the node routes to the network of the router's client.
 func (n *Node) routeTo(r *Router) error {
 	far4, far6 := netip.PrefixFrom(r.Outside.IPv4, 25).Masked(), netip.PrefixFrom(r.Outside.IPv6, 64).Masked()
 	return n.Host.Script("%s", routes(r.IPv4, r.IPv6, far4, far6))
@@ -89,7 +89,7 @@ func (r *Router) Start() (err error) {
 	for _, p := range []netip.Prefix{segment4, segment6} {
 		config.Neighbors = append(config.Neighbors, router.Neighbor{Range: p, ASN: NodeASN, Password: r.password, BFD: r.bfd > 0, BFDKeeps: r.bfdKeeps, IPv4Only: r.IPv4Only})
 	}
-	if err := os.RemoveAll(r.dir); err != nil { // Sockets and process ids of an earlier life.
+	if err := os.RemoveAll(r.dir); err != nil { // It may have sockets and PID files of an earlier run.
 		return err
 	}
 	switch r.Kind {
@@ -104,7 +104,7 @@ func (r *Router) Start() (err error) {
 	return nil
 }
 
-// started makes no interface of a nil pointer.
+// started avoids an interface that holds a nil pointer.
 func started[R router.Router](r R, err error) (router.Router, error) {
 	if err != nil {
 		return nil, err
@@ -112,10 +112,10 @@ func started[R router.Router](r R, err error) (router.Router, error) {
 	return r, nil
 }
 
-// Stop ends the daemon in good order: it closes its sessions, and its routes leave the kernel.
+// Stop ends the daemon gracefully: the daemon closes its sessions and removes its routes from the kernel.
 func (r *Router) Stop() error { return r.end(router.Router.Stop) }
 
-// Kill ends the daemon as a crash does.
+// Kill kills the daemon, like a crash.
 func (r *Router) Kill() error { return r.end(router.Router.Kill) }
 
 func (r *Router) end(how func(router.Router) error) error {
@@ -151,7 +151,7 @@ func (r *Router) BFD(ctx context.Context) ([]router.BFDSession, error) {
 	return r.daemon.BFD(ctx)
 }
 
-// NextHops returns where the router's kernel sends packets for the prefix: several at equal cost.
+// NextHops returns the next hops in the router's kernel for the prefix. There are several if their cost is equal.
 func (r *Router) NextHops(ctx context.Context, prefix netip.Prefix) (hops []netip.Addr, err error) {
 	family := "-4"
 	if prefix.Addr().Is6() {

@@ -12,15 +12,15 @@ import (
 // secondBridge is the switch of the second segment.
 const secondBridge = "segment2"
 
-// SecondInterface is a node's interface on the second segment, which is called Name.
+// SecondInterface is a node's interface on the second segment.
 type SecondInterface struct {
 	Name string
 	MAC  net.HardwareAddr
 	Cable
 }
 
-// LaySecond lays a second segment: each node that there is gets an interface eth1 on it, and [Site.Second] is a client
-// there. That client takes the given addresses, which may be of the first segment, to be on its own.
+// LaySecond makes a second segment. Each existing node gets an interface eth1 on it, and [Site.Second] is a client
+// there. The client has on-link routes for the prefixes in here, which may be part of the first segment.
 func (s *Site) LaySecond(here ...netip.Prefix) error {
 	if err := newSwitch(secondBridge); err != nil {
 		return err
@@ -64,7 +64,7 @@ func (n *Node) plugSecond() error {
 
 func secondMAC(number int) string { return fmt.Sprintf("02:00:5e:00:54:%02x", number) }
 
-// removeSecond removes the switch, and what cables are left of it.
+// removeSecond removes the second switch and its remaining cables.
 func (s *Site) removeSecond() error {
 	var errs []error
 	for _, n := range s.Nodes {

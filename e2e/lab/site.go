@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// Site is the network that a cluster stands in: its nodes, and the hosts around them.
+// Site is the network of a cluster: its nodes, and the hosts around them.
 type Site struct {
 	// Nodes, k8s-node1 first.
 	Nodes []*Node
@@ -28,14 +28,14 @@ type Site struct {
 	// Second is the client on the second segment, or nil if [Site.LaySecond] was not called.
 	Second *Client
 
-	clients int  // On the segment.
-	bridge  bool // It is the site's own.
+	clients int  // Number of clients on the segment.
+	bridge  bool // The site made the bridge, and Close removes it.
 
 	mu    sync.Mutex
 	hosts []enclave.Host // All but those of pods.
 }
 
-// NewSite lays a segment with nodes that are hosts only, without Kubernetes, and with one client.
+// NewSite makes a segment with one client and with nodes that are plain hosts, without Kubernetes.
 func NewSite(nodes int) (*Site, error) {
 	if nodes > MaxNodes {
 		return nil, fmt.Errorf("the address plan has room for %d nodes", MaxNodes)
@@ -59,7 +59,7 @@ func NewSite(nodes int) (*Site, error) {
 	return s, nil
 }
 
-// NewClient makes one more client on the segment. Not to be called from two goroutines.
+// NewClient adds a client to the segment. It must not be called concurrently.
 func (s *Site) NewClient() (*Client, error) {
 	if s.clients == MaxClients {
 		return nil, fmt.Errorf("the address plan has room for %d clients", MaxClients)
@@ -77,8 +77,8 @@ func (s *Site) NewClient() (*Client, error) {
 	return &c, err
 }
 
-// Surround lays a site around the nodes of a cluster that is up and starts its routers, with their files
-// in the folder dir. The nodes' switch is there and is called as [Bridge] says. The routers end with ctx.
+// Surround makes a site for the nodes of a running cluster, whose switch must have the name [Bridge]. It starts
+// the routers, with their files in the folder dir. The routers run until ctx ends.
 func Surround(ctx context.Context, nodes []*Node, routers []RouterKind, password, dir string) (*Site, error) {
 	s := &Site{Nodes: nodes}
 	err := s.surround(ctx, routers, password)
@@ -98,7 +98,7 @@ func Surround(ctx context.Context, nodes []*Node, routers []RouterKind, password
 	return s, nil
 }
 
-// surround makes the clients and the routers, whose daemons are not started.
+// surround makes the clients and the routers. It does not start the routers' daemons.
 func (s *Site) surround(ctx context.Context, routers []RouterKind, password string) error {
 	var err error
 	if s.Segment, err = s.NewClient(); err != nil {
@@ -118,7 +118,7 @@ func (s *Site) surround(ctx context.Context, routers []RouterKind, password stri
 	return nil
 }
 
-// startRouters starts the daemons, each with a folder of its own in dir.
+// startRouters starts the routers' daemons, each with its own folder in dir.
 func (s *Site) startRouters(dir string) error {
 	var all errgroup.Group
 	for _, r := range s.Routers {
@@ -133,7 +133,7 @@ func (s *Site) Node(name string) *Node {
 	return s.node(func(n *Node) bool { return n.Name == name })
 }
 
-// NodeByMAC returns the node one of whose interfaces on the segments has the MAC, or nil.
+// NodeByMAC returns the node that has the MAC on one of the segments, or nil.
 func (s *Site) NodeByMAC(mac net.HardwareAddr) *Node {
 	return s.node(func(n *Node) bool {
 		return bytes.Equal(n.MAC, mac) || n.Second != nil && bytes.Equal(n.Second.MAC, mac)
@@ -155,7 +155,7 @@ func (s *Site) own(hosts ...enclave.Host) {
 	s.hosts = append(s.hosts, hosts...)
 }
 
-// Close takes away all but what [Surround] was given: the nodes and their switch.
+// Close removes the site. Nodes that [Surround] was given stay, and so does their switch.
 func (s *Site) Close() error {
 	var all errgroup.Group
 	for _, r := range s.Routers {

@@ -21,7 +21,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// site lays a segment with an app on each node.
+// site makes a segment with an app on each node.
 func site(t *testing.T, nodes int) (context.Context, *lab.Site, []*lab.Process) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -63,7 +63,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// lasts waits for a time that a fault is to last.
+// lasts waits for the duration of a fault.
 func lasts(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -85,7 +85,7 @@ func TestAnOutageIsMeasured(t *testing.T) {
 		"worst of a sample": {app(other.IPv4), app(node.IPv4), app(node.IPv6)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var took time.Duration // The scripts take their time on a busy machine.
+			var took time.Duration // Of the fault: its scripts are slow on a busy machine.
 			gap, failed, err := lab.Outage(ctx, s.Segment, targets, func() error {
 				began := time.Now()
 				defer func() { took = time.Since(began) }()
@@ -114,7 +114,7 @@ func TestAnOutageIsMeasured(t *testing.T) {
 		}
 	})
 	t.Run("no fault, no gap", func(t *testing.T) {
-		// An attempt that waits for a processor has not failed, and one whose packet was lost has, however long it may take.
+		// An attempt that waits for CPU time has not failed. An attempt that lost a packet has, whatever the timeout.
 		patient := *s.Segment
 		patient.Timeout, patient.FirstSYN = patience, true
 		stalled := stalls()
@@ -127,7 +127,7 @@ func TestAnOutageIsMeasured(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		gap, _, err := lab.Outage(ctx, s.Segment, []string{app(node.IPv6)}, func() error {
-			defer time.AfterFunc(3*outage, cancel) // However long the rest has taken.
+			defer time.AfterFunc(3*outage, cancel) // The time counts from here, since the steps before may be slow.
 			return node.Isolate()
 		}, outage)
 		must(t, node.Heal())
@@ -137,7 +137,7 @@ func TestAnOutageIsMeasured(t *testing.T) {
 	})
 }
 
-// stalls measures until the function that it returns is called, which returns the longest time in which this process did not run.
+// stalls starts a measurement, which stop ends. stop returns the longest time in which this process did not run.
 func stalls() (stop func() time.Duration) {
 	const period = 10 * time.Millisecond
 	var longest time.Duration
@@ -163,7 +163,7 @@ func stalls() (stop func() time.Duration) {
 func TestAnOpenerTellsWhoAnsweredAndWhatFailed(t *testing.T) {
 	ctx, s, _ := site(t, 1)
 	patient := *s.Segment
-	patient.Timeout = patience // This test may wait for a processor meanwhile.
+	patient.Timeout = patience // This test may have to wait for CPU time.
 	o := patient.Open(ctx, app(s.Nodes[0].IPv4), 5*time.Millisecond)
 	nobody := s.Segment.Open(ctx, net.JoinHostPort(s.Nodes[0].IPv6.String(), "1"), 5*time.Millisecond)
 	must(t, lab.Eventually(ctx, func(context.Context) error {
@@ -212,7 +212,7 @@ func TestHeldConnectionsOutliveAShortOutageAndBreakWithTheApp(t *testing.T) {
 		must(t, lasts(ctx, outage))
 		began := time.Now()
 		must(t, errors.Join(node.Isolate(), lasts(ctx, outage), node.Heal()))
-		took := time.Since(began) // TCP sends again at times that double.
+		took := time.Since(began) // TCP doubles the time between retransmissions.
 		must(t, lasts(ctx, 2*outage))
 		r := h.Stop()
 		t.Log(r)
@@ -279,7 +279,7 @@ func TestAClientHearsWhoClaimsAnAddress(t *testing.T) {
 			answered()
 			must(t, first.Host.Script(family.add, family.vip))
 			answered(first)
-			must(t, lab.Eventually(ctx, func(context.Context) error { // The asker may have had no processor for a while.
+			must(t, lab.Eventually(ctx, func(context.Context) error { // The asker may have had no CPU time for a while.
 				if runs := w.Answerers(family.vip, time.Time{}); len(runs) != 1 || runs[0].Answers < 5 {
 					return fmt.Errorf("runs %+v, want one of 5 answers", runs)
 				}
@@ -328,12 +328,12 @@ func TestAClientHearsWhoClaimsAnAddress(t *testing.T) {
 	}
 }
 
-// silence is how long nothing arrives before the rest of what was sent counts as lost: on the cables of a site, frames that
-// are not lost arrive as they are sent.
+// silence is the time without a frame after which the remaining frames count as lost. On the cables of a site, a frame
+// that is not lost arrives at once.
 const silence = 150 * time.Millisecond
 
-// datagrams sends n from one host to another's address, or to a group that the other joins, and counts what arrives until all
-// has, or nothing does for a while.
+// datagrams sends n datagrams from one host to an address of another one, or to a group that the other one joins. It
+// returns the number of datagrams that arrive until all have arrived, or until none arrives for the given time.
 func datagrams(from, to *lab.Client, destination netip.Addr, n int, while time.Duration) (arrived int, err error) {
 	var receiver *net.UDPConn
 	if err := to.Host.Do(func() (err error) {
@@ -352,7 +352,7 @@ func datagrams(from, to *lab.Client, destination netip.Addr, n int, while time.D
 	}
 	defer receiver.Close()
 	port := receiver.LocalAddr().(*net.UDPAddr).Port
-	// What is sent to a group at the same port by others is heard, too.
+	// The receiver also gets datagrams from other senders to the group at the same port.
 	token := []byte(from.Host.Name + " to " + to.Host.Name)
 	if err := from.Host.Do(func() error {
 		i, err := net.InterfaceByName("eth0")
@@ -396,7 +396,7 @@ func datagrams(from, to *lab.Client, destination netip.Addr, n int, while time.D
 	return arrived, nil
 }
 
-// TestFaults has every fault at work: who is heard by whom, while it lasts and after it.
+// TestFaults causes every fault, and checks which hosts receive datagrams from which others during the fault and after it.
 func TestFaults(t *testing.T) {
 	_, s, _ := site(t, 3)
 	other, err := s.NewClient()
@@ -414,8 +414,8 @@ func TestFaults(t *testing.T) {
 	all := []string{"a b", "b a", "a c", "b c", "a client", "client a", "c client", "client c", "a other", "client other"}
 	for name, f := range map[string]struct {
 		fault     func() error
-		lost      []string // Pairs of which all is lost.
-		multicast []string // Pairs of which the speakers' multicast is lost as well.
+		lost      []string // Pairs that lose all frames.
+		multicast []string // Pairs that lose the speakers' multicast.
 	}{
 		"cut":              {a.Cut, []string{"a b", "b a", "a c", "a client", "client a", "a other"}, nil},
 		"isolated":         {a.Isolate, []string{"a b", "b a", "a c", "a client", "client a", "a other"}, nil},
@@ -441,7 +441,7 @@ func TestFaults(t *testing.T) {
 						netip.MustParseAddr("224.0.0.253"): !none, netip.MustParseAddr("ff02::115"): !none,
 					} {
 						while := silence
-						if want { // This test may wait for a processor meanwhile.
+						if want { // This test may have to wait for CPU time.
 							while = patience / 2
 						}
 						checks.Go(func() {
@@ -465,7 +465,7 @@ func TestFaults(t *testing.T) {
 				const n = 1000
 				for way, pair := range [][2]*lab.Client{{a, client}, {client, a}} {
 					lost := 0
-					for range 5 { // Less than a socket's buffer at a time.
+					for range 5 { // Each batch is smaller than a socket's buffer.
 						arrived, err := datagrams(pair[0], pair[1], pair[1].IPv4, n/5, silence)
 						must(t, err)
 						lost += n/5 - arrived

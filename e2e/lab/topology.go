@@ -21,19 +21,19 @@ func layBridge() error {
 	return enclave.Host{}.Script("ip addr add %[2]s dev %[1]s; ip addr add %[3]s dev %[1]s nodad", Bridge, v4, v6)
 }
 
-// newSwitch makes a switch. Multicast snooping is off: a switch without a querier would forget who listens, and
-// stories are to be about Herald.
+// newSwitch makes a switch. Multicast snooping is off: without a querier the switch would forget the members of
+// multicast groups, which is not what the stories test.
 func newSwitch(bridge string) error {
 	return enclave.Host{}.Script("ip link add %[1]s type bridge mcast_snooping 0; ip link set %[1]s up", bridge)
 }
 
 func removeBridge() error { return enclave.Host{}.Script("ip link delete %s", Bridge) }
 
-// port is the bridge's end of a host's cable.
+// port returns the name of the bridge's end of a host's cable.
 func port(host string) string { return "v-" + host }
 
-// plug connects an interface of a host to a switch. The interface has the same MAC whenever it is made, so that a
-// host that is made anew in a cluster that stays is known there.
+// plug connects an interface of a host to a switch. The interface always gets the same MAC. A host that is recreated
+// in a running cluster therefore matches the neighbour entries there.
 func plug(h enclave.Host, iface, mac string, to Cable) error {
 	if err := enclave.Connect(enclave.Host{}, to.port, h, iface); err != nil {
 		return err
@@ -60,13 +60,14 @@ func attach(name string, number int) (Client, error) {
 	return c, err
 }
 
-// detach removes a host. Its cable goes first: the kernel would remove that with the namespace, but
-// some time later.
+// detach removes a host. It removes the cable first: the kernel would remove the cable with the namespace,
+// but some time later.
 func detach(h enclave.Host) error {
 	return errors.Join(unplug(port(h.Name)), h.Remove())
 }
 
-// unplug removes a cable, if it is there, by the switch's end. A cable to a host that is gone goes at any moment.
+// unplug removes a cable at the switch's end, if the cable exists. The kernel may remove a cable to a removed
+// host at any moment.
 func unplug(port string) error {
 	return enclave.Host{}.Script("ip link delete %[1]s 2>/dev/null || ! ip link show %[1]s >/dev/null 2>&1", port)
 }
@@ -87,7 +88,7 @@ func newClient(h enclave.Host, v4, v6 netip.Prefix) (Client, error) {
 	})
 }
 
-// routes are the commands that let a host reach prefixes by way of a gateway of each family.
+// routes returns the commands that route prefixes via the gateway of their family.
 func routes(gateway4, gateway6 netip.Addr, prefixes ...netip.Prefix) (script string) {
 	for _, p := range prefixes {
 		via := gateway4
@@ -99,7 +100,7 @@ func routes(gateway4, gateway6 netip.Addr, prefixes ...netip.Prefix) (script str
 	return script
 }
 
-// onLink are the commands that let a host ask the segment itself for the addresses of prefixes.
+// onLink returns the commands that make prefixes on-link on the segment.
 func onLink(prefixes ...netip.Prefix) (script string) {
 	for _, p := range prefixes {
 		script += fmt.Sprintf("ip route replace %s dev %s\n", p, eth0)

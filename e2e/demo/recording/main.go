@@ -1,5 +1,6 @@
-// Command recording makes a picture of the demo: `make recording` has script(1) run it on a terminal, and this makes an
-// asciicast (docs/pictures/demo.cast) of what script has written, and an SVG (docs/pictures/demo.svg) of the asciicast.
+// Command recording makes a picture of the demo. `make recording` runs the demo in a terminal of script(1). This command
+// converts the files of script to an asciicast (docs/pictures/demo.cast), and the asciicast to an SVG
+// (docs/pictures/demo.svg).
 //
 //	recording LOG TIMING CAST SVG
 package main
@@ -22,7 +23,7 @@ import (
 
 const (
 	columns, rows = 96, 34
-	// pause is the longest time that nothing happens in the picture, and rest is how long its end is shown.
+	// pause is the longest time without a change in the picture. rest is how long the last frame is shown.
 	pause, rest = 1200 * time.Millisecond, 12 * time.Second
 	title       = "make demo: a cluster gets Herald, a Service gets an address, and clients are served while a node is lost."
 )
@@ -57,8 +58,8 @@ func run(args []string) error {
 	return errors.Join(os.WriteFile(args[2], cast, 0o644), os.WriteFile(args[3], svg, 0o644)) //nolint:gosec // They are documents.
 }
 
-// asciicast writes what script has recorded as an asciicast of version 2. Each line of the timing is how many seconds after
-// the one before it how many bytes were written. The log has a line of script's own before them.
+// asciicast converts a recording of script to an asciicast of version 2. Each line of the timing has a delay in seconds
+// since the line before, and the number of bytes written then. The log begins with a line of script itself.
 func asciicast(log, timing []byte) ([]byte, error) {
 	_, log, _ = bytes.Cut(log, []byte("\n"))
 	var cast bytes.Buffer
@@ -73,7 +74,7 @@ func asciicast(log, timing []byte) ([]byte, error) {
 			return nil, fmt.Errorf("the timing has the line %q, and the log %d bytes left: record both again", line, len(log))
 		}
 		at += after
-		// A character may come in two parts.
+		// The bytes of a character may be split over two writes.
 		text := slices.Concat(half, log[:size])
 		whole := len(text)
 		for whole > 0 && !utf8.Valid(text[:whole]) && len(text)-whole < utf8.UTFMax {
@@ -85,14 +86,14 @@ func asciicast(log, timing []byte) ([]byte, error) {
 	return cast.Bytes(), err
 }
 
-// shown is that so many lines are complete from a time on.
+// shown is the number of complete lines from a time on.
 type shown struct {
 	at    time.Duration
 	lines int
 }
 
-// picture draws an asciicast. Text comes in at the lower edge and moves up, so that one animation, of the whole text, shows
-// all. What is drawn is lines that are complete: a spinner is wiped by the line that follows it.
+// picture converts an asciicast to an SVG. Text appears at the lower edge and moves up, so a single animation of the whole
+// text is enough. Only complete lines are drawn. This leaves out a spinner, which the line that follows it wipes.
 func picture(cast []byte) ([]byte, error) {
 	var t screen
 	steps, at, before := []shown{}, time.Duration(0), 0.0
@@ -120,7 +121,7 @@ func picture(cast []byte) ([]byte, error) {
 	return draw(t.lines, steps), nil
 }
 
-// events are the lines of an asciicast.
+// events returns the lines of an asciicast.
 func events(cast []byte) (all [][]byte) {
 	lines := bufio.NewScanner(bytes.NewReader(cast))
 	lines.Buffer(nil, len(cast)+1)
@@ -132,7 +133,7 @@ func events(cast []byte) (all [][]byte) {
 
 const lineHeight, margin = 18, 16
 
-// charWidth is that of the widest of the fonts.
+// charWidth is the character width of the widest of the fonts.
 const charWidth = 8.43
 
 func draw(lines []string, steps []shown) []byte {
@@ -169,9 +170,10 @@ text { font: 14px ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", 
 	return b.Bytes()
 }
 
-// screen is as much of a terminal as the demo uses: text, returns, wiping a line, and the styles of ECMA-48 that classes has.
+// screen interprets the output that the demo uses: text, carriage returns, wiping a line, and the ECMA-48 styles in
+// classes.
 type screen struct {
-	lines []string // Complete ones, in SVG.
+	lines []string // Complete lines, in SVG.
 
 	line  []cell
 	at    int
@@ -183,7 +185,7 @@ type cell struct {
 	style string
 }
 
-// classes are styles by their number. 0 and nothing end all.
+// classes maps the numbers of styles to CSS classes. 0 and the empty number end all styles.
 var classes = map[string]string{"": "", "0": "", "1": "bold", "2": "faint", "31": "bad", "32": "good"}
 
 func (s *screen) write(text string) error {
@@ -222,7 +224,7 @@ func (s *screen) feed() {
 	s.line, s.at = nil, 0
 }
 
-// control reads a control sequence behind its escape.
+// control reads a control sequence after its escape character and applies it.
 func (s *screen) control(r io.RuneReader) error {
 	sequence := ""
 	for {
@@ -248,7 +250,7 @@ func (s *screen) control(r io.RuneReader) error {
 	return nil
 }
 
-// drawn is a line in SVG.
+// drawn returns a line in SVG.
 func drawn(line []cell) string {
 	for len(line) > 0 && line[len(line)-1].text == ' ' {
 		line = line[:len(line)-1]

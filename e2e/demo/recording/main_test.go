@@ -39,7 +39,7 @@ func TestAsciicast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The mark came in two parts.
+	// The bytes of the mark are split over two writes.
 	if _, got, _ := strings.Cut(string(cast), "\n"); got != "[0.5,\"o\",\"  \"]\n[0.75,\"o\",\"✓ done\\r\"]\n" {
 		t.Errorf("%q", got)
 	}
@@ -48,8 +48,8 @@ func TestAsciicast(t *testing.T) {
 	}
 }
 
-// TestThePictureIsOfTheRecording is about the files in the tree: the SVG is made of the asciicast, which is of a run that went
-// well.
+// TestThePictureIsOfTheRecording checks the files in the tree: the SVG is generated from the asciicast, and the asciicast
+// is of a successful run.
 func TestThePictureIsOfTheRecording(t *testing.T) {
 	cast, err := os.ReadFile("../../../docs/pictures/demo.cast")
 	if err != nil {

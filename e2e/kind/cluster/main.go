@@ -1,9 +1,9 @@
-// Command cluster keeps a kind cluster with Herald in it for work: it stands up in the background, in an
-// enclave, and stays until it is told to go.
+// Command cluster runs a kind cluster with Herald for development. The cluster runs in the background, in an
+// enclave, until it is stopped.
 //
-//	cluster up              stand it up and return
-//	cluster shell [command] run a shell, or a command, inside: with kubectl, docker and kind
-//	cluster down            take it away
+//	cluster up              start the cluster and return
+//	cluster shell [command] run a shell or a command in the cluster's enclave, with kubectl, docker and kind
+//	cluster down            stop and remove the cluster
 package main
 
 import (
@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	// upright is the last line that a cluster writes once it stands.
+	// upright is the last line that a cluster writes, once it has started.
 	upright = "the cluster is up"
-	// leaving is how long it may take to go.
+	// leaving bounds the removal of a cluster.
 	leaving = 2 * time.Minute
 )
 
@@ -55,7 +55,7 @@ func do(k keeper, args []string) error {
 	switch strings.Join(args[:min(1, len(args))], "") {
 	case "up":
 		return k.up(ctx)
-	case "stay": // What up starts.
+	case "stay": // Used by up.
 		return k.stay(ctx)
 	case "shell":
 		return k.shell(args[1:])
@@ -70,7 +70,8 @@ type keeper struct{ dir, bin string }
 
 func (k keeper) log() string { return filepath.Join(k.dir, "cluster.log") }
 
-// up starts this program once more, to stay, and tells what that does until it is done.
+// up starts this program again in the background with the argument stay. It prints the progress until the cluster
+// has started.
 func (k keeper) up(ctx context.Context) error {
 	if pid, err := k.pid(); err == nil {
 		return fmt.Errorf("a cluster is up already, as process %d", pid)
@@ -94,7 +95,7 @@ func (k keeper) up(ctx context.Context) error {
 	go func() { ended <- fmt.Sprint("ended with ", staying.Wait()) }()
 	giveUp := func(why error) error {
 		err := staying.Process.Signal(syscall.SIGTERM)
-		<-ended // How it ends does not matter any more.
+		<-ended // The result does not matter.
 		return errors.Join(why, err)
 	}
 	if err := os.WriteFile(k.pidFile(), []byte(strconv.Itoa(staying.Process.Pid)), 0o644); err != nil {
@@ -127,7 +128,7 @@ func (k keeper) up(ctx context.Context) error {
 	}
 }
 
-// stay is a cluster's life.
+// stay starts a cluster with Herald and runs it until ctx ends.
 func (k keeper) stay(ctx context.Context) error {
 	if err := enclave.Enter(); err != nil {
 		return err
@@ -154,7 +155,7 @@ func (k keeper) stay(ctx context.Context) error {
 	return c.Close()
 }
 
-// shell runs something in the cluster's enclave.
+// shell runs a command, or bash, in the cluster's enclave.
 func (k keeper) shell(command []string) error {
 	outer, err := k.pid()
 	if err != nil {
@@ -176,7 +177,7 @@ func (k keeper) shell(command []string) error {
 	return cmd.Run()
 }
 
-// child is the only child of a process that is outside of an enclave: the first process within.
+// child returns the process ID of the only child of a process outside of an enclave. It is the first process inside.
 func child(pid int) (string, error) {
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
@@ -194,7 +195,7 @@ func child(pid int) (string, error) {
 	return "", fmt.Errorf("process %d has no child yet: wait a moment", pid)
 }
 
-// down asks the cluster to go and waits until it has.
+// down ends the cluster and waits until it has ended.
 func (k keeper) down() error {
 	pid, err := k.pid()
 	if err != nil {
@@ -216,7 +217,8 @@ func (k keeper) down() error {
 
 func (k keeper) pidFile() string { return filepath.Join(k.dir, "cluster.pid") }
 
-// pid is the id of the process that stays. A number alone might be another's by now.
+// pid returns the process ID of the running cluster. It checks the command line, because another process may have
+// reused the ID.
 func (k keeper) pid() (int, error) {
 	none := errors.New("no cluster is up; make e2e-up makes one")
 	content, err := os.ReadFile(k.pidFile())

@@ -1,7 +1,7 @@
 // Command coredns is the DNS server of Kubernetes clusters with the plugins that kubeadm's
 // configuration names, and no others.
 //
-// It is a module of its own because CoreDNS follows other releases of Kubernetes' libraries.
+// It is a separate module because CoreDNS uses other releases of Kubernetes' libraries.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command pause is what a pod's sandbox runs: it holds the pod's namespaces and does nothing else.
+// Command pause runs in a pod's sandbox. It holds the pod's namespaces and does nothing else.
 package main
 
 import (
@@ -8,7 +8,8 @@ import (
 )
 
 func main() {
-	// It is process 1 where containers of a pod share their processes; so the kernel reaps the orphans.
+	// If the containers of a pod share a process namespace, pause is process 1 there. Ignoring SIGCHLD makes the
+	// kernel reap orphans.
 	signal.Ignore(syscall.SIGCHLD)
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)

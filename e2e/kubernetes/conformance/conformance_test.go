@@ -1,5 +1,5 @@
-// Package conformance is Kubernetes' own end-to-end tests, those of its network: a program of much less than
-// all of them is, which e2e/conformance runs against Herald.
+// Package conformance has Kubernetes' own end-to-end tests of networking, which e2e/conformance runs against
+// Herald. The program is much smaller than one with all end-to-end tests.
 package conformance
 
 import (

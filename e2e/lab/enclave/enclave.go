@@ -1,12 +1,12 @@
-// Package enclave gives a program a network of its own, and takes it away again whatever happens.
+// Package enclave gives a program its own network, which is removed however the program ends.
 //
-// Enter runs the calling program once more as process 1 of new process, mount and network
-// namespaces. Inside, interfaces, routes, sysctls and firewall are private, named network
-// namespaces are invisible from outside, and when process 1 ends, be it by return, panic, Ctrl-C
-// or kill -9, the kernel ends every process and removes every interface that it made. Nothing has
-// to be cleaned up, so nothing can be left behind.
+// Enter runs the calling program again as process 1 of new process, mount and network namespaces.
+// Inside, interfaces, routes, sysctls and firewall rules are private, and named network namespaces
+// are invisible from outside. When process 1 ends by return, panic, Ctrl-C or kill -9, the kernel
+// ends every process and removes every interface in the enclave. The program needs no cleanup and
+// leaves nothing behind.
 //
-// A [Host] is a network namespace inside the enclave: a machine, as far as the network can tell.
+// A [Host] is a network namespace inside the enclave. On the network it looks like a machine.
 package enclave
 
 import (
@@ -25,19 +25,19 @@ import (
 // marker is set in the environment of the process that runs inside.
 const marker = "HERALD_ENCLAVE"
 
-// The first thread is what /proc/self shows; inside it stays where it is, whatever Host.Do does with
-// others. Only an init function is sure to run on it.
+// /proc/self shows the main thread. Inside the enclave, the main thread must stay in its namespace, while
+// Host.Do moves other threads. Only an init function certainly runs on the main thread.
 func init() {
 	if os.Getenv(marker) != "" {
 		runtime.LockOSThread()
 	}
 }
 
-// ErrNotRoot says that namespaces cannot be made by this user.
+// ErrNotRoot means that this user cannot create namespaces.
 var ErrNotRoot = errors.New("network namespaces need root: run it again with sudo")
 
-// Enter returns inside the enclave. Outside, it runs the program again within and exits with its
-// code; it returns there only with an error, having done nothing.
+// Enter returns nil inside the enclave. Outside, it runs the program again inside the enclave and exits
+// with its exit code. If Enter returns an error outside, it has done nothing.
 func Enter() error {
 	if os.Getenv(marker) != "" {
 		if err := os.Unsetenv(marker); err != nil {
@@ -48,7 +48,7 @@ func Enter() error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
-	// Pdeathsig follows the thread that started the child, so this one must stay.
+	// Pdeathsig takes effect when the thread that started the child ends, so this thread must stay alive.
 	runtime.LockOSThread()
 	inner := exec.Command("/proc/self/exe")
 	inner.Args = os.Args
@@ -69,7 +69,7 @@ func Enter() error {
 	for {
 		select {
 		case s := <-signals:
-			// The first signal asks the program to stop, a second one makes it.
+			// The first signal asks the program to stop. The second one kills it.
 			if asked {
 				s = syscall.SIGKILL
 			}
@@ -88,10 +88,10 @@ func Enter() error {
 	}
 }
 
-// RunTests is for a package's TestMain: it runs the tests inside the enclave and exits with their
-// code. Without root it skips them all and says why, unless HERALD_REQUIRE_ROOT is set.
+// RunTests runs the tests of a package inside the enclave and exits with their exit code. A TestMain
+// calls it. Without root it skips all tests and prints why, unless HERALD_REQUIRE_ROOT is set.
 func RunTests(m interface{ Run() int }) {
-	// A fuzz worker is started by a test program that is inside already, and inherits pipes from it.
+	// The test program that starts a fuzz worker is already inside, and the worker inherits pipes from it.
 	if slices.Contains(os.Args, "-test.fuzzworker") {
 		os.Exit(m.Run())
 	}
@@ -106,8 +106,8 @@ func RunTests(m interface{ Run() int }) {
 	os.Exit(m.Run())
 }
 
-// furnish makes the fresh namespaces livable: a /proc that shows them, a /run for daemons' sockets
-// and named network namespaces, and a loopback.
+// furnish sets up the new namespaces: it mounts a /proc of the process namespace and a /run for daemons'
+// sockets and named network namespaces, and brings up the loopback interface.
 func furnish() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

@@ -21,7 +21,7 @@ func TestTheProgramIsProcessOneWithALoopbackOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, i := range ifaces {
-		// Kernels with tunnels built in put tunl0, sit0 and the like into every namespace; they are down.
+		// Kernels with built-in tunnels create interfaces such as tunl0 and sit0 in every namespace. They are down.
 		if i.Name != "lo" && i.Flags&net.FlagUp != 0 {
 			t.Errorf("interface %s is up in a namespace that nobody furnished", i.Name)
 		}

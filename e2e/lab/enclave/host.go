@@ -13,8 +13,8 @@ import (
 // Host is a network namespace with a name. The zero Host is the enclave's own namespace.
 type Host struct{ Name string }
 
-// NewHost makes a namespace with its loopback up. Duplicate address detection is off in it: on
-// links that nobody else can reach it would only cost a second for every address.
+// NewHost creates a namespace with its loopback up. Duplicate address detection is off: on private
+// links it would only cost a second for every address.
 func NewHost(name string) (Host, error) {
 	h := Host{Name: name}
 	if err := run("ip", "netns", "add", name); err != nil {
@@ -29,7 +29,7 @@ func NewHost(name string) (Host, error) {
 // Remove deletes the namespace and with it every interface inside. Its processes must have ended.
 func (h Host) Remove() error { return run("ip", "netns", "delete", h.Name) }
 
-// Command is exec.CommandContext on the host. The process id is the program's own.
+// Command is exec.CommandContext on the host. The process ID is that of the program itself.
 func (h Host) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	if h.Name == "" {
 		return exec.CommandContext(ctx, program, args...)
@@ -37,7 +37,7 @@ func (h Host) Command(ctx context.Context, program string, args ...string) *exec
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.Name, program}, args...)...)
 }
 
-// Script runs shell commands on the host and stops at the first that fails.
+// Script runs shell commands on the host and stops at the first one that fails.
 func (h Host) Script(format string, args ...any) error {
 	script := fmt.Sprintf(format, args...)
 	out, err := h.Command(context.Background(), "sh", "-euc", script).CombinedOutput()
@@ -47,15 +47,15 @@ func (h Host) Script(format string, args ...any) error {
 	return nil
 }
 
-// Do calls f on a thread that is on the host: sockets opened there stay there. Goroutines that f
-// starts do not inherit the namespace.
+// Do calls f on a thread in the host's namespace. Sockets that f opens stay in that namespace. Goroutines
+// that f starts do not inherit it.
 func (h Host) Do(f func() error) error {
 	if h.Name == "" {
 		return f()
 	}
 	result := make(chan error)
 	go func() {
-		// The thread is not unlocked: it ends with the goroutine instead of carrying the namespace on.
+		// The thread is never unlocked, so it ends with the goroutine and no other goroutine runs in the namespace.
 		runtime.LockOSThread()
 		result <- func() error {
 			ns, err := netns.GetFromName(h.Name)

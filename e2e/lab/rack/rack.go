@@ -1,5 +1,5 @@
-// Package rack is a node and a router on a cable, for tests that need real routers and no cluster. The node is the enclave's
-// own namespace, so that what is tested runs in the test's process.
+// Package rack connects a node and a router by a cable, for tests that need real routers but no cluster. The node is the
+// enclave's own namespace. The tested code therefore runs in the test's process.
 package rack
 
 import (
@@ -20,27 +20,27 @@ import (
 )
 
 const (
-	// NodeASN and RouterASN are the AS numbers of both ends.
+	// NodeASN and RouterASN are the AS numbers of the node and the router.
 	NodeASN   = 64512
 	RouterASN = 64500
 	// Patience is how long Eventually waits.
 	Patience = 30 * time.Second
 )
 
-// Kind is an implementation of a router.
+// Kind is a router implementation.
 type Kind string
 
-// The routers that every story is told to.
+// The router implementations that every story runs with.
 const (
 	FRR  Kind = "FRR"
 	BIRD Kind = "BIRD"
 )
 
-// Kinds has all of them.
+// Kinds lists all kinds of routers.
 var Kinds = []Kind{FRR, BIRD}
 
-// Main is for TestMain. It runs so many tests at once, since they wait more than they compute, and fails if goroutines
-// are left, other than those of the options.
+// Main runs the tests of a package. A TestMain calls it. It runs the given number of tests in parallel, since they
+// wait more than they compute. It fails if goroutines are left, except those that the options ignore.
 func Main(m *testing.M, parallel int, left ...goleak.Option) {
 	enclave.RunTests(tests{m, parallel, left})
 }
@@ -52,7 +52,7 @@ type tests struct {
 }
 
 func (m tests) Run() int {
-	// Addresses are usable at once, on links that nobody else can reach.
+	// On private links, addresses need no duplicate address detection and are usable at once.
 	err := enclave.Host{}.Script("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
 	if err = errors.Join(err, flag.Set("test.parallel", fmt.Sprint(m.parallel))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -66,7 +66,7 @@ func (m tests) Run() int {
 	return code
 }
 
-// Each tells a story to each kind of router, at the same time as others.
+// Each runs a story with each kind of router, in parallel with other stories.
 func Each(t *testing.T, story func(*testing.T, Kind)) {
 	t.Parallel()
 	for _, kind := range Kinds {
@@ -77,23 +77,23 @@ func Each(t *testing.T, story func(*testing.T, Kind)) {
 	}
 }
 
-// EachAlone tells a story that needs the whole machine to each kind of router, while no other story is told.
+// EachAlone runs a story that needs the whole machine with each kind of router, while no other story runs.
 func EachAlone(t *testing.T, story func(*testing.T, Kind)) {
 	for _, kind := range Kinds {
 		t.Run(string(kind), func(t *testing.T) { story(t, kind) })
 	}
 }
 
-// Rack is a router on a cable of its own to the node.
+// Rack is a router with its own cable to the node.
 type Rack struct {
 	Kind
 	Host enclave.Host // the router's
-	// Number is in all addresses of a rack, and Port is the node's end of the cable. The router's end is eth0.
+	// Number is part of all addresses of a rack. Port is the node's end of the cable; the router's end is eth0.
 	Number         int32
 	Port           string
 	Node4, Router4 netip.Addr // of a /24
 	Node6, Router6 netip.Addr // of a /64
-	// Config is what Start uses. At first the router expects the node at its IPv4 address.
+	// Config is the configuration for Start. Initially the router expects the node at its IPv4 address.
 	Config router.Config
 	Router router.Router // nil before Start
 
@@ -102,7 +102,7 @@ type Rack struct {
 
 var racks atomic.Int32
 
-// New lays the cable of a rack whose addresses no other one has. Start turns the router on.
+// New makes a rack with addresses that no other rack has. Start starts its router.
 func New(t testing.TB, kind Kind) *Rack {
 	t.Helper()
 	return newRack(t, kind, racks.Add(1), "eth")
@@ -136,12 +136,12 @@ func newRack(t testing.TB, kind Kind, number int32, device string) *Rack {
 	return r
 }
 
-// Address writes the rack's number into an address.
+// Address formats the rack's number into an address.
 func (r *Rack) Address(format string) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf(format, r.Number))
 }
 
-// NewHost makes one more machine of this rack. It is removed when the test ends.
+// NewHost adds a host to this rack. The host is removed when the test ends.
 func (r *Rack) NewHost(role string) enclave.Host {
 	r.t.Helper()
 	h, err := enclave.NewHost(role + "-" + r.Port)
@@ -150,8 +150,8 @@ func (r *Rack) NewHost(role string) enclave.Host {
 	return h
 }
 
-// Behind lays a second way to the router, on which a machine in between takes one from the TTL. It returns the addresses of
-// both ends; the router's interface there is eth1.
+// Behind makes a second path to the router. A host on this path decrements the TTL. Behind returns the addresses of
+// both ends; the router's interface on the path is eth1.
 func (r *Rack) Behind() (node, far netip.Addr) {
 	r.t.Helper()
 	between := r.NewHost("between")
@@ -163,7 +163,7 @@ func (r *Rack) Behind() (node, far netip.Addr) {
 	return r.Address("198.19.%d.10"), r.Address("198.19.%d.21")
 }
 
-// Start turns the router on, with its configuration as it is now.
+// Start starts the router with the present Config.
 func (r *Rack) Start() {
 	r.t.Helper()
 	var err error
@@ -171,13 +171,13 @@ func (r *Rack) Start() {
 	r.Must(err)
 }
 
-// Run starts another daemon of the rack's kind. Whoever calls it ends it.
+// Run starts another daemon of the rack's kind. The caller must end it.
 func (r *Rack) Run(on enclave.Host, role string, c router.Config) (router.Router, error) {
 	dir := filepath.Join("/run", role+"-"+r.Port)
 	if r.Kind == FRR {
 		f, err := router.StartFRR(context.Background(), on, dir, c.FRR())
 		if err != nil {
-			return nil, err // and not a Router that is a nil *FRR
+			return nil, err // f would be a non-nil Router that holds a nil *FRR.
 		}
 		return f, nil
 	}
@@ -208,7 +208,7 @@ func (r *Rack) OnRouter(format string, args ...any) {
 	r.Must(r.Host.Script(format, args...))
 }
 
-// Kernel is what the router's kernel has for a prefix, as ip prints it.
+// Kernel returns the routes for a prefix in the router's kernel, as ip prints them.
 func (r *Rack) Kernel(prefix netip.Prefix) (string, error) {
 	family := "-4"
 	if prefix.Addr().Is6() {
@@ -218,7 +218,7 @@ func (r *Rack) Kernel(prefix netip.Prefix) (string, error) {
 	return string(out), err
 }
 
-// Eventually tries until there is no error.
+// Eventually calls try until it returns nil. It fails the test after Patience.
 func Eventually(t testing.TB, try func() error) {
 	t.Helper()
 	if err := Within(Patience, try); err != nil {
@@ -226,7 +226,7 @@ func Eventually(t testing.TB, try func() error) {
 	}
 }
 
-// Within tries until there is no error or the time is up.
+// Within calls try until it returns nil or the limit has passed.
 func Within(limit time.Duration, try func() error) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()

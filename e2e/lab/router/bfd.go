@@ -13,36 +13,38 @@ import (
 	"time"
 )
 
-// BFD is Bidirectional Forwarding Detection.
+// BFD configures Bidirectional Forwarding Detection.
 type BFD struct {
-	// Peers are sessions that no protocol uses.
+	// Peers are sessions that no routing protocol uses.
 	Peers      []BFDPeer
 	Multiplier int
-	// Interval is that of sending and receiving, in whole milliseconds. 0: no BFD.
+	// Interval is the send and receive interval, in whole milliseconds. 0 means no BFD.
 	Interval time.Duration
 }
 
 // BFDPeer is one session.
 type BFDPeer struct {
 	Address, Local netip.Addr
-	// Interface is where the peer is. Empty: beyond other routers, so that packets may arrive with any TTL.
+	// Interface is the interface to the peer. If it is empty, the peer is beyond other routers, and packets may
+	// arrive with any TTL.
 	Interface string
 }
 
-// BFDSession is how a session fares, in words that are the same for each implementation.
+// BFDSession is the state of a session, with the same words for each implementation.
 type BFDSession struct {
 	Peer  netip.Addr
 	State string // up, init, down
-	// Transmit is the interval in which the router sends, Detection the silence after which it finds the peer dead.
+	// Transmit is the router's send interval. Detection is the time without a packet after which the router
+	// declares the session down.
 	Transmit, Detection time.Duration
-	// RemoteDiagnostic is what the peer gave as the reason of its last change, in FRR's words. BIRD does not tell.
+	// RemoteDiagnostic is the peer's reason for its last state change, in FRR's words. BIRD does not report it.
 	RemoteDiagnostic string
-	// epoch and since stay the same as long as the session is up, but for BIRD's rounding of since.
+	// epoch and since do not change while the session is up, except that BIRD rounds since.
 	epoch string
 	since time.Duration // after midnight
 }
 
-// Stayed reports whether the session is up, and has been without a break since it was as before.
+// Stayed reports whether the session is up and has been up without interruption since the state before.
 func (s BFDSession) Stayed(before BFDSession) bool {
 	return s.State == "up" && s.epoch == before.epoch && (s.since-before.since).Abs() < 100*time.Millisecond
 }
@@ -74,7 +76,7 @@ func (c Config) frrBFD(line func(string, ...any)) {
 	line("exit")
 }
 
-// FRRTiming is the timing of a session as commands.
+// FRRTiming returns FRR's commands for the timing of a session.
 func (b BFD) FRRTiming() []string {
 	interval := b.Interval.Milliseconds()
 	return []string{
@@ -187,7 +189,7 @@ func parseBIRDBFD(out string) (sessions []BFDSession, err error) {
 	return sessions, nil
 }
 
-// Configure has BIRD take another configuration. Protocols that stay as they were are not disturbed.
+// Configure makes BIRD load a new configuration. BIRD does not restart protocols whose configuration is unchanged.
 func (b *BIRD) Configure(ctx context.Context, config string) error {
 	if err := os.WriteFile(filepath.Join(b.dir, "bird.conf"), []byte(config), 0o644); err != nil {
 		return err

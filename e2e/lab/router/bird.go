@@ -15,15 +15,15 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// BIRD is BIRD 2.
+// BIRD is a router that runs BIRD 2.
 type BIRD struct {
 	host   enclave.Host
 	dir    string
 	daemon *daemon
 }
 
-// StartBIRD starts BIRD with the given configuration, and returns when it answers. The context ends
-// it by force; Stop does so in good order.
+// StartBIRD starts BIRD with the given configuration and returns when it answers. When ctx ends, BIRD
+// is killed; Stop ends it gracefully.
 func StartBIRD(ctx context.Context, host enclave.Host, dir, config string) (*BIRD, error) {
 	if err := newDirectory(dir, "bird.conf", config); err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func StartBIRD(ctx context.Context, host enclave.Host, dir, config string) (*BIR
 	return b, nil
 }
 
-// birdRecovers has the protocol kernel leave routes as they are until a recovery ends. Each start is then one.
+// birdRecovers makes the kernel protocol keep its routes until a recovery ends. Each start is then a recovery.
 const birdRecovers = "  graceful restart on;\n  persist;"
 
 func (b *BIRD) socket() string { return filepath.Join(b.dir, "bird.ctl") }
@@ -94,7 +94,7 @@ func (b *BIRD) Count(ctx context.Context) (int, error) {
 	return countBIRD(out)
 }
 
-// countBIRD adds up lines such as "10000 of 10002 routes for 10002 networks in table master4".
+// countBIRD adds up the first numbers of lines such as "10000 of 10002 routes for 10002 networks in table master4".
 func countBIRD(out string) (sum int, err error) {
 	for line := range strings.Lines(out) {
 		if !strings.Contains(line, " in table ") {
@@ -122,8 +122,8 @@ func (b *BIRD) routes(ctx context.Context, which string) ([]Route, error) {
 	return routes, nil
 }
 
-// parseBIRD reads "show route all". A path begins with a line whose first column is its prefix, or
-// blank if that is the same as above; its attributes follow, each with a tab in front.
+// parseBIRD reads the output of "show route all". A path begins with a line whose first column is the
+// prefix, or blank if the prefix is the same as above. The attributes follow, each indented by a tab.
 func parseBIRD(out string) ([]Route, error) {
 	var routes []Route
 	var prefix netip.Prefix
@@ -143,7 +143,7 @@ func parseBIRD(out string) ([]Route, error) {
 		if first != "" {
 			p, err := netip.ParsePrefix(first)
 			if err != nil {
-				continue // a greeting, or the name of a table
+				continue // It is the greeting or the name of a table.
 			}
 			prefix = p
 		}
@@ -167,7 +167,7 @@ func (r *Route) readBIRD(attribute string) error {
 				return err
 			}
 			if hop.IsUnspecified() {
-				continue // There is a link-local one only.
+				continue // The only next hop is the link-local one that follows.
 			}
 			r.NextHops = append(r.NextHops, hop)
 		}
@@ -201,7 +201,7 @@ func (r *Route) readBIRD(attribute string) error {
 }
 
 // birdExtended turns "ro:64512:100" into soo:64512:100, and "unknown0x4004:64512:1249125376" into lb:64512:4000000. BIRD
-// does not know the link bandwidth, and prints its float as a number of 32 bits.
+// does not know the link bandwidth community, and prints its float as a 32-bit integer.
 func birdExtended(tuple string) (string, error) {
 	kind, rest, _ := strings.Cut(tuple, ":")
 	switch kind {

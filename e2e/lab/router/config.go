@@ -7,66 +7,66 @@ import (
 	"strings"
 )
 
-// Config is a router for tests, in a form that both implementations can be told. It waits for its
-// neighbours to connect, accepts all they announce, announces nothing, and puts what it has learned
-// into its host's kernel.
+// Config is the configuration of a router for tests, independent of the implementation. The router waits
+// for its neighbours to connect, accepts all their routes, announces nothing, and installs the routes
+// in its host's kernel.
 type Config struct {
 	ASN       uint32
 	RouterID  netip.Addr
 	Neighbors []Neighbor
-	// MaximumPaths is how many equally good paths the kernel gets. 0: one.
+	// MaximumPaths is the number of equally good paths that the kernel gets. 0 means one.
 	MaximumPaths int
 	// Networks are announced to all neighbours.
 	Networks []netip.Prefix
-	// GracefulRestart has the kernel go on with the routes when the daemon is killed, until the next one has learned
-	// what is to stay (RFC 4724).
+	// GracefulRestart makes the kernel keep the routes when the daemon is killed, until the next daemon has learned
+	// which routes stay (RFC 4724).
 	GracefulRestart bool
-	// Transit passes on what is learned, and keeps it out of the kernel: for a daemon on a node.
+	// Transit passes on the learned routes and does not install them in the kernel. It is for a daemon on a node.
 	Transit bool
 	BFD     BFD
 }
 
-// Neighbor is who may connect: one address or all of a range.
+// Neighbor is a peer that may connect: one address, or any address of a range.
 type Neighbor struct {
-	Address netip.Addr // a link-local one with its zone
+	Address netip.Addr // A link-local address has its zone.
 	Range   netip.Prefix
-	// Unnumbered is the interface on whose link the neighbour is, in place of an address. The router sends Router
-	// Advertisements there, and FRR waits for one of the neighbour's.
+	// Unnumbered is the interface to the neighbour, in place of an address. The router sends Router Advertisements
+	// there, and FRR waits for one from the neighbour.
 	Unnumbered string
 	ASN        uint32
-	// Port is where the router connects to; 0: it waits for the neighbour.
+	// Port is the port that the router connects to. 0 means that it waits for the neighbour.
 	Port uint16
-	// Password signs TCP segments (RFC 2385): one word, for FRR. Empty: none.
+	// Password signs TCP segments (RFC 2385). It must be one word because of FRR. If it is empty nothing is signed.
 	Password string
-	// KeepOnNotification is RFC 8538, which BIRD does not have.
+	// KeepOnNotification enables RFC 8538, which BIRD does not support.
 	KeepOnNotification bool
-	// MultihopTTL is for eBGP neighbours beyond this segment. 0: on it.
+	// MultihopTTL is the TTL for eBGP neighbours beyond this segment. 0 means that the neighbour is on the segment.
 	MultihopTTL uint8
-	// TTLSecurity is the number of hops of GTSM (RFC 5082). 0: off.
+	// TTLSecurity is the number of hops of GTSM (RFC 5082). 0 means off.
 	TTLSecurity uint8
-	// Source is this side's address. Unset: that of the interface.
+	// Source is this side's address. If it is not set, the router uses that of the interface.
 	Source netip.Addr
-	// BFD has Config.BFD watch the path to the neighbour.
+	// BFD makes the router monitor the path to the neighbour by BFD, as Config.BFD configures it.
 	BFD bool
-	// BFDKeeps has a failure of BFD leave the routes of a neighbour that restarts gracefully.
+	// BFDKeeps makes the router keep the routes of a gracefully restarting neighbour when BFD fails.
 	BFDKeeps bool
-	// Deaf has BIRD throw away what the neighbour announces.
+	// Deaf makes BIRD discard the neighbour's routes.
 	Deaf bool
-	// NextHop takes the place of the one that the neighbour announces for IPv4. Unset: none does.
+	// NextHop, if set, replaces the neighbour's next hop for IPv4.
 	NextHop netip.Addr
-	// IPv4Only leaves out the family that a session has to be told of separately.
+	// IPv4Only leaves out IPv6, which a session has to enable separately.
 	IPv4Only bool
-	// NoExtendedNextHop has BIRD speak without the capability of RFC 8950 on an unnumbered session; FRR always has it.
+	// NoExtendedNextHop makes BIRD leave out the capability of RFC 8950 on an unnumbered session. FRR always has it.
 	NoExtendedNextHop bool
 }
 
-// FRR is the configuration for StartFRR.
+// FRR returns the configuration for StartFRR.
 func (c Config) FRR() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("router bgp %d", c.ASN)
 	line(" bgp router-id %v", c.RouterID)
-	line(" no bgp ebgp-requires-policy") // RFC 8212 is for networks that are not on one bench
+	line(" no bgp ebgp-requires-policy") // A test network does not need RFC 8212.
 	line(" no bgp network import-check")
 	line(" bgp long-lived-graceful-restart stale-time 60")
 	if c.GracefulRestart {
@@ -120,7 +120,7 @@ func (c Config) FRR() string {
 			}
 		}
 		if n.Range.IsValid() {
-			line(" bgp listen range %v peer-group %s", n.Range, name) // once the group has its AS number
+			line(" bgp listen range %v peer-group %s", n.Range, name) // The group must have its AS number by now.
 		}
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
@@ -159,11 +159,11 @@ func (c Config) FRR() string {
 			line(" set ip next-hop %v", n.NextHop)
 		}
 	}
-	c.frrBFD(line) // At the end, since bgpd does not know it, and takes what leads out of it for its own.
+	c.frrBFD(line) // At the end, since bgpd does not know this block and applies its exit commands to its own blocks.
 	return b.String()
 }
 
-// BIRD is the configuration for StartBIRD.
+// BIRD returns the configuration for StartBIRD.
 func (c Config) BIRD() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -232,12 +232,12 @@ func (c Config) BIRD() string {
 		case n.TTLSecurity > 1:
 			line("  multihop %d;", n.TTLSecurity)
 		case n.ASN == c.ASN:
-			line("  direct;") // iBGP is multihop otherwise, and next hops recursive
+			line("  direct;") // Otherwise iBGP is multihop and next hops are recursive.
 		}
 		if c.GracefulRestart {
 			line("  graceful restart on;")
 		}
-		line("  error wait time 1, 2;") // else a minute and more without a session after an error
+		line("  error wait time 1, 2;") // The default is a minute and more without a session after an error.
 		extended := ""
 		if n.Unnumbered != "" && !n.NoExtendedNextHop {
 			extended = " extended next hop on;"

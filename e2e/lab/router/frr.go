@@ -19,21 +19,20 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// FRR is zebra and bgpd, and bfdd if the configuration is also for that.
+// FRR is a router that runs zebra and bgpd, and bfdd if the configuration uses BFD.
 type FRR struct {
 	host              enclave.Host
 	dir               string
 	zebra, bfdd, bgpd *daemon
 }
 
-// StartFRR starts FRR with the given configuration, and returns when it answers. Its directory has
-// to be one that other users can reach, such as one in the enclave's /run. The context ends it by
-// force; Stop does so in good order.
+// StartFRR starts FRR with the given configuration and returns when it answers. Other users must be able to
+// access dir, as in the enclave's /run. When ctx ends, FRR is killed; Stop ends it gracefully.
 func StartFRR(ctx context.Context, host enclave.Host, dir, config string) (*FRR, error) {
 	if err := newDirectory(dir, "frr.conf", config); err != nil {
 		return nil, err
 	}
-	// FRR gives up being root, and makes its sockets after that.
+	// FRR drops root before it creates its sockets.
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return nil, err
 	}
@@ -44,8 +43,8 @@ func StartFRR(ctx context.Context, host enclave.Host, dir, config string) (*FRR,
 	return f, nil
 }
 
-// frrPreserves tells neighbours that the kernel forwards while bgpd restarts. zebra has to be told, too: the routes that it
-// finds in the kernel stay for 20 s.
+// frrPreserves tells neighbours that the kernel forwards while bgpd restarts. zebra needs its own option, with which
+// the routes that it finds in the kernel stay for 20 s.
 const frrPreserves = " bgp graceful-restart preserve-fw-state"
 
 func (f *FRR) start(ctx context.Context, bfd, preserves bool) (err error) {
@@ -56,7 +55,7 @@ func (f *FRR) start(ctx context.Context, bfd, preserves bool) (err error) {
 	if f.zebra, err = f.daemon(ctx, "zebra", retain...); err != nil {
 		return err
 	}
-	// bgpd would try again only seconds later if zebra were not there yet.
+	// If zebra were not ready yet, bgpd would retry only seconds later.
 	if err := f.zebra.await(ctx, func(context.Context) error {
 		_, err := os.Stat(f.path("zserv.api"))
 		return err
@@ -83,7 +82,7 @@ func (f *FRR) start(ctx context.Context, bfd, preserves bool) (err error) {
 	}); err != nil {
 		return err
 	}
-	// It goes on without the lines that it does not understand; a test should not.
+	// bgpd continues without the lines that it does not understand. A test must not.
 	if said := f.bgpd.output.String(); strings.Contains(said, "Config Failed") || strings.Contains(said, "Unknown command") {
 		return fmt.Errorf("bgpd does not take its configuration: %s", said)
 	}
@@ -99,7 +98,7 @@ func (f *FRR) daemon(ctx context.Context, program string, more ...string) (*daem
 
 func (f *FRR) path(file string) string { return filepath.Join(f.dir, file) }
 
-// Show runs commands of vtysh, of any mode, and gives what they print.
+// Show runs vtysh commands of any mode and returns their output.
 func (f *FRR) Show(ctx context.Context, commands ...string) ([]byte, error) {
 	args := []string{"--vty_socket", f.dir}
 	for _, c := range commands {
@@ -128,7 +127,7 @@ func (f *FRR) end(signal syscall.Signal) error {
 	return errors.Join(errs...)
 }
 
-// families are FRR's names for them.
+// families are FRR's names of the address families.
 var families = []string{"ipv4", "ipv6"}
 
 // Prefixes implements Router.
@@ -191,7 +190,7 @@ func (f *FRR) Routes(ctx context.Context) ([]Route, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Communities are told only of single prefixes; many questions fit into one command line.
+		// FRR prints communities only for single prefixes. Many commands fit into one command line.
 		for some := range slices.Chunk(prefixes, 500) {
 			var questions []string
 			for _, prefix := range some {
@@ -212,7 +211,7 @@ func (f *FRR) Routes(ctx context.Context) ([]Route, error) {
 	return routes, nil
 }
 
-// parseFRR reads answers to "show bgp ... PREFIX json", one after the other.
+// parseFRR reads a sequence of answers to "show bgp ... PREFIX json".
 func parseFRR(out []byte) ([]Route, error) {
 	var routes []Route
 	for answers := json.NewDecoder(bytes.NewReader(out)); ; {
@@ -251,7 +250,7 @@ func parseFRR(out []byte) ([]Route, error) {
 			}
 			slices.Sort(r.Communities)
 			for c := range strings.FieldsSeq(p.Extended.String) {
-				if strings.Count(c, ":") == 2 { // Else the bandwidth again, in words: "(1.000 Mbps)".
+				if strings.Count(c, ":") == 2 { // Other fields repeat the bandwidth for humans: "(1.000 Mbps)".
 					r.ExtendedCommunities = append(r.ExtendedCommunities, strings.ToLower(c))
 				}
 			}
@@ -264,7 +263,7 @@ func parseFRR(out []byte) ([]Route, error) {
 	}
 }
 
-// frrCommunities are the names that FRR prints in JSON, in lower case.
+// frrCommunities maps the names that FRR prints in JSON, in lower case, to their numbers.
 var frrCommunities = map[string]string{
 	"gracefulshutdown": "65535:0",
 	"acceptown":        "65535:1",

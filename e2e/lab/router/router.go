@@ -1,8 +1,8 @@
-// Package router runs real routers on hosts of the enclave: FRR (zebra and bgpd) and BIRD 2, so that
-// tests meet the implementations that users have in their racks.
+// Package router runs real routers on hosts of the enclave, FRR (zebra and bgpd) and BIRD 2, so that
+// tests use the implementations that users have in their racks.
 //
-// Several may run in one enclave. Everything that a router keeps (sockets, process ids, its
-// configuration) is in the directory that it is given.
+// Several routers may run in one enclave. Each keeps its files (sockets, PID files, configuration)
+// in its own directory.
 package router
 
 import (
@@ -23,40 +23,41 @@ import (
 
 // Router is a running router.
 type Router interface {
-	// Routes lists all paths learned by BGP, those not chosen included.
+	// Routes lists all paths learned by BGP, including those that are not selected.
 	Routes(context.Context) ([]Route, error)
-	// Prefixes lists what is learned by BGP, sorted; with many routes it is a good deal quicker.
+	// Prefixes lists the prefixes learned by BGP, sorted. With many routes it is much faster than Routes.
 	Prefixes(context.Context) ([]netip.Prefix, error)
-	// Count is how many paths are learned by BGP. It costs the router next to nothing.
+	// Count returns the number of paths learned by BGP. It costs the router almost nothing.
 	Count(context.Context) (int, error)
-	// BFD lists the sessions of BFD.
+	// BFD lists the BFD sessions.
 	BFD(context.Context) ([]BFDSession, error)
 	// Stop lets the router close its sessions, and returns when it has ended.
 	Stop() error
-	// Kill ends it at once, as a crash would.
+	// Kill kills the router, like a crash.
 	Kill() error
 }
 
 // Route is a path learned by BGP.
 type Route struct {
 	Prefix   netip.Prefix
-	NextHops []netip.Addr // one, or for IPv6 a global and a link-local one
-	Best     bool         // in use: the best path, or one of several that are equally good
-	// Communities are in numbers, "65535:65281", also where the router prints a name. Sorted.
+	NextHops []netip.Addr // One address, or for IPv6 a global and a link-local one.
+	Best     bool         // The path is the best one, or one of several equally good ones in use.
+	// Communities are sorted, and numeric ("65535:65281") even if the router prints a name.
 	Communities      []string
 	LargeCommunities []string // "64512:1:2". Sorted.
-	// ExtendedCommunities are "rt:64512:100" and "soo:64512:100", and "lb:64512:125000", a link bandwidth in bytes per
-	// second. Sorted.
+	// ExtendedCommunities are sorted: "rt:64512:100", "soo:64512:100", and "lb:64512:125000", a link bandwidth in
+	// bytes per second.
 	ExtendedCommunities []string
 	MED                 *uint32 // nil: none
-	LocalPref           *uint32 // nil: none, or not told by the router for eBGP
+	LocalPref           *uint32 // nil: none, or the router does not report it for eBGP
 	ASPath              []uint32
-	// Learned is when BIRD took it in, in its own words; it stays the same until the route is withdrawn or
-	// replaced. FRR reckons it anew for each answer, and is off by a second now and then: it is left empty.
+	// Learned is the time at which BIRD received the route, in BIRD's format. It does not change until the route is
+	// withdrawn or replaced. It is empty for FRR, which recomputes the time for each answer and sometimes errs by a
+	// second.
 	Learned string
 }
 
-// startTime bounds how long a daemon may take until it answers.
+// startTime bounds the time until a daemon answers.
 const startTime = 15 * time.Second
 
 // daemon is one process of a router.
@@ -65,7 +66,7 @@ type daemon struct {
 	cmd    *exec.Cmd
 	output *output
 	ended  chan struct{} // closed when the process has ended
-	err    error         // what it ended with; read after ended
+	err    error         // the result of the process; read it after ended is closed
 }
 
 func startDaemon(ctx context.Context, host enclave.Host, program string, args ...string) (*daemon, error) {
@@ -75,7 +76,7 @@ func startDaemon(ctx context.Context, host enclave.Host, program string, args ..
 	if err := d.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", d.name, err)
 	}
-	// Joined by end, which waits for ended.
+	// end waits for this goroutine.
 	go func() {
 		defer close(d.ended)
 		d.err = d.cmd.Wait()
@@ -83,7 +84,7 @@ func startDaemon(ctx context.Context, host enclave.Host, program string, args ..
 	return d, nil
 }
 
-// await asks the daemon again and again until it answers.
+// await calls answers until it returns nil, which means that the daemon answers.
 func (d *daemon) await(ctx context.Context, answers func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -104,7 +105,7 @@ func (d *daemon) await(ctx context.Context, answers func(context.Context) error)
 	}
 }
 
-// end sends a signal and waits; a daemon that ignores SIGTERM is killed.
+// end sends a signal and waits. It kills a daemon that ignores SIGTERM.
 func (d *daemon) end(signal syscall.Signal) error {
 	if err := d.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("signal %s: %w", d.name, err)
@@ -121,7 +122,7 @@ func (d *daemon) end(signal syscall.Signal) error {
 	return errors.Join(fmt.Errorf("%s ignores %v", d.name, signal), err)
 }
 
-// output keeps what a daemon prints, and can be read meanwhile.
+// output collects a daemon's output. It can be read while the daemon writes.
 type output struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer

@@ -8,7 +8,8 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestAdvertisementsHaveOneAddress holds however many addresses there are; the others are moved with it.
+// TestAdvertisementsHaveOneAddress checks that an advertisement has one address, however many addresses there are. The
+// others move with it.
 func TestAdvertisementsHaveOneAddress(t *testing.T) {
 	for _, c := range []struct {
 		prefix     netip.Prefix

@@ -1,8 +1,9 @@
-// Package vrrp measures keepalived as a yardstick for Herald on L2: how long a client cannot open a connection when
-// the node that has an address fails or is stopped. The client, the measurement and the segment are the lab's own.
+// Package vrrp measures keepalived, for comparison with Herald on L2: how long a client cannot open a connection when
+// the node that holds an address fails or keepalived stops there. The client, the measurement and the segment are those
+// of package lab.
 //
-// keepalived runs as users run it for a short outage: VRRPv3 (RFC 9568) with an advertisement every 100 ms, one
-// virtual router, no preemption, and defaults for all else.
+// keepalived has the configuration that users choose for short outages: VRRPv3 (RFC 9568) with an advertisement every
+// 100 ms, one virtual router, no preemption, and defaults for everything else.
 package vrrp
 
 import (
@@ -22,36 +23,37 @@ import (
 
 const (
 	program = "/usr/sbin/keepalived"
-	// sample is how many of the addresses the client asks. The gap is that of the worst.
+	// sample is the largest number of addresses that the client opens connections to. The worst gap counts.
 	sample = 20
-	// settle is how long the client goes on after the fault at least.
+	// settle is the least time for which the client continues after the fault.
 	settle = 2 * time.Second
 )
 
-// priorities of the nodes are as far apart as they are because a backup waits the longer the lower its priority is
-// (RFC 9568, section 6.1). Here that is 20 ms. With neighbouring priorities it is less than one, so two backups at a time
-// become master and announce the addresses, and the client keeps what the wrong one announced last.
+// priorities are the priorities of the nodes. A backup with a lower priority waits longer before it becomes master
+// (RFC 9568, section 6.1). With these priorities the waits differ by 20 ms. With adjacent priorities they would differ
+// by less than 1 ms: two backups would become master and announce the addresses, and the client would keep the last,
+// wrong announcement.
 var priorities = []int{200, 150, 100}
 
 // Fault is what happens to the node that has the addresses.
 type Fault string
 
 const (
-	// Cut pulls its cable.
+	// Cut unplugs the node's cable.
 	Cut Fault = "cut"
-	// Stop ends keepalived on it in good order (SIGTERM).
+	// Stop ends keepalived on the node gracefully (SIGTERM).
 	Stop Fault = "stop"
 )
 
-// VirtualRouter is keepalived on each node of a site, which has addresses of one family in common.
+// VirtualRouter is a set of keepalived processes, one on each node of a site, that share addresses of one family.
 type VirtualRouter struct {
 	site      *lab.Site
 	addresses []netip.Addr
-	programs  []*lab.Process // The apps are first.
-	daemons   []*lab.Process // By node.
+	programs  []*lab.Process // All apps and daemons, in the order of their start.
+	daemons   []*lab.Process // keepalived by index of the node.
 }
 
-// Start starts keepalived, and an app that answers on the addresses, on each node, and waits until one node is the
+// Start starts keepalived and an app that answers on the addresses on each node. It returns when one node is the
 // master. Files are in the folder dir.
 func Start(ctx context.Context, site *lab.Site, dir string, addresses []netip.Addr) (*VirtualRouter, error) {
 	v := &VirtualRouter{site: site, addresses: addresses}
@@ -88,8 +90,8 @@ func (v *VirtualRouter) start(ctx context.Context, dir string) error {
 	return err
 }
 
-// config is for a node of the priority. An advertisement has room for 255 addresses (RFC 9568, section 5.2.5), so all
-// but one are left out of it. That one is link-local if the family is IPv6 (section 5.2.9).
+// config returns the configuration of a node with the given priority. An advertisement has room for 255 addresses
+// (RFC 9568, section 5.2.5), so config excludes all but one. That one is link-local for IPv6 (section 5.2.9).
 func config(priority int, addresses []netip.Addr) string {
 	advertised, others := addresses[0].String(), addresses[1:]
 	if addresses[0].Is6() {
@@ -121,8 +123,9 @@ vrrp_instance herald {
 	return b.String()
 }
 
-// Measure brings the fault about that many times, each time to the node that is the master then, and returns how
-// long the client could not reach the worst of a sample of the addresses. The node is well again before the next.
+// Measure causes the fault on the present master in each of the given number of rounds. For each round it returns the
+// longest time for which the client could not reach one of a sample of the addresses. The node recovers before the next
+// round.
 func (v *VirtualRouter) Measure(ctx context.Context, fault Fault, rounds int) (gaps lab.Durations, err error) {
 	var targets []string
 	for _, a := range lab.Sample(v.addresses, sample) {
@@ -149,7 +152,7 @@ func (v *VirtualRouter) Measure(ctx context.Context, fault Fault, rounds int) (g
 
 var entered = regexp.MustCompile(`Entering (\w+) STATE`)
 
-// settled waits until one node is the master and the others are its backups, and returns the number of the master.
+// settled waits until one node is the master and the others are backups, and returns the index of the master.
 func (v *VirtualRouter) settled(ctx context.Context) (master int, err error) {
 	err = lab.Eventually(ctx, func(ctx context.Context) error {
 		var states []string
@@ -175,7 +178,7 @@ func (v *VirtualRouter) settled(ctx context.Context) (master int, err error) {
 	return master, err
 }
 
-// Close ends all that Start started.
+// Close ends the programs that Start started.
 func (v *VirtualRouter) Close() error {
 	var errs []error
 	for _, p := range slices.Backward(v.programs) {

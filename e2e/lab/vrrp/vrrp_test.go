@@ -13,8 +13,8 @@ import (
 
 func TestMain(m *testing.M) { enclave.RunTests(m) }
 
-// BenchmarkOutage is how long a client cannot open a connection to an address that keepalived has moved, the worst of
-// up to 20 addresses; the median and the longest of five rounds.
+// BenchmarkOutage measures how long a client cannot open a connection to an address that keepalived moves. A round
+// takes the worst of up to 20 addresses. The benchmark reports the median and the longest of five rounds.
 func BenchmarkOutage(b *testing.B) {
 	const nodes, rounds = 3, 5
 	for _, family := range []string{"IPv4", "IPv6"} {
