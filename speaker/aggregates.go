@@ -7,22 +7,22 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// aggregates are the networks that this node announces in place of addresses. A network is announced for as long as an
-// address in it is. The loop owns it.
+// aggregates are the networks that this node announces in place of addresses. A network is announced as long as an address
+// in it is to be announced. The loop owns it.
 type aggregates struct {
-	// addresses counts the addresses that are announced by each.
+	// addresses counts, for each network, the addresses that it stands for, by peer and advertisement.
 	addresses map[netip.Prefix]map[aggregateBy]int
 	changed   map[netip.Prefix]bool
 }
 
-// aggregateBy is an Aggregate of a network.
+// aggregateBy is an Aggregate without its network.
 type aggregateBy struct{ peer, advertisement string }
 
 func newAggregates() aggregates {
 	return aggregates{addresses: map[netip.Prefix]map[aggregateBy]int{}, changed: map[netip.Prefix]bool{}}
 }
 
-// replace takes what is announced for one address in place of what was before.
+// replace replaces the aggregates of one address.
 func (g *aggregates) replace(before, after []announce.Aggregate) {
 	for _, a := range before {
 		g.add(a, -1)
@@ -52,14 +52,14 @@ func (g *aggregates) add(a announce.Aggregate, n int) {
 	}
 }
 
-// changeAll has every network looked at again: the attributes of advertisements may have changed.
+// changeAll marks every network as changed: the attributes of advertisements may have changed.
 func (g *aggregates) changeAll() {
 	for network := range g.addresses {
 		g.changed[network] = true
 	}
 }
 
-// exports are the routes to a network, by peer.
+// exports returns the routes to a network, by peer.
 func (g *aggregates) exports(network netip.Prefix, shared *announce.Shared) map[string]route.Attributes {
 	first := map[string]string{}
 	for by := range g.addresses[network] {
@@ -78,7 +78,7 @@ func (g *aggregates) exports(network netip.Prefix, shared *announce.Shared) map[
 	return exports
 }
 
-// tellRouters hands on what the decisions changed. New routes come before those that go.
+// tellRouters passes the changed routes to the BGP speaker. New routes are announced before old ones are withdrawn.
 func (l *loop) tellRouters() {
 	for network := range l.aggregates.changed {
 		l.routes[network] = l.aggregates.exports(network, l.shared)
@@ -95,6 +95,6 @@ func (l *loop) tellRouters() {
 		}
 	}
 	if len(l.routes) > 0 {
-		l.routes = map[netip.Prefix]map[string]route.Attributes{} // A large one is let go.
+		l.routes = map[netip.Prefix]map[string]route.Attributes{} // The memory of a large map is released.
 	}
 }

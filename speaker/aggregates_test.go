@@ -13,8 +13,8 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// Whatever addresses come, change and go, a network is announced as those that are there have it, and what routers are
-// told adds up to that.
+// Addresses are added, changed and removed in any order. A network is always announced as the remaining addresses require, and
+// the changes that routers are told add up to that.
 func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 	networks := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/64")}
 	ads := []announce.BGPAdvertisement{{Name: "a", Attributes: route.Attributes{Prepend: 1}}, {Name: "b", Attributes: route.Attributes{Prepend: 2}}}
@@ -43,7 +43,7 @@ func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 		}
 		for _, n := range networks {
 			want := map[string]route.Attributes{}
-			for _, ad := range slices.Backward(ads) { // So that the first by name is the last, and stays.
+			for _, ad := range slices.Backward(ads) { // The first by name comes last and stays.
 				for _, all := range now {
 					for _, a := range all {
 						if a.Prefix == n && a.Advertisement == ad.Name {
@@ -62,7 +62,7 @@ func TestNetworksAreThoseOfTheAddressesThatAreThere(t *testing.T) {
 	})
 }
 
-// A network stays while an address in it does, and its attributes follow the advertisement.
+// A network stays while an address in it is announced, and its attributes follow the advertisement.
 func TestANetworkStaysWhileAnAddressInItDoes(t *testing.T) {
 	network := netip.MustParsePrefix("198.51.100.0/24")
 	l := loopOf(t, "n1")

@@ -20,16 +20,16 @@ import (
 	"github.com/heraldlb/herald/api/client"
 )
 
-// apiServer is an API server without a network: it creates, reads, lists, updates and deletes objects of any kind,
-// and refuses what an API server refuses. It can be used in a synctest bubble.
+// apiServer is an API server without a network. It creates, reads, lists, updates and deletes objects of any kind, and rejects
+// the requests that an API server rejects. It can be used in a synctest bubble.
 type apiServer struct {
 	mu      sync.Mutex
 	objects map[string]map[string]any // by path
 	version int
 	asked   []string // methods and paths
-	// down: no request succeeds.
+	// down makes all requests fail.
 	down bool
-	// prune, if not nil, drops fields that the schema does not have.
+	// prune, if not nil, drops the fields that the schema does not have.
 	prune func(object map[string]any)
 }
 
@@ -77,7 +77,7 @@ func (s *apiServer) edit(path string, change func(object map[string]any)) {
 	s.store(path, s.objects[path])
 }
 
-// read decodes an object, and reports whether it is there.
+// read decodes an object, and reports whether it exists.
 func (s *apiServer) read(t testing.TB, path string, into any) bool {
 	t.Helper()
 	s.mu.Lock()
@@ -124,7 +124,7 @@ func (s *apiServer) serve(method, path string, body []byte) (int, any) {
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, method+" "+path)
 	if s.down {
-		return refusal(http.StatusForbidden, metav1.StatusReasonForbidden) // A client does not try this one again itself.
+		return refusal(http.StatusForbidden, metav1.StatusReasonForbidden) // A client does not retry after this status.
 	}
 	var sent map[string]any
 	if len(body) > 0 {

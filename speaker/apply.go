@@ -11,14 +11,14 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// wanted is what a segment is told of an address.
+// wanted is an address with what a segment is told about it.
 type wanted struct {
 	addr netip.Addr
 	want *ownership.Want
 }
 
-// apply hands on what a decision changes. That an address passes from one Service to another, or is shared
-// with one more, changes nothing.
+// apply passes on the differences between two decisions about an address. If the address only passes from one Service to
+// another, or one more Service shares it, there is no difference.
 func (l *loop) apply(address netip.Addr, before, after announce.Decision, wants map[string][]wanted) {
 	for _, p := range before.Segments {
 		if !slices.ContainsFunc(after.Segments, func(o announce.Placement) bool { return o.Interface == p.Interface }) {
@@ -30,7 +30,7 @@ func (l *loop) apply(address netip.Addr, before, after announce.Decision, wants 
 		p := &after.Segments[i]
 		at := slices.IndexFunc(before.Segments, func(o announce.Placement) bool { return o.Interface == p.Interface })
 		if at >= 0 {
-			p.New = before.Segments[at].New // It was probed then, if it had to be.
+			p.New = before.Segments[at].New // If it had to be probed, it was probed then.
 			if before.Segments[at] == *p {
 				continue
 			}
@@ -47,7 +47,8 @@ func (l *loop) apply(address netip.Addr, before, after announce.Decision, wants 
 	}
 }
 
-// among reports whether this node is one of the candidates, which many addresses have in common.
+// among reports whether this node is one of the candidates. It caches the result, because many addresses have the same
+// candidates.
 func (l *loop) among(c *ownership.Candidates) bool {
 	own, known := l.own[c]
 	if !known {
@@ -57,7 +58,7 @@ func (l *loop) among(c *ownership.Candidates) bool {
 	return own
 }
 
-// mayOwn notes which addresses the responders have to be ready for.
+// mayOwn records whether this node may own an address on an interface, so that the responders can prepare for it.
 func (l *loop) mayOwn(iface string, address netip.Addr, may bool) {
 	set := l.candidate[iface]
 	if set[address] == may {
@@ -75,7 +76,7 @@ func (l *loop) mayOwn(iface string, address netip.Addr, may bool) {
 	l.prepare[iface] = true
 }
 
-// handOn tells the responders what to be ready for, and then the segments who may own what.
+// handOn tells the responders which addresses to prepare for, and then tells the segments who may own which address.
 func (l *loop) handOn(wants map[string][]wanted) {
 	for iface := range l.prepare {
 		addrs := slices.Collect(maps.Keys(l.candidate[iface]))

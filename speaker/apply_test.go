@@ -18,7 +18,7 @@ func placed(iface string, w ownership.Want) announce.Placement {
 	return announce.Placement{Interface: iface, Want: w}
 }
 
-// What a segment was told is not told again.
+// A segment is told only the differences from the decision before.
 func TestASegmentIsToldWhatDiffers(t *testing.T) {
 	l := loopOf(t, "n1")
 	mine := ownership.NewCandidates([]string{"n1", "n2"}, nil)
@@ -27,7 +27,7 @@ func TestASegmentIsToldWhatDiffers(t *testing.T) {
 	for _, step := range []struct {
 		name  string
 		after []announce.Placement
-		told  map[string]*ownership.Want // nil: nobody is to have it
+		told  map[string]*ownership.Want // nil: no node should own the address
 		ready []string                   // where this node may become the owner
 	}{
 		{"at first", []announce.Placement{placed("eth0", ownership.Want{Candidates: mine, New: true})}, map[string]*ownership.Want{"eth0": {Candidates: mine, New: true}}, []string{"eth0"}},
@@ -77,7 +77,7 @@ func TestASegmentIsToldWhatDiffers(t *testing.T) {
 	}
 }
 
-// Whatever decisions follow each other, a segment that has heard all the differences knows the last decision.
+// For any sequence of decisions, a segment that has been told all the differences knows the last decision.
 func TestDifferencesAddUpToTheDecision(t *testing.T) {
 	some := []*ownership.Candidates{ownership.NewCandidates([]string{"n1", "n2"}, nil), ownership.NewCandidates([]string{"n2"}, nil)}
 	attributes := []route.Attributes{{}, {Prepend: 1}}

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// crowd is a loop with many addresses, each of a Service of its own, and many nodes on one segment.
+// crowd is a loop with many addresses, each with its own Service, and many nodes on one segment.
 type crowd struct {
 	*loop
 	nodes     []*corev1.Node
@@ -23,8 +23,8 @@ type crowd struct {
 	neighbour []announce.Neighbour
 }
 
-// newCrowd makes it. local is on how many nodes each Service has endpoints, with policy Local; 0: on one, with policy
-// Cluster.
+// newCrowd returns a crowd. local is the number of nodes on which each Service has endpoints under policy Local; 0: policy
+// Cluster, with endpoints on one node.
 func newCrowd(t testing.TB, addresses, nodes, local int) *crowd {
 	c := &crowd{loop: loopOf(t, "n00000")}
 	ready := corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}
@@ -59,7 +59,7 @@ func newCrowd(t testing.TB, addresses, nodes, local int) *crowd {
 	return c
 }
 
-// again is a pass over all addresses, with all but the first few nodes left out on the segment.
+// again makes a pass over all addresses. It leaves the last nodes, without in number, out of the segment.
 func (c *crowd) again(without int) {
 	before := c.shared
 	c.shared = c.s.inputs.shared("n00000", true)
@@ -114,7 +114,7 @@ func BenchmarkPass(b *testing.B) {
 	}
 }
 
-// A decision must not cost more on a segment with more nodes, since there are many decisions.
+// The cost of a decision must not grow with the number of nodes on the segment, because there are many decisions.
 func TestADecisionAllocatesNothingPerNode(t *testing.T) {
 	for _, local := range []int{0, 2} {
 		allocs := map[int]float64{}

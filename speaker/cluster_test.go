@@ -47,7 +47,7 @@ func editNode(s *announce.Shared, name string, change func(*announce.Node)) {
 	s.Nodes[name] = n
 }
 
-// neighbour is a node on a segment. Its interface has the same name as ours.
+// neighbour returns a node on a segment. Its interface has the same name as that of this node.
 func neighbour(node, iface string, subnets ...string) announce.Neighbour {
 	n := announce.Neighbour{Node: node, Interface: iface}
 	for _, s := range subnets {
@@ -56,8 +56,8 @@ func neighbour(node, iface string, subnets ...string) announce.Neighbour {
 	return n
 }
 
-// cluster is three nodes that are alike on one segment, as a node has it, one pool, and an address of one Service with an
-// endpoint on each node. Everything is advertised.
+// cluster returns the snapshot of the node self in a cluster of three equal nodes on one segment with one pool, and an address
+// of one Service with an endpoint on each node. Everything is advertised.
 func cluster(t testing.TB, self string) (*announce.Shared, *announce.Address) {
 	s := &announce.Shared{
 		Self: self, Healthy: true,
@@ -78,7 +78,7 @@ func cluster(t testing.TB, self string) (*announce.Shared, *announce.Address) {
 	}}}
 }
 
-// said sums up who may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
+// said summarizes which nodes may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
 func said(d announce.Decision) string {
 	if d.Refused != "" && len(d.Segments)+len(d.Exports)+len(d.Aggregates) == 0 {
 		return "refused: " + d.Refused

@@ -11,32 +11,33 @@ import (
 
 const (
 	// handoverTime is how long a node may take to forward to an endpoint that has become ready on it, if its kube-proxy does
-	// not tell: it writes its rules once a second unless it is told otherwise. Until then the node is fresh.
+	// not tell. By default, kube-proxy writes its rules once a second. For this time the node is fresh.
 	handoverTime = 2 * time.Second
-	// learningTime is how long that node's speaker and routers may take when kube-proxy says that it forwards.
+	// learningTime is how long that node's speaker and routers may take to learn that its kube-proxy forwards.
 	learningTime = 250 * time.Millisecond
-	// handoverLimit is for how long a node is fresh whose kube-proxy says that it does not forward: its speaker waits no longer.
+	// handoverLimit is how long a node is fresh at most if its kube-proxy says that it does not forward: the node's own
+	// speaker does not wait longer.
 	handoverLimit = doubtedPatience + learningTime
-	// doubtTime is for how long a node stays fresh after its kube-proxy has said so.
+	// doubtTime is how long a node stays fresh after its kube-proxy has said that it does not forward.
 	doubtTime = 300 * time.Millisecond
 )
 
-// deliveries remembers which addresses this node delivers, to notice what begins and what ends. The loop owns it.
+// deliveries remembers which addresses this node delivers, to notice when a delivery begins or ends. The loop owns it.
 type deliveries struct {
 	self string
 	// now has the addresses that this node delivers.
 	now map[netip.Addr]bool
 	// local has the addresses of Services under policy Local.
 	local map[netip.Addr]*localNodes
-	// fresh has the addresses for which nodes are fresh, until one of them is not any more. This node hands over no address
-	// for longer.
+	// fresh has the addresses for which some nodes are fresh, with the time at which the first of these nodes is not fresh any
+	// more. No handover of an address from this node takes longer than that.
 	fresh timetable
 }
 
 // localNodes are the nodes that deliver an address under policy Local.
 type localNodes struct {
 	all []string // sorted
-	// fresh has those that are fresh.
+	// fresh has the nodes that are fresh.
 	fresh map[string]freshNode
 }
 
@@ -47,19 +48,19 @@ func newDeliveries(self string) deliveries {
 	return deliveries{self: self, now: map[netip.Addr]bool{}, local: map[netip.Addr]*localNodes{}, fresh: newTimetable()}
 }
 
-// forget is for an address that no Service has any more.
+// forget removes an address that no Service has any more.
 func (d *deliveries) forget(address netip.Addr) {
 	delete(d.now, address)
 	delete(d.local, address)
 	d.fresh.set(address, time.Time{})
 }
 
-// note takes what is known of an address now. It reports whether this node has become able to deliver it.
+// note records the current state of an address. It reports whether this node has become able to deliver the address.
 //
-// When the last ready pod of a Service on this node is being deleted, and the other nodes with ready pods are fresh, this node goes
-// on delivering: its kube-proxy sends connections to pods that terminate and still serve (KEP-1669), while those of the others
-// may not know their pods yet. The address then lists this node as ready. It is looked at again when the first of the
-// others is not fresh any more.
+// When the last ready pod of a Service on this node is being deleted, and all other nodes with ready pods are fresh, this node
+// goes on delivering: its kube-proxy sends connections to pods that terminate and still serve (KEP-1669), while the
+// kube-proxies of the other nodes may not know their pods yet. note then lists this node as ready for the address. The address
+// is decided again when the first of the other nodes is not fresh any more.
 func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node, now time.Time) (began bool) {
 	before, nodes := d.local[a.Addr], d.readyNodes(a, cluster, now)
 	if nodes == nil {
@@ -89,16 +90,17 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 	return began
 }
 
-// judge follows note. It says who comes last as this node sees it, and whether this node leaves the address to others on the
-// segments. What its own kube-proxy says is surer than the time since the node became ready:
+// judge is called after note. It determines which nodes come last from the point of view of this node, and whether this node
+// leaves the address to others on the segments. What this node's kube-proxy says is more certain than the time since the node
+// became ready:
 //
-//   - no: this node comes last, however long ago it became ready. If all others are fresh, too, they go before it, and it comes
-//     last alone. An address that is new is left as it is: new addresses are spread over the nodes all the same.
-//   - forwards: this node does not come last. If all nodes are fresh, they are alike, and are left as they are.
-//   - unknown: this node is what it is for the others.
+//   - no: this node comes last, however long ago it became ready. If all others are fresh, too, this node alone comes last,
+//     after them. A new address is left as it is, because new addresses are spread over the nodes in any case.
+//   - forwards: this node does not come last. If all nodes are fresh, they are equal, and nothing changes.
+//   - unknown: this node has the same place as the other nodes give it.
 //
-// On the segments the other nodes do not know what this node's kube-proxy says. So that the nodes agree on the order of the
-// candidates, the time counts there. What kube-proxy says counts only among the nodes that are fresh.
+// On the segments the other nodes do not know what this node's kube-proxy says. The nodes must agree on the order of the
+// candidates, so the time since a node became ready counts there. What kube-proxy says counts only among the fresh nodes.
 func (d *deliveries) judge(a *announce.Address, own answer) {
 	nodes := d.local[a.Addr]
 	if nodes == nil {
@@ -117,9 +119,9 @@ func (d *deliveries) judge(a *announce.Address, own answer) {
 	}
 }
 
-// readyNodes are the nodes of the cluster that have ready endpoints for an address under policy Local, and those of them that are
-// fresh. Nodes that are excluded announce nothing and do not count. It is nil if there are none. No node is fresh that was ready
-// when this speaker first heard of the address.
+// readyNodes returns the nodes of the cluster that have ready endpoints for an address under policy Local, and which of them
+// are fresh. It returns nil if there are none. Excluded nodes announce nothing and do not count. A node that was ready when
+// this speaker first heard of the address is not fresh.
 func (d *deliveries) readyNodes(a *announce.Address, cluster map[string]announce.Node, now time.Time) *localNodes {
 	var ready []string
 	for _, svc := range a.Services {
@@ -152,7 +154,7 @@ func (d *deliveries) readyNodes(a *announce.Address, cluster map[string]announce
 	return nodes
 }
 
-// until is when the first of the fresh nodes is not fresh any more; zero if none is fresh.
+// until returns the time at which the first of the fresh nodes is not fresh any more; zero if none is fresh.
 func (n *localNodes) until() (first time.Time) {
 	for _, f := range n.fresh {
 		if first.IsZero() || f.until.Before(first) {
@@ -162,8 +164,8 @@ func (n *localNodes) until() (first time.Time) {
 	return first
 }
 
-// answered takes what the kube-proxy of a fresh node said when it was asked at a time. The last answer counts: one that has not yet
-// written that the node lost its last pod says that it forwards until it has.
+// answered records what the kube-proxy of a fresh node said when it was asked at the given time. The last answer counts: until
+// kube-proxy has written that the node lost its last pod, it still says that it forwards.
 func (d *deliveries) answered(address netip.Addr, node string, said answer, at time.Time) {
 	nodes := d.local[address]
 	if nodes == nil {
@@ -174,7 +176,7 @@ func (d *deliveries) answered(address netip.Addr, node string, said answer, at t
 		return
 	}
 	switch said {
-	case forwards: // Its speaker may not have seen kube-proxy write, and asks only then.
+	case forwards: // Its speaker may not have seen kube-proxy write yet, and asks only after that.
 		f.until = earlier(f.until, later(at, f.since.Add(heardSurelyWithin)).Add(learningTime))
 	case no:
 		f.until = earlier(f.since.Add(handoverLimit), later(f.since.Add(handoverTime), at.Add(doubtTime)))
@@ -211,8 +213,8 @@ func later(x, y time.Time) time.Time {
 	return x
 }
 
-// handsOver reports whether this node has to go on delivering a Service that other nodes are taking over. Services that share an
-// address are looked at one by one: they do not change at the same time.
+// handsOver reports whether this node has to go on delivering a Service that other nodes are taking over. Services that share
+// an address are checked one by one: they do not change at the same time.
 func (d *deliveries) handsOver(svc *announce.Service, address netip.Addr, before, nodes *localNodes) bool {
 	if before == nil || !slices.Contains(before.all, d.self) || !leaves(svc, address, d.self) || svc.Delivers(address, d.self) {
 		return false
@@ -239,7 +241,7 @@ func othersDeliver(a *announce.Address, self string) bool {
 	})
 }
 
-// leaves reports whether the endpoints of a Service on a node, for traffic to the address, terminate and still serve.
+// leaves reports whether a node has endpoints of a Service, for traffic to the address, that terminate and still serve.
 func leaves(svc *announce.Service, address netip.Addr, node string) bool {
 	_, found := slices.BinarySearch(leaving(svc, address), node)
 	return svc.Local && found
@@ -253,7 +255,7 @@ func leaving(svc *announce.Service, address netip.Addr) []string {
 	return svc.Leaving6
 }
 
-// stay counts endpoints of a node that terminate and still serve as ready, all together as one.
+// stay counts the endpoints of a node that terminate and still serve as ready: all of them together as one endpoint.
 func stay(svc *announce.Service, node string) {
 	if !svc.Local {
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// A pod is replaced by one on another node. The node of the old one goes on delivering until the new one's node knows it.
+// A pod is replaced by one on another node. The node of the old pod goes on delivering until the node of the new pod knows it.
 func TestANodeHandsOverUnderPolicyLocal(t *testing.T) {
 	type state struct {
 		at             time.Duration
@@ -130,7 +130,7 @@ func TestANodeHandsOverUnderPolicyLocal(t *testing.T) {
 	}
 }
 
-// Two Services share an address and a pod. What is known of the one changes before what is known of the other.
+// Two Services share an address and a pod. The endpoints of one Service change before those of the other.
 func TestANodeHandsOverOneServiceAfterAnother(t *testing.T) {
 	d := newDeliveries("n1")
 	for i, step := range []struct{ web, webLeaving, mail, mailLeaving, want string }{
@@ -153,8 +153,8 @@ func TestANodeHandsOverOneServiceAfterAnother(t *testing.T) {
 	}
 }
 
-// A node knows of itself whether it is fresh: as long as it waits for its kube-proxy. Two nodes get pods at the same time, and each sees
-// that the other is not fresh any more before it sees so of itself. Both can take the address over: neither leaves it to the other.
+// A node counts itself as fresh while it waits for its kube-proxy. Two nodes get pods at the same time, and each learns that the
+// other is not fresh any more before it learns this about itself. Both can take the address over: neither leaves it to the other.
 func TestANodeIsFreshWhileItWaits(t *testing.T) {
 	d := newDeliveries("n1")
 	note := func(after time.Duration, ready ...string) *announce.Address {
@@ -168,7 +168,7 @@ func TestANodeIsFreshWhileItWaits(t *testing.T) {
 		after  time.Duration
 		ready  []string
 		own    answer
-		counts string // as fresh
+		counts string // the nodes that count as fresh
 	}{
 		{10 * time.Second, []string{"n2", "n3"}, forwards, "n2"},
 		{10.1 * 1e9, []string{"n1", "n2"}, no, "n1"},
@@ -190,7 +190,7 @@ func TestANodeIsFreshWhileItWaits(t *testing.T) {
 	}
 }
 
-// A node waits longer for its kube-proxy to hear of a change while clients are served elsewhere.
+// A node gives its kube-proxy more time to hear of a change while other nodes serve the clients.
 func TestOtherNodesDeliver(t *testing.T) {
 	for _, story := range []struct {
 		name           string

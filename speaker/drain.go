@@ -11,24 +11,24 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// drain is how this node leaves its routers: it goes on announcing for a while, with a community that asks routers to
-// prefer others. The loop owns it.
+// drain is the state of leaving the routers: this node goes on announcing for a while, with a community that asks routers to
+// prefer other nodes. The loop owns it.
 type drain struct {
 	// since is when the node began to leave; zero: it does not leave.
 	since time.Time
-	// stopping: the process is to end. done is closed when routers have been left.
+	// stopping is set when the process must end. Closing stop begins this. done is closed when the routes are drained.
 	stopping bool
 	stop     chan struct{}
 	done     chan struct{}
-	next     *time.Timer // for the next advertisement that has nothing to announce any more
+	next     *time.Timer // for the end of the next advertisement's drain time
 }
 
 func newDrain() drain {
 	return drain{stop: make(chan struct{}), done: make(chan struct{}), next: stopped()}
 }
 
-// leave notices in a new snapshot that this node leaves, or has come back. A node that is gone from the API, too, leaves:
-// until its routes are drained it stays in the snapshot, as one that is excluded.
+// leave checks a new snapshot for whether this node leaves or has come back. A node that was deleted from the API leaves, too:
+// until its routes are drained it stays in the snapshot as an excluded node.
 func (l *loop) leave(before *announce.Shared, now time.Time) {
 	d, self := &l.drain, l.s.config.Node
 	node, known := l.shared.Nodes[self]
@@ -62,7 +62,7 @@ func (l *loop) leave(before *announce.Shared, now time.Time) {
 	}
 }
 
-// longestDrain is the longest time that an advertisement gives.
+// longestDrain returns the longest drain time of all advertisements.
 func (l *loop) longestDrain() (longest time.Duration) {
 	for _, ad := range l.shared.BGP {
 		longest = max(longest, ad.DrainTime)
@@ -70,7 +70,7 @@ func (l *loop) longestDrain() (longest time.Duration) {
 	return longest
 }
 
-// onlyOld leaves out routes that were not announced before.
+// onlyOld removes the routes that were not announced before.
 func onlyOld(d, before announce.Decision) announce.Decision {
 	maps.DeleteFunc(d.Exports, func(peer string, _ route.Attributes) bool {
 		_, was := before.Exports[peer]
@@ -80,9 +80,9 @@ func onlyOld(d, before announce.Decision) announce.Decision {
 	return d
 }
 
-// beginStop begins to leave because the process is to end. The segments are left at once: the others take over within
-// milliseconds, and whoever shuts the machine down may not wait for the routers. Without routes to drain there is nothing
-// to wait for: the end of the sessions takes them away.
+// beginStop begins to leave because the process must end. It leaves the segments at once: the other nodes take over within
+// milliseconds, and a shutdown of the machine may not wait until the routes are drained. Without a drain time or an
+// established session there is nothing to wait for: the end of a session withdraws its routes.
 func (l *loop) beginStop() {
 	l.drain.stop = nil
 	l.s.segments.leave(false)
@@ -95,7 +95,7 @@ func (l *loop) beginStop() {
 	l.s.inputs.touchAll()
 }
 
-// drained closes done when all is said to the routers.
+// drained closes done when the longest drain time is over.
 func (l *loop) drained() {
 	d := &l.drain
 	if d.stopping && l.shared.Leaving != nil && *l.shared.Leaving >= l.longestDrain() {
@@ -107,7 +107,8 @@ func (l *loop) drained() {
 	}
 }
 
-// drain has the loop leave the segments and the routers, and waits until it has or ctx ends. It may be called once.
+// drain makes the loop leave the segments and the routers, and waits until that is done or ctx ends. It must be called at
+// most once.
 func (s *Speaker) drain(ctx context.Context) {
 	if !s.ready.Load() {
 		return // Nothing has been announced.

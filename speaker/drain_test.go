@@ -15,8 +15,8 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// A node that leaves asks routers to prefer others, withdraws its routes after the time of their advertisement, and
-// announces nothing new. One that comes back takes the request back.
+// A node that leaves asks routers to prefer others, withdraws its routes after the drain time of their advertisement, and
+// announces nothing new. A node that comes back announces its routes without this request.
 func TestANodeThatLeavesDrainsItsRoutes(t *testing.T) {
 	const one, two = "198.51.100.7", "198.51.100.8"
 	node := func(edit ...func(*corev1.Node)) *corev1.Node {
@@ -104,7 +104,7 @@ func TestANodeThatLeavesDrainsItsRoutes(t *testing.T) {
 					if got := says(); got != want {
 						t.Errorf("step %d: %s, want %s", i, got, want)
 					}
-					// The session ends with a Node that is gone, and not before its routes are drained.
+					// If the Node is gone, the session ends, but not before the routes are drained.
 					_, there, _ := l.s.inputs.nodes.GetStore().GetByKey("n1")
 					if sessions := len(l.s.bgp.Sessions()); (sessions == 1) != (there || s.want == drains) {
 						t.Errorf("step %d: %d sessions", i, sessions)
@@ -115,7 +115,7 @@ func TestANodeThatLeavesDrainsItsRoutes(t *testing.T) {
 	}
 }
 
-// A speaker that starts on a node that is excluded does not announce what nobody expects.
+// A speaker that starts on an excluded node announces nothing.
 func TestANodeThatIsExcludedFromTheStartAnnouncesNothing(t *testing.T) {
 	const address = "198.51.100.7"
 	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n2", new(true))),
@@ -131,7 +131,7 @@ func TestANodeThatIsExcludedFromTheStartAnnouncesNothing(t *testing.T) {
 	}
 }
 
-// Without routes that are to be drained, a stop waits for nothing.
+// A stop without routes to drain does not wait.
 func TestAStopWithoutRoutesToDrainDoesNotWait(t *testing.T) {
 	l := loopOf(t, "n1")
 	l.beginStop()

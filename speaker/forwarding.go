@@ -16,57 +16,57 @@ import (
 )
 
 const (
-	// forwardingPatience is how long an address waits for kube-proxy at most. kube-proxy writes its rules once a second
-	// unless it is told otherwise.
+	// forwardingPatience is how long an address waits for kube-proxy at most. By default, kube-proxy writes its rules once a
+	// second.
 	forwardingPatience = 3 * time.Second
-	// doubtedPatience is the same of an address of which kube-proxy has said that it does not forward it.
+	// doubtedPatience is the same limit for an address that kube-proxy has said it does not forward.
 	doubtedPatience = 10 * time.Second
 	// forwardingPeriod is how often kube-proxy is asked while an address waits.
 	forwardingPeriod = 50 * time.Millisecond
-	// heardWithin is how much later than this speaker kube-proxy may hear of a change, and heardSurelyWithin is that of a node
+	// heardWithin is how much later than this speaker kube-proxy may hear of a change. heardSurelyWithin is the same for a node
 	// whose processors are busy.
 	heardWithin       = 100 * time.Millisecond
 	heardSurelyWithin = 500 * time.Millisecond
-	// quietAfter is how long after the end of a write kube-proxy has begun the next one if there is anything to write that it
-	// has heard of: a second, unless it is told otherwise.
+	// quietAfter is the time after the end of a write within which kube-proxy has begun the next one, if it has heard of
+	// changes. By default, kube-proxy begins after a second.
 	quietAfter = 1250 * time.Millisecond
-	// measuredWithin is how much longer than until its end a write may be measured to take.
+	// measuredWithin is by how much the measured duration of a write may extend beyond its recorded end.
 	measuredWithin = 2 * time.Millisecond
 )
 
-// forwarding holds the addresses that this node has just become able to deliver until the node's kube-proxy has written
-// rules that have them. Announced before, they would lead clients to a node that does not forward what they send.
+// forwarding holds back the addresses that this node has just become able to deliver until the node's kube-proxy has written
+// rules for them. If they were announced earlier, clients would send their traffic to a node that does not forward it.
 //
-// kube-proxy's metrics tell when it last heard of a change, when it last ended to write its rules, and how long that took.
-// A write has what kube-proxy had heard of when the write began. (Its gauges of pending changes do not tell: one family
-// resets those of the other.) A kube-proxy that does not tell holds nothing up.
+// kube-proxy's metrics tell when it last heard of a change, when it last finished writing its rules, and how long that took.
+// A write includes the changes that kube-proxy had heard of when the write began. (Its gauges of pending changes are of no
+// use: each IP family resets those of the other.) If kube-proxy has no such metrics, no address waits for it.
 type forwarding struct {
 	url string // empty: nothing waits
 	log *zap.Logger
-	// forwards is called with addresses that do not wait any more.
+	// forwards is called with the addresses that do not wait any more.
 	forwards func([]netip.Addr)
 	// wake gets a value when the first address waits; capacity one.
 	wake chan struct{}
 
 	mu      sync.Mutex
-	told    bool // kube-proxy has told what is read here
+	told    bool // whether kube-proxy's metrics could be read
 	waiting map[netip.Addr]*wait
 
 	waits   prometheus.Histogram
 	expired prometheus.Counter
 }
 
-// wait is what is known of an address that waits.
+// wait is the state of an address that waits.
 type wait struct {
 	since time.Time
-	heard time.Time // by then kube-proxy has heard of it, too
-	slow  bool      // kube-proxy was slow to answer, and heard allows for it
-	first *written  // what kube-proxy told first since then
+	heard time.Time // when kube-proxy has heard of the address at the latest
+	slow  bool      // whether kube-proxy was slow to answer, which heard takes into account
+	first *written  // the first state that kube-proxy told since the wait began
 
 	ports   healthPorts
 	asked   uint64    // how often kube-proxy had written its rules when it was last asked on the ports
-	doubted bool      // it said that it does not forward
-	mute    time.Time // since when it does not answer on the ports although it has doubted; zero: it does
+	doubted bool      // whether kube-proxy has said that it does not forward the address
+	mute    time.Time // when kube-proxy, after it had doubted, stopped answering on the ports; zero: it answers
 }
 
 func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
@@ -84,8 +84,9 @@ func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *fo
 	}
 }
 
-// await has an address wait until kube-proxy has written rules that have what this speaker heard of at since. There is no
-// hurry while others deliver the address. Where there are ports, kube-proxy is asked on them after each write.
+// await makes an address wait until kube-proxy has written rules with the change that this speaker heard of at since. If
+// others deliver the address, there is no hurry, and kube-proxy gets more time to hear of the change. If there are ports,
+// kube-proxy is asked on them after each write.
 func (f *forwarding) await(address netip.Addr, since time.Time, othersDeliver bool, ports healthPorts) {
 	if f.url == "" {
 		return
@@ -100,7 +101,7 @@ func (f *forwarding) await(address netip.Addr, since time.Time, othersDeliver bo
 	pull(f.wake)
 }
 
-// forget ends the wait for an address that this node does not deliver any more. It reports whether it waited.
+// forget ends the wait of an address that this node does not deliver any more. It reports whether the address waited.
 func (f *forwarding) forget(address netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,8 +118,8 @@ func (f *forwarding) isWaiting(address netip.Addr) bool {
 	return waiting
 }
 
-// says is what is known of this node's kube-proxy: that it does not forward an address, as long as the address waits, and then
-// that it does.
+// says returns whether this node's kube-proxy forwards an address: no while the address waits, and forwards after that. It is
+// unknown if kube-proxy's metrics are not read.
 func (f *forwarding) says(address netip.Addr) answer {
 	switch {
 	case f.isWaiting(address):
@@ -167,8 +168,8 @@ func (f *forwarding) follow(ctx context.Context, read func() (proxyState, error)
 	}
 }
 
-// askAll asks kube-proxy on all these ports, for as long as it may take to tell its metrics. What it has not said by then is
-// unknown.
+// askAll asks kube-proxy on all these ports. It has the same timeout as the request for the metrics. Answers that are missing
+// by then are unknown.
 func askAll(ctx context.Context, questions map[netip.Addr]healthPorts, ask func(context.Context, healthPorts) answer) map[netip.Addr]answer {
 	ctx, end := context.WithTimeout(ctx, forwardingPatience/4)
 	defer end()
@@ -192,9 +193,9 @@ func askAll(ctx context.Context, questions map[netip.Addr]healthPorts, ask func(
 	return all
 }
 
-// questions are the addresses for which kube-proxy is to be asked on its health ports: once after each write that ended
-// since the address waits, or when it would have written before that. If it has said that it does not forward, and then does not
-// answer, it is asked again.
+// questions returns the addresses for which to ask kube-proxy on its health ports: once after each write that has ended since
+// the wait began. If no write ends within heardSurelyWithin, kube-proxy may have written before the wait began, and is asked
+// then. If kube-proxy has said that it does not forward, and then does not answer, it is asked again.
 func (f *forwarding) questions(asked time.Time, state proxyState) map[netip.Addr]healthPorts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -214,9 +215,9 @@ func (f *forwarding) questions(asked time.Time, state proxyState) map[netip.Addr
 	return all
 }
 
-// release ends the waits that are over by what kube-proxy told when it was asked. A kube-proxy that was slow to answer may
-// have been as slow to hear of changes: once it has answered again, it is given the time to hear of them. One that is always
-// slow is given it once.
+// release ends the waits that are over according to kube-proxy's answers. A kube-proxy that was slow to answer may have been
+// equally slow to hear of changes. When it answers again, it gets the time to hear of them. If it is always slow, it gets this
+// time only once.
 func (f *forwarding) release(asked, answered time.Time, state proxyState, err error, said map[netip.Addr]answer) {
 	f.mu.Lock()
 	if err == nil && !f.told {
@@ -228,7 +229,7 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 	tells := f.told || errors.As(err, &e) && e.Timeout()
 	for address, w := range f.waiting {
 		if asked.Before(w.since) {
-			continue // What was said is about an earlier wait.
+			continue // The answers belong to an earlier wait.
 		}
 		if slow := answered.Sub(asked) > heardWithin/2; err != nil || slow && !w.slow {
 			w.slow = err == nil
@@ -272,11 +273,11 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 	}
 }
 
-// over reports whether kube-proxy has written rules that have the address. All times are of this machine's wall clock.
+// over reports whether kube-proxy has written rules for the address. All times are from this machine's wall clock.
 func (w *wait) over(asked time.Time, state proxyState, address netip.Addr) bool {
 	now, told := state.of(address)
 	if !told {
-		return true // It has no rules of this family.
+		return true // kube-proxy has no rules of this family.
 	}
 	if w.first == nil {
 		w.first = &now
@@ -288,9 +289,9 @@ func (w *wait) over(asked time.Time, state proxyState, address netip.Addr) bool 
 		return true // A write that had begun would have ended.
 	}
 	if now.times == w.first.times {
-		return false // No write has ended since the address waits.
+		return false // No write has ended since the wait began.
 	}
-	// The last write began no earlier than this, and has what kube-proxy had heard of by then.
+	// The last write began no earlier than this, and includes the changes that kube-proxy had heard of by then.
 	began := now.ended.Add(w.first.took - now.took)
 	return began.After(w.heard) || !began.Add(measuredWithin).Before(now.queued)
 }

@@ -26,25 +26,25 @@ import (
 
 const proxyURL = "http://127.0.0.1:10249/metrics"
 
-// idleProxy is what a kube-proxy tells that wrote its rules long ago and has heard of nothing since.
+// idleProxy returns the state of a kube-proxy that wrote its rules long ago and has heard of no change since.
 func idleProxy() proxyState {
 	w := written{queued: time.Now().Add(-time.Hour), ended: time.Now().Add(-time.Hour), times: 1, took: time.Second}
 	return proxyState{corev1.IPv4Protocol: w, corev1.IPv6Protocol: w}
 }
 
-// proxyModel is a kube-proxy of one family: it writes as soon as it hears of a change, but not within a second of its last
-// write, and what it hears of meanwhile it takes in next time.
+// proxyModel is a kube-proxy for one family. It writes as soon as it hears of a change, but not within a second of its last
+// write. A write does not include changes that come while it runs.
 type proxyModel struct {
 	rng      *rand.Rand
 	told     written
 	pending  bool
 	heard    time.Time // when it heard of the change that an address waits for
-	has      bool      // its rules have that change
-	takes    bool      // the write that goes on has it
-	began    time.Time // of the write that goes on; zero: there is none
+	has      bool      // whether its rules have that change
+	takes    bool      // whether the current write has that change
+	began    time.Time // begin of the current write; zero: there is none
 	lasts    time.Duration
 	slowness time.Duration
-	tail     time.Duration // that a write is measured to take after its end
+	tail     time.Duration // by how much the measured duration of a write extends beyond its end
 }
 
 func (m *proxyModel) hear(now time.Time, change bool) {
@@ -60,7 +60,7 @@ func (m *proxyModel) step(now time.Time) {
 		m.told.times++
 		took := now.Sub(m.began) + m.tail
 		m.told.took += took
-		for m.told.longest < took { // The bounds of kube-proxy's buckets.
+		for m.told.longest < took { // The bounds of the buckets are those of kube-proxy's histogram.
 			m.told.longest = max(time.Millisecond, 2*m.told.longest)
 		}
 		m.has, m.began = m.takes, time.Time{}
@@ -71,8 +71,8 @@ func (m *proxyModel) step(now time.Time) {
 	}
 }
 
-// Whatever else kube-proxy hears of, and however slow it is: an address that does not wait any more is in its rules, and
-// none waits longer than it takes to end the write that goes on and to make the next one.
+// Whatever other changes kube-proxy hears of, and however slow it is: an address that does not wait any more is in its rules,
+// and no address waits longer than the rest of the current write and the next one take.
 func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 	const tick = 5 * time.Millisecond
 	longest := time.Duration(0)
@@ -81,9 +81,9 @@ func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 		now := time.Unix(1_800_000_000, 0)
 		m := &proxyModel{rng: rng, told: written{queued: now.Add(-time.Minute), ended: now.Add(-time.Duration(rng.IntN(2000)) * time.Millisecond), times: 7, took: time.Second}}
 		m.slowness = []time.Duration{tick, 60 * time.Millisecond, 900 * time.Millisecond}[rng.IntN(3)]
-		m.told.longest = m.slowness // It has been that slow before.
+		m.told.longest = m.slowness // It has been equally slow before.
 		m.tail = []time.Duration{0, time.Millisecond, 20 * time.Millisecond}[rng.IntN(3)]
-		others := []int{0, 2, 100}[rng.IntN(3)] // changes a second that have nothing to do with the address
+		others := []int{0, 2, 100}[rng.IntN(3)] // changes per second that do not concern the address
 		for range rng.IntN(400) {
 			if now = now.Add(tick); rng.IntN(200) < others {
 				m.hear(now, false)
@@ -93,7 +93,7 @@ func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 		now = now.Add(tick)
 		othersDeliver := rng.IntN(2) > 0
 		within := map[bool]time.Duration{false: heardWithin, true: heardSurelyWithin}[othersDeliver]
-		late := time.Duration(rng.Int64N(int64(2*within-tick))) - within // of kube-proxy behind the speaker, which hears at a tick
+		late := time.Duration(rng.Int64N(int64(2*within-tick))) - within // of kube-proxy relative to the speaker, which hears at a tick
 		since, next := now.Add(max(0, -late)), now.Add(max(0, -late))
 		hears := now.Add(max(0, late))
 		f := newForwarding(proxyURL, zap.NewNop(), nil)
@@ -130,7 +130,7 @@ func TestAnAddressWaitsUntilKubeProxyHasWrittenItsRules(t *testing.T) {
 	t.Logf("the longest wait took %v", longest)
 }
 
-// An address waits no longer than the patience, and not at all for a program that does not tell.
+// An address waits no longer than forwardingPatience, and not at all if kube-proxy does not tell.
 func TestAWaitEnds(t *testing.T) {
 	refused := errors.New("connection refused")
 	stuck := func() proxyState {
@@ -203,7 +203,7 @@ func TestAWaitEnds(t *testing.T) {
 			t.Errorf("%s: the address waits: %v", step.name, !step.waits)
 		}
 	}
-	// One that is always slow does not have the address wait for good.
+	// A kube-proxy that is always slow does not make the address wait forever.
 	since = time.Now()
 	f.await(vip, since, false, healthPorts{})
 	for i := range 4 {
@@ -292,7 +292,8 @@ func FuzzProxyState(f *testing.F) {
 	})
 }
 
-// An address that has just got its first endpoint is announced to routers, and answered for, when kube-proxy forwards.
+// An address that has just got its first endpoint is announced to routers, and answered for on the segment, when kube-proxy
+// forwards it.
 func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	const address = "198.51.100.7"
 	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web))
@@ -314,7 +315,7 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	}
 	l.s.segments.answer("eth0", segment.Answer{Addr: vip, Node: "n1", Announce: true})
 	l.s.inputs.take()
-	began := l.s.forwarding.waiting[vip].since // Whatever time has passed since then here.
+	began := l.s.forwarding.waiting[vip].since // The time that the test itself has taken does not count.
 	l.s.forwarding.release(began, began, idleProxy(), nil, nil)
 	if !l.s.forwarding.isWaiting(vip) {
 		t.Error("kube-proxy may not have heard of it, and it does not wait")
@@ -328,7 +329,7 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	if d := l.decisions[vip]; len(d.Exports) != 1 {
 		t.Fatalf("kube-proxy knows it, and to routers it is %v", d.Exports)
 	}
-	// What is announced stays so, whatever kube-proxy says, and one that is excluded for a while does not wait.
+	// An announced address stays announced, whatever kube-proxy says. After its node was excluded for a while, it does not wait.
 	l.put(t, slice("web-a", web, endpoint("n3", new(true))))
 	l.pass(about(address))
 	editNode(l.shared, "n1", func(n *announce.Node) { n.Excluded = true })
@@ -341,7 +342,7 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	if d := l.decisions[vip]; len(d.Exports) != 1 {
 		t.Errorf("it is not announced: %v", d.Exports)
 	}
-	// One that loses its endpoints while it waits does not wait any more.
+	// An address that loses its endpoints while it waits does not wait any more.
 	l.put(t, slice("web-a", web))
 	l.pass(about(address))
 	l.put(t, slice("web-a", web, endpoint("n2", new(true))))
@@ -355,7 +356,7 @@ func TestAnAddressIsAnnouncedWhenItIsForwarded(t *testing.T) {
 	}
 }
 
-// A pass may be long in coming, or long itself. What has changed by the time an address is looked at, kube-proxy has time to hear of.
+// A pass may begin late, or may take long. kube-proxy gets the time to hear of all changes that came before the address was read.
 func TestTheTimeToHearOfAChangeBeginsWhenTheAddressIsRead(t *testing.T) {
 	const address = "198.51.100.7"
 	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web))
@@ -383,7 +384,7 @@ func TestANodeTakesAnAddressOverOnceItForwards(t *testing.T) {
 	for _, step := range []struct {
 		name  string
 		nodes []string
-		over  bool // the wait
+		over  bool // whether the wait is over
 		want  string
 	}{
 		{"it has no pod", []string{"n2"}, false, "eth0: n2"},
@@ -405,8 +406,8 @@ func TestANodeTakesAnAddressOverOnceItForwards(t *testing.T) {
 	}
 }
 
-// An address that is announced without endpoints does not wait any more when its last endpoint goes, and neither does
-// what is answered for it: the segment, for which nothing has changed, does not tell it again.
+// An address that is announced without endpoints stops waiting when its last endpoint goes, and the answer for it is released
+// at the same time: nothing has changed for the segment, so the segment does not repeat the answer.
 func TestAnAddressThatLosesItsEndpointsWhileItWaitsIsAnsweredFor(t *testing.T) {
 	const address = "198.51.100.7"
 	for _, withoutEndpoints := range []bool{true, false} {
@@ -427,7 +428,7 @@ func TestAnAddressThatLosesItsEndpointsWhileItWaitsIsAnsweredFor(t *testing.T) {
 	}
 }
 
-// Whatever comes first, the answer is given in the end.
+// Whichever comes first, the answer or the end of the wait, the answer is given in the end.
 func TestAnAnswerThatIsHeldBackIsNotLost(t *testing.T) {
 	for range 200 {
 		l := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), nil, func() {})

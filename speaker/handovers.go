@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// handoverPeriod is how often the kube-proxies of other nodes are asked, and handoversAtOnce how many of them in one round.
+	// handoverPeriod is the pause between two rounds of requests to the kube-proxies of other nodes. handoversAtOnce bounds the
+	// number of requests in one round.
 	handoverPeriod  = 100 * time.Millisecond
 	handoversAtOnce = 64
 )
@@ -19,9 +20,9 @@ const (
 // handovers asks the kube-proxies of other nodes whether they forward addresses that this node hands over to them.
 type handovers struct {
 	client *http.Client
-	// answered is called with each answer that is known, and with the time of the question.
+	// answered is called with each answer other than unknown, and with the time of the request.
 	answered func(ctx context.Context, address netip.Addr, node string, said answer, asked time.Time)
-	// wake gets a value when there is somebody to ask; capacity one.
+	// wake gets a value when there are nodes to ask; capacity one.
 	wake chan struct{}
 
 	mu      sync.Mutex
@@ -37,7 +38,7 @@ func newHandovers(answered func(context.Context, netip.Addr, string, answer, tim
 	return &handovers{client: newHealthPortClient(), answered: answered, wake: make(chan struct{}, 1), targets: map[netip.Addr]map[string]healthPorts{}}
 }
 
-// set has these nodes asked for an address, in place of those that were before.
+// set replaces the nodes that are asked about an address.
 func (h *handovers) set(address netip.Addr, nodes map[string]healthPorts) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -49,12 +50,12 @@ func (h *handovers) set(address netip.Addr, nodes map[string]healthPorts) {
 	pull(h.wake)
 }
 
-// some are the targets of one round.
+// some returns the targets of one round.
 func (h *handovers) some() map[handoverTarget]healthPorts {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	some := map[handoverTarget]healthPorts{}
-	for address, nodes := range h.targets { // The order of a map is random: the others have their turn.
+	for address, nodes := range h.targets { // The order of a map is random, so every target gets its turn.
 		for node, ports := range nodes {
 			if len(some) < handoversAtOnce {
 				some[handoverTarget{address, node}] = ports
@@ -67,7 +68,7 @@ func (h *handovers) some() map[handoverTarget]healthPorts {
 	return some
 }
 
-// run asks while there is somebody to ask, until ctx ends.
+// run asks while there are targets, until ctx ends.
 func (h *handovers) run(ctx context.Context) error {
 	for {
 		select {

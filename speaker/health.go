@@ -12,18 +12,19 @@ import (
 const (
 	healthPeriod  = time.Second
 	healthTimeout = time.Second
-	// healthMisses is how many answers may be missing before kube-proxy counts as not serving; one is
-	// lost when it restarts.
+	// healthMisses is the number of failed probes in a row after which kube-proxy counts as not serving. A restart of
+	// kube-proxy costs one.
 	healthMisses = 3
 )
 
-// proxyHealth follows /healthz of the node's kube-proxy. It fails when kube-proxy is stuck or gone, and
-// when the node is being removed from the cluster (KEP-3836): either way no new connection belongs here.
-// Until it has answered for the first time, kube-proxy does not serve, nor until it has written its first rules: its /healthz
-// does not tell, and its metrics do. One that shows no metrics is believed.
+// proxyHealth follows /healthz of the node's kube-proxy. /healthz fails when kube-proxy is stuck or gone, and when the node
+// is being removed from the cluster (KEP-3836). In both cases this node should get no new connections.
+//
+// At the start, kube-proxy counts as not serving until /healthz has succeeded and the first rules are written. /healthz does
+// not tell whether the first rules are written, but the metrics do. If there are no metrics, /healthz alone counts.
 type proxyHealth struct {
 	url     string
-	metrics string // empty: they are not asked for
+	metrics string // URL of the metrics; empty: they are not read
 	log     *zap.Logger
 	changed func()
 	serves  atomic.Bool
@@ -31,7 +32,7 @@ type proxyHealth struct {
 
 func newProxyHealth(url, metrics string, log *zap.Logger, changed func()) *proxyHealth {
 	h := &proxyHealth{url: url, metrics: metrics, log: log, changed: changed}
-	h.serves.Store(url == "") // Another data path serves Services, and is not asked.
+	h.serves.Store(url == "") // Another data path serves Services, and it is not probed.
 	return h
 }
 
@@ -45,7 +46,7 @@ func (h *proxyHealth) run(ctx context.Context) error {
 	return h.follow(ctx, func() string { return h.probe(ctx, client) })
 }
 
-// follow asks until ctx ends. The answer is empty if all is well.
+// follow probes kube-proxy until ctx ends. ask returns why kube-proxy does not serve, or "" if it serves.
 func (h *proxyHealth) follow(ctx context.Context, ask func() string) error {
 	ticker := time.NewTicker(healthPeriod)
 	defer ticker.Stop()
@@ -77,7 +78,7 @@ func (h *proxyHealth) set(serves bool) {
 	h.changed()
 }
 
-// probe asks once; the answer is empty if all is well.
+// probe asks kube-proxy once. It returns why kube-proxy does not serve, or "" if it serves.
 func (h *proxyHealth) probe(ctx context.Context, client *http.Client) string {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url, nil)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 			answer.Store(step.answer)
 			before := asked.Load()
 			if before == 0 {
-				synctest.Wait() // It asks at once.
+				synctest.Wait() // The first probe comes at once.
 				step.turns--
 			}
 			time.Sleep(time.Duration(step.turns) * healthPeriod)
@@ -91,7 +91,7 @@ func TestWhatCountsAsAnAnswer(t *testing.T) {
 	}
 }
 
-// A kube-proxy that starts says that it is healthy, and has no rules.
+// A kube-proxy that starts says that it is healthy before it has rules.
 func TestAKubeProxyThatStartsDoesNotServe(t *testing.T) {
 	const unwritten = "1.8000000005e+09"
 	metrics := ""
@@ -116,7 +116,7 @@ func TestAKubeProxyThatStartsDoesNotServe(t *testing.T) {
 	}
 	for _, story := range []struct {
 		name, metrics, want string
-		serves              bool // before it is asked
+		serves              bool // the state before the probe
 	}{
 		{"it has written", proxyText, "", false},
 		{"it has not", strings.Replace(proxyText, unwritten, "0", 1), "it has not written its first rules yet", false},

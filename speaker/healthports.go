@@ -15,20 +15,20 @@ import (
 const (
 	// healthPortTimeout is how long a kube-proxy may take to answer.
 	healthPortTimeout = 250 * time.Millisecond
-	// healthPortRequests is how many requests are under way at a time.
+	// healthPortRequests is the number of concurrent requests.
 	healthPortRequests = 8
 )
 
-// healthPorts are the ports of a node on which its kube-proxy tells whether its rules have ready endpoints on that node:
-// spec.healthCheckNodePort of each Service under policy Local that the node delivers. kube-proxy changes its answer after it
-// has written its rules. Endpoints that terminate do not count (KEP-1669).
+// healthPorts has the ports of a node on which its kube-proxy tells whether its rules have ready endpoints on that node. They
+// are spec.healthCheckNodePort of each Service under policy Local that the node delivers. kube-proxy changes its answer after
+// it has written its rules. Endpoints that terminate do not count as ready (KEP-1669).
 type healthPorts struct {
 	node  netip.Addr // its internal address
 	ports []uint16   // sorted
 }
 
-// healthPortsOf are the ports of a node for an address; there are none if a Service has none, or if the node has no internal
-// address of the family.
+// healthPortsOf returns the ports of a node for an address. It returns none if one of the Services has none, or if the node
+// has no internal address of the family.
 func healthPortsOf(a *announce.Address, node string, internal netip.Addr) (of healthPorts) {
 	for _, svc := range a.Services {
 		if !svc.Local || !svc.Delivers(a.Addr, node) {
@@ -44,16 +44,16 @@ func healthPortsOf(a *announce.Address, node string, internal netip.Addr) (of he
 	return of
 }
 
-// answer is what a kube-proxy says of all the ports.
+// answer is the answer of a kube-proxy, for all its ports together.
 type answer int
 
 const (
 	unknown  answer = iota // It does not answer, or not as kube-proxy does.
-	no                     // Its rules do not have ready endpoints of one of the Services.
-	forwards               // They have them of all.
+	no                     // Its rules have no ready endpoints for at least one of the Services.
+	forwards               // Its rules have ready endpoints for all of the Services.
 )
 
-// ask asks the kube-proxy of the node. A request is not repeated.
+// ask asks the kube-proxy of the node once on each port.
 func (h healthPorts) ask(ctx context.Context, client *http.Client) answer {
 	if len(h.ports) == 0 {
 		return unknown

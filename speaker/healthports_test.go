@@ -17,7 +17,7 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// healthPort is a kube-proxy that gives one answer for a Service.
+// healthPort starts a kube-proxy that gives one answer for a Service, and returns its port.
 func healthPort(t *testing.T, status int) uint16 {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
@@ -33,7 +33,7 @@ func TestKubeProxySaysOnItsHealthPorts(t *testing.T) {
 	refused := netip.MustParseAddrPort(closed.Listener.Addr().String()).Port()
 	closed.Close()
 	client := newHealthPortClient()
-	client.Timeout = time.Minute // These servers may wait for a processor.
+	client.Timeout = time.Minute // These servers may have to wait for a processor.
 	for _, story := range []struct {
 		name  string
 		ports []uint16
@@ -73,7 +73,7 @@ func TestHealthPortsOfAnAddress(t *testing.T) {
 	}
 }
 
-// The kube-proxies of other nodes are asked until nobody is to be asked any more.
+// The kube-proxies of other nodes are asked until there are no more targets.
 func TestOtherKubeProxiesAreAsked(t *testing.T) {
 	type said struct {
 		node string
@@ -92,7 +92,7 @@ func TestOtherKubeProxiesAreAsked(t *testing.T) {
 		"n2": {loopback, []uint16{healthPort(t, http.StatusOK)}}, "n3": {loopback, []uint16{healthPort(t, http.StatusServiceUnavailable)}},
 	})
 	heard := map[said]int{}
-	for heard[said{"n2", forwards}] == 0 || heard[said{"n3", no}] < 2 { // One that waits for a processor is asked again.
+	for heard[said{"n2", forwards}] == 0 || heard[said{"n3", no}] < 2 { // A server that had to wait for a processor is asked again.
 		a := <-answers
 		if heard[a]++; a == (said{"n2", no}) || a == (said{"n3", forwards}) {
 			t.Fatalf("they said %v", heard)
@@ -107,7 +107,7 @@ func TestOtherKubeProxiesAreAsked(t *testing.T) {
 	}
 }
 
-// No address waits longer because kube-proxy does not answer on many health ports.
+// Many health ports on which kube-proxy does not answer make no address wait longer.
 func TestManyHealthPortsWithoutAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over := make(chan []netip.Addr, 1)
@@ -143,10 +143,10 @@ func TestManyHealthPortsWithoutAnAnswer(t *testing.T) {
 	})
 }
 
-// kube-proxy is asked once after each write, and what it says counts.
+// kube-proxy is asked once after each write, and its answer counts.
 func TestAWaitEndsByTheHealthPort(t *testing.T) {
 	since := time.Unix(1_800_000_000, 0)
-	busy := func(times uint64) proxyState { // It hears of changes all the time.
+	busy := func(times uint64) proxyState { // This kube-proxy hears of changes all the time.
 		return proxyState{corev1.IPv4Protocol: written{queued: since.Add(time.Hour), ended: since, times: times, took: time.Second}}
 	}
 	var over []netip.Addr
@@ -181,9 +181,9 @@ func TestAWaitEndsByTheHealthPort(t *testing.T) {
 	}
 }
 
-// A kube-proxy that has said that it does not forward is given more time than one that says nothing, or nothing any more.
+// A kube-proxy that has said that it does not forward gets more time than one that does not answer or has stopped answering.
 func TestAnAddressWaitsForAKubeProxyThatDoesNotForward(t *testing.T) {
-	const first = heardSurelyWithin + forwardingPeriod // It is asked then.
+	const first = heardSurelyWithin + forwardingPeriod // the time of the first question
 	for _, story := range []struct {
 		name        string
 		first, then answer
@@ -207,7 +207,7 @@ func TestAnAddressWaitsForAKubeProxyThatDoesNotForward(t *testing.T) {
 			f.release(at, at, proxyState{corev1.IPv4Protocol: state}, nil, answers)
 			if at.Sub(noon) == first {
 				said = story.then
-				state.times++ // It is asked again.
+				state.times++ // Another write: kube-proxy is asked again.
 			}
 			state.queued = at
 		}
@@ -217,12 +217,12 @@ func TestAnAddressWaitsForAKubeProxyThatDoesNotForward(t *testing.T) {
 	}
 }
 
-// A node is handed over to as soon as its kube-proxy forwards, and no sooner while it says that it does not.
+// A handover to a node ends as soon as the node's kube-proxy forwards, and not earlier while it says that it does not forward.
 func TestAHandoverEndsByTheHealthPort(t *testing.T) {
 	at := func(after time.Duration) time.Time { return noon.Add(10*time.Second + after) }
 	for _, story := range []struct {
 		name  string
-		said  []answer // every 100 ms
+		said  []answer // an answer every 100 ms
 		until time.Duration
 	}{
 		{"it does not answer", []answer{unknown, unknown}, handoverTime},

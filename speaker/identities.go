@@ -25,12 +25,12 @@ const (
 	expectPeriod = 10 * time.Second
 	// readTimeout bounds a request for other nodes' reports.
 	readTimeout = 5 * time.Second
-	// manyKeys is from how many on all reports are listed at once.
+	// manyKeys is the number of wanted identities above which all reports are listed in one request.
 	manyKeys = 8
 )
 
-// identities fetches what verifies the frames of other speakers from their SpeakerStatuses, when a segment asks
-// for it. Nobody watches those objects.
+// identities fetches the keys that verify the frames of other speakers from their SpeakerStatuses, when a segment asks for
+// them. No speaker watches those objects.
 type identities struct {
 	statuses client.Resource[*herald.SpeakerStatus, *herald.SpeakerStatusList]
 	lease    *lease
@@ -43,9 +43,9 @@ type identities struct {
 	wanted   map[string]bool
 	known    map[string]segment.Identity
 	macs     map[string][]string // of the interfaces of other speakers, by node, as they report
-	opened   bool                // a segment that was not told yet which speakers to expect
+	opened   bool                // whether a new segment has not been told yet which speakers to expect
 	segments func() []*segment.Segment
-	joined   func() bool // every segment hears others
+	joined   func() bool // reports whether other speakers are heard on every segment
 }
 
 func newIdentities(set *client.Set, l *lease, self string, exists func(node string) bool, log *zap.Logger) *identities {
@@ -55,7 +55,8 @@ func newIdentities(set *client.Set, l *lease, self string, exists func(node stri
 	}
 }
 
-// reports tells whether a speaker has reported an interface with this MAC: it is no stranger, though it may not be heard.
+// reports tells whether a speaker has reported an interface with this MAC address. Such a speaker is no stranger, even if this
+// node does not hear it.
 func (d *identities) reports(mac net.HardwareAddr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,7 +78,7 @@ func (d *identities) want(node string) {
 	pull(d.wake)
 }
 
-// tellAll tells a segment that was opened all that is known.
+// tellAll tells a new segment all known identities.
 func (d *identities) tellAll(seg *segment.Segment) {
 	d.mu.Lock()
 	known := maps.Clone(d.known)
@@ -86,7 +87,7 @@ func (d *identities) tellAll(seg *segment.Segment) {
 	d.open()
 }
 
-// open has the segments told soon which speakers to expect: one was opened.
+// open notes that a segment was opened, so that run soon tells the segments which speakers to expect.
 func (d *identities) open() {
 	d.mu.Lock()
 	d.opened = true
@@ -124,14 +125,14 @@ func (d *identities) list(ctx context.Context) ([]herald.SpeakerStatus, error) {
 	return list.Items, nil
 }
 
-// take notes the identities in reports, and tells them to the segments. They are told what they were told before,
-// too: a segment that asks has forgotten it.
+// take records the identities in reports, and tells them to the segments. It also repeats identities that the segments were
+// told before: a segment that asks for one has forgotten it.
 func (d *identities) take(reports []herald.SpeakerStatus) {
 	read, macs := map[string]segment.Identity{}, map[string][]string{}
 	for i := range reports {
 		node := reports[i].Name
 		if d.exists(node) {
-			macs[node] = nil // What it reported before does not count any more.
+			macs[node] = nil // The new report replaces the one before.
 			for _, o := range reports[i].Status.Interfaces {
 				macs[node] = append(macs[node], o.MAC)
 			}
@@ -164,12 +165,12 @@ func identityOf(o *herald.SpeakerIdentity) (id segment.Identity, ok bool) {
 	return segment.Identity{Boot: boot, Key: key}, true
 }
 
-// run fetches until ctx ends.
+// run fetches identities until ctx ends.
 func (d *identities) run(ctx context.Context) error {
 	ticker := time.NewTicker(expectPeriod)
 	defer ticker.Stop()
-	// Speakers that start at the same time as this one may not have reported their interfaces yet. Where multicast is
-	// filtered, two of them meet only if one expects the other, whomever else they hear.
+	// Speakers that start at the same time as this one may not have reported their interfaces yet, so run asks again. Where
+	// multicast is filtered, two speakers find each other only if one expects the other, even if both hear further speakers.
 	again := false
 	for {
 		expect := false
@@ -191,7 +192,7 @@ func (d *identities) run(ctx context.Context) error {
 			}
 		}
 		d.fetch(ctx)
-		select { // Many that come at once are asked for together.
+		select { // Nodes that are wanted at almost the same time are fetched together.
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(passPeriod):
@@ -199,8 +200,7 @@ func (d *identities) run(ctx context.Context) error {
 	}
 }
 
-// fetch reads the reports of the nodes that were asked for. One that cannot be read is asked for again when its
-// next frame comes.
+// fetch reads the reports of the wanted nodes. A report that cannot be read is wanted again when the node's next frame comes.
 func (d *identities) fetch(ctx context.Context) {
 	d.mu.Lock()
 	wanted := d.wanted
@@ -208,7 +208,7 @@ func (d *identities) fetch(ctx context.Context) {
 	d.mu.Unlock()
 	for node := range wanted {
 		if !d.exists(node) {
-			delete(wanted, node) // Anybody can write a name into a frame.
+			delete(wanted, node) // A frame from anybody can have any name.
 		}
 	}
 	if len(wanted) > manyKeys {
@@ -229,8 +229,8 @@ func (d *identities) fetch(ctx context.Context) {
 	}
 }
 
-// expect tells every segment which speakers should be heard there: those that run, by their Leases, and have an
-// interface in one of its subnets, by their reports.
+// expect tells every segment which speakers should be heard there: those that run according to their Leases and that, according
+// to their reports, have an interface in one of the segment's subnets.
 func (d *identities) expect(ctx context.Context) error {
 	list, err := d.list(ctx)
 	if err != nil {
@@ -264,7 +264,7 @@ func (d *identities) expect(ctx context.Context) error {
 
 func expectedOf(node string, i herald.SpeakerInterface) (e segment.Expected, ok bool) {
 	mac, err := net.ParseMAC(i.MAC)
-	// A frame to a group would reach all. A report can name any MAC.
+	// A report can name any MAC address. A frame to a group address would reach all machines.
 	if err != nil || len(mac) != len(e.MAC) || mac[0]&1 != 0 || segment.MAC(mac) == (segment.MAC{}) {
 		return e, false
 	}

@@ -48,7 +48,7 @@ func TestWhatIsAnIdentity(t *testing.T) {
 	}
 }
 
-// A speaker that is not heard yet is known by the interfaces that it reports.
+// A speaker that is not heard yet is recognized by the interfaces that it reports.
 func TestASpeakerIsNoStranger(t *testing.T) {
 	_, set := offline(t)
 	d := newIdentities(set, nil, "n1", func(string) bool { return true }, zap.NewNop())
@@ -66,7 +66,7 @@ func TestASpeakerIsNoStranger(t *testing.T) {
 	}
 }
 
-// What this speaker writes, others read.
+// The identity that this speaker writes is what other speakers read.
 func FuzzIdentities(f *testing.F) {
 	f.Add("00000000000000ff", strings.Repeat("0f", 32), uint64(7))
 	f.Add("", "", uint64(0))
@@ -143,7 +143,7 @@ func TestWhoIsExpectedOnASegment(t *testing.T) {
 	}
 }
 
-// asking are identities of the node n1 that run in a bubble.
+// asking has identities of the node n1 that run in a synctest bubble.
 type asking struct {
 	*apiServer
 	*identities
@@ -193,7 +193,7 @@ func TestAKeyIsAskedForWhenASegmentWantsIt(t *testing.T) {
 		if got := a.requests(); len(got) > 0 {
 			t.Errorf("nobody wants anything, and it is asked: %v", got)
 		}
-		// Anybody can write a name into a frame.
+		// A frame from anybody can have any name.
 		a.want("stranger")
 		a.want("../../../api/v1/secrets")
 		time.Sleep(time.Second)
@@ -204,11 +204,11 @@ func TestAKeyIsAskedForWhenASegmentWantsIt(t *testing.T) {
 			a.want("n2")
 		}
 		time.Sleep(time.Second)
-		// It may be asked while the segment still repeats itself, and then once more for the rest.
+		// The first request may come before the last want, and then there is a second one for the rest.
 		if got := a.requests(); len(got) > 2 || !slices.Equal(slices.Compact(got), []string{"GET " + statuses + "/n2"}) || a.boots()["n2"] != 2 {
 			t.Errorf("it is asked %v, and known are %v", got, a.boots())
 		}
-		a.want("n3") // It has written nothing yet.
+		a.want("n3") // This node has no SpeakerStatus yet.
 		time.Sleep(time.Second)
 		if got := a.requests(); len(got) != 1 || len(a.boots()) != 1 {
 			t.Errorf("it is asked %v, and known are %v", got, a.boots())
@@ -221,7 +221,7 @@ func TestAKeyIsAskedForWhenASegmentWantsIt(t *testing.T) {
 		if time.Sleep(time.Second); a.boots()["n2"] != 255 {
 			t.Errorf("known are %v", a.boots())
 		}
-		// What cannot be read changes nothing.
+		// A report that cannot be read changes nothing.
 		a.edit(statuses+"/n2", func(o map[string]any) { o["status"] = map[string]any{} })
 		a.want("n2")
 		if time.Sleep(time.Second); a.boots()["n2"] != 255 {
@@ -248,7 +248,7 @@ func TestManyKeysAreAskedForAtOnce(t *testing.T) {
 			a.want(n)
 		}
 		time.Sleep(time.Second)
-		// It may be asked for the first few before the others are wanted.
+		// The first few may be fetched before the others are wanted.
 		got := a.requests()
 		lists := len(slices.DeleteFunc(slices.Clone(got), func(r string) bool { return r != "GET "+statuses }))
 		if lists < 1 || lists > 2 || len(got)-lists > manyKeys || len(a.boots()) != 99 {
@@ -334,7 +334,7 @@ func TestWhichLeasesAreFresh(t *testing.T) {
 		if len(fresh()) != 0 {
 			t.Errorf("it has ended: %v", fresh())
 		}
-		// The node is deleted, and the Lease with it. Nothing makes it again.
+		// The Node is deleted, and the Lease with it. Nothing creates the Lease again.
 		owner = nil
 		server.edit("/apis/coordination.k8s.io/v1/namespaces/herald-system/leases/speaker-n1", nil)
 		if err := l.write(t.Context(), "n1"); err != nil {

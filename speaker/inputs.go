@@ -23,28 +23,28 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// inputs is everything the speaker watches, and what of it has changed since it was last asked.
+// inputs has the informers for everything that the speaker watches, and the changes since the last call of take.
 //
-// A change of one Service, of its endpoints or of a record makes the Service's addresses dirty; a change
-// of anything that all decisions share makes all of them. Many changes at once are one.
+// A change of one Service, of its endpoints or of a record makes the Service's addresses dirty. A change of anything that
+// all decisions share makes all addresses dirty. Changes that come at once are handled together.
 type inputs struct {
 	services, slices, nodes, namespaces, secrets cache.SharedIndexInformer
 	allocations, pools, l2, bgp, peers           cache.SharedIndexInformer
 
-	node      string        // this one
-	namespace string        // of the peers' passwords
-	l2Only    bool          // what is about routers is not watched, and empty
+	node      string        // this node
+	namespace string        // of the Secrets with the peers' passwords
+	l2Only    bool          // the resources for BGP are not watched, and their stores are empty
 	trigger   chan struct{} // capacity one
 
 	mu    sync.Mutex
 	dirty changes
 }
 
-// changes is what is dirty.
+// changes has what is dirty: the addresses to decide again, and more than that if other fields are set.
 type changes struct {
 	addresses  map[netip.Addr]bool
-	namespaces map[string]bool // whose labels differ, with the addresses of their Services
-	peers      bool            // passwords of theirs, or annotations of this node
+	namespaces map[string]bool // namespaces with changed labels; addresses has the addresses of their Services
+	peers      bool            // passwords of BGPPeers or annotations of this node have changed
 	all        bool
 }
 
@@ -52,11 +52,11 @@ func noChanges() changes {
 	return changes{addresses: map[netip.Addr]bool{}, namespaces: map[string]bool{}}
 }
 
-// bySvc is the name of the index of slices by Service.
+// bySvc is the name of the index that finds EndpointSlices by Service.
 const bySvc = "service"
 
-// newInputs wires the informers. Services, slices and nodes are stripped to what decisions need, since
-// every node of the cluster holds all of them.
+// newInputs wires the informers. Services, slices and nodes are stripped to the fields that decisions need, since every
+// speaker of the cluster keeps all of them in memory.
 func newInputs(kube kubernetes.Interface, set *client.Set, node, namespace string, l2Only bool) (*inputs, error) {
 	in := &inputs{node: node, namespace: namespace, l2Only: l2Only, trigger: make(chan struct{}, 1), dirty: noChanges()}
 	factory := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
@@ -95,7 +95,7 @@ func newInputs(kube kubernetes.Interface, set *client.Set, node, namespace strin
 	return in, nil
 }
 
-// handlers say what each change makes dirty.
+// handlers returns the event handlers, which determine what each change makes dirty.
 func (in *inputs) handlers() map[cache.SharedIndexInformer]cache.ResourceEventHandler {
 	some := func(addresses func(any) []netip.Addr) cache.ResourceEventHandler {
 		return onChange(func(before, after any) {
@@ -124,7 +124,7 @@ func (in *inputs) handlers() map[cache.SharedIndexInformer]cache.ResourceEventHa
 			switch {
 			case matters(before, after):
 				in.touchAll()
-			case !maps.Equal(before.(*corev1.Node).Annotations, after.(*corev1.Node).Annotations): // This node has some.
+			case !maps.Equal(before.(*corev1.Node).Annotations, after.(*corev1.Node).Annotations): // Only this node keeps its annotations.
 				in.change(func(c *changes) { c.peers = true })
 			}
 		}),
@@ -140,7 +140,7 @@ func (in *inputs) handlers() map[cache.SharedIndexInformer]cache.ResourceEventHa
 	return handlers
 }
 
-// everyInformer lists those that are to run.
+// everyInformer lists the informers that run.
 func (in *inputs) everyInformer() []cache.SharedIndexInformer {
 	all := []cache.SharedIndexInformer{
 		in.services, in.slices, in.nodes, in.namespaces, in.allocations, in.pools, in.l2,
@@ -151,7 +151,7 @@ func (in *inputs) everyInformer() []cache.SharedIndexInformer {
 	return all
 }
 
-// run watches until ctx ends, and calls synced once every watch has listed what there is.
+// run watches until ctx ends, and calls synced once every watch has listed its objects.
 func (in *inputs) run(ctx context.Context, synced func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var listed []cache.InformerSynced
@@ -173,7 +173,7 @@ func (in *inputs) run(ctx context.Context, synced func()) error {
 
 func (in *inputs) touch(addresses ...netip.Addr) {
 	if len(addresses) == 0 {
-		return // Most of what happens to Services happens to those without an address of ours.
+		return // Most changes concern Services without an address of Herald's.
 	}
 	in.change(func(c *changes) {
 		for _, a := range addresses {
@@ -207,7 +207,7 @@ func (in *inputs) change(note func(*changes)) {
 	pull(in.trigger)
 }
 
-// pull pulls a trigger of capacity one: pulled twice before it is looked at, it is pulled once.
+// pull sends to a channel of capacity one. It does nothing if a value is already waiting there.
 func pull(trigger chan<- struct{}) {
 	select {
 	case trigger <- struct{}{}:
@@ -215,7 +215,7 @@ func pull(trigger chan<- struct{}) {
 	}
 }
 
-// take returns what is dirty, and starts anew.
+// take returns the changes since the last call.
 func (in *inputs) take() changes {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -224,7 +224,7 @@ func (in *inputs) take() changes {
 	return c
 }
 
-// address assembles one address; nil if no Service has it.
+// address assembles one address; it returns nil if no Service has it.
 func (in *inputs) address(address netip.Addr, now time.Time) *announce.Address {
 	o, exists, err := in.allocations.GetStore().GetByKey(herald.AllocationName(address))
 	if err != nil || !exists {
@@ -233,7 +233,7 @@ func (in *inputs) address(address netip.Addr, now time.Time) *announce.Address {
 	return announce.AddressOf(o.(*herald.IPAllocation), now, in.service, in.slicesOf)
 }
 
-// service returns the Service of a name; nil if there is none.
+// service returns the Service with the given name, or nil.
 func (in *inputs) service(name types.NamespacedName) *corev1.Service {
 	o, exists, err := in.services.GetStore().GetByKey(name.String())
 	if err != nil || !exists {
@@ -255,7 +255,7 @@ func (in *inputs) slicesOf(name types.NamespacedName) []*discoveryv1.EndpointSli
 	return all
 }
 
-// namespaceLabels brings the labels of a namespace up to date in a snapshot.
+// namespaceLabels updates the labels of a namespace in a snapshot.
 func (in *inputs) namespaceLabels(s *announce.Shared, name string) {
 	if o, exists, err := in.namespaces.GetStore().GetByKey(name); err == nil && exists {
 		s.Namespaces[name] = o.(*corev1.Namespace).Labels
@@ -273,8 +273,8 @@ func (in *inputs) everyAddress() []netip.Addr {
 	return addresses
 }
 
-// addressesBehind are those of the Service that the slice is of. A Service that is not known yet makes its
-// addresses dirty itself when it comes.
+// addressesBehind returns the addresses of the Service that the slice belongs to. If that Service is not known yet, its
+// addresses become dirty when it is added.
 func (in *inputs) addressesBehind(slice *discoveryv1.EndpointSlice) []netip.Addr {
 	o, exists, err := in.services.GetStore().GetByKey(sliceService(slice).String())
 	if err != nil || !exists {
@@ -287,7 +287,7 @@ func sliceService(o *discoveryv1.EndpointSlice) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
 }
 
-// parseAddresses reads addresses; what cannot be read is left out.
+// parseAddresses parses addresses, and leaves out those that are not valid.
 func parseAddresses(texts ...string) []netip.Addr {
 	var addresses []netip.Addr
 	for _, t := range texts {

@@ -108,7 +108,7 @@ func TestWhichServicesShareAnAddress(t *testing.T) {
 	}
 }
 
-// What strip leaves is enough: each of the fields that a decision rests on is told from its opposite.
+// strip keeps enough: a change of any field that a decision depends on is visible in the assembled address.
 func TestAnAddressIsAssembledFromWhatStripLeaves(t *testing.T) {
 	svc := serviceWith("198.51.100.7")
 	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
@@ -189,7 +189,7 @@ func TestChangesAddUpUntilTheyAreTaken(t *testing.T) {
 	}
 }
 
-// Endpoints that users write by hand are on no node: any node can forward to them, none has them.
+// Endpoints that users write by hand are on no node. Any node can forward to them, but no node has them.
 func TestEndpointsOnNoNodeServeUnderClusterPolicyOnly(t *testing.T) {
 	in := watched(t, &discoveryv1.EndpointSlice{
 		AddressType: discoveryv1.AddressTypeIPv4,
@@ -210,7 +210,7 @@ func TestEndpointsOnNoNodeServeUnderClusterPolicyOnly(t *testing.T) {
 	}
 }
 
-// What happens to one object must not have all addresses decided anew.
+// A change of one object must not cause decisions about all addresses.
 func TestWhatAChangeMakesDirty(t *testing.T) {
 	const address = "198.51.100.7"
 	meta := func(namespace, name, version string, labels map[string]string) metav1.ObjectMeta {

@@ -21,9 +21,9 @@ const (
 	leaseRenewal  = 10 * time.Second
 )
 
-// lease says that this speaker runs. Nobody watches it: a speaker that hears no other on its segment lists the
-// Leases to find out whether there are any, and herald-ccm lists them for its metrics. A renewal that succeeds also shows
-// that this node reaches the API.
+// lease maintains the Lease that shows that this speaker runs. Leases are listed and not watched: a speaker that hears no
+// other on its segment lists them to find out whether there are others, and herald-ccm lists them for its metrics. A
+// successful renewal also shows that this node reaches the API server.
 type lease struct {
 	leases  typedcoordinationv1.LeaseInterface
 	node    string
@@ -33,8 +33,8 @@ type lease struct {
 	reached atomic.Bool
 }
 
-// run renews until ctx ends, and gives the Lease up then. A failure is tried again at the next turn: nothing else depends
-// on it here.
+// run renews the Lease until ctx ends, and then gives it up. After a failure it tries again at the next period: nothing on
+// this node depends on the Lease.
 func (l *lease) run(ctx context.Context) {
 	defer l.release()
 	ticker := time.NewTicker(leaseRenewal)
@@ -55,9 +55,9 @@ func (l *lease) run(ctx context.Context) {
 	}
 }
 
-// release gives the Lease up at the end.
+// release gives up the Lease at the end.
 func (l *lease) release() {
-	// The process was told to end: what it was given is over, this is what it does on its own time.
+	// The context of the process has ended by now, so this write needs a context of its own.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := l.write(ctx, ""); err != nil {
@@ -73,7 +73,7 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	owner := l.owner()
 	o, err := l.leases.Get(ctx, herald.SpeakerLeasePrefix+l.node, metav1.GetOptions{})
 	if len(owner) == 0 && (err == nil || apierrors.IsNotFound(err)) {
-		return nil // The node was deleted: a Lease that nobody owns would stay for good.
+		return nil // The Node was deleted: a Lease without an owner would stay for good.
 	}
 	if apierrors.IsNotFound(err) {
 		_, err = l.leases.Create(ctx, &coordinationv1.Lease{
@@ -96,8 +96,8 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	return err
 }
 
-// fresh lists the nodes whose Leases have been renewed in time. Clocks of nodes may differ by a few seconds; a time
-// that is further ahead counts as little as one that is past.
+// fresh returns the nodes whose Leases have been renewed in time. The clocks of nodes may differ by a few seconds. A renewal
+// that is further in the future does not count, like one that is too long ago.
 func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
 	list, err := l.leases.List(ctx, metav1.ListOptions{LabelSelector: herald.SpeakerLeaseLabel + "=" + herald.SpeakerLeaseLabelValue, ResourceVersion: "0"})
 	if err != nil {

@@ -25,21 +25,22 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// passPeriod bounds how often decisions are made: what happens within it is looked at together.
+// passPeriod bounds how often decisions are made: changes that come within one period are handled together.
 const passPeriod = 20 * time.Millisecond
 
-// fullPassShare bounds the time that goes into decisions about all addresses: between two of them passes at least this
-// many times as long as the last one took. Labels that change all the time would take a core otherwise.
+// fullPassShare bounds the CPU time of passes over all addresses: the pause between two of them is at least this many times
+// the duration of the first. Otherwise labels that change all the time would occupy a core.
 const fullPassShare = 9
 
-// maxFullPause bounds that. A speaker that starts decides by the neighbours that it hears. Until it does, it counts itself
-// as the only candidate, and after 5 s it would take addresses from owners that are none.
+// maxFullPause is the longest such pause. A speaker that starts makes its decisions from the neighbours that it hears. Until
+// it has decided with them, it counts itself as the only candidate, and after 5 s it would take addresses from owners that
+// are not candidates.
 const maxFullPause = time.Second
 
-// fullPause is the time to the next pass over all addresses after one that took so long.
+// fullPause returns the pause before the next pass over all addresses, given the duration of the last one.
 func fullPause(took time.Duration) time.Duration { return min(fullPassShare*took, maxFullPause) }
 
-// turnMissing is how long the loop may not come round before it counts as stuck.
+// turnMissing is how long one iteration of the loop may take before the loop counts as stuck.
 const turnMissing = 15 * time.Second
 
 // loop owns the decisions. All its fields belong to the goroutine in run.
@@ -51,27 +52,27 @@ type loop struct {
 	gateways   []netip.Addr     // of all interfaces, sorted
 	decisions  map[netip.Addr]announce.Decision
 	candidate  map[string]map[netip.Addr]bool // by interface, addresses that this node may own
-	prepare    map[string]bool                // interfaces on which that has changed
-	own        map[*ownership.Candidates]bool // whether this node is among them
+	prepare    map[string]bool                // interfaces whose set of candidate addresses has changed
+	own        map[*ownership.Candidates]bool // whether this node is one of the candidates
 	deliveries deliveries
 	aggregates aggregates
 	weights    weights
 	drain      drain
-	stop       chan<- struct{}                              // drain's; closed by another goroutine
-	routes     map[netip.Prefix]map[string]route.Attributes // that differ from what routers are told; none: to be withdrawn
+	stop       chan<- struct{}                              // drain.stop, which another goroutine closes
+	routes     map[netip.Prefix]map[string]route.Attributes // routes that routers must be told about; empty: to withdraw
 
-	nextFull  time.Time // before that, no decisions are made about all addresses
-	postponed bool      // some were to be
+	nextFull  time.Time // no pass over all addresses begins before this time
+	postponed bool      // whether a pass over all addresses is due and waits for nextFull
 	full      *time.Timer
 
 	rejected []announce.Rejected  // BGPPeers with which this node holds no session
 	found    map[string]*findings // by BGPPeer
-	indexes  map[string]int       // of the interfaces of BGPPeers, by name, as they were last
+	indexes  map[string]int       // last known indexes of the interfaces of BGPPeers, by name
 	links    unnumberedLinks
-	// unwatched are BGPPeers whose BFD cannot be.
+	// unwatched has the BGPPeers for which BFD cannot run, with the reason.
 	unwatched map[string]error
 	sessions  map[string]sessionReport
-	since     map[claimKey]time.Time // since when claims were reported to be
+	since     map[claimKey]time.Time // the start of each claim, as reported last
 
 	passes, decided prometheus.Counter
 	duration        prometheus.Histogram
@@ -98,7 +99,7 @@ func newLoop(s *Speaker) *loop {
 	}
 }
 
-// stopped is a timer that has not been set.
+// stopped returns a timer that is not running.
 func stopped() *time.Timer {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
@@ -176,8 +177,8 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// admit leaves out of what is dirty a pass over all addresses that would come too soon, and sees to it that it comes
-// later. What concerns some addresses is not delayed.
+// admit postpones a pass over all addresses that would come too soon: it removes the pass from the changes, and sets the
+// timer for it. Changes of single addresses are not delayed.
 func (l *loop) admit(c changes, now time.Time) changes {
 	c.all = c.all || l.postponed
 	l.postponed = c.all && l.shared != nil && now.Before(l.nextFull)
@@ -188,7 +189,7 @@ func (l *loop) admit(c changes, now time.Time) changes {
 	return c
 }
 
-// look sees to what changes without an object of the API: the interfaces of the machine.
+// look handles what changes without a change of an API object: the interfaces of the machine.
 func (l *loop) look() {
 	if l.shared == nil {
 		return
@@ -218,7 +219,7 @@ func refuseRouters(s *announce.Shared, found map[string]netip.Addr) {
 	}
 }
 
-// gatewaysOf are the gateways behind all interfaces, sorted.
+// gatewaysOf returns the gateways behind all interfaces, sorted.
 func gatewaysOf(interfaces []link.Interface) (all []netip.Addr) {
 	for _, i := range interfaces {
 		all = append(all, i.Gateways...)
@@ -227,8 +228,8 @@ func gatewaysOf(interfaces []link.Interface) (all []netip.Addr) {
 	return slices.Compact(all)
 }
 
-// takeInterfaces has segments and responders follow the interfaces, and reports whether those that matter to
-// advertisements are others than before. The interfaces of pods come and go and do not.
+// takeInterfaces gives the current interfaces to the segments and responders. It reports whether the interfaces that matter
+// to advertisements have changed. The interfaces of pods come and go, and do not matter.
 func (l *loop) takeInterfaces() bool {
 	var matter []link.Interface
 	var all []responder.Interface
@@ -254,7 +255,7 @@ func (l *loop) takeInterfaces() bool {
 	return true
 }
 
-// tell tells a segment that was just opened what the others know.
+// tell tells a segment that was just opened what the other segments already know.
 func (l *loop) tell(seg *segment.Segment) {
 	healthy, reached := l.s.health.healthy(), l.s.lease.reached.Load()
 	var wants []func(m *segment.Machine, now segment.Time)
@@ -274,8 +275,8 @@ func (l *loop) tell(seg *segment.Segment) {
 	})
 }
 
-// giveUp tells a segment that is about to be closed that nobody is to have its addresses. Otherwise the next node
-// would take them over, only to leave the segment a moment later for the same reason.
+// giveUp tells a segment that is about to be closed that no node should own its addresses. Otherwise the next node would
+// take them over, only to leave the segment a moment later for the same reason.
 func (l *loop) giveUp(seg *segment.Segment) {
 	addrs := slices.Collect(maps.Keys(l.decisions))
 	seg.Do(func(m *segment.Machine, now segment.Time) {
@@ -304,7 +305,7 @@ func (l *loop) matters(i link.Interface) bool {
 	return false
 }
 
-// pass brings the decisions up to date with what changed.
+// pass updates the decisions that the changes affect.
 func (l *loop) pass(c changes) {
 	l.passes.Inc()
 	began := time.Now()
@@ -357,8 +358,8 @@ func (l *loop) pass(c changes) {
 	l.deliveries.fresh.await(began)
 	l.weights.await(began)
 	if anew || c.peers {
-		// Peers come after their routes: a router that kept what it heard before a restart drops what is not
-		// in the first batch.
+		// Peers are set after their routes: a router that kept routes over a restart drops those that are not in the
+		// first batch.
 		l.takePeers()
 	}
 	l.drained()
@@ -369,10 +370,11 @@ func (l *loop) pass(c changes) {
 	l.duration.Observe(took.Seconds())
 }
 
-// notice has an address wait for kube-proxy that this node has just become able to deliver, and goes on delivering one
-// for a moment that others take over. now is when the address was read, which may have what came in since the pass began: kube-proxy
-// has its time to hear of that, too. What this node delivers when it starts, kube-proxy has known before. It reports
-// whether the address waited and does not any more, because this node does not deliver it.
+// notice makes an address that this node has just become able to deliver wait for kube-proxy. If other nodes take an address
+// over, this node goes on delivering it for a moment. now is the time at which the address was read. The address may include
+// changes that came after the pass began, and kube-proxy gets the full time to hear of those, too. Addresses that this node
+// delivers when it starts do not wait: kube-proxy already knows them. notice reports whether it ended the address's wait
+// because this node does not deliver the address any more.
 func (l *loop) notice(a *announce.Address, now time.Time, first bool) (forgotten bool) {
 	switch began := l.deliveries.note(a, l.shared.Nodes, now); {
 	case began && !first:
@@ -394,7 +396,7 @@ func (l *loop) notice(a *announce.Address, now time.Time, first bool) (forgotten
 	return forgotten
 }
 
-// healthPorts are those on which the kube-proxy of a node tells whether it forwards an address.
+// healthPorts returns the ports on which the kube-proxy of a node tells whether it forwards an address.
 func (l *loop) healthPorts(a *announce.Address, node string) healthPorts {
 	o, exists, _ := l.s.inputs.nodes.GetStore().GetByKey(node)
 	if !exists {
@@ -407,14 +409,14 @@ func (l *loop) healthPorts(a *announce.Address, node string) healthPorts {
 	return healthPortsOf(a, node, nodeAddress(o.(*corev1.Node), family))
 }
 
-// mayAnswer reports whether this node may own an address on a segment. One that it does not deliver is announced without
-// endpoints.
+// mayAnswer reports whether this node may own an address on a segment. An address that it may own and does not deliver is
+// announced without endpoints.
 func (l *loop) mayAnswer(address netip.Addr) bool {
 	return slices.ContainsFunc(l.decisions[address].Segments, func(p announce.Placement) bool { return l.among(p.Candidates) })
 }
 
-// whenForwarded leaves out new routes to an address that waits for kube-proxy, and of a node that leaves. Answers on the
-// segments are held back by segments.
+// whenForwarded leaves out new routes if the address waits for kube-proxy or this node leaves. The type segments holds back
+// the answers on the segments.
 func (l *loop) whenForwarded(d, before announce.Decision, address netip.Addr) announce.Decision {
 	if len(d.Exports)+len(d.Aggregates) > 0 && (l.shared.Leaving != nil || l.s.forwarding.isWaiting(address)) {
 		return onlyOld(d, before)
@@ -422,8 +424,8 @@ func (l *loop) whenForwarded(d, before announce.Decision, address netip.Addr) an
 	return d
 }
 
-// refuse reports an address that is not announced because of what it is. Every node refuses it, and one of them makes
-// the event: the Ready one with the highest rank.
+// refuse reports that an address is not announced because it belongs to the infrastructure. Every node refuses it, but only
+// one node records the event: the Ready node with the highest rank.
 func (l *loop) refuse(a *announce.Address, what string) {
 	if what == "" {
 		return
@@ -444,7 +446,7 @@ func (l *loop) refuse(a *announce.Address, what string) {
 	}
 }
 
-// share assembles anew what all decisions rest on.
+// share assembles the inputs that all decisions share.
 func (l *loop) share() {
 	before := l.shared
 	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy())

@@ -20,8 +20,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// loopOf is the loop of a speaker that does not run. Everything is announced, on the segment and to a
-// router.
+// loopOf returns the loop of a speaker that does not run. Everything is announced, both on the segment and to a router.
 func loopOf(t testing.TB, node string, objects ...metav1.Object) *loop {
 	t.Helper()
 	kube, set := newAPIServer().clients(t)
@@ -38,7 +37,7 @@ func loopOf(t testing.TB, node string, objects ...metav1.Object) *loop {
 	return s.loop
 }
 
-// about are changes that concern some addresses alone.
+// about returns changes of the given addresses only.
 func about(addresses ...string) changes {
 	c := noChanges()
 	for _, a := range parseAddresses(addresses...) {
@@ -47,7 +46,7 @@ func about(addresses ...string) changes {
 	return c
 }
 
-// put has the informers see objects.
+// put makes the informers see objects.
 func (l *loop) put(t testing.TB, objects ...metav1.Object) {
 	t.Helper()
 	for _, o := range objects {
@@ -57,7 +56,7 @@ func (l *loop) put(t testing.TB, objects ...metav1.Object) {
 	}
 }
 
-// events are those that were recorded since the last call.
+// events returns the events that were recorded since the last call.
 func (l *loop) events() (all []string) {
 	for {
 		select {
@@ -69,8 +68,8 @@ func (l *loop) events() (all []string) {
 	}
 }
 
-// Two Services share an address. While one of them is there it is announced; and what becomes of one costs a
-// decision about its address, and none about others.
+// Two Services share an address. The address is announced while one of them exists. A change of a Service causes a decision
+// about its address, and none about others.
 func TestAnAddressOutlivesTheServicesThatLeave(t *testing.T) {
 	const address = "198.51.100.7"
 	mail := types.NamespacedName{Namespace: web.Namespace, Name: "mail"}
@@ -134,7 +133,7 @@ func TestANamespacesLabelsCostNoPassOverAllAddresses(t *testing.T) {
 	}
 }
 
-// What is wrong with a BGPPeer is in the SpeakerStatus of each node; herald-ccm says it once, on the BGPPeer.
+// The SpeakerStatus of each node reports an invalid BGPPeer; herald-ccm reports it once, on the BGPPeer.
 func TestAnInvalidPeerIsReportedInTheStatus(t *testing.T) {
 	near := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
 	l := loopOf(t, "n1",
@@ -183,7 +182,7 @@ func TestAnInvalidPeerIsReportedInTheStatus(t *testing.T) {
 	}
 }
 
-// What a record says is not announced if it is part of the network, and one node says so.
+// A recorded address that belongs to the infrastructure is not announced, and one node reports this.
 func TestInfrastructureIsNotAnnounced(t *testing.T) {
 	const address = "198.51.100.7"
 	node := func(name string, addresses ...string) *corev1.Node {
@@ -224,7 +223,7 @@ func TestInfrastructureIsNotAnnounced(t *testing.T) {
 	}
 }
 
-// Labels that change all the time have all addresses looked at, but not all the time; what concerns one address is not
+// Labels that change all the time cause passes over all addresses, but not all the time. Changes of single addresses are not
 // delayed.
 func TestPassesOverAllAddressesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -248,11 +247,11 @@ func TestPassesOverAllAddressesAreBounded(t *testing.T) {
 		if full < 9 || full > 11 || small < 400 {
 			t.Errorf("%d passes over all addresses in 10 s, which take 100 ms each, and %d over some; want 10, and every one", full, small)
 		}
-		// A node that is short of processor time hears of its neighbours all the same.
+		// A node that is short of processor time still decides with its new neighbours in time.
 		if pause := fullPause(10 * time.Second); pause > maxFullPause {
 			t.Errorf("after a pass of 10 s the next one comes after %v", pause)
 		}
-		// The last one that was left out comes without anything else.
+		// A postponed pass comes without another change.
 		if !l.postponed {
 			t.Fatal("none was left out")
 		}
@@ -263,7 +262,7 @@ func TestPassesOverAllAddressesAreBounded(t *testing.T) {
 		if c := l.admit(l.s.inputs.take(), time.Now()); c.all || l.postponed {
 			t.Error("it comes twice")
 		}
-		// A pass says itself how long it took, and the first one is not delayed.
+		// A pass measures its own duration, and the first pass is not delayed.
 		l.nextFull = time.Now().Add(time.Hour)
 		l.shared = nil
 		l.s.inputs.touchAll()
@@ -278,7 +277,7 @@ func TestPassesOverAllAddressesAreBounded(t *testing.T) {
 	})
 }
 
-// A node that comes back under its name is another one.
+// A node that comes back with the same name is a different node.
 func TestANodeThatIsGoneIsForgotten(t *testing.T) {
 	node := func(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
 	l := loopOf(t, "n1", node("n1"), node("n2"), node("n3"))
@@ -314,7 +313,7 @@ func TestASnapshotKnowsTheCandidatesOfTheOneBefore(t *testing.T) {
 	}
 }
 
-// Without L2Advertisements the speaker has nothing to do with segments.
+// Without L2Advertisements the speaker joins no segment.
 func TestWithoutL2AdvertisementsThereAreNoSegments(t *testing.T) {
 	l := loopOf(t, "n1", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, serviceWith("198.51.100.7"), recordFor("198.51.100.7", "web-uid"),
 		slice("web-a", web, endpoint("n1", nil)), &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}},
@@ -329,7 +328,7 @@ func TestWithoutL2AdvertisementsThereAreNoSegments(t *testing.T) {
 	l.s.segments.leave(false)
 }
 
-// A router whose address the Node tells is known before the first address is announced.
+// A router whose address comes from the Node is known before the first address is announced.
 func TestAFoundRouterIsNeverAnnounced(t *testing.T) {
 	const address = "198.51.100.7"
 	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n1", nil)),

@@ -10,7 +10,7 @@ import (
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
-// enclosed: the network is the tests' own. It takes root to make one; most tests do without.
+// enclosed reports whether the tests have a network of their own. Creating one requires root, but most tests do not need it.
 var enclosed = os.Geteuid() == 0
 
 func TestMain(m *testing.M) {
@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	os.Exit(checked{m}.Run())
 }
 
-// checked fails a run that leaves goroutines behind.
+// checked fails a test run that leaves goroutines behind.
 type checked struct{ m *testing.M }
 
 func (c checked) Run() int {

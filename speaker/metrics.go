@@ -53,7 +53,7 @@ func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-// responders show what the responders for ARP and NDP count.
+// responders exports the counters of the responders for ARP and NDP.
 type responders struct{ arp, ndp *responder.Responder }
 
 // Describe implements prometheus.Collector.
@@ -77,7 +77,7 @@ func (r responders) Collect(c chan<- prometheus.Metric) {
 	}
 }
 
-// segmentCollector shows the segments.
+// segmentCollector exports the metrics of the segments.
 type segmentCollector struct{ *segments }
 
 // Describe implements prometheus.Collector.
@@ -126,7 +126,8 @@ func (s segmentCollector) Collect(c chan<- prometheus.Metric) {
 	}
 }
 
-// lastDead returns the nodes whose speakers died last, 16 at most: in a large segment that is split, every speaker has many.
+// lastDead returns the nodes whose speakers died last, at most 16: if a large segment is split, every speaker has many dead
+// neighbours.
 func lastDead(members []segment.Member) (nodes []string) {
 	dead := slices.DeleteFunc(slices.Clone(members), func(m segment.Member) bool { return m.Life != "dead" })
 	slices.SortFunc(dead, func(a, b segment.Member) int {
@@ -150,7 +151,7 @@ func (h *proxyHealth) Collect(c chan<- prometheus.Metric) {
 	c <- gauge(proxyServes, serves)
 }
 
-// bgpCollector shows the sessions.
+// bgpCollector exports the metrics of the BGP sessions.
 type bgpCollector struct{ *bgp.Speaker }
 
 // Describe implements prometheus.Collector.

@@ -9,7 +9,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment"
 )
 
-// TestLastDead has more speakers die than are named, and others that live.
+// TestLastDead has more dead speakers than the metric lists, and some that live.
 func TestLastDead(t *testing.T) {
 	var members []segment.Member
 	var want []string

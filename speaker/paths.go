@@ -13,8 +13,8 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp"
 )
 
-// newPaths makes the BFD that watches the paths to routers. A session with a router ends when the path to it is dead. It
-// does not wait for BFD, neither to come up nor to come back.
+// newPaths returns the BFD speaker that watches the paths to routers. A BGP session with a router ends when BFD finds the path
+// to it dead. A BGP session does not wait for BFD, neither when it starts nor when it comes back.
 func newPaths(log *zap.Logger, sessions *bgp.Speaker) *bfd.Speaker {
 	return bfd.New(log, func(c bfd.Change) {
 		if c.Failed() {
@@ -23,7 +23,7 @@ func newPaths(log *zap.Logger, sessions *bgp.Speaker) *bfd.Speaker {
 	})
 }
 
-// bfdSessions are those with the peers that have BFD.
+// bfdSessions returns the BFD sessions with the peers whose BGPPeers ask for BFD.
 func (in *inputs) bfdSessions(peers []bgp.Peer) (sessions []bfd.Session) {
 	for _, p := range peers {
 		o, exists, err := in.peers.GetStore().GetByKey(p.Name)
@@ -48,7 +48,7 @@ func duration(d *metav1.Duration) time.Duration {
 	return d.Duration
 }
 
-// takePaths tells BFD which paths to watch. What is wrong with some is reported in the SpeakerStatus.
+// takePaths tells BFD which paths to watch. The SpeakerStatus reports paths that cannot be watched.
 func (l *loop) takePaths(peers []bgp.Peer) {
 	faults := l.s.paths.Set(l.s.inputs.bfdSessions(peers))
 	for name, err := range faults {
@@ -59,7 +59,7 @@ func (l *loop) takePaths(peers []bgp.Peer) {
 	l.unwatched = faults
 }
 
-// reportPaths puts the state of BFD beside that of the sessions.
+// reportPaths adds the state of BFD to the reports of the BGP sessions.
 func (l *loop) reportPaths(sessions []herald.SpeakerSession) {
 	paths := map[string]bfd.Status{}
 	for _, p := range l.s.paths.Sessions() {
@@ -84,7 +84,7 @@ const (
 	pathDown = "Down"
 )
 
-// whyDown says in words for people why a session is not up, without what changes from one moment to the next.
+// whyDown describes for users why a session is not up. The text has no values that change from one moment to the next.
 func whyDown(s bfd.Status) string {
 	switch {
 	case s.State == bfd.Up:
@@ -116,7 +116,7 @@ var (
 	bfdDropped  = desc("bfd_dropped_packets_total", "BFD packets of the peer that were without effect, by reason.", "peer", "reason")
 )
 
-// pathCollector shows the state of BFD.
+// pathCollector exports the metrics of BFD.
 type pathCollector struct{ *bfd.Speaker }
 
 // Describe implements prometheus.Collector.
@@ -126,7 +126,7 @@ func (pathCollector) Describe(c chan<- *prometheus.Desc) {
 	}
 }
 
-// diagnostics are those with which a session of this node goes down, as the label of a metric.
+// diagnostics are the diagnostics with which this node takes a session down, with their metric labels.
 var diagnostics = map[bfd.Diag]string{
 	bfd.DiagTimeExpired: "control_detection_time_expired", bfd.DiagNeighborDown: "neighbor_signaled_session_down",
 }

@@ -66,7 +66,7 @@ func TestWhyBFDIsDown(t *testing.T) {
 	}
 }
 
-// A BFD that cannot be is told beside a session that is up all the same.
+// A session whose BFD is not possible is reported as up, together with the reason why BFD is down.
 func TestBFDThatIsNotPossibleIsReported(t *testing.T) {
 	l := &loop{s: &Speaker{paths: bfd.New(nil, nil)}, unwatched: map[string]error{"twin": errors.New("there can be one only")}}
 	sessions := []herald.SpeakerSession{{Peer: "plain", State: "Established"}, {Peer: "twin", State: "Established"}}

@@ -20,45 +20,45 @@ import (
 	"github.com/heraldlb/herald/speaker/link"
 )
 
-// site is what BGPPeers are translated with on one node.
+// site has the state of one node that the translation of BGPPeers needs.
 type site struct {
 	node       *corev1.Node
 	interfaces []link.Interface
-	// links has what is known of the routers on the links of unnumbered peers, by interface.
+	// links has the known routers on the links of unnumbered peers, by interface.
 	links map[string]linkRouters
 	now   time.Time
-	// before has what was found for each BGPPeer last, by name, and found what is now.
+	// before has the findings for each BGPPeer from the last translation, by name. found has those of this one.
 	before, found map[string]*findings
-	// established has the routers with which sessions are, by BGPPeer.
+	// established has the routers with which there are established sessions, by BGPPeer.
 	established map[string]netip.Addr
-	// password reads a Secret of the peers' namespace.
+	// password returns the password in a Secret of the peers' namespace.
 	password func(secret string) (string, error)
 }
 
-// findings are what a node has found for one BGPPeer, where the spec does not say it.
+// findings are the values that a node has found for one BGPPeer because the spec does not give them.
 type findings struct {
 	peer types.UID
-	// router is the address that spec.addressFrom yielded. A router has not gone because a route to it is set anew, or
-	// because it is silent for a while.
+	// router is the address that spec.addressFrom yielded. It is kept while a route to the router is replaced or the router is
+	// silent for a while.
 	router netip.Addr
-	// proved is the router that there was a session with last. Of several that are found it is the one.
+	// proved is the router with which there was a session last. If several routers are found, this one is chosen.
 	proved netip.Addr
-	// nextHop is that of the other family than the session's.
+	// nextHop is the next hop for the family that is not the session's.
 	nextHop netip.Addr
-	// values are the last ones of the Node's labels and annotations that could be used. A session does not end because
-	// somebody removes a label or writes nonsense into it.
+	// values are the last valid values of the Node's labels and annotations. A session does not end because somebody
+	// removes a label or gives it an invalid value.
 	values map[nodeValue]string
-	// kept says which of them are in force although the Node does not have them any more.
+	// kept describes the values that are in force although the Node does not have them any more.
 	kept []string
 }
 
-// nodeValue is a value of the Node that a field of a BGPPeer asks for.
+// nodeValue identifies a value of the Node that a field of a BGPPeer refers to.
 type nodeValue struct {
 	field string
 	from  herald.NodeValueSource
 }
 
-// findingsFor begins the findings for a BGPPeer with those from before.
+// findingsFor returns new findings for a BGPPeer, initialized with the previous ones.
 func (s *site) findingsFor(o *herald.BGPPeer) *findings {
 	f := &findings{peer: o.UID, values: map[nodeValue]string{}}
 	if before := s.before[o.Name]; before != nil && before.peer == o.UID {
@@ -70,7 +70,7 @@ func (s *site) findingsFor(o *herald.BGPPeer) *findings {
 	return f
 }
 
-// routersIn are the routers that a node has found itself, by BGPPeer.
+// routersIn returns the routers that a node has found itself, by BGPPeer.
 func routersIn(found map[string]*findings) map[string]netip.Addr {
 	all := map[string]netip.Addr{}
 	for name, f := range found {
@@ -81,7 +81,7 @@ func routersIn(found map[string]*findings) map[string]netip.Addr {
 	return all
 }
 
-// unresolved is the error of a BGPPeer that is valid and refers to something that this node does not have.
+// unresolved is the error for a BGPPeer that is valid but refers to something that this node does not have.
 type unresolved struct{ error }
 
 func isUnresolved(err error) bool {
@@ -93,8 +93,8 @@ func missing(field, format string, args ...any) error {
 	return unresolved{fmt.Errorf("%s: %w", field, fmt.Errorf(format, args...))}
 }
 
-// peers translates BGPPeers into the sessions that the node is to hold, and tells which ones it cannot hold. Of several
-// BGPPeers for one router, the oldest has the session.
+// peers translates BGPPeers into the sessions that the node should hold. It also returns the BGPPeers for which the node cannot
+// hold a session. If several BGPPeers name one router, the oldest BGPPeer gets the session.
 func (s *site) peers(all []*herald.BGPPeer) (peers []bgp.Peer, rejected []announce.Rejected) {
 	all = slices.SortedFunc(slices.Values(all), func(x, y *herald.BGPPeer) int {
 		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(x.Name, y.Name))
@@ -136,7 +136,7 @@ func selects(o *herald.BGPPeer, node *corev1.Node) (bool, error) {
 	return err == nil && selector.Matches(labels.Set(node.Labels)), err
 }
 
-// router is what tells the sessions of a node from each other: a router takes a second one of the same for a collision.
+// router identifies a session of a node: a router takes a second session with the same values for a collision.
 type router struct {
 	address, source netip.Addr
 	port            uint16
@@ -212,10 +212,10 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 	return p, p.Validate()
 }
 
-// asn is a number of the spec or, where there is none, that of the node.
+// asn returns the AS number from the spec or, if from is set, from the Node.
 func (s *site) asn(f *findings, field string, number int64, from *herald.NodeValueSource) (uint32, error) {
 	if from == nil {
-		return uint32(number), nil // The schema allows what fits.
+		return uint32(number), nil // The schema allows only values that fit.
 	}
 	return valueOf(s.node, f, nodeValue{field, *from}, func(text string) (uint32, error) {
 		n, err := strconv.ParseUint(text, 10, 32)
@@ -226,8 +226,8 @@ func (s *site) asn(f *findings, field string, number int64, from *herald.NodeVal
 	})
 }
 
-// routerID is the node's BGP identifier. One that is not given is the node's IPv4 address or, on a node without one, a
-// number made from its name: it has to be unique within an AS, and not to be an address (RFC 6286).
+// routerID returns the node's BGP identifier. The default is the node's IPv4 address or, on a node without one, a number
+// derived from the node's name: the identifier has to be unique within an AS, but need not be an address (RFC 6286).
 func (s *site) routerID(f *findings, from *herald.NodeValueSource) (netip.Addr, error) {
 	if from != nil {
 		return valueOf(s.node, f, nodeValue{"spec.routerIDFrom", *from}, func(text string) (netip.Addr, error) {
@@ -245,8 +245,9 @@ func (s *site) routerID(f *findings, from *herald.NodeValueSource) (netip.Addr, 
 	return netip.AddrFrom4([4]byte{byte(h>>24)&0x7f | 1, byte(h >> 16), byte(h >> 8), byte(h)}), nil
 }
 
-// valueOf is what read makes of a value that the node has for itself. Where the node does not have it any more, or read
-// does not take it, the last one that it took is in force. The errors of read say what a value is not, and the cure.
+// valueOf reads a value from a label or annotation of the Node and parses it with read. If the Node does not have the value any
+// more, or read rejects it, the last value that read accepted stays in force. The errors of read say what the value is not,
+// and how to correct it.
 func valueOf[T any](node *corev1.Node, f *findings, v nodeValue, read func(text string) (T, error)) (T, error) {
 	kind, key, of := "label", v.from.NodeLabel, node.Labels
 	if key == "" {
@@ -271,10 +272,10 @@ func valueOf[T any](node *corev1.Node, f *findings, v nodeValue, read func(text 
 	return value, nil
 }
 
-// nextHops says what prefixes of each family are announced with. In the session's own family that is the session's own
-// address, whatever the kernel chooses. In the other it has to be given: an address on the interface of the session,
-// which the router reaches without another route, or else that of the Node. The one in use stays while the interface has
-// it: another one costs a new session.
+// nextHops chooses the next hop for the family that is not the session's. In the session's own family the next hop is the
+// local address of the session, which the kernel may choose. In the other family it has to be given: an address on the
+// interface of the session, which the router reaches without another route, or else the address of the Node. The next hop in
+// use stays while the interface has it, because a different one costs a new session.
 func (s *site) nextHops(f *findings, p *bgp.Peer) {
 	family, hop := netip.Addr.Is6, &p.NextHop6
 	if !p.Address.Is4() {
@@ -301,7 +302,7 @@ func (s *site) nextHops(f *findings, p *bgp.Peer) {
 	f.nextHop = *hop
 }
 
-// reaches reports whether an interface is that of the session.
+// reaches reports whether a session uses an interface.
 func reaches(i link.Interface, p bgp.Peer) bool {
 	if device := cmp.Or(p.Address.Zone(), p.Interface); device != "" && device == i.Name {
 		return true
@@ -309,7 +310,7 @@ func reaches(i link.Interface, p bgp.Peer) bool {
 	return p.Address.Zone() == "" && slices.ContainsFunc(i.Subnets, func(s netip.Prefix) bool { return s.Contains(p.Address) })
 }
 
-// nodeAddress is the node's internal address of a family, or the zero Addr.
+// nodeAddress returns the node's internal address of a family, or the zero Addr.
 func nodeAddress(node *corev1.Node, family func(netip.Addr) bool) netip.Addr {
 	for _, a := range node.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {

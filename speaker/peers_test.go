@@ -20,7 +20,7 @@ import (
 
 var sameAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
-// here is a node with two uplinks and a link to a router without addresses.
+// here returns a node with two uplinks, and with a link without addresses to a router.
 func here() *site {
 	addr := netip.MustParseAddr
 	return &site{
@@ -49,7 +49,7 @@ func here() *site {
 	}
 }
 
-// heardOn is a link that has been listened to for an hour, with the routers that were heard just now.
+// heardOn returns a link on which the node has listened for an hour, with routers that were heard just now.
 func heardOn(iface string, routers ...netip.Addr) linkRouters {
 	l := linkRouters{iface: iface, since: noon.Add(-time.Hour), heard: map[netip.Addr]time.Time{}}
 	for _, a := range routers {
@@ -81,9 +81,9 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 	for _, story := range []struct {
 		name string
 		edit func(spec)
-		want func(*bgp.Peer) // what differs from the plain one
-		err  string          // with a field
-		down bool            // the spec is valid, and this node lacks something
+		want func(*bgp.Peer) // sets the differences from the plain peer
+		err  string          // starts with a field
+		down bool            // whether the spec is valid and this node lacks something
 	}{
 		{name: "a plain one", edit: func(spec) {}, want: func(*bgp.Peer) {}},
 		{name: "every field", edit: func(o spec) {
@@ -190,7 +190,7 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 	}
 }
 
-// Of several BGPPeers for one router the oldest has the session, whatever the order they come in.
+// If several BGPPeers name one router, the oldest has the session, whatever their order.
 func TestTwoPeersForOneRouter(t *testing.T) {
 	old := metav1.NewTime(noon)
 	late := metav1.NewTime(noon.Add(time.Second))
@@ -243,8 +243,8 @@ func names(peers []bgp.Peer) (all []string) {
 	return all
 }
 
-// A router that was found stays while its route is set anew and while it is silent, until there is another. Of several it
-// is the one that there was a session with, and never the one that happened to be found first.
+// A router that was found stays while its route is replaced and while it is silent, until there is a different router. If
+// several are found, the router with which there was a session is chosen, and never the one that was found first by chance.
 func TestARouterThatWasFoundStays(t *testing.T) {
 	addr := netip.MustParseAddr
 	gateway := peerOf("gateway", func(o *herald.BGPPeerSpec) {
@@ -310,7 +310,7 @@ func TestTheNextHopInUseStays(t *testing.T) {
 		{"IPv6 routes over IPv4", "198.18.1.254", []struct{ on, want string }{
 			{"198.18.1.1/24 2001:db8:19::5/64", "2001:db8:19::5"},
 			{"198.18.1.1/24 2001:db8:19::1/64 2001:db8:19::5/64", "2001:db8:19::5"},
-			{"198.18.1.1/24 2001:db8:18::1/64 2001:db8:19::5/64", "2001:db8:19::5"}, // that of the Node
+			{"198.18.1.1/24 2001:db8:18::1/64 2001:db8:19::5/64", "2001:db8:19::5"}, // the address of the Node
 			{"198.18.1.1/24 2001:db8:19::1/64 2001:db8:19::9/64", "2001:db8:19::1"},
 			{"198.18.1.1/24", "2001:db8:18::1"},
 			{"198.18.1.1/24 2001:db8:19::9/64", "2001:db8:19::9"},
@@ -340,9 +340,9 @@ func TestTheNextHopInUseStays(t *testing.T) {
 	}
 }
 
-// A session does not end because a label or an annotation goes missing on the Node, or holds nonsense: the last value that
-// could be used is in force, and the reason says so. A speaker that starts has no last value, and a BGPPeer that is made
-// anew or asks for another label begins anew.
+// A session does not end because a label or an annotation of the Node is removed or becomes invalid: the last valid value stays
+// in force, and the reason says so. There is no last value when a speaker starts, when a BGPPeer is created again, or when it
+// refers to a different label.
 func TestTheLastValueOfALabelIsInForce(t *testing.T) {
 	leaf := func() *herald.BGPPeer {
 		o := peerOf("leaf", func(o *herald.BGPPeerSpec) {
@@ -365,7 +365,7 @@ func TestTheLastValueOfALabelIsInForce(t *testing.T) {
 	for _, story := range []struct {
 		name string
 		edit func(*corev1.Node, *herald.BGPPeer)
-		kept []string // each with what begins a reason; none: the session is not held
+		kept []string // how each reason begins; none: the session is not held
 		err  string
 	}{
 		{name: "the labels are gone", edit: func(n *corev1.Node, _ *herald.BGPPeer) { n.Labels = map[string]string{} }, kept: []string{
@@ -407,7 +407,7 @@ func TestTheLastValueOfALabelIsInForce(t *testing.T) {
 			site.peers([]*herald.BGPPeer{o})
 			site.before = site.found
 			story.edit(site.node, o)
-			for pass := range 2 { // What was kept once is kept on.
+			for pass := range 2 { // A kept value stays kept in the next pass.
 				peers, rejected := site.peers([]*herald.BGPPeer{o})
 				if story.err != "" {
 					if len(peers) > 0 || len(rejected) != 1 || !strings.HasPrefix(rejected[0].Err.Error(), story.err) {
@@ -433,7 +433,7 @@ func TestTheLastValueOfALabelIsInForce(t *testing.T) {
 	}
 }
 
-// The session goes on, the SpeakerStatus says what is in force, and all is well again when the label is back.
+// The session goes on, and the SpeakerStatus says which value is in force. When the label is back, the message is gone.
 func TestASessionOutlivesALabel(t *testing.T) {
 	node := func(labels map[string]string) *corev1.Node {
 		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: labels}}
@@ -457,7 +457,7 @@ func TestASessionOutlivesALabel(t *testing.T) {
 	}
 }
 
-// A node without an IPv4 address has a router ID that stays the same and is not that of another node.
+// A node without an IPv4 address has a router ID that is stable and differs from those of other nodes.
 func TestRouterIDOfAnIPv6Node(t *testing.T) {
 	seen := map[netip.Addr]string{}
 	for i := range 1000 {

@@ -20,23 +20,23 @@ import (
 )
 
 const (
-	// maxProxyMetrics is the size of an answer of kube-proxy's /metrics that is read.
+	// maxProxyMetrics bounds how many bytes of kube-proxy's /metrics are read.
 	maxProxyMetrics = 4 << 20
-	// proxyMetrics is what the names of the metrics that are read begin with.
+	// proxyMetrics is the prefix of the names of the metrics that are read.
 	proxyMetrics = "kubeproxy_sync_proxy_rules_"
 )
 
-// written is what kube-proxy tells of the rules of one family.
+// written is what kube-proxy's metrics tell about the rules of one family.
 type written struct {
 	queued  time.Time     // when it last heard of a change
-	ended   time.Time     // when it last ended to write its rules; zero: it has written none yet
+	ended   time.Time     // when it last finished writing its rules; zero: it has written none yet
 	times   uint64        // how often it wrote them
-	took    time.Duration // to write them, all in all
-	longest time.Duration // that it may have taken to write them once
+	took    time.Duration // the total duration of all writes
+	longest time.Duration // an upper bound of the duration of one write
 }
 
-// proxyState is what kube-proxy tells of each family. One before Kubernetes 1.33 does not tell them apart; what it says
-// stands under the empty family.
+// proxyState is what kube-proxy's metrics tell about each family. Before Kubernetes 1.33 kube-proxy does not distinguish the
+// families; its values then stand under the empty family.
 type proxyState map[corev1.IPFamily]written
 
 func (p proxyState) of(address netip.Addr) (written, bool) {
@@ -47,7 +47,7 @@ func (p proxyState) of(address netip.Addr) (written, bool) {
 	return w, ok
 }
 
-// begins reports whether kube-proxy has heard of Services and has not written its first rules.
+// begins reports whether kube-proxy has heard of Services but has not written its first rules yet.
 func (p proxyState) begins() bool {
 	for _, w := range p {
 		if w.ended.IsZero() {
@@ -57,7 +57,7 @@ func (p proxyState) begins() bool {
 	return false
 }
 
-// readProxyState asks kube-proxy for its metrics.
+// readProxyState reads kube-proxy's metrics.
 func readProxyState(ctx context.Context, client *http.Client, url string) (proxyState, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -74,9 +74,9 @@ func readProxyState(ctx context.Context, client *http.Client, url string) (proxy
 	return parseProxyState(io.LimitReader(res.Body, maxProxyMetrics))
 }
 
-// parseProxyState reads metrics in the text format of Prometheus. It fails if they do not tell when rules were written.
+// parseProxyState parses metrics in the text format of Prometheus. It fails if they do not tell when rules were written.
 func parseProxyState(r io.Reader) (proxyState, error) {
-	var lines bytes.Buffer // kube-proxy has many more.
+	var lines bytes.Buffer // Only the relevant lines: kube-proxy has many more.
 	scanner := bufio.NewScanner(r)
 	for scanner.Scan() {
 		if line := scanner.Text(); strings.HasPrefix(line, proxyMetrics) || strings.HasPrefix(line, "# TYPE "+proxyMetrics) {
@@ -129,7 +129,7 @@ func familyLabel(m *dto.Metric) corev1.IPFamily {
 	return ""
 }
 
-// longest is an upper bound of the values in a histogram of seconds: the bound of the first bucket that has them all.
+// longest returns an upper bound of the values in a histogram of seconds: the bound of the first bucket that includes all.
 func longest(h *dto.Histogram) time.Duration {
 	for _, b := range h.Bucket {
 		if b.GetCumulativeCount() >= h.GetSampleCount() {
@@ -139,7 +139,7 @@ func longest(h *dto.Histogram) time.Duration {
 	return seconds(math.Inf(1))
 }
 
-// unixTime is the time of a metric, in seconds since 1970; zero if there is none.
+// unixTime converts a metric in seconds since 1970 to a time; zero if the metric has no time.
 func unixTime(s float64) time.Time {
 	if !(s > 0 && s < math.MaxInt32*100.0) {
 		return time.Time{}
@@ -148,7 +148,8 @@ func unixTime(s float64) time.Time {
 	return time.Unix(int64(whole), int64(part*1e9))
 }
 
-// seconds is a duration of a metric; one that makes no sense is so long that nothing is concluded from it.
+// seconds converts a metric in seconds to a duration. A senseless value becomes so long a duration that nothing is concluded
+// from it.
 func seconds(s float64) time.Duration {
 	if !(s >= 0 && s < 1e9) {
 		return 1e9 * time.Second

@@ -16,11 +16,11 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// rollingPod is a pod of a Deployment in the model of TestPodsRoll. Zero times have not come.
+// rollingPod is a pod of a Deployment in the model of TestPodsRoll. A zero time has not come yet.
 type rollingPod struct {
 	id                           int
 	node                         string
-	readyAt, leftAt, diedAt, end time.Time // it is ready, it is told to end, it has ended, its endpoint is removed
+	readyAt, leftAt, diedAt, end time.Time // when it is ready, is told to end, has ended, and its endpoint is removed
 	old                          bool
 }
 
@@ -30,7 +30,7 @@ type rollingEndpoint struct {
 	leaving bool
 }
 
-// rollingNode is a node in the model of TestPodsRoll: its speaker, and its kube-proxy.
+// rollingNode is a node with its speaker and its kube-proxy in the model of TestPodsRoll.
 type rollingNode struct {
 	name       string
 	seen, told int // versions of the endpoints that the speaker and kube-proxy know
@@ -38,13 +38,13 @@ type rollingNode struct {
 	d          deliveries
 	f          *forwarding
 	a          *announce.Address
-	place      int // how many candidates come before it; -1: it is none
+	place      int // the number of candidates before it; -1: it is not a candidate
 	waited     bool
 	exports    bool
 	nextAsk    time.Time
 	nextOthers time.Time
 	proxy      proxyModel
-	writes     int // version that the write that goes on has
+	writes     int // version that the current write has
 	rules      []rollingEndpoint
 }
 
@@ -52,11 +52,11 @@ type rollingModel struct {
 	rng      *rand.Rand
 	now      time.Time
 	versions [][]rollingEndpoint
-	arrive   map[string][]time.Time // of each version, at speakers ("s/n1") and kube-proxies ("p/n1")
+	arrive   map[string][]time.Time // when each version arrives at speakers ("s/n1") and kube-proxies ("p/n1")
 	pods     []*rollingPod
 	nodes    []*rollingNode
 	owner    *rollingNode
-	cache    *rollingNode // where the clients of the segment send to
+	cache    *rollingNode // the node to which the clients on the segment send
 	lag      time.Duration
 	log      []string
 	next     time.Time
@@ -94,7 +94,7 @@ func (m *rollingModel) publish() {
 	}
 }
 
-// deploy replaces the pods one by one for ever: a new one becomes ready, then an old one is told to end.
+// deploy replaces the pods one by one forever: a new pod becomes ready, and then an old pod is told to end.
 func (m *rollingModel) deploy() {
 	for _, p := range m.pods {
 		if !p.leftAt.IsZero() && p.diedAt.IsZero() {
@@ -128,7 +128,7 @@ func (m *rollingModel) deploy() {
 		}
 		wait = time.Duration(m.rng.Int64N(int64(500 * time.Millisecond)))
 		if m.replicas == 1 {
-			wait += 6 * time.Second // What is left of the old pod is gone.
+			wait += 6 * time.Second // By then the old pod is completely gone.
 		}
 	}
 	p := &rollingPod{id: len(m.pods), node: m.nodes[m.rng.IntN(len(m.nodes))].name}
@@ -138,7 +138,7 @@ func (m *rollingModel) deploy() {
 }
 
 func (n *rollingNode) step(m *rollingModel) {
-	arrived := func(who string, i int) int { // i have arrived before
+	arrived := func(who string, i int) int { // returns the last version that has arrived, if i had arrived before
 		all := m.arrive[who+n.name]
 		for i < len(all) && !all[i].After(m.now) {
 			i++
@@ -185,7 +185,7 @@ func (n *rollingNode) step(m *rollingModel) {
 	}
 }
 
-// says is what kube-proxy says on the health port of the Service.
+// says returns kube-proxy's answer on the health port of the Service.
 func (n *rollingNode) says() answer {
 	if slices.ContainsFunc(n.rules, func(e rollingEndpoint) bool { return e.node == n.name && !e.leaving }) {
 		return forwards
@@ -193,7 +193,7 @@ func (n *rollingNode) says() answer {
 	return no
 }
 
-// look decides by what the speaker has heard.
+// look makes a decision from what the speaker has heard.
 func (n *rollingNode) look(m *rollingModel) {
 	svc := &announce.Service{Name: web, Local: true, Count4: map[string]int{}}
 	for _, e := range m.versions[n.seen-1] {
@@ -225,7 +225,7 @@ func (n *rollingNode) look(m *rollingModel) {
 	}
 }
 
-// place is how many candidates come before a node, as package segment orders them; -1 if the node is none.
+// place returns the number of candidates before a node in the order of package segment; -1 if the node is not a candidate.
 func place(all ownership.Candidates, node string) int {
 	self := slices.IndexFunc(all, func(c ownership.Candidate) bool { return c.Node == node })
 	if self < 0 {
@@ -241,7 +241,7 @@ func place(all ownership.Candidates, node string) int {
 	return before
 }
 
-// reached is what goes wrong with a connection that reaches the node.
+// reached returns what goes wrong with a connection that reaches the node.
 func (n *rollingNode) reached(m *rollingModel) string {
 	var to []rollingEndpoint
 	for _, leaving := range []bool{false, true} {
@@ -264,8 +264,8 @@ func (n *rollingNode) reached(m *rollingModel) string {
 	return ""
 }
 
-// agree has the nodes agree on an owner: one that is no candidate releases the address, and a candidate takes it, the later the
-// more others come before it.
+// agree makes the nodes agree on an owner. An owner that is not a candidate releases the address, and a candidate takes it. The
+// more other candidates come before it, the later it does so.
 func (m *rollingModel) agree() {
 	const rankDelay = 50 * time.Millisecond
 	if m.owner != nil && m.owner.place < 0 {
@@ -284,9 +284,9 @@ func (m *rollingModel) agree() {
 	}
 }
 
-// TestPodsRoll has the pods of a Deployment replaced again and again, on two or three nodes that hear of it at different
-// times. Whoever connects to the address, on the segment or through a router, finds a pod that serves, and
-// whoever asks for the address on the segment gets an answer.
+// TestPodsRoll replaces the pods of a Deployment again and again, on two or three nodes that hear of the changes at different
+// times. Every connection to the address, on the segment or through a router, finds a pod that serves. Every request for the
+// address on the segment gets an answer.
 func TestPodsRoll(t *testing.T) {
 	const tick = 5 * time.Millisecond
 	for seed := range uint64(80) {

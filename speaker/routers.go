@@ -11,11 +11,11 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// maxNamed bounds the addresses that an error names: anybody on a link can add some.
+// maxNamed bounds the number of addresses that an error names: any machine on a link can add some.
 const maxNamed = 8
 
-// address is where the router is, as seen from this node. A link-local address has its zone. One that the spec does not
-// give is noted.
+// address returns the address of the router as seen from this node. A link-local address has a zone. If the address is not in
+// spec.address, it is recorded in the findings.
 func (s *site) address(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
 	if o.Spec.AddressFrom == nil {
 		f.router = netip.Addr{}
@@ -65,7 +65,7 @@ func (s *site) addressFrom(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
 	})
 }
 
-// onLink is the router on the link of an interface.
+// onLink returns the router on the link of an interface.
 func (s *site) onLink(f *findings, peer, iface string) (netip.Addr, error) {
 	there := func(a netip.Addr) netip.Addr {
 		if a.Zone() != iface {
@@ -81,7 +81,7 @@ func (s *site) onLink(f *findings, peer, iface string) (netip.Addr, error) {
 	return l.router(there(s.established[peer]), before, f.proved, s.now)
 }
 
-// unnumbered is the interface of an unnumbered peer; empty for others.
+// unnumbered returns the interface of an unnumbered peer; empty for other peers.
 func unnumbered(o *herald.BGPPeer) string {
 	if o.Spec.AddressFrom == nil {
 		return ""
@@ -89,7 +89,7 @@ func unnumbered(o *herald.BGPPeer) string {
 	return o.Spec.AddressFrom.Interface
 }
 
-// zoned gives a link-local IPv6 address the zone of an interface.
+// zoned adds the zone of an interface to a link-local IPv6 address without one.
 func zoned(a netip.Addr, iface string) netip.Addr {
 	if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
 		return a.WithZone(iface)
@@ -97,8 +97,8 @@ func zoned(a netip.Addr, iface string) netip.Addr {
 	return a
 }
 
-// one chooses the one address that was found. While none is, that from before is kept. Of several it is the one that there
-// was a session with: which one was found first is chance.
+// one returns the only address that was found. If none was found, it keeps the address from before. If several were found, it
+// chooses the router with which there was a session, and fails otherwise: the order in which they were found is chance.
 func one(found []netip.Addr, before, proved netip.Addr, field, none, several string) (netip.Addr, error) {
 	slices.SortFunc(found, netip.Addr.Compare)
 	found = slices.Compact(found)
@@ -122,7 +122,7 @@ func one(found []netip.Addr, before, proved netip.Addr, field, none, several str
 	return netip.Addr{}, missing(field, "%s are %s", strings.Join(texts, " and "), several)
 }
 
-// unnumbered are the interfaces on whose links BGPPeers of this node look for routers.
+// unnumbered returns the interfaces on whose links BGPPeers of this node look for routers.
 func (in *inputs) unnumbered() map[string]bool {
 	all := map[string]bool{}
 	node := in.self()

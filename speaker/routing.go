@@ -13,7 +13,8 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// Routing tells what this node has to do with routers. It waits for the loop, and fails if ctx ends before.
+// Routing returns the state of this node's peers and of its routes to them. It waits for the loop, and fails if ctx ends
+// before that.
 func (s *Speaker) Routing(ctx context.Context, q inspect.RoutingQuery) (*inspect.Routing, error) {
 	details := s.bgp.Details(ctx)
 	r := &inspect.Routing{Node: s.config.Node, At: time.Now().UTC().Format(time.RFC3339Nano), Peers: []inspect.RoutingPeer{}, Routes: []inspect.RoutingRoute{}, Held: []inspect.RoutingHeldBy{}}
@@ -46,7 +47,7 @@ func (s *Speaker) Routing(ctx context.Context, q inspect.RoutingQuery) (*inspect
 	return r, nil
 }
 
-// addTo adds what the loop knows.
+// addTo adds the state that the loop owns.
 func (l *loop) addTo(r *inspect.Routing, q *inspect.RoutingQuery) {
 	if l.shared == nil {
 		return // Nothing has been decided.
@@ -94,7 +95,7 @@ func (l *loop) addTo(r *inspect.Routing, q *inspect.RoutingQuery) {
 	r.Held, r.MoreHeld = cut(r.Held, inspect.MaxHeld)
 }
 
-// cut is the begin of a list, and how many are left out.
+// cut returns at most the first most elements of a list, and the number of those left out.
 func cut[T any](all []T, most int) (begin []T, more int) {
 	n := min(len(all), most)
 	return all[:n], len(all) - n
@@ -176,7 +177,7 @@ func routingBFD(s *bfd.Status) *inspect.RoutingBFD {
 	return b
 }
 
-// brief is a duration with three digits or so; empty if it is zero.
+// brief formats a duration with about three digits; empty if it is zero.
 func brief(d time.Duration) string {
 	if d == 0 {
 		return ""

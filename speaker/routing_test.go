@@ -26,7 +26,7 @@ func tor() bgp.Peer {
 	return bgp.Peer{Name: "tor", LocalASN: 64512, PeerASN: 64500, RouterID: netip.MustParseAddr("192.0.2.11"), Address: netip.MustParseAddr("192.0.2.1"), Password: "secret"}
 }
 
-// TestRoutingOfASpeaker asks a loop that comes round for what it knows, and one that does not.
+// TestRoutingOfASpeaker asks a loop that makes progress for its state, and one that does not.
 func TestRoutingOfASpeaker(t *testing.T) {
 	l := loopOf(t, "n1")
 	gone, cancel := context.WithCancel(t.Context())
@@ -99,7 +99,7 @@ func TestRoutingOfASpeaker(t *testing.T) {
 		t.Errorf("of one peer: %+v", r)
 	}
 
-	// What does not fit is counted, and told to those who name it.
+	// Peers beyond the limit are counted, and can be asked for by name.
 	for i := range inspect.MaxRoutingPeers {
 		l.rejected = append(l.rejected, announce.Rejected{Kind: "BGPPeer", Name: fmt.Sprintf("rack-%03d", i), Err: errors.New("spec.passwordSecret: there is no Secret")})
 	}
@@ -114,7 +114,7 @@ func TestRoutingOfASpeaker(t *testing.T) {
 	}
 }
 
-// TestWhatASessionIsShownAs is about attributes that are sent on some sessions only, and what the ends have agreed on.
+// TestWhatASessionIsShownAs tests attributes that are sent on some sessions only, and values on which the ends have agreed.
 func TestWhatASessionIsShownAs(t *testing.T) {
 	med, pref := uint32(10), uint32(200)
 	attributes := route.Attributes{
@@ -163,7 +163,7 @@ func TestWhatASessionIsShownAs(t *testing.T) {
 	}
 }
 
-// TestMetricsOfSessions holds the names and labels of metrics, of a session that is not up.
+// TestMetricsOfSessions pins the names and labels of the metrics of a session that is not up.
 func TestMetricsOfSessions(t *testing.T) {
 	s := bgp.New(zap.NewNop())
 	s.SetPeers([]bgp.Peer{tor()})
@@ -215,7 +215,7 @@ herald_bgp_updates_total{direction="sent",peer="tor"} 0
 	}
 }
 
-// TestMetricsOfPaths runs BFD with a router that is not there, and holds the names and labels of metrics.
+// TestMetricsOfPaths runs BFD with a router that does not exist, and pins the names and labels of the metrics.
 func TestMetricsOfPaths(t *testing.T) {
 	s := bfd.New(zap.NewNop(), nil)
 	if faults := s.Set([]bfd.Session{{Name: "tor", Peer: netip.MustParseAddr("127.0.0.99")}}); faults != nil {

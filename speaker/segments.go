@@ -21,47 +21,47 @@ import (
 )
 
 const (
-	// probesAtOnce bounds the probes for new addresses that go on at the same time.
+	// probesAtOnce bounds the number of probes for new addresses that run at the same time.
 	probesAtOnce = 256
-	// conflictTime is for how long a conflict is reported after the stranger was seen.
+	// conflictTime is how long a conflict is reported after the stranger was last seen.
 	conflictTime = time.Minute
-	// viewTimeout bounds how long a segment may take to tell what it knows, and leaveTimeout how long to leave.
+	// viewTimeout bounds how long a segment may take to return its view, and leaveTimeout how long it may take to leave.
 	viewTimeout  = 200 * time.Millisecond
 	leaveTimeout = time.Second
 )
 
-// segments runs package segment on each interface on which addresses may be announced, and carries its answers to
-// the responders. open with its values, failed and left belong to the loop.
+// segments runs a segment.Segment on each interface on which addresses may be announced, and passes its answers to the
+// responders. The loop owns open with its values, failed and left.
 type segments struct {
 	config  segment.Config
 	log     *zap.Logger
 	arp     *responder.Responder
 	ndp     *responder.Responder
 	keys    *identities
-	changed func() // members have changed
+	changed func() // called when members have changed
 	ctx     context.Context
 	open    map[string]*running
 	failed  map[string]string // why a segment could not be opened
-	left    bool              // for good: none is opened any more
+	left    bool              // all segments were left for good, and none is opened any more
 	// whenLeft is called when all segments have been left for good.
 	whenLeft func()
 	probes   *semaphore.Weighted
 	work     sync.WaitGroup // probes
-	// waits tells which addresses are not to be answered for yet.
+	// waits reports whether this node must not answer for an address yet.
 	waits func(netip.Addr) bool
 
-	// answering guards held: the answers of this node for addresses that wait.
+	// answering guards held, which has this node's answers for addresses that wait.
 	answering sync.Mutex
 	held      map[conflictKey]segment.Answer
 
 	mu        sync.Mutex
-	running   map[string]*segment.Segment // as open, for the responders
+	running   map[string]*segment.Segment // the segments in open, for other goroutines
 	members   map[string][]segment.Member // by interface
 	conflicts map[conflictKey]conflict
 	deaths    map[deathKey]time.Time
 }
 
-// running is a segment with its goroutine.
+// running is a segment with the state of its goroutine.
 type running struct {
 	*segment.Segment
 	iface  segment.Interface
@@ -81,8 +81,8 @@ func newSegments(config segment.Config, log *zap.Logger, keys *identities, chang
 	}
 }
 
-// update opens, changes and closes segments, so that there is one on each of these interfaces. tell tells one that
-// was opened what the others know. After leave it does nothing.
+// update opens, changes and closes segments, so that there is one on each of these interfaces. It calls tell for each
+// segment that it opens, which tells the segment what the others know. After leave it does nothing.
 func (s *segments) update(interfaces []link.Interface, tell func(*segment.Segment)) {
 	if s.left {
 		return
@@ -133,7 +133,8 @@ func (s *segments) start(i link.Interface, tell func(*segment.Segment)) *running
 		return nil
 	}
 	delete(s.failed, name)
-	// It runs until it is closed: when the process is told to end, it has to say so on the segment.
+	// The segment runs until it is closed, and not only until s.ctx ends: when the process ends, the segment first has to tell
+	// the other nodes that this node leaves.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	r := &running{Segment: seg, cancel: cancel, done: make(chan struct{})}
 	s.open[name] = r
@@ -153,20 +154,20 @@ func (s *segments) start(i link.Interface, tell func(*segment.Segment)) *running
 	return r
 }
 
-// close leaves some segments and returns when their goroutines have ended.
+// close leaves the segments that which selects, and returns when their goroutines have ended.
 func (s *segments) close(which func(*running) bool) {
 	s.end(slices.DeleteFunc(slices.Collect(maps.Values(s.open)), func(r *running) bool { return !which(r) }), false)
 }
 
-// leave leaves all segments for good. Probes may go on for as long as ctx. To call it again does nothing.
+// leave leaves all segments for good. Probes may go on until s.ctx ends. Further calls do nothing.
 func (s *segments) leave(successor bool) {
 	s.left = true
 	s.end(slices.Collect(maps.Values(s.open)), successor)
 	s.whenLeft()
 }
 
-// end tells the others on some segments that this node leaves, and only then closes the sockets. A segment that is
-// stuck or has failed cannot tell anything, and the others are not to wait for it for long.
+// end tells the other nodes on these segments that this node leaves, and only then closes the sockets. A segment that is
+// stuck or has failed cannot tell them, and must not delay the others for long.
 func (s *segments) end(all []*running, successor bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), leaveTimeout)
 	defer cancel()
@@ -200,15 +201,15 @@ func (s *segments) forget(nodes []string) {
 	maps.DeleteFunc(s.deaths, func(k deathKey, _ time.Time) bool { return slices.Contains(nodes, k.node) })
 }
 
-// each calls f for every segment that runs.
+// each calls f for every open segment.
 func (s *segments) each(f func(m *segment.Machine, now segment.Time)) {
 	for _, r := range s.open {
 		r.Do(f)
 	}
 }
 
-// answer carries an answer to the responder of its family. An answer of this node for an address that waits is held
-// back; that this node owns the address is agreed all the same.
+// answer passes an answer to the responder of its family. An answer of this node for an address that waits is held back. The
+// nodes agree all the same that this node owns the address.
 func (s *segments) answer(iface string, a segment.Answer) {
 	s.answering.Lock()
 	defer s.answering.Unlock()
@@ -221,7 +222,7 @@ func (s *segments) answer(iface string, a segment.Answer) {
 	s.respond(iface, a)
 }
 
-// forwards gives the answers that were held back for addresses which do not wait any more.
+// forwards passes on the answers that were held back for addresses that do not wait any more.
 func (s *segments) forwards(addrs []netip.Addr) {
 	ready := map[netip.Addr]bool{}
 	for _, a := range addrs {
@@ -255,7 +256,8 @@ func (s *segments) responder(addr netip.Addr) *responder.Responder {
 	return s.ndp
 }
 
-// silent reports whether nothing is to be sent on an interface: its segment has not come round.
+// silent reports whether the responders must not send on an interface: no segment runs there, or it has made no progress
+// for too long.
 func (s *segments) silent(iface string) bool {
 	s.mu.Lock()
 	seg := s.running[iface]
@@ -263,7 +265,7 @@ func (s *segments) silent(iface string) bool {
 	return seg == nil || seg.Silent()
 }
 
-// event logs what a segment tells, and notes deaths.
+// event logs an event of a segment, and records deaths.
 func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
 	fields := []zap.Field{zap.String("event", string(e.Kind))}
 	if e.Node != "" {
@@ -282,7 +284,7 @@ func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
 	switch e.Kind {
 	case segment.EventDead:
 		log.Warn("a neighbour is dead", fields...)
-		// One whose kernel still answers when its grace ends has not died.
+		// A neighbour whose kernel still answers when its grace ends has not died.
 		if e.After < segment.Grace {
 			s.mu.Lock()
 			s.deaths[key] = time.Now()
@@ -300,8 +302,8 @@ func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
 	}
 }
 
-// nodes lists the nodes on each segment as decisions need them, by interface. Whether a node lives and whether the
-// interface is up is the segment's affair: neither makes the decisions differ.
+// nodes lists the nodes on each segment as decisions need them, sorted by interface. The segment itself handles whether a
+// node is alive and whether the interface is up: neither changes the decisions.
 func (s *segments) nodes(self string, interfaces []link.Interface) []announce.Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,7 +325,7 @@ func (s *segments) nodes(self string, interfaces []link.Interface) []announce.Se
 	return all
 }
 
-// views asks every segment what it knows. One that does not answer in time is left out.
+// views returns the view of every segment. It leaves out segments that do not answer in time.
 func (s *segments) views() map[string]segment.View {
 	ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 	defer cancel()
@@ -346,7 +348,7 @@ func (s *segments) views() map[string]segment.View {
 	return views
 }
 
-// list lists the segments that run.
+// list returns the open segments.
 func (s *segments) list() []*segment.Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()

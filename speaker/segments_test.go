@@ -24,15 +24,15 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// member is one node's segments on one end of a cable.
+// member has the segments of a node at one end of a cable.
 type member struct {
 	*segments
 	t     *testing.T
 	iface string
-	end   context.CancelFunc // tells the process to end
+	end   context.CancelFunc // ends the context of the process
 }
 
-// cable connects two members, n1 on eth1 and n2 on eth2, who learn of each other's keys from the API server.
+// cable connects two members, n1 on eth1 and n2 on eth2. They learn each other's keys from the API server.
 func cable(t *testing.T) (n1, n2 *member) {
 	t.Helper()
 	if !enclosed {
@@ -64,7 +64,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.After(20 * time.Second); !is(); { // Which only a busy machine takes.
+	for deadline := time.After(20 * time.Second); !is(); { // Only a busy machine takes this long.
 		select {
 		case <-ticker.C:
 		case <-deadline:
@@ -100,7 +100,7 @@ func join(t *testing.T, server *apiServer, i int) *member {
 	return m
 }
 
-// interfaces is the member's end of the cable as it is now.
+// interfaces returns the member's end of the cable in its current state.
 func (m *member) interfaces() []link.Interface {
 	m.t.Helper()
 	all, err := link.List()
@@ -125,7 +125,7 @@ func (m *member) owns() bool {
 	return slices.ContainsFunc(m.views()[m.iface].Holdings, func(h segment.Holding) bool { return h.Addr == vip && h.Node == m.config.Node })
 }
 
-// byOwnership returns the one that owns the address first.
+// byOwnership returns the member that owns the address as the first result.
 func byOwnership(x, y *member) (owner, other *member) {
 	if x.owns() {
 		return x, y
@@ -133,8 +133,8 @@ func byOwnership(x, y *member) (owner, other *member) {
 	return y, x
 }
 
-// Where a speaker does not say that it leaves, the others see that its node lives, and answer for it for as long as
-// it takes to restart.
+// A speaker that leaves a segment says so, and the others take over at once. If it did not say so, they would see that its node
+// is alive, and would answer for it for as long as a restart takes.
 func TestASegmentThatIsLeftIsTakenOverAtOnce(t *testing.T) {
 	for name, leave := range map[string]func(m *member){
 		"nothing is announced there any more": func(m *member) { m.update(nil, nil) },
@@ -149,7 +149,7 @@ func TestASegmentThatIsLeftIsTakenOverAtOnce(t *testing.T) {
 		},
 		"the interface is another": func(m *member) {
 			i := m.interfaces()
-			i[0].Index += 100 // There is none of this index, so that the segment cannot be opened again.
+			i[0].Index += 100 // No interface has this index, so the segment cannot be opened again.
 			m.update(i, m.tell)
 		},
 	} {
@@ -169,7 +169,7 @@ func TestASegmentThatIsLeftIsTakenOverAtOnce(t *testing.T) {
 	}
 }
 
-// A planned stop leaves the segments before the routes are drained, and they stay left: whoever shuts the machine down may
+// A planned stop leaves the segments before the routes are drained, and does not join them again: a shutdown of the machine may
 // not wait for the drain.
 func TestAStopLeavesTheSegmentsBeforeTheRouters(t *testing.T) {
 	owner, other := byOwnership(cable(t))
@@ -194,7 +194,8 @@ func TestASuccessorFindsWhatThereWas(t *testing.T) {
 	})
 }
 
-// A segment forgets the keys of nodes that are gone. When one comes back, it asks for a key that was told before.
+// A segment forgets the keys of nodes that are gone. When such a node comes back, the segment asks for a key that it was told
+// before.
 func TestAKeyIsToldAgain(t *testing.T) {
 	n1, n2 := cable(t)
 	forgotten := make(chan struct{})
@@ -209,7 +210,7 @@ func TestAKeyIsToldAgain(t *testing.T) {
 	_ = n2
 }
 
-// One segment that does not come round must not hide what the others say.
+// A stuck segment must not hide the reports of the others.
 func TestAStuckSegmentIsLeftOutOfTheReport(t *testing.T) {
 	n1, _ := cable(t)
 	i, err := net.InterfaceByName("eth1")
@@ -222,7 +223,7 @@ func TestAStuckSegmentIsLeftOutOfTheReport(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	defer func() { _ = stuck.Run(ended) }() // It closes the sockets.
+	defer func() { _ = stuck.Run(ended) }() // Run closes the sockets.
 	n1.mu.Lock()
 	for i := range 10 {
 		n1.running[fmt.Sprint("stuck", i)] = stuck
@@ -235,7 +236,7 @@ func TestAStuckSegmentIsLeftOutOfTheReport(t *testing.T) {
 	}
 }
 
-// What is decided does not depend on who lives, or else every death would cost a pass over all addresses.
+// Decisions do not depend on which nodes are alive: otherwise every death would cost a pass over all addresses.
 func TestNodesOnASegment(t *testing.T) {
 	s := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), nil, func() {})
 	s.running = map[string]*segment.Segment{"eth0": nil, "eth1": {}}
@@ -256,7 +257,7 @@ func TestNodesOnASegment(t *testing.T) {
 	}
 }
 
-// The others have heard this boot of the speaker before, and refuse frames that they have seen.
+// The other nodes know this boot of the speaker already, and refuse frames that they have seen before.
 func TestASegmentThatIsOpenedAgainIsHeard(t *testing.T) {
 	n1, n2 := cable(t)
 	for range 2 {

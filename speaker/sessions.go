@@ -18,14 +18,14 @@ import (
 	"github.com/heraldlb/herald/speaker/link"
 )
 
-// takePeers tells bgp which peers there are. What is wrong with some is reported in the SpeakerStatus.
+// takePeers gives the current peers to the BGP speaker. The SpeakerStatus reports the BGPPeers that are rejected.
 func (l *loop) takePeers() {
 	if l.shared.Leaving != nil && !l.s.exists(l.s.config.Node) && *l.shared.Leaving < l.longestDrain() {
 		return // The Node was deleted, and its routes are being drained.
 	}
 	peers, rejected, changed := l.findRouters()
 	if changed {
-		l.s.inputs.touchAll() // They are not to be announced.
+		l.s.inputs.touchAll() // The addresses of routers must not be announced.
 	}
 	for name, err := range l.s.bgp.SetPeers(peers) {
 		rejected = append(rejected, announce.Rejected{Kind: "BGPPeer", Name: name, Err: err})
@@ -39,7 +39,8 @@ func (l *loop) takePeers() {
 	l.takePaths(peers)
 }
 
-// findRouters finds out which peers this node has, and notes the routers that it finds itself.
+// findRouters determines which peers this node has, and records the routers that this node finds itself. changed reports
+// whether those routers have changed.
 func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, changed bool) {
 	here := site{interfaces: l.s.links.Interfaces(), before: l.found, established: map[string]netip.Addr{}, now: time.Now()}
 	for _, s := range l.s.bgp.Sessions() {
@@ -60,7 +61,8 @@ func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, ch
 	return peers, rejected, changed
 }
 
-// index is the index of an interface. The kernel is asked only for one that the list leaves out, such as a VRF: it may be slow.
+// index returns the index of an interface. It asks the kernel, which may be slow, only for interfaces that are not in the list,
+// such as VRFs.
 func (s *site) index(name string) (int, error) {
 	for _, i := range s.interfaces {
 		if i.Name == name {
@@ -70,8 +72,8 @@ func (s *site) index(name string) (int, error) {
 	return link.Index(name)
 }
 
-// indexInterfaces gives peers the indexes of their interfaces, and returns them by name. An interface that is not there has
-// the index from before: a session ends because there is another interface, and not because there is none for a while.
+// indexInterfaces sets the interface index of each peer, and returns the indexes by name. An interface that does not exist keeps
+// its last index: a session ends when a new interface replaces the old one, and not because there is none for a while.
 func indexInterfaces(peers []bgp.Peer, before map[string]int, index func(name string) (int, error)) map[string]int {
 	now := map[string]int{}
 	for i := range peers {
@@ -90,7 +92,7 @@ func indexInterfaces(peers []bgp.Peer, before map[string]int, index func(name st
 	return now
 }
 
-// ownPeers are the sessions that this node is to hold, and the BGPPeers of which it cannot hold any.
+// ownPeers returns the sessions that this node should hold, and the BGPPeers for which it cannot hold one.
 func (in *inputs) ownPeers(s *site) (peers []bgp.Peer, rejected []announce.Rejected) {
 	if s.node, s.password = in.self(), in.password; s.node == nil {
 		return nil, nil
@@ -98,7 +100,7 @@ func (in *inputs) ownPeers(s *site) (peers []bgp.Peer, rejected []announce.Rejec
 	return s.peers(client.Items[*herald.BGPPeer](in.peers.GetStore()))
 }
 
-// self is this node, or nil while there is none.
+// self returns the Node of this speaker, or nil while there is none.
 func (in *inputs) self() *corev1.Node {
 	o, exists, err := in.nodes.GetStore().GetByKey(in.node)
 	if err != nil || !exists {
@@ -107,7 +109,7 @@ func (in *inputs) self() *corev1.Node {
 	return o.(*corev1.Node)
 }
 
-// password reads a session's password.
+// password returns the password in the Secret with the given name.
 func (in *inputs) password(name string) (string, error) {
 	o, exists, err := in.secrets.GetStore().GetByKey(in.namespace + "/" + name)
 	if err != nil || !exists {

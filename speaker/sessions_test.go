@@ -16,7 +16,7 @@ import (
 	"github.com/heraldlb/herald/speaker/link"
 )
 
-// Whatever becomes of an interface, it is only another one with its name that makes a difference to sessions.
+// Whatever happens to an interface, sessions are affected only when a new interface gets its name.
 func TestPeersHaveTheIndexesOfTheirInterfaces(t *testing.T) {
 	addr := netip.MustParseAddr
 	peers := []bgp.Peer{
@@ -62,8 +62,8 @@ func TestPeersHaveTheIndexesOfTheirInterfaces(t *testing.T) {
 	}
 }
 
-// Sessions of a BGPPeer with an interface stay what they are when that loses its carrier or is not there for a while, and
-// differ when another one has its name.
+// The sessions of a BGPPeer with an interface stay unchanged while the interface has no carrier or does not exist for a while.
+// They change when a new interface has its name.
 func TestAnInterfaceThatIsMadeAnewGetsNewSessions(t *testing.T) {
 	if !enclosed {
 		t.Skip(enclave.ErrNotRoot)

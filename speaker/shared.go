@@ -9,15 +9,15 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// shared assembles what all decisions of a node rest on. Objects that are not valid are left out: herald-ccm tells the
-// user in their conditions.
+// shared assembles the inputs that all decisions of a node share. Objects that are not valid are left out: herald-ccm reports
+// them in their conditions.
 func (in *inputs) shared(self string, healthy bool) *announce.Shared {
 	s, _ := in.objects().Shared()
 	s.Self, s.Healthy = self, healthy
 	return s
 }
 
-// objects are those that all decisions share.
+// objects returns the API objects that all decisions share.
 func (in *inputs) objects() *announce.Objects {
 	return &announce.Objects{
 		Nodes: client.Items[*corev1.Node](in.nodes.GetStore()), Namespaces: client.Items[*corev1.Namespace](in.namespaces.GetStore()),
@@ -27,7 +27,7 @@ func (in *inputs) objects() *announce.Objects {
 	}
 }
 
-// ranges are the addresses of all pools.
+// ranges returns the address ranges of all pools.
 func (in *inputs) ranges() (all []netipx.IPRange) {
 	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
 		all = append(all, announce.RangesOf(o.Spec.Addresses)...)

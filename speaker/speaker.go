@@ -1,20 +1,20 @@
 // Package speaker announces the addresses of Services from one node.
 //
-// It watches Services, their endpoints, the records of their addresses, nodes, pools and advertisements, and asks
-// package announce, which is pure, how each address is to be announced, be it of one Service or of several that share it.
-// What differs from before goes to the segments, which agree with the other nodes on the owner and tell the
-// responders for ARP and NDP, and to the routers:
+// It watches Services, their endpoints, the records of their addresses, nodes, pools and advertisements. Package announce,
+// which is pure, decides how to announce each address, whether one Service has it or several share it. A decision that
+// differs from the one before goes to the segments and to the routers. The segments agree with the other nodes on the
+// owner of the address, and tell the responders for ARP and NDP:
 //
 //	informers → dirty set → Shared, Address → Decide → difference → ownership.Want → responder.Set
 //	                                                             └→ bgp.Set
 //
-// A changed Service costs a decision about each of its addresses; a change of what all decisions share costs one
-// pass over all addresses, however many changes came together.
+// A changed Service costs a decision about each of its addresses. A change of something that all decisions share costs one
+// pass over all addresses, even if many such changes come together.
 //
 // One goroutine, the loop, owns the decisions. Around it run the segments, the watch of the node's kube-proxy, the
 // watch of its interfaces, and the SpeakerStatus, which reports what this node does.
 //
-// Without the API server a speaker goes on with what it knows, and still takes over from nodes that die.
+// Without the API server a speaker goes on with what it knows, and still takes over the addresses of nodes that die.
 package speaker
 
 import (
@@ -48,26 +48,27 @@ import (
 type Config struct {
 	Kube   kubernetes.Interface
 	Herald *client.Set
-	// Events takes events on Herald's resources.
+	// Events records events on Herald's resources.
 	Events record.EventRecorder
-	// Node is the name of the node that this is.
+	// Node is the name of this node.
 	Node string
-	// Pod is the speaker's own, in Herald's namespace; empty if it runs in none.
+	// Pod is the name of the speaker's own pod in Namespace; empty if the speaker does not run in a pod.
 	Pod string
-	// Namespace is Herald's own: of the speakers' Leases and pods.
+	// Namespace is Herald's own namespace, with the speakers' Leases and pods.
 	Namespace string
-	// PeersNamespace is that of the Secrets with the passwords of BGPPeers.
+	// PeersNamespace is the namespace of the Secrets with the passwords of BGPPeers.
 	PeersNamespace string
-	// Boot is a random number, new at every start, and Key signs what this speaker sends on segments until it ends.
+	// Boot is a random number that is new at every start. Key signs the frames that this process sends on segments.
 	Boot uint64
 	Key  ed25519.PrivateKey
-	// Refresh is the time between two unsolicited announcements of an address; 0: none after the first ones.
+	// Refresh is the time between two unsolicited announcements of an address; 0: there are none after the first ones.
 	Refresh time.Duration
-	// L2Only: BGPPeers, BGPAdvertisements and Secrets are not read, and there are no sessions.
+	// L2Only turns BGP off: BGPPeers, BGPAdvertisements and Secrets are not read, and there are no sessions.
 	L2Only bool
-	// KubeProxyHealth is the URL that tells whether the node's kube-proxy serves; empty: it always does.
+	// KubeProxyHealth is the URL that tells whether the node's kube-proxy serves; empty: it counts as always serving.
 	KubeProxyHealth string
-	// KubeProxyMetrics is the URL that tells what the node's kube-proxy has written; empty: no address waits for it.
+	// KubeProxyMetrics is the URL of the metrics that tell when the node's kube-proxy has written its rules; empty: no address
+	// waits for kube-proxy.
 	KubeProxyMetrics string
 	Metrics          prometheus.Registerer
 	Log              *zap.Logger
@@ -93,11 +94,11 @@ type Speaker struct {
 	handovers  *handovers
 	lease      *lease
 
-	looks chan func(*loop) // the loop calls them
+	looks chan func(*loop) // functions that the loop calls
 
 	ready  atomic.Bool
 	began  time.Time
-	turned atomic.Int64 // when the loop last came round, in nanoseconds since it began; 0 before it runs
+	turned atomic.Int64 // when the loop last completed an iteration, in nanoseconds since began; 0 before it runs
 }
 
 // New wires a Speaker. Nothing runs before Run.
@@ -151,15 +152,15 @@ func New(c Config) (*Speaker, error) {
 // Ready reports whether the speaker has made its first decisions.
 func (s *Speaker) Ready() bool { return s.ready.Load() }
 
-// Healthy reports whether the loop comes round. One that is stuck would go on announcing what it once
-// decided, so the process is to be restarted.
+// Healthy reports whether the loop makes progress. A stuck loop would go on announcing old decisions, so the process should
+// be restarted.
 func (s *Speaker) Healthy() bool {
 	turned := s.turned.Load()
 	return turned == 0 || time.Since(s.began)-time.Duration(turned) < turnMissing
 }
 
-// Run announces until ctx ends. Then everything is withdrawn, unless a successor is to find everything as it was.
-// Run returns when all that it started has ended.
+// Run announces until ctx ends. Then it withdraws everything, unless another speaker will follow on this node: then it
+// leaves everything in place for that speaker. Run returns when all goroutines that it started have ended.
 func (s *Speaker) Run(ctx context.Context) error {
 	told := ctx
 	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -185,9 +186,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return nil
 }
 
-// announce runs what has an order at both ends: the others have to know the key before this node sends anything on a
-// segment, and the responders have to run until the segments are left. Only then the Lease is given up, and at once: who
-// hears nobody expects a speaker that has one.
+// announce runs the parts that must start and end in a certain order. The other speakers must know the key before this
+// node sends anything on a segment. The responders must run until this node has left the segments. The Lease is given up
+// immediately after that, and not before: a speaker that hears no other expects one on every node that has a Lease.
 func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
@@ -219,21 +220,21 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	watching, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
 	g.Go(func() error {
-		defer leave() // Routers take the end of BFD for the end of a session, unless that has ended as for a restart.
+		defer leave() // Routers take the end of BFD for the end of the session, unless the session has already ended as for a restart.
 		return s.bgp.Run(ctx)
 	})
 	g.Go(func() error { return s.paths.Run(watching) })
 	g.Go(func() error { return s.identities.run(ctx) })
 	g.Go(func() error {
 		defer stop()
-		return s.loop.run(ctx) // It leaves the segments.
+		return s.loop.run(ctx) // The loop leaves the segments when it ends.
 	})
 	g.Go(func() error { return s.status.run(ctx) })
 	return g.Wait()
 }
 
-// awaitInterfaces returns when the watch has seen the interfaces that there are. A status written before
-// would tell the others that this node is on no segment.
+// awaitInterfaces returns when the watch has seen the machine's interfaces. A status that is written earlier would tell the
+// other speakers that this node is on no segment.
 func (s *Speaker) awaitInterfaces(ctx context.Context) error {
 	there, err := link.List()
 	if err != nil {
@@ -249,7 +250,7 @@ func (s *Speaker) awaitInterfaces(ctx context.Context) error {
 	return nil
 }
 
-// owner makes what this speaker writes of its node go when the node goes.
+// owner returns the owner reference of the objects that this speaker writes, so that they are deleted with the Node.
 func (s *Speaker) owner() []metav1.OwnerReference {
 	o, exists, err := s.inputs.nodes.GetStore().GetByKey(s.config.Node)
 	if err != nil || !exists {
@@ -258,7 +259,8 @@ func (s *Speaker) owner() []metav1.OwnerReference {
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: s.config.Node, UID: o.(*corev1.Node).UID}}
 }
 
-// cluster is what tells this cluster from others on a segment: the UID of the namespace that every cluster has.
+// cluster returns the identifier that distinguishes this cluster from others on a segment: the UID of the namespace
+// kube-system, which every cluster has.
 func (s *Speaker) cluster() string {
 	o, exists, err := s.inputs.namespaces.GetStore().GetByKey(metav1.NamespaceSystem)
 	if err != nil || !exists {

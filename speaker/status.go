@@ -28,30 +28,29 @@ import (
 )
 
 const (
-	// reportPeriod is how often this node's status is put together and, if it differs, written.
+	// reportPeriod is how often this node's status is assembled and, if it has changed, written.
 	reportPeriod = time.Second
 
-	// Limits of a SpeakerStatus. One that exceeds them is refused as a whole.
+	// Limits of a SpeakerStatus. The API server rejects a SpeakerStatus that exceeds one of them.
 	maxInterfaces, maxSubnets, maxGateways, maxHears, maxClaims, maxReports, maxSessions = 64, 16, 16, 64, 500, 64, 64
 	maxReason                                                                            = 320
 
-	// States of a session in a SpeakerStatus. The finer ones of RFC 4271 come and go with every attempt.
+	// States of a session in a SpeakerStatus. The finer states of RFC 4271 change with every connection attempt.
 	sessionEstablished = "Established"
 	sessionDown        = "Down"
 	sessionInvalid     = "Invalid"
 )
 
-// sessionReport is what was last said of a session in an event.
+// sessionReport is the content of the last event about a session.
 type sessionReport struct {
 	up     bool
 	reason string
 }
 
-// stamp writes a time as a SpeakerStatus has it.
+// stamp formats a time for a SpeakerStatus.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// report puts this node's status together, for the writer to write if it differs, and reports sessions
-// that went up or down.
+// report assembles this node's status and gives it to the status writer. It also reports sessions that went up or down.
 func (l *loop) report() {
 	if l.shared == nil {
 		return // Nothing has been decided.
@@ -68,7 +67,7 @@ func (l *loop) report() {
 	l.s.status.set(st)
 }
 
-// problem is why this node announces nothing; empty: it does.
+// problem returns why this node announces nothing, or "".
 func (l *loop) problem() string {
 	switch self := l.shared.Nodes[l.s.config.Node]; {
 	case !l.s.health.healthy():
@@ -90,9 +89,9 @@ func printable(text string) string {
 	return text[:min(len(text), maxReason)]
 }
 
-// fit leaves out what would be too much for a SpeakerStatus (herald.MaxStatusText): the last claims, and if the rest is
-// still too much, the names of the nodes that are heard, why sessions are down, and the last interfaces' gateways and
-// subnets. L2Addresses and Neighbours count all.
+// fit removes details until the text fits into a SpeakerStatus (herald.MaxStatusText). It removes the last claims first. If the
+// rest is still too long, it removes the names of the nodes that are heard, the reasons of sessions, and the gateways and
+// subnets of the last interfaces, in this order. L2Addresses and Neighbours still count everything.
 func fit(st *herald.SpeakerStatusStatus) {
 	over := textOf(st) - herald.MaxStatusText
 	for n := len(st.Claims); over > 0 && n > 0; n-- {
@@ -146,7 +145,7 @@ func identityFor(c Config) *herald.SpeakerIdentity {
 	return &herald.SpeakerIdentity{Boot: fmt.Sprintf("%016x", c.Boot), PublicKey: hex.EncodeToString(c.Key.Public().(ed25519.PublicKey))}
 }
 
-// reportInterfaces lists the interfaces on which addresses could be announced. Those of pods are of no interest.
+// reportInterfaces lists the interfaces on which addresses could be announced. It leaves out the interfaces of pods.
 func reportInterfaces(interfaces []link.Interface, views map[string]segment.View) (all []herald.SpeakerInterface) {
 	for _, i := range interfaces {
 		if _, joined := views[i.Name]; !i.Up || len(roomy(i.Subnets)) == 0 && !joined {
@@ -174,7 +173,7 @@ func reportInterfaces(interfaces []link.Interface, views map[string]segment.View
 		all = append(all, o)
 	}
 	if len(all) > maxInterfaces {
-		// Others look for the interfaces of the segments that this node has joined.
+		// Other speakers need the interfaces of the segments that this node has joined, so these are kept.
 		slices.SortStableFunc(all, func(x, y herald.SpeakerInterface) int {
 			switch {
 			case x.State != "" && y.State == "":
@@ -190,7 +189,7 @@ func reportInterfaces(interfaces []link.Interface, views map[string]segment.View
 	return all
 }
 
-// reportClaims lists what this node answers for.
+// reportClaims lists the addresses that this node answers for.
 func (l *loop) reportClaims(st *herald.SpeakerStatusStatus, views map[string]segment.View) {
 	now := time.Now()
 	for iface, v := range views {
@@ -210,12 +209,12 @@ func (l *loop) reportClaims(st *herald.SpeakerStatusStatus, views map[string]seg
 		return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.Interface, y.Interface))
 	})
 	st.Claims = st.Claims[:min(len(st.Claims), maxClaims)]
-	// A second may be rounded up in one report and down in the next: what was written stays.
+	// The same time may be rounded up in one report and down in the next, so the time that was reported first stays.
 	since := make(map[claimKey]time.Time, len(st.Claims))
 	for i := range st.Claims {
 		c := &st.Claims[i]
 		key := claimKey{c.Address, c.Interface, c.DeputyFor}
-		at, _ := time.Parse(time.RFC3339, c.Since) // It was written above.
+		at, _ := time.Parse(time.RFC3339, c.Since) // It was formatted above.
 		if before, known := l.since[key]; known && at.Sub(before).Abs() <= 2*time.Second {
 			at = before
 		}
@@ -226,7 +225,7 @@ func (l *loop) reportClaims(st *herald.SpeakerStatusStatus, views map[string]seg
 
 type claimKey struct{ address, iface, deputyFor string }
 
-// reportDeaths lists the neighbours whose death was witnessed and that have not been heard since.
+// reportDeaths lists the neighbours that this node has seen die and has not heard since.
 func (s *segments) reportDeaths() (all []herald.SpeakerDeath) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,13 +289,13 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 	l.reportPaths(st.Sessions)
 }
 
-// roomy leaves out the subnets that have no room for a Service's address: the ends of links to pods, and
-// addresses of Services that somebody put on an interface.
+// roomy removes the subnets of a single address, which have no room for a Service's address: the ends of links to pods, and
+// addresses of Services that somebody has assigned to an interface.
 func roomy(subnets []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(subnets), netip.Prefix.IsSingleIP)
 }
 
-// announceSession makes an event of a session that went up, or is down for another reason than before.
+// announceSession records an event if a session has come up, or is down for a different reason than before.
 func (l *loop) announceSession(s bgp.Session) {
 	now := sessionReport{up: s.State == bgp.Established, reason: s.Reason}
 	before, known := l.sessions[s.Peer]
@@ -316,7 +315,7 @@ func (l *loop) announceSession(s bgp.Session) {
 	}
 }
 
-// statusWriter writes this node's SpeakerStatus when it differs from what was written last.
+// statusWriter writes this node's SpeakerStatus when it differs from the one that was written last.
 type statusWriter struct {
 	client  client.Resource[*herald.SpeakerStatus, *herald.SpeakerStatusList]
 	node    string
@@ -327,8 +326,8 @@ type statusWriter struct {
 	mu   sync.Mutex
 	want herald.SpeakerStatusStatus
 
-	// These belong to run. sent is what was written last, and written what the API server made of it: one with an
-	// older schema drops fields, and what it drops is not to be written again and again.
+	// sent and written belong to run. sent is the status that was written last, and written is the object that the API server
+	// returned. They may differ: an API server with an older schema drops fields, which must not be written again and again.
 	sent    herald.SpeakerStatusStatus
 	written *herald.SpeakerStatus
 }
@@ -339,7 +338,7 @@ func newStatusWriter(
 	return &statusWriter{client: c, node: node, owner: owner, log: log, changed: make(chan struct{}, 1)}
 }
 
-// set has the status written soon.
+// set gives the writer a new status to write.
 func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
 	w.mu.Lock()
 	w.want = st
@@ -347,8 +346,8 @@ func (w *statusWriter) set(st herald.SpeakerStatusStatus) {
 	pull(w.changed)
 }
 
-// first writes the first status, with the identity and the interfaces, and tries until it is written. Before, other
-// speakers refuse what this one sends on a segment, and could take it for a stranger.
+// first writes the first status, with the identity and the interfaces, and retries until it succeeds. Before that, other
+// speakers refuse the frames of this one, and could take it for a stranger.
 func (w *statusWriter) first(ctx context.Context, st herald.SpeakerStatusStatus) error {
 	for {
 		err := w.write(ctx, st)
@@ -366,7 +365,7 @@ func (w *statusWriter) first(ctx context.Context, st herald.SpeakerStatusStatus)
 	}
 }
 
-// rewriteAfter is how long it takes to notice that somebody deleted the status or changed it.
+// rewriteAfter is how long it may take to notice that somebody deleted or changed the status.
 const rewriteAfter = 10 * time.Second
 
 func (w *statusWriter) run(ctx context.Context) error {
@@ -381,7 +380,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 		want := w.want
 		w.mu.Unlock()
 		if time.Since(verified) > rewriteAfter {
-			// Nobody watches it, so it is read now and then. A conflict with what somebody else wrote is ours to win.
+			// There is no watch, so the status is read from time to time. What somebody else wrote is overwritten.
 			verified = time.Now()
 			if o, err := w.client.Get(ctx, w.node, metav1.GetOptions{ResourceVersion: "0"}); err == nil && w.written != nil && o.UID == w.written.UID {
 				if equality.Semantic.DeepEqual(o.Status, w.written.Status) {
@@ -411,7 +410,7 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 	}
 	owner := w.owner()
 	if len(owner) == 0 {
-		// After kubectl delete node, a status that nobody owns would stay for good.
+		// After kubectl delete node, a status without an owner would stay for good.
 		return fmt.Errorf("the API has no node %s", w.node)
 	}
 	if w.written == nil {
@@ -419,7 +418,7 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 			ObjectMeta: metav1.ObjectMeta{Name: w.node, OwnerReferences: owner}, Status: want,
 		}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			// One that cannot be read is overwritten: its metadata is enough.
+			// A status that cannot be decoded is overwritten: its metadata is enough for that.
 			o, err = w.client.Get(ctx, w.node, metav1.GetOptions{})
 			if unreadable := (*client.DecodeError)(nil); err == nil || errors.As(err, &unreadable) {
 				w.written = o
@@ -437,7 +436,7 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStatus, owner []metav1.OwnerReference) error {
 	o := w.written.DeepCopy()
 	o.Status = want
-	o.OwnerReferences = owner // A node that was deleted and registered again is another one.
+	o.OwnerReferences = owner // A node that was deleted and registered again has a new UID.
 	updated, err := w.client.Update(ctx, o, metav1.UpdateOptions{})
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):

@@ -19,7 +19,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment"
 )
 
-// claimsOf are the claims that a loop reports of these views.
+// claimsOf returns the claims that a loop reports for these views.
 func claimsOf(l *loop, views map[string]segment.View) herald.SpeakerStatusStatus {
 	var st herald.SpeakerStatusStatus
 	l.reportClaims(&st, views)
@@ -74,7 +74,7 @@ func TestAReportFits(t *testing.T) {
 	if len(st.Claims) != 0 || len(st.Interfaces[0].Hears) == 0 || st.Interfaces[maxInterfaces-1].Hears != nil {
 		t.Errorf("%d claims, %d and %d nodes heard", len(st.Claims), len(st.Interfaces[0].Hears), len(st.Interfaces[maxInterfaces-1].Hears))
 	}
-	// All that a report may have at once is too much, and still leaves one that the API server takes.
+	// A report with the maximum of everything is too long, and fit turns it into one that the API server accepts.
 	address, node, at := strings.Repeat("f", 39), strings.Repeat("n", 253), strings.Repeat("0", 20)
 	st = herald.SpeakerStatusStatus{}
 	for range 64 {
@@ -94,7 +94,7 @@ func TestAReportFits(t *testing.T) {
 	}
 }
 
-// A report that differs in nothing else must not differ in when something began.
+// If nothing else has changed, the times at which claims began must not change either.
 func TestSinceWhenStaysTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := loopOf(t, "n1")
@@ -106,7 +106,7 @@ func TestSinceWhenStaysTheSame(t *testing.T) {
 		want := since(began, "n1")
 		for range 50 {
 			time.Sleep(333 * time.Millisecond)
-			// The boot clock and the wall clock differ by a little.
+			// The boot clock and the wall clock differ slightly.
 			for _, off := range []time.Duration{-900 * time.Millisecond, 0, 900 * time.Millisecond} {
 				if got := since(began.Add(off), "n1"); got != want {
 					t.Fatalf("%s, and before %s", got, want)
@@ -247,7 +247,7 @@ func TestConflictsAreReportedForAMinute(t *testing.T) {
 	})
 }
 
-// someAddresses are n addresses.
+// someAddresses returns n addresses.
 func someAddresses(n int) map[netip.Addr]bool {
 	all, a := map[netip.Addr]bool{}, netip.MustParseAddr("198.18.0.0")
 	for range n {

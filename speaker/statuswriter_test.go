@@ -16,7 +16,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// writing is a statusWriter that runs in a bubble, and is told a status every second, as the loop does.
+// writing is a statusWriter that runs in a synctest bubble and gets a status every second, as from the loop.
 type writing struct {
 	*apiServer
 	t      *testing.T
@@ -55,7 +55,7 @@ func startWriting(t *testing.T) *writing {
 	return w
 }
 
-// after lets time pass, and returns what was written in the meantime.
+// after lets time pass, and returns the writes of that time.
 func (w *writing) after(d time.Duration) (writes []string) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -73,7 +73,7 @@ func (w *writing) set(addresses int32) {
 	w.status.L2Addresses = addresses
 }
 
-// written is the status as the API server has it; nil for none.
+// written returns the status that the API server has, or nil.
 func (w *writing) written() *herald.SpeakerStatus {
 	var o herald.SpeakerStatus
 	if !w.read(w.t, statuses+"/n1", &o) {
@@ -101,7 +101,7 @@ func TestTheFirstStatusIsTheIdentity(t *testing.T) {
 		if !server.read(t, statuses+"/n1", &o) || *o.Status.Identity != (herald.SpeakerIdentity{Boot: "1", PublicKey: "2"}) || o.OwnerReferences[0].UID != "node-uid" {
 			t.Errorf("%+v", o)
 		}
-		// The next speaker of the node finds it and writes its own.
+		// The next speaker of the node finds this status and replaces it with its own.
 		next := newStatusWriter(set.SpeakerStatuses, "n1", func() []metav1.OwnerReference { return owner }, zap.NewNop())
 		if err := next.first(t.Context(), herald.SpeakerStatusStatus{Identity: &herald.SpeakerIdentity{Boot: "3"}}); err != nil {
 			t.Fatal(err)
@@ -122,7 +122,7 @@ func TestAStatusIsWrittenWhenItDiffers(t *testing.T) {
 		if got := w.after(2 * time.Second); !slices.Equal(got, []string{"PUT " + statuses + "/n1"}) || w.written().Status.L2Addresses != 2 {
 			t.Errorf("it has changed, and is written: %v", got)
 		}
-		// At most once a second, however much happens.
+		// The status is written at most once a second, however many changes there are.
 		for i := range 100 {
 			w.set(int32(i))
 			time.Sleep(50 * time.Millisecond)
@@ -150,7 +150,7 @@ func TestWhatSomebodyElseDidIsWrittenAgain(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := startWriting(t)
 					change(w)
-					if meanwhile { // The status changes before anybody has looked.
+					if meanwhile { // The status changes before the writer has noticed.
 						w.set(3)
 					}
 					w.after(rewriteAfter + 3*time.Second)
@@ -197,7 +197,7 @@ func TestWithoutTheAPIServerAStatusIsWrittenLater(t *testing.T) {
 	})
 }
 
-// In an update of Herald the schema may be an older one for a while.
+// During an update of Herald the API server may have an older schema for a while.
 func TestWhatTheSchemaDropsIsNotWrittenAgainEverySecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWriting(t)
@@ -225,7 +225,7 @@ func TestAStatusGoesWithTheNodeThatIsThereNow(t *testing.T) {
 	})
 }
 
-// After kubectl delete node the garbage collector deletes the status. Nothing makes it again.
+// After kubectl delete node the garbage collector deletes the status. Nothing creates it again.
 func TestAStatusGoesWithItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWriting(t)

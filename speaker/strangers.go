@@ -17,7 +17,7 @@ type conflictKey struct {
 	iface string
 }
 
-// conflict is a stranger that uses an address.
+// conflict is the use of an address by a stranger.
 type conflict struct {
 	mac net.HardwareAddr
 	at  time.Time
@@ -43,7 +43,7 @@ func (s *segments) check(seg *segment.Segment, addrs []netip.Addr) {
 	}
 }
 
-// conflict notes that a stranger uses an address, and tells the segment.
+// conflict records that a stranger uses an address, and tells the segment.
 func (s *segments) conflict(c responder.Conflict) {
 	key := conflictKey{c.Address, c.Interface}
 	s.mu.Lock()
@@ -59,7 +59,8 @@ func (s *segments) conflict(c responder.Conflict) {
 	}
 }
 
-// sibling reports whether a MAC is that of another speaker: one that is heard on the segment, or that the API knows.
+// sibling reports whether a MAC address belongs to another speaker: one that is heard on the segment, or one that has reported
+// it in its SpeakerStatus.
 func (s *segments) sibling(iface string, mac net.HardwareAddr) bool {
 	s.mu.Lock()
 	heard := slices.ContainsFunc(s.members[iface], func(m segment.Member) bool { return slices.Equal(m.MAC[:], mac) })

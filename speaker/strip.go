@@ -16,7 +16,8 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// onChange calls f with the object before and after, nil for none.
+// onChange calls f for each change, with the object before and after it. before is nil for a new object, and after for a
+// deleted one.
 func onChange(f func(before, after any)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) { f(nil, o) },
@@ -34,8 +35,8 @@ func onChange(f func(before, after any)) cache.ResourceEventHandler {
 	}
 }
 
-// matters reports whether a change of something that all decisions share can change one. A node's
-// heartbeat and a pool's status do not.
+// matters reports whether a change of an object that all decisions share can change a decision. A node's heartbeat and a
+// pool's status cannot.
 func matters(before, after any) bool {
 	if before == nil || after == nil {
 		return true
@@ -54,13 +55,13 @@ func matters(before, after any) bool {
 	return b.GetGeneration() != a.GetGeneration()
 }
 
-// sameLabels reports whether an object that was there before has the same labels now.
+// sameLabels reports whether an object existed before and after a change with the same labels.
 func sameLabels(before, after any) bool {
 	return before != nil && after != nil &&
 		labels.Equals(before.(metav1.Object).GetLabels(), after.(metav1.Object).GetLabels())
 }
 
-// strip is strip for others, and leaves this node its annotations: BGPPeers refer to them.
+// strip is like the function strip, but keeps the annotations of this node, because BGPPeers refer to them.
 func (in *inputs) strip(o any) (any, error) {
 	if n, ok := o.(*corev1.Node); ok && n.Name == in.node {
 		own := n.Annotations
@@ -69,7 +70,7 @@ func (in *inputs) strip(o any) (any, error) {
 	return strip(o)
 }
 
-// strip drops what no decision looks at.
+// strip removes the fields that no decision needs.
 func strip(o any) (any, error) {
 	m, err := meta.Accessor(o)
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp"
 )
 
-// podTimeout bounds the question whether the own pod was deleted.
+// podTimeout bounds the request that finds out whether the speaker's own pod was deleted.
 const podTimeout = time.Second
 
-// farewell is the cause for which this speaker ends: ErrRestart if its pod was deleted, which is what an
-// update of Herald does; nil if only the process was told to end, as the shutdown of a node does. After an
-// ErrRestart deputies answer for this node's addresses, and routers keep its routes, until the next speaker comes.
+// farewell returns the cause with which this speaker ends. It is ErrRestart if the speaker's pod was deleted, as an update of
+// Herald does. It is nil if only the process was told to end, as the shutdown of a node does. After ErrRestart deputies answer
+// for this node's addresses, and routers keep its routes, until the next speaker starts.
 func (s *Speaker) farewell() error {
 	if s.config.Pod == "" {
 		return nil

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// timetable says when addresses are to be looked at again though nothing is heard of them. The loop owns it.
+// timetable has the times at which addresses must be decided again even without a change of an API object. The loop owns it.
 type timetable struct {
 	at   map[netip.Addr]time.Time
 	next *time.Timer // for the first of them
@@ -13,7 +13,7 @@ type timetable struct {
 
 func newTimetable() timetable { return timetable{at: map[netip.Addr]time.Time{}, next: stopped()} }
 
-// set has an address looked at again at a time; zero: at none.
+// set sets the time at which an address is decided again; zero removes it.
 func (t *timetable) set(address netip.Addr, at time.Time) {
 	if at.IsZero() {
 		delete(t.at, address)
@@ -22,7 +22,7 @@ func (t *timetable) set(address netip.Addr, at time.Time) {
 	}
 }
 
-// await sets the timer.
+// await sets the timer to the first of the times.
 func (t *timetable) await(now time.Time) {
 	var first time.Time
 	for _, at := range t.at {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The timer is for the first address, and what is taken back is not due.
+// The timer fires for the first address, and an address that was removed is not due.
 func TestATimetable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

@@ -15,31 +15,36 @@ import (
 )
 
 const (
-	// hearAgain is the pause before routers are listened to again after a failure.
+	// hearAgain is the pause after a failure before this node listens for routers again.
 	hearAgain = time.Second
-	// timeToAnswer is how long routers are listened to before one is chosen. Two Router Solicitations are sent in this time. A
-	// router answers within half a second, or within three and a half after its last advertisement (RFC 4861 section 6.2.6).
+	// timeToAnswer is how long this node listens for routers before it chooses one. It sends two Router Solicitations in this
+	// time. A router answers within half a second, or within three and a half after its last advertisement (RFC 4861 section
+	// 6.2.6).
 	timeToAnswer = 5 * time.Second
-	// silentFor is how long a router that is not heard counts as there. It could have answered three solicitations.
+	// silentFor is how long a router still counts as present after it was last heard. It could have answered three
+	// solicitations in this time.
 	silentFor = 3*link.SolicitationPeriod + timeToAnswer
-	// maxHeard bounds the routers that are remembered of a link: anybody there can advertise himself.
+	// maxHeard bounds the routers that are remembered for a link: any machine there can advertise itself.
 	maxHeard = 64
 )
 
-// linkRouters is what a node knows of the routers on a link. The addresses have the zone of its interface.
+// linkRouters is what a node knows about the routers on a link. The addresses have the zone of the link's interface.
 type linkRouters struct {
 	iface string
-	since time.Time // when it began to hear all Router Advertisements; zero: it does not
-	fault error     // why it did not, last
+	since time.Time // when the node began to hear all Router Advertisements; zero: it does not hear them
+	fault error     // the last error because of which it did not hear them
 	heard map[netip.Addr]time.Time
-	// kernel has those that the kernel takes for routers: all that forward.
+	// kernel has the neighbours that the kernel takes for routers, which are all that forward.
 	kernel []netip.Addr
 }
 
-// router chooses the router of a BGPPeer: the one that advertises itself. One that there is a session with stays: nothing
-// tells better that it is there. Of several it is the one that there was a session with last (proved). None is chosen before
-// all have had the time to answer, since a machine that is quicker is not the router for that; until then the one that was
-// chosen before stays. If none advertises itself, it is the one in the kernel.
+// router chooses the router of a BGPPeer, which is the one that advertises itself:
+//
+//   - A router with an established session stays: nothing is better evidence that it is present.
+//   - If several advertise themselves, it chooses the one with which there was a session last (proved).
+//   - It chooses none before all have had time to answer, because the first machine to answer need not be the right router.
+//     Until then the router that was chosen before stays.
+//   - If none advertises itself, it chooses the router that the kernel knows.
 func (l linkRouters) router(established, before, proved netip.Addr, now time.Time) (netip.Addr, error) {
 	const field = "spec.addressFrom.interface"
 	switch answered := !l.since.IsZero() && now.Sub(l.since) >= timeToAnswer; {
@@ -61,7 +66,7 @@ func (l linkRouters) router(established, before, proved netip.Addr, now time.Tim
 		": leave one there, or see to it that only the router sends Router Advertisements")
 }
 
-// present are the routers that have been heard lately.
+// present returns the routers that have been heard lately.
 func (l linkRouters) present(now time.Time) (all []netip.Addr) {
 	for a, last := range l.heard {
 		if now.Sub(last) < silentFor {
@@ -71,7 +76,7 @@ func (l linkRouters) present(now time.Time) (all []netip.Addr) {
 	return all
 }
 
-// hear notes that a router has advertised itself. It is an error that there are too many to know all of them.
+// hear records that a router has advertised itself. It fails if there are too many routers to remember.
 func (l *linkRouters) hear(router netip.Addr, now time.Time) error {
 	maps.DeleteFunc(l.heard, func(_ netip.Addr, last time.Time) bool { return now.Sub(last) >= silentFor })
 	if _, known := l.heard[router]; !known && len(l.heard) >= maxHeard {
@@ -81,7 +86,7 @@ func (l *linkRouters) hear(router netip.Addr, now time.Time) error {
 	return nil
 }
 
-// listenForRouters tells what is known of the routers on the links of unnumbered peers, by interface.
+// listenForRouters listens on the links of unnumbered peers, and returns what is known about the routers there, by interface.
 func (l *loop) listenForRouters(interfaces []link.Interface) map[string]linkRouters {
 	names := l.s.inputs.unnumbered()
 	near := slices.DeleteFunc(slices.Clone(interfaces), func(i link.Interface) bool { return !names[i.Name] })
@@ -101,7 +106,7 @@ func (l *loop) listenForRouters(interfaces []link.Interface) map[string]linkRout
 	return routers
 }
 
-// unnumberedLinks are the links on which the routers of unnumbered peers are looked for. The loop owns them.
+// unnumberedLinks are the links on which this node looks for the routers of unnumbered peers. The loop owns them.
 type unnumberedLinks struct {
 	log *zap.Logger
 	of  map[string]*unnumberedLink // by interface
@@ -117,7 +122,8 @@ type unnumberedLink struct {
 	routers linkRouters
 }
 
-// follow listens on the links of these interfaces and on no others. It returns when those that are left have ended.
+// follow listens on the links of these interfaces and on no others. It returns when the goroutines of the other links have
+// ended.
 func (u *unnumberedLinks) follow(interfaces []link.Interface) {
 	for name, l := range u.of {
 		if !slices.ContainsFunc(interfaces, func(i link.Interface) bool { return i.Name == name && i.Index == l.index }) {
@@ -160,7 +166,7 @@ func listenOn(i link.Interface, log *zap.Logger) *unnumberedLink {
 	return l
 }
 
-// listens notes since when routers are heard, or why they are not.
+// listens records since when this node hears routers, or why it does not.
 func (l *unnumberedLink) listens(since time.Time, fault error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -176,7 +182,7 @@ func (l *unnumberedLink) hear(router netip.Addr, now time.Time) error {
 	return l.routers.hear(router, now)
 }
 
-// known is what is known now, apart from what the kernel knows.
+// known returns a copy of what the link has heard. It has no routers from the kernel.
 func (l *unnumberedLink) known() linkRouters {
 	l.mu.Lock()
 	defer l.mu.Unlock()

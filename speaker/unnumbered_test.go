@@ -20,7 +20,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// Which router a node takes does not depend on who answers first, how many advertise themselves, or who was there once.
+// The choice of a router does not depend on which router answers first, on how many advertise themselves, or on former routers.
 func TestWhichRouterANodeTakes(t *testing.T) {
 	const iface = "eth1"
 	addr := func(last string) netip.Addr { return netip.MustParseAddr("fe80::" + last + "%" + iface) }
@@ -33,7 +33,7 @@ func TestWhichRouterANodeTakes(t *testing.T) {
 	}
 	for _, story := range []struct {
 		name                        string
-		listening                   time.Duration // since when; zero: it is not listened
+		listening                   time.Duration // for how long; zero: the node does not listen
 		fault                       error
 		heard                       heard
 		kernel                      []netip.Addr
@@ -81,8 +81,8 @@ func TestWhichRouterANodeTakes(t *testing.T) {
 	}
 }
 
-// Forged routers do not shut out the one that is there. As long as there are too many to know, a node says so and chooses
-// none of them, and it knows the router soon after they have gone.
+// Forged routers do not shut out the real one. While there are too many to remember, a node says so and chooses none of them. It
+// finds the real router soon after they have gone.
 func TestTooManyRouters(t *testing.T) {
 	l := linkRouters{iface: "eth1", heard: map[netip.Addr]time.Time{}}
 	forged := netip.MustParseAddr("fe80::f:0%eth1")
@@ -116,7 +116,7 @@ func TestTooManyRouters(t *testing.T) {
 	}
 }
 
-// A node looks for routers on the links of its own BGPPeers alone.
+// A node looks for routers only on the links of its own BGPPeers.
 func TestANodeAsksRoutersOfItsOwnPeers(t *testing.T) {
 	on := func(iface, rack string) *herald.BGPPeer {
 		return peerOf(iface, func(o *herald.BGPPeerSpec) {
@@ -133,8 +133,8 @@ func TestANodeAsksRoutersOfItsOwnPeers(t *testing.T) {
 	}
 }
 
-// On a link with a router and another node, both of which forward and are routers to the kernel, a node takes neither for
-// its router as long as it has heard neither. The one that advertises itself is it.
+// A link has a router and another node. Both forward, so the kernel takes both for routers. A node chooses neither while it has
+// heard neither, and then chooses the one that advertises itself.
 func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 	if !enclosed {
 		t.Skip(enclave.ErrNotRoot)
@@ -153,7 +153,7 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 		if err := enclave.Connect(enclave.Host{}, name, h, "eth0"); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { script(t, "ip link delete "+name) }) // A namespace is taken down in its own time.
+		t.Cleanup(func() { script(t, "ip link delete "+name) }) // The kernel removes a namespace with a delay.
 		script(t, "ip link set "+name+" master up0")
 		if err := h.Script("sysctl -qw net.ipv6.conf.eth0.forwarding=1; ip addr add %s/64 dev eth0 nodad", address); err != nil {
 			t.Fatal(err)
@@ -178,7 +178,7 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 		listenFor(l.links.of["up0"], timeToAnswer)
 		return len(rejected) == 1 && strings.HasPrefix(rejected[0].Err.Error(), "spec.addressFrom.interface: fe80::a%up0 and fe80::b%up0 are taken for routers on the link of up0: leave one there")
 	})
-	// The first may be lost, since nobody may listen yet.
+	// The first advertisement may be lost if the node does not listen yet.
 	advertised := func(by, address string, times int) {
 		if err := hosts[by].Do(func() error { return advertiseOn("eth0", address, times) }); err != nil {
 			t.Fatal(err)
@@ -190,13 +190,13 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 	}
 	var last time.Time
 	eventually(t, "the one that advertises itself is the router", func() bool {
-		if time.Since(last) > 100*time.Millisecond { // More than 100 a second are a flood.
+		if time.Since(last) > 100*time.Millisecond { // More than 100 per second count as a flood.
 			advertised("router", "fe80::a", 1)
 			last = time.Now()
 		}
 		return isRouter()
 	})
-	// It is as if the speaker had only begun to listen.
+	// Simulate that the speaker has only begun to listen.
 	eventually(t, "it is noticed that the other advertises itself without end", func() bool {
 		advertised("node", "fe80::b", 200)
 		known := l.links.of["up0"].known()
@@ -212,7 +212,7 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 	}
 }
 
-// listenFor has a link be listened to for so long already.
+// listenFor makes a link look as if the node had listened on it for the duration d.
 func listenFor(l *unnumberedLink, d time.Duration) {
 	if l == nil {
 		return
@@ -224,7 +224,7 @@ func listenFor(l *unnumberedLink, d time.Duration) {
 	}
 }
 
-// ask sends a packet, for the kernel to ask for the MAC address.
+// ask sends a packet, so that the kernel asks for the MAC address.
 func ask(t *testing.T, to string) {
 	t.Helper()
 	conn, err := net.Dial("udp6", to)
@@ -232,13 +232,13 @@ func ask(t *testing.T, to string) {
 		t.Fatal(err)
 	}
 	_, err = conn.Write([]byte("x"))
-	_ = conn.Close() // What it says is what came back to the packet before.
+	_ = conn.Close() // The error is the reply to the packet before.
 	if err != nil && !strings.Contains(err.Error(), "refused") {
 		t.Fatal(err)
 	}
 }
 
-// advertiseOn sends so many Router Advertisements in short succession.
+// advertiseOn sends the given number of Router Advertisements in quick succession.
 func advertiseOn(device, address string, times int) (err error) {
 	i, err := net.InterfaceByName(device)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// offline are clients of an API server that is never asked.
+// offline returns clients for an API server that is never called.
 func offline(t testing.TB) (kubernetes.Interface, *client.Set) {
 	t.Helper()
 	config := &rest.Config{Host: "https://203.0.113.1"}
@@ -31,8 +31,7 @@ func offline(t testing.TB) (kubernetes.Interface, *client.Set) {
 	return kube, set
 }
 
-// watched are inputs that have seen these objects, as the informers would have handed them on. Nothing
-// runs.
+// watched returns inputs that have seen these objects, as if the informers had passed them on. No informer runs.
 func watched(t testing.TB, objects ...metav1.Object) *inputs {
 	t.Helper()
 	kube, set := offline(t)
@@ -82,7 +81,7 @@ func informerOf(t testing.TB, in *inputs, o metav1.Object) cache.SharedIndexInfo
 
 var web = types.NamespacedName{Namespace: "default", Name: "web"}
 
-// serviceWith is default/web with these addresses in its status.
+// serviceWith returns default/web with these addresses in its status.
 func serviceWith(addresses ...string) *corev1.Service {
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
@@ -104,7 +103,7 @@ func serviceWith(addresses ...string) *corev1.Service {
 	return svc
 }
 
-// recordFor is the record of an address for the Services with these UIDs.
+// recordFor returns the record of an address for the Services with these UIDs.
 func recordFor(address string, owners ...types.UID) *herald.IPAllocation {
 	rec := &herald.IPAllocation{
 		ObjectMeta: metav1.ObjectMeta{Name: herald.AllocationName(netip.MustParseAddr(address))},
@@ -121,7 +120,7 @@ func released(rec *herald.IPAllocation) *herald.IPAllocation {
 	return rec
 }
 
-// endpoint is on a node, or on none that is known if node is empty; ready is nil where nobody says.
+// endpoint returns an endpoint on a node, or on no known node if node is empty. A nil ready leaves the condition unset.
 func endpoint(node string, ready *bool) discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{Addresses: []string{"198.18.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready, Serving: new(true)}}
 	if node != "" {
@@ -130,13 +129,13 @@ func endpoint(node string, ready *bool) discoveryv1.Endpoint {
 	return e
 }
 
-// over6 has the endpoints of a slice be IPv6 addresses.
+// over6 turns the endpoints of a slice into IPv6 addresses.
 func over6(o *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	o.AddressType = discoveryv1.AddressTypeIPv6
 	return o
 }
 
-// byName has them be names.
+// byName turns the endpoints of a slice into names.
 func byName(o *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	o.AddressType = discoveryv1.AddressTypeFQDN
 	return o
@@ -151,14 +150,14 @@ func slice(name string, svc types.NamespacedName, endpoints ...discoveryv1.Endpo
 	}
 }
 
-// serviceNamed is a Service of that name with these addresses in its status.
+// serviceNamed returns a Service with the given name and these addresses in its status.
 func serviceNamed(name string, addresses ...string) *corev1.Service {
 	svc := serviceWith(addresses...)
 	svc.Name, svc.UID = name, types.UID(name+"-uid")
 	return svc
 }
 
-// sharedBy is the record of an address for the Services of these names.
+// sharedBy returns the record of an address for the Services with these names.
 func sharedBy(address string, names ...string) *herald.IPAllocation {
 	rec := recordFor(address)
 	for _, name := range names {

@@ -7,17 +7,18 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// weightTime is how long a node waits before it announces another link bandwidth than before: while pods roll, the number
-// of endpoints on a node changes with each of them.
+// weightTime is how long a node waits before it announces a changed link bandwidth: during a rolling update the number of
+// endpoints on a node changes with each pod.
 const weightTime = 10 * time.Second
 
-// weights has the addresses that have another link bandwidth than is announced looked at again. The loop owns it.
+// weights has the times at which addresses whose link bandwidth differs from the announced one are decided again. The loop
+// owns it.
 type weights struct{ timetable }
 
 func newWeights() weights { return weights{newTimetable()} }
 
-// damp leaves the link bandwidth of an address as it was until it has differed for weightTime. Then what it is at that
-// moment is announced.
+// damp keeps the announced link bandwidth of an address until the current one has differed from it for weightTime. Then it lets
+// the current one through.
 func (w *weights) damp(address netip.Addr, before, after announce.Decision, now time.Time) announce.Decision {
 	differs := false
 	at, waits := w.at[address]
@@ -25,7 +26,7 @@ func (w *weights) damp(address netip.Addr, before, after announce.Decision, now 
 	for peer, a := range after.Exports {
 		was := before.Exports[peer].Bandwidth
 		if was == 0 || a.Bandwidth == 0 || was == a.Bandwidth || due {
-			continue // It is new, or goes, or stays.
+			continue // The bandwidth is new, is removed, is unchanged, or is due.
 		}
 		differs = true
 		a.Bandwidth = was

@@ -13,7 +13,7 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// A Deployment rolls: the number of endpoints on the node changes with each pod. Routers hear of it once.
+// During a rolling update the number of endpoints on the node changes with each pod. Routers get one update.
 func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 	const address = "198.51.100.7"
 	synctest.Test(t, func(t *testing.T) {
@@ -34,7 +34,7 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 			}
 		}
 		ready(4)
-		for range 3 { // One is new, one goes, and so on.
+		for range 3 { // A pod is added, a pod is removed, and so on.
 			for _, n := range []int{5, 4, 3, 4} {
 				time.Sleep(200 * time.Millisecond)
 				ready(n)
@@ -45,7 +45,7 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 		if !slices.Equal(told, []float32{4}) {
 			t.Errorf("a roll that ends as it began: %v is told", told)
 		}
-		// Scaled up pod by pod.
+		// The Deployment is scaled up pod by pod.
 		for n := 5; n <= 8; n++ {
 			time.Sleep(time.Second)
 			ready(n)
@@ -58,7 +58,7 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 			t.Error("it is not due")
 		}
 		ready(8)
-		// The last one goes, and with it the route; the first one that is back is announced at once.
+		// When the last endpoint goes, the route goes, too. When the first endpoint is back, it is announced at once.
 		ready(0)
 		ready(2)
 		if want := []float32{4, 8, 0, 2}; !slices.Equal(told, want) {
@@ -70,7 +70,7 @@ func TestPodsThatRollCauseOneUpdate(t *testing.T) {
 	})
 }
 
-// What is not a matter of endpoints is not held up.
+// Changes that do not concern endpoints are not delayed.
 func TestOtherAttributesAreNotDamped(t *testing.T) {
 	w := newWeights()
 	before := announce.Decision{Exports: map[string]route.Attributes{"tor": {Bandwidth: 1}}}

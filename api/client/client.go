@@ -1,7 +1,7 @@
-// Package client reaches Herald's resources: typed clients and informers on client-go's generic ones,
-// so that there is no generated client to keep in step.
+// Package client has typed clients and informers for Herald's resources. They are built on client-go's generic ones, so there is
+// no generated client to keep up to date.
 //
-// An object that does not fit its Go type is an error of that object only: see DecodeError.
+// An object that does not fit its Go type affects no other object: see DecodeError.
 package client
 
 import (
@@ -63,8 +63,8 @@ type Set struct {
 	faults *faults
 }
 
-// New makes the clients. They share one connection and the rate limit of config. Custom resources
-// are JSON: a protobuf content type in config, which suits the built-in kinds, is put aside.
+// New returns the clients. They share one connection and the rate limit of config. Custom resources are JSON: a protobuf
+// content type in config, which suits the built-in kinds, is ignored.
 func New(config *rest.Config) (*Set, error) {
 	c := rest.CopyConfig(config)
 	c.APIPath = "/apis"
@@ -87,8 +87,8 @@ func New(config *rest.Config) (*Set, error) {
 	}, nil
 }
 
-// OnDecodeError has report called once for each version of an object that lists, watches and informers leave out from
-// now on, those that were reported to another before among them. Calls of report do not overlap.
+// OnDecodeError sets the function that is called once for each version of an object that lists, watches and informers leave
+// out from now on. This includes versions that were already reported to another function. Calls of report do not overlap.
 func (s *Set) OnDecodeError(report func(*DecodeError)) {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -113,8 +113,8 @@ func resource[T, L any, PT interface {
 	}
 }
 
-// Get returns the object of that name. With a *DecodeError it returns the object's metadata, by which the object can
-// be overwritten.
+// Get returns the object with the given name. Together with a *DecodeError it returns an object with only the metadata, which
+// is enough to overwrite the stored object.
 func (r Resource[T, L]) Get(ctx context.Context, name string, options metav1.GetOptions) (T, error) {
 	result := r.GetClient().Get().Resource(r.plural).Name(name).VersionedParams(&options, parameters).Do(ctx)
 	o, empty := r.newItem(), r.newItem()
@@ -139,10 +139,10 @@ func (r Resource[T, L]) List(ctx context.Context, options metav1.ListOptions) (L
 	return r.list(ctx, options, r.none)
 }
 
-// none is for who keeps no objects.
+// none is the function last for callers that keep no objects.
 func (r Resource[T, L]) none(string) (T, bool) { return r.newItem(), false }
 
-// list gets from last the last form that could be decoded of an object that cannot be decoded any more.
+// list lists the objects. For an object that cannot be decoded any more, last returns the last version that could be decoded.
 func (r Resource[T, L]) list(ctx context.Context, options metav1.ListOptions, last func(name string) (T, bool)) (L, error) {
 	var timeout time.Duration
 	if options.TimeoutSeconds != nil {
@@ -158,7 +158,7 @@ func (r Resource[T, L]) list(ctx context.Context, options metav1.ListOptions, la
 	}
 	list := r.newList()
 	var unreadable map[string]bool
-	if utiljson.Unmarshal(data, list) != nil { // As an exception.
+	if utiljson.Unmarshal(data, list) != nil { // The exception.
 		if list, unreadable, err = r.itemByItem(data, last); err != nil {
 			return list, err
 		}
@@ -169,7 +169,7 @@ func (r Resource[T, L]) list(ctx context.Context, options metav1.ListOptions, la
 	return list, nil
 }
 
-// itemByItem decodes a list of which an item does not fit its type. It returns the names of such items.
+// itemByItem decodes a list in which some items do not fit their type. It also returns the names of these items.
 func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)) (L, map[string]bool, error) {
 	list := r.newList()
 	var raw struct {
@@ -209,8 +209,8 @@ func (r Resource[T, L]) itemByItem(data []byte, last func(name string) (T, bool)
 	return list, unreadable, nil
 }
 
-// Watch watches the objects. An event of one that cannot be decoded is left out, and reported (OnDecodeError); if it
-// says that the object was deleted, it comes with the object's metadata.
+// Watch watches the objects. An event with an object that cannot be decoded is left out and reported (OnDecodeError). If the
+// event says that the object was deleted, it is delivered with only the object's metadata.
 func (r Resource[T, L]) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	return r.watch(ctx, options, r.none)
 }
@@ -224,7 +224,7 @@ func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, l
 	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
 		u, ok := e.Object.(*undecodable)
 		if !ok {
-			if o, is := e.Object.(T); is { // And not a bookmark's or a Status.
+			if o, is := e.Object.(T); is { // Not a bookmark or a Status.
 				r.faults.over(r.plural, o.GetName())
 			}
 			return e, true
@@ -244,8 +244,8 @@ func (r Resource[T, L]) watch(ctx context.Context, options metav1.ListOptions, l
 	}), nil
 }
 
-// Informer lists and watches the kind. It is not started. Of an object that cannot be decoded any more it keeps the last
-// form that could be, with the new metadata.
+// Informer returns an informer for the kind that is not started. If an object cannot be decoded any more, the informer keeps the
+// last version that could be decoded, with the new metadata.
 func (r Resource[T, L]) Informer() cache.SharedIndexInformer {
 	var informer cache.SharedIndexInformer
 	last := func(name string) (T, bool) {
@@ -255,9 +255,9 @@ func (r Resource[T, L]) Informer() cache.SharedIndexInformer {
 		}
 		known, ok := o.(T)
 		if !ok {
-			return r.newItem(), false // What a transform made of it.
+			return r.newItem(), false // A transform has changed its type.
 		}
-		return known.DeepCopyObject().(T), true // Others read it.
+		return known.DeepCopyObject().(T), true // Other goroutines read the original.
 	}
 	informer = cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -270,7 +270,7 @@ func (r Resource[T, L]) Informer() cache.SharedIndexInformer {
 	return informer
 }
 
-// Items returns what an informer of the kind T holds, in no order.
+// Items returns the objects in the store of an informer for the kind T, in no particular order.
 func Items[T any](store cache.Store) []T {
 	list := store.List()
 	items := make([]T, 0, len(list))

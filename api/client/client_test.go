@@ -26,14 +26,14 @@ func pool(name, version, priority string) string {
 
 const spoiled = `"high"`
 
-// server has two pools, one of them spoiled, and tells watches the events that it is given.
+// server starts an API server with two pools, one of which cannot be decoded. It sends the given events to watches.
 func server(t *testing.T) (set *client.Set, events chan<- string, faults func() []string) {
 	t.Helper()
 	stream := make(chan string)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
-		case r.URL.Query().Get("sendInitialEvents") == "true": // So the informer lists.
+		case r.URL.Query().Get("sendInitialEvents") == "true": // This makes the informer list.
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
 		case r.URL.Query().Get("watch") != "":
@@ -95,7 +95,7 @@ func TestAListLeavesOutWhatItCannotDecode(t *testing.T) {
 	}
 }
 
-// TestEachReporterIsTold has another function be told, of an object that was reported before.
+// TestEachReporterIsTold checks that a new report function hears of an object that was reported before.
 func TestEachReporterIsTold(t *testing.T) {
 	set, _, _ := server(t)
 	for range 2 {
@@ -168,7 +168,7 @@ func TestAnInformerGoesOn(t *testing.T) {
 	expect(change{"add", "good", 1})
 	event("ADDED", pool("later", "11", "2"))
 	expect(change{"add", "later", 2})
-	event("MODIFIED", pool("later", "12", spoiled)) // Its spec stays as it was.
+	event("MODIFIED", pool("later", "12", spoiled)) // Its last spec stays.
 	expect(change{"update", "later", 2})
 	event("ADDED", pool("third", "13", "3")) // The watch goes on.
 	expect(change{"add", "third", 3})
@@ -182,12 +182,12 @@ func TestAnInformerGoesOn(t *testing.T) {
 		}
 	}
 	unreadable(2)
-	event("DELETED", pool("later", "14", spoiled)) // The handlers get the last form that could be read.
+	event("DELETED", pool("later", "14", spoiled)) // The handlers get the last version that could be decoded.
 	expect(change{"delete", "later", 2})
 	event("MODIFIED", pool("bad", "15", "4")) // Somebody corrected it.
 	expect(change{"add", "bad", 4})
 	unreadable(0)
-	// The informer lists anew, and the list has the spoiled one again.
+	// The informer lists again, and the list again has the pool that cannot be decoded.
 	event("ERROR", `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}`)
 	seen := map[change]bool{}
 	for gone := (change{"delete", "third", 3}); !seen[gone]; {

@@ -13,10 +13,10 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// DecodeError says that an object that the API server holds does not fit its Go type. The schemas of the
-// CustomResourceDefinitions admit no such object; one can have been stored under another schema.
+// DecodeError says that an object in the API server does not fit its Go type. The schemas of the CustomResourceDefinitions
+// do not admit such an object, but it may have been stored under a different schema.
 type DecodeError struct {
-	Resource, Name string // as ippools, public
+	Resource, Name string // such as ippools and public
 	Err            error
 
 	version string
@@ -29,14 +29,14 @@ func (e *DecodeError) Error() string {
 
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// faults keeps the objects that cannot be decoded, so that each version of one is reported once.
+// faults remembers the objects that cannot be decoded, so that each version of an object is reported once.
 type faults struct {
 	mu     sync.Mutex
 	report func(*DecodeError)
 	known  map[string]map[string]string // resource versions by resource and name
 }
 
-// maxFaults bounds what is remembered of a resource. If there are more, some are reported again.
+// maxFaults bounds the number of objects that are remembered for each resource. If there are more, some are reported again.
 const maxFaults = 10_000
 
 func (f *faults) found(e *DecodeError) {
@@ -55,21 +55,21 @@ func (f *faults) found(e *DecodeError) {
 	}
 }
 
-// over forgets an object that can be decoded by now, or that was deleted.
+// over forgets an object that can be decoded now or that was deleted.
 func (f *faults) over(resource, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.known[resource], name)
 }
 
-// only forgets all objects of a resource but those that a list of all of them has.
+// only forgets all objects of a resource except those in listed, which come from a complete list.
 func (f *faults) only(resource string, listed map[string]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	maps.DeleteFunc(f.known[resource], func(name, _ string) bool { return !listed[name] })
 }
 
-// Unreadable is how many objects of each resource lists, watches and informers leave out at present.
+// Unreadable returns, for each resource, the number of objects that lists, watches and informers currently leave out.
 func (s *Set) Unreadable() map[string]int {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -90,8 +90,8 @@ func (u *undecodable) DeepCopyObject() runtime.Object {
 	return &undecodable{*u.DeepCopy(), u.err}
 }
 
-// lenient makes an undecodable of an object in a watch event that does not fit its type. With client-go's decoder one
-// such object would end the watch.
+// lenient decodes an object in a watch event that does not fit its type as an undecodable. With client-go's decoder one such
+// object would end the watch.
 type lenient struct{ runtime.NegotiatedSerializer }
 
 func (l lenient) DecoderToVersion(d runtime.Decoder, gv runtime.GroupVersioner) runtime.Decoder {
@@ -102,7 +102,7 @@ type lenientDecoder struct{ runtime.Decoder }
 
 func (d lenientDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	o, kind, err := d.Decoder.Decode(data, defaults, into)
-	// The object of a watch event is decoded without defaults and into nothing.
+	// client-go decodes the object of a watch event without defaults and without a target.
 	if err == nil || defaults != nil || into != nil {
 		return o, kind, err
 	}
@@ -113,7 +113,7 @@ func (d lenientDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, i
 	return u, kind, nil
 }
 
-// undecodable reads the metadata of an object.
+// undecodable reads the metadata of an object that cannot be decoded, and returns the error for it.
 func (r Resource[T, L]) undecodable(data []byte, err error) (*metav1.PartialObjectMetadata, *DecodeError) {
 	partial := &metav1.PartialObjectMetadata{}
 	if bad := json.Unmarshal(data, partial); bad != nil {
@@ -122,7 +122,7 @@ func (r Resource[T, L]) undecodable(data []byte, err error) (*metav1.PartialObje
 	return partial, &DecodeError{Resource: r.plural, Name: partial.Name, Err: err, version: partial.ResourceVersion}
 }
 
-// copyMetadata copies what identifies an object and its version, and what an update has to repeat.
+// copyMetadata copies the metadata that identifies an object and its version, and the metadata that an update has to repeat.
 func copyMetadata(to metav1.Object, from *metav1.PartialObjectMetadata) {
 	to.SetName(from.Name)
 	to.SetUID(from.UID)

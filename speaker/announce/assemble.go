@@ -18,7 +18,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// Objects are the API objects that the decisions about all addresses rest on, in any order.
+// Objects are the API objects that the decisions about all addresses depend on, in any order.
 type Objects struct {
 	Nodes             []*corev1.Node
 	Namespaces        []*corev1.Namespace
@@ -28,15 +28,15 @@ type Objects struct {
 	BGPPeers          []*herald.BGPPeer
 }
 
-// Rejected is an object that decisions leave out, since its spec is not valid.
+// Rejected is an object that decisions ignore because its spec is not valid.
 type Rejected struct {
 	Kind, Name string
 	Err        error // It names the field.
 }
 
-// Shared assembles what all decisions rest on, without a Self and without Segments, and tells which objects were left
-// out. The speakers assemble theirs in the same way, and add the gateways of their node to Infrastructure. A copy of it,
-// with Self, Healthy and Segments set, is the snapshot of one node.
+// Shared assembles the inputs that all decisions share, without Self and Segments. It also returns the objects that it left
+// out. Speakers call it, too, and add the gateways of their node to Infrastructure. A copy of the result with Self, Healthy
+// and Segments set is the snapshot of one node.
 func (o *Objects) Shared() (*Shared, []Rejected) {
 	s := &Shared{
 		Healthy: true,
@@ -76,14 +76,14 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 	return s, rejected
 }
 
-// infrastructure has the addresses of nodes and BGP peers, with what each is.
+// infrastructure returns the addresses of nodes and BGP peers, with a description of each.
 func infrastructure(nodes []*corev1.Node, peers []*herald.BGPPeer) map[netip.Addr]string {
 	all := map[netip.Addr]string{}
 	note := func(text, what string) {
-		// The name of a node is among its addresses, and a link-local address has a zone.
+		// The hostname of a node is in the list of its addresses, and a link-local address has a zone.
 		a, err := netip.ParseAddr(text)
 		a = a.Unmap().WithZone("")
-		// Of two objects with one address the first by name counts, whatever order they come in.
+		// If two objects have the same address, the first by name counts, whatever their order.
 		if before, twice := all[a]; err == nil && (!twice || what < before) {
 			all[a] = what
 		}
@@ -99,7 +99,7 @@ func infrastructure(nodes []*corev1.Node, peers []*herald.BGPPeer) map[netip.Add
 	return all
 }
 
-// peerNodes tells which nodes hold which sessions.
+// peerNodes returns, for each peer with a node selector, the selector for the nodes that hold the session.
 func peerNodes(peers []*herald.BGPPeer) map[string]labels.Selector {
 	var nodes map[string]labels.Selector
 	for _, o := range peers {
@@ -109,7 +109,7 @@ func peerNodes(peers []*herald.BGPPeer) map[string]labels.Selector {
 		if nodes == nil {
 			nodes = map[string]labels.Selector{}
 		}
-		// No node holds the session with one that is not valid.
+		// If the selector is not valid, no node holds the session.
 		nodes[o.Name] = labels.Nothing()
 		if selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector); err == nil {
 			nodes[o.Name] = selector
@@ -166,15 +166,15 @@ func number(n *int64) *uint32 {
 	if n == nil {
 		return nil
 	}
-	u := uint32(*n) // The schema allows what fits.
+	u := uint32(*n) // The schema allows only values that fit.
 	return &u
 }
 
-// newFor is for how long a record is new: its address is probed for strangers before its first use.
+// newFor is how long a record is new. A new address is probed for strangers before its first use.
 const newFor = time.Minute
 
-// AddressOf assembles an address from its record; nil if none of the Services that the record names has the address in
-// its status. service returns the Service of a name, or nil, and endpoints its EndpointSlices.
+// AddressOf assembles an address from its record. It returns nil if none of the Services that the record names has the address
+// in its status. service returns the Service with a given name, or nil, and endpoints returns its EndpointSlices.
 func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.NamespacedName) *corev1.Service,
 	endpoints func(types.NamespacedName) []*discoveryv1.EndpointSlice,
 ) *Address {
@@ -195,7 +195,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 			Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 			Sticky: svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		}
-		o.Overrides, _ = herald.ParseOverrides(svc.Annotations) // herald-ccm tells the user what is wrong.
+		o.Overrides, _ = herald.ParseOverrides(svc.Annotations) // herald-ccm reports errors to the user.
 		o.Ready4, o.Ready6 = Ready(all)
 		if o.Local {
 			o.HealthPort = uint16(svc.Spec.HealthCheckNodePort)
@@ -210,7 +210,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 	return a
 }
 
-// StatusAddresses are those in a Service's status.
+// StatusAddresses returns the addresses in a Service's status.
 func StatusAddresses(svc *corev1.Service) []netip.Addr {
 	var addresses []netip.Addr
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
@@ -221,17 +221,17 @@ func StatusAddresses(svc *corev1.Service) []netip.Addr {
 	return addresses
 }
 
-// Ready lists the nodes with a ready endpoint in the EndpointSlices of a Service, by family and sorted. "" stands for
-// endpoints that are on no node.
+// Ready lists the nodes with a ready endpoint in the EndpointSlices of a Service, by family and sorted. The empty name stands
+// for endpoints that are on no node.
 func Ready(endpoints []*discoveryv1.EndpointSlice) (ready4, ready6 []string) {
 	return nodesOf(endpoints, ready)
 }
 
-// ready tells whether an endpoint is. Nil means that it is (discovery/v1, EndpointConditions).
+// ready reports whether an endpoint is ready. A nil condition means that it is (discovery/v1, EndpointConditions).
 func ready(c discoveryv1.EndpointConditions) bool { return ptr.Deref(c.Ready, true) }
 
-// countReady counts the ready endpoints of each family on each node. An endpoint that moves from one slice to another may
-// be in both for a moment, and counts twice then.
+// countReady counts the ready endpoints of each family on each node. An endpoint that moves from one slice to another may be in
+// both for a moment, and then counts twice.
 func countReady(endpoints []*discoveryv1.EndpointSlice) (count4, count6 map[string]int) {
 	for _, slice := range endpoints {
 		count := &count6
@@ -251,12 +251,12 @@ func countReady(endpoints []*discoveryv1.EndpointSlice) (count4, count6 map[stri
 	return count4, count6
 }
 
-// Leaving tells whether an endpoint is being terminated and still serves. It is never ready.
+// Leaving reports whether an endpoint is terminating and still serves. Such an endpoint is never ready.
 func Leaving(c discoveryv1.EndpointConditions) bool {
 	return ptr.Deref(c.Terminating, false) && ptr.Deref(c.Serving, false)
 }
 
-// nodesOf lists the nodes with an endpoint whose conditions are as asked.
+// nodesOf lists the nodes with an endpoint whose conditions satisfy is, by family and sorted.
 func nodesOf(endpoints []*discoveryv1.EndpointSlice, is func(discoveryv1.EndpointConditions) bool) (nodes4, nodes6 []string) {
 	for _, slice := range endpoints {
 		nodes := &nodes4
@@ -265,7 +265,7 @@ func nodesOf(endpoints []*discoveryv1.EndpointSlice, is func(discoveryv1.Endpoin
 		case discoveryv1.AddressTypeIPv6:
 			nodes = &nodes6
 		default:
-			continue // No address of a Service leads to a name.
+			continue // An address of a Service cannot lead to an FQDN endpoint.
 		}
 		for _, e := range slice.Endpoints {
 			if is(e.Conditions) {
@@ -278,12 +278,12 @@ func nodesOf(endpoints []*discoveryv1.EndpointSlice, is func(discoveryv1.Endpoin
 	return slices.Compact(nodes4), slices.Compact(nodes6)
 }
 
-// RunsOn reports whether a speaker belongs on a node: herald-speaker runs on Linux alone.
+// RunsOn reports whether a node should have a speaker: herald-speaker runs on Linux only.
 func RunsOn(node *corev1.Node) bool {
 	return cmp.Or(node.Labels[corev1.LabelOSStable], "linux") == "linux"
 }
 
-// RangesOf reads ranges. What cannot be read is left out.
+// RangesOf parses address ranges. It leaves out those that are not valid.
 func RangesOf(texts []herald.AddressRange) (all []netipx.IPRange) {
 	for _, text := range texts {
 		text := strings.ReplaceAll(string(text), " ", "")
@@ -298,7 +298,8 @@ func RangesOf(texts []herald.AddressRange) (all []netipx.IPRange) {
 	return all
 }
 
-// addressesIn are the addresses of a pool without those that are excluded; nil if there are none, or these cannot be told.
+// addressesIn returns the addresses of a pool without the excluded ones. It returns nil if the pool has no addresses, or if an
+// excluded range is not valid.
 func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
 	all, excluded := RangesOf(spec.Addresses), RangesOf(spec.Exclude)
 	if len(all) == 0 || len(excluded) < len(spec.Exclude) {
@@ -318,12 +319,12 @@ func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
 	return set
 }
 
-// drainTaints say that a node is being shut down or removed. A node that is only cordoned goes on serving.
+// drainTaints are the taints of a node that is being shut down or removed. A node that is only cordoned goes on serving.
 var drainTaints = []string{
 	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
 }
 
-// NodeOf is a node as decisions see it.
+// NodeOf returns the parts of a Node that decisions use.
 func NodeOf(o *corev1.Node) Node {
 	n := Node{Labels: o.Labels}
 	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
@@ -337,5 +338,5 @@ func NodeOf(o *corev1.Node) Node {
 	return n
 }
 
-// Differs reports whether decisions may be others for it, apart from its labels.
+// Differs reports whether a change from n to o can change decisions. It does not compare labels.
 func (n Node) Differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }

@@ -68,7 +68,7 @@ func TestWhatIsAnnouncedWithoutEndpoints(t *testing.T) {
 	}
 }
 
-// A node without a speaker has to be known for its addresses, and must not be the one that a sticky Service is left to.
+// The addresses of a node without a speaker must be known, but such a node must not be chosen for a sticky Service.
 func TestNodesWithoutASpeakerAnnounceNothing(t *testing.T) {
 	windows := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "win1", Labels: map[string]string{corev1.LabelOSStable: "windows"}}}
 	windows.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.9"}}

@@ -19,7 +19,7 @@ var (
 	vip  = netip.MustParseAddr("198.51.100.7")
 	vip6 = netip.MustParseAddr("2001:db8::7")
 
-	// The nodes of the stories about routers, by their rank for vip.
+	// The nodes of the test cases about routers, by their rank for vip.
 	first, second, third = podium(vip)
 
 	web = types.NamespacedName{Namespace: "default", Name: "web"}
@@ -50,7 +50,7 @@ func editNode(s *Shared, name string, change func(*Node)) {
 	s.Nodes[name] = n
 }
 
-// neighbour is a node on a segment. Its interface has the same name as ours.
+// neighbour returns a node on a segment. Its interface has the same name as that of this node.
 func neighbour(node, iface string, subnets ...string) Neighbour {
 	n := Neighbour{Node: node, Interface: iface}
 	for _, s := range subnets {
@@ -59,7 +59,7 @@ func neighbour(node, iface string, subnets ...string) Neighbour {
 	return n
 }
 
-// cluster is three nodes that are alike, on two segments, one pool, and an address of one Service with an endpoint
+// cluster returns a snapshot of three equal nodes on two segments with one pool, and an address of one Service with an endpoint
 // on each node. Nothing is advertised.
 func cluster() (*Shared, *Address) {
 	s := &Shared{
@@ -83,14 +83,14 @@ func cluster() (*Shared, *Address) {
 	}}}
 }
 
-// readyOn gives the address's first Service these endpoints, for both families.
+// readyOn gives the address's first Service ready endpoints on these nodes, for both families.
 func readyOn(a *Address, nodes ...string) {
 	nodes = slices.Sorted(slices.Values(nodes))
 	a.Services[0].Ready4, a.Services[0].Ready6 = nodes, nodes
 }
 
-// joinedBy has a second Service share the address: default/mail, with policy Local and its endpoints on
-// these nodes. The first one becomes Local, too.
+// joinedBy makes a second Service share the address: default/mail, with policy Local and endpoints on the nodes mailOn. The
+// first Service becomes Local, too.
 func joinedBy(a *Address, webOn, mailOn []string) {
 	a.Services[0].Local = true
 	readyOn(a, webOn...)
@@ -102,7 +102,7 @@ func joinedBy(a *Address, webOn, mailOn []string) {
 	})
 }
 
-// on is the snapshot as the node has it, with nothing remembered.
+// on returns the snapshot of the node, with empty caches.
 func on(node string, shared *Shared) *Shared {
 	s := *shared
 	s.Self = node
@@ -114,7 +114,7 @@ func on(node string, shared *Shared) *Shared {
 	return &s
 }
 
-// said sums up who may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
+// said summarizes which nodes may own an address: "eth0: n1 n2, eth1: n3", "nobody", or why it is refused.
 func said(d Decision) string {
 	if d.Refused != "" && len(d.Segments)+len(d.Exports)+len(d.Aggregates) == 0 {
 		return "refused: " + d.Refused
@@ -130,7 +130,7 @@ func said(d Decision) string {
 	return cmp.Or(strings.Join(all, ", "), "nobody")
 }
 
-// announcers lists for each node that announces the address the peers that it announces it to.
+// announcers lists, for each node that announces the address, the peers to which it announces the address.
 func announcers(shared *Shared, address *Address) map[string][]string {
 	by := map[string][]string{}
 	for node := range shared.Nodes {

@@ -14,29 +14,29 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// Decision is what is to be done about one address. The zero Decision is to do nothing.
+// Decision says how to announce one address. The zero Decision is not to announce it.
 type Decision struct {
-	// Segments says who may own the address on which of this node's interfaces. Who does is agreed on the wire,
-	// see package segment.
+	// Segments says which nodes may own the address on which of this node's interfaces. The nodes agree on the owner on the
+	// wire: see package segment.
 	Segments []Placement
 	// Exports are the routes to the address alone that this node announces to routers, by peer.
 	Exports map[string]route.Attributes
-	// Aggregates are the networks with the address in them that this node announces to routers, in the order of the
+	// Aggregates are the networks that contain the address and that this node announces to routers, in the order of the
 	// advertisements.
 	Aggregates []Aggregate
-	// Refused says what the address is if it must not be announced: "an address of node n1". The other fields are
-	// empty then.
+	// Refused describes the address if it must not be announced, such as "an address of node n1". The other fields are empty
+	// then.
 	Refused string
 }
 
-// Placement is an address on one interface.
+// Placement is the part of a Decision for one interface.
 type Placement struct {
 	Interface string
 	ownership.Want
 }
 
-// Decide says how an address is to be announced: what any of the Services that share it is to have. It is a
-// function of its arguments, apart from what Shared remembers to spare work.
+// Decide decides how to announce an address. The result serves every Service that shares the address. Decide is a pure
+// function of its arguments, except that Shared caches intermediate results.
 func Decide(shared *Shared, address *Address) Decision {
 	if what, ok := shared.Infrastructure[address.Addr]; ok {
 		return Decision{Refused: what}
@@ -71,8 +71,8 @@ func (s *Shared) decideL2(address *Address) (all []Placement) {
 	return all
 }
 
-// candidates are the nodes that may own an address on a segment. Most addresses of a cluster have the same, so
-// they are looked up by what they depend on.
+// candidates returns the nodes that may own an address on a segment. Most addresses of a cluster have the same candidates, so
+// these are cached by everything that they depend on.
 func (s *Shared) candidates(on *Segment, address *Address, advertised [][]int) candidates {
 	s.key = on.appendKey(s.key[:0], address, advertised)
 	if c, ok := s.made[string(s.key)]; ok {
@@ -86,9 +86,9 @@ func (s *Shared) candidates(on *Segment, address *Address, advertised [][]int) c
 	return c
 }
 
-// appendKey appends everything that the candidates for an address on the segment depend on and that differs
-// between addresses. Every part has a length or an end, so that different things have different keys. Whether the
-// address is empty follows from the parts for its Services.
+// appendKey appends everything that the candidates for an address on the segment depend on and that differs between addresses.
+// Every part has a length or a terminator, so that different inputs have different keys. The key does not have whether the
+// address is empty, because this follows from the parts for its Services.
 func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) []byte {
 	key = append(append(key, on.Interface...), 0)
 	key = binary.AppendUvarint(key, uint64(len(address.Services)))
@@ -130,11 +130,12 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 	return key
 }
 
-// makeCandidates chooses the nodes that serve the most of an address's Services. Mostly all serve all; but one
-// Service may be advertised from fewer nodes, or have its endpoints on fewer. Nodes that are not Ready are chosen
-// only if no other node serves any: when the API server has been away, no node is Ready. Nodes that are fresh come last. They
-// are chosen all the same: nodes hear of an endpoint at different times, and those that do not agree on the candidates could all
-// take the address of a node that dies.
+// makeCandidates chooses the nodes that serve the most of an address's Services. Usually all nodes serve all Services, but one
+// Service may be advertised from fewer nodes, or have endpoints on fewer nodes.
+//
+// Nodes that are not Ready are chosen only if no Ready node serves any of the Services: after an outage of the API server, no
+// node is Ready. Fresh nodes come last but are still candidates: nodes hear of an endpoint at different times, and nodes that do
+// not agree on the candidates could all take the address of a node that dies.
 func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]int) candidates {
 	serves, preferred, gradual := map[string]int{}, map[string]bool{}, map[string]bool{}
 	empty := address.empty()
@@ -184,9 +185,8 @@ func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]in
 	}
 }
 
-// deliverers yields the nodes on a segment that are not excluded and deliver a Service. Under policy Local that
-// costs in proportion to the nodes with endpoints. An address that is empty is delivered by all nodes alike: each
-// refuses its connections.
+// deliverers yields the nodes on a segment that are not excluded and deliver a Service. Under policy Local its cost is
+// proportional to the number of nodes with endpoints. All nodes deliver an empty address alike: each refuses its connections.
 func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty bool) func(yield func(*Neighbour) bool) {
 	ready := svc.Ready(address.Addr)
 	return func(yield func(*Neighbour) bool) {
@@ -213,7 +213,7 @@ func (s *Shared) deliverers(on *Segment, address *Address, svc *Service, empty b
 	}
 }
 
-// intern returns the one Candidates with this content.
+// intern returns the Candidates with this content. Equal Candidates have the same pointer.
 func (s *Shared) intern(nodes []string, preferred map[string]bool, address *Address) *ownership.Candidates {
 	all := make(ownership.Candidates, 0, len(nodes))
 	var content strings.Builder
@@ -244,7 +244,7 @@ func (s *Shared) intern(nodes []string, preferred map[string]bool, address *Addr
 func (s *Shared) standing(node string, address *Address) ownership.Standing {
 	switch {
 	case node == s.Self && address.Leaves:
-		return ownership.Fresh // It is a candidate only if no other node is one.
+		return ownership.Fresh // This node is a candidate only if there is no other.
 	case !slices.Contains(address.Fresh, node):
 		return ownership.Settled
 	case node == s.Self && address.Forwards:
@@ -257,7 +257,7 @@ func (s *Shared) selects(selector *herald.Selector, address *Address, svc *Servi
 	return selector.Pool(address.Pool, s.Pools[address.Pool].Labels) && selector.Service(svc.Labels, s.Namespaces[svc.Name.Namespace])
 }
 
-// foremost are the nodes that serve the most of an address's Services, sorted.
+// foremost returns the nodes that serve the most of an address's Services, sorted.
 func foremost(serves map[string]int) (nodes []string) {
 	most := 0
 	for node, n := range serves {
@@ -272,14 +272,14 @@ func foremost(serves map[string]int) (nodes []string) {
 	return nodes
 }
 
-// Rank is the weight of a node for an address in rendezvous hashing: when a node goes, only its own
-// addresses move, and they spread over those that are left.
+// Rank returns the weight of a node for an address in rendezvous hashing: when a node goes, only its own addresses move, and
+// they spread over the remaining nodes.
 func Rank(address netip.Addr, node string) uint64 {
 	h := fnv.New64a()
 	b, _ := address.MarshalBinary() // Never fails.
 	_, _ = h.Write(b)
 	_, _ = h.Write([]byte(node))
-	// FNV's high bits hardly differ between names that differ in their last letter: finish as MurmurHash3 does.
+	// FNV's high bits hardly differ between names that differ only in their last letter, so finish as MurmurHash3 does.
 	x := h.Sum64()
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

@@ -13,24 +13,25 @@ import (
 type Aggregate struct {
 	Prefix netip.Prefix
 	Peer   string
-	// Advertisement gives the attributes. Of several that give one network to one peer, the first by name does.
+	// Advertisement is the name of the advertisement that gives the attributes. If several advertisements announce the same
+	// network to the same peer, the first by name gives the attributes.
 	Advertisement string
 }
 
-// decideBGP lists what this node announces to which peers for the address. Several nodes announcing one address is what
-// routers balance over; there is no owner to choose, unless one of its Services is sticky.
+// decideBGP decides what this node announces to which peers for the address. Routers balance over all nodes that announce an
+// address, so there is no owner to choose, unless one of its Services is sticky.
 func (s *Shared) decideBGP(address *Address, d *Decision) {
 	self, known := s.Nodes[s.Self]
-	// A node that leaves goes on with what it has announced, though another one announces a sticky address already, and
-	// though its kube-proxy ends: the rules stay.
+	// A node that leaves goes on announcing its routes even if another node already announces a sticky address, and even if its
+	// own kube-proxy has ended: the rules of kube-proxy stay.
 	if !known || s.Leaving == nil && (self.Excluded || !s.Healthy || address.sticky() && s.stickyNode(address) != s.Self) {
 		return
 	}
 	s.decideRoutes(address, d)
 }
 
-// DecideRoutes yields the nodes that announce the address to routers, each with what Decide says there if the node is healthy
-// and does not leave.
+// DecideRoutes yields the nodes that announce the address to routers. Each comes with the Decision of that node, provided that
+// the node is healthy and does not leave.
 func DecideRoutes(shared *Shared, address *Address) iter.Seq2[string, Decision] {
 	return func(yield func(string, Decision) bool) {
 		if _, refused := shared.Infrastructure[address.Addr]; refused {
@@ -55,7 +56,7 @@ func DecideRoutes(shared *Shared, address *Address) iter.Seq2[string, Decision] 
 	}
 }
 
-// decideRoutes lists what this node announces to which peers, if it is one that announces the address.
+// decideRoutes decides what this node announces to which peers, if it is one of the nodes that announce the address.
 func (s *Shared) decideRoutes(address *Address, d *Decision) {
 	s.eachRoute(s.Self, address, func(ad *BGPAdvertisement, peer string, services []*Service) {
 		if !s.announces(ad) {
@@ -66,7 +67,7 @@ func (s *Shared) decideRoutes(address *Address, d *Decision) {
 			d.Aggregates = append(d.Aggregates, Aggregate{network, peer, ad.Name})
 			return
 		}
-		if _, decided := d.Exports[peer]; !decided { // The first by name decides, for all the Services.
+		if _, decided := d.Exports[peer]; !decided { // The first advertisement by name decides for all Services.
 			if d.Exports == nil {
 				d.Exports = map[string]route.Attributes{}
 			}
@@ -81,12 +82,13 @@ func (s *Shared) decideRoutes(address *Address, d *Decision) {
 	})
 }
 
-// announces reports whether this node announces anything by an advertisement, as far as it is leaving.
+// announces reports whether this node still announces anything for an advertisement: a node that leaves does so for the
+// advertisement's drain time.
 func (s *Shared) announces(ad *BGPAdvertisement) bool {
 	return s.Leaving == nil || *s.Leaving < ad.DrainTime
 }
 
-// Drained are attributes as this node announces them: with GRACEFUL_SHUTDOWN if it is leaving (RFC 8326, section 4).
+// Drained returns the attributes as this node announces them: with GRACEFUL_SHUTDOWN if it is leaving (RFC 8326, section 4).
 func (s *Shared) Drained(a route.Attributes) route.Attributes {
 	if s.Leaving != nil {
 		a.Communities = append(slices.Clone(a.Communities), route.GracefulShutdown)
@@ -94,11 +96,12 @@ func (s *Shared) Drained(a route.Attributes) route.Attributes {
 	return a
 }
 
-// endpointBandwidth is what one ready endpoint on the node counts as, in bytes per second. What matters to routers is the
-// proportion; a megabit per second for each is a number that people can read there.
+// endpointBandwidth is the bandwidth that one ready endpoint on the node counts as, in bytes per second. For routers only the
+// proportion matters. One megabit per second for each endpoint is easy to read in their output.
 const endpointBandwidth = 125_000
 
-// bandwidth is the link bandwidth of this node for an address: none under policy Cluster, where all nodes serve alike.
+// bandwidth returns the link bandwidth of this node for an address. It is zero under policy Cluster, where all nodes serve
+// alike.
 func (s *Shared) bandwidth(address *Address, services []*Service) (sum float32) {
 	for _, svc := range services {
 		count := svc.Count6
@@ -110,8 +113,8 @@ func (s *Shared) bandwidth(address *Address, services []*Service) (sum float32) 
 	return sum
 }
 
-// eachRoute calls do for each peer that an advertisement gives the address to from the node, with the Services that it
-// does so for: those that it selects and that the node delivers.
+// eachRoute calls do for each advertisement that announces the address from the node, and for each of its peers. services are
+// those that the advertisement selects and that the node delivers.
 func (s *Shared) eachRoute(node string, address *Address, do func(ad *BGPAdvertisement, peer string, services []*Service)) {
 	empty, labels := address.empty(), s.Nodes[node].Labels
 	for i := range s.BGP {
@@ -137,14 +140,15 @@ func (s *Shared) eachRoute(node string, address *Address, do func(ad *BGPAdverti
 	}
 }
 
-// poolNetwork is a network of addresses of a pool.
+// poolNetwork is a network together with a pool that has addresses in it.
 type poolNetwork struct {
 	pool    string
 	network netip.Prefix
 }
 
-// network is what an advertisement announces in place of the address; false if it is announced by itself. Whatever a
-// network draws to this node must be the pool's, and must be what every node that announces it can deliver.
+// network returns the network that an advertisement announces in place of the address, or false if the address itself is
+// announced. All addresses of the network must belong to the pool, and every node that announces the network must be able to
+// deliver them.
 func (s *Shared) network(ad *BGPAdvertisement, address *Address) (netip.Prefix, bool) {
 	length := ad.Length6
 	if address.Is4() {
@@ -166,7 +170,7 @@ func (s *Shared) network(ad *BGPAdvertisement, address *Address) (netip.Prefix, 
 	return key.network, may
 }
 
-// mayAggregate reports whether a network has nothing but addresses that its pool may give out, and none of the
+// mayAggregate reports whether all addresses of a network are addresses that its pool may give out, and none belongs to the
 // infrastructure.
 func (s *Shared) mayAggregate(n poolNetwork) bool {
 	addresses := s.Pools[n.pool].Addresses
@@ -181,13 +185,13 @@ func (s *Shared) mayAggregate(n poolNetwork) bool {
 	return true
 }
 
-// sticky reports whether one node is to announce the address: one client's connections belong to one endpoint, and other
-// nodes do not know to which.
+// sticky reports whether only one node may announce the address: all connections of a client belong to one endpoint, and other
+// nodes do not know to which one.
 func (a *Address) sticky() bool {
 	return slices.ContainsFunc(a.Services, func(svc *Service) bool { return svc.Sticky })
 }
 
-// standing is what makes a node the one that announces a sticky address, the most important first.
+// standing has the properties of a node that determine which node announces a sticky address, the most important first.
 type standing struct {
 	ready  bool
 	serves int // of the address's Services
@@ -202,7 +206,7 @@ func (x standing) compare(y standing) int {
 		cmp.Compare(x.peers, y.peers), cmp.Compare(x.rank, y.rank), cmp.Compare(x.name, y.name))
 }
 
-// compareBool has false before true.
+// compareBool orders false before true.
 func compareBool(x, y bool) int {
 	switch {
 	case x == y:
@@ -213,9 +217,9 @@ func compareBool(x, y bool) int {
 	return -1
 }
 
-// stickyNode is the one node that announces a sticky address, by whatever advertisements: a Ready one before one that is
-// not, then one that serves the most of the address's Services, one that is not behind, one that announces it to the most peers, then
-// the one with the highest rank.
+// stickyNode returns the one node that announces a sticky address for all advertisements. It prefers a node that is Ready, then
+// one that serves the most of the address's Services, then one that is not behind, then one that announces the address to the
+// most peers, and then the one with the highest rank.
 func (s *Shared) stickyNode(address *Address) string {
 	var best standing
 	for name, node := range s.Nodes {

@@ -144,8 +144,8 @@ func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 	}
 }
 
-// Of several Services each may be for another advertisement. Which one gives the attributes is not told by
-// the order of the Services.
+// Different advertisements may select the Services that share an address. The order of the Services does not determine which
+// advertisement gives the attributes.
 func TestAttributesOfWhatIsSharedAreThoseOfTheFirstByName(t *testing.T) {
 	s, a := cluster()
 	joinedBy(a, []string{first, second}, []string{second, third})
@@ -213,7 +213,7 @@ func TestWhatIsAnnouncedInPlaceOfAnAddress(t *testing.T) {
 	}
 }
 
-// A router may get the addresses for the nodes' own use, and the network for others.
+// A router may get both the addresses, for its own use, and the network, to pass on to others.
 func TestANetworkAndTheAddressesInItGoToOnePeer(t *testing.T) {
 	s, a := cluster()
 	s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})}
@@ -239,7 +239,7 @@ func TestANodeThatTheClusterDoesNotKnowAnnouncesNothing(t *testing.T) {
 	}
 }
 
-// owner is the node with the highest rank.
+// owner returns the node with the highest rank.
 func owner(address netip.Addr, names []string) string {
 	return slices.MaxFunc(names, func(x, y string) int {
 		if Rank(address, x) < Rank(address, y) {
@@ -270,7 +270,7 @@ func TestStickyAddressesSpreadOverTheNodes(t *testing.T) {
 	}
 }
 
-// Each node that is left gets its part of what a node had.
+// When a node goes, each remaining node gets its share of the node's addresses.
 func TestWhatANodeHadSpreadsOverTheOthers(t *testing.T) {
 	names := []string{"worker-0", "worker-1", "worker-2", "worker-3", "worker-4"}
 	taken, orphans, address := map[string]int{}, 0, netip.MustParseAddr("198.18.0.0")
@@ -282,7 +282,7 @@ func TestWhatANodeHadSpreadsOverTheOthers(t *testing.T) {
 		address = address.Next()
 	}
 	for _, name := range slices.Concat(names[:2], names[3:]) {
-		if n := taken[name]; n < orphans/8 { // Half of its fair share, a quarter.
+		if n := taken[name]; n < orphans/8 { // The fair share is a quarter; this is half of it.
 			t.Errorf("%s takes %d of %d", name, n, orphans)
 		}
 	}

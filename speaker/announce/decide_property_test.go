@@ -19,7 +19,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// What the random snapshots are made of: little, so that it meets.
+// The random snapshots consist of few different values, so that these often match.
 var (
 	someNodes  = []string{"n1", "n2", "n3", "n4", "n5"}
 	somePools  = []string{"p", "q"}
@@ -45,7 +45,7 @@ func drawLabels(t *rapid.T, name string) map[string]string {
 }
 
 func drawSelector(t *rapid.T, name string) *metav1.LabelSelector {
-	// Mostly none: selectors narrow each other, and what nobody announces shows little.
+	// Mostly none: each further selector narrows the selection, and an address that nobody announces tests little.
 	if rapid.IntRange(0, 3).Draw(t, name+" given") > 0 {
 		return nil
 	}
@@ -146,8 +146,8 @@ func drawService(t *rapid.T, name string) *Service {
 	}
 }
 
-// drawAddress is an address of one Service or of several. Herald does not let two share that differ in
-// Local, but its speakers do not rest on that.
+// drawAddress draws an address of one or several Services. Herald does not let Services that differ in Local share an address,
+// but its speakers do not rely on that.
 func drawAddress(t *rapid.T) *Address {
 	a := &Address{
 		Addr: rapid.SampledFrom(someVIPs).Draw(t, "address"), Pool: rapid.SampledFrom(somePools).Draw(t, "pool"), New: rapid.Bool().Draw(t, "new"),
@@ -158,15 +158,15 @@ func drawAddress(t *rapid.T) *Address {
 	return a
 }
 
-// among is the address as it would be if only these Services had it.
+// among returns the address as it would be if only these Services had it.
 func among(address *Address, services ...*Service) *Address {
 	a := *address
 	a.Services = services
 	return &a
 }
 
-// shuffled is a copy with everything in another order that has no meaning in its order: of the advertisements to
-// routers, the first by name counts.
+// shuffled returns a copy in which every list whose order has no meaning is shuffled. The BGPAdvertisements stay sorted by
+// name, because the first counts.
 func shuffled(t *rapid.T, shared *Shared, address *Address) (*Shared, *Address) {
 	s, a := on(shared.Self, shared), *address
 	s.L2 = rapid.Permutation(s.L2).Draw(t, "L2 shuffled")
@@ -196,7 +196,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	})
 }
 
-// announces reports whether an advertisement has a node announce an address for a Service on a segment.
+// announces reports whether an advertisement makes a node announce an address for a Service on a segment.
 func (ad L2Advertisement) announces(s *Shared, a *Address, svc *Service, n Neighbour) bool {
 	ready := svc.Ready6
 	if a.Is4() {
@@ -215,7 +215,7 @@ func (ad L2Advertisement) announces(s *Shared, a *Address, svc *Service, n Neigh
 	return slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Bits() < a.BitLen() && p.Contains(a.Addr) })
 }
 
-// placements is what decideL2 decides, with nothing looked up and nothing remembered.
+// placements computes the result of decideL2 without caches.
 func placements(s *Shared, a *Address) (all []Placement) {
 	for _, on := range s.Segments {
 		var known, nodes []string
@@ -261,7 +261,7 @@ func placements(s *Shared, a *Address) (all []Placement) {
 	return all
 }
 
-// What is remembered of one address must not show in what is decided about the next.
+// The cached results for one address must not change the decision about the next.
 func TestDecisionsAreThoseOfTheSlowWay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawShared(t)
@@ -290,7 +290,7 @@ func TestTheRoutesOfAllNodesAreThoseOfEach(t *testing.T) {
 			s.Infrastructure = map[netip.Addr]string{a.Addr: "an address of node n1"}
 		}
 		left := time.Second
-		s.Healthy, s.Leaving = false, &left // That of the node that asks does not count.
+		s.Healthy, s.Leaving = false, &left // The state of the node that asks does not count.
 		got, want := maps.Collect(DecideRoutes(s, a)), map[string]Decision{}
 		s.Healthy, s.Leaving, s.L2 = true, nil, nil
 		for node := range s.Nodes {
@@ -321,21 +321,21 @@ func TestANodeThatIsNotACandidateChangesNothing(t *testing.T) {
 	})
 }
 
-// What several Services share is announced if it were for one of them alone; to each peer as the first by
-// name of the advertisements says that are for any of them.
+// A shared address is announced if it would be announced for one of its Services alone. For each peer, the attributes are those
+// of the first advertisement by name that applies to any of the Services.
 func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, a := drawShared(t), drawAddress(t)
 		s.Self = rapid.SampledFrom(someNodes).Draw(t, "self")
 		for _, svc := range a.Services {
-			svc.Sticky = false // One that is sticky narrows it down for all.
+			svc.Sticky = false // A sticky Service would restrict the address to one node for all Services.
 		}
 		placed := map[string]bool{}
 		want, aggregates := map[string]route.Attributes{}, map[Aggregate]bool{}
 		for _, svc := range a.Services {
-			svc.Local = false // One that is Local keeps it out of networks for all.
+			svc.Local = false // A Local Service would keep the address out of networks for all Services.
 			if alone := among(a, svc); alone.empty() && !a.empty() {
-				continue // Alone it might be announced without endpoints.
+				continue // For this Service alone, the address might be announced without endpoints.
 			}
 			d := Decide(on(s.Self, s), among(a, svc))
 			for _, p := range d.Segments {
@@ -345,7 +345,7 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 				aggregates[a] = true
 			}
 			for peer, attributes := range d.Exports {
-				// Those that are drawn prepend as many as come before them by name.
+				// Each drawn advertisement prepends as many times as there are advertisements before it by name.
 				if first, known := want[peer]; !known || attributes.Prepend < first.Prepend {
 					want[peer] = attributes
 				}
@@ -375,7 +375,7 @@ func TestAnAddressIsAnnouncedForAnyOfItsServices(t *testing.T) {
 	})
 }
 
-// By however many advertisements it is announced, and to however many peers.
+// Only one node announces a sticky address, whatever the number of advertisements and peers.
 func TestOneNodeAnnouncesAStickyAddress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, a := drawShared(t), drawAddress(t)
@@ -384,7 +384,7 @@ func TestOneNodeAnnouncesAStickyAddress(t *testing.T) {
 		if len(by) > 1 {
 			t.Fatalf("it is announced by %v", by)
 		}
-		// One does if any would announce it if it were not sticky.
+		// One node announces it if any node would announce it if it were not sticky.
 		for _, svc := range a.Services {
 			svc.Sticky = false
 		}

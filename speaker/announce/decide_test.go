@@ -39,7 +39,7 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 		change func(*testing.T, *Shared, *Address)
 		want   string
 	}{
-		// Who can serve.
+		// Nodes that can serve the address.
 		{"all nodes", with(func(*Shared, *Address) {}), "eth0: n1 n2 n3"},
 		{"an endpoint anywhere is enough", with(func(_ *Shared, a *Address) { readyOn(a, "n3") }), "eth0: n1 n2 n3"},
 		{"an endpoint on no node, too", with(func(_ *Shared, a *Address) { readyOn(a, "") }), "eth0: n1 n2 n3"},
@@ -84,7 +84,7 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 		{"nor one that is not heard on the segment", with(func(s *Shared, _ *Address) { s.Segments[0].Nodes = s.Segments[0].Nodes[1:] }), "eth0: n2 n3"},
 		{"this node's kube-proxy is the segment's affair", with(func(s *Shared, _ *Address) { s.Healthy = false }), "eth0: n1 n2 n3"},
 
-		// For several Services.
+		// Addresses of several Services.
 		{"the endpoints of one are enough", with(func(_ *Shared, a *Address) { joinedBy(a, nil, []string{"n3"}) }), "eth0: n3"},
 		{"the nodes that serve the most of them", with(func(_ *Shared, a *Address) {
 			joinedBy(a, []string{"n1", "n3"}, []string{"n2", "n3"})
@@ -107,7 +107,7 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 			s.L2 = []L2Advertisement{{Name: "a", Selector: all}, {Name: "b", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "web")})}}
 		}, "eth0: n1 n2"},
 
-		// What is advertised.
+		// Advertisements.
 		{"no advertisement", func(*testing.T, *Shared, *Address) {}, "nobody"},
 		{"pool by name", selecting(herald.Selection{Pools: []string{"public"}}), "eth0: n1 n2 n3"},
 		{"another pool by name", selecting(herald.Selection{Pools: []string{"internal"}}), "nobody"},
@@ -137,7 +137,7 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 			s.L2 = append(s.L2, L2Advertisement{Name: "z", Selector: compile(t, herald.Selection{})})
 		}, "eth0: n1 n2 n3"},
 
-		// Without endpoints.
+		// Addresses without endpoints.
 		{"no ready endpoint, Announce", with(func(s *Shared, a *Address) {
 			readyOn(a)
 			s.L2[0].WithoutEndpoints = true
@@ -168,11 +168,11 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 			exclude(s, "n1")
 		}), "eth0: n2 n3"},
 
-		// What is refused.
+		// Addresses that are refused.
 		{"the address of a node", with(func(s *Shared, _ *Address) { s.Infrastructure = map[netip.Addr]string{vip: "an address of node n9"} }), "refused: an address of node n9"},
 		{"another address is that of a node", with(func(s *Shared, _ *Address) { s.Infrastructure = map[netip.Addr]string{vip6: "an address of node n9"} }), "eth0: n1 n2 n3"},
 
-		// On which segments.
+		// Segments.
 		{"the segment with the subnet", selecting(herald.Selection{}), "eth0: n1 n2 n3"},
 		{"the segment that is named", selecting(herald.Selection{}, "eth1"), "eth1: n1 n2 n3"},
 		{"each one that is named", selecting(herald.Selection{}, "eth1", "eth0"), "eth0: n1 n2 n3, eth1: n1 n2 n3"},
@@ -198,7 +198,7 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 		t.Run(story.name, func(t *testing.T) {
 			s, a := cluster()
 			story.change(t, s, a)
-			// Who may own it does not depend on which node decides.
+			// The candidates do not depend on which node decides.
 			for _, self := range []string{"n1", "n3", "stranger"} {
 				if got := said(Decide(on(self, s), a)); got != story.want {
 					t.Errorf("%s decides %q, want %q", self, got, story.want)
@@ -244,7 +244,7 @@ func TestHowAnAddressIsOwned(t *testing.T) {
 	}
 }
 
-// What depends on candidates compares them by their pointers.
+// The users of candidates compare them by pointer.
 func TestEqualCandidatesAreTheSame(t *testing.T) {
 	s, a := cluster()
 	s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{}), Interfaces: []string{"eth0", "eth1"}}}
@@ -263,7 +263,7 @@ func TestEqualCandidatesAreTheSame(t *testing.T) {
 	other.Services = []*Service{{Name: web, Local: true, Ready4: []string{"n2"}}}
 	one := of(s, &other)
 
-	// The next snapshots know those of the one before.
+	// Each further snapshot knows the candidates of the one before.
 	for range 3 {
 		next := on("n1", s)
 		next.Follow(s)
@@ -272,7 +272,7 @@ func TestEqualCandidatesAreTheSame(t *testing.T) {
 		}
 		s = next
 	}
-	// Candidates that nothing has are forgotten.
+	// Candidates that no address has are forgotten.
 	next := on("n1", s)
 	next.Follow(s)
 	of(next, a)
@@ -281,7 +281,7 @@ func TestEqualCandidatesAreTheSame(t *testing.T) {
 	}
 }
 
-// Which candidates were made before must not matter, nor what the names of things look like.
+// Neither cached candidates nor unusual names may lead to wrong candidates.
 func TestDifferentThingsHaveDifferentKeys(t *testing.T) {
 	service := func(local bool, ready ...string) *Service { return &Service{Name: web, Local: local, Ready4: ready} }
 	seen := map[string]string{}
@@ -327,7 +327,7 @@ func TestWhatAKubeProxySaysOfAnAddress(t *testing.T) {
 		{[]string{"n1", "n2"}, nil, "eth0: n2", "eth0: n1 n2"},
 		{[]string{"n1", "n2", "n3"}, []string{"n1", "n3"}, "eth0: n2 n3(fresh)", "eth0: n1(forwards) n2 n3(fresh)"},
 		{[]string{"n1", "n3"}, []string{"n1", "n3"}, "eth0: n3(fresh)", "eth0: n1(forwards) n3(fresh)"},
-		{[]string{"n1"}, []string{"n1"}, "eth0: n1(fresh)", "eth0: n1(forwards)"}, // There is no other.
+		{[]string{"n1"}, []string{"n1"}, "eth0: n1(fresh)", "eth0: n1(forwards)"}, // There is no other candidate.
 		{[]string{"n2", "n3"}, nil, "eth0: n2 n3", "eth0: n2 n3"},
 	} {
 		s, a := cluster()

@@ -1,5 +1,5 @@
-// Package announce decides how an address is announced: who may own it on which segment, and which nodes announce it to
-// which routers. [Decide] is a function of a snapshot, which is a [Shared] and an [Address], and both are assembled of API
-// objects here. Speakers do what it says; kubectl herald asks the same code why they do it. So there is no socket, clock or
-// log in it, and it compiles for any operating system.
+// Package announce decides how an address is announced: which nodes may own it on which segment, and which nodes announce it
+// to which routers. [Decide] is a function of a snapshot, which consists of a [Shared] and an [Address]. The package also
+// assembles both from API objects. Speakers apply the decisions, and kubectl herald calls the same code to explain them. For
+// this reason the package uses no sockets, clocks or logs, and compiles for any operating system.
 package announce

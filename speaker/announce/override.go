@@ -8,18 +8,18 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// permits reports whether Services may decide something for themselves.
+// permits reports whether the advertisement lets Services override an attribute.
 func (ad *BGPAdvertisement) permits(what herald.ServiceOverride) bool {
 	return slices.Contains(ad.Permits, what)
 }
 
-// silent reports whether a Service is not announced by an advertisement because it says so itself.
+// silent reports whether a Service opts out of an advertisement that permits this.
 func (svc *Service) silent(ad *BGPAdvertisement) bool {
 	return svc.Overrides != nil && svc.Overrides.Silent && ad.permits(herald.OverrideAnnounce)
 }
 
-// overridden are the attributes of an advertisement with what the Services decide for themselves in their place; own
-// reports whether they decide anything. Of several Services the first by name that decides something does so for all.
+// overridden returns the attributes of an advertisement with the overrides of the Services. own reports whether there are any.
+// If several Services override the same attribute, the first by name decides for all.
 func overridden(ad *BGPAdvertisement, services []*Service) (a route.Attributes, own bool) {
 	a = ad.Attributes
 	if len(ad.Permits) == 0 || !slices.ContainsFunc(services, func(svc *Service) bool { return svc.Overrides != nil }) {
@@ -28,7 +28,7 @@ func overridden(ad *BGPAdvertisement, services []*Service) (a route.Attributes, 
 	byName := slices.SortedFunc(slices.Values(services), func(x, y *Service) int {
 		return cmp.Or(cmp.Compare(y.Name.Namespace, x.Name.Namespace), cmp.Compare(y.Name.Name, x.Name.Name))
 	})
-	for _, svc := range byName { // The first by name is the last, and its word stays.
+	for _, svc := range byName { // The first by name comes last, so its overrides stay.
 		o := svc.Overrides
 		if o == nil {
 			continue
@@ -40,7 +40,7 @@ func overridden(ad *BGPAdvertisement, services []*Service) (a route.Attributes, 
 			for i, c := range *o.Communities {
 				texts[i] = string(c)
 			}
-			_ = a.AddCommunities(texts...) // Those of Overrides are valid.
+			_ = a.AddCommunities(texts...) // The communities of Overrides are valid.
 		}
 		if o.LocalPreference != nil && ad.permits(herald.OverrideLocalPreference) {
 			a.LocalPref, own = o.LocalPreference, true

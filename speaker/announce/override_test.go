@@ -17,7 +17,7 @@ func TestWhatAServiceDecidesForItself(t *testing.T) {
 		name    string
 		permits []herald.ServiceOverride
 		asks    func(*Address)
-		want    *route.Attributes // nil: it is not announced
+		want    *route.Attributes // nil: the address is not announced
 	}{
 		{"nothing", every, func(*Address) {}, &given},
 		{"what is not permitted", nil, asks(herald.Overrides{Silent: true, MED: new(uint32(9)), Communities: &[]herald.Community{"64512:9"}}), &given},
@@ -31,7 +31,7 @@ func TestWhatAServiceDecidesForItself(t *testing.T) {
 			ExtendedCommunities: []route.ExtendedCommunity{0x0002_FC00_0000_0009}, LocalPref: new(uint32(7)), MED: new(uint32(8)),
 		}},
 		{"no communities", every, asks(herald.Overrides{Communities: &[]herald.Community{}}), &route.Attributes{MED: new(uint32(1)), Prepend: 1}},
-		{"of several the first by name", every, func(a *Address) { // default/mail is before default/web.
+		{"of several the first by name", every, func(a *Address) { // default/mail comes before default/web.
 			joinedBy(a, []string{first}, []string{first})
 			a.Services[0].Overrides = &herald.Overrides{MED: new(uint32(8)), Prepend: new(uint8(3))}
 			a.Services[1].Overrides = &herald.Overrides{MED: new(uint32(9))}
@@ -56,7 +56,7 @@ func TestWhatAServiceDecidesForItself(t *testing.T) {
 	}
 }
 
-// An address with attributes of its own stays reachable beside the network, as a route of its own.
+// An address with attributes of its own is announced as a separate route in addition to the network.
 func TestAnAddressWithAttributesOfItsOwnIsNotInANetwork(t *testing.T) {
 	s, a := cluster()
 	s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})}

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// Shared is what the decisions about all addresses rest on. Together with an Address it is a snapshot.
+// Shared has the inputs that the decisions about all addresses share. Together with an Address it is a snapshot.
 type Shared struct {
 	// Self is the name of this node.
 	Self string
@@ -25,30 +25,30 @@ type Shared struct {
 	Nodes      map[string]Node
 	Pools      map[string]Pool              // by name
 	Namespaces map[string]map[string]string // labels by name
-	L2         []L2Advertisement            // by name
-	BGP        []BGPAdvertisement           // by name
-	// PeerNodes says which nodes hold the session with a peer, for those peers that not all nodes hold.
+	L2         []L2Advertisement            // sorted by name
+	BGP        []BGPAdvertisement           // sorted by name
+	// PeerNodes selects the nodes that hold the session with a peer. A peer that is not in it has sessions with all nodes.
 	PeerNodes map[string]labels.Selector
-	// Leaving tells for how long this node has been leaving: what it announces to routers is drained, and nothing else is
-	// announced to them. Nil: it is not, as far as is known.
+	// Leaving is how long this node has been leaving. A node that leaves drains the routes that it has announced, and announces
+	// no others. Nil: this node does not leave, as far as is known.
 	Leaving *time.Duration
 	// Segments are this node's interfaces with the nodes that are heard on them.
 	Segments []Segment
-	// Infrastructure has the addresses of nodes, of BGP peers and of this node's gateways, with what each is:
-	// "an address of node n1". They are not announced, whatever a record says.
+	// Infrastructure has the addresses of nodes, of BGP peers and of this node's gateways, with a description of each, such
+	// as "an address of node n1". They are not announced, whatever a record says.
 	Infrastructure map[netip.Addr]string
 
-	// made are the candidates that were made for some address, for others that have the same.
+	// made caches candidates by the key of appendKey.
 	made map[string]candidates
-	// known are the candidates of this snapshot by content, and before those of the snapshot before it, so that
-	// equal ones are the same.
+	// known has the candidates of this snapshot by content, and before has those of the previous snapshot, so that equal
+	// candidates have the same pointer.
 	known, before map[string]*ownership.Candidates
 	key           []byte // reused
-	// networks tells which networks may be announced for addresses of a pool.
+	// networks caches whether a network may be announced for addresses of a pool.
 	networks map[poolNetwork]bool
 }
 
-// Follow names the snapshot before this one. Candidates that are equal to some of that one are the same.
+// Follow sets the snapshot before this one. Candidates that are equal to candidates of that snapshot have the same pointer.
 func (s *Shared) Follow(before *Shared) { s.before = before.known }
 
 // candidates are the nodes that may own an address on a segment.
@@ -57,35 +57,35 @@ type candidates struct {
 	gradual bool
 }
 
-// Node is a node as far as it may announce.
+// Node has the properties of a node that determine whether it may announce.
 type Node struct {
 	Labels map[string]string
-	// Excluded: it has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that says
-	// that it is being shut down or removed, or it is being deleted.
+	// Excluded is set if the node has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that says
+	// that it is being shut down or removed, or if it is being deleted.
 	Excluded bool
-	// Ready is its condition Ready.
+	// Ready is the node's condition Ready.
 	Ready bool
 }
 
-// Pool is an IPPool as far as speakers need it.
+// Pool has the parts of an IPPool that speakers need.
 type Pool struct {
 	Labels map[string]string
-	// Yield: an address that a stranger uses is given up. Otherwise it is defended.
+	// Yield says that an address that a stranger uses is given up. Otherwise it is defended.
 	Yield bool
-	// Addresses are all that the pool has but for those that are excluded; nil: none that could be read.
+	// Addresses are the addresses of the pool without the excluded ones; nil: none could be read.
 	Addresses *netipx.IPSet
 }
 
-// Segment is one of this node's interfaces with the nodes on its segment, this one among them.
+// Segment is one of this node's interfaces with the nodes on its segment, including this node.
 type Segment struct {
 	Interface string
-	Nodes     []Neighbour // by name
+	Nodes     []Neighbour // sorted by name
 
-	distinct []netip.Prefix // what networks returns, once it has been asked
+	distinct []netip.Prefix // the cached result of networks
 }
 
-// networks are the networks of the nodes on the segment, each once. Mostly that is one for each family, however many
-// nodes there are.
+// networks returns the distinct networks of the nodes on the segment. Usually there is one for each family, however many nodes
+// there are.
 func (on *Segment) networks() []netip.Prefix {
 	if on.distinct == nil {
 		on.distinct = []netip.Prefix{}
@@ -102,16 +102,16 @@ func (on *Segment) networks() []netip.Prefix {
 	return on.distinct
 }
 
-// Neighbour is a node on a segment, as it says itself.
+// Neighbour is a node on a segment, as the node describes itself.
 type Neighbour struct {
 	Node string
-	// Interface is its own name of its interface.
+	// Interface is the node's own name for its interface on the segment.
 	Interface string
 	Subnets   []netip.Prefix
 }
 
-// covers reports whether an advertisement that names these interfaces announces an address from the node: on
-// the interfaces that are named or, if none is, where a subnet contains the address.
+// covers reports whether an advertisement that names these interfaces announces an address from the node: on the named
+// interfaces or, if none is named, where a subnet contains the address.
 func (n *Neighbour) covers(address netip.Addr, named []string) bool {
 	if len(named) > 0 {
 		return slices.Contains(named, n.Interface)
@@ -125,52 +125,53 @@ func (s *Shared) holds(peer string, node map[string]string) bool {
 	return !some || selector.Matches(labels.Set(node))
 }
 
-// L2Advertisement is one that can be used.
+// L2Advertisement is the compiled form of a valid L2Advertisement.
 type L2Advertisement struct {
 	Name       string
 	Selector   *herald.Selector
 	Interfaces []string
-	Preferred  labels.Selector // nil: no node is
+	Preferred  labels.Selector // nil: no node is preferred
 	Gradual    bool
-	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
+	// WithoutEndpoints says that an address is announced even if no Service that has it has a ready endpoint.
 	WithoutEndpoints bool
 }
 
-// BGPAdvertisement is one that can be used.
+// BGPAdvertisement is the compiled form of a valid BGPAdvertisement.
 type BGPAdvertisement struct {
 	Name     string
 	Selector *herald.Selector
-	// Peers are the names of the peers that get the routes, from the nodes that hold their sessions.
+	// Peers are the names of the peers that get the routes from the nodes that hold sessions with them.
 	Peers      []string
 	Attributes route.Attributes
-	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: none are.
+	// Length4 and Length6 are the prefix lengths of the networks that are announced in place of addresses; 0: no networks are
+	// announced.
 	Length4, Length6 int
-	// Permits are what Services may decide for themselves.
+	// Permits are the attributes that Services may override.
 	Permits []herald.ServiceOverride
-	// Weighted: routes have a link bandwidth, in proportion to the endpoints on the node.
+	// Weighted says that routes have a link bandwidth in proportion to the endpoints on the node.
 	Weighted bool
 	// DrainTime is how long a node that leaves goes on announcing.
 	DrainTime time.Duration
-	// WithoutEndpoints: an address is announced although no Service that has it has a ready endpoint.
+	// WithoutEndpoints says that an address is announced even if no Service that has it has a ready endpoint.
 	WithoutEndpoints bool
 }
 
-// Address is an address that is in the status of Services and recorded for their UIDs; nothing else is
-// announced.
+// Address is an address that is in the status of Services and is recorded for their UIDs. No other address is announced.
 type Address struct {
 	netip.Addr
 	Pool string
-	// New: it was recorded less than a minute ago.
+	// New says that the address was recorded less than a minute ago.
 	New bool
-	// Fresh are the nodes, sorted, whose endpoints under policy Local became ready so short a time ago that their kube-proxies
-	// may not know them. The nodes agree on them, but for the time that it takes to hear of an endpoint.
+	// Fresh are the nodes, sorted, whose endpoints under policy Local became ready so recently that their kube-proxies may not
+	// know them yet. All nodes have the same Fresh, except for the time that it takes them to hear of an endpoint.
 	Fresh []string
-	// Behind are those that come last as this node sees it, sorted: of itself it knows more than the time.
+	// Behind are the nodes, sorted, that come last from the point of view of this node. It may differ from Fresh, because this
+	// node also knows what its own kube-proxy says.
 	Behind []string
-	// Forwards: this node's kube-proxy says that it forwards the address. Leaves: it says that it does not, so this node leaves
-	// the address to others.
+	// Forwards says that this node's kube-proxy says that it forwards the address. Leaves says that this node leaves the address
+	// to others, because its kube-proxy says that it does not forward the address.
 	Forwards, Leaves bool
-	// Services are those that have it, several if they share it. Their order means nothing.
+	// Services are the Services that have the address: several if they share it. Their order has no meaning.
 	Services []*Service
 }
 
@@ -178,22 +179,22 @@ type Address struct {
 type Service struct {
 	Name   types.NamespacedName
 	Labels map[string]string
-	// Local: traffic is delivered only to endpoints on the node that it reaches.
+	// Local says that a node delivers traffic only to its own endpoints.
 	Local bool
 	// HealthPort is the port on which each kube-proxy tells, under policy Local, whether its rules have a ready endpoint on
 	// the node; 0: there is none.
 	HealthPort uint16
-	// Sticky: one client's connections belong to one endpoint, which only one node can see to.
+	// Sticky says that all connections of a client belong to one endpoint. Only a single node can ensure this.
 	Sticky bool
-	// Overrides are what it decides for itself; nil: nothing.
+	// Overrides are the Service's own settings; nil: there are none.
 	Overrides *herald.Overrides
-	// Ready4 and Ready6 list the nodes that have a ready endpoint of the family, sorted; "" stands for ready
+	// Ready4 and Ready6 list the nodes that have a ready endpoint of the family, sorted. The empty name stands for ready
 	// endpoints that are on no node, such as those that users write by hand.
 	Ready4, Ready6 []string
 	// Count4 and Count6 count the ready endpoints on each node, under policy Local.
 	Count4, Count6 map[string]int
-	// Leaving4 and Leaving6 list, under policy Local, the nodes that have endpoints which are being terminated and still
-	// serve, sorted.
+	// Leaving4 and Leaving6 list, under policy Local, the nodes that have endpoints that are terminating and still serve,
+	// sorted.
 	Leaving4, Leaving6 []string
 }
 
@@ -220,5 +221,5 @@ func (svc *Service) Delivers(address netip.Addr, node string) bool {
 	return len(ready) > 0
 }
 
-// CompareNeighbours is the order of a Segment's nodes.
+// CompareNeighbours orders the nodes of a Segment by name.
 func CompareNeighbours(x, y Neighbour) int { return strings.Compare(x.Node, y.Node) }

@@ -50,7 +50,7 @@ func TestSendingAndReceivingAllocateNothing(t *testing.T) {
 			t.Fatal(err, failed)
 		}
 		p := peer(Down)
-		p.mine, p.yours, p.poll, p.multiplier = 5, m.mine, true, 255 // However late the test is.
+		p.mine, p.yours, p.poll, p.multiplier = 5, m.mine, true, 255 // A long detection time, however slow the test is.
 		say := func(state State) {
 			p.state = state
 			p.marshal(&m.buffer)

@@ -21,10 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// benchEnds begins so many sessions between two Speakers in this process, and returns when all are up.
+// benchEnds starts count sessions between two Speakers in this process, and returns when all are up.
 func benchEnds(b *testing.B, count int, interval time.Duration) (ends [2]*Speaker) {
 	b.Helper()
-	// Both are on the loopback: there are no interrupts and no other machine, but all system calls.
+	// Both are on the loopback interface: there are no interrupts and no second machine, but all system calls are made.
 	near := netip.MustParseAddr("198.18.0.1")
 	addresses := fmt.Sprintf("ip addr replace %v/32 dev lo\n", near)
 	var here, there []Session
@@ -74,7 +74,7 @@ func benchEnds(b *testing.B, count int, interval time.Duration) (ends [2]*Speake
 	return ends
 }
 
-// seconds runs the sessions: a round is a second, so -benchtime 30x is half a minute.
+// seconds runs the sessions. One round takes a second, so -benchtime 30x takes half a minute.
 func seconds(b *testing.B) {
 	for b.Loop() {
 		time.Sleep(time.Second)
@@ -89,7 +89,8 @@ func used(b *testing.B) (cpu time.Duration) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkSessions is what sessions of 50 ms cost that are up: processor time of the process and allocations of one end.
+// BenchmarkSessions measures the cost of sessions with 50 ms intervals that are up: the processor time of the process, and the
+// allocations of one end.
 func BenchmarkSessions(b *testing.B) {
 	for _, count := range []int{2, 20, 200} {
 		b.Run(fmt.Sprint(count), func(b *testing.B) {
@@ -107,7 +108,7 @@ func BenchmarkSessions(b *testing.B) {
 	}
 }
 
-// BenchmarkBusy counts the sessions that are found dead although both ends run, while 16 other processes want the
+// BenchmarkBusy counts the sessions that are found dead although both ends run, while 16 other processes compete for the
 // processors.
 func BenchmarkBusy(b *testing.B) {
 	for _, interval := range []time.Duration{10 * ms, 50 * ms, 100 * ms, 300 * ms} {
@@ -117,7 +118,7 @@ func BenchmarkBusy(b *testing.B) {
 			var hogs []*exec.Cmd
 			for range 16 {
 				hog := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
-				hog.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // In a scheduling group of its own, as in another pod.
+				hog.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Run it in a scheduling group of its own, as in another pod.
 				if err := hog.Start(); err != nil {
 					b.Fatal(err)
 				}
@@ -128,7 +129,7 @@ func BenchmarkBusy(b *testing.B) {
 			wall := time.Since(began).Seconds()
 			cancel()
 			for _, hog := range hogs {
-				_ = hog.Wait() // It was killed.
+				_ = hog.Wait() // The error says that it was killed.
 			}
 			var most time.Duration
 			for _, s := range ends {
@@ -142,10 +143,10 @@ func BenchmarkBusy(b *testing.B) {
 	}
 }
 
-// BenchmarkLimit has this process work for a tenth of each second, as a speaker does that looks at all its addresses, and
-// limits its processor time as a container with resources.limits.cpu does. Then it counts the sessions that are found dead.
+// BenchmarkLimit makes this process work for a tenth of each second, like a speaker that decides about all its addresses. It
+// limits the processor time as resources.limits.cpu does for a container, and counts the sessions that are found dead.
 func BenchmarkLimit(b *testing.B) {
-	const period = 100 * time.Millisecond // That of kubelet.
+	const period = 100 * time.Millisecond // the period that kubelet uses
 	for _, cores := range []float64{0, 0.5, 0.2, 0.1} {
 		b.Run(fmt.Sprintf("cores=%v", cores), func(b *testing.B) {
 			ends := benchEnds(b, 2, 50*ms)
@@ -185,14 +186,14 @@ func BenchmarkLimit(b *testing.B) {
 	}
 }
 
-// threadTime is the processor time of this thread.
+// threadTime returns the processor time of this thread.
 func threadTime() time.Duration {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// limit has this process get so much processor time in each period, until the benchmark ends.
+// limit limits this process to quota of processor time in each period, until the benchmark ends.
 func limit(b *testing.B, quota, period time.Duration) {
 	b.Helper()
 	write := func(path, text string) {
@@ -200,7 +201,7 @@ func limit(b *testing.B, quota, period time.Duration) {
 			b.Fatal(err)
 		}
 	}
-	// Version 2 of control groups has one hierarchy, version 1 one for each controller.
+	// Version 2 of control groups has one hierarchy; version 1 has one for each controller.
 	top, procs := "/sys/fs/cgroup", "cgroup.procs"
 	_, err := os.Stat(filepath.Join(top, "cgroup.controllers"))
 	if v1 := err != nil; v1 {
@@ -226,7 +227,7 @@ func limit(b *testing.B, quota, period time.Duration) {
 	write(filepath.Join(group, procs), self)
 }
 
-// groupOf is the control group of this process that has its processor time.
+// groupOf returns the control group that controls the processor time of this process.
 func groupOf(b *testing.B, v1 bool) string {
 	b.Helper()
 	text, err := os.ReadFile("/proc/self/cgroup")

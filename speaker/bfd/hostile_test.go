@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packets that anybody may send are counted and have no effect.
+// Packets that anybody can send are counted and have no effect.
 func TestHostilePackets(t *testing.T) {
 	there := cable(t)
 	a := start(t, enclave.Host{}, session("peer", there4))
@@ -70,7 +70,7 @@ func TestHostilePackets(t *testing.T) {
 		}
 		a.await("peer", "counting "+c.drop.String(), func(s Status) bool { return s.Drops[c.drop] == before.Drops[c.drop]+1 })
 	}
-	// And one from an address that nobody knows.
+	// One packet comes from an unknown address.
 	script(t, there, "ip addr add 198.18.0.66/24 dev eth0")
 	if err := there.Do(func() error {
 		other, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 66)}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(here4, portSingleHop)))
@@ -89,7 +89,7 @@ func TestHostilePackets(t *testing.T) {
 	}
 }
 
-// Packets of a session over one hop come in by one interface as long as it is not down.
+// Packets of a session over one hop must arrive on the same interface as long as the session is not Down.
 func TestInterfaceOfPackets(t *testing.T) {
 	m := &member{Session: session("peer", there4), machine: newMachine(epoch, New(nil, nil).rand, 7, fast)}
 	from := func(index int, s State) Drop {

@@ -56,7 +56,7 @@ func TestSessionsOfEachKind(t *testing.T) {
 		t.Errorf("the session was %+v, and is %+v", before, s)
 	}
 
-	// One leaves, the others do not notice.
+	// One session leaves, and the others are not disturbed.
 	a.set(wished[1:]...)
 	o := b.await("v4", "closed by the peer", func(s Status) bool { return s.State == Down })
 	if o.Diag != DiagNeighborDown || o.RemoteState != AdminDown || o.RemoteDiag != DiagAdminDown || o.Failures != 0 || o.Downs[DiagNeighborDown] != 1 {
@@ -65,7 +65,7 @@ func TestSessionsOfEachKind(t *testing.T) {
 	a.set(wished...)
 	a.up("v4")
 
-	// The end of a speaker is no failure.
+	// The end of a speaker is not a failure.
 	a.stop()
 	for _, w := range wished {
 		b.await(w.Name, "closed by the peer", func(s Status) bool { return s.State == Down && s.RemoteDiag == DiagAdminDown })
@@ -96,7 +96,7 @@ func TestACableIsCut(t *testing.T) {
 	a.up("peer")
 }
 
-// A session finds its way when its interface comes later, or is another one by the same name.
+// A session comes up when its interface appears later, or is replaced by a new one with the same name.
 func TestInterfacesComeAndGo(t *testing.T) {
 	wished := session("peer", netip.MustParseAddr("fe80::b%eth0"))
 	a := start(t, enclave.Host{}, wished)
@@ -114,8 +114,8 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	}
 }
 
-// Sessions share the socket that receives. When their interface is another one by the same name, none keeps it open for the
-// others, nor does one that is not wanted any more and says so to its peer.
+// Sessions share the receiving socket. When their interface is replaced by a new one with the same name, no session keeps the
+// old socket open for the others, not even a session that is being closed and is still telling its peer.
 func TestAnInterfaceOfSeveralSessionsIsMadeAnew(t *testing.T) {
 	for name, of := range map[string]struct{ here, there, device string }{
 		"bound to a device": {"198.18.0.1", "198.18.0.1%d", "eth0"},
@@ -138,7 +138,7 @@ func TestAnInterfaceOfSeveralSessionsIsMadeAnew(t *testing.T) {
 				}
 				a.set(wished...)
 			}
-			// up waits until the sessions are up and not those that they were.
+			// up waits until new sessions are up in place of the old ones.
 			up := func(were map[string]uint32) map[string]uint32 {
 				t.Helper()
 				are := map[string]uint32{}
@@ -175,7 +175,7 @@ func TestAnInterfaceOfSeveralSessionsIsMadeAnew(t *testing.T) {
 						t.Errorf("session %s is begun anew on the same interface", name)
 					}
 				}
-				// The interface was there before its index was known.
+				// The interface existed before its index was known.
 				set(0)
 				were = up(were)
 				set(i.Index)
@@ -191,7 +191,7 @@ func TestAnInterfaceOfSeveralSessionsIsMadeAnew(t *testing.T) {
 	}
 }
 
-// A session with a link-local address that has another source shares the socket of that with others.
+// A session with a link-local peer and a source address that is not link-local shares that address's socket with other sessions.
 func TestASourceThatIsNotOnTheLink(t *testing.T) {
 	cable(t)
 	i, err := net.InterfaceByName("eth0")
@@ -237,7 +237,7 @@ func TestAPortThatIsHeldIsToldAndTriedAgain(t *testing.T) {
 	}
 }
 
-// The same addresses may be in use in a VRF and outside of it.
+// The same addresses may be in use inside and outside of a VRF.
 func TestVRF(t *testing.T) {
 	there := cable(t)
 	red, err := enclave.NewHost("red")

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// slowInterval is the least transmit interval of a session that is not Up (RFC 5880 §6.8.3).
+// slowInterval is the minimum transmit interval of a session that is not Up (RFC 5880 §6.8.3).
 const slowInterval = time.Second
 
-// timing is what one end wants.
+// timing has the settings that one end wants.
 type timing struct {
 	multiplier uint8
 	tx, rx     time.Duration
 }
 
-// machine is the state machine of one session (RFC 5880 §6.8), in asynchronous mode. It is pure: packets, wishes and the
-// time go in, packets and the next deadline come out. Whoever drives it calls receive, configure, close or tick, and then
-// transmit until that has nothing to send; and tick again at deadline, at the latest.
+// machine is the state machine of one session (RFC 5880 §6.8), in asynchronous mode. It is pure: its inputs are packets,
+// settings and the time, and its outputs are packets and the next deadline. The caller calls receive, configure, close or tick,
+// and then transmit until there is nothing more to send. It calls tick again at deadline at the latest.
 type machine struct {
 	rand   *rand.Rand
 	wish   timing
@@ -26,24 +26,24 @@ type machine struct {
 	diag   Diag
 	remote remote
 
-	// wantTx and wantRx are bfd.DesiredMinTxInterval and bfd.RequiredMinRxInterval, which every packet carries; usedTx and
-	// usedRx are what this end goes by. They differ until the peer is known to have heard (§6.8.3): until then this end
-	// does not send slower, and does not expect packets sooner.
+	// wantTx and wantRx are bfd.DesiredMinTxInterval and bfd.RequiredMinRxInterval, which every packet carries. usedTx and
+	// usedRx are the intervals that this end uses. They differ until the peer is known to have heard the new ones (§6.8.3): until
+	// then this end does not send more slowly, and does not expect packets earlier.
 	wantTx, wantRx time.Duration
 	usedTx, usedRx time.Duration
 	polling        poll
-	final          bool // an answer to a Poll is due
+	final          bool // whether an answer to a Poll is due
 
-	heard  time.Time // the last packet; zero when the detection time has passed since
-	sent   time.Time // the last packet that was no answer
-	spread float64   // of the transmit interval: when the next packet is due after sent
-	urgent bool      // the peer has not been told of the state (§6.8.7)
-	ends   time.Time // in AdminDown: when the peer has heard, or never will
+	heard  time.Time // when the last packet came; zero if the detection time has passed since
+	sent   time.Time // when the last packet that was not an answer was sent
+	spread float64   // the fraction of the transmit interval after sent at which the next packet is due
+	urgent bool      // whether the peer must be told a new state at once (§6.8.7)
+	ends   time.Time // in AdminDown: when this end stops telling the peer
 
 	measured measured
 }
 
-// remote is what the peer's last packet said.
+// remote has the contents of the peer's last packet.
 type remote struct {
 	discriminator uint32
 	state         State
@@ -56,11 +56,11 @@ type remote struct {
 // poll is a Poll Sequence (§6.5).
 type poll struct {
 	active bool
-	// tx and rx are what holds when it has ended: the least tx and the greatest rx among those that were sent since it
-	// began, since a Final does not tell which of the packets it answers.
+	// tx and rx are the intervals in force after the sequence: the shortest tx and the longest rx that were sent since it
+	// began, because a Final does not say which of the packets it answers.
 	tx, rx time.Duration
-	again  bool      // the values have changed meanwhile: another has to follow
-	from   time.Time // but not before the answers to the last one are out of the way
+	again  bool      // whether the values have changed meanwhile, so that another sequence must follow
+	from   time.Time // the next sequence must not begin earlier, because late answers to the last one may still come
 }
 
 func newMachine(now time.Time, r *rand.Rand, discriminator uint32, wish timing) machine {
@@ -70,14 +70,14 @@ func newMachine(now time.Time, r *rand.Rand, discriminator uint32, wish timing) 
 	return m
 }
 
-// forgetPeer takes back what the peer has said, but for its diagnostic, which is of interest when it has fallen silent.
+// forgetPeer forgets everything from the peer's packets except its diagnostic, which is useful after the peer has fallen silent.
 func (m *machine) forgetPeer() {
 	// A minimum of 1 µs: see bfd.RemoteMinRxInterval in §6.8.1.
 	m.remote = remote{state: Down, diag: m.remote.diag, multiplier: 1, rx: time.Microsecond}
 	m.heard = time.Time{}
 }
 
-// receive takes a packet that is from the session's peer.
+// receive handles a packet from the session's peer.
 func (m *machine) receive(now time.Time, p *packet) Drop {
 	switch {
 	case p.yours != 0 && p.yours != m.mine:
@@ -90,7 +90,7 @@ func (m *machine) receive(now time.Time, p *packet) Drop {
 		tx: p.desiredTx, rx: p.requiredRx, demand: p.demand,
 	}
 	m.heard = now
-	if !p.final { // Answers come between the periodic packets.
+	if !p.final { // Answers come in addition to the periodic packets.
 		m.measured.add(now, m.receiveInterval())
 	}
 	if p.final && m.polling.active {
@@ -110,7 +110,7 @@ func (m *machine) receive(now time.Time, p *packet) Drop {
 	return Accepted
 }
 
-// configure changes the timing. A session that is Up stays so: the peer is told in a Poll Sequence.
+// configure changes the timing. A session that is Up stays Up, and the peer is told in a Poll Sequence.
 func (m *machine) configure(now time.Time, wish timing) {
 	m.wish = wish
 	if m.state != AdminDown {
@@ -118,8 +118,8 @@ func (m *machine) configure(now time.Time, wish timing) {
 	}
 }
 
-// close begins to tell the peer that the session ends on purpose. It does so until ends: the peer's detection time, after
-// which it knows in any case (§6.8.16), or the given time if that is less.
+// close begins to tell the peer that the session ends on purpose. The machine goes on telling until the peer's detection time
+// is over, after which the peer knows in any case (§6.8.16), or for the time most if that is shorter.
 func (m *machine) close(now time.Time, most time.Duration) {
 	interval := m.transmitInterval()
 	m.ends = now
@@ -127,10 +127,10 @@ func (m *machine) close(now time.Time, most time.Duration) {
 		m.ends = now.Add(min(time.Duration(m.wish.multiplier)*interval, most))
 	}
 	m.enter(now, AdminDown, DiagAdminDown)
-	m.usedTx = interval // To be done soon; the packets say a second, as they must.
+	m.usedTx = interval // Keep the interval, to be done soon. The packets say a second, as they must.
 }
 
-// tick does what is due.
+// tick does everything that is due, except sending packets.
 func (m *machine) tick(now time.Time) {
 	if at := m.expires(); !at.IsZero() && !now.Before(at) {
 		m.forgetPeer()
@@ -151,14 +151,14 @@ func (m *machine) enter(now time.Time, s State, d Diag) {
 	m.advertise(now)
 }
 
-// advertise settles what packets say from now on.
+// advertise sets the intervals that packets carry from now on.
 func (m *machine) advertise(now time.Time) {
 	tx, rx := m.wish.tx, m.wish.rx
 	if m.state != Up {
 		tx = max(tx, slowInterval)
 	}
 	if m.state <= Down {
-		// The peer does not go by it.
+		// The peer does not use these values.
 		m.wantTx, m.usedTx, m.wantRx, m.usedRx, m.polling = tx, tx, rx, rx, poll{}
 		return
 	}
@@ -177,23 +177,23 @@ func (m *machine) beginPoll(now time.Time) {
 		p.tx, p.rx = min(p.tx, m.wantTx), max(p.rx, m.wantRx)
 		return
 	}
-	// It goes with the next periodic packet: if it overtook the one before, the peer would go back to old values.
+	// The Poll goes out with the next periodic packet: if it overtook the packet before, the peer would go back to old values.
 	*p = poll{active: true, tx: m.wantTx, rx: m.wantRx}
 }
 
 func (m *machine) endPoll(now time.Time) {
 	m.usedTx, m.usedRx = m.polling.tx, m.polling.rx
 	m.polling.active = false
-	// Until then more answers to the same Poll may come; they must not be taken for answers to the next.
+	// Until then more answers to the same Poll may come. They must not be taken for answers to the next Poll.
 	m.polling.from = now.Add(m.detectionTime())
 }
 
-// transmit is the packet to send now, if there is one.
+// transmit returns the packet to send now, if there is one.
 func (m *machine) transmit(now time.Time) (p packet, ok bool) {
 	switch due := m.transmits(); {
 	case m.final:
-		// An answer is not bound to the transmit interval, and a peer that asks often must not delay the periodic packets
-		// (§6.5, §6.8.7). It tells the news as well, but it cannot ask.
+		// An answer does not depend on the transmit interval, and a peer that polls often must not delay the periodic packets
+		// (§6.5, §6.8.7). An answer carries the new state as well, but it cannot carry a Poll.
 		p.final, m.final = true, false
 		m.urgent = m.urgent && m.polling.active
 	case !due.IsZero() && !now.Before(due):
@@ -209,8 +209,8 @@ func (m *machine) transmit(now time.Time) (p packet, ok bool) {
 	return p, true
 }
 
-// jitter keeps sessions from sending in step: 75 to 100 % of the interval, and no more than 90 % where the loss of a single
-// packet counts (§6.8.7).
+// jitter returns a random fraction of the interval, so that sessions do not send at the same time: 75 to 100 %, and at most 90 %
+// if the loss of a single packet matters (§6.8.7).
 func (m *machine) jitter() float64 {
 	most := 1.0
 	if m.wish.multiplier == 1 {
@@ -219,20 +219,20 @@ func (m *machine) jitter() float64 {
 	return 0.75 + (most-0.75)*m.rand.Float64()
 }
 
-// transmits is when a packet is due, or zero for never.
+// transmits returns when a packet is due; zero: never.
 func (m *machine) transmits() time.Time {
 	switch {
 	case m.urgent:
 		return m.since
-	case m.remote.rx == 0: // The peer wants none (§6.8.7).
+	case m.remote.rx == 0: // The peer wants no periodic packets (§6.8.7).
 		return time.Time{}
-	case m.remote.demand && m.state == Up && m.remote.state == Up && !m.polling.active: // Nor here (§6.6).
+	case m.remote.demand && m.state == Up && m.remote.state == Up && !m.polling.active: // Nor in demand mode (§6.6).
 		return time.Time{}
 	}
 	return m.sent.Add(time.Duration(float64(m.transmitInterval()) * m.spread))
 }
 
-// expires is when the detection time will have passed, or zero for never.
+// expires returns when the detection time will have passed; zero: never.
 func (m *machine) expires() time.Time {
 	if m.heard.IsZero() || m.state == AdminDown {
 		return time.Time{}
@@ -240,7 +240,7 @@ func (m *machine) expires() time.Time {
 	return m.heard.Add(m.detectionTime())
 }
 
-// deadline is when tick or transmit have something to do, or zero for never.
+// deadline returns when tick or transmit have something to do; zero: never.
 func (m *machine) deadline() time.Time {
 	at := earlier(m.transmits(), m.expires())
 	if m.polling.again && !m.polling.active {
@@ -249,7 +249,7 @@ func (m *machine) deadline() time.Time {
 	return earlier(at, m.ends)
 }
 
-// earlier is the earlier of two times that are not zero.
+// earlier returns the earlier of two times. Zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -257,26 +257,26 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// transmitInterval is the longest time between two packets that are sent (§6.8.7).
+// transmitInterval returns the longest time between two sent packets (§6.8.7).
 func (m *machine) transmitInterval() time.Duration { return max(m.usedTx, m.remote.rx) }
 
-// receiveInterval is the longest time between two packets of the peer, or zero while it has not told.
+// receiveInterval returns the longest time between two packets from the peer, or zero while the peer has not said.
 func (m *machine) receiveInterval() time.Duration { return max(m.usedRx, m.remote.tx) }
 
-// detectionTime is how long a silence of the peer may be (§6.8.4).
+// detectionTime returns how long the peer may be silent (§6.8.4).
 func (m *machine) detectionTime() time.Duration {
 	return time.Duration(m.remote.multiplier) * m.receiveInterval()
 }
 
-// measured are the times between packets from the peer.
+// measured measures the times between packets from the peer.
 type measured struct {
 	last     time.Time
-	interval time.Duration // that they should keep
+	interval time.Duration // the interval that the peer should keep
 	Measurement
 	sum time.Duration
 }
 
-// add notes a packet. When the intervals of the session change, the measurement begins anew.
+// add records a packet. When the intervals of the session change, the measurement starts again.
 func (m *measured) add(now time.Time, interval time.Duration) {
 	if interval != m.interval {
 		*m = measured{interval: interval, last: now}

@@ -13,7 +13,7 @@ var (
 	fast  = timing{multiplier: 3, tx: 50 * ms, rx: 50 * ms}
 )
 
-// rig is a machine whose peer is the test.
+// rig is a machine for which the test plays the peer.
 type rig struct {
 	*testing.T
 	machine
@@ -24,7 +24,7 @@ func newRig(t *testing.T, wish timing) *rig {
 	return &rig{T: t, machine: newMachine(epoch, rand.New(rand.NewPCG(1, 2)), 77, wish), now: epoch}
 }
 
-// peer is a packet of the peer as it is by default.
+// peer returns the default packet of the peer.
 func peer(s State) packet {
 	return packet{state: s, multiplier: 3, mine: 99, yours: 77, desiredTx: 50 * ms, requiredRx: 50 * ms}
 }
@@ -48,7 +48,7 @@ func (r *rig) says() (out []packet) {
 	}
 }
 
-// until lets time pass and returns all that is sent. Whatever is due at its end is done.
+// until lets time pass and returns all sent packets. It also does everything that is due at the end.
 func (r *rig) until(end time.Time) (out []packet) {
 	for {
 		at := r.deadline()
@@ -64,10 +64,10 @@ func (r *rig) until(end time.Time) (out []packet) {
 	}
 }
 
-// pass is until, for so long from now.
+// pass is like until, for the duration d from now.
 func (r *rig) pass(d time.Duration) []packet { return r.until(r.now.Add(d)) }
 
-// up brings the session up, ends the Poll Sequence that follows, and waits until another may begin.
+// up brings the session up, ends the Poll Sequence that follows, and waits until another one may begin.
 func (r *rig) up() *rig {
 	r.Helper()
 	r.says()
@@ -93,7 +93,7 @@ func (r *rig) is(s State, d Diag) {
 }
 
 func TestStates(t *testing.T) {
-	// RFC 5880 §6.8.6: state, what is received, new state and diagnostic.
+	// RFC 5880 §6.8.6: state, received state, new state and diagnostic.
 	for _, c := range []struct {
 		from, hears, to State
 		diag            Diag
@@ -197,7 +197,7 @@ func TestJitter(t *testing.T) {
 }
 
 func TestDetectionTime(t *testing.T) {
-	// RFC 5880 §6.8.4: the peer's multiplier, and the greater of our minimum and what the peer wants to send.
+	// RFC 5880 §6.8.4: the peer's multiplier, and the longer of this end's minimum and the peer's transmit interval.
 	for _, c := range []struct {
 		name       string
 		rx, tx     time.Duration
@@ -249,7 +249,7 @@ func TestAPeerThatWantsNoPacketsGetsNone(t *testing.T) {
 	if said := r.pass(140 * ms); len(said) < 2 {
 		t.Errorf("wanted again, it sends %d packets in 140 ms", len(said))
 	}
-	// A peer that has died comes back with a new mind.
+	// A peer that has died comes back without its old state.
 	p.poll = false
 	r.hears(p)
 	r.pass(time.Second)

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { enclave.RunTests(checked{m}) }
 
-// checked fails a run that leaves goroutines behind.
+// checked fails a test run that leaves goroutines behind.
 type checked struct{ m *testing.M }
 
 func (c checked) Run() int {
@@ -35,7 +35,7 @@ func (c checked) Run() int {
 
 const patience = 30 * time.Second
 
-// running is a Speaker on a host, and what it has told.
+// running is a Speaker on a host, with the changes that it has reported.
 type running struct {
 	*Speaker
 	t    testing.TB
@@ -82,14 +82,14 @@ func (r *running) status(name string) Status {
 	return Status{Name: name, Problem: "there is no such session"}
 }
 
-// told are the changes so far.
+// told returns the changes so far.
 func (r *running) told() []Change {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.changes)
 }
 
-// lastTold waits until the last change that was told is one to this state. The status has it a moment before.
+// lastTold waits until the last reported change is to this state. The status shows the state a moment earlier.
 func (r *running) lastTold(to State) Change {
 	r.t.Helper()
 	again := time.NewTicker(5 * time.Millisecond)
@@ -105,7 +105,7 @@ func (r *running) lastTold(to State) Change {
 	}
 }
 
-// await waits until the status is as wanted.
+// await waits until the status satisfies is.
 func (r *running) await(name, what string, is func(Status) bool) Status {
 	r.t.Helper()
 	deadline := time.NewTimer(patience)
@@ -166,7 +166,7 @@ func cable(t testing.TB) enclave.Host {
 	return h
 }
 
-// session is one that bears that the test gets no processor for three seconds.
+// session returns a session that survives if the test gets no processor time for three seconds.
 func session(name string, peer netip.Addr) Session {
 	return Session{Name: name, Peer: peer, TransmitInterval: 50 * ms, ReceiveInterval: 50 * ms, Multiplier: 60}
 }

@@ -7,23 +7,23 @@ import (
 )
 
 const (
-	// retryInterval is how long a session without a socket waits before it tries again to get one.
+	// retryInterval is how long a session without a socket waits before it tries again to open one.
 	retryInterval = 5 * time.Second
-	// silenceInterval is how long nothing may be heard before a session that is Down takes new sockets. The address that the kernel
-	// chooses, the interface or the VRF may be others by then.
+	// silenceInterval is the silence after which a session that is Down gets new sockets. The source address that the kernel
+	// chooses, the interface or the VRF may have changed.
 	silenceInterval = 10 * time.Second
 )
 
-// member is a session that is wanted, or that is being closed.
+// member is a session that is wanted or that is being closed.
 type member struct {
 	Session
 	machine
-	local    netip.Addr // that packets come from; unset without a socket
-	sender   *sender    // nil without
-	receiver *receiver  // nil without
-	index    int        // of the interface that packets come in by, while a session over one hop is not Down
+	local    netip.Addr // source address of packets; unset without a socket
+	sender   *sender    // nil without a socket
+	receiver *receiver  // nil without a socket
+	index    int        // of the interface on which packets arrive, while a session over one hop is not Down
 	problem  string
-	again    time.Time // when to look for sockets
+	again    time.Time // when to check whether new sockets are needed
 
 	buffer         [packetSize]byte
 	sent, received uint64
@@ -32,13 +32,13 @@ type member struct {
 	failures       uint64
 	downs          map[Diag]uint64
 
-	at   time.Time // when something is due; zero is never
-	slot int       // in the queue
+	at   time.Time // when something is due; zero: never
+	slot int       // index in the queue
 }
 
-// take handles what came from the address of the session's peer to that of the session. The peer may have one session with
-// this address (RFC 5881 §3), so that names the session, and what the packet calls it has to agree. A number alone, which
-// somebody else may have seen, would not be enough.
+// take handles a packet from the address of the session's peer to the address of the session. There may be only one session
+// between two addresses (RFC 5881 §3), so the addresses identify the session, and the discriminator in the packet must match.
+// The discriminator alone would not be enough, because somebody else may have seen it.
 func (m *member) take(now time.Time, a arrival, payload []byte) Drop {
 	if least := m.MinimumTTL; a.ttl < least || least == 0 && a.ttl != maxTTL {
 		return DropTTL
@@ -56,7 +56,7 @@ func (m *member) take(now time.Time, a arrival, payload []byte) Drop {
 	return drop
 }
 
-// flush sends what is due.
+// flush sends the packets that are due.
 func (m *member) flush(now time.Time) {
 	if m.sender == nil {
 		return
@@ -77,7 +77,7 @@ func (m *member) flush(now time.Time) {
 	}
 }
 
-// next is when something is to be done, or zero for never.
+// next returns when something is due; zero: never.
 func (m *member) next() time.Time {
 	switch {
 	case m.sender == nil && m.state == AdminDown:
@@ -104,7 +104,7 @@ func (m *member) status() Status {
 	return s
 }
 
-// queue has the members in the order in which something is due (container/heap).
+// queue is a heap of members, ordered by the time at which something is due (container/heap).
 type queue []*member
 
 func (q queue) Len() int { return len(q) }

@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// reopen gives a session sockets: the first, or others when nothing is heard.
+// reopen opens the first sockets of a session, or replaces its sockets when nothing is heard.
 func (s *Speaker) reopen(m *member) {
 	if m.sender != nil && (m.state != Down || s.now.Sub(m.heard) < silenceInterval) {
 		m.again = s.now.Add(silenceInterval)
@@ -56,12 +56,12 @@ func (s *Speaker) open(m *member) (err error) {
 	r.members[peer], m.receiver = m, r
 	if other != nil {
 		other.receiver = nil
-		s.shut(other) // That it ends, the new session says as well.
+		s.shut(other) // The packets of the new session also tell the peer that the old one has ended.
 	}
 	return nil
 }
 
-// shut takes the sockets from a session. A receiver that is nobody's any more is closed.
+// shut closes the sender of a session, and its receiver if no other session uses that.
 func (s *Speaker) shut(m *member) {
 	if m.sender != nil {
 		delete(s.ports, m.sender.port)
@@ -78,7 +78,8 @@ func (s *Speaker) shut(m *member) {
 	m.sender, m.receiver, m.local = nil, nil, netip.Addr{}
 }
 
-// nextPort names the ports for a sender, beginning anywhere, without those of other sessions, and then 0.
+// nextPort returns a function that returns one port after another for a sender, from a random start and without the ports of
+// other sessions, and then 0.
 func (s *Speaker) nextPort() func() uint16 {
 	const count = 1<<16 - minSourcePort
 	first, tried := s.rand.IntN(count), 0

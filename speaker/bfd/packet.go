@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// State is the state of a session (RFC 5880 §6.2). The numbers are those of the wire.
+// State is the state of a session (RFC 5880 §6.2), with the numbers of the wire format.
 type State uint8
 
 // The states.
 const (
-	AdminDown State = iota // Closed on purpose; it says nothing about the path.
+	AdminDown State = iota // The session is closed on purpose, which says nothing about the path.
 	Down
-	Init // The peer is heard, and does not hear us yet.
+	Init // This end hears the peer, but the peer does not hear this end yet.
 	Up
 )
 
@@ -25,7 +25,7 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// Diag is a diagnostic code: why the state changed last (RFC 5880 §4.1). The numbers are those of the wire.
+// Diag is a diagnostic code (RFC 5880 §4.1), with the numbers of the wire format. It says why the state last changed.
 type Diag uint8
 
 // The diagnostic codes that this package sends. A peer may send others.
@@ -48,15 +48,15 @@ func (d Diag) String() string {
 	return fmt.Sprintf("Diag(%d)", uint8(d))
 }
 
-// packet is a BFD Control packet (RFC 5880 §4.1). The bits C, A and M are zero in all that is sent: this
-// package shares the fate of the process that runs it, and does not authenticate.
+// packet is a BFD Control packet (RFC 5880 §4.1). The bits C, A and M are zero in all packets that this package sends: its
+// sessions end with the process, and it does not authenticate.
 type packet struct {
 	state       State
 	diag        Diag
 	poll, final bool
 	demand      bool
 	multiplier  uint8
-	mine, yours uint32 // discriminators, as the sender of the packet has them
+	mine, yours uint32 // discriminators from the point of view of the packet's sender
 	desiredTx   time.Duration
 	requiredRx  time.Duration // 0: the sender does not want to receive any
 }
@@ -65,8 +65,8 @@ const (
 	version = 1
 	// packetSize is the length of a packet without an authentication section.
 	packetSize = 24
-	// maxInterval is the largest interval that a packet may name, from the peer or from here. RFC 5880 allows 71 minutes.
-	// That is no use for detecting anything, but one forged packet could make this end deaf or silent for so long.
+	// maxInterval is the longest interval that a packet of either end may have. RFC 5880 allows 71 minutes. Such an interval
+	// is of no use for detection, but with it a single forged packet could make this end deaf or silent for that time.
 	maxInterval = time.Minute
 )
 
@@ -80,7 +80,7 @@ func (p *packet) marshal(b *[packetSize]byte) {
 	binary.BigEndian.PutUint32(b[8:], p.yours)
 	binary.BigEndian.PutUint32(b[12:], uint32(p.desiredTx/time.Microsecond))  //nolint:gosec // At most maxInterval.
 	binary.BigEndian.PutUint32(b[16:], uint32(p.requiredRx/time.Microsecond)) //nolint:gosec // At most maxInterval.
-	binary.BigEndian.PutUint32(b[20:], 0)                                     // No echo packets, please (RFC 5880 §6.8.9).
+	binary.BigEndian.PutUint32(b[20:], 0)                                     // This end accepts no echo packets (RFC 5880 §6.8.9).
 }
 
 func bit(set bool, n int) byte {
@@ -90,7 +90,7 @@ func bit(set bool, n int) byte {
 	return 0
 }
 
-// parse reads a packet and makes the checks of RFC 5880 §6.8.6 that need no session.
+// parse parses a packet, and makes those checks of RFC 5880 §6.8.6 that need no session.
 func parse(b []byte) (p packet, drop Drop) {
 	if len(b) < packetSize {
 		return p, DropLength
@@ -126,23 +126,23 @@ func parse(b []byte) (p packet, drop Drop) {
 	return p, Accepted
 }
 
-// Drop is why a received packet was without effect.
+// Drop is the reason why a received packet had no effect.
 type Drop uint8
 
-// The reasons. Accepted is none.
+// The reasons. Accepted means that the packet was not dropped.
 const (
 	Accepted           Drop = iota
-	DropTTL                 // Too many hops away (RFC 5881 §5, RFC 5883 §5).
-	DropNoSession           // No session with the address that it came from.
-	DropInterface           // It came in by another interface than those before (RFC 5881 §6).
-	DropVersion             // Not version 1.
-	DropLength              // The length is less than there must be, or more than there is.
+	DropTTL                 // The sender is too many hops away (RFC 5881 §5, RFC 5883 §5).
+	DropNoSession           // There is no session with the source address.
+	DropInterface           // It arrived on a different interface than the packets before (RFC 5881 §6).
+	DropVersion             // The version is not 1.
+	DropLength              // The length is less than the minimum, or more than the received data.
 	DropMultiplier          // The multiplier is 0.
-	DropMultipoint          // The bit of RFC 8562, which is for other sessions.
-	DropDiscriminator       // Theirs is 0, or ours is not that of the session.
-	DropAuthentication      // It is signed, and sessions here are not.
+	DropMultipoint          // The multipoint bit of RFC 8562 is set, which is for other sessions.
+	DropDiscriminator       // The peer's discriminator is 0, or that of this end does not match the session.
+	DropAuthentication      // The packet is signed, which is not supported.
 	DropInterval            // An interval is more than a minute.
-	DropAdminDown           // The session is being closed by this end.
+	DropAdminDown           // This end is closing the session.
 	drops
 )
 
@@ -153,5 +153,5 @@ func (d Drop) String() string {
 	}[d]
 }
 
-// Drops are numbers of packets by the reason why they were without effect: d[DropTTL].
+// Drops has the numbers of dropped packets by reason: d[DropTTL].
 type Drops [drops]uint64

@@ -13,7 +13,7 @@ func wire(p packet) []byte {
 }
 
 func TestWire(t *testing.T) {
-	// By hand from RFC 5880 §4.1.
+	// Encoded by hand according to RFC 5880 §4.1.
 	p := packet{
 		state: Up, diag: DiagNeighborDown, poll: true, multiplier: 3,
 		mine: 0x01020304, yours: 0x05060708, desiredTx: 50 * ms, requiredRx: 300 * ms,
@@ -66,8 +66,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that what is accepted keeps the promises that the state machine relies on, and that it is written as
-// it was read.
+// FuzzParse checks that accepted packets satisfy the assumptions of the state machine, and that marshal reproduces the input.
 func FuzzParse(f *testing.F) {
 	f.Add(wire(peer(Up)))
 	f.Add(wire(packet{state: Down, multiplier: 1, mine: 1, desiredTx: time.Second}))

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller waits for any of some sockets. It is one goroutine's, but for poke. That goroutine is parked by the runtime
-// while it waits, and waiting allocates nothing.
+// poller waits until one of several sockets can be read. Except for poke, only one goroutine may use it. While it waits, the
+// runtime parks that goroutine. Waiting allocates nothing.
 type poller struct {
 	wake  int // an eventfd
 	epoll int
-	file  *os.File // the same, known to the runtime
+	file  *os.File // the same descriptor, registered with the runtime
 	raw   syscall.RawConn
 	look  func(fd uintptr) bool
 
 	events [32]unix.EpollEvent
-	ready  int // of events
+	ready  int // number of valid events
 	failed error
 	drain  [8]byte
 }
@@ -42,7 +42,7 @@ func newPoller() (_ *poller, err error) {
 	if err = p.add(p.wake); err != nil {
 		return nil, err
 	}
-	// A file whose descriptor does not block is waited for by the runtime.
+	// The runtime polls a file only if its descriptor is nonblocking.
 	if err = unix.SetNonblock(p.epoll, true); err != nil {
 		return nil, fmt.Errorf("poll sockets: %w", err)
 	}
@@ -60,7 +60,7 @@ func newPoller() (_ *poller, err error) {
 	return p, err
 }
 
-// add has wait look at a socket until it is closed.
+// add makes wait watch a socket until the socket is closed.
 func (p *poller) add(fd int) error {
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)} //nolint:gosec // A file descriptor.
 	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
@@ -69,8 +69,8 @@ func (p *poller) add(fd int) error {
 	return nil
 }
 
-// wait returns the sockets that can be read: none if the time came first or somebody called poke. A zero time is
-// never. The result is good until the next call.
+// wait returns the sockets that can be read. It returns none if the time comes first or somebody calls poke. A zero time means
+// no timeout. The result is valid until the next call.
 func (p *poller) wait(until time.Time) ([]unix.EpollEvent, error) {
 	p.ready, p.failed = 0, nil
 	if err := p.file.SetReadDeadline(until); err != nil {
@@ -78,7 +78,7 @@ func (p *poller) wait(until time.Time) ([]unix.EpollEvent, error) {
 	}
 	err := p.raw.Read(p.look)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// With a time that has passed Read does not even look.
+		// If the deadline has already passed, Read does not call look.
 		p.look(uintptr(p.epoll))
 		err = nil
 	}
@@ -93,7 +93,7 @@ func (p *poller) wait(until time.Time) ([]unix.EpollEvent, error) {
 	return p.events[:p.ready], nil
 }
 
-// poke ends a wait.
+// poke makes wait return.
 func (p *poller) poke() {
 	_, _ = unix.Write(p.wake, binary.NativeEndian.AppendUint64(nil, 1))
 }

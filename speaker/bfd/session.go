@@ -7,41 +7,42 @@ import (
 	"time"
 )
 
-// Defaults for what a [Session] leaves zero.
+// Defaults for the fields of a [Session] that are zero.
 const (
 	DefaultMultiplier = 3
 	DefaultInterval   = 300 * time.Millisecond
 )
 
-// minInterval is the least interval that may be configured. A program that shares processors with others does not keep
-// shorter ones.
+// minInterval is the shortest interval that may be configured. A program that shares processors with others cannot keep
+// shorter intervals.
 const minInterval = 10 * time.Millisecond
 
-// Session is one session that there should be. Names are the keys.
+// Session is a wanted session. Sessions are identified by name.
 type Session struct {
 	Name string
-	// Peer is the address of the other end. A link-local one has its zone: fe80::1%eth0.
+	// Peer is the address of the other end. A link-local address has a zone: fe80::1%eth0.
 	Peer netip.Addr
-	// Local is the address of this end; that of the protocol that uses the session (RFC 5882 §3). Unset: the kernel's choice.
+	// Local is the address of this end. It should be the one that the protocol over the path uses (RFC 5882 §3). Unset: the
+	// kernel chooses it.
 	Local netip.Addr
-	// Device binds the session to a VRF, or to an interface. Empty: none.
+	// Device is the VRF or interface to which the session is bound. Empty: none.
 	Device string
 	// DeviceIndex is the index of Device or, without one, of the interface in the zone of Peer. 0: not known, or no interface.
-	// Sockets stay with the index, so another interface by the same name needs a new session.
+	// Sockets stay bound to the index, so a new interface with the same name needs a new session.
 	DeviceIndex int
-	// MinimumTTL makes the session one over several hops (RFC 5883), and is the least TTL that its packets may arrive with:
-	// what the peer sends them with, less the number of routers in between. FRR sends them with 255, BIRD with 64, and this
+	// MinimumTTL makes this a session over several hops (RFC 5883). It is the lowest TTL with which packets may arrive: the TTL
+	// with which the peer sends them, minus the number of routers in between. FRR sends them with 255, BIRD with 64, and this
 	// package with 255. 0: the peer is on a link of this machine, and its packets arrive with 255 (RFC 5881).
 	MinimumTTL uint8
-	// Multiplier is how many packets in a row the peer has to miss to find this end dead. 0: DefaultMultiplier.
+	// Multiplier is how many packets in a row the peer must miss to find this end dead. 0: DefaultMultiplier.
 	Multiplier uint8
-	// TransmitInterval and ReceiveInterval are the shortest times between packets that this end sends and that it is willing to
-	// receive, from 10 ms to a minute. The greater of what one end sends and the other receives holds, and at least a
-	// second while the session is not Up. 0: DefaultInterval.
+	// TransmitInterval is the shortest time between packets that this end sends, and ReceiveInterval the shortest time between
+	// packets that it is willing to receive, from 10 ms to a minute. In each direction the longer of the sender's and the
+	// receiver's value is in force, and at least a second while the session is not Up. 0: DefaultInterval.
 	TransmitInterval, ReceiveInterval time.Duration
 }
 
-// Validate says what is wrong with a session, all of it at once.
+// Validate returns all errors of a session at once.
 func (s Session) Validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
@@ -81,7 +82,7 @@ func (s Session) Validate() error {
 
 func needsZone(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
-// timing is what can be changed while the session stays.
+// timing returns the settings that can change while the session stays up.
 func (s Session) timing() timing {
 	t := timing{multiplier: s.Multiplier, tx: s.TransmitInterval, rx: s.ReceiveInterval}
 	if t.multiplier == 0 {
@@ -96,7 +97,7 @@ func (s Session) timing() timing {
 	return t
 }
 
-// path is between what a session runs. There is one session for each (RFC 5881 §3).
+// path identifies the path of a session. There may be only one session for each path (RFC 5881 §3).
 type path struct {
 	peer, local netip.Addr
 	device      string
@@ -108,45 +109,45 @@ func (s Session) path() path {
 	return path{peer: s.Peer, local: s.Local, device: s.Device, index: s.DeviceIndex, multihop: s.MinimumTTL > 0}
 }
 
-// Status is how a session fares.
+// Status is the status of a session.
 type Status struct {
 	Name  string
 	State State
 	// Since is when the state was entered.
 	Since time.Time
-	// Diag and RemoteDiag are why this end and the peer last changed their state.
+	// Diag and RemoteDiag say why this end and the peer last changed their state.
 	Diag, RemoteDiag Diag
-	// RemoteState is the peer's, and Down if nothing is heard from it.
+	// RemoteState is the state of the peer. It is Down if nothing is heard from the peer.
 	RemoteState State
-	// Problem says why packets cannot be exchanged, in words for people. Empty: they can, as far as this end can tell.
+	// Problem describes for users why packets cannot be exchanged. Empty: this end knows of no problem.
 	Problem string
 
-	// Local is the address that packets come from; unset while there is no socket.
+	// Local is the source address of packets; unset while there is no socket.
 	Local netip.Addr
 	// Discriminator and RemoteDiscriminator are the session's numbers at both ends. The peer's is 0 while it is not heard.
 	Discriminator, RemoteDiscriminator uint32
-	// TransmitInterval and ReceiveInterval hold now, for what is sent and what is received. Up to a quarter less passes
-	// between packets. ReceiveInterval is 0 while the peer is not heard, and so is DetectionTime.
+	// TransmitInterval and ReceiveInterval are the intervals in force for sent and received packets. The actual time between
+	// packets is up to a quarter shorter. ReceiveInterval and DetectionTime are 0 while the peer is not heard.
 	TransmitInterval, ReceiveInterval time.Duration
-	// DetectionTime is the silence after which the peer is found dead; RemoteDetectionTime that after which the peer finds
-	// this end dead.
+	// DetectionTime is the silence after which this end finds the peer dead. RemoteDetectionTime is the silence after which
+	// the peer finds this end dead.
 	DetectionTime, RemoteDetectionTime time.Duration
 	// Polling says that the peer has not confirmed the timing yet.
 	Polling bool
-	// Received measures what came since the session came up or its intervals changed.
+	// Received measures the packets since the session came up or its intervals changed.
 	Received Measurement
 
 	PacketsSent, PacketsReceived uint64
-	// SendErrors are packets that the kernel did not take.
+	// SendErrors counts the packets that the kernel did not accept.
 	SendErrors uint64
 	Drops      Drops
-	// Failures are how many times the session went from Up to Down, unless the peer closed it on purpose.
+	// Failures counts how often the session went from Up to Down. Sessions that the peer closed on purpose do not count.
 	Failures uint64
-	// Downs are how many times the session went from Up to Down, by the diagnostic of this end.
+	// Downs counts how often the session went from Up to Down, by the diagnostic of this end.
 	Downs map[Diag]uint64
 }
 
-// Measurement is of the times between packets of the peer, as this program read them.
+// Measurement is a measurement of the times between packets from the peer, as this program reads them.
 type Measurement struct {
 	Count          uint64
 	Min, Mean, Max time.Duration
@@ -158,11 +159,11 @@ type Change struct {
 	From, To State
 	At       time.Time
 	Diag     Diag
-	// RemoteState and RemoteDiag are what the peer said last.
+	// RemoteState and RemoteDiag are from the peer's last packet.
 	RemoteState State
 	RemoteDiag  Diag
 }
 
-// Failed reports whether the path has failed. A peer that closes its end on purpose says nothing about the path: protocols
-// that run over it go on (RFC 5882 §4.2).
+// Failed reports whether the path has failed. If the peer closes its end on purpose, this says nothing about the path, and
+// protocols that run over the path go on (RFC 5882 §4.2).
 func (c Change) Failed() bool { return c.From == Up && c.To == Down && c.RemoteState != AdminDown }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// link is two machines and what is between them: packets are lost, delayed, overtaken and doubled, as it says.
+// link is two machines and the network between them, which loses, delays, reorders and duplicates packets.
 type link struct {
 	rand    *rand.Rand
 	now     time.Time
@@ -18,14 +18,14 @@ type link struct {
 	flights []flight
 	lost    [2]int // packets in a row, from each end
 
-	// lose is asked about each packet, with the number of packets from this end that were lost right before it.
+	// lose reports whether a packet is lost. lost is the number of packets from this end that were lost right before it.
 	lose   func(from, lost int) bool
-	delay  time.Duration // the greatest; the least is none
-	double float64       // the probability
+	delay  time.Duration // the maximum delay; the minimum is zero
+	double float64       // the probability that a packet is duplicated
 
-	// failed is called when an end finds the other dead, and heard is how long ago it heard of it.
+	// failed is called when an end finds the other dead. heard is how long ago a packet arrived at that end.
 	failed func(end int, heard time.Duration)
-	last   [2]time.Time // that something arrived at an end
+	last   [2]time.Time // when a packet last arrived at each end
 }
 
 type flight struct {
@@ -46,7 +46,7 @@ func newLink(seed uint64, wishes [2]timing) *link {
 	return l
 }
 
-// until lets the time pass.
+// until lets time pass until end.
 func (l *link) until(end time.Time) {
 	for {
 		var due time.Time
@@ -64,7 +64,7 @@ func (l *link) until(end time.Time) {
 		if due.After(l.now) {
 			l.now = due
 		}
-		// As in Speaker.turn: what has come is read before anybody is found silent.
+		// As in Speaker.turn, packets that have arrived are read before an end is found silent.
 		for i := 0; i < len(l.flights); i++ {
 			if f := l.flights[i]; !f.at.After(l.now) {
 				l.flights = slices.Delete(l.flights, i, i+1)
@@ -121,7 +121,7 @@ func (l *link) somewhat(most time.Duration) time.Duration {
 	return time.Duration(l.rand.Int64N(int64(most) + 1))
 }
 
-// agree says how the ends differ about the session, or nothing.
+// agree describes how the ends differ about the session; empty: they agree.
 func (l *link) agree() string {
 	for i, m := range l.ends {
 		o := l.ends[1-i]
@@ -146,7 +146,7 @@ func randomTiming(r *rand.Rand, leastMultiplier int) timing {
 	return timing{multiplier: uint8(leastMultiplier + r.IntN(4)), tx: interval(), rx: interval()}
 }
 
-// seeds runs a story with many seeds, or with HERALD_SEED only.
+// seeds runs a test with many seeds, or only with HERALD_SEED.
 func seeds(t *testing.T, story func(t *testing.T, seed uint64)) {
 	if s := os.Getenv("HERALD_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
@@ -163,7 +163,7 @@ func seeds(t *testing.T, story func(t *testing.T, seed uint64)) {
 	}
 }
 
-// After anything whatever on the way, the ends agree once packets pass again.
+// Whatever has happened on the path, the ends agree once packets pass again.
 func TestEndsAgreeAfterChaos(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -176,19 +176,19 @@ func TestEndsAgreeAfterChaos(t *testing.T) {
 			switch end := r.IntN(2); r.IntN(4) {
 			case 0:
 				l.ends[end].configure(l.now, randomTiming(r, 1))
-			case 1: // It crashes, and forgets.
+			case 1: // The end crashes, and forgets its state.
 				m := newMachine(l.now, r, r.Uint32()|1, randomTiming(r, 1))
 				l.ends[end] = &m
 			}
 		}
 		l.lose, l.delay, l.double = func(int, int) bool { return false }, ms, 0
-		// The multiplier 1 leaves no room for the delay where the intervals are short.
+		// With short intervals the multiplier 1 leaves no room for the delay.
 		for _, m := range l.ends {
 			w := m.wish
 			w.multiplier = max(w.multiplier, 2)
 			m.configure(l.now, w)
 		}
-		// Late packets (2 s), detection (5 × 1 s), two Poll Sequences with a detection time in between.
+		// This allows for late packets (2 s), detection (5 × 1 s), and two Poll Sequences with a detection time in between.
 		l.pass(20 * time.Second)
 		if why := l.agree(); why != "" {
 			t.Error(why)
@@ -196,14 +196,14 @@ func TestEndsAgreeAfterChaos(t *testing.T) {
 	})
 }
 
-// As long as no more packets in a row are lost than the multiplier bears, no end finds the other dead, also while the
-// timing of both changes. The multiplier of n bears n-2: what is sent anew after a change may be that late.
+// As long as no more packets in a row are lost than the multiplier allows, no end finds the other dead, even while the timing of
+// both ends changes. The multiplier n allows n-2 lost packets: a packet that is sent again after a change may be that late.
 func TestNoEndIsFoundDeadThatIsHeard(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		l := newLink(seed, [2]timing{randomTiming(r, 3), randomTiming(r, 3)})
 		l.double = 0.1
-		l.delay = 4 * ms // Less than half of the least interval, so that periodic packets do not overtake.
+		l.delay = 4 * ms // Less than half of the shortest interval, so that periodic packets do not overtake each other.
 		l.pass(10 * time.Second)
 		if why := l.agree(); why != "" {
 			t.Fatal(why)
@@ -223,7 +223,7 @@ func TestNoEndIsFoundDeadThatIsHeard(t *testing.T) {
 	})
 }
 
-// An end that falls silent is found dead after the detection time that was agreed upon, not sooner and not later.
+// An end that falls silent is found dead after exactly the detection time that the ends have agreed on.
 func TestSilenceIsFoundInTheDetectionTime(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -250,7 +250,7 @@ func TestSilenceIsFoundInTheDetectionTime(t *testing.T) {
 		if got := l.ends[1-silent]; got.diag != DiagTimeExpired {
 			t.Errorf("diagnostic %v", got.diag)
 		}
-		// The silent end hears of it in the next packet.
+		// The silent end learns this from the next packet.
 		l.pass(time.Second + l.delay)
 		if got := l.ends[silent]; got.state == Up {
 			t.Errorf("the end that is not heard is %v", got.state)
@@ -258,7 +258,7 @@ func TestSilenceIsFoundInTheDetectionTime(t *testing.T) {
 	})
 }
 
-// An end that closes does not look as if it had failed.
+// An end that closes its session does not count as failed.
 func TestAClosedEndIsNotDead(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))

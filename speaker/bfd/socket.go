@@ -17,15 +17,15 @@ const (
 	portMultihop  = 4784  // RFC 5883 §5
 	minSourcePort = 49152 // RFC 5881 §4
 	maxTTL        = 255
-	// traffic is CS6, of the DSCP for routing protocols (RFC 4594 §3.2).
+	// traffic is the traffic class CS6, the DSCP for routing protocols (RFC 4594 §3.2).
 	traffic = 48 << 2
 )
 
-// endpoint is where packets of some sessions arrive: there is one socket for each.
+// endpoint identifies where packets of some sessions arrive. There is one socket for each endpoint.
 type endpoint struct {
 	local    netip.Addr
 	device   string
-	index    int // of the interface that it is bound to, by the device or the zone of the address
+	index    int // of the interface to which the device or the zone of the address binds it
 	multihop bool
 }
 
@@ -60,7 +60,7 @@ func openUDP(addr netip.Addr, device string) (fd int, err error) {
 	return fd, nil
 }
 
-// set sets socket options of the IP level: of IPv4 with the first number, of IPv6 with the second.
+// set sets socket options of the IP level. Each option has its number for IPv4, its number for IPv6, and its value.
 func set(fd int, is4 bool, options ...[3]int) error {
 	for _, o := range options {
 		level, name := unix.IPPROTO_IPV6, o[1]
@@ -89,7 +89,7 @@ func sockaddr(addr netip.Addr, port int) (unix.Sockaddr, error) {
 	return to, nil
 }
 
-// zoneIndex is that of the interface, which may be named or numbered.
+// zoneIndex returns the index of the interface of a zone, which may be a name or a number.
 func zoneIndex(zone string) (uint32, error) {
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n), nil
@@ -101,14 +101,14 @@ func zoneIndex(zone string) (uint32, error) {
 	return uint32(i.Index), nil //nolint:gosec // An interface's index.
 }
 
-// sender is the socket that a session sends from. It has a port of its own, and the kernel knows where packets go.
+// sender is the socket from which a session sends. It has a source port of its own, and is connected to the peer.
 type sender struct {
 	fd   int
 	port uint16
 }
 
-// openSender opens one, from one of the ports that next names until it names 0. It returns the address that packets come
-// from, with the zone of the peer if that is link-local.
+// openSender opens a sender with the first free port that next returns. next returns 0 if there are no more ports. openSender
+// also returns the source address of packets, with the zone of the peer if it is link-local.
 func openSender(s Session, next func() uint16) (_ *sender, local netip.Addr, err error) {
 	fd, err := openUDP(s.Peer, s.Device)
 	if err != nil {
@@ -122,7 +122,7 @@ func openSender(s Session, next func() uint16) (_ *sender, local netip.Addr, err
 	if err = set(fd, s.Peer.Is4(), [3]int{unix.IP_TTL, unix.IPV6_UNICAST_HOPS, maxTTL}, [3]int{unix.IP_TOS, unix.IPV6_TCLASS, traffic}); err != nil {
 		return nil, local, err
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0) // Nobody reads what comes here. The kernel takes its least.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0) // Nobody reads from it. The kernel raises 0 to its minimum.
 	from := s.Local
 	if !from.IsValid() {
 		from = netip.IPv6Unspecified()
@@ -167,11 +167,12 @@ func openSender(s Session, next func() uint16) (_ *sender, local netip.Addr, err
 	return &sender{fd: fd, port: port}, local, nil
 }
 
-// send hands a packet to the kernel, now or not at all.
+// send hands a packet to the kernel without waiting.
 func (s *sender) send(b *[packetSize]byte) error {
 	_, err := unix.Write(s.fd, b[:])
 	if errors.Is(err, unix.ECONNREFUSED) {
-		// A peer without BFD answers an earlier packet by ICMP, and the kernel tells so instead of sending this one.
+		// A peer without BFD has answered an earlier packet with an ICMP error, and the kernel returns it in place of sending this
+		// packet.
 		_, err = unix.Write(s.fd, b[:])
 		if errors.Is(err, unix.ECONNREFUSED) {
 			return nil
@@ -182,15 +183,15 @@ func (s *sender) send(b *[packetSize]byte) error {
 
 func (s *sender) close() { _ = unix.Close(s.fd) }
 
-// batch is how many packets are read by one system call.
+// batch is the number of packets that one system call reads at most.
 const batch = 16
 
 // receiver is the socket of an endpoint. Reading it allocates nothing.
 type receiver struct {
 	endpoint
 	fd int
-	// members are the sessions that it receives for, by the address of the peer without a zone: all of an endpoint with a
-	// link-local address are on one interface.
+	// members are the sessions that receive by this socket, by the address of the peer without a zone: all sessions of an
+	// endpoint with a link-local address are on one interface.
 	members map[netip.Addr]*member
 
 	messages [batch]struct {
@@ -203,7 +204,7 @@ type receiver struct {
 	controls [batch][128]byte
 }
 
-// arrival is how a packet came. A TTL of 0 is unknown.
+// arrival describes how a packet arrived. A TTL of 0 is unknown.
 type arrival struct {
 	from  netip.Addr // without a zone
 	ttl   uint8
@@ -224,12 +225,12 @@ func openReceiver(e endpoint) (r *receiver, err error) {
 	if err = set(fd, e.local.Is4(), [3]int{unix.IP_RECVTTL, unix.IPV6_RECVHOPLIMIT, 1}, [3]int{unix.IP_PKTINFO, unix.IPV6_RECVPKTINFO, 1}); err != nil {
 		return nil, err
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<18) // Half of it at least; the kernel takes what it allows.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<18) // The kernel grants at least half of this, up to its own limit.
 	a, err := sockaddr(e.local, e.port())
 	if err != nil {
 		return nil, err
 	}
-	// Without SO_REUSEADDR: another program's packets must not end here, nor ours there.
+	// There is no SO_REUSEADDR: this socket must not receive another program's packets, nor the other program those of Herald.
 	if err = unix.Bind(fd, a); errors.Is(err, unix.EADDRINUSE) {
 		return nil, fmt.Errorf("UDP port %d at %v is held by another program, such as the BFD of FRR or BIRD on this machine: "+
 			"switch BFD off there, or let that program run the session: %w", e.port(), e.local, err)
@@ -249,8 +250,8 @@ func openReceiver(e endpoint) (r *receiver, err error) {
 	return r, nil
 }
 
-// read calls f with every packet that has come. It returns when there are no more, or as many were read as the socket can
-// have held when it was called.
+// read calls f with every packet that has arrived. It returns when there are no more, or when it has read as many as the socket
+// can have held at the time of the call.
 func (r *receiver) read(f func(r *receiver, a arrival, payload []byte)) {
 	for range 4096 / batch {
 		for i := range r.messages {
@@ -270,7 +271,7 @@ func (r *receiver) read(f func(r *receiver, a arrival, payload []byte)) {
 	}
 }
 
-// arrival reads what the kernel tells of the packet.
+// arrival reads the kernel's information about packet i.
 func (r *receiver) arrival(i int) (a arrival) {
 	if r.local.Is4() {
 		a.from = netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&r.names[i])).Addr)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// farewell bounds how long Run goes on after its context has ended, to tell the peers.
+// farewell bounds how long Run goes on after its context has ended, in order to tell the peers.
 const farewell = time.Second
 
 // Speaker runs sessions. All methods may be called at any time from any goroutine; none waits for the network.
@@ -27,25 +27,24 @@ type Speaker struct {
 	mu     sync.Mutex
 	ran    bool
 	wished map[string]Session
-	news   bool    // wished has changed since Run looked
+	news   bool    // whether wished has changed since Run looked
 	poller *poller // nil unless Run runs
 
-	// Run's, which changes them with mu locked.
+	// Only Run changes the following fields, with mu locked.
 	rand      *rand.Rand
 	members   map[string]*member
-	queue     queue // of members, and of those that are being closed
+	queue     queue // of members and of former members that are being closed
 	receivers map[endpoint]*receiver
 	sockets   map[int]*receiver // by file descriptor
 	ports     map[uint16]bool   // of senders
-	drops     Drops             // of packets that are from no session's peer
-	now       time.Time         // of the turn
-	changes   []Change          // of the turn
+	drops     Drops             // packets that came from no session's peer
+	now       time.Time         // the time of the current turn
+	changes   []Change          // the changes of the current turn
 	deliver   func(*receiver, arrival, []byte)
 }
 
-// New makes a Speaker without sessions. It calls changed, which may be nil, with each change of a session's state, in
-// order, by the goroutine that calls Run: changed must not block. There is no such call for sessions that are not wanted
-// any more.
+// New returns a Speaker without sessions. The goroutine that calls Run calls changed, which may be nil, with each change of a
+// session's state, in order. changed must not block. It is not called for sessions that are not wanted any more.
 func New(log *zap.Logger, changed func(Change)) *Speaker {
 	s := &Speaker{
 		log: log, changed: changed,
@@ -57,11 +56,12 @@ func New(log *zap.Logger, changed func(Change)) *Speaker {
 	return s
 }
 
-// Set says which sessions there should be. Those that stay as they were are not disturbed. If only Multiplier, an interval
-// or MinimumTTL differ, the session stays up, and the peer is told of the timing in a Poll Sequence. Otherwise a session is
-// closed and begun anew. The peer of one that is closed is told AdminDown.
+// Set sets the sessions that there should be. Unchanged sessions are not disturbed. If only Multiplier, an interval or
+// MinimumTTL differ, the session stays up, and the peer is told the new timing in a Poll Sequence. After any other change the
+// session is closed and started again. The peer of a closed session is told AdminDown.
 //
-// The errors are by name, nil if there are none. A session that is not valid is left out; the others are not concerned.
+// Set returns the errors by session name, or nil if there are none. A session that is not valid is left out. This does not
+// affect the others.
 func (s *Speaker) Set(sessions []Session) map[string]error {
 	faults := map[string]error{}
 	wished := map[string]Session{}
@@ -93,14 +93,14 @@ func (s *Speaker) Set(sessions []Session) map[string]error {
 	return faults
 }
 
-// poke has Run look. The lock is held.
+// poke makes Run look for changes. The lock is held.
 func (s *Speaker) poke() {
 	if s.poller != nil {
 		s.poller.poke()
 	}
 }
 
-// Sessions says how the sessions fare that Run has begun, in the order of their names.
+// Sessions returns the status of the sessions that Run has started, sorted by name.
 func (s *Speaker) Sessions() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,15 +112,15 @@ func (s *Speaker) Sessions() []Status {
 	return all
 }
 
-// Drops are the packets that came from no session's peer. Those of a session are in its Status.
+// Drops returns the numbers of packets that came from no session's peer. Dropped packets of a session are in its Status.
 func (s *Speaker) Drops() Drops {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.drops
 }
 
-// Run runs the sessions until the context ends. It tells the peers AdminDown, for their detection time but no longer than a
-// second, and returns nil. Sockets are opened in the network namespace of the thread that runs it. It may run once.
+// Run runs the sessions until the context ends. Then it tells the peers AdminDown, for their detection time but no longer than
+// a second, and returns nil. It opens sockets in the network namespace of the thread that runs it. Run may be called once.
 func (s *Speaker) Run(ctx context.Context) error {
 	p, err := newPoller()
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	again := s.ran
 	if s.ran = true; !again {
 		s.poller = p
-		p.poke() // For what was set before.
+		p.poke() // Start the sessions that were set before.
 	}
 	s.mu.Unlock()
 	if again {
@@ -155,11 +155,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return nil
 }
 
-// turn does all that is due and returns when to do so next. It is over when nobody is left to tell of the end.
+// turn does everything that is due, and returns the time of the next turn. over is true when Run is closing and there are no
+// more peers to tell.
 func (s *Speaker) turn(ready []unix.EpollEvent, closing bool) (until time.Time, over bool) {
 	s.mu.Lock()
-	// The time is read before the sockets: all packets that had come by then are read before anybody is found silent. So
-	// however late this goroutine is, its lateness is never taken for a silence of the peer.
+	// The time is read before the sockets, so all packets that had arrived by that time are read before a peer counts as
+	// silent. However late this goroutine is, its delay is never taken for silence of a peer.
 	s.now = time.Now()
 	for _, e := range ready {
 		if r := s.sockets[int(e.Fd)]; r != nil {
@@ -207,7 +208,7 @@ func (s *Speaker) receive(r *receiver, a arrival, payload []byte) {
 	s.settle(m, was)
 }
 
-// advance does what is due of a session.
+// advance does everything that is due for a session.
 func (s *Speaker) advance(m *member) {
 	if m.state == AdminDown && !s.now.Before(m.ends) {
 		s.shut(m)
@@ -222,7 +223,7 @@ func (s *Speaker) advance(m *member) {
 	s.settle(m, was)
 }
 
-// settle follows every event of a session.
+// settle is called after every event of a session.
 func (s *Speaker) settle(m *member, was State) {
 	m.flush(s.now)
 	if m.state != was {
@@ -257,7 +258,7 @@ func (s *Speaker) note(m *member, was State) {
 	s.changes = append(s.changes, c)
 }
 
-// follow closes the sessions that are not wished, begins those that are missing, and changes the others.
+// follow closes the sessions that are not wanted, starts those that are missing, and changes the others.
 func (s *Speaker) follow(wished map[string]Session) {
 	for name, m := range s.members {
 		if w, ok := wished[name]; !ok || w.path() != m.path() {
@@ -266,7 +267,7 @@ func (s *Speaker) follow(wished map[string]Session) {
 			m.close(s.now, farewell)
 			if ok && w.DeviceIndex != m.DeviceIndex {
 				m.flush(s.now)
-				s.shut(m) // Its sockets reach nobody. If the index was only not known, they are in the way of the new ones.
+				s.shut(m) // Its sockets reach nobody, or, if the index was only unknown before, block the new ones.
 			}
 			s.settle(m, was)
 		}
@@ -288,7 +289,7 @@ func (s *Speaker) follow(wished map[string]Session) {
 	}
 }
 
-// discriminator is a random number that no session has, and not zero (RFC 5880 §6.8.1).
+// discriminator returns a random number that no session has and that is not zero (RFC 5880 §6.8.1).
 func (s *Speaker) discriminator() uint32 {
 	for {
 		n := s.rand.Uint32()
@@ -298,7 +299,7 @@ func (s *Speaker) discriminator() uint32 {
 	}
 }
 
-// end leaves no socket behind.
+// end closes all sockets.
 func (s *Speaker) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,7 +10,7 @@ func TestTimingChangesByPoll(t *testing.T) {
 	t.Run("slower", func(t *testing.T) {
 		r := newRig(t, fast).up()
 		r.configure(r.now, slow)
-		// Our packets may get rarer only when the peer knows; theirs may at once.
+		// This end may send less often only when the peer knows. The peer may do so at once.
 		if r.transmitInterval() != 50*ms || r.receiveInterval() != 200*ms {
 			t.Errorf("before the Final: sends every %v, expects every %v", r.transmitInterval(), r.receiveInterval())
 		}
@@ -55,7 +55,7 @@ func TestTimingChangesByPoll(t *testing.T) {
 			t.Errorf("after the first Final: expects every %v", r.receiveInterval())
 		}
 		again := r.now
-		r.hears(f) // to the first Poll, too
+		r.hears(f) // a second answer to the first Poll
 		for r.now.Before(again.Add(r.detectionTime())) {
 			for _, p := range r.pass(50 * ms) {
 				if p.poll && r.now.Before(again.Add(r.detectionTime())) {
@@ -145,7 +145,7 @@ func TestMeasurement(t *testing.T) {
 		r.pass(gap * ms)
 		p := peer(Up)
 		r.hears(p)
-		p.final = true // is not one of those that come at intervals
+		p.final = true // An answer is not a periodic packet.
 		r.hears(p)
 	}
 	if want := (Measurement{Count: 4, Min: 10 * ms, Mean: 40 * ms, Max: 60 * ms}); r.measured.Measurement != want {

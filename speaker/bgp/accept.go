@@ -8,11 +8,11 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
-// accept has a gobgp server that does not run yet take its connections from a channel.
+// accept makes a gobgp server that does not run yet take its connections from a channel.
 //
-// gobgp (v4.8.0) has such a channel for its listeners. But every server has listeners of its own, and two servers cannot
-// listen on one port. So ours listen elsewhere, and the channel is put where gobgp's would be, before anything reads it.
-// There is no other way in. A gobgp without the field fails every test of passive peers, and says so here.
+// gobgp (v4.8.0) has such a channel for its listeners. But every server has its own listeners, and two servers cannot listen
+// on one port. Therefore this package has its own listeners, and replaces gobgp's channel before anything reads it. gobgp
+// offers no other way. With a gobgp without this field, accept panics and every test of passive peers fails.
 func accept(s *server.BgpServer, from chan net.Conn) {
 	field := reflect.ValueOf(s).Elem().FieldByName("acceptCh")
 	if !field.IsValid() || field.Type() != reflect.TypeOf(from) {

@@ -13,27 +13,28 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// Detail is all that is known about a session. What its ends have agreed on is zero unless it is established.
+// Detail is everything that is known about a session. The values that both ends have agreed on are zero unless the session is
+// established.
 type Detail struct {
 	Session
-	Config Peer // its password is left out
+	Config Peer // without the password
 	// LocalAddress is this node's end of the connection.
 	LocalAddress netip.Addr
 	// RouterASN and RouterID are the router's.
 	RouterASN uint32
 	RouterID  netip.Addr
-	// HoldTime and KeepaliveTime are those that hold (RFC 4271 §4.2). A HoldTime of zero is none.
+	// HoldTime and KeepaliveTime are the times in force (RFC 4271 §4.2). A HoldTime of zero means that there is none.
 	HoldTime, KeepaliveTime time.Duration
-	// Local and Remote are what each end has said it can do.
+	// Local and Remote are the capabilities that each end has offered.
 	Local, Remote Capabilities
-	// UpdatesSent and UpdatesReceived count UPDATE messages. They begin at zero when the session is opened anew because the
-	// peer has changed or something failed on this node.
+	// UpdatesSent and UpdatesReceived count UPDATE messages. They start again from zero when the session is opened again because
+	// the peer has changed or something failed on this node.
 	UpdatesSent, UpdatesReceived uint64
 
 	agreed agreed
 }
 
-// Capabilities are those of one end, in words (RFC 5492).
+// Capabilities describes the capabilities of one end (RFC 5492).
 type Capabilities struct {
 	Families []string // "IPv4 unicast"
 	Others   []string // "route refresh", "graceful restart, 30s"
@@ -43,16 +44,16 @@ type Capabilities struct {
 type Route struct {
 	Prefix netip.Prefix
 	Peer   string
-	// NextHop is what the prefix is announced with. Invalid if there is none, or if it is the session's own address and
-	// there is no session.
+	// NextHop is the next hop of the prefix. It is invalid if there is none, or if it is the session's local address and there
+	// is no session.
 	NextHop netip.Addr
 	route.Attributes
-	// Withheld says, in words for people, why the router has not been told. Empty: it has.
+	// Withheld describes for users why the router has not been told the prefix. Empty: it has been told.
 	Withheld string
 }
 
-// Details says how each valid peer fares, in the order of their names. It asks gobgp, which may take as long as a batch
-// of routes does.
+// Details returns the details of the session with each valid peer, sorted by name. It asks gobgp, which may take as long as
+// a batch of routes.
 func (s *Speaker) Details(ctx context.Context) []Detail {
 	var details []Detail
 	for _, m := range s.sorted() {
@@ -61,13 +62,12 @@ func (s *Speaker) Details(ctx context.Context) []Detail {
 	return details
 }
 
-// Routes lists the prefixes that the peers should hear, in the order of prefixes and of the peers' names. Details are
-// those of now.
+// Routes lists the prefixes that the peers should hear, sorted by prefix and peer name. details must be current.
 func (s *Speaker) Routes(details []Detail) (routes []Route) {
 	for _, m := range s.sorted() {
 		i := slices.IndexFunc(details, func(d Detail) bool { return d.Peer == m.peer.Name })
 		if i < 0 {
-			continue // It is new.
+			continue // The peer is new.
 		}
 		for prefix, a := range m.out.list() {
 			routes = append(routes, details[i].route(prefix, a))
@@ -82,7 +82,7 @@ func (s *Speaker) Routes(details []Detail) (routes []Route) {
 	return routes
 }
 
-// sorted are the members in the order of their names.
+// sorted returns the members sorted by name.
 func (s *Speaker) sorted() []*member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +113,7 @@ func (d *Detail) route(prefix netip.Prefix, a route.Attributes) Route {
 	return r
 }
 
-// detail asks gobgp for what it has not told by itself.
+// detail returns the details of the session. It asks gobgp for those that gobgp does not report by itself.
 func (s *status) detail(ctx context.Context) Detail {
 	s.mu.Lock()
 	server, d := s.server, Detail{Session: s.current(), Config: s.peer, agreed: s.agreed}
@@ -131,14 +131,14 @@ func (s *status) detail(ctx context.Context) Detail {
 	return d
 }
 
-// serves says which server has the session; nil: none.
+// serves sets the server that has the session; nil: none.
 func (s *status) serves(server *routeServer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.server = server
 }
 
-// fill asks for what holds and what has been counted. It may be called from any goroutine.
+// fill asks gobgp for the values in force and the counters. It may be called from any goroutine.
 func (s *routeServer) fill(ctx context.Context, d *Detail) {
 	p := s.listed(ctx)
 	d.LocalAddress, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
@@ -148,7 +148,7 @@ func (s *routeServer) fill(ctx context.Context, d *Detail) {
 	d.UpdatesSent, d.UpdatesReceived = messages.GetSent().GetUpdate(), messages.GetReceived().GetUpdate()
 }
 
-// familiesOf are the families that an end speaks. One that names none speaks IPv4 unicast (RFC 4760 §8).
+// familiesOf returns the families that an end speaks. An end that names none speaks IPv4 unicast (RFC 4760 §8).
 func familiesOf(all []bgp.ParameterCapabilityInterface) (families []bgp.Family) {
 	for _, c := range all {
 		if mp, ok := c.(*bgp.CapMultiProtocol); ok {
@@ -174,13 +174,13 @@ func familyText(f bgp.Family) string {
 	return fmt.Sprintf("AFI %d, SAFI %d", f.Afi(), f.Safi())
 }
 
-// maxCapabilities is how many capabilities of a router are listed: there are fewer that anybody knows.
+// maxCapabilities bounds the number of a router's capabilities that are listed. Fewer are known.
 const maxCapabilities = 32
 
-// extendedNextHop is the text of that capability.
+// extendedNextHop describes the capability of IPv4 prefixes with an IPv6 next hop (RFC 8950).
 const extendedNextHop = "extended next hop, IPv4 over IPv6"
 
-// capabilities are those of one end, each once and in order. What a router has written for people is left out.
+// capabilities describes the capabilities of one end, sorted and without duplicates. Free text from the router is left out.
 func capabilities(all []bgp.ParameterCapabilityInterface) (c Capabilities) {
 	for _, f := range familiesOf(all) {
 		c.Families = append(c.Families, familyText(f))
@@ -203,7 +203,7 @@ func capabilityText(c bgp.ParameterCapabilityInterface) string {
 	case *bgp.CapMultiProtocol:
 		return "" // Its family is listed.
 	case *bgp.CapFQDN:
-		return "" // gobgp does not tell that of the router.
+		return "" // gobgp does not report the router's FQDN.
 	case *bgp.CapRouteRefresh, *bgp.CapRouteRefreshCisco:
 		return "route refresh"
 	case *bgp.CapEnhancedRouteRefresh:

@@ -12,8 +12,8 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// TestARouterOfManyFamilies has a router speak more families than are listed. What it has been told is counted and shown by
-// what it speaks.
+// TestARouterOfManyFamilies has a router that speaks more families than are listed. Its prefixes are counted and shown
+// according to the families that it speaks.
 func TestARouterOfManyFamilies(t *testing.T) {
 	s := newStatus(Peer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), NextHop6: netip.MustParseAddr("2001:db8::11")}, zap.NewNop(), func() {})
 	with := agreed{asn: 64500, remote: []bgp.ParameterCapabilityInterface{bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC)}}

@@ -17,19 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Passive peers are waited for here and not by gobgp: each of its servers would listen by itself, and only one can listen on a
-// port. Where no peer is passive, nothing listens.
+// This file listens for passive peers in place of gobgp: each gobgp server would listen by itself, and only one can listen on a
+// port. If no peer is passive, nothing listens.
 
-// endpoint is where passive peers are waited for.
+// endpoint is an address and port at which this node listens for passive peers.
 type endpoint struct {
-	address netip.Addr // the unspecified one: all of its family
+	address netip.Addr // the unspecified address: all addresses of its family
 	port    uint16
 	device  string // empty: any
-	index   int    // of the interface that it is bound to, by the device or the zone of the address; 0: not known, or none
+	index   int    // of the interface to which the device or the zone of the address binds it; 0: not known, or none
 }
 
-// endpoints says who is waited for where. Peers with a local address are waited for there only, unless others with the
-// same port need all addresses.
+// endpoints returns the endpoints at which to listen, with the peers of each. For a peer with a local address this node listens
+// only at that address, unless other peers with the same port need all addresses.
 func endpoints(wished map[string]*member) map[endpoint][]*member {
 	everywhere := map[endpoint]bool{}
 	wildcard := func(p Peer) endpoint {
@@ -61,17 +61,17 @@ func endpoints(wished map[string]*member) map[endpoint][]*member {
 	return all
 }
 
-// listeners are the goroutines that wait for passive peers, one for each endpoint.
+// listeners are the goroutines that listen for passive peers, one for each endpoint.
 type listeners struct {
 	log *zap.Logger
 	at  map[endpoint]*listener
 }
 
-// follow waits for the passive ones of the members, and for nobody else.
+// follow opens and closes listeners so that exactly the passive peers among the members can connect.
 func (l *listeners) follow(ctx context.Context, wished map[string]*member) {
 	want := endpoints(wished)
 	for at, old := range l.at {
-		if want[at] == nil { // First, since its address may be one of those that a new one listens on.
+		if want[at] == nil { // Old listeners are closed first: a new one may need the same address.
 			old.cancel()
 			<-old.done
 			delete(l.at, at)
@@ -92,7 +92,7 @@ func (l *listeners) follow(ctx context.Context, wished map[string]*member) {
 	}
 }
 
-// wait is for the end of the context that they were opened with.
+// wait waits for the listeners to end, after the context with which they were opened has ended.
 func (l *listeners) wait() {
 	for _, one := range l.at {
 		<-one.done
@@ -100,7 +100,7 @@ func (l *listeners) wait() {
 	}
 }
 
-// listener waits at one endpoint.
+// listener listens at one endpoint.
 type listener struct {
 	endpoint
 	log    *zap.Logger
@@ -110,10 +110,10 @@ type listener struct {
 	mu      sync.Mutex
 	members []*member
 	socket  *net.TCPListener      // nil while it cannot be opened
-	keys    map[netip.Addr]string // passwords that the socket has
+	keys    map[netip.Addr]string // the passwords that are set on the socket
 }
 
-// run listens until the context ends. An endpoint that is taken is tried again.
+// run listens until the context ends. If another program uses the endpoint, run tries again.
 func (l *listener) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := l.listen(ctx)
@@ -135,13 +135,13 @@ func (l *listener) run(ctx context.Context) {
 
 func (l *listener) listen(ctx context.Context) error {
 	config := net.ListenConfig{Control: l.control}
-	config.SetMultipathTCP(false) // It excludes TCP MD5.
+	config.SetMultipathTCP(false) // Multipath TCP excludes TCP MD5.
 	network, address := "tcp6", l.address
 	if l.address.Is4() {
 		network = "tcp4"
 	}
 	if address.Zone() != "" && l.index != 0 {
-		address = address.WithZone(strconv.Itoa(l.index)) // Package net remembers the index of a name for a minute.
+		address = address.WithZone(strconv.Itoa(l.index)) // Package net caches the index of a name for a minute.
 	}
 	opened, err := config.Listen(ctx, network, netip.AddrPortFrom(address, l.port).String())
 	if err != nil {
@@ -164,13 +164,13 @@ func (l *listener) listen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_ = conn.SetKeepAlive(false) // BGP has its own.
+		_ = conn.SetKeepAlive(false) // BGP has its own keepalives.
 		l.handOver(conn)
 	}
 }
 
-// control prepares the socket. Packets leave with TTL 255, since a router with TTL security takes no other; gobgp sets
-// what the peer is to have once the connection is there.
+// control prepares the socket. Packets leave with TTL 255, because a router with TTL security accepts no other. When the
+// connection is established, gobgp sets the peer's own TTL.
 func (l *listener) control(_, _ string, raw syscall.RawConn) error {
 	var err error
 	failed := raw.Control(func(fd uintptr) {
@@ -186,7 +186,7 @@ func (l *listener) control(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(failed, err)
 }
 
-// expect replaces those that are waited for.
+// expect replaces the peers that may connect.
 func (l *listener) expect(members []*member) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,7 +196,7 @@ func (l *listener) expect(members []*member) {
 	}
 }
 
-// passwords are those of routers. An address has one: that of its first peer by name.
+// passwords returns the passwords by router address. An address has only one: that of its first peer by name.
 func passwords(members []*member) map[netip.Addr]string {
 	all := map[netip.Addr]string{}
 	for _, m := range slices.SortedFunc(slices.Values(members), func(x, y *member) int { return cmp.Compare(x.peer.Name, y.peer.Name) }) {
@@ -207,7 +207,7 @@ func passwords(members []*member) map[netip.Addr]string {
 	return all
 }
 
-// sign gives the socket the passwords of those that are waited for. The lock is held.
+// sign sets the passwords of the expected peers on the socket. The lock is held.
 func (l *listener) sign() {
 	want := passwords(l.members)
 	for address := range l.keys {
@@ -249,7 +249,7 @@ func (l *listener) setKey(address netip.Addr, password string) {
 	}
 }
 
-// handOver gives a connection to the session that waits for it. Strangers are not answered.
+// handOver passes a connection to the session that waits for it. It closes the connections of strangers.
 func (l *listener) handOver(conn *net.TCPConn) {
 	from, to := addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())
 	l.mu.Lock()
@@ -261,7 +261,7 @@ func (l *listener) handOver(conn *net.TCPConn) {
 		select {
 		case l.members[i].accepted <- conn:
 			return
-		default: // The session is busy with others.
+		default: // The session is busy with other connections.
 		}
 	}
 	_ = conn.Close()
@@ -275,7 +275,7 @@ func addressOf(a net.Addr) netip.Addr {
 	return tcp.AddrPort().Addr().Unmap()
 }
 
-// waiting is why a passive session is not there as long as nothing else is known.
+// waiting returns the reason why a passive session is not up while no better reason is known.
 func waiting(p Peer) string {
 	return fmt.Sprintf("the router has not connected to port %d of this node yet", p.port())
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Two peers with one address and different passwords: the first by name has its own, in whatever order they come.
+// If two peers have the same address and different passwords, the password of the first by name is used, whatever their order.
 func TestTheFirstPeerOfAnAddressGivesThePassword(t *testing.T) {
 	router := netip.MustParseAddr("198.18.0.254")
 	of := func(name, password string) *member {

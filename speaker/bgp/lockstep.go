@@ -13,21 +13,20 @@ import (
 
 // lockstep lets several gobgp servers live in one process.
 //
-// gobgp (v4.8.0) keeps two options of a server, its route selection and its use of multiple paths,
-// in variables of a package instead of in the server. StartBgp writes them, and every server reads
-// them as it handles routes. Ours all have the same options, so nobody would ever read a wrong
-// value, but it is a data race all the same. So while one server starts, the others are held still,
-// each inside its own lock, under which it does all its reading.
+// gobgp (v4.8.0) keeps two options of a server, its route selection and its use of multiple paths, in package variables
+// instead of in the server. StartBgp writes them, and every server reads them when it handles routes. All servers here have
+// the same options and would never read a wrong value, but this is still a data race. Therefore, while one server starts, each
+// of the others is stopped inside its own lock, under which it does all such reads.
 var lockstep struct {
 	starting sync.Mutex // held while a server starts
 	running  sync.Map   // the keys are *routeServer
 }
 
-// holdTime bounds how long an idle server is held while another does not come to a stand. That one may
-// be busy for seconds with the routes of its router, and the others have withdrawals to send.
+// holdTime bounds how long idle servers are held while another one does not stop. A server may be busy for seconds with the
+// routes of its router, and the others have withdrawals to send.
 const holdTime = 100 * time.Millisecond
 
-// startAlone is StartBgp with all other servers held still.
+// startAlone calls StartBgp while all other servers are held.
 func startAlone(ctx context.Context, s *routeServer, request *api.StartBgpRequest) error {
 	lockstep.starting.Lock()
 	defer lockstep.starting.Unlock()
@@ -42,8 +41,8 @@ func startAlone(ctx context.Context, s *routeServer, request *api.StartBgpReques
 	return err
 }
 
-// holdOthers returns when all running servers are held still. If some are busy, the others go on
-// until those have come to a stand. Those stay held then: else they might be busy by turns forever.
+// holdOthers returns when all running servers are held. If some are busy, the others go on until the busy ones have stopped.
+// These then stay held: otherwise servers might be busy in turns forever.
 func holdOthers() map[*routeServer]*hold {
 	held := map[*routeServer]*hold{}
 	for {
@@ -76,17 +75,17 @@ func holdOthers() map[*routeServer]*hold {
 	}
 }
 
-// endLockstep takes out a server that does nothing any more.
+// endLockstep removes a server that does nothing any more.
 func endLockstep(s *routeServer) {
 	lockstep.running.Delete(s)
 	close(s.stopped)
 }
 
-// hold is a path attribute that holds still the server which looks at it: AddPath does so within
-// the server's lock, and then refuses the path because it has no next hop.
+// hold is a path attribute that stops the server that reads it. AddPath reads it inside the server's lock, and then refuses the
+// path because it has no next hop.
 type hold struct {
 	bgp.PathAttributeInterface
-	still    chan struct{} // closed when the server has come to a stand
+	still    chan struct{} // closed when the server has stopped
 	released chan struct{}
 	ended    chan struct{}
 }
@@ -101,23 +100,23 @@ func newHold(s *routeServer) *hold {
 		}}})
 		select {
 		case <-h.still:
-			return // It has been held, and may have stopped since.
+			return // The server was held, and may have been shut down since.
 		default:
 		}
-		<-s.stopped // One that is stopping refuses the path but may still be reading.
+		<-s.stopped // A server that is shutting down refuses the path but may still be reading.
 		close(h.still)
 	}()
 	return h
 }
 
-// GetType is all that AddPath asks of it, once.
+// GetType is the only method that AddPath calls, once. It blocks until the hold ends.
 func (h *hold) GetType() bgp.BGPAttrType {
 	close(h.still)
 	<-h.released
 	return bgp.BGP_ATTR_TYPE_ORIGIN
 }
 
-// within waits until the server has come to a stand or the limit is over, and reports which.
+// within waits until the server is held or the limit ends. It reports whether the server is held.
 func (h *hold) within(limit context.Context) bool {
 	select {
 	case <-h.still:
@@ -131,7 +130,7 @@ func (h *hold) within(limit context.Context) bool {
 	}
 }
 
-// end lets the server go on. It must have come to a stand.
+// end lets the server go on. The server must be held.
 func (h *hold) end() {
 	close(h.released)
 	<-h.ended

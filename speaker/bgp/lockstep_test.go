@@ -17,12 +17,12 @@ func startedServer(t *testing.T) *routeServer {
 	return s
 }
 
-// A server that was held may stop as soon as it goes on, before its hold has ended.
+// A server that was held may be shut down as soon as it goes on, before its hold has ended.
 func TestAServerStopsAsItsHoldEnds(t *testing.T) {
 	s := startedServer(t)
 	stopped := make(chan struct{})
 	close(stopped)
-	for range 64 { // What is wrong here is so every second time.
+	for range 64 { // An error here would show in about every second round.
 		h := newHold(&routeServer{gobgp: s.gobgp, stopped: stopped})
 		<-h.still
 		h.end()
@@ -30,7 +30,7 @@ func TestAServerStopsAsItsHoldEnds(t *testing.T) {
 	s.stop(false)
 }
 
-// A server that starts waits for one that is busy. The others announce, withdraw and stop meanwhile.
+// A server that starts waits for a busy server. Meanwhile the others can announce, withdraw and stop.
 func TestABusyServerDelaysOnlyAServerThatStarts(t *testing.T) {
 	start := func() *routeServer { return startedServer(t) }
 	within := func(what string, f func()) {
@@ -49,7 +49,7 @@ func TestABusyServerDelaysOnlyAServerThatStarts(t *testing.T) {
 	started := make(chan *routeServer, 1)
 	go func() { started <- start() }()
 
-	// Some of the changes meet a start that tries to hold all servers.
+	// Some of the changes coincide with a start that tries to hold all servers.
 	prefix := netip.MustParsePrefix("198.51.100.1/32")
 	within("50 changes", func() {
 		for range 50 {

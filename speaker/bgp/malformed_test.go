@@ -29,7 +29,7 @@ const (
 	prefix  = "18cb0071" // 203.0.113.0/24
 )
 
-// update is an UPDATE with these attributes and prefixes.
+// update returns an UPDATE with these attributes and prefixes.
 func update(attributes, prefixes string) []byte {
 	a, p := unhex(attributes), unhex(prefixes)
 	body := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(len(a)))
@@ -50,9 +50,9 @@ func unhex(text string) []byte {
 	return b
 }
 
-// malformed are messages of an established session and what becomes of it: 0 if it goes on, as for most errors of an UPDATE
-// (RFC 7606), and otherwise the code of the NOTIFICATION that ends it. gobgp overlooks a second OPEN and a KEEPALIVE with a
-// body.
+// malformed are malformed messages of an established session with their effect: 0 if the session goes on, as after most errors
+// in an UPDATE (RFC 7606), and otherwise the code of the NOTIFICATION that ends it. gobgp ignores a second OPEN and the body of
+// a KEEPALIVE.
 var malformed = []struct {
 	name    string
 	message []byte
@@ -109,7 +109,7 @@ var malformed = []struct {
 	{"a ROUTE-REFRESH of two bytes", message(5, []byte{0, 1}), 7},
 }
 
-// A router may send whatever it likes: nothing but its own session can suffer, and that comes up again.
+// Whatever a router sends, it can harm only its own session, and that session comes up again.
 func TestMalformedMessages(t *testing.T) {
 	a := newArena(t, len(malformed))
 	codes := make([]byte, len(malformed))
@@ -129,7 +129,7 @@ func TestMalformedMessages(t *testing.T) {
 	a.undisturbed()
 }
 
-// A router that would never find a node dead gets no session, and the reason names the cure.
+// A router that would never find a node dead gets no session, and the reason says how to correct this.
 func TestARouterWithoutAHoldTime(t *testing.T) {
 	a := newArena(t, 1)
 	open := openOf(64500)
@@ -159,7 +159,7 @@ func TestARouterWithoutAHoldTime(t *testing.T) {
 	a.undisturbed()
 }
 
-// A router may say of itself whatever it likes. What it says is told in words of ours.
+// Whatever capabilities a router offers, they are described in Herald's own words.
 func TestOddCapabilities(t *testing.T) {
 	odd := []struct{ name, capabilities, want string }{
 		{"a host name with an escape code", "4907 03 1b5b41 02 0a0d", "route refresh"},
@@ -206,13 +206,13 @@ func FuzzMessage(f *testing.F) {
 		if len(body) > 4096-19 {
 			return
 		}
-		a := newArena(t, 1) // Else gobgp would rest for five seconds after each session.
+		a := newArena(t, 1) // A new speaker each time: gobgp pauses for five seconds after each session.
 		a.suffer(0, message(kind, body))
 		a.undisturbed()
 	})
 }
 
-// arena is a speaker with one good router and several hostile ones, which connect to it over the loopback.
+// arena is a speaker with one good router and several hostile ones, which connect to it over the loopback interface.
 type arena struct {
 	t       testing.TB
 	at      netip.AddrPort
@@ -223,7 +223,7 @@ type arena struct {
 func newArena(t testing.TB, hostile int) *arena {
 	t.Helper()
 	a := &arena{t: t, at: freePort(t)}
-	// The debug log is written, to nobody: gobgp puts into it what it has received.
+	// The debug log is formatted and then discarded: gobgp logs the messages that it has received.
 	s := New(zaptest.NewLogger(quiet{}))
 	a.speaker = s
 	ctx, cancel := context.WithCancel(context.Background())
@@ -252,21 +252,21 @@ func newArena(t testing.TB, hostile int) *arena {
 	return a
 }
 
-// hostileAt is the address of a router; -1 is the good one.
+// hostileAt returns the address of a hostile router; -1 is the good one.
 func hostileAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 2)}) }
 
-// suffer has a router send a message in an established session, and returns the code of the NOTIFICATION that it gets; 0 if
-// it gets none.
+// suffer makes a router send a message in an established session. It returns the code of the NOTIFICATION that the router gets,
+// or 0 if it gets none.
 func (a *arena) suffer(hostile int, m []byte) (code byte) {
 	r := a.dialIn(hostileAt(hostile))
-	// The speaker answers a refresh with its routes, if there still is a session.
+	// If the session still exists, the speaker answers a ROUTE-REFRESH with its routes.
 	_, _ = r.Write(append(slices.Clone(m), refresh...))
 	code, _ = r.until(2)
 	_ = r.Close()
 	return code
 }
 
-// undisturbed checks that the session with the good router is the one that it was.
+// undisturbed checks that the good router still has the same session.
 func (a *arena) undisturbed() {
 	a.t.Helper()
 	_ = a.witness.SetDeadline(time.Now().Add(patience))
@@ -301,7 +301,7 @@ func (a *arena) dialIn(from netip.Addr, capabilities ...string) *routerEnd {
 		case <-again.C:
 		case <-deadline:
 			a.t.Errorf("%v has no session: %v", from, err)
-			return &routerEnd{&net.TCPConn{}} // Every use of it is an error.
+			return &routerEnd{&net.TCPConn{}} // Every use of this connection fails.
 		}
 	}
 }
@@ -327,7 +327,7 @@ func tryDialIn(from netip.Addr, at netip.AddrPort, open []byte) (*routerEnd, err
 	return r, nil
 }
 
-// next reads a message.
+// next reads the next message.
 func (r *routerEnd) next() (kind byte, body []byte, err error) {
 	header := make([]byte, 19)
 	if _, err := io.ReadFull(r, header); err != nil {
@@ -338,7 +338,7 @@ func (r *routerEnd) next() (kind byte, body []byte, err error) {
 	return header[18], body, err
 }
 
-// until reads until there is a message of the kind, or returns the code of a NOTIFICATION.
+// until reads messages until one is of the given kind, or returns the code of a NOTIFICATION.
 func (r *routerEnd) until(kind byte) (code byte, err error) {
 	for {
 		next, body, err := r.next()
@@ -353,7 +353,8 @@ func (r *routerEnd) until(kind byte) (code byte, err error) {
 	}
 }
 
-// openOf is an OPEN with both unicast families, route refresh, AS numbers of four bytes, and others, in hexadecimal.
+// openOf returns an OPEN with both unicast families, route refresh, AS numbers of four bytes, and other capabilities in
+// hexadecimal.
 func openOf(asn uint16, others ...string) []byte {
 	capabilities := unhex("0104 00010001 0104 00020001 0200 4104 0000")
 	capabilities = binary.BigEndian.AppendUint16(capabilities, asn)

@@ -2,8 +2,8 @@ package bgp
 
 import "fmt"
 
-// notificationText names what a NOTIFICATION says (RFC 4271 §4.5), and quotes what its sender wrote
-// for people (RFC 9003).
+// notificationText describes the codes of a NOTIFICATION (RFC 4271 §4.5), and quotes the sender's message for operators
+// (RFC 9003).
 func notificationText(code, subcode uint8, said string) string {
 	text := fmt.Sprintf("code %d, subcode %d", code, subcode)
 	if n, ok := notifications[code]; ok {
@@ -21,8 +21,8 @@ func notificationText(code, subcode uint8, said string) string {
 	return text
 }
 
-// notifications has the names of https://www.iana.org/assignments/bgp-parameters; subcodes that are
-// unassigned or deprecated are empty.
+// notifications has the names from https://www.iana.org/assignments/bgp-parameters. Subcodes that are unassigned or
+// deprecated are empty.
 var notifications = map[uint8]struct {
 	name     string
 	subcodes []string

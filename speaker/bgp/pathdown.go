@@ -11,8 +11,9 @@ import (
 // bfdDown is the subcode BFD Down of Cease (RFC 9384).
 const bfdDown = 10
 
-// PathDown ends the session with a peer at once, because BFD has found the path to it dead: with Cease, BFD Down (RFC 9384).
-// It is tried again as after any other end: BFD does not hold it up. Nothing happens to a session that is not established.
+// PathDown ends the session with a peer at once with Cease, BFD Down (RFC 9384), because BFD has found the path to the peer
+// dead. The session is tried again as after any other end, without waiting for BFD. PathDown does nothing if the session is
+// not established.
 func (s *Speaker) PathDown(peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -21,7 +22,7 @@ func (s *Speaker) PathDown(peer string) {
 	}
 }
 
-// pathDown ends the session. One that has just ended is left alone: gobgp would keep the message for the next one.
+// pathDown ends the session. It does nothing if the session has just ended: gobgp would keep the message for the next session.
 func (s *routeServer) pathDown(ctx context.Context) error {
 	if !s.established(ctx) {
 		return nil
@@ -32,9 +33,9 @@ func (s *routeServer) pathDown(ctx context.Context) error {
 	return nil
 }
 
-// sendNotification is gobgp's own (v4.8.0), which has it end an established session with Cease and a subcode. What it
-// exports, ResetPeer, is the same with the subcode Administrative Reset. It reads the list of neighbours, which only
-// the goroutine that calls it here changes.
+// sendNotification is an unexported method of gobgp (v4.8.0) that ends an established session with Cease and a subcode. The
+// exported method, ResetPeer, does the same with the subcode Administrative Reset. sendNotification reads the list of
+// neighbours, which only the goroutine that calls it here changes.
 //
 //go:linkname sendNotification github.com/osrg/gobgp/v4/pkg/server.(*BgpServer).sendNotification
 func sendNotification(s *server.BgpServer, operation, address string, subcode uint8, data []byte) error

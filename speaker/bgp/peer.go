@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Defaults for what a [Peer] leaves zero.
+// Defaults for the fields of a [Peer] that are zero.
 const (
 	DefaultPort         = 179              // RFC 4271 §8.2.1
 	DefaultHoldTime     = 90 * time.Second // RFC 4271 §10
@@ -16,92 +16,89 @@ const (
 )
 
 const (
-	// RFC 4271 §4.2: zero (never, which is not offered here) or at least three seconds, sixteen bits.
+	// RFC 4271 §4.2: zero (which disables the timer and is not offered here) or at least three seconds, in sixteen bits.
 	minHoldTime = 3 * time.Second
 	maxHoldTime = 65535 * time.Second
-	// gobgp dials no more often than this, whatever it is told.
+	// gobgp does not dial more often than this, whatever its configuration.
 	minConnectRetry = 2 * time.Second
 	maxConnectRetry = time.Hour
 	// RFC 4724 §3: twelve bits.
 	maxRestartTime = 4095 * time.Second
 	// RFC 9494 §4.2: 24 bits.
 	maxStaleTime = (1<<24 - 1) * time.Second
-	// TCP_MD5SIG_MAXKEYLEN of Linux. gobgp cuts longer ones off without a word.
+	// TCP_MD5SIG_MAXKEYLEN of Linux. gobgp truncates longer passwords without an error.
 	maxPassword = 80
 )
 
-// Peer is one router and the session to it. Names are the keys; two peers may share an address, for
-// example in two VRFs. Durations are in whole seconds, as BGP carries them.
+// Peer is one router and the session with it. Peers are identified by name. Two peers may have the same address, for example
+// in two VRFs. Durations are in whole seconds, as in BGP messages.
 type Peer struct {
 	Name     string
 	LocalASN uint32
 	PeerASN  uint32 // equal to LocalASN: iBGP
-	// External: the router may be of any AS but LocalASN, and PeerASN is 0. Packets to it have the system's TTL,
-	// unless TTLSecurity is set.
+	// External says that the router may be in any AS except LocalASN. PeerASN is 0 then. Packets to the router have the system's
+	// default TTL unless TTLSecurity is set.
 	External bool
 	// RouterID is the BGP identifier (RFC 6286), written as an IPv4 address.
 	RouterID netip.Addr
-	// Address is the router. A link-local one carries its zone: fe80::1%eth0.
+	// Address is the address of the router. A link-local address has a zone: fe80::1%eth0.
 	Address netip.Addr
 	Port    uint16 // 0: DefaultPort
-	// Passive: the router connects to Port of this node, and ConnectRetry means nothing. Otherwise this node connects to
-	// Port of the router.
+	// Passive says that the router connects to Port of this node. ConnectRetry has no effect then. Otherwise this node connects
+	// to Port of the router.
 	Passive bool
 
-	// LocalAddress is the source of the connection. Unset: the kernel's choice.
+	// LocalAddress is the source address of the connection. Unset: the kernel chooses it.
 	LocalAddress netip.Addr
-	// Interface binds the connection to a device, usually a VRF. Empty: none.
+	// Interface is the device to which the connection is bound, usually a VRF. Empty: none.
 	Interface string
 	// InterfaceIndex is the index of Interface or, without one, of the interface in the zone of Address. 0: not known, or no
-	// interface. What is bound to an interface stays with the index, so another one by the same name needs a new session.
+	// interface. A socket stays bound to the index, so a new interface with the same name needs a new session.
 	InterfaceIndex int
 
 	HoldTime      time.Duration // 0: DefaultHoldTime
 	KeepaliveTime time.Duration // 0: a third of the hold time
-	// ConnectRetry is the pause between two attempts to connect. 0: DefaultConnectRetry, which is
-	// also the least.
+	// ConnectRetry is the pause between two attempts to connect. 0: DefaultConnectRetry, which is also the minimum.
 	ConnectRetry time.Duration
 
-	// MultihopTTL is the TTL of packets to an eBGP router. 0: it is on this segment (a TTL of one).
+	// MultihopTTL is the TTL of packets to an eBGP router. 0: the router is on this segment (a TTL of one).
 	MultihopTTL uint8
-	// TTLSecurity turns on GTSM (RFC 5082) for a router at most so many hops away, 1 being a
-	// neighbour on this segment: packets leave with TTL 255, and those with less than 256 minus
-	// TTLSecurity are dropped. 0: off. The router has to do the same.
+	// TTLSecurity turns on GTSM (RFC 5082) for a router that is at most this many hops away; a neighbour on this segment is one
+	// hop away. Packets leave with TTL 255, and received packets with a TTL less than 256 minus TTLSecurity are dropped. 0: off.
+	// The router must have the same setting.
 	TTLSecurity uint8
-	// Password signs every TCP segment (RFC 2385). Empty: no signatures.
+	// Password is the key that signs every TCP segment (RFC 2385). Empty: segments are not signed.
 	Password string
 	// GracefulRestart keeps the router's routes while this program restarts (RFC 4724). Nil: off.
 	GracefulRestart *GracefulRestart
 
-	// NextHop4 and NextHop6 are announced for prefixes of their family. When unset, the session's
-	// own family uses the session's local address; the other family then has none and is withheld.
+	// NextHop4 and NextHop6 are the next hops for prefixes of their family. If the next hop of the session's own family is
+	// unset, it is the session's local address. If that of the other family is unset, prefixes of that family are withheld.
 	NextHop4, NextHop6 netip.Addr
-	// Unnumbered: Address is link-local, and the router knows this node by its Router Advertisements only, so there are
-	// some while the session is wanted. Prefixes of both families have the session's local address as next hop, for
-	// IPv4 by RFC 8950. gobgp sends them also to a router without that capability, which drops them, so they count as
-	// withheld.
+	// Unnumbered says that Address is link-local and that the router knows this node only by its Router Advertisements. This
+	// node sends some while the session is wanted. Prefixes of both families have the session's local address as next hop, for
+	// IPv4 according to RFC 8950. gobgp sends IPv4 prefixes even to a router without that capability. Such a router drops them,
+	// so they count as withheld.
 	Unnumbered bool
 }
 
-// GracefulRestart is the part of a restarting speaker (RFC 4724). When [Speaker.Run] ends for
-// [ErrRestart], or the program crashes, the session closes without a NOTIFICATION, and the router goes
-// on forwarding for RestartTime. A peer that leaves by [Speaker.SetPeers] is closed for good and its
-// routes go at once.
+// GracefulRestart configures the role of a restarting speaker (RFC 4724). When [Speaker.Run] ends because of [ErrRestart], or
+// when the program crashes, the session closes without a NOTIFICATION, and the router goes on forwarding for RestartTime. When
+// [Speaker.SetPeers] removes a peer, its session is closed for good, and its routes go at once.
 //
-// A program that restarts must call [Speaker.Set] for everything it knows before its first
-// SetPeers: the router drops what is missing when the first batch ends.
+// A program that restarts must call [Speaker.Set] for all its prefixes before its first SetPeers: when the first batch
+// ends, the router drops the prefixes that were not in it.
 type GracefulRestart struct {
 	RestartTime time.Duration // up to 4095 s
 	// StaleTime is how long after RestartTime the router keeps the routes as a last resort (RFC 9494), up to 2^24-1 s.
-	// 0: not at all.
+	// 0: it does not keep them.
 	StaleTime time.Duration
-	// KeepOnNotification has both ends go on as after a restart when the session ends with a NOTIFICATION, as that of a
-	// hold time that has expired (RFC 8538). This end then closes for good with a Hard Reset.
+	// KeepOnNotification makes both ends behave as after a restart when the session ends with a NOTIFICATION, such as that
+	// of an expired hold timer (RFC 8538). To close a session for good, this end then sends a Hard Reset.
 	KeepOnNotification bool
 }
 
-// Validate says what is wrong with a peer, all of it at once. What a BGPPeer has a field for is named as users write it
-// there.
+// Validate returns all errors of a peer at once. Fields that a BGPPeer has, too, are named as in the BGPPeer.
 func (p Peer) Validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
@@ -167,8 +164,8 @@ func (p Peer) Validate() error {
 	return errors.Join(errs...)
 }
 
-// same says that a session to p serves q as well. Anything else needs a new session: BGP settles
-// capabilities and timers once, in OPEN, and a connection has its addresses and its key for life.
+// same reports whether a session with p serves q as well. Every difference needs a new session: BGP negotiates capabilities
+// and timers once, in OPEN, and the addresses and the key of a connection cannot change.
 func (p Peer) same(q Peer) bool {
 	if (p.GracefulRestart == nil) != (q.GracefulRestart == nil) {
 		return false
@@ -180,15 +177,15 @@ func (p Peer) same(q Peer) bool {
 	return p == q
 }
 
-// succeeds says that the router may take a session to p for one to q that has restarted: it knows it by addresses,
-// AS number and router ID, and both ends do graceful restart.
+// succeeds reports whether the router may take a session with p for a restarted session with q: both have graceful restart,
+// and their addresses, AS number and router ID, by which the router recognizes them, are the same.
 func (p Peer) succeeds(q Peer) bool {
 	return p.GracefulRestart != nil && q.GracefulRestart != nil && p.Address == q.Address && p.Interface == q.Interface &&
 		p.LocalAddress == q.LocalAddress && p.LocalASN == q.LocalASN && p.RouterID == q.RouterID
 }
 
-// nextHop is what a prefix of the given family is announced with. The unspecified address stands
-// for the session's own; false means that there is none.
+// nextHop returns the next hop of prefixes of a family. The unspecified address stands for the session's local address. false
+// means that there is no next hop.
 func (p Peer) nextHop(is4 bool) (netip.Addr, bool) {
 	explicit, own := p.NextHop6, netip.IPv6Unspecified()
 	if is4 {

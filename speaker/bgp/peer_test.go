@@ -24,7 +24,7 @@ func TestValidateNamesTheFaultyField(t *testing.T) {
 		{"", func(*Peer) {}},
 		{"", func(p *Peer) { p.Address = netip.MustParseAddr("fe80::1%eth0") }},
 		{"", func(p *Peer) { p.HoldTime, p.KeepaliveTime = 3*time.Second, time.Second }},
-		{"", func(p *Peer) { p.HoldTime = 10 * time.Second }}, // a third of it is no whole second, but a default
+		{"", func(p *Peer) { p.HoldTime = 10 * time.Second }}, // a third of it is not in whole seconds, but is the default
 		{"", func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 2 * time.Minute} }},
 		{"", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("2001:db8::1") }},
 		{"Name", func(p *Peer) { p.Name = "" }},

@@ -12,24 +12,24 @@ import (
 	"go.uber.org/zap"
 )
 
-// source is what a reason was learned from, the worst first. After a session was refused, a router may close further
-// connections without a word: that must not hide why it was refused.
+// source is the kind of evidence for a reason, the worst first. After a router has refused a session, it may close further
+// connections without a NOTIFICATION. This must not hide why it refused the session.
 type source uint8
 
 const (
-	// guess: from a connection that was closed without a NOTIFICATION, or by one that says little.
+	// guess: from a connection that was closed without a NOTIFICATION, or with one that says little.
 	guess source = iota
 	// fact: from a NOTIFICATION, or from this node itself.
 	fact
 )
 
-// reason is why a session is not up, as far as is known.
+// reason is why a session is not up, as far as known.
 type reason struct {
 	source source
 	Error
 }
 
-// learn notes a reason unless a better one is known. The lock is held.
+// learn records a reason unless a better one is known. The lock is held.
 func (s *status) learn(why reason) {
 	if why.source < s.reason.source && s.reason.Text != "" {
 		return
@@ -40,13 +40,13 @@ func (s *status) learn(why reason) {
 	s.reason = why
 }
 
-// because notes why the session is not up.
+// because records why the session is not up.
 func (s *status) because(from source, by Side, format string, args ...any) {
 	s.mu.Lock()
 	before := s.reason.Text
 	s.learn(reason{from, Error{Text: fmt.Sprintf(format, args...), By: by}})
 	text := s.reason.Text
-	news := before != text && s.state != Established // else the change of state to come tells it
+	news := before != text && s.state != Established // otherwise the coming change of state reports it
 	s.mu.Unlock()
 	if news {
 		s.log.Info("BGP session not established", zap.String("reason", text))
@@ -54,7 +54,7 @@ func (s *status) because(from source, by Side, format string, args ...any) {
 	}
 }
 
-// ends notes which NOTIFICATION ends an established session.
+// ends records which NOTIFICATION ends an established session.
 func (s *status) ends(code, subcode uint8, otherwise Cause) {
 	cause := otherwise
 	switch {
@@ -70,8 +70,8 @@ func (s *status) ends(code, subcode uint8, otherwise Cause) {
 	}
 }
 
-// unreachable notes that the router could not be connected to. Whatever was known before is of the past, and what
-// comes next is better.
+// unreachable records that this node could not connect to the router. This replaces any reason from before, and any later
+// reason replaces it.
 func (s *status) unreachable(reason string) {
 	s.mu.Lock()
 	s.reason.source = guess
@@ -79,8 +79,7 @@ func (s *status) unreachable(reason string) {
 	s.because(guess, "", "%s", reason)
 }
 
-// explainEvent makes a reason of what gobgp says about a change of state, if it says more than its
-// log did.
+// explainEvent derives a reason from gobgp's message about a change of state, if the message says more than gobgp's log did.
 func (s *status) explainEvent(state State, message string) reason {
 	if state != Idle {
 		return reason{}
@@ -88,7 +87,7 @@ func (s *status) explainEvent(state State, message string) reason {
 	switch message {
 	case "read-failed", "write-failed", "graceful-restart":
 		return reason{guess, Error{Text: "the router closed the connection without a NOTIFICATION; its log may tell why", By: TheRouter}}
-	case "invalid-msg": // in OpenConfirm, where gobgp does not tell what it has received
+	case "invalid-msg": // in OpenConfirm, where gobgp does not say what it has received
 		return reason{guess, Error{Text: s.openRefused(), By: TheRouter}}
 	}
 	return reason{}
@@ -98,8 +97,7 @@ func (s *status) openRefused() string {
 	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d (spec.localASN) from this node, or another address; its log tells", s.peer.LocalASN)
 }
 
-// explainLog makes a reason of what gobgp logs: why a dial failed and what a NOTIFICATION said is
-// told nowhere else.
+// explainLog derives a reason from gobgp's log. Only the log says why a dial failed and what a NOTIFICATION said.
 func (s *status) explainLog(record slog.Record) {
 	switch record.Message {
 	case "failed to connect":
@@ -111,7 +109,7 @@ func (s *status) explainLog(record slog.Record) {
 		s.ends(code, subcode, NotificationReceived)
 		from := fact
 		if code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION) {
-			from = guess // It says no more than that the router does not want one now.
+			from = guess // This only says that the router does not want a connection now.
 		}
 		if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER {
 			s.because(fact, TheRouter, "the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own; spec.routerIDFrom gives another", s.peer.RouterID)
@@ -123,7 +121,7 @@ func (s *status) explainLog(record slog.Record) {
 		s.ends(code, subcode, NotificationSent)
 		switch {
 		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
-			// gobgp says so of any message before OPEN, and a NOTIFICATION is the only one to expect.
+			// gobgp sends this error after any message before OPEN, and the only message to expect there is a NOTIFICATION.
 			s.because(guess, TheRouter, "%s", s.openRefused())
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
 			s.because(fact, ThisNode, "the router's AS number is not %d, as spec.peerASN, or what stands in its place, says here: correct one of the two", s.peer.PeerASN)
@@ -151,7 +149,7 @@ func (s *status) explainDial(failure string) string {
 	return failure
 }
 
-// text and number read an attribute of a log record.
+// text returns an attribute of a log record, or "".
 func text(record slog.Record, key string) (value string) {
 	record.Attrs(func(a slog.Attr) bool {
 		if a.Key == key {
@@ -165,13 +163,13 @@ func text(record slog.Record, key string) (value string) {
 func number(record slog.Record, key string) uint8 {
 	n, err := strconv.ParseUint(text(record, key), 10, 8)
 	if err != nil {
-		return 0 // which is no code of a NOTIFICATION
+		return 0 // No NOTIFICATION has this code.
 	}
 	return uint8(n)
 }
 
-// logTap hands gobgp's log to our own, one level quieter because status says what matters, and lets
-// status read along.
+// logTap passes gobgp's log to Herald's own, and passes each record to status as well. Info records become debug records,
+// because status logs what matters.
 type logTap struct {
 	slog.Handler
 	status *status
@@ -183,7 +181,7 @@ func (t logTap) Enabled(context.Context, slog.Level) bool { return true }
 func (t logTap) Handle(ctx context.Context, record slog.Record) error {
 	t.status.explainLog(record)
 	if record.Message == "failed to stop BGP server" {
-		return nil // we call Stop after StopBgp, on purpose
+		return nil // This package calls Stop after StopBgp on purpose.
 	}
 	if record.Level == slog.LevelInfo {
 		record.Level = slog.LevelDebug
@@ -194,8 +192,8 @@ func (t logTap) Handle(ctx context.Context, record slog.Record) error {
 	return t.Handler.Handle(ctx, withoutMessages(record))
 }
 
-// withoutMessages leaves out of a record what is neither a plain value nor an error: the messages and attributes that
-// gobgp logs are those of a router, and gobgp panics when it writes some malformed ones as text.
+// withoutMessages removes from a record all attributes that are neither plain values nor errors. gobgp logs the BGP messages
+// and path attributes of routers, and panics when it formats some malformed ones as text.
 func withoutMessages(record slog.Record) slog.Record {
 	safe := slog.NewRecord(record.Time, record.Level, record.Message, record.PC)
 	record.Attrs(func(a slog.Attr) bool {

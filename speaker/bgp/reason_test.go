@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// After a session was refused for a reason that is known, a router closes further attempts without a word. The reason
+// After a router has refused a session for a known reason, it closes further connections without a NOTIFICATION. The reason
 // stays until there is a better one.
 func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	record := func(message string, args ...any) func(*status) {
@@ -64,7 +64,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	}
 }
 
-// A session that goes down is counted by its cause, and tells of its last error when it is up again.
+// A session that goes down is counted by its cause, and reports its last error when it is up again.
 func TestFlapsAreCountedByCause(t *testing.T) {
 	s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513}, zap.NewNop(), func() {})
 	up := func() { s.enter(Established, time.Now(), "", reason{}, agreed{}) }
@@ -124,7 +124,7 @@ func TestFlapsAreCountedByCause(t *testing.T) {
 				t.Errorf("after %s: last error %+v, want %+v", c.cause, got.LastError, c.last)
 			}
 		}
-		// A NOTIFICATION of a session that is not established counts for none.
+		// A NOTIFICATION in a session that is not established does not count.
 		s.enter(Idle, time.Now(), ConnectionLost, reason{}, agreed{})
 		want[ConnectionLost]++
 		notification("received", bgp.BGP_ERROR_CEASE, bfdDown)

@@ -15,8 +15,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// Peers are removed at about the moment at which the OPEN of their router comes: the race detector looks on. gobgp deletes
-// none of them that it has not disabled before.
+// Peers are removed at about the time at which the OPEN of their router arrives, which is a test for the race detector. gobgp
+// must disable each peer before it deletes it.
 func TestPeersAreRemovedWhileRoutersConnect(t *testing.T) {
 	const routers = 24
 	for range 4 {
@@ -64,7 +64,7 @@ func TestPeersAreRemovedWhileRoutersConnect(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		disabled, deleted := map[any]bool{}, map[any]bool{} // gobgp logs the first a moment after it has done it.
+		disabled, deleted := map[any]bool{}, map[any]bool{} // gobgp logs that it has disabled a peer a moment afterwards.
 		for _, e := range logs.All() {
 			switch key := e.ContextMap()["Key"]; e.Message {
 			case "Administrative shutdown":
@@ -79,7 +79,7 @@ func TestPeersAreRemovedWhileRoutersConnect(t *testing.T) {
 	}
 }
 
-// connectedFrom is a router's connection on which this node has sent its OPEN.
+// connectedFrom returns a router's connection on which this node has sent its OPEN.
 func connectedFrom(from netip.Addr, at netip.AddrPort) (_ *routerEnd, err error) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var conn net.Conn

@@ -8,13 +8,12 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// ribOut is what one peer should hear: its Adj-RIB-Out as wished. Callers write it, the peer's
-// session follows it. It belongs to the peer's name and outlives sessions, so a peer that appears
-// later finds its routes.
+// ribOut has the routes that one peer should hear: its desired Adj-RIB-Out. Callers write it, and the peer's session follows
+// it. It belongs to the peer's name and outlives sessions, so a peer that is added later finds its routes.
 type ribOut struct {
 	mu      sync.Mutex
 	wished  map[netip.Prefix]route.Attributes
-	changed map[netip.Prefix]struct{} // since the session last looked
+	changed map[netip.Prefix]struct{} // prefixes that changed since the session last looked
 	wake    chan struct{}             // capacity one
 }
 
@@ -26,7 +25,7 @@ func newRibOut() *ribOut {
 	}
 }
 
-// announce and withdraw say whether they changed anything. Attributes are normal.
+// announce sets the attributes of a prefix. They must be normal (see route.Attributes.Normal).
 func (r *ribOut) announce(prefix netip.Prefix, a route.Attributes) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -37,6 +36,7 @@ func (r *ribOut) announce(prefix netip.Prefix, a route.Attributes) {
 	r.touch(prefix)
 }
 
+// withdraw removes a prefix.
 func (r *ribOut) withdraw(prefix netip.Prefix) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -61,7 +61,7 @@ func (r *ribOut) empty() bool {
 	return len(r.wished) == 0
 }
 
-// all is everything wished, and the point from which takeChanged counts.
+// all returns all wanted routes. takeChanged then returns the changes since this call.
 func (r *ribOut) all() map[netip.Prefix]route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,15 +69,14 @@ func (r *ribOut) all() map[netip.Prefix]route.Attributes {
 	return maps.Clone(r.wished)
 }
 
-// list is everything wished. The attributes are not to be changed.
+// list returns all wanted routes. The attributes must not be modified.
 func (r *ribOut) list() map[netip.Prefix]route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.wished)
 }
 
-// takeChanged is what is wished now about each prefix that changed since the last call; nil stands
-// for a withdrawal.
+// takeChanged returns the current attributes of each prefix that has changed since the last call; nil stands for a withdrawal.
 func (r *ribOut) takeChanged() map[netip.Prefix]*route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,7 +87,7 @@ func (r *ribOut) takeChanged() map[netip.Prefix]*route.Attributes {
 			changes[prefix] = &a
 		}
 	}
-	// A burst leaves a large map behind; a fresh one lets it go.
+	// A burst leaves a large map behind. A new map releases its memory.
 	r.changed = map[netip.Prefix]struct{}{}
 	return changes
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// What is counted as routes come and go is what there is.
+// The counts follow the announced and withdrawn routes.
 func TestPrefixesAreCountedAsTheyChange(t *testing.T) {
 	p := prefixes{of: map[netip.Prefix]route.Attributes{}}
 	a, b, c := netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32"), netip.MustParsePrefix("2001:db8::1/128")

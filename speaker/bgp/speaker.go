@@ -13,36 +13,36 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// Speaker holds sessions to a set of peers and tells each what it should hear. All methods may be
-// called at any time from any goroutine, none of them waits for the network. What is set before Run
-// takes effect with it.
+// Speaker holds sessions with a set of peers, and announces to each peer the routes that it should hear. All methods may be
+// called at any time from any goroutine, and none of them waits for the network. Peers and routes that are set before Run
+// take effect when Run starts.
 type Speaker struct {
 	log     *zap.Logger
 	changed chan struct{}
-	wake    chan struct{} // Run has members to look at
+	wake    chan struct{} // gets a value when members have changed, for Run
 
 	mu      sync.Mutex
 	running bool
-	// members are the wished peers; a peer that changes gets a new one.
+	// members has the wanted peers. A peer that changes gets a new member.
 	members map[string]*member
 	// ribs has the ribOut of every peer that is a member or has routes waiting.
 	ribs map[string]*ribOut
-	// hearers are the peers that each prefix is announced to, so that Set finds whom to withdraw from.
+	// hearers has the peers to which each prefix is announced, so that Set knows from which peers to withdraw it.
 	hearers map[netip.Prefix][]string
 }
 
-// member is a wished peer, the same as long as its session stays the same.
+// member is a wanted peer. It stays the same as long as its session does.
 type member struct {
 	peer   Peer
 	out    *ribOut
 	status *status
-	// accepted are connections of a passive router; what does not fit is closed.
+	// accepted has the connections of a router to this node if the peer is passive. When it is full, further ones are closed.
 	accepted chan net.Conn
 	// pathDown gets a value when BFD finds the path dead; capacity one.
 	pathDown chan struct{}
 }
 
-// New makes a speaker without peers.
+// New returns a Speaker without peers.
 func New(log *zap.Logger) *Speaker {
 	return &Speaker{
 		log:     log,
@@ -54,13 +54,13 @@ func New(log *zap.Logger) *Speaker {
 	}
 }
 
-// ErrRestart is the cause to end Run's context with when a successor will hold the sessions soon.
+// ErrRestart is the cause with which to end Run's context if another process will soon take over the sessions.
 var ErrRestart = errors.New("a successor follows")
 
-// Run holds the sessions until the context ends, and returns when all have been closed: with Cease,
-// Administrative Shutdown (RFC 4486, RFC 9003), upon which routers drop our routes at once. If the
-// context's cause is ErrRestart, peers with graceful restart are closed without a word, upon which they
-// keep them. It may run once.
+// Run holds the sessions until the context ends, and returns when all of them are closed. It closes them with Cease,
+// Administrative Shutdown (RFC 4486, RFC 9003), upon which routers drop this node's routes at once. If the cause of the
+// context's end is ErrRestart, it closes the sessions with graceful restart without a NOTIFICATION, upon which routers keep
+// the routes. Run may be called once.
 func (s *Speaker) Run(ctx context.Context) error {
 	s.mu.Lock()
 	again := s.running
@@ -85,14 +85,13 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 }
 
-// SetPeers says which peers there should be. Sessions to peers that stay as they were are left
-// alone; a peer that differs in anything is closed and opened anew, since BGP settles nearly all of
-// it when a session starts. With graceful restart, the router keeps the routes meanwhile, unless the AS
-// number, the router ID or the router itself differs. One that is gone is closed, with Cease, Peer
-// De-configured, and keeps nothing.
+// SetPeers sets the peers that there should be. The sessions with unchanged peers continue. If a peer differs in any field,
+// its session is closed and opened again, because BGP negotiates nearly everything when a session starts. With graceful
+// restart the router keeps the routes meanwhile, unless the AS number, the router ID or the router itself differs. The
+// session with a removed peer is closed with Cease, Peer De-configured, and the router keeps no routes.
 //
-// The errors are by name, nil if there are none. A peer that is not valid has no session, as if it
-// were not listed; the others are not concerned.
+// SetPeers returns the errors by peer name, or nil if there are none. A peer that is not valid has no session, as if it were
+// not listed. This does not affect the others.
 func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 	faults := map[string]error{}
 	wished := map[string]Peer{}
@@ -145,15 +144,15 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 	return faults
 }
 
-// Set says to which peers one prefix should be announced, and how; it replaces what was said about
-// it before, and none withdraws it everywhere. To say the same again costs nothing but the
-// comparison. Peers that do not exist yet will hear of it when they do.
+// Set sets the peers to which one prefix should be announced, with the attributes for each. It replaces the previous state of
+// the prefix. Without peers the prefix is withdrawn everywhere. Setting the same state again costs only a comparison. A peer
+// that does not exist yet will hear of the prefix when it does.
 func (s *Speaker) Set(prefix netip.Prefix, exports map[string]route.Attributes) {
 	if !prefix.IsValid() || prefix.Addr().Is4In6() {
 		s.log.Error("not a prefix that BGP can announce", zap.Stringer("prefix", prefix))
 		return
 	}
-	prefix = prefix.Masked() // RFC 4271 §4.3: host bits mean nothing
+	prefix = prefix.Masked() // RFC 4271 §4.3: host bits are irrelevant
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,7 +174,7 @@ func (s *Speaker) Set(prefix netip.Prefix, exports map[string]route.Attributes) 
 	s.hearers[prefix] = hearers
 }
 
-// Sessions says how each valid peer fares, in the order of their names.
+// Sessions returns the state of the session with each valid peer, sorted by name.
 func (s *Speaker) Sessions() []Session {
 	members := s.sorted()
 	sessions := make([]Session, 0, len(members))
@@ -185,8 +184,8 @@ func (s *Speaker) Sessions() []Session {
 	return sessions
 }
 
-// Changed gets a value when the result of Sessions may have changed in more than its counts. It has
-// a capacity of one: what happens until the value is taken is one change.
+// Changed returns a channel that gets a value when the result of Sessions may have changed in more than its counts. Its
+// capacity is one: all changes until the value is received count as one.
 func (s *Speaker) Changed() <-chan struct{} { return s.changed }
 
 func (s *Speaker) wished() map[string]*member {
@@ -195,7 +194,7 @@ func (s *Speaker) wished() map[string]*member {
 	return maps.Clone(s.members)
 }
 
-// rib and forget are called with the lock held.
+// rib returns the ribOut of a peer, and creates it if there is none. The lock is held.
 func (s *Speaker) rib(name string) *ribOut {
 	if s.ribs[name] == nil {
 		s.ribs[name] = newRibOut()
@@ -203,7 +202,7 @@ func (s *Speaker) rib(name string) *ribOut {
 	return s.ribs[name]
 }
 
-// forget drops a ribOut that nobody needs.
+// forget removes the ribOut of a peer if nothing needs it any more. The lock is held.
 func (s *Speaker) forget(name string) {
 	if r := s.ribs[name]; r != nil && s.members[name] == nil && r.empty() {
 		delete(s.ribs, name)
@@ -229,9 +228,8 @@ type running struct {
 	done   chan struct{}
 }
 
-// follow closes the sessions that are not wished any more and opens the missing ones. It closes
-// first and waits for that: a router has one session with an address, and takes a second one for a
-// collision (RFC 4271 §6.8).
+// follow closes the sessions that are not wanted any more, and opens the missing ones. It first waits until the old ones are
+// closed: a router has only one session with an address, and takes a second one for a collision (RFC 4271 §6.8).
 func (s *sessions) follow(ctx context.Context, wished map[string]*member) {
 	var closing []*running
 	for name, r := range s.of {
@@ -268,7 +266,7 @@ func (s *sessions) open(ctx context.Context, name string, m *member) {
 	}()
 }
 
-// wait is for the end of the context that the sessions were opened with.
+// wait waits for the sessions to end, after the context with which they were opened has ended.
 func (s *sessions) wait() {
 	for _, r := range s.of {
 		r.join()
@@ -276,8 +274,8 @@ func (s *sessions) wait() {
 	}
 }
 
-// join waits for the end of a session, and closes the connections that it has not taken. The listener hands over no
-// more: it was told first.
+// join waits for the end of a session, and closes the connections that the session has not taken. The listener hands over no
+// further ones, because it was updated first.
 func (r *running) join() {
 	<-r.done
 	for {

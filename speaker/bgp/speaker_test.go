@@ -16,18 +16,18 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// gobgp's cleanInfiniteChannel does not wait for the queue that it empties, and may leave its goroutine.
+	// gobgp's cleanInfiniteChannel does not wait for the queue that it empties, and may leave that queue's goroutine behind.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer"))
 }
 
-// Whatever is set in whatever order, with sessions looking at any time, each peer ends up being told
-// exactly what was said last; and nothing is kept for names that nobody needs.
+// Routes and peers are set in any order, and sessions take changes at any time. In the end each peer has been told exactly the
+// last state, and nothing is kept for names that are not needed any more.
 func TestPeersAreToldWhatWasSaidLast(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	rapid.Check(t, func(t *rapid.T) {
 		s := New(zaptest.NewLogger(quiet{}))
 		model := map[netip.Prefix]map[string]route.Attributes{}
-		told := map[string]map[netip.Prefix]route.Attributes{} // what sessions have taken
+		told := map[string]map[netip.Prefix]route.Attributes{} // the changes that sessions have taken
 		for _, name := range names {
 			told[name] = map[netip.Prefix]route.Attributes{}
 		}
@@ -99,7 +99,7 @@ func TestSayingTheSameAgainIsNoChange(t *testing.T) {
 	if got := len(s.ribs["a"].takeChanged()); got != 1 {
 		t.Fatalf("%d changes, want 1", got)
 	}
-	// Host bits and order are no difference either.
+	// Host bits and the order of communities make no difference either.
 	s.Set(prefix, map[string]route.Attributes{"a": {Communities: []route.Community{2, 1}}})
 	if got := s.ribs["a"].takeChanged(); len(got) != 0 {
 		t.Errorf("changes %v, want none", got)
@@ -136,7 +136,7 @@ func TestSetPeersReportsFaultsByName(t *testing.T) {
 	}
 }
 
-// A caller may answer each change by saying again what it wishes; that must come to rest.
+// A caller may answer each change by setting the same peers again. This must not cause further changes.
 func TestSetPeersWithTheSamePeersIsNoChange(t *testing.T) {
 	s := New(zaptest.NewLogger(t))
 	for _, wantNews := range []bool{true, false} {
@@ -153,8 +153,8 @@ func TestSetPeersWithTheSamePeersIsNoChange(t *testing.T) {
 	}
 }
 
-// Servers that start, stop and get routes at the same time, each in its own goroutine: this is for
-// the race detector, and for lockstep not to lock up.
+// Servers start, stop and get routes at the same time, each in its own goroutine. This is a test for the race detector and for
+// deadlocks in lockstep.
 func TestManySessionsComeAndGo(t *testing.T) {
 	s := New(zaptest.NewLogger(quiet{}))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,7 +166,7 @@ func TestManySessionsComeAndGo(t *testing.T) {
 		for i := range 8 {
 			p := validPeer()
 			p.Name = fmt.Sprint("peer", i)
-			// A port on which nobody listens, and another one each time for every second peer.
+			// Nobody listens on this port. Every second peer gets a different port in each round.
 			p.Address, p.Port = netip.MustParseAddr("127.0.0.1"), uint16(1+i%2*round)
 			peers = append(peers, p)
 			exports[p.Name] = route.Attributes{Prepend: uint8(round)}
@@ -188,7 +188,7 @@ func TestManySessionsComeAndGo(t *testing.T) {
 	}
 }
 
-// quiet is a test's log that nobody reads.
+// quiet is a log that discards everything.
 type quiet struct{}
 
 func (quiet) Logf(string, ...any)   {}

@@ -20,8 +20,8 @@ import (
 // State is a state of the BGP finite state machine (RFC 4271 §8.2.2).
 type State uint8
 
-// The states. A session that is being dialled is in Active: gobgp does not show Connect and OpenSent
-// for connections that it opens itself.
+// The states. A session that this node dials is in Active: gobgp does not show Connect and OpenSent for connections that it
+// opens itself.
 const (
 	Idle State = iota
 	Connect
@@ -39,27 +39,27 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// Session is how a peer fares.
+// Session is the state of the session with a peer.
 type Session struct {
 	Peer    string
 	Address netip.Addr
 	State   State
 	// Since is when the session came up, or when it went down or was first tried.
 	Since time.Time
-	// Reason says, in words for people, why the session is not up. Empty while it is, and until the
-	// first attempt has failed.
+	// Reason describes for users why the session is not up. It is empty while the session is up, and until the first attempt
+	// has failed.
 	Reason string
-	// LastError is why the session is not up or, while it is, why it was not before. Its text is empty if it has
+	// LastError is why the session is not up or, if it is up, why it was not up before. Its text is empty if the session has
 	// always been up.
 	LastError Error
-	// Flaps are how many times the session has left Established, by why. What this node closed on purpose does not
+	// Flaps counts how often the session has left Established, by cause. Sessions that this node closed on purpose do not
 	// count.
 	Flaps map[Cause]uint64
-	// Advertised4 and Advertised6 are how many prefixes of each family the router has been told of
-	// and may use. Zero while the session is down.
+	// Advertised4 and Advertised6 count the prefixes of each family that the router has been told and may use. They are zero
+	// while the session is down.
 	Advertised4, Advertised6 int
-	// Withheld4 and Withheld6 are how many prefixes of each family cannot be told to this router, because there is no
-	// next hop of their family or the router does not take them on this session; WithheldReason says which.
+	// Withheld4 and Withheld6 count the prefixes of each family that this router cannot be told, because there is no next hop
+	// of their family or the router does not accept them on this session. WithheldReason says which.
 	Withheld4, Withheld6 int
 	WithheldReason       string
 }
@@ -67,7 +67,7 @@ type Session struct {
 // Side is an end of a session.
 type Side string
 
-// The ends. An error of the connection itself is from neither: "".
+// The ends. An error of the connection itself is reported by neither: "".
 const (
 	ThisNode  Side = "node"
 	TheRouter Side = "router"
@@ -75,8 +75,8 @@ const (
 
 // Error is why a session was not up.
 type Error struct {
-	Text string // for people
-	By   Side   // that reported it
+	Text string // a description for users
+	By   Side   // the end that reported it
 	At   time.Time
 }
 
@@ -85,11 +85,11 @@ type Cause string
 
 // The causes.
 const (
-	// HoldTimerExpired: nothing was heard of the router for the hold time.
+	// HoldTimerExpired: nothing was heard from the router for the hold time.
 	HoldTimerExpired Cause = "hold_timer_expired"
 	// BFDDown: either end has found the path dead (RFC 9384).
 	BFDDown Cause = "bfd_down"
-	// NotificationReceived and NotificationSent are any other NOTIFICATION.
+	// NotificationReceived and NotificationSent: either end sent any other NOTIFICATION.
 	NotificationReceived Cause = "notification_received"
 	NotificationSent     Cause = "notification_sent"
 	// ConnectionLost: the TCP connection ended without a NOTIFICATION.
@@ -98,10 +98,10 @@ const (
 	OwnFailure Cause = "own_failure"
 )
 
-// Causes are all causes.
+// Causes lists all causes.
 var Causes = []Cause{HoldTimerExpired, BFDDown, NotificationReceived, NotificationSent, ConnectionLost, OwnFailure}
 
-// Uptime is how long the session has been up; zero if it is not.
+// Uptime returns how long the session has been up; zero if it is not up.
 func (s Session) Uptime(now time.Time) time.Duration {
 	if s.State != Established {
 		return 0
@@ -109,38 +109,38 @@ func (s Session) Uptime(now time.Time) time.Duration {
 	return now.Sub(s.Since)
 }
 
-// status is what is known about a session. Goroutines of gobgp's write it.
+// status is what is known about a session. gobgp's goroutines write it.
 type status struct {
 	peer    Peer
 	log     *zap.Logger
-	changed func() // the session's state has changed
-	// refused gets the reason why there is to be no session with the router for a while; capacity one.
+	changed func() // called when the session's state has changed
+	// refused gets the reason why there should be no session with the router for a while; capacity one.
 	refused chan error
 	// entered gets a value when the session has entered a state; capacity one.
 	entered chan struct{}
 
 	mu      sync.Mutex
-	closing bool // by this node, for good
+	closing bool // this node closes the session for good
 	state   State
 	since   time.Time
-	reason  reason // why it is not established; what it was is in last while it is
-	last    Error
-	agreed  agreed // while established
-	cause   Cause  // of the end that comes, from the NOTIFICATION
+	reason  reason // why the session is not established; empty while it is
+	last    Error  // the reason before the session was established last
+	agreed  agreed // valid while established
+	cause   Cause  // of the session's coming end, from the NOTIFICATION
 	flaps   map[Cause]uint64
 	sent    counts
-	unsent  counts // for want of a next hop
+	unsent  counts // prefixes without a next hop
 	server  *routeServer
 }
 
-// agreed is what the OPEN messages of both ends have said.
+// agreed has the contents of both ends' OPEN messages.
 type agreed struct {
 	asn           uint32     // of the router
 	routerID      netip.Addr // of the router
 	local, remote []bgp.ParameterCapabilityInterface
 }
 
-// refuses says, in words for people, why the router does not take prefixes of a family. Empty: it does.
+// refuses describes for users why the router does not accept prefixes of a family. It returns "" if the router accepts them.
 func (a agreed) refuses(p Peer, is4 bool) string {
 	switch {
 	case !slices.Contains(familiesOf(a.remote), family(is4)):
@@ -173,7 +173,7 @@ func (s *status) session() Session {
 	return s.current()
 }
 
-// current is the session as it is now. The lock is held.
+// current returns the current state of the session. The lock is held.
 func (s *status) current() Session {
 	out := Session{
 		Peer: s.peer.Name, Address: s.peer.Address, State: s.state, Since: s.since, LastError: s.last, Flaps: maps.Clone(s.flaps),
@@ -237,7 +237,7 @@ func (s *status) established() bool {
 	return s.state == Established
 }
 
-// refuse has the session end for a while.
+// refuse makes the session end for a while.
 func (s *status) refuse(because error) {
 	select {
 	case s.refused <- because:
@@ -245,7 +245,7 @@ func (s *status) refuse(because error) {
 	}
 }
 
-// forgive is for a session that is tried again.
+// forgive drops a refusal, because the session is tried again.
 func (s *status) forgive() {
 	select {
 	case err := <-s.refused:
@@ -254,29 +254,30 @@ func (s *status) forgive() {
 	}
 }
 
-// fail notes a failure of our own.
+// fail records a failure of this node.
 func (s *status) fail(err error) {
 	s.log.Error("there is no BGP session for a while", zap.Error(err))
 	s.enter(Idle, time.Now(), OwnFailure, reason{fact, Error{Text: err.Error(), By: ThisNode}}, agreed{})
 }
 
-// close notes that what follows is on purpose, end that it is over.
+// close records that this node ends the session on purpose.
 func (s *status) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closing = true
 }
 
+// end records that this node has ended the session.
 func (s *status) end() {
 	s.enter(Idle, time.Now(), OwnFailure, reason{fact, Error{Text: "closed by this node", By: ThisNode}}, agreed{})
 }
 
-// observe is called by gobgp on each change of state.
+// observe handles a change of state. gobgp calls it.
 func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	if event.Type != apiutil.PEER_EVENT_STATE {
 		return
 	}
-	// gobgp numbers states as RFC 4271 lists them, and so do we.
+	// gobgp and State number the states in the order of RFC 4271.
 	e := event.Peer.State
 	state := State(e.SessionState)
 	if state == Established && s.peer.External && e.PeerASN == s.peer.LocalASN {
@@ -296,8 +297,8 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	}
 }
 
-// enter changes the state. An empty reason, or one from a worse source, leaves the one before. The cause is that of the end
-// of an established session, unless a NOTIFICATION has told a better one.
+// enter changes the state. An empty reason, or one from a worse source, does not replace the previous reason. cause is the cause
+// of the end of an established session, unless a NOTIFICATION has given a better one.
 func (s *status) enter(state State, at time.Time, cause Cause, why reason, with agreed) {
 	s.mu.Lock()
 	was := s.state

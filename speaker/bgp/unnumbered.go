@@ -11,27 +11,27 @@ import (
 	"github.com/mdlayher/ndp"
 )
 
-// advertisePeriod is the time between two Router Advertisements to an unnumbered router. One that has restarted learns
-// within it that this node is there.
+// advertisePeriod is the time between two Router Advertisements to an unnumbered router. A router that has restarted learns
+// within this time that this node is there.
 const advertisePeriod = 5 * time.Second
 
-// advertise tells the router on an unnumbered link that this node is there. A failure is one of the link, and told
-// with the state of the session.
+// advertise tells the router on an unnumbered link that this node is there. A failure is reported as the reason why the session
+// is not up.
 func (s *session) advertise() {
 	if err := advertise(s.peer.Address); err != nil {
 		s.status.because(guess, ThisNode, "no Router Advertisement on %s: %v", s.peer.Address.Zone(), err)
 	}
 }
 
-// advertise sends a Router Advertisement to a router at a link-local address with its zone (RFC 4861 section 4.2). Its
-// lifetime is zero: this node is not a default router. It goes to that router alone, and not to all nodes as most do:
-// another node on the link would take this one for its router.
+// advertise sends a Router Advertisement to a router at a link-local address with a zone (RFC 4861 section 4.2). Its lifetime
+// is zero: this node is not a default router. Most Router Advertisements go to all nodes, but this one goes only to that router:
+// otherwise another node on the link would take this node for its router.
 func advertise(router netip.Addr) (err error) {
 	i, err := net.InterfaceByName(router.Zone())
 	if err != nil {
 		return err
 	}
-	i.Name = strconv.Itoa(i.Index) // Package net remembers the index of a name for a minute, and an interface may be made again.
+	i.Name = strconv.Itoa(i.Index) // Package net caches the index of a name for a minute, and the interface may be created again.
 	conn, _, err := ndp.Listen(i, ndp.LinkLocal)
 	if err != nil {
 		return fmt.Errorf("open an ICMPv6 socket: %w", err)

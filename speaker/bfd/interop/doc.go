@@ -1,3 +1,3 @@
-// Package interop has the tests of package bfd that need real routers: every story is told to FRR and to BIRD. They run as
+// Package interop has the tests of package bfd that need real routers. Every test runs with FRR and with BIRD. They run as
 // root, inside an enclave.
 package interop

@@ -20,25 +20,25 @@ func TestMain(m *testing.M) { rack.Main(m, 8) }
 
 const (
 	ms = time.Millisecond
-	// interval and multiplier are those of both ends at first. The sessions bear that neither gets a processor for three
-	// seconds.
+	// interval and multiplier are the initial settings of both ends. The sessions survive if neither end gets processor time
+	// for three seconds.
 	interval   = 100 * ms
 	multiplier = 30
 )
 
-// ways are those between this node and the router.
+// ways are the kinds of paths between this node and the router.
 var ways = []string{"IPv4", "IPv6", "link-local", "multihop"}
 
-// path is a rack whose router watches one way to this node.
+// path is a rack whose router watches one path to this node.
 type path struct {
 	*rack.Rack
 	t      testing.TB
 	device string // of the router
-	// session is how this node sees it.
+	// session is the session from the point of view of this node.
 	session bfd.Session
 }
 
-// withEach tells a story to each router, and for each of the ways.
+// withEach runs a test with each router, and for each of the ways.
 func withEach(t *testing.T, ways []string, story func(*testing.T, *path)) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		for _, way := range ways {
@@ -68,7 +68,7 @@ func newPath(t testing.TB, kind rack.Kind, way string) *path {
 		device, r.device = "", "eth1"
 		r.session.MinimumTTL = 254
 		if kind == rack.BIRD {
-			r.session.MinimumTTL = 63 // It sends packets over several hops with the kernel's usual TTL of 64.
+			r.session.MinimumTTL = 63 // BIRD sends packets over several hops with the kernel's default TTL of 64.
 		}
 	}
 	r.session.Peer = far.WithZone(r.session.Local.Zone())
@@ -78,7 +78,7 @@ func newPath(t testing.TB, kind rack.Kind, way string) *path {
 	return r
 }
 
-// told waits until the router says of its session what is wanted.
+// told waits until the router's output about its session satisfies is.
 func (r *path) told(what string, is func(router.BFDSession) bool) (s router.BFDSession) {
 	r.t.Helper()
 	rack.Eventually(r.t, func() error {
@@ -95,7 +95,7 @@ func (r *path) told(what string, is func(router.BFDSession) bool) (s router.BFDS
 	return s
 }
 
-// cut takes all packets of the router away, in silence; it returns how to let them pass again.
+// cut drops all packets of the router silently. It returns a function that lets them pass again.
 func (r *path) cut() (mend func()) {
 	r.t.Helper()
 	r.OnRouter(`nft -f - <<E
@@ -107,7 +107,7 @@ E`, r.device)
 	return func() { r.OnRouter("nft delete table netdev cut") }
 }
 
-// node is this node's end.
+// node is this node's end of the session.
 type node struct {
 	*bfd.Speaker
 	t    testing.TB
@@ -145,7 +145,7 @@ func (n *node) set(sessions ...bfd.Session) {
 	}
 }
 
-// await waits until the session is as wanted.
+// await waits until the session satisfies is.
 func (n *node) await(what string, is func(bfd.Status) bool) (s bfd.Status) {
 	n.t.Helper()
 	rack.Eventually(n.t, func() error {
@@ -159,7 +159,7 @@ func (n *node) await(what string, is func(bfd.Status) bool) (s bfd.Status) {
 	return s
 }
 
-// up waits until both ends are, and have agreed on the timing.
+// up waits until both ends are up and have agreed on the timing.
 func (n *node) up(r *path) (bfd.Status, router.BFDSession) {
 	n.t.Helper()
 	mine := n.await("up", func(s bfd.Status) bool {
@@ -170,7 +170,7 @@ func (n *node) up(r *path) (bfd.Status, router.BFDSession) {
 	})
 }
 
-// toldOnce waits until one change was told that says that the path has failed. The status has it a moment before.
+// toldOnce waits until exactly one change has reported that the path has failed. The status shows it a moment earlier.
 func (n *node) toldOnce() {
 	n.t.Helper()
 	rack.Eventually(n.t, func() error {
@@ -181,7 +181,7 @@ func (n *node) toldOnce() {
 	})
 }
 
-// failures are the changes that say that the path has failed.
+// failures returns the changes that say that the path has failed.
 func (n *node) failures() []bfd.Change {
 	n.mu.Lock()
 	defer n.mu.Unlock()

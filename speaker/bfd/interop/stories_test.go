@@ -44,7 +44,7 @@ func TestTimingChangesAndTheSessionStays(t *testing.T) {
 			}
 		}
 
-		// Ours: slower, and faster again.
+		// The timing of this node: slower, and then faster again.
 		w := r.session
 		w.TransmitInterval, w.ReceiveInterval, w.Multiplier = 250*ms, 400*ms, 40
 		n.set(w)
@@ -56,7 +56,7 @@ func TestTimingChangesAndTheSessionStays(t *testing.T) {
 		n.await("fast", func(s bfd.Status) bool { return !s.Polling && s.ReceiveInterval == interval })
 		same(r.told("fast", func(s router.BFDSession) bool { return s.Transmit == interval && s.Detection == multiplier*interval }))
 
-		// The router's.
+		// The timing of the router.
 		r.Config.BFD.Interval, r.Config.BFD.Multiplier = 200*ms, 50
 		switch router := r.Router.(type) {
 		case interface {
@@ -79,7 +79,7 @@ func TestTimingChangesAndTheSessionStays(t *testing.T) {
 	})
 }
 
-// frrSession are commands that lead to the configuration of the session.
+// frrSession returns the commands that enter the configuration of the session.
 func (r *path) frrSession() []string {
 	p := r.Config.BFD.Peers[0]
 	where := "interface " + p.Interface
@@ -131,7 +131,7 @@ func TestTheRouterClosesOnPurpose(t *testing.T) {
 			}
 			r.Must(do("disable"))
 			open = func() error { return do("enable") }
-			said = bfd.Down // BIRD falls silent without a word: there is no telling it from a dead one.
+			said = bfd.Down // BIRD falls silent without AdminDown, so it looks like a dead router.
 		}
 		s := n.await("down", func(s bfd.Status) bool { return s.State == bfd.Down })
 		failed := said == bfd.Down
@@ -151,7 +151,7 @@ func TestPacketsFromFartherAwayAreIgnored(t *testing.T) {
 		n := r.node()
 		n.up(r)
 		mine := n.Sessions()[0]
-		lower := fmt.Sprint("ip ttl set ", cmp.Or(r.session.MinimumTTL, 254)) // The router in between takes one.
+		lower := fmt.Sprint("ip ttl set ", cmp.Or(r.session.MinimumTTL, 254)) // The router in between decrements the TTL by one.
 		if mine.Local.Is6() {
 			lower = "ip6 hoplimit set 254"
 		}

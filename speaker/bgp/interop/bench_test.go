@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vips are so many /32.
+// vips returns count prefixes of length 32.
 func vips(count int) []netip.Prefix {
 	prefixes := make([]netip.Prefix, count)
 	for i := range prefixes {
@@ -29,8 +29,8 @@ func vips(count int) []netip.Prefix {
 	return prefixes
 }
 
-// BenchmarkAnnounce is the time from the first Set until the router has all prefixes, over a session that is up, and until
-// it has none.
+// BenchmarkAnnounce measures the time from the first Set until the router has all prefixes, over a session that is up, and the
+// time until it has none.
 func BenchmarkAnnounce(b *testing.B) {
 	const count = 10_000
 	prefixes, export := vips(count), to(decorated, "tor")
@@ -61,8 +61,8 @@ func BenchmarkAnnounce(b *testing.B) {
 	}
 }
 
-// BenchmarkPeers is what a speaker holds that announces 10,000 prefixes to each of so many peers, all of them one BIRD that
-// takes nothing in, and what it computed until BIRD had heard of all.
+// BenchmarkPeers measures the memory of a speaker that announces 10,000 prefixes to each of many peers, and its processor time
+// until the peers have heard all prefixes. All peers are one BIRD that imports nothing.
 func BenchmarkPeers(b *testing.B) {
 	const count = 10_000
 	for _, number := range []int{2, 20, 200} {
@@ -110,7 +110,7 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// BenchmarkSingleChanges is the processor time for 10,000 changes that come one at a time, of which half are withdrawals.
+// BenchmarkSingleChanges measures the processor time for 10,000 changes that come one at a time. Half of them are withdrawals.
 func BenchmarkSingleChanges(b *testing.B) {
 	const count = 5_000
 	prefixes, export := vips(count), to(decorated, "tor")
@@ -139,7 +139,7 @@ func BenchmarkSingleChanges(b *testing.B) {
 	}
 }
 
-// BenchmarkRouterRestart is how long after a router that was killed answers again it has the route.
+// BenchmarkRouterRestart measures the time from the restart of a killed router until it has the route again.
 func BenchmarkRouterRestart(b *testing.B) {
 	for _, kind := range rack.Kinds {
 		b.Run(string(kind), func(b *testing.B) {
@@ -162,7 +162,7 @@ func BenchmarkRouterRestart(b *testing.B) {
 	}
 }
 
-// BenchmarkIdlePeers is what a peer costs that has no routes and whose router is not there.
+// BenchmarkIdlePeers measures the cost of a peer that has no routes and whose router does not exist.
 func BenchmarkIdlePeers(b *testing.B) {
 	const count = 50
 	for b.Loop() {
@@ -185,7 +185,7 @@ func BenchmarkIdlePeers(b *testing.B) {
 	}
 }
 
-// BenchmarkSetUnchanged is what it costs a caller to say again what is so.
+// BenchmarkSetUnchanged measures the cost of setting an unchanged state again.
 func BenchmarkSetUnchanged(b *testing.B) {
 	s := prepareSpeaker(b)
 	export := to(decorated, "a", "b", "c", "d")
@@ -196,7 +196,7 @@ func BenchmarkSetUnchanged(b *testing.B) {
 	}
 }
 
-// quiet is a speaker that logs nothing.
+// quiet runs a speaker that logs nothing.
 func quiet(b *testing.B, peers ...bgp.Peer) *speaker {
 	s := prepareQuiet(b)
 	s.peers(peers...)
@@ -206,7 +206,7 @@ func quiet(b *testing.B, peers ...bgp.Peer) *speaker {
 
 func prepareQuiet(b *testing.B) *speaker { return &speaker{Speaker: bgp.New(zap.NewNop()), t: b} }
 
-// reaches waits until the router has so many paths. It asks often, since the time is measured.
+// reaches waits until the router has count paths. It asks often, because the time is measured.
 func (r *bench) reaches(count int) {
 	r.t.Helper()
 	deadline := time.Now().Add(2 * rack.Patience)
@@ -217,7 +217,7 @@ func (r *bench) reaches(count int) {
 	}
 }
 
-// used is the processor time of this process.
+// used returns the processor time of this process.
 func used(b *testing.B) time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
@@ -233,7 +233,7 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// resident is the process's resident set in MiB.
+// resident returns the resident set size of this process in MiB.
 func resident(b *testing.B) float64 {
 	statm, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// Routes are announced and withdrawn while a session comes up, each once. The router then has those that are announced, and no other.
+// Routes are announced and withdrawn while a session comes up, each of them once. The router then has exactly the routes that are
+// still announced.
 func TestRoutesChangeAsASessionComesUp(t *testing.T) {
 	bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
 		r := newBench(t, kind)

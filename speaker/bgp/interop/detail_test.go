@@ -12,7 +12,7 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// What a session says of itself is what a router has agreed to: the lesser hold time, and what both can do.
+// The details of a session are what both ends have agreed on: the shorter hold time, and the capabilities of each end.
 func TestASessionTellsWhatWasAgreed(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)

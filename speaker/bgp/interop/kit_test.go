@@ -24,11 +24,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, runChild(wish))
 		os.Exit(1)
 	}
-	// gobgp's cleanInfiniteChannel does not wait for the queue that it empties, and may leave its goroutine.
+	// gobgp's cleanInfiniteChannel does not wait for the queue that it empties, and may leave that queue's goroutine behind.
 	rack.Main(m, 12, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer"))
 }
 
-// bench is a rack, and how its router sees what a speaker of BGP announces.
+// bench is a rack with checks of how its router sees the routes of a BGP speaker.
 type bench struct {
 	*rack.Rack
 	t testing.TB
@@ -39,10 +39,10 @@ func newBench(t testing.TB, kind rack.Kind) *bench {
 	return &bench{rack.New(t, kind), t}
 }
 
-// way is who opens the connection.
+// way says which end opens the connection.
 type way struct{ passive bool }
 
-// bothWays tells a story with a node that connects to the router, and with one that the router connects to.
+// bothWays runs a test once with a node that connects to the router, and once with a router that connects to the node.
 func bothWays(t *testing.T, story func(*testing.T, rack.Kind, way)) {
 	for name, w := range map[string]way{"the node connects": {}, "the router connects": {passive: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -51,7 +51,7 @@ func bothWays(t *testing.T, story func(*testing.T, rack.Kind, way)) {
 	}
 }
 
-// on has the router, before it starts, and the peer use the port of the end that waits.
+// on sets the port of the passive end in the configuration of the router, which must not have started yet, and of the peer.
 func (w way) on(port uint16, r *bench, p *bgp.Peer) {
 	if w.passive {
 		p.Passive, p.Port = true, port
@@ -59,7 +59,7 @@ func (w way) on(port uint16, r *bench, p *bgp.Peer) {
 	}
 }
 
-// peer is the router as this node sees it.
+// peer returns the configuration of the router as a peer of this node.
 func (r *bench) peer(name string) bgp.Peer {
 	return bgp.Peer{
 		Name: name, LocalASN: rack.NodeASN, PeerASN: r.Config.ASN, RouterID: r.Node4,
@@ -75,7 +75,7 @@ func (r *bench) hears(want ...router.Route) {
 
 func (r *bench) heard(want ...router.Route) error { return r.heardBut(nil, want...) }
 
-// heardBut compares what is left of the router's routes when what does not matter is taken away.
+// heardBut compares the router's routes after without has removed the fields that do not matter.
 func (r *bench) heardBut(without func(*router.Route), want ...router.Route) error {
 	got, err := r.Router.Routes(context.Background())
 	if err != nil {
@@ -96,7 +96,7 @@ func (r *bench) heardBut(without func(*router.Route), want ...router.Route) erro
 	return nil
 }
 
-// counts is nil if the router has so many paths.
+// counts returns nil if the router has want paths.
 func (r *bench) counts(want int) error {
 	got, err := r.Router.Count(context.Background())
 	if err == nil && got != want {
@@ -105,7 +105,7 @@ func (r *bench) counts(want int) error {
 	return err
 }
 
-// says is what the router tells of its sessions, in lower case.
+// says returns the router's output about its sessions in lower case.
 func (r *bench) says() (said string, err error) {
 	switch daemon := r.Router.(type) {
 	case *router.FRR:
@@ -118,7 +118,7 @@ func (r *bench) says() (said string, err error) {
 	return strings.ReplaceAll(strings.ToLower(said), "deconfigured", "de-configured"), err
 }
 
-// wasTold checks why the router believes that its last session has ended.
+// wasTold checks the reason that the router has for the end of its last session.
 func (r *bench) wasTold(reason string) error {
 	said, err := r.says()
 	if err == nil && !strings.Contains(said, reason) {
@@ -127,7 +127,7 @@ func (r *bench) wasTold(reason string) error {
 	return err
 }
 
-// hasSession is nil if the router has an established session, or none, as asked.
+// hasSession returns nil if the router has an established session or, if want is false, has none.
 func (r *bench) hasSession(want bool) error {
 	said, err := r.says()
 	if err == nil && (strings.Contains(said, `"bgpstate":"established"`) || strings.Contains(said, "bgp state:          established")) != want {
@@ -136,7 +136,7 @@ func (r *bench) hasSession(want bool) error {
 	return err
 }
 
-// plain is how the router sees a prefix that this node announces without attributes.
+// plain returns the route that the router has for a prefix that this node announces without attributes.
 func (r *bench) plain(prefix netip.Prefix) router.Route {
 	hop := r.Node4
 	if prefix.Addr().Is6() {
@@ -145,7 +145,7 @@ func (r *bench) plain(prefix netip.Prefix) router.Route {
 	return router.Route{Prefix: prefix, NextHops: []netip.Addr{hop}, Best: true, ASPath: []uint32{rack.NodeASN}}
 }
 
-// inKernel waits until the router's kernel has these words for a prefix.
+// inKernel waits until the route for a prefix in the router's kernel has these words.
 func (r *bench) inKernel(prefix netip.Prefix, words ...string) {
 	r.t.Helper()
 	rack.Eventually(r.t, func() error {
@@ -226,8 +226,8 @@ func (s *speaker) up(name string) bgp.Session {
 	return s.session(name)
 }
 
-// counted waits until an established session counts so many prefixes of each family. The speaker counts when it has handed on
-// all, and the router may be faster.
+// counted waits until an established session has these counts of prefixes. The speaker counts after it has handed on all
+// prefixes, and the router may have them earlier.
 func (s *speaker) counted(name string, advertised4, advertised6, withheld4, withheld6 int) (got bgp.Session) {
 	s.t.Helper()
 	rack.Eventually(s.t, func() error {
@@ -247,7 +247,7 @@ func (s *speaker) down(name, because string) error {
 	return nil
 }
 
-// undisturbed checks that a session is the one it was.
+// undisturbed checks that a session is still the same.
 func (s *speaker) undisturbed(was bgp.Session) {
 	s.t.Helper()
 	if now := s.session(was.Peer); now.State != bgp.Established || now.Since != was.Since {
@@ -255,7 +255,7 @@ func (s *speaker) undisturbed(was bgp.Session) {
 	}
 }
 
-// replaced waits until a session is up that is not the one it was.
+// replaced waits until a different session is up.
 func (s *speaker) replaced(was bgp.Session) {
 	s.t.Helper()
 	rack.Eventually(s.t, func() error {

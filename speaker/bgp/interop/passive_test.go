@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Two routers connect to one port of this node. One that goes and comes does not disturb the other.
+// Two routers connect to the same port of this node. If one of them goes and comes back, the other is not disturbed.
 func TestPassivePeersShareAPort(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		a, b := newBench(t, kind), newBench(t, kind)
@@ -37,13 +37,13 @@ func TestPassivePeersShareAPort(t *testing.T) {
 		b.hears(b.plain(vip6))
 		s.undisturbed(up)
 		s.stop()
-		// A process that another test starts has the socket, too, until it runs its program.
+		// A process that another test starts inherits the socket until it executes its program.
 		rack.Eventually(t, func() error { return listens(netip.AddrPortFrom(a.Node4, port)) })
 	})
 }
 
-// Another BGP daemon may have the port. Without a passive peer nobody notices, and with one the session comes up as soon
-// as the port is free.
+// Another BGP daemon may have the port. Without a passive peer this has no effect. With a passive peer the session comes up as
+// soon as the port is free.
 func TestAPortThatIsTaken(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -78,8 +78,8 @@ func TestNothingListensWithoutAPassivePeer(t *testing.T) {
 	})
 }
 
-// An interface is deleted and made again under its name, as a VLAN is when the network is configured anew. What was bound to
-// the old one hears nothing of the new one. The test connects in place of the router.
+// An interface is deleted and created again with the same name, such as a VLAN when the network is reconfigured. A socket that
+// was bound to the old interface receives nothing from the new one. The test connects in place of the router.
 func TestPassivePeersAreWaitedForOnAnInterfaceThatIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	r := newBench(t, rack.FRR)
@@ -112,8 +112,8 @@ func TestPassivePeersAreWaitedForOnAnInterfaceThatIsMadeAnew(t *testing.T) {
 	opens()
 }
 
-// receivesOpen is nil if the node begins a session with somebody who connects from eth0 of the router. Package net is left
-// out: it knows the interfaces of one namespace.
+// receivesOpen returns nil if the node begins a session with a client that connects from eth0 of the router. It does not use
+// package net, which knows the interfaces of only one network namespace.
 func (r *bench) receivesOpen(from netip.Addr, to netip.AddrPort) error {
 	return r.Host.Do(func() error {
 		domain, source, destination := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: from.As16()}), unix.Sockaddr(&unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())})
@@ -125,7 +125,7 @@ func (r *bench) receivesOpen(from netip.Addr, to netip.AddrPort) error {
 			return err
 		}
 		defer func() { _ = unix.Close(fd) }()
-		bounds := unix.Timeval{Sec: 2} // Of the connect and of the read.
+		bounds := unix.Timeval{Sec: 2} // for the connect and the read
 		if err := errors.Join(
 			unix.BindToDevice(fd, "eth0"), unix.Bind(fd, source),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &bounds), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &bounds),
@@ -143,7 +143,7 @@ func (r *bench) receivesOpen(from netip.Addr, to netip.AddrPort) error {
 	})
 }
 
-// listens is nil if nobody else does.
+// listens returns nil if the test can listen at an address, because no other process does.
 func listens(at netip.AddrPort) error {
 	socket, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
 	if err != nil {
@@ -152,7 +152,7 @@ func listens(at netip.AddrPort) error {
 	return socket.Close()
 }
 
-// A router that connects without end, or as a stranger, holds nothing up.
+// A router that connects again and again, and a stranger that connects, delay nothing.
 func TestConnectionsThatNobodyWants(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)

@@ -18,7 +18,7 @@ func TestPathDownEndsTheSessionAndItComesBack(t *testing.T) {
 		b.hears(b.plain(vip4))
 		before, other := s.up("a"), s.up("b")
 		s.PathDown("a")
-		// Routers tell for as long as there is no next session.
+		// Routers report the reason until there is a next session.
 		said := map[rack.Kind]string{rack.FRR: "bfd down", rack.BIRD: "received: unknown error 6.10"}[kind] // BIRD has no name for it.
 		rack.Eventually(t, func() error { return a.wasTold(said) })
 		s.replaced(before)

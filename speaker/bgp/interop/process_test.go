@@ -22,13 +22,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// childVariable has what a child process announces. A crash is that of a process of its own.
+// childVariable is the environment variable with a childWish. Crashes are tested with a speaker in a child process.
 const childVariable = "HERALD_BGP_CHILD"
 
-// childWish is what a child process is told.
+// childWish is the configuration of a speaker in a child process.
 type childWish struct {
 	Peers []bgp.Peer
-	// Prefixes are announced to the peers that they are listed for.
+	// Prefixes has the prefixes to announce, by peer name.
 	Prefixes map[string][]netip.Prefix
 }
 
@@ -90,7 +90,7 @@ func (c *child) kill() {
 	}
 }
 
-// traffic is a client behind the router that sends packets to an address of this node, which answers each of them.
+// traffic is a client behind the router. It sends packets to an address of this node, and the node answers each of them.
 type traffic struct {
 	t    *testing.T
 	stop func()
@@ -98,7 +98,7 @@ type traffic struct {
 	mu       sync.Mutex
 	sent     int          // the number of the last packet
 	answered map[int]bool // by number
-	from     int          // packets before that do not count
+	from     int          // the first packet that counts
 }
 
 // clientPeriod is the time between two packets.
@@ -143,7 +143,7 @@ func (r *bench) through(t *testing.T, vip netip.Addr) *traffic {
 			} else if err != nil {
 				continue // An ICMP error: the packet is not answered.
 			}
-			number, _ := strconv.Atoi(string(buffer[:n])) // The server answers with what was sent.
+			number, _ := strconv.Atoi(string(buffer[:n])) // The server echoes the packet.
 			f.mu.Lock()
 			f.answered[number] = true
 			f.mu.Unlock()
@@ -176,7 +176,7 @@ func (r *bench) through(t *testing.T, vip netip.Addr) *traffic {
 	return f
 }
 
-// flows waits until so many more packets were answered.
+// flows waits until more further packets were answered.
 func (f *traffic) flows(more int) {
 	f.t.Helper()
 	f.mu.Lock()
@@ -192,7 +192,7 @@ func (f *traffic) flows(more int) {
 	})
 }
 
-// lost ends the traffic and counts the packets that had no answer.
+// lost ends the traffic and counts the packets that got no answer.
 func (f *traffic) lost() (lost, sent int) {
 	f.stop()
 	_ = rack.Within(2*time.Second, func() error {
@@ -216,7 +216,7 @@ func (r *bench) own() netip.Prefix {
 	return netip.PrefixFrom(r.Address("203.0.113.%d"), 32)
 }
 
-// A speaker that is killed, and one that replaces it, do not cost a packet.
+// No packet is lost when a speaker is killed, nor when another one replaces it.
 func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -229,7 +229,7 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 		f := r.through(t, vip.Addr())
 		for range 2 {
 			c.kill()
-			f.flows(200) // A second: the router has long noticed, and keeps the route.
+			f.flows(200) // After a second the router has long noticed, and keeps the route.
 			c = startChild(t, p, vip)
 			rack.Eventually(t, func() error { return r.hasSession(true) })
 			f.flows(200)
@@ -242,7 +242,7 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 	})
 }
 
-// A peer that changes needs a new session, and with graceful restart costs no packet either.
+// A peer that changes needs a new session. With graceful restart no packet is lost either.
 func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
 	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -262,14 +262,14 @@ func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
 		if lost, sent := f.lost(); lost > 0 {
 			t.Errorf("%d of %d packets lost", lost, sent)
 		}
-		s.peers() // One that is gone leaves nothing.
+		s.peers() // The router keeps nothing from a removed peer.
 		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// Without graceful restart a crash costs packets. This is what the story above would see.
+// Without graceful restart a crash loses packets. This shows that the test above would notice a loss.
 func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -289,7 +289,7 @@ func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
 	})
 }
 
-// A route that nobody announces any more is the last resort for a while (RFC 9494), and is as before when a successor
+// After a crash the route stays as a last resort for a while (RFC 9494). It becomes a normal route again when another speaker
 // announces it.
 func TestLongLivedGracefulRestart(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
@@ -311,8 +311,8 @@ func TestLongLivedGracefulRestart(t *testing.T) {
 	})
 }
 
-// A speaker that does not come round loses the session to the hold time. With RFC 8538 the router keeps the routes, but
-// for those that are withdrawn for good.
+// The hold time of a frozen speaker expires, and it loses its session. With RFC 8538 the router keeps the routes, except for
+// routes that are withdrawn for good.
 func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
 	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		for _, keep := range []bool{false, true} {
@@ -342,7 +342,7 @@ func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
 				r.hears(r.plain(vip))
 				c.kill()
 
-				// One that stops in good order takes its routes along.
+				// A speaker that stops in order withdraws its routes.
 				s := newSpeaker(t, p)
 				s.Set(vip, to(route.Attributes{}, "tor"))
 				s.up("tor")

@@ -11,7 +11,7 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// A router that comes back finds the session and the routes again, and nobody does anything for it.
+// A router that comes back gets the session and the routes again without any action of the caller.
 func TestRouterRestarts(t *testing.T) {
 	for name, end := range map[string]func(router.Router) error{"in good order": router.Router.Stop, "by a crash": router.Router.Kill} {
 		t.Run(name, func(t *testing.T) {
@@ -41,8 +41,8 @@ func TestRouterRestarts(t *testing.T) {
 	}
 }
 
-// A router that forwards while it restarts (RFC 4724) loses no packet for what is announced still, and has nothing
-// else left afterwards.
+// A router that forwards while it restarts (RFC 4724) loses no packet to prefixes that are still announced, and afterwards has
+// no other routes.
 func TestARouterForwardsWhileItRestarts(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -63,7 +63,7 @@ func TestARouterForwardsWhileItRestarts(t *testing.T) {
 		f.flows(200)
 		r.Start()
 		r.hears(r.plain(vip))
-		// BIRD sees at once what is left; zebra waits for the time that it was given.
+		// BIRD removes the other routes at once; zebra waits for its configured time.
 		rack.Eventually(t, func() error {
 			out, err := r.Kernel(vip4)
 			if err == nil && out != "" {

@@ -10,17 +10,18 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp"
 )
 
-// Another BGP daemon runs on the node: it has port 179, and a session of its own with the router. Ours has one with the
-// router over IPv6, since the router takes one session from an address, and one on the loopback interface with that daemon,
-// which passes on what it is told. FRR and BIRD refuse 127.0.0.1, as it cannot be a next hop.
+// Another BGP daemon runs on the node. It has port 179, and its own session with the router over IPv4. The router accepts only
+// one session from an address, so Herald's session with the router is over IPv6. Herald also has a session on the loopback
+// interface with the daemon, which passes the routes on. FRR and BIRD refuse 127.0.0.1, because it cannot be a next hop.
 func TestASecondSpeakerOnTheNode(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
-		node := r.NewHost("node") // A machine of its own, since the daemon takes the port on all addresses.
+		node := r.NewHost("node") // A separate machine, because the daemon uses the port on all addresses.
 		loopback, secondASN := netip.MustParseAddr("192.0.2.1"), uint32(64513)
 		r.OnNode("ip link set %s netns %s", r.Port, node.Name)
 		r.Must(node.Script("ip link set %[3]s up; ip addr add %[1]v/24 dev %[3]s; ip addr add %[2]v/64 dev %[3]s; ip addr add %[4]v/32 dev lo", r.Node4, r.Node6, r.Port, loopback))
-		// The address of this node, which ours announces, is no next hop for a daemon on it. Any other that it has a route to is.
+		// A daemon on this node does not accept the node's own address, which Herald announces, as a next hop. It accepts any other
+		// address to which it has a route.
 		hop := netip.MustParseAddr("192.0.2.9")
 		r.Must(node.Script("ip link add hop type veth peer name end; ip link set hop up; ip link set end up; ip addr add %v/31 dev hop", hop.Prev()))
 		r.Config.Neighbors = []router.Neighbor{{Address: r.Node4, ASN: secondASN}, {Address: r.Node6, ASN: rack.NodeASN}}
@@ -48,14 +49,14 @@ func TestASecondSpeakerOnTheNode(t *testing.T) {
 			rack.Eventually(t, func() error {
 				return r.heardBut(func(r *router.Route) {
 					if slices.Equal(r.ASPath, own.ASPath) {
-						r.MED = nil // FRR announces its own networks with one.
+						r.MED = nil // FRR announces its own networks with a MED.
 					}
 				}, want...)
 			})
 		}
 		c := startChildOn(t, node, wish)
 		hears(ours, passed, own)
-		// Either goes without the other.
+		// Each of the two works without the other.
 		c.kill()
 		hears(own)
 		startChildOn(t, node, wish)

@@ -44,7 +44,7 @@ func TestARouterOfThisASIsNotExternal(t *testing.T) {
 	})
 }
 
-// The router finds this node by its Router Advertisements, and has no address but link-local ones.
+// The router finds this node by its Router Advertisements, and has only link-local addresses.
 func TestUnnumbered(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -74,8 +74,8 @@ func TestUnnumbered(t *testing.T) {
 	})
 }
 
-// A router that takes no IPv4 routes with an IPv6 next hop drops those of an unnumbered session, and the session says so.
-// FRR always takes them.
+// A router that does not accept IPv4 routes with an IPv6 next hop drops those of an unnumbered session, and the session reports
+// this. FRR always accepts them.
 func TestUnnumberedWithoutExtendedNextHop(t *testing.T) {
 	t.Parallel()
 	r := newBench(t, rack.BIRD)
@@ -96,7 +96,7 @@ func TestUnnumberedWithoutExtendedNextHop(t *testing.T) {
 	}
 }
 
-// An unnumbered session can have a password: a machine on the link that passes for the router does not know it.
+// An unnumbered session can have a password. A machine on the link that impersonates the router does not know it.
 func TestUnnumberedWithPassword(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -120,7 +120,8 @@ func TestUnnumberedWithPassword(t *testing.T) {
 	})
 }
 
-// On a link with several nodes none takes another for the router: what a speaker advertises is for its router alone.
+// On a link with several nodes, no node takes another for the router: a speaker sends its Router Advertisements only to its
+// router.
 func TestNoNodeTakesAnotherForItsRouter(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -145,13 +146,13 @@ func TestNoNodeTakesAnotherForItsRouter(t *testing.T) {
 		r.hears(want)
 		out, err := other.Command(t.Context(), "ip", "-6", "neigh", "show", "dev", "eth0").CombinedOutput()
 		r.Must(err)
-		if strings.Contains(string(out), node.String()+" ") { // It was told at once, before the session came up.
+		if strings.Contains(string(out), node.String()+" ") { // It would have heard of the node before the session came up.
 			t.Errorf("another node has the neighbours %q: %v is a node, and the router is %v", out, node, far)
 		}
 	})
 }
 
-// linkLocal is the link-local address of a device, which the kernel may give it a moment after it is up.
+// linkLocal returns the link-local address of a device. The kernel may assign it a moment after the device is up.
 func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr) {
 	t.Helper()
 	rack.Eventually(t, func() error {
@@ -170,11 +171,11 @@ func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr)
 	return address
 }
 
-// A router with the router ID of this node says so, and the session comes up once it is another.
+// A router with the same router ID as this node reports this, and the session comes up after the router ID is changed.
 func TestDuplicateRouterID(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
-		r.Config.ASN = rack.NodeASN // RFC 6286 has it unique within an AS
+		r.Config.ASN = rack.NodeASN // RFC 6286: the router ID is unique within an AS
 		r.Start()
 		p := r.peer("tor")
 		p.RouterID = r.Config.RouterID
@@ -187,7 +188,7 @@ func TestDuplicateRouterID(t *testing.T) {
 	})
 }
 
-// A peer that is removed while nobody answers ends at once.
+// The session with a peer that is removed while nobody answers ends at once.
 func TestAPeerIsRemovedWhileItConnects(t *testing.T) {
 	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -207,7 +208,7 @@ func TestAPeerIsRemovedWhileItConnects(t *testing.T) {
 		s.undisturbed(up)
 		r.hears(r.plain(vip4))
 		s.peers(r.peer("tor"), gone)
-		s.stop() // While it dials again. All goroutines are joined, which TestMain checks.
+		s.stop() // The speaker is dialling again at this time. TestMain checks that all goroutines have ended.
 		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Fatal(err)
 		}

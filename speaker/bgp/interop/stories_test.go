@@ -66,7 +66,7 @@ func TestPrefixesArriveChangeAndGo(t *testing.T) {
 	})
 }
 
-// Every well-known name is the community that routers know by it.
+// Every well-known name stands for the community that routers know by this name.
 func TestWellKnownCommunities(t *testing.T) {
 	names := map[string]string{
 		"graceful-shutdown": "65535:0", "accept-own": "65535:1", "no-llgr": "65535:7", "blackhole": "65535:666",
@@ -84,7 +84,7 @@ func TestWellKnownCommunities(t *testing.T) {
 			s.Set(prefix, to(a, "tor"))
 			route := r.plain(prefix)
 			route.Communities = []string{names[name]}
-			if name == "blackhole" && kind == rack.FRR { // It adds no-export to it, as RFC 7999 §3.2 advises.
+			if name == "blackhole" && kind == rack.FRR { // FRR adds no-export to blackhole, as RFC 7999 §3.2 advises.
 				route.Communities = []string{names["no-export"], names[name]}
 			}
 			want = append(want, route)
@@ -163,7 +163,7 @@ func TestPrefixWithoutNextHopIsWithheldAndSaysSo(t *testing.T) {
 			}
 		}
 		rack.Eventually(t, withheld("this node has no IPv6 address"))
-		s.peers(r.peer("tor")) // which has one; but the router still does not speak IPv6
+		s.peers(r.peer("tor")) // This peer has an IPv6 next hop, but the router still does not speak IPv6.
 		s.up("tor")
 		rack.Eventually(t, withheld("the router does not speak IPv6 unicast"))
 	})
@@ -183,7 +183,7 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 		b.hears(med(b.plain(other), 2))
 		upA, upB := s.up("a"), s.up("b")
 
-		// The same again, in another order, is nothing.
+		// The same peers in a different order are no change.
 		s.peers(b.peer("b"), a.peer("a"))
 		s.Set(vip4, to(route.Attributes{}, "a"))
 		s.Set(vip4, to(route.Attributes{}, "b"))
@@ -192,8 +192,8 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 		s.undisturbed(upA)
 		s.undisturbed(upB)
 
-		// A new peer's session starts with all its routes; a changed one is replaced; one that is
-		// not valid concerns nobody else.
+		// The session with a changed peer is replaced, and starts with all its routes. A peer that is not valid does not affect the
+		// others.
 		changed := a.peer("a")
 		changed.HoldTime = 30 * time.Second
 		faults := s.SetPeers([]bgp.Peer{changed, b.peer("b"), {Name: "broken"}})
@@ -226,7 +226,7 @@ func TestRoutesForAPeerThatAppearsLater(t *testing.T) {
 	})
 }
 
-// Of two routers that connect to one port of this node, too, each has its own password.
+// Two routers that connect to the same port of this node can have different passwords, too.
 func TestPassword(t *testing.T) {
 	bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
 		right, wrong := newBench(t, kind), newBench(t, kind)
@@ -281,7 +281,7 @@ func TestReasonsWhyASessionIsDown(t *testing.T) {
 				default:
 					t.Error("nothing told that the session's reason has changed")
 				}
-				// It stays while the session is tried again, whatever the router does with a node that it has refused.
+				// The reason stays while the session is tried again, whatever the router does with a node that it has refused.
 				if err := rack.Within(5*time.Second, func() error {
 					if err := s.down("tor", story.reason); err != nil {
 						t.Fatal(err)
@@ -339,7 +339,7 @@ func TestStopDropsRoutesAtOnce(t *testing.T) {
 		s.Set(vip4, to(route.Attributes{}, "tor"))
 		r.hears(r.plain(vip4))
 		s.stop()
-		// Nothing is waited for here but the router's own handling; the hold time is 90 s.
+		// The test only waits for the router to handle the end of the session; the hold time is 90 s.
 		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
 			t.Fatal(err)
 		}
@@ -363,8 +363,8 @@ func TestGracefulRestartKeepsRoutes(t *testing.T) {
 		r.hears(r.plain(vip4), r.plain(vip6))
 		s.end(bgp.ErrRestart)
 
-		// A successor that announces one of them still: the router must not miss that one for a
-		// moment, and must drop the other.
+		// The next speaker still announces one of the two routes. The router must keep that one all the time, and must drop the
+		// other.
 		stays := func() error {
 			got, err := r.Router.Routes(context.Background())
 			if err != nil {
@@ -388,7 +388,7 @@ func TestGracefulRestartKeepsRoutes(t *testing.T) {
 			}
 			return r.heard(r.plain(vip4))
 		})
-		// It is gone at once when the peer is removed.
+		// The route is gone at once when the peer is removed.
 		next.up("tor")
 		next.peers()
 		if err := rack.Within(2*time.Second, func() error { return r.heard() }); err != nil {
@@ -407,7 +407,7 @@ func TestMultihop(t *testing.T) {
 		p.Address, p.NextHop4 = far, r.Node4
 		s := newSpeaker(t, p)
 		s.Set(vip4, to(route.Attributes{}, "far"))
-		rack.Eventually(t, func() error { return s.down("far", "no ") }) // no answer or no route: the TTL has run out
+		rack.Eventually(t, func() error { return s.down("far", "no ") }) // "no answer" or "no route": the TTL has run out
 		p.MultihopTTL = 4
 		s.peers(p)
 		r.hears(r.plain(vip4))
@@ -436,7 +436,7 @@ func TestTTLSecurity(t *testing.T) {
 	}
 }
 
-// The devices would be VRFs in a rack; for the sessions it is the same.
+// In a real rack the devices would be VRFs, but this makes no difference for the sessions.
 func TestSameRouterAddressBehindTwoDevices(t *testing.T) {
 	bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
 		one, other := rack.NewPair(t, kind)
@@ -470,7 +470,7 @@ func TestDynamicNeighborRangeWithPassword(t *testing.T) {
 	})
 }
 
-// Two nodes announce one address, and the router's kernel gets a next hop for each of them.
+// Two nodes announce the same address, and the router's kernel gets a next hop for each of them.
 func TestEqualCostPathsReachTheKernel(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -489,7 +489,8 @@ func TestEqualCostPathsReachTheKernel(t *testing.T) {
 	})
 }
 
-// Two nodes announce one address with other bandwidths. FRR has its kernel send them their shares; BIRD passes it on.
+// Two nodes announce the same address with different link bandwidths. FRR sets the weights in its kernel accordingly; BIRD
+// passes the bandwidths on.
 func TestLinkBandwidthWeighsThePaths(t *testing.T) {
 	rack.Each(t, func(t *testing.T, kind rack.Kind) {
 		r := newBench(t, kind)
@@ -527,7 +528,7 @@ func TestLinkBandwidthWeighsThePaths(t *testing.T) {
 				return nil
 			})
 		}
-		// kernel waits for the weights of the next hops, in per cent.
+		// kernel waits until the next hops have these weights, in percent.
 		kernel := func(weights ...int) {
 			if kind != rack.FRR {
 				return

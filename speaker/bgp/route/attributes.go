@@ -1,12 +1,12 @@
-// Package route is what a prefix is announced to routers with: its path attributes, with communities as people write them.
-// It is apart from package bgp, which announces them, so that one can decide about routes without gobgp, on any operating
-// system.
+// Package route has the path attributes with which prefixes are announced to routers, and the text form of communities. It is
+// separate from package bgp, which announces the prefixes, so that decisions about routes need no gobgp and work on any
+// operating system.
 package route
 
 import "slices"
 
-// Attributes are the path attributes (RFC 4271 §5) that a prefix is announced with. Their zero
-// value is a plain announcement. The order of communities has no meaning, nor has one given twice.
+// Attributes are the path attributes (RFC 4271 §5) of an announced prefix. The zero value is a plain announcement. The order
+// of communities and duplicate communities have no meaning.
 type Attributes struct {
 	Communities         []Community
 	LargeCommunities    []LargeCommunity
@@ -15,21 +15,21 @@ type Attributes struct {
 	LocalPref *uint32
 	// MED, the multi-exit discriminator (RFC 4271 §5.1.4). Nil: none.
 	MED *uint32
-	// Bandwidth is the link bandwidth in bytes per second (draft-ietf-idr-link-bandwidth), by which routers weigh the paths
-	// of a prefix. 0: none.
+	// Bandwidth is the link bandwidth in bytes per second (draft-ietf-idr-link-bandwidth). Routers weight the paths of a prefix
+	// by it. 0: none.
 	Bandwidth float32
-	// Prepend is how many more times than once the local AS number is put into the path, for eBGP
-	// peers only: an iBGP peer would see a loop in it (RFC 4271 §9.1.2).
+	// Prepend is the number of additional copies of the local AS number in the path. It is for eBGP peers only: an iBGP peer
+	// would take it for a loop (RFC 4271 §9.1.2).
 	Prepend uint8
 }
 
-// Equal says that both are announced alike.
+// Equal reports whether both are announced in the same way.
 func (a Attributes) Equal(b Attributes) bool {
-	// Mostly they are, and in the same order.
+	// Usually they are the same, in the same order.
 	return a.Same(b) || a.Normal().Same(b.Normal())
 }
 
-// Normal is a copy of its own with communities sorted, each of them once.
+// Normal returns a deep copy with the communities sorted and without duplicates.
 func (a Attributes) Normal() Attributes {
 	a.Communities = slices.Clone(a.Communities)
 	slices.Sort(a.Communities)
@@ -45,7 +45,7 @@ func (a Attributes) Normal() Attributes {
 	return a
 }
 
-// Same is Equal for normal ones.
+// Same is like Equal, but both must be normal.
 func (a Attributes) Same(b Attributes) bool {
 	return slices.Equal(a.Communities, b.Communities) &&
 		slices.Equal(a.LargeCommunities, b.LargeCommunities) &&

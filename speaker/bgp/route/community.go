@@ -23,7 +23,7 @@ const (
 	NoPeer            Community = 0xFFFFFF04 // RFC 3765
 )
 
-// wellKnown lists the names that are written; the first of a value is the one that is printed.
+// wellKnown lists the names that are accepted. If a value has several names, the first is printed.
 var wellKnown = []struct {
 	name  string
 	value Community
@@ -40,7 +40,7 @@ var wellKnown = []struct {
 	{"no-peer", NoPeer},
 }
 
-// ParseCommunity reads "64512:100" or the name of a well-known community, "no-export".
+// ParseCommunity parses "64512:100" or the name of a well-known community, such as "no-export".
 func ParseCommunity(text string) (Community, error) {
 	for _, w := range wellKnown {
 		if w.name == text {
@@ -54,7 +54,7 @@ func ParseCommunity(text string) (Community, error) {
 	return Community(numbers[0]<<16 | numbers[1]), nil
 }
 
-// String is the well-known name or the two numbers; ParseCommunity reads it back.
+// String returns the well-known name or the two numbers, in the form that ParseCommunity accepts.
 func (c Community) String() string {
 	for _, w := range wellKnown {
 		if w.value == c {
@@ -69,7 +69,7 @@ type LargeCommunity struct {
 	Global, Local1, Local2 uint32
 }
 
-// ParseLargeCommunity reads "4200000000:1:2" (RFC 8092 §5).
+// ParseLargeCommunity parses "4200000000:1:2" (RFC 8092 §5).
 func ParseLargeCommunity(text string) (LargeCommunity, error) {
 	numbers, err := colonSeparated(text, 3, 32)
 	if err != nil {
@@ -78,7 +78,7 @@ func ParseLargeCommunity(text string) (LargeCommunity, error) {
 	return LargeCommunity{numbers[0], numbers[1], numbers[2]}, nil
 }
 
-// String is the three numbers; ParseLargeCommunity reads it back.
+// String returns the three numbers, in the form that ParseLargeCommunity accepts.
 func (c LargeCommunity) String() string {
 	return fmt.Sprintf("%d:%d:%d", c.Global, c.Local1, c.Local2)
 }
@@ -87,7 +87,8 @@ func (c LargeCommunity) compare(d LargeCommunity) int {
 	return cmp.Or(cmp.Compare(c.Global, d.Global), cmp.Compare(c.Local1, d.Local1), cmp.Compare(c.Local2, d.Local2))
 }
 
-// AddCommunities adds communities of all kinds: "rt:" or "soo:" begins an extended one, two colons make a large one.
+// AddCommunities adds communities of all kinds. A text that begins with "rt:" or "soo:" is an extended community, and a text
+// with two colons is a large one.
 func (a *Attributes) AddCommunities(texts ...string) error {
 	for _, text := range texts {
 		kind, _, _ := strings.Cut(text, ":")
@@ -126,7 +127,7 @@ func colonSeparated(text string, count, bits int) ([]uint32, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a number of %d bits", field, bits)
 		}
-		// RFC 8092 §5: no leading zeros; and what is printed is then what was written.
+		// RFC 8092 §5: no leading zeros. This also makes the printed form equal to the input.
 		if strconv.FormatUint(n, 10) != field {
 			return nil, fmt.Errorf("%q has leading zeros", field)
 		}

@@ -17,11 +17,11 @@ const (
 	subtypeSiteOfOrigin = 0x03 // RFC 4360 §5, there called route origin
 )
 
-// subtypes are the kinds of extended communities that are written, by what they begin with.
+// subtypes has the kinds of extended communities that have a text form, by prefix.
 var subtypes = map[string]uint64{"rt": subtypeRouteTarget, "soo": subtypeSiteOfOrigin}
 
-// ParseExtendedCommunity reads a route target, "rt:64512:100", or a site of origin, "soo:64512:100". The number has 32
-// bits after an AS number of up to 65535, and 16 bits after a larger one.
+// ParseExtendedCommunity parses a route target, "rt:64512:100", or a site of origin, "soo:64512:100". The number has 32 bits
+// after an AS number up to 65535, and 16 bits after a larger AS number.
 func ParseExtendedCommunity(text string) (ExtendedCommunity, error) {
 	kind, rest, _ := strings.Cut(text, ":")
 	subtype := subtypes[kind]
@@ -42,7 +42,7 @@ func ParseExtendedCommunity(text string) (ExtendedCommunity, error) {
 	return 0, fmt.Errorf("extended community %q: after an AS number above 65535 there is room for a number up to 65535", text)
 }
 
-// String is the text that ParseExtendedCommunity reads, or the number of one that it does not write.
+// String returns the form that ParseExtendedCommunity accepts, or the number of a community without such a form.
 func (c ExtendedCommunity) String() string {
 	kind := ""
 	for name, subtype := range subtypes {
