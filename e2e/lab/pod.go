@@ -143,7 +143,7 @@ func (p *pod) addresses() (v4, v6 netip.Addr) {
 	return prefix4.Addr(), prefix6.Addr()
 }
 
-// observe updates state from the process and the annotation.
+// observe updates state from the process and the condition ReadyGate.
 func (p *pod) observe() {
 	if p.state.phase != corev1.PodRunning {
 		return

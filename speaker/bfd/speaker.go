@@ -57,8 +57,9 @@ func New(log *zap.Logger, changed func(Change)) *Speaker {
 }
 
 // Set sets the sessions that there should be. Unchanged sessions are not disturbed. If only Multiplier, an interval or
-// MinimumTTL differ, the session stays up, and the peer is told the new timing in a Poll Sequence. After any other change the
-// session is closed and started again. The peer of a closed session is told AdminDown.
+// MinimumTTL differ, and the session does not change between one hop and several, it stays up, and the peer is told the new
+// timing in a Poll Sequence. After any other change the session is closed and started again. The peer of a closed session is
+// told AdminDown.
 //
 // Set returns the errors by session name, or nil if there are none. A session that is not valid is left out. This does not
 // affect the others.

@@ -10,7 +10,8 @@
 // The protocol implementation is gobgp. Every peer has a gobgp server of its own, with that peer as its only neighbour. The
 // local RIB of that server is therefore the peer's Adj-RIB-Out: attributes may differ from peer to peer without an export
 // policy, a peer that is added or fails cannot affect another, and the same router address may appear in two VRFs. The
-// interface to gobgp is in server.go, accept.go, lockstep.go, status.go and reason.go. Callers do not see it.
+// interface to gobgp is in server.go, accept.go, lockstep.go, status.go, detail.go, reason.go and pathdown.go. Callers do not see
+// it.
 //
 // # The path of a prefix
 //
