@@ -6,19 +6,24 @@ import (
 	"slices"
 )
 
-// Adopt gives the owner the addresses that it carries and nobody holds: they were its own before the records were lost,
-// or another allocator gave them. Of the addresses that it holds and carries, it prefers the first, as if it had taken
-// that last. Whatever is not adopted is left to [Allocator.Allocate].
+// Adopt assigns the owner the addresses that it carries and that nobody holds. The owner had them before the records were
+// lost, or got them from another allocator. Of the carried addresses that the owner holds, it then prefers the first, as
+// if it had taken that one last. [Allocator.Allocate] deals with the addresses that are not adopted.
 //
-// Anybody may write what an owner carries, so it has to be within the rules of a request. An address is adopted if the
-// owner asks for it, or asks for more addresses of its family than it holds and asks for; if it is not to be left, and
-// not one that is skipped; if its pool is the one that the request names, or else auto-assigns, unless the address itself
-// is asked for; if the pool serves the subject; and if the quotas have room.
+// Anybody may write what an owner carries, so an adopted address must satisfy the rules of a request:
 //
-// One rule gives way: a closed pool is no obstacle, for it keeps what is in use, and gives nothing new. And what is
-// reserved for the owner's name is adopted whatever its pool says: that was settled when it was reserved.
+//   - The owner asks for this address, or asks for more addresses of its family than it holds and names.
+//   - The owner is not to leave the address, and the address is not skipped.
+//   - The request names the pool of the address. If the request names no pool, the pool auto-assigns or the request names
+//     the address itself.
+//   - The pool serves the subject.
+//   - The quotas have room.
 //
-// It fails with ErrNotInPool for an address that is in no pool: to give the owner another would be a move that nobody
+// There are two exceptions. A pool may be closed, because a closed pool keeps the addresses that are in use. An address
+// that is reserved for the owner's name is adopted whatever its pool says, because the pool's rules were checked when it
+// was reserved.
+//
+// Adopt fails with ErrNotInPool for an address that is in no pool: assigning another address would be a move that nobody
 // asked for.
 func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 	for _, addr := range carried {
@@ -40,9 +45,9 @@ func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		a.Release(addr, req.Owner.Reservation()) // What it was kept for has come.
+		a.Release(addr, req.Owner.Reservation()) // The reservation has served its purpose.
 	}
-	for _, addr := range slices.Backward(carried) { // so that the first is preferred
+	for _, addr := range slices.Backward(carried) { // Backward, so that the first is preferred.
 		if h := a.holding(addr, req.Owner); h != nil {
 			a.unlink(h)
 			a.link(h)
@@ -51,7 +56,8 @@ func (a *Allocator) Adopt(req Request, carried []netip.Addr) error {
 	return nil
 }
 
-// lacks reports whether the owner has room for addr, which it does not hold: it asks for it, or for more than it holds.
+// lacks reports whether the owner has room for addr, which it does not hold: it asks for addr, or for more addresses than
+// it holds.
 func (a *Allocator) lacks(req *Request, addr netip.Addr) bool {
 	asked := req.asked(FamilyOf(addr))
 	if slices.Contains(asked, addr) {
@@ -66,7 +72,7 @@ func (a *Allocator) lacks(req *Request, addr netip.Addr) bool {
 	return room > 0
 }
 
-// bars reports whether a rule keeps the owner from an address of a pool that it carries.
+// bars reports whether a rule prevents the adoption of addr, which the owner carries and which is in the pool home.
 func (a *Allocator) bars(home *pool, req *Request, addr netip.Addr) bool {
 	switch {
 	case a.skips(addr), req.Pool != "" && req.Pool != home.Name:

@@ -45,7 +45,7 @@ func TestAdopt(t *testing.T) {
 			adopt(ask("a", v4).in("red"), "198.51.100.5"),
 			adopt(ask("b", v4).in("red"), "198.51.100.6"),
 			adopt(ask("c", v4).in("blue").limited(v4, 0), "198.51.100.7"),
-			adopt(ask("a", v4).in("red").several(2), "198.51.100.5", "198.51.100.6"), // It does not move.
+			adopt(ask("a", v4).in("red").several(2), "198.51.100.5", "198.51.100.6"), // It keeps its addresses.
 			heldBy("red/a", "198.51.100.5@public"), heldBy("red/b"), heldBy("blue/c"),
 		},
 		"a closed pool keeps what is in use": {
@@ -55,7 +55,7 @@ func TestAdopt(t *testing.T) {
 			held("a", "198.51.100.5@public"), held("b", "198.51.100.6@public"),
 			allocate(ask("b", v4).exactly("198.51.100.6"), "198.51.100.6@public"),
 			refuse(ask("c", v4).exactly("198.51.100.7"), ipam.ErrNoPool, ""),
-			pools(closed(only(public, "blue"))), // The other rules hold.
+			pools(closed(only(public, "blue"))), // The other rules still apply.
 			adopt(ask("d", v4).in("red"), "198.51.100.7"),
 			heldBy("red/d"),
 		},
@@ -82,7 +82,7 @@ func TestAdopt(t *testing.T) {
 			refuseAdopt(ask("a", v4), "203.0.113.1", ipam.ErrNotInPool),
 			adopt(ask("a", v4).leaving("203.0.113.1"), "203.0.113.1"),
 			allocate(ask("a", v4), "198.51.100.0@public"),
-			adopt(ask("a", v4), "203.0.113.1"), // It has one.
+			adopt(ask("a", v4), "203.0.113.1"), // It already has one.
 		},
 		"of what it holds, the owner prefers what it carries": {
 			pools(public),

@@ -5,26 +5,27 @@ import (
 	"slices"
 )
 
-// Allocate gives the owner what it asks for, and returns it in the order of the
-// families. What the owner already holds it keeps, whatever became of the pool; asked
-// twice, it answers the same. It is all or nothing: on error nothing new is held.
+// Allocate assigns the owner the addresses that it asks for, and returns them in the order of the families. The owner
+// keeps what it already holds, whatever became of the pool. The same request gets the same answer. If Allocate returns an
+// error, it has changed nothing.
 //
-// Of each family the owner gets Count addresses: first those that it asks for, then those that it keeps, then others.
-// The first of them counts as taken last, and the owner prefers it: if it asks for fewer, the last ones are superfluous.
+// The owner gets Count addresses of each family: first those that it asks for, then those that it keeps, then new ones.
+// The first address of a family counts as the one taken last, and the owner prefers it: when the owner later asks for
+// fewer addresses, the last ones are superfluous.
 //
-// An address moves only if the owner asks for it: by requesting another address, by
-// naming a pool other than the one its address is from, or by leaving it. Then the new one is held as well as the
-// old, for the caller to make before it breaks: [Allocator.Superfluous] says what is to be released.
+// An address moves only if the owner asks for it: it requests another address, names a pool other than the one its
+// address is from, or leaves the address. The owner then holds both the new address and the old one, so that the caller
+// can make before it breaks. [Allocator.Superfluous] returns the addresses to release.
 //
-// If an owner holds too few addresses of a family, it gets, if there are any, those that are reserved for its name, then
-// the addresses of those it shares with, and then free ones, all from one pool: of the pools that may serve the request
-// and its subject, the one with the highest priority serves it, the oldest of equals; but one that can serve all families
-// comes before those that serve one each, and the pool that already serves the owner is asked first.
-// Within the pool it is the first in the pool's [Order]. The work does not grow with the size of the pool or the
-// number of addresses held.
+// If an owner holds too few addresses of a family, it first gets those that are reserved for its name, then addresses of
+// the owners that it shares with, and then free ones. All free ones come from one pool. Of the pools that may serve the
+// request and its subject, that is the one with the highest priority or, among equals, the oldest. Two rules come before
+// this order: a pool that already serves the owner is preferred, and so is one pool that can serve all families. Within
+// the pool, the [Order] of the pool decides. The cost does not grow with the size of the pool or the number of addresses
+// held.
 //
-// The error is an [*Error], for ErrExhausted, ErrTaken, ErrSkipped, ErrNotInPool, ErrNoPool,
-// ErrQuota or ErrInvalid.
+// The error is an [*Error]. Its reason is ErrExhausted, ErrTaken, ErrSkipped, ErrNotInPool, ErrNoPool, ErrQuota or
+// ErrInvalid.
 func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	if err := req.check(); err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	if err := a.choose(&req, all); err != nil {
 		return nil, err
 	}
-	// From here on nothing can fail.
+	// From here on nothing fails.
 	given := make([]Allocation, 0, len(all)*req.count())
 	for _, p := range all {
 		given = append(given, p.given...)
@@ -51,21 +52,21 @@ func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
 	return given, nil
 }
 
-// portion is what a request gets of one family.
+// portion is the part of a request, and of the answer to it, that concerns one family.
 type portion struct {
 	family  Family
 	given   []Allocation
-	missing int // how many more are wanted
+	missing int // how many more addresses are wanted
 }
 
-// has reports whether an address is among those given.
+// has reports whether addr is among given.
 func has(given []Allocation, addr netip.Addr) bool {
 	return slices.ContainsFunc(given, func(al Allocation) bool { return al.Address == addr })
 }
 
-// Settled returns what the owner holds, in the order of the families, and whether that is all that it asks for and
-// no more. Then Allocate gives it just this, unless it prefers a family that it does not hold, and nothing is
-// [Allocator.Superfluous].
+// Settled returns the addresses that the owner holds, in the order of the families, and whether they are exactly those
+// that it asks for. If they are, Allocate returns the same addresses, unless the owner prefers a family that it does not
+// hold, and nothing is [Allocator.Superfluous].
 func (a *Allocator) Settled(req Request) (held []Allocation, settled bool) {
 	for _, f := range req.Families {
 		stays := a.stays(&req, f)
@@ -82,9 +83,9 @@ func (a *Allocator) Settled(req Request) (held []Allocation, settled bool) {
 	return held, n > 0 && n == len(held)
 }
 
-// stays returns the addresses of family f that the owner holds and keeps: those that it asks for, and of the others
-// those that it took last, but not one that it is to leave, and if the request names a pool, not one from another.
-// An address recorded without a pool is from none and may stay.
+// stays returns the addresses of family f that the owner holds and keeps: first those that it asks for, then those that
+// it took last. It leaves out addresses that the owner is to leave and, if the request names a pool, those from other
+// pools. An address that was recorded without a pool may stay.
 func (a *Allocator) stays(req *Request, f Family) (stays []Allocation) {
 	asked := req.asked(f)
 	room := req.count() - len(asked)
@@ -106,7 +107,7 @@ func (a *Allocator) stays(req *Request, f Family) (stays []Allocation) {
 	return stays
 }
 
-// inOrder puts the addresses that are asked for first, in the order in which they are asked for.
+// inOrder moves the requested addresses to the front, in the order in which they are requested.
 func inOrder(all []Allocation, asked []netip.Addr) {
 	if len(asked) == 0 || len(all) < 2 {
 		return
@@ -120,8 +121,8 @@ func inOrder(all []Allocation, asked []netip.Addr) {
 	slices.SortStableFunc(all, func(x, y Allocation) int { return place(x) - place(y) })
 }
 
-// decide gives the addresses for which no choice is left: those that are asked for, held,
-// reserved or shared.
+// decide adds the addresses for which there is no choice left: those that the owner asks for, holds, has reserved or can
+// share.
 func (a *Allocator) decide(req *Request, p *portion) error {
 	f, n, asked := p.family, req.count(), req.asked(p.family)
 	p.given = a.stays(req, f)
@@ -154,7 +155,8 @@ func (a *Allocator) decide(req *Request, p *portion) error {
 	return nil
 }
 
-// exactly returns addr, which the owner does not hold, for the owner that is given others, or why it cannot have it.
+// exactly returns the allocation of addr for an owner that does not hold it yet, or why the owner cannot have it. given
+// are the other addresses that the owner gets.
 func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (Allocation, *Error) {
 	why := a.conflict(a.on(addr), req.Owner, &req.Sharing)
 	home := a.find(addr)
@@ -175,7 +177,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 		al.Pool = first.Pool
 	}
 	if a.holding(addr, req.Owner.Reservation()) != nil && req.Owner.Name != "" {
-		return al, nil // It is reserved for it, and that was settled when it was reserved.
+		return al, nil // The address is reserved for the owner; the other rules were checked when it was reserved.
 	}
 	if home.Closed {
 		return Allocation{}, errPool(home.Name, req, FamilyOf(addr), ClosedPool)
@@ -189,7 +191,7 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 	return al, nil
 }
 
-// holds reports whether the owner has an address of family f at all.
+// holds reports whether the owner holds any address of family f.
 func (a *Allocator) holds(o Owner, f Family) bool {
 	for h := range a.takenBy(o) {
 		if FamilyOf(h.Address) == f {
@@ -199,21 +201,21 @@ func (a *Allocator) holds(o Owner, f Family) bool {
 	return false
 }
 
-// grant makes al the owner's address of its family, on these terms.
+// grant records that the owner holds al on these terms, as the address that it took last.
 func (a *Allocator) grant(al Allocation, terms Sharing) {
 	if a.on(al.Address) == nil {
 		a.hold(al, terms)
 		return
 	}
 	if h := a.holding(al.Address, al.Owner); h != nil {
-		// The owner holds it and settles on it: it becomes the one taken last.
+		// The owner already holds the address: make it the one taken last.
 		a.unlink(h)
 		a.link(h)
 		a.regroup(h, terms)
 		return
 	}
 	a.hold(al, terms)
-	if al.Owner.Name != "" { // What was reserved for it has found its owner.
+	if al.Owner.Name != "" { // The reservation has served its purpose.
 		a.Release(al.Address, al.Owner.Reservation())
 	}
 }

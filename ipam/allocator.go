@@ -6,33 +6,33 @@ import (
 	"slices"
 )
 
-// Allocator knows the pools and every held address. It is not safe for concurrent
-// use: one goroutine owns it.
+// Allocator knows the pools and every held address. It is not safe for concurrent use: one goroutine must
+// own it.
 type Allocator struct {
 	named map[string]*pool // every pool
-	order []*pool          // every pool, in order of choice
-	auto  []*pool          // those of them that are open and auto-assign
-	spans []span           // which address is in which pool
+	order []*pool          // every pool, in the order in which requests choose from them
+	auto  []*pool          // the pools in order that are open and auto-assign
+	spans []span           // which pool has which addresses
 
-	known     map[netip.Addr]known    // every address that is held or rests
-	owners    map[string]*holding     // what each owner took last, by its UID
-	names     map[Owner]*holding      // what each reservation that has a name took last
+	known     map[netip.Addr]known    // every address that is held or queued after a release
+	owners    map[string]*holding     // by UID, the holding that each owner took last
+	names     map[Owner]*holding      // the holding that each reservation with a name took last
 	groups    map[string]*group       // by sharing key
 	displaced map[netip.Addr]struct{} // the addresses that Displaced returns
-	tally     tally                   // of all addresses, in a pool or not
+	tally     tally                   // of all addresses, whether or not a pool has them
 
-	skipped map[netip.Addr]string // never given out, and why: see Skip
+	skipped map[netip.Addr]string // addresses that are never assigned, and the reasons: see Skip
 
 	releases uint64
 }
 
-// known is what is remembered of an address. One of the two fields is set.
+// known is the state of an address. Exactly one of the two fields is set.
 type known struct {
-	first *holding      // of an address that is held: the first holding
-	rests *list.Element // of one that was released: its element in the queue of its space
+	first *holding      // of a held address: its first holding
+	rests *list.Element // of a released address: its element in the queue of its space
 }
 
-// New returns an Allocator without pools, in which nothing is held.
+// New returns an Allocator without pools and without held addresses.
 func New() *Allocator {
 	return &Allocator{
 		named:     make(map[string]*pool),
@@ -45,8 +45,9 @@ func New() *Allocator {
 	}
 }
 
-// Release frees addr if that owner holds it, and reports whether it did; for others who share it nothing
-// changes. The address may be given again at once: whoever wants it to cool down keeps it held until it has.
+// Release frees addr if o holds it, and reports whether it did. Other owners that share addr keep it. The
+// address may be assigned again at once: a caller that wants a delay before reuse must keep the address held
+// until then.
 func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 	h := a.holding(addr, o)
 	if h == nil {
@@ -73,7 +74,7 @@ func (a *Allocator) Release(addr netip.Addr, o Owner) bool {
 	return true
 }
 
-// Holders returns who holds addr, in the order in which they came.
+// Holders returns the holders of addr, in the order in which they got it.
 func (a *Allocator) Holders(addr netip.Addr) []Allocation {
 	var all []Allocation
 	for h := a.on(addr); h != nil; h = h.beside {
@@ -82,8 +83,8 @@ func (a *Allocator) Holders(addr netip.Addr) []Allocation {
 	return all
 }
 
-// HeldBy returns what the owner holds, last taken last; of an owner without UID it is what is reserved for
-// its name.
+// HeldBy returns the addresses that the owner holds, the last taken at the end. For an owner without a UID
+// it returns the addresses that are reserved for its name.
 func (a *Allocator) HeldBy(o Owner) []Allocation {
 	var all []Allocation
 	for h := range a.takenBy(o) {
@@ -93,10 +94,11 @@ func (a *Allocator) HeldBy(o Owner) []Allocation {
 	return all
 }
 
-// Superfluous returns what the owner holds beyond wanted, which is
-// the answer of [Allocator.Allocate], or nothing if the owner is to go: addresses
-// it moved away from and families it no longer asks for. They stay held, so that
-// nobody else is given them before the owner is off them; then Release them.
+// Superfluous returns the addresses that the owner holds but that are not among wanted: addresses that it
+// moved away from, and those of families that it no longer asks for. wanted is the result of
+// [Allocator.Allocate], or empty if the owner is to lose everything. Superfluous addresses stay held, so
+// that no other owner gets them while this owner still uses them. The caller releases them when it no longer
+// does.
 func (a *Allocator) Superfluous(o Owner, wanted []Allocation) []Allocation {
 	return slices.DeleteFunc(a.HeldBy(o), func(held Allocation) bool {
 		return slices.ContainsFunc(wanted, func(w Allocation) bool { return w.Address == held.Address })

@@ -88,7 +88,7 @@ func TestAllocator(t *testing.T) {
 			allocate(ask("a", v4).exactly("198.51.100.3"), "198.51.100.3@public"),
 			superfluous("a", []string{"198.51.100.3@public"}, "198.51.100.0@public"),
 			refuse(ask("b", v4).exactly("198.51.100.0"), ipam.ErrTaken, ""),
-			allocate(ask("a", v4), "198.51.100.3@public"), // the request withdrawn: no move back
+			allocate(ask("a", v4), "198.51.100.3@public"), // the request is withdrawn: no move back
 			release("a", "198.51.100.0"),
 			superfluous("a", []string{"198.51.100.3@public"}),
 			allocate(ask("b", v4), "198.51.100.0@public"),
@@ -115,7 +115,7 @@ func TestAllocator(t *testing.T) {
 			refuse(ask("d", v4).of("red").from("blue"), ipam.ErrNoPool, `no pool: IPv4, pool "blue", it does not serve the subject`),
 			refuse(ask("d", v4).of("blue").exactly("198.51.100.1"), ipam.ErrNoPool, `no pool: IPv4, pool "red", it does not serve the subject`),
 			refuse(ask("d", v4).of("blue").from("red"), ipam.ErrNoPool, `no pool: IPv4, pool "red", it does not serve the subject`),
-			allocate(ask("a", v4).of("blue"), "198.51.100.0@red"), // What it has it keeps.
+			allocate(ask("a", v4).of("blue"), "198.51.100.0@red"), // The owner keeps what it has.
 		},
 		"no pool serves it": {
 			pools(only(pool("red", "198.51.100.0/30"), "red"), only(pool("blue", "203.0.113.0/30"), "blue")),
@@ -131,7 +131,7 @@ func TestAllocator(t *testing.T) {
 			allocate(ask("a", v4).from("other"), "203.0.113.0@other"),
 			superfluous("a", []string{"203.0.113.0@other"}, "198.51.100.0@public"),
 			allocate(ask("a", v4), "203.0.113.0@other"),
-			allocate(ask("a", v4).from("public"), "198.51.100.0@public"), // still its own
+			allocate(ask("a", v4).from("public"), "198.51.100.0@public"), // still its own address
 		},
 		"naming a pool that cannot serve loses nothing": {
 			pools(public, pool("v6only", "2001:db8:1::/126")),
@@ -191,7 +191,7 @@ func TestAllocator(t *testing.T) {
 			pools(first(pool("v6", "2001:db8:2::/126")), public, onRequest(pool("quiet", "203.0.113.0/31", "2001:db8:1::/127"))),
 			allocate(ask("a", v6, v4), "2001:db8::@public", "198.51.100.0@public"),
 			allocate(ask("b", v4, v6).exactly("198.51.100.3"), "198.51.100.3@public", "2001:db8::1@public"),
-			allocate(ask("c", v4, v6).exactly("203.0.113.0"), "203.0.113.0@quiet", "2001:db8:2::@v6"), // IPv6 was not asked of quiet
+			allocate(ask("c", v4, v6).exactly("203.0.113.0"), "203.0.113.0@quiet", "2001:db8:2::@v6"), // IPv6 need not be in quiet
 		},
 		"required dual stack is all or nothing": {
 			pools(pool("v4", "198.51.100.0/30"), pool("v6", "2001:db8::")),
@@ -285,7 +285,7 @@ func TestAllocator(t *testing.T) {
 			pools().displacing("198.51.100.0@p"),
 			pools(pool("q", "198.51.100.0/30")).displacing("198.51.100.0@p"),
 			poolOf("198.51.100.0", "q"),
-			allocate(ask("a", v4).from("q"), "198.51.100.0@p"), // it is in q, and need not move
+			allocate(ask("a", v4).from("q"), "198.51.100.0@p"), // the address is in q, and need not move
 			restore("a", "198.51.100.0@q"),
 			displaced(),
 			allocate(ask("a", v4), "198.51.100.0@q"),
@@ -365,7 +365,7 @@ func TestErrorSaysWhoHoldsTheAddress(t *testing.T) {
 	}
 }
 
-// TestPoolsReachTheLastAddress is about what has no address above it.
+// TestPoolsReachTheLastAddress is about the highest address of a family, which has no next one.
 func TestPoolsReachTheLastAddress(t *testing.T) {
 	tell(t, map[string]story{
 		"of each family": {
@@ -386,7 +386,7 @@ func TestPoolsReachTheLastAddress(t *testing.T) {
 	})
 }
 
-// unchecked returns a pool of addresses that ParseAddresses refuses.
+// unchecked returns a pool with addresses that ParseAddresses refuses.
 func unchecked(name string, prefixes ...string) ipam.Pool {
 	var b netipx.IPSetBuilder
 	for _, text := range prefixes {

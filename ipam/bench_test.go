@@ -10,8 +10,8 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// filled returns an Allocator with this many addresses of a /15 taken, by owners
-// known by number, and who they are.
+// filled returns an Allocator in which this many addresses of a /15 are taken, and the allocations. The owners' UIDs
+// are numbers.
 func filled(b *testing.B, pools []ipam.Pool, taken int) (*ipam.Allocator, []ipam.Allocation) {
 	b.Helper()
 	a := ipam.New()
@@ -24,11 +24,11 @@ func filled(b *testing.B, pools []ipam.Pool, taken int) (*ipam.Allocator, []ipam
 }
 
 var (
-	large  = []ipam.Pool{lru(pool("large", "198.18.0.0/15"))} // as pools are unless told otherwise
+	large  = []ipam.Pool{lru(pool("large", "198.18.0.0/15"))} // the default order of pools
 	orders = map[string][]ipam.Pool{"order=LeastRecentlyUsed": large, "order=Lowest": {pool("large", "198.18.0.0/15")}}
 )
 
-// measure runs a benchmark in both orders with few and many addresses taken.
+// measure runs a benchmark in both orders, with few and with many addresses taken.
 func measure(b *testing.B, run func(b *testing.B, pools []ipam.Pool, taken int)) {
 	for name, pools := range orders {
 		for _, taken := range []int{1000, 60000} {
@@ -47,8 +47,8 @@ func give(b *testing.B, a *ipam.Allocator, uid string) ipam.Allocation {
 	return got[0]
 }
 
-// holes returns a filled Allocator that has lost one in ten owners, here and there,
-// and those left, shuffled.
+// holes returns a filled Allocator from which one in ten owners was released, and the other allocations in random
+// order.
 func holes(b *testing.B, pools []ipam.Pool, taken int) (*ipam.Allocator, []ipam.Allocation) {
 	a, all := filled(b, pools, taken+taken/10)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -59,7 +59,7 @@ func holes(b *testing.B, pools []ipam.Pool, taken int) (*ipam.Allocator, []ipam.
 	return a, all[:taken]
 }
 
-// uids makes owners beforehand, so as to measure no strings.
+// uids creates UIDs in advance, so that the benchmark does not measure strings.
 func uids(n int) []string {
 	all := make([]string, n)
 	for i := range all {
@@ -68,8 +68,8 @@ func uids(n int) []string {
 	return all
 }
 
-// BenchmarkAllocate measures one allocation and one release where this many addresses
-// are taken, with holes: owners come, and go when 50 more have come.
+// BenchmarkAllocate measures one allocation and one release while this many addresses are taken, with gaps. Each owner
+// is released after 50 more have come.
 func BenchmarkAllocate(b *testing.B) {
 	measure(b, func(b *testing.B, pools []ipam.Pool, taken int) {
 		a, _ := holes(b, pools, taken)
@@ -89,13 +89,12 @@ func BenchmarkAllocate(b *testing.B) {
 	})
 }
 
-// BenchmarkTurnover is BenchmarkAllocate where anyone goes, in random order. The
-// Allocator does the same work; what grows with the number taken is the share of
-// memory that is in none of the processor's caches.
+// BenchmarkTurnover is like BenchmarkAllocate, but releases owners in random order. The Allocator does the same work.
+// With more addresses taken, a larger share of its memory is outside of the processor's caches.
 func BenchmarkTurnover(b *testing.B) {
 	measure(b, func(b *testing.B, pools []ipam.Pool, taken int) {
 		a, all := holes(b, pools, taken)
-		next := uids(taken) // an owner is followed by one with the other of two UIDs
+		next := uids(taken) // each owner is followed by one with the other of two UIDs
 		b.ReportAllocs()
 		for n := 0; b.Loop(); n++ {
 			i := n % taken
@@ -108,11 +107,11 @@ func BenchmarkTurnover(b *testing.B) {
 	})
 }
 
-// BenchmarkAllocateNew measures one allocation where none was ever released, so
-// that each is given from beyond all that are taken.
+// BenchmarkAllocateNew measures one allocation if no address was ever released, so that each new address is after all
+// that are taken.
 func BenchmarkAllocateNew(b *testing.B) {
 	measure(b, func(b *testing.B, pools []ipam.Pool, taken int) {
-		const batch = 5000 // then back to this many taken
+		const batch = 5000 // then release them again
 		a, _ := filled(b, pools, taken)
 		fresh := uids(batch)
 		given := make([]ipam.Allocation, 0, batch)
@@ -126,7 +125,7 @@ func BenchmarkAllocateNew(b *testing.B) {
 				}
 				given = given[:0]
 				a.SetPools(pools)
-				first := give(b, a, "first") // moves the cursor past all that are taken
+				first := give(b, a, "first") // moves the cursor past the taken addresses
 				a.Release(first.Address, first.Owner)
 				b.StartTimer()
 			}
@@ -135,8 +134,8 @@ func BenchmarkAllocateNew(b *testing.B) {
 	})
 }
 
-// BenchmarkJoin measures one allocation and one release where 1000 others have the same key: as many to an address as
-// there may be.
+// BenchmarkJoin measures one allocation and one release while 1000 others have the same key. Each address has as many
+// of them as possible.
 func BenchmarkJoin(b *testing.B) {
 	a := ipam.New()
 	a.SetPools(large)
@@ -162,8 +161,8 @@ func BenchmarkJoin(b *testing.B) {
 	}
 }
 
-// BenchmarkJoinNone measures one allocation and one release where 10000 others have the same key and one port in
-// common, so that each has an address to itself.
+// BenchmarkJoinNone measures one allocation and one release while 10000 others have the same key and a common port, so
+// that each has its own address.
 func BenchmarkJoinNone(b *testing.B) {
 	a := ipam.New()
 	a.SetPools(large)
@@ -201,8 +200,8 @@ func BenchmarkExhausted(b *testing.B) {
 	}
 }
 
-// BenchmarkRestart measures reading back 60000 records and the first allocation
-// after it, which walks past all of them.
+// BenchmarkRestart measures the restoration of 60000 records, and the first allocation after it, which walks past all
+// their addresses.
 func BenchmarkRestart(b *testing.B) {
 	_, all := filled(b, large, 60000)
 	b.ReportAllocs()
@@ -235,8 +234,8 @@ func BenchmarkSetPools(b *testing.B) {
 	}
 }
 
-// BenchmarkSetManyPools measures a start with this many pools of 64 ranges each, half of which an older pool has, too.
-// It is to take little more than twice the time for twice the pools.
+// BenchmarkSetManyPools measures a start with this many pools of 64 ranges each. An older pool also has half of the
+// ranges. Twice the pools must take little more than twice the time.
 func BenchmarkSetManyPools(b *testing.B) {
 	for _, n := range []int{1000, 2000} {
 		b.Run(fmt.Sprintf("pools=%d", n), func(b *testing.B) {

@@ -2,10 +2,10 @@ package ipam
 
 import "math/bits"
 
-// bitmap is a set of numbers that knows its lowest. The first level has a bit for
-// each number; every further level has a bit for each word of the one before, set if
-// that word has any. The last has one word, so all numbers are below 64^6: no
-// memory has room for more held addresses. Levels grow as far as they are used.
+// bitmap is a set of numbers that finds its lowest member fast. The first level has one bit for
+// each number. Each further level has one bit for each word of the level below, set if that word is
+// not zero. The last level has one word, which limits numbers to below 64^6; no memory has room for
+// that many held addresses. Levels grow on demand.
 type bitmap [6][]uint64
 
 func (b *bitmap) set(n uint64) {
@@ -37,7 +37,7 @@ func (b *bitmap) clear(n uint64) {
 	}
 }
 
-// lowest returns the lowest number, and whether there is any.
+// lowest returns the lowest number in the set, and false if the set is empty.
 func (b *bitmap) lowest() (n uint64, ok bool) {
 	last := b[len(b)-1]
 	if len(last) == 0 || last[0] == 0 {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// choose adds to what is given the addresses that are missing, or those of as many families as the request puts up with.
+// choose adds the missing addresses to all portions, or to as many portions as the request requires.
 func (a *Allocator) choose(req *Request, all []portion) error {
 	if !slices.ContainsFunc(all, func(p portion) bool { return p.missing > 0 }) {
 		return nil
@@ -22,7 +22,8 @@ func (a *Allocator) choose(req *Request, all []portion) error {
 				from[i] = a.first(candidates, req, all[i:i+1])
 			}
 			if from[i] == nil {
-				// A family the owner holds in another pool was to move; it must not be lost instead.
+				// If the owner holds this family in another pool, it asked for a move; it must not lose the family
+				// instead.
 				required := req.RequireAll || len(req.asked(p.family)) > 0 || a.holds(req.Owner, p.family)
 				if required || refused == nil {
 					refused = a.unserved(req, p, candidates)
@@ -57,7 +58,7 @@ func (a *Allocator) choose(req *Request, all []portion) error {
 	return nil
 }
 
-// candidates are the pools that may serve the request, in order of choice.
+// candidates returns the pools that may serve the request, in the order in which they are tried.
 func (a *Allocator) candidates(req *Request) []*pool {
 	if req.Pool != "" {
 		if p := a.named[req.Pool]; p != nil && !p.Closed && p.serves(req) {
@@ -71,8 +72,8 @@ func (a *Allocator) candidates(req *Request) []*pool {
 	return slices.DeleteFunc(slices.Clone(a.auto), func(p *pool) bool { return !p.serves(req) })
 }
 
-// together returns the one pool to serve all that is missing, if there is one: a
-// pool that serves the owner already, or else the first that can.
+// together returns one pool that can serve everything that is missing: a pool that already serves the owner or else the
+// first that can. It returns nil if there is none.
 func (a *Allocator) together(candidates []*pool, req *Request, all []portion) *pool {
 	for _, given := range all {
 		for _, al := range given.given {
@@ -84,7 +85,7 @@ func (a *Allocator) together(candidates []*pool, req *Request, all []portion) *p
 	return a.first(candidates, req, all)
 }
 
-// first returns the first pool that has all that is missing to give.
+// first returns the first pool that can give everything that is missing, or nil.
 func (a *Allocator) first(candidates []*pool, req *Request, all []portion) *pool {
 	for _, p := range candidates {
 		if a.gives(p, req, all) {
@@ -94,7 +95,7 @@ func (a *Allocator) first(candidates []*pool, req *Request, all []portion) *pool
 	return nil
 }
 
-// gives reports whether the pool has as many free addresses as are missing, and quotas let the request have them.
+// gives reports whether the pool has enough free addresses for what is missing, within the quotas.
 func (a *Allocator) gives(p *pool, req *Request, all []portion) bool {
 	for i := range all {
 		if w := &all[i]; w.missing > 0 && (!a.hasFree(p, req, w) || a.over(p, req, w.family, w.given, netip.Addr{}, w.missing) != nil) {
@@ -104,8 +105,8 @@ func (a *Allocator) gives(p *pool, req *Request, all []portion) bool {
 	return true
 }
 
-// hasFree reports whether the pool has as many free addresses as are missing, but for those that the request wants left
-// and those that it is given already.
+// hasFree reports whether the pool has enough free addresses for what is missing. Addresses that the request leaves, and
+// those that it already gets, do not count as free.
 func (a *Allocator) hasFree(p *pool, req *Request, w *portion) bool {
 	free := p.space(w.family).free()
 	there := func(addr netip.Addr) bool {

@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// Displaced returns the held addresses that are in no pool, or in another than
-// their record names, lowest first: the pool is gone or was narrowed, or an older
-// pool has the address. [Allocator.PoolOf] tells these apart. They stay held; a caller
-// who accepts the other pool says so with [Allocator.Restore]. An address recorded
-// without a pool is at home in any. It costs in proportion to what it returns.
+// Displaced returns the held addresses that are in no pool, or in another pool than their record
+// names, lowest first. The pool was deleted or narrowed, or an older pool has the address.
+// [Allocator.PoolOf] tells these cases apart. The addresses stay held. A caller that accepts the
+// other pool calls [Allocator.Restore] with it. An address that was recorded without a pool is
+// displaced only if it is in no pool. The cost is proportional to the result.
 func (a *Allocator) Displaced() []Allocation {
 	var displaced []Allocation
 	for _, addr := range slices.SortedFunc(maps.Keys(a.displaced), netip.Addr.Compare) {
@@ -19,13 +19,14 @@ func (a *Allocator) Displaced() []Allocation {
 	return displaced
 }
 
-// IsDisplaced reports whether an address is among the Displaced.
+// IsDisplaced reports whether addr is among the addresses that [Allocator.Displaced] returns.
 func (a *Allocator) IsDisplaced(addr netip.Addr) bool {
 	_, displaced := a.displaced[addr]
 	return displaced
 }
 
-// judge notes whether an address is displaced. All its holdings name one pool and have one home.
+// judge notes whether the address of h is displaced. All holdings of an address name the same pool
+// and have the same home.
 func (a *Allocator) judge(h *holding) {
 	if h.home == nil || h.Pool != "" && !h.in(h.Pool) {
 		a.displaced[h.Address] = struct{}{}

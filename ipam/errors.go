@@ -8,38 +8,38 @@ import (
 	"strings"
 )
 
-// Why a request is refused. Test with [errors.Is]; the details are in [Error].
+// The reasons for refusing a request. Test for them with [errors.Is]; the details are in [Error].
 var (
-	// ErrExhausted: the pools that may serve the request have no free address. It
-	// can be served once one is released.
+	// ErrExhausted: the pools that may serve the request have no free address. The request can be served once an address
+	// is released.
 	ErrExhausted = errors.New("no free address")
 	// ErrTaken: the address is held by another owner.
 	ErrTaken = errors.New("address is taken")
-	// ErrSkipped: the address is one that is never given out: see [Allocator.Skip].
+	// ErrSkipped: the address is never assigned: see [Allocator.Skip].
 	ErrSkipped = errors.New("address is not given out")
-	// ErrNotInPool: the requested address is in no pool, or not in the one named.
+	// ErrNotInPool: the requested address is in no pool, or not in the pool that the request names.
 	ErrNotInPool = errors.New("address is not in the pool")
-	// ErrNoPool: no pool may serve the request: there is none, none auto-assigns or
-	// serves the subject, the one named is unknown or closed, or none has addresses of
-	// the family. It can be served once the pools or the subject change.
+	// ErrNoPool: no pool may serve the request. There are no pools, none auto-assigns or serves the subject, the named
+	// pool is unknown or closed, or no pool has addresses of the family. The request can be served once the pools or the
+	// subject change.
 	ErrNoPool = errors.New("no pool")
-	// ErrQuota: the owner's namespace holds as many addresses as it may. The request can be served once it holds
-	// fewer, or the quota is raised.
+	// ErrQuota: the owner's namespace holds as many addresses as it may. The request can be served once the namespace
+	// holds fewer, or the quota is raised.
 	ErrQuota = errors.New("quota exceeded")
-	// ErrInvalid: the request contradicts itself. It can be served once it changes.
+	// ErrInvalid: the request contradicts itself. It must change before it can be served.
 	ErrInvalid = errors.New("invalid request")
 )
 
-// Cause tells refusals of one reason apart.
+// Cause distinguishes refusals that have the same reason.
 type Cause int
 
-// The causes, with the reasons that they belong to. Pool is the pool of the [Error]; where it is empty, no pool of Pools
-// will do.
+// The causes, with the reasons that they belong to. "The pool" is the Pool of the [Error]; if Pool is empty, the cause
+// applies to each of Pools.
 const (
 	Unspecified     Cause = iota
 	NoPools               // ErrNoPool: there is no pool at all
 	UnknownPool           // ErrNoPool: there is no pool of this name
-	ClosedPool            // ErrNoPool: the pool gives nothing new
+	ClosedPool            // ErrNoPool: the pool gives out no further addresses
 	NotAutoAssigned       // ErrNoPool: the pool, or every pool, serves only requests that name it or its addresses
 	AnotherPool           // ErrNoPool: the request names another pool, Asked; ErrNotInPool: the address is in another, Home
 	NotServed             // ErrNoPool: the pool does not serve the subject
@@ -48,20 +48,20 @@ const (
 	InNoPool              // ErrNotInPool: the address is in no pool
 	CarriedInNoPool       // ErrNotInPool: the address that the owner carries is in no pool: see [Allocator.Adopt]
 	OverQuota             // ErrQuota: there is no room for another address
-	MoveOverQuota         // ErrQuota: there is no room for a move, as long as addresses that were left count
-	AnotherHolder         // ErrTaken: the owner cannot come to the address: see Conflict
-	ChangedTerms          // ErrTaken: the owner is on the address and cannot stay there on other terms: see Conflict
+	MoveOverQuota         // ErrQuota: there is no room for a move, while addresses that owners left still count
+	AnotherHolder         // ErrTaken: the owner cannot get the address: see Conflict
+	ChangedTerms          // ErrTaken: the owner holds the address and cannot keep it on changed terms: see Conflict
 	IsSkipped             // ErrSkipped: see Word
 	ToBeLeft              // of NotKept: the owner is to leave the address
-	AnotherAddress        // of NotKept: the owner asks for others
-	HoldsAnother          // of NotKept: the owner holds as many as it asks for
+	AnotherAddress        // of NotKept: the owner asks for other addresses
+	HoldsAnother          // of NotKept: the owner already holds as many addresses as it asks for
 )
 
 var causes = [...]string{"", "there is none", "it is unknown", "it is closed", "it does not auto-assign", "another pool", "it does not serve the subject",
 	"it has no addresses of the family", "none is free", "it is in no pool", "it is carried, and in no pool", "no room", "no room for a move",
 	"others are there", "the terms have changed", "it is skipped", "it is to be left", "another is asked for", "another is held"}
 
-// String returns the cause in a few words, which are for logs and tests.
+// String returns the cause in a few words, for logs and tests.
 func (c Cause) String() string {
 	if c < 0 || int(c) >= len(causes) {
 		return fmt.Sprintf("Cause(%d)", int(c))
@@ -69,33 +69,33 @@ func (c Cause) String() string {
 	return causes[c]
 }
 
-// Error is a refused request, in values. It is the caller who finds words for users, and who decides what of another
-// owner the asker may know.
+// Error describes a refused request in values. The caller words it for users, and decides what the asker may know about
+// other owners.
 type Error struct {
 	Reason error // one of the sentinels above
 	Cause  Cause // Unspecified with ErrInvalid
-	Asker  Owner // who is refused; the zero Owner if it is nobody's request
+	Asker  Owner // the owner whose request is refused; the zero Owner if no owner made a request
 
-	Family  Family     // the family concerned, if it is one
-	Address netip.Addr // the address concerned, if it is one
+	Family  Family     // the family concerned, if there is one
+	Address netip.Addr // the address concerned, if there is one
 	Wanted  int        // how many addresses are missing, with ErrExhausted
-	Pool    string     // the pool concerned, if it is one
+	Pool    string     // the pool concerned, if there is one
 	Asked   string     // the pool that the request names
 	Home    string     // with ErrNotInPool, the pool that Address is in
-	Pools   []string   // the pools that were asked in vain, in the order of choice
+	Pools   []string   // the pools that cannot serve the request, in the order in which they were tried
 
-	Used, Limit uint64 // with ErrQuota, of the pool or, if that is empty, of all pools
-	QuotaFrom   string // with ErrQuota of all pools: see [Request]
+	Used, Limit uint64 // with ErrQuota: of the pool or, if Pool is empty, of all pools together
+	QuotaFrom   string // with ErrQuota of all pools together: see [Request]
 
-	Holder   Owner    // with ErrTaken, who holds Address, or one of them
-	Conflict Conflict // with ErrTaken, why they cannot share it
+	Holder   Owner    // with ErrTaken, the owner that holds Address, or one of them
+	Conflict Conflict // with ErrTaken, why Holder and Asker cannot share the address
 	Word     string   // with ErrSkipped, the caller's word for the reason: see [Allocator.Skip]
 
-	text string // with ErrInvalid, what contradicts what
+	text string // with ErrInvalid, the contradiction
 }
 
-// Error returns a line for logs. It names no owner, and no terms of sharing. With ErrInvalid it is a sentence that says
-// what to change.
+// Error returns one line for logs. It does not mention other owners or their terms of sharing. With ErrInvalid it is a
+// sentence that says what to change.
 func (e *Error) Error() string {
 	if e.text != "" {
 		return e.text
@@ -124,7 +124,7 @@ func (e *Error) Error() string {
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Reason }
 
-// errTaken says why an owner cannot have addr beside those who have it, or stay there.
+// errTaken returns the error for an owner that cannot get addr, or cannot keep it, because of its other holders.
 func (a *Allocator) errTaken(addr netip.Addr, o Owner, why Conflict, cause Cause) *Error {
 	e := &Error{Reason: ErrTaken, Cause: cause, Asker: o, Family: FamilyOf(addr), Address: addr, Conflict: why}
 	for h := a.on(addr); h != nil; h = h.beside {
@@ -136,8 +136,8 @@ func (a *Allocator) errTaken(addr netip.Addr, o Owner, why Conflict, cause Cause
 	return e
 }
 
-// errOutside says that addr is not in the pool that the request names or, if it names none, in none. home is the pool
-// that it is in, if any.
+// errOutside returns the error for an address that is not in the pool that the request names or, if it names none, in no
+// pool. home is the pool that has the address, or nil.
 func errOutside(addr netip.Addr, req *Request, home *pool) *Error {
 	e := &Error{Reason: ErrNotInPool, Cause: InNoPool, Asker: req.Owner, Asked: req.Pool, Family: FamilyOf(addr), Address: addr}
 	if home != nil {
@@ -146,7 +146,7 @@ func errOutside(addr netip.Addr, req *Request, home *pool) *Error {
 	return e
 }
 
-// errPool says why a pool, which may not exist, does not serve the request.
+// errPool returns the error for a pool that does not serve the request. The pool need not exist.
 func errPool(pool string, req *Request, f Family, cause Cause) *Error {
 	return &Error{Reason: ErrNoPool, Cause: cause, Asker: req.Owner, Asked: req.Pool, Pool: pool, Family: f}
 }
@@ -155,7 +155,7 @@ func errInvalid(format string, args ...any) *Error {
 	return &Error{Reason: ErrInvalid, text: fmt.Sprintf(format, args...)}
 }
 
-// refuses says why a pool does not have what is missing for the request; nil if it has.
+// refuses returns why the pool cannot give what is missing for the request; nil if it can.
 func (a *Allocator) refuses(p *pool, req *Request, w *portion) *Error {
 	e := errPool(p.Name, req, w.family, Unspecified)
 	switch {
@@ -177,7 +177,7 @@ func (a *Allocator) refuses(p *pool, req *Request, w *portion) *Error {
 	return e
 }
 
-// unserved says why none of the candidates has what is missing for the request.
+// unserved returns why none of the candidates can give what is missing for the request.
 func (a *Allocator) unserved(req *Request, w *portion, candidates []*pool) *Error {
 	if req.Pool != "" {
 		if p := a.named[req.Pool]; p != nil {
@@ -197,7 +197,7 @@ func (a *Allocator) unserved(req *Request, w *portion, candidates []*pool) *Erro
 		e.Cause, e.Pools = NoFamily, namesOf(candidates)
 	default:
 		for _, p := range candidates {
-			if a.hasFree(p, req, w) { // So it is a quota that is in the way.
+			if a.hasFree(p, req, w) { // Free addresses exist, so the obstacle is a quota.
 				return a.over(p, req, w.family, w.given, netip.Addr{}, w.missing)
 			}
 		}
@@ -214,7 +214,7 @@ func namesOf(pools []*pool) []string {
 	return names
 }
 
-// check refuses what no state of the pools could serve.
+// check refuses requests that cannot be served with any pools.
 func (r *Request) check() error {
 	if r.Owner.UID == "" {
 		return errInvalid("an address is asked for without a UID: only Restore holds addresses for nobody")
@@ -254,8 +254,8 @@ func (r *Request) check() error {
 	return nil
 }
 
-// checkAddr refuses addresses that have a second spelling: two spellings would be
-// two keys, and so could have two owners.
+// checkAddr refuses addresses that can be written in two ways: they would be two keys, and each of them could have
+// another owner.
 func checkAddr(addr netip.Addr) error {
 	switch {
 	case !addr.IsValid():

@@ -1,17 +1,16 @@
 package ipam
 
-// Verdict is what a pool has to say to a request for addresses of one family.
+// Verdict is whether a pool would serve a request for addresses of one family, and why not.
 type Verdict struct {
 	Pool           string
 	Family         Family
-	Free, Capacity uint64 // as in [Usage], of which Free is Available
+	Free, Capacity uint64 // as Available and Capacity in [Usage]
 	Refused        *Error // why the pool does not serve the request; nil if it does
 }
 
-// Explain asks every pool, in the order of choice, whether it would serve a request with the new addresses that its owner
-// does not hold yet, or with one if it holds enough. It says
-// nothing of what the owner holds already, of reservations, and of addresses that others share:
-// see [Allocator.HeldBy].
+// Explain asks each pool, in the order of choice, whether it would serve the new addresses of a request: those that the
+// owner does not hold yet, or one if it holds enough. Explain does not consider the addresses that the owner already
+// holds, reservations, and addresses of other owners that the owner might share. See [Allocator.HeldBy].
 func (a *Allocator) Explain(req Request) []Verdict {
 	var all []Verdict
 	for _, f := range req.Families {

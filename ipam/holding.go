@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// holding is an address that one owner holds. Several owners that share an address have a holding each.
+// holding is an address that one owner holds. Each owner of a shared address has a holding of its own.
 type holding struct {
 	Allocation
 	sharing Sharing
@@ -17,7 +17,8 @@ type holding struct {
 // in reports whether the pool of this name has the address now.
 func (h *holding) in(pool string) bool { return h.home != nil && h.home.Name == pool }
 
-// on returns the first holding of an address, from which beside leads to the others; nil if the address is free.
+// on returns the first holding of an address, and nil if the address is free. The field beside links to the other
+// holdings.
 func (a *Allocator) on(addr netip.Addr) *holding { return a.known[addr].first }
 
 // holding returns the owner's holding of addr; nil if the owner does not hold it.
@@ -30,7 +31,7 @@ func (a *Allocator) holding(addr netip.Addr, o Owner) *holding {
 	return nil
 }
 
-// leads reports whether h is the first holding of its namespace on an address, of which first is the first holding.
+// leads reports whether h is the first holding of its namespace in the list of holdings that starts with first.
 func leads(first, h *holding) bool {
 	for first.Owner.Namespace != h.Owner.Namespace {
 		first = first.beside
@@ -38,7 +39,7 @@ func leads(first, h *holding) bool {
 	return first == h
 }
 
-// hold adds an owner to an address.
+// hold records that an owner holds an address.
 func (a *Allocator) hold(al Allocation, terms Sharing) {
 	h, first := &holding{Allocation: al}, a.on(al.Address)
 	if first != nil {
@@ -59,7 +60,7 @@ func (a *Allocator) hold(al Allocation, terms Sharing) {
 	a.regroup(h, terms)
 }
 
-// last returns what an owner took last; nil if it holds nothing.
+// last returns the holding that an owner took last, and nil if the owner holds nothing.
 func (a *Allocator) last(o Owner) *holding {
 	if o.UID != "" {
 		return a.owners[o.UID]
@@ -67,7 +68,7 @@ func (a *Allocator) last(o Owner) *holding {
 	return a.names[o]
 }
 
-// setLast notes what an owner took last. It notes nothing of a reservation without a name.
+// setLast sets the holding that an owner took last. It does nothing for a reservation without a name.
 func (a *Allocator) setLast(o Owner, h *holding) {
 	switch {
 	case o.UID != "" && h != nil:
@@ -81,13 +82,13 @@ func (a *Allocator) setLast(o Owner, h *holding) {
 	}
 }
 
-// link makes h what its owner took last.
+// link makes h the holding that its owner took last.
 func (a *Allocator) link(h *holding) {
 	h.before = a.last(h.Owner)
 	a.setLast(h.Owner, h)
 }
 
-// unlink forgets that h was ever taken by its owner.
+// unlink removes h from the holdings of its owner.
 func (a *Allocator) unlink(h *holding) {
 	for later := range a.takenBy(h.Owner) {
 		if later.before == h {
@@ -98,7 +99,7 @@ func (a *Allocator) unlink(h *holding) {
 	a.setLast(h.Owner, h.before)
 }
 
-// takenBy goes through what the owner holds, last taken first.
+// takenBy returns an iterator over the holdings of an owner, the last taken first.
 func (a *Allocator) takenBy(o Owner) iter.Seq[*holding] {
 	return func(yield func(*holding) bool) {
 		for h := a.last(o); h != nil && yield(h); h = h.before {

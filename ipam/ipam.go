@@ -1,18 +1,17 @@
-// Package ipam gives out addresses from pools: who holds which address, which
-// one is given next, and why one cannot be given.
+// Package ipam assigns addresses from pools. It decides which owner holds which address, which address is
+// assigned next, and why a request cannot be served.
 //
-// It is pure. There is no clock, no log, no I/O and no Kubernetes in it: the same calls
-// always lead to the same answers. What must outlast a process (the records), and
-// when a freed address may be used again, is the caller's affair: the Allocator is
-// an index over records, rebuilt with [Allocator.Restore].
+// The package is pure: it uses no clock, no log, no I/O and no Kubernetes, and the same calls always have the
+// same results. The caller keeps the records that must outlast the process, and decides when a freed address may
+// be used again. The Allocator is an index over these records; [Allocator.Restore] rebuilds it.
 //
-// Three rules shape everything else:
+// Three rules apply everywhere:
 //
-//   - An address has one owner, or several that agreed to share it.
-//   - An address is never taken from its owner: not by a narrowed, closed or deleted
-//     pool, not by a later pool with a higher priority. Only [Allocator.Release] frees it.
-//   - Which free address of a pool is given next is the pool's [Order]: that of the addresses, or the one
-//     that has been free for the longest time.
+//   - An address has one owner, or several owners that agreed to share it.
+//   - An address is never taken from its owner: not when its pool is narrowed, closed or deleted, and not when a
+//     pool with a higher priority is added. Only [Allocator.Release] frees it.
+//   - The [Order] of a pool says which of its free addresses is assigned next: the lowest, or the one that has
+//     been free for the longest time.
 package ipam
 
 import (
@@ -23,7 +22,7 @@ import (
 // Family is an IP address family.
 type Family int
 
-// The families are numbered by IP version; the zero Family is none.
+// The families are numbered by IP version. The zero Family is no family.
 const (
 	IPv4 Family = 4
 	IPv6 Family = 6
@@ -31,8 +30,8 @@ const (
 
 var families = [...]Family{IPv4, IPv6}
 
-// FamilyOf returns the family of addr. As in netip, an IPv4-mapped IPv6 address
-// is IPv6; the zero Addr has no family.
+// FamilyOf returns the family of addr. As in netip, an IPv4-mapped IPv6 address is IPv6. The zero Addr has no
+// family.
 func FamilyOf(addr netip.Addr) Family {
 	switch {
 	case addr.Is4():
@@ -54,7 +53,7 @@ func (f Family) String() string {
 
 func (f Family) valid() bool { return f == IPv4 || f == IPv6 }
 
-// index is the place of f in an array over families.
+// index returns the index of f in an array with one element for each family.
 func (f Family) index() int {
 	if f == IPv6 {
 		return 1
@@ -62,14 +61,13 @@ func (f Family) index() int {
 	return 0
 }
 
-// Owner identifies who holds an address: a Service. The UID decides, so that a
-// Service deleted and created again under its old name is another owner; Namespace
-// and Name are for people. An Owner without UID is a reservation: the address is held for the
-// Service of that name, whenever there is one or, without a name, for nobody.
+// Owner identifies the Service that holds an address. The UID decides: a Service that was deleted and created
+// again under its old name is another owner. Namespace and Name are for people. An Owner without a UID is a
+// reservation. It holds the address for the Service of that name, whether or not this Service exists yet. A
+// reservation without a name holds the address for nobody.
 type Owner struct{ Namespace, Name, UID string }
 
-// String returns "namespace/name", or what stands for it in a reservation that
-// names nobody.
+// String returns "namespace/name", or "a reservation" if o has no name.
 func (o Owner) String() string {
 	if o.Name == "" {
 		return "a reservation"
@@ -77,16 +75,16 @@ func (o Owner) String() string {
 	return o.Namespace + "/" + o.Name
 }
 
-// is reports whether o and other are one owner. Reservations have no UID to be
-// known by: they are the same if they say the same.
+// is reports whether o and other are the same owner. Reservations have no UID: two of them are the same if all
+// their fields are equal.
 func (o Owner) is(other Owner) bool {
 	return o.UID == other.UID && (o.UID != "" || o == other)
 }
 
-// nobody reports whether o is a reservation that names nobody.
+// nobody reports whether o is a reservation without a name.
 func (o Owner) nobody() bool { return o.UID == "" && o.Name == "" }
 
-// Reservation returns the owner that keeps addresses for o's name.
+// Reservation returns the reservation that keeps addresses for the Service with the name of o.
 func (o Owner) Reservation() Owner { return Owner{Namespace: o.Namespace, Name: o.Name} }
 
 // reserves reports whether o is a reservation for other.
@@ -94,51 +92,52 @@ func (o Owner) reserves(other Owner) bool {
 	return o.UID == "" && o.Name != "" && o.Name == other.Name && o.Namespace == other.Namespace
 }
 
-// Allocation is one address in the hands of one owner, who may not be the only one.
+// Allocation is one address that one owner holds, alone or together with others.
 type Allocation struct {
 	Address netip.Addr
-	// Pool is the pool the address was given from, as its record says, the same for all who share it. It may
-	// since have lost the address: see [Allocator.Displaced] and [Allocator.PoolOf].
+	// Pool is the pool that the address was assigned from, as its record says. It is the same for all owners
+	// that share the address. The pool may have lost the address since: see [Allocator.Displaced] and
+	// [Allocator.PoolOf].
 	Pool  string
 	Owner Owner
 }
 
-// Subject is what pools choose their owners by.
+// Subject is what a pool looks at to decide whether it serves an owner.
 type Subject struct {
 	Namespace               string
 	Labels, NamespaceLabels map[string]string
 }
 
-// Request says what an owner shall hold.
+// Request describes the addresses that an owner wants.
 type Request struct {
-	Owner   Owner // with a UID
+	Owner   Owner // must have a UID
 	Subject Subject
-	// Families wanted, one or both, in order of preference.
+	// Families are the families wanted, one or both, in order of preference.
 	Families []Family
-	// RequireAll refuses the request unless every family can be served. Without
-	// it, one family is enough and the others are given if they can be; but a
-	// requested address and a family already held are never left out.
+	// RequireAll refuses the request unless every family can be served. Without it one family is enough, and the
+	// others are served if possible. A requested address, and a family that the owner already holds, are never
+	// left out.
 	RequireAll bool
-	// Pool is the only pool to take from, whether it auto-assigns or not. If empty,
-	// any auto-assigning pool that serves the subject will do.
+	// Pool is the only pool that may serve the request, whether or not it auto-assigns. If empty, any
+	// auto-assigning pool that serves the subject may.
 	Pool string
-	// Count is how many addresses of each family are wanted; 0 means 1, and [MostAddresses] is the most.
+	// Count is the number of addresses wanted of each family, at most [MostAddresses]; 0 means 1.
 	Count int
-	// Addresses are to be given exactly, no more than Count of a family. They may lie in a
-	// pool that does not auto-assign.
+	// Addresses are the exact addresses wanted, at most Count of each family. They may be in a pool that does
+	// not auto-assign.
 	Addresses []netip.Addr
-	// Leave are addresses that the owner is to move off, for any other, and is not to be given, either: only one
-	// that is among Addresses, too, is to be had.
+	// Leave are addresses that the owner gives up in exchange for any others. It is not assigned one of them
+	// either, unless that address is also in Addresses.
 	Leave []netip.Addr
-	// Sharing has the owner go where others with the same key are, if their terms agree.
+	// Sharing puts the owner on addresses of other owners with the same key, if their terms agree.
 	Sharing Sharing
-	// Quota is what the owner's namespace may hold of all pools together; QuotaFrom says to the user where that
-	// is set.
+	// Quota limits the addresses that the owner's namespace may hold in all pools together. QuotaFrom tells the
+	// user where the quota is set.
 	Quota     Limits
 	QuotaFrom string
 }
 
-// MostAddresses is how many addresses of one family an owner may ask for.
+// MostAddresses is the most addresses of one family that an owner may ask for.
 const MostAddresses = 16
 
 // count returns how many addresses of each family are wanted.

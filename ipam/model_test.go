@@ -8,12 +8,11 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// model is the Allocator as one would write it first: it remembers everything in
-// lists and looks at every address.
+// model is a naive implementation of the Allocator: it keeps everything in lists, and looks at every address.
 type model struct {
 	pools   []ipam.Pool
-	held    []holding    // in the order in which they came
-	history []netip.Addr // released by pools that remember it and free since, the earliest first
+	held    []holding    // in the order in which they were taken
+	history []netip.Addr // free addresses that a pool remembers as released, the earliest release first
 	circles map[spot]*circle
 	skipped map[netip.Addr]string
 	taken   int
@@ -22,24 +21,24 @@ type model struct {
 type holding struct {
 	ipam.Allocation
 	terms ipam.Sharing
-	took  int // the larger, the later the owner took it
+	took  int // a larger number means that the owner took it later
 }
 
-// spot is where a pool looks for addresses of one family.
+// spot identifies the addresses of one family in a pool.
 type spot struct {
 	pool   string
 	family ipam.Family
 }
 
-// circle is the walk through a spot: where it is, and where it ends.
+// circle is the position of the walk through a spot, and its end.
 type circle struct{ next, last netip.Addr }
 
 func newModel() *model { return &model{circles: map[spot]*circle{}} }
 
-// sameOwner reports whether two owners are one. The UID decides; those without are what they say.
+// sameOwner reports whether two owners are the same. Owners without a UID are the same if their fields are equal.
 func sameOwner(x, y ipam.Owner) bool { return x.UID == y.UID && (x.UID != "" || x == y) }
 
-// nameOf is the reservation for an owner's name.
+// nameOf returns the reservation for an owner's name.
 func nameOf(o ipam.Owner) ipam.Owner { return ipam.Owner{Namespace: o.Namespace, Name: o.Name} }
 
 // What is held.
@@ -53,7 +52,7 @@ func (m *model) at(addr netip.Addr) (all []holding) {
 	return all
 }
 
-// of returns what an owner holds, last taken last; nobody holds nothing.
+// of returns what an owner holds, the last taken at the end. Nobody holds nothing.
 func (m *model) of(o ipam.Owner) (all []holding) {
 	for _, h := range m.held {
 		if sameOwner(h.Owner, o) && (o.UID != "" || o.Name != "") {
@@ -80,7 +79,7 @@ func allocations(held []holding) (all []ipam.Allocation) {
 	return all
 }
 
-// hold adds a holding, or has one that is there be what a record says, which has one pool.
+// hold adds a holding, or updates an existing one. A record names one pool for all its owners.
 func (m *model) hold(al ipam.Allocation, terms ipam.Sharing) {
 	for i := range m.held {
 		if m.held[i].Address == al.Address {
@@ -154,7 +153,7 @@ func (m *model) displaced() (all []ipam.Allocation) {
 	return all
 }
 
-// agree reports whether an owner with these terms may be at addr beside those who are there.
+// agree reports whether an owner with these terms can share addr with its holders.
 func (m *model) agree(addr netip.Addr, o ipam.Owner, terms ipam.Sharing) bool {
 	across := false
 	if p := m.pool(m.home(addr)); p != nil {
@@ -203,7 +202,7 @@ func (m *model) own(pool string, f ipam.Family) (all []netip.Addr) {
 	return all
 }
 
-// free returns the addresses that nobody holds, but for those to be left and those that are skipped.
+// free returns the addresses that nobody holds, except those to be left and those that are skipped.
 func (m *model) free(pool string, f ipam.Family, leave []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(m.own(pool, f), func(addr netip.Addr) bool {
 		return len(m.at(addr)) > 0 || slices.Contains(leave, addr) || m.skips(addr)
@@ -231,7 +230,7 @@ func (m *model) setPools(pools []ipam.Pool) {
 	})
 }
 
-// begin has a walk start here, which ends when it has come round.
+// begin starts the walk through a spot at first. It ends after one round.
 func (m *model) begin(at spot, first netip.Addr) {
 	own := m.own(at.pool, at.family)
 	i := slices.Index(own, first)
@@ -249,12 +248,12 @@ func (m *model) resume(addr netip.Addr) {
 	}
 }
 
-// pick returns the free address that is next in the order of the pool; there is one.
+// pick returns the next free address in the order of the pool. There must be one.
 func (m *model) pick(p *ipam.Pool, f ipam.Family, leave []netip.Addr) netip.Addr {
 	own, free, c := m.own(p.Name, f), m.free(p.Name, f, leave), m.circles[spot{p.Name, f}]
 	if p.Order == ipam.Lowest {
 		if c.next.Less(free[0]) {
-			c.next = free[0] // In case that the order changes: this far all were held once.
+			c.next = free[0] // In case the order changes: all addresses up to here were held once.
 		}
 		return free[0]
 	}
@@ -263,7 +262,7 @@ func (m *model) pick(p *ipam.Pool, f ipam.Family, leave []netip.Addr) netip.Addr
 			if !slices.Contains(leave, c.next) {
 				return c.next
 			}
-			m.history = append(m.history, c.next) // As if it had just been left.
+			m.history = append(m.history, c.next) // as if it had just been released
 		}
 		if c.next == c.last {
 			break
@@ -275,7 +274,7 @@ func (m *model) pick(p *ipam.Pool, f ipam.Family, leave []netip.Addr) netip.Addr
 
 func serves(p ipam.Pool, req ipam.Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
 
-// candidates are the pools to take something new from, in order of choice.
+// candidates returns the pools for new addresses, in the order of choice.
 func (m *model) candidates(req ipam.Request) (all []ipam.Pool) {
 	byPriority := slices.SortedStableFunc(slices.Values(m.pools), func(x, y ipam.Pool) int { return cmp.Compare(y.Priority, x.Priority) })
 	for _, p := range byPriority {
@@ -288,7 +287,7 @@ func (m *model) candidates(req ipam.Request) (all []ipam.Pool) {
 
 // Quotas.
 
-// use counts the addresses that a namespace holds in a pool or, if that is empty, anywhere.
+// use counts the addresses that a namespace holds in a pool, or in all pools if pool is empty.
 func (m *model) use(pool, namespace string, f ipam.Family) (n uint64) {
 	for _, addr := range universe {
 		if ipam.FamilyOf(addr) == f && (pool == "" || m.home(addr) == pool) && m.present(addr, namespace) > 0 {
@@ -298,7 +297,7 @@ func (m *model) use(pool, namespace string, f ipam.Family) (n uint64) {
 	return n
 }
 
-// present counts the owners of a namespace that are at addr.
+// present counts the owners of a namespace that hold addr.
 func (m *model) present(addr netip.Addr, namespace string) (n int) {
 	for _, h := range m.at(addr) {
 		if h.Owner.Namespace == namespace {
@@ -308,8 +307,8 @@ func (m *model) present(addr netip.Addr, namespace string) (n int) {
 	return n
 }
 
-// over reports whether a quota keeps a request from an address in the pool, or from as many as are wanted more, beside
-// those that it is given.
+// over reports whether a quota denies a request the address addr of the pool, or more further addresses, beside those
+// in given.
 func (m *model) over(p *ipam.Pool, req ipam.Request, f ipam.Family, given []ipam.Allocation, addr netip.Addr, more int) bool {
 	ns := req.Owner.Namespace
 	if addr.IsValid() {
@@ -360,7 +359,7 @@ func gives(given []ipam.Allocation, addr netip.Addr) bool {
 
 // Requests.
 
-// allocate returns what is to be given, and holds it.
+// allocate returns the addresses for a request, and records that the owner holds them.
 func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
 	given := map[ipam.Family][]ipam.Allocation{}
 	for _, f := range req.Families {
@@ -381,7 +380,7 @@ func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
 			m.hold(al, req.Sharing)
 			m.taken++
 			m.find(al.Address, al.Owner).took = m.taken
-			if found { // What was reserved for it has found its owner.
+			if found { // The reservation has served its purpose.
 				m.release(al.Address, nameOf(al.Owner))
 			}
 		}
@@ -389,7 +388,7 @@ func (m *model) allocate(req ipam.Request) ([]ipam.Allocation, error) {
 	return all, nil
 }
 
-// adopt gives the owner what it carries, within the rules.
+// adopt gives the owner the addresses that it carries, within the rules.
 func (m *model) adopt(req ipam.Request, carried []netip.Addr) error {
 	for _, addr := range carried {
 		f := ipam.FamilyOf(addr)
@@ -435,7 +434,7 @@ func (m *model) adopt(req ipam.Request, carried []netip.Addr) error {
 	return nil
 }
 
-// settled returns the addresses that are asked for, kept, reserved or shared.
+// settled returns the addresses that the owner asks for, keeps, has reserved or shares.
 func (m *model) settled(req ipam.Request, f ipam.Family) (given []ipam.Allocation, _ error) {
 	left := func(addr netip.Addr) bool { return slices.Contains(req.Leave, addr) }
 	explicit := asked(req, f)
@@ -453,7 +452,7 @@ func (m *model) settled(req ipam.Request, f ipam.Family) (given []ipam.Allocatio
 		default:
 			continue
 		}
-		// It stays where it is, unless it comes with other terms that do not agree.
+		// The owner keeps its address, unless it has new terms that do not agree.
 		if !m.agree(h.Address, req.Owner, req.Sharing) && !h.terms.Equal(req.Sharing) {
 			return nil, ipam.ErrTaken
 		}
@@ -506,7 +505,7 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request, given []ipam.Allocati
 		return nil, ipam.ErrSkipped
 	case !m.agree(addr, req.Owner, req.Sharing):
 		return nil, ipam.ErrTaken
-	case m.find(addr, nameOf(req.Owner)) != nil: // It is reserved for it.
+	case m.find(addr, nameOf(req.Owner)) != nil: // It is reserved for the owner.
 	case home.Closed || !serves(*home, req):
 		return nil, ipam.ErrNoPool
 	case m.over(home, req, ipam.FamilyOf(addr), given, addr, 0):
@@ -515,11 +514,11 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request, given []ipam.Allocati
 	return al, nil
 }
 
-// choose adds to given what is free.
+// choose adds free addresses to given.
 func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation) error {
 	candidates := m.candidates(req)
 	missing := func(f ipam.Family) int { return wanted(req) - len(given[f]) }
-	leave := func(f ipam.Family) []netip.Addr { // those given, too, which are not to be given twice
+	leave := func(f ipam.Family) []netip.Addr { // also those already given, so that none is given twice
 		all := slices.Clone(req.Leave)
 		for _, al := range given[f] {
 			all = append(all, al.Address)
@@ -529,8 +528,8 @@ func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation
 	can := func(p ipam.Pool, f ipam.Family) bool {
 		return missing(f) == 0 || len(m.free(p.Name, f, leave(f))) >= missing(f) && !m.over(&p, req, f, given[f], netip.Addr{}, missing(f))
 	}
-	// The order of choice: the pools of what is given already, in its order, if they can serve the rest, then
-	// pools that can serve all that is wanted, then any.
+	// The order of choice: first the pools of the addresses in given, in their order, if they can serve the rest; then
+	// pools that can serve everything that is missing; then any.
 	const all = 1 << 20
 	rank := func(p ipam.Pool) int {
 		if slices.ContainsFunc(req.Families, func(f ipam.Family) bool { return !can(p, f) }) {

@@ -15,10 +15,10 @@ func TestOrder(t *testing.T) {
 			pools(public),
 			allocate(ask("a", v4).leaving("198.51.100.0", "198.51.100.1"), "198.51.100.2@public"),
 			allocate(ask("a", v4).leaving("198.51.100.0", "198.51.100.1"), "198.51.100.2@public"),
-			allocate(ask("b", v4), "198.51.100.0@public"), // by those who want to leave it
+			allocate(ask("b", v4), "198.51.100.0@public"), // by owners that want to leave it
 			release("b", "198.51.100.0"),
 			refuse(ask("c", v4).leaving("198.51.100.0", "198.51.100.1", "198.51.100.3"), ipam.ErrExhausted, ""),
-			allocate(ask("c", v4).leaving("198.51.100.0").exactly("198.51.100.0"), "198.51.100.0@public"), // what is asked for is
+			allocate(ask("c", v4).leaving("198.51.100.0").exactly("198.51.100.0"), "198.51.100.0@public"), // what an owner asks for is
 			allocate(ask("d", v6).leaving("2001:db8::", "2001:db8::"), "2001:db8::1@public"),
 		},
 		"a pool without end remembers some of those that it gave": {
@@ -38,7 +38,7 @@ func TestOrder(t *testing.T) {
 			release("c", "198.51.100.2"),
 			release("b", "198.51.100.1"),
 			allocate(ask("d", v4), "198.51.100.3@public"),
-			allocate(ask("e", v4), "198.51.100.0@public"), // free the longest
+			allocate(ask("e", v4), "198.51.100.0@public"), // free for the longest time
 			allocate(ask("f", v4), "198.51.100.2@public"),
 			allocate(ask("g", v4), "198.51.100.1@public"),
 			refuse(ask("h", v4), ipam.ErrExhausted, ""),
@@ -61,7 +61,7 @@ func TestOrder(t *testing.T) {
 			allocate(ask("a", v4), "198.51.100.4@p"),
 			release("a", "198.51.100.4"),
 			pools(lru(pool("p", "198.51.100.2-198.51.100.6"))),
-			allocate(ask("b", v4), "198.51.100.5@p"), // on from where it was, and around
+			allocate(ask("b", v4), "198.51.100.5@p"), // onward from where it was, and around
 			allocate(ask("c", v4), "198.51.100.6@p"),
 			allocate(ask("d", v4), "198.51.100.2@p"),
 			allocate(ask("e", v4), "198.51.100.3@p"),
@@ -82,8 +82,8 @@ func TestOrder(t *testing.T) {
 			restore("a", "198.51.100.3@public"),
 			restore("b", "198.51.100.1@public"),
 			resume("198.51.100.3"),
-			resume("198.51.100.1"), // the younger
-			resume("203.0.113.1"),  // of no pool
+			resume("198.51.100.1"), // the younger record
+			resume("203.0.113.1"),  // in no pool
 			allocate(ask("c", v4), "198.51.100.2@public"),
 			allocate(ask("d", v4), "198.51.100.0@public"),
 			refuse(ask("e", v4), ipam.ErrExhausted, ""),
@@ -100,9 +100,9 @@ func TestOrder(t *testing.T) {
 			allocate(ask("b", v4), "198.51.100.1@public"),
 			release("a", "198.51.100.0"),
 			pools(lru(public)),
-			allocate(ask("c", v4), "198.51.100.2@public"), // on from where it was
+			allocate(ask("c", v4), "198.51.100.2@public"), // onward from where it was
 			release("c", "198.51.100.2"),
-			pools(public), // and nothing waits
+			pools(public), // and no address waits
 			allocate(ask("d", v4), "198.51.100.0@public"),
 			allocate(ask("e", v4), "198.51.100.2@public"),
 		},
@@ -122,7 +122,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// comeAndGo has this many Services come, each after the one before is gone.
+// comeAndGo allocates and releases for this many Services, one after the other.
 func comeAndGo(f ipam.Family, n int) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()

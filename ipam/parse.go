@@ -9,8 +9,8 @@ import (
 	"go4.org/netipx"
 )
 
-// unusable are the blocks no Service can be reached at from elsewhere. The policy of manifests/policies/ippools.yaml has
-// the same ones.
+// unusable are the blocks in which no Service can be reached from another machine. The policy in
+// manifests/policies/ippools.yaml has the same blocks.
 var unusable = []struct {
 	block netip.Prefix
 	what  string
@@ -23,14 +23,14 @@ var unusable = []struct {
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},                                                   // RFC 4291 section 2.7
 }
 
-// ParseAddresses reads the addresses of a pool: CIDRs (198.51.100.0/26), ranges
-// with both ends included (198.51.100.1-198.51.100.9) and single addresses, of IPv4
-// and IPv6, less those in exclude, which is written the same way.
+// ParseAddresses parses the addresses of a pool: CIDRs (198.51.100.0/26), ranges that include both ends
+// (198.51.100.1-198.51.100.9) and single addresses, of IPv4 and IPv6. It removes those in exclude, which has the same
+// format.
 //
-// Entries of addresses may not overlap, as that is more often a slip than meant;
-// those of exclude may, and may lie outside of addresses. An entry of addresses may have
-// addresses at which no Service can be reached if an entry of exclude has all of their block.
-// The error names the first entry that is wrong, by field and text, and how to mend it.
+// Entries of addresses must not overlap, because an overlap is usually a mistake. Entries of exclude may overlap, and may
+// be outside of addresses. An entry of addresses may include addresses at which no Service can be reached only if an
+// entry of exclude has their whole block. The error names the field and text of the first invalid entry, and how to
+// correct it.
 func ParseAddresses(addresses, exclude []string) (*netipx.IPSet, error) {
 	if len(addresses) == 0 {
 		return nil, fmt.Errorf("addresses is empty: list a CIDR, a range or an address")
@@ -59,8 +59,8 @@ func ParseAddresses(addresses, exclude []string) (*netipx.IPSet, error) {
 	return b.IPSet()
 }
 
-// AvoidBuggy leaves out the IPv4 addresses that end in .0 or .255: before there were prefixes of any
-// length (RFC 1519) they were networks and broadcast addresses, and some devices drop them to this day.
+// AvoidBuggy removes the IPv4 addresses that end in .0 or .255. Before prefixes of any length existed (RFC 1519) these
+// were network and broadcast addresses, and some devices still drop them.
 func AvoidBuggy(addresses *netipx.IPSet) (*netipx.IPSet, error) {
 	var b netipx.IPSetBuilder
 	b.AddSet(addresses)
@@ -81,7 +81,7 @@ func AvoidBuggy(addresses *netipx.IPSet) (*netipx.IPSet, error) {
 	return b.IPSet()
 }
 
-// entry is one line of a pool's addresses.
+// entry is one entry of a pool's addresses or excludes.
 type entry struct {
 	name string // its field and text, for errors
 	netipx.IPRange
@@ -100,7 +100,7 @@ func parseEntries(field string, texts []string) ([]entry, error) {
 	return entries, nil
 }
 
-// checkUsable refuses entries with addresses of a block that is unusable, and that no entry of those excluded has all of.
+// checkUsable refuses entries that overlap an unusable block, unless one entry of excluded has the whole block.
 func checkUsable(listed, excluded []entry) error {
 	for _, e := range listed {
 		for _, u := range unusable {
@@ -114,7 +114,7 @@ func checkUsable(listed, excluded []entry) error {
 	return nil
 }
 
-// ParseRange reads a CIDR, a range or a single address.
+// ParseRange parses a CIDR, a range or a single address.
 func ParseRange(text string) (netipx.IPRange, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -156,7 +156,7 @@ func parseCIDR(address, length string) (netipx.IPRange, error) {
 	if err != nil {
 		return netipx.IPRange{}, err
 	}
-	// Through netip and not strconv, which would take "+8" and "08" for lengths.
+	// With netip and not strconv, which would accept "+8" and "08" as lengths.
 	prefix, err := netip.ParsePrefix(addr.String() + "/" + length)
 	if err != nil {
 		return netipx.IPRange{}, fmt.Errorf("%q is no prefix length: write %s/ and a number from 0 to %d", length, addr, addr.BitLen())

@@ -118,8 +118,8 @@ func spellRanges(set *netipx.IPSet) []string {
 	return out
 }
 
-// FuzzParseAddresses: what is accepted survives being written and read again, has no
-// address that was excluded or is unusable, and fits a pool.
+// FuzzParseAddresses checks that accepted addresses can be formatted and parsed again with the same
+// result, include none that is excluded or unusable, and fit a pool.
 func FuzzParseAddresses(f *testing.F) {
 	f.Add("198.51.100.0/26", "198.51.100.100 - 198.51.100.120", "198.51.100.7")
 	f.Add("2001:db8:1::/112", "198.51.100.1", "2001:db8:1::-2001:db8:1::ff")

@@ -6,69 +6,70 @@ import (
 	"go4.org/netipx"
 )
 
-// Record is who holds an address, from which pool, as [Allocator.Replace] takes it.
+// Record says which tenants hold an address, and from which pool: see [Allocator.Replace].
 type Record struct {
 	Address netip.Addr
 	Pool    string
 	Tenants []Tenant
 }
 
-// Ask is a request, and what its owner carries: see [Allocator.Adopt].
+// Ask is a request, and the addresses that its owner carries: see [Allocator.Adopt].
 type Ask struct {
 	Request
 	Carried []netip.Addr
 }
 
-// Effect is what it does to replace pools by others: see [Plan].
+// Effect is the effect of replacing pools by others: see [Plan].
 type Effect struct {
-	// Pools are those after, oldest first, and then those that are there before only.
+	// Pools are the pools after the change, oldest first, followed by the pools that the change removes.
 	Pools []PoolEffect
 
-	// Every record is in one of these, in the order given. Kept are the addresses that their pool has before
-	// and after, Displaced those that it has no more, Returned those that it has again, and Outside those
+	// Every record is in exactly one of these lists, in the order given. Kept are the addresses that their pool has
+	// before and after the change, Displaced those that it loses, Returned those that it gets back, and Outside those
 	// that it has neither before nor after.
 	Kept, Displaced, Returned, Outside []Placed
 
-	// Served are the owners that get what they do not get before, Refused those that get nothing, in the order
-	// in which they asked.
+	// Served are the owners that get addresses that they do not get before the change. Refused are the owners that get
+	// nothing. Both are in the order in which the owners asked.
 	Served  []Served
 	Refused []Refused
 }
 
-// PoolEffect is what becomes of one pool. Counts include what is given to those who ask.
+// PoolEffect is the effect on one pool. Its counts include the addresses that the asking owners get.
 type PoolEffect struct {
 	Name string
-	// As from [Allocator.Usage]; nil where there is no such pool.
+	// Before and After are as from [Allocator.Usage]; nil if there is no such pool.
 	Before, After map[Family]Usage
-	// Lost is what older pools have of its addresses, and had not before.
+	// Lost are the addresses of the pool that older pools have after the change and did not have before.
 	Lost []Overlap
 }
 
-// Placed is a held address, and the pool that has it after.
+// Placed is a held address, and the pool that has it after the change.
 type Placed struct {
 	Record
 	Home string // empty: none
 }
 
-// Served is an owner that gets addresses through the change of pools.
+// Served is an owner that gets addresses because of the change.
 type Served struct {
 	Owner Owner
 	Given []Allocation // in the order of the families
-	// Left are the addresses it holds and no longer needs: it asked for others, and can have them now. They count
-	// as held.
+	// Left are addresses that the owner holds and no longer needs: it asked for others, and can have them now. They
+	// still count as held.
 	Left []Allocation
 }
 
-// Refused is an owner that gets nothing after the change of pools, and why.
+// Refused is an owner that gets nothing after the change, and the reason.
 type Refused struct {
 	Owner Owner
-	Err   error // as from [Allocator.Adopt] or [Allocator.Allocate]
+	Err   error // as returned by [Allocator.Adopt] or [Allocator.Allocate]
 }
 
-// Plan says what would change if the pools before were replaced by those after, both oldest first. Two Allocators
-// with the pools before learn what is held, the oldest record first, and what is never given out, as [Allocator.Skip]
-// takes it; one of them is given the pools after; then both are asked for the same, the oldest first. Who holds what it
-// asks for may ask again: it changes nothing. Pools that do not change have no effect, whatever is held and asked for.
+// Plan returns what would change if the pools before were replaced by the pools after. Both lists start with the oldest
+// pool. Plan builds two Allocators with the pools before. Both learn which addresses are held, from the oldest record
+// to the youngest, and which are never assigned (see [Allocator.Skip]). One of them gets the pools after. Then both get
+// the same requests, the oldest first. A request of an owner that already holds what it asks for changes nothing. Pools
+// that do not change have no effect, whatever is held and asked for.
 func Plan(before, after []Pool, held []Record, skipped map[netip.Addr]string, asks []Ask) (*Effect, error) {
 	was, err := Rebuilt(before, held, skipped)
 	if err != nil {
@@ -98,8 +99,9 @@ func Plan(before, after []Pool, held []Record, skipped map[netip.Addr]string, as
 	return &e, nil
 }
 
-// Rebuilt returns an Allocator with these pools, oldest first, that has learned what is held, the oldest record first,
-// and what is never given out, as [Allocator.Skip] takes it. It fails with ErrInvalid if there can be no such address.
+// Rebuilt returns an Allocator with these pools, oldest first, that has learned which addresses are held, from the
+// oldest record to the youngest, and which are never assigned (see [Allocator.Skip]). It fails with ErrInvalid if a
+// record has an address that cannot exist.
 func Rebuilt(pools []Pool, held []Record, skipped map[netip.Addr]string) (*Allocator, error) {
 	a := New()
 	a.SetPools(pools)
@@ -113,7 +115,7 @@ func Rebuilt(pools []Pool, held []Record, skipped map[netip.Addr]string) (*Alloc
 	return a, nil
 }
 
-// place tells of each held address whether its pool has it, before and after.
+// place sorts each held address into the lists of e, by whether its pool has it before and after.
 func (e *Effect) place(was, is *Allocator, held []Record) {
 	for _, r := range held {
 		list := &e.Kept
@@ -130,7 +132,7 @@ func (e *Effect) place(was, is *Allocator, held []Record) {
 	}
 }
 
-// serve asks both for the same.
+// serve makes the same request to both Allocators and notes the difference.
 func (e *Effect) serve(was, is *Allocator, ask Ask) {
 	got, _ := was.answer(ask)
 	gets, err := is.answer(ask)
@@ -161,7 +163,7 @@ func (a *Allocator) answer(ask Ask) ([]Allocation, error) {
 	return a.Allocate(ask.Request)
 }
 
-// newOverlaps is what is in the second and not in the first.
+// newOverlaps returns the overlaps in after that are not in before.
 func newOverlaps(before, after []Overlap) (lost []Overlap) {
 	for _, o := range after {
 		var b netipx.IPSetBuilder
@@ -175,7 +177,7 @@ func newOverlaps(before, after []Overlap) (lost []Overlap) {
 				}
 			}
 		}
-		set, _ := b.IPSet() // It fails on invalid ranges, and these were parsed.
+		set, _ := b.IPSet() // IPSet fails only for invalid ranges, and these were parsed.
 		if ranges := set.Ranges(); len(ranges) > 0 {
 			lost = append(lost, Overlap{Pool: o.Pool, Ranges: ranges})
 		}

@@ -168,8 +168,8 @@ func TestPlanOfWhatCannotBe(t *testing.T) {
 	}
 }
 
-// TestPlanComesTrue draws any two sets of pools, held addresses and requests, and holds what is planned against
-// what the model says, which looks at one address after the other.
+// TestPlanComesTrue compares plans for random pools, held addresses and requests with a model, which looks at
+// each address separately.
 func TestPlanComesTrue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		was, now := drawPools(t), drawPools(t)
@@ -268,7 +268,7 @@ func TestPlanComesTrue(t *testing.T) {
 	})
 }
 
-// unchanged wants no effect.
+// unchanged checks that there is no effect.
 func unchanged(t *rapid.T, e *ipam.Effect) {
 	if len(e.Displaced)+len(e.Returned)+len(e.Served) > 0 {
 		t.Fatalf("nothing changes and yet there is %v", narrate(e))
@@ -282,7 +282,7 @@ func unchanged(t *rapid.T, e *ipam.Effect) {
 
 func circling(p ipam.Pool) ipam.Pool { p.Order = ipam.LeastRecentlyUsed; return p }
 
-// narrate writes an effect as one would say it.
+// narrate describes an effect in words.
 func narrate(e *ipam.Effect) (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, l := range []struct {

@@ -9,39 +9,37 @@ import (
 	"go4.org/netipx"
 )
 
-// Pool is a set of addresses to give from, parsed and validated.
+// Pool is a set of addresses to assign, parsed and validated.
 type Pool struct {
 	Name string // unique among the pools given to SetPools
-	// Addresses of either family or both, excludes applied: see [ParseAddresses].
-	// Nil is a pool without addresses.
+	// Addresses of one family or both, without the excluded ones: see [ParseAddresses]. A pool with nil Addresses has
+	// none.
 	Addresses *netipx.IPSet
-	// AutoAssign lets the pool serve requests that name neither it nor one of its
-	// addresses.
+	// AutoAssign lets the pool serve requests that name neither the pool nor one of its addresses.
 	AutoAssign bool
-	// Serves says whom the pool may serve, by whatever request: nil is everybody. It is to
-	// be a function of the subject alone, and not to change it.
+	// Serves reports whether the pool may serve a subject; if nil, the pool serves everybody. It applies to every
+	// request. Serves must depend on the subject alone, and must not change it.
 	Serves func(*Subject) bool
-	// Priority orders the pools that may serve a request, highest first; equals
-	// are ordered by age.
+	// Priority orders the pools that may serve a request, highest first. Pools of equal priority are ordered by age.
 	Priority int
-	// Order is which of the free addresses is given next.
+	// Order says which free address is assigned next.
 	Order Order
 	// ShareAcrossNamespaces lets owners of different namespaces share an address.
 	ShareAcrossNamespaces bool
-	// Quota is what each namespace may hold of the pool.
+	// Quota limits the addresses of the pool that each namespace may hold.
 	Quota Limits
-	// Closed pools give nothing new. They keep their addresses: what is held stays,
-	// and no younger pool gets at the rest.
+	// Closed pools give out no further addresses. They keep their addresses: held ones stay held, and a younger pool
+	// does not get the others.
 	Closed bool
 }
 
-// Overlap is what a pool lost to an older pool that has the same addresses.
+// Overlap is the part of a pool that belongs to an older pool, because both list the same addresses.
 type Overlap struct {
 	Pool   string // the older pool
 	Ranges []netipx.IPRange
 }
 
-// pool is a Pool with the addresses that are its own.
+// pool is a Pool with the addresses that belong to it.
 type pool struct {
 	Pool
 	spaces   [len(families)]space
@@ -51,24 +49,24 @@ type pool struct {
 
 func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
 
-// serves reports whether the pool may serve a request at all.
+// serves reports whether the pool may serve the subject of a request.
 func (p *pool) serves(req *Request) bool {
 	if p.Serves == nil {
 		return true
 	}
-	subject := req.Subject // A copy, or else every request would be on the heap.
+	subject := req.Subject // a copy: without it every request would escape to the heap
 	return p.Serves(&subject)
 }
 
-// span is a range of addresses and the one pool that has them.
+// span is a range of addresses and the pool that it belongs to.
 type span struct {
 	netipx.IPRange
 	pool *pool
 }
 
-// carve divides the addresses among the pools, oldest first: an address in two of
-// them belongs to the older. The spans are sorted and disjoint. It costs O(n log n) in the ranges of all pools, and in
-// proportion to the overlaps that it notes.
+// carve divides the addresses among the pools, oldest first: an address that two pools list belongs to the older one.
+// The spans are sorted and disjoint. The cost is O(n log n) in the number of ranges of all pools, plus the number of
+// overlaps found.
 func carve(specs []Pool) (pools []*pool, spans []span) {
 	var claims []claim
 	for age, spec := range specs {
@@ -95,18 +93,18 @@ func (p *Pool) ranges() []netipx.IPRange {
 	return p.Addresses.Ranges()
 }
 
-// claim is a range of a pool that may overlap those of others.
+// claim is a range that a pool lists. It may overlap the ranges of other pools.
 type claim struct {
 	span
-	age int // of the pool: the lower, the older
+	age int // of the pool: lower means older
 }
 
-// divide gives every address to the oldest pool that claims it. It goes up through the addresses, and has the claims on
-// the present one in a heap, the oldest first.
+// divide assigns every address to the oldest pool that claims it. It walks up through the addresses, and keeps the
+// claims on the current one in a heap, the oldest on top.
 func divide(claims []claim) (spans []span) {
 	slices.SortFunc(claims, func(x, y claim) int { return x.From().Compare(y.From()) })
 	var open claimHeap
-	var at netip.Addr // All addresses below are divided.
+	var at netip.Addr // All addresses below at are divided.
 	for len(claims) > 0 || len(open) > 0 {
 		switch {
 		case len(open) == 0:
@@ -125,7 +123,7 @@ func divide(claims []claim) (spans []span) {
 		default:
 			last := open[0].To()
 			spans = append(spans, span{netipx.IPRangeFrom(at, last), open[0].pool})
-			if at = last.Next(); !at.IsValid() { // It was the last address of its family.
+			if at = last.Next(); !at.IsValid() { // last is the last address of its family.
 				open = nil
 			}
 		}
@@ -133,7 +131,7 @@ func divide(claims []claim) (spans []span) {
 	return spans
 }
 
-// claimHeap is a heap of claims, the oldest on top: see [heap.Interface].
+// claimHeap implements [heap.Interface], with the oldest claim on top.
 type claimHeap []claim
 
 func (h claimHeap) Len() int           { return len(h) }
@@ -147,7 +145,7 @@ func (h *claimHeap) Pop() any {
 	return x
 }
 
-// collect returns the spans of the pool, and notes as overlaps what the pool lost to others.
+// collect returns the spans of the pool, and records as overlaps what the pool lost to others.
 func (p *pool) collect(spans []span) (own []span) {
 	at := map[*pool]int{} // the places of the older pools in overlaps
 	for _, r := range p.ranges() {
@@ -169,7 +167,7 @@ func (p *pool) collect(spans []span) (own []span) {
 	return own
 }
 
-// intersection returns what two ranges that overlap have in common.
+// intersection returns the addresses that two overlapping ranges have in common.
 func intersection(x, y netipx.IPRange) netipx.IPRange {
 	from, to := x.From(), x.To()
 	if from.Less(y.From()) {
@@ -181,7 +179,7 @@ func intersection(x, y netipx.IPRange) netipx.IPRange {
 	return netipx.IPRangeFrom(from, to)
 }
 
-// search returns the place of the first span that ends at addr or above.
+// search returns the index of the first span that ends at or above addr.
 func search(spans []span, addr netip.Addr) int {
 	return sort.Search(len(spans), func(i int) bool { return !spans[i].To().Less(addr) })
 }

@@ -6,13 +6,12 @@ import (
 	"slices"
 )
 
-// SetPools replaces all pools by these, given oldest first. An address in two pools
-// belongs to the older, even if that is closed: see [Allocator.Overlaps]. Nothing
-// held is taken away; what is displaced, now or still, is returned as from
-// [Allocator.Displaced].
+// SetPools replaces all pools. The pools are given oldest first. An address that two pools list belongs to
+// the older one, even if that is closed: see [Allocator.Overlaps]. Held addresses stay held. SetPools returns
+// the displaced ones, as [Allocator.Displaced] does.
 //
-// Which addresses were released when is remembered, as long as a pool has them. It costs in proportion to the
-// ranges of all pools and to the addresses that are held or were.
+// The order in which addresses were released is remembered as long as a pool has them. The cost is
+// proportional to the number of ranges of all pools, and to the number of addresses that are or were held.
 func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 	carved, spans := carve(pools)
 	a.resumeAll(carved)
@@ -26,7 +25,7 @@ func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 	}
 	for addr := range a.skipped {
 		if p := a.find(addr); p != nil {
-			p.space(FamilyOf(addr)).skipped++ // Those of them that are held are settled next.
+			p.space(FamilyOf(addr)).skipped++ // The held ones among them are corrected below.
 		}
 	}
 	for _, k := range a.known {
@@ -38,7 +37,7 @@ func (a *Allocator) SetPools(pools []Pool) (displaced []Allocation) {
 	return a.Displaced()
 }
 
-// requeue brings the addresses that were released into the queues of the pools that have them now.
+// requeue puts the released addresses into the queues of the pools that have them now.
 func (a *Allocator) requeue() {
 	var all []*rest
 	for addr, k := range a.known {
@@ -55,16 +54,16 @@ func (a *Allocator) requeue() {
 	}
 }
 
-// Resume has the pool of addr go on after it, as if it had been given last: after a restart it is not known
-// what was released when, and to go on from the youngest record comes closest. Without it, and where
-// the order is Lowest, a pool begins with its lowest address.
+// Resume makes the pool of addr continue after addr, as if addr had been assigned last. After a restart
+// nobody knows when which address was released, and continuing after the youngest record is the best
+// approximation. Without Resume, and with the order Lowest, a pool starts with its lowest address.
 func (a *Allocator) Resume(addr netip.Addr) {
 	if p := a.find(addr); p != nil {
 		p.space(FamilyOf(addr)).resume(addr)
 	}
 }
 
-// resumeAll has new pools go on where the old ones of the same name stopped.
+// resumeAll makes new pools continue where the old ones of the same name stopped.
 func (a *Allocator) resumeAll(pools []*pool) {
 	for _, p := range pools {
 		before := a.named[p.Name]
@@ -80,7 +79,7 @@ func (a *Allocator) resumeAll(pools []*pool) {
 	}
 }
 
-// settle finds the home of an address, and counts it there, for all that hold it.
+// settle finds the home of an address, sets it in all holdings of the address, and counts the address there.
 func (a *Allocator) settle(first *holding) {
 	home := a.find(first.Address)
 	for h := first; h != nil; h = h.beside {
@@ -95,7 +94,7 @@ func (a *Allocator) settle(first *holding) {
 	a.judge(first)
 }
 
-// PoolOf returns the pool addr is in, held or free, and whether there is one.
+// PoolOf returns the name of the pool that has addr, whether held or free, and false if no pool has it.
 func (a *Allocator) PoolOf(addr netip.Addr) (string, bool) {
 	p := a.find(addr)
 	if p == nil {
@@ -112,8 +111,8 @@ func (a *Allocator) find(addr netip.Addr) *pool {
 	return a.spans[i].pool
 }
 
-// Overlaps returns what a pool lost to older pools that have the same addresses. It
-// is not to be changed.
+// Overlaps returns the addresses that a pool lost to older pools that list them as well. The caller must not
+// change the result.
 func (a *Allocator) Overlaps(pool string) []Overlap {
 	p := a.named[pool]
 	if p == nil {
@@ -122,17 +121,17 @@ func (a *Allocator) Overlaps(pool string) []Overlap {
 	return p.overlaps
 }
 
-// Usage counts the addresses of one family in one pool. Capacity is Assigned plus
-// Skipped plus Available. Counts end at 2^64-1, which stands for that many or more: a /64 has one
-// address too many for a uint64.
+// Usage counts the addresses of one family in one pool. Capacity is the sum of Assigned, Skipped and
+// Available. Counts are limited to 2^64-1, which stands for this number or more: a /64 has one address too
+// many for a uint64.
 type Usage struct {
-	Capacity  uint64 // the pool's own addresses: without what it lost to older pools
-	Assigned  uint64 // those that are held, whichever pool their record names
-	Skipped   uint64 // those that are not held and are not to be given: see [Allocator.Skip]
-	Available uint64 // the rest, which are free; a closed pool does not give them
+	Capacity  uint64 // the addresses that belong to the pool, without those it lost to older pools
+	Assigned  uint64 // those that are held, whatever pool their record names
+	Skipped   uint64 // those that are not held and are never assigned: see [Allocator.Skip]
+	Available uint64 // the rest, which are free; a closed pool does not assign them
 }
 
-// Usage counts a pool's addresses. Families of which it has none are left out.
+// Usage counts the addresses of a pool, for each family of which the pool has any.
 func (a *Allocator) Usage(pool string) map[Family]Usage {
 	p := a.named[pool]
 	if p == nil {

@@ -12,8 +12,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// universe is every address the property tests know: few, so that they collide.
-// Its last address is in no pool.
+// universe is every address in the property tests. There are few, so that requests collide. The last address is
+// in no pool.
 var universe = func() (all []netip.Addr) {
 	for _, r := range []string{"198.51.100.250-198.51.101.4", "2001:db8::fffe-2001:db8::1:5"} {
 		ends := netipx.MustParseIPRange(r)
@@ -24,14 +24,14 @@ var universe = func() (all []netip.Addr) {
 	return all
 }()
 
-// Two Services of one name, one after the other, and two that share a namespace or a name with them.
+// Two Services with the same name, one after the other, and two that have the same namespace or name as these.
 var (
 	services = []ipam.Owner{
 		{Namespace: "red", Name: "web", UID: "a"}, {Namespace: "red", Name: "web", UID: "b"},
 		{Namespace: "red", Name: "db", UID: "c"}, {Namespace: "blue", Name: "web", UID: "d"},
 	}
 	reservations = []ipam.Owner{{}, nameOf(services[0]), nameOf(services[2]), nameOf(services[3])}
-	// What somebody wrote by hand may have an owner in another namespace.
+	// A record written by hand may have an owner in another namespace.
 	tenants    = slices.Concat(services, reservations, []ipam.Owner{{Namespace: "blue", Name: "web", UID: "a"}})
 	namespaces = []string{"red", "blue", ""}
 )
@@ -134,22 +134,22 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 	return req
 }
 
-// run is an Allocator and the model that it is held against.
+// run is an Allocator, and the model that it is compared with.
 type run struct {
 	*ipam.Allocator
 	m *model
 }
 
-// TestAllocatorIsTheModel runs any sequence of calls and holds the Allocator against
-// the model after each. The model never takes an address away but on release, nor
-// gives one twice to owners that do not agree, nor leaves any unused, so neither does the Allocator.
+// TestAllocatorIsTheModel runs random sequences of calls, and compares the Allocator with the model after each
+// call. The model takes no address away except on release, never gives one address to two owners that do not
+// agree, and leaves none unused. The same is therefore true of the Allocator.
 func TestAllocatorIsTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &run{ipam.New(), newModel()}
 		t.Repeat(map[string]func(*rapid.T){
 			"pools": func(t *rapid.T) {
 				pools := drawPools(t)
-				if chance(t, "edited", 2) { // some are as they were
+				if chance(t, "edited", 2) { // some pools stay as they were
 					for i, p := range pools {
 						if before := r.m.pool(p.Name); before != nil && chance(t, "addresses stay", 2) {
 							pools[i].Addresses = before.Addresses
@@ -167,7 +167,7 @@ func TestAllocatorIsTheModel(t *testing.T) {
 					}
 				}
 			},
-			// Many come and go, so that pools are used up.
+			// Many Services come and go, so that pools are used up.
 			"come": func(t *rapid.T) {
 				_, _ = r.allocate(t, ipam.Request{Owner: draw(t, "owner", services), Families: []ipam.Family{ipam.IPv4}, Sharing: drawTerms(t)})
 			},
@@ -270,8 +270,8 @@ func (r *run) replace(t *rapid.T, addr netip.Addr, pool string, all []ipam.Tenan
 	}
 }
 
-// restart returns an Allocator into which all records were read, in whatever order. It has the same answers, but
-// that it does not know what was released when. It is nil if the records contradict each other.
+// restart returns an Allocator with the same records, read in a random order. It gives the same answers, except
+// that it does not know the order of the releases. restart returns nil if the records contradict each other.
 func (r *run) restart(t *rapid.T) *run {
 	after, poolsFirst := &run{ipam.New(), newModel()}, rapid.Bool().Draw(t, "pools first")
 	skipFirst := rapid.Bool().Draw(t, "skip first")
@@ -327,7 +327,7 @@ func (r *run) restart(t *rapid.T) *run {
 	return after
 }
 
-// ask asks what changes nothing.
+// ask calls the methods that change nothing.
 func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 	verdicts := r.Explain(req)
 	for _, f := range req.Families {
@@ -352,7 +352,7 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 	}
 	held, settled := r.Settled(req)
 	if settled {
-		// Then all that Allocate would give in addition is a family that is preferred.
+		// The only thing that Allocate would add is a preferred family.
 		for _, h := range r.m.of(req.Owner) {
 			if !gives(held, h.Address) {
 				t.Fatalf("Settled(%+v) = %v, but %v is held, too", req, held, h)
@@ -388,7 +388,7 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 	}
 }
 
-// check compares all that can be seen.
+// check compares everything that is visible.
 func (r *run) check(t *rapid.T) {
 	for _, addr := range universe {
 		there := r.m.at(addr)

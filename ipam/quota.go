@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// Limits are the most addresses of each family that may be held; a family without one is not limited.
+// Limits are the most addresses of each family that may be held. A family without an entry is not limited.
 type Limits map[Family]uint64
 
-// tally counts, by namespace, the addresses of each family that the namespace holds: one that several of its
-// owners share counts once, reservations for it count, and addresses that cool down, for they are held.
+// tally counts the addresses that each namespace holds, by family. An address that several owners of the namespace share
+// counts once. Reservations count, and so do addresses that are held until they may be reused.
 type tally map[string]*[len(families)]uint64
 
 func (t tally) add(namespace string, f Family) {
@@ -36,7 +36,8 @@ func (t tally) count(namespace string, f Family) uint64 {
 	return 0
 }
 
-// count counts the address of h, on which first came first, for the namespace of h, unless another there is on it.
+// count counts the address of h for the namespace of h, unless another holding of this namespace is on the address. first
+// is the first holding of the address.
 func (a *Allocator) count(first, h *holding) {
 	if f := FamilyOf(h.Address); !present(first, h.Owner.Namespace, h) {
 		a.tally.add(h.Owner.Namespace, f)
@@ -46,7 +47,7 @@ func (a *Allocator) count(first, h *holding) {
 	}
 }
 
-// uncount undoes count, while h is still on the address.
+// uncount reverses count. h must still be among the holdings of the address.
 func (a *Allocator) uncount(first, h *holding) {
 	if f := FamilyOf(h.Address); !present(first, h.Owner.Namespace, h) {
 		a.tally.remove(h.Owner.Namespace, f)
@@ -56,7 +57,7 @@ func (a *Allocator) uncount(first, h *holding) {
 	}
 }
 
-// present reports whether the namespace holds the address on which first came first, by another holding than except.
+// present reports whether a holding other than except is on the address for the namespace. first is the first holding.
 func present(first *holding, namespace string, except *holding) bool {
 	for h := first; h != nil; h = h.beside {
 		if h != except && h.Owner.Namespace == namespace {
@@ -66,14 +67,15 @@ func present(first *holding, namespace string, except *holding) bool {
 	return false
 }
 
-// over returns the quota that keeps the request from addresses of a pool beside those that it is given, or nil: from addr,
-// if it is valid, and from as many more as are said.
+// over returns the quota that the request would exceed if it got further addresses of the pool beside those in given, or
+// nil. The further addresses are addr, if it is valid, and as many others as more says.
 //
-// An address that the namespace is on already never counts again. Any other needs room in the quota, with one exception:
-// a move, for which the owner holds the old address and the new one for a while. A move may exceed a limit, by the
-// addresses that it leads to, if the namespace is within the limit before, the owner leaves as many of its own, and it has
-// no other move to finish: it holds no more than it asks for. So a namespace never holds more than its limit and the
-// addresses of one owner that moves, however often it moves: the address that was left counts until it is free.
+// An address that the namespace already holds does not count again. Any other address needs room in the quota, with one
+// exception. While an owner moves, it holds the old address and the new one. A move may exceed a limit by the number of
+// its new addresses, on three conditions: the namespace is within the limit before the move, the owner leaves at least as
+// many addresses as it gets, and the owner has no other move to finish, that is, it holds no more than it asks for.
+// However often owners move, a namespace thus never holds more than its limit and the addresses of one moving owner: an
+// address that was left counts until it is free.
 func (a *Allocator) over(p *pool, req *Request, f Family, given []Allocation, addr netip.Addr, more int) *Error {
 	namespace := req.Owner.Namespace
 	if addr.IsValid() && !present(a.on(addr), namespace, nil) {
@@ -82,7 +84,7 @@ func (a *Allocator) over(p *pool, req *Request, f Family, given []Allocation, ad
 	if more == 0 {
 		return nil
 	}
-	// Where all pools together are too much, no other pool would do.
+	// If the quota of all pools together is exceeded, no other pool can help.
 	e := a.exceeds(req, f, given, more, nil, req.Quota, a.tally)
 	if e != nil {
 		e.QuotaFrom = req.QuotaFrom
@@ -91,8 +93,8 @@ func (a *Allocator) over(p *pool, req *Request, f Family, given []Allocation, ad
 	return a.exceeds(req, f, given, more, p, p.Quota, p.tally)
 }
 
-// exceeds returns the quota of a pool, or of all pools if none is given, for which more addresses and those that are
-// given and new are too many, or nil.
+// exceeds returns the quota that the new addresses in given and the additional ones would exceed, or nil. The quota is
+// that of a pool, or of all pools together if in is nil.
 func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int, in *pool, limits Limits, t tally) *Error {
 	limit, limited := limits[f]
 	if !limited {
@@ -125,7 +127,7 @@ func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int
 	switch {
 	case leaves < more:
 	case use <= limit && held <= req.count():
-		return nil // It moves.
+		return nil // This is a move.
 	default:
 		e.Cause = MoveOverQuota
 	}
@@ -134,15 +136,15 @@ func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int
 
 // QuotaUse is how much of a quota is used.
 type QuotaUse struct {
-	Pool      string // empty: of all pools
+	Pool      string // empty: of all pools together
 	Namespace string
 	Family    Family
 	Used      uint64
 	Limit     uint64
 }
 
-// Quotas returns what every namespace that holds addresses uses of its quotas: those of the pools, and that of all
-// pools together, which is not known here.
+// Quotas returns how much of its quotas each namespace that holds addresses uses: of the quotas of the pools, and of the
+// quota of all pools together. The Allocator does not know the latter, so total returns it.
 func (a *Allocator) Quotas(total func(namespace string) Limits) []QuotaUse {
 	var all []QuotaUse
 	add := func(pool string, t tally, namespace string, limits Limits) {
@@ -154,7 +156,7 @@ func (a *Allocator) Quotas(total func(namespace string) Limits) []QuotaUse {
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(a.tally)) {
 		if namespace == "" {
-			continue // Reservations for nobody.
+			continue // Reservations without a namespace.
 		}
 		add("", a.tally, namespace, total(namespace))
 		for _, p := range a.order {

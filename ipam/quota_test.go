@@ -26,12 +26,12 @@ func TestQuotas(t *testing.T) {
 			allocate(ask("b", v4).in("red").from("public"), "198.51.100.1@public"),
 			refuse(ask("c", v4).in("red").from("public"), ipam.ErrQuota, `quota exceeded: IPv4, pool "public", 2 of 2, no room`),
 			refuse(ask("c", v4).in("red").exactly("198.51.100.2"), ipam.ErrQuota, `quota exceeded: IPv4, pool "public", 2 of 2, no room`),
-			allocate(ask("c", v4).in("red"), "203.0.113.0@rest"), // The next pool will do.
+			allocate(ask("c", v4).in("red"), "203.0.113.0@rest"), // The next pool has no quota.
 			allocate(ask("d", v4).in("blue"), "198.51.100.2@public"),
 			uses("public", "red", v4, 2), uses("", "red", v4, 3), uses("public", "blue", v4, 1),
-			allocate(ask("a", v4).in("red").from("public"), "198.51.100.0@public"), // What is held is not asked again,
+			allocate(ask("a", v4).in("red").from("public"), "198.51.100.0@public"), // What is held does not count again,
 			pools(quota(public, v4, 0), pool("rest", "203.0.113.0/30")),
-			allocate(ask("a", v4).in("red"), "198.51.100.0@public"), // whatever becomes of the quota.
+			allocate(ask("a", v4).in("red"), "198.51.100.0@public"), // whatever the quota is.
 		},
 		"a quota of a namespace": {
 			pools(public),
@@ -121,8 +121,8 @@ func TestQuotas(t *testing.T) {
 	})
 }
 
-// TestMovesHoldToQuotas has Services come, move and go. What they left cools down for a while, under their names. However
-// often they move, the namespace holds no more than its limits and one address for each family that is on the move.
+// TestMovesHoldToQuotas has Services that come, move and go. What they left cools down for a while, under their names.
+// However often they move, the namespace holds no more than its limits, plus one moving address of each family.
 func TestMovesHoldToQuotas(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const room = 32

@@ -6,7 +6,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// What records say, whether somebody wrote them by hand or the provider did.
+// TestRecords is about the content of records, whether a user or the provider wrote them.
 func TestRecords(t *testing.T) {
 	const v4, v6 = ipam.IPv4, ipam.IPv6
 	public := pool("public", "198.51.100.0/30", "2001:db8::/126")

@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// NotKept is an address that is reserved for an owner that does not get it.
+// NotKept is an address that is reserved for an owner that does not get it, and the reason.
 type NotKept struct {
 	Address  netip.Addr
 	Cause    Cause    // InNoPool, AnotherPool, AnotherHolder, IsSkipped, ToBeLeft, AnotherAddress or HoldsAnother
-	Home     string   // the pool that it is in, if any
+	Home     string   // the pool that has the address, if there is one
 	Asked    string   // the pool that the request names
 	Conflict Conflict // with AnotherHolder
 	Word     string   // with IsSkipped
 }
 
-// notKept says why an owner does not get the address that h reserves for its name. The cause is Unspecified if the owner
-// gets it.
+// notKept returns why an owner does not get the address that h reserves for its name. The cause is Unspecified if the
+// owner gets it.
 func (a *Allocator) notKept(h *holding, req *Request) NotKept {
 	out := NotKept{Address: h.Address, Asked: req.Pool, Word: a.skipped[h.Address]}
 	if h.home != nil {
@@ -41,8 +41,8 @@ func (a *Allocator) notKept(h *holding, req *Request) NotKept {
 	return out
 }
 
-// NotKept returns the addresses, of the families that the owner asks for, that are reserved for its name and are not given
-// to it.
+// NotKept returns the addresses that are reserved for the owner's name and that the request does not get. It considers
+// only the families of the request.
 func (a *Allocator) NotKept(req Request) []NotKept {
 	var all []NotKept
 	for h := range a.takenBy(req.Owner.Reservation()) {

@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// Restore holds exactly this address for this owner, whether or not a pool has it, beside those who share it
-// on terms that agree. It is how an address that a Service brings along is adopted. Restored again, for the same
-// owner, it takes over the owner's names and the terms; Pool holds for all who share the address. An owner without UID
-// makes it a reservation.
+// Restore records that the owner holds exactly this address, whether or not a pool has it, beside other owners on
+// terms that agree. An address that a Service brings along is adopted in this way. If the owner already holds the
+// address, Restore updates the owner's names and its terms. Pool is set for all owners that share the address. If the
+// owner has no UID, the holding is a reservation.
 //
-// An owner may hold several addresses of one family while it moves from one to
-// the next. It keeps the one taken last, so restore oldest first.
+// An owner that moves may hold several addresses of one family. It keeps the one taken last, so restore the oldest
+// first.
 //
-// It fails with ErrTaken if another owner holds the address, and with ErrInvalid
-// if there can be no such address.
+// Restore fails with ErrTaken if another owner holds the address and cannot share it, and with ErrInvalid if the
+// address cannot be held.
 func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	if err := checkAddr(al.Address); err != nil {
 		return err
@@ -26,11 +26,11 @@ func (a *Allocator) Restore(al Allocation, terms Sharing) error {
 	return nil
 }
 
-// record has an owner hold an address as its record says, which names one pool for all who are in it.
+// record makes an owner hold an address as its record says. A record names one pool for all its owners.
 func (a *Allocator) record(al Allocation, terms Sharing) {
 	if h := a.holding(al.Address, al.Owner); h != nil {
 		first := a.on(al.Address)
-		a.uncount(first, h) // Somebody may have written another namespace into it.
+		a.uncount(first, h) // Somebody may have written another namespace into the record.
 		h.Allocation = al
 		a.count(first, h)
 		a.regroup(h, terms)
@@ -43,14 +43,15 @@ func (a *Allocator) record(al Allocation, terms Sharing) {
 	a.judge(a.on(al.Address))
 }
 
-// Replace has exactly these owners hold an address, as its record says, and returns those who lost it; they may
-// have believed in vain that it was theirs. No tenants free it. The record outweighs everything: terms are not
-// compared. An owner that stays keeps its place in the order of what it took.
+// Replace makes exactly these tenants hold an address, as its record says, and returns the owners that lost it. A lost
+// owner may have wrongly believed that it held the address. Without tenants the address becomes free. The record
+// overrides everything: the terms of its tenants are not compared. An owner that keeps the address keeps its place in
+// the order of the addresses that it took.
 func (a *Allocator) Replace(addr netip.Addr, pool string, tenants []Tenant) (lost []Owner, err error) {
 	if err := checkAddr(addr); err != nil {
 		return nil, err
 	}
-	for _, t := range tenants { // The new ones first, so that the address does not come free in between.
+	for _, t := range tenants { // Add the new tenants first, so that the address is never free in between.
 		a.record(Allocation{Address: addr, Pool: pool, Owner: t.Owner}, t.Sharing)
 	}
 	for _, al := range a.Holders(addr) {

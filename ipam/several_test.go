@@ -49,10 +49,10 @@ func TestSeveralAddresses(t *testing.T) {
 			allocate(ask("a", v4).several(3), "198.51.100.0@large", "198.51.100.1@large", "198.51.100.2@large"),
 			refuse(ask("b", v4).several(6), ipam.ErrExhausted, ""),
 			heldBy("b"),
-			allocate(ask("b", v4, v6).several(2).preferring(), "192.0.2.0@small", "192.0.2.1@small"), // There is but one IPv6 address.
+			allocate(ask("b", v4, v6).several(2).preferring(), "192.0.2.0@small", "192.0.2.1@small"), // There is only one IPv6 address.
 			refuse(ask("c", v4, v6).several(2), ipam.ErrExhausted, ""),
 			allocate(ask("d", v4).several(5), "198.51.100.3@large", "198.51.100.4@large", "198.51.100.5@large", "198.51.100.6@large", "198.51.100.7@large"),
-			refuse(ask("d", v4).several(6).preferring(), ipam.ErrExhausted, ""), // It would lose the family.
+			refuse(ask("d", v4).several(6).preferring(), ipam.ErrExhausted, ""), // It must not lose the family.
 		},
 		"each counts": {
 			pools(quota(public, v4, 3)),
@@ -61,7 +61,7 @@ func TestSeveralAddresses(t *testing.T) {
 			allocate(ask("b", v4).in("red"), "198.51.100.2@public"),
 			refuse(ask("b", v4).in("red").several(2), ipam.ErrQuota, ""),
 			refuse(ask("c", v4).in("red").several(2).exactly("198.51.100.6").exactly("198.51.100.7"), ipam.ErrQuota, ""),
-			// One moves, the other stays.
+			// One address moves, the other one stays.
 			allocate(ask("a", v4).in("red").several(2).leaving("198.51.100.0"), "198.51.100.1@public", "198.51.100.3@public"),
 			refuse(ask("a", v4).in("red").several(2).leaving("198.51.100.0", "198.51.100.1"), ipam.ErrQuota, ""),
 			uses("", "red", v4, 4),

@@ -9,64 +9,64 @@ import (
 	"strings"
 )
 
-// Sharing says on which terms an owner shares an address with others. The zero Sharing shares with nobody.
+// Sharing has the terms on which an owner shares an address with others. An owner with the zero Sharing shares with nobody.
 //
-// Owners may be on one address if they have the same key, no port in common and the same Traffic. Those of
-// different namespaces may only where the pool says so.
+// Owners can share an address if they have the same key, no port in common and the same Traffic. Owners of different
+// namespaces also need a pool that allows it.
 type Sharing struct {
 	Key string
 	// Ports are sorted: see [SortPorts].
 	Ports []Port
-	// Traffic stands for how packets are spread over endpoints. It is compared and nothing else: packets that come
-	// to a node for one owner come there for all, so they must all be able to serve at the same nodes.
+	// Traffic identifies how packets are distributed to endpoints. Traffic is only compared. Packets for all owners of an
+	// address arrive at the same nodes, so the owners must be able to serve at the same nodes.
 	Traffic string
 }
 
-// Port is a port of one protocol: TCP 53 and UDP 53 are two.
+// Port is a port of one protocol. TCP 53 and UDP 53 are different ports.
 type Port struct {
 	Protocol string
 	Number   uint16
 }
 
-// String returns "TCP/80".
+// String returns the port as, for example, "TCP/80".
 func (p Port) String() string { return fmt.Sprintf("%s/%d", p.Protocol, p.Number) }
 
 func (s *Sharing) equal(o *Sharing) bool {
 	return s.Key == o.Key && s.Traffic == o.Traffic && slices.Equal(s.Ports, o.Ports)
 }
 
-// Tenant is an owner and the terms on which it shares.
+// Tenant is an owner with the terms on which it shares an address.
 type Tenant struct {
 	Owner   Owner
 	Sharing Sharing
 }
 
-// Conflict is why two owners cannot be on one address. The zero Conflict is none. Theirs and Ours, and who is there, may
-// be nothing for the other owner to know.
+// Conflict is why two owners cannot share an address. The zero Conflict is no conflict. The other owner may not be allowed
+// to know Theirs, Ours and There.
 type Conflict struct {
 	Over         Matter
-	There        Owner  // who is there already
-	Theirs, Ours string // with DifferentKey and DifferentTraffic: what it is
+	There        Owner  // the owner that holds the address
+	Theirs, Ours string // the two values, with DifferentKey and DifferentTraffic
 	Port         Port   // with SamePort
 }
 
-// Matter is what two owners do not agree on.
+// Matter is the subject on which two owners disagree.
 type Matter int
 
-// What there can be to disagree on.
+// The matters of a conflict.
 const (
 	Nothing            Matter = iota
-	NotShared                 // the owner that is there shares with nobody, or the address is reserved
+	NotShared                 // the holder shares with nobody, or the address is reserved
 	DifferentKey              // the sharing keys differ
 	DifferentNamespace        // the pool does not let namespaces share
-	DifferentTraffic          // packets have to be spread in another way
-	SamePort                  // both have a port
-	Full                      // [MostTenants] are there
+	DifferentTraffic          // the owners need packets distributed in different ways
+	SamePort                  // both owners have a port
+	Full                      // [MostTenants] owners share the address
 )
 
 var matters = [...]string{"", "not shared", "key", "namespace", "traffic", "port", "full"}
 
-// String returns the matter in a word, which is for logs and tests.
+// String returns the matter in a word, for logs and tests.
 func (m Matter) String() string {
 	if m < 0 || int(m) >= len(matters) {
 		return fmt.Sprintf("Matter(%d)", int(m))
@@ -74,11 +74,11 @@ func (m Matter) String() string {
 	return matters[m]
 }
 
-// MostTenants is how many owners can share an address: as many as its record has room for.
+// MostTenants is the most owners that can share an address: the most that its record has room for.
 const MostTenants = 64
 
-// conflict says why an owner with these terms cannot be on the address of first beside those who are on it, if it
-// cannot.
+// conflict returns why an owner with these terms cannot share the address of first with its holders; the zero Conflict if
+// it can.
 func (a *Allocator) conflict(first *holding, o Owner, s *Sharing) Conflict {
 	if first == nil {
 		return Conflict{}
@@ -89,7 +89,7 @@ func (a *Allocator) conflict(first *holding, o Owner, s *Sharing) Conflict {
 	}, o, s)
 }
 
-// Agree fails with ErrTaken if the tenant cannot be on addr beside others, as a record names them.
+// Agree returns an error with ErrTaken if the tenant cannot share addr with the others that a record names.
 func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
 	d := conflictAmong(a.find(addr), func(yield func(Owner, *Sharing) bool) {
 		for i := range others {
@@ -104,8 +104,8 @@ func (a *Allocator) Agree(addr netip.Addr, others []Tenant, t Tenant) error {
 	return &Error{Reason: ErrTaken, Cause: AnotherHolder, Asker: t.Owner, Family: FamilyOf(addr), Address: addr, Holder: d.There, Conflict: d}
 }
 
-// conflictAmong says why an owner with these terms cannot be on an address of the pool beside those who are there. It is not in
-// its own way, nor is what is reserved for it.
+// conflictAmong returns why an owner with these terms cannot share an address of the pool with those that are there. The
+// owner does not conflict with itself or with a reservation for it.
 func conflictAmong(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sharing) (d Conflict) {
 	others := 0
 	for other, terms := range there {
@@ -123,8 +123,8 @@ func conflictAmong(home *pool, there iter.Seq2[Owner, *Sharing], o Owner, s *Sha
 	return d
 }
 
-// disagree says why o cannot be on an address of the pool beside one who is there. The namespaces come first: whoever is
-// kept out by them does not learn whether its key is that of the others.
+// disagree returns why o cannot share an address of the pool with one of its holders. It compares the namespaces first: an
+// owner of a namespace that may not share does not learn whether its key is the same.
 func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) Conflict {
 	d := Conflict{There: there}
 	switch {
@@ -147,13 +147,13 @@ func disagree(home *pool, there Owner, terms *Sharing, o Owner, s *Sharing) Conf
 	return d
 }
 
-// group is the addresses that are shared with one key, of each family lowest first, and which ports are there.
+// group has the addresses that are shared with one key, sorted for each family, and the ports in use on them.
 type group struct {
 	addrs [len(families)][]netip.Addr
-	ports map[place]map[netip.Addr]int // by how many owners
+	ports map[place]map[netip.Addr]int // how many owners use each port on each address
 }
 
-// place is a port at addresses of one family.
+// place is a port on addresses of one family.
 type place struct {
 	Port
 	Family
@@ -194,7 +194,8 @@ func (g *group) remove(addr netip.Addr) {
 	}
 }
 
-// candidates are the addresses of family f on which these ports may be free: none, if one of them is everywhere.
+// candidates returns the addresses of family f on which these ports may be free. It returns none if one of the ports is in
+// use on all of them.
 func (g *group) candidates(f Family, ports []Port) []netip.Addr {
 	all := g.addrs[f.index()]
 	for _, p := range ports {
@@ -205,7 +206,7 @@ func (g *group) candidates(f Family, ports []Port) []netip.Addr {
 	return all
 }
 
-// regroup notes that the terms of h are to be these.
+// regroup sets the terms of h, and updates the groups.
 func (a *Allocator) regroup(h *holding, s Sharing) {
 	before := h.sharing
 	h.sharing = s
@@ -227,7 +228,7 @@ func (a *Allocator) regroup(h *holding, s Sharing) {
 	}
 }
 
-// grouped reports whether anybody on the address shares it with this key.
+// grouped reports whether any owner on the address shares it with this key.
 func (a *Allocator) grouped(addr netip.Addr, key string) bool {
 	for h := a.on(addr); h != nil; h = h.beside {
 		if h.sharing.Key == key {
@@ -237,8 +238,8 @@ func (a *Allocator) grouped(addr netip.Addr, key string) bool {
 	return false
 }
 
-// join gives addresses that the request may share, the lowest first, until it has enough. It costs in proportion
-// to the addresses that are shared with the key, unless one of the ports is on all of them.
+// join adds addresses that the request can share to w, the lowest first, until w has enough. The cost is proportional to
+// the number of addresses that are shared with the key, unless one of the ports is in use on all of them.
 func (a *Allocator) join(req *Request, w *portion) {
 	g := a.groups[req.Sharing.Key]
 	if req.Sharing.Key == "" || g == nil {
@@ -256,21 +257,23 @@ func (a *Allocator) join(req *Request, w *portion) {
 	}
 }
 
-// MayJoin reports whether the owner could share an address that others hold if it agreed with them: the pool serves it, is
-// the one that it asks for, and lets the namespaces share, and the address is neither to be left nor skipped.
+// MayJoin reports whether the owner could share an address if it agreed with the owners that hold it: the pool of the
+// address serves the owner, is the pool that the request names, if any, and lets the namespaces share; and the address is
+// neither left nor skipped.
 func (a *Allocator) MayJoin(req Request, addr netip.Addr) bool {
 	h := a.on(addr)
 	return h != nil && a.mayJoin(&req, h) && a.conflict(h, req.Owner, &req.Sharing).Over != DifferentNamespace
 }
 
-// mayJoin is MayJoin without a look at those who are there.
+// mayJoin is MayJoin without the check of the owners that hold the address.
 func (a *Allocator) mayJoin(req *Request, h *holding) bool {
 	p := h.home
 	return p != nil && !p.Closed && p.serves(req) && (req.Pool == "" || req.Pool == p.Name) && !slices.Contains(req.Leave, h.Address) && !a.skips(h.Address)
 }
 
-// Unshared says of an address that the owner holds alone though it names a sharing key, why it is not another that
-// others share with this key and that it might share. The Conflict is none if there is no such address.
+// Unshared explains why an owner with a sharing key holds addr alone. It returns another address that is shared with this
+// key and that the pools would let the owner share, and the conflict that prevents this. The Conflict is zero if there is
+// no such address.
 func (a *Allocator) Unshared(req Request, addr netip.Addr) (other netip.Addr, why Conflict) {
 	g := a.groups[req.Sharing.Key]
 	if req.Sharing.Key == "" || g == nil || len(a.Holders(addr)) != 1 {
@@ -287,7 +290,7 @@ func (a *Allocator) Unshared(req Request, addr netip.Addr) (other netip.Addr, wh
 	return netip.Addr{}, Conflict{}
 }
 
-// Equal reports whether terms are the same.
+// Equal reports whether s and o are the same terms.
 func (s Sharing) Equal(o Sharing) bool { return s.equal(&o) }
 
 // ParsePort is the inverse of [Port.String].
@@ -304,7 +307,7 @@ func ParsePort(text string) (Port, error) {
 	return p, nil
 }
 
-// SortPorts orders ports, so that equal sets are equal lists and a port is found in a list without a look at each.
+// SortPorts sorts ports, so that equal sets are equal lists, and a port can be found by binary search.
 func SortPorts(ports []Port) { slices.SortFunc(ports, comparePorts) }
 
 func comparePorts(x, y Port) int {

@@ -44,7 +44,7 @@ func TestSharing(t *testing.T) {
 			refuse(ask("b", v4).sharing("k", "TCP/443").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", others are there, port`),
 			allocate(ask("b", v4).sharing("k", "TCP/443"), "198.51.100.1@public"),
 			unshared(ask("b", v4).sharing("k", "TCP/443"), "198.51.100.1", "198.51.100.0: port TCP/443 of default/a"),
-			allocate(ask("c", v4).sharing("k", "TCP/80"), "198.51.100.1@public"), // The lowest where it fits.
+			allocate(ask("c", v4).sharing("k", "TCP/80"), "198.51.100.1@public"), // the lowest address with room
 			allocate(ask("d", v4).sharing("k", "TCP/81"), "198.51.100.0@public"),
 			unshared(ask("d", v4).sharing("k", "TCP/81"), "198.51.100.0", ""),
 		},
@@ -70,7 +70,7 @@ func TestSharing(t *testing.T) {
 			refuse(ask("b", v4).sharing("k", "TCP/80", "TCP/81"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
 			refuse(ask("b", v4).sharing("k", "TCP/80").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
 			refuse(ask("b", v4), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, key`),
-			allocate(ask("c", v4).sharing("k", "TCP/82"), "198.51.100.0@public"), // and what was refused is not in the way
+			allocate(ask("c", v4).sharing("k", "TCP/82"), "198.51.100.0@public"), // and the refused request is no obstacle
 			allocate(ask("b", v4).sharing("k", "TCP/81"), "198.51.100.0@public"),
 			allocate(ask("b", v4).sharing("k", "TCP/80").leaving("198.51.100.0"), "198.51.100.1@public"),
 			superfluous("b", []string{"198.51.100.1@public"}, "198.51.100.0@public"),
@@ -122,7 +122,7 @@ func TestSharing(t *testing.T) {
 		"nobody joins where the pool gives nothing": {
 			pools(public, onRequest(pool("quiet", "203.0.113.0"))),
 			allocate(ask("a", v4).sharing("k").from("quiet"), "203.0.113.0@quiet"),
-			allocate(ask("b", v4).sharing("k"), "203.0.113.0@quiet"), // Who shares is where the others are.
+			allocate(ask("b", v4).sharing("k"), "203.0.113.0@quiet"), // A Service that shares goes where the others are.
 			allocate(ask("c", v4).sharing("k").from("public"), "198.51.100.0@public"),
 			pools(closed(public), only(closed(pool("quiet", "203.0.113.0")), "red")),
 			refuse(ask("d", v4).sharing("k"), ipam.ErrNoPool, ""),
@@ -151,7 +151,7 @@ func unshared(r request, addr, want string) step {
 	}
 }
 
-// told writes a conflict: over what, and with whom.
+// told describes a conflict: its matter, and with whom.
 func told(c ipam.Conflict) string {
 	text := c.Over.String()
 	if c.Over == ipam.SamePort {
@@ -160,7 +160,7 @@ func told(c ipam.Conflict) string {
 	return text + " of " + c.There.String()
 }
 
-// disagreed checks what Agree says of a request and one who holds the address.
+// disagreed checks the result of Agree for a request and a holder of the address.
 func disagreed(addr, holder string, r request, want string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()

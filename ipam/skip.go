@@ -6,13 +6,14 @@ import (
 	"slices"
 )
 
-// Skip replaces the set of addresses that are never given out, though a pool has them: those of nodes and gateways, for
-// example. The value is the caller's word for the reason, which [Error] repeats. It costs in proportion to the sets
-// before and after, not to the pools.
+// Skip replaces the set of addresses that are never assigned although a pool has them, for example those of nodes and
+// gateways. The value is the caller's word for the reason; [Error] repeats it. The cost is proportional to the size of
+// the old set and the new one, and does not depend on the pools.
 //
-// A skipped address that is held stays held, and is not displaced. One that is free is not available: no request gets
-// it, not even one that asks for it, shares it, or for whose owner it is reserved. When it is skipped no longer it is
-// given again, as if it had been released then. Skip reports whether there is such an address.
+// A skipped address that is held stays held, and is not displaced. A skipped address that is free is not available. No
+// request gets it, not even a request that names it or would share it, or whose owner has it reserved. An address that
+// is no longer skipped can be assigned again, as if it had been released at that moment. Skip reports whether there is
+// such an address.
 func (a *Allocator) Skip(all map[netip.Addr]string) (freed bool) {
 	before := a.skipped
 	a.skipped = make(map[netip.Addr]string, len(all))
@@ -27,7 +28,7 @@ func (a *Allocator) Skip(all map[netip.Addr]string) (freed bool) {
 			p.space(FamilyOf(addr)).skip(a, addr)
 		}
 	}
-	// In order, so that the same calls lead to the same answers.
+	// Sorted, so that the same calls have the same results.
 	for _, addr := range slices.SortedFunc(maps.Keys(before), netip.Addr.Compare) {
 		if a.skips(addr) || a.on(addr) != nil {
 			continue
@@ -40,19 +41,19 @@ func (a *Allocator) Skip(all map[netip.Addr]string) (freed bool) {
 	return freed
 }
 
-// skips reports whether an address is not to be given out.
+// skips reports whether an address must not be assigned.
 func (a *Allocator) skips(addr netip.Addr) bool {
 	_, skipped := a.skipped[addr]
 	return skipped
 }
 
-// skip notes that addr, which is free, is not to be given.
+// skip records that addr, which is free, must not be assigned.
 func (s *space) skip(a *Allocator, addr netip.Addr) {
 	s.skipped++
 	s.unqueue(a, addr)
 }
 
-// unskip notes that addr, which is free, may be given again.
+// unskip records that addr, which is free, may be assigned again.
 func (s *space) unskip(a *Allocator, addr netip.Addr) {
 	s.skipped--
 	s.queue(a, addr)

@@ -25,7 +25,7 @@ func TestSkip(t *testing.T) {
 	public := pool("public", "198.51.100.0/30")
 	tell(t, map[string]story{
 		"a skipped address is not given": {
-			skip("198.51.100.0", "203.0.113.9", "::ffff:198.51.100.2"), // in no pool, and in another spelling
+			skip("198.51.100.0", "203.0.113.9", "::ffff:198.51.100.2"), // an address in no pool, and one in another notation
 			pools(public),
 			usage("public", v4, ipam.Usage{Capacity: 4, Skipped: 2, Available: 2}),
 			allocate(ask("a", v4), "198.51.100.1@public"),
@@ -44,7 +44,7 @@ func TestSkip(t *testing.T) {
 			usage("public", v4, ipam.Usage{Capacity: 4, Assigned: 1, Available: 3}),
 			displaced(),
 			allocate(ask("a", v4).sharing("k"), "198.51.100.0@public"),
-			allocate(ask("b", v4).sharing("k"), "198.51.100.1@public"), // and nobody joins it
+			allocate(ask("b", v4).sharing("k"), "198.51.100.1@public"), // and no other owner joins it
 			pools(lru(public)),
 			usage("public", v4, ipam.Usage{Capacity: 4, Assigned: 2, Available: 2}),
 			release("a", "198.51.100.0"),
@@ -90,7 +90,7 @@ func TestSkippedSaysWhy(t *testing.T) {
 	}
 }
 
-// BenchmarkSkip replaces a set in pools of very different sizes.
+// BenchmarkSkip replaces the set of skipped addresses in pools of very different sizes.
 func BenchmarkSkip(b *testing.B) {
 	for _, prefix := range []string{"198.18.0.0/24", "198.18.0.0/15"} {
 		b.Run(fmt.Sprint("pool=", netip.MustParsePrefix(prefix).Bits()), func(b *testing.B) {

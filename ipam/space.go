@@ -12,55 +12,55 @@ import (
 	"go4.org/netipx"
 )
 
-// mostRested is how many released addresses wait at most before they come before those that were never held: a
-// large pool would otherwise remember each that it ever gave.
+// mostRested is the most released addresses that wait in the queue. When there are more, the queue is used before
+// addresses that were never held. Without this limit, a large pool would remember every address that it ever assigned.
 const mostRested = 1 << 16
 
-// Order says which free address of a pool is given next.
+// Order says which free address of a pool is assigned next.
 type Order int
 
 const (
-	// LeastRecentlyUsed gives addresses that were never held first, from the lowest up, and then those that
-	// have been free for the longest time: one that was just released is the last to come back, after all others
-	// of its pool or 65,536 of them.
+	// LeastRecentlyUsed assigns addresses that were never held first, from the lowest up, and then those that have been
+	// free for the longest time. An address that was just released is assigned again only after all others of its pool,
+	// or after 65,536 of them.
 	LeastRecentlyUsed Order = iota
-	// Lowest gives the lowest free address.
+	// Lowest assigns the lowest free address.
 	Lowest
 )
 
-// space is the addresses of one pool and one family, and finds the next to be given without a look at
-// those that are taken.
+// space has the addresses of one pool and one family. It finds the next address to assign without visiting those that
+// are taken.
 //
-// A cursor walks up the ranges past held and skipped addresses, each at most once. For those behind it that have become
-// free again there is a bitmap, where the lowest is wanted, and a queue, where the one is that rested longest.
-// So a space of any size costs only for addresses that were held once.
+// A cursor walks up the ranges past held and skipped addresses, and visits each at most once. Addresses behind the
+// cursor that become free again are kept in a bitmap if the order is Lowest, and in a queue if the order is
+// LeastRecentlyUsed. The memory of a space therefore depends only on the addresses that were held once, not on its
+// size.
 type space struct {
 	order    Order
 	ranges   []numbered
-	at       int        // the cursor: a place in ranges, and
-	next     netip.Addr // the address there
+	at       int        // the position of the cursor: an index into ranges, and
+	next     netip.Addr // the address within that range
 	capacity uint64     // saturated
 	assigned uint64
-	skipped  uint64 // of those that are free
+	skipped  uint64 // how many free addresses are skipped
 
-	// With Lowest: by number, the free ones among the addresses before next. All others there are held or skipped.
+	// With Lowest: the numbers of the free addresses below next. All other addresses below next are held or skipped.
 	freed bitmap
-	// With LeastRecentlyUsed: all released and not held since, the earliest release first. The cursor passes
-	// over them, too, and walks in a circle that ends at last.
+	// With LeastRecentlyUsed: the addresses that were released and are not held since, the earliest release first. The
+	// cursor skips these as well. It walks in a circle that ends at last.
 	rested list.List
 	last   netip.Addr
 	spent  bool
 }
 
-// rest is an address that was released and is not held.
+// rest is an address that was released and has not been held since.
 type rest struct {
 	addr    netip.Addr
-	release uint64 // the how manieth
+	release uint64 // the sequence number of the release
 }
 
-// numbered is a range with the number of its first address, counted from the
-// lowest address of the space. Behind the cursor no number saturates: every
-// address counted has been held.
+// numbered is a range and the number of its first address. Addresses are numbered from the lowest address of the space.
+// Numbers behind the cursor never saturate, because every address there has been held.
 type numbered struct {
 	netipx.IPRange
 	first uint64
@@ -80,8 +80,8 @@ func newSpace(own []span, f Family, order Order) space {
 	return s
 }
 
-// pick returns the free address that is to be given next, of those that are not to be left; there must be one. It
-// takes nothing: asked again, it says the same until something is taken or released.
+// pick returns the free address to assign next. It passes over the addresses in leave, and there must be another free
+// address. pick takes nothing: until an address is taken or released, it returns the same result.
 func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 	if s.order == Lowest {
 		return s.lowest(a, leave)
@@ -91,7 +91,7 @@ func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 		case a.known[s.next] != known{}, a.skips(s.next):
 		case !slices.Contains(leave, s.next):
 			return s.next
-		default: // The cursor does not come back to it. It waits as if it had been left just now.
+		default: // The cursor does not return to this address. Queue it as if it had been released just now.
 			s.rest(a, s.next)
 		}
 		if s.spent = s.next == s.last; !s.spent {
@@ -105,9 +105,9 @@ func (s *space) pick(a *Allocator, leave []netip.Addr) netip.Addr {
 	return e.Value.(*rest).addr
 }
 
-// lowest is pick for the order Lowest.
+// lowest implements pick for the order Lowest.
 func (s *space) lowest(a *Allocator, leave []netip.Addr) netip.Addr {
-	var left []uint64 // free, and passed over
+	var left []uint64 // free addresses that were passed over
 	defer func() {
 		for _, n := range left {
 			s.freed.set(n)
@@ -121,7 +121,7 @@ func (s *space) lowest(a *Allocator, leave []netip.Addr) netip.Addr {
 		s.freed.clear(n)
 		left = append(left, n)
 	}
-	for ; ; s.step() { // It ends: there is an address to give, and none is behind.
+	for ; ; s.step() { // The loop ends: there is a free address, and it is not behind the cursor.
 		if a.on(s.next) == nil && !a.skips(s.next) {
 			if !slices.Contains(leave, s.next) {
 				return s.next
@@ -131,7 +131,7 @@ func (s *space) lowest(a *Allocator, leave []netip.Addr) netip.Addr {
 	}
 }
 
-// step moves the cursor to the next address, from the highest to the lowest.
+// step moves the cursor to the next address, and from the highest address to the lowest.
 func (s *space) step() {
 	if s.next != s.ranges[s.at].To() {
 		s.next = s.next.Next()
@@ -141,7 +141,7 @@ func (s *space) step() {
 	s.next = s.ranges[s.at].From()
 }
 
-// resume has the cursor begin its circle after addr, which is in the space.
+// resume makes the cursor start its circle after addr, which must be in the space.
 func (s *space) resume(addr netip.Addr) {
 	if s.order == LeastRecentlyUsed {
 		s.at, s.next = s.place(addr), addr
@@ -150,7 +150,7 @@ func (s *space) resume(addr netip.Addr) {
 	}
 }
 
-// begin has the cursor begin its circle with addr, which is in the space.
+// begin makes the cursor start its circle at addr, which must be in the space.
 func (s *space) begin(addr netip.Addr) {
 	if s.order != LeastRecentlyUsed {
 		return
@@ -163,10 +163,10 @@ func (s *space) begin(addr netip.Addr) {
 	}
 }
 
-// free counts the addresses that are there to be given.
+// free counts the addresses that can be assigned.
 func (s *space) free() uint64 { return s.capacity - s.assigned - s.skipped }
 
-// take notes that addr, which was free, is to be held.
+// take records that addr, which was free, is held.
 func (s *space) take(a *Allocator, addr netip.Addr) {
 	s.assigned++
 	if a.skips(addr) {
@@ -176,7 +176,7 @@ func (s *space) take(a *Allocator, addr netip.Addr) {
 	s.unqueue(a, addr)
 }
 
-// release notes that addr, which was held, is free.
+// release records that addr, which was held, is free.
 func (s *space) release(a *Allocator, addr netip.Addr) {
 	s.assigned--
 	if a.skips(addr) {
@@ -186,16 +186,16 @@ func (s *space) release(a *Allocator, addr netip.Addr) {
 	s.queue(a, addr)
 }
 
-// queue has addr be found though the cursor may be past it.
+// queue makes sure that addr is found even if the cursor has passed it.
 func (s *space) queue(a *Allocator, addr netip.Addr) {
 	if s.order == LeastRecentlyUsed {
 		s.rest(a, addr)
-	} else if addr.Less(s.next) { // else the cursor will come upon it
+	} else if addr.Less(s.next) { // else the cursor will reach it
 		s.freed.set(s.number(addr))
 	}
 }
 
-// unqueue has addr not be found any more.
+// unqueue makes sure that addr is no longer found.
 func (s *space) unqueue(a *Allocator, addr netip.Addr) {
 	if s.order == Lowest {
 		if addr.Less(s.next) {
@@ -213,35 +213,35 @@ func (s *space) rest(a *Allocator, addr netip.Addr) {
 	a.known[addr] = known{rests: s.rested.PushBack(&rest{addr, a.releases})}
 }
 
-// place returns the index of the range that addr, of this space, is in.
+// place returns the index of the range that has addr, which must be in the space.
 func (s *space) place(addr netip.Addr) int {
 	i, _ := slices.BinarySearchFunc(s.ranges, addr, func(r numbered, addr netip.Addr) int { return r.To().Compare(addr) })
 	return i
 }
 
-// number returns the number of an address behind the cursor.
+// number returns the number of addr, which must be behind the cursor.
 func (s *space) number(addr netip.Addr) uint64 {
 	r := s.ranges[s.place(addr)]
 	return r.first + distance(r.From(), addr)
 }
 
-// address returns the address of a number behind the cursor.
+// address returns the address with the number n, which must be behind the cursor.
 func (s *space) address(n uint64) netip.Addr {
 	i, first := slices.BinarySearchFunc(s.ranges, n, func(r numbered, n uint64) int { return cmp.Compare(r.first, n) })
 	if !first {
-		i-- // in the middle of the range before
+		i-- // n is within the range before.
 	}
 	r := s.ranges[i]
 	return advance(r.From(), n-r.first)
 }
 
-// halves returns addr as a number of 128 bits.
+// halves returns the upper and lower 64 bits of addr as a 128-bit number.
 func halves(addr netip.Addr) (high, low uint64) {
 	b := addr.As16()
 	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }
 
-// distance returns how far to is above from, up to the most a uint64 holds.
+// distance returns by how much to is above from, at most the largest uint64.
 func distance(from, to netip.Addr) uint64 {
 	fromHigh, fromLow := halves(from)
 	toHigh, toLow := halves(to)

@@ -14,7 +14,7 @@ func TestBitmapKnowsItsLowest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var b bitmap
 		want := map[uint64]bool{}
-		// Numbers on both sides of where words, and words of words, end.
+		// Numbers on both sides of the ends of words, and of words of words.
 		number := rapid.Custom(func(t *rapid.T) uint64 {
 			base := rapid.SampledFrom([]uint64{1, 64, 64 * 64, 64 * 64 * 64}).Draw(t, "base")
 			return base + rapid.Uint64Range(0, 3).Draw(t, "above") - 1
@@ -32,8 +32,8 @@ func TestBitmapKnowsItsLowest(t *testing.T) {
 	})
 }
 
-// A number stands for the same address both ways, also where a range passes the
-// middle of an IPv6 address, and after one too large to count.
+// TestSpaceNumbers checks that numbers and addresses are converted into each other. This includes a range that crosses
+// the middle of an IPv6 address, and one after a range that is too large to count.
 func TestSpaceNumbers(t *testing.T) {
 	set, err := ParseAddresses([]string{
 		"198.51.100.250-198.51.101.5", "203.0.113.7",
@@ -63,8 +63,8 @@ func TestSpaceNumbers(t *testing.T) {
 	}
 }
 
-// Whoever walks past addresses that are taken makes nothing of them: a first allocation after a restart costs the heap as
-// much with few records as with many.
+// TestSkippingCostsNoHeap checks that walking past taken addresses allocates nothing: the first allocation after a
+// restart takes the same heap with few records as with many.
 func TestSkippingCostsNoHeap(t *testing.T) {
 	set, err := ParseAddresses([]string{"198.18.0.0/15"}, nil)
 	if err != nil {
@@ -72,7 +72,7 @@ func TestSkippingCostsNoHeap(t *testing.T) {
 	}
 	for _, order := range []Order{LeastRecentlyUsed, Lowest} {
 		objects := func(taken int) float64 {
-			var fresh []*Allocator // One for the run that is measured and one for that before it.
+			var fresh []*Allocator // one for the measured run, and one for the run before it
 			for range 2 {
 				a := New()
 				a.SetPools([]Pool{{Name: "p", Addresses: set, AutoAssign: true, Order: order}})

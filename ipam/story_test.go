@@ -12,7 +12,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// A story is a line of steps on one Allocator; every step checks its own outcome.
+// A story is a sequence of steps on one Allocator. Every step checks its own result.
 type story []step
 
 type step func(t *testing.T, a *ipam.Allocator)
@@ -72,7 +72,7 @@ func (r request) exactly(addr string) request {
 	return r
 }
 
-// in has the request come from a Service in this namespace.
+// in makes the request come from a Service in this namespace.
 func (r request) in(namespace string) request {
 	r.Owner.Namespace, r.Subject.Namespace = namespace, namespace
 	return r
@@ -109,7 +109,8 @@ func terms(key string, ports ...string) ipam.Sharing {
 	return s
 }
 
-// Tenants are written name in the default namespace or namespace/name; ~name is a reservation.
+// tenant parses "name", which is in the default namespace, or "namespace/name"; "~name" is a
+// reservation.
 func tenant(text string) ipam.Owner {
 	text, reserved := strings.CutPrefix(text, "~")
 	namespace, name, ok := strings.Cut(text, "/")
@@ -123,7 +124,7 @@ func tenant(text string) ipam.Owner {
 	return o
 }
 
-// Steps. Allocations are written address@pool.
+// Steps. Allocations have the form address@pool.
 
 func spell(all []ipam.Allocation) []string {
 	var out []string
@@ -156,7 +157,7 @@ func pools(all ...ipam.Pool) step {
 	return func(t *testing.T, a *ipam.Allocator) { t.Helper(); a.SetPools(all) }
 }
 
-// displacing checks what SetPools displaces.
+// displacing checks which addresses SetPools displaces.
 func (s step) displacing(want ...string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()
@@ -299,7 +300,8 @@ func poolOf(addr, want string) step {
 	}
 }
 
-// replace has a record outweigh all else, and checks who loses the address by it.
+// replace replaces the holders of an address by those of a record, and checks who loses the
+// address.
 func replace(text string, tenants []ipam.Tenant, lost ...string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()
@@ -324,7 +326,7 @@ func written(o ipam.Owner) string {
 	return text
 }
 
-// alone is a record's list of owners that do not share.
+// alone returns the owners of a record, none of whom shares.
 func alone(owners ...string) (all []ipam.Tenant) {
 	for _, text := range owners {
 		all = append(all, ipam.Tenant{Owner: tenant(text)})
@@ -343,7 +345,7 @@ func holders(addr string, want ...string) step {
 	}
 }
 
-// uses checks what a namespace uses of a pool or, if that is empty, of all.
+// uses checks how many addresses of a pool a namespace uses, or of all pools if pool is empty.
 func uses(pool, namespace string, f ipam.Family, want uint64) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()
@@ -373,7 +375,7 @@ func isDisplaced(addr string, want bool) step {
 
 func restoredFor(o ipam.Owner, text string) step { return restored(read(text, o), nil, "") }
 
-// heldBy is held for an owner written as a tenant.
+// heldBy checks what an owner holds.
 func heldBy(who string, want ...string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()
@@ -381,7 +383,8 @@ func heldBy(who string, want ...string) step {
 	}
 }
 
-// notKept checks what is reserved for a request and not given to it, written address: why.
+// notKept checks which addresses are reserved for a request and not given to it, each in the form
+// "address: why".
 func notKept(r request, want ...string) step {
 	return func(t *testing.T, a *ipam.Allocator) {
 		t.Helper()

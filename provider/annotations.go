@@ -14,11 +14,11 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// maxSuggestions is for how many unknown annotations of a Service the known one is looked for that was meant. A Service may
-// have thousands.
+// maxSuggestions is the most unknown annotations of a Service for which a similar known one is suggested. A Service may
+// have thousands of annotations.
 const maxSuggestions = 16
 
-// annotationPrefix is what the keys of Herald's annotations begin with.
+// annotationPrefix is the prefix of the keys of Herald's annotations.
 const annotationPrefix = "herald.dev/"
 
 // serviceAnnotations are the annotations of a Service that Herald reads.
@@ -28,11 +28,11 @@ var serviceAnnotations = []string{
 	herald.AnnotationBGPAnnounce, herald.AnnotationBGPCommunities, herald.AnnotationBGPLocalPreference, herald.AnnotationBGPMED, herald.AnnotationBGPPrepend,
 }
 
-// writtenByOthers are annotations that other load balancers write themselves. A user asks for nothing by them.
+// writtenByOthers are annotations that other load balancers write themselves. They are not requests of a user.
 var writtenByOthers = []string{"ip-allocated-from-pool", "allocated-by", "allocated-from", "announcing-IPv4", "announcing-IPv6", "vipHost"}
 
-// AnnotationWarnings lists the annotations of a Service that have no effect though somebody may expect one, with what to
-// write in their place.
+// AnnotationWarnings returns a warning for each annotation of a Service that has no effect although its author may expect
+// one. A warning says what to write instead.
 func AnnotationWarnings(svc *corev1.Service) (list []string) {
 	_, errs := herald.ParseOverrides(svc.Annotations)
 	for _, err := range errs {
@@ -57,7 +57,8 @@ func AnnotationWarnings(svc *corev1.Service) (list []string) {
 	return list
 }
 
-// foreignWarning says of an annotation of another load balancer that it has no effect; empty: it has, or is of none.
+// foreignWarning returns a warning if an annotation of another load balancer has no effect. It returns "" if the annotation
+// has an effect, or belongs to no load balancer that is known here.
 func foreignWarning(svc *corev1.Service, key string) string {
 	for _, b := range foreignBalancers {
 		for _, prefix := range b.prefixes {
@@ -69,7 +70,7 @@ func foreignWarning(svc *corev1.Service, key string) string {
 			_, said := svc.Annotations[own]
 			from := Written(svc, own)
 			switch {
-			case own != "" && said && svc.Annotations[from] == svc.Annotations[key]: // Or it is the one that is read.
+			case own != "" && said && svc.Annotations[from] == svc.Annotations[key]: // It is read, or has the same value.
 				return ""
 			case own != "" && said:
 				return fmt.Sprintf("%s has no effect beside %s: remove it", shown(key), from)
@@ -84,7 +85,7 @@ func foreignWarning(svc *corev1.Service, key string) string {
 	return ""
 }
 
-// shown returns the key of an annotation for a message. The API server lets no control characters into keys.
+// shown returns the key of an annotation for a message. The API server allows no control characters in keys.
 func shown(key string) string {
 	if len(key) > maxQuoted {
 		return key[:maxQuoted] + "..."
@@ -92,13 +93,13 @@ func shown(key string) string {
 	return key
 }
 
-// nearest returns the annotation that takes the fewest edits to write in place of a key.
+// nearest returns the known annotation that is most similar to a key.
 func nearest(key string) string {
 	return slices.MinFunc(serviceAnnotations, func(x, y string) int { return cmp.Compare(edits(key, x), edits(key, y)) })
 }
 
-// edits is the least number of characters to insert, delete or replace that makes one text of another (Levenshtein's
-// distance).
+// edits returns the least number of characters to insert, delete or replace to turn one text into the other (the
+// Levenshtein distance).
 func edits(from, to string) int {
 	row := make([]int, len(to)+1) // row[j]: from what was read of from to to[:j]
 	for j := range row {
@@ -119,8 +120,8 @@ func edits(from, to string) int {
 	return row[len(to)]
 }
 
-// annotationHandler writes an event on a Service of ours when it has annotations without effect, once for each change of
-// these. After a restart nothing is said again of a Service that has addresses.
+// annotationHandler writes an event on a Service of ours that has annotations without effect, once for each change of them.
+// After a restart it writes no event again for a Service that has addresses.
 func annotationHandler(s *services, events record.EventRecorder) cache.ResourceEventHandler {
 	warning := func(svc *corev1.Service) string {
 		if !s.wants(svc) {

@@ -45,7 +45,8 @@ func TestAnnotationsWithoutEffect(t *testing.T) {
 	}
 }
 
-// A Service may have thousands of annotations. Which one was meant is looked for only a few times.
+// TestOnlyTheFirstUnknownAnnotationsHaveASuggestion has a Service with many unknown annotations. A
+// Service may have thousands, so suggestions are computed only for the first ones.
 func TestOnlyTheFirstUnknownAnnotationsHaveASuggestion(t *testing.T) {
 	svc := service("web", wish{})
 	for i := range 1000 {
@@ -82,7 +83,7 @@ func TestAnnotationsWithoutEffectAreToldOnce(t *testing.T) {
 
 	served := web.DeepCopy()
 	served.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.51.100.0"}}
-	h.OnAdd(served, true) // After a restart.
+	h.OnAdd(served, true) // after a restart
 	w.eventsSay()
 
 	class := "example.com/other"

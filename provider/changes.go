@@ -10,14 +10,14 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// changes is the one way by which a change that somebody sees has others do something. Whoever sees a change (of a
-// record, a pool, a label, a report) says here what is to be looked at; the goroutine that owns that does it. No method
-// blocks.
+// changes passes a change from the goroutine that sees it (in a record, a pool, a label or a report) to the goroutine
+// that acts on it. The former calls changes with the object that must be checked again; the latter owns that object and
+// checks it. No method blocks.
 type changes struct {
-	// queue has the records that the reconciler is to look at, by name.
+	// queue has the names of the records that the reconciler must check.
 	queue workqueue.TypedRateLimitingInterface[string]
-	// edits, usage and capacity are set if IPPools were edited, if their status may have changed, and if a Service
-	// that waits may be given an address now.
+	// edits, usage and capacity are set when IPPools were edited, when their status may have changed, and when a
+	// waiting Service may now get an address.
 	edits, usage, capacity trigger
 	// serve puts a Service into the queue of the service controller. The projection sets it.
 	serve func(*corev1.Service)
@@ -32,14 +32,14 @@ func newChanges() *changes {
 	}
 }
 
-// record has the record of an address looked at.
+// record makes the reconciler check the records of these addresses.
 func (c *changes) record(addresses ...netip.Addr) {
 	for _, a := range addresses {
 		c.queue.Add(herald.AllocationName(a))
 	}
 }
 
-// trigger wakes the goroutine that waits for it. Several calls of set count as one until then.
+// trigger wakes the goroutine that waits for it. Several calls of set before it wakes count as one.
 type trigger chan struct{}
 
 func newTrigger() trigger { return make(trigger, 1) }
@@ -51,7 +51,7 @@ func (t trigger) set() {
 	}
 }
 
-// reset takes back what was set and not seen yet.
+// reset undoes a set that was not seen yet.
 func (t trigger) reset() {
 	select {
 	case <-t:

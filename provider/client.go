@@ -14,14 +14,13 @@ import (
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 )
 
-// Client is the client that the service controller is to write with. It makes one request of what the controller
-// would make two or three of:
+// Client returns a client for the service controller. It saves requests:
 //
-//   - The patch that writes the addresses into a Service's status writes the finalizer, too. The controller itself has
-//     no reason to: the projection shows the finalizer on a Service that has no address yet.
-//   - The events EnsuringLoadBalancer and DeletingLoadBalancer are left out. They say what the controller is about to
-//     do, and the next event says what came of it. An event costs the API server as much as an address, and the
-//     recorder drops events when a thousand are waiting.
+//   - The patch that writes the addresses into a Service's status also writes the finalizer. The controller itself does
+//     not write the finalizer, because the projection shows it on a Service that has no address yet.
+//   - The events EnsuringLoadBalancer and DeletingLoadBalancer are dropped. They say what the controller is about to
+//     do, and the next event has the result. Writing an event costs the API server as much as writing an address, and
+//     the recorder drops events when a thousand are waiting.
 func Client(kube kubernetes.Interface) kubernetes.Interface { return controllerClient{kube} }
 
 type controllerClient struct{ kubernetes.Interface }
@@ -42,7 +41,7 @@ func (c controllerCore) Events(namespace string) typedcorev1.EventInterface {
 
 type controllerServices struct{ typedcorev1.ServiceInterface }
 
-// Patch is the one method by which the controller writes to Services.
+// Patch is the only method by which the controller writes Services.
 func (s controllerServices) Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Service, error) {
 	if kind == types.StrategicMergePatchType {
 		var err error
@@ -53,15 +52,15 @@ func (s controllerServices) Patch(ctx context.Context, name string, kind types.P
 	return s.ServiceInterface.Patch(ctx, name, kind, patch, opts, subresources...)
 }
 
-// withFinalizer adds the finalizer to a strategic merge patch of a Service if that patch sets addresses. The API server
-// merges lists of finalizers: others stay, and nothing changes if this one is there already.
+// withFinalizer adds the finalizer to a strategic merge patch of a Service if the patch sets addresses. The API server
+// merges lists of finalizers: others stay, and a finalizer that is already there is not added again.
 func withFinalizer(patch []byte) ([]byte, error) {
 	var fields map[string]any
 	if err := json.Unmarshal(patch, &fields); err != nil {
 		return nil, err
 	}
 	value, _, err := unstructured.NestedFieldNoCopy(fields, "status", "loadBalancer", "ingress")
-	if ingress, _ := value.([]any); err != nil || len(ingress) == 0 { // It is null where addresses are removed.
+	if ingress, _ := value.([]any); err != nil || len(ingress) == 0 { // It is null in a patch that removes addresses.
 		return patch, err
 	}
 	if err := unstructured.SetNestedStringSlice(fields, []string{servicehelper.LoadBalancerCleanupFinalizer}, "metadata", "finalizers"); err != nil {
@@ -70,7 +69,7 @@ func withFinalizer(patch []byte) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// controllerEvents has the two methods that an event recorder calls.
+// controllerEvents drops some of the controller's events. It has the two methods that an event recorder calls.
 type controllerEvents struct{ typedcorev1.EventInterface }
 
 func (e controllerEvents) CreateWithEventNamespace(event *corev1.Event) (*corev1.Event, error) {
@@ -80,7 +79,7 @@ func (e controllerEvents) CreateWithEventNamespace(event *corev1.Event) (*corev1
 	return e.CreateWithEventNamespaceWithContext(context.Background(), event)
 }
 
-// PatchWithEventNamespace counts an event that comes again.
+// PatchWithEventNamespace updates the count of a repeated event.
 func (e controllerEvents) PatchWithEventNamespace(event *corev1.Event, patch []byte) (*corev1.Event, error) {
 	if isAnnouncement(event) {
 		return event, nil

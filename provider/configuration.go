@@ -31,39 +31,39 @@ import (
 	"github.com/heraldlb/herald/provider/configuration"
 )
 
-// assessor has the configuration objects assessed whenever something changes that the assessment rests on. It writes
-// the status of advertisements and BGPPeers, and hands on what concerns IPPools, whose status pools writes, and the
-// addresses that are never to be given out. One goroutine, watch, does all of it.
+// assessor assesses the configuration objects whenever one of its inputs changes. It writes the status of advertisements
+// and BGPPeers. It passes on the assessments of IPPools, whose status pools writes, and the addresses that are never
+// assigned. One goroutine, watch, does all of this.
 type assessor struct {
 	watched
 	peers, nodes, serviceCIDRs cache.SharedIndexInformer // run by the assessor
 	kube                       kubernetes.Interface
 	herald                     *client.Set
 	log                        *zap.Logger
-	// usage has the status of the IPPools written soon. occupied takes the addresses of the network itself, with what
-	// each is.
+	// usage requests that the status of the IPPools is written soon. occupied receives the addresses that the network
+	// itself uses, with a description of each.
 	usage    func()
 	occupied func(map[netip.Addr]string)
 	changed  trigger
-	done     chan struct{} // closed when the first assessment is in force
+	done     chan struct{} // closed when the first assessment is in effect
 
 	mu   sync.Mutex
 	last map[string]configuration.PoolAssessment // by IPPool; nil before the first assessment
-	// expected are the nodes that are to announce addresses, by name.
+	// expected are the names of the nodes that must announce addresses.
 	expected []string
 
-	// Owned by watch: the addresses of each IPPool as they were read from a generation of it.
+	// Owned by watch: the parsed addresses of each IPPool, and the generation they are from.
 	read map[types.UID]readPool
 }
 
-// watched are informers that others run.
+// watched has informers that the assessor does not run.
 type watched struct {
 	pools, l2, bgp, reports cache.SharedIndexInformer
 }
 
 type readPool struct {
 	generation int64
-	addresses  *netipx.IPSet // nil if they cannot be read
+	addresses  *netipx.IPSet // nil if they cannot be parsed
 }
 
 func newAssessor(
@@ -76,7 +76,7 @@ func newAssessor(
 		serviceCIDRs: networkinginformers.NewServiceCIDRInformer(kube, 0, cache.Indexers{}),
 		changed:      newTrigger(), done: make(chan struct{}), read: map[types.UID]readPool{},
 	}
-	_ = s.peers.SetTransform(lean) // They fail only on started informers.
+	_ = s.peers.SetTransform(lean) // SetTransform fails only for a started informer.
 	_ = s.serviceCIDRs.SetTransform(lean)
 	_ = s.nodes.SetTransform(leanNode)
 	edited := func(before, after any) bool {
@@ -93,7 +93,7 @@ func newAssessor(
 			return !maps.Equal(b.Labels, a.Labels) || (b.DeletionTimestamp == nil) != (a.DeletionTimestamp == nil) || !equality.Semantic.DeepEqual(b.Spec, a.Spec) || !equality.Semantic.DeepEqual(b.Status, a.Status)
 		},
 	} {
-		// Registration fails only on a stopped informer.
+		// AddEventHandler fails only for a stopped informer.
 		_, _ = i.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(any) { s.changed.set() },
 			UpdateFunc: func(before, after any) {
@@ -107,17 +107,17 @@ func newAssessor(
 	return s
 }
 
-// lean removes from an object what nothing here reads and is a large part of it: the managed fields. The service
-// controller keeps a second copy of each Service, and turns all of it into JSON twice for each of its patches.
+// lean removes the managed fields, which are a large part of an object and are not read here. The service controller keeps
+// a second copy of each Service, and encodes the whole Service as JSON twice for each of its patches.
 func lean(o any) (any, error) {
-	if m, ok := o.(metav1.Object); ok { // And not a tombstone.
+	if m, ok := o.(metav1.Object); ok { // Tombstones are not objects.
 		m.SetManagedFields(nil)
 	}
 	return o, nil
 }
 
-// leanService is lean, and has Services read as if annotations of other load balancers were Herald's. Nothing of that is
-// written: the service controller writes what differs from what it has read.
+// leanService does what lean does, and translates annotations of other load balancers into Herald's. The translation is
+// never written: the service controller writes only the difference to what it has read.
 func leanService(f Foreign) cache.TransformFunc {
 	return func(o any) (any, error) {
 		if svc, ok := o.(*corev1.Service); ok {
@@ -127,7 +127,7 @@ func leanService(f Foreign) cache.TransformFunc {
 	}
 }
 
-// leanNode keeps of a Node what is looked at: a Node is large, and its kubelet changes it often.
+// leanNode keeps the fields of a Node that are used. A Node is large, and its kubelet changes it often.
 func leanNode(o any) (any, error) {
 	n, ok := o.(*corev1.Node)
 	if !ok {
@@ -149,7 +149,7 @@ func leanNode(o any) (any, error) {
 	return kept, nil
 }
 
-// pool returns what the last assessment says of an IPPool; nil if nothing.
+// pool returns the last assessment of an IPPool; nil if there is none.
 func (s *assessor) pool(name string) *configuration.PoolAssessment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,8 +159,8 @@ func (s *assessor) pool(name string) *configuration.PoolAssessment {
 	return nil
 }
 
-// firstAssessment is how long Services wait for the first assessment after a start, so that none is given the address
-// of a node. It takes milliseconds, unless what it rests on cannot be read.
+// firstAssessment is how long Services wait for the first assessment after a start, so that none gets the address of a
+// node. The assessment takes milliseconds, unless its inputs cannot be read.
 const firstAssessment = 3 * time.Second
 
 // await waits for the first assessment.
@@ -193,8 +193,8 @@ func (s *assessor) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// hasServiceCIDRs reports whether the API server has ServiceCIDRs, which came with Kubernetes 1.33. It asks until there is
-// an answer: an informer of a kind that is missing never syncs.
+// hasServiceCIDRs reports whether the API server has ServiceCIDRs, which exist since Kubernetes 1.33. It retries until the
+// API server answers: an informer for a missing kind never syncs.
 func (s *assessor) hasServiceCIDRs(ctx context.Context) bool {
 	for {
 		list, err := s.kube.Discovery().ServerResourcesForGroupVersion(networkingv1.SchemeGroupVersion.String())
@@ -208,7 +208,7 @@ func (s *assessor) hasServiceCIDRs(ctx context.Context) bool {
 }
 
 func (s *assessor) watch(ctx context.Context) error {
-	const soon = 50 * time.Millisecond // A file of many objects is one change.
+	const soon = 50 * time.Millisecond // Several objects applied from one file are one change.
 	s.changed.set()
 	for first := true; ; first = false {
 		select {
@@ -237,7 +237,7 @@ func (s *assessor) watch(ctx context.Context) error {
 	}
 }
 
-// pause waits, and reports whether ctx has not ended.
+// pause waits for d, and reports whether ctx is still active.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -247,7 +247,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// cluster is what is known, as an assessment takes it.
+// cluster returns the input of an assessment.
 func (s *assessor) cluster() configuration.Cluster {
 	c := configuration.Cluster{
 		L2Advertisements:  client.Items[*herald.L2Advertisement](s.l2.GetStore()),
@@ -271,7 +271,7 @@ func (s *assessor) cluster() configuration.Cluster {
 		r, known := s.read[o.UID]
 		if !known || r.generation != o.Generation {
 			r.generation = o.Generation
-			if p, err := PoolOf(o); err == nil { // If not, the last valid spec stays in force.
+			if p, err := PoolOf(o); err == nil { // Otherwise the last valid spec stays in force.
 				r.addresses = p.Addresses
 			}
 		}
@@ -282,14 +282,14 @@ func (s *assessor) cluster() configuration.Cluster {
 	return c
 }
 
-// announcers are the nodes that are to announce addresses, by name, as of the last assessment.
+// announcers returns the names of the nodes that must announce addresses, as of the last assessment.
 func (s *assessor) announcers() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.expected
 }
 
-// keep has the status of the IPPools written if anything else is to be said of one.
+// keep stores the assessment, and requests a write of the IPPools' status if that changes.
 func (s *assessor) keep(now configuration.Assessment) {
 	s.mu.Lock()
 	same := s.last != nil && reflect.DeepEqual(s.last, now.Pools)
@@ -300,7 +300,7 @@ func (s *assessor) keep(now configuration.Assessment) {
 	}
 }
 
-// write writes the status of each advertisement and BGPPeer whose status is another.
+// write writes the status of each advertisement and BGPPeer whose status changed.
 func (s *assessor) write(ctx context.Context, a configuration.Assessment) error {
 	return errors.Join(
 		writeStatus(ctx, "L2Advertisement", s.l2, a.L2Advertisements, func(o *herald.L2Advertisement, now herald.AdvertisementStatus) bool {
@@ -312,7 +312,7 @@ func (s *assessor) write(ctx context.Context, a configuration.Assessment) error 
 		writeStatus(ctx, "BGPPeer", s.peers, a.Peers, func(o *herald.BGPPeer, now herald.BGPPeerStatus) bool {
 			changed := o.Status.Sessions != now.Sessions
 			o.Status.Sessions = now.Sessions
-			if meta.FindStatusCondition(now.Conditions, herald.ConditionPathsAlive) == nil { // It has no BFD any more.
+			if meta.FindStatusCondition(now.Conditions, herald.ConditionPathsAlive) == nil { // The peer no longer has BFD.
 				changed = meta.RemoveStatusCondition(&o.Status.Conditions, herald.ConditionPathsAlive) || changed
 			}
 			return setConditions(&o.Status.Conditions, now.Conditions) || changed
@@ -320,14 +320,14 @@ func (s *assessor) write(ctx context.Context, a configuration.Assessment) error 
 	)
 }
 
-// bringUp brings the status of an advertisement up to date, and reports whether it was not.
+// bringUp updates the status of an advertisement, and reports whether it changed.
 func bringUp(st *herald.AdvertisementStatus, now herald.AdvertisementStatus) bool {
 	changed := st.Pools != now.Pools || st.Nodes != now.Nodes
 	st.Pools, st.Nodes = now.Pools, now.Nodes
 	return setConditions(&st.Conditions, now.Conditions) || changed
 }
 
-// setConditions brings conditions up to date, and reports whether they were not. One whose status stays keeps its
+// setConditions updates conditions, and reports whether any changed. A condition whose status stays the same keeps its
 // transition time.
 func setConditions(conditions *[]metav1.Condition, now []metav1.Condition) (changed bool) {
 	for _, c := range now {
@@ -336,8 +336,8 @@ func setConditions(conditions *[]metav1.Condition, now []metav1.Condition) (chan
 	return changed
 }
 
-// writeStatus writes the status of each object of an informer that update changes. One that cannot be written does not
-// keep the others from it.
+// writeStatus writes the status of each object of an informer that update changes. If one object cannot be written, the
+// others still are.
 func writeStatus[T interface {
 	metav1.Object
 	DeepCopy() T
@@ -354,7 +354,7 @@ func writeStatus[T interface {
 		if o = o.DeepCopy(); !update(o, st) {
 			continue
 		}
-		// A conflict is for the cache to catch up.
+		// After a conflict, the retry succeeds once the cache has caught up.
 		if _, err := write(ctx, o, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("%s %s: %w", kind, o.GetName(), err))
 		}

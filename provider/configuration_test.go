@@ -11,7 +11,8 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// An API server without ServiceCIDRs that does not answer at first is not taken for one that has them.
+// TestServiceCIDRsAreLookedForUntilThereIsAnAnswer checks that an API server that does not answer at
+// first is not mistaken for one that has ServiceCIDRs.
 func TestServiceCIDRsAreLookedForUntilThereIsAnAnswer(t *testing.T) {
 	for _, kinds := range [][]metav1.APIResource{nil, {{Name: "ingresses"}}, {{Name: "ingresses"}, {Name: "servicecidrs"}}} {
 		synctest.Test(t, func(t *testing.T) {

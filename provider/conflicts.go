@@ -19,24 +19,24 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// The speaker that owns an address sees on the wire if another machine uses the address as well, and reports it. The
-// report becomes a condition of the address's record and an event on its Services. A Service whose address is new and
-// conflicts from the start is given another: see ledger.decide.
+// The speaker that owns an address sees on the wire if another machine uses the address as well, and reports this. The
+// report becomes a condition of the address's record and an event on its Services. If a Service has just got an address
+// that conflicts from the start, it gets another one: see ledger.decide.
 //
-// Anybody who controls a node can report any conflict. So a Service moves only while its address is new, and once; an
-// address in established use stays where it is, whatever is reported.
+// Anybody who controls a node can report any conflict. A Service therefore moves only while its address is new, and only
+// once. An address in established use stays where it is, whatever is reported.
 
 const (
-	// conflictFresh is how old the time of a report may be: the report of a node that is gone stays in its SpeakerStatus.
+	// conflictFresh is the maximum age of a report. The report of a node that is gone stays in its SpeakerStatus.
 	conflictFresh = 5 * time.Minute
-	// conflictQuiet is how long nobody has to report a conflict before it is over.
+	// conflictQuiet is how long after the last report a conflict is over.
 	conflictQuiet = time.Minute
-	// conflictRest is how long an address that was released with a conflict is held back at least: nobody looks for
-	// strangers at an address that has no owner.
+	// conflictRest is the minimum time for which an address that was released with a conflict is held back. While an
+	// address has no owner, nobody checks whether a stranger uses it.
 	conflictRest = 10 * time.Minute
 )
 
-// sighting is a stranger that uses an address, as one node reports it.
+// sighting is another machine that uses an address, as one node reports it.
 type sighting struct {
 	node, where, mac string
 	at               time.Time
@@ -46,16 +46,16 @@ func (s sighting) same(o sighting) bool {
 	return s.node == o.node && s.where == o.where && s.mac == o.mac
 }
 
-// dispute is what is reported about one address.
+// dispute has the reports about one address.
 type dispute struct {
 	by map[string]sighting // by node
-	// vacated is when the last report was withdrawn.
+	// vacated is the time when the last report was withdrawn.
 	vacated time.Time
-	// told is when the record's message about it was last replaced by another.
+	// told is the last time when the message of the record about the conflict was replaced.
 	told time.Time
 }
 
-// lasts is how long the conflict goes on if nothing more is reported; not positive: it is over.
+// lasts returns how long the conflict continues if no further report comes. If not positive, the conflict is over.
 func (d dispute) lasts(now time.Time) time.Duration {
 	until := d.vacated.Add(conflictQuiet)
 	for _, s := range d.by {
@@ -66,15 +66,15 @@ func (d dispute) lasts(now time.Time) time.Duration {
 	return until.Sub(now)
 }
 
-// conflicts is what the speakers report of strangers at recorded addresses. So however much a node reports, there is not
-// more to remember than there are records.
+// conflicts has the speakers' reports of strangers at recorded addresses. It ignores other addresses, so that a node
+// cannot make it remember more conflicts than there are records.
 type conflicts struct {
-	// recorded reports whether an address has a record that this herald-ccm looks after.
+	// recorded reports whether an address has a record that belongs to this herald-ccm.
 	recorded func(netip.Addr) bool
-	// changed is told of an address when something new is reported about it. Its record is then looked at, and again until
-	// the conflict is over, which is when it is forgotten: see of.
+	// changed is called with an address when there is news about it. The record is then checked, and checked again until
+	// the conflict is over and forgotten: see of.
 	changed func(netip.Addr)
-	// received tells that every report of the first list was taken in.
+	// received reports whether every report of the first list was processed.
 	received cache.InformerSynced
 	synced   atomic.Bool
 
@@ -86,9 +86,9 @@ func newConflicts(recorded func(netip.Addr) bool, changed func(netip.Addr)) *con
 	return &conflicts{recorded: recorded, changed: changed, disputes: map[netip.Addr]dispute{}}
 }
 
-// follow takes in the reports of an informer, which is not started yet.
+// follow subscribes to the reports of an informer, which must not be started yet.
 func (c *conflicts) follow(reports cache.SharedIndexInformer) {
-	// Registration fails only on a stopped informer.
+	// AddEventHandler fails only for a stopped informer.
 	handler, _ := reports.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { c.report(time.Now(), nil, o.(*report)) },
 		UpdateFunc: func(before, after any) { c.report(time.Now(), before.(*report), after.(*report)) },
@@ -104,7 +104,7 @@ func (c *conflicts) follow(reports cache.SharedIndexInformer) {
 	c.received = handler.HasSynced
 }
 
-// sightings are the conflicts of a report that are understood and recent, by address.
+// sightings returns the conflicts of a report that can be parsed and are recent, by address.
 func sightings(r *report, now time.Time) map[netip.Addr]sighting {
 	all := map[netip.Addr]sighting{}
 	if r == nil {
@@ -119,13 +119,13 @@ func sightings(r *report, now time.Time) map[netip.Addr]sighting {
 		}
 		s := sighting{node: r.Name, where: c.Interface, mac: mac.String(), at: at}
 		if is, twice := all[address]; !twice || cmp.Or(is.at.Compare(at), cmp.Compare(s.where, is.where)) < 0 {
-			all[address] = s // The latest of several interfaces.
+			all[address] = s // the latest, if several interfaces report the address
 		}
 	}
 	return all
 }
 
-// report takes in what a node reports now, and what it reported before.
+// report processes the change of a node's report.
 func (c *conflicts) report(now time.Time, before, after *report) {
 	had, has := sightings(before, now), sightings(after, now)
 	taken := maps.Clone(has)
@@ -162,7 +162,7 @@ func (c *conflicts) report(now time.Time, before, after *report) {
 	}
 }
 
-// disputed are the addresses that a report tells of, recent or not.
+// disputed returns the addresses that a report mentions, recent or not.
 func (r *report) disputed() (all []netip.Addr) {
 	if r == nil {
 		return nil
@@ -175,8 +175,8 @@ func (r *report) disputed() (all []netip.Addr) {
 	return all
 }
 
-// of returns who reports a conflict about an address, by node, and how long it goes on if nothing more is reported. A
-// conflict that is over is forgotten.
+// of returns the nodes' reports about an address, sorted by node, and how long the conflict continues if no further report
+// comes. A conflict that is over is forgotten.
 func (c *conflicts) of(address netip.Addr, now time.Time) ([]sighting, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,15 +190,15 @@ func (c *conflicts) of(address netip.Addr, now time.Time) ([]sighting, time.Dura
 	return current, lasts
 }
 
-// message tells what was seen and what to do about it.
+// message says what was seen and what to do about it.
 func (s sighting) message(address netip.Addr) string {
-	where := strconv.Quote(s.where) // Whoever controls a node chose it.
+	where := strconv.Quote(s.where) // quoted, because whoever controls a node chose it
 	return fmt.Sprintf("%s is used by a machine with the MAC address %s, too, which node %s saw on interface %s: give that machine another address, "+
 		"or put %s into spec.exclude of its IPPool and move its Services off it by kubectl herald renumber", address, s.mac, s.node, where[1:len(where)-1], address)
 }
 
-// condition returns the condition AddressConflict that a record is to have, nil if it is to have none, and when it is to
-// be looked at again.
+// condition returns the condition AddressConflict that a record must have, or nil if none, and when to check the record
+// again.
 func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now time.Time) (*metav1.Condition, time.Duration) {
 	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationConflict)
 	seen, lasts := c.of(address, now)
@@ -208,7 +208,7 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 		switch {
 		case !conflicting(rec):
 		case slices.ContainsFunc(seen, func(s sighting) bool { return s.message(address) == is.Message }):
-			condition.Message = is.Message // It is still true, however many nodes report it.
+			condition.Message = is.Message // The message is still true, whatever the number of nodes that report it.
 		case !c.mayReplace(address, now):
 			condition.Message, lasts = is.Message, min(lasts, conflictQuiet)
 		}
@@ -219,8 +219,8 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: herald.ReasonNotReported}, 0
 }
 
-// mayReplace reports whether the message about an address may be replaced by another, and takes it that it is. A node that
-// reports another machine again and again costs one write of each record in conflictQuiet.
+// mayReplace reports whether the message about an address may be replaced, and notes that it is. A node that reports a
+// different machine again and again thus causes at most one write of each record per conflictQuiet.
 func (c *conflicts) mayReplace(address netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,7 +233,7 @@ func (c *conflicts) mayReplace(address netip.Addr, now time.Time) bool {
 	return true
 }
 
-// count is how many addresses have a conflict that somebody reports.
+// count returns the number of addresses with a reported conflict.
 func (c *conflicts) count(now time.Time) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -248,7 +248,7 @@ func (c *conflicts) count(now time.Time) (n int) {
 	return n
 }
 
-// lasts is how long the conflict about an address goes on if nothing more is reported.
+// lasts returns how long the conflict about an address continues if no further report comes.
 func (c *conflicts) lasts(address netip.Addr, now time.Time) time.Duration {
 	_, lasts := c.of(address, now)
 	return lasts

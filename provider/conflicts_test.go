@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// sees is the report of a node about conflicts, each "address mac age".
+// sees returns the report of a node about conflicts, each in the form "address mac age".
 func sees(node string, now time.Time, conflicts ...string) *report {
 	r := says(node)
 	for _, c := range conflicts {
@@ -32,7 +32,7 @@ func sees(node string, now time.Time, conflicts ...string) *report {
 
 func everyAddress(netip.Addr) bool { return true }
 
-// TestConflictsLast is how long an address counts as conflicting, and when its record is looked at again.
+// TestConflictsLast checks how long an address counts as conflicting, and when its record is checked again.
 func TestConflictsLast(t *testing.T) {
 	const address, stranger, other = "198.51.100.7", "02:00:00:00:00:01", "02:00:00:00:00:02"
 	type event struct {
@@ -46,10 +46,10 @@ func TestConflictsLast(t *testing.T) {
 	for _, story := range []struct {
 		name   string
 		events []event
-		news   int           // how often the record is looked at
-		at     time.Duration // then
-		nodes  string        // that report it, and
-		lasts  time.Duration // how long it goes on
+		news   int           // how often the record is checked
+		at     time.Duration // the time of the question
+		nodes  string        // the nodes that report it at this time
+		lasts  time.Duration // how long it continues
 	}{
 		{"nothing", []event{at(0, "a")}, 0, 0, "", 0},
 		{"reported now", []event{at(0, "a", seen(stranger, "0s"))}, 1, 0, "a", conflictFresh},
@@ -85,7 +85,7 @@ func TestConflictsLast(t *testing.T) {
 			if got := strings.Join(nodes, " "); got != story.nodes || max(0, lasts) != story.lasts || news != story.news {
 				t.Errorf("reported by %q, for another %v, with %d looks; want %q, %v, %d", got, lasts, news, story.nodes, story.lasts, story.news)
 			}
-			// When all is withdrawn, nothing is kept.
+			// When all reports are withdrawn, nothing is kept.
 			for _, r := range before {
 				c.report(now, r, says(r.Name))
 			}
@@ -145,7 +145,8 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 	}
 }
 
-// A node that reports another machine with each of its reports does not have the record written each time.
+// TestAReportThatChangesCostsFewWrites checks that a node that reports another machine each time does not cause a write
+// of the record each time.
 func TestAReportThatChangesCostsFewWrites(t *testing.T) {
 	address := netip.MustParseAddr("198.51.100.7")
 	c := newConflicts(everyAddress, func(netip.Addr) {})
@@ -156,7 +157,7 @@ func TestAReportThatChangesCostsFewWrites(t *testing.T) {
 		now := moment.Add(time.Duration(second) * time.Second)
 		after := sees("a", now, fmt.Sprintf("198.51.100.7 02:00:00:00:00:%02x 0s", second%256))
 		if second%2 == 1 {
-			after = says("a") // It is withdrawn in between.
+			after = says("a") // The conflict is withdrawn in between.
 		}
 		c.report(now, before, after)
 		before = after
@@ -169,7 +170,7 @@ func TestAReportThatChangesCostsFewWrites(t *testing.T) {
 	}
 }
 
-// A node that reports conflicts of addresses that nobody has leaves nothing behind.
+// TestConflictsOfAddressesWithoutARecord checks that conflicts of addresses without a record are not kept.
 func TestConflictsOfAddressesWithoutARecord(t *testing.T) {
 	recorded := netip.MustParseAddr("198.51.100.7")
 	c := newConflicts(func(a netip.Addr) bool { return a == recorded }, func(a netip.Addr) {
@@ -188,7 +189,7 @@ func TestConflictsOfAddressesWithoutARecord(t *testing.T) {
 	}
 }
 
-// A report costs no more when there are many conflicts, which other nodes have reported.
+// TestAReportCostsWhatItSays checks that a report costs no more when other nodes have reported many conflicts.
 func TestAReportCostsWhatItSays(t *testing.T) {
 	c := newConflicts(everyAddress, func(netip.Addr) {})
 	var before *report
@@ -213,7 +214,8 @@ func TestAReportCostsWhatItSays(t *testing.T) {
 	}
 }
 
-// The conflict of an address whose record is gone is forgotten when it is over, and not before: the record may come back.
+// TestAConflictOfADeletedRecord checks that a conflict of an address whose record is gone is forgotten when it is over,
+// and not before, because the record may come back.
 func TestAConflictOfADeletedRecord(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/30"} })

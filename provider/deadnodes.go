@@ -26,12 +26,12 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// deadNodes marks the pods of a node not ready as soon as its neighbours have seen it die. Kubernetes does the same
-// about 45 s later, when the node lifecycle controller has missed the kubelet for long enough; until then every other
-// node goes on sending connections to endpoints on the dead one. To mark the Node would not do: that controller marks
-// pods only when it changes the Node's condition itself.
+// deadNodes marks the pods of a node as not ready as soon as its neighbours have seen it die. Kubernetes does the same
+// about 45 s later, when the node lifecycle controller has missed the kubelet for long enough. Until then all other
+// nodes keep sending connections to endpoints on the dead node. Marking the Node would have no effect, because that
+// controller marks pods only when it changes the Node's condition itself.
 //
-// One goroutine, run, owns the incidents.
+// The goroutine run owns the incidents.
 type deadNodes struct {
 	kube    kubernetes.Interface
 	events  record.EventRecorder
@@ -61,7 +61,7 @@ func newDeathMetrics() *deathMetrics {
 		}, []string{"reason"}),
 	}
 	for _, reason := range deathRefusals {
-		m.refused.WithLabelValues(reason) // So that a rate has somewhere to begin.
+		m.refused.WithLabelValues(reason) // so that a rate starts at zero
 	}
 	return m
 }
@@ -71,7 +71,7 @@ func newDeadNodes(kube kubernetes.Interface, nodes, reports cache.SharedIndexInf
 		kube: kube, events: events, log: log, nodes: nodes, reports: reports, changed: newTrigger(), metrics: newDeathMetrics(),
 	}
 	hit := d.changed.set
-	// Registration fails only on a stopped informer.
+	// AddEventHandler fails only for a stopped informer.
 	_, _ = d.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { hit() },
 		UpdateFunc: func(before, after any) {
@@ -105,7 +105,7 @@ func (d *deadNodes) run(ctx context.Context) error {
 	return marking.Wait()
 }
 
-// watch judges whenever something changed, and has the pods of those that are dead marked.
+// watch judges after every change, and starts marking the pods of the nodes that are dead.
 func (d *deadNodes) watch(ctx context.Context, marking *errgroup.Group) error {
 	if !cache.WaitForCacheSync(ctx.Done(), d.nodes.HasSynced, d.reports.HasSynced) {
 		return ctx.Err()
@@ -134,7 +134,7 @@ func (d *deadNodes) watch(ctx context.Context, marking *errgroup.Group) error {
 		verdicts := judge(now, nodes, client.Items[*report](d.reports.GetStore()))
 		for node, cancel := range running {
 			if !verdicts[node].witnessed {
-				cancel() // It was heard again: its kubelet has the last word.
+				cancel() // The node was heard again, so its kubelet decides about its pods.
 				delete(running, node)
 			}
 		}
@@ -154,11 +154,11 @@ func (d *deadNodes) watch(ctx context.Context, marking *errgroup.Group) error {
 	}
 }
 
-// markWorkers is how many pods of a node are marked at once.
+// markWorkers is the number of pods of a node that are marked at once.
 const markWorkers = 16
 
-// mark marks the pods of a dead node that are ready, each once: if the kubelet lives after all it sets them back, and
-// is not contradicted.
+// mark marks the ready pods of a dead node, each once. If the kubelet is alive after all, it sets them back to ready,
+// and mark does not overrule it.
 func (d *deadNodes) mark(ctx context.Context, v verdict) {
 	d.metrics.deaths.Inc()
 	by := strings.Join(v.witnesses, " and ")
@@ -191,14 +191,14 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 			case err == nil:
 				marked.Add(1)
 				d.metrics.pods.Inc()
-			case apierrors.IsNotFound(err), apierrors.IsConflict(err), inner.Err() != nil: // It is another pod by now, or the node lives.
+			case apierrors.IsNotFound(err), apierrors.IsConflict(err), inner.Err() != nil: // The pod was replaced, or the node is alive.
 			default:
 				d.log.Warn("a pod of a dead node was not marked", zap.String("pod", pod.Namespace+"/"+pod.Name), zap.Error(err))
 			}
-			return nil // The other pods are marked all the same.
+			return nil // The other pods are marked nevertheless.
 		})
 	}
-	_ = workers.Wait() // They return no error.
+	_ = workers.Wait() // The workers return no error.
 	if o, exists, err := d.nodes.GetStore().GetByKey(v.node); err == nil && exists {
 		n := o.(*corev1.Node)
 		d.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, herald.EventNodeDeathWitnessed,
@@ -206,8 +206,8 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 	}
 }
 
-// markPod does to one pod what the node lifecycle controller does: it sets the condition Ready to False and leaves the
-// rest alone.
+// markPod does to one pod what the node lifecycle controller does: it sets the condition Ready to False, and changes
+// nothing else.
 func (d *deadNodes) markPod(ctx context.Context, pod *corev1.Pod, message string) error {
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": pod.UID}, // Not one of this name that was made since.
@@ -230,7 +230,8 @@ func podReady(pod *corev1.Pod) bool {
 	})
 }
 
-// persist repeats a request that fails for a reason that may pass. After half a minute Kubernetes acts itself.
+// persist repeats a request that fails for a reason that may pass, for up to half a minute. After that Kubernetes
+// itself acts.
 func persist(ctx context.Context, request func() error) error {
 	var last error
 	err := wait.ExponentialBackoffWithContext(ctx, wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10}, func(context.Context) (bool, error) {

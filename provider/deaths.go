@@ -6,54 +6,56 @@ import (
 	"time"
 )
 
-// Which nodes are dead is decided here, from what their neighbours report. The decision is a function of the reports
-// and of the time. The reports may be wrong, and whoever controls a node can write any report in its name, so:
+// This file decides which nodes are dead, from the reports of their neighbours. The decision is a function of the reports
+// and the time. Reports may be wrong, and whoever controls a node can write any report in its name. Therefore:
 //
-//   - a node is dead if two others witness it. In a cluster of two speakers one witness is enough, for there are no more;
-//   - a witness counts if its own Node is Ready, nobody reports it dead, and it does not report more than a third of the
-//     nodes: one that is cut off from the others takes all of them for dead;
-//   - nothing is done if more than a third of the nodes would be dead at once: then it is the network.
+//   - A node is dead if two other nodes witness the death. In a cluster of two speakers one witness is enough, because
+//     there are no more.
+//   - A witness counts if its own Node is Ready, nobody reports it dead, and it reports no more than a third of the nodes
+//     dead. A node that is cut off from the others would report all of them dead.
+//   - If more than a third of the nodes would be dead at once, nothing is done: the cause is then the network.
 
 const (
-	// deathFresh is how old a report may be to be acted upon. A new leader finds the reports of the deaths that the
-	// old one has not seen, perhaps because its own node died: it leads 15 s later. After 40 s Kubernetes acts itself.
+	// deathFresh is the maximum age of a report that is acted upon. A new leader finds the reports of deaths that the old
+	// leader has not seen, perhaps because it ran on the dead node. The new one leads 15 s later. After 40 s Kubernetes
+	// itself acts.
 	deathFresh = time.Minute
-	// deathGather is how long a death has to be witnessed before it is acted upon. A speaker writes its SpeakerStatus
-	// once a second at most, so only after that time it is known how many nodes died at once.
+	// deathGather is how long a death must be witnessed before it is acted upon. A speaker writes its SpeakerStatus at
+	// most once a second, so the number of nodes that died at once is known only after that time.
 	deathGather = time.Second
-	// deathPatience is how long a death may be reported without enough witnesses before it counts as refused.
+	// deathPatience is how long a death may be reported by too few witnesses before it counts as refused.
 	deathPatience = 5 * time.Second
-	// deathRest is the least time between two deaths of one node that are acted upon. It bounds what a neighbour can
-	// do that reports a death again and again.
+	// deathRest is the minimum time between two deaths of one node that are acted upon. It limits the effect of a
+	// neighbour that reports a death again and again.
 	deathRest = 5 * time.Minute
 )
 
-// Why nothing is done about a reported death.
+// The reasons for not acting upon a reported death.
 const (
-	refusedUnwitnessed = "unwitnessed" // Too few witnesses count.
+	refusedUnwitnessed = "unwitnessed" // Too few reports count.
 	refusedStale       = "stale"       // The death was long ago, or the witnesses' clocks are wrong.
 	refusedTooMany     = "too_many"    // More than a third of the nodes would be dead.
-	refusedNotReady    = "not_ready"   // Kubernetes knows already.
-	refusedRecent      = "recent"      // The last death of this node was acted upon a moment ago.
+	refusedNotReady    = "not_ready"   // Kubernetes already knows.
+	refusedRecent      = "recent"      // A recent death of this node was acted upon.
 )
 
 var deathRefusals = []string{refusedUnwitnessed, refusedStale, refusedTooMany, refusedNotReady, refusedRecent}
 
-// verdict is about a node whose death is reported.
+// verdict is the decision about a node whose death is reported.
 type verdict struct {
 	node string
-	// witnesses are the nodes that report the death and count, sorted.
+	// witnesses are the nodes whose reports of the death count, sorted.
 	witnesses []string
-	// witnessed tells that these are enough, however long ago it was.
+	// witnessed is true if there are enough witnesses, whatever the age of their reports.
 	witnessed bool
-	// refused is why nothing is to be done; empty if something is.
+	// refused is the reason for doing nothing; empty if the death is to be acted upon.
 	refused string
 }
 
-// judge decides about every node whose death is reported. It is given the nodes, with whether each is Ready, and what
-// their speakers report.
+// judge decides about every node whose death is reported. nodes says whether each node is Ready; reports are those of the
+// speakers.
 func judge(now time.Time, nodes map[string]bool, reports []*report) map[string]verdict {
-	// Without a Node a report is a leftover, and without a speaker a node was never heard.
+	// A report without a Node is left over, and a node without a speaker was never heard.
 	reports = slices.DeleteFunc(slices.Clone(reports), func(r *report) bool { _, known := nodes[r.Name]; return !known })
 	speakers := make(map[string]bool, len(reports))
 	for _, r := range reports {
@@ -61,7 +63,7 @@ func judge(now time.Time, nodes map[string]bool, reports []*report) map[string]v
 	}
 	most := max(1, len(speakers)/3)
 
-	// By the dead node, who reports it and when.
+	// The time of each report, by dead node and reporting node.
 	deaths := map[string]map[string]time.Time{}
 	verdicts := map[string]verdict{}
 	for _, r := range reports {
@@ -76,7 +78,7 @@ func judge(now time.Time, nodes map[string]bool, reports []*report) map[string]v
 		}
 		for node, at := range seen {
 			if len(seen) > most {
-				verdicts[node] = verdict{node: node, refused: refusedTooMany} // As long as nobody else reports it.
+				verdicts[node] = verdict{node: node, refused: refusedTooMany} // This verdict stays if no other node reports the death.
 				continue
 			}
 			if deaths[node] == nil {
@@ -91,7 +93,7 @@ func judge(now time.Time, nodes map[string]bool, reports []*report) map[string]v
 		v, fresh := verdict{node: node}, 0
 		for _, witness := range slices.Sorted(maps.Keys(by)) {
 			if deaths[witness] != nil {
-				continue // It is reported dead itself.
+				continue // The reporting node is itself reported dead.
 			}
 			v.witnesses = append(v.witnesses, witness)
 			if now.Sub(by[witness]) <= deathFresh {
@@ -122,36 +124,36 @@ func judge(now time.Time, nodes map[string]bool, reports []*report) map[string]v
 	return verdicts
 }
 
-// incidents remembers what was done about which death, so that each is acted upon once.
+// incidents remembers which deaths were acted upon, so that each is acted upon once.
 type incidents struct {
 	open map[string]*incident
-	// last is when each node was last acted upon.
+	// last has the time when each node's death was last acted upon.
 	last map[string]time.Time
 }
 
 // incident is a node whose death is reported.
 type incident struct {
 	first time.Time // when it was first reported
-	ripe  time.Time // since when nothing speaks against acting upon it; zero if something does
+	ripe  time.Time // since when nothing prevents acting upon it; zero if something does
 	acted bool
-	why   string // why not, as it was last
-	told  string // the reason that was last counted
+	why   string // the last reason for not acting upon it
+	told  string // the reason that was counted last
 }
 
 func newIncidents() *incidents {
 	return &incidents{open: map[string]*incident{}, last: map[string]time.Time{}}
 }
 
-// step is what is to be done after a look at the verdicts.
+// step is the result of an observation.
 type step struct {
 	act []verdict
-	// refused has a reason for each refusal to be counted.
+	// refused has the reasons to count, one for each refusal.
 	refused []string
-	// again is when to look next if no report changes; zero: not.
+	// again is the delay until the next observation if no report changes; zero means none.
 	again time.Duration
 }
 
-// observe takes in the verdicts of the moment.
+// observe processes the current verdicts.
 func (s *incidents) observe(now time.Time, verdicts map[string]verdict) (next step) {
 	again := func(at time.Time) {
 		if wait := at.Sub(now); wait > 0 && (next.again == 0 || wait < next.again) {
@@ -170,7 +172,7 @@ func (s *incidents) observe(now time.Time, verdicts map[string]verdict) (next st
 	for _, node := range slices.Sorted(maps.Keys(verdicts)) {
 		v, i := verdicts[node], s.open[node]
 		if i == nil || i.acted && !v.witnessed {
-			// That death is over. Whoever still reports it does not keep the next one from being acted upon.
+			// The earlier death is over. Nodes that still report it must not delay acting upon the next one.
 			i = &incident{first: now}
 			s.open[node] = i
 		}

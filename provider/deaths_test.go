@@ -16,7 +16,8 @@ import (
 
 var moment = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-// says is the report of a node about deaths, each "node" or "node@time". Without a time it was a second ago.
+// says returns the report of a node about deaths, each in the form "node" or "node@time". Without a time it was a
+// second ago.
 func says(node string, deaths ...string) *report {
 	r := &report{ObjectMeta: metav1.ObjectMeta{Name: node}}
 	for _, d := range deaths {
@@ -31,7 +32,7 @@ func says(node string, deaths ...string) *report {
 	return r
 }
 
-// nodesOf are nodes that are ready, but for those that are written as "!node".
+// nodesOf returns nodes that are ready, except those written as "!node".
 func nodesOf(names string) map[string]bool {
 	nodes := map[string]bool{}
 	for name := range strings.FieldsSeq(names) {
@@ -98,8 +99,8 @@ func TestWhoIsDead(t *testing.T) {
 	}
 }
 
-// However many reports one node writes, and whatever is in them, it kills nobody in a cluster of more than two, and
-// however many nodes lie, no more than a third die.
+// TestJudgeProperties checks that one node's report causes no death in a cluster of more than two nodes, whatever
+// is in it, and that no more than a third of the nodes count as dead, however many nodes lie.
 func TestJudgeProperties(t *testing.T) {
 	texts := rapid.SampledFrom([]string{"@0s", "@1s", "@30s", "@90s", "@-5s", "@-1h", "@soon", ""})
 	rapid.Check(t, func(t *rapid.T) {
@@ -145,7 +146,7 @@ func TestJudgeProperties(t *testing.T) {
 		if again := dead(rapid.Permutation(reports).Draw(t, "order")); !sameSet(before, again) {
 			t.Fatalf("%v, in another order %v", before, again)
 		}
-		// One node alone says something else, and the others say nothing: nobody dies of that.
+		// If one node alone reports something else, and the others report nothing, nobody counts as dead.
 		if n > 2 {
 			liar := rapid.IntRange(0, n-1).Draw(t, "liar")
 			alone := make([]*report, n)
@@ -166,14 +167,14 @@ func sameSet(x, y []string) bool {
 	return slices.Equal(x, y)
 }
 
-// TestADeathIsActedUponOnce is the course of reports in time.
+// TestADeathIsActedUponOnce follows the reports over time.
 func TestADeathIsActedUponOnce(t *testing.T) {
 	witnessed := func(node, why string) verdict { return verdict{node: node, witnessed: true, refused: why} }
 	alone := verdict{node: "c", refused: refusedUnwitnessed}
 	for _, story := range []struct {
 		name  string
 		looks []look
-		want  string // what is done, with when
+		want  string // the actions, with their times
 	}{
 		{"it is acted upon when it has been witnessed for a second, and not again while it is reported", inTime(
 			0, witnessed("c", ""), 500*time.Millisecond, witnessed("c", ""), time.Second, witnessed("c", ""), 2*time.Second, witnessed("c", ""), 2*time.Minute, witnessed("c", refusedStale)),
@@ -219,13 +220,13 @@ func TestADeathIsActedUponOnce(t *testing.T) {
 	}
 }
 
-// look is a moment, since the beginning, and what is reported in it.
+// look is a time since the start, and the reports at that time.
 type look struct {
 	after    time.Duration
 	verdicts []verdict
 }
 
-// inTime is pairs of a time and a verdict; nil: nothing is reported.
+// inTime takes pairs of a time and a verdict; nil means that there is no report.
 func inTime(pairs ...any) (looks []look) {
 	for pair := range slices.Chunk(pairs, 2) {
 		l := look{}
@@ -238,7 +239,7 @@ func inTime(pairs ...any) (looks []look) {
 	return looks
 }
 
-// If nothing else happens, to look again when asked for leads to what is due.
+// TestLookAgain checks that looking again at the requested time leads to the action, even without any other event.
 func TestLookAgain(t *testing.T) {
 	known := newIncidents()
 	verdicts := map[string]verdict{"c": {node: "c", witnessed: true}, "d": {node: "d", refused: refusedUnwitnessed}}

@@ -12,15 +12,15 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// establishedAfter is the age from which the record of an address is of an address in use. Whatever a node reports of a
-// conflict, the Service does not move off it.
+// establishedAfter is the age of a record from which on the address counts as in established use. The Service then keeps
+// the address, whatever conflict a node reports.
 const establishedAfter = time.Minute
 
-// decide gives the Service what it asks for, with another address in place of one that conflicts, if there is one.
+// decide gives the Service what it asks for. It replaces an address that conflicts by another one if there is one.
 func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// What the Service left because of a conflict is kept for its name. It is not to be given back.
+	// The address that the Service left because of a conflict is kept for its name. It must not be assigned to it again.
 	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
 	leave := l.toLeave(req, now)
 	if len(leave) == 0 {
@@ -47,15 +47,15 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	return allocations, notices, nil
 }
 
-// leaves reports whether the Service is to move off an address because of a conflict.
+// leaves reports whether the Service must move off an address because of a conflict.
 func (l *ledger) leaves(req ipam.Request, address netip.Addr, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.leavesLocked(req, address, now)
 }
 
-// leavesLocked: the address is new, the Service did not ask for it, it was not reserved for the Service by hand, and the
-// Service has not moved for such a reason already.
+// leavesLocked is leaves for callers that hold the lock. A Service leaves an address that is new, that it did not ask
+// for and that was not reserved for it by hand, if it has not moved because of a conflict before.
 func (l *ledger) leavesLocked(req ipam.Request, address netip.Addr, now time.Time) bool {
 	e := l.addresses[address]
 	return e.conflicting() && l.ours(e.record) && !e.cooling() && now.Sub(e.record.CreationTimestamp.Time) < establishedAfter &&
@@ -63,7 +63,7 @@ func (l *ledger) leavesLocked(req ipam.Request, address netip.Addr, now time.Tim
 		!slices.Contains(req.Addresses, address) && len(l.leftForConflict(req.Owner)) == 0
 }
 
-// toLeave lists the addresses that an owner is to move off because of a conflict.
+// toLeave lists the addresses that an owner must move off because of a conflict.
 func (l *ledger) toLeave(req ipam.Request, now time.Time) (list []netip.Addr) {
 	for _, a := range l.alloc.HeldBy(req.Owner) {
 		if l.leavesLocked(req, a.Address, now) {
@@ -73,7 +73,7 @@ func (l *ledger) toLeave(req ipam.Request, now time.Time) (list []netip.Addr) {
 	return list
 }
 
-// leftForConflict lists the addresses that an owner left because of a conflict and that are kept for its name.
+// leftForConflict lists the addresses that an owner left because of a conflict and that are still kept for its name.
 func (l *ledger) leftForConflict(o ipam.Owner) (list []netip.Addr) {
 	for _, a := range l.coolingForLocked(o) {
 		if l.addresses[a.Address].conflicting() {

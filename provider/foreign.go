@@ -14,14 +14,15 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// foreignBalancer is another load balancer, and what its annotations of Services ask for.
+// foreignBalancer is another load balancer, with the meaning of its annotations on Services.
 type foreignBalancer struct {
 	name string
-	// prefixes are what the keys of its annotations begin with. What begins with an earlier one has precedence.
+	// prefixes are the prefixes of its annotations' keys. Annotations with an earlier prefix take precedence.
 	prefixes []string
-	// counterparts are Herald's annotations, by what follows the prefix.
+	// counterparts has the corresponding annotation of Herald for each name, which is the key without the prefix.
 	counterparts map[string]string
-	// same reports whether an annotation asks for exactly what its counterpart with the same value would; nil: it always does.
+	// same reports whether an annotation asks for exactly the same as its counterpart with the same value; nil means that
+	// it always does.
 	same func(annotations map[string]string, name, value string) bool
 }
 
@@ -41,12 +42,13 @@ var foreignBalancers = []*foreignBalancer{
 	}, same: withAnyNamespace},
 }
 
-// withoutDHCP reports whether kube-vip's addresses are addresses. Some stand for those that a DHCP server is to give.
+// withoutDHCP reports whether an annotation of kube-vip lists real addresses. Some addresses stand for addresses that a
+// DHCP server assigns.
 func withoutDHCP(_ map[string]string, _, value string) bool {
 	number := 0
 	for text := range strings.SplitSeq(value, ",") {
 		if number++; number > 2*maxAddresses {
-			break // No longer list is read.
+			break // No longer list is parsed.
 		}
 		text = strings.TrimSpace(text)
 		if a, err := netip.ParseAddr(text); strings.EqualFold(text, "dhcp") || err == nil && a.IsUnspecified() {
@@ -56,8 +58,8 @@ func withoutDHCP(_ map[string]string, _, value string) bool {
 	return true
 }
 
-// withAnyNamespace reports whether a Service of Cilium's names no namespaces with which it shares. A pool of Herald's lets
-// all namespaces share its addresses, or none.
+// withAnyNamespace reports whether a Service with Cilium's annotations names no namespaces with which it shares. A pool of
+// Herald lets either all namespaces share its addresses, or none.
 func withAnyNamespace(annotations map[string]string, name, _ string) bool {
 	if name != "sharing-key" {
 		return true
@@ -77,7 +79,7 @@ func withAnyNamespace(annotations map[string]string, name, _ string) bool {
 	return false
 }
 
-// key is the annotation of that name that counts: the first that is there, though it may be empty.
+// key returns the annotation of that name that counts: the first one present, even if its value is empty.
 func (b *foreignBalancer) key(annotations map[string]string, name string) string {
 	for _, prefix := range b.prefixes {
 		if _, there := annotations[prefix+name]; there {
@@ -90,14 +92,14 @@ func (b *foreignBalancer) key(annotations map[string]string, name string) string
 // Foreign are the load balancers whose annotations are read as if they were Herald's: the flag --foreign-annotations.
 type Foreign struct{ balancers []*foreignBalancer }
 
-// String returns what was set.
+// String returns the value of the flag.
 func (f *Foreign) String() string { return strings.Join(balancerNames(f.balancers), ",") }
 
-// Type is what help calls it.
+// Type returns the name of the type in the help text.
 func (f *Foreign) Type() string { return "names" }
 
-// Set reads the flag: names, separated by commas. Where two ask for the same, the first one has precedence. Of several flags
-// the last one counts.
+// Set parses the flag: names of load balancers, separated by commas. If annotations of two of them ask for the same thing,
+// the one listed first takes precedence. If the flag is repeated, the last value counts.
 func (f *Foreign) Set(text string) error {
 	var all []*foreignBalancer
 	for name := range strings.SplitSeq(text, ",") {
@@ -121,9 +123,9 @@ func balancerNames(all []*foreignBalancer) (names []string) {
 	return names
 }
 
-// Read returns a Service with Herald's annotations in place of those of these load balancers that ask for the same. The
-// others stay, and so does what the Service says in Herald's own annotations. The Service itself is not changed. Messages
-// name what the user wrote: see [Written].
+// Read returns a copy of a Service in which the annotations of these load balancers are translated into those of Herald
+// that ask for the same. Other annotations stay, and annotations of Herald that the Service already has take precedence.
+// Messages name the annotation that the user wrote: see [Written].
 func (f *Foreign) Read(svc *corev1.Service) *corev1.Service {
 	read := map[string]string{}
 	said := func(own string) bool {
@@ -159,9 +161,9 @@ func (f *Foreign) Read(svc *corev1.Service) *corev1.Service {
 	return &c
 }
 
-// readIPs returns the addresses that an annotation lists, each once, and how many of each family they are. What is wrong with
-// the list is said where Herald's own is read. The lists of others may have more addresses of one family than of the
-// other, which no Service of Herald's has.
+// readIPs returns the addresses that an annotation lists, without duplicates, and how many there are of each family. The
+// code that reads Herald's own annotation reports errors in the list. Lists of other load balancers may have more addresses
+// of one family than of the other; a Service of Herald cannot ask for that.
 func readIPs(text string) (_ string, count int, same bool) {
 	all, err := parseIPs("", text)
 	if err != nil {

@@ -25,15 +25,16 @@ func balancers(t *testing.T, names string) Foreign {
 
 const allBalancers = "metallb,purelb,kube-vip,cilium"
 
-// TestForeignAnnotations reads every annotation of another load balancer that has a counterpart, and what stands in the way.
+// TestForeignAnnotations reads every annotation of another load balancer that has a counterpart, and those that cannot be
+// translated.
 func TestForeignAnnotations(t *testing.T) {
 	type annotations = map[string]string
 	for _, story := range []struct {
 		name  string
 		flag  string
 		given annotations
-		want  annotations // Herald's, as they are read.
-		says  string      // The warnings.
+		want  annotations // Herald's annotations after the translation
+		says  string      // the warnings
 	}{
 		{"none by default", "", annotations{"metallb.io/address-pool": "gold"}, annotations{}, "metallb.io/address-pool is of another load balancer: write herald.dev/pool"},
 		{"those of the others are not read", "cilium", annotations{"metallb.io/address-pool": "gold", "lbipam.cilium.io/ips": "198.51.100.7"},
@@ -121,7 +122,7 @@ func TestForeignAnnotations(t *testing.T) {
 			if says := strings.Join(AnnotationWarnings(read), "; "); !strings.Contains(says, story.says) || (story.says == "") != (says == "") {
 				t.Errorf("it says %q, want %q", says, story.says)
 			}
-			// An informer may hand out a Service that was read before.
+			// An informer may return a Service that was already read.
 			if diff := gocmp.Diff(read, f.Read(read)); diff != "" {
 				t.Errorf("a second reading differs (-first +second):\n%s", diff)
 			}
@@ -129,7 +130,8 @@ func TestForeignAnnotations(t *testing.T) {
 	}
 }
 
-// TestForeignAnnotationsAreNamed is about messages: they name what the user wrote, and are otherwise the same as for ours.
+// TestForeignAnnotationsAreNamed checks that messages name what the user wrote, and are otherwise the same as for Herald's
+// annotations.
 func TestForeignAnnotationsAreNamed(t *testing.T) {
 	f := balancers(t, allBalancers)
 	for _, story := range []struct{ key, ours, value, says string }{
@@ -164,7 +166,7 @@ func TestForeignAnnotationsAreNamed(t *testing.T) {
 	}
 }
 
-// TestTooManyForeignAddresses are 9 IPv4 addresses, and 9 that are written as IPv6.
+// TestTooManyForeignAddresses has 9 IPv4 addresses, and 9 that are written as IPv6.
 func TestTooManyForeignAddresses(t *testing.T) {
 	var all []string
 	for i := range 9 {
@@ -192,7 +194,8 @@ func TestForeignNames(t *testing.T) {
 	}
 }
 
-// TestForeignAnnotationsAreReadAtOnce holds that the cache has Services as they are read, and has what was written, too.
+// TestForeignAnnotationsAreReadAtOnce checks that the cache has Services with translated annotations, and also what the
+// user wrote.
 func TestForeignAnnotationsAreReadAtOnce(t *testing.T) {
 	svc := service("web", wish{families: []corev1.IPFamily{v4}})
 	svc.Annotations["metallb.io/address-pool"] = "gold"
@@ -210,7 +213,7 @@ func TestForeignAnnotationsAreReadAtOnce(t *testing.T) {
 	}
 }
 
-// TestForeignKeysShare has a Service of Herald's share an address with one of MetalLB's and with one of Cilium's.
+// TestForeignKeysShare checks that a Service of Herald shares an address with one of MetalLB and one of Cilium.
 func TestForeignKeysShare(t *testing.T) {
 	f := balancers(t, allBalancers)
 	var shared []ipam.Sharing

@@ -6,8 +6,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// stateOf is the state of a record. One of an address that a Service has needs no state: to write one would be another
-// write for each new Service.
+// stateOf returns the state of a record. The record of an address that a Service has gets no state: setting it would
+// take another write for each new Service.
 func stateOf(rec *herald.IPAllocation) herald.AllocationState {
 	switch {
 	case rec.Spec.ReleasedAt != nil:
@@ -20,7 +20,7 @@ func stateOf(rec *herald.IPAllocation) herald.AllocationState {
 	return ""
 }
 
-// sharedWith lists the owners of a record but for the first, which has columns of its own.
+// sharedWith lists the owners of a record except the first, which has columns of its own.
 func sharedWith(rec *herald.IPAllocation) string {
 	if len(rec.Spec.Owners) < 2 {
 		return ""

@@ -18,30 +18,31 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// ledger decides who is given which address: the allocator in memory, with what is known of the records. The service
-// controller's workers share it. Its lock guards memory and is never held over a call to the API server.
+// ledger decides which Service gets which address. It is the allocator in memory, with what is known of the records. The
+// workers of the service controller share it. Its lock guards memory and is never held during a call to the API server.
 type ledger struct {
 	class string
 
 	mu    sync.Mutex
 	alloc *ipam.Allocator
-	// addresses has an entry for every address whose record is known or that a Service is about to share.
+	// addresses has an entry for every address that has a known record or that a Service is about to share.
 	addresses map[netip.Addr]entry
 	terms     map[string]poolTerms
 }
 
-// entry is what is known of one address beyond its holders, which the allocator knows.
+// entry is what is known of one address except its holders, which the allocator knows.
 type entry struct {
-	// record is the last version of the record that was learned; nil if there is none.
+	// record is the last known version of the record; nil if there is none.
 	record *herald.IPAllocation
-	// tenants are the holders by that record.
+	// tenants are the holders according to that record.
 	tenants []ipam.Tenant
-	// pending are Services that were given the address to share it and are not in the record yet. Others may write the
-	// record in the meantime; that it does not name a pending Service does not mean that the Service lost the address.
+	// pending are Services that were given the address to share it, and are not in the record yet. Others may write the
+	// record in the meantime. If the record does not name a pending Service, this does not mean that the Service has
+	// lost the address.
 	pending []ipam.Tenant
 }
 
-// version is that of the record; empty if there is none.
+// version returns the resource version of the record; empty if there is none.
 func (e entry) version() string {
 	if e.record == nil {
 		return ""
@@ -49,8 +50,8 @@ func (e entry) version() string {
 	return e.record.ResourceVersion
 }
 
-// cooling reports whether the address was released and its reuse delay is not over. It is held for its last owners'
-// names.
+// cooling reports whether the address was released and its reuse delay is not over. It is then held for the names of its
+// last owners.
 func (e entry) cooling() bool { return e.record != nil && released(e.record) }
 
 // conflicting reports whether the record says that another machine uses the address.
@@ -61,13 +62,13 @@ func conflicting(rec *herald.IPAllocation) bool {
 	return meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationConflict)
 }
 
-// poolTerms is what becomes of a pool's addresses when they are released.
+// poolTerms says what happens to a pool's addresses when they are released.
 type poolTerms struct {
 	delay   time.Duration
 	reclaim herald.ReclaimPolicy
-	// mayRetain tells that Services may have their addresses kept.
+	// mayRetain is true if Services may keep their addresses after they are deleted.
 	mayRetain bool
-	// lasting tells that the pool exists and is not being deleted, deleting that it is.
+	// lasting is true if the pool exists and is not being deleted, deleting if it is being deleted.
 	lasting, deleting bool
 }
 
@@ -75,8 +76,8 @@ func newLedger(class string) *ledger {
 	return &ledger{class: class, alloc: ipam.New(), addresses: map[netip.Addr]entry{}, terms: map[string]poolTerms{}}
 }
 
-// allocate gives the Service in memory what it asks for, after it has adopted what its status carries. If another
-// Service holds that by now, this one gets a new address.
+// allocate gives the Service in memory what it asks for. It first adopts the addresses in the Service's status. For each
+// of these that another Service holds by now, this one gets a new address.
 func (l *ledger) allocate(svc *corev1.Service, req ipam.Request) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,8 +102,8 @@ func (l *ledger) allocateLocked(svc *corev1.Service, req ipam.Request) ([]ipam.A
 	return allocations, append(list, l.retainNotices(svc, allocations)...), nil
 }
 
-// retainNotices tells a Service that asks for its addresses to be kept if the pools do not permit it, when that is about
-// to be recorded.
+// retainNotices returns a notice for a Service that asks to keep its addresses although the pools do not permit this. It
+// returns none if the records already have the Service's policy.
 func (l *ledger) retainNotices(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
 	mine := ownerEntry(svc)
 	if mine.ReclaimPolicy != herald.ReclaimRetain {
@@ -121,15 +122,15 @@ func (l *ledger) retainNotices(svc *corev1.Service, allocations []ipam.Allocatio
 	return list
 }
 
-// adopt gives the Service what its status carries, and nothing else.
+// adopt gives the Service the addresses in its status, and nothing else.
 func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.Adopt(req, Carried(svc))
 }
 
-// settled reports whether the Service holds all that it asks for and nothing else, and the records say of it what they
-// are to say; with the addresses that it holds.
+// settled reports whether the Service holds exactly what it asks for and its records are up to date. It also returns the
+// addresses that the Service holds.
 func (l *ledger) settled(req ipam.Request, mine herald.AllocationOwner) ([]ipam.Allocation, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,21 +144,21 @@ func (l *ledger) settled(req ipam.Request, mine herald.AllocationOwner) ([]ipam.
 	return held, settled
 }
 
-// heldBy lists what an owner holds; of one without UID, what is kept for its name.
+// heldBy lists the addresses that an owner holds or, for an owner without a UID, those kept for its name.
 func (l *ledger) heldBy(o ipam.Owner) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.HeldBy(o)
 }
 
-// oursHeldBy lists what an owner holds and this controller's class gave it, or is about to record.
+// oursHeldBy lists the addresses that an owner holds and that controllers of this class gave it or are about to record.
 func (l *ledger) oursHeldBy(o ipam.Owner) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.onlyOurs(l.alloc.HeldBy(o))
 }
 
-// hasOurs reports whether a Service has an address that this controller's class gave it, or had one that cools down.
+// hasOurs reports whether a Service has an address that a controller of this class gave it, or had one that cools down.
 func (l *ledger) hasOurs(svc *corev1.Service) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,13 +181,13 @@ func (l *ledger) onlyOurs(allocations []ipam.Allocation) []ipam.Allocation {
 	})
 }
 
-// ours reports whether a record is this controller's: several controllers, each of a class, may give out of the same
-// pools. A record without a class was written by hand, or before there were several.
+// ours reports whether a record belongs to this controller. Several controllers, each with its own class, may assign
+// addresses of the same pools. A record without a class was written by hand, or before records had classes.
 func (l *ledger) ours(rec *herald.IPAllocation) bool {
 	return rec.Spec.Class == "" || rec.Spec.Class == l.class
 }
 
-// recorded reports whether an address has a record that is ours.
+// recorded reports whether an address has a record that belongs to this controller.
 func (l *ledger) recorded(a netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,7 +195,7 @@ func (l *ledger) recorded(a netip.Addr) bool {
 	return e.record != nil && l.ours(e.record)
 }
 
-// coolingFor lists what cools down and was last held under an owner's name.
+// coolingFor lists the addresses that cool down and were last held under an owner's name.
 func (l *ledger) coolingFor(o ipam.Owner) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,13 +218,13 @@ func (l *ledger) moves(svc *corev1.Service, f ipam.Family) bool {
 	return l.count(owner(svc), f) > n
 }
 
-// count is how many addresses of the family an owner holds.
+// count returns how many addresses of the family an owner holds.
 func (l *ledger) count(o ipam.Owner, f ipam.Family) int {
 	return len(slices.DeleteFunc(l.heldBy(o), func(a ipam.Allocation) bool { return ipam.FamilyOf(a.Address) != f }))
 }
 
-// carriedFirst lists what a Service that is refused keeps: of each family what its status carries or, if it holds
-// nothing of that, all that it holds. The rest is left over from a move.
+// carriedFirst lists the addresses that a refused Service keeps. Of each family these are the held addresses that are in
+// its status or, if none of them is, all that it holds. The others are left over from a move.
 func (l *ledger) carriedFirst(svc *corev1.Service) []ipam.Allocation {
 	held, carried := l.heldBy(owner(svc)), Carried(svc)
 	return slices.DeleteFunc(slices.Clone(held), func(a ipam.Allocation) bool {
@@ -233,7 +234,7 @@ func (l *ledger) carriedFirst(svc *corev1.Service) []ipam.Allocation {
 	})
 }
 
-// superfluous lists what the owner holds beyond keep.
+// superfluous lists the addresses that the owner holds and that are not in keep.
 func (l *ledger) superfluous(o ipam.Owner, keep []ipam.Allocation) []ipam.Allocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -247,16 +248,17 @@ func (l *ledger) holders(a netip.Addr) (_ []ipam.Allocation, cooling bool) {
 	return l.alloc.Holders(a), l.addresses[a].cooling()
 }
 
-// agrees reports whether a Service can have an address beside the holders that its record names.
+// agrees reports whether a Service can share an address with the holders that the record names.
 func (l *ledger) agrees(a netip.Addr, others []ipam.Tenant, t ipam.Tenant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.Agree(a, others, t) == nil
 }
 
-// learn takes over a version of a record, with the holders that it names. A record outweighs what memory believed: the
-// Services that believed to have the address are returned, to be served again, except those that are pending. Nothing
-// is taken over of a version that is older than the one known. It fails if the address is none.
+// learn stores a version of a record, with the holders that it names. A record overrides what memory has: learn returns
+// the Services that wrongly believed that they hold the address, so that they are served again. Pending Services are not
+// among them. A version that is older than the known one is ignored, and stale is true. learn fails if the address
+// cannot be held.
 func (l *ledger) learn(a netip.Addr, rec *herald.IPAllocation, tenants []ipam.Tenant) (displaced []ipam.Owner, stale bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -271,13 +273,13 @@ func (l *ledger) learn(a netip.Addr, rec *herald.IPAllocation, tenants []ipam.Te
 	l.addresses[a] = entry{record: rec, tenants: tenants, pending: slices.Clone(holders[len(tenants):])}
 	return slices.DeleteFunc(lost, func(o ipam.Owner) bool {
 		return o.UID == "" || released(rec) && slices.ContainsFunc(tenants, func(t ipam.Tenant) bool {
-			return t.Owner.Namespace == o.Namespace && t.Owner.Name == o.Name // It released the address itself.
+			return t.Owner.Namespace == o.Namespace && t.Owner.Name == o.Name // The Service released the address itself.
 		})
 	}), false, nil
 }
 
-// withPending returns the holders that a record names and the pending Services that agree with them. The others can no
-// longer have the address.
+// withPending returns the holders that a record names, followed by the pending Services that agree with them. The other
+// pending Services can no longer have the address.
 func (l *ledger) withPending(a netip.Addr, tenants []ipam.Tenant) []ipam.Tenant {
 	all := slices.Clone(tenants)
 	for _, t := range l.addresses[a].pending {
@@ -289,7 +291,8 @@ func (l *ledger) withPending(a netip.Addr, tenants []ipam.Tenant) []ipam.Tenant 
 	return all
 }
 
-// addPending notes that a tenant is about to be recorded for an address, if it shares and is not in the record yet.
+// addPending notes that a tenant is about to be recorded for an address, if it shares and the record does not name it
+// yet.
 func (l *ledger) addPending(a netip.Addr, t ipam.Tenant) {
 	same := func(o ipam.Tenant) bool { return o.Owner.UID == t.Owner.UID }
 	if e := l.addresses[a]; t.Sharing.Key != "" && !slices.ContainsFunc(e.tenants, same) {
@@ -297,7 +300,7 @@ func (l *ledger) addPending(a netip.Addr, t ipam.Tenant) {
 	}
 }
 
-// keepPending forgets the pending Services of an address that are not to have it any more.
+// keepPending removes the pending Services of an address that are not wanted.
 func (l *ledger) keepPending(a netip.Addr, wanted func(ipam.Owner) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -310,7 +313,7 @@ func (l *ledger) setPending(a netip.Addr, tenants []ipam.Tenant) {
 	l.set(a, e)
 }
 
-// set stores what is known of an address, if that is anything.
+// set stores the entry of an address, or deletes it if it is empty.
 func (l *ledger) set(a netip.Addr, e entry) {
 	if e.record == nil && len(e.pending) == 0 {
 		delete(l.addresses, a)
@@ -319,14 +322,14 @@ func (l *ledger) set(a netip.Addr, e entry) {
 	}
 }
 
-// resume has new addresses be given after this one.
+// resume makes the pool of a continue after a.
 func (l *ledger) resume(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.alloc.Resume(a)
 }
 
-// drop frees an address of these owners, and reports whether nobody holds it now.
+// drop frees an address of these owners, and reports whether the address then has no holder.
 func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -342,15 +345,16 @@ func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	return true
 }
 
-// version is that of the record which was learned last; empty if there is none.
+// version returns the resource version of the last known record of an address; empty if there is none.
 func (l *ledger) version(a netip.Addr) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.addresses[a].version()
 }
 
-// outdated notes that the API server has an older record than the version that was known before it was asked: it was
-// restored from a backup. If another version was learned meanwhile, that one stays.
+// outdated notes that the API server has an older record than the known one, because it was restored from a backup.
+// version is the version that was known before the API server was asked. If another one was learned since, that one
+// stays.
 func (l *ledger) outdated(a netip.Addr, version string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -359,17 +363,18 @@ func (l *ledger) outdated(a netip.Addr, version string) {
 	}
 }
 
-// unrecorded notes that the record of an address is gone.
+// unrecorded notes that the record of an address was deleted.
 func (l *ledger) unrecorded(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forget(a)
 }
 
-// forget drops what was known of the record of an address. The holders stay.
+// forget removes what is known of the record of an address. The holders stay.
 func (l *ledger) forget(a netip.Addr) { l.set(a, entry{pending: l.addresses[a].pending}) }
 
-// displaced reports whether a held address is not of the pool that its record names, and which pool has it, if any.
+// displaced reports whether a held address is not in the pool that its record names, and returns the pool that has it,
+// if any.
 func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -377,8 +382,8 @@ func (l *ledger) displaced(a netip.Addr) (home string, displaced bool) {
 	return home, l.alloc.IsDisplaced(a)
 }
 
-// setPools takes over the pools, and returns the addresses for which that may change something: those that were
-// displaced before or are now, and those that cool down.
+// setPools replaces the pools, and returns the addresses for which this may change something: those that were or are
+// displaced, and those that cool down.
 func (l *ledger) setPools(all []ipam.Pool, terms map[string]poolTerms) []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -396,22 +401,22 @@ func (l *ledger) setPools(all []ipam.Pool, terms map[string]poolTerms) []netip.A
 	return slices.Collect(maps.Keys(concerned))
 }
 
-// skip has these addresses never be given out, with what each is. Services that hold one keep it. It reports whether an
-// address can be given out again.
+// skip replaces the addresses that are never assigned, with their descriptions. Services keep those that they hold. skip
+// reports whether an address can be assigned again.
 func (l *ledger) skip(all map[netip.Addr]string) (freed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.Skip(all)
 }
 
-// termsOf is what becomes of the pool's addresses. Those of a pool that is gone have no reuse delay.
+// termsOf returns the terms of a pool. For a deleted pool, there is no reuse delay.
 func (l *ledger) termsOf(pool string) poolTerms {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.terms[pool]
 }
 
-// size is the number of the recorded addresses.
+// size returns the number of recorded addresses.
 func (l *ledger) size() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -423,7 +428,7 @@ func (l *ledger) size() (n int) {
 	return n
 }
 
-// use counts the addresses of pools.
+// use returns the use of each pool.
 func (l *ledger) use(names []string) map[string]use {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -441,7 +446,7 @@ func (l *ledger) use(names []string) map[string]use {
 		if !e.cooling() {
 			continue
 		}
-		in, _ := l.alloc.PoolOf(a) // The allocator counts it as assigned there.
+		in, _ := l.alloc.PoolOf(a) // the pool in which the allocator counts the address as assigned
 		if u, known := by[in]; known {
 			u.cooling[ipam.FamilyOf(a)]++
 		}
@@ -455,7 +460,7 @@ func (l *ledger) use(names []string) map[string]use {
 	return by
 }
 
-// quotas lists what namespaces use of their quotas.
+// quotas lists how much of their quotas the namespaces use.
 func (l *ledger) quotas(total func(namespace string) ipam.Limits) []ipam.QuotaUse {
 	l.mu.Lock()
 	defer l.mu.Unlock()

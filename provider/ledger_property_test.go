@@ -14,7 +14,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// Few addresses and few Services, so that they get into each other's way.
+// Few addresses and few Services, so that they collide.
 var (
 	someAddresses = addresses("198.51.100.0", "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "2001:db8::", "2001:db8::1", "2001:db8::2")
 	somePools     = []ipam.Pool{
@@ -26,15 +26,15 @@ var (
 	someUIDs = []string{"a", "b", "c", "d"}
 )
 
-// course is a ledger and what is to be true of it, after whatever came to pass.
+// course is a ledger, and the state that it must have after a random sequence of events.
 type course struct {
 	*ledger
-	holders map[netip.Addr]string // by whom each address is held, "" a reservation, "~a" one for the name of a
+	holders map[netip.Addr]string // the holder of each address: a UID, "" for a reservation, "~a" for a reservation of the name of a
 	// services are the Services as they were last written.
 	services map[string]*corev1.Service
 }
 
-// known is how an owner is written in holders.
+// known returns an owner in the form of holders.
 func known(o ipam.Owner) string {
 	if o.UID == "" && o.Name != "" {
 		return "~" + o.Name
@@ -42,7 +42,7 @@ func known(o ipam.Owner) string {
 	return o.UID
 }
 
-// check compares the ledger with what is to be true.
+// check compares the ledger with the state that it must have.
 func (c *course) check(t *rapid.T) {
 	holders := map[netip.Addr]string{}
 	for _, a := range someAddresses {
@@ -81,7 +81,7 @@ func (c *course) check(t *rapid.T) {
 	c.checkSettled(t)
 }
 
-// checkSettled asks that a settled Service gets from an allocation what it has, and gives nothing up.
+// checkSettled checks that an allocation gives a settled Service exactly the addresses that it has.
 func (c *course) checkSettled(t *rapid.T) {
 	for _, uid := range slices.Sorted(maps.Keys(c.services)) {
 		svc := c.services[uid].DeepCopy()
@@ -96,13 +96,13 @@ func (c *course) checkSettled(t *rapid.T) {
 		svc.Status.LoadBalancer = *status(held)
 		given, _, err := c.allocate(svc, req)
 		if err != nil {
-			if req.RequireAll { // Or else it may be told why it cannot have a family that it can do without.
+			if req.RequireAll { // Otherwise it may be told why it cannot have an optional family.
 				t.Fatalf("%s is settled with %v and is refused: %v", uid, held, err)
 			}
 			continue
 		}
 		for _, a := range given {
-			c.holders[a.Address] = uid // A family that was missing and may be had by now.
+			c.holders[a.Address] = uid // a missing family that is available by now
 		}
 		if over := c.superfluous(byUID(uid), given); len(over) > 0 {
 			t.Fatalf("%s is settled with %v and is to give up %v for %v", uid, held, over, given)
@@ -110,7 +110,7 @@ func (c *course) checkSettled(t *rapid.T) {
 	}
 }
 
-// serve does as EnsureLoadBalancer does, if all of its writes succeed.
+// serve does the same as EnsureLoadBalancer if all writes succeed.
 func (c *course) serve(t *rapid.T) {
 	uid := rapid.SampledFrom(someUIDs).Draw(t, "service")
 	w := wish{families: rapid.SampledFrom([][]corev1.IPFamily{{v4}, {v6}, {v4, v6}, {v6, v4}}).Draw(t, "families")}
@@ -138,7 +138,7 @@ func (c *course) serve(t *rapid.T) {
 	}
 	before := maps.Clone(c.holders)
 	given, _, err := c.allocate(svc, req)
-	for _, a := range c.heldBy(byUID(uid)) { // What it carried is its own even if it is refused.
+	for _, a := range c.heldBy(byUID(uid)) { // The Service has adopted what it carries, even if it is refused.
 		if other, taken := before[a.Address]; taken && other != uid && other != "~"+uid {
 			t.Fatalf("%s was given %s, which %q holds", uid, a.Address, other)
 		}
@@ -160,7 +160,7 @@ func (c *course) serve(t *rapid.T) {
 	}
 }
 
-// release does as EnsureLoadBalancerDeleted does.
+// release does the same as EnsureLoadBalancerDeleted.
 func (c *course) release(t *rapid.T) {
 	uid := rapid.SampledFrom(someUIDs).Draw(t, "service")
 	for _, a := range c.heldBy(byUID(uid)) {
@@ -173,7 +173,7 @@ func (c *course) release(t *rapid.T) {
 	}
 }
 
-// cool ends the rest of an address.
+// cool ends the reuse delay of an address.
 func (c *course) cool(t *rapid.T) {
 	address := rapid.SampledFrom(someAddresses).Draw(t, "address")
 	holders, cooling := c.ledger.holders(address)
@@ -186,7 +186,7 @@ func (c *course) cool(t *rapid.T) {
 	delete(c.holders, address)
 }
 
-// learnOther takes note of what another leader wrote, or a user by hand.
+// learnOther makes the ledger learn a record that another leader, or a user by hand, wrote.
 func (c *course) learnOther(t *rapid.T) {
 	address := rapid.SampledFrom(someAddresses).Draw(t, "address")
 	uid := rapid.SampledFrom(append([]string{""}, someUIDs...)).Draw(t, "owner")

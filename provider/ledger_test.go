@@ -20,13 +20,14 @@ import (
 func pool(t ipam.Pool, ranges ...string) ipam.Pool {
 	set, err := ipam.ParseAddresses(ranges, nil)
 	if err != nil {
-		panic(err) // The tests' own ranges.
+		panic(err) // invalid ranges in the test
 	}
 	t.Addresses = set
 	return t
 }
 
-// The pools of the stories. What is given first is 198.51.100.0 and 2001:db8::.
+// storyPools returns the pools of the stories. The first addresses that they assign are 198.51.100.0
+// and 2001:db8::.
 func storyPools() []ipam.Pool {
 	return []ipam.Pool{
 		pool(ipam.Pool{Name: "public", AutoAssign: true}, "198.51.100.0/29", "2001:db8::/125"),
@@ -42,7 +43,7 @@ func storyLedger() *ledger {
 	return l
 }
 
-// carrying is a Service with these addresses in its status.
+// carrying returns a Service with these addresses in its status.
 func carrying(uid string, w wish, texts ...string) *corev1.Service {
 	svc := service(uid, w)
 	var given []ipam.Allocation
@@ -53,7 +54,7 @@ func carrying(uid string, w wish, texts ...string) *corev1.Service {
 	return svc
 }
 
-// given is what a record says of an address.
+// given returns the allocation in a record.
 func given(address, pool, uid string) ipam.Allocation {
 	a := ipam.Allocation{Address: netip.MustParseAddr(address), Pool: pool}
 	if uid != "" {
@@ -62,7 +63,8 @@ func given(address, pool, uid string) ipam.Allocation {
 	return a
 }
 
-// note has the ledger learn that the record of an address names its owner, and returns who lost it.
+// note makes the ledger learn a record of an address and its owner, and returns the owners that lost
+// the address.
 func note(l *ledger, a ipam.Allocation, released bool) []ipam.Owner {
 	if released {
 		a.Owner.UID = ""
@@ -73,12 +75,12 @@ func note(l *ledger, a ipam.Allocation, released bool) []ipam.Owner {
 	}
 	lost, _, err := l.learn(a.Address, rec, []ipam.Tenant{{Owner: a.Owner}})
 	if err != nil {
-		panic(err) // The tests' own addresses.
+		panic(err) // an invalid address in the test
 	}
 	return lost
 }
 
-// byUID is an owner as it is looked up.
+// byUID returns an owner for a lookup.
 func byUID(uid string) ipam.Owner { return ipam.Owner{UID: uid} }
 
 func ask(t testing.TB, l *ledger, svc *corev1.Service) ([]ipam.Allocation, error) {
@@ -405,11 +407,12 @@ func TestOlderVersionsAreNotLearned(t *testing.T) {
 			t.Errorf("%s: stale %t, held by %s; want %t, %s", step.name, stale, holder(l), step.stale, step.holder)
 		}
 	}
-	// Who asked the API server before the last was learned knows nothing of a backup.
+	// A caller that asked the API server before the last version was learned has no evidence of a
+	// backup.
 	if l.outdated(address, "105"); !learn(l, "a", false, "106") || holder(l) != "c, cooling false" {
 		t.Errorf("a version that was passed over meanwhile is learned: %s", holder(l))
 	}
-	// After a backup was restored all versions are earlier.
+	// After a backup was restored, all versions are older.
 	if l.outdated(address, l.version(address)); learn(l, "a", false, "7") || holder(l) != "a, cooling false" {
 		t.Errorf("what is no longer known keeps an earlier version out: %s", holder(l))
 	}
@@ -449,8 +452,8 @@ func TestUseCountsWhatCools(t *testing.T) {
 	}
 }
 
-// The service controller's workers share the ledger: of many Services that ask at once, each gets an
-// address of its own, and those for whom there is none get none.
+// TestWorkersShareTheLedger is about the service controller's workers. Of many Services that ask at
+// once, each gets its own address, and those for which there is none get none.
 func TestWorkersShareTheLedger(t *testing.T) {
 	const workers, each = 8, 20
 	l := newLedger(herald.LoadBalancerClass)

@@ -18,12 +18,12 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// unservedRetry is after what time a Service that cannot be served is tried again if nothing changes. It is tried at
-// once when a pool changes or an address is freed, so this only bounds what was overlooked.
+// unservedRetry is the delay after which a Service that cannot be served is retried if nothing changes. It is retried at
+// once when a pool changes or an address is freed, so this is only the limit for changes that were missed.
 const unservedRetry = 10 * time.Minute
 
-// loadBalancers implements cloudprovider.LoadBalancer: a Service is translated, its addresses are decided and recorded,
-// and are then its status.
+// loadBalancers implements cloudprovider.LoadBalancer: it translates a Service, decides about its addresses and records
+// them. The addresses then become the Service's status.
 type loadBalancers struct {
 	requests requests
 	ledger   *ledger
@@ -38,8 +38,8 @@ type loadBalancers struct {
 }
 
 // EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It is idempotent:
-// the Service keeps what it has, and a second call writes nothing. The error of a Service that cannot be served is
-// written for its owner, since it becomes the event SyncLoadBalancerFailed.
+// the Service keeps its addresses, and a second call writes nothing. If a Service cannot be served, the error is written
+// for the owner of the Service, because it becomes the event SyncLoadBalancerFailed.
 func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	start := time.Now()
 	allocations, err := b.ensure(ctx, svc)
@@ -56,11 +56,11 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 	return status(allocations), nil
 }
 
-// ensure gives and records what the Service asks for.
+// ensure assigns and records what the Service asks for.
 func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam.Allocation, error) {
-	var refused []ipam.Allocation // what could not be recorded in the round before
+	var refused []ipam.Allocation // the allocations that could not be recorded in the last round
 	for ctx.Err() == nil {
-		// It waits from before the decision, so that nothing that changes in between is missed.
+		// The Service waits from before the decision, so that no change in between is missed.
 		b.waiting.add(svc)
 		req, err := b.requests.of(svc)
 		if err != nil {
@@ -71,12 +71,13 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 			return nil, b.refuse(ctx, svc, err, err)
 		}
 		if len(allocations) == wanted(req) {
-			b.waiting.forget(svc) // If not, it prefers a second family that no pool has yet.
+			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
 		}
 		err = b.record(ctx, allocations, ownerEntry(svc))
 		if errors.Is(err, errHeldByAnother) && !slices.Equal(allocations, refused) {
-			// The ledger knows now who holds the address, so the next decision is another. If it is not, as when the
-			// record of another class names this Service among others, the service controller tries again later.
+			// The ledger now knows the holder of the address, so the next decision is a different one. It may be the
+			// same, for example if a record of another class names this Service among others. Then the service
+			// controller retries later.
 			refused = allocations
 			b.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
 			continue
@@ -87,7 +88,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err := b.releaseOthers(ctx, svc, allocations, always); err != nil {
 			return nil, err
 		}
-		// What an earlier Service of the name left behind is not kept for it any longer.
+		// Addresses that are kept for the name, from an earlier Service, are no longer needed.
 		for _, a := range b.ledger.heldBy(req.Owner.Reservation()) {
 			b.changes.record(a.Address)
 		}
@@ -100,7 +101,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 	return nil, ctx.Err()
 }
 
-// unannounced returns what is to be said of addresses that the Service is given and that nothing announces.
+// unannounced returns notices about the new addresses of the Service that nothing announces.
 func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
 	for _, a := range allocations {
 		if slices.Contains(Carried(svc), a.Address) {
@@ -114,7 +115,7 @@ func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allo
 	return list
 }
 
-// record has every address recorded for the Service.
+// record makes sure that every address is recorded for the Service.
 func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner) error {
 	for _, a := range allocations {
 		if err := b.records.ensure(ctx, a, mine); err != nil {
@@ -124,9 +125,9 @@ func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocatio
 	return nil
 }
 
-// releaseOthers releases what a Service holds beyond these addresses, except what its status still says: a Service that
-// moves has both addresses until its status says the new one, and then the projection brings it here again. The API
-// server is asked for the status, for the cache may lag behind.
+// releaseOthers releases the addresses that a Service holds and that are not in keep, except those that its status still
+// has. A Service that moves has both addresses until its status has the new one; then the projection has it synced
+// again. releaseOthers gets the status from the API server, because the cache may lag behind.
 func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation, policy reclaimPolicyOf) error {
 	others := b.ledger.superfluous(owner(svc), keep)
 	if len(others) == 0 {
@@ -137,7 +138,7 @@ func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, 
 		return err
 	}
 	if now == nil || now.UID != svc.UID {
-		return nil // It is gone, and the reconciler releases what it held.
+		return nil // The Service is gone, and the reconciler releases its addresses.
 	}
 	for _, old := range others {
 		if slices.Contains(Carried(now), old.Address) {
@@ -150,8 +151,8 @@ func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, 
 	return nil
 }
 
-// refuse returns why a Service cannot have what it asks for. It keeps what it has, but a move that is over is brought
-// to its end, and what was recorded for it and never was in its status is released.
+// refuse returns why a Service cannot have what it asks for. The Service keeps its addresses. refuse also finishes a
+// move that is over, and releases addresses that were recorded for the Service and were never in its status.
 func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
 	keep, policy := b.ledger.carriedFirst(svc), reclaimPolicyOf(always)
 	if len(Carried(svc)) == 0 && len(keep) > 0 {
@@ -170,18 +171,18 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 	return &unservedError{why, reason}
 }
 
-// unservedError is of a Service that cannot be served until somebody changes something.
+// unservedError is the error of a Service that cannot be served until a user changes something.
 type unservedError struct {
 	why    error
-	reason error // one of ipam's
+	reason error // one of the reasons of package ipam
 }
 
 func (e *unservedError) Error() string { return Words(e.why) }
 func (e *unservedError) Unwrap() error { return e.reason }
 
-// EnsureLoadBalancerDeleted releases what the Service holds. The Service still exists when this is called, and may still
-// be announced: the addresses cool down before they are given out again, or are kept for its name. What a controller of
-// another class gave it is that controller's to release.
+// EnsureLoadBalancerDeleted releases the addresses of the Service. The Service still exists at this time, and may still
+// be announced: its addresses cool down before they are assigned again, or are kept for its name. Addresses from a
+// controller of another class are left to that controller.
 func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
 	b.waiting.forget(svc)
 	policy := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
@@ -194,8 +195,8 @@ func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string,
 	return nil
 }
 
-// GetLoadBalancer answers from the ledger, not from the Service: on a change of type the API server clears the status in
-// the same write.
+// GetLoadBalancer answers from the ledger and not from the Service, because on a change of type the API server clears
+// the status in the same write.
 func (b *loadBalancers) GetLoadBalancer(_ context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
 	b.waiting.forget(svc)
 	held := b.ledger.oursHeldBy(owner(svc))
@@ -205,7 +206,7 @@ func (b *loadBalancers) GetLoadBalancer(_ context.Context, _ string, svc *corev1
 	return status(held), true, nil
 }
 
-// GetLoadBalancerName names the load balancer for logs.
+// GetLoadBalancerName returns a name for logs.
 func (b *loadBalancers) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.Service) string {
 	return svc.Namespace + "/" + svc.Name
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// allocationMetrics tell how Services fare that ask for addresses.
+// allocationMetrics measure how Services that ask for addresses fare.
 type allocationMetrics struct {
 	duration prometheus.Histogram
 	failures *prometheus.CounterVec
@@ -26,13 +26,13 @@ func newAllocationMetrics() *allocationMetrics {
 		}, []string{"reason"}),
 	}
 	for _, r := range failureReasons {
-		m.failures.WithLabelValues(r.label) // So that a rate has somewhere to begin.
+		m.failures.WithLabelValues(r.label) // so that a rate starts at zero
 	}
 	m.failures.WithLabelValues(failedAPI)
 	return m
 }
 
-// failedAPI is the reason of what no user can help: the API server did not take a record.
+// failedAPI is the reason for failures that no user can fix: the API server did not accept a record.
 const failedAPI = "api"
 
 var failureReasons = []struct {
@@ -54,12 +54,12 @@ func (m *allocationMetrics) failed(err error) {
 	m.failures.WithLabelValues(failedAPI).Inc()
 }
 
-// poolCollector tells the use of pools as Prometheus sees it. It counts when it is asked, in proportion to the
-// pools and to the addresses that cool down.
+// poolCollector collects metrics about the use of pools. It counts on each collection, at a cost proportional
+// to the number of pools and of addresses that cool down.
 type poolCollector struct {
 	pools  func() []string
 	ledger *ledger
-	// quota is what a namespace may hold of all pools.
+	// quota returns the limits of a namespace for all pools together.
 	quota func(namespace string) ipam.Limits
 }
 
@@ -114,7 +114,7 @@ func (c poolCollector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// stateCollector tells what users wait for or suffer from. It counts when it is asked.
+// stateCollector collects metrics about waiting Services and conflicts. It counts on each collection.
 type stateCollector struct {
 	services  *services
 	conflicts *conflicts

@@ -31,7 +31,7 @@ func TestPoolMetrics(t *testing.T) {
 	for address, released := range map[string]bool{"198.51.100.1": false, "198.51.100.2": false, "198.51.100.3": true} {
 		note(l, ipam.Allocation{Address: addresses(address)[0], Pool: "four", Owner: ipam.Owner{Namespace: "default", Name: address, UID: address}}, released)
 	}
-	// A pool that is being looked at for the first time may not be in the ledger yet.
+	// A pool that was just created may not be in the ledger yet.
 	c := poolCollector{pools: func() []string { return []string{"four", "both", "new"} }, ledger: l,
 		quota: func(string) ipam.Limits { return ipam.Limits{ipam.IPv4: 9, ipam.IPv6: 7} }}
 	if err := testutil.CollectAndCompare(c, strings.NewReader(`
@@ -111,8 +111,8 @@ herald_allocation_failures_total{reason="taken"} 0
 	}
 }
 
-// TestStateMetrics counts two Services without an address, and one address that two nodes report a stranger at, the report
-// about another being old.
+// TestStateMetrics counts two Services without an address, and one address at which two nodes report a stranger. The
+// report about another address is too old.
 func TestStateMetrics(t *testing.T) {
 	all := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	foreign, deleted := service("foreign", wish{}), service("deleted", wish{})

@@ -11,12 +11,12 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// notice is something that a Service's owner did not expect about an address that it was given. It becomes an event.
+// notice tells the owner of a Service something unexpected about a new address. It becomes an event.
 type notice struct{ reason, message string }
 
-// notices returns what is to be said of an allocation that was just made. While the address is being recorded the
-// holders of others may change, so it is said now what the decision was made on. Of an address that the Service carries
-// already nothing is said again.
+// notices returns the notices about an allocation that was just made. The holders of other addresses may change while
+// this one is being recorded, so the notices describe the state at the time of the decision. There are none about an
+// address that the Service already carries.
 func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, allocations []ipam.Allocation, cooling func(netip.Addr) bool) (list []notice) {
 	note := func(reason, format string, args ...any) {
 		list = append(list, notice{reason, fmt.Sprintf(format, args...)})
@@ -49,7 +49,8 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 	return list
 }
 
-// heldByOther names the first holder of an address, unless one of the holders is this owner or has its name.
+// heldByOther names the first holder of an address, unless the owner, or another one with its name, is among the
+// holders.
 func heldByOther(holders []ipam.Allocation, o ipam.Owner) string {
 	if len(holders) == 0 || slices.ContainsFunc(holders, func(h ipam.Allocation) bool { return h.Owner.Reservation() == o.Reservation() }) {
 		return ""

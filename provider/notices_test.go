@@ -11,7 +11,8 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// What a Service's owner did not expect is told with the decision, and not again when the Service carries the address.
+// TestNotices checks that the owner of a Service is told something unexpected with the decision, and not again when
+// the Service carries the address.
 func TestNotices(t *testing.T) {
 	four := wish{families: []corev1.IPFamily{v4}}
 	sharing := func(svc *corev1.Service) ipam.Request {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// order lists the files from the ground up: each uses only declarations of files before it. Doc.go describes it.
+// order lists the files from the bottom up: each file uses only declarations of the files before it. The package
+// comment in doc.go describes the order.
 var order = []string{
 	"doc.go", "changes.go", "quote.go", "quota.go", "translate.go", "foreign.go", "owners.go", "pool.go", // translate
 	"usage.go", "holding.go", "poolstatus.go", "words.go", "notices.go", "requests.go", "services.go", "annotations.go",

@@ -12,9 +12,9 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// ownerEntry returns what the record of an address says of a Service that holds it.
+// ownerEntry returns the entry of a Service in the record of an address that it holds.
 func ownerEntry(svc *corev1.Service) herald.AllocationOwner {
-	reclaim, _ := reclaimOf(svc) // The Service is told the error when it asks for an address.
+	reclaim, _ := reclaimOf(svc) // The Service gets this error when it asks for an address.
 	o := herald.AllocationOwner{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ReclaimPolicy: reclaim}
 	if s := sharing(svc); s.Key != "" {
 		o.Sharing = &herald.AllocationSharing{Key: s.Key, Traffic: s.Traffic}
@@ -25,16 +25,16 @@ func ownerEntry(svc *corev1.Service) herald.AllocationOwner {
 	return o
 }
 
-// TenantsOf returns the address of a record and its holders. A released address is held for the names of its last
-// owners until its reuse delay is over. An error names the field of the record that is wrong; an owner whose terms cannot
-// be read holds the address nevertheless, and shares it with nobody.
+// TenantsOf returns the address of a record and its holders. A released address is held for the names of its last owners
+// until its reuse delay is over. An error names the invalid field of the record. An owner with invalid terms still holds
+// the address, and shares it with nobody.
 func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
 	address, err := netip.ParseAddr(rec.Spec.Address)
 	if err != nil {
 		return address, nil, fmt.Errorf("spec.address: %w", err)
 	}
 	if len(rec.Spec.Owners) == 0 {
-		return address, []ipam.Tenant{{}}, nil // Reserved for nobody.
+		return address, []ipam.Tenant{{}}, nil // The address is reserved for nobody.
 	}
 	tenants := make([]ipam.Tenant, len(rec.Spec.Owners))
 	for i, o := range rec.Spec.Owners {
@@ -50,7 +50,8 @@ func TenantsOf(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant, error) {
 	return address, tenants, err
 }
 
-// tenantOf reads one owner of a record. With an error, which begins with the field, the owner shares with nobody.
+// tenantOf parses one owner of a record. If it returns an error, which begins with the field, the owner shares with
+// nobody.
 func tenantOf(o herald.AllocationOwner) (ipam.Tenant, error) {
 	t := ipam.Tenant{Owner: ownerOf(o)}
 	if o.Sharing == nil {
@@ -73,7 +74,7 @@ func ownerOf(o herald.AllocationOwner) ipam.Owner {
 	return ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)}
 }
 
-// recordOf returns a new record of an address that a Service was given.
+// recordOf returns a new record for an address that was assigned to a Service.
 func recordOf(a ipam.Allocation, class string, mine herald.AllocationOwner) *herald.IPAllocation {
 	return &herald.IPAllocation{
 		ObjectMeta: metav1.ObjectMeta{Name: herald.AllocationName(a.Address)},
@@ -84,13 +85,13 @@ func recordOf(a ipam.Allocation, class string, mine herald.AllocationOwner) *her
 // released reports whether the last owner of a record has released the address.
 func released(rec *herald.IPAllocation) bool { return rec.Spec.ReleasedAt != nil }
 
-// hasOwner reports whether an owner with this UID is in a record.
+// hasOwner reports whether a record has an owner with this UID.
 func hasOwner(rec *herald.IPAllocation, uid string) bool {
 	return slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return string(o.UID) == uid })
 }
 
-// withoutOwner returns a copy of a record from which an owner is removed. With the policy Retain the owner's name
-// stays in the record; without it, the record of a single owner is marked as released.
+// withoutOwner returns a copy of a record without this owner. With the policy Retain the owner's name stays in the
+// record. Without it, the record is marked as released if it has no other owner.
 func withoutOwner(rec *herald.IPAllocation, o ipam.Owner, policy herald.ReclaimPolicy) *herald.IPAllocation {
 	edit := rec.DeepCopy()
 	at := slices.IndexFunc(edit.Spec.Owners, func(owner herald.AllocationOwner) bool { return string(owner.UID) == o.UID })
@@ -106,8 +107,8 @@ func withoutOwner(rec *herald.IPAllocation, o ipam.Owner, policy herald.ReclaimP
 	return edit
 }
 
-// withoutNames returns a copy of a record without the owners that are only names and of which lapsed is true, nil if
-// there is none of these. A record that is left without an owner is marked as released.
+// withoutNames returns a copy of a record without those owners without a UID for which lapsed is true; nil if there are
+// none. A record that is left without owners is marked as released.
 func withoutNames(rec *herald.IPAllocation, lapsed func(herald.AllocationOwner) bool) *herald.IPAllocation {
 	owners := rec.Spec.Owners
 	if len(owners) == 0 {

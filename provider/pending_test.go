@@ -15,12 +15,12 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// sharers is Services that share two addresses, and the records of these as the API server has them.
+// sharers has Services that share two addresses, with the records of these in the API server.
 type sharers struct {
 	*ledger
 	records map[netip.Addr][]ipam.Tenant
 	version int
-	// underway is who was given an address and is not in its record yet.
+	// underway has the Services that were given an address and are not in its record yet.
 	underway map[string]journey
 }
 
@@ -40,7 +40,7 @@ func (c *sharers) tenant(t *rapid.T) ipam.Tenant {
 	}
 }
 
-// at is the address that a Service has or is on its way to.
+// at returns the address that a Service has or is about to be recorded for.
 func (c *sharers) at(uid string) (a netip.Addr, is bool) {
 	for a, tenants := range c.records {
 		if slices.ContainsFunc(tenants, func(t ipam.Tenant) bool { return t.Owner.UID == uid }) {
@@ -51,8 +51,8 @@ func (c *sharers) at(uid string) (a netip.Addr, is bool) {
 	return j.to, is
 }
 
-// write has the API server accept a record, and the ledger learn it. Who is on its way to its address and collides with
-// it loses it.
+// write makes the API server accept a record, and the ledger learn it. A Service that is underway to the address and
+// conflicts with the record loses the address.
 func (c *sharers) write(t *rapid.T, a netip.Addr, tenants []ipam.Tenant) {
 	c.records[a], c.version = tenants, c.version+1
 	rec := recordOf(ipam.Allocation{Address: a, Pool: "public"}, "", herald.AllocationOwner{})
@@ -81,7 +81,7 @@ func (c *sharers) ask(t *rapid.T) {
 	}
 }
 
-// arrive takes one that is underway into the record, as another leader would, too, if it did not collide.
+// arrive adds a Service to the record: one that is underway, or one that another leader adds if it does not conflict.
 func (c *sharers) arrive(t *rapid.T) {
 	tenant := c.tenant(t)
 	uid := tenant.Owner.UID
@@ -105,7 +105,7 @@ func (c *sharers) arrive(t *rapid.T) {
 	c.write(t, a, append(slices.Clone(c.records[a]), tenant))
 }
 
-// leave is by one that is in the record or, if it is gone, on its way.
+// leave releases a Service that is in the record or underway.
 func (c *sharers) leave(t *rapid.T) {
 	uid := c.tenant(t).Owner.UID
 	a, is := c.at(uid)
@@ -124,7 +124,7 @@ func (c *sharers) leave(t *rapid.T) {
 	}
 	if rest := slices.DeleteFunc(slices.Clone(c.records[a]), func(t ipam.Tenant) bool { return t.Owner.UID == uid }); len(rest) > 0 {
 		c.write(t, a, rest)
-	} else { // The record goes; others may still want to come.
+	} else { // The record is deleted, and other Services may still be underway.
 		delete(c.records, a)
 		c.drop(a, byUID(uid))
 		c.unrecorded(a)
@@ -162,8 +162,8 @@ func (c *sharers) check(t *rapid.T) {
 	}
 }
 
-// Who is given an address that others have, too, is not passed over by the records that are written until its own is, but
-// by one that it cannot be in.
+// TestPendingServicesKeepTheirAddress checks that a Service that was given a shared address keeps it while other versions
+// of the record are written. It loses the address only to a record that it conflicts with.
 func TestPendingServicesKeepTheirAddress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &sharers{ledger: newLedger(herald.LoadBalancerClass), records: map[netip.Addr][]ipam.Tenant{}, underway: map[string]journey{}}

@@ -12,11 +12,11 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// PoolOf reads a pool. An error names the field that is wrong and how to mend it.
+// PoolOf parses a pool. An error names the invalid field and how to correct it.
 func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 	addresses, err := ipam.ParseAddresses(texts(o.Spec.Addresses), texts(o.Spec.Exclude))
 	if err != nil {
-		return ipam.Pool{}, fmt.Errorf("spec.%w", err) // It begins with addresses or exclude.
+		return ipam.Pool{}, fmt.Errorf("spec.%w", err) // The error begins with addresses or exclude.
 	}
 	if o.Spec.AvoidBuggyIPs {
 		if addresses, err = ipam.AvoidBuggy(addresses); err != nil {
@@ -44,8 +44,8 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 	return pool, nil
 }
 
-// ClosedPool returns a pool whose spec is not valid: it has the addresses that can be read, and those that are in use,
-// and gives out nothing new. A Service that carries one of its addresses is still adopted.
+// ClosedPool returns a pool for an IPPool whose spec is invalid. It has the addresses that can be parsed and those
+// that are in use, and gives out no further addresses. An address that a Service carries is still adopted.
 func ClosedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
 	var set netipx.IPSetBuilder
 	exclude := slices.DeleteFunc(texts(o.Spec.Exclude), func(r string) bool {
@@ -60,11 +60,11 @@ func ClosedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
 	for _, a := range inUse {
 		set.Add(a)
 	}
-	addresses, _ := set.IPSet() // It fails only for ranges that are not valid.
+	addresses, _ := set.IPSet() // IPSet fails only for invalid ranges.
 	return ipam.Pool{Name: o.Name, Addresses: addresses, AutoAssign: autoAssigns(o), Closed: true}
 }
 
-// autoAssigns reports whether a pool serves Services that ask for neither the pool nor one of its addresses.
+// autoAssigns reports whether a pool serves Services that name neither the pool nor one of its addresses.
 func autoAssigns(o *herald.IPPool) bool { return o.Spec.AutoAssign == nil || *o.Spec.AutoAssign }
 
 func limitsOf(q *herald.AddressQuota) ipam.Limits {
@@ -78,7 +78,7 @@ func limitsOf(q *herald.AddressQuota) ipam.Limits {
 	return l
 }
 
-// scope is whom a pool serves; nil is everybody.
+// scope returns a function that reports whether a pool serves a subject; nil means everybody.
 func scope(spec *herald.IPPoolSpec) (func(*ipam.Subject) bool, error) {
 	if len(spec.Namespaces) == 0 && spec.NamespaceSelector == nil && spec.ServiceSelector == nil {
 		return nil, nil
@@ -92,7 +92,7 @@ func scope(spec *herald.IPPoolSpec) (func(*ipam.Subject) bool, error) {
 		return nil, err
 	}
 	if spec.NamespaceSelector == nil && len(spec.Namespaces) > 0 {
-		namespace = labels.Nothing() // Only those that are named.
+		namespace = labels.Nothing() // only the namespaces that are named
 	}
 	names := slices.Clone(spec.Namespaces)
 	return func(s *ipam.Subject) bool {

@@ -26,14 +26,14 @@ import (
 )
 
 const (
-	// statusPeriod bounds how often the pools' status follows their use: a thousand new Services cost a write a second,
-	// not a thousand.
+	// statusPeriod is the minimum time between updates of the pools' status: a thousand new Services cost one write per
+	// second, not a thousand writes.
 	statusPeriod = time.Second
-	// editPause is how long after an edit of a pool others are waited for: a file of many pools is one edit.
+	// editPause is how long to wait for further edits after an edit of a pool: a file with many pools is one edit.
 	editPause = 20 * time.Millisecond
 )
 
-// poolsAPI is the API server's IPPools.
+// poolsAPI is the client for IPPools.
 type poolsAPI interface {
 	Patch(context.Context, string, types.PatchType, []byte, metav1.PatchOptions, ...string) (*herald.IPPool, error)
 	UpdateStatus(context.Context, *herald.IPPool, metav1.UpdateOptions) (*herald.IPPool, error)
@@ -50,22 +50,22 @@ type pools struct {
 	changes  *changes
 	events   record.EventRecorder
 	log      *zap.Logger
-	// assessed returns what the last assessment of all configuration objects says of a pool; nil if nothing.
+	// assessed returns the last assessment of a pool; nil if there is none.
 	assessed func(name string) *configuration.PoolAssessment
 
-	// Owned by run, and by load before it: of each pool what is wrong with its spec, the last version that was valid,
-	// and which generation the ledger has.
+	// Owned by run, and by load before run starts: for each pool the error in its spec, the last version that was
+	// valid, and the generation that the ledger has.
 	invalid map[types.UID]error
 	valid   map[types.UID]*herald.IPPool
 	loaded  map[types.UID]int64
 }
 
-// poolHandler says in edited that a pool was created, edited or deleted.
+// poolHandler sets edited when a pool is created, edited or deleted.
 func poolHandler(edited trigger) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { edited.set() },
 		UpdateFunc: func(before, after any) {
-			// Our own writes of status do not count; a deletion does, and raises the generation.
+			// Our own writes of the status do not raise the generation. A deletion does.
 			if before.(metav1.Object).GetGeneration() != after.(metav1.Object).GetGeneration() {
 				edited.set()
 			}
@@ -97,7 +97,7 @@ func (s *pools) run(ctx context.Context) error {
 			}
 			s.changes.usage.set()
 		}
-		// An edit need not wait for the next status.
+		// An edit does not wait for the next update of the status.
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -115,7 +115,7 @@ func (s *pools) list() []*herald.IPPool {
 	return all
 }
 
-// names lists the pools by name, in order of their age.
+// names returns the names of the pools, oldest first.
 func (s *pools) names() []string { return namesOfPools(s.list()) }
 
 func namesOfPools(pools []*herald.IPPool) (names []string) {
@@ -125,8 +125,9 @@ func namesOfPools(pools []*herald.IPPool) (names []string) {
 	return names
 }
 
-// load gives the ledger the pools. Of a pool whose spec is not valid the last valid spec stays in force; if that is not
-// known, after a restart, the pool keeps its addresses, and gives out nothing new. Its status says what is wrong.
+// load gives the ledger the pools. If the spec of a pool is invalid, the last valid spec stays in force. After a
+// restart that spec is not known: then the pool keeps its addresses and gives out no further ones. The status says what
+// is wrong.
 func (s *pools) load() {
 	var all []ipam.Pool
 	terms := map[string]poolTerms{}
@@ -143,7 +144,7 @@ func (s *pools) load() {
 		} else if s.invalid[o.UID] = err; before[o.UID] != nil {
 			inForce = before[o.UID]
 			s.valid[o.UID] = inForce
-			pool, _ = PoolOf(inForce) // It was valid.
+			pool, _ = PoolOf(inForce) // valid when it was stored
 			pool.Closed = pool.Closed || o.DeletionTimestamp != nil
 		} else {
 			pool = ClosedPool(o, s.recorded(o.Name))
@@ -154,7 +155,7 @@ func (s *pools) load() {
 	s.changes.record(s.ledger.setPools(all, terms)...)
 	for _, o := range list {
 		if o.DeletionTimestamp != nil {
-			s.changes.record(s.recorded(o.Name)...) // What is kept for names is released.
+			s.changes.record(s.recorded(o.Name)...) // to release the addresses that are kept for names
 		}
 	}
 }
@@ -169,7 +170,7 @@ func (s *pools) recorded(pool string) (addresses []netip.Addr) {
 	return addresses
 }
 
-// reclaimTerms is what becomes of the addresses of a pool.
+// reclaimTerms returns what happens to the released addresses of a pool.
 func reclaimTerms(spec *herald.IPPoolSpec, deleting bool) poolTerms {
 	t := poolTerms{reclaim: spec.ReclaimPolicy, mayRetain: spec.AllowRetain || spec.ReclaimPolicy == herald.ReclaimRetain, lasting: !deleting, deleting: deleting}
 	if spec.ReuseDelay != nil {
@@ -178,12 +179,12 @@ func reclaimTerms(spec *herald.IPPoolSpec, deleting bool) poolTerms {
 	return t
 }
 
-// publish writes the status of every pool where it changed, and the finalizer: every pool has it from the beginning,
-// since one added on first use would race with a deletion.
+// publish writes the status of every pool whose status changed, and adds the finalizer. Every pool has it from the
+// beginning, because adding it on first use would race with a deletion.
 func (s *pools) publish(ctx context.Context) error {
 	list := s.list()
 	if slices.ContainsFunc(list, func(o *herald.IPPool) bool { return s.loaded[o.UID] != o.Generation }) {
-		s.load() // What the status says is of this generation, and a pool is closed for sure before it may go.
+		s.load() // The status is then about this generation, and a pool is certainly closed before it is deleted.
 	}
 	var errs []error
 	uses := s.ledger.use(namesOfPools(list))
@@ -207,7 +208,8 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 		edit.Finalizers = append(edit.Finalizers, herald.PoolFinalizer)
 	}
 	if len(edit.Finalizers) != len(o.Finalizers) {
-		// The spec is not sent along: it would come back in other words, or without fields that are not known here.
+		// The patch leaves out the spec: writing it back could change its wording, or lose fields that this version
+		// does not know.
 		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"finalizers": edit.Finalizers, "resourceVersion": o.ResourceVersion}})
 		if err != nil {
 			return err
@@ -226,12 +228,12 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 		return err
 	}
 	if meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced) == nil {
-		s.tellUnannounced(edit) // Services may have been given addresses before this was known.
+		s.tellUnannounced(edit) // Services may have got addresses before this was known.
 	}
 	return nil
 }
 
-// tellUnannounced tells the Services that have addresses of a pool if nothing announces it.
+// tellUnannounced writes an event on the Services that have addresses of a pool if nothing announces the pool.
 func (s *pools) tellUnannounced(o *herald.IPPool) {
 	message := unannounced(o)
 	if message == "" {
@@ -246,8 +248,8 @@ func (s *pools) tellUnannounced(o *herald.IPPool) {
 	}
 }
 
-// unannounced returns why nothing announces the addresses of a pool as it is configured; empty if something does, or if
-// that is not known yet.
+// unannounced returns why the configuration announces no addresses of a pool. It is empty if something announces them,
+// or if this is not known yet.
 func (s *pools) unannounced(pool string) string {
 	o, exists, err := s.cache.GetByKey(pool)
 	if err != nil || !exists {
@@ -259,12 +261,12 @@ func (s *pools) unannounced(pool string) string {
 func unannounced(o *herald.IPPool) string {
 	c := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced)
 	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != herald.ReasonNoAdvertisement && c.Reason != herald.ReasonOffSubnet {
-		return "" // What speakers cannot do at the moment, as while they start, the pool itself says.
+		return "" // The status of the pool has temporary problems of the speakers, for example while they start.
 	}
 	return fmt.Sprintf("IPPool %s is not announced: %s", o.Name, c.Message)
 }
 
-// holders lists the recorded addresses of a pool with their holders.
+// holders lists the recorded addresses of a pool, each with its holders.
 func (s *pools) holders(pool string) []string {
 	var list []string
 	for _, rec := range s.records.ofPool(pool) {

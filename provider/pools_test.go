@@ -12,7 +12,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// A slip in an edit of a pool that is in use neither displaces what is in use nor gives its addresses to a younger pool.
+// TestAnInvalidEditOfAPoolInUse checks that a mistake in an edit of a pool displaces no address in use, and gives no
+// address of the pool to a younger one.
 func TestAnInvalidEditOfAPoolInUse(t *testing.T) {
 	reversed := func(o *herald.IPPool) { o.Spec.Exclude = []herald.AddressRange{"198.51.100.3-198.51.100.2"} }
 	selector := func(o *herald.IPPool) {
@@ -23,7 +24,7 @@ func TestAnInvalidEditOfAPoolInUse(t *testing.T) {
 		name    string
 		edit    func(*herald.IPPool)
 		restart bool
-		next    string // the address of the next Service
+		next    string // the address that the next Service gets
 		says    string
 	}{
 		{"a reversed exclude", reversed, false, "198.51.100.1", "exclude"},
@@ -70,7 +71,7 @@ func TestAnInvalidEditOfAPoolInUse(t *testing.T) {
 	}
 }
 
-// A pool that is being deleted waits for Services, and for nothing else.
+// TestAPoolIsDeleted checks that the deletion of a pool waits for Services, and for nothing else.
 func TestAPoolIsDeleted(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }))
@@ -129,7 +130,7 @@ func TestAServiceOfAPoolThatNothingAnnouncesIsTold(t *testing.T) {
 	w.eventsSay(says)
 	w.publish("public")
 	w.eventsSay()
-	for range 2 { // It is said once.
+	for range 2 { // The event is written only once.
 		if _, err := w.serve(late); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +150,8 @@ func TestAServiceOfAPoolThatNothingAnnouncesIsTold(t *testing.T) {
 	w.eventsSay()
 }
 
-// If the records are lost, a Service keeps the address that it carries from a pool whose spec is not valid.
+// TestAServiceIsAdoptedFromAPoolThatIsNotValid checks that a Service keeps the address that it carries if the records are
+// lost and the spec of the pool is invalid.
 func TestAServiceIsAdoptedFromAPoolThatIsNotValid(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public(func(o *herald.IPPool) { o.Spec.Exclude = []herald.AddressRange{"198.51.100.3-198.51.100.2"} }))
@@ -162,7 +164,8 @@ func TestAServiceIsAdoptedFromAPoolThatIsNotValid(t *testing.T) {
 	}
 }
 
-// A pool without free addresses does not say that those of nodes are in use: nobody could release them.
+// TestAPoolTellsWhyNothingIsAvailable checks that a pool without free addresses does not report those of nodes as in use,
+// because nobody could release them.
 func TestAPoolTellsWhyNothingIsAvailable(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
@@ -189,7 +192,8 @@ func TestAPoolTellsWhyNothingIsAvailable(t *testing.T) {
 	}
 }
 
-// TestClosedPool is about a spec that is not valid: its pool has the addresses that can be read, less the exclusions that can be.
+// TestClosedPool is about an invalid spec: the pool has the addresses that can be parsed, without the exclusions that can
+// be parsed.
 func TestClosedPool(t *testing.T) {
 	p := ClosedPool(&herald.IPPool{Spec: herald.IPPoolSpec{
 		Addresses: []herald.AddressRange{"198.51.100.0/30", "198.51.100.1", "0.0.0.1", "public"},

@@ -12,9 +12,9 @@ import (
 	"github.com/heraldlb/herald/provider/configuration"
 )
 
-// describePool fills in the status of a pool. invalid is what is wrong with its spec, or nil; then lastValid tells
-// whether the last valid spec is known and stays in force. assessed is what the assessment of all configuration objects
-// says of the pool; nil if there was none yet, and then what the status says of that stays.
+// describePool sets the status of a pool. invalid is the error in its spec, or nil; if there is one, lastValid says
+// whether the last valid spec is known and stays in force. assessed is the assessment of the pool; if it is nil because
+// there was none yet, the corresponding parts of the status do not change.
 func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessment, invalid error, lastValid bool) {
 	o.Status.Ranges = rangesText(o.Spec.Addresses)
 	o.Status.IPv4, o.Status.IPv6 = u.family(ipam.IPv4), u.family(ipam.IPv6)
@@ -75,7 +75,7 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 	}
 }
 
-// deleting says what a pool that is being deleted waits for.
+// deleting returns a message about what the deletion of a pool waits for.
 func deleting(holders []string) string {
 	if len(holders) == 0 {
 		return "what is reserved or kept for a name is released; the pool is deleted when its last address is free"
@@ -84,8 +84,8 @@ func deleting(holders []string) string {
 		"by kubectl herald renumber NAMESPACE/NAME: %s", someOf(holders))
 }
 
-// rangesText is what a column of kubectl shows of spec.addresses: as many entries as are short, and how many there are
-// besides.
+// rangesText returns the text of a column of kubectl for spec.addresses: as many entries as fit, and the number of the
+// others.
 func rangesText(ranges []herald.AddressRange) string {
 	const short = 40
 	text := ""
@@ -101,7 +101,7 @@ func rangesText(ranges []herald.AddressRange) string {
 	return text
 }
 
-// skippedText tells of addresses that a pool has and does not give out.
+// skippedText returns a message about addresses of a pool that it does not assign.
 func skippedText(occupied []string) string {
 	if len(occupied) == 0 {
 		return ""

@@ -17,29 +17,29 @@ import (
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 )
 
-// projection is the Service informer as the service controller sees it. The stock controller serves
-// every Service without a class and none with one; through the projection it sees ours without their
-// class, and no others. What it sees also saves it requests: see project.
+// projection is the Service informer that the service controller sees. The stock controller serves every Service
+// without a class and none with a class. Through the projection it sees only our Services, and without their class.
+// The projection also saves the controller requests: see project.
 //
-// It rests on four things that the controller does, which tests hold: it takes the informer by
-// interface, it queues what its handler is told, it reads Services from the lister by key, and it writes only
-// what differs from what it has read.
+// The projection relies on four properties of the controller, which tests check: it uses the informer through its
+// interface, it queues the objects that its handler gets, it reads Services from the lister by key, and it writes only
+// the difference to what it has read.
 type projection struct {
 	real      coreinformers.ServiceInformer
 	class     string
 	classless bool
 	ledger    *ledger
-	// holds tells whether a Service has an address of ours.
+	// holds reports whether a Service has an address of ours.
 	holds func(*corev1.Service) bool
-	// relabelled is told that the labels of some Service changed.
+	// relabelled is called when the labels of any Service change.
 	relabelled func()
-	// gone is told of every deleted Service.
+	// gone is called with every deleted Service.
 	gone func(*corev1.Service)
 
-	// handler is the service controller's, registered before anything runs.
+	// handler is the handler of the service controller, registered before anything runs.
 	handler cache.ResourceEventHandler
-	// opened tells that the ledger stands. Until then the handler is told nothing: a Service that
-	// needs nothing must not be taken for one that does.
+	// opened is true when the ledger is complete. Before that the handler gets nothing, so that no Service is synced
+	// that needs no change.
 	opened atomic.Bool
 }
 
@@ -52,10 +52,9 @@ func (p *projection) serves(svc *corev1.Service) bool {
 	return Serves(svc, p.class, p.classless)
 }
 
-// ours reports whether a Service is the service controller's business: one that we serve, or one that
-// we served and that has to be cleaned up after. A Service that became another type has lost its class
-// with it, so what tells is that it holds an address of ours, or that it has the finalizer where we serve Services
-// without a class and no other class holds an address for it.
+// ours reports whether the service controller must see a Service: one that we serve, or one that we served and must
+// clean up. A Service that became another type has lost its class as well. It is ours if it holds an address of ours,
+// or if it has the finalizer, we serve Services without a class, and no other class holds an address for it.
 func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc) && !p.cleaned(svc)
@@ -63,13 +62,13 @@ func (p *projection) ours(svc *corev1.Service) bool {
 	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc) && !p.ledger.hasForeign(svc)
 }
 
-// cleaned reports whether a Service is being deleted and has nothing of ours any more. Another finalizer keeps it; for
-// the controller it is gone.
+// cleaned reports whether a Service is being deleted and has nothing of ours any more. Another finalizer keeps it, and
+// for the controller it is gone.
 func (p *projection) cleaned(svc *corev1.Service) bool {
 	return svc.DeletionTimestamp != nil && !servicehelper.HasLBFinalizer(svc) && !p.holds(svc)
 }
 
-// content reports whether a sync of the Service would change nothing at all.
+// content reports whether a sync of the Service would change nothing.
 func (p *projection) content(svc *corev1.Service) bool {
 	if svc.DeletionTimestamp != nil || !p.serves(svc) || !servicehelper.HasLBFinalizer(svc) {
 		return false
@@ -82,14 +81,14 @@ func (p *projection) content(svc *corev1.Service) bool {
 	return ok && servicehelper.LoadBalancerStatusEqual(&svc.Status.LoadBalancer, status(held))
 }
 
-// project returns the Service as the service controller is to see it. The original is not changed. A Service that we
-// serve has no class. Besides,
+// project returns the Service that the service controller sees. The original is not changed. A Service that we serve
+// has no class. There are two further differences:
 //
-//   - one that has neither an address nor the finalizer is shown with the finalizer, so that the controller does not
-//     write it ahead of the addresses: Client writes both at once. A Service that waits for an address is not written
-//     to at all, and if it is deleted it is gone at once.
-//   - one that is deleted as soon as our finalizer is removed is shown without addresses, so that the controller does
-//     not remove them from the status of a Service that is gone.
+//   - A Service without an address and without the finalizer is shown with the finalizer, so that the controller does
+//     not write the finalizer before the addresses: Client writes both at once. A Service that waits for an address is
+//     not written at all, and can be deleted at once.
+//   - A Service that will be gone as soon as our finalizer is removed is shown without addresses, so that the
+//     controller does not remove them from the status of a Service that is gone.
 func (p *projection) project(svc *corev1.Service) *corev1.Service {
 	if !p.serves(svc) {
 		return svc
@@ -105,15 +104,15 @@ func (p *projection) project(svc *corev1.Service) *corev1.Service {
 	return &c
 }
 
-// requeue has the service controller look at a Service again. It is the one door: whatever else
-// happens to addresses and pools, Services are written only by their controller.
+// requeue makes the service controller sync a Service again. It is the only way to do so: whatever happens to
+// addresses and pools, only the service controller writes Services.
 func (p *projection) requeue(svc *corev1.Service) {
 	if p.opened.Load() {
 		p.handler.OnAdd(p.project(svc), false)
 	}
 }
 
-// open tells the controller of every Service that needs something, and from now on of every change.
+// open passes every Service that needs a change to the controller, and from then on every change.
 func (p *projection) open() {
 	p.opened.Store(true)
 	for _, o := range p.real.Informer().GetStore().List() {
@@ -121,7 +120,7 @@ func (p *projection) open() {
 	}
 }
 
-// OnAdd passes on a Service that needs something.
+// OnAdd passes on a Service that needs a change.
 func (p *projection) OnAdd(o any, initial bool) {
 	svc := o.(*corev1.Service)
 	if p.opened.Load() && p.ours(svc) && !p.content(svc) {
@@ -129,8 +128,8 @@ func (p *projection) OnAdd(o any, initial bool) {
 	}
 }
 
-// OnUpdate passes on what happens to a Service that is ours or was. The controller itself does not
-// look at the status, at the family policy or at selectors, so what became of them is brought to it as new.
+// OnUpdate passes on changes of a Service that is or was ours. The controller itself ignores changes of the status,
+// the IP family policy and selectors. A Service with such a change is passed on as a new one.
 func (p *projection) OnUpdate(oldObj, newObj any) {
 	was, is := oldObj.(*corev1.Service), newObj.(*corev1.Service)
 	if !p.opened.Load() || was.ResourceVersion == is.ResourceVersion || !p.ours(was) && !p.ours(is) {
@@ -142,22 +141,22 @@ func (p *projection) OnUpdate(oldObj, newObj any) {
 	if !maps.Equal(was.Labels, is.Labels) {
 		p.relabelled()
 	}
-	if !p.content(is) { // The controller syncs a Service whose annotations changed, whichever these are.
+	if !p.content(is) { // The controller would sync it after any change of its annotations.
 		p.handler.OnUpdate(p.project(was), p.project(is))
 	}
 }
 
-// disturbed reports whether somebody took the finalizer away or wrote another status than the Service is to have. What
-// the controller itself writes is what it is to have.
+// disturbed reports whether somebody removed the finalizer, or wrote a status that is not the one the Service must
+// have. The controller itself writes the right status.
 func (p *projection) disturbed(was, is *corev1.Service) bool {
 	written := !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer) ||
 		servicehelper.HasLBFinalizer(was) && !servicehelper.HasLBFinalizer(is)
 	return written && p.serves(is) && is.DeletionTimestamp == nil && !p.content(is)
 }
 
-// OnDelete has the addresses of a Service that is gone looked at. The controller does not ask: it acts
-// on the deletion timestamp. A Service without finalizers never had one; the controller drops what it remembers of
-// that when it finds that the Service is gone.
+// OnDelete has the addresses of a deleted Service checked. The controller does not need this, because it acts on the
+// deletion timestamp. A Service without finalizers never had such a timestamp; the controller forgets it when it finds
+// that the Service is gone.
 func (p *projection) OnDelete(o any) {
 	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = tombstone.Obj
@@ -170,12 +169,12 @@ func (p *projection) OnDelete(o any) {
 	}
 }
 
-// Informer is the informer that the service controller registers its handler with.
+// Informer returns the informer with which the service controller registers its handler.
 func (p *projection) Informer() cache.SharedIndexInformer {
 	return projectedInformer{p.real.Informer(), p}
 }
 
-// Lister reads Services as they are projected.
+// Lister returns a lister of the projected Services.
 func (p *projection) Lister() corelisters.ServiceLister {
 	return projectedLister{p.real.Lister(), p}
 }
@@ -185,8 +184,8 @@ type projectedInformer struct {
 	p *projection
 }
 
-// AddEventHandlerWithResyncPeriod takes the controller's handler. There is no resync: it would compare
-// every Service with itself twice a minute.
+// AddEventHandlerWithResyncPeriod stores the handler of the controller. There is no resync, which would compare every
+// Service with itself twice a minute.
 func (i projectedInformer) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler, _ time.Duration) (cache.ResourceEventHandlerRegistration, error) {
 	i.p.handler = h
 	return i.SharedIndexInformer.AddEventHandler(i.p)
@@ -233,30 +232,30 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	return n.l.p.project(svc), nil
 }
 
-// oneNode is the Node informer as the service controller sees it: there is one node, and it never
-// changes. Nothing of ours depends on which nodes there are, while the controller would walk all
-// Services when one changes, reading what others write, and keep each Service's list of them for ever.
+// oneNode is the Node informer that the service controller sees. It has one node, which never changes. Herald's
+// Services do not depend on the nodes. When nodes change, the controller would otherwise read all Services without
+// synchronization, and keep a list of nodes for each Service forever.
 type oneNode struct{}
 
-// OneNode hides from the service controller which nodes there are. That there is one keeps it from
-// warning, with every Service, that there is none.
+// OneNode returns an informer that hides the nodes from the service controller. It has one node, because without nodes
+// the controller writes a warning for every Service.
 func OneNode() coreinformers.NodeInformer { return oneNode{} }
 
 func (oneNode) Informer() cache.SharedIndexInformer { return silentInformer{} }
 
 func (oneNode) Lister() corelisters.NodeLister {
 	nodes := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
-	_ = nodes.Add(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "any"}}) // Only a key that cannot be made fails.
+	_ = nodes.Add(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "any"}}) // Add fails only if it cannot compute a key.
 	return corelisters.NewNodeLister(nodes)
 }
 
-// silentInformer is the two methods that the service controller calls.
+// silentInformer has the two methods of an informer that the service controller calls.
 type silentInformer struct{ cache.SharedIndexInformer }
 
-// AddEventHandlerWithResyncPeriod takes no notice of the handler.
+// AddEventHandlerWithResyncPeriod ignores the handler.
 func (silentInformer) AddEventHandlerWithResyncPeriod(cache.ResourceEventHandler, time.Duration) (cache.ResourceEventHandlerRegistration, error) {
 	return nil, nil
 }
 
-// HasSynced is true: there is nothing to wait for.
+// HasSynced returns true, because there is nothing to wait for.
 func (silentInformer) HasSynced() bool { return true }

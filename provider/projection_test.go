@@ -24,17 +24,17 @@ import (
 	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
 )
 
-// controllerWorld is the real service controller between a projection and a cloud of which the test says what it has.
+// controllerWorld is the real service controller between a projection and a fake cloud.
 type controllerWorld struct {
 	t     *testing.T
 	kube  *fake.Clientset
 	cloud *fakecloud.Cloud
 }
 
-// withController runs a story in a bubble of its own.
+// withController runs a story in its own synctest bubble.
 func withController(t *testing.T, story func(w *controllerWorld)) {
 	t.Helper()
-	// The one that limits the rate of errors remembers times from outside of the bubble.
+	// The handler that limits the rate of errors remembers times from outside the bubble.
 	defer func(before []runtime.ErrorHandler) { runtime.ErrorHandlers = before }(runtime.ErrorHandlers)
 	runtime.ErrorHandlers = nil
 	synctest.Test(t, func(t *testing.T) {
@@ -62,13 +62,12 @@ func withController(t *testing.T, story func(w *controllerWorld)) {
 	})
 }
 
-// update writes a Service as it is in the API server from now on, and returns what the controller wrote to Services
-// because of that.
+// update changes the Service in the API server, and returns the controller's writes to Services that follow.
 func (w *controllerWorld) update(change func(*corev1.Service)) []string {
 	w.t.Helper()
 	svc := w.get()
 	change(svc)
-	svc.ResourceVersion += "+" // The fake client leaves it to us.
+	svc.ResourceVersion += "+" // The fake client does not change it.
 	if _, err := w.kube.CoreV1().Services("default").Update(w.t.Context(), svc, metav1.UpdateOptions{}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -94,7 +93,7 @@ func (w *controllerWorld) get() *corev1.Service {
 	return svc
 }
 
-// patches waits until the controller is idle and returns what it wrote to Services.
+// patches waits until the controller is idle, and returns its writes to Services.
 func (w *controllerWorld) patches() (all []string) {
 	synctest.Wait()
 	for _, a := range w.kube.Actions() {
@@ -168,7 +167,7 @@ func TestServiceControllerDoesNotWriteToAServiceThatWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.want("deleted", w.patches())
-		// That is when the controller drops its copy.
+		// The controller drops its copy at this call.
 		if want := []string{"delete"}; !slices.Equal(w.cloud.Calls, want) {
 			t.Errorf("the cloud was asked to %v, want %v", w.cloud.Calls, want)
 		}
@@ -191,7 +190,7 @@ func TestServiceControllerEvents(t *testing.T) {
 	withController(t, func(w *controllerWorld) {
 		w.create()
 		w.cloud.Exists = true
-		time.Sleep(time.Second) // Events of one Service are named by the time.
+		time.Sleep(time.Second) // The names of a Service's events depend on the time.
 		w.update(deleted)
 		events, err := w.kube.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
 		if err != nil {

@@ -27,7 +27,7 @@ import (
 	"github.com/heraldlb/herald/provider/configuration"
 )
 
-// Config is what a Provider needs from its process.
+// Config is the configuration of a Provider.
 type Config struct {
 	Kube   kubernetes.Interface
 	Herald *client.Set
@@ -35,28 +35,28 @@ type Config struct {
 	Dynamic dynamic.Interface
 	// Services is the cloud-controller-manager's shared informer. The Provider does not start it.
 	Services coreinformers.ServiceInformer
-	// Namespaces is from the same factory.
+	// Namespaces is an informer of the same factory.
 	Namespaces coreinformers.NamespaceInformer
-	// Events takes events on Services and IPPools.
+	// Events receives the events on Services and IPPools.
 	Events record.EventRecorder
-	// Class is the spec.loadBalancerClass that is served.
+	// Class is the spec.loadBalancerClass of the Services to serve.
 	Class string
-	// Classless tells whether Services without a class are served too.
+	// Classless says whether Services without a class are served as well.
 	Classless bool
-	// Quota is what a namespace that says nothing of it may hold of all pools together.
+	// Quota limits the addresses of a namespace in all pools together, if the namespace sets no quota itself.
 	Quota ipam.Limits
-	// Namespace has the Leases of the speakers.
+	// Namespace is the namespace of the speakers' Leases.
 	Namespace string
 	// Foreign are the load balancers whose annotations are read as if they were Herald's.
 	Foreign Foreign
-	// MarkPodsOnDeadNodes has the pods of a node marked not ready when its neighbours have seen it die.
+	// MarkPodsOnDeadNodes says whether the pods of a node are marked as not ready when its neighbours have seen it die.
 	MarkPodsOnDeadNodes bool
-	// Metrics takes the pools' use; nil: it is not told.
+	// Metrics registers the metrics; nil means none.
 	Metrics prometheus.Registerer
 	Log     *zap.Logger
 }
 
-// Provider implements cloudprovider.Interface. It wires the others together and starts them.
+// Provider implements cloudprovider.Interface. It connects the parts of this package and starts them.
 type Provider struct {
 	log           *zap.Logger
 	ledger        *ledger
@@ -70,7 +70,7 @@ type Provider struct {
 	loadBalancers *loadBalancers
 	projection    *projection
 	assessor      *assessor
-	deadNodes     *deadNodes // nil if nothing is done about them
+	deadNodes     *deadNodes // nil if dead nodes are ignored
 	speakers      *speakers
 	reports       cache.SharedIndexInformer
 
@@ -78,11 +78,11 @@ type Provider struct {
 	informers []cache.SharedIndexInformer
 }
 
-// New wires a Provider with informers of its own. Nothing runs before Run.
+// New returns a Provider with informers of its own. Nothing runs before Run.
 func New(c Config) *Provider {
 	allocations, ippools := c.Herald.Allocations.Informer(), c.Herald.Pools.Informer()
 	l2, bgp := c.Herald.L2Advertisements.Informer(), c.Herald.BGPAdvertisements.Informer()
-	_ = allocations.AddIndexers(recordIndexers) // It fails only for an index that there is already.
+	_ = allocations.AddIndexers(recordIndexers) // AddIndexers fails only for an index that already exists.
 	p := wire(dependencies{
 		class: c.Class, classless: c.Classless, quota: c.Quota,
 		kube: c.Kube, services: c.Services, namespaces: c.Namespaces.Lister(),
@@ -94,16 +94,16 @@ func New(c Config) *Provider {
 	p.conflicts.follow(p.reports)
 	p.informers = []cache.SharedIndexInformer{allocations, ippools, l2, bgp}
 
-	// Registration fails only on a stopped informer.
+	// AddEventHandler fails only for a stopped informer.
 	_, _ = allocations.AddEventHandler(recordHandler(p.changes))
 	_, _ = ippools.AddEventHandler(poolHandler(p.changes.edits))
 	_, _ = c.Services.Informer().AddEventHandler(annotationHandler(p.services, c.Events))
 	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes, p.records.namespaceGone))
 	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
-		_ = i.SetTransform(lean) // It fails only on a started informer.
+		_ = i.SetTransform(lean) // SetTransform fails only for a started informer.
 		p.synced = append(p.synced, i.HasSynced)
 	}
-	_ = c.Services.Informer().SetTransform(leanService(c.Foreign)) // In place of lean.
+	_ = c.Services.Informer().SetTransform(leanService(c.Foreign)) // instead of lean
 	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.skip, c.Log)
 	p.pools.assessed = p.assessor.pool
 	p.speakers = &speakers{leases: c.Kube.CoordinationV1().Leases(c.Namespace), announcers: p.assessor.announcers, log: c.Log}
@@ -120,7 +120,7 @@ func New(c Config) *Provider {
 	return p
 }
 
-// dependencies is the world outside, as the parts of a Provider see it.
+// dependencies are the external dependencies of the parts of a Provider.
 type dependencies struct {
 	class     string
 	classless bool
@@ -164,7 +164,7 @@ func wire(d dependencies) *Provider {
 		events: d.events, metrics: newAllocationMetrics(), log: d.log,
 	}
 	projection.holds = ledger.hasOurs
-	projection.relabelled = changes.capacity.set // Pools may choose by what changed.
+	projection.relabelled = changes.capacity.set // Pools may select Services by the labels that changed.
 	projection.gone = func(svc *corev1.Service) {
 		waiting.forget(svc)
 		reconciler.serviceGone(svc)
@@ -176,7 +176,7 @@ func wire(d dependencies) *Provider {
 	}
 }
 
-// recordHandler has every record looked at that changes.
+// recordHandler has every changed record checked.
 func recordHandler(c *changes) cache.ResourceEventHandler {
 	look := func(o any) {
 		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
@@ -186,8 +186,8 @@ func recordHandler(c *changes) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, o any) { look(o) }, DeleteFunc: look}
 }
 
-// namespaceHandler has the waiting Services tried again when a namespace appears, or when its labels or its quota change,
-// and says which namespaces are gone.
+// namespaceHandler has the waiting Services retried when a namespace is created, or when its labels or its quota change.
+// It calls gone for deleted namespaces.
 func namespaceHandler(c *changes, gone func(name string)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { c.capacity.set() },
@@ -205,12 +205,11 @@ func namespaceHandler(c *changes, gone func(name string)) cache.ResourceEventHan
 	}
 }
 
-// Services is the informer for the service controller: see projection.
+// Services returns the informer for the service controller: see projection.
 func (p *Provider) Services() coreinformers.ServiceInformer { return p.projection }
 
-// Run serves until ctx ends. It calls serve, which is the service controller, once the ledger stands:
-// no address is given out before every recorded one is known. It returns when everything it started
-// has ended.
+// Run serves until ctx ends. It calls serve, which runs the service controller, when the ledger is complete: no address
+// is assigned before every recorded one is known. Run returns when everything that it started has ended.
 func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, i := range p.informers {
@@ -225,7 +224,7 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		p.log.Info("ledger rebuilt", zap.Int("addresses", p.ledger.size()), zap.Duration("took", time.Since(start)))
 		g.Go(func() error { return p.reconciler.run(ctx) })
 		g.Go(func() error { return p.pools.run(ctx) })
-		// Services are served whether or not the SpeakerStatuses can be read.
+		// Services are served even if the SpeakerStatuses cannot be read.
 		g.Go(func() error { p.reports.RunWithContext(ctx); return nil })
 		g.Go(func() error {
 			if cache.WaitForCacheSync(ctx.Done(), p.conflicts.received) {
@@ -238,7 +237,7 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		if p.deadNodes != nil {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
-		p.assessor.await(ctx) // Before it no Service is given an address, not even one that waits.
+		p.assessor.await(ctx) // No Service gets an address before the first assessment, not even a waiting one.
 		g.Go(func() error { return p.waiting.run(ctx) })
 		p.projection.open()
 		serve(ctx)
@@ -250,9 +249,9 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 	return nil
 }
 
-// rebuild makes the ledger from what the API server holds: the pools, the recorded addresses, and then those that
-// Services carry in their status without a record (a restored backup, a move from another load balancer), the oldest
-// Service first, so that nothing of this is given to others.
+// rebuild builds the ledger from the state of the API server: first the pools, then the recorded addresses, then the
+// addresses that Services carry in their status without a record (after a restored backup, or a move from another load
+// balancer). It adopts the latter in the order of the Services' age, the oldest first, so that nobody else gets them.
 func (p *Provider) rebuild() {
 	p.pools.load()
 	p.records.load()
@@ -262,31 +261,32 @@ func (p *Provider) rebuild() {
 			continue
 		}
 		if req, err := p.loadBalancers.requests.withoutQuota(svc); err == nil {
-			_ = p.ledger.adopt(svc, req) // The error comes again, and is reported, when the Service is served.
+			_ = p.ledger.adopt(svc, req) // When the Service is served, the same error is reported.
 			if len(carried) < wanted(req) {
-				p.waiting.add(svc) // It is settled, and prefers a second family that no pool had.
+				p.waiting.add(svc) // The Service is settled, and prefers a second family that no pool had.
 			}
 			if p.services.of(req.Owner) == nil {
-				p.projection.gone(svc) // It was deleted in between, which was told before it had an address.
+				p.projection.gone(svc) // The Service was deleted in between, and gone was called before it had an address.
 			}
 		}
 	}
 }
 
-// skip has these addresses never be given out, and the Services that wait tried again if others no longer are among them.
+// skip replaces the addresses that are never assigned. If an address is no longer among them, it has the waiting Services
+// retried.
 func (p *Provider) skip(all map[netip.Addr]string) {
 	if p.ledger.skip(all) {
 		p.changes.capacity.set()
 	}
 }
 
-// Initialize is called by the app on becoming leader. There is nothing to do: Run does it.
+// Initialize is called when this process becomes the leader. It does nothing; Run does the work.
 func (p *Provider) Initialize(cloudprovider.ControllerClientBuilder, <-chan struct{}) {}
 
-// LoadBalancer says that we have load balancers, which is all that we have.
+// LoadBalancer returns the load balancers, the only part of the interface that is supported.
 func (p *Provider) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return p.loadBalancers, true }
 
-// Instances is not supported: Herald knows nothing of machines.
+// Instances is not supported: Herald does not manage machines.
 func (p *Provider) Instances() (cloudprovider.Instances, bool) { return nil, false }
 
 // InstancesV2 is not supported.
@@ -304,5 +304,5 @@ func (p *Provider) Routes() (cloudprovider.Routes, bool) { return nil, false }
 // ProviderName returns Name.
 func (p *Provider) ProviderName() string { return Name }
 
-// HasClusterID is true: we need none.
+// HasClusterID returns true, although Herald needs no cluster ID.
 func (p *Provider) HasClusterID() bool { return true }

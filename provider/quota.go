@@ -11,7 +11,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// quotaOf is what a namespace may hold of all pools together, and where that is said.
+// quotaOf returns the limits of a namespace for all pools together, and where they are set.
 func quotaOf(namespace *corev1.Namespace, cluster ipam.Limits) (_ ipam.Limits, from string, _ error) {
 	if namespace == nil {
 		return cluster, "herald-ccm's --namespace-quota", nil
@@ -27,26 +27,26 @@ func quotaOf(namespace *corev1.Namespace, cluster ipam.Limits) (_ ipam.Limits, f
 	return limits, fmt.Sprintf("annotation %s of the namespace", herald.AnnotationQuota), nil
 }
 
-// Quota is the flag --namespace-quota.
+// Quota is the value of the flag --namespace-quota.
 type Quota struct {
 	text   string
 	Limits ipam.Limits
 }
 
-// String returns what was set.
+// String returns the value of the flag.
 func (q *Quota) String() string { return q.text }
 
-// Set reads the flag: see [ParseQuota].
+// Set parses the flag: see [ParseQuota].
 func (q *Quota) Set(text string) (err error) {
 	q.text = text
 	q.Limits, err = ParseQuota(text)
 	return err
 }
 
-// Type is what help calls it.
+// Type returns the name of the type in the help text.
 func (q *Quota) Type() string { return "quota" }
 
-// ParseQuota reads "ipv4=5,ipv6=10"; a family that is left out is not limited.
+// ParseQuota parses limits such as "ipv4=5,ipv6=10". A family that is left out is not limited.
 func ParseQuota(text string) (ipam.Limits, error) {
 	limits := ipam.Limits{}
 	for part := range strings.SplitSeq(text, ",") {

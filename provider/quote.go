@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxQuoted is the most bytes of what a user wrote that a message repeats.
+// maxQuoted is the most bytes of a user's text that a message repeats.
 const maxQuoted = 64
 
-// cut returns what a user wrote as a message may repeat it: short, and without control characters.
+// cut returns a user's text as a message may repeat it: short, and without control characters.
 func cut(text string) string {
 	if len(text) > maxQuoted {
 		end := maxQuoted - len("...")
@@ -27,5 +27,5 @@ func cut(text string) string {
 	}, text)
 }
 
-// quote returns what a user wrote in quotation marks, cut.
+// quote returns a user's text, cut and in quotation marks.
 func quote(text string) string { return strconv.Quote(cut(text)) }

@@ -22,15 +22,15 @@ import (
 )
 
 const (
-	// settleTime is how long a Service may take to move from one address to the next.
+	// settleTime is the time in which a Service normally moves from one address to the next.
 	settleTime = 2 * time.Second
-	// reconcileWorkers is how many records are reconciled at once. Each may have to wait for a write, as when an edit of
-	// a pool leaves thousands of addresses out of range, while others are to be freed.
+	// reconcileWorkers is how many records are reconciled at once. One may have to wait for a write while others are to
+	// be freed, for example when an edit of a pool leaves thousands of addresses out of range.
 	reconcileWorkers = 4
 )
 
-// reconciler makes the record of an address, the ledger and the Services agree, whatever state they are in, whenever one
-// of them changed.
+// reconciler makes the record of an address, the ledger and the Services agree, from any state, whenever one of them
+// changes.
 type reconciler struct {
 	records   *records
 	services  *services
@@ -54,7 +54,7 @@ func (r *reconciler) run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// work takes names from the queue, which gives none to two workers at a time.
+// work takes names from the queue. The queue never gives a name to two workers at a time.
 func (r *reconciler) work(ctx context.Context) {
 	queue := r.changes.queue
 	for {
@@ -63,7 +63,7 @@ func (r *reconciler) work(ctx context.Context) {
 			return
 		}
 		if err := r.reconcile(ctx, name); err != nil {
-			if ctx.Err() == nil && !apierrors.IsConflict(err) { // The cache will catch up.
+			if ctx.Err() == nil && !apierrors.IsConflict(err) { // After a conflict the cache will catch up.
 				r.log.Warn("IPAllocation not reconciled, trying again", zap.String("ipallocation", name), zap.Error(err))
 			}
 			queue.AddRateLimited(name)
@@ -78,7 +78,7 @@ func (r *reconciler) work(ctx context.Context) {
 func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	address, err := herald.ParseAllocationName(name)
 	if err != nil {
-		return nil // The schema refuses such a name.
+		return nil // The schema refuses records with such a name.
 	}
 	rec := r.records.cached(name)
 	if rec == nil {
@@ -94,7 +94,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 		// The cache lags behind our own write, or the API server was restored from a backup.
 		known := r.ledger.version(address)
 		if rec, err = r.records.fetch(ctx, name); err != nil || rec == nil {
-			return err // The event of its deletion brings it here again.
+			return err // The event of its deletion queues it again.
 		}
 		if stale, err = r.records.learn(rec); stale {
 			r.ledger.outdated(address, known)
@@ -105,7 +105,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	}
 	r.changes.usage.set()
 	if !r.ledger.ours(rec) {
-		return nil // The address is in use; the rest is its own controller's.
+		return nil // The address is in use; the controller of its class does the rest.
 	}
 	if released(rec) {
 		return r.cool(ctx, rec, address)
@@ -115,7 +115,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	}
 	for _, o := range rec.Spec.Owners {
 		if o.UID == "" || o.Sharing != nil {
-			r.changes.capacity.set() // A Service of that name may wait for one, or one that shares for a port.
+			r.changes.capacity.set() // A Service of that name may wait for one, or a Service that shares may wait for a port.
 		}
 		if o.UID == "" {
 			continue
@@ -131,8 +131,8 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	return nil
 }
 
-// releaseNames releases an address that is kept for names, or reserved, if its pool is being deleted, or for names in a
-// namespace that is gone. What was reserved by hand for a name waits for the namespace.
+// releaseNames releases an address that is kept or reserved for names, if its pool is being deleted or the namespace of
+// the names is gone. A reservation by hand stays when its namespace is gone.
 func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) (bool, error) {
 	home, _ := r.ledger.displaced(address)
 	deleting := r.ledger.termsOf(cmp.Or(rec.Spec.Pool, home)).deleting
@@ -147,10 +147,10 @@ func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation,
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
-	return true, err // The event of the update or deletion brings it here again.
+	return true, err // The event of the update or deletion queues it again.
 }
 
-// moveOff has the Services served again that are to leave an address because of a conflict.
+// moveOff has the Services synced that must leave an address because of a conflict.
 func (r *reconciler) moveOff(rec *herald.IPAllocation, address netip.Addr) {
 	if !conflicting(rec) {
 		return
@@ -166,13 +166,13 @@ func (r *reconciler) moveOff(rec *herald.IPAllocation, address netip.Addr) {
 	}
 }
 
-// visit looks after an owner of an address that is in use.
+// visit checks one owner of an address that is in use.
 func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, address netip.Addr, o herald.AllocationOwner) error {
 	svc, family := r.services.of(ownerOf(o)), ipam.FamilyOf(address)
 	if svc == nil {
 		heir := r.services.named(o.Namespace, o.Name)
 		if heir != nil && r.services.wants(heir) && slices.Contains(Carried(heir), address) && r.ledger.lacks(heir, family) {
-			r.changes.serve(heir) // It is to take over the record of the Service that had its name.
+			r.changes.serve(heir) // heir must take over the record of the earlier Service with its name.
 			return nil
 		}
 		return r.orphan(ctx, address, o)
@@ -182,8 +182,8 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	case !r.services.serves(svc):
 		return r.orphan(ctx, address, o)
 	case !slices.Contains(Carried(svc), address) && r.ledger.moves(svc, family):
-		// The Service moves to this address or from it. Or another leader gave it this one, and nobody else is going to
-		// release what is too much.
+		// The Service moves to this address or away from it. Or another leader gave it this address, and nobody else
+		// will release what is superfluous.
 		if moving := settleTime - time.Since(rec.CreationTimestamp.Time); moving > 0 {
 			r.changes.queue.AddAfter(rec.Name, moving)
 		} else {
@@ -193,17 +193,17 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	return nil
 }
 
-// cool deletes the record of a released address when the reuse delay is over, unless its Service takes it back.
+// cool deletes the record of a released address when the reuse delay is over, unless a Service takes the address back.
 func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
 	for _, o := range rec.Spec.Owners {
 		svc := r.services.named(o.Namespace, o.Name)
 		switch {
 		case svc == nil:
 		case svc.DeletionTimestamp != nil:
-			return nil // The event of its deletion brings the address here again.
+			return nil // The event of its deletion queues the record again.
 		case r.services.serves(svc) && slices.Contains(Carried(svc), address):
-			// If the Service moved to another address, its status is about to change; if not, it is to take this one
-			// back. If that takes long, another leader moved it.
+			// If the Service moved to another address, its status is about to change. If not, it must take this address
+			// back. If neither happens soon, another leader moved the Service.
 			lasts := time.Since(rec.Spec.ReleasedAt.Time)
 			if lasts > settleTime || r.ledger.lacks(svc, ipam.FamilyOf(address)) {
 				r.changes.serve(svc)
@@ -214,7 +214,7 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 	}
 	terms, reuse := r.ledger.termsOf(rec.Spec.Pool), rec.Spec.ReleasedAt.Time
 	rests := time.Until(reuse.Add(terms.delay))
-	// An address that is in no pool, or in one that is being deleted, is not given out anyway.
+	// An address that is in no pool, or in one that is being deleted, is not assigned anyway.
 	if conflicting(rec) && terms.lasting {
 		rests = max(rests, time.Until(reuse.Add(conflictRest)), r.conflicts.lasts(address, time.Now()))
 	}
@@ -222,16 +222,15 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 		r.changes.queue.AddAfter(rec.Name, rests)
 		return nil
 	}
-	// The precondition keeps a record that was taken back in the meantime.
+	// The preconditions keep a record that was taken back in the meantime.
 	err := r.records.api.Delete(ctx, rec.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rec.UID, ResourceVersion: &rec.ResourceVersion}})
 	if apierrors.IsNotFound(err) {
-		return nil // The event of its deletion brings it here again.
+		return nil // The event of its deletion queues it again.
 	}
 	return err
 }
 
-// mark writes into a record who shares or keeps the address and what is wrong with it or is no longer, and tells its
-// Services of the latter.
+// mark updates the state and the conditions of a record, and tells its Services about conditions that changed.
 func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) error {
 	conflict, again := r.conflicts.condition(rec, address, time.Now())
 	if again > 0 {
@@ -251,7 +250,7 @@ func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address
 	marked := rec.DeepCopy()
 	marked.Status.Conditions, marked.Status.State, marked.Status.SharedWith = conditions, state, shared
 	if _, err := r.records.api.UpdateStatus(ctx, marked, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
-		return nil // The event of its deletion brings it here again.
+		return nil // The event of its deletion queues it again.
 	} else if err != nil {
 		return err
 	}
@@ -275,7 +274,7 @@ func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address
 	return nil
 }
 
-// accepted returns the condition Accepted that a record is to have; nil if it is to have none.
+// accepted returns the condition Accepted that a record must have; nil means none.
 func accepted(rec *herald.IPAllocation) *metav1.Condition {
 	c := &metav1.Condition{Type: herald.ConditionAccepted, Status: metav1.ConditionTrue, Reason: herald.ReasonValid, ObservedGeneration: rec.Generation}
 	_, _, err := TenantsOf(rec)
@@ -288,7 +287,7 @@ func accepted(rec *herald.IPAllocation) *metav1.Condition {
 	return c
 }
 
-// inRange returns the condition InRange that a record is to have; nil if it is to have none.
+// inRange returns the condition InRange that a record must have; nil means none.
 func (r *reconciler) inRange(rec *herald.IPAllocation, address netip.Addr) *metav1.Condition {
 	home, displaced := r.ledger.displaced(address)
 	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
@@ -306,8 +305,8 @@ func (r *reconciler) inRange(rec *herald.IPAllocation, address netip.Addr) *meta
 	return c
 }
 
-// recordGone frees the address of a deleted record, except for living Services that hold it: the record is just being
-// written, or somebody deleted it by hand and it is written again.
+// recordGone frees the address of a deleted record, except for existing Services that hold it. For these the record is
+// just being written, or was deleted by hand and is written again.
 func (r *reconciler) recordGone(address netip.Addr) {
 	holders, cooling := r.ledger.holders(address)
 	var gone []ipam.Owner
@@ -327,12 +326,12 @@ func (r *reconciler) recordGone(address netip.Addr) {
 		r.changes.capacity.set()
 	}
 	if lasts := r.conflicts.lasts(address, time.Now()); lasts > 0 {
-		r.changes.queue.AddAfter(herald.AllocationName(address), lasts) // So that the conflict is forgotten.
+		r.changes.queue.AddAfter(herald.AllocationName(address), lasts) // to forget the conflict when it is over
 	}
 }
 
-// orphan releases the address of a Service that is gone, or is no longer ours, and that the service controller did not
-// release. The cache is not enough to say so: another leader may have recorded a Service that has not reached us yet.
+// orphan releases the address of a Service that is gone or no longer ours, if the service controller did not release it.
+// It asks the API server, because another leader may have recorded a Service that the cache does not have yet.
 func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.AllocationOwner) error {
 	svc, err := r.services.fetch(ctx, o.Namespace, o.Name)
 	if err != nil {
@@ -345,15 +344,15 @@ func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.Al
 	return r.records.release(ctx, address, ownerOf(o), r.records.reclaims(o.ReclaimPolicy))
 }
 
-// serviceGone has the addresses of a deleted Service looked at.
+// serviceGone has the addresses of a deleted Service checked.
 func (r *reconciler) serviceGone(svc *corev1.Service) {
 	for _, a := range append(r.ledger.heldBy(owner(svc)), r.ledger.coolingFor(owner(svc))...) {
 		r.changes.record(a.Address)
 	}
 }
 
-// conflictsSynced has the records that say something of conflicts looked at when all reports are known: conflicts that
-// were withdrawn while nobody looked are over.
+// conflictsSynced has the records with a conflict checked when all reports are known. A conflict that was withdrawn
+// while no herald-ccm watched is over.
 func (r *reconciler) conflictsSynced() {
 	r.conflicts.synced.Store(true)
 	for _, rec := range client.Items[*herald.IPAllocation](r.records.cache) {

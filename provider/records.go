@@ -20,10 +20,10 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// errHeldByAnother says that the API server has a record of the address for another owner.
+// errHeldByAnother means that the API server has a record of the address for another owner.
 var errHeldByAnother = errors.New("another owner holds the address")
 
-// recordsAPI is the API server's IPAllocations.
+// recordsAPI is the client for IPAllocations.
 type recordsAPI interface {
 	Get(context.Context, string, metav1.GetOptions) (*herald.IPAllocation, error)
 	Create(context.Context, *herald.IPAllocation, metav1.CreateOptions) (*herald.IPAllocation, error)
@@ -32,7 +32,7 @@ type recordsAPI interface {
 	Delete(context.Context, string, metav1.DeleteOptions) error
 }
 
-// records writes IPAllocations, and brings what they say into the ledger.
+// records writes IPAllocations, and brings their content into the ledger.
 type records struct {
 	api      recordsAPI
 	cache    cache.Indexer
@@ -43,7 +43,7 @@ type records struct {
 	log      *zap.Logger
 }
 
-// The indexes of the records: by spec.pool, and by the namespaces of owners that are only names.
+// The indexes of the records: by spec.pool, and by the namespaces of owners that have only a name.
 const (
 	byPool          = "pool"
 	byNameNamespace = "namespace"
@@ -61,22 +61,22 @@ var recordIndexers = cache.Indexers{
 	},
 }
 
-// load reads all records into the ledger, in order of age, so that of several addresses of one owner the youngest
-// counts as the one that it took last.
+// load reads all records into the ledger, oldest first. If an owner has several addresses, the one with the youngest record
+// then counts as the last that it took.
 func (r *records) load() {
 	all := client.Items[*herald.IPAllocation](r.cache)
 	slices.SortFunc(all, func(x, y *herald.IPAllocation) int { return Older(x, y) })
 	for _, rec := range all {
 		address, tenants := r.tenants(rec)
-		_, _, _ = r.ledger.learn(address, rec, tenants) // It fails for an address that the schema refuses.
+		_, _, _ = r.ledger.learn(address, rec, tenants) // learn fails for an address that the schema refuses.
 		r.ledger.resume(address)
 	}
 }
 
-// tenants is TenantsOf, except that an owner whose name another Service has by now is only a name. So a Service that is
-// deleted and created again, or restored from a backup, gets the address that it had. The cache may know only the
-// earlier of the two Services, so the API server is asked before this is written into a record. Where a record cannot be
-// read, its Services keep the address on the terms that they have themselves.
+// tenants is like TenantsOf, except that an owner loses its UID if another Service has its name by now. A Service that is
+// deleted and created again, or restored from a backup, thus gets the address that it had. The cache may know only the
+// earlier of the two Services, so the API server is asked before this is written into a record. If a record cannot be
+// decoded, its Services keep the address on the terms that they themselves have.
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
@@ -90,7 +90,7 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 		}
 		switch {
 		case !r.ledger.ours(rec):
-			tenants[i].Sharing = ipam.Sharing{} // Its Services share with those of their class only.
+			tenants[i].Sharing = ipam.Sharing{} // Its Services share only with those of their class.
 		case err != nil && is:
 			tenants[i].Sharing = sharing(svc)
 		}
@@ -98,8 +98,8 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 	return address, tenants
 }
 
-// learn takes over what a record says, and has the Services served again that believed otherwise. It reports whether
-// the record is older than what is known.
+// learn stores the content of a record, and has the Services synced that wrongly believed that they hold the address. It
+// reports whether the record is older than the known one.
 func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	address, tenants := r.tenants(rec)
 	lost, stale, err := r.ledger.learn(address, rec, tenants)
@@ -111,7 +111,7 @@ func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	return stale, err
 }
 
-// cached returns a record as the cache has it; nil if there is none.
+// cached returns a record from the cache; nil if there is none.
 func (r *records) cached(name string) *herald.IPAllocation {
 	o, exists, err := r.cache.GetByKey(name)
 	if err != nil || !exists {
@@ -133,7 +133,7 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	var list []*herald.IPAllocation
 	for _, key := range []string{pool, ""} {
-		indexed, _ := r.cache.ByIndex(byPool, key) // It fails only for an index that there is not.
+		indexed, _ := r.cache.ByIndex(byPool, key) // ByIndex fails only for an index that does not exist.
 		for _, o := range indexed {
 			rec := o.(*herald.IPAllocation)
 			if key != pool {
@@ -148,33 +148,33 @@ func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	return list
 }
 
-// namespaceGone has the records looked at that keep an address for a name in a namespace.
+// namespaceGone has the records checked that keep an address for a name in a namespace.
 func (r *records) namespaceGone(name string) {
-	indexed, _ := r.cache.ByIndex(byNameNamespace, name) // It fails only for an index that there is not.
+	indexed, _ := r.cache.ByIndex(byNameNamespace, name) // ByIndex fails only for an index that does not exist.
 	for _, o := range indexed {
 		r.changes.queue.Add(o.(*herald.IPAllocation).Name)
 	}
 }
 
-// unreadableRetry is for how long an address is held for nobody whose record cannot be decoded. No informer tells when such
-// a record is deleted.
+// unreadableRetry is how long an address is held for nobody when its record cannot be decoded. No informer reports the
+// deletion of such a record.
 const unreadableRetry = time.Minute
 
-// ensure has the address recorded for a Service. It writes nothing if that is the case. It fails with errHeldByAnother
-// if the record is of another owner, or cannot be decoded; the ledger knows that then. A Service that carries the address
-// waits until the record is corrected, for it is not to move.
+// ensure makes sure that the address is recorded for a Service. If it already is, ensure writes nothing. It fails with
+// errHeldByAnother if the record belongs to another owner or cannot be decoded, and the ledger then knows this. A Service
+// that carries the address must not move, so it waits until the record is corrected.
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
 	name := herald.AllocationName(a.Address)
 	if a.Pool == "" {
-		a.Pool, _ = r.ledger.displaced(a.Address) // It was reserved by hand, for any pool.
+		a.Pool, _ = r.ledger.displaced(a.Address) // The address was reserved by hand, in any pool.
 	}
 	rec, fresh := r.cached(name), false
-	var known string // The version that was known before the record was fetched.
+	var known string // the version that was known before the record was fetched
 	for {
 		stale, err := r.write(ctx, rec, a, mine)
 		switch {
 		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err):
-		case apierrors.IsNotFound(err) && rec != nil: // It was deleted in between. If there was none, the kind is missing.
+		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. Without a record, the kind does not exist.
 		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errHeldByAnother):
 			return cmp.Or(r.lose(a.Address, rec, mine), err)
@@ -197,22 +197,22 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 	}
 }
 
-// lose has the ledger learn a record that keeps a Service from an address that it was given.
+// lose brings a record into the ledger that denies a Service an address that it was given.
 func (r *records) lose(a netip.Addr, rec *herald.IPAllocation, mine herald.AllocationOwner) error {
-	// As a pending Service it would be given the address again.
+	// A pending Service would get the address again.
 	r.ledger.keepPending(a, func(o ipam.Owner) bool { return o.UID != string(mine.UID) })
 	_, err := r.learn(rec)
 	return err
 }
 
-// carries reports whether an address is in the status of the Service that an owner is.
+// carries reports whether an address is in the status of the Service of an owner.
 func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
 	svc := r.services.of(ownerOf(o))
 	return svc != nil && slices.Contains(Carried(svc), a)
 }
 
-// write brings an owner into the record of an address, which is nil if there is none, and has the ledger learn what was
-// written. It reports whether that is older than what the ledger knows.
+// write adds an owner to the record of an address, or creates the record if rec is nil, and brings the result into the
+// ledger. It reports whether the result is older than what the ledger knows.
 func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner) (stale bool, err error) {
 	var written *herald.IPAllocation
 	if rec == nil {
@@ -226,18 +226,18 @@ func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Al
 	return r.learn(written)
 }
 
-// withOwner returns the record with this owner in it: the record itself if it has the owner. A record without a pool,
-// which somebody wrote by hand, is of this pool from now on. It fails with errHeldByAnother if others hold the address.
+// withOwner returns the record with this owner in it: the record itself if it already has the owner. A record without a
+// pool, which somebody wrote by hand, gets this pool. withOwner fails with errHeldByAnother if others hold the address.
 func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
 	owners, released := rec.Spec.Owners, released(rec)
 	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
 	if at >= 0 && !released && r.ledger.ours(rec) && equality.Semantic.DeepEqual(owners[at], mine) {
 		return rec, nil
 	}
-	if at < 0 { // It may be kept for our name, or an earlier Service of this name may have had it.
+	if at < 0 { // It may be kept for this name, or an earlier Service of the name may have it.
 		at = slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.Namespace == mine.Namespace && o.Name == mine.Name })
 		if at >= 0 && owners[at].UID != "" && !released {
-			// The cache is not enough to say that an owner is gone.
+			// The cache is not enough to know that an owner is gone.
 			svc, err := r.services.fetch(ctx, mine.Namespace, mine.Name)
 			switch {
 			case err != nil:
@@ -254,14 +254,14 @@ func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool 
 	case released && at < 0:
 		return nil, fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
 	case released:
-		edit.Spec.Owners = []herald.AllocationOwner{mine} // The other owners released it, too.
+		edit.Spec.Owners = []herald.AllocationOwner{mine} // The other owners released it as well.
 	case !r.agrees(rec, at, mine):
 		return nil, fmt.Errorf("%w: %s", errHeldByAnother, rec.Name)
 	case at < 0:
 		edit.Spec.Owners = append(edit.Spec.Owners, mine)
 	default:
 		if rec.Spec.Class == "" && owners[at].UID == "" && rec.Spec.ReclaimPolicy == "" {
-			edit.Spec.ReclaimPolicy = herald.ReclaimRetain // A reservation by hand lasts for more than one Service's life.
+			edit.Spec.ReclaimPolicy = herald.ReclaimRetain // A reservation by hand outlives the Service.
 		}
 		edit.Spec.Owners[at] = mine
 	}
@@ -269,9 +269,9 @@ func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool 
 	return edit, nil
 }
 
-// agrees reports whether an owner can be in a record beside the others, in the place at of them if that is not negative.
-// An owner that keeps its terms is not compared again. Beside owners of another controller's nobody can be: each
-// controller would release the other's.
+// agrees reports whether an owner can be in a record beside the others. If at is not negative, the owner takes the place at
+// that index. An owner that keeps its terms is not compared again. No owner can be beside owners of another controller,
+// because each controller would release those of the other.
 func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.AllocationOwner) bool {
 	if alone := at >= 0 && len(rec.Spec.Owners) == 1; !alone && !r.ledger.ours(rec) {
 		return false
@@ -287,14 +287,14 @@ func (r *records) agrees(rec *herald.IPAllocation, at int, mine herald.Allocatio
 	return err == nil && r.ledger.agrees(address, others, tenant)
 }
 
-// reclaimPolicyOf decides what becomes of the address of a record when an owner releases it.
+// reclaimPolicyOf returns what happens to the address of a record when an owner releases it.
 type reclaimPolicyOf func(*herald.IPAllocation) herald.ReclaimPolicy
 
-// always is the reclaim of an owner that moved to another address: the old one is not kept.
+// always is the policy for an owner that moved to another address: the old address is not kept.
 func always(*herald.IPAllocation) herald.ReclaimPolicy { return herald.ReclaimDelete }
 
-// reclaims is what the Service says or, if it says nothing, the record, or the pool. That a Service says Retain counts
-// only if the pool permits it. A pool that is being deleted keeps nothing.
+// reclaims returns the policy of the Service or, if it sets none, of the record or the pool. If the Service says Retain,
+// this counts only if the pool permits it. A pool that is being deleted keeps nothing.
 func (r *records) reclaims(said herald.ReclaimPolicy) reclaimPolicyOf {
 	return func(rec *herald.IPAllocation) herald.ReclaimPolicy {
 		terms := r.ledger.termsOf(rec.Spec.Pool)
@@ -308,9 +308,9 @@ func (r *records) reclaims(said herald.ReclaimPolicy) reclaimPolicyOf {
 	}
 }
 
-// release takes an owner out of the record of an address. The record of a last owner is marked as released, from which
-// time the address cools down, or is kept for the owner's name. A record that cannot be decoded is left to whoever corrects
-// or deletes it.
+// release removes an owner from the record of an address. If it was the last owner, the record is marked as released. From
+// then on the address cools down, or is kept for the owner's name. A record that cannot be decoded stays until somebody
+// corrects or deletes it.
 func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner, policy reclaimPolicyOf) error {
 	name := herald.AllocationName(address)
 	rec := r.cached(name)
@@ -324,14 +324,14 @@ func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner,
 			case err != nil && !unreadable:
 				return err
 			case rec == nil, unreadable:
-				// It was never recorded, and so never announced; or nobody can be given it.
+				// Either the address was never recorded and thus never announced, or nobody can get it.
 				r.ledger.drop(address, o)
 				r.changes.capacity.set()
 				return nil
 			}
 			if !hasOwner(rec, o.UID) {
 				r.ledger.drop(address, o)
-				r.changes.record(address) // To learn who holds it.
+				r.changes.record(address) // to learn the holder
 				return nil
 			}
 		}

@@ -23,7 +23,7 @@ import (
 
 var four = wish{families: []corev1.IPFamily{v4}}
 
-// public is a pool of 198.51.100.0 to 198.51.100.3, edited further.
+// public returns an edit that gives a pool 198.51.100.0 to 198.51.100.3, followed by further edits.
 func public(edits ...func(*herald.IPPool)) func(*herald.IPPool) {
 	return func(o *herald.IPPool) {
 		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/30"}}
@@ -53,8 +53,9 @@ func TestAServiceIsServedAndReleased(t *testing.T) {
 	}
 }
 
-// Without the kind IPAllocation the API server answers a Create with 404. That is returned, for the service controller to
-// try again later; it is not taken for a record that was deleted in between.
+// TestWithoutTheKindNothingIsTriedAgainAtOnce is about an API server without the kind IPAllocation, which responds to a
+// Create with 404. The service controller gets the error and retries later. The response must not be taken for a record
+// that was deleted in between.
 func TestWithoutTheKindNothingIsTriedAgainAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public())
@@ -68,7 +69,8 @@ func TestWithoutTheKindNothingIsTriedAgainAtOnce(t *testing.T) {
 	}
 }
 
-// Two controllers, each of a class, may give out of the same pools. What the other gave a Service is the other's.
+// TestRecordsOfAnotherClassAreLeftAlone has two controllers, each with its own class, that use the same pools. Addresses
+// from the other controller belong to that controller.
 func TestRecordsOfAnotherClassAreLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public())
@@ -153,7 +155,7 @@ func TestWhoMayHaveAnAddressKept(t *testing.T) {
 			if story.said != "" {
 				web.Annotations[herald.AnnotationReclaim] = story.said
 			}
-			for range 2 { // The event comes once.
+			for range 2 { // The event is written only once.
 				if _, err := w.serve(web); err != nil {
 					t.Fatal(err)
 				}
@@ -200,7 +202,7 @@ func TestAServiceGetsAsManyAddressesAsItAsksFor(t *testing.T) {
 	ask := func(n, ips string, want ...string) {
 		t.Helper()
 		web.Annotations[herald.AnnotationAddresses], web.Annotations[herald.AnnotationIPs] = n, ips
-		for range 2 { // A Service that moves is served again when its status says the new addresses.
+		for range 2 { // A Service that moves is served again when its status has the new addresses.
 			if got, err := w.serve(web); err != nil || !slices.Equal(got, want) {
 				t.Fatalf("%v (%v), want %v", got, err, want)
 			}
@@ -220,7 +222,8 @@ func TestAServiceGetsAsManyAddressesAsItAsksFor(t *testing.T) {
 	ask("1", "", "198.51.100.3")
 }
 
-// A Service comes out of a backup, or from another load balancer, with several addresses of a family.
+// TestAServiceIsAdoptedWithAllItsAddresses has a Service with several addresses of a family, from a backup or another load
+// balancer.
 func TestAServiceIsAdoptedWithAllItsAddresses(t *testing.T) {
 	for n, want := range map[string][]string{"2": {"198.51.100.3", "198.51.100.1"}, "1": {"198.51.100.3"}} {
 		w := newWorld(t)
@@ -235,8 +238,8 @@ func TestAServiceIsAdoptedWithAllItsAddresses(t *testing.T) {
 	}
 }
 
-// A record of another class that names several Services cannot be taken over. The attempt fails, and the service
-// controller tries again later.
+// TestARecordThatCannotBeTakenOverIsNotTriedAgainAtOnce has a record of another class that names several Services, and thus
+// cannot be taken over. The attempt fails, and the service controller retries later.
 func TestARecordThatCannotBeTakenOverIsNotTriedAgainAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public())
@@ -261,8 +264,8 @@ func TestARecordThatCannotBeTakenOverIsNotTriedAgainAtOnce(t *testing.T) {
 	w.recordsAre("198.51.100.0 public default/web default/mail")
 }
 
-// After a restart without records, a Service keeps the address that it carries from a pool for chosen namespaces, whoever
-// is served before it.
+// TestAServiceIsAdoptedFromAPoolForItsNamespace checks that after a restart without records, a Service keeps the address
+// that it carries from a pool for selected namespaces, whatever Service is served before it.
 func TestAServiceIsAdoptedFromAPoolForItsNamespace(t *testing.T) {
 	w := newWorld(t)
 	_ = w.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{"team": "web"}}})
@@ -280,7 +283,7 @@ func TestAServiceIsAdoptedFromAPoolForItsNamespace(t *testing.T) {
 	}
 }
 
-// A Service that waits is given an address that no node has any longer.
+// TestAServiceGetsAnAddressThatNoNodeHasAnyLonger checks that a waiting Service gets an address that no node has any more.
 func TestAServiceGetsAnAddressThatNoNodeHasAnyLonger(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/32"} })
@@ -306,8 +309,8 @@ func TestAServiceGetsAnAddressThatNoNodeHasAnyLonger(t *testing.T) {
 	}
 }
 
-// Whoever writes into a record what cannot be read takes no address from a Service. The Services share on the terms that
-// they have themselves, and write these into the record when they are served.
+// TestAServiceKeepsAnAddressWhoseRecordCannotBeRead checks that invalid content of a record takes no address from a
+// Service. The Services share on their own terms, and write these into the record when they are served.
 func TestAServiceKeepsAnAddressWhoseRecordCannotBeRead(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public())
@@ -345,7 +348,7 @@ func TestAServiceKeepsAnAddressWhoseRecordCannotBeRead(t *testing.T) {
 	if len(w.queued.names) > 0 {
 		t.Errorf("%v are served again, as if they had lost the address", w.queued.names)
 	}
-	w.rebuild() // After a restart.
+	w.rebuild() // after a restart
 	is(sharing(2, 853), "198.51.100.1")
 	is(shares[0], "198.51.100.0")
 	is(shares[1], "198.51.100.0")
@@ -356,10 +359,10 @@ func TestAServiceKeepsAnAddressWhoseRecordCannotBeRead(t *testing.T) {
 	}
 }
 
-// undecodable is an API server with a record that cannot be decoded. Lists leave it out.
+// undecodable is a client for IPAllocations, one of which cannot be decoded. Lists leave it out.
 type undecodable struct {
 	recordsAPI
-	name string // Empty: it was deleted.
+	name string // empty if the record was deleted
 }
 
 func (u *undecodable) Create(ctx context.Context, o *herald.IPAllocation, options metav1.CreateOptions) (*herald.IPAllocation, error) {
@@ -377,7 +380,7 @@ func (u *undecodable) Get(ctx context.Context, name string, options metav1.GetOp
 	return u.recordsAPI.Get(ctx, name, options)
 }
 
-// worldWithout has a record of 198.51.100.0 that cannot be decoded.
+// worldWithout returns a world with a record of 198.51.100.0 that cannot be decoded.
 func worldWithout(t *testing.T) (*world, *undecodable) {
 	w := newWorld(t)
 	w.pool("public", public())
@@ -386,7 +389,8 @@ func worldWithout(t *testing.T) (*world, *undecodable) {
 	return w, api
 }
 
-// An address whose record cannot be decoded is given to nobody, until the record is gone.
+// TestAnAddressWhoseRecordCannotBeDecodedIsGivenToNobody checks that such an address is assigned to nobody until the record
+// is gone.
 func TestAnAddressWhoseRecordCannotBeDecodedIsGivenToNobody(t *testing.T) {
 	w, api := worldWithout(t)
 	for i, want := range []string{"198.51.100.1", "198.51.100.2"} {
@@ -400,14 +404,15 @@ func TestAnAddressWhoseRecordCannotBeDecodedIsGivenToNobody(t *testing.T) {
 		t.Errorf("%v (%v), want that the address is reserved", got, err)
 	}
 	api.name = ""
-	w.changes.record(netip.MustParseAddr("198.51.100.0")) // It is looked at again after unreadableRetry.
+	w.changes.record(netip.MustParseAddr("198.51.100.0")) // as after unreadableRetry
 	w.reconcile()
 	if got, err := w.serve(asks); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
 		t.Errorf("when the record is deleted: %v (%v), want 198.51.100.0", got, err)
 	}
 }
 
-// After a restart, a Service that carries an address whose record cannot be decoded keeps it, and can be deleted.
+// TestAServiceThatCarriesAnAddressWhoseRecordCannotBeDecoded checks that after a restart such a Service keeps the address,
+// and can be deleted.
 func TestAServiceThatCarriesAnAddressWhoseRecordCannotBeDecoded(t *testing.T) {
 	w, _ := worldWithout(t)
 	web := carrying("web", four, "198.51.100.0")
@@ -425,7 +430,7 @@ func TestAServiceThatCarriesAnAddressWhoseRecordCannotBeDecoded(t *testing.T) {
 	}
 }
 
-// staleLister lists Services as they were before some were deleted.
+// staleLister lists Services that have been deleted.
 type staleLister struct {
 	corelisters.ServiceLister
 	before []*corev1.Service
@@ -433,7 +438,7 @@ type staleLister struct {
 
 func (l staleLister) List(labels.Selector) ([]*corev1.Service, error) { return l.before, nil }
 
-// A Service that is deleted while the ledger is rebuilt leaves nothing behind.
+// TestAServiceThatIsDeletedWhileTheLedgerIsRebuilt checks that such a Service leaves nothing behind.
 func TestAServiceThatIsDeletedWhileTheLedgerIsRebuilt(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", public())
@@ -445,12 +450,12 @@ func TestAServiceThatIsDeletedWhileTheLedgerIsRebuilt(t *testing.T) {
 	}
 }
 
-// TestARefusedServiceHoldsNothingThatItsStatusNeverSaid: its address was recorded, its status could not be written, and then
-// it asks for an address that another Service holds.
+// TestARefusedServiceHoldsNothingThatItsStatusNeverSaid has a Service whose address was recorded but whose status could not
+// be written. The Service then asks for an address that another Service holds.
 func TestARefusedServiceHoldsNothingThatItsStatusNeverSaid(t *testing.T) {
 	for _, story := range []struct {
 		name      string
-		published bool // its status said the address once, and somebody has emptied it
+		published bool // the address was in its status once, and somebody has emptied the status
 		retained  bool // the pool keeps addresses for the names of their Services
 		want      string
 	}{
@@ -484,7 +489,7 @@ func TestARefusedServiceHoldsNothingThatItsStatusNeverSaid(t *testing.T) {
 			w.recordsAre("198.51.100.1 public default/web", "198.51.100.2 public default/first")
 			web.Annotations[herald.AnnotationIPs] = "198.51.100.2"
 			w.put(web)
-			// The service controller is shown the finalizer, whether or not it was written.
+			// The service controller sees the finalizer, whether or not it was written.
 			if got, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", w.projection.project(web), nil); err == nil {
 				t.Fatalf("it has %v, which default/first holds", got)
 			}

@@ -15,21 +15,20 @@ import (
 	"github.com/heraldlb/herald/provider/configuration"
 )
 
-// Clocks of nodes differ. A time that lies further in the future than clockSkew cannot be one at which something was
-// seen.
+// The clocks of nodes differ. A time that is later than now plus clockSkew cannot be the time of an observation.
 const clockSkew = 10 * time.Second
 
-// Limits of the lists of a SpeakerStatus that are read here, which are the schema's: of the lists of the status, and of the
+// The limits of the lists of a SpeakerStatus that are read here, as in the schema: of the lists in the status, and of the
 // subnets and the gateways of an interface.
 const (
 	maxEntries  = 64
 	maxNetworks = 16
 )
 
-// maxSubnets is how many subnets of a node are read, of all its interfaces together: every pool is compared with each.
+// maxSubnets is the most subnets of a node, over all its interfaces, that are read. Every pool is compared with each.
 const maxSubnets = 256
 
-// report is what herald-ccm reads of a SpeakerStatus. Its name is that of the node.
+// report is the part of a SpeakerStatus that herald-ccm reads. Its name is the name of the node.
 type report struct {
 	metav1.ObjectMeta
 	deaths    []herald.SpeakerDeath
@@ -39,19 +38,19 @@ type report struct {
 
 // newReports returns an informer of reports.
 //
-// Whoever controls a node writes its SpeakerStatus, and a list of typed objects fails as a whole if one of them cannot
-// be decoded. So the objects are read without types, and each entry of theirs is decoded by itself.
+// Whoever controls a node writes its SpeakerStatus. If one object of a typed list cannot be decoded, the whole list fails.
+// Therefore the objects are read without types, and each of their entries is decoded separately.
 func newReports(c dynamic.Interface) cache.SharedIndexInformer {
 	r := c.Resource(herald.GroupVersion.WithResource("speakerstatuses"))
 	i := cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) },
 		WatchFuncWithContext: r.Watch,
 	}, &unstructured.Unstructured{}, 0, cache.Indexers{})
-	_ = i.SetTransform(func(o any) (any, error) { // It fails only on a started informer.
+	_ = i.SetTransform(func(o any) (any, error) { // SetTransform fails only for a started informer.
 		if u, ok := o.(*unstructured.Unstructured); ok {
 			return reportOf(u), nil
 		}
-		return o, nil // A tombstone, or what was transformed before.
+		return o, nil // a tombstone, or an object that is already transformed
 	})
 	return i
 }
@@ -66,7 +65,7 @@ func reportOf(u *unstructured.Unstructured) *report {
 	}
 }
 
-// speakerOf reads what the status of configuration objects rests on, without what changes often.
+// speakerOf reads the input of an assessment from a SpeakerStatus, without the parts that change often.
 func speakerOf(status map[string]any) (s configuration.Speaker) {
 	s.Problem, _ = status["problem"].(string)
 	subnets := 0
@@ -91,7 +90,7 @@ func speakerOf(status map[string]any) (s configuration.Speaker) {
 	return s
 }
 
-// entries decodes a list, without what it cannot decode and without what comes after the first so many.
+// entries decodes the first entries of a list, up to the limit most, and leaves out those that it cannot decode.
 func entries[T any](list any, most int) (decoded []T) {
 	items, _ := list.([]any)
 	for _, item := range items[:min(len(items), most)] {
@@ -104,7 +103,7 @@ func entries[T any](list any, most int) (decoded []T) {
 	return decoded
 }
 
-// reported reads when something was seen. It fails if the text is no time, or one that is not to be believed.
+// reported parses the time of an observation. It returns false if the text is not a time, or the time is not plausible.
 func reported(at string, now time.Time) (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339, at)
 	if err != nil || t.After(now.Add(clockSkew)) {
@@ -116,7 +115,7 @@ func reported(at string, now time.Time) (time.Time, bool) {
 	return t, true
 }
 
-// plainAddress reads an address without a zone. An IPv4 address in IPv6 notation is the IPv4 address.
+// plainAddress parses an address without a zone. An IPv4-mapped IPv6 address is returned as an IPv4 address.
 func plainAddress(text string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
 	return a.Unmap(), err == nil && a.Zone() == ""

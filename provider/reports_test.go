@@ -12,7 +12,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// statusOf is a SpeakerStatus of node "n" with this status.
+// statusOf returns the SpeakerStatus of node "n" with this status.
 func statusOf(t testing.TB, status string) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
 	if err := json.Unmarshal([]byte(`{"apiVersion":"herald.dev/v1alpha1","kind":"SpeakerStatus","metadata":{"name":"n"},"status":`+status+`}`), &u.Object); err != nil {
@@ -21,7 +21,7 @@ func statusOf(t testing.TB, status string) *unstructured.Unstructured {
 	return u
 }
 
-// What cannot be decoded costs nothing but itself.
+// TestReportsAreReadLeniently checks that an entry that cannot be decoded affects only itself.
 func TestReportsAreReadLeniently(t *testing.T) {
 	good := `{"node":"c","interface":"eth0","at":"2026-06-01T12:00:00Z"}`
 	for _, story := range []struct{ name, status, want string }{
@@ -47,7 +47,8 @@ func TestReportsAreReadLeniently(t *testing.T) {
 	}
 }
 
-// A node with thousands of subnets would make each assessment of the pools last for many seconds.
+// TestSubnetsOfANodeAreBounded has a node with thousands of subnets. Without a limit it would make
+// each assessment of the pools take many seconds.
 func TestSubnetsOfANodeAreBounded(t *testing.T) {
 	subnets := strings.Repeat(`"10.0.0.1/24",`, maxNetworks)
 	one := `{"name":"eth0","subnets":[` + strings.TrimSuffix(subnets, ",") + `]}`
@@ -62,7 +63,8 @@ func TestSubnetsOfANodeAreBounded(t *testing.T) {
 	}
 }
 
-// No more is read of a list than its schema allows.
+// TestListsOfAReportAreBoundedAsInTheSchema checks that no more entries of a list are read than its
+// schema allows.
 func TestListsOfAReportAreBoundedAsInTheSchema(t *testing.T) {
 	list := func(entry string, n int) string {
 		return "[" + strings.TrimSuffix(strings.Repeat(entry+",", n), ",") + "]"
@@ -88,7 +90,7 @@ func TestReportedTimes(t *testing.T) {
 		{"2026-06-01T11:59:30Z", "11:59:30"},
 		{"2026-06-01T11:59:30.123456Z", "11:59:30"},
 		{"2026-06-01T13:59:30+02:00", "11:59:30"},
-		{"2026-06-01T12:00:09Z", "12:00:00"}, // A clock that is ahead.
+		{"2026-06-01T12:00:09Z", "12:00:00"}, // a clock that is ahead
 		{"2026-06-01T12:00:11Z", ""},
 		{"9999-12-31T23:59:59Z", ""},
 		{"10000-01-01T00:00:00Z", ""},
@@ -101,7 +103,7 @@ func TestReportedTimes(t *testing.T) {
 	}
 }
 
-// Whatever a node writes, only what is understood is taken in.
+// FuzzReport checks that, whatever a node writes, only what can be parsed is used.
 func FuzzReport(f *testing.F) {
 	for _, seed := range []string{
 		`{"deaths":[{"node":"a","interface":"eth0","at":"2026-06-01T11:59:59Z"}]}`,

@@ -7,20 +7,20 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// requests translates Services into requests, with what their namespaces say.
+// requests translates Services into requests, with the labels and quotas of their namespaces.
 type requests struct {
 	namespaces corelisters.NamespaceLister
-	// quota is that of namespaces without one of their own.
+	// quota is the quota of namespaces that set none themselves.
 	quota ipam.Limits
 }
 
-// of returns what a Service asks for. The error is written for the Service's owner.
+// of returns the request of a Service. The error is written for the Service's owner.
 func (r requests) of(svc *corev1.Service) (ipam.Request, error) {
 	return RequestOf(svc, r.namespace(svc.Namespace), r.quota)
 }
 
-// withoutQuota returns what a Service asks for, but for the quota of its namespace: what is in use before the start stays
-// in use.
+// withoutQuota returns the request of a Service without the quota of its namespace: addresses that were in use before the
+// start stay in use.
 func (r requests) withoutQuota(svc *corev1.Service) (ipam.Request, error) {
 	req, err := translate(svc)
 	if namespace := r.namespace(svc.Namespace); namespace != nil {
@@ -29,9 +29,9 @@ func (r requests) withoutQuota(svc *corev1.Service) (ipam.Request, error) {
 	return req, err
 }
 
-// quotaOf is what a namespace may hold of all pools together.
+// quotaOf returns the limits of a namespace for all pools together.
 func (r requests) quotaOf(name string) ipam.Limits {
-	// What is wrong with it is told to each Service that it concerns.
+	// Each Service that asks for an address gets the error.
 	limits, _, _ := quotaOf(r.namespace(name), r.quota)
 	return limits
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// services answers which Services there are and which of them are ours: from the cache or, where the cache is not
-// enough, from the API server.
+// services finds Services, and knows which of them are ours. It reads the cache or, where the cache is not
+// enough, the API server.
 type services struct {
 	cached    corelisters.ServiceLister
 	api       typedcorev1.ServicesGetter
@@ -28,12 +28,12 @@ type services struct {
 // serves reports whether a Service is of type LoadBalancer and of our class.
 func (s *services) serves(svc *corev1.Service) bool { return Serves(svc, s.class, s.classless) }
 
-// wants reports whether a Service is to have addresses of ours.
+// wants reports whether a Service must have addresses of ours.
 func (s *services) wants(svc *corev1.Service) bool {
 	return svc.DeletionTimestamp == nil && s.serves(svc)
 }
 
-// of returns the Service that an owner is, or nil if it is gone. A Service of the same name with another UID is
+// of returns the Service of an owner, or nil if it is gone. A Service of the same name with another UID is
 // another Service.
 func (s *services) of(o ipam.Owner) *corev1.Service {
 	svc := s.named(o.Namespace, o.Name)
@@ -63,7 +63,7 @@ func (s *services) fetch(ctx context.Context, namespace, name string) (*corev1.S
 
 // list returns the Services that want addresses of ours, the oldest first.
 func (s *services) list() []*corev1.Service {
-	all, _ := s.cached.List(labels.Everything()) // A lister over memory does not fail.
+	all, _ := s.cached.List(labels.Everything()) // A lister of a cache does not fail.
 	return s.oldestFirst(all)
 }
 
@@ -78,14 +78,14 @@ func (s *services) pending() (n int) {
 	return n
 }
 
-// oldestFirst returns, by age, those of the Services that want addresses of ours.
+// oldestFirst returns those of the Services that want addresses of ours, oldest first.
 func (s *services) oldestFirst(all []*corev1.Service) []*corev1.Service {
 	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !s.wants(svc) })
 	slices.SortFunc(all, func(x, y *corev1.Service) int { return Older(x, y) })
 	return all
 }
 
-// Older orders objects by age, and those of one second by name.
+// Older compares objects by age. It compares objects that were created in the same second by name.
 func Older(x, y metav1.Object) int {
 	tx, ty := x.GetCreationTimestamp(), y.GetCreationTimestamp()
 	return cmp.Or(tx.Compare(ty.Time), strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))

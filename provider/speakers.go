@@ -15,36 +15,36 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// speakers tells Prometheus of each node that is to announce addresses whether its speaker works. The Leases tell that: a
-// SpeakerStatus stays when its speaker ends, and Prometheus itself does not know of a pod that was never made.
+// speakers exports a metric for each node that must announce addresses: whether its speaker works. It uses the Leases,
+// because a SpeakerStatus stays when its speaker ends, and Prometheus itself does not know of a pod that was never created.
 type speakers struct {
 	leases     typedcoordinationv1.LeaseInterface
-	announcers func() []string // the nodes that are to announce addresses
+	announcers func() []string // the nodes that must announce addresses
 	log        *zap.Logger
 
 	mu       sync.Mutex
-	renewals map[string]renewal // by node, of Leases that have a holder; nil before the first list
+	renewals map[string]renewal // by node, for the Leases that have a holder; nil before the first list
 	listed   time.Time
 }
 
-// renewal is the last one of a Lease.
+// renewal is the last renewal of a Lease.
 type renewal struct {
-	written time.Time // by the clock of the node
-	seen    time.Time // by ours, when it was listed for the first time; zero if it was old then
+	written time.Time // by the node's clock
+	seen    time.Time // by our clock, when the renewal was first listed; zero if it was already old then
 	lasts   time.Duration
 }
 
-// works reports whether a speaker renewed its Lease lately.
+// works reports whether the Lease was renewed recently.
 func (r renewal) works(now time.Time) bool { return now.Sub(r.seen) <= 2*r.lasts }
 
 const (
-	// leasesPeriod is how often the Leases are listed. They are not watched: each is renewed every 10 s.
+	// leasesPeriod is how often the Leases are listed. They are not watched, because each is renewed every 10 s.
 	leasesPeriod = 30 * time.Second
-	// leasesForgotten is how old the last list may be.
+	// leasesForgotten is the maximum age of the last list.
 	leasesForgotten = 5 * time.Minute
 )
 
-// run lists the Leases until ctx ends. While that fails, what is known stays for a while: it tells nothing about the speakers.
+// run lists the Leases until ctx ends. A failure says nothing about the speakers, so the last list stays valid for a while.
 func (s *speakers) run(ctx context.Context) error {
 	ticker := time.NewTicker(leasesPeriod)
 	defer ticker.Stop()
@@ -60,8 +60,8 @@ func (s *speakers) run(ctx context.Context) error {
 	}
 }
 
-// list looks which Leases have changed since the last list. Clocks of nodes may be wrong, so only the first list compares
-// with them.
+// list finds the Leases that have changed since the last list. The clocks of nodes may be wrong, so only the first list
+// compares with them.
 func (s *speakers) list(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leasesPeriod)
 	defer cancel()
@@ -90,7 +90,7 @@ func (s *speakers) list(ctx context.Context) error {
 	return nil
 }
 
-// The label is not "node": that is the node of herald-ccm, which Prometheus adds.
+// The label is not "node", because Prometheus adds this label for the node of herald-ccm.
 var nodeSpeakerUp = prometheus.NewDesc("herald_node_speaker_up",
 	"1 if the speaker runs and reaches the API server, for each node that is expected to announce addresses.", []string{"speaker"}, nil)
 

@@ -22,7 +22,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// leaseOf is a speaker's Lease of 30 s that was renewed at a time of its node's clock.
+// leaseOf returns a speaker's Lease of 30 s that was renewed at a time of its node's clock.
 func leaseOf(node, holder string, at time.Time) *coordinationv1.Lease {
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
@@ -33,9 +33,9 @@ func leaseOf(node, holder string, at time.Time) *coordinationv1.Lease {
 	}
 }
 
-// TestNodesWithoutSpeaker has nodes whose speakers work, ended, hang or never ran, and clocks that are an hour off. Speakers of
-// nodes that are to announce nothing do not count. While the Leases cannot be listed, what is known of the speakers stays for
-// five minutes.
+// TestNodesWithoutSpeaker has nodes whose speakers work, ended, hang or never ran, and clocks that are an hour off.
+// Speakers on nodes that need not announce anything do not count. While the Leases cannot be listed, the last list stays
+// valid for five minutes.
 func TestNodesWithoutSpeaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now, ctx := time.Now(), t.Context()

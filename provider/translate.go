@@ -17,7 +17,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// Serves reports whether a Service is of type LoadBalancer and of this class or, where those are served, of none.
+// Serves reports whether a Service is of type LoadBalancer and has this class or, if classless is true, no class.
 func Serves(svc *corev1.Service, class string, classless bool) bool {
 	switch {
 	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
@@ -28,8 +28,8 @@ func Serves(svc *corev1.Service, class string, classless bool) bool {
 	return *svc.Spec.LoadBalancerClass == class
 }
 
-// RequestOf says what a Service asks for, with all that pools choose by. The quota is that of its namespace or, if that
-// has none, what is given as the cluster's. The namespace may be nil if it is not known. An error is the user's, and
+// RequestOf returns the request of a Service, with everything that pools select by. The quota is that of the namespace or,
+// if it sets none, the given one of the cluster. namespace may be nil if it is not known. An error is for the user, and
 // says what to change.
 func RequestOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limits) (ipam.Request, error) {
 	req, err := translate(svc)
@@ -43,14 +43,14 @@ func RequestOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limi
 	return req, err
 }
 
-// translate says in ipam's terms what a Service wants, as far as the Service itself tells. What it asks for
-// explicitly (the annotation herald.dev/ips, spec.loadBalancerIP) is in Addresses.
+// translate turns a Service into a request, as far as the Service alone determines it. Addresses that the Service asks for
+// explicitly (with the annotation herald.dev/ips or spec.loadBalancerIP) are in Addresses.
 func translate(svc *corev1.Service) (ipam.Request, error) {
 	req := ipam.Request{
 		Owner:   owner(svc),
 		Subject: ipam.Subject{Namespace: svc.Namespace, Labels: svc.Labels},
 		Pool:    svc.Annotations[herald.AnnotationPool],
-		// One family of a dual-stack Service may be missing only if the user said "prefer".
+		// Only with PreferDualStack may a family of a dual-stack Service be missing.
 		RequireAll: svc.Spec.IPFamilyPolicy == nil || *svc.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack,
 		Sharing:    sharing(svc),
 	}
@@ -101,16 +101,16 @@ func translate(svc *corev1.Service) (ipam.Request, error) {
 	return req, nil
 }
 
-// readAs, followed by the key of an annotation of Herald's, is where [Foreign.Read] notes the key of the annotation that the
-// user wrote. The API server lets no spaces into keys, so no user writes one of these.
+// readAs is a prefix for the keys of Herald's annotations. Under the resulting key [Foreign.Read] stores the key of the
+// annotation that the user wrote. The API server allows no spaces in keys, so users cannot write such an annotation.
 const readAs = "read as "
 
-// Written returns the key of the annotation that a user wrote to say what one of Herald's says.
+// Written returns the key of the annotation that a user wrote to set this annotation of Herald.
 func Written(svc *corev1.Service, key string) string {
 	return cmp.Or(svc.Annotations[readAs+key], key)
 }
 
-// countOf is how many addresses of each family a Service asks for.
+// countOf returns how many addresses of each family a Service asks for.
 func countOf(svc *corev1.Service) (int, error) {
 	text, given := svc.Annotations[herald.AnnotationAddresses]
 	if !given {
@@ -123,10 +123,10 @@ func countOf(svc *corev1.Service) (int, error) {
 	return n, nil
 }
 
-// wanted is how many addresses a Service asks for, of all families.
+// wanted returns how many addresses a Service asks for, over all families.
 func wanted(req ipam.Request) int { return req.Count * len(req.Families) }
 
-// reclaimOf is what a Service says of reclaiming; with an error it says nothing.
+// reclaimOf returns the reclaim policy that a Service sets; empty if it is invalid.
 func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {
 	switch said := herald.ReclaimPolicy(svc.Annotations[herald.AnnotationReclaim]); said {
 	case "", herald.ReclaimDelete, herald.ReclaimRetain:
@@ -137,14 +137,14 @@ func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {
 	}
 }
 
-// maxName is the most bytes that the name of an object has.
+// maxName is the most bytes that the name of an object may have.
 const maxName = 253
 
-// maxAddresses is the most addresses of each family that an annotation of a Service may list, and that a Service may ask
+// maxAddresses is the most addresses of each family that an annotation of a Service may list and that a Service may ask
 // for.
 const maxAddresses = 16
 
-// parseIPs reads addresses that are separated by commas, at most maxAddresses of each family.
+// parseIPs parses addresses that are separated by commas, at most maxAddresses of each family.
 func parseIPs(field, value string) (all []netip.Addr, err error) {
 	if value == "" {
 		return nil, nil
@@ -164,14 +164,14 @@ func parseIPs(field, value string) (all []netip.Addr, err error) {
 	return all, nil
 }
 
-// Limits of the schema of IPAllocations for what a Service that shares an address says.
+// The limits in the schema of IPAllocation for the terms of a Service that shares an address.
 const (
 	maxSharingKey = 253
 	maxTraffic    = 4096
 	maxPorts      = 1024
 )
 
-// checkSharing refuses terms that the API server would not take into a record.
+// checkSharing refuses terms that the API server would not accept in a record.
 func checkSharing(field string, s ipam.Sharing) error {
 	switch {
 	case len(s.Key) > maxSharingKey:
@@ -187,7 +187,7 @@ func checkSharing(field string, s ipam.Sharing) error {
 	return nil
 }
 
-// sharing is on which terms a Service shares addresses.
+// sharing returns the terms on which a Service shares addresses.
 func sharing(svc *corev1.Service) ipam.Sharing {
 	s := ipam.Sharing{Key: svc.Annotations[herald.AnnotationSharingKey]}
 	if s.Key == "" {
@@ -195,8 +195,8 @@ func sharing(svc *corev1.Service) ipam.Sharing {
 	}
 	s.Traffic = "Cluster"
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		// Packets come to the nodes with endpoints of one, so these must be the other's, too. What has no selector
-		// has endpoints of its own.
+		// Packets arrive at the nodes that have endpoints of one Service, so the other Services must have endpoints on the
+		// same nodes. A Service without a selector has endpoints of its own.
 		s.Traffic = fmt.Sprintf("Local in %s: %s", svc.Namespace, labels.Set(svc.Spec.Selector))
 		if len(svc.Spec.Selector) == 0 {
 			s.Traffic += svc.Name + " without a selector"
@@ -224,8 +224,8 @@ func Carried(svc *corev1.Service) []netip.Addr {
 	return addresses
 }
 
-// status is what a Service with these addresses says. IPMode is given since the API server would
-// otherwise fill it in, and the service controller would see a difference at every sync.
+// status returns the status of a Service with these addresses. It sets IPMode, because the API server would otherwise fill
+// it in, and the service controller would see a difference at every sync.
 func status(allocations []ipam.Allocation) *corev1.LoadBalancerStatus {
 	s := &corev1.LoadBalancerStatus{}
 	for _, a := range allocations {

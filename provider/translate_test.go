@@ -26,7 +26,7 @@ const (
 
 var sameAddress = gocmp.Comparer(func(x, y netip.Addr) bool { return x == y })
 
-// wish is what a user writes into a Service about its addresses.
+// wish has the parts of a Service in which a user asks for addresses.
 type wish struct {
 	families []corev1.IPFamily
 	policy   corev1.IPFamilyPolicy // empty: not set
@@ -35,7 +35,7 @@ type wish struct {
 	ip       string // spec.loadBalancerIP
 }
 
-// service is default/uid with a wish, as the API server hands it out.
+// service returns the Service default/uid with a wish, as the API server returns it.
 func service(uid string, w wish) *corev1.Service {
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: uid, UID: types.UID(uid), Annotations: map[string]string{}},
@@ -65,7 +65,7 @@ func TestTranslate(t *testing.T) {
 	for _, story := range []struct {
 		name string
 		wish wish
-		want ipam.Request // but for the owner
+		want ipam.Request // without the owner
 	}{
 		{"nothing special", wish{families: four}, ipam.Request{Families: []ipam.Family{ipam.IPv4}, RequireAll: true}},
 		{"IPv6", wish{families: six}, ipam.Request{Families: []ipam.Family{ipam.IPv6}, RequireAll: true}},
@@ -106,7 +106,7 @@ func TestTranslateNamesWhatIsWrong(t *testing.T) {
 	for _, story := range []struct {
 		name string
 		wish wish
-		says []string // the field, what is wrong with it, and the cure
+		says []string // the field, the error and the remedy
 	}{
 		{"no address", wish{families: four, ips: "web.example"}, []string{"annotation herald.dev/ips", `"web.example"`, "is no IP address", "write addresses"}},
 		{"a prefix", wish{families: four, ips: "198.51.100.0/24"}, []string{"annotation herald.dev/ips", `"198.51.100.0/24"`}},
@@ -132,7 +132,8 @@ func TestTranslateNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A Service of two families may have 16 addresses of each. It can ask for all of them, and leave all of them.
+// TestAnAnnotationListsAsManyAddressesAsAServiceMayHave is about a Service of two families, which may have 16
+// addresses of each. It can ask for all of them, and leave all of them.
 func TestAnAnnotationListsAsManyAddressesAsAServiceMayHave(t *testing.T) {
 	var all []string
 	for i := range 16 {
@@ -146,7 +147,8 @@ func TestAnAnnotationListsAsManyAddressesAsAServiceMayHave(t *testing.T) {
 	}
 }
 
-// What the schema of a record refuses, or what would fill events and the ledger, is refused first, in few words.
+// TestTranslateBoundsWhatAUserWrites checks that input is refused with a short message if the schema of a record
+// would refuse it, or if it would fill events and the ledger.
 func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
 	list := func(n int) string { return strings.TrimSuffix(strings.Repeat("198.51.100.7,", n), ",") }
 	for _, story := range []struct {
@@ -188,8 +190,8 @@ func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
 	}
 }
 
-// Whatever stands in the annotation: it is refused by name, or becomes a request that contradicts itself
-// in nothing.
+// FuzzTranslateIPs checks that any text of the annotation is either refused, with the name of the annotation, or
+// becomes a request that does not contradict itself.
 func FuzzTranslateIPs(f *testing.F) {
 	for _, text := range []string{"198.51.100.7", "2001:db8::7", "198.51.100.7, 2001:db8::7", "198.51.100.7,198.51.100.8", "::ffff:198.51.100.7", "fe80::1%eth0", "fe80::1%a\nb", ",", "\x00"} {
 		for families := range uint8(3) {
@@ -216,7 +218,7 @@ func FuzzTranslateIPs(f *testing.F) {
 				t.Fatalf("%q is read as %s", written, req.Addresses[i])
 			}
 		}
-		// The allocator finds fault only with IPv4 written as IPv6, and says so.
+		// The only error of the allocator is IPv4 written as IPv6, and the error says so.
 		_, err = ipam.New().Allocate(req)
 		odd := false
 		for _, a := range req.Addresses {
@@ -235,7 +237,7 @@ func TestStatusIsWhatIsCarried(t *testing.T) {
 	if diff := gocmp.Diff(addresses("2001:db8::7", "198.51.100.7"), Carried(svc), sameAddress); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	// The API server fills in what is missing; the service controller would take that for a change.
+	// The API server fills in missing fields, which the service controller would take for a change.
 	for _, i := range svc.Status.LoadBalancer.Ingress {
 		if i.IPMode == nil || *i.IPMode != corev1.LoadBalancerIPModeVIP {
 			t.Errorf("%s has no mode of its own", i.IP)

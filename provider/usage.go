@@ -8,13 +8,13 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// use is what the ledger knows of one pool.
+// use is what the ledger knows about one pool.
 type use struct {
 	families map[ipam.Family]ipam.Usage
 	cooling  map[ipam.Family]int64
 	overlaps []string // "198.51.100.0-198.51.100.9 (pool public)"
-	holders  []string // of a pool being deleted, every address recorded for it: "198.51.100.7 (default/web)"
-	outside  []string // addresses recorded for the pool that it no longer has, as holders
+	holders  []string // if the pool is being deleted, every address recorded for it: "198.51.100.7 (default/web)"
+	outside  []string // addresses that are recorded for the pool and that it no longer has, in the format of holders
 }
 
 // assigned reports whether any address of the pool is held.
@@ -45,7 +45,8 @@ func (u use) exhausted() []string {
 	return families
 }
 
-// none tells that no address is available, of families that are named with a space after them.
+// none returns a message that no address of these families is available. A space must follow each
+// name in families.
 func (u use) none(families string) string {
 	if u.families[ipam.IPv4].Skipped > 0 || u.families[ipam.IPv6].Skipped > 0 {
 		return "every " + families + "address is in use or, as the condition Accepted tells, never given out"
@@ -55,7 +56,7 @@ func (u use) none(families string) string {
 
 func saturate(n uint64) int64 { return int64(min(n, herald.MaxCount)) }
 
-// someOf joins a list, or the first of many, for a message that people read.
+// someOf joins the elements of a list, or the first of many, for a message.
 func someOf(list []string) string {
 	const most = 5
 	text := strings.Join(list[:min(most, len(list))], ", ")

@@ -9,20 +9,20 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// wakePeriod bounds how often the waiting Services are gone through. Where so many wait that it takes long, the
-// pause is ten times as long: it costs a tenth of one processor at most, whatever happens how often.
+// wakePeriod is the minimum time between two rounds through the waiting Services. If a round takes long because so
+// many wait, the pause is ten times as long as the round. Rounds thus use at most a tenth of one processor.
 const wakePeriod = 200 * time.Millisecond
 
-// waiting is the Services that could not be served, or have only some of the addresses that they ask for. When an
-// address may have become free they are tried in memory, the oldest first, and those that now have one go to the
-// service controller; the others cost neither an API call nor an event.
+// waiting has the Services that could not be served, or that have only some of the addresses that they ask for. When
+// an address may have become free, they are tried in memory, the oldest first. Those for which there is an address
+// now are passed to the service controller; the others cost neither an API call nor an event.
 type waiting struct {
 	services *services
 	requests requests
 	ledger   *ledger
 	changes  *changes
-	// content reports whether a sync of a Service would change nothing. gone has the addresses of a Service looked at
-	// that was deleted.
+	// content reports whether a sync of a Service would change nothing. gone has the addresses of a deleted Service
+	// checked.
 	content func(*corev1.Service) bool
 	gone    func(*corev1.Service)
 
@@ -42,7 +42,7 @@ func (w *waiting) forget(svc *corev1.Service) {
 	delete(w.uids, serviceName(svc))
 }
 
-// list returns those that still want an address from us, by age.
+// list returns the Services that still want an address from us, oldest first.
 func (w *waiting) list() []*corev1.Service {
 	w.mu.Lock()
 	all := make([]*corev1.Service, 0, len(w.uids))
@@ -82,7 +82,7 @@ func (w *waiting) serve() {
 			continue
 		}
 		if w.services.of(req.Owner) == nil {
-			w.gone(svc) // It was deleted in between, and asks for nothing any more.
+			w.gone(svc) // The Service was deleted in between, and asks for nothing any more.
 		} else if !w.content(svc) {
 			w.changes.serve(svc)
 		}

@@ -9,11 +9,11 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// The allocator's refusals are values. These are the words for them, in the terms of Kubernetes. They are read by
-// whoever may read a Service, so they name no Service of another namespace, and nothing of the terms on which it shares.
+// The allocator refuses requests with values. This file words the refusals in the terms of Kubernetes. Whoever may read
+// a Service may read the messages, so they name no Service of another namespace and none of its sharing terms.
 
-// Words returns an error as one sentence for the owner of a Service: what is wrong, with which object, and what to do
-// about it. An error that is not the allocator's says so itself.
+// Words returns an error as one sentence for the owner of a Service: what is wrong, with which object, and what to do.
+// An error that is not from the allocator is returned as it is.
 func Words(err error) string {
 	if _, ok := errors.AsType[*coolingError](err); ok {
 		return err.Error()
@@ -48,7 +48,7 @@ func takenWords(e *ipam.Error) string {
 	return fmt.Sprintf("%s is %s: ask for another address, or %s", e.Address, why, releaseWords(e))
 }
 
-// releaseWords says how an address that others hold comes free: which object is to be changed, and by which command.
+// releaseWords says how to free an address that others hold: which object to change, and with which command.
 func releaseWords(e *ipam.Error) string {
 	holder := e.Conflict.There
 	switch {
@@ -60,7 +60,7 @@ func releaseWords(e *ipam.Error) string {
 	return fmt.Sprintf("move that Service to another one: kubectl herald renumber %s/%s", holder.Namespace, holder.Name)
 }
 
-// coolingError refuses an address whose reuse delay is not over.
+// coolingError is the refusal of an address whose reuse delay is not over.
 type coolingError struct{ taken *ipam.Error }
 
 func (e *coolingError) Error() string {
@@ -145,7 +145,7 @@ func quotaWords(e *ipam.Error) string {
 	return what + ": " + cure
 }
 
-// ConflictWords says in what state an address is that an asker cannot have, to follow "is".
+// ConflictWords returns why an asker cannot have an address, as words that follow "is".
 func ConflictWords(c ipam.Conflict, asker ipam.Owner) string {
 	known := c.There.Namespace == asker.Namespace
 	who := ownerWords(c.There, asker)
@@ -186,7 +186,7 @@ func ownerWords(o, asker ipam.Owner) string {
 	return o.String()
 }
 
-// VerdictWords says what a pool has for a request, or why it does not serve it.
+// VerdictWords returns what a pool has for a request, or why it does not serve the request.
 func VerdictWords(v ipam.Verdict) string {
 	if v.Refused != nil {
 		return Words(v.Refused)
@@ -194,7 +194,7 @@ func VerdictWords(v ipam.Verdict) string {
 	return fmt.Sprintf("has %d of %d %s addresses free", v.Free, v.Capacity, v.Family)
 }
 
-// NotKeptWords says why an address that is kept for a Service is not given to it.
+// NotKeptWords returns why a Service does not get an address that is kept for it.
 func NotKeptWords(f ipam.NotKept, asker ipam.Owner) string {
 	switch f.Cause {
 	case ipam.AnotherAddress:
@@ -213,7 +213,7 @@ func NotKeptWords(f ipam.NotKept, asker ipam.Owner) string {
 	return "the Service holds another"
 }
 
-// list names pools, or the first of many.
+// list returns the names of pools, or the first of many.
 func list(pools []string) string {
 	const most = 5
 	if len(pools) > most {

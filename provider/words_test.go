@@ -10,7 +10,8 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// TestWordsTellNothingOfOtherNamespaces asks for an address that a Service of another namespace has.
+// TestWordsTellNothingOfOtherNamespaces asks for an address that a Service of another namespace
+// holds.
 func TestWordsTellNothingOfOtherNamespaces(t *testing.T) {
 	set, err := ipam.ParseAddresses([]string{"198.51.100.0/30"}, nil)
 	if err != nil {
@@ -87,14 +88,16 @@ func FuzzCut(f *testing.F) {
 	f.Add(strings.Repeat("ü", 60))
 	f.Add("\x1b]0;\xff\x00")
 	f.Fuzz(func(t *testing.T, text string) {
-		// Each byte that is no UTF-8 becomes a question mark, so that nothing grows.
+		// Each byte that is not UTF-8 becomes a question mark, so that the text does not become
+		// longer.
 		if got := cut(text); len(got) > maxQuoted || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 }) {
 			t.Errorf("%q became %q", text, got)
 		}
 	})
 }
 
-// A refusal says which object is in the way, and by which command that is changed.
+// TestWordsSayWhereAnAddressIsReleased checks that a refusal says which object is the obstacle, and
+// which command changes it.
 func TestWordsSayWhereAnAddressIsReleased(t *testing.T) {
 	for name, story := range map[string]struct {
 		holder ipam.Owner

@@ -34,14 +34,14 @@ type object[T any] interface {
 	DeepCopyObject() runtime.Object
 }
 
-// apiOf is the API server's objects of one kind, with a cache that is always up to date.
+// apiOf is a fake client for the objects of one kind, with a cache that is always up to date.
 type apiOf[T any, P object[T]] struct {
 	kind    string
 	missing bool // whether the API server does not know the kind
 	version int
 	writes  int
 	cache   cache.Indexer
-	changed func(name string) // is told as by an informer
+	changed func(name string) // called like the handler of an informer
 }
 
 func (a *apiOf[T, P]) get(name string) (P, error) {
@@ -90,7 +90,7 @@ func (a *apiOf[T, P]) Update(_ context.Context, o P, _ metav1.UpdateOptions) (P,
 	return a.put(o)
 }
 
-// Patch merges what the patch says into the object. Lists are replaced.
+// Patch merges the patch into the object. Lists are replaced.
 func (a *apiOf[T, P]) Patch(ctx context.Context, name string, _ types.PatchType, patch []byte, _ metav1.PatchOptions, _ ...string) (P, error) {
 	is, err := a.get(name)
 	if err != nil {
@@ -117,7 +117,7 @@ func (a *apiOf[T, P]) Delete(_ context.Context, name string, _ metav1.DeleteOpti
 	return a.cache.Delete(o)
 }
 
-// world is a provider without goroutines, and the API server that it is connected to.
+// world is a provider without goroutines, with the fake API server that it is connected to.
 type world struct {
 	*testing.T
 	*Provider
@@ -128,11 +128,11 @@ type world struct {
 	poolsAPI   *apiOf[herald.IPPool, *herald.IPPool]
 	l2         cache.Indexer
 	recorder   *record.FakeRecorder
-	// queued are the Services that were handed to the service controller.
+	// queued has the Services that were passed to the service controller.
 	queued *queued
 }
 
-// queued is the service controller's handler.
+// queued is the handler of the service controller.
 type queued struct{ names []string }
 
 func (q *queued) OnAdd(o any, _ bool) { q.names = append(q.names, o.(*corev1.Service).Name) }
@@ -179,7 +179,7 @@ func (w *world) namespace(name string) {
 	_ = w.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 }
 
-// pool creates or replaces an IPPool, and has the provider load the pools.
+// pool creates or replaces an IPPool, and makes the provider load the pools.
 func (w *world) pool(name string, edit func(*herald.IPPool)) *herald.IPPool {
 	w.Helper()
 	o := &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Finalizers: []string{herald.PoolFinalizer}}}
@@ -214,7 +214,7 @@ func (w *world) assess(pool string) *configuration.PoolAssessment {
 	return nil
 }
 
-// serve has the provider serve a Service, and writes its status.
+// serve makes the provider serve a Service, and writes its status.
 func (w *world) serve(svc *corev1.Service) (addresses []string, err error) {
 	w.Helper()
 	w.put(svc)
@@ -255,7 +255,7 @@ func (w *world) gone(svc *corev1.Service) {
 	w.reconcile()
 }
 
-// reconcile has the reconciler go through its queue.
+// reconcile makes the reconciler process its queue.
 func (w *world) reconcile() {
 	w.Helper()
 	for w.changes.queue.Len() > 0 {
@@ -267,7 +267,7 @@ func (w *world) reconcile() {
 	}
 }
 
-// publish has the status of the pools written, and returns the pool of that name; nil if it is gone.
+// publish makes the provider write the status of the pools, and returns the pool of that name; nil if it is gone.
 func (w *world) publish(name string) *herald.IPPool {
 	w.Helper()
 	if err := w.pools.publish(w.Context()); err != nil {
@@ -280,8 +280,8 @@ func (w *world) publish(name string) *herald.IPPool {
 	return o
 }
 
-// holders lists the records: "198.51.100.0 public default/web", with "~" before an owner without UID and "released" after
-// the owners of a released address.
+// holders lists the records in the form "198.51.100.0 public default/web". An owner without a UID has a "~" before it,
+// and after the owners of a released address there is "released".
 func (w *world) holders() []string {
 	var list []string
 	for _, o := range w.recordsAPI.cache.List() {
@@ -303,7 +303,7 @@ func (w *world) holders() []string {
 	return list
 }
 
-// recordsAre compares the records.
+// recordsAre compares the records with the given ones.
 func (w *world) recordsAre(want ...string) {
 	w.Helper()
 	if diff := cmp.Diff(want, w.holders()); diff != "" {
@@ -311,7 +311,7 @@ func (w *world) recordsAre(want ...string) {
 	}
 }
 
-// eventsSay takes the events that were written, and looks for each of the texts in one of them.
+// eventsSay reads the written events, and checks that each text is part of one of them.
 func (w *world) eventsSay(texts ...string) {
 	w.Helper()
 	var all []string

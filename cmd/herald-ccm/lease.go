@@ -11,16 +11,16 @@ import (
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
-// lease gives up the leader's lease at the end, so that the next leader need not wait 15 s for it to
-// expire. The stock app does not: it renews until the process is gone.
+// lease releases the leader's lease at the end, so that the next leader need not wait 15 s until it
+// expires. The stock app does not release it: it renews the lease until the process ends.
 type lease struct {
 	leases coordinationv1.LeaseInterface
 	name   string
-	// led tells that this process has led.
+	// led is true once this process has been the leader.
 	led atomic.Bool
 }
 
-// release empties the holder if this process is it. The app's identity is "host_uuid".
+// release clears the holder of the lease if it is this process. The app's identity is "host_uuid".
 func (l *lease) release(ctx context.Context) error {
 	if !l.led.Load() {
 		return nil
@@ -39,7 +39,7 @@ func (l *lease) release(ctx context.Context) error {
 		}
 		nobody, second := "", int32(1)
 		o.Spec.HolderIdentity, o.Spec.LeaseDurationSeconds = &nobody, &second
-		// A conflict is the app's own renewal: once more.
+		// A conflict comes from the app's own renewal: try again.
 		if _, err := l.leases.Update(ctx, o, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
 			return err
 		}

@@ -1,6 +1,6 @@
-// Command herald-ccm is Herald's cloud-controller-manager: it gives Services of type LoadBalancer
-// addresses out of IPPools. It is the stock cloud-controller-manager with one controller, the service
-// controller, and package provider as its cloud.
+// Command herald-ccm is Herald's cloud controller manager. It assigns addresses of IPPools to Services of type
+// LoadBalancer. It is the stock cloud-controller-manager with one controller, the service controller, and with package
+// provider as the cloud provider.
 package main
 
 import (
@@ -46,8 +46,8 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
-	// With 10,000 Services half the usual garbage is 25 MB less. To collect it twice as often takes more than a tenth
-	// of the processor time, but only while many Services come at once, and the memory is taken for good.
+	// With 10,000 Services, half the usual garbage saves 25 MB. The more frequent collection takes more than a tenth
+	// of the processor time, but only while many Services arrive at once. The memory would be taken permanently.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
@@ -72,10 +72,10 @@ func run() int {
 	return 0
 }
 
-// manager is the process: what the pieces of the stock command share.
+// manager is the state of the process that the parts of the stock command share.
 type manager struct {
-	// ctx ends when the process is told to stop. The contexts that the stock app hands out do not: with
-	// leader election they end only with the lease.
+	// ctx ends when the process is told to stop. The contexts of the stock app do not: with leader election they end
+	// only when the lease is lost.
 	ctx      context.Context
 	log      *zap.Logger
 	logLevel zap.AtomicLevel
@@ -92,22 +92,23 @@ type manager struct {
 	events  record.EventBroadcaster
 }
 
-// command is the stock command with our defaults, our flags and the one controller.
+// command returns the stock command with Herald's defaults and flags, and only the service controller.
 func (m *manager) command() (*cobra.Command, error) {
 	opts, err := options.NewCloudControllerManagerOptions()
 	if err != nil {
 		return nil, err
 	}
 	opts.KubeCloudShared.CloudProvider.Name = provider.Name
-	// A lease of our own, so that another cloud-controller-manager can live in the same cluster.
+	// The lease has its own name, so that the cluster can have another cloud-controller-manager.
 	opts.Generic.LeaderElection.ResourceName = "herald-ccm"
 	opts.Generic.LeaderElection.ResourceNamespace = namespace()
-	// The stock defaults (1 worker, 20 requests a second) would take half an hour over 10,000 Services. Each worker
-	// waits for its answers, so their number bounds what the API server has to do at once; how much of that it does is
-	// its own decision (priority and fairness), and no rate of ours can be right for every one.
+	// With the stock defaults (1 worker, 20 requests per second) 10,000 Services would take half an hour. Each worker
+	// waits for its responses, so the number of workers limits the concurrent requests. How many of these the API
+	// server processes is its own decision (API Priority and Fairness), and no fixed rate of the client would suit
+	// every API server.
 	opts.ServiceController.ConcurrentServiceSyncs = 16
 	opts.Generic.ClientConnection.QPS = -1
-	// Controllers start without a pause: there is one.
+	// There is only one controller, so no pause between the starts of controllers is needed.
 	opts.Generic.ControllerStartInterval.Duration = 0
 	m.election = opts
 
@@ -127,7 +128,7 @@ func (m *manager) command() (*cobra.Command, error) {
 	cmd.Use = "herald-ccm"
 	cmd.Long = "herald-ccm gives Services of type LoadBalancer addresses out of IPPools."
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
-	// The stock command would tell the version of the Kubernetes libraries.
+	// The stock command would print the version of the Kubernetes libraries.
 	serve := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if asked := cmd.Flags().Lookup("version"); asked != nil && asked.Value.String() != "false" {
@@ -139,14 +140,14 @@ func (m *manager) command() (*cobra.Command, error) {
 	return cmd, nil
 }
 
-// cloud makes the provider. It runs on every replica, before election.
+// cloud creates the provider. It runs on every replica, before the election.
 func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
-	// Here rather than at start: the command's own logging flags take effect in between.
+	// Set here and not at the start, because the command's own logging flags take effect in between.
 	klog.SetLogger(zapr.NewLogger(m.log))
 	kube := c.ClientBuilder.ClientOrDie("herald")
 	set, err := client.New(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
-		m.log.Fatal("client for Herald's resources", zap.Error(err)) // Only a wrong kubeconfig, which has been read before, gets here.
+		m.log.Fatal("client for Herald's resources", zap.Error(err)) // A wrong kubeconfig would have failed before.
 	}
 	set.OnDecodeError(func(err *client.DecodeError) { m.log.Error("an object is left out", zap.Error(err)) })
 	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
@@ -158,7 +159,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 		m.lease = &lease{leases: kube.CoordinationV1().Leases(e.ResourceNamespace), name: e.ResourceName}
 	}
 	kinds := runtime.NewScheme()
-	_, _ = scheme.AddToScheme(kinds), herald.AddToScheme(kinds) // They fail only if called with two types of one name.
+	_, _ = scheme.AddToScheme(kinds), herald.AddToScheme(kinds) // They fail only if one name has two types.
 	m.events = record.NewBroadcaster()
 	m.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	return provider.New(provider.Config{
@@ -172,8 +173,8 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	})
 }
 
-// serviceController starts the stock service controller on the provider's projection of the Services.
-// It runs on the leader.
+// serviceController starts the stock service controller, which sees the provider's projection of the Services. It runs
+// on the leader.
 func (m *manager) serviceController(init app.ControllerInitContext, c *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
 	return func(_ context.Context, shared genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
 		p := cloud.(*provider.Provider)
@@ -196,9 +197,9 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 	}
 }
 
-// leave ends the process in order: what served has been stopped before the lease is given up. The stock
-// controller does not wait for its workers, so one that is just writing a status may finish that; the
-// records keep even then two Services from having one address.
+// leave ends the process in order: it releases the lease after serving has stopped. The stock controller does not wait
+// for its workers, so a worker may still finish a write of a status. Even then the records prevent that two Services
+// have one address.
 func (m *manager) leave() {
 	m.serving.end()
 	if m.events != nil {
@@ -214,7 +215,7 @@ func (m *manager) leave() {
 	_ = m.log.Sync()
 }
 
-// namespace is where this process runs, and its lease belongs.
+// namespace returns the namespace in which this process runs and has its lease.
 func namespace() string {
 	if ns := os.Getenv("POD_NAMESPACE"); ns != "" {
 		return ns

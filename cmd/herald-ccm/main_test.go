@@ -42,7 +42,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestReference checks the page on the flags, which is made from them.
+// TestReference checks the reference page, which is generated from the flags.
 func TestReference(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	m := &manager{ctx: t.Context(), log: zap.NewNop(), logLevel: zap.NewAtomicLevel()}

@@ -2,15 +2,15 @@ package main
 
 import "sync"
 
-// serving joins what runs while this process leads. The stock app may win the election after the process has been told
-// to stop, so nothing begins once the end has begun.
+// serving waits for the functions that run while this process is the leader. The stock app may win the election after
+// the process was told to stop, so nothing starts after end.
 type serving struct {
 	mu      sync.Mutex
 	over    bool
 	running sync.WaitGroup
 }
 
-// begin runs f in a goroutine. It reports false, and runs nothing, after end.
+// begin runs f in a goroutine. After end it runs nothing and returns false.
 func (s *serving) begin(f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -20,7 +20,7 @@ func (s *serving) begin(f func()) bool {
 	return !s.over
 }
 
-// end waits until everything that begin runs has returned.
+// end waits until all functions that begin started have returned.
 func (s *serving) end() {
 	s.mu.Lock()
 	s.over = true

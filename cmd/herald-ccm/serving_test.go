@@ -2,7 +2,8 @@ package main
 
 import "testing"
 
-// TestNothingBeginsToServeAtTheEnd has a process win the election while it stops. The race detector finds what is not joined.
+// TestNothingBeginsToServeAtTheEnd has a process that wins the election while it stops. The race detector finds goroutines
+// that end does not wait for.
 func TestNothingBeginsToServeAtTheEnd(t *testing.T) {
 	for range 100 {
 		var s serving

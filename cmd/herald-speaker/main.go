@@ -1,5 +1,5 @@
-// Command herald-speaker announces the addresses of Services from the node it runs on, by ARP and NDP on the
-// segments and by BGP to routers.
+// Command herald-speaker announces the addresses of Services from the node on which it runs: by ARP and NDP on
+// the node's segments, and by BGP to routers.
 package main
 
 import (
@@ -48,7 +48,7 @@ func run() int {
 	return 0
 }
 
-// flags are what differs from one node or installation to the next.
+// flags are the settings that differ between nodes or installations.
 type flags struct {
 	kubeconfig, node, namespace, peers, listen, proxyHealth, proxyMetrics string
 	refresh                                                               time.Duration
@@ -109,7 +109,7 @@ func (f *flags) run(ctx context.Context) error {
 		return err
 	}
 	config.UserAgent = "herald-speaker/" + version.String()
-	// What a speaker writes is bounded by what changes on its node.
+	// The number of writes of a speaker depends on the changes on its node.
 	config.QPS, config.Burst = 50, 100
 	kubeConfig := rest.CopyConfig(config)
 	kubeConfig.ContentType, kubeConfig.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
@@ -121,7 +121,8 @@ func (f *flags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Whoever connects to the speaker's port causes reviews. They must not use up the rate of its own requests.
+	// Anybody who connects to the speaker's port causes reviews. Reviews must not use up the speaker's own
+	// request rate.
 	reviewConfig := rest.CopyConfig(kubeConfig)
 	reviewConfig.QPS, reviewConfig.Burst = 5, 10
 	reviewsKube, err := kubernetes.NewForConfig(reviewConfig)
@@ -133,7 +134,7 @@ func (f *flags) run(ctx context.Context) error {
 		return err
 	}
 	var boot [8]byte
-	_, _ = rand.Read(boot[:]) // It never fails: crypto/rand.
+	_, _ = rand.Read(boot[:]) // crypto/rand.Read never fails.
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})

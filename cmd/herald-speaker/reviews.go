@@ -18,30 +18,31 @@ import (
 )
 
 const (
-	// verdictLifetime is how long a verdict of the API server is used. So long a token works after it was revoked.
+	// verdictLifetime is how long a verdict of the API server is cached. A revoked token is accepted for that
+	// long.
 	verdictLifetime = time.Minute
 	maxVerdicts     = 256
 	reviewTimeout   = 10 * time.Second
 )
 
-// reviews let the API server decide who may have a path.
+// reviews ask the API server whether a client may use a path.
 type reviews struct {
-	// kube is a client with a rate limit of its own: anybody who connects causes requests.
+	// kube is a client with its own rate limit, because anybody who connects causes requests.
 	kube     kubernetes.Interface
-	verdicts *cache.LRUExpireCache // By question, an HTTP status.
+	verdicts *cache.LRUExpireCache // An HTTP status for each question.
 }
 
 func newReviews(kube kubernetes.Interface) *reviews {
 	return &reviews{kube: kube, verdicts: cache.NewLRUExpireCache(maxVerdicts)}
 }
 
-// question is what the API server decides.
+// question is a question to the API server.
 type question struct {
-	token      [sha256.Size]byte // Its hash: no token is kept.
+	token      [sha256.Size]byte // A hash, so that no token is kept.
 	verb, path string
 }
 
-// guard calls next for those who may.
+// guard calls next for clients that may use the path.
 func (r *reviews) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		token, ok := strings.CutPrefix(request.Header.Get("Authorization"), "Bearer ")
@@ -62,7 +63,7 @@ func (r *reviews) guard(next http.Handler) http.Handler {
 	})
 }
 
-// review says whether the owner of a token may have a path: OK, Unauthorized or Forbidden.
+// review returns OK, Unauthorized or Forbidden, depending on whether the owner of a token may use a path.
 func (r *reviews) review(ctx context.Context, token, verb, path string) (status int, err error) {
 	q := question{sha256.Sum256([]byte(token)), verb, path}
 	if verdict, ok := r.verdicts.Get(q); ok {
@@ -88,8 +89,8 @@ func (r *reviews) review(ctx context.Context, token, verb, path string) (status 
 	return status, nil
 }
 
-// user is the owner of a token, or nil. A token for this port alone is as good as one for the API server, which is
-// what Prometheus has.
+// user returns the owner of a token, or nil. It accepts tokens for this port alone, and tokens for the API server,
+// which Prometheus has.
 func (r *reviews) user(ctx context.Context, token string) (*authenticationv1.UserInfo, error) {
 	for _, audiences := range [][]string{{inspect.Audience}, nil} {
 		review, err := r.kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
@@ -98,7 +99,7 @@ func (r *reviews) user(ctx context.Context, token string) (*authenticationv1.Use
 		if err != nil {
 			return nil, err
 		}
-		// An authenticator that knows nothing of audiences does not confirm them.
+		// An authenticator that does not know audiences does not confirm them.
 		if s := review.Status; s.Authenticated && (audiences == nil || slices.Contains(s.Audiences, inspect.Audience)) {
 			return &s.User, nil
 		}

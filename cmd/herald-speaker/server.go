@@ -31,38 +31,39 @@ import (
 )
 
 const (
-	// maxConnections is how many connections other machines may have at once.
+	// maxConnections is the most connections that other machines may have at once.
 	maxConnections = 64
-	// maxRequest is the size of such a request, with an address of 39 characters and some interfaces each.
+	// maxRequest is the most bytes of a request to /verify: enough for inspect.MaxQuestions addresses of 39 characters,
+	// with some interfaces each.
 	maxRequest = 512 << 10
 )
 
-// server serves the speaker's port by HTTPS: /healthz and /readyz to everybody, /metrics, /verify, /bgp and, where it is
-// turned on, /debug/pprof to those whom the API server lets have these paths.
+// server serves the speaker's port over HTTPS. Everybody may use /healthz and /readyz. The API server decides who may use
+// /metrics, /verify, /bgp and, if it is enabled, /debug/pprof.
 type server struct {
 	config serverConfig
 	tls    *tls.Config
-	// asking is held while the segments are asked: by one request at a time.
+	// asking is held while the speaker asks the segments, for one request at a time.
 	asking sync.Mutex
-	// telling is held while a Routing is put together: by one request at a time.
+	// telling is held while the speaker assembles a Routing, for one request at a time.
 	telling sync.Mutex
 }
 
-// serverConfig is what a server is made of.
+// serverConfig is the configuration of a server.
 type serverConfig struct {
-	// Key is the speaker's key of this boot. Its public half is in the SpeakerStatus, so that kubectl herald can
-	// verify the server.
+	// Key is the private key that the speaker generates at each start. The public key is in the SpeakerStatus, so that
+	// kubectl herald can verify the server.
 	Key ed25519.PrivateKey
-	// Reviews tell who may.
+	// Reviews decide who may use the guarded paths.
 	Reviews *reviews
 	Metrics prometheus.Gatherer
-	// Healthy and Ready are asked for each probe.
+	// Healthy and Ready are called for each probe.
 	Healthy, Ready func() bool
-	// Interfaces lists the interfaces to ask on: link.List, except in tests.
+	// Interfaces lists the interfaces on which to ask: link.List, except in tests.
 	Interfaces func() ([]link.Interface, error)
-	// Routing tells of the node's sessions and routes: Speaker.Routing, except in tests.
+	// Routing returns the node's sessions and routes: Speaker.Routing, except in tests.
 	Routing func(context.Context, inspect.RoutingQuery) (*inspect.Routing, error)
-	// Profiling: /debug/pprof is served, as /metrics is.
+	// Profiling enables /debug/pprof, which is guarded like /metrics.
 	Profiling bool
 	Log       *zap.Logger
 }
@@ -75,7 +76,7 @@ func newServer(config serverConfig) (*server, error) {
 	return &server{config: config, tls: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}}, nil
 }
 
-// selfSigned makes a certificate of a key. Who connects compares the key, so nothing else in the certificate counts.
+// selfSigned returns a certificate for a key. Clients compare the key, so nothing else in the certificate matters.
 func selfSigned(key ed25519.PrivateKey) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
@@ -102,8 +103,8 @@ func (s *server) run(ctx context.Context, address string) error {
 
 func (s *server) serve(ctx context.Context, l net.Listener) error {
 	var protocols http.Protocols
-	protocols.SetHTTP1(true) // In HTTP/2 a connection has many requests at once, which no limit below counts.
-	// What is wrong with strangers' connections is written for those who look for it only.
+	protocols.SetHTTP1(true) // An HTTP/2 connection has many requests at once, which the limits below do not count.
+	// Errors of strangers' connections are logged at debug level only.
 	log, err := zap.NewStdLogAt(s.config.Log, zap.DebugLevel)
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 		Handler: s.handler(), TLSConfig: s.tls, Protocols: &protocols, ErrorLog: log,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 10 * time.Second,
 		MaxHeaderBytes: 16 << 10,
-		// A request that is under way ends when the speaker does.
+		// Requests in progress end when the speaker stops.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	closed := make(chan struct{})
@@ -141,7 +142,7 @@ func (s *server) handler() http.Handler {
 	guarded.HandleFunc("GET /bgp", s.bgp)
 	if s.config.Profiling {
 		guarded.HandleFunc("GET /debug/pprof/", pprof.Index)
-		guarded.HandleFunc("GET /debug/pprof/profile", pprof.Profile) // ?seconds=20: an answer may take 30 s.
+		guarded.HandleFunc("GET /debug/pprof/profile", pprof.Profile) // ?seconds=20: a response may take 30 s.
 		guarded.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	mux := http.NewServeMux()
@@ -151,7 +152,7 @@ func (s *server) handler() http.Handler {
 	return mux
 }
 
-// probe answers 200 while a condition holds, and 503 with what is wrong otherwise.
+// probe responds with 200 while a condition holds, and otherwise with 503 and the text otherwise.
 func probe(good func() bool, otherwise string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if !good() {
@@ -162,7 +163,7 @@ func probe(good func() bool, otherwise string) http.HandlerFunc {
 	}
 }
 
-// verify asks the segments who answers for the addresses in the request.
+// verify asks on the segments which machines answer for the addresses in the request.
 func (s *server) verify(w http.ResponseWriter, r *http.Request) {
 	var request inspect.Request
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
@@ -192,8 +193,8 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) {
 	answer(w, response)
 }
 
-// alone does what is done for one request at a time. If it is being done for another one, that is the answer, so that no
-// request waits, which takes a connection.
+// alone calls do for one request at a time. While do runs, other requests are refused. They do not wait, because a waiting
+// request occupies a connection.
 func alone(w http.ResponseWriter, doing *sync.Mutex, what string, do func()) bool {
 	if !doing.TryLock() {
 		w.Header().Set("Retry-After", "1")
@@ -205,17 +206,18 @@ func alone(w http.ResponseWriter, doing *sync.Mutex, what string, do func()) boo
 	return true
 }
 
-// answer writes a response. A client that reads slowly holds it up.
+// answer writes a response. A client that reads slowly delays it.
 func answer(w http.ResponseWriter, response any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(response)
 }
 
-// routingTime bounds the wait for the speaker's loop.
+// routingTime limits the wait for the speaker's loop.
 const routingTime = 10 * time.Second
 
-// bgp answers with a inspect.Routing. The query ?prefix=198.51.100.0/24 asks for the routes that overlap, and ?peer=tor-a
-// for this BGPPeer and what is announced to it. Both may be there several times. ?limit=0 asks for so many routes at most.
+// bgp responds with an inspect.Routing. The query ?prefix=198.51.100.0/24 selects the routes that overlap the prefix, and
+// ?peer=tor-a selects this BGPPeer and what is announced to it. Both may be repeated. ?limit=0 sets the most routes to
+// return.
 func (s *server) bgp(w http.ResponseWriter, r *http.Request) {
 	query, err := routingQuery(r.URL.Query())
 	if err != nil {
@@ -261,7 +263,7 @@ func routingQuery(values url.Values) (q inspect.RoutingQuery, err error) {
 	return q, nil
 }
 
-// asked are the interfaces that can be asked on.
+// asked returns the interfaces on which the speaker can ask.
 func asked(links []link.Interface) (all []ask.Interface) {
 	for _, l := range links {
 		if l.Up {
@@ -271,8 +273,8 @@ func asked(links []link.Interface) (all []ask.Interface) {
 	return all
 }
 
-// limitedListener closes connections beyond a limit at once. Those that come from the node itself are not counted:
-// the kubelet's probes must come through whoever else connects, or it would restart the speaker.
+// limitedListener immediately closes connections beyond a limit. Connections from the node itself do not count: the
+// kubelet's probes must succeed whoever else connects, because otherwise the kubelet would restart the speaker.
 type limitedListener struct {
 	net.Listener
 	limit int64
@@ -294,8 +296,8 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// isLocal reports whether a connection is from this machine. No other can have a connection from the very address
-// that it connects to.
+// isLocal reports whether a connection is from this machine. Only this machine can connect from the address that it
+// connects to.
 func isLocal(c net.Conn) bool {
 	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	to, err2 := netip.ParseAddrPort(c.LocalAddr().String())
@@ -307,7 +309,7 @@ type countedConn struct {
 	done func()
 }
 
-// Close makes room for another connection.
+// Close closes the connection, which no longer counts.
 func (c *countedConn) Close() error {
 	defer c.done()
 	return c.Conn.Close()

@@ -28,8 +28,9 @@ import (
 	"github.com/heraldlb/herald/speaker/link"
 )
 
-// apiServer knows the tokens "viewer", for the speaker's audience, "prometheus", for the API server's, and "nobody", who
-// may have no path. "unaware" is one that is authenticated for whatever audience, without a word on which.
+// apiServer returns an API server that knows four tokens. "viewer" is for the speaker's audience, "prometheus" is for the
+// API server's audience, and "nobody" may use no path. "unaware" is authenticated for any audience, but the response names
+// none.
 func apiServer() *fake.Clientset {
 	kube := fake.NewClientset()
 	kube.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -68,7 +69,7 @@ type running struct {
 	stop func() error
 }
 
-// serving starts a server on the loopback, which the test's end stops.
+// serving starts a server on the loopback interface. It stops at the end of the test.
 func serving(t *testing.T, edits ...func(*serverConfig)) running {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
@@ -109,13 +110,13 @@ func serving(t *testing.T, edits ...func(*serverConfig)) running {
 			if err != nil {
 				t.Error(err)
 			}
-		default: // The test has seen the end.
+		default: // The test has already received the error.
 		}
 	})
 	return r
 }
 
-// client trusts the server's key and nothing else.
+// client returns a client that trusts only the server's key.
 func (r running) client(t *testing.T) *http.Client {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, //nolint:gosec // The key is compared instead.
@@ -192,7 +193,7 @@ func TestWhoMayHaveWhat(t *testing.T) {
 	}
 }
 
-// TestVerdictsAreKept is about how often the API server is asked.
+// TestProfilesAreServedWhereThatIsTurnedOn checks who may read profiles, depending on the configuration.
 func TestProfilesAreServedWhereThatIsTurnedOn(t *testing.T) {
 	for on, want := range map[bool]map[string]int{
 		false: {"viewer": http.StatusNotFound, "prometheus": http.StatusForbidden},
@@ -208,6 +209,7 @@ func TestProfilesAreServedWhereThatIsTurnedOn(t *testing.T) {
 	}
 }
 
+// TestVerdictsAreKept checks how often the API server is asked.
 func TestVerdictsAreKept(t *testing.T) {
 	r := serving(t)
 	c := r.client(t)
@@ -216,11 +218,11 @@ func TestVerdictsAreKept(t *testing.T) {
 			r.ask(t, c, "GET", "/metrics", token, "")
 		}
 	}
-	// viewer: one of each kind. stranger: for both audiences. nobody: for both, and one of what it may.
+	// viewer: one of each kind. stranger: one for each audience. nobody: one for each audience, and one for its access.
 	if n := len(r.kube.Actions()); n != 2+2+3 {
 		t.Errorf("the API server was asked %d times", n)
 	}
-	for range 2 { // An error is no verdict.
+	for range 2 { // An error is not cached.
 		r.ask(t, c, "GET", "/metrics", "broken", "")
 	}
 	if n := len(r.kube.Actions()); n != 2+2+3+2 {
@@ -260,7 +262,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
-// TestVerifySaysWhatFailed is about interfaces that cannot be listed, or are not there.
+// TestVerifySaysWhatFailed is about interfaces that cannot be listed, or do not exist.
 func TestVerifySaysWhatFailed(t *testing.T) {
 	gone := link.Interface{Index: 4711, Name: "gone", Up: true, MAC: make(net.HardwareAddr, 6), Subnets: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24")}}
 	for want, list := range map[string]func() ([]link.Interface, error){
@@ -283,7 +285,7 @@ func TestVerifySaysWhatFailed(t *testing.T) {
 	}
 }
 
-// TestALoopThatIsStuckIsSaidToBe is about a speaker that does not tell in time.
+// TestALoopThatIsStuckIsSaidToBe is about a speaker whose loop does not respond in time.
 func TestALoopThatIsStuckIsSaidToBe(t *testing.T) {
 	r := serving(t, func(c *serverConfig) {
 		c.Routing = func(context.Context, inspect.RoutingQuery) (*inspect.Routing, error) {
@@ -296,11 +298,11 @@ func TestALoopThatIsStuckIsSaidToBe(t *testing.T) {
 	}
 }
 
-// TestRequestsForRoutesDoNotWait is about a speaker that takes long to tell of its sessions, and a client that takes long to
-// read what it tells.
+// TestRequestsForRoutesDoNotWait is about a speaker that takes long to report its sessions, and a client that takes long to
+// read the response.
 func TestRequestsForRoutesDoNotWait(t *testing.T) {
 	begun, done := make(chan struct{}), make(chan struct{})
-	long := &inspect.Routing{Node: "n1", Problem: strings.Repeat("x", 32<<20)} // More than the buffers of a connection hold.
+	long := &inspect.Routing{Node: "n1", Problem: strings.Repeat("x", 32<<20)} // more than the buffers of a connection hold
 	r := serving(t, func(c *serverConfig) {
 		c.Routing = func(_ context.Context, q inspect.RoutingQuery) (*inspect.Routing, error) {
 			if q.Limit == 0 {
@@ -321,7 +323,7 @@ func TestRequestsForRoutesDoNotWait(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() {
-		response, err := get("") // Its body is not read.
+		response, err := get("") // The body of the response is not read.
 		if err == nil {
 			t.Cleanup(func() { _ = response.Body.Close() })
 		}
@@ -339,7 +341,7 @@ func TestRequestsForRoutesDoNotWait(t *testing.T) {
 		t.Errorf("while it tells another: %d %q %q, error %v", second.StatusCode, second.Header, said, err)
 	}
 	close(done)
-	if err := <-answered; err != nil { // The beginning of the answer has been read.
+	if err := <-answered; err != nil { // The client has read the beginning of the response.
 		t.Fatal(err)
 	}
 	if status, said := r.ask(t, r.client(t), http.MethodGet, "/bgp?limit=0", "viewer", ""); status != http.StatusOK {
@@ -347,7 +349,7 @@ func TestRequestsForRoutesDoNotWait(t *testing.T) {
 	}
 }
 
-// TestTheKeyIsTheSpeakers is about a client that knows another key.
+// TestTheKeyIsTheSpeakers is about a client that expects another key.
 func TestTheKeyIsTheSpeakers(t *testing.T) {
 	r := serving(t)
 	r.ask(t, r.client(t), "GET", "/healthz", "", "")
@@ -364,7 +366,7 @@ func TestTheKeyIsTheSpeakers(t *testing.T) {
 	}
 }
 
-// TestProbesComeThrough is about a stranger that takes all connections there are, and the kubelet.
+// TestProbesComeThrough is about the kubelet, while a stranger uses all connections.
 func TestProbesComeThrough(t *testing.T) {
 	r := serving(t)
 	stranger := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
@@ -377,7 +379,7 @@ func TestProbesComeThrough(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
-	// alive reports whether the server waits for the connection to say something.
+	// alive reports whether the server keeps the connection open and waits for data.
 	alive := func(c net.Conn, patience time.Duration) bool {
 		t.Helper()
 		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -409,7 +411,7 @@ func TestProbesComeThrough(t *testing.T) {
 	}
 }
 
-// TestTheServerEnds is about its end while a request is under way.
+// TestTheServerEnds is about a server that stops during a request.
 func TestTheServerEnds(t *testing.T) {
 	r := serving(t)
 	body, more := io.Pipe()

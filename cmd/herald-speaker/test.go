@@ -30,13 +30,14 @@ import (
 )
 
 const (
-	// testTime bounds the test. Helm waits for five minutes.
+	// testTime limits the duration of the test. Helm waits for five minutes.
 	testTime = 2 * time.Minute
-	// tokenFile has the token for the speakers, which the pod of the test mounts.
+	// tokenFile has the token for the speakers. The pod of the test mounts it.
 	tokenFile = "/var/run/secrets/herald-speaker/token" //nolint:gosec // It is a path.
 )
 
-// testCommand is what the pod of `helm test` runs: manifests/charts/herald/templates/test.yaml.
+// testCommand returns the command that the pod of `helm test` runs:
+// manifests/charts/herald/templates/test.yaml.
 func testCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "test SERVICE",
@@ -50,7 +51,7 @@ of helm test runs it.`,
 			if err != nil {
 				return fmt.Errorf("test runs in a pod, that of helm test: %w", err)
 			}
-			config.UserAgent, config.QPS = "herald-test/"+version.String(), -1 // It asks for little, once a second.
+			config.UserAgent, config.QPS = "herald-test/"+version.String(), -1 // It makes few requests, once a second.
 			t := tester{
 				namespace: os.Getenv("POD_NAMESPACE"), service: args[0], node: os.Getenv("NODE_NAME"),
 				port: inspect.Port, every: time.Second, out: cmd.OutOrStdout(),
@@ -73,19 +74,19 @@ of helm test runs it.`,
 	}
 }
 
-// tester reaches a Service.
+// tester tests whether a Service can be reached.
 type tester struct {
 	kube               kubernetes.Interface
 	herald             *client.Set
 	namespace, service string
-	node               string // Where it runs itself.
+	node               string // The node on which this pod runs.
 	token              string
 	port               uint16        // Of the speakers.
 	every              time.Duration // Between two attempts.
 	out                io.Writer
 }
 
-// run does each step until it succeeds or ctx ends, and says what was proved, and what was not.
+// run repeats each step until it succeeds or ctx ends. It prints what was proved, and what was not.
 func (t *tester) run(ctx context.Context) error {
 	var svc *corev1.Service
 	if err := t.eventually(ctx, func() (err error) { svc, err = t.withAddress(ctx); return err }); err != nil {
@@ -127,7 +128,7 @@ func (t *tester) run(ctx context.Context) error {
 	return nil
 }
 
-// eventually calls do until it succeeds. When ctx ends, the error is the last one that has another cause.
+// eventually calls do until it succeeds. When ctx ends, it returns the last error that ctx did not cause.
 func (t *tester) eventually(ctx context.Context, do func() error) error {
 	var last error
 	for {
@@ -146,7 +147,7 @@ func (t *tester) eventually(ctx context.Context, do func() error) error {
 	}
 }
 
-// withAddress is the Service. Without an address the error is what its last event says.
+// withAddress returns the Service. If the Service has no address, the error has the text of its last event.
 func (t *tester) withAddress(ctx context.Context) (*corev1.Service, error) {
 	svc, err := t.kube.CoreV1().Services(t.namespace).Get(ctx, t.service, metav1.GetOptions{})
 	if err != nil || len(svc.Status.LoadBalancer.Ingress) > 0 {
@@ -168,7 +169,7 @@ func (t *tester) withAddress(ctx context.Context) (*corev1.Service, error) {
 	return nil, fmt.Errorf("the Service %s/%s has no address: %s", t.namespace, t.service, why)
 }
 
-// get succeeds if the server at the other end is herald-ccm, and well. It has made its certificate itself.
+// get succeeds if the server is a healthy herald-ccm. The certificate of the server is self-signed.
 func get(ctx context.Context, target string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -189,15 +190,15 @@ func get(ctx context.Context, target string) error {
 	return nil
 }
 
-// evidence is what the speakers say of an address.
+// evidence is what the speakers report about an address.
 type evidence struct {
 	statuses []*herald.SpeakerStatus
 	answers  map[string][]inspect.Answer       // By node, what it heard.
-	routes   map[string][]inspect.RoutingRoute // By node, what it sends.
-	failed   []string                          // Those that could not be asked, and why.
+	routes   map[string][]inspect.RoutingRoute // By node, what it announces.
+	failed   []string                          // The speakers that could not be asked, and why.
 }
 
-// evidence asks all speakers.
+// evidence asks all speakers about an address.
 func (t *tester) evidence(ctx context.Context, address netip.Addr) (*evidence, error) {
 	list, err := t.herald.SpeakerStatuses.List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -212,7 +213,7 @@ func (t *tester) evidence(ctx context.Context, address netip.Addr) (*evidence, e
 	for i := range list.Items {
 		status := &list.Items[i]
 		if !slices.ContainsFunc(nodes.Items, func(n corev1.Node) bool { return n.Name == status.Name }) {
-			continue // It is of a node that is gone.
+			continue // Its node is gone.
 		}
 		e.statuses = append(e.statuses, status)
 		for _, c := range status.Status.Claims {
@@ -231,7 +232,7 @@ func (t *tester) evidence(ctx context.Context, address netip.Addr) (*evidence, e
 			}
 		}
 		if status.Status.Identity != nil {
-			s.Key, _ = hex.DecodeString(status.Status.Identity.PublicKey) // One that is no key is not equal to the speaker's.
+			s.Key, _ = hex.DecodeString(status.Status.Identity.PublicKey) // An invalid key does not match the speaker's.
 		}
 		var routing inspect.Routing
 		query := url.Values{"prefix": {netip.PrefixFrom(address, address.BitLen()).String()}}
@@ -247,13 +248,14 @@ func (t *tester) evidence(ctx context.Context, address netip.Addr) (*evidence, e
 	return e, nil
 }
 
-// announced is how the network is told where an address is.
+// announced says how the network learns where an address is.
 type announced struct {
 	text  string // Lines.
-	heard bool   // By a speaker on the segment, or a route was sent.
+	heard bool   // A speaker on the segment heard an answer, or a route was sent.
 }
 
-// judge says who announces an address. It fails if nobody does, nobody hears it, or a wrong machine answers.
+// judge says who announces an address. It fails if nobody announces it, nobody hears it, or the wrong
+// machine answers.
 func (e *evidence) judge(address netip.Addr) (a announced, err error) {
 	byMAC, owners := map[string]string{}, []string{}
 	for _, s := range e.statuses {

@@ -27,7 +27,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// TestWhoAnnounces is about what the speakers of three nodes say of one address.
+// TestWhoAnnounces is about the reports of three nodes' speakers about one address.
 func TestWhoAnnounces(t *testing.T) {
 	address := netip.MustParseAddr("198.51.100.7")
 	status := func(node, mac string, claims ...herald.SpeakerClaim) *herald.SpeakerStatus {
@@ -46,7 +46,7 @@ func TestWhoAnnounces(t *testing.T) {
 	owned := []*herald.SpeakerStatus{status("n1", mac1, owns), status("n2", mac2, other), status("n3", mac3)}
 	for name, story := range map[string]struct {
 		evidence
-		want  string // In the text, or in the error.
+		want  string // in the text, or in the error
 		heard bool
 		fails bool
 	}{
@@ -84,13 +84,13 @@ func TestWhoAnnounces(t *testing.T) {
 	}
 }
 
-// TestServiceIsReached has a Service reached, with a speaker of the real port that sends a route, or none.
+// TestServiceIsReached tests a Service, with a real speaker's port that reports a route, or none.
 func TestServiceIsReached(t *testing.T) {
 	for name, story := range map[string]struct {
-		address string // Of the Service.
-		status  int    // Of /healthz.
+		address string // of the Service
+		status  int    // of /healthz
 		routes  []inspect.RoutingRoute
-		want    string // In the output, or in the error.
+		want    string // in the output, or in the error
 	}{
 		"all is well":       {"127.0.0.1", http.StatusOK, []inspect.RoutingRoute{{Prefix: "127.0.0.1/32", Peer: "tor"}}, "node n1 announces 127.0.0.1/32 by BGP to tor.\nProved: Herald gives a Service an address, and kube-proxy on node n9 takes requests for it to a pod.\nProved: the network is told"},
 		"no address":        {"", http.StatusOK, nil, "the Service herald-system/herald-test has no address: there is no IPPool: create one"},
@@ -99,7 +99,7 @@ func TestServiceIsReached(t *testing.T) {
 		"no address of IPs": {"::zz", http.StatusOK, nil, "status.loadBalancer of Service herald-system/herald-test"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Three looks are enough if all is well. What does not come is looked for more often than once, and not for ever.
+			// Three attempts are enough if all is well. A missing result is tried more than once, but not forever.
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var looks atomic.Int32

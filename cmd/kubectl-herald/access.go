@@ -26,15 +26,15 @@ import (
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
 
-// access is how the cluster is reached: by kubectl's own flags.
+// access connects to the cluster with kubectl's own flags.
 type access struct{ *genericclioptions.ConfigFlags }
 
-// cluster is the API server.
+// cluster has the clients for the API server.
 type cluster struct {
 	kube      kubernetes.Interface
 	herald    *client.Set
-	dynamic   dynamic.Interface // Of kinds that are not known by their types.
-	namespace string            // Of a Service that is named without one.
+	dynamic   dynamic.Interface // for kinds without a Go type
+	namespace string            // of Services that are named without a namespace
 }
 
 func (a *access) connect() (*cluster, error) {
@@ -43,7 +43,7 @@ func (a *access) connect() (*cluster, error) {
 		return nil, err
 	}
 	config.UserAgent = "kubectl-herald/" + version.String()
-	config.QPS, config.Burst = 50, 300 // As in kubectl.
+	config.QPS, config.Burst = 50, 300 // as in kubectl
 	var c cluster
 	if c.namespace, _, err = a.ToRawKubeConfigLoader().Namespace(); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (a *access) connect() (*cluster, error) {
 	return &c, err
 }
 
-// connectFor connects, for a Service that is named on the command line.
+// connectFor connects, and parses the name of a Service on the command line.
 func (a *access) connectFor(service string) (*cluster, types.NamespacedName, error) {
 	c, err := a.connect()
 	if err != nil {
@@ -68,7 +68,7 @@ func (a *access) connectFor(service string) (*cluster, types.NamespacedName, err
 	return c, name, err
 }
 
-// named reads the name of a Service on the command line: NAMESPACE/NAME, or NAME.
+// named parses the name of a Service on the command line: NAMESPACE/NAME, or NAME.
 func (c *cluster) named(text string) (types.NamespacedName, error) {
 	namespace, name, both := strings.Cut(text, "/")
 	if !both {
@@ -83,7 +83,7 @@ func (c *cluster) named(text string) (types.NamespacedName, error) {
 // lister reads one resource into Objects.
 type lister func(ctx context.Context, c *cluster, o *report.Objects) error
 
-// listers are the resources that reports need, by their qualified names.
+// listers has a lister for each resource that reports need, by its qualified name.
 var listers = map[string]lister{
 	"ippools.herald.dev": func(ctx context.Context, c *cluster, o *report.Objects) error {
 		list, err := c.herald.Pools.List(ctx, metav1.ListOptions{})
@@ -243,7 +243,7 @@ var listers = map[string]lister{
 	},
 }
 
-// read reads some resources at the same time. Those that the user may not read are noted in Unseen.
+// read reads resources concurrently. Resources that the user may not read are noted in Unseen.
 func (c *cluster) read(ctx context.Context, resources ...string) (*report.Objects, error) {
 	o := &report.Objects{}
 	var mu sync.Mutex
@@ -251,7 +251,7 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range resources {
 		g.Go(func() error {
-			err := listers[r](ctx, c, o) // Each writes a field of its own.
+			err := listers[r](ctx, c, o) // Each lister writes a different field.
 			if apierrors.IsForbidden(err) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -272,7 +272,7 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 	return o, nil
 }
 
-// readAll reads some resources, all of which the report needs.
+// readAll is like read, and fails if the user may not read one of the resources.
 func (c *cluster) readAll(ctx context.Context, resources ...string) (*report.Objects, error) {
 	o, err := c.read(ctx, resources...)
 	if err == nil {
@@ -281,7 +281,7 @@ func (c *cluster) readAll(ctx context.Context, resources ...string) (*report.Obj
 	return o, err
 }
 
-// mayList is an error if some of these resources are unseen.
+// mayList returns an error if some of these resources are unseen.
 func mayList(o *report.Objects, resources ...string) error {
 	unseen := slices.DeleteFunc(slices.Clone(o.Unseen), func(r string) bool { return !slices.Contains(resources, r) })
 	if len(unseen) > 0 {
@@ -290,7 +290,7 @@ func mayList(o *report.Objects, resources ...string) error {
 	return nil
 }
 
-// network reads what is announced on the nodes' segments, and the Leases in Herald's own namespace.
+// network reads what reports about announcements on the nodes' segments need, and the Leases in Herald's namespace.
 func (c *cluster) network(ctx context.Context, own string) (*report.Objects, error) {
 	o, err := c.readAll(ctx, "ippools.herald.dev", "ipallocations.herald.dev", "l2advertisements.herald.dev", "bgpadvertisements.herald.dev",
 		"bgppeers.herald.dev", "speakerstatuses.herald.dev", "nodes", "namespaces", "services", "endpointslices.discovery.k8s.io")
@@ -301,8 +301,8 @@ func (c *cluster) network(ctx context.Context, own string) (*report.Objects, err
 	return o, err
 }
 
-// leases reads the Leases of the speakers and of herald-ccm, and reports whether the user may read them. Who may not
-// learns a little less.
+// leases reads the Leases of the speakers and of herald-ccm, and reports whether the user may read them. Without
+// Leases a report contains a little less.
 func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) (may bool, err error) {
 	list, err := c.kube.CoordinationV1().Leases(own).List(ctx, metav1.ListOptions{})
 	if apierrors.IsForbidden(err) {
@@ -315,7 +315,7 @@ func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) (ma
 	return true, nil
 }
 
-// service reads what bears on one Service. A namespace's administrator may not read all of it.
+// service reads the objects that concern one Service. The administrator of a namespace may not read all of them.
 func (c *cluster) service(ctx context.Context, name types.NamespacedName, own string) (*report.Objects, *corev1.Service, error) {
 	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 	if err != nil {
@@ -342,7 +342,7 @@ func (c *cluster) service(ctx context.Context, name types.NamespacedName, own st
 	if slices.Contains(o.Unseen, "services") {
 		o.Services = append(o.Services, svc)
 	}
-	// The Services that share an address with it.
+	// The Service, and those that share an address with it.
 	owners := []types.NamespacedName{name}
 	for _, rec := range o.Allocations {
 		var with []types.NamespacedName
@@ -369,7 +369,7 @@ func (c *cluster) service(ctx context.Context, name types.NamespacedName, own st
 	return o, svc, nil
 }
 
-// warnings are the events of a Service that say that something is wrong, if they can be read.
+// warnings returns the warning events of a Service, if they can be read.
 func (c *cluster) warnings(ctx context.Context, name types.NamespacedName) []*corev1.Event {
 	list, err := c.kube.CoreV1().Events(name.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "type=Warning,involvedObject.kind=Service,involvedObject.name=" + name.Name,

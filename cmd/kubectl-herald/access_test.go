@@ -21,7 +21,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// server is an API server for a user who may read only some paths. What has no content is an empty list.
+// server starts an API server for a user who may read only some paths. Paths without content return empty lists.
 func server(t *testing.T, content map[string]any, allowed func(path string) bool) (flags []string) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +50,7 @@ func server(t *testing.T, content map[string]any, allowed func(path string) bool
 	return []string{"--server", s.URL, "--as", "jane", "--cache-dir", t.TempDir()}
 }
 
-// emptyList is a list of the kind of a path.
+// emptyList returns an empty list of the kind of a path.
 func emptyList(path string) any {
 	kinds := map[string]metav1.TypeMeta{
 		"ippools":           {Kind: "IPPoolList", APIVersion: "herald.dev/v1alpha1"},
@@ -89,7 +89,7 @@ var web = corev1.Service{
 	Status:     corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "198.51.100.1"}}}},
 }
 
-// TestANamespacesAdministratorAsks has a user ask who may read one namespace and, in the second case, what the role
+// TestANamespacesAdministratorAsks is about a user who may read one namespace and, in the second case, what the role
 // herald-view allows.
 func TestANamespacesAdministratorAsks(t *testing.T) {
 	node := "n1"
@@ -162,8 +162,8 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 	})
 }
 
-// TestWhatCannotBeDecoded has an IPPool that does not fit its type, and an IPAllocation with a port that is none. Every
-// command names both, and none is green.
+// TestWhatCannotBeDecoded has an IPPool that does not fit its type, and an IPAllocation with an invalid port. Every
+// command names both, and none reports that all is well.
 func TestWhatCannotBeDecoded(t *testing.T) {
 	list := func(kind string, items ...any) any {
 		return map[string]any{"kind": kind, "apiVersion": "herald.dev/v1alpha1", "metadata": map[string]any{}, "items": items}

@@ -26,7 +26,7 @@ func bgpCommand(a *access) *cobra.Command {
 const asksSpeakers = `The speakers are asked at their InternalIP, which has to be reached from here, as kubectl herald verify does. It takes the
 right to create serviceaccounts/token for the ServiceAccount herald-viewer.`
 
-// routing asks speakers for their sessions and routes.
+// routing asks speakers about their sessions and routes.
 type routing struct {
 	speakers
 	nodes []string
@@ -37,7 +37,7 @@ func (f *routing) bind(cmd *cobra.Command) {
 	f.speakers.bind(cmd)
 }
 
-// ask asks the speakers. One that cannot be asked is noted.
+// ask asks the speakers, and notes those that cannot be asked.
 func (f *routing) ask(ctx context.Context, o *report.Objects, q inspect.RoutingQuery) (*report.Asked, error) {
 	all, unasked, err := report.NewNetwork(o).Askable(f.nodes)
 	if err != nil {
@@ -58,7 +58,7 @@ func (f *routing) ask(ctx context.Context, o *report.Objects, q inspect.RoutingQ
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if err != nil { // There is no token: what the SpeakerStatuses say is left.
+	if err != nil { // Without a token, only the SpeakerStatuses are available.
 		for i := range errs {
 			errs[i] = err
 		}

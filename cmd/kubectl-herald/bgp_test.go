@@ -22,7 +22,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// TestWithoutATokenTheStatusesAreLeft is about a user who may not have a token for the speakers.
+// TestWithoutATokenTheStatusesAreLeft is about a user who may not get a token for the speakers.
 func TestWithoutATokenTheStatusesAreLeft(t *testing.T) {
 	kube := fake.NewClientset()
 	kube.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -62,7 +62,8 @@ func TestWithoutATokenTheStatusesAreLeft(t *testing.T) {
 	}
 }
 
-// TestASpeakerIsAskedForRoutes has a speaker tell of a session that is up, and of one that is down.
+// TestASpeakerIsAskedForRoutes has a speaker that reports one session that is up, and one that is
+// down.
 func TestASpeakerIsAskedForRoutes(t *testing.T) {
 	public, certificate := identity(t)
 	state, asked := "Established", ""
@@ -76,7 +77,7 @@ func TestASpeakerIsAskedForRoutes(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-	may := func(path string) bool { return !strings.Contains(path, "endpointslices") } // Then nothing is compared.
+	may := func(path string) bool { return !strings.Contains(path, "endpointslices") } // Nothing is compared then.
 	for _, c := range []struct {
 		state, query string
 		args         []string

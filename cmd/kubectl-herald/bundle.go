@@ -77,25 +77,26 @@ something could not, and 1 if there is no archive.`,
 }
 
 const (
-	// pageSize is how many objects are in memory at once.
+	// pageSize is the most objects in memory at once.
 	pageSize = 250
-	// maxLog and maxLogLines bound the log of a container, maxLine a line of it, and maxMetrics the metrics of a pod. The latest lines are kept.
+	// maxLog and maxLogLines limit the log of a container, maxLine limits a line of it, and maxMetrics the metrics of a
+	// pod. The latest lines are kept.
 	maxLog, maxLogLines, maxLine, maxMetrics = 4 << 20, 20_000, 16 << 10, 16 << 20
-	// ccmPort is where herald-ccm serves its metrics.
+	// ccmPort is the port on which herald-ccm serves its metrics.
 	ccmPort = "10258"
 )
 
-// bundle is an archive under way.
+// bundle is an archive that is being written.
 type bundle struct {
 	speakers
 	ccm   ccm
 	at    time.Time
 	tar   *tar.Writer
-	spool *os.File // What a file has, until its size is known.
+	spool *os.File // The content of a file, until its size is known.
 	index report.Index
 }
 
-// write writes the archive to a file, which is there only if all went well.
+// write writes the archive to a file. The file exists only if write succeeds.
 func (b *bundle) write(ctx context.Context, name string) error {
 	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("-o %s: this is no regular file: choose another name", name)
@@ -105,7 +106,7 @@ func (b *bundle) write(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(archive.Name()) // It has been renamed if all went well.
+	defer os.Remove(archive.Name()) // On success it has been renamed.
 	defer archive.Close()
 	if b.spool, err = os.CreateTemp(dir, ".herald-bundle-*"); err != nil {
 		return err
@@ -123,7 +124,7 @@ func (b *bundle) write(ctx context.Context, name string) error {
 	return os.Rename(archive.Name(), name)
 }
 
-// collect puts all into the archive. What cannot be read is noted; an error is one of the archive, or of ctx.
+// collect writes everything into the archive. It notes what cannot be read; it fails only if writing fails or ctx ends.
 func (b *bundle) collect(ctx context.Context) error {
 	b.index = report.Index{Files: []report.IndexedFile{}, Missing: []report.Missing{}}
 	for _, part := range []func(context.Context) error{b.versions, b.objects, b.logs, b.metrics, b.reports} {
@@ -144,7 +145,7 @@ func (b *bundle) collect(ctx context.Context) error {
 	})
 }
 
-// file adds a file to the archive. If fill fails, what it wrote is kept, and the error is noted in the index.
+// file adds a file to the archive. If fill fails, the content so far is kept, and the error is noted in the index.
 func (b *bundle) file(path string, fill func(io.Writer) (note string, err error)) error {
 	if _, err := b.spool.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -191,11 +192,11 @@ func (b *bundle) versions(context.Context) error {
 	})
 }
 
-// collected is a resource whose objects are in a bundle.
+// collected is a resource whose objects a bundle contains.
 type collected struct {
 	schema.GroupVersionResource
 	namespace, fields string
-	keep              func(*unstructured.Unstructured) bool // nil: all.
+	keep              func(*unstructured.Unstructured) bool // nil means all
 }
 
 func (b *bundle) objects(ctx context.Context) error {
@@ -234,7 +235,7 @@ func (b *bundle) objects(ctx context.Context) error {
 	return nil
 }
 
-// list writes the objects of a resource, a page at a time.
+// list writes the objects of a resource, one page at a time.
 func (b *bundle) list(ctx context.Context, c collected, w io.Writer) (note string, err error) {
 	n := 0
 	options := metav1.ListOptions{Limit: pageSize, FieldSelector: c.fields}
@@ -264,7 +265,7 @@ func (b *bundle) list(ctx context.Context, c collected, w io.Writer) (note strin
 	}
 }
 
-// pods are those of Herald's namespace, by name.
+// pods lists the pods of Herald's namespace, by name.
 func (b *bundle) pods(ctx context.Context) ([]corev1.Pod, error) {
 	list, err := b.kube.CoreV1().Pods(b.own).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -303,7 +304,7 @@ func (b *bundle) logs(ctx context.Context) error {
 // log reads the end of a container's log.
 func (b *bundle) log(ctx context.Context, pod, container string, previous bool) func(io.Writer) (string, error) {
 	return func(w io.Writer) (string, error) {
-		lines := int64(maxLogLines) // With LimitBytes, too, the latest lines would be left out.
+		lines := int64(maxLogLines) // LimitBytes would leave out the latest lines.
 		stream, err := b.kube.CoreV1().Pods(b.own).GetLogs(pod, &corev1.PodLogOptions{
 			Container: container, Previous: previous, Timestamps: true, TailLines: &lines,
 		}).Stream(ctx)
@@ -337,7 +338,7 @@ func (e *ending) Write(line []byte) (int, error) {
 
 func (e *ending) trim() {
 	if over := e.kept.Len() - e.most; over > 0 {
-		e.kept.Next(over - 1) // The byte before what fits, which may end a line.
+		e.kept.Next(over - 1) // All but the byte before the rest, which may end a line.
 		_, _ = e.kept.ReadBytes('\n')
 		e.cut = true
 	}
@@ -354,11 +355,12 @@ func (e *ending) writeTo(w io.Writer) (note string, err error) {
 
 const (
 	keyBegins, keyEnds = "-----BEGIN", "-----END"
-	// maxKeyLines bounds a private key whose end is missing.
+	// maxKeyLines limits a private key whose end is missing.
 	maxKeyLines = 200
 )
 
-// redactLine redacts a line, which is one of a private key if key is not 0. It returns how many of the next lines may be of one.
+// redactLine redacts a line. If key is not 0, the line is part of a private key. redactLine returns how many of the next
+// lines may be part of one.
 func redactLine(line string, key int) (string, int) {
 	switch begins := strings.LastIndex(line, keyBegins); {
 	case begins >= 0 && strings.Contains(line[begins:], "PRIVATE KEY") && !strings.Contains(line[begins:], keyEnds):
@@ -376,11 +378,11 @@ func redactLine(line string, key int) (string, int) {
 	}
 }
 
-// redactLines copies a text without credentials, line by line. What is longer than a line may be is cut.
+// redactLines copies a text line by line, without credentials. It cuts lines that are too long.
 func redactLines(w io.Writer, from io.Reader, most int64) (note string, err error) {
 	limited := &io.LimitedReader{R: from, N: most}
 	in := bufio.NewReaderSize(limited, maxLine)
-	key := 0 // How many lines may still be of a private key.
+	key := 0 // how many of the next lines may be part of a private key
 	for {
 		line, err := in.ReadSlice('\n')
 		if len(line) > 0 {
@@ -409,7 +411,7 @@ func redactLines(w io.Writer, from io.Reader, most int64) (note string, err erro
 	}
 }
 
-// metrics asks herald-ccm through the API server, and the speakers as kubectl herald verify does.
+// metrics reads the metrics of herald-ccm through the API server, and those of the speakers as kubectl herald verify does.
 func (b *bundle) metrics(ctx context.Context) error {
 	pods, err := b.pods(ctx)
 	if err != nil {
@@ -463,7 +465,7 @@ func (b *bundle) metrics(ctx context.Context) error {
 	return nil
 }
 
-// reports are what status and preflight say.
+// reports writes the reports of status and preflight.
 func (b *bundle) reports(ctx context.Context) error {
 	say := func(path string, text func() (func(report.Style) string, error)) error {
 		return b.file(path, func(w io.Writer) (string, error) {

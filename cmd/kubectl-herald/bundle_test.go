@@ -19,7 +19,7 @@ import (
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
 
-// unpacked are the files of an archive, by name, and the names in their order.
+// unpacked returns the files of an archive by name, and their names in order.
 func unpacked(t *testing.T, name string) (files map[string]string, order []string) {
 	t.Helper()
 	f, err := os.Open(name)
@@ -49,7 +49,7 @@ func unpacked(t *testing.T, name string) (files map[string]string, order []strin
 	}
 }
 
-// listed is a list of objects that are written in YAML.
+// listed returns a list of objects that are written in YAML.
 func listed(t *testing.T, apiVersion, kind string, objects ...string) any {
 	t.Helper()
 	items := []any{}
@@ -64,9 +64,9 @@ func listed(t *testing.T, apiVersion, kind string, objects ...string) any {
 	return map[string]any{"kind": kind + "List", "apiVersion": apiVersion, "metadata": map[string]any{}, "items": items}
 }
 
-// TestABundleHasNoSecrets plants secrets wherever a bundle could find them, and looks for them in the archive.
+// TestABundleHasNoSecrets puts secrets wherever a bundle could find them, and looks for them in the archive.
 func TestABundleHasNoSecrets(t *testing.T) {
-	const secret = "hunter2-5f4dcc3b" // What no byte of the archive may have.
+	const secret = "hunter2-5f4dcc3b" // must not be in the archive
 	own := "/api/v1/namespaces/herald-system"
 	content := map[string]any{
 		"/version":        map[string]any{"major": "1", "minor": "36", "gitVersion": "v1.36.3"},
@@ -208,7 +208,8 @@ func TestTheEndOfALogIsKept(t *testing.T) {
 	}
 }
 
-// TestMetricsThatCannotBeRead is about herald-ccm's, which the API server cannot ask for with a token. That is no failure.
+// TestMetricsThatCannotBeRead is about the metrics of herald-ccm. herald-ccm requires a token, which the API server cannot
+// send. This is not a failure.
 func TestMetricsThatCannotBeRead(t *testing.T) {
 	own := "/api/v1/namespaces/herald-system"
 	content := map[string]any{

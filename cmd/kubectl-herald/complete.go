@@ -9,7 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 )
 
-// services completes NAME in the current namespace, and NAMESPACE/NAME after a slash or where all Services may be listed.
+// services completes NAME in the current namespace. It completes NAMESPACE/NAME after a slash, or if all Services may be
+// listed.
 func (a *access) services() cobra.CompletionFunc { return a.completion(1, serviceNames) }
 
 func serviceNames(cmd *cobra.Command, c *cluster, toComplete string) (names []string) {
@@ -79,7 +80,7 @@ func (a *access) peers() cobra.CompletionFunc {
 	})
 }
 
-// completeFlags completes the flags that all commands have, and those that several have.
+// completeFlags completes the flags that all or several commands have.
 func (a *access) completeFlags(root *cobra.Command) {
 	_ = root.RegisterFlagCompletionFunc("namespace", a.namespaces())
 	for _, cmd := range root.Commands() {

@@ -15,7 +15,7 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// output is the flag --output: empty is text for people.
+// output is the flag --output. If it is empty, the output is text for people.
 type output struct{ format string }
 
 func (o *output) printFlags() *genericclioptions.PrintFlags {
@@ -30,7 +30,7 @@ func (o *output) bind(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 }
 
-// write writes a report in the format that the flag names; text writes it for people.
+// write writes a report in the format of the flag; text returns it for people.
 func (o *output) write(out io.Writer, value any, text func(report.Style) string) error {
 	if o.format == "" {
 		_, err := io.WriteString(out, text(report.StyleOf(out)))
@@ -47,7 +47,7 @@ func (o *output) write(out io.Writer, value any, text func(report.Style) string)
 	return printer.PrintObj(&runtime.Unknown{Raw: raw, ContentType: runtime.ContentTypeJSON}, out)
 }
 
-// conclude writes a report that ends a command, with errAttention unless it is good.
+// conclude writes the report of a command. It returns errAttention unless good is true.
 func (o *output) conclude(out io.Writer, value any, text func(report.Style) string, good bool) error {
 	if err := o.write(out, value, text); err != nil || good {
 		return err
@@ -55,7 +55,7 @@ func (o *output) conclude(out io.Writer, value any, text func(report.Style) stri
 	return errAttention
 }
 
-// ccm are the flags that say how herald-ccm is run.
+// ccm has the flags that describe how herald-ccm is run.
 type ccm struct {
 	report.CCM
 	quota provider.Quota
@@ -83,12 +83,12 @@ func (c *ccm) get() *report.CCM {
 	return &c.CCM
 }
 
-// bindOwn adds the flag that names Herald's own namespace.
+// bindOwn adds the flag for the namespace of Herald.
 func bindOwn(cmd *cobra.Command, own *string) {
 	cmd.Flags().StringVar(own, "herald-namespace", "herald-system", "The namespace in which Herald runs.")
 }
 
-// completion completes an argument from what list reads of the cluster. If the cluster cannot be read it offers nothing.
+// completion completes an argument with the results of list. If the cluster cannot be read, it offers nothing.
 func (a *access) completion(most int, list func(cmd *cobra.Command, c *cluster, toComplete string) []string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		if most > 0 && len(args) >= most {

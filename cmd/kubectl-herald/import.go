@@ -71,7 +71,7 @@ and 1 if the cluster or a file cannot be read. docs/moving.md says what becomes 
 			if err != nil && len(objects) == 0 {
 				return err
 			}
-			unread := err // What could be read is translated all the same.
+			unread := err // The objects that could be read are translated nevertheless.
 			r := source.Translate(objects)
 			if len(r.Notes) == 0 && unread == nil {
 				return fmt.Errorf("there is no configuration of %s among the %d objects: give files with -f, or another --context", source.Title, len(objects))
@@ -115,7 +115,7 @@ func readObjects(from *resource.FilenameOptions) ([]*unstructured.Unstructured, 
 	read := func(where string, one resource.FilenameOptions) {
 		d.where, d.read = where, 0
 		err := resource.NewLocalBuilder().Unstructured().Schema(&d).ContinueOnError().FilenameParam(false, &one).Do().Visit(func(_ *resource.Info, err error) error { return err })
-		// What cannot be decoded is a document, too, and d or the report says what is wrong with it.
+		// Documents that cannot be decoded are also in d, and d or the report has the error.
 		errs = append(errs, utilerrors.FilterOut(err, func(err error) bool { return strings.HasPrefix(err.Error(), "unable to decode ") }))
 	}
 	for _, name := range from.Filenames {
@@ -133,7 +133,8 @@ func readObjects(from *resource.FilenameOptions) ([]*unstructured.Unstructured, 
 	return d.objects, errors.Join(append(d.wrong, errs...)...)
 }
 
-// filesOf lists the files of a directory that kubectl would read. It returns anything else, such as a URL or a pattern, as it is.
+// filesOf lists the files of a directory that kubectl would read. It returns anything else, such as a URL or a pattern,
+// unchanged.
 func filesOf(name string, recursive bool) (files []string) {
 	visitors, err := resource.ExpandPathsToFileVisitors(nil, name, recursive, resource.FileExtensions, nil)
 	for _, v := range visitors {
@@ -147,16 +148,17 @@ func filesOf(name string, recursive bool) (files []string) {
 	return files
 }
 
-// documents are those of files. It stands where kubectl has a validator of schemas, which is given each document as it is: where
-// metadata or an element of a list is of a wrong type kubectl has no object at all, and an error in terms of Go.
+// documents collects the documents of files. It takes the place of kubectl's schema validator, which gets each document
+// unchanged. If metadata or an element of a list has the wrong type, kubectl itself returns no object, and an error in
+// terms of Go.
 type documents struct {
 	where   string // what is being read
-	read    int    // documents of it
+	read    int    // how many documents of it were read
 	objects []*unstructured.Unstructured
 	wrong   []error
 }
 
-// ValidateBytes reads a document. It returns no error, for that would end the file.
+// ValidateBytes reads a document. It never returns an error, because kubectl would then stop reading the file.
 func (d *documents) ValidateBytes(raw []byte) error {
 	d.read++
 	where := fmt.Sprintf("document %d of %s", d.read, d.where)
@@ -169,7 +171,7 @@ func (d *documents) ValidateBytes(raw []byte) error {
 	return nil
 }
 
-// add adds an object, or those of a list. Elements of a list of one kind may leave out their own.
+// add adds an object, or the objects of a list. The elements of a list of one kind may leave out the kind.
 func (d *documents) add(where string, content any, kind schema.GroupVersionKind) {
 	fields, _ := content.(map[string]any)
 	u := &unstructured.Unstructured{Object: fields}
@@ -192,7 +194,8 @@ func (d *documents) add(where string, content any, kind schema.GroupVersionKind)
 	d.objects = append(d.objects, u)
 }
 
-// unreadable says what keeps an object from being one; empty: nothing. It is to be a list if it has items.
+// unreadable returns what is wrong with the form of an object; empty if nothing is. list is true if it has the field items
+// and must be a list.
 func unreadable(u *unstructured.Unstructured, list bool) string {
 	metadata, isMap := u.Object["metadata"].(map[string]any)
 	_, isText := metadata["name"].(string)
@@ -211,8 +214,8 @@ func unreadable(u *unstructured.Unstructured, list bool) string {
 	return ""
 }
 
-// configurationOf reads what configures another load balancer, and Services of type LoadBalancer, from the cluster. A resource
-// that the cluster does not serve is empty.
+// configurationOf reads the configuration of another load balancer, and the Services of type LoadBalancer, from the
+// cluster. If the cluster does not serve a resource, there are no objects of it.
 func (a *access) configurationOf(ctx context.Context, source *migrate.Source) (objects []*unstructured.Unstructured, err error) {
 	c, err := a.connect()
 	if err != nil {
@@ -236,7 +239,7 @@ func (a *access) configurationOf(ctx context.Context, source *migrate.Source) (o
 		}
 		of, err := list(ctx, c.dynamic, served, r.Namespace, options)
 		if err != nil {
-			return nil, err // Half of a configuration would be taken for all of it.
+			return nil, err // An incomplete configuration would be taken for the whole.
 		}
 		objects = append(objects, of...)
 	}

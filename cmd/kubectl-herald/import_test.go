@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestImportReadsFiles shows what of files is translated, on which stream what is written, and how the command ends.
+// TestImportReadsFiles checks what is translated from files, what is written to which stream, and how the command
+// ends.
 func TestImportReadsFiles(t *testing.T) {
 	const pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a, namespace: metallb-system}\nspec: {addresses: [198.51.100.0/24]}\n"
 	const more = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: a, namespace: metallb-system}\nspec: {interfaces: [eth0], colour: red}\n"
@@ -22,7 +23,7 @@ func TestImportReadsFiles(t *testing.T) {
 		arguments     []string
 		written, said []string
 		unwritten     []string
-		err           string // Empty: it ends well; "2": with errAttention.
+		err           string // empty: no error; "2": errAttention
 	}{
 		{name: "standard input", stdin: pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"}, said: []string{"Translated:", "IPAddressPool metallb-system/a -> IPPool a"}},
 		{name: "a directory", files: map[string]string{"a.yaml": pool, "b.yaml": more}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool", "---\n", "kind: L2Advertisement"}, said: []string{"spec.colour: Herald's import does not know this field"}, err: "2"},

@@ -1,5 +1,5 @@
-// Command kubectl-herald is Herald's plugin for kubectl. What it says is computed in internal/report; here are its commands,
-// its flags and what they read of the cluster.
+// Command kubectl-herald is Herald's plugin for kubectl. Package internal/report computes its output; this package has its
+// commands and flags, and reads the cluster.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 
 func main() { os.Exit(run()) }
 
-// errAttention ends a command that has found something that needs attention, and has printed it.
+// errAttention is returned by a command that has found, and printed, something that needs attention.
 var errAttention = errors.New("something needs attention")
 
 func run() int {
@@ -58,8 +58,8 @@ func command() *cobra.Command {
 	return cmd
 }
 
-// wantsSubcommand has a command that does nothing by itself fail without one of its subcommands. Otherwise cobra prints help,
-// and the command ends as if all were well.
+// wantsSubcommand makes a command without an action of its own fail if it is called without a subcommand. Otherwise cobra
+// would print help and return no error.
 func wantsSubcommand(cmd *cobra.Command) {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

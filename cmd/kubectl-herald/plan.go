@@ -80,10 +80,10 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 	return cmd
 }
 
-// strict refuses fields that do not exist, which are typing errors.
+// strict is a decoder that refuses unknown fields, which are typing errors.
 var strict = jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, client.Scheme, client.Scheme, jsonserializer.SerializerOptions{Strict: true})
 
-// readPools reads IPPools as kubectl reads files, and counts the objects of other kinds.
+// readPools reads IPPools from files as kubectl does, and counts the objects of other kinds.
 func readPools(from *resource.FilenameOptions) (pools []*herald.IPPool, others int, err error) {
 	if len(from.Filenames) == 0 && from.Kustomize == "" {
 		return nil, 0, nil
@@ -109,7 +109,8 @@ func readPools(from *resource.FilenameOptions) (pools []*herald.IPPool, others i
 	return pools, others, err
 }
 
-// poolFrom reads an IPPool, with the defaults that the API server fills in; nil if the object is of another kind.
+// poolFrom decodes an IPPool, and sets the defaults of the API server. It returns nil if the object is of another
+// kind.
 func poolFrom(u *unstructured.Unstructured) (*herald.IPPool, error) {
 	if u.GroupVersionKind().Group != herald.GroupVersion.Group {
 		return nil, nil

@@ -64,8 +64,9 @@ The exit code is 0 if there is no problem, 2 if there is one or Nodes or Service
 	return cmd
 }
 
-// surroundings reads what preflight looks at, with Leases in Herald's own namespace. Resources that the
-// API server does not serve in the versions that listers ask for are empty.
+// surroundings reads the objects that preflight checks, with the Leases in Herald's own namespace. If
+// the API server does not serve a resource in the version that a lister asks for, there are no objects
+// of it.
 func (c *cluster) surroundings(ctx context.Context, own string) (*report.Surroundings, error) {
 	in := &report.Surroundings{Own: own}
 	v, err := c.kube.Discovery().ServerVersion()
@@ -73,7 +74,7 @@ func (c *cluster) surroundings(ctx context.Context, own string) (*report.Surroun
 		return nil, fmt.Errorf("the version of the API server: %w", err)
 	}
 	in.Version = v.GitVersion
-	// Of an aggregated API that does not answer, the others are still told.
+	// If an aggregated API does not respond, the result still has the others.
 	if _, in.Served, err = c.kube.Discovery().ServerGroupsAndResources(); err != nil {
 		if len(in.Served) == 0 {
 			return nil, fmt.Errorf("the resources of the API server: %w", err)

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// servedBy is an API server with these resources: by group and version, as networking.k8s.io/v1, their names. It holds
-// content, too.
+// servedBy adds discovery to content, for an API server that serves these resources: their names, by group and version
+// such as networking.k8s.io/v1.
 func servedBy(resources map[string][]string, content map[string]any) map[string]any {
 	content["/version"] = map[string]any{"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
 	content["/api"] = map[string]any{"kind": "APIVersions", "versions": []string{"v1"}}
@@ -32,7 +32,7 @@ func servedBy(resources map[string][]string, content map[string]any) map[string]
 	return content
 }
 
-// TestPreflightOfSpeakersThatAreGone has two SpeakerStatuses whose speakers have not renewed their Leases for years.
+// TestPreflightOfSpeakersThatAreGone has two SpeakerStatuses of speakers that have not renewed their Leases for years.
 func TestPreflightOfSpeakersThatAreGone(t *testing.T) {
 	const status = ", uid: a}, status: {interfaces: [{name: eth0, state: Member, neighbours: 1, "
 	const expired = "namespace: own}, spec: {holderIdentity: x, leaseDurationSeconds: 30, renewTime: '2020-01-01T00:00:00.000000Z'}}"
@@ -59,7 +59,8 @@ func TestPreflightOfSpeakersThatAreGone(t *testing.T) {
 	}
 }
 
-// TestPreflightAsksForNoOtherVersion has an API server that serves a resource in a version that preflight does not read.
+// TestPreflightAsksForNoOtherVersion has an API server that serves a resource only in a version that preflight does not
+// read.
 func TestPreflightAsksForNoOtherVersion(t *testing.T) {
 	content := servedBy(map[string][]string{"v1": {"nodes", "services"}, "networking.k8s.io/v1beta1": {"servicecidrs"}}, map[string]any{})
 	asked := map[string]bool{}

@@ -6,7 +6,7 @@ import (
 	"github.com/heraldlb/herald/cmd/internal/reference"
 )
 
-// TestReference checks the page on the commands, which is made from them.
+// TestReference checks the reference page, which is generated from the commands.
 func TestReference(t *testing.T) {
 	t.Setenv("HOME", "~")
 	t.Setenv("KUBECACHEDIR", "")

@@ -51,7 +51,8 @@ If there are no others the Service keeps what it has.`,
 	return cmd
 }
 
-// renumber asks for other addresses by an annotation, and takes it away again, whatever came of it.
+// renumber asks for other addresses with an annotation, and removes the annotation at the end, whatever
+// the result.
 func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, foreign *provider.Foreign, timeout time.Duration) (old, now []string, err error) {
 	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 	if err != nil {
@@ -65,7 +66,8 @@ func (c *cluster) renumber(ctx context.Context, name types.NamespacedName, forei
 		return nil, nil, err
 	}
 	defer func() {
-		// Also when we are told to stop: what is asked for and not waited for would come as a surprise.
+		// This also runs when the user interrupts the command: if the request stayed, a later change of
+		// the address would be a surprise.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		if e := c.ask(ctx, name, ""); e != nil && !apierrors.IsNotFound(e) {
@@ -97,7 +99,8 @@ func (c *cluster) awaitOthers(ctx context.Context, name types.NamespacedName, ol
 	return now, err
 }
 
-// outcome says whether a Service has kept its addresses, though we may have been told to stop.
+// outcome says whether a Service has kept its addresses. It works even after the user has interrupted
+// the command.
 func (c *cluster) outcome(ctx context.Context, name types.NamespacedName, old []string) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -112,7 +115,7 @@ func (c *cluster) outcome(ctx context.Context, name types.NamespacedName, old []
 	return fmt.Sprintf("it had %s, and has %s now", strings.Join(old, ", "), strings.Join(now, ", "))
 }
 
-// movable refuses what cannot move.
+// movable returns an error for a Service that cannot move.
 func movable(svc *corev1.Service) error {
 	has := report.Addresses(svc)
 	switch {
@@ -136,7 +139,7 @@ func movable(svc *corev1.Service) error {
 	return nil
 }
 
-// ask annotates the Service with the addresses to leave; none takes the annotation away.
+// ask sets the annotation with the addresses to leave. If leave is empty, ask removes the annotation.
 func (c *cluster) ask(ctx context.Context, name types.NamespacedName, leave string) error {
 	value := "null"
 	if leave != "" {
@@ -147,11 +150,12 @@ func (c *cluster) ask(ctx context.Context, name types.NamespacedName, leave stri
 	return err
 }
 
-// complaint is what the Service's last warning since then says, if there is one that can be read.
+// complaint returns the text of the Service's last warning since that time, if there is one that can be
+// read.
 func (c *cluster) complaint(ctx context.Context, name types.NamespacedName, since time.Time) string {
 	last := ""
 	for _, e := range c.warnings(ctx, name) {
-		// Events know seconds.
+		// The times of events have whole seconds.
 		if !e.LastTimestamp.Time.Before(since.Truncate(time.Second)) {
 			since, last = e.LastTimestamp.Time, ": "+e.Message
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// TestRenumberInterrupted interrupts renumber when the annotation is on the Service: before the Service has moved, and after.
+// TestRenumberInterrupted interrupts renumber after it has set the annotation: before the Service has moved, and after.
 func TestRenumberInterrupted(t *testing.T) {
 	for _, c := range []struct {
 		name, has, want string
@@ -60,7 +60,8 @@ func TestRenumberLeavesAnotherAlone(t *testing.T) {
 	}
 }
 
-// TestRenumberSeesWhatAForeignAnnotationAsksFor refuses a Service that would not move, if herald-ccm reads the annotation.
+// TestRenumberSeesWhatAForeignAnnotationAsksFor checks that a Service is refused if, with the annotation that herald-ccm
+// reads, it would not move.
 func TestRenumberSeesWhatAForeignAnnotationAsksFor(t *testing.T) {
 	svc := web.DeepCopy()
 	svc.Annotations = map[string]string{"metallb.io/loadBalancerIPs": "198.51.100.1"}

@@ -18,13 +18,13 @@ import (
 const (
 	// viewer is the ServiceAccount of manifests/rbac/viewer.yaml.
 	viewer = "herald-viewer"
-	// tokenLifetime is the shortest that the API server gives.
+	// tokenLifetime is the shortest lifetime that the API server grants.
 	tokenLifetime = 10 * time.Minute
-	// atOnce is how many speakers are asked at the same time. What verify asks for goes to every machine on the segment.
+	// atOnce is how many speakers are asked at the same time. The requests of verify go to every machine on the segment.
 	atOnce = 8
 )
 
-// speakers asks speakers on their ports.
+// speakers sends requests to the ports of speakers.
 type speakers struct {
 	*cluster
 	own  string // Herald's own namespace.
@@ -34,14 +34,14 @@ type speakers struct {
 	expires time.Time
 }
 
-// bind adds the flags that say how speakers are reached.
+// bind adds the flags that say how to reach the speakers.
 func (p *speakers) bind(cmd *cobra.Command) {
 	cmd.Flags().Uint16Var(&p.port, "port", inspect.Port, "The port of the speakers.")
 	bindOwn(cmd, &p.own)
 }
 
-// each calls do for each speaker that has no error yet, for some at the same time, and notes the errors by index. It fails
-// if there is no token, or if ctx has ended.
+// each calls do for each speaker that has no error yet, for several speakers at the same time, and stores the errors by
+// index. It fails if it gets no token, or if ctx ends.
 func (p *speakers) each(ctx context.Context, all []report.Askee, errs []error, do func(ctx context.Context, i int) error) error {
 	if err := p.renewToken(ctx); err != nil {
 		return err
@@ -56,22 +56,22 @@ func (p *speakers) each(ctx context.Context, all []report.Askee, errs []error, d
 			})
 		}
 	}
-	_ = g.Wait() // Errors are with the speakers.
+	_ = g.Wait() // The errors are in errs.
 	return ctx.Err()
 }
 
-// unaskedBy are the speakers that could not be asked, by the errors of each.
+// unaskedBy returns the speakers that could not be asked, from the error of each.
 func unaskedBy(all []report.Askee, errs []error) (unasked []report.Unasked) {
 	for i, err := range errs {
 		if err != nil {
-			reason := strings.ReplaceAll(err.Error(), "\n", "; ") // Of several errors each is a line.
+			reason := strings.ReplaceAll(err.Error(), "\n", "; ") // Joined errors have one line each.
 			unasked = append(unasked, report.Unasked{Node: all[i].Node, Reason: report.Clean(reason)})
 		}
 	}
 	return unasked
 }
 
-// renewToken has the API server make a token for the speakers alone, if there is none that lasts.
+// renewToken requests a token that is valid only for speakers, if there is none that lasts long enough.
 func (p *speakers) renewToken(ctx context.Context) error {
 	if time.Until(p.expires) > tokenLifetime/2 {
 		return nil
@@ -87,7 +87,7 @@ func (p *speakers) renewToken(ctx context.Context) error {
 	return nil
 }
 
-// speaker is one with what it takes to ask it.
+// speaker returns a client for a speaker.
 func (p *speakers) speaker(s report.Askee) *inspect.Speaker {
 	return &inspect.Speaker{Addresses: s.Addresses, Port: p.port, Key: s.Key, Token: p.token}
 }

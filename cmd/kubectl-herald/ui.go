@@ -53,7 +53,8 @@ while one is visible.`,
 	return cmd
 }
 
-// clusterName is how the user calls the cluster: by the context of the kubeconfig, else by the server.
+// clusterName returns the user's name for the cluster: the context of the kubeconfig or, without one,
+// the server.
 func (a *access) clusterName() string {
 	loader := a.ToRawKubeConfigLoader()
 	if a.Context != nil && *a.Context != "" {

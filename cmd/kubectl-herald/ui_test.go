@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// TestReadingsShareConnections has ui read through a proxy, for which client-go caches no transport. The first reading opens
-// ten connections, for its ten lists come together, and the next ones open none. An object that cannot be decoded is a
-// problem in every reading.
+// TestReadingsShareConnections reads through a proxy, for which client-go does not cache a transport. The first reading
+// opens ten connections, because it makes ten lists concurrently. The next readings open none. An object that cannot be
+// decoded is a problem in every reading.
 func TestReadingsShareConnections(t *testing.T) {
 	const lists = 10
 	var dialled, asked atomic.Int32
@@ -97,7 +97,7 @@ func TestReadingsShareConnections(t *testing.T) {
 	}
 }
 
-// configThrough is a kubeconfig of a cluster that is reached through a proxy.
+// configThrough returns a kubeconfig for a cluster behind a proxy.
 func configThrough(t *testing.T, proxy string) string {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config")
@@ -114,7 +114,7 @@ func TestAPortThatIsTakenIsNamed(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(emptyList(r.URL.Path))
 	}))
 	t.Cleanup(s.Close)
-	address := s.Listener.Addr().String() // It is taken.
+	address := s.Listener.Addr().String() // The port is in use.
 	_, port, _ := net.SplitHostPort(address)
 	cmd := command()
 	cmd.SetOut(io.Discard)

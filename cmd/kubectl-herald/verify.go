@@ -11,8 +11,8 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// secondLook is how long after the first questions what was wrong is asked again. By then SpeakerStatuses, which are written
-// once a second, tell of addresses that have moved meanwhile.
+// secondLook is how long after the first questions the addresses with findings are asked for again. By then the
+// SpeakerStatuses, which are written once a second, show addresses that have moved in the meantime.
 const secondLook = 2 * time.Second
 
 func verifyCommand(a *access) *cobra.Command {
@@ -53,10 +53,10 @@ The exit code is 0 if nothing is wrong, 2 if something is, a speaker could not b
 	return cmd
 }
 
-// verifier has speakers ask.
+// verifier verifies announcements with the help of the speakers.
 type verifier struct{ speakers }
 
-// verify asks for addresses, all if none is given, and a second time for those of which something is wrong.
+// verify asks for the given addresses, or for all if none is given, and a second time for those with findings.
 func (v *verifier) verify(ctx context.Context, addresses, from []string) (*report.VerifyReport, error) {
 	n, err := v.view(ctx)
 	if err != nil {
@@ -108,7 +108,8 @@ func (v *verifier) view(ctx context.Context) (*report.Network, error) {
 	return report.NewNetwork(o), nil
 }
 
-// ask has the speakers ask for addresses, and returns what each has heard, by node, and which could not be asked.
+// ask makes the speakers ask for addresses. It returns what each of them has heard, by node, and which speakers could not
+// be asked.
 func (v *verifier) ask(ctx context.Context, speakers []report.Askee, wanted []report.Announcement) (map[string][]inspect.Answer, []report.Unasked, error) {
 	var questions []inspect.Question
 	for _, a := range wanted {

@@ -31,7 +31,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// TestSpeakersAreAsked has three speakers asked: one that answers, one that fails, and one that has another key.
+// TestSpeakersAreAsked asks three speakers: one that answers, one that fails, and one with another key.
 func TestSpeakersAreAsked(t *testing.T) {
 	public, certificate := identity(t)
 	var err error
@@ -102,7 +102,7 @@ func TestSpeakersAreAsked(t *testing.T) {
 	}
 }
 
-// identity is that of a speaker.
+// identity returns the key and the certificate of a speaker.
 func identity(t *testing.T) (ed25519.PublicKey, tls.Certificate) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
@@ -117,7 +117,7 @@ func identity(t *testing.T) (ed25519.PublicKey, tls.Certificate) {
 	return public, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
 }
 
-// oneSpeaker is what the API server has of a node at 127.0.0.1 and its speaker, with a token for it.
+// oneSpeaker returns the API server's content for a node at 127.0.0.1 and its speaker, with a token for it.
 func oneSpeaker(public ed25519.PublicKey) map[string]any {
 	return map[string]any{
 		"/api/v1/namespaces/herald-system/serviceaccounts/herald-viewer/token": authenticationv1.TokenRequest{
@@ -137,7 +137,8 @@ func oneSpeaker(public ed25519.PublicKey) map[string]any {
 	}
 }
 
-// TestTheSecondLook has a speaker hear a stranger, and then answer in several ways when it is asked again.
+// TestTheSecondLook has a speaker that hears a stranger. When it is asked again, it gives one of several
+// answers.
 func TestTheSecondLook(t *testing.T) {
 	public, certificate := identity(t)
 	for _, c := range []struct {

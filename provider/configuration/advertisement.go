@@ -13,30 +13,31 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// advertisement is an L2Advertisement or a BGPAdvertisement, and what it can announce.
+// advertisement is an L2Advertisement or a BGPAdvertisement, with what it can announce.
 type advertisement struct {
 	bgp          bool
-	name, object string // object is "L2Advertisement all"
+	name, object string // object is, for example, "L2Advertisement all"
 	generation   int64
 	selector     *herald.Selector // nil if it is not valid
 	named        []string         // spec.pools
 	accepted     metav1.Condition
-	nodes        sets.Set[*node] // those selected that are not excluded
+	nodes        sets.Set[*node] // the selected nodes that are not excluded
 
-	// reason and problem tell why it announces nothing, whatever the pool. Empty: it announces.
+	// reason and problem say why the advertisement announces nothing of any pool. They are empty if it announces
+	// something.
 	reason, problem string
-	// notes are what is wrong with a part of it.
+	// notes say what is wrong with parts of the advertisement.
 	notes []string
 	// spec and peers are those of a BGPAdvertisement.
 	spec  *herald.BGPAdvertisementSpec
 	peers []string
-	// networks are those that are announced in place of addresses.
+	// networks are the prefix lengths of the networks that are announced instead of addresses.
 	networks lengths
-	// reach are the networks that hold the addresses that it announces; nil: it announces every address.
+	// reach has the networks whose addresses the advertisement announces; nil if it announces every address.
 	reach *subnets
 }
 
-// l2 assesses an L2Advertisement apart from the pools that it selects.
+// l2 assesses an L2Advertisement, except for the pools that it selects.
 func (v *view) l2(o *herald.L2Advertisement) *advertisement {
 	ad := &advertisement{name: o.Name, object: "L2Advertisement " + o.Name, generation: o.Generation, named: o.Spec.Pools}
 	selector, err := o.Spec.Compile()
@@ -69,7 +70,7 @@ func (v *view) l2(o *herald.L2Advertisement) *advertisement {
 	return ad
 }
 
-// interfacesMissing lists those of the interfaces that no node has, quoted, and those that there are.
+// interfacesMissing lists the interfaces among names that no node has, quoted, and those that some node has.
 func interfacesMissing(nodes []*node, names []string) (missing, there []string) {
 	has := map[string]bool{}
 	for _, n := range nodes {
@@ -88,7 +89,7 @@ func interfacesMissing(nodes []*node, names []string) (missing, there []string) 
 	return missing, there
 }
 
-// bgp assesses a BGPAdvertisement apart from the pools that it selects.
+// bgp assesses a BGPAdvertisement, except for the pools that it selects.
 func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 	ad := &advertisement{bgp: true, name: o.Name, object: "BGPAdvertisement " + o.Name, generation: o.Generation, named: o.Spec.Pools}
 	selector, err := o.Spec.Compile()
@@ -113,7 +114,7 @@ func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 	return ad
 }
 
-// judgePeers tells whether an advertisement's nodes hold sessions with its peers.
+// judgePeers checks whether the nodes of an advertisement have sessions with its peers.
 func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
 	var elsewhere, down []string
 	for _, peer := range peers {
@@ -148,8 +149,8 @@ func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
 	}
 }
 
-// accept fills in the condition Accepted, and reports whether the advertisement can be used at all. That it names an
-// object that does not exist does not keep it from being used for the others.
+// accept sets the condition Accepted, and reports whether the advertisement can be used at all. An advertisement
+// that names some objects that do not exist can still be used for the others.
 func (v *view) accept(ad *advertisement, selector *herald.Selector, err error, peers []string) bool {
 	no := func(reason, message string) {
 		ad.accepted = condition(herald.ConditionAccepted, false, reason, message, ad.generation)
@@ -178,7 +179,7 @@ func (v *view) accept(ad *advertisement, selector *herald.Selector, err error, p
 	return true
 }
 
-// absent lists the names that are not known, quoted.
+// absent lists the names that are not in known, quoted.
 func absent(names []string, known map[string]bool) (missing []string) {
 	for _, name := range names {
 		if !known[name] {
@@ -201,7 +202,7 @@ func (ad *advertisement) selects(p Pool) bool {
 	return ad.selector != nil && ad.selector.Pool(p.Name, p.Labels)
 }
 
-// status is the status of the advertisement, without transition times.
+// status returns the status of the advertisement, without transition times.
 func (v *view) status(ad *advertisement) herald.AdvertisementStatus {
 	st := herald.AdvertisementStatus{Nodes: int32(ad.nodes.Len())} //nolint:gosec // No cluster has that many.
 	notes := slices.Clone(ad.notes)

@@ -10,7 +10,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// infrastructure are the addresses that speakers never announce.
+// infrastructure returns the addresses that speakers never announce.
 func (v *view) infrastructure() occupied {
 	all := map[netip.Addr]string{}
 	note := func(text, format string, args ...any) {
@@ -34,8 +34,8 @@ func (v *view) infrastructure() occupied {
 	return sorted(all)
 }
 
-// lengths are those of the networks that are announced in place of addresses, of IPv4 and of IPv6. 0: the addresses of the
-// family are announced one by one.
+// lengths are the prefix lengths, for IPv4 and IPv6, of the networks that are announced instead of addresses. 0 means that
+// the addresses of the family are announced one by one.
 type lengths [2]int
 
 func newLengths(l *herald.AggregationLength) (of lengths) {
@@ -48,8 +48,8 @@ func newLengths(l *herald.AggregationLength) (of lengths) {
 	return of
 }
 
-// space is what can be announced of a pool: its addresses, with those that it does not give out for the sake of some
-// devices (spec.avoidBuggyIPs).
+// space is what can be announced of a pool: its addresses, including those that the pool does not assign because some
+// devices cannot use them (spec.avoidBuggyIPs).
 type space struct {
 	pool     string
 	families [2]family // IPv4 and IPv6
@@ -58,25 +58,25 @@ type space struct {
 // family has the addresses of a pool in one family.
 type family struct {
 	name     string         // in spec.aggregationLength
-	prefixes []netip.Prefix // the fewest that have all addresses
-	taken    []taken        // the addresses among them that speakers never announce
-	// filledFrom is the shortest length at which every address is in a network that is announced: some shorter network
-	// reaches beyond the pool. It is math.MaxInt if one of the addresses is taken.
+	prefixes []netip.Prefix // the smallest set of prefixes that has all addresses
+	taken    []taken        // the addresses in these prefixes that speakers never announce
+	// filledFrom is the shortest prefix length at which every address is in a network that is announced. Some network of a
+	// shorter length extends beyond the pool. filledFrom is math.MaxInt if one of the addresses is taken.
 	filledFrom int
 }
 
-// taken is an address of the infrastructure in a pool.
+// taken is an address in a pool that the infrastructure uses.
 type taken struct {
 	netip.Addr
 	what   string
-	prefix int // the length of the pool's prefix that it is in
+	prefix int // the length of the pool's prefix that has the address
 }
 
-// newSpace returns nil if the addresses of a pool cannot be read.
+// newSpace returns the space of a pool; nil if its addresses cannot be parsed.
 func newSpace(p Pool, infrastructure occupied) *space {
 	addresses, err := ipam.ParseAddresses(rangeTexts(p.Spec.Addresses), rangeTexts(p.Spec.Exclude))
 	if err != nil {
-		return nil // The pool says so.
+		return nil // The status of the pool has the error.
 	}
 	s := &space{p.Name, [2]family{{name: "ipv4"}, {name: "ipv6"}}}
 	for _, prefix := range addresses.Prefixes() {
@@ -98,15 +98,15 @@ func newSpace(p Pool, infrastructure occupied) *space {
 	return s
 }
 
-// share reports whether two advertisements that select the pool announce a route in common: to a network of it, or to an
-// address that both announce by itself.
+// share reports whether two advertisements that select the pool announce a common route: to a network, or to an address
+// that both announce by itself.
 func (s *space) share(x, y lengths) bool {
 	if s == nil {
 		return true
 	}
 	for i := range s.families {
 		f := &s.families[i]
-		// An address that the longer networks leave to be announced by itself, the shorter ones leave, too.
+		// Addresses that no network of the longer length covers are not covered by networks of the shorter length either.
 		if x[i] == y[i] && len(f.prefixes) > 0 || x[i] != y[i] && max(x[i], y[i]) < f.filledFrom {
 			return true
 		}
@@ -114,7 +114,7 @@ func (s *space) share(x, y lengths) bool {
 	return false
 }
 
-// notes tell which addresses of a pool are announced one by one although the advertisement asks for networks, and why.
+// notes says which addresses of a pool are announced one by one although the advertisement asks for networks, and why.
 func (s *space) notes(networks lengths) (notes []string) {
 	if s == nil {
 		return nil

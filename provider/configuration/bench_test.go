@@ -12,13 +12,13 @@ import (
 	"github.com/heraldlb/herald/provider/configuration"
 )
 
-// BenchmarkAssess is about one assessment of many BGPAdvertisements whose attributes differ, so that each is compared with
-// each. The time for one advertisement, or for one pool, stays the same however many there are.
+// BenchmarkAssess measures one assessment of many BGPAdvertisements with different attributes, so that each is compared
+// with all others. The time per advertisement, and per pool, must not depend on their number.
 func BenchmarkAssess(b *testing.B) {
 	const nodes = 203
 	for _, story := range []struct {
 		name string
-		// apart changes the i-th advertisement so that none decides the attributes of another's routes.
+		// apart changes the i-th advertisement so that no advertisement decides the attributes of another one's routes.
 		apart func(i int, s *herald.BGPAdvertisementSpec)
 	}{
 		{"lengths", func(i int, s *herald.BGPAdvertisementSpec) {

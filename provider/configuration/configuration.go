@@ -1,13 +1,13 @@
-// Package configuration tells what became of every configuration object: IPPools, advertisements and BGPPeers.
+// Package configuration computes the status of the configuration objects: IPPools, advertisements and BGPPeers.
 //
-// [Assess] is a function of the objects, of the nodes and of what the speakers report. It has no client and no clock;
-// package provider feeds it and writes what it returns into the status of the objects. Each object says the part of a
-// mistake that is its own: a BGPAdvertisement says that it names a BGPPeer that does not exist, and the IPPool that it
-// selects says that nothing announces its addresses.
+// [Assess] is a function of the objects, the nodes and the reports of the speakers. It uses no client and no clock: package
+// provider passes it the objects, and writes the result into their status. If several objects are part of one mistake, each
+// status describes the part of its own object: a BGPAdvertisement says that it names a BGPPeer that does not exist, and the
+// IPPool that it selects says that nothing announces its addresses.
 //
-// Reports come from the nodes, and whoever controls a node writes its report. What is quoted from one is short and has
-// no control characters, and a report changes nothing but what is said about its own node, and of the pools and peers that
-// this node reaches by its own account.
+// Reports come from the nodes, and whoever controls a node writes its report. Text that is quoted from a report is short
+// and has no control characters. A report affects only what is said about its own node, and about the pools and peers that
+// this node, by its own account, reaches.
 package configuration
 
 import (
@@ -25,13 +25,13 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// Cluster is what an assessment rests on. The order of the objects means nothing.
+// Cluster is the input of an assessment. The order of the objects does not matter.
 type Cluster struct {
 	Pools             []Pool
 	L2Advertisements  []*herald.L2Advertisement
 	BGPAdvertisements []*herald.BGPAdvertisement
 	Peers             []*herald.BGPPeer
-	// Nodes have their labels, taints, pod CIDRs, addresses and the condition Ready.
+	// Nodes must have their labels, taints, pod CIDRs, addresses and the condition Ready.
 	Nodes []*corev1.Node
 	// Speakers are the reports of the speakers, by node.
 	Speakers map[string]Speaker
@@ -39,14 +39,14 @@ type Cluster struct {
 	ServiceCIDRs []netip.Prefix
 }
 
-// Pool is an IPPool with the addresses that it gives out.
+// Pool is an IPPool with its parsed addresses.
 type Pool struct {
 	*herald.IPPool
-	// Addresses are nil if spec.addresses cannot be read.
+	// Addresses are nil if spec.addresses cannot be parsed.
 	Addresses *netipx.IPSet
 }
 
-// Speaker is what one speaker reports.
+// Speaker is the report of one speaker.
 type Speaker struct {
 	Interfaces []Interface
 	Sessions   []herald.SpeakerSession
@@ -62,30 +62,31 @@ type Interface struct {
 	Gateways []netip.Addr
 }
 
-// Assessment is what became of each object, by name. Conditions have no transition times.
+// Assessment has the status of each object, by name. Its conditions have no transition times.
 type Assessment struct {
 	Pools             map[string]PoolAssessment
 	L2Advertisements  map[string]herald.AdvertisementStatus
 	BGPAdvertisements map[string]herald.AdvertisementStatus
 	Peers             map[string]herald.BGPPeerStatus
-	// Occupied are addresses of the network itself, which are not to be given out: see [Cluster.Occupied].
+	// Occupied are the addresses that the network itself uses and that must not be assigned: see [Cluster.Occupied].
 	Occupied map[netip.Addr]string
-	// Announcers are the nodes that are to announce addresses, by name, whether or not they have a speaker: those that are
-	// Ready and not excluded, and that an advertisement selects. One that only BGPAdvertisements select also holds a session
-	// with a peer of theirs.
+	// Announcers are the names of the nodes that must announce addresses, whether or not they have a speaker: the nodes
+	// that are Ready, not excluded, and selected by an advertisement. A node that only BGPAdvertisements select must also
+	// have a session with a peer of one of them.
 	Announcers []string
 }
 
-// PoolAssessment is what became of an IPPool, apart from the use of its addresses.
+// PoolAssessment is the assessment of an IPPool, except for the use of its addresses.
 type PoolAssessment struct {
 	Announced metav1.Condition
-	// InClusterNetwork tells which addresses of the pool are those of pods or Services, and the cure. Empty: none.
+	// InClusterNetwork says which addresses of the pool are also those of pods or Services, and the remedy. It is empty if
+	// there are none.
 	InClusterNetwork string
-	// Occupied lists the addresses of the pool that are in Assessment.Occupied, with what they are.
+	// Occupied lists the addresses of the pool that are in Assessment.Occupied, with their descriptions.
 	Occupied []string
 }
 
-// Assess tells what became of every configuration object.
+// Assess assesses every configuration object.
 func Assess(c Cluster) Assessment {
 	all := newView(c)
 	a := Assessment{
@@ -127,7 +128,7 @@ func Assess(c Cluster) Assessment {
 	return a
 }
 
-// condition makes a condition. A reason of a condition that is not True has a message.
+// condition returns a condition. If the condition is not True, it must have a message.
 func condition(kind string, status bool, reason, message string, generation int64) metav1.Condition {
 	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: generation}
 	if status {
@@ -136,7 +137,7 @@ func condition(kind string, status bool, reason, message string, generation int6
 	return c
 }
 
-// maxQuote is how much of a user's text a message quotes, in bytes, and maxReport how much of a speaker's.
+// maxQuote and maxReport are the most bytes that a message quotes of a user's text and of a speaker's text.
 const (
 	maxQuote  = 64
 	maxReport = 256
@@ -145,7 +146,7 @@ const (
 // quote returns a user's text in quotation marks.
 func quote(text string) string { return `"` + printable(text, maxQuote) + `"` }
 
-// printable cuts a text to so many bytes, and escapes its control characters.
+// printable cuts a text to the limit most, in bytes, and escapes its control characters.
 func printable(text string, most int) string {
 	cut := text
 	if len(text) > most {
@@ -163,7 +164,7 @@ func printable(text string, most int) string {
 	return b.String()
 }
 
-// some joins a list, or the first five of many.
+// some joins the elements of a list. If there are more than five, it joins the first five and gives the number of the rest.
 func some[T any](list []T) string {
 	const most = 5
 	var texts []string
@@ -177,7 +178,7 @@ func some[T any](list []T) string {
 	return text
 }
 
-// rangeText writes a range as a prefix if it is one.
+// rangeText returns a range as a prefix if it is one.
 func rangeText(r netipx.IPRange) string {
 	if p, ok := r.Prefix(); ok && p.IsSingleIP() {
 		return p.Addr().String()

@@ -65,8 +65,8 @@ func session(peer, state, reason string) herald.SpeakerSession {
 	return herald.SpeakerSession{Peer: peer, State: state, Reason: reason}
 }
 
-// healthy is a cluster of three nodes with one BGPPeer, whose sessions are established. Its one pool is of the nodes'
-// IPv4 subnet and is announced on the nodes' segment.
+// healthy returns a cluster of three nodes with one BGPPeer, whose sessions are established. Its only pool is in the
+// nodes' IPv4 subnet, and is announced on the nodes' segment.
 func healthy() *configuration.Cluster {
 	c := &configuration.Cluster{
 		Pools:            []configuration.Pool{pool("public", "198.18.0.192/27")},
@@ -97,7 +97,7 @@ func healthy() *configuration.Cluster {
 	return c
 }
 
-// speaker changes what the speaker of a node reports.
+// speaker edits the report of a node's speaker.
 func speaker(c *configuration.Cluster, node string, edit func(*configuration.Speaker)) {
 	s := c.Speakers[node]
 	edit(&s)
@@ -110,7 +110,7 @@ func everySpeaker(c *configuration.Cluster, edit func(*configuration.Speaker)) {
 	}
 }
 
-// conditions of an object, named as "IPPool public".
+// conditions returns the conditions of an object with a name such as "IPPool public".
 func conditions(t *testing.T, a configuration.Assessment, object string) []metav1.Condition {
 	t.Helper()
 	kind, name, _ := strings.Cut(object, " ")
@@ -128,8 +128,8 @@ func conditions(t *testing.T, a configuration.Assessment, object string) []metav
 	return nil
 }
 
-// wanted is a condition that is expected: "BGPPeer tor", "Accepted", the reason, parts of the message. One whose reason
-// is not among good is False.
+// wanted is an expected condition: "BGPPeer tor", "Accepted", the reason, parts of the message. A condition whose
+// reason is not in good must be False.
 type wanted struct {
 	object, condition, reason string
 	message                   []string
@@ -291,7 +291,7 @@ func TestAssess(t *testing.T) {
 			}
 		}, []wanted{{"IPPool public", announced, "Announced", nil}}},
 		{"a pool that cannot be read", func(c *configuration.Cluster) { c.Pools[0].Addresses = nil }, []wanted{
-			{"IPPool public", announced, "Announced", nil}, // Accepted says what is wrong.
+			{"IPPool public", announced, "Announced", nil}, // Accepted has the error.
 		}},
 		{"an interface that is not there", func(c *configuration.Cluster) {
 			c.L2Advertisements[0].Spec.Interfaces = []string{"eht0"}
@@ -464,7 +464,8 @@ func TestAssess(t *testing.T) {
 	}
 }
 
-// Of two advertisements for one route the first by name decides, and the other one says so.
+// TestWhoDecidesTheAttributes checks that, of two advertisements for one route, the first by name decides, and the
+// other one reports it.
 func TestWhoDecidesTheAttributes(t *testing.T) {
 	far := func(s *herald.BGPAdvertisementSpec) { s.Prepend = 2 }
 	networks := func(four, six int32) func(*herald.BGPAdvertisementSpec) {
@@ -479,7 +480,7 @@ func TestWhoDecidesTheAttributes(t *testing.T) {
 		name       string
 		x, y       func(*herald.BGPAdvertisementSpec)
 		overridden bool
-		pools      []string // The addresses of one pool; none: those of public and internal.
+		pools      []string // the addresses of one pool; nil: those of public and internal
 	}{
 		{"other attributes", func(*herald.BGPAdvertisementSpec) {}, far, true, nil},
 		{"the same attributes", far, far, false, nil},
@@ -595,7 +596,7 @@ func TestCounts(t *testing.T) {
 	if st := a.BGPAdvertisements["routed"]; st.Pools != 1 || st.Nodes != 2 {
 		t.Errorf("BGPAdvertisement: %d pools, %d nodes; want 1 and 2", st.Pools, st.Nodes)
 	}
-	// A node that is excluded from announcing holds its sessions all the same.
+	// A node that is excluded from announcing still has its sessions.
 	if st := a.Peers["tor"]; st.Sessions != "2/3" {
 		t.Errorf("BGPPeer: %s sessions, want 2/3", st.Sessions)
 	}
@@ -638,7 +639,7 @@ func TestOccupied(t *testing.T) {
 		"198.19.0.7":    "the broadcast address of 198.19.0.0/29",
 		"2001:db8::":    "the Subnet-Router anycast address of 2001:db8::/64",
 		"2001:db8::3":   "the address of node n3",
-		// Neither a subnet of two addresses nor one of one has a network address; nor is anything else taken.
+		// Subnets of two addresses, or of one, have no network address. No other address is occupied either.
 		"192.0.2.1":   "",
 		"192.0.2.9":   "",
 		"198.18.0.4":  "",
@@ -658,7 +659,7 @@ func TestOccupied(t *testing.T) {
 	}
 }
 
-// TestOccupiedByAHostileNode shows that what one node reports takes no more than a few addresses out of the pools.
+// TestOccupiedByAHostileNode checks that the report of one node takes only a few addresses out of the pools.
 func TestOccupiedByAHostileNode(t *testing.T) {
 	c := healthy()
 	before := len(c.Occupied())
@@ -678,7 +679,7 @@ func TestOccupiedByAHostileNode(t *testing.T) {
 	}
 }
 
-// TestAnnouncers has nodes that are to announce addresses, and others. Whether they have a speaker makes no difference.
+// TestAnnouncers has nodes that must announce addresses, and others. Whether they have a speaker makes no difference.
 func TestAnnouncers(t *testing.T) {
 	node := func(c *configuration.Cluster, i int, edit func(*corev1.Node)) { edit(c.Nodes[i]) }
 	onN1 := func(s *herald.BGPAdvertisementSpec) { s.NodeSelector = matching("name", "n1") }

@@ -11,15 +11,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// maxOccupied is how many addresses one node can have counted as occupied: whoever controls a node writes what the
-// speaker reports of it and, with the credentials of the kubelet, the addresses of the Node.
+// maxOccupied is the most addresses that one node can have counted as occupied. Whoever controls a node writes its
+// speaker's report and, with the credentials of the kubelet, the addresses of the Node.
 const maxOccupied = 64
 
-// Occupied are addresses that the network itself uses, with what each is: "the address of node n1". They are never to
-// be given to a Service. They are the addresses of nodes, of their gateways and of BGPPeers, the first and the last
-// address of each IPv4 subnet of a node (RFC 1122, section 3.2.1.3), and the first of each IPv6 subnet, the
-// Subnet-Router anycast address (RFC 4291, section 2.6.1). Subnets of two addresses have none of these two (RFC 3021,
-// RFC 6164).
+// Occupied returns the addresses that the network itself uses, each with a description such as "the address of node
+// n1". They must never be assigned to a Service. They are the addresses of nodes, their gateways and BGPPeers, the
+// first and the last address of each IPv4 subnet of a node (RFC 1122, section 3.2.1.3), and the first address of each
+// IPv6 subnet, the Subnet-Router anycast address (RFC 4291, section 2.6.1). In subnets of two addresses, neither
+// address is special (RFC 3021, RFC 6164).
 func (c Cluster) Occupied() map[netip.Addr]string {
 	all := map[netip.Addr]string{}
 	for _, o := range c.Peers {
@@ -28,13 +28,13 @@ func (c Cluster) Occupied() map[netip.Addr]string {
 		}
 	}
 	nodes := slices.SortedFunc(slices.Values(c.Nodes), func(x, y *corev1.Node) int { return cmp.Compare(y.Name, x.Name) })
-	for _, n := range nodes { // The first by name is the last, and what it says of an address stays.
+	for _, n := range nodes { // in reverse order, so that of several descriptions of an address the one from the first node by name stays
 		maps.Copy(all, c.occupiedBy(n))
 	}
 	return all
 }
 
-// occupiedBy are the addresses that a node takes up, the more important ones first.
+// occupiedBy returns the addresses that a node occupies. If there are too many, the more important ones are kept.
 func (c Cluster) occupiedBy(n *corev1.Node) map[netip.Addr]string {
 	own := map[netip.Addr]string{}
 	add := func(a netip.Addr, format string, args ...any) {
@@ -74,7 +74,7 @@ func (c Cluster) occupiedBy(n *corev1.Node) map[netip.Addr]string {
 	return own
 }
 
-// usable reads an address that a Service could have.
+// usable parses an address, and reports whether a Service could have it.
 func usable(text string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {
@@ -83,7 +83,7 @@ func usable(text string) (netip.Addr, bool) {
 	return a.Unmap(), true
 }
 
-// occupied are addresses in order, with what they are.
+// occupied has addresses in order, and their descriptions.
 type occupied struct {
 	addresses []netip.Addr
 	what      map[netip.Addr]string
@@ -93,7 +93,7 @@ func sorted(what map[netip.Addr]string) occupied {
 	return occupied{slices.SortedFunc(maps.Keys(what), netip.Addr.Compare), what}
 }
 
-// in lists those in a set: "198.51.100.1 (the address of node n1)".
+// in lists the addresses that are in a set, as "198.51.100.1 (the address of node n1)".
 func (o occupied) in(set *netipx.IPSet) (list []string) {
 	if set == nil {
 		return nil
@@ -107,7 +107,7 @@ func (o occupied) in(set *netipx.IPSet) (list []string) {
 	return list
 }
 
-// networks are those of pods and of Services.
+// networks are the networks of pods and of Services.
 type networks struct {
 	set   *netipx.IPSet
 	parts []network
@@ -135,11 +135,11 @@ func newNetworks(c Cluster) networks {
 	for _, p := range n.parts {
 		b.AddPrefix(p.Prefix)
 	}
-	n.set, _ = b.IPSet() // It fails on an invalid prefix, and there is none.
+	n.set, _ = b.IPSet() // IPSet fails only for an invalid prefix, and there is none.
 	return n
 }
 
-// overlapping tells which networks a pool has addresses of, and the cure; empty: of none.
+// overlapping says which networks share addresses with a pool, and the remedy; empty if there are none.
 func (n networks) overlapping(pool *netipx.IPSet) string {
 	if pool == nil || !pool.Overlaps(n.set) {
 		return ""

@@ -15,17 +15,17 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// view is a cluster, made ready for questions.
+// view is a Cluster with indexes for the assessment.
 type view struct {
 	Cluster
 	nodes []node // by name
 	pools map[string]bool
 	peers map[string]bool
-	// spaces are what can be announced of each of Pools; nil: its addresses cannot be read.
+	// spaces has the space of each of Pools; nil if its addresses cannot be parsed.
 	spaces []*space
-	// holders are the nodes that hold a session with each peer, by peer.
+	// holders selects, for each peer, the nodes that have a session with it.
 	holders map[string]labels.Selector
-	// up are the sessions that are established, by peer and node.
+	// up has the established sessions, by peer and node.
 	up map[string]map[string]bool
 }
 
@@ -74,12 +74,12 @@ func newView(c Cluster) *view {
 	return v
 }
 
-// taints say that a node is being shut down or removed. Speakers on such nodes announce nothing.
+// taints mark a node that is being shut down or removed. Speakers on such nodes announce nothing.
 var taints = []string{
 	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
 }
 
-// excluded reports whether nothing is announced from a node.
+// excluded reports whether a node must not announce anything.
 func excluded(o *corev1.Node) bool {
 	_, label := o.Labels[corev1.LabelNodeExcludeBalancers]
 	return label || o.DeletionTimestamp != nil || slices.ContainsFunc(o.Spec.Taints, func(t corev1.Taint) bool { return slices.Contains(taints, t.Key) })
@@ -91,7 +91,7 @@ func ready(o *corev1.Node) bool {
 	})
 }
 
-// nodeNames lists names of nodes.
+// nodeNames returns the names of nodes.
 func nodeNames(nodes []*node) (names []string) {
 	for _, n := range nodes {
 		names = append(names, n.Name)
@@ -99,8 +99,8 @@ func nodeNames(nodes []*node) (names []string) {
 	return names
 }
 
-// announcers are the nodes that an advertisement announces from. If there are none, reason and problem tell why.
-// The second result is the nodes that it selects and that are not excluded.
+// announcers returns the nodes that an advertisement announces from. If there are none, reason and problem say why. The
+// second result has the selected nodes that are not excluded.
 func (v *view) announcers(selects func(map[string]string) bool) (able []*node, selected sets.Set[*node], reason, problem string) {
 	selected = sets.New[*node]()
 	var out, silent, unable []*node
@@ -139,7 +139,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 	return nil, selected, herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that are to announce"
 }
 
-// expected lists the nodes that are to announce addresses: see [Assessment.Announcers].
+// expected lists the nodes that must announce addresses: see [Assessment.Announcers].
 func (v *view) expected(ads []*advertisement) (names []string) {
 	for i := range v.nodes {
 		n := &v.nodes[i]
@@ -150,7 +150,7 @@ func (v *view) expected(ads []*advertisement) (names []string) {
 	return names
 }
 
-// reaches reports whether a node that an advertisement selects has anybody to announce to.
+// reaches reports whether a node selected by an advertisement can announce: with BGP it needs a peer.
 func (v *view) reaches(ad *advertisement, n *node) bool {
 	return !ad.bgp || slices.ContainsFunc(ad.peers, func(peer string) bool { return v.holders[peer].Matches(labels.Set(n.Labels)) })
 }
@@ -168,22 +168,22 @@ func andMore(n int, what string) string {
 	return fmt.Sprintf("; and %d more %ss", n, what)
 }
 
-// subnets are networks of nodes.
+// subnets are the subnets of nodes.
 type subnets struct {
 	set *netipx.IPSet
-	// by has the number of nodes in each network, and on the name of an interface there.
+	// by has the number of nodes in each subnet, and on the name of an interface there.
 	by map[netip.Prefix]int
 	on map[netip.Prefix]string
 }
 
-// The shortest prefix length of what is taken for the subnet of a node, by family. No link has a larger one, and a node
-// that reports 0.0.0.0/0 is not the way to every pool.
+// The shortest prefix lengths that count as the subnet of a node, by family. No link has a larger subnet, and a node
+// that reports 0.0.0.0/0 must not count as connected to every pool.
 const (
 	leastBits4 = 8
 	leastBits6 = 32
 )
 
-// subnetsOf collects the networks of nodes. A subnet of one address has no room for a Service's.
+// subnetsOf collects the subnets of nodes. A subnet of one address has no room for the address of a Service.
 func subnetsOf(nodes []*node) subnets {
 	s := subnets{by: map[netip.Prefix]int{}, on: map[netip.Prefix]string{}}
 	for _, n := range nodes {
@@ -200,11 +200,11 @@ func subnetsOf(nodes []*node) subnets {
 	for p := range s.by {
 		b.AddPrefix(p)
 	}
-	s.set, _ = b.IPSet() // It fails on an invalid prefix, and there is none.
+	s.set, _ = b.IPSet() // IPSet fails only for an invalid prefix, and there is none.
 	return s
 }
 
-// of lists the networks of a family, those of most nodes first: "198.18.0.0/24 on eth0".
+// of lists the subnets of a family, those with the most nodes first, as "198.18.0.0/24 on eth0".
 func (s subnets) of(is4 bool) (list []string) {
 	all := slices.DeleteFunc(slices.Collect(maps.Keys(s.by)), func(p netip.Prefix) bool {
 		return p.Addr().Is4() != is4 || p.Addr().IsLinkLocalUnicast()

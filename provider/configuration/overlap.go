@@ -13,8 +13,9 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// exclusive is the condition Exclusive of a BGPAdvertisement: False if another one, which comes first by name, decides
-// the attributes of routes that both announce, and decides on others.
+// exclusive returns the condition Exclusive of a BGPAdvertisement. It is False if both this advertisement and another
+// one announce a route, the other one decides its attributes because it comes first by name, and the attributes
+// differ.
 func (v *view) exclusive(ad *advertisement, ads []*advertisement) metav1.Condition {
 	for _, other := range ads { // By name.
 		if ad.selector == nil || !other.bgp || other.selector == nil || cmp.Compare(other.name, ad.name) >= 0 || !other.overlaps(ad) || sameAttributes(other.spec, ad.spec) {
@@ -32,7 +33,8 @@ func (v *view) exclusive(ad *advertisement, ads []*advertisement) metav1.Conditi
 	return condition(herald.ConditionExclusive, true, herald.ReasonNoOverlap, "", ad.generation)
 }
 
-// common are the pools to which both advertisements announce a route, and the peers that get them from a common node.
+// common returns the pools for which both advertisements announce a common route, and the peers that get both routes
+// from the same node.
 func (v *view) common(x, y *advertisement) (pools, peers []string) {
 	for _, peer := range x.peers {
 		if !slices.Contains(y.peers, peer) {
@@ -57,22 +59,22 @@ func (v *view) common(x, y *advertisement) (pools, peers []string) {
 	return pools, peers
 }
 
-// overlaps reports whether both may select one Service.
+// overlaps reports whether both advertisements may select the same Service.
 func (ad *advertisement) overlaps(other *advertisement) bool {
 	return !disjoint(ad.spec.ServiceSelector, other.spec.ServiceSelector) && !disjoint(ad.spec.NamespaceSelector, other.spec.NamespaceSelector)
 }
 
-// disjoint reports whether no labels match both selectors.
+// disjoint reports whether no set of labels matches both selectors.
 func disjoint(x, y *metav1.LabelSelector) bool {
 	type demand struct {
 		present, absent bool
-		in, notIn       sets.Set[string] // in is nil if any value will do.
+		in, notIn       sets.Set[string] // in is nil if any value matches.
 	}
 	of := map[string]*demand{}
 	for _, s := range []*metav1.LabelSelector{x, y} {
 		selector, err := metav1.LabelSelectorAsSelector(s)
 		if err != nil {
-			return false // Then the advertisement is not valid.
+			return false // The advertisement is not valid then.
 		}
 		requirements, _ := selector.Requirements()
 		for _, r := range requirements {
@@ -105,7 +107,7 @@ func disjoint(x, y *metav1.LabelSelector) bool {
 	return false
 }
 
-// sameAttributes reports whether the routes of two advertisements have the same attributes, whichever decides.
+// sameAttributes reports whether both advertisements give a route the same attributes.
 func sameAttributes(x, y *herald.BGPAdvertisementSpec) bool {
 	equal := func(a, b *int64) bool { return a == b || a != nil && b != nil && *a == *b }
 	return sets.New(x.Communities...).Equal(sets.New(y.Communities...)) && equal(x.LocalPreference, y.LocalPreference) && equal(x.MED, y.MED) &&

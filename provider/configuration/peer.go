@@ -11,19 +11,19 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// States of a session in a SpeakerStatus.
+// The states of a session in a SpeakerStatus.
 const (
 	sessionEstablished = "Established"
 	sessionInvalid     = "Invalid"
 	bfdUp              = "Up"
 )
 
-// told is what one node tells of its session with a peer.
+// told is what one node says about its session with a peer.
 type told struct {
 	node, text string
 }
 
-// peer assesses a BGPPeer. Nodes without a speaker hold no session.
+// peer assesses a BGPPeer. Nodes without a speaker have no session.
 func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 	var invalid, down, notes, dead []told
 	matched, expected := 0, 0
@@ -86,7 +86,7 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 	return herald.BGPPeerStatus{Sessions: fmt.Sprintf("%d/%d", expected-len(down), expected), Conditions: conditions}
 }
 
-// maxSessions is how many sessions a SpeakerStatus has at most.
+// maxSessions is the most sessions that a SpeakerStatus has.
 const maxSessions = 64
 
 func pathsAlive(generation int64, expected int, dead []told) metav1.Condition {
@@ -119,7 +119,7 @@ func established(generation int64, accepted metav1.Condition, expected int, down
 	return is(true, herald.ReasonEstablished, first(notes))
 }
 
-// first is what the first node tells, and how many more tell something.
+// first returns what the first node says, and how many more nodes there are.
 func first(all []told) string {
 	if len(all) == 0 {
 		return ""

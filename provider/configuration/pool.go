@@ -11,7 +11,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// announcedPool is the condition Announced of a pool: True if nodes can announce each of its addresses.
+// announcedPool returns the condition Announced of a pool. It is True if nodes can announce each of its addresses.
 func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
 	no := func(reason, message string) metav1.Condition {
 		return condition(herald.ConditionAnnounced, false, reason, message, p.Generation)
@@ -66,8 +66,8 @@ func offSubnet(addresses *netipx.IPSet, able []*advertisement) []netipx.IPRange 
 	return rest.Ranges()
 }
 
-// unreachable tells that addresses are in no subnet of the nodes, which subnets there are, and what to do. All of the
-// advertisements are L2Advertisements without spec.interfaces.
+// unreachable returns a message: which addresses are in no subnet of the nodes, which subnets exist, and what to do.
+// All of the advertisements must be L2Advertisements without spec.interfaces.
 func unreachable(which string, off []netipx.IPRange, able []*advertisement) string {
 	var texts []string
 	var is4, is6 bool
@@ -99,7 +99,7 @@ func unreachable(which string, off []netipx.IPRange, able []*advertisement) stri
 		which, able[0].object, some(texts), strings.Join(there, "; "))
 }
 
-// unique leaves out what comes a second time.
+// unique removes duplicates.
 func unique(list []string) (once []string) {
 	seen := make(map[string]bool, len(list))
 	for _, text := range list {

@@ -11,14 +11,14 @@ import (
 	"github.com/heraldlb/herald/cmd/internal/version"
 )
 
-// BuildInfo tells the version of the program.
+// BuildInfo returns a metric with the version of the program.
 func BuildInfo() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "herald_build_info", Help: "Always 1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version.String()},
 	}, func() float64 { return 1 })
 }
 
-// Unreadable tells how many of Herald's objects cannot be read.
+// Unreadable returns a metric with the number of Herald's objects that cannot be decoded.
 func Unreadable(set *client.Set) prometheus.Collector { return unreadable{set} }
 
 type unreadable struct{ *client.Set }
@@ -36,8 +36,8 @@ func (u unreadable) Collect(c chan<- prometheus.Metric) {
 	}
 }
 
-// Requests counts the requests of this process to the API server from now on, as Kubernetes' own programs do. There is
-// one such counter in a process.
+// Requests returns a metric that counts this process's requests to the API server from now on, as Kubernetes' own
+// programs do. A process can have one such counter.
 func Requests() prometheus.Collector {
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "rest_client_requests_total", Help: "Requests to the API server, by method and status code, or <error> without an answer.",

@@ -19,7 +19,8 @@ func TestTheVersion(t *testing.T) {
 	}
 }
 
-// TestRequestsAreCounted asks an API server that is not there, twice, for objects, of which none is unreadable.
+// TestRequestsAreCounted sends two requests for objects to an API server that does not exist. No object is
+// unreadable.
 func TestRequestsAreCounted(t *testing.T) {
 	requests := Requests()
 	set, err := client.New(&rest.Config{Host: "http://127.0.0.1:1"})

@@ -22,7 +22,7 @@ import (
 	"github.com/heraldlb/herald/speaker"
 )
 
-// catalogue is a Registerer that keeps what collectors say of their metrics.
+// catalogue is a Registerer that stores the descriptions of metrics.
 type catalogue struct{ metrics map[string]metric }
 
 type metric struct{ labels, help string }
@@ -61,8 +61,8 @@ func (c *catalogue) MustRegister(all ...prometheus.Collector) {
 
 func (c *catalogue) Unregister(prometheus.Collector) bool { return false }
 
-// TestTheReferenceIsComplete compares docs/monitoring.md with what the programs say of their metrics. Their types are looked at
-// in the story of the alerts.
+// TestTheReferenceIsComplete compares docs/monitoring.md with the descriptions of the programs' metrics. The story of the
+// alerts checks their types.
 func TestTheReferenceIsComplete(t *testing.T) {
 	set, err := client.New(&rest.Config{Host: "http://127.0.0.1:1"})
 	if err != nil {

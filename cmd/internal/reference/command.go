@@ -10,13 +10,13 @@ import (
 )
 
 var (
-	// flagGroup and flagName are lines of a command's usage: "Leader election flags:", "  -n, --namespace string   ...".
+	// flagGroup and flagName match lines of a command's usage: "Leader election flags:", " -n, --namespace string ...".
 	flagGroup = regexp.MustCompile(`^(\S.* )?[Ff]lags:$`)
 	flagName  = regexp.MustCompile(`^ {2,6}(?:-\w, )?--([\w.-]+)`)
 )
 
-// Command describes a command and those below it. Flags are in the groups in which the command's own usage has them; those of
-// the group named first, if one is, come before all others.
+// Command describes a command and its subcommands. The flags are grouped as in the command's own usage. If first is not
+// empty, the group of this name comes before the others.
 func Command(title string, cmd *cobra.Command, first string) string {
 	var out strings.Builder
 	out.WriteString("# " + title + "\n\n")
@@ -62,7 +62,7 @@ func flags(out *strings.Builder, cmd *cobra.Command, level, first string) {
 		if flagGroup.MatchString(line) {
 			name := strings.TrimSuffix(line, ":")
 			if name == "Global Flags" && cmd.HasParent() {
-				break // They are with the parent.
+				break // The parent has them.
 			}
 			groups = append(groups, group{name: name})
 			continue
@@ -100,7 +100,7 @@ func flag(f *pflag.Flag) string {
 	}
 	value := f.DefValue
 	if value == "[]" || strings.Contains(usage, "(default ") {
-		value = "" // There is none, or the text has it.
+		value = "" // There is no default, or the text already has it.
 	}
 	return row(code(name), code(value), sentence(cell(usage)))
 }

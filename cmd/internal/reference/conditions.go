@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// constant is one of the API's package, with its comment.
+// constant is a string constant of the API's package, with its comment.
 type constant struct {
 	name, value, text string
-	uses              []use // In the order of the comment; none: it is no reason.
+	uses              []use // in the order of the comment; empty if the constant is no reason
 }
 
-// use is where a reason occurs: "Accepted=False: IPPool, BGPPeer." or "Warning: Service, by herald-ccm."
+// use is one use of a reason: "Accepted=False: IPPool, BGPPeer." or "Warning: Service, by herald-ccm."
 type use struct {
-	condition, status string   // Of a condition, or
-	level, by         string   // of an event.
-	kinds             []string // Those of the objects.
+	condition, status string   // of a condition, or
+	level, by         string   // of an event
+	kinds             []string // of the objects
 }
 
 var (
@@ -31,7 +31,7 @@ var (
 	ofEvent     = regexp.MustCompile(`^(Normal|Warning): (\w+), by (.+)\.$`)
 )
 
-// constants reads the constants of a package that are strings.
+// constants returns the string constants of a package.
 func constants(dir string) (all []constant, err error) {
 	files, err := parsed(dir)
 	if err != nil {
@@ -52,7 +52,7 @@ func constants(dir string) (all []constant, err error) {
 					c := constant{name: name.Name}
 					switch v := spec.Values[i].(type) {
 					case *ast.BasicLit:
-						c.value, _ = strconv.Unquote(v.Value) // No string has no value.
+						c.value, _ = strconv.Unquote(v.Value) // A string literal can always be unquoted.
 					case *ast.Ident:
 						c.value = "=" + v.Name
 					}
@@ -75,7 +75,7 @@ func constants(dir string) (all []constant, err error) {
 	return all, nil
 }
 
-// comment takes apart what stands before a constant.
+// comment parses the comment of a constant.
 func (c *constant) comment(doc string) error {
 	text, uses, ok := strings.Cut(strings.TrimSpace(doc), "\n\n")
 	c.text = strings.Join(strings.Fields(strings.TrimPrefix(text, c.name+":")), " ")
@@ -95,7 +95,7 @@ func (c *constant) comment(doc string) error {
 	return nil
 }
 
-// parsed are the files of a package, without its tests, by name.
+// parsed returns the parsed files of a package, without its tests, sorted by name.
 func parsed(dir string) (files []*ast.File, err error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
@@ -114,7 +114,7 @@ func parsed(dir string) (files []*ast.File, err error) {
 	return files, nil
 }
 
-// conditionedKinds are the kinds that have conditions, in the order of the page, and conditions those of each.
+// conditionedKinds has the kinds with conditions, in the order of the page, and the conditions of each.
 var conditionedKinds = []struct {
 	kind       string
 	conditions []string
@@ -126,7 +126,7 @@ var conditionedKinds = []struct {
 	{"BGPPeer", []string{"Accepted", "Established", "PathsAlive"}},
 }
 
-// Conditions describes the conditions and events, as the comments of the API's package have them.
+// Conditions describes the conditions and events, from the comments in the API's package.
 func Conditions(dir string) (string, error) {
 	all, err := constants(dir)
 	if err != nil {
@@ -171,7 +171,7 @@ func Conditions(dir string) (string, error) {
 	return out.String(), nil
 }
 
-// about is the part of a comment that is about a kind: "of an IPPool, ...; of an advertisement, ...".
+// about returns the part of a comment that is about a kind: "of an IPPool, ...; of an advertisement, ...".
 func about(text, kind string) string {
 	first, rest, _ := strings.Cut(text, ". ")
 	for part := range strings.SplitSeq(first, "; ") {
@@ -184,7 +184,7 @@ func about(text, kind string) string {
 	return strings.TrimSpace(strings.TrimSuffix(upper(first), ".") + ". " + upper(rest))
 }
 
-// upper is text that begins with a capital letter, unless it begins with the name of a field or a program.
+// upper capitalizes the first letter of text, unless text begins with the name of a field or a program.
 func upper(text string) string {
 	if word, _, _ := strings.Cut(text, " "); text == "" || strings.ContainsAny(word, ".-") {
 		return text

@@ -15,8 +15,8 @@ import (
 
 const api = root + "/api/v1alpha1"
 
-// TestEveryReasonIsInTheReference looks for reasons of conditions and events in the code: each is a constant of the API's
-// package, whose comment is in the reference. And each constant is used.
+// TestEveryReasonIsInTheReference looks for reasons of conditions and events in the code. Each must be a constant of the
+// API's package, whose comment is in the reference, and each constant must be used.
 func TestEveryReasonIsInTheReference(t *testing.T) {
 	all, err := constants(api)
 	if err != nil {
@@ -30,7 +30,7 @@ func TestEveryReasonIsInTheReference(t *testing.T) {
 		}
 		for _, text := range literals(files) {
 			if text == "NodeNotReady" {
-				continue // Kubernetes' own, of a pod.
+				continue // It is Kubernetes' own, for a pod.
 			}
 			t.Errorf("%s: the reason %q is no constant of %s: write one there, with a comment that says what it means, what to do, and where it occurs", dir, text, api)
 		}
@@ -62,7 +62,7 @@ func TestEveryReasonIsInTheReference(t *testing.T) {
 	}
 }
 
-// TestEveryEventOfTheServiceControllerIsInTheReference looks at the source of the controller that herald-ccm contains.
+// TestEveryEventOfTheServiceControllerIsInTheReference reads the source of the controller that herald-ccm contains.
 func TestEveryEventOfTheServiceControllerIsInTheReference(t *testing.T) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/cloud-provider").Output()
 	if err != nil {
@@ -76,7 +76,7 @@ func TestEveryEventOfTheServiceControllerIsInTheReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first two are not passed on. The others are of updates of nodes, which herald-ccm has nothing to do with.
+	// The first two are dropped. The others are about updates of nodes, which herald-ccm never makes.
 	without := []string{"EnsuringLoadBalancer", "DeletingLoadBalancer", "UpdatedLoadBalancer", "UpdateLoadBalancerFailed"}
 	reasons := literals(files)
 	for _, reason := range reasons {
@@ -89,7 +89,7 @@ func TestEveryEventOfTheServiceControllerIsInTheReference(t *testing.T) {
 	}
 }
 
-// TestLiterals has a reason in each place in which one can stand.
+// TestLiterals has a reason in each place where a reason can be.
 func TestLiterals(t *testing.T) {
 	dir := t.TempDir()
 	const source = `package p
@@ -127,11 +127,11 @@ func method(x any, reason string) {}
 	}
 }
 
-// word is what a reason looks like. Other texts that are called reasons are sentences, or labels of metrics.
+// word matches reasons. Other strings that are called reasons are sentences, or labels of metrics.
 var word = regexp.MustCompile(`^[A-Z][A-Za-z0-9]+$`)
 
-// literals are the strings in the source of a package that are written where a reason stands: in a variable, a field, an argument
-// or a result of that name.
+// literals returns the string literals in a package that are used as a reason: in a variable, field, argument or result
+// with such a name.
 func literals(files []*ast.File) (found []string) {
 	isReason := func(name string) bool { return strings.HasSuffix(strings.ToLower(name), "reason") }
 	look := func(e ast.Expr) {
@@ -183,7 +183,7 @@ func literals(files []*ast.File) (found []string) {
 		}
 		return true
 	})
-	var results []int // Of the function that is looked at; closures return no reasons.
+	var results []int // The results of the current function. Closures return no reasons.
 	each(func(n ast.Node) bool {
 		switch x := n.(type) {
 		case *ast.FuncDecl:

@@ -1,5 +1,5 @@
-// Package reference writes the pages of docs/reference from what they describe: the schemas of the custom resources, the values
-// of the chart, and the flags of the programs. Tests called TestReference check the pages, and `make generate` has them written.
+// Package reference generates the pages of docs/reference from the schemas of the custom resources, the values of the chart
+// and the flags of the programs. Tests called TestReference check the pages, and `make generate` writes them.
 package reference
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Page checks that a page of docs/reference has this text, or with HERALD_GENERATE=1 writes it.
+// Page checks that a page of docs/reference has this text. With HERALD_GENERATE=1 it writes the page.
 func Page(t *testing.T, root, name, text string) {
 	t.Helper()
 	file := filepath.Join(root, "docs", "reference", name)
@@ -31,13 +31,13 @@ func Page(t *testing.T, root, name, text string) {
 	}
 }
 
-// escapes are for text in a cell of a table.
+// escapes escapes text for a cell of a table.
 var escapes = strings.NewReplacer("|", `\|`, "<", `\<`, "*", `\*`, "_", `\_`)
 
-// cell is text as a cell of a table.
+// cell returns text for a cell of a table.
 func cell(text string) string { return escapes.Replace(strings.Join(strings.Fields(text), " ")) }
 
-// code is text in a cell as code; nothing is nothing.
+// code returns text as code for a cell of a table, and "" for "".
 func code(text string) string {
 	if text == "" {
 		return ""
@@ -45,13 +45,13 @@ func code(text string) string {
 	return "`" + strings.ReplaceAll(text, "|", `\|`) + "`"
 }
 
-// row is a line of a table.
+// row returns a row of a table.
 func row(cells ...string) string { return fmt.Sprintf("| %s |\n", strings.Join(cells, " | ")) }
 
-// head is the head of a table.
+// head returns the header of a table.
 func head(cells ...string) string { return row(cells...) + strings.Repeat("|---", len(cells)) + "|\n" }
 
-// sentence is text that ends in a full stop.
+// sentence returns text with a full stop at the end.
 func sentence(text string) string {
 	if text = strings.TrimSpace(text); text == "" || strings.HasSuffix(text, ".") || strings.HasSuffix(text, ":") {
 		return text

@@ -11,7 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Resources describes custom resources: each field with its type, its default and what the API server wants of it.
+// Resources describes custom resources: each field with its type, its default and the constraints that the API server
+// enforces.
 func Resources(definitions [][]byte) (string, error) {
 	var out strings.Builder
 	out.WriteString("# Custom resources\n\nAll of them are of the API group `herald.dev`, and none is in a namespace. `kubectl explain ippools.herald.dev.spec` and the like\n" +
@@ -68,14 +69,14 @@ func fields(out *strings.Builder, prefix string, of apiextensionsv1.JSONSchemaPr
 		}
 		about = append(about, limits(p)...)
 		out.WriteString(row(code(prefix+name), kind, strings.TrimSpace(strings.Join(about, " "))))
-		// Conditions are those of all of Kubernetes.
+		// Conditions are the same in all of Kubernetes.
 		if name != "conditions" && inner != nil {
 			fields(out, prefix+name+map[string]string{"array": "[]."}[p.Type]+map[bool]string{true: "."}[p.Type == "object"], *inner)
 		}
 	}
 }
 
-// kindOf is the type of a field as a reader would call it, and the schema of what is in it.
+// kindOf returns the type of a field in a reader's terms, and the schema of its content.
 func kindOf(p apiextensionsv1.JSONSchemaProps) (string, *apiextensionsv1.JSONSchemaProps) {
 	switch {
 	case p.XIntOrString:
@@ -87,14 +88,14 @@ func kindOf(p apiextensionsv1.JSONSchemaProps) (string, *apiextensionsv1.JSONSch
 		kind, _ := kindOf(*p.AdditionalProperties.Schema)
 		return "map of " + kind + "s", nil
 	case p.Properties["matchLabels"].Type != "" && p.Properties["matchExpressions"].Type != "":
-		return "label selector", nil // It is that of all of Kubernetes.
+		return "label selector", nil // It is the same in all of Kubernetes.
 	case p.Type == "string" && p.Format == "date-time":
 		return "time", nil
 	}
 	return p.Type, &p
 }
 
-// limits are what the API server wants of a value, in words.
+// limits returns the constraints of a value in words.
 func limits(p apiextensionsv1.JSONSchemaProps) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
@@ -139,7 +140,8 @@ func limits(p apiextensionsv1.JSONSchemaProps) []string {
 	return out
 }
 
-// rules are those between fields or that take more than a pattern: what the API server says if one is broken, or else the rule.
+// rules returns the constraints that involve several fields or that a pattern cannot express: the message of the API server
+// or, without a message, the rule itself.
 func rules(p apiextensionsv1.JSONSchemaProps) []string {
 	var out []string
 	for _, v := range p.XValidations {

@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// schema is what is read of values.schema.json.
+// schema has the parts of values.schema.json that are used.
 type schema struct {
 	Ref         string             `json:"$ref"`
 	Description string             `json:"description"`
@@ -21,7 +21,7 @@ type schema struct {
 	Definitions map[string]*schema `json:"definitions"`
 }
 
-// Values describes the values of a chart: its values.yaml with the comments, and what values.schema.json wants of them.
+// Values describes the values of a chart: its values.yaml with the comments, and the constraints in values.schema.json.
 func Values(values, schemas []byte) (string, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(values, &document); err != nil {
@@ -36,7 +36,7 @@ func Values(values, schemas []byte) (string, error) {
 		"Helm refuses a value that is not here.\n")
 	top := document.Content[0].Content
 	for i := 0; i < len(top); {
-		// Names that follow one with a comment, and have none, are what that comment is about, too.
+		// A comment also applies to the names after it that have no comment.
 		end := i + 2
 		for end < len(top) && top[end].HeadComment == "" {
 			end += 2
@@ -60,7 +60,7 @@ func Values(values, schemas []byte) (string, error) {
 	return out.String(), nil
 }
 
-// value writes the rows of a value: one, or one for each value in it.
+// value writes the rows of a value: one row, or one for each value in it.
 func value(out *strings.Builder, all, s *schema, name, about string, node *yaml.Node) error {
 	for s.Ref != "" {
 		described := s.Description
@@ -136,7 +136,7 @@ func typeOf(s *schema, name string) (string, error) {
 	return "", fmt.Errorf("values.schema.json gives no type for %s", name)
 }
 
-// plain is a comment of YAML as running text.
+// plain returns a YAML comment as running text.
 func plain(comment string) string {
 	var lines []string
 	for line := range strings.Lines(comment) {
@@ -145,7 +145,7 @@ func plain(comment string) string {
 	return strings.Join(lines, " ")
 }
 
-// comment is a comment of YAML as Markdown: what is indented in it is an example.
+// comment returns a YAML comment as Markdown. Indented text is an example.
 func comment(text string) string {
 	var out []string
 	example := false

@@ -1,4 +1,4 @@
-// Package version tells which version of Herald a program is.
+// Package version has the version of the running program.
 package version
 
 import (
@@ -11,9 +11,9 @@ import (
 //	go build -ldflags "-X github.com/heraldlb/herald/cmd/internal/version.release=v1.2.3" ./cmd/...
 var release string
 
-// String returns the version of the running program: the release that the linker has set or, without one, the module's
-// version as the go command has stamped it from the version control system, such as
-// v0.0.0-20260102030405-abcdef123456+dirty. It is "devel" if neither is known.
+// String returns the version of the running program: the release that the linker has set or, without one, the version
+// of the module that the go command has stamped from version control, for example
+// v0.0.0-20260102030405-abcdef123456+dirty. It returns "devel" if neither is known.
 func String() string {
 	info, _ := debug.ReadBuildInfo()
 	return choose(release, info)

@@ -31,7 +31,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestLinker holds the name of the variable that the Makefile and the Dockerfile set.
+// TestLinker checks the name of the variable that the Makefile and the Dockerfile set.
 func TestLinker(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "kubectl-herald")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program,

@@ -11,7 +11,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// rangeOf reads a prefix, of which host bits are dropped as Go does, a range, or an address.
+// rangeOf parses a prefix, a range or an address. Host bits of a prefix are dropped, as in Go.
 func rangeOf(text string) (netipx.IPRange, error) {
 	text = strings.TrimSpace(text)
 	if from, to, ok := strings.Cut(text, "-"); ok {
@@ -48,7 +48,7 @@ func addressOf(text string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// written is a range as Herald writes it.
+// written returns a range in Herald's format.
 func written(r netipx.IPRange) herald.AddressRange {
 	if r.From() == r.To() {
 		return herald.AddressRange(r.From().String())
@@ -59,7 +59,7 @@ func written(r netipx.IPRange) herald.AddressRange {
 	return herald.AddressRange(r.From().String() + "-" + r.To().String())
 }
 
-// addresses writes ranges of a pool. Where they overlap they are joined.
+// addresses translates the ranges of a pool. It joins ranges that overlap.
 func (i *item) addresses(field string, texts []string) (all []herald.AddressRange) {
 	var ranges []netipx.IPRange
 	for n, text := range texts {

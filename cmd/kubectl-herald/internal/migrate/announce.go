@@ -11,8 +11,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// rivals names advertisements that announce the same routes with different attributes, of which Herald takes the first by
-// name.
+// rivals notes advertisements that announce the same routes with different attributes. Herald uses the attributes of the
+// first by name.
 func (t *translation) rivals() {
 	var all []*herald.BGPAdvertisement
 	for _, o := range t.Objects {
@@ -54,8 +54,8 @@ func (t *translation) rivals() {
 	}
 }
 
-// families says of which families pools have addresses that two advertisements both select. None named is all, and where no pools
-// are known they have addresses of both families.
+// families reports for which families two advertisements both select addresses. An empty list of pools means all pools. If
+// no pools are known, they may have addresses of both families.
 func (t *translation) families(a, b []string) (v4, v6 bool) {
 	known := false
 	for _, o := range t.Objects {
@@ -72,7 +72,7 @@ func (t *translation) families(a, b []string) (v4, v6 bool) {
 	return v4 || !known, v6 || !known
 }
 
-// controlPlane names objects that select nodes of the control plane.
+// controlPlane notes objects that select nodes of the control plane.
 func (t *translation) controlPlane() {
 	for _, o := range t.Objects {
 		var nodes *metav1.LabelSelector

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestWhereAddressesAreAnnounced has configurations that announce from some nodes, or some Services, only.
+// TestWhereAddressesAreAnnounced has configurations that announce only from some nodes, or only some
+// Services.
 func TestWhereAddressesAreAnnounced(t *testing.T) {
 	const (
 		kubevip = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: k, namespace: kube-system}\nspec: {template: {spec: {SPEC containers: [{name: k, image: kube-vip, env: [{name: svc_enable, value: 'true'}, ENV]}]}}}"

@@ -12,13 +12,13 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// routerIDs is what to do with an identifier of a router that all nodes would have.
+// routerIDs is the advice for a router ID that would be the same on all nodes.
 const routerIDs = "in Herald each node has its own, by default its IPv4 address: if it matters give nodes a label or annotation, and name that in spec.routerIDFrom"
 
-// external reports whether the router is of another AS by its number.
+// external reports whether the number of the router's AS differs from the local one.
 func external(s *herald.BGPPeerSpec) bool { return s.PeerASN != 0 && s.PeerASN != s.LocalASN }
 
-// seconds writes a time of BGP in whole seconds within bounds, and says so if that changes it.
+// seconds returns a duration of BGP in whole seconds within limits. It adds a note if that changes the value.
 func (i *item) seconds(field string, d *metav1.Duration, least, most time.Duration) *metav1.Duration {
 	if d == nil {
 		return nil
@@ -30,7 +30,7 @@ func (i *item) seconds(field string, d *metav1.Duration, least, most time.Durati
 	return &metav1.Duration{Duration: fits}
 }
 
-// duration parses a time; nil if there is none.
+// duration parses a duration; nil if there is none.
 func (i *item) duration(field string, text *duration) (d *metav1.Duration, ok bool) {
 	if text == nil {
 		return nil, true
@@ -43,7 +43,7 @@ func (i *item) duration(field string, text *duration) (d *metav1.Duration, ok bo
 	return &metav1.Duration{Duration: parsed}, true
 }
 
-// timers writes a hold time and how often a sign of life is sent.
+// timers sets the hold time and the keepalive interval.
 func (i *item) timers(p *herald.BGPPeerSpec, holdField, keepaliveField string, hold, keepalive *metav1.Duration) {
 	if hold == nil && keepalive != nil && keepalive.Duration > 0 {
 		hold = &metav1.Duration{Duration: min(3*keepalive.Duration, 65535*time.Second)}
@@ -62,10 +62,10 @@ func (i *item) timers(p *herald.BGPPeerSpec, holdField, keepaliveField string, h
 	}
 }
 
-// secretNamespace is where herald-speaker reads the passwords of sessions.
+// secretNamespace is the namespace in which herald-speaker reads the passwords of sessions.
 const secretNamespace = "herald-system-peers"
 
-// secret refers to a Secret that the other load balancer has.
+// secret refers to a Secret of the other load balancer.
 func (i *item) secret(p *herald.BGPPeerSpec, field, namespace, name string) {
 	if name == "" {
 		return
@@ -74,13 +74,13 @@ func (i *item) secret(p *herald.BGPPeerSpec, field, namespace, name string) {
 	i.approximated("%s: Herald reads Secrets of type kubernetes.io/basic-auth in the namespace %s: put Secret %s/%s there, with its password under the key password", field, secretNamespace, namespace, name)
 }
 
-// clearText refers to a Secret that has yet to be made, for a password that stands in the other's object.
+// clearText refers to a Secret that the user must create for a password that the other's object has in clear text.
 func (i *item) clearText(p *herald.BGPPeerSpec, field, peer string) {
 	p.PasswordSecret = &herald.SecretReference{Name: peer}
 	i.cannot("%s: there is a password in clear text, which is not written: kubectl create secret generic %s -n %s --type=kubernetes.io/basic-auth --from-file=password=FILE, and change the password, for whoever may read the object knows it", field, peer, secretNamespace)
 }
 
-// routerAddress writes the address of a router.
+// routerAddress returns the address of a router in Herald's format.
 func (i *item) routerAddress(field, text, device string) (string, bool) {
 	a, err := addressOf(text)
 	switch {
@@ -94,7 +94,7 @@ func (i *item) routerAddress(field, text, device string) (string, bool) {
 	return a.String(), true
 }
 
-// communityOf reads a standard or a large community in numbers.
+// communityOf parses a numeric standard or large community.
 func communityOf(text string) (herald.Community, error) {
 	parts := strings.Split(text, ":")
 	bits := map[int]int{2: 16, 3: 32}[len(parts)]
@@ -111,7 +111,7 @@ func communityOf(text string) (herald.Community, error) {
 	return herald.Community(strings.Join(parts, ":")), nil
 }
 
-// addCommunity adds a standard or a large community in numbers, unless it is there.
+// addCommunity adds a numeric standard or large community to the list, unless it is already there.
 func (i *item) addCommunity(all []herald.Community, field, text string) []herald.Community {
 	c, err := communityOf(text)
 	if err != nil {
@@ -122,8 +122,8 @@ func (i *item) addCommunity(all []herald.Community, field, text string) []herald
 	return all
 }
 
-// aggregation writes the lengths of networks that are announced in place of addresses; nil if there are none. It calls refuse
-// with a length that is none, and with the bits of an address of the family.
+// aggregation returns the lengths of the networks that are announced instead of addresses; nil if there are none. For a
+// length that no network has, it calls refuse with the length and the number of bits of an address of the family.
 func (i *item) aggregation(field string, v4, v6 *int32, refuse func(length, bits int32)) *herald.AggregationLength {
 	network := func(length *int32, bits int32) int32 {
 		switch {

@@ -2,7 +2,7 @@ package migrate
 
 const ciliumGroup = "cilium.io"
 
-// ciliumLB is Cilium's LB IPAM, its L2 announcements, and its BGP control plane in its second version, as of 1.19.
+// ciliumLB is Cilium's LB IPAM, its L2 announcements, and the second version of its BGP control plane, as of 1.19.
 var ciliumLB = Source{
 	Name: "cilium", Title: "Cilium",
 	Resources: allOf(ciliumGroup, "ciliumloadbalancerippools", "ciliuml2announcementpolicies", "ciliumbgpclusterconfigs", "ciliumbgppeerconfigs",
@@ -13,7 +13,7 @@ var ciliumLB = Source{
 	},
 }
 
-// cilium is an import from Cilium under way.
+// cilium is an import from Cilium in progress.
 type cilium struct {
 	*translation
 	configs map[string]*ciliumPeerConfig
@@ -43,7 +43,7 @@ func (c *cilium) translate() {
 		i.cannot("it is of the first version of Cilium's BGP control plane, and is not read: write CiliumBGPClusterConfig, CiliumBGPPeerConfig and CiliumBGPAdvertisement in its place, and import again")
 	}
 	for range c.of(ciliumGroup, "CiliumBGPNodeConfig") {
-		c.Others++ // Cilium makes them of the others.
+		c.Others++ // Cilium generates them from the others.
 	}
 	c.annotations(ciliumAnnotations, ciliumAnnotation)
 }

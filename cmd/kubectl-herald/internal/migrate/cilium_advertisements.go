@@ -28,7 +28,7 @@ type ciliumEntry struct {
 	Attributes *ciliumAttributes     `json:"attributes"`
 }
 
-// advertisement writes a BGPAdvertisement for each entry about addresses of load balancers.
+// advertisement translates each entry about load-balancer addresses into a BGPAdvertisement.
 func (c *cilium) advertisement(i *item) {
 	var spec ciliumAdvertisement
 	if !decode(i, &spec) {
@@ -47,7 +47,7 @@ func (c *cilium) advertisement(i *item) {
 		}
 		a := newBGPAdvertisement(numbered(i.u.GetName(), len(objects)))
 		a.Spec.Peers = peers
-		a.Spec.WithoutEndpoints = herald.EndpointsAnnounce // As Cilium does.
+		a.Spec.WithoutEndpoints = herald.EndpointsAnnounce // as Cilium does
 		var ok bool
 		if a.Spec.ServiceSelector, a.Spec.NamespaceSelector, ok = ciliumServices(entry.Selector); !ok {
 			i.cannot("%s.selector: %s, and import again", field, byName)
@@ -64,7 +64,8 @@ func (c *cilium) advertisement(i *item) {
 	i.becomes(objects...)
 }
 
-// announces reports whether the entry announces addresses of load balancers, and says what else it announces.
+// announces reports whether the entry announces load-balancer addresses. It notes what else the entry
+// announces.
 func (e *ciliumEntry) announces(i *item, field string) bool {
 	if e.Type != "Service" {
 		i.cannot("%s: Herald announces addresses of Services only: leave %s to Cilium", field, e.Type)
@@ -86,7 +87,8 @@ func (e *ciliumEntry) announces(i *item, field string) bool {
 	return true
 }
 
-// subscribers are the BGPPeers whose CiliumBGPPeerConfig selects the advertisement, in one family or both.
+// subscribers returns the BGPPeers whose CiliumBGPPeerConfig selects the advertisement, in one family or
+// both.
 func (c *cilium) subscribers(i *item) (peers []string) {
 	for _, name := range sortedKeys(c.configs) {
 		config := c.configs[name]

@@ -19,14 +19,14 @@ type ciliumCommunities struct {
 	Large     []string `json:"large"`
 }
 
-// ciliumWellKnown are communities that Herald writes as numbers or in another word.
+// ciliumWellKnown are communities that Herald writes as numbers or under another name.
 var ciliumWellKnown = map[string]herald.Community{
 	"internet": "0:0", "planned-shut": "graceful-shutdown", "accept-own": "accept-own", "route-filter-translated-v4": "65535:2", "route-filter-v4": "65535:3",
 	"route-filter-translated-v6": "65535:4", "route-filter-v6": "65535:5", "llgr-stale": "65535:6", "no-llgr": "no-llgr", "blackhole": "blackhole",
 	"no-export": "no-export", "no-advertise": "no-advertise", "no-export-subconfed": "no-export-subconfed", "no-peer": "no-peer",
 }
 
-// apply writes the attributes of routes.
+// apply sets the attributes of routes.
 func (t *ciliumAttributes) apply(i *item, field string, s *herald.BGPAdvertisementSpec) {
 	if p := t.LocalPreference; p != nil && *p >= 0 && *p <= 1<<32-1 {
 		s.LocalPreference = p

@@ -28,7 +28,7 @@ type ciliumPeerConfig struct {
 	} `json:"gracefulRestart"`
 	EBGPMultihop int32          `json:"ebgpMultihop"`
 	Families     []ciliumFamily `json:"families"`
-	// peers are the BGPPeers that have it.
+	// peers are the BGPPeers with this configuration.
 	peers []string
 }
 
@@ -50,7 +50,7 @@ func (c *cilium) readPeerConfigs(items []*item) {
 func (c *cilium) reportPeerConfigs(items []*item) {
 	for _, i := range items {
 		switch config := c.configs[i.u.GetName()]; {
-		case config == nil: // It could not be read.
+		case config == nil: // The configuration could not be read.
 		case len(config.peers) == 0:
 			i.translated("nothing, for no peer uses it")
 		default:
@@ -59,11 +59,11 @@ func (c *cilium) reportPeerConfigs(items []*item) {
 	}
 }
 
-// apply writes what the peers of a CiliumBGPPeerConfig have in common. What is to be said is said once.
+// apply sets what the peers of a CiliumBGPPeerConfig have in common. Each note is added only once.
 func (p *ciliumPeerConfig) apply(s *herald.BGPPeerSpec) {
 	i := p.item
 	if len(p.peers) > 0 {
-		i = &item{t: &translation{}, u: p.u} // It has been said.
+		i = &item{t: &translation{}, u: p.u} // The notes were already added.
 	}
 	seconds := func(n int64) *metav1.Duration {
 		if n == 0 {

@@ -43,7 +43,7 @@ type ciliumPeer struct {
 	} `json:"peerConfigRef"`
 }
 
-// cluster writes a BGPPeer for each peer of each instance.
+// cluster translates each peer of each instance into a BGPPeer.
 func (c *cilium) cluster(i *item, several bool) {
 	var spec ciliumClusterConfig
 	if !decode(i, &spec) {
@@ -75,7 +75,7 @@ func (c *cilium) cluster(i *item, several bool) {
 	i.becomes(objects...)
 }
 
-// peer writes a peer of an instance; nil if it cannot.
+// peer translates a peer of an instance; nil if it cannot.
 func (c *cilium) peer(i *item, field, name string, instance *ciliumInstance, peer *ciliumPeer) *herald.BGPPeer {
 	p := newBGPPeer(name)
 	if !instance.systems(i, field, peer, &p.Spec) || !peer.router(i, field, &p.Spec) {
@@ -95,7 +95,7 @@ func (c *cilium) peer(i *item, field, name string, instance *ciliumInstance, pee
 	return p
 }
 
-// systems writes the AS numbers.
+// systems sets the AS numbers.
 func (n *ciliumInstance) systems(i *item, field string, peer *ciliumPeer, s *herald.BGPPeerSpec) (ok bool) {
 	const most = 1<<32 - 1
 	switch {
@@ -113,7 +113,7 @@ func (n *ciliumInstance) systems(i *item, field string, peer *ciliumPeer, s *her
 	return true
 }
 
-// router writes where the router is.
+// router sets the address of the router.
 func (p *ciliumPeer) router(i *item, field string, s *herald.BGPPeerSpec) (ok bool) {
 	families := map[string]herald.IPFamily{"ipv4": herald.IPv4, "ipv6": herald.IPv6}
 	switch d := p.AutoDiscovery; {

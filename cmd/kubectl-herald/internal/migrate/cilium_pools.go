@@ -18,7 +18,7 @@ type ciliumPool struct {
 	Disabled          bool                  `json:"disabled"`
 }
 
-// text is the block as Herald's import reads ranges; empty if it says none.
+// text returns the block in the format of rangeOf; empty if the block has no range.
 func (b ciliumBlock) text() string {
 	switch {
 	case b.CIDR != "" && b.Start == "" && b.Stop == "":

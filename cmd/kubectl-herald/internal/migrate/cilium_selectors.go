@@ -4,11 +4,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// byName is what to do with a selector of names.
+// byName is the advice for a selector of names.
 const byName = "Herald has no selector of the names of Services: give them a label, and select that"
 
-// ciliumServices splits a selector of Services into that of their labels and that of their namespaces: Cilium gives Services
-// labels for namespace and name that they do not have. It cannot if the selector is about names.
+// ciliumServices splits a selector of Services into a selector of their labels and one of their namespaces. Cilium selects
+// the namespace and the name by labels that the Services do not really have. ciliumServices fails for a selector of names.
 func ciliumServices(s *metav1.LabelSelector) (service, namespace *metav1.LabelSelector, ok bool) {
 	const ofNamespace, ofName = "io.kubernetes.service.namespace", "io.kubernetes.service.name"
 	if s == nil {

@@ -6,7 +6,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// ciliumAnnotations are Cilium's annotations of a Service. They began with io.cilium/lb-ipam- before.
+// ciliumAnnotations returns Cilium's annotations of a Service. Their old prefix was
+// io.cilium/lb-ipam-.
 func ciliumAnnotations(s *service) map[string]string {
 	given := s.given("io.cilium/lb-ipam-")
 	maps.Copy(given, s.given("lbipam.cilium.io/"))

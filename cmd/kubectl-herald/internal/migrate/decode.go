@@ -11,11 +11,11 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// duration is a time such as 90s. It is parsed where it is used, for an error of its own would not name the field.
+// duration is a duration such as 90s. It is parsed where it is used, because an error here would not name the field.
 type duration string
 
-// unmarshal reads what is at a path of an object, and returns the paths of fields that are not known. The error names the first
-// value that is of another type than the one it is read into. It has no text of the object, which may be a password.
+// unmarshal decodes the value at a path of an object, and returns the paths of unknown fields. The error names the first
+// value with a wrong type. It does not contain text of the object, which may be a password.
 func unmarshal(path string, value, into any) (unknown []string, err error) {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -30,15 +30,15 @@ func unmarshal(path string, value, into any) (unknown []string, err error) {
 		return nil, fmt.Errorf("%s cannot be read: %w: correct it", path, err)
 	}
 	for _, s := range strict {
-		if f, ok := s.(kjson.FieldError); ok { //nolint:errorlint // The list is of errors that are not wrapped.
+		if f, ok := s.(kjson.FieldError); ok { //nolint:errorlint // The errors in this list are not wrapped.
 			unknown = append(unknown, path+"."+f.FieldPath())
 		}
 	}
 	return unknown, nil
 }
 
-// locate returns the path of the value in which the decoder stands after offset bytes; otherwise the path that it is given. The
-// error of a decoder has the names of fields, too, but no indices, and names of Go's.
+// locate returns the path of the value that the decoder reaches after offset bytes, or the given path if there is none. The
+// decoder's own error has names of fields, too, but no indices, and also names of Go types.
 func locate(d *json.Decoder, path string, offset int64) (at string, found bool) {
 	token, err := d.Token()
 	if err != nil || d.InputOffset() == offset {
@@ -56,12 +56,12 @@ func locate(d *json.Decoder, path string, offset int64) (at string, found bool) 
 		}
 	}
 	if nested {
-		_, _ = d.Token() // The bracket that closes it.
+		_, _ = d.Token() // the closing bracket
 	}
 	return path, false
 }
 
-// found says what a value is. The decoder tells numbers that do not fit, and no other values.
+// found describes the wrong value. The decoder's error includes numbers that do not fit, and no other values.
 func found(wrong *json.UnmarshalTypeError) string {
 	kind, number, _ := strings.Cut(wrong.Value, " ")
 	switch {
@@ -77,7 +77,7 @@ func found(wrong *json.UnmarshalTypeError) string {
 	return "a " + kind
 }
 
-// wanted says what to write in place of a value.
+// wanted says what to write instead of a value.
 func wanted(wrong *json.UnmarshalTypeError) string {
 	scalar := wrong.Value != "array" && wrong.Value != "object"
 	marks := ""

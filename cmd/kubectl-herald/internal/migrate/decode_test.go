@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestWrongTypes has objects with a field of another type than it has in the API of the load balancer. The report names object, field
-// and cure in the words of YAML, and the other objects are translated.
+// TestWrongTypes has objects with a field of a wrong type. The report names the object, the field and the remedy in terms
+// of YAML, and the other objects are translated.
 func TestWrongTypes(t *testing.T) {
 	const (
 		again   = ", and import again\n"

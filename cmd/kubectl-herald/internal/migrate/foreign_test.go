@@ -16,8 +16,8 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// TestImportAgreesWithForeignAnnotations compares the annotations that an import gives to a Service with those that herald-ccm
-// reads in their place with --foreign-annotations. Where the import says that they differ, herald-ccm reads none.
+// TestImportAgreesWithForeignAnnotations compares the annotations that an import sets on a Service with those that
+// herald-ccm reads with --foreign-annotations. If the import says that they differ, herald-ccm reads none.
 func TestImportAgreesWithForeignAnnotations(t *testing.T) {
 	for _, c := range []struct {
 		source, key, value string

@@ -27,7 +27,8 @@ func (i *item) translated(format string, args ...any)   { i.note(Translated, for
 func (i *item) approximated(format string, args ...any) { i.note(Approximated, format, args...) }
 func (i *item) cannot(format string, args ...any)       { i.note(NotTranslatable, format, args...) }
 
-// becomes adds objects of Herald's that the item is translated to, and says so. Those that Herald would refuse are not added.
+// becomes adds the objects of Herald that the item is translated to, and notes this. It leaves out objects that Herald
+// would refuse.
 func (i *item) becomes(objects ...runtime.Object) {
 	var names []string
 	for _, o := range objects {
@@ -51,7 +52,7 @@ func (i *item) becomes(objects ...runtime.Object) {
 	}
 }
 
-// decode reads the spec of the object. Fields that are not known are reported; false if the spec cannot be read.
+// decode decodes the spec of the object, and notes unknown fields. It returns false if the spec cannot be decoded.
 func decode(i *item, into any) bool {
 	for _, key := range slices.Sorted(maps.Keys(i.u.Object)) {
 		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "spec", "status"}, key) {
@@ -65,7 +66,7 @@ func (i *item) unknown(field string) {
 	i.cannot("%s: Herald's import does not know this field: look what it does", field)
 }
 
-// read reads what is at a path of the object.
+// read decodes the value at a path of the object.
 func (i *item) read(path string, value, into any) bool {
 	unknown, err := unmarshal(path, value, into)
 	if err != nil {
@@ -78,7 +79,8 @@ func (i *item) read(path string, value, into any) bool {
 	return true
 }
 
-// metadata reports whether what is used of it can be read, and says so otherwise: the accessors of an object would find nothing.
+// metadata reports whether the used parts of the metadata can be decoded, and notes it if not. The accessors of an object
+// would ignore the error.
 func (i *item) metadata() bool {
 	var metadata struct {
 		Namespace   string            `json:"namespace"`

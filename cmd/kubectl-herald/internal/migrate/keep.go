@@ -13,14 +13,14 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// writtenPool is an IPPool that is written, and what herald-ccm makes of it.
+// writtenPool is a translated IPPool, with the pool that herald-ccm makes of it.
 type writtenPool struct {
 	*herald.IPPool
 	pool ipam.Pool
 }
 
-// keep sees to it that Services keep the addresses in their status, and says where they would not. herald-ccm takes such an
-// address over if an IPPool has it, and if the Service may have it by the rules of that IPPool.
+// keep makes sure that Services keep the addresses in their status, and notes where they would not. herald-ccm adopts such
+// an address if an IPPool has it and the rules of the IPPool let the Service have it.
 func (t *translation) keep() {
 	if len(t.Notes) == 0 && !slices.ContainsFunc(t.served, func(s *service) bool { return len(s.wanted) > 0 }) {
 		return // There is nothing of the other load balancer.
@@ -69,7 +69,7 @@ func homeOf(pools []*writtenPool, a netip.Addr) *writtenPool {
 	return nil
 }
 
-// addresses are those in the status of the Service.
+// addresses returns the addresses in the status of the Service.
 func (s *service) addresses() (all []netip.Addr) {
 	ingress, _, _ := unstructured.NestedSlice(s.u.Object, "status", "loadBalancer", "ingress")
 	for _, i := range ingress {
@@ -83,7 +83,7 @@ func (s *service) addresses() (all []netip.Addr) {
 	return all
 }
 
-// keep sees to it that the Service keeps an address of a pool.
+// keep makes sure that the Service keeps an address of a pool.
 func (s *service) keep(a netip.Addr, p *writtenPool) {
 	if p == nil {
 		if s.class == "" {
@@ -109,7 +109,7 @@ func (s *service) keep(a netip.Addr, p *writtenPool) {
 	}
 }
 
-// loses says why the Service would not keep an address.
+// loses notes why the Service would not keep an address.
 func (s *service) loses(a netip.Addr, format string, args ...any) {
 	s.note(Loses, format, args...)
 	if !slices.Contains(s.lost, a) {
@@ -118,7 +118,7 @@ func (s *service) loses(a netip.Addr, format string, args ...any) {
 	}
 }
 
-// selects reports whether the IPPool serves the Service, as far as that can be told without the labels of namespaces.
+// selects reports whether the IPPool serves the Service, as far as is known without the labels of namespaces.
 func (p *writtenPool) selects(s *service) bool {
 	namespace := map[string]string{"kubernetes.io/metadata.name": s.u.GetNamespace()}
 	if n := p.Spec.NamespaceSelector; n != nil {
@@ -133,7 +133,7 @@ func (p *writtenPool) selects(s *service) bool {
 	return p.pool.Serves == nil || p.pool.Serves(&ipam.Subject{Namespace: s.u.GetNamespace(), NamespaceLabels: namespace, Labels: s.u.GetLabels()})
 }
 
-// share has Services go on sharing an address, which takes a sharing key in Herald.
+// share makes Services continue to share an address, for which Herald needs a sharing key.
 func share(a netip.Addr, p *writtenPool, holders []*service) {
 	first := holders[0]
 	key := first.wanted[herald.AnnotationSharingKey]

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestServicesKeepTheirAddresses has Services with addresses that herald-ccm would move, or would not share, without what the
-// import says.
+// TestServicesKeepTheirAddresses has Services with addresses that herald-ccm would move, or would not share, if the user
+// did not follow the report.
 func TestServicesKeepTheirAddresses(t *testing.T) {
 	const (
 		service = "\n---\napiVersion: v1\nkind: Service\nmetadata: "
@@ -28,7 +28,7 @@ func TestServicesKeepTheirAddresses(t *testing.T) {
 		unsaid        []string
 		written       []string
 		unwritten     []string
-		checked       string // at the end of what --check writes
+		checked       string // at the end of the output of --check
 	}{
 		{
 			name: "an address that is in no pool", source: &kubeVIP, objects: dhcp + service + "{name: web, namespace: a}" + has("", "192.0.2.3"),

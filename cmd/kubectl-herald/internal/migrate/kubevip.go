@@ -12,12 +12,12 @@ var kubeVIP = Source{
 	Resources: []Resource{
 		{GroupResource: schema.GroupResource{Resource: "configmaps"}, Namespace: metav1.NamespaceSystem, Name: "kubevip"},
 		{GroupResource: schema.GroupResource{Group: appsv1.GroupName, Resource: "daemonsets"}},
-		{GroupResource: schema.GroupResource{Group: "config.kube-vip.io", Resource: "bgppeers"}}, // Which it says are not known.
+		{GroupResource: schema.GroupResource{Group: "config.kube-vip.io", Resource: "bgppeers"}}, // only to report them
 	},
 	translate: func(t *translation) { (&kubevip{translation: t}).translate() },
 }
 
-// kubevip is an import from kube-vip under way.
+// kubevip is an import from kube-vip in progress.
 type kubevip struct {
 	*translation
 }

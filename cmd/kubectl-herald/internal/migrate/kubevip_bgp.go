@@ -12,18 +12,18 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// kubeVIPPeer is a router of kube-vip's.
+// kubeVIPPeer is a router in the configuration of kube-vip.
 type kubeVIPPeer struct {
-	field    string // the variable that has it
+	field    string // the variable that configures it
 	address  string
 	asn      string
 	password bool   // in clear text
-	secret   string // the name of the Secret with its password
+	secret   string // the name of the Secret with the password
 	multihop string
 }
 
-// peersOf reads bgp_peers: ADDRESS:AS:PASSWORD:MULTIHOP, separated by commas, IPv6 addresses in brackets, each with a
-// slash and options after it. No error has any of the text, for it may be a password.
+// peersOf parses bgp_peers: ADDRESS:AS:PASSWORD:MULTIHOP, separated by commas, with IPv6 addresses in brackets, each
+// optionally followed by a slash and options. Errors contain none of the text, because it may be a password.
 func peersOf(text string) (all []kubeVIPPeer, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		part, _, _ = strings.Cut(strings.TrimSpace(part), "/")
@@ -58,7 +58,7 @@ func peersOf(text string) (all []kubeVIPPeer, err error) {
 	return all, nil
 }
 
-// bgp writes BGPPeers and the BGPAdvertisement for them.
+// bgp returns BGPPeers and the BGPAdvertisement for them.
 func (k *kubevip) bgp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSelector, services *metav1.LabelSelector) (objects []runtime.Object) {
 	peers := k.peers(i, env)
 	if len(peers) == 0 {
@@ -94,12 +94,12 @@ func (k *kubevip) bgp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSel
 	}
 	a.Spec.NamespaceSelector = services
 	if len(nodes) == 1 {
-		a.Spec.NodeSelector = nodes[0] // Otherwise those that have the peers.
+		a.Spec.NodeSelector = nodes[0] // otherwise the nodes that have the peers
 	}
 	return append(objects, a)
 }
 
-// peers are the routers of bgp_peers and that of bgp_peeraddress.
+// peers returns the routers of bgp_peers and of bgp_peeraddress.
 func (k *kubevip) peers(i *item, env *kubeVIPEnvironment) []kubeVIPPeer {
 	peers, err := peersOf(env.text["bgp_peers"])
 	if err != nil {
@@ -114,7 +114,7 @@ func (k *kubevip) peers(i *item, env *kubeVIPEnvironment) []kubeVIPPeer {
 	return peers
 }
 
-// systems writes the AS numbers of the nth peer.
+// systems sets the AS numbers of the nth peer.
 func (p *kubeVIPPeer) systems(i *item, env *kubeVIPEnvironment, n int, s *herald.BGPPeerSpec) (ok bool) {
 	for _, number := range []struct {
 		field, text string
@@ -130,7 +130,7 @@ func (p *kubeVIPPeer) systems(i *item, env *kubeVIPEnvironment, n int, s *herald
 	return true
 }
 
-// router writes where the nth router is, and from where it is reached.
+// router sets the address of the nth router, and the source from which the session is made.
 func (p *kubeVIPPeer) router(i *item, env *kubeVIPEnvironment, n int, s *herald.BGPPeerSpec) (ok bool) {
 	if device := env.text["bgp_sourceif"]; device == "" || isInterface(device) {
 		s.Interface = device
@@ -149,11 +149,11 @@ func (p *kubeVIPPeer) router(i *item, env *kubeVIPEnvironment, n int, s *herald.
 	return true
 }
 
-// session writes what is agreed with the nth router when the session begins.
+// session sets the session parameters of the nth router.
 func (p *kubeVIPPeer) session(i *item, env *kubeVIPEnvironment, n int, s *herald.BGPPeerSpec) {
 	i.timers(s, "bgp_hold_time", "bgp_keepalive_interval", secondsOf(env.text["bgp_hold_time"]), secondsOf(env.text["bgp_keepalive_interval"]))
 	if on, err := strconv.ParseBool(p.multihop); err == nil && on && external(s) {
-		s.MultihopTTL = 50 // As of kube-vip.
+		s.MultihopTTL = 50 // the value of kube-vip
 	}
 	if p.password {
 		i.clearText(s, fmt.Sprintf("the password of peer %d in %s", n, p.field), numbered("kube-vip", n-1))
@@ -162,7 +162,7 @@ func (p *kubeVIPPeer) session(i *item, env *kubeVIPEnvironment, n int, s *herald
 	}
 }
 
-// secondsOf reads a number of seconds; nil if there is none.
+// secondsOf parses a number of seconds; nil if there is none.
 func secondsOf(text string) *metav1.Duration {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || n == 0 {

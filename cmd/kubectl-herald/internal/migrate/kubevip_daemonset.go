@@ -12,7 +12,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// kubeVIPDaemonSet is what is read of a DaemonSet.
+// kubeVIPDaemonSet has the fields of a DaemonSet that are used.
 type kubeVIPDaemonSet struct {
 	Template struct {
 		Spec kubeVIPPod `json:"spec"`
@@ -48,12 +48,12 @@ func (c kubeVIPContainer) ours() bool {
 	return strings.Contains(c.Image, "kube-vip") && !strings.Contains(c.Image, "cloud-provider")
 }
 
-// daemonSet writes what the environment of kube-vip says of announcements.
+// daemonSet translates the environment of kube-vip, as far as it is about announcements.
 func (k *kubevip) daemonSet(i *item) {
 	var spec kubeVIPDaemonSet
 	_, err := unmarshal("spec", i.u.Object["spec"], &spec)
-	if !slices.ContainsFunc(spec.Template.Spec.Containers, kubeVIPContainer.ours) { // What can be read is read, whatever the error.
-		k.Others++ // It may be anybody's.
+	if !slices.ContainsFunc(spec.Template.Spec.Containers, kubeVIPContainer.ours) { // After an error, spec has what could be decoded.
+		k.Others++ // It may not be kube-vip's.
 		return
 	}
 	if err != nil {
@@ -89,7 +89,7 @@ func (k *kubevip) daemonSet(i *item) {
 	i.becomes(objects...)
 }
 
-// arp writes an L2Advertisement for each selector of nodes.
+// arp returns an L2Advertisement for each selector of nodes.
 func (k *kubevip) arp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSelector, services *metav1.LabelSelector) (objects []runtime.Object) {
 	var interfaces []string
 	switch device := cmp.Or(env.text["vip_servicesinterface"], env.text["vip_interface"]); {
@@ -108,7 +108,8 @@ func (k *kubevip) arp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSel
 	return objects
 }
 
-// nodesOf are selectors of the nodes that a pod may run on, of which one has to match. False if labels do not say it.
+// nodesOf returns selectors of the nodes on which a pod may run. A node must match one of them. It returns false if
+// labels cannot express this.
 func nodesOf(pod *kubeVIPPod) ([]*metav1.LabelSelector, bool) {
 	all := []metav1.LabelSelector{{MatchLabels: pod.NodeSelector}}
 	if a := pod.Affinity; a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
@@ -121,7 +122,7 @@ func nodesOf(pod *kubeVIPPod) ([]*metav1.LabelSelector, bool) {
 			if _, err := metav1.LabelSelectorAsSelector(&s); err != nil || len(term.MatchFields) > 0 {
 				return nil, false
 			}
-			if len(term.MatchExpressions) > 0 { // A term that is empty matches no node.
+			if len(term.MatchExpressions) > 0 { // An empty term matches no node.
 				all = append(all, s)
 			}
 		}

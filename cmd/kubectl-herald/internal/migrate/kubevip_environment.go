@@ -7,39 +7,40 @@ import (
 	"strings"
 )
 
-// kubeVIPEnvironment are the variables of kube-vip.
+// kubeVIPEnvironment has the variables of kube-vip.
 type kubeVIPEnvironment struct {
-	// text has the values of variables by name. It is empty for those whose value stands elsewhere.
+	// text has the values of the variables by name. It is empty for variables that take their value
+	// from another object.
 	text map[string]string
-	// password is the name of the Secret that has bgp_peerpass, if one has.
+	// password is the name of the Secret with bgp_peerpass, if there is one.
 	password string
 }
 
-// yes reports whether a variable says so.
+// yes reports whether the value of a variable is true.
 func (e *kubeVIPEnvironment) yes(name string) bool {
 	on, err := strconv.ParseBool(e.text[name])
 	return err == nil && on
 }
 
-// kubeVIPRead are variables that are read.
+// kubeVIPRead are the variables that are translated.
 var kubeVIPRead = []string{
 	"vip_arp", "svc_enable", "svc_namespace", "config_file", "vip_interface", "vip_servicesinterface", "lb_class_only", "lb_class_name", "bgp_enable", "bgp_as", "bgp_peers", "bgp_peeraddress", "bgp_peeras", "bgp_peerpass",
 	"bgp_multihop", "bgp_sourceif", "bgp_sourceip", "bgp_hold_time", "bgp_keepalive_interval", "bgp_routerid", "mpbgp_nexthop", "mpbgp_ipv4", "mpbgp_ipv6",
 }
 
-// kubeVIPIdle are variables that have no counterpart, and need none.
+// kubeVIPIdle matches the variables that have no counterpart and need none.
 var kubeVIPIdle = regexp.MustCompile(`^(vip_(lease.*|renewdeadline|retryperiod|loglevel|leaderelection|nodename|arpRate|cidr|subnet|singlenode|startleader|interfaceloglobal)` +
 	`|svc_(election|leasename)|port|address|vip_address|cp_.*|lb_(enable|port|fwdmethod|class_legacy_handling)|prometheus_server|kubernetes_addr|k8s_config_file|dns_mode` +
 	`|health_check_port|backend_health_check_interval|enable_endpoints|enable_node_labeling|annotation|bgp_routerinterface)$`)
 
-// kubeVIPWithout are variables of what Herald does not do.
+// kubeVIPWithout has the variables of features that Herald does not have.
 var kubeVIPWithout = map[string]string{
 	"vip_ddns": "dynamic DNS", "vip_wireguard": "WireGuard", "vip_routingtable": "routes in a table of the node", "enable_upnp": "UPnP", "egress_podcidr": "egress",
 	"egress_servicecidr": "egress", "egress_withnftables": "egress", "egress_clean": "egress", "mirror_dest_interface": "mirroring of traffic", "zebra_enable": "Zebra",
 	"enable_service_security": "filters on nodes: use NetworkPolicies", "disable_service_updates": "Services whose status it leaves alone",
 }
 
-// environment reads the variables of the containers that are kube-vip.
+// environment reads the variables of the kube-vip containers.
 func (k *kubevip) environment(i *item, containers []kubeVIPContainer) *kubeVIPEnvironment {
 	env := &kubeVIPEnvironment{text: map[string]string{}}
 	for _, c := range containers {
@@ -62,7 +63,7 @@ func (k *kubevip) environment(i *item, containers []kubeVIPContainer) *kubeVIPEn
 	return env
 }
 
-// add takes a variable, and says so if its value cannot be read.
+// add stores a variable, and notes if its value cannot be read.
 func (e *kubeVIPEnvironment) add(i *item, v kubeVIPVariable) {
 	e.text[v.Name] = v.Value
 	switch from := v.ValueFrom; {
@@ -76,7 +77,7 @@ func (e *kubeVIPEnvironment) add(i *item, v kubeVIPVariable) {
 	}
 }
 
-// report says what of the variables has no counterpart.
+// report notes the variables that have no counterpart.
 func (e *kubeVIPEnvironment) report(i *item) {
 	if e.text["config_file"] != "" {
 		i.cannot("config_file: the import does not read the file: write what it says into variables of the DaemonSet, and import again")

@@ -11,7 +11,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// configMap writes an IPPool for each namespace, and one for all.
+// configMap translates the ConfigMap into an IPPool for each namespace, and one for all.
 func (k *kubevip) configMap(i *item) {
 	for _, key := range sortedKeys(i.u.Object) {
 		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "data", "immutable"}, key) {
@@ -28,7 +28,7 @@ func (k *kubevip) configMap(i *item) {
 		value := data[key]
 		what, namespace, found := strings.Cut(key, "-")
 		switch {
-		case key == "skip-end-ips-in-cidr": // Read with the prefixes.
+		case key == "skip-end-ips-in-cidr": // It is read with the prefixes.
 		case key == "search-order":
 			i.approximated("data.%s: an IPPool gives out the lowest address that was never in use", key)
 		case strings.HasPrefix(key, "allow-share-"):

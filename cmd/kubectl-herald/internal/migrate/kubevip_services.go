@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// kubeVIPSays are annotations by which kube-vip reports.
+// kubeVIPSays are annotations that kube-vip itself writes.
 var kubeVIPSays = []string{"vipHost", "hwaddr", "requestedIP", "active-endpoint", "active-endpoint-ipv6", "egress-nftables-table"}
 
 const kubeVIPPrefix = "kube-vip.io/"
@@ -27,7 +27,7 @@ func kubeVIPAnnotation(s *service, name, value string) {
 	case name == "allow-reconcile-without-endpoints":
 		s.approximated("%s: the advertisement says so for all its Services, by spec.withoutEndpoints", key)
 	case name == "forcePerServiceElection" || name == "leaseName":
-		// Every address has an owner of its own in Herald.
+		// In Herald every address has its own owner.
 	default:
 		s.cannot("the annotation %s: Herald has nothing like it: see whether the Service works without it", key)
 	}

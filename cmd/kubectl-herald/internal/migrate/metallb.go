@@ -23,14 +23,15 @@ var metalLB = Source{
 	},
 }
 
-// metallb is an import from MetalLB under way.
+// metallb is an import from MetalLB in progress.
 type metallb struct {
 	*translation
 	aliases map[string]string
 	bfd     map[string]*metalLBBFD
-	// peers are the BGPPeers that one of MetalLB's has become.
+	// peers has the BGPPeers that each BGPPeer of MetalLB was translated to.
 	peers map[string][]string
-	// labels are those of pools that advertisements look at, and selected the pools that are there.
+	// labels are the labels of pools that advertisements select by, and selected the names of the
+	// existing pools.
 	labels, selected map[string]bool
 }
 

@@ -10,7 +10,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// metalLBSelection is what both kinds of advertisements have.
+// metalLBSelection has the fields that both kinds of advertisements have.
 type metalLBSelection struct {
 	Pools            []string               `json:"ipAddressPools"`
 	PoolSelectors    []metav1.LabelSelector `json:"ipAddressPoolSelectors"`
@@ -38,7 +38,8 @@ type metalLBBGP struct {
 	Peers               []string `json:"peers"`
 }
 
-// selections write what an advertisement selects; several if it takes several to say it.
+// selections translates what an advertisement selects. It returns several selections if one cannot
+// express it.
 func (m *metallb) selections(i *item, s *metalLBSelection) (all []herald.Selection) {
 	for n, p := range s.Pools {
 		if !m.selected[p] {
@@ -47,7 +48,7 @@ func (m *metallb) selections(i *item, s *metalLBSelection) (all []herald.Selecti
 	}
 	pools := anyOf(s.PoolSelectors)
 	if len(s.PoolSelectors) > 0 && pools[0] == nil {
-		s.Pools = nil // One of the selectors selects all.
+		s.Pools = nil // One of the selectors selects everything.
 	}
 	for _, pool := range pools {
 		for _, node := range anyOf(s.NodeSelectors) {
@@ -82,14 +83,14 @@ func (m *metallb) l2(i *item) {
 		a := newL2Advertisement(numbered(i.u.GetName(), n))
 		a.Spec.Selection, a.Spec.Interfaces = s, distinct(spec.Interfaces)
 		if preferred != nil {
-			a.Spec.PreferredNodes, a.Spec.Rebalance = preferred, herald.RebalanceGradual // In MetalLB addresses move to a preferred node that comes back.
+			a.Spec.PreferredNodes, a.Spec.Rebalance = preferred, herald.RebalanceGradual // as in MetalLB, when a preferred node comes back
 		}
 		objects = append(objects, a)
 	}
 	i.becomes(objects...)
 }
 
-// preferred is the selector of nodes with the highest weight; nil if there is none.
+// preferred returns the selector of nodes with the highest weight; nil if there is none.
 func (m *metallb) preferred(i *item, list []metalLBPreference) *metav1.LabelSelector {
 	if len(list) == 0 {
 		return nil
@@ -125,7 +126,8 @@ func (m *metallb) bgp(i *item) {
 	i.becomes(objects...)
 }
 
-// aggregation writes the lengths of networks. MetalLB's defaults are those of an address.
+// aggregation translates the lengths of networks. MetalLB's defaults are the lengths of single
+// addresses.
 func (m *metallb) aggregation(i *item, spec *metalLBBGP) *herald.AggregationLength {
 	return i.aggregation("spec.aggregationLength", spec.AggregationLength, spec.AggregationLengthV6, func(length, bits int32) {
 		if length != bits {
@@ -135,7 +137,7 @@ func (m *metallb) aggregation(i *item, spec *metalLBBGP) *herald.AggregationLeng
 	})
 }
 
-// peersNamed are the BGPPeers that some of MetalLB's have become.
+// peersNamed returns the BGPPeers that these BGPPeers of MetalLB were translated to.
 func (m *metallb) peersNamed(i *item, list []string) (all []string) {
 	for n, p := range list {
 		names, there := m.peers[p]

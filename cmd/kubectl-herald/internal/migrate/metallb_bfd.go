@@ -11,7 +11,7 @@ import (
 // metalLBBFD is a BFDProfile.
 type metalLBBFD struct {
 	*item `json:"-"`
-	// used is set once a BGPPeer has it. What is to be said of it is said then, and once.
+	// used is set once a BGPPeer has it. The notes about it are added then, and only once.
 	used bool
 
 	ReceiveInterval  *uint32 `json:"receiveInterval"`
@@ -42,7 +42,8 @@ func (m *metallb) reportProfiles(items []*item) {
 	}
 }
 
-// path writes BFD. FRR takes an external router to be on the link unless it is told otherwise, and looks where an internal one is.
+// path translates BFD. FRR assumes that an external router is on the link unless it is told otherwise, and looks up where
+// an internal one is.
 func (m *metallb) path(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) {
 	if spec.BFDProfile == "" {
 		return
@@ -62,7 +63,7 @@ func (m *metallb) path(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) {
 		i.approximated("spec.bfdProfile: BFD is for an internal router on the link: if it is not, set spec.bfd.minimumTTL of the BGPPeer, as FRR does by itself")
 	}
 	if spec.EBGPMultiHop && !internal {
-		s.BFD.MinimumTTL = 254 // As of FRR.
+		s.BFD.MinimumTTL = 254 // the value of FRR
 		if b.MinimumTTL != nil {
 			s.BFD.MinimumTTL = int32(b.bounded("minimumTtl", b.MinimumTTL, 1, 254))
 		}
@@ -71,7 +72,7 @@ func (m *metallb) path(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) {
 	b.used = true
 }
 
-// bounded writes a number within bounds, and says so if that changes it; 0 if there is none.
+// bounded returns a number within limits, and notes it if that changes the value; 0 if there is none.
 func (b *metalLBBFD) bounded(field string, value *uint32, least, most uint32) uint32 {
 	if value == nil {
 		return 0
@@ -83,7 +84,7 @@ func (b *metalLBBFD) bounded(field string, value *uint32, least, most uint32) ui
 	return fits
 }
 
-// interval writes a number of milliseconds within bounds; nil if there is none.
+// interval returns a number of milliseconds within limits; nil if there is none.
 func (b *metalLBBFD) interval(field string, value *uint32) *metav1.Duration {
 	if value == nil {
 		return nil
@@ -91,7 +92,7 @@ func (b *metalLBBFD) interval(field string, value *uint32) *metav1.Duration {
 	return &metav1.Duration{Duration: time.Duration(b.bounded(field, value, 10, 60000)) * time.Millisecond}
 }
 
-// without says what Herald's BFD does not have.
+// without notes the features that Herald's BFD does not have.
 func (b *metalLBBFD) without() {
 	if b.used {
 		return

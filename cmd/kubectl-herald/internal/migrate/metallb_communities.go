@@ -30,7 +30,7 @@ func (m *metallb) community(i *item) {
 	i.translated("values in spec.communities of BGPAdvertisements, for Herald has no names for them")
 }
 
-// communities writes the values of communities, of which some are named by a Community.
+// communities returns the values of communities. Some texts are names from a Community.
 func (m *metallb) communities(i *item, texts []string) (all []herald.Community) {
 	for n, text := range texts {
 		field := fmt.Sprintf("spec.communities[%d]", n)

@@ -6,7 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// frr names what FRR is configured with besides MetalLB's objects. MetalLB writes a FRRConfiguration for each node.
+// frr notes configuration of FRR other than MetalLB's objects. MetalLB itself writes a FRRConfiguration for each
+// node.
 func (m *metallb) frr() {
 	for _, i := range m.of("", "ConfigMap") {
 		if extras, _, _ := unstructured.NestedString(i.u.Object, "data", "extras"); i.u.GetName() == "bgpextras" && extras != "" {

@@ -74,7 +74,8 @@ func (m *metallb) peer(i *item) {
 	i.becomes(objects...)
 }
 
-// systems checks the AS numbers, and writes which AS the router may be of if its number is not given.
+// systems checks the AS numbers. If the router's number is not given, it sets which type of AS the
+// router may be in.
 func (m *metallb) systems(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok bool) {
 	switch kind := map[string]herald.PeerType{"internal": herald.PeerInternal, "external": herald.PeerExternal}[spec.DynamicASN]; {
 	case s.LocalASN == 0:
@@ -89,7 +90,7 @@ func (m *metallb) systems(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok
 	return true
 }
 
-// router writes where the router is, and from where it is reached.
+// router sets the address of the router, and the source from which the session is made.
 func (m *metallb) router(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok bool) {
 	for _, name := range []string{spec.Interface, spec.VRF} {
 		if name != "" && !isInterface(name) {
@@ -125,7 +126,7 @@ func (m *metallb) router(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok 
 	return true
 }
 
-// session writes what is agreed with the router when the session begins.
+// session sets the session parameters of the router.
 func (m *metallb) session(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok bool) {
 	hold, held := i.duration("spec.holdTime", spec.HoldTime)
 	keepalive, kept := i.duration("spec.keepaliveTime", spec.KeepaliveTime)
@@ -142,10 +143,10 @@ func (m *metallb) session(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok
 		i.cannot("spec.routerID: it is one for all nodes that have the peer, and %s", routerIDs)
 	}
 	if spec.EnableGracefulRestart {
-		s.GracefulRestart = &herald.GracefulRestart{RestartTime: metav1.Duration{Duration: 2 * time.Minute}} // As of FRR.
+		s.GracefulRestart = &herald.GracefulRestart{RestartTime: metav1.Duration{Duration: 2 * time.Minute}} // the value of FRR
 	}
 	if spec.EBGPMultiHop && external(s) {
-		s.MultihopTTL = 255 // As of FRR.
+		s.MultihopTTL = 255 // the value of FRR
 	}
 	return true
 }

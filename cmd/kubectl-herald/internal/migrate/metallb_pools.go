@@ -24,21 +24,21 @@ type metalLBAllocation struct {
 	ServiceSelectors   []metav1.LabelSelector `json:"serviceSelectors"`
 }
 
-// readLabels notes the labels of pools that advertisements look at.
+// readLabels notes the labels of pools that advertisements select by.
 func (m *metallb) readLabels(advertisements []*item) {
 	for _, i := range advertisements {
 		var quiet struct {
 			PoolSelectors []metav1.LabelSelector `json:"ipAddressPoolSelectors"`
 		}
 		if spec, ok := i.u.Object["spec"].(map[string]any); ok {
-			_ = runtime.DefaultUnstructuredConverter.FromUnstructured(spec, &quiet) // What is wrong is said when the advertisement is translated.
+			_ = runtime.DefaultUnstructuredConverter.FromUnstructured(spec, &quiet) // Errors are noted when the advertisement is translated.
 		}
 		keysOf(m.labels, quiet.PoolSelectors...)
 	}
 }
 
-// pools writes IPPools. In MetalLB pools with a serviceAllocation come first, those with the lower priority before the
-// others and those without one last; the higher number comes first in Herald.
+// pools translates the IPAddressPools. In MetalLB, pools with a serviceAllocation come first, then lower priorities before
+// higher ones, and pools without a priority last. In Herald a higher number comes first.
 func (m *metallb) pools(items []*item) {
 	specs := make([]*metalLBPool, len(items))
 	var priorities []int
@@ -82,7 +82,7 @@ func (m *metallb) pool(i *item, spec *metalLBPool, rank func(int) int32) {
 	p.Spec.AvoidBuggyIPs = spec.AvoidBuggyIPs
 	if a := spec.Allocation; a != nil {
 		p.Spec.Priority = rank(a.Priority)
-		if !slices.ContainsFunc(a.NamespaceSelectors, selectsAll) { // MetalLB adds up what they select.
+		if !slices.ContainsFunc(a.NamespaceSelectors, selectsAll) { // MetalLB selects what any of them selects.
 			p.Spec.Namespaces = a.Namespaces
 		}
 		p.Spec.NamespaceSelector = i.only(p, "spec.serviceAllocation.namespaceSelectors", "namespaceSelector", a.NamespaceSelectors)
@@ -95,8 +95,8 @@ func (m *metallb) pool(i *item, spec *metalLBPool, rank func(int) int32) {
 	i.becomes(p)
 }
 
-// only is several selectors as the one that a pool can have. If that is not possible the pool is closed, for open to all it
-// would give addresses to others.
+// only combines several selectors into the one selector that a pool can have. If that is not possible, the pool is closed,
+// because an open pool would assign addresses to other Services.
 func (i *item) only(p *herald.IPPool, field, ours string, list []metav1.LabelSelector) *metav1.LabelSelector {
 	all := anyOf(list)
 	if len(all) == 1 {

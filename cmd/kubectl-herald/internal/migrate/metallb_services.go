@@ -4,7 +4,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// metalLBAnnotations are MetalLB's annotations of a Service. They began with metallb.universe.tf/ before.
+// metalLBAnnotations returns MetalLB's annotations of a Service. Their old prefix was
+// metallb.universe.tf/.
 func metalLBAnnotations(s *service) map[string]string {
 	const prefix, old = metalLBGroup + "/", "metallb.universe.tf/"
 	given, before := s.given(prefix), s.given(old)
@@ -26,7 +27,7 @@ func metalLBAnnotation(s *service, name, value string) {
 		s.want(herald.AnnotationPool, value)
 	case "allow-shared-ip":
 		s.want(herald.AnnotationSharingKey, value)
-	case "ip-allocated-from-pool": // MetalLB says so.
+	case "ip-allocated-from-pool": // MetalLB writes it itself.
 	default:
 		s.cannot("the annotation %s/%s is not known: look what it does", metalLBGroup, name)
 	}

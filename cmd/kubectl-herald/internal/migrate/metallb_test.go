@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestMetalLB has configurations of MetalLB's that are easily taken for something else.
+// TestMetalLB has configurations of MetalLB that are easily misunderstood.
 func TestMetalLB(t *testing.T) {
 	const (
 		pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: public, namespace: m}\nspec: {addresses: [192.0.2.0/28]}\n---\n"

@@ -1,6 +1,6 @@
-// Package migrate translates the configuration of other load balancers into Herald's objects, and says how they differ. It is a
-// function of objects: it knows no cluster, file or clock. Files whose names begin
-// with that of a load balancer are about it, and the others are about all of them.
+// Package migrate translates the configuration of other load balancers into Herald's objects, and reports the differences.
+// It is a function of objects, and uses no cluster, file or clock. A file whose name begins with that of a load balancer is
+// about this load balancer; the other files apply to all of them.
 package migrate
 
 import (
@@ -17,21 +17,21 @@ import (
 
 // Source is another load balancer.
 type Source struct {
-	// Name is its name on the command line, and Title that in text.
+	// Name is the name on the command line, Title the name in text.
 	Name, Title string
-	// Resources are what configures it, besides Services.
+	// Resources are the resources that configure it, besides Services.
 	Resources []Resource
 
 	translate func(*translation)
 }
 
-// Resource is what is read of a cluster: all objects of it, or the one of a name.
+// Resource says which objects to read: all objects of a resource, or the one with a name.
 type Resource struct {
 	schema.GroupResource
 	Namespace, Name string
 }
 
-// allOf are all objects of some resources of one API group.
+// allOf returns several resources of one API group, with all their objects.
 func allOf(group string, names ...string) (all []Resource) {
 	for _, n := range names {
 		all = append(all, Resource{GroupResource: schema.GroupResource{Group: group, Resource: n}})
@@ -42,10 +42,10 @@ func allOf(group string, names ...string) (all []Resource) {
 // Sources are the load balancers that can be imported.
 var Sources = []*Source{&metalLB, &ciliumLB, &kubeVIP, &pureLB}
 
-// Outcome is how well something could be translated.
+// Outcome says how well something could be translated.
 type Outcome int
 
-// The outcomes. Loses is that of a Service that would not keep an address.
+// The outcomes. Loses is the outcome for a Service that would not keep an address.
 const (
 	Translated Outcome = iota
 	Approximated
@@ -53,29 +53,29 @@ const (
 	Loses
 )
 
-// Note says what became of an object or of a field of it.
+// Note says how an object, or one of its fields, was translated.
 type Note struct {
 	Outcome Outcome
-	// Object is "IPAddressPool metallb-system/first-pool".
+	// Object is, for example, "IPAddressPool metallb-system/first-pool".
 	Object string
 	Text   string
 }
 
-// Result is what an import comes to.
+// Result is the result of an import.
 type Result struct {
-	// Objects are Herald's, in the order in which they are to be written.
+	// Objects are Herald's objects, in the order in which they are written.
 	Objects []runtime.Object
 	Notes   []Note
-	// Annotations are commands that give Services Herald's annotations.
+	// Annotations are commands that set Herald's annotations on Services.
 	Annotations []string
-	// Addresses counts those that Services have, and Lost those of them that they would not keep. An address that several Services
-	// share counts once for each.
+	// Addresses counts the addresses that Services have, and Lost those that they would not keep. An address that several
+	// Services share counts once for each.
 	Addresses, Lost int
-	// Others counts objects that do not configure this load balancer.
+	// Others counts the objects that do not configure this load balancer.
 	Others int
 }
 
-// Translate translates objects of the other load balancer and Services.
+// Translate translates objects of the other load balancer, and Services.
 func (s *Source) Translate(objects []*unstructured.Unstructured) *Result {
 	t := &translation{source: s}
 	known := map[schema.GroupKind]map[string]bool{}
@@ -120,14 +120,14 @@ func (s *Source) Translate(objects []*unstructured.Unstructured) *Result {
 	return &t.Result
 }
 
-// mine reports whether an API group is of the other load balancer.
+// mine reports whether an API group belongs to the other load balancer.
 func (s *Source) mine(group string) bool {
 	return group != "" && slices.ContainsFunc(s.Resources, func(r Resource) bool {
 		return r.Group == group && !strings.HasSuffix("."+group, ".k8s.io") && group != "apps"
 	})
 }
 
-// translation is an import under way.
+// translation is an import in progress.
 type translation struct {
 	Result
 	source *Source
@@ -135,7 +135,7 @@ type translation struct {
 	served []*service
 }
 
-// of returns the objects of a kind.
+// of returns the objects of some kinds.
 func (t *translation) of(group string, kinds ...string) (of []*item) {
 	for _, i := range t.items {
 		if gvk := i.u.GroupVersionKind(); gvk.Group == group && slices.Contains(kinds, gvk.Kind) {

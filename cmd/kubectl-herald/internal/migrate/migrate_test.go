@@ -24,7 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// objects reads YAML as kubectl does.
+// objects parses YAML as kubectl does.
 func objects(t testing.TB, text string) (all []*unstructured.Unstructured) {
 	t.Helper()
 	for document := range strings.SplitSeq(text, "\n---\n") {
@@ -41,8 +41,8 @@ func objects(t testing.TB, text string) (all []*unstructured.Unstructured) {
 	return all
 }
 
-// TestCorpus translates what the documents, examples and tests of other load balancers have, and compares it with files,
-// which HERALD_GENERATE=1 writes.
+// TestCorpus translates the objects in the documents, examples and tests of other load balancers, and compares the
+// results with files, which HERALD_GENERATE=1 writes.
 func TestCorpus(t *testing.T) {
 	server := schemas(t)
 	for _, s := range Sources {
@@ -89,7 +89,7 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
-// apiServer judges Herald's objects as an API server does, by kind, but for admission policies.
+// apiServer validates Herald's objects by kind as an API server does, except for admission policies.
 type apiServer map[string]func(map[string]any) field.ErrorList
 
 func schemas(t testing.TB) apiServer {
@@ -148,8 +148,8 @@ func (a apiServer) accept(t *testing.T, text string) {
 	}
 }
 
-// fuzz has a decoder read specs of one kind, and holds that Herald's API accepts what comes of it. Other objects that are
-// given refer to it and are referred to by it.
+// fuzz decodes random specs of one kind, and checks that Herald's API accepts the translation. others are objects that
+// refer to the fuzzed object, or that it refers to.
 func fuzz(f *testing.F, s *Source, apiVersion, kind string, others ...string) {
 	server := schemas(f)
 	files, err := filepath.Glob("testdata/" + s.Name + "/*/objects.yaml")
@@ -213,7 +213,8 @@ func fuzz(f *testing.F, s *Source, apiVersion, kind string, others ...string) {
 	})
 }
 
-// mistyped calls yield with the value once for each value in it, itself included, which is then of another type.
+// mistyped replaces each value in value, and value itself, by one of another type in turn, and calls yield with the
+// result each time.
 func mistyped(value any, yield func(any)) {
 	switch v := value.(type) {
 	case map[string]any:

@@ -33,7 +33,7 @@ func kindOf(kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: herald.GroupVersion.String(), Kind: kind}
 }
 
-// numbered is the name of the nth of several objects that one object becomes.
+// numbered returns the name of the nth object that one object is translated to.
 func numbered(name string, n int) string {
 	if n == 0 {
 		return name
@@ -41,10 +41,10 @@ func numbered(name string, n int) string {
 	return name + "-" + strconv.Itoa(n+1)
 }
 
-// distinct is a list in order, with each entry once.
+// distinct returns the list in order, without duplicates.
 func distinct(list []string) []string { return slices.Compact(slices.Sorted(slices.Values(list))) }
 
-// valid says what Herald would have against an object, as far as the other's schema does not rule it out.
+// valid returns why Herald would refuse an object, unless the other's schema already rules this out.
 func valid(o runtime.Object) error {
 	var selection *herald.Selection
 	switch o := o.(type) {
@@ -63,7 +63,7 @@ func valid(o runtime.Object) error {
 			}
 		}
 		if _, err := provider.PoolOf(o); err != nil {
-			return fmt.Errorf("Herald does not take its addresses: %w", err) //nolint:staticcheck // A name begins it.
+			return fmt.Errorf("Herald does not take its addresses: %w", err) //nolint:staticcheck // The message begins with a name.
 		}
 		return nil
 	case *herald.BGPPeer:

@@ -13,7 +13,7 @@ import (
 
 const pureLBGroup = "purelb.io"
 
-// pureLB is PureLB, in both versions of its API. Its BGP router is not read.
+// pureLB is PureLB, in both versions of its API. The configuration of its BGP router is not read.
 var pureLB = Source{
 	Name: "purelb", Title: "PureLB",
 	Resources: append(allOf(pureLBGroup, "servicegroups", "lbnodeagents"), allOf("bgp.purelb.io", "configs")...),
@@ -50,7 +50,7 @@ type pureLBPool struct {
 type pureLBAgent struct {
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector"`
 	Local        *struct {
-		// Of the first version.
+		// These are of the first version.
 		LocalInt string `json:"localint"`
 		ExtLBInt string `json:"extlbint"`
 		SendGARP bool   `json:"sendgarp"`
@@ -64,13 +64,14 @@ type pureLBAgent struct {
 	} `json:"local"`
 }
 
-// purelb is an import from PureLB under way.
+// purelb is an import from PureLB in progress.
 type purelb struct {
 	*translation
 	// local are the pools whose addresses nodes announce on their segments.
 	local []string
-	// defaults are the groups that Services of namespaces get addresses of if they name none: the one that serves the namespace or,
-	// of several, the one that says so. If there is none it is the one called default.
+	// defaults has, by namespace, the group from which Services get addresses if they name none: the group that serves the
+	// namespace or, if there are several, the one that is marked as the default. Without an entry it is the group named
+	// default.
 	defaults map[string]string
 }
 
@@ -99,11 +100,11 @@ func (p *purelb) translate() {
 	p.annotations(pureLBAnnotations, pureLBAnnotation)
 }
 
-// choose finds the defaults of namespaces.
+// choose finds the defaults of the namespaces.
 func (p *purelb) choose(groups []*item) {
 	serving, marked := map[string][]string{}, map[string][]string{}
 	for _, i := range groups {
-		namespaces, _, _ := unstructured.NestedStringSlice(i.u.Object, "spec", "namespaces") // What is wrong is said below.
+		namespaces, _, _ := unstructured.NestedStringSlice(i.u.Object, "spec", "namespaces") // Errors are noted below.
 		isDefault, _, _ := unstructured.NestedBool(i.u.Object, "spec", "namespaceDefault")
 		for _, n := range namespaces {
 			serving[n] = append(serving[n], i.u.GetName())
@@ -122,8 +123,8 @@ func (p *purelb) choose(groups []*item) {
 	}
 }
 
-// group writes an IPPool. In PureLB a Service that names no group gets an address of the one called default, or of the one
-// of its namespace.
+// group translates a group into an IPPool. In PureLB a Service that names no group gets an address from the group named
+// default, or from that of its namespace.
 func (p *purelb) group(i *item) {
 	var spec pureLBGroupSpec
 	if !decode(i, &spec) {
@@ -172,7 +173,7 @@ func (p *purelb) group(i *item) {
 	}
 }
 
-// namespaces writes which Services get addresses of the group.
+// namespaces sets which Services get addresses of the group.
 func (p *purelb) namespaces(i *item, spec *pureLBGroupSpec, o *herald.IPPool) {
 	if len(spec.Namespaces) == 0 {
 		if i.u.GetName() != "default" {
@@ -204,7 +205,7 @@ func deref[T any](p *T) []T {
 	return []T{*p}
 }
 
-// agent writes an L2Advertisement of all local pools.
+// agent translates the agent into an L2Advertisement for all local pools.
 func (p *purelb) agent(i *item) {
 	var spec pureLBAgent
 	if !decode(i, &spec) {
@@ -247,7 +248,7 @@ func pureLBAnnotations(s *service) map[string]string { return s.given(pureLBGrou
 func pureLBAnnotation(s *service, name, value string) {
 	key := pureLBGroup + "/" + name
 	switch {
-	case strings.HasPrefix(name, "allocated-") || strings.HasPrefix(name, "announcing") || name == "re-evaluate": // PureLB says so.
+	case strings.HasPrefix(name, "allocated-") || strings.HasPrefix(name, "announcing") || name == "re-evaluate": // written by PureLB
 	case name == "service-group":
 		s.want(herald.AnnotationPool, value)
 	case name == "addresses":

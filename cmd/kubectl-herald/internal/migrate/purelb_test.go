@@ -8,8 +8,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// TestPureLBNamespaces has ServiceGroups that serve the same namespace, of which Services that name none get addresses of one at
-// most.
+// TestPureLBNamespaces has several ServiceGroups for the same namespace. Services that name none get addresses from at most
+// one of them.
 func TestPureLBNamespaces(t *testing.T) {
 	group := func(name, spec, addresses string) string {
 		return "apiVersion: purelb.io/v2\nkind: ServiceGroup\nmetadata: {name: " + name + ", namespace: p}\nspec: {" + spec + "local: {v4pool: {pool: " + addresses + "}}}"

@@ -10,12 +10,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Good reports whether all could be translated, or nearly, and all Services keep their addresses.
+// Good reports whether everything could be translated, at least approximately, and all Services
+// keep their addresses.
 func (r *Result) Good() bool {
 	return !slices.ContainsFunc(r.Notes, func(n Note) bool { return n.Outcome == NotTranslatable || n.Outcome == Loses })
 }
 
-// YAML is Herald's objects.
+// YAML returns Herald's objects as YAML.
 func (r *Result) YAML() (string, error) {
 	var out []string
 	for _, o := range r.Objects {
@@ -37,7 +38,7 @@ func (r *Result) YAML() (string, error) {
 	return strings.Join(out, "---\n"), nil
 }
 
-// section is the part of the report with the notes of one outcome; empty if there are none.
+// section returns the part of the report with the notes of one outcome; empty if there are none.
 func (r *Result) section(o Outcome) string {
 	var out strings.Builder
 	between := ": "
@@ -65,7 +66,7 @@ func (r *Result) section(o Outcome) string {
 	return out.String()
 }
 
-// Check is the part of the report that says what is in the way of a move.
+// Check returns the part of the report with the obstacles to a move.
 func (r *Result) Check() string {
 	text := r.section(Loses) + r.section(NotTranslatable)
 	switch {
@@ -77,7 +78,7 @@ func (r *Result) Check() string {
 	return text + fmt.Sprintf("Addresses that Services keep: %d of %d\n", r.Addresses-r.Lost, r.Addresses)
 }
 
-// Text is the report.
+// Text returns the whole report.
 func (r *Result) Text() string {
 	var out strings.Builder
 	for _, o := range []Outcome{Loses, Translated, Approximated, NotTranslatable} {

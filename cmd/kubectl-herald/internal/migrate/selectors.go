@@ -6,8 +6,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// anyOf is several selectors of which one has to match, as alternatives that Herald's objects can have one of each. One that
-// is nil selects all.
+// anyOf translates several selectors, of which one must match, into alternatives for objects of Herald that have one
+// selector each. A nil selector selects everything.
 func anyOf(list []metav1.LabelSelector) []*metav1.LabelSelector {
 	if len(list) == 0 {
 		return []*metav1.LabelSelector{nil}
@@ -38,7 +38,7 @@ func anyOf(list []metav1.LabelSelector) []*metav1.LabelSelector {
 
 func selectsAll(s metav1.LabelSelector) bool { return len(s.MatchLabels)+len(s.MatchExpressions) == 0 }
 
-// disjoint reports whether nothing can match both selectors, as far as that can be seen.
+// disjoint reports whether nothing can match both selectors, as far as this can be decided.
 func disjoint(a, b *metav1.LabelSelector) bool {
 	if a == nil || b == nil {
 		return false
@@ -48,7 +48,7 @@ func disjoint(a, b *metav1.LabelSelector) bool {
 	return ok && also && k == l && !slices.ContainsFunc(v, func(value string) bool { return slices.Contains(w, value) })
 }
 
-// oneOf reads a selector that wants one label to have one of some values.
+// oneOf splits a selector that requires one label to have one of some values.
 func oneOf(s metav1.LabelSelector) (key string, values []string, ok bool) {
 	switch {
 	case len(s.MatchLabels) == 1 && len(s.MatchExpressions) == 0:
@@ -61,7 +61,7 @@ func oneOf(s metav1.LabelSelector) (key string, values []string, ok bool) {
 	return "", nil, false
 }
 
-// keysOf adds the labels that selectors look at.
+// keysOf adds the label keys that selectors use to keys.
 func keysOf(keys map[string]bool, list ...metav1.LabelSelector) {
 	for _, s := range list {
 		for k := range s.MatchLabels {

@@ -18,9 +18,9 @@ type service struct {
 	*item
 	// class is spec.loadBalancerClass.
 	class string
-	// wanted are Herald's annotations that it is to have.
+	// wanted are the annotations of Herald that the Service needs.
 	wanted map[string]string
-	// lost are addresses of its status that it would not keep.
+	// lost are the addresses in its status that it would not keep.
 	lost []netip.Addr
 }
 
@@ -41,7 +41,8 @@ func (t *translation) services() []*service {
 	return t.served
 }
 
-// annotations translates annotations of Services: those that given returns by name, each by a call of one.
+// annotations translates annotations of Services. given returns those of a Service by name; one is called
+// for each.
 func (t *translation) annotations(given func(*service) map[string]string, one func(s *service, name, value string)) {
 	for _, s := range t.services() {
 		annotations := given(s)
@@ -52,7 +53,7 @@ func (t *translation) annotations(given func(*service) map[string]string, one fu
 	}
 }
 
-// given are the annotations of the Service that begin with a prefix, by what follows it.
+// given returns the annotations of the Service with a prefix, by the part of the key after the prefix.
 func (s *service) given(prefix string) map[string]string {
 	given := map[string]string{}
 	for key, value := range s.u.GetAnnotations() {
@@ -63,17 +64,18 @@ func (s *service) given(prefix string) map[string]string {
 	return given
 }
 
-// want adds an annotation of Herald's that the Service is to have, unless its value is empty.
+// want adds an annotation of Herald that the Service needs, unless its value is empty.
 func (s *service) want(annotation, value string) {
 	if value != "" {
 		s.wanted[annotation] = value
 	}
 }
 
-// wants adds annotations of Herald's that the Service is to have.
+// wants adds annotations of Herald that the Service needs.
 func (s *service) wants(annotations map[string]string) { maps.Copy(s.wanted, annotations) }
 
-// requested writes the addresses that a Service asks for, and says how many of each family they are at most.
+// requested returns annotations for the addresses that a Service asks for, and for their number, which is
+// the larger of the numbers of both families.
 func (s *service) requested(annotation, text string) map[string]string {
 	var v4, v6 int
 	var list []string
@@ -106,14 +108,14 @@ func (s *service) requested(annotation, text string) map[string]string {
 	return wanted
 }
 
-// bound says what to do with a class that binds the Service to the other load balancer.
+// bound notes what to do with a class that binds the Service to the other load balancer.
 func (s *service) bound() {
 	if s.class != "" && s.class != herald.LoadBalancerClass {
 		s.cannot("spec.loadBalancerClass %s cannot be changed while the Service is there: create the Service again without it, or start herald-ccm with --load-balancer-class=%s once nothing else serves this class, and with --serve-classless=false if something else serves Services without a class", s.class, s.class)
 	}
 }
 
-// annotate adds the command that gives the Service Herald's annotations, if it is to have any.
+// annotate adds the command that sets Herald's annotations on the Service, if it needs any.
 func (s *service) annotate() {
 	if len(s.wanted) == 0 {
 		return
@@ -132,7 +134,7 @@ func (s *service) annotate() {
 	s.translated("%s", strings.Join(keys, ", "))
 }
 
-// quoted is a word for a shell.
+// quoted quotes a word for a shell.
 func quoted(text string) string {
 	plain := func(r rune) bool {
 		return strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,", r)

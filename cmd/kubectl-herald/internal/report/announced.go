@@ -20,8 +20,8 @@ import (
 
 const seeSpeakers = "see whether herald-speaker runs there, and its log"
 
-// announced says who announces an address, and what is wrong with that: who is to announce it, as the speakers decide,
-// compared with what they report.
+// announced says who announces an address, and what is wrong. It computes who must announce the address, with the
+// speakers' own code, and compares the result with the speakers' reports.
 func (s *situation) announced(al ipam.Allocation) []fact {
 	v := &view{situation: s, al: al, address: al.Address.String()}
 	v.strangers()
@@ -42,7 +42,7 @@ func (s *situation) announced(al ipam.Allocation) []fact {
 		}
 		return nil
 	}, s.slicesOf)
-	if own == nil { // What is missing has been said.
+	if own == nil { // The facts already say what is missing.
 		v.nobody("speakers announce an address that is recorded for the Service and is in its status", "")
 		return v.facts
 	}
@@ -56,7 +56,8 @@ type view struct {
 	*situation
 	al      ipam.Allocation
 	address string
-	// whole is the address with all Services that share it, own is the address as if this Service had it alone.
+	// whole is the address with all Services that share it. own is the address as if this Service were the only one that
+	// has it.
 	whole, own *announce.Address
 
 	facts []fact
@@ -71,7 +72,8 @@ func (v *view) wrong(cure, format string, args ...any) {
 	v.facts = append(v.facts, fact{Address: v.address, Text: fmt.Sprintf(format, args...), Wrong: true, cure: cure})
 }
 
-// nobody ends the facts about an address that no node announces, and puts the cause before whatever else is wrong.
+// nobody adds the fact that no node announces the address, with the cause. The new fact comes before all other facts that
+// are wrong.
 func (v *view) nobody(cause, cure string) {
 	i := slices.IndexFunc(v.facts, func(f fact) bool { return f.Wrong })
 	f := fact{Address: v.address, Text: "is announced by nobody: " + cause, Wrong: true, cure: cure}
@@ -81,7 +83,7 @@ func (v *view) nobody(cause, cure string) {
 	v.facts = slices.Insert(v.facts, i, f)
 }
 
-// strangers are machines that use the address and are no speakers, and nodes that own it on one segment.
+// strangers adds the machines without a speaker that use the address, and the nodes that own it on the same segment.
 func (v *view) strangers() {
 	cure := fmt.Sprintf("find that machine and take the address from it, or give the Service another address: kubectl herald renumber %s/%s", v.service.Namespace, v.service.Name)
 	conflicts := v.segments.conflicts()[v.address]
@@ -96,7 +98,7 @@ func (v *view) strangers() {
 	}
 }
 
-// externalIPs are other Services that take what is sent to the address.
+// externalIPs adds other Services that receive the traffic to the address.
 func (v *view) externalIPs() {
 	for _, name := range slices.SortedFunc(maps.Keys(v.services), func(x, y types.NamespacedName) int { return strings.Compare(x.String(), y.String()) }) {
 		if svc := v.services[name]; svc != v.service && slices.Contains(svc.Spec.ExternalIPs, v.address) {
@@ -106,7 +108,7 @@ func (v *view) externalIPs() {
 	}
 }
 
-// reported says what the speakers report of the address, where it cannot be seen what they are to do.
+// reported adds what the speakers report about the address. It is used if the user may not read what decide needs.
 func (v *view) reported() {
 	owners := v.owned()
 	for _, f := range owners {
@@ -117,7 +119,7 @@ func (v *view) reported() {
 	}
 }
 
-// decide compares what the speakers are to do with what they report.
+// decide compares what the speakers must do with what they report.
 func (v *view) decide() {
 	ads, nearest := v.advertisements()
 	if what := announce.Decide(v.shared, v.whole).Refused; what != "" {
@@ -156,8 +158,8 @@ func (v *view) decide() {
 	}
 }
 
-// elsewhere says of an address that is announced which advertisements do not announce it and should: those that announce
-// none as they are, and those that had to announce it on a segment, or to routers, if no other does there.
+// elsewhere adds the advertisements that do not announce an address that is announced: those that cannot announce any
+// address as they are, and those that must announce it on a segment, or to routers, because no other one does.
 func (v *view) elsewhere(ads []*advertisement, l2, bgp bool) {
 	for _, ad := range ads {
 		decided := l2
@@ -171,10 +173,10 @@ func (v *view) elsewhere(ads []*advertisement, l2, bgp bool) {
 	}
 }
 
-// reportedWithin is how long it takes at most until a new address is announced, and until a speaker has reported that.
+// reportedWithin is the longest time until a new address is announced, and also until a speaker has reported this.
 const reportedWithin = 5 * time.Second
 
-// why says why no node announces, although some are to: what is wrong with them.
+// why returns why no node announces the address although some must.
 func (v *view) why(l2 bool) string {
 	for _, f := range v.facts {
 		if f.Wrong {
@@ -190,7 +192,7 @@ func (v *view) why(l2 bool) string {
 	return "no session reports a route: see the log of herald-speaker"
 }
 
-// ailing are what is wrong with nodes that are to announce, each with the nodes.
+// ailing collects what is wrong with nodes that must announce, and the nodes for each problem.
 type ailing struct {
 	order []string
 	nodes map[string][]string
@@ -207,7 +209,7 @@ func (a *ailing) add(node, what, cure string) {
 	a.cures[what] = cure
 }
 
-// facts of what is wrong. In a text NODE stands for the nodes.
+// facts returns the problems as facts. The word NODE in a problem is replaced by the nodes.
 func (a *ailing) facts(address string) (all []fact) {
 	for _, what := range a.order {
 		name := "node "
@@ -219,7 +221,7 @@ func (a *ailing) facts(address string) (all []fact) {
 	return all
 }
 
-// state says why a node cannot announce, and notes it; it reports whether the node can.
+// state reports whether a node can announce, and notes why it cannot.
 func (v *view) state(node string, a *ailing) bool {
 	st := statusOf(v.Objects, node)
 	switch {
@@ -235,7 +237,8 @@ func (v *view) state(node string, a *ailing) bool {
 	return false
 }
 
-// notPermitted says which annotations of the Service have no effect since no advertisement that announces it permits that.
+// notPermitted adds the annotations of the Service that have no effect because no advertisement that announces it permits
+// them.
 func (v *view) notPermitted(ads []*advertisement) {
 	for _, key := range slices.Sorted(maps.Keys(herald.OverrideAnnotations)) {
 		if _, asked := v.service.Annotations[key]; !asked {
@@ -256,9 +259,9 @@ func (v *view) notPermitted(ads []*advertisement) {
 	}
 }
 
-// decideBGP says which nodes announce to which peers; it reports whether any is to.
+// decideBGP adds which nodes announce to which peers. It reports whether any node must.
 func (v *view) decideBGP(a *ailing) (decided bool) {
-	to := map[string][]string{} // Nodes by peer, with the network if it is announced in one: "tor-a, in 198.51.100.0/24".
+	to := map[string][]string{} // Nodes by peer, with the network if they announce it instead: "tor-a, in 198.51.100.0/24".
 	decisions := maps.Collect(announce.DecideRoutes(v.shared, v.whole))
 	for _, node := range slices.Sorted(maps.Keys(decisions)) {
 		d := decisions[node]
@@ -292,8 +295,8 @@ func (v *view) decideBGP(a *ailing) (decided bool) {
 	return decided
 }
 
-// covered says in which networks that are announced for other addresses the address is, although a Service that has it is
-// not to be announced to routers. A network is one route: routers send whatever is for it to the nodes.
+// covered adds the announced networks that have the address although a Service with the address must not be announced to
+// routers. A network is one route: routers send all traffic for it to the nodes.
 func (v *view) covered() {
 	silent := false
 	asked := *v.whole
@@ -325,8 +328,8 @@ func (v *view) covered() {
 	}
 }
 
-// announcedFor returns another address that the node announces the network for, if there is one. Its endpoints may not be
-// known, and are taken to be there.
+// announcedFor returns another address for which the node announces the network, if there is one. If the endpoints of an
+// address are not known, it assumes that there are some.
 func (v *view) announcedFor(node string, network announce.Aggregate) (other netip.Addr, some bool) {
 	for i, rec := range v.Allocations {
 		if address := v.held[i].Address; address == v.al.Address || !network.Prefix.Contains(address) {
@@ -367,12 +370,12 @@ func (v *view) session(node, peer string, a *ailing) bool {
 	return false
 }
 
-// decideL2 says which nodes own the address on which segments. It reports whether any segment is to have an owner, and
-// returns those that have none.
+// decideL2 adds which nodes own the address on which segments. It reports whether any segment must have an owner, and
+// returns the segments that have none.
 func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool, unowned []announce.Placement) {
 	snapshot := *v.shared
 	snapshot.Healthy, snapshot.Segments = true, v.on
-	may := map[place]bool{} // Where an owner may be, by the place that stands for its segment.
+	may := map[place]bool{} // Where an owner may be: the place that represents the segment.
 	candidates := map[string]bool{}
 	unowned = announce.Decide(&snapshot, v.whole).Segments
 	for _, p := range unowned {
@@ -394,7 +397,7 @@ func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool, unowned 
 		}
 		v.facts = append(v.facts, f.fact)
 	}
-	// Nodes that would be candidates if their speakers worked.
+	// Look for nodes that would be candidates if their speakers worked.
 	for _, node := range slices.Sorted(maps.Keys(v.shared.Nodes)) {
 		n := v.shared.Nodes[node]
 		selected := slices.ContainsFunc(ads, func(ad *advertisement) bool { return ad.l2 != nil && ad.l2.Selector.Node(n.Labels) })
@@ -405,12 +408,12 @@ func (v *view) decideL2(ads []*advertisement, a *ailing) (decided bool, unowned 
 	return decided, unowned
 }
 
-// works reports whether the speaker of a node reports, so that it is known on which segments it is.
+// works reports whether the speaker of a node reports, so that the segments of the node are known.
 func (v *view) works(node string) bool {
 	return v.segments.stale[node] == "" && statusOf(v.Objects, node) != nil
 }
 
-// mayServe reports whether there is an endpoint that a node may send traffic to.
+// mayServe reports whether there is an endpoint to which a node may send traffic.
 func (v *view) mayServe(node string) bool {
 	svc := v.own.Services[0]
 	return !svc.Local || slices.Contains(svc.Ready(v.al.Address), node)
@@ -422,8 +425,8 @@ type ownedFact struct {
 	owner owner
 }
 
-// owned says who owns the address on the segments, as the speakers report. A claim that is out of date is said only if
-// there is no other.
+// owned returns the owners of the address on the segments, from the speakers' reports. It returns claims that are out of
+// date only if there are no others.
 func (v *view) owned() (facts []ownedFact) {
 	owners := v.segments.current(v.address)
 	if len(owners) == 0 {
@@ -455,7 +458,7 @@ func rivalry(rivals []owner, now time.Time) string {
 	return "has " + count(len(rivals), "owner", "owners") + " on one segment: " + strings.Join(texts, ", ")
 }
 
-// inConflict is the condition of a record that says that a stranger uses the address, or nil.
+// inConflict returns the condition of a record that says that a stranger uses the address, or nil.
 func inConflict(rec *herald.IPAllocation) *metav1.Condition {
 	if !meta.IsStatusConditionTrue(rec.Status.Conditions, herald.AllocationConflict) {
 		return nil
@@ -463,7 +466,7 @@ func inConflict(rec *herald.IPAllocation) *metav1.Condition {
 	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationConflict)
 }
 
-// protocolOf is how an address is announced on a segment.
+// protocolOf returns the protocol that announces an address on a segment.
 func protocolOf(address netip.Addr) string {
 	if address.Is4() {
 		return "ARP"

@@ -22,46 +22,46 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// ServiceReport is what explain service writes for programs: one entry for each fact, and the one thing to do next. Lists
-// that do not concern the Service are empty.
+// ServiceReport is the output of explain service for programs. It has one entry for each fact, and the next thing to do.
+// Lists that do not concern the Service are empty.
 type ServiceReport struct {
 	Service string   `json:"service"`
 	Class   string   `json:"class"` // Which load balancer serves it.
 	Asks    []string `json:"asks"`
-	// Ignored are annotations that look as if they were for Herald, and that it does not read.
+	// Ignored are annotations that look as if they were for Herald, and that Herald does not read.
 	Ignored   []string        `json:"ignored"`
-	Pools     []verdictReport `json:"pools"` // In the order in which they are asked.
+	Pools     []verdictReport `json:"pools"` // In the order of choice.
 	Addresses []fact          `json:"addresses"`
-	// Endpoints is left out if Herald does not serve the Service.
+	// Endpoints is empty if Herald does not serve the Service.
 	Endpoints *endpointsReport `json:"endpoints,omitempty"`
 	Announced []fact           `json:"announced"`
 	Unseen    []string         `json:"unseen"` // Resources that the user may not read.
 	Unread    []string         `json:"unread"` // Objects that could not be read, and why.
 	Next      string           `json:"next"`   // Empty: nothing has to be done, as far as can be seen.
 
-	served bool // It has the addresses that it asks for, so that it does not matter which pool has more.
+	served bool // It has the addresses that it asks for, so the pools' free addresses do not matter.
 }
 
-// verdictReport is what a pool has to say to a request for a new address.
+// verdictReport says whether a pool would serve a request for a new address.
 type verdictReport struct {
 	Pool   string `json:"pool"`
 	Family string `json:"family"`
 	Fits   bool   `json:"fits"`
 	Text   string `json:"text"`
 
-	invalid bool // The spec of the pool is, which is wrong whoever asks.
+	invalid bool // The spec of the pool is invalid, which concerns every Service.
 }
 
-// fact is something about an address.
+// fact is a statement about an address.
 type fact struct {
 	Address string `json:"address"`
 	Text    string `json:"text"`
 	Wrong   bool   `json:"wrong"`
 
-	cure string // What to do about it if it is wrong.
+	cure string // What to do if Wrong.
 }
 
-// next is a fact that is wrong, with what to do about it.
+// next returns a wrong fact, with what to do about it.
 func (f *fact) next() string {
 	text := f.Address + " " + f.Text
 	if f.cure != "" {
@@ -79,13 +79,13 @@ type endpointsReport struct {
 	Local bool     `json:"local"` // Only these nodes announce: externalTrafficPolicy is Local.
 }
 
-// situation is a Service and all that bears on it.
+// situation is a Service and everything that concerns it.
 type situation struct {
 	*Objects
 	now       time.Time
 	service   *corev1.Service
-	namespace *corev1.Namespace // nil: it cannot be seen.
-	held      []ipam.Record     // What Allocations say, in their order.
+	namespace *corev1.Namespace // nil if it cannot be read
+	held      []ipam.Record     // From Allocations, in their order.
 
 	services map[types.NamespacedName]*corev1.Service
 	slices   map[types.NamespacedName][]*discoveryv1.EndpointSlice
@@ -93,13 +93,13 @@ type situation struct {
 	shared   *announce.Shared
 	rejected []announce.Rejected
 	segments *segments
-	on       []announce.Segment // One for each segment, with the nodes on it.
-	gone     map[string]string  // Why the speaker of a node counts for nothing.
+	on       []announce.Segment // One for each segment, with its nodes.
+	gone     map[string]string  // Why the report of a node's speaker is ignored.
 }
 
 // Explain follows a Service from its request to the announcement of its addresses. It needs Pools, Allocations, the
-// advertisements, BGPPeers, Speakers, Nodes, Namespaces, Services, the EndpointSlices of this Service and of those that share
-// an address with it and, for what they tell besides, Leases and Warnings. What is in Unseen may be missing.
+// advertisements, BGPPeers, Speakers, Nodes, Namespaces, Services, and the EndpointSlices of this Service and of those that
+// share an address with it. Leases and Warnings give further information. The resources in Unseen may be missing.
 func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*ServiceReport, error) {
 	svc = ccm.Foreign.Read(svc)
 	r := &ServiceReport{
@@ -117,7 +117,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		return r, nil
 	}
 	r.Asks, r.Endpoints = asks(svc, &req), s.ready()
-	var next []string // What to do, in the order of the Service's way.
+	var next []string // What to do, in the order of the steps from request to announcement.
 	var held []ipam.Allocation
 	if o.sees("ippools.herald.dev", "ipallocations.herald.dev") {
 		pools, invalid := poolsInForce(o.Pools, nil, s.held)
@@ -137,7 +137,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 			r.Addresses = append(r.Addresses, s.origin(al, &req))
 		}
 		for _, f := range a.NotKept(req) {
-			if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt == nil { // A released address is only cooling down.
+			if rec, _ := s.record(f.Address); rec.Spec.ReleasedAt == nil { // A released address only cools down.
 				r.Addresses = append(r.Addresses, fact{Address: f.Address.String(), Text: "is reserved for the Service, but " + provider.NotKeptWords(f, req.Owner), Wrong: true,
 					cure: "delete the IPAllocation " + rec.Name + " if the reservation is not needed, or have the Service ask for the address by the annotation " + herald.AnnotationIPs})
 			}
@@ -164,7 +164,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 	return r, nil
 }
 
-// situationOf is that of all Services; about makes it that of one.
+// situationOf returns the situation of all Services; about turns it into that of one Service.
 func situationOf(o *Objects, now time.Time) *situation {
 	o.sort()
 	s := &situation{
@@ -197,7 +197,7 @@ func situationOf(o *Objects, now time.Time) *situation {
 	return s
 }
 
-// about is the situation of one Service.
+// about returns the situation of one Service.
 func (s *situation) about(svc *corev1.Service) *situation {
 	o := *s
 	o.service, o.namespace = svc, nil
@@ -210,7 +210,7 @@ func (s *situation) about(svc *corev1.Service) *situation {
 	return &o
 }
 
-// goneSpeakers says of nodes why their SpeakerStatus counts for nothing.
+// goneSpeakers returns, for each node whose SpeakerStatus must be ignored, the reason.
 func (s *situation) goneSpeakers() map[string]string {
 	gone := silentSpeakers(s.Leases, s.now)
 	if !s.sees("nodes") {
@@ -228,7 +228,7 @@ func (s *situation) goneSpeakers() map[string]string {
 	return gone
 }
 
-// ignored are the annotations of the Service that have no effect.
+// ignored returns the annotations of the Service that have no effect.
 func ignored(svc *corev1.Service) []string {
 	lines := []string{}
 	for _, text := range provider.AnnotationWarnings(svc) {
@@ -237,7 +237,7 @@ func ignored(svc *corev1.Service) []string {
 	return lines
 }
 
-// ready counts the endpoints that are ready.
+// ready counts the ready endpoints.
 func (s *situation) ready() *endpointsReport {
 	r := &endpointsReport{Nodes: []string{}, Local: s.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
 	own := s.slices[types.NamespacedName{Namespace: s.service.Namespace, Name: s.service.Name}]
@@ -290,7 +290,7 @@ func classOf(svc *corev1.Service, ccm *CCM) (class, next string) {
 		"look there; if Herald is to serve the Service, " + again + ccm.Class
 }
 
-// quoted shortens text that a user wrote, and takes out what would control the terminal.
+// quoted shortens a user's text, and replaces characters that control the terminal.
 func quoted(text string) string {
 	const most = 64
 	if text = Clean(text); len(text) > most {
@@ -360,7 +360,7 @@ func (s *situation) origin(al ipam.Allocation, req *ipam.Request) fact {
 	return f
 }
 
-// outOfRange is the condition of a record that says so, or nil.
+// outOfRange returns the condition of a record that says that its address is out of range, or nil.
 func outOfRange(rec *herald.IPAllocation) *metav1.Condition {
 	if !meta.IsStatusConditionFalse(rec.Status.Conditions, herald.AllocationInRange) {
 		return nil
@@ -386,7 +386,8 @@ func (s *situation) pool(name string) *herald.IPPool {
 	return s.Pools[i]
 }
 
-// clashes are the addresses that the Service cannot share, though its sharing key is that of the Services there.
+// clashes returns the addresses that the Service cannot share although the Services that have them use the same sharing
+// key.
 func (s *situation) clashes(a *ipam.Allocator, req *ipam.Request, held []ipam.Allocation) (facts []fact) {
 	if req.Sharing.Key == "" {
 		return nil
@@ -402,7 +403,7 @@ func (s *situation) clashes(a *ipam.Allocator, req *ipam.Request, held []ipam.Al
 		err := a.Agree(r.Address, others, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
 		switch {
 		case err == nil:
-			return nil // It can share one of them.
+			return nil // The Service can share one of them.
 		case slices.ContainsFunc(held, func(al ipam.Allocation) bool { return al.Address == r.Address }):
 			facts = append(facts, fact{Address: r.Address.String(), Wrong: true, Text: "cannot be shared any more: " + provider.Words(err),
 				cure: "change the ports of one of the Services, or give them different sharing keys"})
@@ -415,7 +416,7 @@ func (s *situation) clashes(a *ipam.Allocator, req *ipam.Request, held []ipam.Al
 }
 
 // unrecorded says what to do about an address in the Service's status that is recorded for an earlier Service of its name.
-// The speakers announce only what is recorded for this one.
+// Speakers announce only addresses that are recorded for the present Service.
 func (s *situation) unrecorded() string {
 	for _, address := range provider.Carried(s.service) {
 		rec, r := s.record(address)
@@ -433,8 +434,8 @@ func (s *situation) unrecorded() string {
 	return ""
 }
 
-// lacking says what keeps a Service from what it asks for; empty if nothing does. If no pool can serve it, that is an invalid
-// pool, if there is one that it may have addresses of.
+// lacking returns why a Service does not have what it asks for; empty if it does. If no pool can serve it, and an invalid
+// pool may be meant for it, the reason is the invalid pool.
 func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation, invalid map[string]error) string {
 	ask := ipam.Ask{Request: req, Carried: provider.Carried(s.service)}
 	if err := a.Adopt(ask.Request, ask.Carried); err != nil {
@@ -479,10 +480,10 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 	return ""
 }
 
-// retried is how long after a failure the service controller tries again at the latest, with some time to spare.
+// retried is the longest time after which the service controller retries a failed Service, with some reserve.
 const retried = 10 * time.Minute
 
-// unserved says why herald-ccm has not done what it could do: what it last said of it, or that it may not run.
+// unserved returns why herald-ccm has not done what it could do: its last message, or that it may not be running.
 func (s *situation) unserved() string {
 	var last *corev1.Event
 	for _, e := range s.Warnings {

@@ -20,16 +20,16 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// now is when a Service is explained.
+// now is the time at which a Service is explained.
 var now = began.Add(time.Hour)
 
-// story is default/web with what bears on it.
+// story is default/web and everything that concerns it.
 type story struct {
 	*Objects
 	service *corev1.Service
 }
 
-// served is default/web with 198.51.100.1, which n1 owns and both nodes announce to both routers.
+// served returns default/web with 198.51.100.1, which n1 owns and both nodes announce to both routers.
 func served() *story {
 	rec := record("198.51.100.1", "public", "default/web")
 	rec.CreationTimestamp = metav1.NewTime(began)
@@ -62,7 +62,7 @@ func node(name string) *corev1.Node {
 	}}
 }
 
-// lease is that of a node's speaker, renewed some time ago.
+// lease returns the Lease of a node's speaker, renewed some time ago.
 func lease(node string, ago time.Duration) *coordinationv1.Lease {
 	duration, renewed := int32(30), metav1.NewMicroTime(now.Add(-ago))
 	return &coordinationv1.Lease{
@@ -71,7 +71,7 @@ func lease(node string, ago time.Duration) *coordinationv1.Lease {
 	}
 }
 
-// endpoints of default/web are one pod on each of the nodes.
+// endpoints returns the endpoints of default/web, one pod on each of the nodes.
 func endpoints(family discoveryv1.AddressType, nodes ...string) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-" + string(family), Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
@@ -83,7 +83,7 @@ func endpoints(family discoveryv1.AddressType, nodes ...string) *discoveryv1.End
 	return slice
 }
 
-// speakerOf says that its node answers for an address, and how its sessions with tor-a and tor-b are.
+// speakerOf returns the report of a node that owns an address, with the states of its sessions with tor-a and tor-b.
 func speakerOf(node, claim, a, b string) *herald.SpeakerStatus {
 	o := &herald.SpeakerStatus{ObjectMeta: metav1.ObjectMeta{Name: node}}
 	o.Status.Interfaces = []herald.SpeakerInterface{{Name: "eth0", State: herald.SegmentAlone, Subnets: []string{"198.51.100.0/24"}}}
@@ -96,7 +96,7 @@ func speakerOf(node, claim, a, b string) *herald.SpeakerStatus {
 	return o
 }
 
-// meet has speakers hear each other on eth0.
+// meet makes speakers hear each other on eth0.
 func meet(speakers ...*herald.SpeakerStatus) {
 	for _, o := range speakers {
 		i := &o.Status.Interfaces[0]
@@ -110,14 +110,14 @@ func meet(speakers ...*herald.SpeakerStatus) {
 	}
 }
 
-// waiting is default/web with nothing.
+// waiting returns default/web without an address.
 func waiting() *story {
 	s := served()
 	s.service.Status, s.Allocations, s.Speakers[0].Status.Claims = corev1.ServiceStatus{}, nil, nil
 	return s
 }
 
-// six is default/web with 2001:db8::1, and an endpoint of that family.
+// six returns default/web with 2001:db8::1, and an endpoint of that family.
 func six() *story {
 	s := served()
 	s.service.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
@@ -133,7 +133,7 @@ func six() *story {
 	return s
 }
 
-// l2 and bgp leave one way of announcing, and nobody that announces.
+// l2 and bgp leave one kind of advertisement, and remove the claims.
 func (s *story) l2() *story {
 	s.BGPAdvertisements, s.Speakers[0].Status.Claims, s.Speakers[0].Status.L2Addresses = nil, nil, 0
 	return s
@@ -176,7 +176,7 @@ Nothing has to be done.
 	}
 }
 
-// TestExplainForPrograms holds the names, which stay, and lists that are empty.
+// TestExplainForPrograms checks the names of fields, which must not change, and that empty lists are not null.
 func TestExplainForPrograms(t *testing.T) {
 	other, down := served(), served()
 	other.service.Spec.Type = corev1.ServiceTypeNodePort
@@ -254,8 +254,8 @@ func selector(key, value string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
 }
 
-// TestExplain changes one thing at a time. next is how the last line begins after "Next: ", empty where nothing has to be
-// done; also is what else is said.
+// TestExplain changes one thing at a time. next is the beginning of the last line after "Next: ", or empty if nothing has
+// to be done. also is what the text contains as well.
 func TestExplain(t *testing.T) {
 	no := false
 	wrongSelector := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}}
@@ -267,20 +267,20 @@ func TestExplain(t *testing.T) {
 		next   string
 		also   []string
 	}{
-		// Whose the Service is.
+		// Which load balancer serves the Service.
 		{"another type", served(), func(s *story) { s.service.Spec.Type = corev1.ServiceTypeNodePort }, "set spec.type to LoadBalancer", []string{"default/web is of type NodePort\n"}},
 		{"another class", served(), func(s *story) { other := "example.com/lb"; s.service.Spec.LoadBalancerClass = &other },
 			"look there; if Herald is to serve the Service, the field cannot be changed", []string{"is of class example.com/lb, which another load balancer serves"}},
 		{"our class", served(), func(s *story) { own := herald.LoadBalancerClass; s.service.Spec.LoadBalancerClass = &own }, "", []string{"is of class herald.dev/herald: herald-ccm serves it"}},
 		{"it is being deleted", served(), func(s *story) { at := metav1.NewTime(now); s.service.DeletionTimestamp = &at }, "wait until it is gone", nil},
 
-		// What it asks for.
+		// What the Service asks for.
 		{"nonsense", served(), func(s *story) { s.annotate(herald.AnnotationIPs, "web") }, `annotation herald.dev/ips: "web" is`, nil},
 		{"a misspelt annotation", served(), func(s *story) { s.annotate("herald.dev/pol", "gold") }, "annotation herald.dev/pol is not known: write herald.dev/pool", []string{"ignored    ✗  annotation herald.dev/pol"}},
 		{"an annotation of namespaces", served(), func(s *story) { s.annotate(herald.AnnotationQuota, "ipv4=1") }, "annotation herald.dev/quota belongs on the Namespace", nil},
 		{"another load balancer's annotation", served(), func(s *story) { s.annotate("metallb.io/address-pool", "gold") }, "annotation metallb.io/address-pool is of another load balancer: write herald.dev/pool", nil},
 
-		// What it is given.
+		// What the Service is given.
 		{"no such pool", waiting(), func(s *story) { s.annotate(herald.AnnotationPool, "gold") }, `there is no pool "gold": create it`, []string{"of pool gold (annotation herald.dev/pool)", "✗  public IPv4: "}},
 		{"the only pool is invalid", waiting(), func(s *story) { s.Pools[0].Spec.Addresses = []herald.AddressRange{"198.51.100.9-198.51.100.1"} },
 			`IPPool public is invalid: spec.addresses[0] "198.51.100.9-198.51.100.1": ends before it starts: write 198.51.100.1-198.51.100.9`,
@@ -671,14 +671,13 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// share has default/db with a port on an address, by a sharing key that default/web has, too.
-// inNetworks has the BGPAdvertisement announce networks, and Services opt out.
+// inNetworks makes the BGPAdvertisement announce networks, and lets Services opt out.
 func (s *story) inNetworks() {
 	s.BGPAdvertisements[0].Spec.AggregationLength = &herald.AggregationLength{IPv4: 25}
 	s.BGPAdvertisements[0].Spec.ServiceOverrides = []herald.ServiceOverride{herald.OverrideAnnounce}
 }
 
-// neighbour is another Service with an address of the pool.
+// neighbour adds another Service with an address of the pool.
 func (s *story) neighbour(address string) *corev1.Service {
 	svc := s.service.DeepCopy()
 	svc.Name, svc.UID, svc.Annotations = "db", "db", nil
@@ -689,6 +688,7 @@ func (s *story) neighbour(address string) *corev1.Service {
 	return svc
 }
 
+// share gives default/db a port on an address, with a sharing key that default/web has as well.
 func (s *story) share(key, port, address string) {
 	s.annotate(herald.AnnotationSharingKey, key)
 	db := herald.AllocationOwner{Namespace: "default", Name: "db", UID: "db", Sharing: &herald.AllocationSharing{Key: key, Traffic: "Cluster", Ports: []string{port}}}
@@ -742,12 +742,13 @@ func TestExplainWhatCanBeSeen(t *testing.T) {
 	}
 }
 
-// failed is an event of the service controller.
+// failed returns an event of the service controller.
 func failed(message string, ago time.Duration) *corev1.Event {
 	return &corev1.Event{Reason: "SyncLoadBalancerFailed", Message: message, LastTimestamp: metav1.NewTime(now.Add(-ago))}
 }
 
-// TestForeignAnnotations has herald-ccm read the annotations of another load balancer: explain, plan and status read them, too.
+// TestForeignAnnotations is about a herald-ccm that reads the annotations of another load balancer: explain, plan and
+// status read them as well.
 func TestForeignAnnotations(t *testing.T) {
 	ccm := &CCM{Class: herald.LoadBalancerClass, Classless: true}
 	if err := ccm.Foreign.Set("metallb"); err != nil {

@@ -15,7 +15,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// Network is all that bears on what is announced on the nodes' segments.
+// Network is everything that concerns announcements on the nodes' segments.
 type Network struct {
 	pools    map[string]*herald.IPPool
 	records  []*herald.IPAllocation // By address.
@@ -27,19 +27,19 @@ type Network struct {
 	nodes      []*corev1.Node // By name.
 	services   map[string]*corev1.Service
 	namespaces map[string]*corev1.Namespace
-	// ready are the Services with a ready endpoint.
+	// ready has the Services with a ready endpoint.
 	ready map[string]bool
-	// leases are as in Objects.
+	// leases are the Leases of Objects.
 	leases []*coordinationv1.Lease
 	// unreadable are objects that could not be read.
 	unreadable []problem
 }
 
-// NewNetwork needs Pools, Allocations, L2Advertisements, BGPAdvertisements, Speakers, Nodes, Services, Namespaces, Endpoints
-// and, for what they tell besides, Leases.
+// NewNetwork needs Pools, Allocations, L2Advertisements, BGPAdvertisements, Speakers, Nodes, Services, Namespaces and
+// Endpoints. Leases give further information.
 func NewNetwork(o *Objects) *Network {
 	o.sort()
-	o.held() // Notes what cannot be read.
+	o.held() // held notes what cannot be decoded.
 	n := &Network{
 		unreadable: o.unreadable(),
 		pools:      map[string]*herald.IPPool{}, services: map[string]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}, ready: map[string]bool{},
@@ -69,20 +69,20 @@ func addressOf(rec *herald.IPAllocation) netip.Addr {
 	return address
 }
 
-// Announcement is what is to be announced of an address on the segments.
+// Announcement is an address that must be announced on segments.
 type Announcement struct {
 	address  string
-	services []string // Those that carry it and that an L2Advertisement selects.
+	services []string // Those that carry the address and that an L2Advertisement selects.
 	ready    bool     // One of them has a ready endpoint.
-	// interfaces are those that L2Advertisements name. Without a name an advertisement is for all interfaces with a
+	// interfaces are those that L2Advertisements name. An advertisement that names none applies to all interfaces with a
 	// subnet that holds the address.
 	interfaces []string
 	record     *herald.IPAllocation
 }
 
-// announcements are the addresses that L2Advertisements announce, in order. Services that do not carry their address in
-// their status, and so are not announced, are not among them, nor are addresses that are on no segment and that a
-// BGPAdvertisement selects, too: they are for the routers.
+// announcements returns the addresses that L2Advertisements announce, in order. It leaves out Services that do not have the
+// address in their status, because these are not announced. It also leaves out addresses that are on no segment and that a
+// BGPAdvertisement selects, because these are for routers.
 func (n *Network) announcements() (all []Announcement) {
 	type selector struct {
 		*herald.Selector
@@ -90,7 +90,7 @@ func (n *Network) announcements() (all []Announcement) {
 	}
 	var l2, bgp []selector
 	for _, ad := range n.l2 {
-		if c, err := ad.Spec.Compile(); err == nil { // The speakers leave out one that cannot be read, too.
+		if c, err := ad.Spec.Compile(); err == nil { // Speakers also ignore advertisements that do not compile.
 			l2 = append(l2, selector{c, ad.Spec.Interfaces})
 		}
 	}
@@ -138,7 +138,7 @@ func (n *Network) announcements() (all []Announcement) {
 	return all
 }
 
-// onSegments are the subnets of the nodes' interfaces, each once.
+// onSegments returns the subnets of the nodes' interfaces, without duplicates.
 func (n *Network) onSegments() (all []netip.Prefix) {
 	known := map[netip.Prefix]bool{}
 	for _, o := range n.speakers {
@@ -151,7 +151,7 @@ func (n *Network) onSegments() (all []netip.Prefix) {
 	return slices.Collect(maps.Keys(known))
 }
 
-// gone says of nodes why what their speakers have written is out of date.
+// gone returns, for each node whose speaker's reports are out of date, the reason.
 func (n *Network) gone(now time.Time) map[string]string {
 	gone := silentSpeakers(n.leases, now)
 	for _, o := range n.speakers {
@@ -162,7 +162,7 @@ func (n *Network) gone(now time.Time) map[string]string {
 	return gone
 }
 
-// silentSpeakers says of nodes, by the speakers' Leases, why their speakers do not work.
+// silentSpeakers returns, for each node whose speaker does not work according to its Lease, the reason.
 func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]string {
 	gone := map[string]string{}
 	for _, l := range leases {
@@ -173,7 +173,7 @@ func silentSpeakers(leases []*coordinationv1.Lease, now time.Time) map[string]st
 	return gone
 }
 
-// expired says what became of the holder of a Lease; empty: it holds it.
+// expired says why the holder of a Lease no longer holds it; empty if it does.
 func expired(l *coordinationv1.Lease, now time.Time) string {
 	if l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
 		return ""
@@ -182,13 +182,13 @@ func expired(l *coordinationv1.Lease, now time.Time) string {
 	switch {
 	case l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "":
 		return fmt.Sprintf("ended %s ago", age(renewed, now))
-	case now.Sub(renewed) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks here and there may differ.
+	case now.Sub(renewed) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks may differ.
 		return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, age(renewed, now))
 	}
 	return ""
 }
 
-// Addresses are those in a Service's status.
+// Addresses returns the addresses in a Service's status.
 func Addresses(svc *corev1.Service) []string {
 	var all []string
 	for _, i := range svc.Status.LoadBalancer.Ingress {

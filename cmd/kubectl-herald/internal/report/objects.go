@@ -19,7 +19,7 @@ import (
 	"github.com/heraldlb/herald/provider/configuration"
 )
 
-// Objects are what was read of a cluster, in any order. Each report says which of them it needs.
+// Objects are the objects of a cluster, in any order. Each report says which of them it needs.
 type Objects struct {
 	Pools             []*herald.IPPool
 	Allocations       []*herald.IPAllocation
@@ -35,14 +35,14 @@ type Objects struct {
 	// Leases are those of the speakers and of herald-ccm; nil if they cannot be read.
 	Leases []*coordinationv1.Lease
 
-	// Warnings are events of the Service that is explained; nil if they cannot be read.
+	// Warnings are the warning events of the Service to explain; nil if they cannot be read.
 	Warnings []*corev1.Event
 
-	// What follows is for preflight alone.
+	// Only preflight uses the following.
 	ServiceCIDRs []*networkingv1.ServiceCIDR
 	// Definitions are the CustomResourceDefinitions of Herald's API group.
 	Definitions  []*apiextensionsv1.CustomResourceDefinition
-	ProxyConfigs []*corev1.ConfigMap // Those in kube-system that kube-proxy, or what replaces it, is configured by.
+	ProxyConfigs []*corev1.ConfigMap // Those in kube-system that configure kube-proxy, or what replaces it.
 	DaemonSets   []*appsv1.DaemonSet
 	Deployments  []*appsv1.Deployment
 	Pods         []*corev1.Pod
@@ -50,14 +50,14 @@ type Objects struct {
 	Policies     []*admissionv1.ValidatingAdmissionPolicy
 	Bindings     []*admissionv1.ValidatingAdmissionPolicyBinding
 
-	// Unseen are the resources that the user may not read, such as "nodes": their lists are empty.
+	// Unseen are the resources that the user may not read, such as "nodes". Their lists are empty.
 	Unseen []string
-	// Unread says of objects that are there why they could not be read, with their names.
+	// Unread has, for each object that exists but could not be decoded, its name and the reason.
 	Unread []string
 }
 
-// held is what the records say, in the order of Allocations. A record that cannot be read is noted in Unread. Without an
-// address it is left out.
+// held returns the content of the records, in the order of Allocations. It notes records that cannot be decoded in
+// Unread, and leaves out records without an address.
 func (o *Objects) held() []ipam.Record {
 	held := make([]ipam.Record, 0, len(o.Allocations))
 	o.Allocations = slices.DeleteFunc(slices.Clone(o.Allocations), func(rec *herald.IPAllocation) bool {
@@ -80,14 +80,14 @@ func (o *Objects) held() []ipam.Record {
 	return held
 }
 
-// occupied are the addresses that herald-ccm never gives out, as those of nodes, of their gateways and of BGPPeers, with
-// what each is. It needs BGPPeers, Nodes and Speakers.
+// occupied returns the addresses that herald-ccm never assigns, such as those of nodes, their gateways and BGPPeers,
+// each with a description. It needs BGPPeers, Nodes and Speakers.
 func (o *Objects) occupied() map[netip.Addr]string {
 	c := o.network()
 	return c.Occupied()
 }
 
-// network is what is known of the network: BGPPeers, Nodes, and what the speakers report of the nodes' interfaces.
+// network returns what is known about the network: BGPPeers, Nodes, and the speakers' reports of the nodes' interfaces.
 func (o *Objects) network() configuration.Cluster {
 	c := configuration.Cluster{Peers: o.BGPPeers, Nodes: o.Nodes, Speakers: map[string]configuration.Speaker{}}
 	for _, s := range o.Speakers {
@@ -111,7 +111,7 @@ func (o *Objects) network() configuration.Cluster {
 	return c
 }
 
-// unreadable are the problems of objects that could not be read.
+// unreadable returns the problems of objects that could not be decoded.
 func (o *Objects) unreadable() []problem {
 	all := []problem{}
 	for _, text := range o.Unread {
@@ -125,7 +125,8 @@ func (o *Objects) sees(resources ...string) bool {
 	return !slices.ContainsFunc(resources, func(r string) bool { return slices.Contains(o.Unseen, r) })
 }
 
-// sort orders pools and records by age, as herald-ccm does, and takes control characters out of what nodes have written.
+// sort orders pools and records by age, as herald-ccm does, and removes control characters from text that nodes have
+// written.
 func (o *Objects) sort() {
 	slices.SortFunc(o.Pools, func(x, y *herald.IPPool) int { return provider.Older(x, y) })
 	slices.SortFunc(o.Allocations, func(x, y *herald.IPAllocation) int { return provider.Older(x, y) })

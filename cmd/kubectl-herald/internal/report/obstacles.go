@@ -17,20 +17,21 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// Why an advertisement does not announce an address is found by experiment. The conditions for an announcement stand in
-// steps, in the order of the Service's way. announce.Decide is asked again and again: first with all conditions waived, then
-// with the first one in force, then with the first two. The condition that makes the announcement go away is the cause.
+// This file finds out by experiment why an advertisement does not announce an address. The conditions for an announcement
+// are ordered in steps, from the Service to the network. announce.Decide runs repeatedly: first with all conditions waived,
+// then with the first condition in force, then with the first two, and so on. The condition that makes the announcement
+// disappear is the cause.
 
-// advertisement is one that selects the Service's addresses of the pool.
+// advertisement is an advertisement that selects the Service's addresses of the pool.
 type advertisement struct {
 	*view
-	l2        *announce.L2Advertisement // or
+	l2        *announce.L2Advertisement // either this or bgp
 	bgp       *announce.BGPAdvertisement
 	selection *herald.Selection
 	spec      *herald.BGPAdvertisementSpec // of bgp
 }
 
-// String names it.
+// String returns the kind and the name.
 func (ad *advertisement) String() string {
 	if ad.l2 != nil {
 		return "L2Advertisement " + ad.l2.Name
@@ -38,19 +39,19 @@ func (ad *advertisement) String() string {
 	return "BGPAdvertisement " + ad.bgp.Name
 }
 
-// obstacle is why an advertisement does not announce the address.
+// obstacle is the reason why an advertisement does not announce the address.
 type obstacle struct {
 	ad   *advertisement
 	step int
-	// misconfigured: the advertisement cannot announce any address as it is.
+	// misconfigured is true if the advertisement cannot announce any address as it is.
 	misconfigured bool
-	// excused: nothing is wrong if the address is announced elsewhere.
+	// excused is true if nothing is wrong as long as the address is announced elsewhere.
 	excused     bool
 	cause, cure string
 }
 
-// advertisements are those that select the address. If there are none, nearest says which selector of which
-// advertisement is in the way.
+// advertisements returns the advertisements that select the address. If there are none, nearest says which selector of
+// which advertisement prevents it.
 func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
 	nearest = obstacle{step: -1, cause: "there is no L2Advertisement and no BGPAdvertisement",
 		cure: fmt.Sprintf("create one with spec.pools: [%s]", v.al.Pool)}
@@ -87,8 +88,8 @@ func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
 	return ads, nearest
 }
 
-// selected says which selector keeps an advertisement from selecting the Service's addresses of the pool; cause is empty if none
-// does.
+// selected says which selector prevents an advertisement from selecting the Service's addresses of the pool. cause is empty
+// if none does.
 func (v *view) selected(spec *herald.Selection) (step int, cause, cure string) {
 	c, err := spec.Compile()
 	if err != nil {
@@ -108,22 +109,22 @@ func (v *view) selected(spec *herald.Selection) (step int, cause, cure string) {
 	if c.Service(service, namespace) {
 		return 0, "", ""
 	}
-	only, _ := (&herald.Selection{ServiceSelector: spec.ServiceSelector}).Compile() // It has compiled above.
+	only, _ := (&herald.Selection{ServiceSelector: spec.ServiceSelector}).Compile() // It compiled above.
 	if !only.Service(service, nil) {
 		return 2, "does not select the Service by spec.serviceSelector", "label the Service (" + metav1.FormatLabelSelector(spec.ServiceSelector) + "), or change the selector"
 	}
 	return 3, "does not select the namespace by spec.namespaceSelector", "label the namespace (" + metav1.FormatLabelSelector(spec.NamespaceSelector) + "), or change the selector"
 }
 
-// trial is a snapshot in which conditions may be waived.
+// trial is a snapshot in which conditions can be waived.
 type trial struct {
 	shared  *announce.Shared
 	address *announce.Address
 	nodes   []string
 }
 
-// trial copies what a waiver changes. It has this advertisement alone, the Service as if it had the address alone, and one
-// node, or all if none is named.
+// trial copies the parts that a waiver changes. The copy has only this advertisement, the Service as if it had the address
+// alone, and one node, or all nodes if none is named.
 func (ad *advertisement) trial(node string) *trial {
 	s := *ad.shared
 	s.Healthy, s.Segments, s.L2, s.BGP = true, nil, nil, nil
@@ -141,7 +142,7 @@ func (ad *advertisement) trial(node string) *trial {
 		s.BGP = []announce.BGPAdvertisement{*ad.bgp}
 	}
 	svc := *ad.own.Services[0]
-	svc.Sticky = false // It chooses among nodes, and excludes none.
+	svc.Sticky = false // Sticky chooses among nodes, and excludes none.
 	address := *ad.own
 	address.Services = []*announce.Service{&svc}
 	return &trial{&s, &address, slices.Sorted(maps.Keys(s.Nodes))}
@@ -158,19 +159,20 @@ func (t *trial) announces() bool {
 	return false
 }
 
-// condition has to be met for an announcement.
+// condition is a condition for an announcement.
 type condition struct {
 	waive func(*trial)
 	tell  func(*advertisement) (cause, cure string)
-	// here is why one node does not announce, while others do.
+	// here says why one node does not announce the address while others do.
 	here string
 	// misconfigured reports whether no address can meet the condition.
 	misconfigured func(*advertisement) bool
-	// excused reports whether nothing is wrong without it if the address is announced elsewhere. nil: something is.
+	// excused reports whether an unmet condition is no error as long as the address is announced elsewhere. If nil, it is
+	// an error.
 	excused func(*advertisement) bool
 }
 
-// everywhere stands for an interface with a subnet that has all addresses.
+// everywhere are the subnets of an imaginary interface whose subnets have all addresses.
 var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 var (
@@ -276,13 +278,13 @@ var (
 
 func always(*advertisement) bool { return true }
 
-// selectsAll is a selector that selects the address and all nodes.
+// selectsAll returns a selector that selects the address and all nodes.
 func selectsAll() *herald.Selector {
-	c, _ := (&herald.Selection{}).Compile() // There is nothing in it that could be wrong.
+	c, _ := (&herald.Selection{}).Compile() // An empty selection is always valid.
 	return c
 }
 
-// obstacle finds the first condition that is not met; nil if all are.
+// obstacle returns the first unmet condition as an obstacle; nil if all conditions are met.
 func (ad *advertisement) obstacle() *obstacle {
 	if len(ad.shared.Nodes) == 0 {
 		return &obstacle{ad: ad, cause: "there is no node that herald-speaker runs on", cure: "add a node with Linux"}
@@ -298,7 +300,7 @@ func (ad *advertisement) obstacle() *obstacle {
 	return o
 }
 
-// furthest is the obstacle of the advertisement that comes closest to an announcement; nil if none has one.
+// furthest returns the obstacle of the advertisement that comes closest to an announcement; nil if none has an obstacle.
 func furthest(ads []*advertisement) (most *obstacle) {
 	for _, ad := range ads {
 		if o := ad.obstacle(); o != nil && (most == nil || o.step > most.step) {
@@ -308,7 +310,8 @@ func furthest(ads []*advertisement) (most *obstacle) {
 	return most
 }
 
-// unmet is the first condition that is not met on a node, or on any if none is named; nil if all are.
+// unmet returns the first condition that the node does not meet or, if none is named, that no node meets; nil if there is
+// no such condition.
 func (ad *advertisement) unmet(node string) (step int, c *condition) {
 	steps := stepsL2
 	if ad.bgp != nil {
@@ -326,7 +329,7 @@ func (ad *advertisement) unmet(node string) (step int, c *condition) {
 	return 0, nil
 }
 
-// unknown are the peers that the advertisement names and that do not exist.
+// unknown returns the peers that the advertisement names and that do not exist.
 func (ad *advertisement) unknown() (names []string) {
 	for _, name := range ad.spec.Peers {
 		if !slices.ContainsFunc(ad.BGPPeers, func(p *herald.BGPPeer) bool { return p.Name == name }) {
@@ -336,9 +339,9 @@ func (ad *advertisement) unknown() (names []string) {
 	return names
 }
 
-// unknownPeers says which of several peers do not exist.
+// unknownPeers adds a fact if some of the named peers do not exist.
 func (ad *advertisement) unknownPeers() {
-	if ad.bgp == nil || len(ad.bgp.Peers) == 0 { // That none exists has been said.
+	if ad.bgp == nil || len(ad.bgp.Peers) == 0 { // A fact already says that none exists.
 		return
 	}
 	if names := ad.unknown(); len(names) > 0 {
@@ -363,7 +366,7 @@ func (ad *advertisement) withoutEndpoint() (cause, cure string) {
 	return "no endpoint is ready", "see the pods that spec.selector chooses: kubectl -n " + ad.service.Namespace + " get pods -l " + labels.Set(ad.service.Spec.Selector).String()
 }
 
-// eligible are the nodes that the advertisement selects and that are not excluded.
+// eligible returns the nodes that the advertisement selects and that are not excluded.
 func (ad *advertisement) eligible() (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(ad.shared.Nodes)) {
 		n := ad.shared.Nodes[name]
@@ -445,7 +448,7 @@ func (ad *advertisement) noSuchInterface() (cause, cure string) {
 	return "spec.interfaces names " + some(ad.l2.Interfaces) + ", and no node that it selects has such an interface", "write names of interfaces that are up: kubectl herald status shows them"
 }
 
-// offSubnet says that no subnet of a node that may announce holds the address; cause is empty if one does.
+// offSubnet says that no node that may announce has a subnet with the address; cause is empty if one has.
 func (ad *advertisement) offSubnet() (cause, cure string) {
 	var known []string
 	if len(ad.l2.Interfaces) > 0 {
@@ -482,14 +485,14 @@ func (ad *advertisement) offSubnet() (cause, cure string) {
 	return cause, fmt.Sprintf("use addresses of these subnets in IPPool %s, name an interface in its spec.interfaces if clients reach the address on the link, or create a BGPAdvertisement", ad.al.Pool)
 }
 
-// forRouters reports whether the address is on no subnet of a node, and no interface is named for it: a segment need not
-// have it if routers have.
+// forRouters reports whether no node has a subnet with the address and the advertisement names no interface. Such an
+// address need not be announced on a segment if it is announced to routers.
 func (ad *advertisement) forRouters() bool {
 	cause, _ := ad.offSubnet()
 	return len(ad.l2.Interfaces) == 0 && cause != ""
 }
 
-// namesOf leaves out the name that stands for endpoints on no node.
+// namesOf leaves out the empty name, which stands for endpoints without a node.
 func namesOf(nodes []string) []string {
 	if len(nodes) == 1 && nodes[0] == "" {
 		return []string{"no node"}

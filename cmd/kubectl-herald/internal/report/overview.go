@@ -16,36 +16,36 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// Overview is what ui shows: the report of status, the pools, and how all is connected.
+// Overview is the content of the page of ui: the report of status, the pools, and how everything is connected.
 type Overview struct {
 	Problems []problem
 	Nodes    []nodeOverview
 	Segments []segmentOverview
 	Sessions []sessionOverview // By peer and node.
 	Pools    []poolReport
-	Services []serviceOverview // Those of herald-ccm, by namespace and name.
+	Services []serviceOverview // Those that herald-ccm serves, by namespace and name.
 
 	addresses []addressStatus
 }
 
-// nodeOverview is a node of the status.
+// nodeOverview is a node in the report of status.
 type nodeOverview struct {
 	nodeReport
-	// Stale says why what its speaker has written is out of date; empty: it is not.
+	// Stale says why the report of the node's speaker is out of date; empty if it is not.
 	Stale string `json:"stale"`
-	// Why it announces nothing; empty if it does.
+	// Problem says why the node announces nothing; empty if it does.
 	Problem string `json:"problem"`
-	// Foreign is the operating system of a node on which no speaker belongs.
+	// Foreign is the operating system of the node if no speaker can run on it.
 	Foreign string `json:"foreign"`
 }
 
-// segmentOverview is a segment with the interfaces on it whose speakers hear each other.
+// segmentOverview is a segment: the interfaces whose speakers hear each other.
 type segmentOverview struct {
 	Subnets []string `json:"subnets"`
 	Members []place  `json:"members"` // One of each node, by node.
 }
 
-// sessionOverview is a BGP session as the SpeakerStatus of the node has it.
+// sessionOverview is a BGP session, from the SpeakerStatus of the node.
 type sessionOverview struct {
 	Peer      string `json:"peer"`
 	Node      string `json:"node"`
@@ -59,7 +59,7 @@ type sessionOverview struct {
 	Stale     string `json:"stale"` // As of the node.
 }
 
-// serviceOverview is a Service and who announces its addresses.
+// serviceOverview is a Service, with the announcers of its addresses.
 type serviceOverview struct {
 	Service   string            `json:"service"`
 	Addresses []addressOverview `json:"addresses"`
@@ -69,20 +69,20 @@ type serviceOverview struct {
 
 type addressOverview struct {
 	Address string `json:"address"`
-	// State on the segments; empty: it is not for them.
+	// State is the state on the segments; empty if the address is not for segments.
 	State  addressState `json:"state"`
 	Owners []owner      `json:"owners"`
-	// Routers that it is announced to.
+	// Routers are the routers that it is announced to.
 	Routers []announcedTo `json:"routers"`
 }
 
-// announcedTo are the nodes that announce an address to a router: they are to, and their sessions are established.
+// announcedTo has the nodes that announce an address to a router: they must, and their sessions are established.
 type announcedTo struct {
 	Peer  string   `json:"peer"`
 	Nodes []string `json:"nodes"`
 }
 
-// OverviewOf needs what Status, Explain and Pools need.
+// OverviewOf needs the objects that Status, Explain and Pools need.
 func OverviewOf(o *Objects, ccm *CCM, now time.Time) *Overview {
 	n, s := NewNetwork(o), situationOf(o, now)
 	status := n.status(ccm, now)
@@ -128,7 +128,7 @@ func overviewOfSegment(segment announce.Segment) segmentOverview {
 	return r
 }
 
-// services says who announces what.
+// services adds the Services and the announcers of their addresses.
 func (r *Overview) services(n *Network, s *situation, ccm *CCM) {
 	states, troubled := map[string]addressStatus{}, map[string]bool{}
 	for _, a := range r.addresses {
@@ -154,7 +154,7 @@ func (r *Overview) services(n *Network, s *situation, ccm *CCM) {
 	}
 }
 
-// routers says of addresses which nodes announce them to which routers.
+// routers returns, for each address, which nodes announce it to which routers.
 func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo {
 	type session struct{ node, peer string }
 	up := map[session]bool{}
@@ -189,7 +189,7 @@ func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo
 	return all
 }
 
-// ServiceNamed explains a Service of which only the name is known.
+// ServiceNamed explains the Service with a name.
 func ServiceNamed(o *Objects, name types.NamespacedName, ccm *CCM, now time.Time) (*ServiceReport, error) {
 	i := slices.IndexFunc(o.Services, func(svc *corev1.Service) bool { return svc.Namespace == name.Namespace && svc.Name == name.Name })
 	if i < 0 {
@@ -205,8 +205,8 @@ type Change struct {
 	Text  string `json:"text"`
 }
 
-// Changes are the speakers that have become silent or are back, the addresses that have other owners than before, and the
-// sessions that have another state. What has happened to many addresses in the same way is one change.
+// Changes returns the speakers that became silent or came back, the addresses whose owners changed, and the sessions
+// whose state changed. If the same happened to many addresses, this is one change.
 func Changes(before, after *Overview, now time.Time) []Change {
 	g := moves{by: map[string]*move{}}
 	was := map[string]addressStatus{}
@@ -234,7 +234,7 @@ func Changes(before, after *Overview, now time.Time) []Change {
 	return all
 }
 
-// speakerChanges say whose reports are out of date now, and whose are not any more.
+// speakerChanges returns the nodes whose reports became out of date, and those whose reports are up to date again.
 func speakerChanges(before, after []nodeOverview, now time.Time) (all []Change) {
 	was := map[string]string{}
 	for _, node := range before {
@@ -258,7 +258,7 @@ func compareAddresses(x, y string) int {
 	return cmp.Or(a.Compare(b), strings.Compare(x, y))
 }
 
-// move is a change of owners that some addresses have in common.
+// move is a change of owners that several addresses have in common.
 type move struct {
 	addresses []string
 	services  []string // Of the first address.
@@ -270,7 +270,7 @@ type moves struct {
 	order []string
 }
 
-// compare notes which owners an address has no more, and which are new.
+// compare notes which owners an address has lost, and which it has got.
 func (g *moves) compare(was, is addressStatus) {
 	without := func(all, others []owner) (rest []owner) {
 		for _, o := range all {
@@ -330,7 +330,7 @@ func reasonOf(owners []owner) string {
 	return owners[0].Reason
 }
 
-// ownersText names owners: n1 (eth0), n2 for n1 (eth0).
+// ownersText lists owners: n1 (eth0), n2 for n1 (eth0).
 func ownersText(owners []owner) string {
 	var all []string
 	for _, o := range owners {
@@ -343,7 +343,7 @@ func ownersText(owners []owner) string {
 	return strings.Join(all, ", ")
 }
 
-// changes of a session and of its BFD since before.
+// changes returns the changes of a session, and of its BFD, since before.
 func (x *sessionOverview) changes(before *sessionOverview, now time.Time) (all []Change) {
 	at, where := now.UTC().Format(time.RFC3339), fmt.Sprintf(" of %s with %s is ", x.Node, x.Peer)
 	with := func(text, reason string) string { return strings.TrimSuffix(text+": "+reason, ": ") }

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestChanges compares two overviews: what happened to several addresses alike is one change, and what has not changed is none.
+// TestChanges compares two overviews. If the same happened to several addresses, it is one change.
 func TestChanges(t *testing.T) {
 	owned := func(address, node, deputyFor string) addressStatus {
 		return addressStatus{address, []string{"default/web"}, stateOwned, []owner{{place: place{node, "eth0"}, Since: "2026-01-01T00:00:00Z", Reason: "highest rank", DeputyFor: deputyFor}}}

@@ -15,21 +15,21 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// state is what a plan starts from.
+// state is the starting point of a plan.
 type state struct {
 	pools   []*herald.IPPool       // Oldest first.
 	records []*herald.IPAllocation // Oldest first.
 	held    []ipam.Record          // What the records say.
-	// occupied are the addresses that are never given out, with what each is.
+	// occupied are the addresses that are never assigned, each with a description.
 	occupied map[netip.Addr]string
 	asks     []ipam.Ask // Oldest first.
-	// misread are the Services whose wishes cannot be read, and why.
+	// misread are the Services whose requests are invalid, and why.
 	misread []waitingReport
 	unread  []string
 }
 
-// Plan says what it would do to apply and delete these pools. It needs Pools, Allocations, Services, Namespaces, BGPPeers,
-// Nodes and Speakers.
+// Plan returns the effect of applying and deleting these pools. It needs Pools, Allocations, Services, Namespaces,
+// BGPPeers, Nodes and Speakers.
 func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
 	o.sort()
 	s := state{pools: o.Pools, held: o.held(), occupied: o.occupied()}
@@ -53,7 +53,7 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 	return s.plan(wanted, deletions)
 }
 
-// plan says what it would do to apply and delete these pools.
+// plan returns the effect of applying and deleting these pools.
 func (s *state) plan(wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
 	then, err := s.edited(wanted, deletions)
 	if err != nil {
@@ -68,7 +68,8 @@ func (s *state) plan(wanted []*herald.IPPool, deletions []string) (*PlanReport, 
 	return s.report(then, invalid, effect), nil
 }
 
-// edited are the pools as they would be, oldest first. New ones are made within one second, and so are ordered by name.
+// edited returns the pools as they would be, oldest first. New pools are created within one second, so their order is that
+// of their names.
 func (s *state) edited(wanted []*herald.IPPool, deletions []string) ([]*herald.IPPool, error) {
 	then := slices.Clone(s.pools)
 	at := func(name string) int {
@@ -97,13 +98,13 @@ func (s *state) edited(wanted []*herald.IPPool, deletions []string) ([]*herald.I
 			continue
 		}
 		o, now := *then[i], metav1.Now()
-		o.DeletionTimestamp = &now // Its finalizer keeps it, closed, until its last address is free.
+		o.DeletionTimestamp = &now // Its finalizer keeps it, as a closed pool, until its last address is free.
 		then[i] = &o
 	}
 	return then, nil
 }
 
-// inUse reports whether an address of the pool is held, or one is recorded for it.
+// inUse reports whether an address of the pool is held, or recorded for the pool.
 func (s *state) inUse(o *herald.IPPool) bool {
 	homes := homesOf(s.pools)
 	return slices.ContainsFunc(s.held, func(r ipam.Record) bool {
@@ -112,7 +113,7 @@ func (s *state) inUse(o *herald.IPPool) bool {
 	})
 }
 
-// WithDefaults fills in what the API server does: see the markers in api/v1alpha1.
+// WithDefaults sets the defaults of the API server: see the markers in api/v1alpha1.
 func WithDefaults(spec herald.IPPoolSpec) herald.IPPoolSpec {
 	if spec.AutoAssign == nil {
 		yes := true

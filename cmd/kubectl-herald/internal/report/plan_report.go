@@ -13,40 +13,41 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// PlanReport is what plan writes for programs.
+// PlanReport is the output of plan for programs.
 type PlanReport struct {
-	// Loses: an address in use would be out of range, or a pool invalid. Then the exit code is 2.
+	// Loses is true if an address in use would get out of range, or if a pool would be invalid. The exit code is 2 then.
 	Loses bool         `json:"loses"`
 	Pools []poolChange `json:"pools"` // All, oldest first.
 	// Kept counts the addresses in use that stay as they are, and their Services.
 	Kept keptReport `json:"kept"`
-	// OutOfRange are the addresses in use that their pool would hold no more, StillOutOfRange those that it
-	// does not hold now either, BackInRange those that it would hold again.
+	// OutOfRange are the addresses in use that their pool would no longer have, StillOutOfRange those that it does not have
+	// now either, and BackInRange those that it would have again.
 	OutOfRange      []placeReport `json:"outOfRange"`
 	StillOutOfRange []placeReport `json:"stillOutOfRange"`
 	BackInRange     []placeReport `json:"backInRange"`
-	// Served are the Services that wait, or miss a family, and would be given addresses.
+	// Served are the Services that wait, or lack a family, and would get addresses.
 	Served []servedReport `json:"served"`
 	// Waiting are the Services that would wait, and why.
 	Waiting []waitingReport `json:"waiting"`
-	// Unread are the objects of the cluster that could not be read, and why. What would become of them is not known, and the
+	// Unread are the objects of the cluster that could not be decoded, and why. The effect on them is not known, and the
 	// exit code is 2.
 	Unread []string `json:"unread"`
 }
 
 type poolChange struct {
 	Name string `json:"name"`
-	// Change is unchanged, changed, added, deleted, or deleting: deleted when its last address is free.
+	// Change is unchanged, changed, added, deleted, or deleting. A pool that is deleting is deleted when its last address
+	// is free.
 	Change   string         `json:"change"`
-	Fields   []fieldChange  `json:"fields"`   // Of spec, with what is added to lists and removed from them.
+	Fields   []fieldChange  `json:"fields"`   // Of spec, with the entries added to and removed from lists.
 	Families []familyChange `json:"families"` // IPv4 first.
-	// Overlaps are the addresses that older pools keep, and that they do not keep from the pool now.
+	// Overlaps are the addresses that the pool would lose to older pools and has now.
 	Overlaps []overlapReport `json:"overlaps"`
-	// Invalid is what would be wrong with its spec. What was valid last stays in force; of a pool that is added nothing is.
+	// Invalid says what would be wrong with the spec. The last valid spec then stays in force; a new pool has none.
 	Invalid string `json:"invalid,omitempty"`
 }
 
-// breaks reports whether the change makes the pool invalid, or leaves it so.
+// breaks reports whether an edited or added pool would be invalid.
 func (p poolChange) breaks() bool {
 	return p.Invalid != "" && (p.Change == "added" || p.Change == "changed")
 }
@@ -57,7 +58,7 @@ type fieldChange struct {
 	Added   []any  `json:"added,omitempty"`
 }
 
-// familyChange counts addresses, before and after. 9007199254740991 stands for that many or more.
+// familyChange counts addresses, before and after. 9007199254740991 stands for this number or more.
 type familyChange struct {
 	Family         string `json:"family"`
 	CapacityBefore int64  `json:"capacityBefore"`
@@ -87,9 +88,10 @@ type placeReport struct {
 type servedReport struct {
 	Service   string          `json:"service"`
 	Addresses []addressReport `json:"addresses"`
-	// Carries: the Service has the addresses in its status without a record, from another load balancer or a backup.
+	// Carries is true if the Service has the addresses in its status without a record, from another load balancer or a
+	// backup.
 	Carries bool `json:"carries,omitempty"`
-	// Leaves are the addresses that it has, and asked to move off.
+	// Leaves are the addresses that the Service has and asked to move off.
 	Leaves []addressReport `json:"leaves,omitempty"`
 }
 
@@ -103,7 +105,7 @@ type waitingReport struct {
 	Reason  string `json:"reason"`
 }
 
-// report tells an effect. The addresses that cool down are nobody's, so nothing is told of them.
+// report turns an effect into a report. It leaves out addresses that cool down, because nobody uses them.
 func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) *PlanReport {
 	cooling := map[string]bool{}
 	for _, rec := range s.records {
@@ -147,7 +149,7 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 	return r
 }
 
-// carries reports whether a Service has been told of what it would be given.
+// carries reports whether a Service already carries all addresses that it would get.
 func (s *state) carries(served ipam.Served) bool {
 	return slices.ContainsFunc(s.asks, func(a ipam.Ask) bool {
 		return a.Owner == served.Owner && !slices.ContainsFunc(served.Given, func(al ipam.Allocation) bool { return !slices.Contains(a.Carried, al.Address) })
@@ -172,7 +174,7 @@ func addressesOf(all []ipam.Allocation) []addressReport {
 	return reports
 }
 
-// poolChanges are the pools as they would be, oldest first, and then those that would be gone.
+// poolChanges returns the pools as they would be, oldest first, and then those that would be gone.
 func (s *state) poolChanges(then []*herald.IPPool, invalid map[string]error, e *ipam.Effect) []poolChange {
 	effects := map[string]ipam.PoolEffect{}
 	for _, p := range e.Pools {
@@ -233,7 +235,7 @@ func familyChanges(p ipam.PoolEffect) []familyChange {
 
 func saturate(n uint64) int64 { return int64(min(n, herald.MaxCount)) }
 
-// fieldChanges compares two specs field by field, as they are written; of lists it tells the entries.
+// fieldChanges compares two specs, field by field in their JSON form. For lists it returns the entries that differ.
 func fieldChanges(was, is herald.IPPoolSpec) []fieldChange {
 	changes := []fieldChange{}
 	before, after := fields(was), fields(is)
@@ -247,7 +249,7 @@ func fieldChanges(was, is herald.IPPoolSpec) []fieldChange {
 	return changes
 }
 
-// fields are those of a spec, each as a list of what is written there.
+// fields returns the fields of a spec in their JSON form, each as a list of values.
 func fields(spec herald.IPPoolSpec) map[string][]any {
 	var written map[string]any
 	text, err := json.Marshal(spec)
@@ -255,7 +257,7 @@ func fields(spec herald.IPPoolSpec) map[string][]any {
 		err = json.Unmarshal(text, &written)
 	}
 	if err != nil {
-		panic(fmt.Sprintf("a spec cannot be written: %v", err)) // It has been read from JSON.
+		panic(fmt.Sprintf("a spec cannot be written: %v", err)) // The spec was decoded from JSON.
 	}
 	lists := map[string][]any{}
 	for name, value := range written {
@@ -268,7 +270,7 @@ func fields(spec herald.IPPoolSpec) map[string][]any {
 	return lists
 }
 
-// without is what is in all and not in others.
+// without returns the elements of all that are not in others.
 func without(all, others []any) []any {
 	return slices.DeleteFunc(slices.Clone(all), func(x any) bool {
 		return slices.ContainsFunc(others, func(y any) bool { return reflect.DeepEqual(x, y) })

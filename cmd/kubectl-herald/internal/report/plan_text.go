@@ -106,7 +106,7 @@ func spelled(all []addressReport) string {
 	return strings.Join(texts, " and ")
 }
 
-// text tells of a pool what changes, and nothing if nothing does.
+// text writes the changes of a pool, and nothing if there are none.
 func (p poolChange) text(l *lines, s Style) {
 	mark := map[string]string{"added": s.good.Render("+"), "deleted": s.bad.Render("-"), "deleting": s.bad.Render("-"), "changed": s.warn.Render("~")}[p.Change]
 	var rows [][]string
@@ -151,7 +151,7 @@ func step(before, after int64) string {
 	return number(before) + " → " + number(after)
 }
 
-// written is a value as it is in a file, on one line.
+// written returns a value as it would be in a file, on one line.
 func written(v any) string {
 	if text, ok := v.(string); ok {
 		return text

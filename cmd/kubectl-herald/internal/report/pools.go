@@ -14,26 +14,26 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// PoolsReport is what pools writes for programs.
+// PoolsReport is the output of pools for programs.
 type PoolsReport struct {
 	Pools []poolReport `json:"pools"` // Oldest first.
-	// Unread are the IPPools and IPAllocations that could not be read, and why.
+	// Unread are the IPPools and IPAllocations that could not be decoded, and why.
 	Unread []string `json:"unread"`
 }
 
 type poolReport struct {
 	Name      string                `json:"name"`
 	Addresses []herald.AddressRange `json:"addresses"`
-	// Families that the pool has addresses of, IPv4 first.
+	// Families are those of which the pool has addresses, IPv4 first.
 	Families []familyReport `json:"families"`
-	// Namespaces whose Services have addresses of the pool, most first.
+	// Namespaces are those whose Services have addresses of the pool, sorted by the number of addresses, most first.
 	Namespaces []namespaceReport `json:"namespaces"`
-	// Reserved counts the addresses that are kept for a Service still to come, or for nobody.
+	// Reserved counts the addresses that are reserved for a Service that does not exist yet, or for nobody.
 	Reserved  int         `json:"reserved"`
 	Attention []attention `json:"attention"`
 }
 
-// familyReport counts addresses. 9007199254740991 stands for that many or more.
+// familyReport counts addresses. 9007199254740991 stands for this number or more.
 type familyReport struct {
 	Family   string `json:"family"`
 	Capacity int64  `json:"capacity"`
@@ -47,7 +47,7 @@ type namespaceReport struct {
 	Addresses int    `json:"addresses"`
 }
 
-// attention is a condition that is not as it should be.
+// attention is a condition that needs attention.
 type attention struct {
 	Type    string `json:"type"`
 	Reason  string `json:"reason"`
@@ -57,11 +57,11 @@ type attention struct {
 // Pools reports on all pools. It needs Pools and Allocations.
 func Pools(o *Objects) *PoolsReport {
 	o.sort()
-	o.held() // Notes what cannot be read.
+	o.held() // held notes what cannot be decoded.
 	return &PoolsReport{poolReports(o.Pools, o.Allocations), list(o.Unread)}
 }
 
-// Only leaves out all pools but one.
+// Only returns the report of one pool.
 func (r *PoolsReport) Only(name string) (*PoolsReport, error) {
 	i := slices.IndexFunc(r.Pools, func(p poolReport) bool { return p.Name == name })
 	if i < 0 {
@@ -95,8 +95,8 @@ func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation) []poolR
 	return reports
 }
 
-// usersOf counts for each pool the addresses that each namespace has, and those that are reserved. Of those that
-// cool down nobody is a user.
+// usersOf counts, for each pool, the addresses that each namespace has, and those that are reserved. It does not count
+// addresses that cool down, because nobody uses them.
 func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[string]map[string]int, reserved map[string]int) {
 	homes := homesOf(pools)
 	users, reserved = map[string]map[string]int{}, map[string]int{}
@@ -106,7 +106,7 @@ func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[
 		}
 		pool := rec.Spec.Pool
 		if address, err := netip.ParseAddr(rec.Spec.Address); err == nil && pool == "" {
-			pool, _ = homes.PoolOf(address) // A reservation by hand need not say it.
+			pool, _ = homes.PoolOf(address) // A reservation by hand may leave out the pool.
 		}
 		namespaces := map[string]bool{}
 		for _, o := range rec.Spec.Owners {
@@ -127,10 +127,10 @@ func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[
 	return users, reserved
 }
 
-// poolsInForce are the pools in ipam's terms, and what is wrong with those whose spec is not valid. Of these the last valid
-// spec stays in force, which is that of the pool of this name in earlier. If that is not valid either, nobody but herald-ccm
-// may know the last valid one, so the pool counts as after a restart of herald-ccm: it has the addresses that can be read
-// and those that are held, and gives out nothing new.
+// poolsInForce converts the pools to pools of package ipam, and returns the errors of those whose spec is invalid. For an
+// invalid pool the last valid spec stays in force, which is that of the pool of this name in earlier. If that is invalid as
+// well, only herald-ccm may know the last valid spec. The pool is then treated as after a restart of herald-ccm: it has the
+// addresses that can be parsed and those that are held, and gives out no further ones.
 func poolsInForce(pools, earlier []*herald.IPPool, held []ipam.Record) (inForce []ipam.Pool, invalid map[string]error) {
 	invalid = map[string]error{}
 	for _, o := range pools {
@@ -144,7 +144,7 @@ func poolsInForce(pools, earlier []*herald.IPPool, held []ipam.Record) (inForce 
 	return inForce, invalid
 }
 
-// lastValid is what is in force of a pool whose spec is not valid: see poolsInForce.
+// lastValid returns the pool that is in force if the spec is invalid: see poolsInForce.
 func lastValid(o *herald.IPPool, earlier []*herald.IPPool, held []ipam.Record) ipam.Pool {
 	for _, e := range earlier {
 		if p, err := provider.PoolOf(e); e.Name == o.Name && err == nil {
@@ -161,7 +161,7 @@ func lastValid(o *herald.IPPool, earlier []*herald.IPPool, held []ipam.Record) i
 	return provider.ClosedPool(o, inUse)
 }
 
-// invalidWords say what is wrong with the spec of a pool and, if herald-ccm has seen it, what is in force instead.
+// invalidWords says what is wrong with the spec of a pool and, if herald-ccm has seen the spec, what is in force instead.
 func invalidWords(o *herald.IPPool, err error) string {
 	text := err.Error()
 	c := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAccepted)
@@ -171,7 +171,7 @@ func invalidWords(o *herald.IPPool, err error) string {
 	return fmt.Sprintf("IPPool %s is invalid: %s", o.Name, text)
 }
 
-// homesOf tells which of the pools has an address.
+// homesOf returns an Allocator that knows which of the pools has an address.
 func homesOf(pools []*herald.IPPool) *ipam.Allocator {
 	inForce, _ := poolsInForce(pools, nil, nil)
 	a := ipam.New()
@@ -179,7 +179,7 @@ func homesOf(pools []*herald.IPPool) *ipam.Allocator {
 	return a
 }
 
-// attentionOf are the conditions that are not True.
+// attentionOf returns the conditions that are not True.
 func attentionOf(conditions []metav1.Condition) []attention {
 	all := []attention{}
 	if len(conditions) == 0 {

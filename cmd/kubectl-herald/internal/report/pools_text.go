@@ -52,7 +52,7 @@ func (r *PoolsReport) Text(s Style) string {
 	return l.String()
 }
 
-// columns are the numbers of all pools, so that they are aligned from one pool to the next.
+// columns returns the numbers of all pools, aligned across the pools.
 func (r *PoolsReport) columns() (c struct{ used, cooling, free []string }) {
 	for _, p := range r.Pools {
 		for _, f := range p.Families {
@@ -76,8 +76,8 @@ func (p poolReport) users() string {
 
 const barWidth = 24
 
-// bar shows what is used and what cools down. Whatever there is of either is at least one cell, and so is what is
-// free.
+// bar shows the addresses that are used, that cool down and that are free. Each of these gets at least one cell
+// if there are any.
 func (f familyReport) bar(s Style) string {
 	capacity := max(float64(f.Capacity), 1)
 	cells := func(n int64) int {
@@ -96,7 +96,7 @@ func (f familyReport) bar(s Style) string {
 	return f.colour(s).Render(strings.Repeat("█", used)) + s.faint.Render(strings.Repeat("▒", cooling)+strings.Repeat("░", barWidth-used-cooling))
 }
 
-// colour turns from good to bad as the free addresses go.
+// colour returns a worse colour the fewer addresses are free.
 func (f familyReport) colour(s Style) lipgloss.Style {
 	switch {
 	case f.Free == 0:
@@ -107,7 +107,7 @@ func (f familyReport) colour(s Style) lipgloss.Style {
 	return s.good
 }
 
-// number writes how many there are. A /64 has more addresses than are counted.
+// number returns a number as text. A /64 has more addresses than can be counted.
 func number(n int64) string {
 	if n >= herald.MaxCount {
 		return "2^53+"

@@ -12,28 +12,28 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// Surroundings are what preflight looks at.
+// Surroundings are the objects that preflight checks.
 type Surroundings struct {
 	*Objects
-	Wanted  []*herald.IPPool // Those that are to be applied.
+	Wanted  []*herald.IPPool // The pools to be applied.
 	Own     string           // Herald's own namespace.
-	Version string           // That of the API server, as v1.36.3.
-	// Served are the resources that the API server serves, and NotServed says which API groups could not be asked, and why.
+	Version string           // Of the API server, for example v1.36.3.
+	// Served are the resources that the API server serves. NotServed says which API groups could not be queried, and why.
 	Served    []*metav1.APIResourceList
 	NotServed string
 }
 
-// PreflightReport is what preflight writes for programs.
+// PreflightReport is the output of preflight for programs.
 type PreflightReport struct {
-	Problems  []problem `json:"problems"` // Empty: the exit code is 0 if Nodes and Services were read.
+	Problems  []problem `json:"problems"` // If empty, the exit code is 0, provided that Nodes and Services were read.
 	Warnings  []problem `json:"warnings"`
 	Unchecked []problem `json:"unchecked"` // What nothing is known of, and why.
 	Fine      []problem `json:"fine"`
 
-	blind bool // Without Nodes and Services too little is checked to call a cluster good.
+	blind bool // Without Nodes and Services, the checks are too incomplete for a good result.
 }
 
-// Kinds are what preflight checks, in this order.
+// The kinds of checks, in the order in which preflight makes them.
 const (
 	kubernetesVersion problemKind = "KubernetesVersion"
 	kubeProxy         problemKind = "KubeProxy"
@@ -52,18 +52,18 @@ var checks = []problemKind{
 	kubernetesVersion, kubeProxy, nodesFit, customResources, policies, podSecurity, loadBalancers, servicesServed, poolRanges, portsFree, multicast, unreadable,
 }
 
-// preflight is a check of a cluster under way.
+// preflight is a check of a cluster in progress.
 type preflight struct {
 	*Surroundings
 	ccm  *CCM
-	plan *PlanReport       // What becomes of the pools and of the Services.
+	plan *PlanReport       // The effect on pools and Services.
 	gone map[string]string // Why the speakers of nodes do not work.
 	now  time.Time
 	PreflightReport
 }
 
-// Preflight says what would go wrong with Herald on this cluster. Of Objects it needs all. Herald's resources need not be
-// there.
+// Preflight returns the problems that Herald would have on this cluster. It needs all of Objects. The resources of Herald
+// need not exist yet.
 func Preflight(in *Surroundings, ccm *CCM, now time.Time) (*PreflightReport, error) {
 	plan, err := Plan(in.Objects, ccm, in.Wanted, nil)
 	if err != nil {
@@ -118,7 +118,7 @@ func (p *preflight) fine(kind problemKind, format string, args ...any) {
 	p.Fine = append(p.Fine, problem{kind, "", []string{}, fmt.Sprintf(format, args...)})
 }
 
-// may reports whether all of these resources could be read, and says so if not: without them the check is incomplete.
+// may reports whether all of these resources could be read. If not, it notes that the check is incomplete.
 func (p *preflight) may(kind problemKind, what string, resources ...string) bool {
 	missing := slices.DeleteFunc(resources, func(r string) bool { return p.sees(r) })
 	if len(missing) > 0 {
@@ -129,8 +129,8 @@ func (p *preflight) may(kind problemKind, what string, resources ...string) bool
 
 const speakerLeases = "leases.coordination.k8s.io"
 
-// working are the SpeakerStatuses of the speakers that work. Without the right to read Leases they include those of
-// speakers that worked once.
+// working returns the SpeakerStatuses of the speakers that work. If the user may not read Leases, it includes those of
+// speakers that no longer work.
 func (p *preflight) working() []*herald.SpeakerStatus {
 	return slices.DeleteFunc(slices.Clone(p.Speakers), func(o *herald.SpeakerStatus) bool { return p.gone[o.Name] != "" })
 }
@@ -155,7 +155,7 @@ func groupOf(l *metav1.APIResourceList) string {
 	return group
 }
 
-// Good reports whether there are no problems, as far as Nodes and Services show, which have to be seen.
+// Good reports whether there are no problems. It is false if Nodes or Services could not be read.
 func (r *PreflightReport) Good() bool { return len(r.Problems) == 0 && !r.blind }
 
 // Text writes the report for people.

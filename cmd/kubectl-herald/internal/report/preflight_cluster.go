@@ -20,7 +20,7 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// Versions of Kubernetes: the oldest that Herald works with, and the one that its tests run on.
+// The oldest version of Kubernetes that Herald supports, and the version that its tests use.
 const (
 	oldestKubernetes = "1.32"
 	testedKubernetes = "1.36"
@@ -91,7 +91,7 @@ func (p *preflight) nodes() {
 	p.fine(nodesFit, "%s can announce addresses; with internal addresses of IPv4: %d, of IPv6: %d", count(len(able), "node", "nodes"), p.withFamily(true), p.withFamily(false))
 }
 
-// withoutSpeaker are the nodes on which a speaker is to run, and none works.
+// withoutSpeaker returns the nodes on which a speaker must run and none works.
 func (p *preflight) withoutSpeaker() (names []string) {
 	working := p.working()
 	for _, n := range p.Nodes {
@@ -115,11 +115,11 @@ func (p *preflight) withFamily(is4 bool) (n int) {
 	return n
 }
 
-// definition is what a CustomResourceDefinition of Herald is to be.
+// definition describes a CustomResourceDefinition of Herald.
 type definition struct {
 	plural, kind, short string
-	fields              []string // The fields of its part, as this program knows them.
-	part                string   // spec or, where there is none, status
+	fields              []string // The fields of part that this program knows.
+	part                string   // spec or, if there is no spec, status
 }
 
 var definitions = []definition{
@@ -131,7 +131,7 @@ var definitions = []definition{
 	define("speakerstatuses", "hspk", herald.SpeakerStatus{}),
 }
 
-// category is that of all of Herald's kinds.
+// category is the category of all of Herald's kinds.
 const category = "herald"
 
 func define(plural, short string, object any) definition {
@@ -144,7 +144,7 @@ func define(plural, short string, object any) definition {
 	return definition{plural, t.Name(), short, jsonFields(field.Type), part}
 }
 
-// jsonFields are the names of a struct's fields as they are written.
+// jsonFields returns the JSON names of a struct's fields.
 func jsonFields(t reflect.Type) (names []string) {
 	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -161,7 +161,7 @@ func jsonFields(t reflect.Type) (names []string) {
 
 const applyThem = "kubectl apply the manifests of this version, manifests/herald.yaml or the chart"
 
-// resources checks what is there of Herald's own kinds, and what has names in common with them.
+// resources checks the installed kinds of Herald, and other kinds with the same names.
 func (p *preflight) resources() {
 	before := len(p.Warnings)
 	p.names()
@@ -202,7 +202,7 @@ func (p *preflight) resources() {
 	}
 }
 
-// definition compares a CustomResourceDefinition with what it is to be.
+// definition compares a CustomResourceDefinition with its description.
 func (p *preflight) definition(d definition, o *apiextensionsv1.CustomResourceDefinition) {
 	name := "CustomResourceDefinition " + o.Name
 	if o.Spec.Names.Kind != d.kind || o.Spec.Scope != apiextensionsv1.ClusterScoped {
@@ -239,7 +239,7 @@ func (p *preflight) definition(d definition, o *apiextensionsv1.CustomResourceDe
 	}
 }
 
-// names looks for other resources with Herald's short names and its category.
+// names looks for other resources that have Herald's short names or its category.
 func (p *preflight) names() {
 	ours := sets.New(category)
 	for _, d := range definitions {
@@ -266,13 +266,14 @@ func (p *preflight) names() {
 	}
 }
 
-// installed reports whether some of Herald is there.
+// installed reports whether at least a part of Herald is installed.
 func (p *preflight) installed() bool { return p.servesGroup(herald.GroupVersion.Group) }
 
 // heraldPolicies are the admission policies that each installation has. Their bindings have the same names.
 var heraldPolicies = []string{"allocations.herald.dev", "controller.herald.dev", "ippools.herald.dev", "speakers.herald.dev"}
 
-// admission checks whether the policies are in force by which herald-ccm and speakers can write only what is theirs.
+// admission checks whether the policies are in force that let herald-ccm and the speakers write only their own
+// objects.
 func (p *preflight) admission() {
 	const group, resource = ".admissionregistration.k8s.io", "validatingadmissionpolicies"
 	if !p.Serves("admissionregistration.k8s.io/v1", resource) {
@@ -331,7 +332,7 @@ func (p *preflight) security() {
 	}
 }
 
-// nameOf is NAMESPACE/NAME.
+// nameOf returns NAMESPACE/NAME.
 func nameOf(o metav1.Object) string {
 	if o.GetNamespace() == "" {
 		return o.GetName()
@@ -339,7 +340,7 @@ func nameOf(o metav1.Object) string {
 	return o.GetNamespace() + "/" + o.GetName()
 }
 
-// compact sorts names and leaves out those that are there twice.
+// compact sorts names and removes duplicates.
 func compact(names []string) []string {
 	slices.SortFunc(names, cmp.Compare)
 	return slices.Compact(names)

@@ -16,7 +16,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// pools checks the ranges of the pools, those of the cluster and those that are to be applied.
+// pools checks the ranges of the pools in the cluster and of those to be applied.
 func (p *preflight) pools() {
 	if !p.may(poolRanges, "whether the pools fit", "ippools.herald.dev", "nodes") {
 		return
@@ -93,11 +93,11 @@ func (p *preflight) serviceCIDRs() (all []netip.Prefix) {
 	return all
 }
 
-// taken are addresses, with what has each.
+// taken has addresses and their users.
 type taken map[netip.Addr]string
 
-// inside are the addresses that pods and Services have in the cluster. They show networks that neither Nodes nor
-// ServiceCIDRs tell of.
+// inside returns the addresses of pods and Services in the cluster. They show networks that neither Nodes nor
+// ServiceCIDRs list.
 func (p *preflight) inside() taken {
 	all := taken{}
 	add := func(text, format string, args ...any) {
@@ -120,7 +120,7 @@ func (p *preflight) inside() taken {
 	return all
 }
 
-// in lists those in a set.
+// in lists the addresses that are in a set.
 func (t taken) in(set *netipx.IPSet) (list []string) {
 	for _, a := range slices.SortedFunc(maps.Keys(t), netip.Addr.Compare) {
 		if set != nil && set.Contains(a) {
@@ -130,7 +130,7 @@ func (t taken) in(set *netipx.IPSet) (list []string) {
 	return list
 }
 
-// blind says which networks the pools could not be compared with.
+// blind notes the networks with which the pools could not be compared.
 func (p *preflight) blind() {
 	if p.may(poolRanges, "whether pools have ClusterIPs", "servicecidrs.networking.k8s.io") && len(p.ServiceCIDRs) == 0 {
 		p.unchecked(poolRanges, "the API server has no ServiceCIDRs, so pools are compared with the ClusterIPs in use alone")
@@ -143,7 +143,7 @@ func (p *preflight) blind() {
 	}
 }
 
-// port is one that Herald may need on the nodes.
+// port is a port that Herald may need on the nodes.
 type port struct {
 	number   int32
 	protocol corev1.Protocol
@@ -151,7 +151,7 @@ type port struct {
 	needed   bool
 }
 
-// ports looks for others that have the ports of speakers on nodes.
+// ports looks for other programs that use the speakers' ports on nodes.
 func (p *preflight) ports() {
 	passive, bfd := false, false
 	for _, o := range p.BGPPeers {
@@ -209,7 +209,7 @@ func (p *preflight) ports() {
 	p.unchecked(portsFree, "no API says whether processes of the nodes that are in no pod have these ports: %s: ss -lntup on the nodes shows them", strings.Join(unknown, ", "))
 }
 
-// declared are the pods of others that declare a port of the node, and their nodes.
+// declared returns other programs' pods that declare a port of the node, and their nodes.
 func (p *preflight) declared(x port) (by, nodes []string) {
 	for _, o := range p.Pods {
 		if o.Spec.NodeName == "" || o.Labels["app.kubernetes.io/name"] == "herald-speaker" || o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
@@ -230,7 +230,7 @@ func (p *preflight) declared(x port) (by, nodes []string) {
 	return compact(by), compact(nodes)
 }
 
-// bgpSpeakers are the images of others that speak BGP on nodes, without declaring its port.
+// bgpSpeakers are images of other programs that speak BGP on nodes without declaring the port.
 var bgpSpeakers = []struct{ image, name string }{
 	{"calico/node", "Calico"}, {"cloudnativelabs/kube-router", "kube-router"}, {"metallb/speaker", "MetalLB"}, {"frrouting/frr", "FRR"},
 }
@@ -252,10 +252,10 @@ func (p *preflight) routers() {
 	}
 }
 
-// segmentKinds are the problems that tell that speakers do not hear each other.
+// segmentKinds are the kinds of problems in which speakers do not hear each other.
 var segmentKinds = []problemKind{unheardSpeaker, oneWay, degraded}
 
-// heard checks whether multicasts get from node to node, as the speakers report.
+// heard checks whether multicasts arrive from node to node, according to the speakers.
 func (p *preflight) heard() {
 	if !p.may(multicast, "whether speakers hear each other", "speakerstatuses.herald.dev", "nodes") {
 		return
@@ -277,7 +277,7 @@ func (p *preflight) heard() {
 	for _, o := range s.speakers {
 		for _, i := range o.Status.Interfaces {
 			switch at := (place{o.Name, i.Name}); {
-			case i.State == "": // That of a pod, for example.
+			case i.State == "": // For example, the interface of a pod.
 			case s.stale[o.Name] != "":
 				states["stale"] = append(states["stale"], at.String())
 			default:

@@ -14,11 +14,11 @@ import (
 // balancer is another load balancer for Services.
 type balancer struct {
 	name  string
-	image string // What the image of the program that gives out addresses has in its name.
-	group string // Of its custom resources.
-	// leaves says of a container of that image why it leaves Services without a class alone; empty: it does not.
+	image string // A part of the image name of the program that assigns addresses.
+	group string // The API group of its custom resources.
+	// leaves returns why the program in this container ignores Services without a class; empty if it does not.
 	leaves func(c *corev1.Container) string
-	cure   string // What makes it do so.
+	cure   string // How to make it ignore them.
 }
 
 var balancers = []balancer{
@@ -56,7 +56,7 @@ func whenTrue(what, value string) string {
 	return what + " is set"
 }
 
-// env is the value of an environment variable that is written in the container.
+// env returns the value of an environment variable that is set directly in the container.
 func env(c *corev1.Container, name string) string {
 	for _, e := range c.Env {
 		if e.Name == name {
@@ -130,10 +130,10 @@ func (p *preflight) others() {
 	p.may(loadBalancers, "whether Cilium gives out addresses", "ciliumloadbalancerippools.cilium.io")
 }
 
-// withoutBalancer are providers, as the IDs of nodes name them, that bring no load balancer, or one that is looked for by itself.
+// withoutBalancer are providers in the provider IDs of nodes that have no load balancer, or one that has its own check.
 var withoutBalancer = []string{"k3s", "rke2", "kind", "metal3"}
 
-// clouds looks for cloud providers, whose service controllers serve Services without a class, too.
+// clouds looks for cloud providers, whose service controllers also serve Services without a class.
 func (p *preflight) clouds() {
 	of := map[string][]string{}
 	for _, n := range p.Nodes {
@@ -161,7 +161,7 @@ func disablesServiceLB(args []string) bool {
 	return false
 }
 
-// services looks at the Services that have addresses which Herald has not given them, and what becomes of these.
+// services checks the Services with addresses that Herald has not assigned, and what will happen to these addresses.
 func (p *preflight) services() {
 	if !p.may(servicesServed, "which Services have addresses, and whether they would keep them", "services", "ippools.herald.dev", "ipallocations.herald.dev", "namespaces") {
 		return
@@ -223,7 +223,7 @@ func (p *preflight) services() {
 	p.fine(servicesServed, "%s of type LoadBalancer would be served by Herald", count(ours, "Service", "Services"))
 }
 
-// elsewhere is why a Service is not herald-ccm's.
+// elsewhere says why herald-ccm does not serve a Service.
 func elsewhere(svc *corev1.Service) string {
 	if svc.Spec.LoadBalancerClass == nil {
 		return "without a class (--serve-classless=false)"
@@ -231,13 +231,13 @@ func elsewhere(svc *corev1.Service) string {
 	return "class " + quoted(*svc.Spec.LoadBalancerClass)
 }
 
-// traces are annotations that load balancers leave on the Services that they serve.
+// traces are annotations that load balancers write on the Services that they serve.
 var traces = []struct{ annotation, of string }{
 	{"metallb.io/ip-allocated-from-pool", "MetalLB"}, {"metallb.universe.tf/ip-allocated-from-pool", "MetalLB"}, {"purelb.io/allocated-by", "PureLB"},
 	{"kube-vip.io/vipHost", "kube-vip"}, {"kube-vip.io/loadbalancerIPs", "kube-vip"},
 }
 
-// writerOf is who wrote the addresses in the status of a Service, as far as its managed fields and annotations tell.
+// writerOf returns who wrote the addresses in the status of a Service, as far as managed fields and annotations show it.
 func writerOf(svc *corev1.Service) string {
 	who := "somebody"
 	for _, m := range svc.ManagedFields {

@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// proxyConfig is what Herald depends on of the KubeProxyConfiguration.
+// proxyConfig has the fields of the KubeProxyConfiguration that Herald depends on.
 type proxyConfig struct {
 	Kind               string `json:"kind"`
 	Mode               string `json:"mode"`
@@ -31,13 +31,13 @@ type proxyConfig struct {
 	} `json:"nftables"`
 }
 
-// Where speakers ask kube-proxy, unless their flags say otherwise.
+// The ports at which speakers query kube-proxy by default.
 const (
 	healthzPort = "10256"
 	metricsPort = "10249"
 )
 
-// proxy checks how kube-proxy runs, as far as the API shows.
+// proxy checks the configuration of kube-proxy, as far as the API shows it.
 func (p *preflight) proxy() {
 	before := len(p.Problems) + len(p.Warnings)
 	found, config, runs := p.proxyFound()
@@ -75,8 +75,8 @@ func (p *preflight) proxy() {
 	}
 }
 
-// proxyFound looks for kube-proxy, and for its configuration: in the ConfigMap of kubeadm, or in the arguments of its pods,
-// which are there if it runs.
+// proxyFound looks for kube-proxy and its configuration: in the ConfigMap of kubeadm, or in the arguments of its pods. runs
+// reports whether there are such pods.
 func (p *preflight) proxyFound() (where string, config *proxyConfig, runs bool) {
 	where, config = p.proxyRuns()
 	for _, o := range p.ProxyConfigs {
@@ -90,7 +90,7 @@ func (p *preflight) proxyFound() (where string, config *proxyConfig, runs bool) 
 	return where, config, where != ""
 }
 
-// proxyRuns looks for the pods of kube-proxy. config is nil if it is not in their arguments.
+// proxyRuns looks for the pods of kube-proxy. config is nil if their arguments do not have the configuration.
 func (p *preflight) proxyRuns() (where string, config *proxyConfig) {
 	for _, w := range p.workloads() {
 		for _, c := range w.spec.Containers {
@@ -107,7 +107,7 @@ func (p *preflight) proxyRuns() (where string, config *proxyConfig) {
 			for flag, to := range map[string]*metav1.Duration{
 				"ipvs-min-sync-period": &of.IPVS.MinSyncPeriod, "iptables-min-sync-period": &of.IPTables.MinSyncPeriod, "nftables-min-sync-period": &of.NFTables.MinSyncPeriod,
 			} {
-				to.Duration, _ = time.ParseDuration(value(args, flag)) // kube-proxy does not start with one that cannot be read.
+				to.Duration, _ = time.ParseDuration(value(args, flag)) // kube-proxy does not start with an invalid value.
 			}
 			return w.name, &of
 		}
@@ -115,7 +115,7 @@ func (p *preflight) proxyRuns() (where string, config *proxyConfig) {
 	return "", nil
 }
 
-// value is that of a flag among arguments.
+// value returns the value of a flag in arguments.
 func value(args []string, flag string) string {
 	for i, a := range args {
 		if v, ok := strings.CutPrefix(a, "--"+flag+"="); ok {
@@ -128,7 +128,7 @@ func value(args []string, flag string) string {
 	return ""
 }
 
-// configured judges a configuration.
+// configured checks a configuration.
 func (p *preflight) configured(where string, c *proxyConfig) {
 	period := c.IPTables.MinSyncPeriod.Duration
 	switch c.Mode {
@@ -156,7 +156,7 @@ func (p *preflight) configured(where string, c *proxyConfig) {
 	}
 }
 
-// replaced reports whether Cilium is there in place of kube-proxy, and says so.
+// replaced reports whether Cilium replaces kube-proxy, and notes this.
 func (p *preflight) replaced() bool {
 	for _, o := range p.ProxyConfigs {
 		switch o.Data["kube-proxy-replacement"] {
@@ -174,13 +174,13 @@ func (p *preflight) replaced() bool {
 	return false
 }
 
-// workload is what runs containers.
+// workload is an object that runs containers.
 type workload struct {
-	name string // as DaemonSet kube-system/kube-proxy
+	name string // for example, DaemonSet kube-system/kube-proxy
 	spec *corev1.PodSpec
 }
 
-// workloads are the DaemonSets, the Deployments and the pods that a kubelet runs from files.
+// workloads returns the DaemonSets, the Deployments and the static pods.
 func (p *preflight) workloads() (all []workload) {
 	for _, o := range p.DaemonSets {
 		all = append(all, workload{"DaemonSet " + nameOf(o), &o.Spec.Template.Spec})

@@ -32,7 +32,7 @@ func resourcesOf(groupVersion string, names ...string) *metav1.APIResourceList {
 
 const kubeadm = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\nmetricsBindAddress: \"\"\n"
 
-// empty is a cluster of two nodes on which Herald is not installed yet, and nothing is in its way.
+// empty returns a cluster of two nodes without Herald and without obstacles to it.
 func empty() *Surroundings {
 	in := &Surroundings{
 		Objects: &Objects{
@@ -53,7 +53,7 @@ func empty() *Surroundings {
 	return in
 }
 
-// installed is the cluster with Herald.
+// installed returns the cluster with Herald.
 func installed(t *testing.T) *Surroundings {
 	t.Helper()
 	in := empty()
@@ -75,7 +75,7 @@ func installed(t *testing.T) *Surroundings {
 	return in
 }
 
-// manifestsOf are the objects of a kind in a folder of manifests/.
+// manifestsOf returns the objects of a kind in a folder of manifests/.
 func manifestsOf[T any](t *testing.T, folder, kind string) (all []*T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("../../../../manifests", folder, "*.yaml"))
@@ -118,14 +118,14 @@ func (in *Surroundings) deployment(name, image string, args ...string) {
 	in.Deployments = append(in.Deployments, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: appsv1.DeploymentSpec{Template: workloadOf(image, args...)}})
 }
 
-// pod adds one with the ports of its node.
+// pod adds a pod with ports of its node.
 func (in *Surroundings) pod(name, node string, ports ...corev1.ContainerPort) *corev1.Pod {
 	o := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name}, Spec: corev1.PodSpec{NodeName: node, HostNetwork: true, Containers: []corev1.Container{{Ports: ports}}}}
 	in.Pods = append(in.Pods, o)
 	return o
 }
 
-// service adds one with addresses that a manager wrote.
+// service adds a Service with addresses that a manager wrote.
 func (in *Surroundings) service(name, manager string, addresses ...string) *corev1.Service {
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name), ManagedFields: []metav1.ManagedFieldsEntry{
@@ -187,7 +187,7 @@ func TestPreflightWhereHeraldRuns(t *testing.T) {
 	}
 }
 
-// TestPreflight changes one thing at a time in a cluster that is fine, and holds all problems and warnings that come of it.
+// TestPreflight changes one thing at a time in a healthy cluster, and checks all resulting problems and warnings.
 func TestPreflight(t *testing.T) {
 	const running = true
 	emptyBefore, err := Preflight(empty(), ours, now)
@@ -204,9 +204,9 @@ func TestPreflight(t *testing.T) {
 		running bool
 		ccm     *CCM
 		change  func(in *Surroundings)
-		// The beginnings of what is said, with its mark and kind, apart from what is fine; with ✓ what is among that.
+		// The beginnings of the results, with mark and kind. Good results are left out, except those listed here with ✓.
 		want []string
-		not  []string // The beginnings of what is not said.
+		not  []string // the beginnings of results that must not be there
 	}{
 		{name: "an old Kubernetes", change: func(in *Surroundings) { in.Version = "v1.31.9+k3s1" }, want: []string{"✗ KubernetesVersion Kubernetes is v1.31.9+k3s1, and Herald needs 1.32 or later"}},
 		{name: "the oldest", change: func(in *Surroundings) { in.Version = "v1.32.0" }, want: []string{"✓ KubernetesVersion Kubernetes is v1.32.0: Herald works with 1.32 or later"}},
@@ -557,7 +557,7 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// TestPreflightKnowsHerald holds what preflight knows of Herald against the manifests, the README and the Makefile.
+// TestPreflightKnowsHerald compares what preflight knows about Herald with the manifests, the README and the Makefile.
 func TestPreflightKnowsHerald(t *testing.T) {
 	all := manifestsOf[apiextensionsv1.CustomResourceDefinition](t, "crds", "CustomResourceDefinition")
 	if len(all) != len(definitions) {

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// redacted takes the place of what may be a credential.
+// redacted replaces values that may be credentials.
 const redacted = "REDACTED"
 
 var (
-	// credential is what names of credentials have in them; reference is what only refers to one.
+	// credential matches names of credentials. reference matches names that only refer to one.
 	credential = regexp.MustCompile(`(?i)(passw|passphrase|pwd|psk|md5|secret|token|credential|authorization|cookie|bearer|signature|(api|access|private)[-_.]?key)|pass([^a-z]|$)|(^|[-_./])(auth|pw|sig)([-_./]|$)|[-_.]key([-_./]|$)`)
 	reference  = regexp.MustCompile(`(^|\.)(secretName|passwordSecret)$`)
-	// shapes are credentials that show what they are.
+	// shapes are the formats by which credentials can be recognized.
 	shapes = []struct {
 		pattern *regexp.Regexp
 		by      string
@@ -26,12 +26,12 @@ var (
 		{regexp.MustCompile(`://[^\s"']*@`), "://" + redacted + "@"},
 		{regexp.MustCompile(`\S+:\S+@(tcp|unix)\(`), redacted + "@$1("}, // A data source name of MySQL.
 	}
-	// name is a name and what is between it and its value.
+	// name matches a name and the characters between the name and its value.
 	name = regexp.MustCompile(`([\w./-]+)\\*["')\]]*([\s,=:>]+)`)
 )
 
-// RedactText takes out of a text what looks like a credential: what has the shape of one, and the value after the name of one.
-// A value in quotation marks ends with them, any other with the line.
+// RedactText replaces what looks like a credential in a text: strings in the format of a credential, and values after the
+// name of a credential. A value in quotation marks ends with the closing mark, any other value at the end of the line.
 func RedactText(text string) string {
 	for _, s := range shapes {
 		text = s.pattern.ReplaceAllString(text, s.by)
@@ -46,7 +46,7 @@ func RedactText(text string) string {
 		out.WriteString(text[:at[1]])
 		before, between := text[at[2]:at[3]], text[at[4]:at[5]]
 		text = text[at[1]:]
-		// Only a flag has its value after a space, or as the next of a list.
+		// Only the value of a flag may follow after a space, or as the next element of a list.
 		if named(before) && (strings.HasPrefix(before, "-") || strings.ContainsAny(between, "=:>")) && text != "" {
 			out.WriteString(redacted)
 			text = text[valueEnd(text):]
@@ -54,7 +54,7 @@ func RedactText(text string) string {
 	}
 }
 
-// valueEnd is where the value ends that a text begins with.
+// valueEnd returns the end of the value at the beginning of a text.
 func valueEnd(text string) int {
 	escapes := len(text) - len(strings.TrimLeft(text, `\`))
 	if escapes == len(text) || text[escapes] != '"' && text[escapes] != '\'' {
@@ -63,7 +63,7 @@ func valueEnd(text string) int {
 		}
 		return len(text)
 	}
-	// A quotation mark with more escapes than the first is part of the value, and so is one within a word.
+	// A quotation mark with more escapes than the first, or within a word, is part of the value.
 	quote, before := text[escapes], 0
 	for i := escapes + 1; i < len(text); i++ {
 		switch {
@@ -78,26 +78,26 @@ func valueEnd(text string) int {
 	return len(text)
 }
 
-// named reports whether something of this name is a credential.
+// named reports whether a value of this name is a credential.
 func named(name string) bool { return credential.MatchString(name) && !reference.MatchString(name) }
 
 var (
-	// shown are the beginnings of the names of annotations whose values a bundle has: what Herald and its reports read.
+	// shown are the prefixes of annotations whose values a bundle contains: those that Herald and its reports read.
 	shown = []string{"herald.dev/", "metallb.io/", "metallb.universe.tf/", "kube-vip.io/", "purelb.io/", "lbipam.cilium.io/", "io.cilium/lb-ipam-", "k3s.io/node-args"}
-	// described are the fields of a container that is not Herald's.
+	// described are the fields that a bundle has of containers that are not Herald's.
 	described = []string{"name", "image", "imagePullPolicy", "ports", "resources", "restartPolicy", "securityContext", "volumeMounts", "env"}
 	// refers are the fields by which an object refers to a credential.
 	refers = []string{"name", "namespace", "key", "path", "secretName"}
 )
 
-// Redact takes out of an object, as it was decoded from JSON, what may be a credential: the values of environment variables
-// and of annotations that no report reads, what containers of others run, what is named as a credential, and what looks like
-// one in a text. It also takes out which fields were written by whom.
+// Redact replaces what may be a credential in an object that was decoded from JSON: the values of environment variables and
+// of annotations that no report reads, commands of containers that are not Herald's, values with the name of a credential,
+// and text that looks like one. It also removes fieldsV1, which says who wrote which field.
 func Redact(object map[string]any) { redactMap(object, false) }
 
-// redactMap redacts a map. That of a credential keeps only what refers to it.
+// redactMap redacts a map. If secret is true, the map keeps only references to a credential.
 func redactMap(m map[string]any, secret bool) {
-	// A header or another pair of a name and a value.
+	// A header, or another pair of a name and a value.
 	if name, ok := m["name"].(string); ok && named(name) && m["value"] != nil {
 		m["value"] = redacted
 	}
@@ -129,7 +129,7 @@ func redactMap(m map[string]any, secret bool) {
 	}
 }
 
-// redactContainer leaves of a container that is not Herald's what describes it.
+// redactContainer removes all but the described fields of a container that is not Herald's.
 func redactContainer(c map[string]any) {
 	if c["name"] == "herald-ccm" || c["name"] == "herald-speaker" {
 		return
@@ -141,7 +141,7 @@ func redactContainer(c map[string]any) {
 	}
 }
 
-// each calls do for the maps of a list.
+// each calls do for each map in a list.
 func each(list any, do func(map[string]any)) {
 	l, _ := list.([]any)
 	for _, item := range l {
@@ -151,7 +151,7 @@ func each(list any, do func(map[string]any)) {
 	}
 }
 
-// redactValue redacts a value, which may be that of a credential.
+// redactValue redacts a value. secret is true if the value belongs to a credential.
 func redactValue(value any, secret bool) any {
 	switch v := value.(type) {
 	case nil, bool:
@@ -165,7 +165,7 @@ func redactValue(value any, secret bool) any {
 	case map[string]any:
 		redactMap(v, secret)
 	case []any:
-		for i := len(v) - 1; i >= 0; i-- { // A flag is looked at before it is redacted.
+		for i := len(v) - 1; i >= 0; i-- { // A flag is checked before it is redacted.
 			flag := ""
 			if i > 0 {
 				flag, _ = v[i-1].(string)
@@ -180,7 +180,7 @@ func redactValue(value any, secret bool) any {
 	return value
 }
 
-// Index says what a bundle has, and what could not be read for it.
+// Index lists the content of a bundle, and what could not be read for it.
 type Index struct {
 	Files   []IndexedFile `json:"files"` // In the order of the archive.
 	Missing []Missing     `json:"missing"`
@@ -193,18 +193,18 @@ type IndexedFile struct {
 	Note  string `json:"note,omitempty"` // Such as how many objects it has.
 }
 
-// Missing is what could not be read, and why.
+// Missing is something that could not be read, and the reason.
 type Missing struct {
 	What   string `json:"what"`
 	Reason string `json:"reason"`
 }
 
-// Miss notes what could not be read.
+// Miss notes something that could not be read.
 func (x *Index) Miss(what string, err error) {
 	x.Missing = append(x.Missing, Missing{what, RedactText(Clean(strings.ReplaceAll(err.Error(), "\n", "; ")))})
 }
 
-// Text says for people what the bundle lacks. What is missing for one reason is told together.
+// Text says for people what the bundle lacks. Things that are missing for the same reason are listed together.
 func (x *Index) Text(s Style, archive string) string {
 	var l lines
 	var reasons []string

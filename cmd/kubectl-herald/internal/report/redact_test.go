@@ -66,7 +66,7 @@ func TestRedactText(t *testing.T) {
 	}
 }
 
-// secret is what no redacted text may have.
+// secret must not be in any redacted text.
 const secret = "hunter2-5f4dcc3b"
 
 func TestNoTextHasTheSecret(t *testing.T) {

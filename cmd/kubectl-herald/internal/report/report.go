@@ -1,5 +1,5 @@
-// Package report computes what kubectl herald says: API objects go in, a report comes out, for programs as a value that
-// is written as JSON or YAML, and for people as text. Nothing here reads a cluster, a file or a clock.
+// Package report computes the output of kubectl herald from API objects. Each report is a value that can be written as JSON
+// or YAML for programs, and has a text for people. Nothing here reads a cluster, a file or a clock.
 package report
 
 import (
@@ -9,7 +9,8 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// CCM is how herald-ccm is run, as its flags say: which Services it serves, how it reads them, and what a namespace may hold.
+// CCM describes how herald-ccm is run, according to its flags: which Services it serves, how it reads them, and the quota
+// of namespaces.
 type CCM struct {
 	Class     string
 	Classless bool

@@ -21,7 +21,7 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// began is when the first object of a test was made; each later one is a minute younger.
+// began is the creation time of the first object of a test. Each later object is a minute younger.
 var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func pool(name string, age int, addresses ...herald.AddressRange) *herald.IPPool {
@@ -31,7 +31,8 @@ func pool(name string, age int, addresses ...herald.AddressRange) *herald.IPPool
 	}
 }
 
-// record is of an address and its Service, NAMESPACE/NAME; empty: it is reserved.
+// record returns a record of an address and its Service, NAMESPACE/NAME. If the Service is empty, the
+// address is reserved.
 func record(address, pool, service string) *herald.IPAllocation {
 	rec := &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: address}, Spec: herald.IPAllocationSpec{Address: address, Pool: pool}}
 	if namespace, name, ok := strings.Cut(service, "/"); ok {
@@ -40,7 +41,7 @@ func record(address, pool, service string) *herald.IPAllocation {
 	return rec
 }
 
-// reserved is kept for the Service's name.
+// reserved turns the owner into a reservation for the Service's name.
 func reserved(rec *herald.IPAllocation) *herald.IPAllocation {
 	rec.Spec.Owners[0].UID = ""
 	return rec
@@ -121,7 +122,7 @@ func TestBarsShowTheLeastThereIs(t *testing.T) {
 	}
 }
 
-// coloured is the style on a terminal.
+// coloured returns the style of a terminal.
 func coloured() Style {
 	r := lipgloss.NewRenderer(&bytes.Buffer{})
 	r.SetColorProfile(termenv.ANSI)
@@ -258,7 +259,7 @@ IPPool tiny would be invalid: its last valid spec stays in force until herald-cc
 	}
 }
 
-// TestPlanOfAPoolThatIsInvalidAlready is about a pool whose last valid spec is known to herald-ccm only.
+// TestPlanOfAPoolThatIsInvalidAlready is about a pool whose last valid spec only herald-ccm knows.
 func TestPlanOfAPoolThatIsInvalidAlready(t *testing.T) {
 	s := state{pools: []*herald.IPPool{pool("public", 0, "198.51.100.9-198.51.100.8", "198.51.100.0/31")}, asks: []ipam.Ask{request("new", ipam.IPv4)}}
 	s.held = (&Objects{Allocations: []*herald.IPAllocation{record("198.51.100.0", "public", "default/web"), record("198.51.100.8", "public", "default/db")}}).held()
@@ -293,7 +294,7 @@ func TestPlanOfAPoolThatIsInvalidAlready(t *testing.T) {
 	}
 }
 
-// TestPlanPromisesNoAddressOfTheNetwork is about the addresses that herald-ccm never gives out.
+// TestPlanPromisesNoAddressOfTheNetwork is about the addresses that herald-ccm never assigns.
 func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
 	s := waiting()
 	s.Pools = nil
@@ -304,7 +305,7 @@ func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := strings.Join(strings.Fields(r.Text(StyleOf(&bytes.Buffer{}))), " ")
-	// 198.51.100.0 is that of the nodes' subnet.
+	// 198.51.100.0 is the network address of the nodes' subnet.
 	for _, want := range []string{"+ 198.51.100.3 default/web would be given, from public", "0 → 8 addresses, 0 → 4 free"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q in\n%s", want, said)
@@ -312,7 +313,7 @@ func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
 	}
 }
 
-// TestDefaultsAreThoseOfTheSchema holds withDefaults to what the API server is told to fill in.
+// TestDefaultsAreThoseOfTheSchema compares WithDefaults with the defaults in the schema.
 func TestDefaultsAreThoseOfTheSchema(t *testing.T) {
 	text, err := os.ReadFile("../../../../manifests/crds/herald.dev_ippools.yaml")
 	if err != nil {

@@ -12,18 +12,18 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// Asked is what the speakers have told of their sessions and routes.
+// Asked has the speakers' responses about their sessions and routes.
 type Asked struct {
 	Answers map[string]*inspect.Routing // by node
 	// Unasked are the nodes whose speaker could not be asked.
 	Unasked []Unasked
 }
 
-// answers are the nodes that have answered, in order, with control characters taken out of what they have written.
+// answers returns the responses, sorted by node and without control characters.
 func (a *Asked) answers() (all []*inspect.Routing) {
 	for node, r := range a.Answers {
 		cleanAll(r)
-		r.Node = node // Its key has shown which it is.
+		r.Node = node // The node's key has proved which node it is.
 		all = append(all, r)
 	}
 	slices.SortFunc(all, func(x, y *inspect.Routing) int { return strings.Compare(x.Node, y.Node) })
@@ -31,11 +31,11 @@ func (a *Asked) answers() (all []*inspect.Routing) {
 	return all
 }
 
-// maxText is how many bytes of a text of a node are told.
+// maxText is the most bytes of a node's text that a report repeats.
 const maxText = 1024
 
-// cleanAll applies Clean to every string that x, a pointer to what a node has written, leads to, and cuts those that are
-// too long. A node that is broken into writes what it likes.
+// cleanAll applies Clean to every string that can be reached from the pointer x, and cuts strings that are too long. A
+// node that was broken into may have written anything.
 func cleanAll(x any) { cleanValue(reflect.ValueOf(x)) }
 
 func cleanValue(v reflect.Value) {
@@ -54,7 +54,7 @@ func cleanValue(v reflect.Value) {
 		for i := range v.Len() {
 			cleanValue(v.Index(i))
 		}
-	case reflect.Map: // Of a number by a name.
+	case reflect.Map: // Its keys are names and its values numbers.
 		for _, key := range v.MapKeys() {
 			value := v.MapIndex(key)
 			v.SetMapIndex(key, reflect.Value{})
@@ -70,16 +70,16 @@ func cleanText(text string) string {
 	return Clean(text)
 }
 
-// States of a session, and of BFD beside it, that are as they should be.
+// The good states of a session, and of its BFD.
 const (
 	established = "Established"
 	bfdUp       = "Up"
 )
 
-// unusable are the states of a BGPPeer with which there is no session on a node.
+// unusable reports whether a node has no session with a BGPPeer in this state.
 func unusable(state string) bool { return state == "Invalid" || state == "Unresolved" }
 
-// ordered puts the gravest problems first.
+// ordered sorts problems, the gravest first.
 func ordered(problems []problem) {
 	slices.SortStableFunc(problems, func(x, y problem) int {
 		return cmp.Compare(slices.Index(gravity, x.Kind), slices.Index(gravity, y.Kind))
@@ -101,7 +101,7 @@ func told(l *lines, s Style, problems []problem, unasked []Unasked) {
 	}
 }
 
-// marked writes problems after a mark. Those of one kind are together.
+// marked writes problems after a mark. It groups problems of one kind.
 func marked(l *lines, mark string, problems []problem) {
 	counts := map[problemKind]int{}
 	for i, p := range problems {
@@ -115,7 +115,7 @@ func marked(l *lines, mark string, problems []problem) {
 	}
 }
 
-// span is how long ago a time was, both by one clock; empty if one of them cannot be read.
+// span returns the time between two times of the same clock; empty if one of them is invalid.
 func span(since, now string) string {
 	from, err := time.Parse(time.RFC3339, since)
 	if err != nil {
@@ -128,7 +128,7 @@ func span(since, now string) string {
 	return age(from, to)
 }
 
-// statusOf is the SpeakerStatus of a node, or nil.
+// statusOf returns the SpeakerStatus of a node, or nil.
 func statusOf(o *Objects, node string) *herald.SpeakerStatus {
 	i := slices.IndexFunc(o.Speakers, func(s *herald.SpeakerStatus) bool { return s.Name == node })
 	if i < 0 {
@@ -137,5 +137,5 @@ func statusOf(o *Objects, node string) *herald.SpeakerStatus {
 	return o.Speakers[i]
 }
 
-// among reports whether a name is wanted: no names want all.
+// among reports whether a name is wanted. An empty list means that all are.
 func among(names []string, name string) bool { return len(names) == 0 || slices.Contains(names, name) }

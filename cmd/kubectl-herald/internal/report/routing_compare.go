@@ -18,7 +18,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// expect finds out which routes there are to be, by the code of the speakers.
+// expect computes the routes that must exist, with the speakers' own code.
 func (r *routes) expect() {
 	for _, rec := range r.Allocations {
 		address := addressOf(rec)
@@ -28,7 +28,7 @@ func (r *routes) expect() {
 		}
 		whole := announce.AddressOf(rec, r.now, func(n types.NamespacedName) *corev1.Service { return r.situation.services[n] }, r.slicesOf)
 		if whole == nil {
-			continue // The speakers announce only what is recorded and in a Service's status.
+			continue // Speakers announce only addresses that are recorded and in a Service's status.
 		}
 		decisions := maps.Collect(announce.DecideRoutes(r.shared, whole))
 		for node, d := range decisions {
@@ -53,7 +53,8 @@ func (r *routes) want(p netip.Prefix, to router) {
 	r.expected[p][to] = true
 }
 
-// absent says why nodes, or all of them, do not announce an address. That some do not is told only of what is asked for.
+// absent says why some or all nodes do not announce an address. It mentions that some do not only if the user asks about
+// the address.
 func (r *routes) absent(rec *herald.IPAllocation, whole *announce.Address, decisions map[string]announce.Decision) {
 	asked := len(r.query.Prefixes) > 0
 	if len(decisions) > 0 && !asked {
@@ -105,7 +106,8 @@ func (r *routes) absent(rec *herald.IPAllocation, whole *announce.Address, decis
 	}
 }
 
-// unmetOn is why a node does not announce an address that others announce, by the advertisement that comes closest.
+// unmetOn returns why a node does not announce an address that others announce, for the advertisement that comes
+// closest.
 func unmetOn(node string, ads []*advertisement) string {
 	reason, most := "another node announces it, since spec.sessionAffinity is ClientIP", -1
 	for _, ad := range ads {
@@ -120,7 +122,7 @@ func unmetOn(node string, ads []*advertisement) string {
 	return reason
 }
 
-// compare says which routes are missing, and which are there that are not to be.
+// compare notes routes that are missing, and routes that must not exist.
 func (r *routes) compare() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.expected), netip.Prefix.Compare) {
 		for _, to := range slices.SortedFunc(maps.Keys(r.expected[p]), compareRouters) {
@@ -146,10 +148,10 @@ func (r *routes) compare() {
 	}
 }
 
-// outside reports whether it is not known what is to become of a network, since only some addresses were looked at.
+// outside reports whether the expected state of a network is unknown because only some addresses were examined.
 func (r *routes) outside(p netip.Prefix) bool { return len(r.query.Prefixes) > 0 && !p.IsSingleIP() }
 
-// missing is why a node does not have a route that it is to have.
+// missing returns why a node lacks a route that it must have.
 func missing(a *inspect.Routing, p netip.Prefix, peer string) string {
 	if a.Problem != "" {
 		return "the node announces nothing: " + a.Problem
@@ -179,7 +181,7 @@ func compareRouters(x, y router) int {
 	return cmp.Or(cmp.Compare(x.peer, y.peer), cmp.Compare(x.node, y.node))
 }
 
-// withheld says which routes the routers have not been told.
+// withheld notes the routes that were not sent to the routers.
 func (r *routes) withheld() {
 	for i := range r.Routes {
 		x := &r.Routes[i]
@@ -197,7 +199,7 @@ func (r *routes) withheld() {
 	}
 }
 
-// differences says where nodes announce one prefix to one peer with different attributes.
+// differences notes where nodes announce one prefix to one peer with different attributes.
 func (r *routes) differences() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.actual), netip.Prefix.Compare) {
 		by := map[string]map[string][]string{} // Nodes by peer and attributes.
@@ -207,7 +209,7 @@ func (r *routes) differences() {
 				x.Communities = slices.DeleteFunc(slices.Clone(x.Communities), func(c string) bool { return c == route.GracefulShutdown.String() })
 			}
 			if x.LinkBandwidth > 0 {
-				x.LinkBandwidth = 1 // It differs with the endpoints; that some have none is not to be.
+				x.LinkBandwidth = 1 // The value depends on the endpoints, so only its presence is compared.
 			}
 			if by[to.peer] == nil {
 				by[to.peer] = map[string][]string{}

@@ -13,12 +13,12 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// PeersReport is what bgp peers writes for programs.
+// PeersReport is the output of bgp peers for programs.
 type PeersReport struct {
-	Problems []problem       `json:"problems"` // The gravest first. Empty, as Unasked, and More is 0: the exit code is 0.
+	Problems []problem       `json:"problems"` // The gravest first. If empty, Unasked is empty and More is 0, the exit code is 0.
 	Sessions []sessionReport `json:"sessions"` // By peer and node.
 	Unasked  []Unasked       `json:"unasked"`
-	More     int             `json:"more"` // Sessions that the speakers have besides.
+	More     int             `json:"more"` // How many more sessions the speakers have.
 
 	details bool
 }
@@ -28,20 +28,21 @@ type sessionReport struct {
 	Node string `json:"node"`
 	inspect.RoutingPeer
 	Routes int `json:"routes"` // sent, of both families
-	// Told: the speaker has told so itself. Otherwise this is what its SpeakerStatus says, which is less.
+	// Told is true if the speaker itself responded. Otherwise the report is from its SpeakerStatus, which
+	// has less detail.
 	Told bool `json:"told"`
-	// At is the time of the report, by the clock of whoever made it.
+	// At is the time of the report, by the clock of its author.
 	At string `json:"at"`
 }
 
-// Problems of sessions.
+// The kinds of problems of sessions.
 const (
-	routesWithheld problemKind = "RoutesWithheld" // Routes cannot be told to a router.
-	notSent        problemKind = "NotSent"        // An address is to be announced, and is not.
-	routesDiffer   problemKind = "RoutesDiffer"   // Nodes announce differently what is to be equal.
+	routesWithheld problemKind = "RoutesWithheld" // Routes cannot be sent to a router.
+	notSent        problemKind = "NotSent"        // An address must be announced, and is not.
+	routesDiffer   problemKind = "RoutesDiffer"   // Nodes announce routes differently that must be equal.
 )
 
-// Peers says how the sessions fare, of the peers that are named, or of all. It needs Nodes and Speakers.
+// Peers reports on the sessions of the named peers, or of all. It needs Nodes and Speakers.
 func Peers(o *Objects, asked *Asked, names []string, now time.Time) (*PeersReport, error) {
 	o.sort()
 	r := &PeersReport{Problems: o.unreadable(), Sessions: []sessionReport{}, Unasked: []Unasked{}, details: len(names) > 0}
@@ -83,7 +84,7 @@ func Peers(o *Objects, asked *Asked, names []string, now time.Time) (*PeersRepor
 	return r, nil
 }
 
-// reportedPeer is what a SpeakerStatus says of a session.
+// reportedPeer converts a session in a SpeakerStatus.
 func reportedPeer(x *herald.SpeakerSession) inspect.RoutingPeer {
 	p := inspect.RoutingPeer{Peer: x.Peer, State: x.State, Since: x.Since, Router: inspect.RoutingEnd{Address: x.Address}}
 	if x.State == established {
@@ -97,7 +98,7 @@ func reportedPeer(x *herald.SpeakerSession) inspect.RoutingPeer {
 	return p
 }
 
-// problems are what is wrong with a session.
+// problems reports what is wrong with a session.
 func (x *sessionReport) problems(g *grouped) {
 	report := func(kind problemKind, what, format string, args ...any) {
 		g.report(kind, x.Peer+"\n"+what, x.Node, func(nodes []string) (string, []string) {
@@ -123,7 +124,7 @@ func (x *sessionReport) problems(g *grouped) {
 	}
 }
 
-// flaps is how many times the session has left Established.
+// flaps returns how many times the session has left Established.
 func (x *sessionReport) flaps() (n uint64) {
 	for _, of := range x.Flaps {
 		n += of
@@ -193,7 +194,7 @@ func (x *sessionReport) bfd(s Style) string {
 	return s.bad.Render(x.BFD.State)
 }
 
-// text writes all that is known of a session.
+// text writes everything that is known about a session.
 func (x *sessionReport) text(l *lines, s Style) {
 	l.add(s.bold.Render(x.Peer + " on " + x.Node))
 	var rows [][]string
@@ -257,7 +258,7 @@ func (x *sessionReport) text(l *lines, s Style) {
 	l.table("  ", rows)
 }
 
-// sinceAndWhy follows a state: for how long it has been so, and why.
+// sinceAndWhy returns the duration of a state, and its reason.
 func (x *sessionReport) sinceAndWhy(since, reason string) (text string) {
 	if of := span(since, x.At); of != "" {
 		text = " for " + of
@@ -268,7 +269,7 @@ func (x *sessionReport) sinceAndWhy(since, reason string) (text string) {
 	return text
 }
 
-// capabilities lists what both ends have said, and then what one of them alone has.
+// capabilities lists the capabilities of both ends, and then those of only one of them.
 func (x *sessionReport) capabilities(title string, local, router []string, add func(string, ...string)) {
 	var both, here, there []string
 	for _, c := range local {

@@ -17,28 +17,28 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// RoutesReport is what bgp routes writes for programs.
+// RoutesReport is the output of bgp routes for programs.
 type RoutesReport struct {
-	Problems []problem       `json:"problems"` // The gravest first. Empty, as Unasked: the exit code is 0.
+	Problems []problem       `json:"problems"` // The gravest first. If empty, and Unasked is as well, the exit code is 0.
 	Routes   []routeReport   `json:"routes"`   // By prefix, peer and node.
 	NotSent  []notSentReport `json:"notSent"`  // What is not announced, as it should be.
 	Leaving  []leavingNode   `json:"leaving"`
 	Unasked  []Unasked       `json:"unasked"`
 	Unseen   []string        `json:"unseen"` // Resources that the user may not read: what is missing is not known.
-	More     int             `json:"more"`   // Routes that the speakers have besides.
+	More     int             `json:"more"`   // How many more routes the speakers have.
 }
 
-// routeReport is a prefix as one node announces it to one peer.
+// routeReport is a prefix that one node announces to one peer.
 type routeReport struct {
 	Node string `json:"node"`
 	inspect.RoutingRoute
-	// Services are those that have the address, or one in the network.
+	// Services are those that have the address, or an address in the network.
 	Services []string `json:"services"`
 
 	prefix netip.Prefix
 }
 
-// notSentReport is an address that some nodes do not announce, or that none does.
+// notSentReport is an address that some nodes, or all nodes, do not announce.
 type notSentReport struct {
 	Address  string   `json:"address"`
 	Services []string `json:"services"`
@@ -52,9 +52,9 @@ type leavingNode struct {
 	For  string `json:"for"`
 }
 
-// RoutesQuery chooses routes. What is empty chooses all.
+// RoutesQuery selects routes. An empty field selects all.
 type RoutesQuery struct {
-	Prefixes     []netip.Prefix // Those that overlap one of them.
+	Prefixes     []netip.Prefix // The routes that overlap one of these.
 	Peers, Nodes []string
 }
 
@@ -62,8 +62,8 @@ func (q *RoutesQuery) wants(p netip.Prefix) bool {
 	return len(q.Prefixes) == 0 || slices.ContainsFunc(q.Prefixes, p.Overlaps)
 }
 
-// PrefixesOf reads what a user names: an address, a prefix, or a Service, whose addresses it takes from Services. Each
-// prefix is there once, in order. named reads the name of a Service.
+// PrefixesOf parses the arguments of a user: addresses, prefixes, or Services, whose addresses it takes from the
+// objects. The result is sorted and has no duplicates. named parses the name of a Service.
 func PrefixesOf(o *Objects, args []string, named func(string) (types.NamespacedName, error)) (prefixes []netip.Prefix, err error) {
 	for _, text := range args {
 		if address, err := netip.ParseAddr(text); err == nil {
@@ -102,30 +102,30 @@ func PrefixesOf(o *Objects, args []string, named func(string) (types.NamespacedN
 	return prefixes, nil
 }
 
-// router is a session: one peer of one node.
+// router is a session: a peer of a node.
 type router struct{ node, peer string }
 
-// routes is a RoutesReport under way.
+// routes is a RoutesReport in progress.
 type routes struct {
 	*RoutesReport
 	*situation
 	query   *RoutesQuery
 	answers map[string]*inspect.Routing // By node.
-	// actual and expected are the routes that the speakers have, and those that they are to have.
+	// actual has the routes that the speakers have, expected those that they must have.
 	actual   map[netip.Prefix]map[router]*routeReport
 	expected map[netip.Prefix]map[router]bool
 	sums     map[string]*sum
 	order    []*sum
 }
 
-// sum is what holds for several prefixes and nodes.
+// sum is a problem of one or more prefixes and nodes.
 type sum struct {
 	kind            problemKind
 	prefixes, nodes []string
 	text            func(prefixes, nodes string) string // prefixes with their verb: "198.51.100.7 is"
 }
 
-// add says something of a prefix and a node. What is said in the same words of others is one problem.
+// add adds a problem of a prefix and a node. Problems with the same words are combined.
 func (r *routes) add(kind problemKind, prefix netip.Prefix, node, what string, text func(prefixes, nodes string) string) {
 	key := string(kind) + "\n" + what
 	s := r.sums[key]
@@ -147,7 +147,7 @@ func isOrAre(all []string) string {
 	return " are"
 }
 
-// plain is an address without its length.
+// plain returns a prefix of one address without its length.
 func plain(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
@@ -155,8 +155,8 @@ func plain(p netip.Prefix) string {
 	return p.String()
 }
 
-// Routes says what is announced to which routers, what is not, and why. It needs Nodes and Speakers and, to tell what is
-// missing, what Explain needs.
+// Routes reports what is announced to which routers, what is not, and why. It needs Nodes and Speakers. To find missing
+// routes, it also needs what Explain needs.
 func Routes(o *Objects, asked *Asked, q *RoutesQuery, now time.Time) (*RoutesReport, error) {
 	s := situationOf(o, now)
 	r := &routes{
@@ -185,7 +185,7 @@ func Routes(o *Objects, asked *Asked, q *RoutesQuery, now time.Time) (*RoutesRep
 	return r.RoutesReport, nil
 }
 
-// take takes what one speaker has told.
+// take adds the response of one speaker.
 func (r *routes) take(a *inspect.Routing) {
 	r.More += a.More
 	if a.Leaving != "" {
@@ -200,7 +200,7 @@ func (r *routes) take(a *inspect.Routing) {
 	}
 }
 
-// services sorts the routes and says whose they are.
+// services sorts the routes, and adds the Services that they are for.
 func (r *routes) services() {
 	slices.SortFunc(r.Routes, func(x, y routeReport) int {
 		return cmp.Or(x.prefix.Compare(y.prefix), cmp.Compare(x.Peer, y.Peer), cmp.Compare(x.Node, y.Node))
@@ -240,7 +240,7 @@ func owners(rec *herald.IPAllocation) (names []string) {
 	return names
 }
 
-// attributes are those of the route, in words.
+// attributes returns the attributes of the route in words.
 func (x *routeReport) attributes() string {
 	var parts []string
 	if x.LocalPreference != nil {
@@ -299,7 +299,7 @@ func (r *RoutesReport) Text(s Style) string {
 	return l.String()
 }
 
-// rows has a row for what several nodes announce alike.
+// rows returns one row for the same routes of several nodes.
 func (r *RoutesReport) rows(s Style) [][]string {
 	rows := [][]string{titles(s, "PREFIX", "SERVICE", "PEER", "SENT", "NODES", "NEXT HOPS", "ATTRIBUTES")}
 	var last netip.Prefix

@@ -18,10 +18,11 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// before is a time so long before now, as speakers write it.
+// before returns the time d before now, in the format of speakers.
 func before(d time.Duration) string { return now.Add(-d).UTC().Format(time.RFC3339) }
 
-// routingOf is what the speaker of a node of served() tells: both sessions are up, and the routers have 198.51.100.1.
+// routingOf returns the response of the speaker of a node of served(): both sessions are up, and the routers have
+// 198.51.100.1.
 func routingOf(node, nextHop string) *inspect.Routing {
 	r := &inspect.Routing{Node: node, At: before(0)}
 	for i, peer := range []string{"tor-a", "tor-b"} {
@@ -44,10 +45,10 @@ func told2() *Asked {
 
 func plainText(text func(Style) string) string { return text(StyleOf(&bytes.Buffer{})) }
 
-// flat is a text in which spaces count as one.
+// flat replaces white space by single spaces.
 func flat(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// TestPeersAreShown changes one thing at a time. want is what is said of it, in this order.
+// TestPeersAreShown changes one thing at a time. want is what the report then contains, in this order.
 func TestPeersAreShown(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -145,7 +146,7 @@ func inOrder(text string, want ...string) bool {
 	return true
 }
 
-// TestRoutesAreShown changes one thing at a time. of is what is asked for.
+// TestRoutesAreShown changes one thing at a time. of is the query.
 func TestRoutesAreShown(t *testing.T) {
 	no := false
 	one := []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}
@@ -168,7 +169,7 @@ func TestRoutesAreShown(t *testing.T) {
 		{"one peer and one node", func(_ *story, a *Asked) { delete(a.Answers, "n1") }, RoutesQuery{Peers: []string{"tor-b"}, Nodes: []string{"n2"}}, 0, []string{"198.51.100.1/32 default/web tor-b yes n2 192.0.2.12"}},
 		{"another address", func(*story, *Asked) {}, RoutesQuery{Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.9/32")}}, 0, []string{"No node announces such a route."}},
 
-		// What the routers are not told.
+		// Routes that are not sent to the routers.
 		{"a family that a router does not speak", func(_ *story, a *Asked) {
 			for _, r := range a.Answers {
 				r.Routes[1].Withheld = "the router does not speak IPv4 unicast"
@@ -179,7 +180,7 @@ func TestRoutesAreShown(t *testing.T) {
 			a.Answers["n1"].Routes[0].Withheld, a.Answers["n1"].Routes[0].NextHop = "the session is not established", ""
 		}, RoutesQuery{}, 1, []string{"✗ 198.51.100.1 is not sent to tor-a by n1: the session is down: no answer", "tor-a no n1 - communities", "yes n2 192.0.2.12"}},
 
-		// What nodes do not have though they are to.
+		// Routes that nodes do not have but must.
 		{"kube-proxy is away", func(_ *story, a *Asked) {
 			none(a, "n2")
 			a.Answers["n2"].Problem = "kube-proxy does not serve on this node"
@@ -206,7 +207,7 @@ func TestRoutesAreShown(t *testing.T) {
 		{"it could not be asked", func(_ *story, a *Asked) { delete(a.Answers, "n2"); a.Unasked = []Unasked{{"n2", "timeout"}} }, RoutesQuery{}, 0, []string{"✗ node n2 could not be asked: timeout", "tor-a yes n1 "}},
 		{"what may not be read", func(s *story, a *Asked) { none(a, "n2"); s.Unseen = []string{"services"} }, RoutesQuery{}, 0, []string{"! What is missing cannot be told: you may not list services", "tor-a yes n1 "}},
 
-		// What differs.
+		// Differences.
 		{"attributes", func(_ *story, a *Asked) { a.Answers["n2"].Routes[0].MED = new(uint32(10)) }, RoutesQuery{}, 1, []string{
 			"✗ 198.51.100.1 is announced to tor-a with different attributes, which ought to be equal: MED 10, communities 64512:1 from n2; communities 64512:1 from n1", "tor-a yes n1 192.0.2.11 communities 64512:1", "yes n2 192.0.2.12 MED 10, communities 64512:1",
 		}},
@@ -223,7 +224,7 @@ func TestRoutesAreShown(t *testing.T) {
 		}, RoutesQuery{}, 0, []string{"! node n2 has been leaving for 12s: its routes have the community graceful-shutdown (RFC 8326)", "yes n2 192.0.2.12 communities 64512:1 graceful-shutdown"}},
 		{"a route that is not to be", func(s *story, _ *Asked) { s.BGPAdvertisements[0].Spec.Peers = []string{"tor-a"} }, RoutesQuery{}, 1, []string{"✗ 198.51.100.1 is announced to tor-b by n1, n2 without a BGPAdvertisement that says so"}},
 
-		// What is not announced, as it should be, and why.
+		// Addresses that are rightly not announced, and why.
 		{"not by a node that is not selected", func(s *story, a *Asked) {
 			none(a, "n2")
 			s.Nodes[0].Labels = map[string]string{"rack": "a"}
@@ -277,7 +278,7 @@ func TestRoutesAreShown(t *testing.T) {
 	}
 }
 
-// TestAStickyAddressIsAnnouncedByOneNode is about which node says why.
+// TestAStickyAddressIsAnnouncedByOneNode is about the reasons of the other nodes.
 func TestAStickyAddressIsAnnouncedByOneNode(t *testing.T) {
 	s, asked := served(), told2()
 	s.service.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
@@ -295,7 +296,7 @@ func TestAStickyAddressIsAnnouncedByOneNode(t *testing.T) {
 	}
 }
 
-// TestANetworkIsAnnouncedInPlaceOfAddresses is about aggregates, which have the Services of all addresses in them.
+// TestANetworkIsAnnouncedInPlaceOfAddresses is about aggregates, which have the Services of all their addresses.
 func TestANetworkIsAnnouncedInPlaceOfAddresses(t *testing.T) {
 	s, asked := served(), told2()
 	s.BGPAdvertisements[0].Spec.AggregationLength = &herald.AggregationLength{IPv4: 24}
@@ -306,7 +307,7 @@ func TestANetworkIsAnnouncedInPlaceOfAddresses(t *testing.T) {
 	}
 	for _, q := range []RoutesQuery{
 		{}, {Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}},
-		{Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.9/32")}}, // It is in the network, which others have made.
+		{Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.9/32")}}, // in the network, which exists because of others
 	} {
 		r, err := Routes(s.Objects, asked, &q, now)
 		if err != nil {
@@ -323,7 +324,7 @@ func TestANetworkIsAnnouncedInPlaceOfAddresses(t *testing.T) {
 	}
 }
 
-// TestRoutesForPrograms is about names, and lists that are empty and there.
+// TestRoutesForPrograms checks the names of fields, and that empty lists are not null.
 func TestRoutesForPrograms(t *testing.T) {
 	r, err := Routes(served().Objects, &Asked{}, &RoutesQuery{}, now)
 	if err != nil {
@@ -350,7 +351,7 @@ func TestRoutesForPrograms(t *testing.T) {
 	}
 }
 
-// TestWhatRoutesAreNamed is about arguments.
+// TestWhatRoutesAreNamed is about the arguments.
 func TestWhatRoutesAreNamed(t *testing.T) {
 	o := served().Objects
 	o.Services = append(o.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "late"}})

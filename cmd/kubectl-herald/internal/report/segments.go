@@ -25,16 +25,16 @@ func (p place) String() string { return p.Interface + " of " + p.Node }
 // owner is a claim: a node that answers for an address on one interface.
 type owner struct {
 	place
-	// Since is when it became the owner, or began to answer for another node, as the speaker wrote it.
+	// Since is when the node became the owner, or began to answer for another node, as the speaker wrote it.
 	Since  string `json:"since,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// DeputyFor is the node that owns the address, while its speaker is silent and this one answers.
+	// DeputyFor is the node that owns the address. Its speaker is silent, and this one answers for it.
 	DeputyFor string `json:"deputyFor,omitempty"`
-	// Stale says why the claim is out of date; empty: it is not.
+	// Stale says why the claim is out of date; empty if it is not.
 	Stale string `json:"stale,omitempty"`
 }
 
-// age is how long it has been the owner, with words around it; empty if that cannot be read.
+// age returns for how long the node has been the owner, in words; empty if the time is invalid.
 func (o *owner) age(now time.Time) string {
 	since, err := time.Parse(time.RFC3339, o.Since)
 	if err != nil {
@@ -43,7 +43,7 @@ func (o *owner) age(now time.Time) string {
 	return ", for " + age(since, now)
 }
 
-// why is the reason in brackets.
+// why returns the reason in brackets.
 func (o *owner) why() string {
 	if o.Reason == "" {
 		return ""
@@ -51,26 +51,27 @@ func (o *owner) why() string {
 	return " (" + o.Reason + ")"
 }
 
-// segments is what the SpeakerStatuses together say of the segments and of who owns what on them.
+// segments combines the SpeakerStatuses: which segments there are, and who owns which address on them.
 type segments struct {
 	speakers   []*herald.SpeakerStatus // By name.
 	interfaces map[place]*herald.SpeakerInterface
-	// segment is one interface of each segment, to stand for it.
+	// segment maps each interface to the interface that represents its segment.
 	segment map[place]place
 	// stale says why the SpeakerStatus of a node is out of date.
 	stale map[string]string
-	dead  map[string]bool // As neighbours have witnessed.
-	// apart are the pairs of interfaces whose nodes have witnessed the death of each other, and both live: the segment is split.
+	dead  map[string]bool // According to the neighbours.
+	// apart are pairs of interfaces whose nodes have witnessed each other's death while both are alive: the segment is
+	// split.
 	apart [][2]place
-	// unheard are interfaces that no other speaker hears, though there are some on the segment.
+	// unheard are interfaces that no other speaker hears although there are others on the segment.
 	unheard map[place]bool
-	// deaf are the pairs of interfaces of which the first does not hear the second, but is heard by it.
+	// deaf are pairs of interfaces of which the first does not hear the second, but the second hears the first.
 	deaf   [][2]place
-	owners map[string][]owner // By address. Deputies are among them.
+	owners map[string][]owner // By address, including deputies.
 }
 
-// segmentsOf reads the SpeakerStatuses. gone says of nodes why their SpeakerStatus is out of date, as far as that is
-// known from elsewhere.
+// segmentsOf evaluates the SpeakerStatuses. gone has, for each node whose SpeakerStatus is known to be out of date, the
+// reason.
 func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segments {
 	s := &segments{
 		speakers:   slices.SortedFunc(slices.Values(speakers), func(x, y *herald.SpeakerStatus) int { return strings.Compare(x.Name, y.Name) }),
@@ -85,7 +86,7 @@ func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segme
 	}
 	for _, o := range s.speakers {
 		if gone[o.Name] != "" {
-			continue // What it has witnessed is out of date.
+			continue // The deaths that it witnessed are out of date.
 		}
 		for _, d := range o.Status.Deaths {
 			if back := s.reverse(o.Name, d, gone); back != nil {
@@ -97,7 +98,7 @@ func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segme
 	}
 	maps.Copy(s.stale, gone)
 	for node := range s.join() {
-		// It does not reach the API server, but the other speakers hear it: it goes on with what it had.
+		// The speaker does not reach the API server, but the other speakers hear it: it continues with what it has.
 		if !s.dead[node] {
 			delete(s.stale, node)
 		}
@@ -122,8 +123,9 @@ func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segme
 	return s
 }
 
-// reverse is the death of the witness, as the speaker of the node that is to be dead has witnessed it; nil if it has not. A node
-// that is dead witnesses nothing, so the two do not hear each other. gone are those whose SpeakerStatus is out of date.
+// reverse returns the death of the witness that the speaker of the node reported dead has witnessed; nil if there is none.
+// A dead node witnesses nothing, so in this case the two merely do not hear each other. gone has the nodes whose
+// SpeakerStatus is out of date.
 func (s *segments) reverse(witness string, d herald.SpeakerDeath, gone map[string]string) *herald.SpeakerDeath {
 	if gone[d.Node] != "" {
 		return nil
@@ -141,8 +143,8 @@ func (s *segments) reverse(witness string, d herald.SpeakerDeath, gone map[strin
 	return nil
 }
 
-// join finds out which interfaces are on one segment: those whose speakers hear each other, directly or by way of
-// others. It returns the nodes that are heard, as those say whose SpeakerStatus is not out of date.
+// join finds the interfaces of each segment: those whose speakers hear each other, directly or through others. It returns
+// the nodes that are heard, according to the speakers whose SpeakerStatus is up to date.
 func (s *segments) join() (nodes map[string]bool) {
 	nodes = map[string]bool{}
 	heard, unheardBy := map[place]bool{}, map[place]bool{}
@@ -175,7 +177,7 @@ func (s *segments) join() (nodes map[string]bool) {
 	for at := range unheardBy {
 		s.unheard[at] = !heard[at]
 	}
-	// Of an interface that nobody hears that is said once.
+	// If nobody hears an interface, this is one problem, not one for each pair.
 	s.deaf = slices.DeleteFunc(s.deaf, func(pair [2]place) bool { return s.unheard[pair[1]] })
 	for at := range s.segment {
 		s.segment[at] = s.root(at)
@@ -183,8 +185,8 @@ func (s *segments) join() (nodes map[string]bool) {
 	return nodes
 }
 
-// counterpart is the interface of a node by which it is on the segment of another one: one that hears it, else one
-// with a subnet in common, else the one of the same name.
+// counterpart returns the interface of a node on the segment of another interface: the one that hears the other node or
+// else one with a common subnet or else the one of the same name.
 func (s *segments) counterpart(of place, node string) (place, bool) {
 	i, found := slices.BinarySearchFunc(s.speakers, node, func(o *herald.SpeakerStatus, name string) int { return strings.Compare(o.Name, name) })
 	if !found || node == of.Node {
@@ -213,7 +215,7 @@ func (s *segments) counterpart(of place, node string) (place, bool) {
 	return place{node, all[0].Name}, true
 }
 
-// surelyDeaf reports whether an interface does not hear a node. The list of those that it hears is sorted, and cut.
+// surelyDeaf reports whether an interface certainly does not hear a node. The list Hears is sorted, and may be cut.
 func surelyDeaf(i *herald.SpeakerInterface, node string) bool {
 	n := len(i.Hears)
 	return !slices.Contains(i.Hears, node) && (int(i.Neighbours) <= n || n > 0 && node < i.Hears[n-1])
@@ -228,7 +230,7 @@ func shareSubnet(x, y *herald.SpeakerInterface) bool {
 	return false
 }
 
-// subnets of an interface, without its own addresses.
+// subnets returns the subnets of an interface, without its host bits.
 func subnets(i *herald.SpeakerInterface) (all []netip.Prefix) {
 	for _, text := range i.Subnets {
 		if p, err := netip.ParsePrefix(text); err == nil {
@@ -258,7 +260,7 @@ func (s *segments) same(x, y place) bool {
 	return ok && also && segment == other
 }
 
-// deputise marks the claims of nodes for which another node answers.
+// deputise marks the claims of nodes for which a deputy answers.
 func (s *segments) deputise(claims []owner) {
 	for i := range claims {
 		for _, d := range claims {
@@ -269,7 +271,7 @@ func (s *segments) deputise(claims []owner) {
 	}
 }
 
-// current are those of an address's owners whose claims are not out of date, deputies among them.
+// current returns the owners of an address whose claims are up to date, including deputies.
 func (s *segments) current(address string) (all []owner) {
 	for _, o := range s.owners[address] {
 		if o.Stale == "" {
@@ -279,7 +281,7 @@ func (s *segments) current(address string) (all []owner) {
 	return all
 }
 
-// rivals are the owners of an address on a segment that has several; nil if none has.
+// rivals returns the owners of an address on a segment with several owners; nil if there is no such segment.
 func (s *segments) rivals(address string) []owner {
 	owners := slices.DeleteFunc(s.current(address), func(o owner) bool { return o.DeputyFor != "" })
 	for _, o := range owners {
@@ -296,7 +298,7 @@ func (s *segments) rivals(address string) []owner {
 	return nil
 }
 
-// cut lists the nodes that own more than their SpeakerStatus lists.
+// cut lists the nodes that own more addresses than their SpeakerStatus lists.
 func (s *segments) cut() (nodes []string) {
 	for _, o := range s.speakers {
 		if isCut(o) && s.stale[o.Name] == "" {
@@ -316,7 +318,7 @@ func isCut(o *herald.SpeakerStatus) bool {
 	return int(o.Status.L2Addresses) > owned
 }
 
-// conflict is an address that a machine uses that is no speaker.
+// conflict is the use of an address by a machine that is not a speaker.
 type conflict struct {
 	place
 	mac string
@@ -326,12 +328,12 @@ type conflict struct {
 func (c *conflict) text(now time.Time) string {
 	seen := ""
 	if at, err := time.Parse(time.RFC3339, c.at); err == nil {
-		seen = ", seen in the last " + age(at, now) // A speaker writes it rounded down.
+		seen = ", seen in the last " + age(at, now) // A speaker rounds the time down.
 	}
 	return fmt.Sprintf("a machine that is no speaker uses it: %s on %s%s", c.mac, c.place, seen)
 }
 
-// conflicts of addresses.
+// conflicts returns the conflicts, by address.
 func (s *segments) conflicts() map[string][]conflict {
 	all := map[string][]conflict{}
 	for _, o := range s.speakers {
@@ -344,7 +346,7 @@ func (s *segments) conflicts() map[string][]conflict {
 	return all
 }
 
-// Clean replaces what would control the terminal.
+// Clean replaces characters that control the terminal.
 func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -354,7 +356,7 @@ func Clean(text string) string {
 	}, text)
 }
 
-// some lists names: the first five.
+// some lists at most the first five names.
 func some(names []string) string {
 	const most = 5
 	if len(names) <= most+1 {
@@ -363,8 +365,8 @@ func some(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
-// joined are the segments with the nodes on them, as decisions see them: on each segment one interface of each node. A
-// segment has the name of the interface that stands for it, with the node.
+// joined returns the segments with their nodes, in the form that decisions use: each segment has one interface of each
+// node. The name of a segment is that of the interface that represents it, with its node.
 func (s *segments) joined() (all []announce.Segment) {
 	by := map[place][]announce.Neighbour{}
 	for _, at := range slices.SortedFunc(maps.Keys(s.interfaces), comparePlaces) {
@@ -389,5 +391,5 @@ func (s *segments) joined() (all []announce.Segment) {
 	return all
 }
 
-// segmentName is how joined names the segment of an interface.
+// segmentName returns the name that joined gives to the segment of an interface.
 func (s *segments) segmentName(at place) string { return s.segment[at].String() }

@@ -14,9 +14,9 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// StatusReport is what status writes for programs.
+// StatusReport is the output of status for programs.
 type StatusReport struct {
-	Problems  []problem       `json:"problems"` // The gravest first. Empty: the exit code is 0.
+	Problems  []problem       `json:"problems"` // The gravest first. If empty, the exit code is 0.
 	Nodes     []nodeReport    `json:"nodes"`    // By name.
 	Addresses []addressStatus `json:"addresses"`
 }
@@ -31,23 +31,23 @@ type problem struct {
 
 type problemKind string
 
-// Kinds of problems, the gravest first.
+// The kinds of problems, the gravest first.
 const (
 	addressConflict problemKind = "AddressConflict" // A machine that is no speaker uses an address.
-	segmentSplit    problemKind = "SegmentSplit"    // Speakers on it take each other for dead.
+	segmentSplit    problemKind = "SegmentSplit"    // Speakers on a segment take each other for dead.
 	twoOwners       problemKind = "TwoOwners"       // An address has several owners on one segment.
-	noOwner         problemKind = "NoOwner"         // An address that is to be announced has none.
-	unreadable      problemKind = "Unreadable"      // An object is there and cannot be read.
-	nodeDead        problemKind = "NodeDead"        // Neighbours have witnessed its death.
+	noOwner         problemKind = "NoOwner"         // An address that must be announced has none.
+	unreadable      problemKind = "Unreadable"      // An object exists and cannot be decoded.
+	nodeDead        problemKind = "NodeDead"        // Neighbours have witnessed the death of a node.
 	noSpeaker       problemKind = "NoSpeaker"       // A node has no SpeakerStatus.
 	nodeNotReady    problemKind = "NodeNotReady"
 	ccmSilent       problemKind = "ControllerSilent" // herald-ccm does not renew its Lease, or has none.
 	servicePending  problemKind = "ServicePending"   // A Service does not have what it asks for.
 	conditionFalse  problemKind = "ConditionFalse"   // A condition of a configuration object is not True.
 	outOfItsRange   problemKind = "OutOfRange"       // An address in use is in no pool any more, or in another.
-	silentSpeaker   problemKind = "SilentSpeaker"    // It does not renew its Lease, or another one answers for its node.
+	silentSpeaker   problemKind = "SilentSpeaker"    // A speaker does not renew its Lease, or another one answers for its node.
 	unheardSpeaker  problemKind = "UnheardSpeaker"
-	oneWay          problemKind = "OneWay" // Of two speakers one hears the other, which does not hear it.
+	oneWay          problemKind = "OneWay" // One of two speakers hears the other, which does not hear it.
 	degraded        problemKind = "Degraded"
 	listening       problemKind = "Listening"
 	announcesNone   problemKind = "AnnouncesNothing"
@@ -65,13 +65,13 @@ type nodeReport struct {
 	Node    string `json:"node"`
 	Ready   bool   `json:"ready"`
 	Speaker bool   `json:"speaker"` // It has a SpeakerStatus.
-	// Interfaces on which the speaker works.
+	// Interfaces are those on which the speaker works.
 	Interfaces  []interfaceReport `json:"interfaces"`
 	L2Addresses int               `json:"l2Addresses"` // An address on two segments counts twice.
 	Sessions    string            `json:"sessions"`    // Established, of all.
 	BFD         string            `json:"bfd"`         // Up, of the sessions with BFD. Empty: none has it.
 
-	os string // If no speaker belongs on it, its operating system.
+	os string // The node's operating system, if no speaker can run on it.
 }
 
 type interfaceReport struct {
@@ -79,7 +79,7 @@ type interfaceReport struct {
 	State      string   `json:"state"`
 	Subnets    []string `json:"subnets"`
 	Neighbours int      `json:"neighbours"`
-	// Addresses that it owns here, of those that the SpeakerStatus lists.
+	// Addresses counts the addresses listed in the SpeakerStatus that the node owns here.
 	Addresses int `json:"addresses"`
 }
 
@@ -93,16 +93,16 @@ type addressStatus struct {
 
 type addressState string
 
-// What is known of an address.
+// The states of an address.
 const (
 	stateOwned      addressState = "Owned"
 	stateDeputy     addressState = "Deputy"     // A node answers for another one.
-	stateNone       addressState = "None"       // It is to be announced, and nobody owns it.
-	stateNoEndpoint addressState = "NoEndpoint" // Nobody owns it, since no endpoint is ready.
-	stateUnknown    addressState = "Unknown"    // It is in no list, but there are nodes that own more than they list.
+	stateNone       addressState = "None"       // It must be announced, and nobody owns it.
+	stateNoEndpoint addressState = "NoEndpoint" // Nobody owns it, because no endpoint is ready.
+	stateUnknown    addressState = "Unknown"    // No node lists it, but some nodes own more than they list.
 )
 
-// Status says what needs attention, and who owns what. It needs what NewNetwork needs, and BGPPeers.
+// Status reports what needs attention, and who owns what. It needs what NewNetwork needs, and BGPPeers.
 func Status(o *Objects, ccm *CCM, now time.Time) *StatusReport { return NewNetwork(o).status(ccm, now) }
 
 func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
@@ -127,7 +127,7 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 
 type addProblem func(kind problemKind, address string, nodes []string, format string, args ...any)
 
-// addressStatuses says who owns what.
+// addressStatuses adds the owners of the addresses.
 func (n *Network) addressStatuses(r *StatusReport, s *segments) {
 	cut, known := len(s.cut()) > 0, map[string]bool{}
 	for _, a := range n.announcements() {
@@ -151,14 +151,14 @@ func (n *Network) addressStatuses(r *StatusReport, s *segments) {
 		r.Addresses = append(r.Addresses, status)
 	}
 	for _, address := range slices.Sorted(maps.Keys(s.owners)) {
-		// What is not announced, and still owned: it is about to be given up.
+		// An address that is no longer announced but still owned. It is about to be given up.
 		if owners := s.current(address); !known[address] && len(owners) > 0 {
 			r.Addresses = append(r.Addresses, addressStatus{address, []string{}, stateOwned, owners})
 		}
 	}
 }
 
-// addressProblems are those of single addresses.
+// addressProblems adds the problems of single addresses.
 func (n *Network) addressProblems(r *StatusReport, s *segments, now time.Time, add addProblem) {
 	conflicts := s.conflicts()
 	const cure = "find that machine and take the address from it"
@@ -190,7 +190,7 @@ func (n *Network) addressProblems(r *StatusReport, s *segments, now time.Time, a
 	}
 }
 
-// nodeStatuses says how the nodes are.
+// nodeStatuses adds the states of the nodes.
 func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]string, add addProblem) {
 	var without, unready []string
 	for _, node := range n.nodes {
@@ -242,7 +242,7 @@ func (r *nodeReport) fill(o *herald.SpeakerStatus) {
 	}
 	for _, i := range o.Status.Interfaces {
 		if i.State == "" && i.Neighbours == 0 && owned[i.Name] == 0 {
-			continue // That of a pod, for example.
+			continue // For example, the interface of a pod.
 		}
 		x := interfaceReport{i.Name, i.State, i.Subnets, int(i.Neighbours), owned[i.Name]}
 		if x.Subnets == nil {
@@ -258,7 +258,7 @@ func isReady(node *corev1.Node) bool {
 	})
 }
 
-// subject is the beginning of a sentence about nodes.
+// subject returns the beginning of a sentence about nodes.
 func subject(nodes []string, one, many string) string {
 	if len(nodes) == 1 {
 		return "node " + nodes[0] + " " + one
@@ -266,7 +266,8 @@ func subject(nodes []string, one, many string) string {
 	return "nodes " + some(nodes) + " " + many
 }
 
-// speakerProblems are those that speakers report of themselves and of others. What many report is one problem.
+// speakerProblems adds the problems that speakers report about themselves and about others. If many report the
+// same, it is one problem.
 func speakerProblems(s *segments, now time.Time, add addProblem) {
 	g := grouped{add: add}
 	for _, o := range s.speakers {
@@ -341,9 +342,9 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 	g.done()
 }
 
-// splits says of each segment that is split which nodes hear each other in each part.
+// splits adds a problem for each split segment, with the nodes that hear each other in each part.
 func splits(s *segments, add addProblem) {
-	of := map[place][]place{} // By segment, those that somebody takes for dead.
+	of := map[place][]place{} // By segment, the interfaces that somebody takes for dead.
 	for _, pair := range s.apart {
 		root := s.segment[pair[0]]
 		of[root] = append(of[root], pair[:]...)
@@ -375,7 +376,7 @@ func splits(s *segments, add addProblem) {
 	}
 }
 
-// grouped collects what several nodes report in the same way.
+// grouped combines what several nodes report in the same way.
 type grouped struct {
 	add   addProblem
 	order []*group
@@ -388,7 +389,7 @@ type group struct {
 	tell  func(nodes []string) (text string, about []string)
 }
 
-// report adds a node to those that report a thing.
+// report adds a node to those that report the same.
 func (g *grouped) report(kind problemKind, what, node string, tell func(nodes []string) (text string, about []string)) {
 	key := string(kind) + "\n" + what
 	if g.by == nil {

@@ -17,10 +17,10 @@ import (
 	"github.com/heraldlb/herald/provider"
 )
 
-// ccmLease is the name of herald-ccm's Lease, unless its flag --leader-elect-resource-name says another.
+// ccmLease is the name of herald-ccm's Lease, unless the flag --leader-elect-resource-name sets another.
 const ccmLease = "herald-ccm"
 
-// controllerProblem says whether herald-ccm works, as its Lease shows.
+// controllerProblem adds a problem if herald-ccm does not work, according to its Lease.
 func (n *Network) controllerProblem(now time.Time, add addProblem) {
 	if n.leases == nil {
 		return
@@ -36,7 +36,7 @@ func (n *Network) controllerProblem(now time.Time, add addProblem) {
 	}
 }
 
-// pendingServices are the Services that do not have what they ask for.
+// pendingServices adds the Services that do not have what they ask for.
 func (n *Network) pendingServices(ccm *CCM, add addProblem) {
 	for _, name := range slices.Sorted(maps.Keys(n.services)) {
 		if why := n.pending(n.services[name], ccm); why != "" {
@@ -45,7 +45,7 @@ func (n *Network) pendingServices(ccm *CCM, add addProblem) {
 	}
 }
 
-// pending says of a Service that it does not have what it asks for; empty: it does, or herald-ccm does not serve it.
+// pending says what a Service lacks; empty if it has what it asks for, or if herald-ccm does not serve it.
 func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
 	if svc.DeletionTimestamp != nil || !ccm.serves(svc) {
 		return ""
@@ -61,7 +61,7 @@ func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
 	return ""
 }
 
-// met reports whether a Service that has these addresses has what it asks for.
+// met reports whether these addresses are what a Service asks for.
 func met(req *ipam.Request, has []netip.Addr) bool {
 	for _, a := range req.Addresses {
 		if !slices.Contains(has, a) {
@@ -82,7 +82,7 @@ func met(req *ipam.Request, has []netip.Addr) bool {
 	return true
 }
 
-// outOfRange are the addresses in use that are in no pool any more, or in another. It returns the pools that they are from.
+// outOfRange adds the addresses in use that are in no pool or in another pool now. It returns the pools that they are from.
 func (n *Network) outOfRange(add addProblem) map[string]bool {
 	from := map[string]bool{}
 	for _, rec := range n.records {
@@ -103,8 +103,8 @@ func (n *Network) outOfRange(add addProblem) map[string]bool {
 	return from
 }
 
-// configurationProblems are what the conditions of the configuration objects say. Each object is one problem. Of some pools
-// it is told already that addresses of theirs are out of range.
+// configurationProblems adds the problems in the conditions of the configuration objects, one for each object. outOfRange
+// has the pools whose addresses are already reported as out of range.
 func (n *Network) configurationProblems(outOfRange map[string]bool, add addProblem) {
 	report := func(kind, name, see string, conditions []metav1.Condition, known func(attention) bool) {
 		all := slices.DeleteFunc(attentionOf(conditions), known)
@@ -128,9 +128,9 @@ func (n *Network) configurationProblems(outOfRange map[string]bool, add addProbl
 		report("IPPool", name, "kubectl herald pools "+name, n.pools[name].Status.Conditions, func(a attention) bool {
 			switch a.Type {
 			case herald.PoolReady:
-				return a.Reason == herald.ReasonDisabled || a.Reason == herald.ReasonExhausted // As somebody wants it, or may want it.
+				return a.Reason == herald.ReasonDisabled || a.Reason == herald.ReasonExhausted // Somebody wants it to be so, or may.
 			case herald.PoolAddressesAvailable:
-				return true // The Services that wait for an address are told of.
+				return true // The waiting Services are already reported.
 			case herald.PoolInRange:
 				return outOfRange[name]
 			}
@@ -146,10 +146,10 @@ func (n *Network) configurationProblems(outOfRange map[string]bool, add addProbl
 	}
 	for _, o := range n.peers {
 		report("BGPPeer", o.Name, "kubectl describe bgppeers.herald.dev "+o.Name, o.Status.Conditions, func(a attention) bool {
-			return a.Type != herald.ConditionAccepted // The speakers say how the sessions are.
+			return a.Type != herald.ConditionAccepted // The speakers report the states of the sessions.
 		})
 	}
 }
 
-// conditionsByGravity are types of conditions, the gravest last. What is not among them comes after them.
+// conditionsByGravity are types of conditions, the gravest last. Types that are not in the list come after them.
 var conditionsByGravity = []string{herald.PoolInRange, herald.PoolExclusive, herald.PoolAddressesAvailable, herald.ConditionAnnounced, herald.PoolReady, herald.ConditionAccepted}

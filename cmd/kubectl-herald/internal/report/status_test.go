@@ -18,7 +18,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// healthy is a cluster of three nodes on one segment. n1 owns 198.51.100.1 of default/web1 and so on.
+// healthy returns a cluster of three nodes on one segment. n1 owns 198.51.100.1 of default/web1, and
+// so on.
 func healthy() *Network {
 	n := &Network{
 		pools:      map[string]*herald.IPPool{"public": pool("public", 0, "198.51.100.0/24")},
@@ -72,18 +73,18 @@ func healthy() *Network {
 	return n
 }
 
-// ours says how herald-ccm runs.
+// ours describes how herald-ccm runs.
 var ours = &CCM{Class: herald.LoadBalancerClass, Classless: true}
 
-// says makes a condition of an object False.
+// says sets a condition of an object to False.
 func says(conditions *[]metav1.Condition, kind, reason, message string) {
 	meta.SetStatusCondition(conditions, metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message})
 }
 
-// eth0 is a node's interface: 0 is that of n1.
+// eth0 returns the interface of a node; 0 is that of n1.
 func (n *Network) eth0(i int) *herald.SpeakerInterface { return &n.speakers[i].Status.Interfaces[0] }
 
-// claim adds one for the address of n1.
+// claim adds a claim for the address of n1.
 func (n *Network) claim(i int, deputyFor string) {
 	s := &n.speakers[i].Status
 	s.Claims = append(s.Claims, herald.SpeakerClaim{Address: "198.51.100.1", Interface: "eth0", Since: now.Add(-5 * time.Second).Format(time.RFC3339), DeputyFor: deputyFor})
@@ -92,12 +93,12 @@ func (n *Network) claim(i int, deputyFor string) {
 	}
 }
 
-// hears sets whom an interface hears.
+// hears sets the nodes that an interface hears.
 func hears(i *herald.SpeakerInterface, nodes ...string) {
 	i.Hears, i.Neighbours = nodes, int32(len(nodes))
 }
 
-// split parts n1 from n2 and n3, which take over its address.
+// split separates n1 from n2 and n3, which take over its address.
 func (n *Network) split() {
 	dead := func(node string) herald.SpeakerDeath {
 		return herald.SpeakerDeath{Node: node, Interface: "eth0", At: now.Add(-4 * time.Second).Format(time.RFC3339)}
@@ -149,13 +150,13 @@ ADDRESS       SERVICE       INTERFACE  OWNER  FOR  WHY
 	}
 }
 
-// TestStatus changes one thing at a time, and holds all problems that come of it.
+// TestStatus changes one thing at a time, and checks all resulting problems.
 func TestStatus(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(n *Network)
-		want   []string // Kind: text.
-		also   string   // In the text for people.
+		want   []string // in the form "Kind: text"
+		also   string   // in the text for people
 	}{
 		{"a stranger", func(n *Network) {
 			for i := range 2 {
@@ -351,7 +352,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestStatusOfManyAddresses is about what people get to read.
+// TestStatusOfManyAddresses is about the text for people.
 func TestStatusOfManyAddresses(t *testing.T) {
 	n := healthy()
 	for i := range 256 {

@@ -11,10 +11,10 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// maxTold is how many problems of one kind are told to people.
+// maxTold is the most problems of one kind in the text for people.
 const maxTold = 10
 
-// Text writes the report for people, with a list of all addresses if they want it.
+// Text writes the report for people. If list is true, it includes a list of all addresses.
 func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	var l lines
 	if len(r.Problems) == 0 {
@@ -71,7 +71,7 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 			case listed >= n.L2Addresses:
 			case len(n.Interfaces) == 1:
 				owned = strconv.Itoa(n.L2Addresses)
-			case k == 0: // More than are listed: on which of the interfaces is not known.
+			case k == 0: // It owns more than it lists, so the interfaces of the others are not known.
 				owned = strconv.Itoa(n.L2Addresses) + " on all"
 			default:
 				owned = ""
@@ -83,7 +83,7 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 	l.table("", rows)
 }
 
-// sessions counts those that are established, and those whose BFD is up.
+// sessions counts the established sessions, and those whose BFD is up.
 func (r *nodeReport) sessions() string {
 	if r.BFD == "" {
 		return orDash(r.Sessions)

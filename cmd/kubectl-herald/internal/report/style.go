@@ -8,10 +8,10 @@ import (
 	"github.com/charmbracelet/lipgloss"
 )
 
-// Style is what text looks like. Where nobody watches (a pipe, a file), or with NO_COLOR, it is plain.
+// Style is the style of text. It is plain if the output is not a terminal, or if NO_COLOR is set.
 type Style struct{ bold, faint, good, warn, bad lipgloss.Style }
 
-// StyleOf finds out what the terminal can show.
+// StyleOf returns the style that the terminal supports.
 func StyleOf(out io.Writer) Style { return styled(lipgloss.NewRenderer(out)) }
 
 func styled(r *lipgloss.Renderer) Style {
@@ -20,7 +20,7 @@ func styled(r *lipgloss.Renderer) Style {
 	return Style{bold: base().Bold(true), faint: base().Faint(true), good: colour("2"), warn: colour("3"), bad: colour("1")}
 }
 
-// lines is text under way.
+// lines is text that is being written.
 type lines struct{ strings.Builder }
 
 func (l *lines) add(parts ...string) {
@@ -28,7 +28,7 @@ func (l *lines) add(parts ...string) {
 	l.WriteByte('\n')
 }
 
-// table adds rows with their columns aligned, two spaces apart. Columns that are empty in all rows are left out.
+// table adds rows with aligned columns, two spaces apart. It leaves out columns that are empty in all rows.
 func (l *lines) table(indent string, rows [][]string) {
 	var widths []int
 	for _, row := range rows {
@@ -50,7 +50,7 @@ func (l *lines) table(indent string, rows [][]string) {
 	}
 }
 
-// right aligns numbers.
+// right aligns numbers to the right.
 func right(cells []string) []string {
 	width := 0
 	for _, c := range cells {
@@ -63,7 +63,7 @@ func right(cells []string) []string {
 	return aligned
 }
 
-// count is a number and what it counts: one Service, 2 Services.
+// count returns a number with its noun: one Service, 2 Services.
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -71,7 +71,7 @@ func count(n int, one, many string) string {
 	return number(int64(n)) + " " + many
 }
 
-// join lists things as they print.
+// join joins the texts of values.
 func join[T any](all []T, separator string) string {
 	texts := make([]string, len(all))
 	for i, x := range all {

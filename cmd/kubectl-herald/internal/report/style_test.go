@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal opens a new one.
+// terminal opens a new terminal.
 func terminal(t *testing.T) *os.File {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -37,7 +37,7 @@ func TestColoursAreForThoseWhoWatch(t *testing.T) {
 	coloured := func(s Style) bool { return strings.Contains(s.bad.Render("bad"), "\x1b[") }
 	t.Setenv("TERM", "xterm")
 	for _, name := range []string{"NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"} {
-		t.Setenv(name, "") // So that what is set is set again.
+		t.Setenv(name, "") // to restore the value after the test
 		_ = os.Unsetenv(name)
 	}
 	tty := terminal(t)

@@ -12,25 +12,26 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// VerifyReport is what verify writes for programs.
+// VerifyReport is the output of verify for programs.
 type VerifyReport struct {
-	Speakers  int       `json:"speakers"`  // How many have asked.
+	Speakers  int       `json:"speakers"`  // How many speakers have asked.
 	Addresses int       `json:"addresses"` // How many were asked for.
 	Findings  []finding `json:"findings"`  // By address. Empty, as Unasked and NotAsked: the exit code is 0.
-	// Unasked are the nodes whose speaker could not be asked, or not on all its interfaces. By name.
+	// Unasked are the nodes whose speaker could not be asked, or could not ask on all its interfaces. By name.
 	Unasked []Unasked `json:"unasked"`
-	// NotAsked are the addresses that nobody asked for, at all or on the segment of an owner.
+	// NotAsked are the addresses that no speaker asked for, or not on the segment of an owner.
 	NotAsked []notAsked `json:"notAsked"`
-	// Unread are the objects that could not be read, and why: which addresses are announced may not be known.
+	// Unread are the objects that could not be decoded, and why. Because of them it may not be known which addresses are
+	// announced.
 	Unread []string `json:"unread"`
 }
 
-// Good reports whether everything was looked at and nothing is wrong.
+// Good reports whether everything was checked and nothing is wrong.
 func (r *VerifyReport) Good() bool {
 	return len(r.Findings)+len(r.Unasked)+len(r.NotAsked)+len(r.Unread) == 0
 }
 
-// AddUnasked adds speakers that could not be asked. Of each node the first reason is kept.
+// AddUnasked adds speakers that could not be asked. It keeps the first reason for each node.
 func (r *VerifyReport) AddUnasked(all []Unasked) {
 	for _, u := range all {
 		if !slices.ContainsFunc(r.Unasked, func(x Unasked) bool { return x.Node == u.Node }) {
@@ -40,8 +41,8 @@ func (r *VerifyReport) AddUnasked(all []Unasked) {
 	slices.SortFunc(r.Unasked, func(x, y Unasked) int { return strings.Compare(x.Node, y.Node) })
 }
 
-// Confirm replaces the findings by those of a second look at the same addresses. What was found by a speaker that failed
-// to look again stays.
+// Confirm replaces the findings by those of a second check of the same addresses. It keeps findings of speakers that
+// failed in the second check.
 func (r *VerifyReport) Confirm(second *VerifyReport, failed []Unasked) {
 	looked := func(node string) bool {
 		return !slices.ContainsFunc(failed, func(u Unasked) bool { return u.Node == node })
@@ -64,28 +65,28 @@ func (r *VerifyReport) Confirm(second *VerifyReport, failed []Unasked) {
 type finding struct {
 	Kind    findingKind `json:"kind"`
 	Address string      `json:"address"`
-	// Owners are the nodes that own it on the segment, as the SpeakerStatuses say.
+	// Owners are the nodes that own the address on the segment, according to the SpeakerStatuses.
 	Owners []string `json:"owners"`
-	// Answered are the nodes that answered. A machine that is no speaker is among the MACs only.
+	// Answered are the nodes that answered. Of a machine that is not a speaker there is only an entry in MACs.
 	Answered []string `json:"answered"`
 	MACs     []string `json:"macs"`
-	// Seen are the interfaces that asked and found it so.
+	// Seen are the interfaces that asked and found the problem.
 	Seen []place `json:"seen"`
 	Text string  `json:"text"`
 }
 
-// like reports whether two findings are of one thing, whoever has seen it.
+// like reports whether two findings are the same, whoever has seen them.
 func (f finding) like(o finding) bool {
 	return f.Kind == o.Kind && f.Address == o.Address && slices.Equal(f.MACs, o.MACs)
 }
 
 type findingKind string
 
-// Kinds of findings.
+// The kinds of findings.
 const (
 	splitBrain findingKind = "SplitBrain" // Several nodes answer.
-	notOwner   findingKind = "NotOwner"   // A node answers that does not own it.
-	stranger   findingKind = "Stranger"   // A machine answers that is no speaker.
+	notOwner   findingKind = "NotOwner"   // A node answers that is not the owner.
+	stranger   findingKind = "Stranger"   // A machine answers that is not a speaker.
 	silence    findingKind = "Silence"    // Nobody answers.
 )
 
@@ -95,20 +96,20 @@ type Unasked struct {
 	Reason string `json:"reason"`
 }
 
-// notAsked is an address that nobody asked for.
+// notAsked is an address that no speaker asked for.
 type notAsked struct {
 	Address string `json:"address"`
 	Reason  string `json:"reason"`
 }
 
-// hearing is what the interfaces of one segment have heard of one address.
+// hearing is what the interfaces of one segment have heard about one address.
 type hearing struct {
 	owners  []string           // Nodes.
-	heard   map[string][]place // By MAC address, who has heard it.
-	nothing []place            // Those that should have heard an answer.
+	heard   map[string][]place // Who has heard each MAC address.
+	nothing []place            // Interfaces that should have heard an answer.
 }
 
-// Verify compares what was heard with what the SpeakerStatuses say.
+// Verify compares what speakers have heard with the SpeakerStatuses.
 func (n *Network) Verify(wanted []Announcement, answers map[string][]inspect.Answer, now time.Time) *VerifyReport {
 	s := segmentsOf(n.speakers, n.gone(now))
 	nodes := s.byMAC()
@@ -146,7 +147,8 @@ func (n *Network) Verify(wanted []Announcement, answers map[string][]inspect.Ans
 		for _, segment := range slices.SortedFunc(maps.Keys(hearings), comparePlaces) {
 			r.Findings = append(r.Findings, hearings[segment].findings(a.address, nodes, cut)...)
 		}
-		// The owner does not hear itself. If it is in no list, because they are cut, then one that asked may be the owner.
+		// The owner does not hear itself. If the lists are cut and the owner is in none of them, one of those that asked
+		// may be the owner.
 		if a.ready && !answered && len(s.current(a.address)) == 0 && (len(asked) > 1 || len(asked) == 1 && len(cut) == 0) {
 			r.Findings = append(r.Findings, finding{silence, a.address, []string{}, []string{}, []string{}, []place{},
 				fmt.Sprintf("%s: nobody answers, and no SpeakerStatus says who owns it: kubectl herald explain service %s says why", a.address, a.services[0])})
@@ -155,7 +157,7 @@ func (n *Network) Verify(wanted []Announcement, answers map[string][]inspect.Ans
 	return r
 }
 
-// notAsked notes an address that was asked for nowhere, or not on the segment of an owner.
+// notAsked notes an address that was not asked for anywhere, or not on the segment of an owner.
 func (r *VerifyReport) notAsked(address string, hearings map[place]*hearing, s *segments) {
 	if len(hearings) == 0 {
 		r.NotAsked = append(r.NotAsked, notAsked{address, "no node that was asked has an interface with a subnet that holds it, or that an L2Advertisement of it names"})
@@ -168,8 +170,8 @@ func (r *VerifyReport) notAsked(address string, hearings map[place]*hearing, s *
 	}
 }
 
-// ownersFrom are the nodes that own an address on the segment of an interface. On a segment that no SpeakerStatus has,
-// any owner may be the one.
+// ownersFrom returns the nodes that own an address on the segment of an interface. If no SpeakerStatus has the segment, it
+// returns all owners.
 func (s *segments) ownersFrom(at place, address string) (nodes []string) {
 	_, known := s.segment[at]
 	for _, o := range s.current(address) {
@@ -177,7 +179,7 @@ func (s *segments) ownersFrom(at place, address string) (nodes []string) {
 			continue
 		}
 		node := o.Node
-		if o.DeputyFor != "" { // It answers with the hardware address of that one.
+		if o.DeputyFor != "" { // A deputy answers with the MAC address of the node that it answers for.
 			node = o.DeputyFor
 		}
 		if !slices.Contains(nodes, node) {
@@ -188,23 +190,23 @@ func (s *segments) ownersFrom(at place, address string) (nodes []string) {
 	return nodes
 }
 
-// answersItself reports whether it is the speaker on the interface itself that answers for an address, as the owner or
-// as a deputy. It does not hear itself.
+// answersItself reports whether the speaker on the interface answers for an address, as the owner or as a deputy. A
+// speaker does not hear itself.
 func (s *segments) answersItself(at place, address string) bool {
 	return slices.ContainsFunc(s.current(address), func(o owner) bool { return o.place == at })
 }
 
-// add adds what one interface has heard. An answer is expected if a node owns the address, unless
-// the speaker there answers itself.
+// add adds what one interface has heard. It should have heard an answer if a node owns the address, unless its own speaker
+// answers.
 func (h *hearing) add(at place, macs []string, nodes map[string][]place, itself bool) {
 	answered := false
 	for _, text := range macs {
 		mac, err := net.ParseMAC(text)
 		if err != nil {
-			continue // The speaker does not say what it is.
+			continue // The speaker does not report the MAC address of the interface.
 		}
 		if slices.ContainsFunc(nodes[mac.String()], func(p place) bool { return p.Node == at.Node }) {
-			continue // It hears itself: there is a loop in the network.
+			continue // A speaker that hears itself means that the network has a loop.
 		}
 		answered = true
 		h.heard[mac.String()] = append(h.heard[mac.String()], at)
@@ -214,7 +216,7 @@ func (h *hearing) add(at place, macs []string, nodes map[string][]place, itself 
 	}
 }
 
-// findings are what is wrong on one segment.
+// findings returns what is wrong on one segment.
 func (h *hearing) findings(address string, nodes map[string][]place, cut []string) (all []finding) {
 	var answered, macs []string
 	var seen []place
@@ -237,7 +239,7 @@ func (h *hearing) findings(address string, nodes map[string][]place, cut []strin
 		}
 	}
 	slices.Sort(answered)
-	// A node whose list of claims is cut may own what is not in it.
+	// If the list of a node's claims is cut, the node may own addresses that are not in it.
 	mayOwn := func(node string) bool {
 		return slices.Contains(h.owners, node) || len(h.owners) == 0 && slices.Contains(cut, node)
 	}
@@ -276,7 +278,7 @@ func places(all []place) string {
 	return some(texts)
 }
 
-// list is never null in JSON.
+// list returns an empty list for nil, so that JSON does not have null.
 func list[T any](all []T) []T {
 	if all == nil {
 		return []T{}
@@ -321,5 +323,5 @@ func (r *VerifyReport) Text(s Style) string {
 	return l.String()
 }
 
-// maxFindings is how many findings are told to people.
+// maxFindings is the most findings in the text for people.
 const maxFindings = 30

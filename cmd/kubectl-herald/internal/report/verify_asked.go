@@ -19,7 +19,7 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// Wanted are the addresses to ask for: those that are given, else all that are announced.
+// Wanted returns the given addresses or, if none are given, all that are announced.
 func (n *Network) Wanted(addresses []string) ([]Announcement, error) {
 	all := n.announcements()
 	if len(addresses) == 0 {
@@ -40,16 +40,16 @@ func (n *Network) Wanted(addresses []string) ([]Announcement, error) {
 	return wanted, nil
 }
 
-// Again are the addresses to ask for a second time, as they are announced now: those of which something is wrong. Of
-// those that were not given, the ones that are not announced any more are left out.
+// Again returns the addresses with findings, as they are announced now, to ask for them again. If no addresses were
+// given, it leaves out those that are no longer announced.
 func (n *Network) Again(given []string, r *VerifyReport) []Announcement {
-	again, _ := n.Wanted(given) // They have been read before.
+	again, _ := n.Wanted(given) // Wanted parsed them before.
 	return slices.DeleteFunc(again, func(a Announcement) bool {
 		return !slices.ContainsFunc(r.Findings, func(f finding) bool { return f.Address == a.address })
 	})
 }
 
-// Question is what speakers are asked about the address; false if it is none.
+// Question returns the question to speakers about the address; false if the address is invalid.
 func (a *Announcement) Question() (inspect.Question, bool) {
 	address, err := netip.ParseAddr(a.address)
 	return inspect.Question{Address: address, Interfaces: a.interfaces}, err == nil
@@ -62,7 +62,8 @@ type Askee struct {
 	Key       ed25519.PublicKey
 }
 
-// Askable are the speakers on the given nodes, else on all, and why others cannot be asked.
+// Askable returns the speakers on the given nodes, or on all nodes if none are given. unasked says why others cannot
+// be asked.
 func (n *Network) Askable(from []string) (speakers []Askee, unasked []Unasked, err error) {
 	for _, name := range from {
 		if !slices.ContainsFunc(n.nodes, func(o *corev1.Node) bool { return o.Name == name }) {
@@ -96,7 +97,7 @@ func (n *Network) Askable(from []string) (speakers []Askee, unasked []Unasked, e
 	return speakers, unasked, nil
 }
 
-// keyOf is the public key of a speaker's port.
+// keyOf returns the public key of a speaker's port.
 func keyOf(o *herald.SpeakerStatus) (ed25519.PublicKey, error) {
 	if o.Status.Identity == nil {
 		return nil, errors.New("its SpeakerStatus has no identity: see whether herald-speaker is up to date there")
@@ -108,7 +109,7 @@ func keyOf(o *herald.SpeakerStatus) (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// byMAC says which interfaces have a hardware address, as the speakers report.
+// byMAC returns the interfaces that have each MAC address, according to the speakers.
 func (s *segments) byMAC() map[string][]place {
 	by := map[string][]place{}
 	for _, at := range slices.SortedFunc(maps.Keys(s.interfaces), comparePlaces) {

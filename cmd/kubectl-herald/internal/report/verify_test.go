@@ -17,10 +17,10 @@ import (
 	"github.com/heraldlb/herald/speaker/inspect"
 )
 
-// heard is what the speakers of a cluster that is healthy hear: the nth node has 02:00:5e:00:53:0n.
+// heard is what the speakers of a healthy cluster hear. The nth node has the MAC address 02:00:5e:00:53:0n.
 type heard map[string][]inspect.Answer
 
-// of sets what a node hears of an address, by the last parts of the MAC addresses.
+// of sets what a node hears about an address, with the last parts of the MAC addresses.
 func (h heard) of(node, address string, macs ...string) heard {
 	for i, m := range macs {
 		macs[i] = "02:00:5e:00:53:" + m
@@ -45,13 +45,13 @@ func allWell() heard {
 	return h
 }
 
-// TestVerify changes one thing at a time, and holds all that is found.
+// TestVerify changes one thing at a time, and checks all findings.
 func TestVerify(t *testing.T) {
 	const one = "198.51.100.1"
 	for _, c := range []struct {
 		name   string
 		change func(n *Network, h heard)
-		want   []string // Kind: text.
+		want   []string // in the form "Kind: text"
 	}{
 		{"all is well", func(*Network, heard) {}, nil},
 		{"the split brain", func(_ *Network, h heard) { h.of("n1", one, "02").of("n3", one, "01", "02") }, []string{
@@ -192,8 +192,8 @@ func TestWhoCanBeAsked(t *testing.T) {
 	}
 }
 
-// TestWhatIsForRouters has addresses that are on no subnet of a node: where a BGPAdvertisement selects them, too, no segment
-// is to have them.
+// TestWhatIsForRouters has addresses that are in no subnet of a node. If a BGPAdvertisement also selects them, they need
+// not be on a segment.
 func TestWhatIsForRouters(t *testing.T) {
 	n := healthy()
 	for i := range n.speakers {

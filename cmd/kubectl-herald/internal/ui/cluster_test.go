@@ -16,10 +16,10 @@ import (
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
 
-// cluster is one with four nodes on one segment, and sessions with two routers.
+// cluster has four nodes on one segment, and sessions with two routers.
 type cluster struct {
 	services int
-	owner    func(i int) string // Of the address of a Service.
+	owner    func(i int) string // of the address of a Service
 	edit     func(o *report.Objects)
 }
 
@@ -36,7 +36,7 @@ func (c *cluster) source() Source {
 	}
 }
 
-// address is that of a Service.
+// address returns the address of a Service.
 func address(i int) string {
 	return netip.AddrFrom4([4]byte{198, 51, byte(100 + i>>8), byte(i)}).String()
 }

@@ -17,56 +17,56 @@ import (
 )
 
 const (
-	// pause is how long after a reading the next one begins, and share the least ratio of the pause to how long the reading
-	// took: a large cluster is read less often.
+	// pause is the minimum time between two readings. share is the minimum ratio of this time to the duration of a reading,
+	// so that a large cluster is read less often.
 	pause = 2 * time.Second
 	share = 10
-	// overdue is how late a reading is when those before and after it are told apart. The page has it, too.
+	// overdue is how late a reading must be for the changes to note a gap before it. The page has the same number.
 	overdue = 30 * time.Second
-	// maxChanges is how many changes are kept.
+	// maxChanges is the most changes that are kept.
 	maxChanges = 200
 )
 
-// Source is what the pages show.
+// Source is where the content of the page comes from.
 type Source struct {
-	// Cluster is how the user calls it.
+	// Cluster is the user's name for the cluster.
 	Cluster string
 	// Read reads the objects that report.OverviewOf needs.
 	Read func(ctx context.Context) (*report.Objects, error)
-	// Warnings reads the events of a Service that is explained.
+	// Warnings reads the events of a Service to explain.
 	Warnings func(ctx context.Context, name types.NamespacedName) []*corev1.Event
 	CCM      *report.CCM
 }
 
-// reading says how the cluster was read the last time.
+// reading describes the last reading of the cluster.
 type reading struct {
 	Cluster string `json:"cluster"`
-	// At is the last time that it could be read, and Began the first.
+	// At is the time of the last successful reading, and Began that of the first.
 	At    time.Time `json:"at"`
 	Began time.Time `json:"began"`
-	// Due is when the reading after that of At begins, if there is a page.
+	// Due is when the next reading after At begins, if a page is open.
 	Due time.Time `json:"due"`
-	// Error says why it cannot be read now; empty: it can.
+	// Error says why the last reading failed; empty if it succeeded.
 	Error string `json:"error"`
 }
 
-// part is a part of the page, as JSON. Its version grows with each change.
+// part is a part of the page, as JSON. Its version increases with each change.
 type part struct {
 	version uint64
 	data    []byte
 }
 
-// feed reads the cluster for all pages together, while there are any.
+// feed reads the cluster once for all open pages. It does not read while no page is open.
 type feed struct {
 	source Source
 
 	mu       sync.Mutex
-	news     chan struct{} // Closed when a part has changed, and replaced.
-	visitors chan struct{} // Has an element when a page has come.
+	news     chan struct{} // Closed and replaced when a part changes.
+	visitors chan struct{} // Has an element when a page has been opened.
 	pages    int
 	version  uint64
 	parts    map[string]part
-	objects  *report.Objects // Reports sort them, so mu is held.
+	objects  *report.Objects // Reports sort them, so mu must be held.
 	overview *report.Overview
 	changes  []report.Change // The newest first.
 	reading  reading
@@ -109,7 +109,7 @@ func (f *feed) watched() bool {
 	return f.pages > 0
 }
 
-// open counts a page, until close is called.
+// open counts an open page until closed is called.
 func (f *feed) open() (closed func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,7 +125,7 @@ func (f *feed) open() (closed func()) {
 	}
 }
 
-// update makes the parts of the page from what was read.
+// update computes the parts of the page from the objects that were read.
 func (f *feed) update(objects *report.Objects, err error, now, due time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -154,12 +154,12 @@ func (f *feed) update(objects *report.Objects, err error, now, due time.Time) {
 		f.set("services", overview.Services)
 		f.set("changes", f.changes)
 	}
-	f.set("reading", f.reading) // Last: pages show the rest when it comes.
+	f.set("reading", f.reading) // Last: pages show the other parts when they get this one.
 	close(f.news)
 	f.news = make(chan struct{})
 }
 
-// gap notes among the changes that nothing was read for a while.
+// gap adds a change that says that nothing was read for a while.
 func (f *feed) gap(now time.Time) {
 	if f.overview == nil || now.Sub(f.reading.Due) <= overdue {
 		return
@@ -170,7 +170,7 @@ func (f *feed) gap(now time.Time) {
 	})
 }
 
-// set replaces a part, if it is another one.
+// set replaces a part if it has changed.
 func (f *feed) set(name string, value any) {
 	data := encode(value)
 	if old, known := f.parts[name]; known && bytes.Equal(old.data, data) {
@@ -186,8 +186,8 @@ type named struct {
 	part
 }
 
-// since returns the parts that have changed since a version, in the order of their changes, and a channel that is closed when
-// there are others.
+// since returns the parts that have changed since a version, in the order of their changes. The channel is closed when
+// further parts change.
 func (f *feed) since(version uint64) (news []named, more <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,11 +196,11 @@ func (f *feed) since(version uint64) (news []named, more <-chan struct{}) {
 			news = append(news, named{name, p})
 		}
 	}
-	slices.SortFunc(news, func(x, y named) int { return int(x.version) - int(y.version) }) //nolint:gosec // They are few.
+	slices.SortFunc(news, func(x, y named) int { return int(x.version) - int(y.version) }) //nolint:gosec // The numbers are small.
 	return news, f.news
 }
 
-// trace explains a Service, by the objects of the last reading and the Service's events.
+// trace explains a Service, with the objects of the last reading and the Service's events.
 func (f *feed) trace(ctx context.Context, name types.NamespacedName, now time.Time) ([]byte, error) {
 	warnings := f.source.Warnings(ctx, name)
 	f.mu.Lock()
@@ -216,12 +216,12 @@ func (f *feed) trace(ctx context.Context, name types.NamespacedName, now time.Ti
 	return encode(r), nil
 }
 
-// encode writes a report as JSON. What cannot be printed, such as characters that control a terminal or turn the direction of
-// text around, is replaced in every string.
+// encode encodes a report as JSON. In every string it replaces characters that cannot be printed, such as those that
+// control a terminal or reverse the direction of text.
 func encode(value any) []byte {
 	data, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // A report consists of texts, numbers and lists.
+		panic(err) // A report has only strings, numbers and lists.
 	}
 	var tree any
 	d := json.NewDecoder(bytes.NewReader(data))

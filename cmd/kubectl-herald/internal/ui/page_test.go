@@ -17,7 +17,7 @@ import (
 
 const artefacts = "../../../../build/ui"
 
-// troubled has a session down, a stranger, a Service that waits, and a node whose speaker is silent.
+// troubled adds a session that is down, a stranger, a Service that waits, and a node whose speaker is silent.
 func troubled(o *report.Objects) {
 	st := &o.Speakers[2].Status
 	st.Sessions[1].State, st.Sessions[1].Reason, st.Sessions[1].BFD, st.Sessions[1].BFDReason = "Down", "no answer from the router", "Down", "the detection time has passed"
@@ -44,7 +44,7 @@ func troubled(o *report.Objects) {
 	}
 }
 
-// TestThePage looks at the page of a cluster in which all is well, and then has things go wrong.
+// TestThePage opens the page of a healthy cluster, and then adds problems.
 func TestThePage(t *testing.T) {
 	var trouble, moved atomic.Bool
 	c := &cluster{
@@ -80,14 +80,14 @@ func TestThePage(t *testing.T) {
 	p.Audit()
 	p.Screenshots(artefacts, "troubled")
 
-	// By the keyboard alone.
+	// with the keyboard only
 	p.Until("dialog[open] h2", "shop/checkout", chromedp.Focus(`a[data-key="shop/checkout"]`), chromedp.KeyEvent(kb.Enter))
 	p.Shows("dialog[open]", "Next:", "made up for shop/checkout", "Asks for", "IPv4", "Pools", "public IPv4")
 	p.Audit()
 	p.Screenshots(artefacts, "trace")
-	time.Sleep(pause + time.Second) // The page is written anew, below the dialog.
+	time.Sleep(pause + time.Second) // The page below the dialog is rendered again.
 	p.Do(chromedp.KeyEvent(kb.Escape))
-	p.Comes("!document.querySelector('dialog').open && location.hash === ''") // The browser closes it, and then says so.
+	p.Comes("!document.querySelector('dialog').open && location.hash === ''") // The event comes after the closing.
 	p.Comes("document.activeElement.dataset.key === 'shop/checkout'")
 	p.Do(chromedp.SendKeys("#filter", "rack1-n2 shop"))
 	p.Shows("#count", "1 of 13 Services")
@@ -96,7 +96,7 @@ func TestThePage(t *testing.T) {
 	}
 }
 
-// TestALateReadingIsLost has the clock of the page go ahead, as if the reading hung.
+// TestALateReadingIsLost advances the clock of the page, as if the reading hung.
 func TestALateReadingIsLost(t *testing.T) {
 	p := browser.Open(t, serve(t, (&cluster{services: 3}).source()).url(""))
 	p.Until("#reading[data-state=live]", "Read")
@@ -106,7 +106,7 @@ func TestALateReadingIsLost(t *testing.T) {
 	p.Until("#reading[data-state=live]", "Read")
 }
 
-// TestHostileTextIsText has what users and nodes may write be markup, and control characters.
+// TestHostileTextIsText has markup and control characters in everything that users and nodes may write.
 func TestHostileTextIsText(t *testing.T) {
 	const markup = `<img src=x onerror="document.title='broken'"><script>document.title='broken'</script>`
 	c := &cluster{services: 3, edit: func(o *report.Objects) {
@@ -142,8 +142,8 @@ func TestHostileTextIsText(t *testing.T) {
 	}
 }
 
-// TestAThousandServices measures what the page costs when all their addresses move, and when the filter is typed into. What is
-// measured is the time of the processor, so that a busy machine tells the same.
+// TestAThousandServices measures the cost of the page when the addresses of all Services move, and when the user types into
+// the filter. It measures processor time, so that the result does not depend on other programs.
 func TestAThousandServices(t *testing.T) {
 	const bound = 200 * time.Millisecond
 	var owner atomic.Int32
@@ -153,7 +153,8 @@ func TestAThousandServices(t *testing.T) {
 	if rows := browser.Evaluate[int](p, "document.querySelectorAll('#services tbody tr').length"); rows != 100 {
 		t.Errorf("%d rows", rows)
 	}
-	// Asking for texts costs, too, so nobody asks meanwhile. The page is observed before the next reading may come.
+	// Polling for text costs time as well, so the test does not poll. It observes the page before the next reading can
+	// come.
 	browser.Evaluate[bool](p, `globalThis.moved = new Promise((done) => {
 		const observer = new MutationObserver(() => { observer.disconnect(); requestAnimationFrame(() => setTimeout(() => done(true))); });
 		observer.observe(document.querySelector("#changes .content"), { childList: true });

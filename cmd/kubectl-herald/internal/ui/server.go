@@ -1,8 +1,8 @@
-// Package ui serves a page that shows what Herald does, on this machine alone.
+// Package ui serves a page that shows what Herald does, only on this machine.
 //
-// The page can do what its user may do by kubectl, so nobody else may ask for it: not other users of the machine, who do not
-// know the token in its address, and not other pages in the user's browser, which neither know the token nor are let in by
-// another name of the host (DNS rebinding).
+// The page can do what its user may do with kubectl, so nobody else may use it. Other users of the machine do not know the
+// token in its address. Other pages in the user's browser do not know the token either, and are refused if they use another
+// name of the host (DNS rebinding).
 package ui
 
 import (
@@ -24,25 +24,25 @@ import (
 //go:embed page
 var embedded embed.FS
 
-// files of the page, with their types. No other is served.
+// files has the files of the page by suffix, with their types. No other files are served.
 var files = map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
-// policy lets the page load its own files, and nothing be written into it but text.
+// policy lets the page load only its own files, and prevents scripts from inserting anything but text.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// patience is how long a page may take to send a request, and to read what it is sent.
+// patience is the most time that a page may take to send a request, and to receive a response.
 const patience = 10 * time.Second
 
 var errNotRead = errors.New("the cluster has not been read yet")
 
-// Serve serves pages on l until ctx ends. Their address is that of l, with the token as the first element of the path.
+// Serve serves the page on l until ctx ends. Its address is that of l, with the token as the first element of the path.
 func Serve(ctx context.Context, l net.Listener, token string, s Source) error {
 	h := &handler{feed: newFeed(s), token: token, host: l.Addr().String()}
 	g, ctx := errgroup.WithContext(ctx)
 	server := &http.Server{
 		Handler: h, ReadTimeout: patience, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }, // Streams end with it.
+		BaseContext: func(net.Listener) context.Context { return ctx }, // Streams end with ctx.
 	}
 	g.Go(func() error {
 		h.feed.run(ctx)
@@ -66,7 +66,7 @@ func Serve(ctx context.Context, l net.Listener, token string, s Source) error {
 	return g.Wait()
 }
 
-// handler answers pages.
+// handler responds to requests of pages.
 type handler struct {
 	feed        *feed
 	token, host string
@@ -99,19 +99,19 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// sameOrigin reports whether a request is from the page itself, or from the user: a link may be followed from anywhere.
+// sameOrigin reports whether a request is from the page itself, or from the user, who may follow a link from anywhere.
 func sameOrigin(r *http.Request, host string) bool {
 	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+host {
 		return false
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin": // Not every browser and no program says it.
+	case "", "none", "same-origin": // Some browsers, and all other programs, do not send the header.
 		return true
 	}
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
-// refuse ends the connection, too, so that who may not ask cannot hold it.
+// refuse responds with an error and ends the connection, so that a client without permission cannot hold it.
 func refuse(w http.ResponseWriter, code int, why string) {
 	w.Header().Set("Connection", "close")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -134,10 +134,10 @@ func file(w http.ResponseWriter, name string) {
 		return
 	}
 	w.Header().Set("Content-Type", kind)
-	_, _ = w.Write(content) // The page may have gone.
+	_, _ = w.Write(content) // The page may be closed.
 }
 
-// events sends the parts of the page, and each again when it changes, as server-sent events.
+// events sends the parts of the page as server-sent events, and each part again when it changes.
 func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead {
@@ -166,7 +166,7 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// trace writes the report of explain on a Service.
+// trace writes the report of explain for a Service.
 func (h *handler) trace(w http.ResponseWriter, r *http.Request) {
 	namespace, name, _ := strings.Cut(r.URL.Query().Get("service"), "/")
 	data, err := h.feed.trace(r.Context(), types.NamespacedName{Namespace: namespace, Name: name}, time.Now())

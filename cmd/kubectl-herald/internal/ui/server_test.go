@@ -21,7 +21,7 @@ import (
 
 const token = "correcthorsebatterystaple"
 
-// served is a server of the page, which ends with the test.
+// served is a server of the page that stops at the end of the test.
 type served struct {
 	host string
 	stop func() error
@@ -58,7 +58,7 @@ func serve(t *testing.T, source Source) *served {
 	return s
 }
 
-// asked sends a request and returns the status code, the header and the body of the response.
+// asked sends a request, and returns the status code, the header and the body of the response.
 func asked(t *testing.T, method, url string, edit func(*http.Request)) (code int, header http.Header, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
@@ -82,7 +82,7 @@ func asked(t *testing.T, method, url string, edit func(*http.Request)) (code int
 	return response.StatusCode, response.Header, string(body)
 }
 
-// TestWhoMayAsk has requests come that are not from the page: nothing but the page itself is let in, and every response has the
+// TestWhoMayAsk sends requests that are not from the page. Only the page itself is admitted, and every response has the
 // headers that protect it.
 func TestWhoMayAsk(t *testing.T) {
 	s := serve(t, (&cluster{services: 3}).source())
@@ -162,7 +162,7 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreNotHeld has connections without the token stay open as long as they can. A page stays open for longer.
+// TestConnectionsAreNotHeld keeps connections without the token open as long as possible. A page stays open for longer.
 func TestConnectionsAreNotHeld(t *testing.T) {
 	s := serve(t, (&cluster{services: 3}).source())
 	page := s.listen(t)
@@ -205,7 +205,7 @@ func TestConnectionsAreNotHeld(t *testing.T) {
 	}
 }
 
-// stream is what a page hears.
+// stream is the event stream of a page.
 type stream struct {
 	t      *testing.T
 	lines  *bufio.Scanner
@@ -236,7 +236,7 @@ func (s *served) listen(t *testing.T) *stream {
 	return &stream{t, lines, closed}
 }
 
-// next returns the parts up to the next reading.
+// next returns the parts up to and including the next reading.
 func (s *stream) next() map[string]string {
 	s.t.Helper()
 	parts, name := map[string]string{}, ""
@@ -255,7 +255,8 @@ func (s *stream) next() map[string]string {
 	return nil
 }
 
-// TestOneReadingServesAllPages counts how often the cluster is read: not for a page more, and not without a page.
+// TestOneReadingServesAllPages checks that further pages cause no further readings, and that nothing is read without a
+// page.
 func TestOneReadingServesAllPages(t *testing.T) {
 	source := (&cluster{services: 3, edit: troubled}).source()
 	var readings atomic.Int32
@@ -297,7 +298,7 @@ func TestOneReadingServesAllPages(t *testing.T) {
 	for _, p := range pages {
 		p.closed()
 	}
-	time.Sleep(pause + 500*time.Millisecond) // The reading that is under way, and the pause after it.
+	time.Sleep(pause + 500*time.Millisecond) // the current reading, and the pause after it
 	before := readings.Load()
 	time.Sleep(2 * pause)
 	if n := readings.Load(); n != before {
@@ -305,7 +306,7 @@ func TestOneReadingServesAllPages(t *testing.T) {
 	}
 }
 
-// TestAnErrorIsShown has the cluster be unreadable for a while: what was read before stays, with the error beside it.
+// TestAnErrorIsShown makes the cluster unreadable for a while. The page keeps the last content, and shows the error.
 func TestAnErrorIsShown(t *testing.T) {
 	source := (&cluster{services: 3}).source()
 	var broken atomic.Bool
@@ -328,13 +329,13 @@ func TestAnErrorIsShown(t *testing.T) {
 	}
 }
 
-// TestAGapIsToldOf has readings come late, and on time. The gap stands before what has changed meanwhile.
+// TestAGapIsToldOf has readings that are late, and on time. The gap comes before the changes that happened during it.
 func TestAGapIsToldOf(t *testing.T) {
 	var owner string
 	c := &cluster{services: 1, owner: func(int) string { return owner }}
 	for _, test := range []struct {
 		name  string
-		rest  time.Duration // Until the second reading was due.
+		rest  time.Duration // until the second reading was due
 		fails []time.Duration
 		after time.Duration
 		want  []string
@@ -346,7 +347,7 @@ func TestAGapIsToldOf(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFeed(c.source())
-			now := time.Now() // When all Leases are renewed.
+			now := time.Now() // when all Leases are renewed
 			began := now.Add(-test.after)
 			owner = nodes[0]
 			f.update(c.objects(), nil, began, began.Add(test.rest))
@@ -367,7 +368,7 @@ func TestAGapIsToldOf(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft ends the server while pages are open.
+// TestNothingIsLeft stops the server while pages are open.
 func TestNothingIsLeft(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	s := serve(t, (&cluster{services: 3}).source())
@@ -379,7 +380,7 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Error(err)
 	}
 	for _, p := range pages {
-		for p.lines.Scan() { // To its end.
+		for p.lines.Scan() { // until it ends
 		}
 		p.closed()
 	}
