@@ -85,7 +85,9 @@ const (
 	pageTime    = 4 * time.Millisecond  // added for every page
 	knockPeriod = 20 * time.Millisecond // between two beats for nodes that suspect this one
 
-	maxMissed  = 32 // beats; to verify one after more is on a budget
+	// maxMissed bounds the beats between two that are verified: a beat more than twice as many after the last one is refused,
+	// and a Hello names a newer beat after half as many.
+	maxMissed  = 32
 	maxUnicast = 64 // neighbours that are sent frames by unicast, too, because they said that they miss ours
 )
 

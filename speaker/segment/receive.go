@@ -94,7 +94,7 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	return ""
 }
 
-// freeHashes is how many beats may have been lost before the verification of the next one is on a budget.
+// freeHashes is how far a beat may be after the last one without a budget. To verify it costs as many hashes.
 const freeHashes = 4
 
 // signOfLife records that a neighbour's speaker is alive.

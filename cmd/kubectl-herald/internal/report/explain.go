@@ -480,8 +480,8 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 	return ""
 }
 
-// retried is the longest time after which the service controller retries a failed Service, with some reserve.
-const retried = 10 * time.Minute
+// retried is the longest time after which the service controller retries a failed Service, 10 minutes, with some reserve.
+const retried = 11 * time.Minute
 
 // unserved returns why herald-ccm has not done what it could do: its last message, or that it may not be running.
 func (s *situation) unserved() string {

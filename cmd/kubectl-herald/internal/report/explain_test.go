@@ -310,6 +310,9 @@ func TestExplain(t *testing.T) {
 			s.service.Status = corev1.ServiceStatus{}
 			s.Warnings = []*corev1.Event{failed("services is forbidden", time.Minute)}
 		}, "198.51.100.1 is recorded for it, and is not in its status, so no node announces it: herald-ccm has failed, 60s ago: services is forbidden", nil},
+		{"herald-ccm is about to try again", waiting(), func(s *story) {
+			s.Warnings = []*corev1.Event{failed("ipallocations is forbidden", 10*time.Minute+time.Second)}
+		}, "it can have 198.51.100.1 of pool public, and has not been given it: herald-ccm has failed, 10m ago: ipallocations is forbidden", nil},
 		{"herald-ccm has not tried for a long time", waiting(), func(s *story) {
 			other := failed("made up", time.Second)
 			other.Reason = "AnnotationWithoutEffect"
