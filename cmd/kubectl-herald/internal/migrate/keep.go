@@ -38,6 +38,9 @@ func (t *translation) keep() {
 		for _, a := range s.addresses() {
 			t.Addresses++
 			holders[a] = append(holders[a], s)
+			if s.boundElsewhere() {
+				s.lose(a) // bound says why.
+			}
 			s.keep(a, homeOf(pools, a))
 		}
 	}
@@ -112,6 +115,11 @@ func (s *service) keep(a netip.Addr, p *writtenPool) {
 // loses notes why the Service would not keep an address.
 func (s *service) loses(a netip.Addr, format string, args ...any) {
 	s.note(Loses, format, args...)
+	s.lose(a)
+}
+
+// lose counts an address that the Service would not keep, once.
+func (s *service) lose(a netip.Addr) {
 	if !slices.Contains(s.lost, a) {
 		s.lost = append(s.lost, a)
 		s.t.Lost++

@@ -102,6 +102,10 @@ func TestServicesKeepTheirAddresses(t *testing.T) {
 			checked: "Addresses that Services keep, once they have the annotations that the import names: 1 of 2\n",
 		},
 		{
+			name: "an address of a Service of another class", source: &metalLB, objects: open + service + "{name: web, namespace: a}" + has(", loadBalancerClass: metallb.io/metallb", "192.0.2.3"),
+			said: []string{"spec.loadBalancerClass metallb.io/metallb cannot be changed"}, checked: "Addresses that Services keep: 0 of 1\n",
+		},
+		{
 			name: "an address of no pool that is shared with different keys", source: &kubeVIP,
 			objects: dhcp + service + "{name: tcp, namespace: a}" + has("", "192.0.2.3") + service + "{name: udp, namespace: a}" + has("", "192.0.2.3", "192.0.2.4"),
 			checked: "Addresses that Services keep, once they have the annotations that the import names: 0 of 3\n",

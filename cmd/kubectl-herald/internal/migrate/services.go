@@ -108,9 +108,12 @@ func (s *service) requested(annotation, text string) map[string]string {
 	return wanted
 }
 
+// boundElsewhere reports whether the class of the Service is not Herald's.
+func (s *service) boundElsewhere() bool { return s.class != "" && s.class != herald.LoadBalancerClass }
+
 // bound notes what to do with a class that binds the Service to the other load balancer.
 func (s *service) bound() {
-	if s.class != "" && s.class != herald.LoadBalancerClass {
+	if s.boundElsewhere() {
 		s.cannot("spec.loadBalancerClass %s cannot be changed while the Service is there: create the Service again without it, or start herald-ccm with --load-balancer-class=%s once nothing else serves this class, and with --serve-classless=false if something else serves Services without a class", s.class, s.class)
 	}
 }
