@@ -148,12 +148,7 @@ type openers map[string]*lab.Opener
 // openers starts to open connections. No SYN may be lost. There is no tight timeout, because the time to an answer depends
 // more on the machine than on Herald.
 func (f *field) openers(target string) openers {
-	open := func(from *lab.Client) *lab.Opener {
-		patient := *from
-		patient.Timeout, patient.FirstSYN = 10*time.Second, true
-		return patient.Open(f.ctx, target, 20*time.Millisecond)
-	}
-	return openers{"the segment": open(f.site.Segment), "behind the router": open(f.site.Outside)}
+	return openers{"the segment": f.opens(f.site.Segment, target), "behind the router": f.opens(f.site.Outside, target)}
 }
 
 // judge fails the story if a connection could not be opened. A connection that is open when the address moves, or when a

@@ -43,25 +43,6 @@ func TestGap(t *testing.T) {
 	}
 }
 
-func TestTheTimeInWhichThisProcessDidNotRunIsNoGapThatWasSeen(t *testing.T) {
-	at := func(seconds, lost int, err error) Attempt {
-		return Attempt{Start: time.Unix(int64(seconds), 0), lost: time.Duration(lost) * time.Second, Err: err}
-	}
-	made := Attempts{at(0, 0, nil), at(1, 0, nil), at(8, 6, nil), at(9, 6, errors.New("no answer")), at(12, 7, nil)}
-	if gap, seen := made.Gap(), made.SeenGap(); gap != 7*time.Second || seen != 3*time.Second {
-		t.Errorf("a gap of %v, of which %v were seen; want 7s and 3s", gap, seen)
-	}
-	now := time.Now()
-	o := &Opener{ran: now.Add(-time.Minute)}
-	_, lost := o.look()
-	if _, again := o.look(); lost < time.Minute || again < lost || len(o.stalls) == 0 {
-		t.Errorf("it did not run for %v, and later for %v, want a minute or more: %v", lost, again, o.stalls)
-	}
-	if _, lost := (&Opener{}).look(); lost != 0 {
-		t.Errorf("before it first ran, it was not run for %v", lost)
-	}
-}
-
 func TestPercentile(t *testing.T) {
 	var d Durations
 	for i := range 200 {

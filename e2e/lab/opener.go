@@ -23,8 +23,6 @@ type Attempt struct {
 	// Stalled is the longest time during the attempt in which this process did not run. Only times longer than twice
 	// stallPeriod count. The timeout of the attempt and the kernels continue during a stall.
 	Stalled time.Duration
-	// lost is the total time of all stalls before the start.
-	lost time.Duration
 }
 
 // Attempts is a list of attempts in the order of their starts.
@@ -39,7 +37,6 @@ type Opener struct {
 	made   Attempts
 	ran    time.Time
 	stalls []stall
-	lost   time.Duration // Total time of the stalls.
 }
 
 // stall is a time in which this process did not run.
@@ -48,17 +45,15 @@ type stall struct{ from, to time.Time }
 // stallPeriod is the interval at which an [Opener] records that its process runs.
 const stallPeriod = 20 * time.Millisecond
 
-// look records that this process runs. It returns the current time and the total time of the stalls so far.
-func (o *Opener) look() (now time.Time, lost time.Duration) {
+// look records that this process runs.
+func (o *Opener) look() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now = time.Now()
+	now := time.Now()
 	if !o.ran.IsZero() && now.Sub(o.ran) > 2*stallPeriod {
 		o.stalls = append(o.stalls, stall{o.ran, now})
-		o.lost += now.Sub(o.ran)
 	}
 	o.ran = now
-	return now, o.lost
 }
 
 // Open opens a new connection to the target at the given interval and sends one request on it, until Stop is called
@@ -97,14 +92,13 @@ func (c *Client) Open(ctx context.Context, target string, every time.Duration) *
 }
 
 func (o *Opener) attempt(ctx context.Context, c *Client, target string) {
-	var a Attempt
-	a.Start, a.lost = o.look()
+	a := Attempt{Start: time.Now()}
 	reply, err := c.Get(ctx, target)
 	if err != nil && ctx.Err() != nil {
 		return // The attempt was cancelled. It did not fail.
 	}
-	a.End, _ = o.look()
-	a.Node, a.Err = reply.Node, err
+	o.look()
+	a.End, a.Node, a.Err = time.Now(), reply.Node, err
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range o.stalls {
@@ -162,26 +156,14 @@ func (a Attempts) ByNode() map[string]int {
 // connection could be opened. It is never much below the interval of the attempts. The first and the last attempt
 // count as successful. An outage that has not ended by the last attempt therefore counts until then.
 func (a Attempts) Gap() (longest time.Duration) {
-	return a.longest(func(from, to Attempt) time.Duration { return to.Start.Sub(from.Start) })
-}
-
-// SeenGap is Gap without the stalls, in which this process observed nothing. It is a lower bound of the outage,
-// however busy the machine was.
-func (a Attempts) SeenGap() (longest time.Duration) {
-	return a.longest(func(from, to Attempt) time.Duration { return to.Start.Sub(from.Start) - (to.lost - from.lost) })
-}
-
-// longest returns the longest time between consecutive successful attempts. The first and the last attempt count as
-// successful.
-func (a Attempts) longest(between func(from, to Attempt) time.Duration) (longest time.Duration) {
 	if len(a) == 0 {
 		return 0
 	}
-	last := a[0]
+	last := a[0].Start
 	for i, one := range a {
 		if one.Err == nil || i == len(a)-1 {
-			longest = max(longest, between(last, one))
-			last = one
+			longest = max(longest, one.Start.Sub(last))
+			last = one.Start
 		}
 	}
 	return longest
