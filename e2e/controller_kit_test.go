@@ -17,15 +17,17 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// withCCM starts an API server and herald-ccm.
-func withCCM(t testing.TB, args ...string) (*cluster, *lab.ControlPlane, *lab.Process) {
+// withCCM starts an API server and herald-ccm. The story has no nodes and no packets, so it runs in parallel with others
+// of its kind, after the stories that need the machine for themselves.
+func withCCM(t *testing.T, args ...string) (*cluster, *lab.ControlPlane, *lab.Process) {
 	t.Helper()
+	t.Parallel()
 	ctx, plane := startControlPlane(t, false)
 	// Without a Node, the service controller writes an event for every sync.
 	if _, err := plane.Client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	ccm, err := plane.StartCCM(args...)
+	ccm, err := plane.StartCCM(append([]string{"--secure-port=0"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,7 +225,7 @@ func TestTheLeaseIsGivenUp(t *testing.T) {
 	c.pool("public", nil, "198.51.100.0/24")
 	c.service("one")
 	c.holds("one", "198.51.100.0")
-	second, err := plane.StartCCM("--secure-port", "10259")
+	second, err := plane.StartCCM("--secure-port=0")
 	c.must(err)
 	holder := func() (string, error) {
 		lease, err := c.kube.CoordinationV1().Leases(lab.HeraldNamespace).Get(c.ctx, "herald-ccm", metav1.GetOptions{})

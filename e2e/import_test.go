@@ -17,6 +17,7 @@ import (
 // TestImportsPassADryRun runs kubectl herald import on the corpus of each load balancer. A real API server, with Herald's
 // schemas and admission policies, must accept the whole output in a dry run, which creates nothing.
 func TestImportsPassADryRun(t *testing.T) {
+	t.Parallel()
 	ctx, c := startControlPlane(t, false)
 	const corpus = "../cmd/kubectl-herald/internal/migrate/testdata"
 	files, err := filepath.Glob(corpus + "/*/*/objects.yaml")
@@ -53,6 +54,7 @@ func TestImportsPassADryRun(t *testing.T) {
 // TestImportReadsTheCluster runs kubectl herald import on a cluster in which other load balancers are configured, and
 // follows its report: the Service gets the annotations that the report names.
 func TestImportReadsTheCluster(t *testing.T) {
+	t.Parallel()
 	ctx, c := startControlPlane(t, false)
 	if out, err := c.Shell(ctx, "kubectl herald import metallb 2>&1"); err == nil || !strings.Contains(out, "there is no configuration of MetalLB") {
 		t.Errorf("MetalLB is not there, and the plugin says (%v) %s", err, out)

@@ -14,6 +14,7 @@ import (
 // TestNonsenseIsRefusedAtApply checks that kubectl apply reports mistakes with the field and the cure. herald-ccm can read
 // the accepted pools, and none of those that the policy refuses.
 func TestNonsenseIsRefusedAtApply(t *testing.T) {
+	t.Parallel()
 	ctx, c := startControlPlane(t, false)
 	object := func(kind, name, spec string) string {
 		return fmt.Sprintf("apiVersion: herald.dev/v1alpha1\nkind: %s\nmetadata: {name: %q}\nspec: %s\n", kind, name, spec)
