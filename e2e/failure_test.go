@@ -226,9 +226,7 @@ func TestNodesComeAndGo(t *testing.T) {
 // opens opens connections continuously, of which none may fail. The client's kernel counts resent SYNs: a lost SYN is a
 // failure, but a delay by a busy machine is not.
 func (f *field) opens(from *lab.Client, target string) *lab.Opener {
-	patient := *from
-	patient.Timeout, patient.FirstSYN = 10*time.Second, true
-	return patient.Open(f.ctx, target, 20*time.Millisecond)
+	return from.Patient().Open(f.ctx, target, 20*time.Millisecond)
 }
 
 // pass waits for a time in which something must not happen.

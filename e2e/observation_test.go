@@ -39,9 +39,6 @@ func (f *segmentField) observe(o observing) *observation {
 	if v.from == nil {
 		v.from = f.client
 	}
-	patient := *v.from
-	// An attempt that waits for CPU time is late. An attempt whose SYN is lost fails, because the kernel counts resent SYNs.
-	patient.Timeout, patient.FirstSYN = 10*time.Second, true
 	var err error
 	v.watch, err = v.from.Watch()
 	f.must(err)
@@ -58,12 +55,12 @@ func (f *segmentField) observe(o observing) *observation {
 	for _, a := range f.addresses {
 		if o.keep > 0 {
 			v.known(a)
-			h, err := patient.Hold(f.ctx, target(a), o.keep/len(f.addresses))
+			h, err := v.from.Patient().Hold(f.ctx, target(a), o.keep/len(f.addresses))
 			f.must(err)
 			v.holders = append(v.holders, h)
 		}
 		if o.open {
-			v.openers = append(v.openers, patient.Open(f.ctx, target(a), openEvery))
+			v.openers = append(v.openers, v.from.Patient().Open(f.ctx, target(a), openEvery))
 		}
 	}
 	return v

@@ -34,11 +34,18 @@ type Client struct {
 	MAC        net.HardwareAddr
 	// Timeout of a request. 0 means requestTimeout.
 	Timeout time.Duration
-	// FirstSYN makes it an error if the kernel had to resend the SYN of a connection. This detects a lost SYN without
-	// a tight timeout, which a busy machine would exceed without packet loss.
-	FirstSYN bool
+	// firstSYN makes it an error if the kernel had to resend the SYN of a connection.
+	firstSYN bool
 
 	Cable // The zero value if the client is not on the segment.
+}
+
+// Patient returns a client whose requests may take 10 s, but fail if the SYN of the connection was lost. This
+// detects a lost SYN without a tight timeout, which a busy machine would exceed without packet loss.
+func (c *Client) Patient() *Client {
+	patient := *c
+	patient.Timeout, patient.firstSYN = 10*time.Second, true
+	return &patient
 }
 
 func (c *Client) timeout() time.Duration { return cmp.Or(c.Timeout, requestTimeout) }
@@ -133,12 +140,12 @@ func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Co
 		conn, err = (&net.Dialer{Timeout: c.timeout()}).DialContext(ctx, network, address)
 		return err
 	})
-	if err != nil || !c.FirstSYN {
+	if err != nil || !c.firstSYN {
 		return conn, err
 	}
 	again, err := sentAgain(conn)
 	if err == nil && again > 0 {
-		err = fmt.Errorf("%w %d times", ErrSentAgain, again)
+		err = fmt.Errorf("from %v: %w %d times", conn.LocalAddr(), ErrSentAgain, again)
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())

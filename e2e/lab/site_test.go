@@ -115,10 +115,8 @@ func TestAnOutageIsMeasured(t *testing.T) {
 	})
 	t.Run("no fault, no gap", func(t *testing.T) {
 		// An attempt that waits for CPU time has not failed. An attempt that lost a packet has, whatever the timeout.
-		patient := *s.Segment
-		patient.Timeout, patient.FirstSYN = patience, true
 		stalled := stalls()
-		gap, failed, err := lab.Outage(ctx, &patient, []string{app(node.IPv4), app(node.IPv6)}, func() error { return nil }, outage)
+		gap, failed, err := lab.Outage(ctx, s.Segment.Patient(), []string{app(node.IPv4), app(node.IPv6)}, func() error { return nil }, outage)
 		if stall := stalled(); err != nil || gap > outage/2+stall || failed > 0 {
 			t.Errorf("gap %v, %d failed (%v); this process did not run for %v", gap, failed, err, stall)
 		}
@@ -183,9 +181,7 @@ func TestAnOpenerTellsWhoAnsweredAndWhatFailed(t *testing.T) {
 
 func TestAClientNoticesThatItsSYNWasLost(t *testing.T) {
 	ctx, s, _ := site(t, 1)
-	patient := *s.Segment
-	patient.Timeout, patient.FirstSYN = 10*time.Second, true
-	target := app(s.Nodes[0].IPv4)
+	patient, target := s.Segment.Patient(), app(s.Nodes[0].IPv4)
 	if _, err := patient.Get(ctx, target); err != nil {
 		t.Error(err)
 	}
