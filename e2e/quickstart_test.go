@@ -43,6 +43,20 @@ func TestQuickStart(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			f := f.within(t)
 			f.ctx = storyContext(t) // Each way is a story.
+			t.Cleanup(func() {
+				if !t.Failed() {
+					return
+				}
+				// The finalizers of these objects keep the CustomResourceDefinitions, and the next story cannot install Herald.
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				for _, all := range []string{"service,deployment web", "ippools.herald.dev --all"} {
+					args := append([]string{"delete", "--ignore-not-found", "--timeout=60s"}, strings.Fields(all)...)
+					if _, err := f.access.Kubectl(ctx, args...); err != nil {
+						t.Error(err)
+					}
+				}
+			})
 			var commands []string
 			for _, m := range fenced.FindAllStringSubmatch(before, -1) {
 				if !strings.Contains(m[1], "kind create cluster") && !strings.Contains(m[1], way.other) {
