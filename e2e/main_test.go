@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -11,11 +12,14 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// patience bounds a story. No story takes this long unless something is broken.
+// patience bounds a story. No story takes this long unless something is broken, except the long stories of make soak.
 const patience = 5 * time.Minute
 
 func storyContext(t testing.TB) context.Context {
 	limit := patience
+	if os.Getenv("HERALD_SOAK") != "" {
+		limit *= 4
+	}
 	if _, measures := t.(*testing.B); measures {
 		limit = time.Hour
 	}
