@@ -80,7 +80,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 	f.routed(router, address, names(f.site)...)
 	f.comesToSay("status", 0, "Nothing needs attention.")
 	ui := f.openPage()
-	p.fires(f.cluster)
+	p.firesOnly(f.cluster)
 	var others []lab.Port
 	for _, n := range f.site.Nodes {
 		if n.Name != owner {
@@ -232,9 +232,9 @@ func TestAlertsAndDashboards(t *testing.T) {
 			if fault.pending != "" {
 				p.sees(f.cluster, fault.pending)
 			}
-			p.fires(f.cluster, fault.alerts...)
+			p.firesOnly(f.cluster, fault.alerts...)
 			fault.mend(f)
-			p.fires(f.cluster, fault.over...)
+			p.firesOnly(f.cluster, fault.over...)
 		})
 	}
 	t.Run("every query of the dashboards finds something", func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 	t.Run("at the end all is well", func(t *testing.T) {
 		f := f.within(t)
 		p.lingers = ""
-		f.inTime(patience, "no alert fires", func(ctx context.Context) error { return p.fire(ctx, nil) })
+		f.inTime(patience, "no alert fires", func(ctx context.Context) error { return p.checkFiring(ctx, nil) })
 		f.comesToSay("status", 0, "Nothing needs attention.")
 		ui.shows(f.cluster, "problems", "[]")
 	})

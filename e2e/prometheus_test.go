@@ -145,9 +145,9 @@ func (p *prometheus) get(ctx context.Context, path string, data any) error {
 	return nil
 }
 
-// fires waits until exactly these alerts fire. If there are none, it also waits until none is pending. Meanwhile no other
+// firesOnly waits until exactly these alerts fire. If there are none, it also waits until none is pending. Meanwhile no other
 // alert may fire, except those that fired before.
-func (p *prometheus) fires(c *cluster, want ...string) {
+func (p *prometheus) firesOnly(c *cluster, want ...string) {
 	c.t.Helper()
 	before, err := p.alerts(c.ctx, firing)
 	c.must(err)
@@ -161,7 +161,7 @@ func (p *prometheus) fires(c *cluster, want ...string) {
 				c.t.Fatalf("%s fires, where %v are expected", alert, want)
 			}
 		}
-		return p.fire(ctx, want)
+		return p.checkFiring(ctx, want)
 	})
 }
 
@@ -171,8 +171,8 @@ func (p *prometheus) sees(c *cluster, alert string) {
 	c.eventually(alert+" is pending", p.finds(fmt.Sprintf("ALERTS{alertname=%q}", alert)))
 }
 
-// fire returns an error unless exactly these alerts fire. If there are none, none may be pending either.
-func (p *prometheus) fire(ctx context.Context, want []string) error {
+// checkFiring returns an error unless exactly these alerts fire. If there are none, none may be pending either.
+func (p *prometheus) checkFiring(ctx context.Context, want []string) error {
 	query := firing
 	if len(want) == 0 {
 		query = "ALERTS"

@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
@@ -134,14 +133,12 @@ func (f *segmentField) gather() (owner string) {
 // the time at which the API server had the labels.
 func (f *segmentField) exclude(yes bool, nodes ...string) (labelled time.Time) {
 	f.t.Helper()
-	value := "null"
-	if yes {
-		value = `""`
-	}
-	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, corev1.LabelNodeExcludeBalancers, value)
 	for _, n := range nodes {
-		_, err := f.kube.CoreV1().Nodes().Patch(f.ctx, n, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-		f.must(err)
+		if yes {
+			f.label(n, corev1.LabelNodeExcludeBalancers, "")
+		} else {
+			f.unlabel(n, corev1.LabelNodeExcludeBalancers)
+		}
 	}
 	labelled = time.Now()
 	for _, n := range nodes {
