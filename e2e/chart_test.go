@@ -165,6 +165,7 @@ func TestEveryValueOfTheChart(t *testing.T) {
 // TestTheChartUnderAnotherName uses a real API server: a release with another name, in another namespace that already has
 // its Secrets, is upgraded as its notes say. Helm does not install it while a pool is being deleted.
 func TestTheChartUnderAnotherName(t *testing.T) {
+	t.Parallel()
 	ctx, plane := startControlPlaneWith(t, lab.ControlPlaneOptions{Bare: true})
 	c := clusterOf(t, ctx, &plane.Access)
 	const pool = ` --set 'pools.segment.addresses={198.51.100.1-198.51.100.9}'`

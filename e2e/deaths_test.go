@@ -137,6 +137,7 @@ func (c *cluster) serving(service string, pods ...string) {
 
 // The policy for writes of herald-ccm to pods depends on its rights, not on the name of the installation.
 func TestUnderAnotherNameHeraldCCMMayWriteNoMoreOfPods(t *testing.T) {
+	t.Parallel()
 	ctx, plane := startControlPlane(t, false)
 	c := clusterOf(t, ctx, &plane.Access)
 	renamed := t.TempDir()
@@ -181,6 +182,7 @@ func TestUnderAnotherNameHeraldCCMMayWriteNoMoreOfPods(t *testing.T) {
 
 // TestADeadNodeIsDeadForEveryone runs herald-ccm with exactly the rights of the overlay.
 func TestADeadNodeIsDeadForEveryone(t *testing.T) {
+	t.Parallel()
 	ctx, plane := startControlPlane(t, true)
 	c := clusterOf(t, ctx, &plane.Access)
 	out, err := plane.Kubectl(ctx, "apply", "-k", "../manifests/overlays/dead-nodes")
@@ -205,7 +207,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	c.serving("web", "accused", "alive", "dead", "host")
 	c.rolesInForce(kubeconfig)
 
-	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--mark-pods-on-dead-nodes")
+	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--secure-port=0", "--mark-pods-on-dead-nodes")
 	c.must(err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -289,6 +291,7 @@ func (c *cluster) rolesInForce(kubeconfig string) {
 
 // Without the flag, herald-ccm does not act upon deaths, and the rights of the base are sufficient.
 func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
+	t.Parallel()
 	ctx, plane := startControlPlane(t, false)
 	c := clusterOf(t, ctx, &plane.Access)
 	out, err := plane.Kubectl(ctx, "apply", "-k", "../manifests/base")
@@ -300,7 +303,7 @@ func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	c.withNodes("n1", "n2", "n3")
 	c.podOn("n3", "web")
 	c.rolesInForce(kubeconfig)
-	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup")
+	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--secure-port=0")
 	c.must(err)
 	c.sawDie("n1", "n3")
 	c.sawDie("n2", "n3")

@@ -26,6 +26,7 @@ const elsewhere = "load-balancer"
 // TestAnotherNamespace is one story: Herald is installed into a namespace other than that of the manifests, users of a
 // namespace ask about their Service, spec.externalIPs is refused, and Herald is removed in the wrong order.
 func TestAnotherNamespace(t *testing.T) {
+	t.Parallel()
 	_, plane := startControlPlane(t, true)
 	// The story may wait for kindsPatience three times.
 	ctx, cancel := context.WithTimeout(t.Context(), patience+3*kindsPatience)

@@ -53,6 +53,7 @@ spec: {addresses: [203.0.113.0/29]}
 // TestPreflightBeforeHeraldIsThere is about kubectl herald preflight on clusters without Herald: one without obstacles,
 // and one with many.
 func TestPreflightBeforeHeraldIsThere(t *testing.T) {
+	t.Parallel()
 	ctx, plane := startControlPlaneWith(t, lab.ControlPlaneOptions{Bare: true})
 	c := clusterOf(t, ctx, &plane.Access)
 	c.must(c.access.Apply(ctx, "{apiVersion: v1, kind: Node, metadata: {name: node-1}}"))

@@ -162,8 +162,11 @@ func (c *ControlPlane) furnish() error {
 	return nil
 }
 
+// discardLogs gives controller-runtime a logger. Without one it prints a warning.
+var discardLogs = sync.OnceFunc(func() { log.SetLogger(logr.Discard()) })
+
 func (c *ControlPlane) startServer(address string) (err error) {
-	log.SetLogger(logr.Discard()) // Without a logger, controller-runtime prints a warning.
+	discardLogs()
 	server, etcd := &envtest.APIServer{CertDir: c.path("certs")}, &envtest.Etcd{DataDir: c.path("etcd")}
 	if address != "" {
 		server.SecureServing.ListenAddr = envtest.ListenAddr{Address: address, Port: "6443"}
