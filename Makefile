@@ -206,8 +206,8 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
 stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestPodsRollUnderPolicyLocal
-# Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last two.
-long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal
+# Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last three.
+long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal|TestANodeThatDiesIsDeadForEveryone
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root

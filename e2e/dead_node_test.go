@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -37,8 +38,8 @@ func TestANodeThatDiesIsDeadForEveryone(t *testing.T) {
 	if withOption > 15*time.Second {
 		t.Errorf("requests failed for %v, though the pods on the dead node were to be marked not ready at once", withOption)
 	}
-	if testing.Short() {
-		return
+	if os.Getenv("HERALD_SOAK") == "" {
+		return // The rest is a measurement for comparison.
 	}
 	_, err := f.access.Kubectl(f.ctx, "patch", "deployment", "herald-ccm", "-n", lab.HeraldNamespace, "--type=json",
 		"-p", `[{"op":"replace","path":"/spec/template/spec/containers/0/args","value":["--authentication-skip-lookup"]}]`)
