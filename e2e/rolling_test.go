@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
 
 // TestAnAddressIsAnnouncedOnceItIsForwarded suspends the kube-proxies for a while. A new address is not announced before
@@ -211,8 +212,8 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 }
 
 // moves records the changes of a Service's endpoints, of the router's routes and of the claims of the address on the
-// segment. The returned function lists, in chronological order, what happened around the first three failures, and then the
-// connections that are open in the nodes' connection tracking tables.
+// segment. The returned function lists, in chronological order, what happened around the first three failures, and then
+// what losses tells.
 func (f *field) moves(service, address string) (tell func(lab.Attempts) string) {
 	f.t.Helper()
 	type line struct {
@@ -285,15 +286,47 @@ func (f *field) moves(service, address string) (tell func(lab.Attempts) string) 
 				fmt.Fprintf(&b, "%s %s\n", l.at.Format("15:04:05.000"), l.text)
 			}
 		}
-		for _, n := range f.site.Nodes {
-			open, err := n.Connections()
-			if err != nil {
-				open = []string{err.Error()}
-			}
-			for _, line := range open {
-				fmt.Fprintln(&b, line)
-			}
-		}
+		b.WriteString(f.losses(failed))
 		return b.String()
 	}
+}
+
+// losses lists the open and the failed connections in the nodes' connection tracking tables, and the kernels' counters of
+// lost packets.
+func (f *field) losses(failed lab.Attempts) string {
+	var b strings.Builder
+	var from []netip.AddrPort
+	for _, a := range failed {
+		if again, is := errors.AsType[*lab.SentAgainError](a.Err); is {
+			from = append(from, netip.MustParseAddrPort(again.From.String()))
+		}
+	}
+	tell := func(lines []string, err error) {
+		if err != nil {
+			lines = append(lines, err.Error())
+		}
+		for _, line := range lines {
+			fmt.Fprintln(&b, line)
+		}
+	}
+	hosts := []enclave.Host{f.site.Segment.Host, f.site.Outside.Host}
+	for _, r := range f.site.Routers {
+		hosts = append(hosts, r.Host)
+	}
+	for _, n := range f.site.Nodes {
+		hosts = append(hosts, n.Host)
+		all, err := n.Connections()
+		var lines []string
+		for _, c := range all {
+			if !c.Over() || slices.Contains(from, c.From) {
+				lines = append(lines, c.String())
+			}
+		}
+		tell(lines, err)
+	}
+	for _, h := range hosts {
+		tell(lab.Losses(h))
+	}
+	tell(lab.LossesOf("app"))
+	return b.String()
 }

@@ -145,7 +145,7 @@ func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Co
 	}
 	again, err := sentAgain(conn)
 	if err == nil && again > 0 {
-		err = fmt.Errorf("from %v: %w %d times", conn.LocalAddr(), ErrSentAgain, again)
+		err = &SentAgainError{From: conn.LocalAddr(), Times: again}
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -153,9 +153,16 @@ func (c *Client) Dial(ctx context.Context, network, address string) (conn net.Co
 	return conn, nil
 }
 
-// ErrSentAgain means that a SYN or the answer to it was lost, or that the answer took longer than a second
+// SentAgainError means that a SYN or the answer to it was lost, or that the answer took longer than a second
 // (RFC 6298, section 2.1).
-var ErrSentAgain = errors.New("the SYN was sent again")
+type SentAgainError struct {
+	From  net.Addr // The client's end of the connection.
+	Times uint32
+}
+
+func (e *SentAgainError) Error() string {
+	return fmt.Sprintf("the SYN from %v was sent again %d times", e.From, e.Times)
+}
 
 // sentAgain returns how many segments of a TCP connection the kernel has resent.
 func sentAgain(conn net.Conn) (segments uint32, err error) {

@@ -9,31 +9,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connections describes the connections to addresses of Services that are open in this node's connection tracking
-// table. A connection that moved to another node stays in the table until it times out, after minutes or a day. If
+// Connection is an entry of a node's connection tracking table: a connection to the address of a Service. An entry
+// stays in the table until it times out, after seconds or a day, even if the connection has moved to another node. If
 // the client reuses its port before that, the kernel sends the new connection to the pod of the old one, even if that
 // pod has ended.
-func (n *Node) Connections() (open []string, err error) {
+type Connection struct {
+	Node     string
+	From, To netip.AddrPort
+	Pod      netip.AddrPort // To if the connection was not forwarded to a pod.
+	State    uint8          // One of nl.TCP_CONNTRACK_…
+	Expires  uint32         // Seconds until the entry times out.
+}
+
+// Over reports whether both sides have closed the connection.
+func (c Connection) Over() bool { return c.State == nl.TCP_CONNTRACK_TIME_WAIT }
+
+func (c Connection) String() string {
+	return fmt.Sprintf("%s: from %v to %v at %v, state %d, expires in %d s", c.Node, c.From, c.To, c.Pod, c.State, c.Expires)
+}
+
+// Connections returns the TCP connections to addresses of Services in this node's connection tracking table.
+func (n *Node) Connections() (all []Connection, err error) {
 	err = n.Host.Do(func() error {
 		for _, family := range families {
-			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+			flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
 			if err != nil {
 				return fmt.Errorf("list the connections of %s: %w", n.Name, err)
 			}
-			for _, f := range all {
-				tcp, is := f.ProtoInfo.(*netlink.ProtoInfoTCP)
-				if is && tcp.State != nl.TCP_CONNTRACK_TIME_WAIT && (toService{}).MatchConntrackFlow(f) {
-					open = append(open, fmt.Sprintf("%s: from %v port %d to %v at %v, state %d, forgotten in %d s", n.Name, f.Forward.SrcIP, f.Forward.SrcPort, f.Forward.DstIP, f.Reverse.SrcIP, tcp.State, f.TimeOut))
+			for _, f := range flows {
+				if tcp, is := f.ProtoInfo.(*netlink.ProtoInfoTCP); is && (toService{}).MatchConntrackFlow(f) {
+					all = append(all, Connection{
+						Node: n.Name, From: addrPort(f.Forward.SrcIP, f.Forward.SrcPort), To: addrPort(f.Forward.DstIP, f.Forward.DstPort),
+						Pod: addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort), State: tcp.State, Expires: f.TimeOut,
+					})
 				}
 			}
 		}
 		return nil
 	})
-	return open, err
+	return all, err
+}
+
+func addrPort(ip []byte, port uint16) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(a.Unmap(), port)
 }
 
 // ForgetConnections removes the connections to addresses of Services from this node's connection tracking table.
-// See [Node.Connections].
+// See [Connection].
 func (n *Node) ForgetConnections() error {
 	return n.Host.Do(func() error {
 		for _, family := range families {

@@ -193,8 +193,12 @@ func TestAClientNoticesThatItsSYNWasLost(t *testing.T) {
 	}()
 	must(t, lasts(ctx, 700*time.Millisecond))
 	must(t, s.Nodes[0].Heal())
-	if err := <-asked; !errors.Is(err, lab.ErrSentAgain) {
-		t.Errorf("%v, want %v", err, lab.ErrSentAgain)
+	var again *lab.SentAgainError
+	if err := <-asked; !errors.As(err, &again) || again.Times == 0 {
+		t.Errorf("%v, want that the SYN was sent again", err)
+	}
+	if counters, err := lab.Losses(s.Segment.Host); err != nil || !strings.Contains(strings.Join(counters, "\n"), " TCPSynRetrans=") {
+		t.Errorf("%v, error %v; want TCPSynRetrans among them", counters, err)
 	}
 }
 
