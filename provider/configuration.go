@@ -169,7 +169,7 @@ func (s *assessor) await(ctx context.Context) {
 	case <-ctx.Done():
 	case <-s.done:
 	case <-time.After(firstAssessment):
-		s.log.Warn("the nodes or what the speakers report cannot be read: addresses of nodes and gateways may be given to Services")
+		s.log.Warn("failed to read the Nodes or the SpeakerStatuses: addresses of nodes and gateways may be given to Services")
 	}
 }
 
@@ -227,7 +227,7 @@ func (s *assessor) watch(ctx context.Context) error {
 		}
 		if err := s.write(ctx, a); err != nil {
 			if ctx.Err() == nil {
-				s.log.Warn("status of configuration objects not written, trying again", zap.Error(err))
+				s.log.Warn("failed to write the status of advertisements or BGPPeers, trying again", zap.Error(err))
 			}
 			s.changed.set()
 		}

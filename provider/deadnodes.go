@@ -174,7 +174,7 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 		return err
 	})
 	if err != nil {
-		d.log.Error("the pods of a dead node were not listed: they stay ready until Kubernetes misses the kubelet", zap.String("node", v.node), zap.Error(err))
+		d.log.Error("failed to list the pods of a dead node: they stay ready until Kubernetes notices that its kubelet is gone", zap.String("node", v.node), zap.Error(err))
 		return
 	}
 	var marked atomic.Int64
@@ -193,7 +193,7 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 				d.metrics.pods.Inc()
 			case apierrors.IsNotFound(err), apierrors.IsConflict(err), inner.Err() != nil: // The pod was replaced, or the node is alive.
 			default:
-				d.log.Warn("a pod of a dead node was not marked", zap.String("pod", pod.Namespace+"/"+pod.Name), zap.Error(err))
+				d.log.Warn("failed to mark a pod of a dead node as not ready", zap.String("pod", pod.Namespace+"/"+pod.Name), zap.Error(err))
 			}
 			return nil // The other pods are marked nevertheless.
 		})

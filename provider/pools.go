@@ -93,7 +93,7 @@ func (s *pools) run(ctx context.Context) error {
 		}
 		if err := s.publish(ctx); err != nil {
 			if ctx.Err() == nil {
-				s.log.Warn("status of IPPools not written, trying again", zap.Error(err))
+				s.log.Warn("failed to write the status of IPPools, trying again", zap.Error(err))
 			}
 			s.changes.usage.set()
 		}

@@ -64,7 +64,7 @@ func (r *reconciler) work(ctx context.Context) {
 		}
 		if err := r.reconcile(ctx, name); err != nil {
 			if ctx.Err() == nil && !apierrors.IsConflict(err) { // After a conflict the cache will catch up.
-				r.log.Warn("IPAllocation not reconciled, trying again", zap.String("ipallocation", name), zap.Error(err))
+				r.log.Warn("failed to reconcile an IPAllocation, trying again", zap.String("ipallocation", name), zap.Error(err))
 			}
 			queue.AddRateLimited(name)
 		} else {

@@ -80,7 +80,7 @@ func (r *records) load() {
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
-		r.log.Warn("IPAllocation not understood: its owners keep the address", zap.String("ipallocation", rec.Name), zap.Error(err))
+		r.log.Warn("cannot read an IPAllocation: its owners keep the address", zap.String("ipallocation", rec.Name), zap.Error(err))
 	}
 	for i, t := range tenants {
 		svc := r.services.named(t.Owner.Namespace, t.Owner.Name)

@@ -50,7 +50,7 @@ func (s *speakers) run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		if err := s.list(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the Leases of the speakers are not known, so the metric herald_node_speaker_up is missing or old: trying again", zap.Error(err))
+			s.log.Warn("failed to list the Leases of the speakers, trying again: until then the metric herald_node_speaker_up is missing or old", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():

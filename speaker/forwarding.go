@@ -222,7 +222,7 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 	f.mu.Lock()
 	if err == nil && !f.told {
 		f.told = true
-		f.log.Info("kube-proxy tells when it has written its rules", zap.String("url", f.url))
+		f.log.Info("kube-proxy reports when it has written its rules", zap.String("url", f.url))
 	}
 	var all, late []netip.Addr
 	var e net.Error
@@ -265,7 +265,7 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 	f.mu.Unlock()
 	if len(late) > 0 {
 		f.expired.Add(float64(len(late)))
-		f.log.Info("kube-proxy has not said that it forwards addresses, which are announced all the same",
+		f.log.Info("kube-proxy has not reported that it forwards these addresses: announcing them without its report",
 			zap.Stringer("first", late[0]), zap.Int("addresses", len(late)), zap.String("url", f.url), zap.Error(err))
 	}
 	if len(all) > 0 {

@@ -213,7 +213,7 @@ func (d *identities) fetch(ctx context.Context) {
 	}
 	if len(wanted) > manyKeys {
 		if _, err := d.list(ctx); err != nil && ctx.Err() == nil {
-			d.log.Warn("the keys of other speakers are not known, asking again", zap.Error(err))
+			d.log.Warn("failed to list the keys of the other speakers, trying again", zap.Error(err))
 		}
 		return
 	}
@@ -224,7 +224,7 @@ func (d *identities) fetch(ctx context.Context) {
 		if err == nil {
 			d.take([]herald.SpeakerStatus{*o})
 		} else {
-			d.log.Debug("the key of another speaker is not known", zap.String("node", node), zap.Error(err))
+			d.log.Debug("failed to read the key of another speaker", zap.String("node", node), zap.Error(err))
 		}
 	}
 }

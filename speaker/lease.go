@@ -42,7 +42,7 @@ func (l *lease) run(ctx context.Context) {
 	for {
 		err := l.write(ctx, l.node)
 		if err != nil && ctx.Err() == nil {
-			l.log.Warn("Lease not renewed, trying again", zap.Error(err))
+			l.log.Warn("failed to renew the Lease, trying again", zap.Error(err))
 		}
 		if reached := err == nil; l.reached.Swap(reached) != reached {
 			l.changed(reached)
@@ -61,7 +61,7 @@ func (l *lease) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := l.write(ctx, ""); err != nil {
-		l.log.Warn("Lease not released: it expires", zap.Error(err))
+		l.log.Warn("failed to release the Lease: it stays until it expires", zap.Error(err))
 	}
 }
 

@@ -53,7 +53,7 @@ func (l *loop) takePaths(peers []bgp.Peer) {
 	faults := l.s.paths.Set(l.s.inputs.bfdSessions(peers))
 	for name, err := range faults {
 		if before := l.unwatched[name]; before == nil || before.Error() != err.Error() {
-			l.s.log.Warn("there is no BFD with a BGPPeer", zap.String("peer", name), zap.Error(err))
+			l.s.log.Warn("BFD is not possible with a BGPPeer", zap.String("peer", name), zap.Error(err))
 		}
 	}
 	l.unwatched = faults

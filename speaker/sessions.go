@@ -32,7 +32,7 @@ func (l *loop) takePeers() {
 	}
 	for _, r := range rejected {
 		if !slices.ContainsFunc(l.rejected, func(o announce.Rejected) bool { return o.Name == r.Name && o.Err.Error() == r.Err.Error() }) {
-			l.s.log.Warn("there is no session with a BGPPeer", zap.String("peer", r.Name), zap.Error(r.Err))
+			l.s.log.Warn("no BGP session is possible with a BGPPeer", zap.String("peer", r.Name), zap.Error(r.Err))
 		}
 	}
 	l.rejected = rejected
@@ -54,7 +54,7 @@ func (l *loop) findRouters() (peers []bgp.Peer, rejected []announce.Rejected, ch
 	changed = !maps.Equal(routersIn(here.found), routersIn(l.found))
 	for name, f := range here.found {
 		if before := l.found[name]; len(f.kept) > 0 && (before == nil || !slices.Equal(f.kept, before.kept)) {
-			l.s.log.Warn("a BGPPeer has its last values from this node", zap.String("peer", name), zap.Strings("why", f.kept))
+			l.s.log.Warn("using the last valid values of a BGPPeer", zap.String("peer", name), zap.Strings("why", f.kept))
 		}
 	}
 	l.found = here.found

@@ -355,7 +355,7 @@ func (w *statusWriter) first(ctx context.Context, st herald.SpeakerStatusStatus)
 			return nil
 		}
 		if ctx.Err() == nil {
-			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))
+			w.log.Warn("failed to write the SpeakerStatus, trying again", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -393,7 +393,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 			}
 		}
 		if err := w.write(ctx, want); err != nil && ctx.Err() == nil {
-			w.log.Warn("SpeakerStatus not written, trying again", zap.Error(err))
+			w.log.Warn("failed to write the SpeakerStatus, trying again", zap.Error(err))
 			pull(w.changed)
 			select {
 			case <-ctx.Done():

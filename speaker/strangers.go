@@ -33,7 +33,7 @@ func (s *segments) check(seg *segment.Segment, addrs []netip.Addr) {
 			defer s.probes.Release(1)
 			mac, err := s.responder(addr).Probe(s.ctx, seg.Name(), addr)
 			if err != nil && s.ctx.Err() == nil {
-				s.log.Warn("a new address is used without a probe for strangers", zap.Stringer("address", addr), zap.Error(err))
+				s.log.Warn("failed to probe a new address for conflicts: it is used without a probe", zap.Stringer("address", addr), zap.Error(err))
 			}
 			if mac != nil {
 				s.conflict(responder.Conflict{Interface: seg.Name(), Address: addr, MAC: mac})

@@ -24,7 +24,7 @@ func (s *Speaker) farewell() error {
 	defer cancel()
 	pod, err := s.config.Kube.CoreV1().Pods(s.config.Namespace).Get(ctx, s.config.Pod, metav1.GetOptions{})
 	if err != nil {
-		s.log.Warn("not known whether a successor follows: everything is given up", zap.String("pod", s.config.Pod), zap.Error(err))
+		s.log.Warn("cannot find out whether this pod was deleted: withdrawing all addresses", zap.String("pod", s.config.Pod), zap.Error(err))
 		return nil
 	}
 	if pod.DeletionTimestamp == nil {

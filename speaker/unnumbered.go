@@ -95,7 +95,7 @@ func (l *loop) listenForRouters(interfaces []link.Interface) map[string]linkRout
 	for _, i := range near {
 		all, err := link.Routers(i)
 		if err != nil {
-			l.s.log.Warn("the routers on a link are not known", zap.String("interface", i.Name), zap.Error(err))
+			l.s.log.Warn("failed to find the routers on a link", zap.String("interface", i.Name), zap.Error(err))
 		}
 		known := l.links.of[i.Name].known()
 		for _, a := range all {
@@ -154,7 +154,7 @@ func listenOn(i link.Interface, log *zap.Logger) *unnumberedLink {
 			l.listens(time.Time{}, err)
 			if err != nil && err.Error() != told {
 				told = err.Error()
-				log.Warn("routers of unnumbered BGPPeers are not heard", zap.Error(err))
+				log.Warn("failed to listen for the routers of unnumbered BGPPeers", zap.Error(err))
 			}
 			select {
 			case <-ctx.Done():

@@ -149,7 +149,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	if err != nil {
 		m.log.Fatal("client for Herald's resources", zap.Error(err)) // A wrong kubeconfig would have failed before.
 	}
-	set.OnDecodeError(func(err *client.DecodeError) { m.log.Error("an object is left out", zap.Error(err)) })
+	set.OnDecodeError(func(err *client.DecodeError) { m.log.Error("ignoring an object that cannot be decoded", zap.Error(err)) })
 	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
 		m.log.Fatal("client for SpeakerStatuses", zap.Error(err))
@@ -190,7 +190,7 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 			if err := p.Run(m.ctx, func(ctx context.Context) {
 				services.Run(ctx, int(c.ComponentConfig.ServiceController.ConcurrentServiceSyncs), shared.ControllerManagerMetrics)
 			}); err != nil {
-				m.log.Error("provider", zap.Error(err))
+				m.log.Error("the provider failed", zap.Error(err))
 			}
 		})
 		return nil, begun, nil
@@ -209,7 +209,7 @@ func (m *manager) leave() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if err := m.lease.release(ctx); err != nil {
-			m.log.Warn("lease not released: the next leader waits for it to expire", zap.Error(err))
+			m.log.Warn("failed to release the leader's Lease: the next leader waits until it expires", zap.Error(err))
 		}
 	}
 	_ = m.log.Sync()

@@ -140,7 +140,7 @@ func (f *flags) run(ctx context.Context) error {
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.BuildInfo(), metrics.Unreadable(set), metrics.Requests())
-	set.OnDecodeError(func(err *client.DecodeError) { log.Error("an object is left out", zap.Error(err)) })
+	set.OnDecodeError(func(err *client.DecodeError) { log.Error("ignoring an object that cannot be decoded", zap.Error(err)) })
 	s, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Boot: binary.BigEndian.Uint64(boot[:]), Key: key, Refresh: f.refresh,
 		Events: broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "herald-speaker", Host: f.node}),

@@ -24,7 +24,7 @@ func (s *Speaker) reopen(m *member) {
 	m.again = s.now.Add(retryInterval)
 	if before := m.problem; before != err.Error() {
 		m.problem = err.Error()
-		s.log.Warn("BFD session cannot run; it is tried again", zap.String("session", m.Name), zap.Error(err))
+		s.log.Warn("failed to start the BFD session, trying again", zap.String("session", m.Name), zap.Error(err))
 	}
 }
 

@@ -120,7 +120,7 @@ func (l *listener) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		l.log.Warn("no listener for passive BGP peers for a while", zap.Error(err))
+		l.log.Warn("failed to listen for passive BGP peers, trying again", zap.Error(err))
 		l.mu.Lock()
 		for _, m := range l.members {
 			m.status.because(fact, ThisNode, "this node cannot wait for the router: %v", err)
@@ -245,7 +245,7 @@ func (l *listener) setKey(address netip.Addr, password string) {
 	case err == nil:
 		l.keys[address] = password
 	default:
-		l.log.Warn("password of a passive BGP peer not set", zap.Stringer("router", address), zap.Error(err))
+		l.log.Warn("failed to set the password of a passive BGP peer", zap.Stringer("router", address), zap.Error(err))
 	}
 }
 

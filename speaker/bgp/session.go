@@ -272,7 +272,7 @@ func (s *session) stop(ctx context.Context) {
 	defer cancel()
 	if s.connects && (shutDown || !s.server.established(within)) {
 		if err := s.server.disable(within); err != nil {
-			s.log.Warn("BGP session is not shut down in good order", zap.Error(err))
+			s.log.Warn("failed to shut down the BGP session", zap.Error(err))
 		}
 	}
 	s.server.stop(keepRoutes)

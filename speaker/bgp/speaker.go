@@ -149,7 +149,7 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 // that does not exist yet will hear of the prefix when it does.
 func (s *Speaker) Set(prefix netip.Prefix, exports map[string]route.Attributes) {
 	if !prefix.IsValid() || prefix.Addr().Is4In6() {
-		s.log.Error("not a prefix that BGP can announce", zap.Stringer("prefix", prefix))
+		s.log.Error("cannot announce this prefix by BGP", zap.Stringer("prefix", prefix))
 		return
 	}
 	prefix = prefix.Masked() // RFC 4271 §4.3: host bits are irrelevant

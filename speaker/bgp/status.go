@@ -249,14 +249,14 @@ func (s *status) refuse(because error) {
 func (s *status) forgive() {
 	select {
 	case err := <-s.refused:
-		s.log.Debug("BGP session is tried again", zap.NamedError("it was refused", err))
+		s.log.Debug("trying the BGP session again", zap.NamedError("it was refused", err))
 	default:
 	}
 }
 
 // fail records a failure of this node.
 func (s *status) fail(err error) {
-	s.log.Error("there is no BGP session for a while", zap.Error(err))
+	s.log.Error("failed to run the BGP session, trying again", zap.Error(err))
 	s.enter(Idle, time.Now(), OwnFailure, reason{fact, Error{Text: err.Error(), By: ThisNode}}, agreed{})
 }
 

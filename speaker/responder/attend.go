@@ -168,7 +168,7 @@ func (r *Responder) close(l *link, s *socket, readers *sync.WaitGroup) {
 	close(s.done)
 	readers.Go(func() {
 		if err := s.Close(); err != nil {
-			r.log.Warn("close a socket", zap.String("interface", l.name), zap.Error(err))
+			r.log.Warn("failed to close a socket", zap.String("interface", l.name), zap.Error(err))
 		}
 	})
 }

@@ -302,7 +302,7 @@ func (s *Segment) write(frame []byte) {
 	if (err != nil) != s.warned {
 		s.warned = err != nil
 		if err != nil {
-			s.log.Warn("the kernel does not take heartbeats", zap.String("interface", s.name), zap.Error(err))
+			s.log.Warn("failed to send heartbeats", zap.String("interface", s.name), zap.Error(err))
 		}
 	}
 }
