@@ -255,7 +255,7 @@ func TestWhatCannotBeServedSaysWhy(t *testing.T) {
 	for _, story := range []struct{ name, key, value, message string }{
 		{"outside", herald.AnnotationIPs, "203.0.113.1", "203.0.113.1"},
 		{"taken", herald.AnnotationIPs, "198.51.100.1", "default/early"},
-		{"no-address", herald.AnnotationIPs, "web", `"web" is no IP address`},
+		{"no-address", herald.AnnotationIPs, "web", `"web" is not an IP address`},
 		{"wrong-family", herald.AnnotationIPs, "2001:db8::1", "spec.ipFamilies"},
 		{"two-of-a-family", herald.AnnotationIPs, "198.51.100.1,198.51.100.2", "the Service gets 1 of each family"},
 		{"unknown-pool", herald.AnnotationPool, "gold", "gold"},

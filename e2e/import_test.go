@@ -134,7 +134,7 @@ func TestForeignAnnotations(t *testing.T) {
 	c.served("dhcp", "198.51.100.2", annotated("kube-vip.io/loadbalancerIPs", "0.0.0.0"))
 	c.event("Service", "dhcp", herald.EventAnnotationWithoutEffect, "kube-vip.io/loadbalancerIPs is of another load balancer: write herald.dev/ips")
 	c.service("malformed", annotated("metallb.io/loadBalancerIPs", "first"))
-	c.refused("malformed", `annotation metallb.io/loadBalancerIPs: "first" is no IP address`)
+	c.refused("malformed", `annotation metallb.io/loadBalancerIPs: "first" is not an IP address`)
 
 	c.edit("address", func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "198.51.100.8" })
 	c.holds("address", "198.51.100.8")

@@ -68,7 +68,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 	t.Run("also if the annotation is misspelt, which is told", func(t *testing.T) {
 		c := c.within(t)
 		c.edit("pooled", annotated(herald.AnnotationReclaim, "retain"))
-		c.refused("pooled", `annotation herald.dev/reclaim: "retain" is no reclaim policy: write Delete or Retain`)
+		c.refused("pooled", `annotation herald.dev/reclaim: "retain" is not a reclaim policy: write Delete or Retain`)
 		c.remove("pooled")
 		c.kept("198.51.100.101", "default/pooled")
 	})
@@ -226,7 +226,7 @@ func TestQuotas(t *testing.T) {
 		c := confused.within(t)
 		c.service("a")
 		c.refused("a",
-			`annotation herald.dev/quota of Namespace confused: "four" is no quota: write ipv4=5,ipv6=10`)
+			`annotation herald.dev/quota of Namespace confused: "four" is not a quota: write ipv4=5,ipv6=10`)
 		c.quota("ipv4=1")
 		c.holds("a", "198.51.100.10")
 	})

@@ -159,7 +159,7 @@ func parseCIDR(address, length string) (netipx.IPRange, error) {
 	// With netip and not strconv, which would accept "+8" and "08" as lengths.
 	prefix, err := netip.ParsePrefix(addr.String() + "/" + length)
 	if err != nil {
-		return netipx.IPRange{}, fmt.Errorf("%q is no prefix length: write %s/ and a number from 0 to %d", length, addr, addr.BitLen())
+		return netipx.IPRange{}, fmt.Errorf("%q is not a prefix length: write %s/ and a number from 0 to %d", length, addr, addr.BitLen())
 	}
 	if masked := prefix.Masked(); masked != prefix {
 		return netipx.IPRange{}, fmt.Errorf("has host bits set: write %s for the block or %s for the one address", masked, addr)
@@ -171,7 +171,7 @@ func parseAddr(text string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	switch {
 	case err != nil:
-		return netip.Addr{}, fmt.Errorf("%q is no IP address: write a CIDR (198.51.100.0/26), a range (198.51.100.1-198.51.100.9) or an address", text)
+		return netip.Addr{}, fmt.Errorf("%q is not an IP address: write a CIDR (198.51.100.0/26), a range (198.51.100.1-198.51.100.9) or an address", text)
 	case addr.Zone() != "":
 		return netip.Addr{}, fmt.Errorf("has the zone %q, and a pool is of no one interface: write %s", addr.Zone(), addr.WithZone(""))
 	case addr.Is4In6():

@@ -298,11 +298,11 @@ func ParsePort(text string) (Port, error) {
 	protocol, number, ok := strings.Cut(text, "/")
 	var p Port
 	if n, err := fmt.Sscanf(number, "%d", &p.Number); !ok || n != 1 || err != nil || protocol == "" {
-		return Port{}, fmt.Errorf("%q is no port: write a protocol and a number from 1 to 65535, as TCP/80", text)
+		return Port{}, fmt.Errorf("%q is not a port: write a protocol and a number from 1 to 65535, as TCP/80", text)
 	}
 	p.Protocol = protocol
 	if p.String() != text {
-		return Port{}, fmt.Errorf("%q is no port: write a protocol and a number from 1 to 65535, as TCP/80", text)
+		return Port{}, fmt.Errorf("%q is not a port: write a protocol and a number from 1 to 65535, as TCP/80", text)
 	}
 	return p, nil
 }

@@ -176,7 +176,7 @@ func disagreed(addr, holder string, r request, want string) step {
 
 func TestParsePort(t *testing.T) {
 	for _, text := range []string{"", "80", "/80", "TCP/", "TCP/x", "TCP/-1", "TCP/+1", "TCP/080", "TCP/65536", "TCP/80 ", "TCP/80/81", "TCP/0x50"} {
-		if p, err := ipam.ParsePort(text); err == nil || err.Error() != fmt.Sprintf("%q is no port: write a protocol and a number from 1 to 65535, as TCP/80", text) {
+		if p, err := ipam.ParsePort(text); err == nil || err.Error() != fmt.Sprintf("%q is not a port: write a protocol and a number from 1 to 65535, as TCP/80", text) {
 			t.Errorf("ParsePort(%q) = %v, %v", text, p, err)
 		}
 	}

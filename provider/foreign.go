@@ -108,7 +108,7 @@ func (f *Foreign) Set(text string) error {
 		}
 		at := slices.Index(balancerNames(foreignBalancers), name)
 		if at < 0 {
-			return fmt.Errorf("%s is no load balancer whose annotations are known: write some of %s", quote(name), strings.Join(balancerNames(foreignBalancers), ","))
+			return fmt.Errorf("%s is not a load balancer whose annotations are known: write some of %s", quote(name), strings.Join(balancerNames(foreignBalancers), ","))
 		}
 		all = append(all, foreignBalancers[at])
 	}

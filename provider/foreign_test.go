@@ -135,11 +135,11 @@ func TestForeignAnnotations(t *testing.T) {
 func TestForeignAnnotationsAreNamed(t *testing.T) {
 	f := balancers(t, allBalancers)
 	for _, story := range []struct{ key, ours, value, says string }{
-		{"metallb.io/loadBalancerIPs", herald.AnnotationIPs, "first", `"first" is no IP address: write addresses separated by commas`},
-		{"metallb.universe.tf/loadBalancerIPs", herald.AnnotationIPs, "fe80::1%eth0", "is no IP address"},
+		{"metallb.io/loadBalancerIPs", herald.AnnotationIPs, "first", `"first" is not an IP address: write addresses separated by commas`},
+		{"metallb.universe.tf/loadBalancerIPs", herald.AnnotationIPs, "fe80::1%eth0", "is not an IP address"},
 		{"lbipam.cilium.io/ips", herald.AnnotationIPs, "2001:db8::7", "2001:db8::7 is IPv6, but spec.ipFamilies is [IPv4]"},
-		{"io.cilium/lb-ipam-ips", herald.AnnotationIPs, "198.51.100.7,", `"" is no IP address`},
-		{"kube-vip.io/loadbalancerIPs", herald.AnnotationIPs, "198.51.100.0/24", "is no IP address"},
+		{"io.cilium/lb-ipam-ips", herald.AnnotationIPs, "198.51.100.7,", `"" is not an IP address`},
+		{"kube-vip.io/loadbalancerIPs", herald.AnnotationIPs, "198.51.100.0/24", "is not an IP address"},
 		{"purelb.io/addresses", herald.AnnotationIPs, strings.Repeat("198.51.100.7,", 17) + "198.51.100.7", "lists more than 16 IPv4 addresses"},
 		{"metallb.io/address-pool", herald.AnnotationPool, strings.Repeat("x", 254), "is too long for the name of an IPPool"},
 		{"purelb.io/service-group", herald.AnnotationPool, strings.Repeat("x", 254), "is too long for the name of an IPPool"},
@@ -189,7 +189,7 @@ func TestForeignNames(t *testing.T) {
 		}
 	}
 	f := balancers(t, "purelb")
-	if err := f.Set("metallb,openelb"); err == nil || !strings.Contains(err.Error(), `"openelb" is no load balancer whose annotations are known: write some of metallb,purelb,kube-vip,cilium`) {
+	if err := f.Set("metallb,openelb"); err == nil || !strings.Contains(err.Error(), `"openelb" is not a load balancer whose annotations are known: write some of metallb,purelb,kube-vip,cilium`) {
 		t.Errorf("%v", err)
 	}
 }

@@ -57,7 +57,7 @@ func ParseQuota(text string) (ipam.Limits, error) {
 		family, known := map[string]ipam.Family{"ipv4": ipam.IPv4, "ipv6": ipam.IPv6}[name]
 		n, err := strconv.ParseUint(number, 10, 63)
 		if _, twice := limits[family]; !known || err != nil || twice {
-			return nil, fmt.Errorf("%s is no quota: write ipv4=5,ipv6=10, or one of these", quote(part))
+			return nil, fmt.Errorf("%s is not a quota: write ipv4=5,ipv6=10, or one of these", quote(part))
 		}
 		limits[family] = n
 	}

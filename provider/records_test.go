@@ -339,7 +339,7 @@ func TestAServiceKeepsAnAddressWhoseRecordCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reconcile()
-	const says = `spec.owners[0].sharing.ports[0]: "TCP/99999" is no port: write a protocol and a number from 1 to 65535`
+	const says = `spec.owners[0].sharing.ports[0]: "TCP/99999" is not a port: write a protocol and a number from 1 to 65535`
 	w.eventsSay("InvalidIPAllocation 198.51.100.0: " + says)
 	if c := meta.FindStatusCondition(w.records.cached("198.51.100.0").Status.Conditions, herald.ConditionAccepted); c == nil ||
 		c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, says) {

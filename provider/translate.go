@@ -118,7 +118,7 @@ func countOf(svc *corev1.Service) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxAddresses {
-		return 1, fmt.Errorf("annotation %s: %s is no number of addresses: write one from 1 to %d", herald.AnnotationAddresses, quote(text), maxAddresses)
+		return 1, fmt.Errorf("annotation %s: %s is not a number of addresses: write one from 1 to %d", herald.AnnotationAddresses, quote(text), maxAddresses)
 	}
 	return n, nil
 }
@@ -132,7 +132,7 @@ func reclaimOf(svc *corev1.Service) (herald.ReclaimPolicy, error) {
 	case "", herald.ReclaimDelete, herald.ReclaimRetain:
 		return said, nil
 	default:
-		return "", fmt.Errorf("annotation %s: %s is no reclaim policy: write %s or %s",
+		return "", fmt.Errorf("annotation %s: %s is not a reclaim policy: write %s or %s",
 			herald.AnnotationReclaim, quote(string(said)), herald.ReclaimDelete, herald.ReclaimRetain)
 	}
 }
@@ -153,7 +153,7 @@ func parseIPs(field, value string) (all []netip.Addr, err error) {
 	for text := range strings.SplitSeq(value, ",") {
 		address, err := netip.ParseAddr(strings.TrimSpace(text))
 		if err != nil || address.Zone() != "" {
-			return nil, fmt.Errorf("%s: %s is no IP address: write addresses separated by commas", field, quote(strings.TrimSpace(text)))
+			return nil, fmt.Errorf("%s: %s is not an IP address: write addresses separated by commas", field, quote(strings.TrimSpace(text)))
 		}
 		family := ipam.FamilyOf(address)
 		if listed[family]++; listed[family] > maxAddresses {

@@ -108,11 +108,11 @@ func TestTranslateNamesWhatIsWrong(t *testing.T) {
 		wish wish
 		says []string // the field, the error and the remedy
 	}{
-		{"no address", wish{families: four, ips: "web.example"}, []string{"annotation herald.dev/ips", `"web.example"`, "is no IP address", "write addresses"}},
+		{"no address", wish{families: four, ips: "web.example"}, []string{"annotation herald.dev/ips", `"web.example"`, "is not an IP address", "write addresses"}},
 		{"a prefix", wish{families: four, ips: "198.51.100.0/24"}, []string{"annotation herald.dev/ips", `"198.51.100.0/24"`}},
 		{"a comma too many", wish{families: four, ips: "198.51.100.7,"}, []string{"annotation herald.dev/ips", `""`}},
 		{"blank", wish{families: four, ips: " "}, []string{"annotation herald.dev/ips", `""`}},
-		{"a link's own address", wish{families: both, ips: "fe80::7%eth0"}, []string{"annotation herald.dev/ips", `"fe80::7%eth0"`, "is no IP address"}},
+		{"a link's own address", wish{families: both, ips: "fe80::7%eth0"}, []string{"annotation herald.dev/ips", `"fe80::7%eth0"`, "is not an IP address"}},
 		{"semicolons", wish{families: both, ips: "198.51.100.7;2001:db8::7"}, []string{`"198.51.100.7;2001:db8::7"`, "separated by commas"}},
 		{"spec.loadBalancerIP", wish{families: four, ip: "x"}, []string{"spec.loadBalancerIP", `"x"`}},
 		{"a family the Service has not", wish{families: four, ips: "2001:db8::7"}, []string{"annotation herald.dev/ips", "2001:db8::7 is IPv6", "spec.ipFamilies is [IPv4]", "add the family"}},
@@ -155,15 +155,15 @@ func TestTranslateBoundsWhatAUserWrites(t *testing.T) {
 		name, key, value string
 		says             string // empty: it is accepted
 	}{
-		{"a long text", herald.AnnotationIPs, strings.Repeat("x", 250<<10), "is no IP address"},
-		{"a terminal escape", herald.AnnotationIPs, "\x1b[2J", "is no IP address"},
+		{"a long text", herald.AnnotationIPs, strings.Repeat("x", 250<<10), "is not an IP address"},
+		{"a terminal escape", herald.AnnotationIPs, "\x1b[2J", "is not an IP address"},
 		{"17 addresses to ask for", herald.AnnotationIPs, list(17), "more than 16 IPv4 addresses"},
 		{"16 addresses to leave", herald.AnnotationRenumber, list(16), ""},
 		{"17 addresses to leave", herald.AnnotationRenumber, list(17), "more than 16 IPv4 addresses"},
-		{"a long reclaim policy", herald.AnnotationReclaim, strings.Repeat("é", 1000), "is no reclaim policy"},
+		{"a long reclaim policy", herald.AnnotationReclaim, strings.Repeat("é", 1000), "is not a reclaim policy"},
 		{"no addresses", herald.AnnotationAddresses, "0", "write one from 1 to 16"},
 		{"17 addresses", herald.AnnotationAddresses, "17", "write one from 1 to 16"},
-		{"no number of addresses", herald.AnnotationAddresses, "two", "is no number of addresses"},
+		{"no number of addresses", herald.AnnotationAddresses, "two", "is not a number of addresses"},
 		{"16 addresses", herald.AnnotationAddresses, "16", ""},
 		{"a long pool", herald.AnnotationPool, strings.Repeat("x", 254), "is too long"},
 		{"a sharing key of 253 bytes", herald.AnnotationSharingKey, strings.Repeat("k", 253), ""},

@@ -55,7 +55,7 @@ func newIdentities(set *client.Set, l *lease, self string, exists func(node stri
 	}
 }
 
-// reports tells whether a speaker has reported an interface with this MAC address. Such a speaker is no stranger, even if this
+// reports tells whether a speaker has reported an interface with this MAC address. Such a speaker is not a stranger, even if this
 // node does not hear it.
 func (d *identities) reports(mac net.HardwareAddr) bool {
 	d.mu.Lock()

@@ -36,11 +36,11 @@ func TestWhatIsAnIdentity(t *testing.T) {
 		{"an empty one", &herald.SpeakerIdentity{}, 0, false},
 		{"no boot", &herald.SpeakerIdentity{PublicKey: key}, 0, false},
 		{"a boot that is too long", &herald.SpeakerIdentity{Boot: "10000000000000000", PublicKey: key}, 0, false},
-		{"a boot that is no number", &herald.SpeakerIdentity{Boot: "-1", PublicKey: key}, 0, false},
+		{"a boot that is not a number", &herald.SpeakerIdentity{Boot: "-1", PublicKey: key}, 0, false},
 		{"no key", &herald.SpeakerIdentity{Boot: "1"}, 0, false},
 		{"a key that is too short", &herald.SpeakerIdentity{Boot: "1", PublicKey: key[2:]}, 0, false},
 		{"a key that is too long", &herald.SpeakerIdentity{Boot: "1", PublicKey: key + "00"}, 0, false},
-		{"a key that is no number", &herald.SpeakerIdentity{Boot: "1", PublicKey: "xx" + key[2:]}, 0, false},
+		{"a key that is not a number", &herald.SpeakerIdentity{Boot: "1", PublicKey: "xx" + key[2:]}, 0, false},
 	} {
 		if id, ok := identityOf(story.o); ok != story.ok || id.Boot != story.boot {
 			t.Errorf("%s: %v, %v", story.name, id, ok)

@@ -62,7 +62,7 @@ func TestAddressesAndNamesAreOneToOne(t *testing.T) {
 		a, b := address.Draw(t, "a"), address.Draw(t, "b")
 		name := herald.AllocationName(a)
 		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-			t.Fatalf("%s is no name of an object: %v", name, problems)
+			t.Fatalf("%s is not the name of an object: %v", name, problems)
 		}
 		if back, err := herald.ParseAllocationName(name); err != nil || back != a {
 			t.Fatalf("%s is named %s, which is the name of %s (%v)", a, name, back, err)

@@ -124,7 +124,7 @@ func parseCommunities(text string) (*[]Community, error) {
 		switch {
 		case c == "", slices.Contains(all, c):
 		case !c.valid():
-			return nil, fmt.Errorf("%.64q is no community: write 64512:100, 64512:1:100, rt:64512:100, soo:64512:100 or a name such as no-export", string(c))
+			return nil, fmt.Errorf("%.64q is not a community: write 64512:100, 64512:1:100, rt:64512:100, soo:64512:100 or a name such as no-export", string(c))
 		case len(all) == maxCommunities:
 			return nil, fmt.Errorf("there are more than %d communities: give at most %[1]d", maxCommunities)
 		default:

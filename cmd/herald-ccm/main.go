@@ -149,7 +149,9 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	if err != nil {
 		m.log.Fatal("client for Herald's resources", zap.Error(err)) // A wrong kubeconfig would have failed before.
 	}
-	set.OnDecodeError(func(err *client.DecodeError) { m.log.Error("ignoring an object that cannot be decoded", zap.Error(err)) })
+	set.OnDecodeError(func(err *client.DecodeError) {
+		m.log.Error("ignoring an object that cannot be decoded", zap.Error(err))
+	})
 	untyped, err := dynamic.NewForConfig(rest.AddUserAgent(c.Kubeconfig, "herald/"+version.String()))
 	if err != nil {
 		m.log.Fatal("client for SpeakerStatuses", zap.Error(err))

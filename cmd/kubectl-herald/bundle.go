@@ -99,7 +99,7 @@ type bundle struct {
 // write writes the archive to a file. The file exists only if write succeeds.
 func (b *bundle) write(ctx context.Context, name string) error {
 	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("-o %s: this is no regular file: choose another name", name)
+		return fmt.Errorf("-o %s: this is not a regular file: choose another name", name)
 	}
 	dir := filepath.Dir(name)
 	archive, err := os.CreateTemp(dir, ".herald-bundle-*")

@@ -203,13 +203,13 @@ func unreadable(u *unstructured.Unstructured, list bool) string {
 	case u.Object == nil:
 		return " is no object: write one with apiVersion, kind and metadata, or leave it out"
 	case list:
-		return ": items is no list: write a list of objects"
+		return ": items is not a list: write a list of objects"
 	case u.GetKind() == "" || u.GetAPIVersion() == "":
 		return " has no apiVersion or no kind: write both"
 	case u.Object["metadata"] != nil && !isMap:
-		return ": metadata of this " + u.GetKind() + " is no map: write one with a name"
+		return ": metadata of this " + u.GetKind() + " is not a map: write one with a name"
 	case metadata["name"] != nil && !isText:
-		return ": metadata.name of this " + u.GetKind() + " is no string: write it in quotation marks"
+		return ": metadata.name of this " + u.GetKind() + " is not a string: write it in quotation marks"
 	}
 	return ""
 }

@@ -48,12 +48,12 @@ func TestImportReadsFiles(t *testing.T) {
 		{
 			name: "documents that are no objects", stdin: "- 7\n---\nhello\n---\n{apiVersion: v1, kind: List, items: 7}\n---\n{apiVersion: 1, kind: A}\n---\n" + pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
 			err: "document 1 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\n" +
-				"document 3 of standard input: items is no list: write a list of objects\ndocument 4 of standard input has no apiVersion or no kind: write both",
+				"document 3 of standard input: items is not a list: write a list of objects\ndocument 4 of standard input has no apiVersion or no kind: write both",
 		},
 		{
 			name: "metadata of other types", stdin: "apiVersion: v1\nkind: Service\nmetadata: {name: on}\nspec: {type: LoadBalancer}\n---\n{apiVersion: v1, kind: Service, metadata: 7}\n---\n{apiVersion: v1, kind: List, items: null}\n---\n" + pool,
 			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
-			err: "document 1 of standard input: metadata.name of this Service is no string: write it in quotation marks\ndocument 2 of standard input: metadata of this Service is no map: write one with a name",
+			err: "document 1 of standard input: metadata.name of this Service is not a string: write it in quotation marks\ndocument 2 of standard input: metadata of this Service is not a map: write one with a name",
 		},
 		{name: "a document that is no object in one of two files", files: map[string]string{"a.yaml": pool, "b.yaml": "- 7\n"}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "b.yaml is no object"},
 		{name: "a pattern", files: map[string]string{"a.yaml": pool}, arguments: []string{"metallb", "-f", "DIR/*.yaml"}, written: []string{"kind: IPPool"}},

@@ -41,7 +41,7 @@ func readList[T any](text json.RawMessage, name string, most int) (all []T, err 
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
-		return nil, fmt.Errorf("%s: it is no list", name)
+		return nil, fmt.Errorf("%s: it is not a list", name)
 	}
 	for d.More() {
 		if len(all) == most {

@@ -31,7 +31,7 @@ func TestARoutingIsRead(t *testing.T) {
 		`{"peers":` + many(MaxRoutingPeers+1) + `}`: "peers: there are more than 256", `{"routes":` + many(MaxRoutes+1) + `}`: "routes: there are more than 5000",
 		`{"held":` + many(MaxHeld+1) + `}`: "held: there are more than 1000",
 		`{"more":-1}`:                      "more: -1 is less than none", `{"morePeers":-2}`: "morePeers: -2 is less", `{"moreHeld":-3}`: "moreHeld: -3 is less",
-		`{"routes":{}}`: "routes: it is no list", `{"routes":[7]}`: "routes: json: cannot unmarshal number",
+		`{"routes":{}}`: "routes: it is not a list", `{"routes":[7]}`: "routes: json: cannot unmarshal number",
 	} {
 		switch err := json.Unmarshal([]byte(text), new(Routing)); {
 		case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), want)):

@@ -42,7 +42,7 @@ func TestADeputyAnswersWithTheMACOfTheOwner(t *testing.T) {
 		if want := f.answer(mac0, another); len(all) != 1 || all[0].text != want {
 			t.Errorf("sent %v, want %q alone", all, want)
 		}
-		// The owner is no stranger when it is back, even if it is not known as a sibling.
+		// The owner is not a stranger when it is back, even if it is not known as a sibling.
 		w.port("eth0").in <- f.claim(f.vip, another)
 		pass(time.Minute)
 		if all := met.taken(); len(all) > 0 {

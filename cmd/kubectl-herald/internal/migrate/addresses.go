@@ -25,14 +25,14 @@ func rangeOf(text string) (netipx.IPRange, error) {
 		}
 		r := netipx.IPRangeFrom(a, b)
 		if !r.IsValid() {
-			return r, fmt.Errorf("%q is no range: it goes from the lower address to the higher one, of one family", text)
+			return r, fmt.Errorf("%q is not a range: it goes from the lower address to the higher one, of one family", text)
 		}
 		return r, nil
 	}
 	if strings.Contains(text, "/") {
 		p, err := netip.ParsePrefix(text)
 		if err != nil || p.Addr().Is4In6() {
-			return netipx.IPRange{}, fmt.Errorf("%q is no prefix", text)
+			return netipx.IPRange{}, fmt.Errorf("%q is not a prefix", text)
 		}
 		return netipx.RangeOfPrefix(p.Masked()), nil
 	}
@@ -43,7 +43,7 @@ func rangeOf(text string) (netipx.IPRange, error) {
 func addressOf(text string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(strings.TrimSpace(text))
 	if err != nil || a.Zone() != "" {
-		return netip.Addr{}, fmt.Errorf("%q is no address", text)
+		return netip.Addr{}, fmt.Errorf("%q is not an address", text)
 	}
 	return a.Unmap(), nil
 }

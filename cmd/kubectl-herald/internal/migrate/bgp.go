@@ -37,7 +37,7 @@ func (i *item) duration(field string, text *duration) (d *metav1.Duration, ok bo
 	}
 	parsed, err := time.ParseDuration(string(*text))
 	if err != nil {
-		i.cannot("%s: %q is no duration: write one such as 90s, and import again", field, *text)
+		i.cannot("%s: %q is not a duration: write one such as 90s, and import again", field, *text)
 		return nil, false
 	}
 	return &metav1.Duration{Duration: parsed}, true
@@ -99,12 +99,12 @@ func communityOf(text string) (herald.Community, error) {
 	parts := strings.Split(text, ":")
 	bits := map[int]int{2: 16, 3: 32}[len(parts)]
 	if bits == 0 {
-		return "", fmt.Errorf("%q is no community such as 64512:100", text)
+		return "", fmt.Errorf("%q is not a community such as 64512:100", text)
 	}
 	for n, part := range parts {
 		value, err := strconv.ParseUint(part, 10, bits)
 		if err != nil {
-			return "", fmt.Errorf("%q is no community such as 64512:100", text)
+			return "", fmt.Errorf("%q is not a community such as 64512:100", text)
 		}
 		parts[n] = strconv.FormatUint(value, 10)
 	}

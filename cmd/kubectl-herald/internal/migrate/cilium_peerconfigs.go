@@ -73,7 +73,7 @@ func (p *ciliumPeerConfig) apply(s *herald.BGPPeerSpec) {
 	}
 	if t := p.Transport; t != nil {
 		if t.PeerPort < 0 || t.PeerPort > 65535 {
-			i.cannot("spec.transport.peerPort: %d is no port: 179 is used", t.PeerPort)
+			i.cannot("spec.transport.peerPort: %d is not a port: 179 is used", t.PeerPort)
 		} else if t.PeerPort != 179 {
 			s.Port = t.PeerPort
 		}
@@ -86,7 +86,7 @@ func (p *ciliumPeerConfig) apply(s *herald.BGPPeerSpec) {
 		s.ConnectRetryTime = i.seconds("spec.timers.connectRetryTimeSeconds", seconds(t.ConnectRetry), 2*time.Second, time.Hour)
 	}
 	if p.AuthSecretRef != "" && len(validation.IsDNS1123Subdomain(p.AuthSecretRef)) > 0 {
-		i.cannot("spec.authSecretRef: this is no name of a Secret: correct it, and import again")
+		i.cannot("spec.authSecretRef: this is not the name of a Secret: correct it, and import again")
 	} else {
 		i.secret(s, "spec.authSecretRef", metav1.NamespaceSystem, p.AuthSecretRef)
 	}

@@ -103,7 +103,7 @@ func (n *ciliumInstance) systems(i *item, field string, peer *ciliumPeer, s *her
 		i.cannot("%s: the instance has no localASN, or none from 1 to 4294967295: give it, or a label of the Nodes in spec.localASNFrom of a BGPPeer written by hand", field)
 		return false
 	case peer.ASN < 0 || peer.ASN > most:
-		i.cannot("%s.peerASN: %d is no AS number: correct it, and import again", field, peer.ASN)
+		i.cannot("%s.peerASN: %d is not an AS number: correct it, and import again", field, peer.ASN)
 		return false
 	case peer.ASN == 0:
 		s.PeerType = herald.PeerExternal
@@ -120,7 +120,7 @@ func (p *ciliumPeer) router(i *item, field string, s *herald.BGPPeerSpec) (ok bo
 	case p.Address != "":
 		address, zone, _ := strings.Cut(p.Address, "%")
 		if zone != "" && !isInterface(zone) {
-			i.cannot("%s.peerAddress: %q is no name of an interface: correct it, and import again", field, zone)
+			i.cannot("%s.peerAddress: %q is not the name of an interface: correct it, and import again", field, zone)
 			return false
 		}
 		s.Interface = zone

@@ -34,7 +34,7 @@ func TestWrongTypes(t *testing.T) {
 		{"a number above the most", &metalLB, tor + "{peerPort: 65536}", "BGPPeer m/tor: spec.peerPort: it is the number 65536: write a whole number from 0 to 65535"},
 		{"a fraction", &metalLB, tor + "{peerPort: 1.5}", "BGPPeer m/tor: spec.peerPort: it is the number 1.5: write a whole number from 0 to 65535"},
 		{"a duration without a unit", &metalLB, tor + "{holdTime: 90}", "BGPPeer m/tor: spec.holdTime: it is a number: write a duration such as 90s"},
-		{"a duration of nothing", &metalLB, tor + "{myASN: 1, peerASN: 2, peerAddress: 10.0.0.1, connectTime: soon}", `BGPPeer m/tor: spec.connectTime: "soon" is no duration: write one such as 90s`},
+		{"a duration of nothing", &metalLB, tor + "{myASN: 1, peerASN: 2, peerAddress: 10.0.0.1, connectTime: soon}", `BGPPeer m/tor: spec.connectTime: "soon" is not a duration: write one such as 90s`},
 		{"a password that is a number", &metalLB, tor + "{password: 12345678}", "BGPPeer m/tor: spec.password: it is a number: write a string, in quotation marks"},
 		{"a password in place of a Secret", &metalLB, tor + "{passwordSecret: s3cret}", "BGPPeer m/tor: spec.passwordSecret: it is a string: write a map"},
 		{"a field that both advertisements have", &metalLB, metal + "L2Advertisement\nmetadata: {name: a, namespace: m}\nspec: {ipAddressPools: good}", "L2Advertisement m/a: spec.ipAddressPools: it is a string: write a list of strings"},

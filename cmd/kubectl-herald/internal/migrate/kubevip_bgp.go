@@ -122,7 +122,7 @@ func (p *kubeVIPPeer) systems(i *item, env *kubeVIPEnvironment, n int, s *herald
 	}{{"bgp_as", env.text["bgp_as"], &s.LocalASN}, {fmt.Sprintf("the AS number of peer %d of %s", n, p.field), p.asn, &s.PeerASN}} {
 		value, err := strconv.ParseUint(number.text, 10, 32)
 		if err != nil || value == 0 {
-			i.cannot("%s is no AS number: correct it, and import again", number.field)
+			i.cannot("%s is not an AS number: correct it, and import again", number.field)
 			return false
 		}
 		*number.into = int64(value)
@@ -135,7 +135,7 @@ func (p *kubeVIPPeer) router(i *item, env *kubeVIPEnvironment, n int, s *herald.
 	if device := env.text["bgp_sourceif"]; device == "" || isInterface(device) {
 		s.Interface = device
 	} else {
-		i.cannot("bgp_sourceif: this is no name of an interface: name one in spec.interface")
+		i.cannot("bgp_sourceif: this is not the name of an interface: name one in spec.interface")
 	}
 	address, err := addressOf(p.address)
 	if err != nil || address.Is6() && address.IsLinkLocalUnicast() && s.Interface == "" {

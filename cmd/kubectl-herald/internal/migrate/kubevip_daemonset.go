@@ -96,7 +96,7 @@ func (k *kubevip) arp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSel
 	case device == "":
 		i.onDefaultRoute("vip_interface")
 	case !isInterface(device):
-		i.cannot("vip_interface: %q is no name of an interface: name one in spec.interfaces of the L2Advertisement", device)
+		i.cannot("vip_interface: %q is not the name of an interface: name one in spec.interfaces of the L2Advertisement", device)
 	case device != "lo":
 		interfaces = []string{device}
 	}

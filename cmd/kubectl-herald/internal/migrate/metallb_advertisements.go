@@ -73,7 +73,7 @@ func (m *metallb) l2(i *item) {
 	}
 	for n, name := range spec.Interfaces {
 		if !isInterface(name) {
-			i.cannot("spec.interfaces[%d]: %q is no name of an interface: correct it, and import again", n, name)
+			i.cannot("spec.interfaces[%d]: %q is not the name of an interface: correct it, and import again", n, name)
 			return
 		}
 	}

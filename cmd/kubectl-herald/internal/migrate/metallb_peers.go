@@ -94,7 +94,7 @@ func (m *metallb) systems(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok
 func (m *metallb) router(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok bool) {
 	for _, name := range []string{spec.Interface, spec.VRF} {
 		if name != "" && !isInterface(name) {
-			i.cannot("%q is no name of an interface: correct it, and import again", name)
+			i.cannot("%q is not the name of an interface: correct it, and import again", name)
 			return false
 		}
 	}
@@ -118,7 +118,7 @@ func (m *metallb) router(i *item, spec *metalLBPeer, s *herald.BGPPeerSpec) (ok 
 	}
 	source, err := addressOf(spec.SourceAddress)
 	if router, e := addressOf(s.Address); err != nil || e == nil && router.Is4() != source.Is4() {
-		i.cannot("spec.sourceAddress: %q is no address of the family of the router: it is left out", spec.SourceAddress)
+		i.cannot("spec.sourceAddress: %q is not an address of the family of the router: it is left out", spec.SourceAddress)
 		return true
 	}
 	s.SourceAddress = source.String()

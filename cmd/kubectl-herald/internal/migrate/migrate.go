@@ -91,7 +91,7 @@ func (s *Source) Translate(objects []*unstructured.Unstructured) *Result {
 			i.cannot("it is there twice, and the first one is translated: leave one out")
 		case len(validation.IsDNS1123Subdomain(u.GetName())) > 0:
 			if s.mine(gk.Group) {
-				i.cannot("metadata.name is no name of an object: correct it")
+				i.cannot("metadata.name is not the name of an object: correct it")
 			} else {
 				t.Others++
 			}

@@ -59,7 +59,7 @@ func valid(o runtime.Object) error {
 		}
 		for _, n := range o.Spec.Namespaces {
 			if len(validation.IsDNS1123Label(n)) > 0 {
-				return fmt.Errorf("%q is no name of a namespace", n)
+				return fmt.Errorf("%q is not the name of a namespace", n)
 			}
 		}
 		if _, err := provider.PoolOf(o); err != nil {

@@ -229,7 +229,7 @@ func (p *purelb) agent(i *item) {
 	for n, name := range spec.Local.Interfaces {
 		switch {
 		case !isInterface(name):
-			i.cannot("spec.local.interfaces[%d]: %q is no name of an interface: it is left out", n, name)
+			i.cannot("spec.local.interfaces[%d]: %q is not the name of an interface: it is left out", n, name)
 		case len(a.Spec.Interfaces) > 0 && !slices.Contains(a.Spec.Interfaces, name):
 			a.Spec.Interfaces = append(a.Spec.Interfaces, name)
 		}

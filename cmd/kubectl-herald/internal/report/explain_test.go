@@ -783,7 +783,7 @@ func TestForeignAnnotations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := plan.Text(StyleOf(&bytes.Buffer{})); !strings.Contains(text, `annotation metallb.io/loadBalancerIPs: "first" is no IP address`) {
+	if text := plan.Text(StyleOf(&bytes.Buffer{})); !strings.Contains(text, `annotation metallb.io/loadBalancerIPs: "first" is not an IP address`) {
 		t.Errorf("the plan does not say what is wrong:\n%s", text)
 	}
 }

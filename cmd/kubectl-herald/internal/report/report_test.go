@@ -141,7 +141,7 @@ func TestPlan(t *testing.T) {
 			cooling(record("198.51.100.3", "public", "default/gone")), record("203.0.113.0", "old", "default/past"),
 			record("203.0.113.8", "tiny", ""), record("203.0.113.200", "public", "default/lost"),
 		},
-		misread: []waitingReport{{"default/odd", `annotation herald.dev/ips: "x" is no IP address`}},
+		misread: []waitingReport{{"default/odd", `annotation herald.dev/ips: "x" is not an IP address`}},
 		asks: []ipam.Ask{
 			request("web", ipam.IPv4), request("db", ipam.IPv4), request("past", ipam.IPv4), request("lost", ipam.IPv4),
 			request("six", ipam.IPv6), golden, arrived,
@@ -163,7 +163,7 @@ func TestPlan(t *testing.T) {
 
 = 3 Services keep what they have: 4 addresses
 ~  203.0.113.200  default/lost     is out of range already, of public
-?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
+?                 default/odd      would wait: annotation herald.dev/ips: "x" is not an IP address
 ?                 default/six      would wait: no auto-assigning pool (public, old, tiny, unused) has IPv6 addresses: add some, or name a pool
 ?                 default/golden   would wait: there is no pool "gold": create it, or name another
 ?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
@@ -196,7 +196,7 @@ Nothing would be lost.
 ~  203.0.113.200  default/lost     is out of range already, of public (gold has it)
 +  2001:db8::     default/six      would be given, from six
 +  203.0.113.201  default/golden   would be given, from gold
-?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
+?                 default/odd      would wait: annotation herald.dev/ips: "x" is not an IP address
 ?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
 
 1 address in use would be out of range; who has them keeps them.
@@ -210,7 +210,7 @@ Nothing would be lost.
 
 = 3 Services keep what they have: 4 addresses
 ~  203.0.113.200  default/lost     is out of range already, of public
-?                 default/odd      would wait: annotation herald.dev/ips: "x" is no IP address
+?                 default/odd      would wait: annotation herald.dev/ips: "x" is not an IP address
 ?                 default/six      would wait: no auto-assigning pool (public, old, tiny, unused) has IPv6 addresses: add some, or name a pool
 ?                 default/golden   would wait: there is no pool "gold": create it, or name another
 ?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another

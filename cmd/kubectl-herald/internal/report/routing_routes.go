@@ -77,7 +77,7 @@ func PrefixesOf(o *Objects, args []string, named func(string) (types.NamespacedN
 		}
 		name, err := named(text)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no address, prefix or Service: write 198.51.100.7, 198.51.100.0/24 or NAMESPACE/NAME", text)
+			return nil, fmt.Errorf("%q is not an address, prefix or Service: write 198.51.100.7, 198.51.100.0/24 or NAMESPACE/NAME", text)
 		}
 		i := slices.IndexFunc(o.Services, func(svc *corev1.Service) bool { return svc.Namespace == name.Namespace && svc.Name == name.Name })
 		switch {

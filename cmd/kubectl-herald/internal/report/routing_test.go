@@ -371,7 +371,7 @@ func TestWhatRoutesAreNamed(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for arg, want := range map[string]string{
-		"web": `"web" is no address, prefix or Service: write 198.51.100.7`, "default/db": "there is no Service default/db", "default/late": "the Service default/late has no address",
+		"web": `"web" is not an address, prefix or Service: write 198.51.100.7`, "default/db": "there is no Service default/db", "default/late": "the Service default/late has no address",
 	} {
 		if _, err := PrefixesOf(o, []string{arg}, named); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", arg, err, want)

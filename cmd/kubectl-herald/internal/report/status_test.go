@@ -249,7 +249,7 @@ func TestStatus(t *testing.T) {
 			n.services["default/web3"].Annotations = map[string]string{herald.AnnotationIPs: "198.51.100.9"}
 			n.services["default/web1"].Annotations = map[string]string{herald.AnnotationIPs: "web"}
 		}, []string{
-			`ServicePending: default/web1 keeps what it has: annotation herald.dev/ips: "web" is no IP address: write addresses separated by commas: kubectl herald explain service default/web1 says why`,
+			`ServicePending: default/web1 keeps what it has: annotation herald.dev/ips: "web" is not an IP address: write addresses separated by commas: kubectl herald explain service default/web1 says why`,
 			"ServicePending: default/web2 does not have the addresses that it asks for: kubectl herald explain service default/web2 says why",
 			"ServicePending: default/web3 does not have the addresses that it asks for: kubectl herald explain service default/web3 says why",
 			"ServicePending: default/web4 waits for an address: kubectl herald explain service default/web4 says why",

@@ -29,7 +29,7 @@ func (n *Network) Wanted(addresses []string) ([]Announcement, error) {
 	for _, text := range addresses {
 		address, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no IP address: name addresses, as 198.51.100.7 or 2001:db8::7", text)
+			return nil, fmt.Errorf("%q is not an IP address: name addresses, as 198.51.100.7 or 2001:db8::7", text)
 		}
 		a := Announcement{address: address.Unmap().WithZone("").String()}
 		if i := slices.IndexFunc(all, func(o Announcement) bool { return o.address == a.address }); i >= 0 {
@@ -104,7 +104,7 @@ func keyOf(o *herald.SpeakerStatus) (ed25519.PublicKey, error) {
 	}
 	key, err := hex.DecodeString(o.Status.Identity.PublicKey)
 	if err != nil || len(key) != ed25519.PublicKeySize {
-		return nil, errors.New("identity.publicKey in its SpeakerStatus is no key: restart herald-speaker there")
+		return nil, errors.New("identity.publicKey in its SpeakerStatus is not a key: restart herald-speaker there")
 	}
 	return key, nil
 }

@@ -152,7 +152,7 @@ func TestWhatIsVerified(t *testing.T) {
 	if len(wanted) != 2 || wanted[0].address != "198.51.100.2" || !slices.Equal(wanted[0].interfaces, []string{"eth0", "eth1"}) || wanted[1].address != "2001:db8::9" || wanted[1].interfaces != nil {
 		t.Errorf("%+v", wanted)
 	}
-	if _, err := n.Wanted([]string{"web"}); err == nil || !strings.Contains(err.Error(), `"web" is no IP address`) {
+	if _, err := n.Wanted([]string{"web"}); err == nil || !strings.Contains(err.Error(), `"web" is not an IP address`) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -177,7 +177,7 @@ func TestWhoCanBeAsked(t *testing.T) {
 		t.Errorf("%+v", speakers)
 	}
 	want := []Unasked{
-		{"n2", "identity.publicKey in its SpeakerStatus is no key: restart herald-speaker there"},
+		{"n2", "identity.publicKey in its SpeakerStatus is not a key: restart herald-speaker there"},
 		{"n3", "status.addresses of the node has no InternalIP"},
 		{"n4", "it has no SpeakerStatus: see whether herald-speaker runs there"},
 	}
