@@ -91,7 +91,7 @@ func command() *cobra.Command {
 
 func (f *flags) run(ctx context.Context) error {
 	if f.node == "" {
-		return errors.New("--node-name: which node this is must be said, by the flag or by the environment NODE_NAME")
+		return errors.New("--node-name: the name of the node is missing: set the flag or the environment variable NODE_NAME")
 	}
 	if f.refresh < 0 || f.refresh > 0 && f.refresh < time.Second {
 		return fmt.Errorf("--l2-refresh: %s is less than 1s: write 0 for no announcements, or at least 1s", f.refresh)

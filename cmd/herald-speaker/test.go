@@ -306,11 +306,11 @@ func (e *evidence) judge(address netip.Addr) (a announced, err error) {
 	switch {
 	case a.heard:
 	case len(e.failed) > 0:
-		err = fmt.Errorf("%s: who announces it is not known, since speakers could not be asked: %s: pods have to reach TCP port %d of the nodes", address, strings.Join(e.failed, "; "), inspect.Port)
+		err = fmt.Errorf("%s: cannot tell who announces it, because speakers could not be asked: %s: pods have to reach TCP port %d of the nodes", address, strings.Join(e.failed, "; "), inspect.Port)
 	case len(owners) == 0:
 		err = fmt.Errorf("%s: no node announces it: see `kubectl get l2advertisements.herald.dev,bgpadvertisements.herald.dev,bgppeers.herald.dev`", address)
 	case len(silent) > 0:
-		err = fmt.Errorf("%s: node %s answers for it, and %s heard no answer: see what is between them", address, strings.Join(owners, " and "), strings.Join(silent, " and "))
+		err = fmt.Errorf("%s: node %s answers for it, and %s heard no answer: check the network between them", address, strings.Join(owners, " and "), strings.Join(silent, " and "))
 	default:
 		fmt.Fprintf(&text, "%s: node %s answers for it on the segment, by its own account.\n", address, strings.Join(owners, " and "))
 	}

@@ -48,7 +48,7 @@ func TestWithoutATokenTheStatusesAreLeft(t *testing.T) {
 		t.Fatalf("%+v", asked)
 	}
 	for _, u := range asked.Unasked {
-		want := "a token of ServiceAccount herald-system/herald-viewer, which the speakers want to see: you may not"
+		want := "request a token of ServiceAccount herald-system/herald-viewer, which the speakers require: you may not"
 		if u.Node == "n3" {
 			want = "it has no SpeakerStatus"
 		}

@@ -132,7 +132,7 @@ func movable(svc *corev1.Service) error {
 		for text := range strings.SplitSeq(pin.value, ",") {
 			address, err := netip.ParseAddr(strings.TrimSpace(text))
 			if err == nil && slices.Contains(has, address.String()) {
-				return fmt.Errorf("%s asks for %s: ask there for another address, or for none, and it moves", pin.field, address)
+				return fmt.Errorf("%s asks for %s: change that or remove it, and the Service gets another address", pin.field, address)
 			}
 		}
 	}

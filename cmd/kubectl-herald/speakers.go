@@ -81,7 +81,7 @@ func (p *speakers) renewToken(ctx context.Context) error {
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{inspect.Audience}, ExpirationSeconds: &seconds},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("a token of ServiceAccount %s/%s, which the speakers want to see: %w", p.own, viewer, err)
+		return fmt.Errorf("request a token of ServiceAccount %s/%s, which the speakers require: %w", p.own, viewer, err)
 	}
 	p.token, p.expires = request.Status.Token, time.Now().Add(tokenLifetime)
 	return nil

@@ -63,7 +63,7 @@ func valid(o runtime.Object) error {
 			}
 		}
 		if _, err := provider.PoolOf(o); err != nil {
-			return fmt.Errorf("Herald does not take its addresses: %w", err) //nolint:staticcheck // The message begins with a name.
+			return fmt.Errorf("Herald cannot use its addresses: %w", err) //nolint:staticcheck // The message begins with a name.
 		}
 		return nil
 	case *herald.BGPPeer:

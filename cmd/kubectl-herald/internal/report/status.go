@@ -305,7 +305,7 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 				})
 			case i.State == herald.SegmentDegraded:
 				g.report(degraded, i.Name, o.Name, func(nodes []string) (string, []string) {
-					return fmt.Sprintf("%s Degraded on %s: there are other speakers with its subnets, and none is heard: see what is between them", subject(nodes, "is", "are"), i.Name), nodes
+					return fmt.Sprintf("%s Degraded on %s: there are other speakers with its subnets, and none is heard: check the network between them", subject(nodes, "is", "are"), i.Name), nodes
 				})
 			case i.State == herald.SegmentListening:
 				g.report(listening, i.Name, o.Name, func(nodes []string) (string, []string) {

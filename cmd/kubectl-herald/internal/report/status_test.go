@@ -237,7 +237,7 @@ func TestStatus(t *testing.T) {
 				hears(n.eth0(i))
 			}
 		}, []string{
-			"Degraded: nodes n1, n2 are Degraded on eth0: there are other speakers with its subnets, and none is heard: see what is between them",
+			"Degraded: nodes n1, n2 are Degraded on eth0: there are other speakers with its subnets, and none is heard: check the network between them",
 			"Listening: node n3 is Listening on eth0, and not yet owners of addresses",
 		}, "n3 eth0 Listening 0"},
 		{"Services that wait", func(n *Network) {

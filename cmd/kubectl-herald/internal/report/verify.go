@@ -255,7 +255,7 @@ func (h *hearing) findings(address string, nodes map[string][]place, cut []strin
 	}
 	if len(h.nothing) > 0 {
 		all = append(all, finding{silence, address, list(h.owners), []string{}, []string{}, h.nothing, fmt.Sprintf(
-			"%s: %s heard no answer; %s: see what is between them", address, places(h.nothing), owned(h.owners))})
+			"%s: %s heard no answer; %s: check the network between them", address, places(h.nothing), owned(h.owners))})
 	}
 	return all
 }

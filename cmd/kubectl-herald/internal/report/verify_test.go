@@ -62,13 +62,13 @@ func TestVerify(t *testing.T) {
 		}},
 		{"another node answers", func(_ *Network, h heard) { h.of("n1", one, "02").of("n2", one).of("n3", one, "02") }, []string{
 			"NotOwner: 198.51.100.1: node n2 answers, as n1 (eth0), n3 (eth0) heard; node n1 owns it: see there whether something else has the address (ip addr)",
-			"Silence: 198.51.100.1: n2 (eth0) heard no answer; node n1 owns it: see what is between them",
+			"Silence: 198.51.100.1: n2 (eth0) heard no answer; node n1 owns it: check the network between them",
 		}},
 		{"a stranger answers", func(_ *Network, h heard) { h.of("n1", one, "99").of("n2", one, "01", "99") }, []string{
 			"Stranger: 198.51.100.1: a machine that is no speaker answers, with 02:00:5e:00:53:99, as n1 (eth0), n2 (eth0) heard; node n1 owns it: find that machine; it has the address, or is a router that answers for others (proxy ARP)",
 		}},
 		{"silence", func(_ *Network, h heard) { h.of("n2", one).of("n3", one) }, []string{
-			"Silence: 198.51.100.1: n2 (eth0), n3 (eth0) heard no answer; node n1 owns it: see what is between them",
+			"Silence: 198.51.100.1: n2 (eth0), n3 (eth0) heard no answer; node n1 owns it: check the network between them",
 		}},
 		{"nobody owns it", func(n *Network, h heard) {
 			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0
@@ -118,7 +118,7 @@ func TestVerify(t *testing.T) {
 		{"nonsense, and a loop", func(_ *Network, h heard) {
 			h["n2"] = []inspect.Answer{{Address: netip.MustParseAddr(one), Interface: "eth0", MACs: []string{"\x1b[2J", "02:00:5e:00:53:02", "02:00:5e:00:53:01"}}, {}}
 			h["n4"] = []inspect.Answer{{Address: netip.MustParseAddr(one), Interface: "\x1b[2J"}}
-		}, []string{"Silence: 198.51.100.1: n4 (�[2J) heard no answer; node n1 owns it: see what is between them"}},
+		}, []string{"Silence: 198.51.100.1: n4 (�[2J) heard no answer; node n1 owns it: check the network between them"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n, h := healthy(), allWell()
