@@ -50,11 +50,10 @@ func TestQuickStart(t *testing.T) {
 				// The finalizers of these objects keep the CustomResourceDefinitions, and the next story cannot install Herald.
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
-				for _, all := range []string{"service,deployment web", "ippools.herald.dev --all"} {
-					args := append([]string{"delete", "--ignore-not-found", "--timeout=60s"}, strings.Fields(all)...)
-					if _, err := f.access.Kubectl(ctx, args...); err != nil {
-						t.Error(err)
-					}
+				_, services := f.access.Kubectl(ctx, "delete", "service,deployment", "web", "--ignore-not-found", "--timeout=60s")
+				_, pools := f.access.Kubectl(ctx, "delete", "ippools.herald.dev", "--all", "--timeout=60s")
+				if err := errors.Join(services, pools); err != nil {
+					t.Error(err)
 				}
 			})
 			var commands []string

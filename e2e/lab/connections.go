@@ -10,7 +10,7 @@ import (
 )
 
 // Connection is an entry of a node's connection tracking table: a connection to the address of a Service. An entry
-// stays in the table until it times out, after seconds or a day, even if the connection has moved to another node. If
+// stays in the table until it times out, which takes from seconds to a day, even if the connection has moved to another node. If
 // the client reuses its port before that, the kernel sends the new connection to the pod of the old one, even if that
 // pod has ended.
 type Connection struct {
