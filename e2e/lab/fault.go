@@ -71,7 +71,7 @@ func (c *Cable) Loss(percent int, direction Direction) error {
 	if direction != FromHost {
 		rules = append(rules, fmt.Sprintf("to oifname %s %s", quoted(port), lost))
 	}
-	return drop(port, rules...)
+	return drop(map[string][]string{port: rules})
 }
 
 // OneWay drops all frames in one direction. Frames in the other direction arrive.
@@ -80,12 +80,11 @@ func (c *Cable) OneWay(lost Direction) error { return c.Loss(100, lost) }
 // Heal undoes all faults of the host. A fault between two hosts ends once both are healed. When an interface goes
 // down, the kernel drops its IPv6 routes; the host keeps its routes because faults take down the switch's end.
 func (c *Cable) Heal() error {
-	// The table may not exist. Adding it first makes the delete succeed in any case.
 	return c.atSwitch(`
-		nft 'add table bridge %[1]s; delete table bridge %[1]s'
+		nft '%[3]s'
 		ip link set %[1]s master %[2]s
 		ip link set %[1]s up
-	`, c.bridge)
+	`, c.bridge, withoutTable(c.port))
 }
 
 // atSwitch runs a script with the host's port as its first argument.
@@ -110,11 +109,25 @@ func FilterMulticast(hosts ...Port) error {
 
 // Split drops all frames between two groups of hosts. Hosts that are in neither group reach both, and so does the API
 // server, which is on the switch itself.
-func Split(a, b []Port) error { return errors.Join(filter(a, b, ""), filter(b, a, "")) }
+func Split(a, b []Port) error {
+	rules := map[string][]string{}
+	if err := errors.Join(between(rules, a, b, ""), between(rules, b, a, "")); err != nil {
+		return err
+	}
+	return drop(rules)
+}
 
-// Heal undoes the faults of all the hosts.
+// Heal undoes the faults of all the hosts. Frames between them pass again at once, not for one host after the other.
 func Heal(hosts ...Port) error {
-	var errs []error
+	var script strings.Builder
+	for _, h := range hosts {
+		port, err := h.switchPort()
+		if err != nil {
+			return err
+		}
+		script.WriteString(withoutTable(port))
+	}
+	errs := []error{enclave.Host{}.Script("nft '%s'", &script)}
 	for _, h := range hosts {
 		errs = append(errs, h.Heal())
 	}
@@ -123,6 +136,15 @@ func Heal(hosts ...Port) error {
 
 // filter drops the frames from a host in from to a host in to that satisfy any of the matches.
 func filter(from, to []Port, matches ...string) error {
+	rules := map[string][]string{}
+	if err := between(rules, from, to, matches...); err != nil {
+		return err
+	}
+	return drop(rules)
+}
+
+// between adds the rules for the frames from a host in from to a host in to that satisfy any of the matches.
+func between(rules map[string][]string, from, to []Port, matches ...string) error {
 	var receivers []string
 	for _, h := range to {
 		port, err := h.switchPort()
@@ -140,31 +162,38 @@ func filter(from, to []Port, matches ...string) error {
 		if len(others) == 0 {
 			continue
 		}
-		var rules []string
 		for _, m := range matches {
-			rules = append(rules, fmt.Sprintf("between iifname %s oifname { %s } %s", quoted(port), strings.Join(others, ", "), m))
-		}
-		if err := drop(port, rules...); err != nil {
-			return err
+			rules[port] = append(rules[port], fmt.Sprintf("between iifname %s oifname { %s } %s", quoted(port), strings.Join(others, ", "), m))
 		}
 	}
 	return nil
 }
 
-// drop adds rules to the port's own table, which Heal deletes. Each rule begins with the name of its chain and drops
-// the frames that match.
-func drop(port string, rules ...string) error {
+// drop adds rules to the table of each port, which Heal deletes. Each rule begins with the name of its chain, and drops the
+// frames that match. All rules begin to apply at once.
+func drop(rules map[string][]string) error {
+	if len(rules) == 0 {
+		return nil
+	}
 	var script strings.Builder
-	fmt.Fprintf(&script, `
-		add table bridge %[1]s
-		add chain bridge %[1]s from { type filter hook prerouting priority -300; }
-		add chain bridge %[1]s between { type filter hook forward priority 0; }
-		add chain bridge %[1]s to { type filter hook postrouting priority 0; }
-	`, port)
-	for _, r := range rules {
-		fmt.Fprintf(&script, "add rule bridge %s %s drop\n", port, r)
+	for port, all := range rules {
+		fmt.Fprintf(&script, `
+			add table bridge %[1]s
+			add chain bridge %[1]s from { type filter hook prerouting priority -300; }
+			add chain bridge %[1]s between { type filter hook forward priority 0; }
+			add chain bridge %[1]s to { type filter hook postrouting priority 0; }
+		`, port)
+		for _, r := range all {
+			fmt.Fprintf(&script, "add rule bridge %s %s drop\n", port, r)
+		}
 	}
 	return enclave.Host{}.Script("nft '%s'", &script)
+}
+
+// withoutTable returns the commands that delete the table of a port. The table may not exist. Adding it first makes the
+// delete succeed in any case.
+func withoutTable(port string) string {
+	return fmt.Sprintf("add table bridge %[1]s; delete table bridge %[1]s; ", port)
 }
 
 func quoted(name string) string { return `"` + name + `"` }
