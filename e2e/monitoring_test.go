@@ -24,7 +24,7 @@ type preparedFault struct {
 	make, mend func(f *field)
 	// says is a problem in the output of kubectl herald status and on the page.
 	says string
-	// counts and shows are the texts of status and of the page for a fault of one Service only, which is no problem of the
+	// counts and shows are the texts of status and of the page for a fault of one Service only, which is not a problem of the
 	// cluster.
 	counts, shows string
 	// next has texts under "Next:" in the output of kubectl herald explain service and on the page, by Service in the
@@ -108,7 +108,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 				f.must(f.site.Segment.Host.Script("ip addr add %[1]s/32 dev eth0; arping -q -c 1 -A -I eth0 %[1]s", address))
 			},
 			mend:   func(f *field) { f.must(f.site.Segment.Host.Script("ip addr del %s/32 dev eth0", address)) },
-			says:   address + ": a machine that is no speaker uses it: ",
+			says:   address + ": a machine that is not a speaker uses it: ",
 			alerts: []string{lingers}, over: []string{lingers},
 		},
 		{

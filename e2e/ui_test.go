@@ -185,9 +185,9 @@ func TestWhatHappensIsSeenInTheBrowser(t *testing.T) {
 	shows("#problems", "Nothing needs attention")
 
 	f.must(f.site.Segment.Host.Script("ip addr add %s/32 dev eth0", address))
-	f.comesToSay("verify "+address, 2, "a machine that is no speaker answers") // The speakers hear the answer, too.
-	f.comesToSay("status", 2, address+": a machine that is no speaker uses it: ")
-	shows("#problems", "1 thing needs attention", "Address conflict", address+": a machine that is no speaker uses it: ")
+	f.comesToSay("verify "+address, 2, "a machine that is not a speaker answers") // The speakers hear the answer, too.
+	f.comesToSay("status", 2, address+": a machine that is not a speaker uses it: ")
+	shows("#problems", "1 thing needs attention", "Address conflict", address+": a machine that is not a speaker uses it: ")
 	p.Screenshots(pictures, "lab-stranger")
 
 	stop()

@@ -55,9 +55,9 @@ func TestSegmentsAreVerified(t *testing.T) {
 	})
 
 	f.must(f.site.Segment.Host.Script("ip addr add %s/32 dev eth0", address))
-	says("verify "+address, 2, address+": a machine that is no speaker answers, with ", "node "+owner+" owns it")
-	says("status", 2, address+": a machine that is no speaker uses it: ")
-	says("explain service default/web", 0, "✗ "+address+" a machine that is no speaker uses it: ", "Next: "+address+" a machine that is no speaker uses it: ")
+	says("verify "+address, 2, address+": a machine that is not a speaker answers, with ", "node "+owner+" owns it")
+	says("status", 2, address+": a machine that is not a speaker uses it: ")
+	says("explain service default/web", 0, "✗ "+address+" a machine that is not a speaker uses it: ", "Next: "+address+" a machine that is not a speaker uses it: ")
 	f.must(f.site.Segment.Host.Script("ip addr del %s/32 dev eth0", address))
 	says("verify", 0, "Nobody but its owner answers")
 

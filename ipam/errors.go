@@ -230,7 +230,7 @@ func (r *Request) check() error {
 	}
 	for _, f := range r.Families {
 		if !f.valid() {
-			return errInvalid("%s is no family: ask for IPv4 or IPv6", f)
+			return errInvalid("%s is not a family: ask for IPv4 or IPv6", f)
 		}
 	}
 	if r.Count < 0 || r.Count > MostAddresses {

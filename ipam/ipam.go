@@ -22,7 +22,7 @@ import (
 // Family is an IP address family.
 type Family int
 
-// The families are numbered by IP version. The zero Family is no family.
+// The families are numbered by IP version. The zero Family is not a family.
 const (
 	IPv4 Family = 4
 	IPv6 Family = 6

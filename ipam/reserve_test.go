@@ -23,7 +23,7 @@ func TestRecords(t *testing.T) {
 			uses("", "blue", v4, 0),
 			holders("198.51.100.0"),
 		},
-		"a UID that looks like a name is no reservation for it": {
+		"a UID that looks like a name is not a reservation for it": {
 			pools(public),
 			restoredFor(ipam.Owner{Namespace: "default", Name: "odd", UID: "default/web"}, "198.51.100.0@public"),
 			reserve("web", "198.51.100.1@public"),

@@ -41,7 +41,7 @@ type Tenant struct {
 	Sharing Sharing
 }
 
-// Conflict is why two owners cannot share an address. The zero Conflict is no conflict. The other owner may not be allowed
+// Conflict is why two owners cannot share an address. The zero Conflict is not a conflict. The other owner may not be allowed
 // to know Theirs, Ours and There.
 type Conflict struct {
 	Over         Matter

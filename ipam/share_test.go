@@ -70,7 +70,7 @@ func TestSharing(t *testing.T) {
 			refuse(ask("b", v4).sharing("k", "TCP/80", "TCP/81"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
 			refuse(ask("b", v4).sharing("k", "TCP/80").exactly("198.51.100.0"), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, port`),
 			refuse(ask("b", v4), ipam.ErrTaken, `address is taken: 198.51.100.0, pool "public", the terms have changed, key`),
-			allocate(ask("c", v4).sharing("k", "TCP/82"), "198.51.100.0@public"), // and the refused request is no obstacle
+			allocate(ask("c", v4).sharing("k", "TCP/82"), "198.51.100.0@public"), // and the refused request is not an obstacle
 			allocate(ask("b", v4).sharing("k", "TCP/81"), "198.51.100.0@public"),
 			allocate(ask("b", v4).sharing("k", "TCP/80").leaving("198.51.100.0"), "198.51.100.1@public"),
 			superfluous("b", []string{"198.51.100.1@public"}, "198.51.100.0@public"),

@@ -75,7 +75,7 @@ func TestWhoIsDead(t *testing.T) {
 		{"a death of long ago", "a b c", []*report{says("a", "c@2m"), says("b", "c@2m"), says("c")}, "c: stale"},
 		{"one witness saw it long ago", "a b c", []*report{says("a", "c@2m"), says("b", "c@1s"), says("c")}, "c: stale"},
 		{"a clock that is a little ahead", "a b c", []*report{says("a", "c@-5s"), says("b", "c"), says("c")}, "c by a b"},
-		{"a time far in the future is no report", "a b c", []*report{says("a", "c@-1m"), says("b", "c"), says("c")}, "c: unwitnessed"},
+		{"a time far in the future is not a report", "a b c", []*report{says("a", "c@-1m"), says("b", "c"), says("c")}, "c: unwitnessed"},
 		{"nor is what is no time", "a b c", []*report{says("a", "c@yesterday"), says("b", "c"), says("c")}, "c: unwitnessed"},
 		{"nor is no time at all", "a b c", []*report{says("a", "c@"), says("b", "c"), says("c")}, "c: unwitnessed"},
 		{"one witness on two interfaces is one", "a b c", []*report{says("a", "c", "c"), says("b"), says("c")}, "c: unwitnessed"},
@@ -184,7 +184,7 @@ func TestADeathIsActedUponOnce(t *testing.T) {
 			"5s refuse too_many"},
 		{"the second starts anew when something spoke against it", inTime(0, witnessed("c", ""), 900*time.Millisecond, alone, time.Second, witnessed("c", ""), 1900*time.Millisecond, witnessed("c", ""), 2*time.Second, witnessed("c", "")),
 			"2s act c"},
-		{"the second witness is late: that is no refusal", inTime(0, alone, time.Second, witnessed("c", ""), 2*time.Second, witnessed("c", "")), "2s act c"},
+		{"the second witness is late: that is not a refusal", inTime(0, alone, time.Second, witnessed("c", ""), 2*time.Second, witnessed("c", "")), "2s act c"},
 		{"a single report that lasts is refused once", inTime(0, alone, 5*time.Second, alone, 6*time.Second, alone, time.Minute, alone), "5s refuse unwitnessed"},
 		{"a single report that goes is refused", inTime(0, alone, time.Second, nil), "1s refuse unwitnessed"},
 		{"a single report that lasts does not keep a death from being acted upon", inTime(

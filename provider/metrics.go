@@ -122,7 +122,7 @@ type stateCollector struct {
 
 var (
 	servicesPending  = prometheus.NewDesc("herald_services_pending", "Services that want an address of this herald-ccm and have none.", nil, nil)
-	addressConflicts = prometheus.NewDesc("herald_address_conflicts", "Addresses that a machine which is no speaker uses, too.", nil, nil)
+	addressConflicts = prometheus.NewDesc("herald_address_conflicts", "Addresses that are also used by machines that are not speakers.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -134,7 +134,7 @@ func TestStateMetrics(t *testing.T) {
 	c.report(now.Add(-conflictFresh), nil, sees("c", now.Add(-conflictFresh), "198.51.100.8 02:00:00:00:00:01 0s"))
 	s := &services{cached: corelisters.NewServiceLister(all), class: herald.LoadBalancerClass, classless: true}
 	if err := testutil.CollectAndCompare(stateCollector{s, c}, strings.NewReader(`
-# HELP herald_address_conflicts Addresses that a machine which is no speaker uses, too.
+# HELP herald_address_conflicts Addresses that are also used by machines that are not speakers.
 # TYPE herald_address_conflicts gauge
 herald_address_conflicts 1
 # HELP herald_services_pending Services that want an address of this herald-ccm and have none.

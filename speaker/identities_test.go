@@ -139,7 +139,7 @@ func TestWhoIsExpectedOnASegment(t *testing.T) {
 	}
 	single := []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}
 	if shareNetwork(single, single) {
-		t.Error("one address is no network")
+		t.Error("one address is not a network")
 	}
 }
 

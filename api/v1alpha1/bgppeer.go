@@ -2,7 +2,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// BGPPeer is a router that the speakers hold a BGP session with.
+// BGPPeer is a router with which the speakers have BGP sessions.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=hpeer,categories=herald
@@ -26,7 +26,7 @@ type BGPPeer struct {
 	Status BGPPeerStatus `json:"status,omitempty"`
 }
 
-// BGPPeerSpec is one end of a session as the speakers see it.
+// BGPPeerSpec says how the speakers reach a router, and how their sessions with it behave.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.localASN) != has(self.localASNFrom)",message="give exactly one of spec.localASN and spec.localASNFrom"
 // +kubebuilder:validation:XValidation:rule="[has(self.peerASN), has(self.peerASNFrom), has(self.peerType)].filter(x, x).size() == 1",message="give exactly one of spec.peerASN, spec.peerASNFrom and spec.peerType"
@@ -39,76 +39,80 @@ type BGPPeer struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.multihopTTL) || !has(self.peerType)",message="spec.multihopTTL needs spec.peerASN or spec.peerASNFrom; with spec.peerType leave it out"
 // +kubebuilder:validation:XValidation:rule="!has(self.interface) || !has(self.addressFrom) || !has(self.addressFrom.interface)",message="spec.addressFrom.interface names the interface already: leave spec.interface out"
 type BGPPeerSpec struct {
-	// The AS number of the nodes (RFC 6793). Every BGPPeer has its own, so the nodes may be of different ASes for
+	// The AS number of the nodes (RFC 6793). Each BGPPeer has its own, so the nodes can be in different ASes for
 	// different routers.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=4294967295
 	LocalASN int64 `json:"localASN,omitempty"`
 
-	// Where each node has its own AS number: a decimal number from 1 to 4294967295. In place of localASN.
+	// Set this in place of localASN if the nodes have different AS numbers: a label or an annotation of each Node whose
+	// value is a decimal number from 1 to 4294967295.
 	// +optional
 	LocalASNFrom *NodeValueSource `json:"localASNFrom,omitempty"`
 
-	// The AS number of the router. The same as localASN makes the session internal.
+	// The AS number of the router. If it is the same as localASN, the session is internal.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=4294967295
 	PeerASN int64 `json:"peerASN,omitempty"`
 
-	// Where each node has the AS number of its router, as in localASNFrom. In place of peerASN.
+	// Set this in place of peerASN if the routers have different AS numbers: a label or an annotation of each Node, as in
+	// localASNFrom.
 	// +optional
 	PeerASNFrom *NodeValueSource `json:"peerASNFrom,omitempty"`
 
-	// In place of peerASN. Internal: the router is of the AS of the node. External: it may be of any other AS. The
-	// session is closed if it is of the same. Packets to such a router have the TTL that the system gives them.
+	// Set this in place of peerASN if the AS number of the router is not known. Internal: the router is in the AS of the
+	// node. External: it is in any other AS, and the session is closed if it is in the same AS. Packets to such a router
+	// have the default TTL of the system.
 	// +optional
 	PeerType PeerType `json:"peerType,omitempty"`
 
-	// The router's address. A link-local IPv6 address needs spec.interface.
+	// The address of the router. If it is a link-local IPv6 address, spec.interface is required.
 	// +optional
 	// +kubebuilder:validation:MaxLength=39
 	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="must be an IP address"
 	// +kubebuilder:validation:XValidation:rule="!isIP(self) || ip.isCanonical(self)",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 	Address string `json:"address,omitempty"`
 
-	// Where each node finds the address of its router. In place of address: one BGPPeer then stands for several
-	// routers, one for each node. The condition Established names a node that finds none.
+	// Set this in place of address if nodes have different routers: it says where each node finds the address of its
+	// router. If a node finds none, the message of the condition Established says so.
 	// +optional
 	AddressFrom *PeerAddressSource `json:"addressFrom,omitempty"`
 
-	// The TCP port that is connected to: the router's or, with passive, the node's.
+	// The TCP port of the router. If passive is true, the TCP port of the node to which the router connects.
 	// +optional
 	// +kubebuilder:default=179
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
-	// The router connects to the nodes. Otherwise the nodes connect to the router, and nothing listens on them.
+	// If true, the router connects to the nodes. If false, the nodes connect to the router, and do not listen.
 	// +optional
 	Passive bool `json:"passive,omitempty"`
 
-	// The address of the node that the session is to come from, and with passive the one that the router connects to.
-	// Without it the routing table decides.
+	// The address of the node from which it connects. If passive is true, the address to which the router connects. If not
+	// set, the routing table decides.
 	// +optional
 	// +kubebuilder:validation:MaxLength=39
 	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="must be an IP address"
 	// +kubebuilder:validation:XValidation:rule="!isIP(self) || ip.isCanonical(self)",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 	SourceAddress string `json:"sourceAddress,omitempty"`
 
-	// The interface or the VRF of the node that connections are bound to. Without it the routing table decides.
+	// The interface or the VRF of the node to which connections are bound. If not set, the routing table decides.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface,omitempty"`
 
-	// Where each node has its BGP identifier (RFC 6286): an IPv4 address that no other router of the network has.
-	// Without it, it is the IPv4 InternalIP of the Node or, where there is none, a number made from the node's name.
+	// A label or an annotation of each Node with its BGP identifier (RFC 6286): an IPv4 address that is the identifier of
+	// no other router in the network. If not set, the identifier is the IPv4 InternalIP of the Node. If the Node has none,
+	// it is computed from the name of the node.
 	// +optional
 	RouterIDFrom *NodeValueSource `json:"routerIDFrom,omitempty"`
 
-	// Silence after which the session counts as dead (RFC 4271), in whole seconds. 0s, for a session that never
-	// times out, is refused: routes to a dead node would stay for good.
+	// The session ends if nothing is received for this time (RFC 4271), in whole seconds. 0s, which means that a session
+	// never ends, is refused: routes to a dead node would stay forever.
 	// +optional
 	// +kubebuilder:default="90s"
 	// +kubebuilder:validation:Type=string
@@ -116,14 +120,14 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('3s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 3s to 65535s (RFC 4271, section 4.2); a session without a hold time is not offered"
 	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 
-	// How often a sign of life is sent, in whole seconds. A third of the hold time if it is not given.
+	// The time between two KEEPALIVE messages, in whole seconds. If not set, it is a third of the hold time.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds, at least 1s"
 	KeepaliveTime *metav1.Duration `json:"keepaliveTime,omitempty"`
 
-	// How soon a connection is tried again, in whole seconds.
+	// The time until the node tries again to connect, in whole seconds.
 	// +optional
 	// +kubebuilder:default="2s"
 	// +kubebuilder:validation:Type=string
@@ -131,29 +135,30 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('2s') && duration(self) <= duration('3600s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 2s to 3600s"
 	ConnectRetryTime *metav1.Duration `json:"connectRetryTime,omitempty"`
 
-	// The TTL of packets to an external router that is not on the link. None: it is on the link.
+	// The TTL of packets to an external router that is not on the link. If not set, the router is on the link.
 	// +optional
 	// +kubebuilder:validation:Minimum=2
 	// +kubebuilder:validation:Maximum=255
 	MultihopTTL int32 `json:"multihopTTL,omitempty"`
 
-	// TTL security (GTSM, RFC 5082) for a router that is at most so many hops away, 1 being on the link: packets
-	// leave with TTL 255, and those that come from farther away are dropped. The router must have it, too.
-	// None: no TTL security.
+	// TTL security (GTSM, RFC 5082) with a router that is at most this number of hops away. A router on the link is one
+	// hop away. Packets are sent with a TTL of 255, and packets that come from farther away are dropped. TTL security must
+	// be configured on the router, too. If not set, there is no TTL security.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=254
 	TTLSecurityHops int32 `json:"ttlSecurityHops,omitempty"`
 
-	// Let the router keep the routes while the node's speaker is replaced or crashes (RFC 4724): the node
-	// forwards meanwhile. The router must support it, as BIRD and FRR do unless told otherwise. None: the
-	// routes go with the session. With bfd, FRR 8.4 keeps the routes too, and BIRD 2.0 only if it is configured with "bfd
-	// graceful".
+	// Graceful restart (RFC 4724): the router keeps the routes while the speaker of a node is replaced, or after it
+	// crashes. The node continues to forward packets. The router must support this; BIRD and FRR do by default. If not set,
+	// the router drops the routes when the session ends. With bfd, FRR 8.4 keeps the routes, too; BIRD 2.0 keeps them only
+	// if it is configured with "bfd graceful".
 	// +optional
 	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`
 
-	// Find out by BFD (RFC 5880) within a fraction of a second that the path to the router is dead, and end the session
-	// then. The session does not wait for BFD: it comes up also with a router that has no BFD. None: no BFD.
+	// Detect with BFD (RFC 5880), within a fraction of a second, that the path to the router is dead, and end the session.
+	// The session does not wait for BFD: it is also established with a router that does not run BFD. If not set, the nodes
+	// do not run BFD with the router.
 	// +optional
 	BFD *BFD `json:"bfd,omitempty"`
 
@@ -161,12 +166,12 @@ type BGPPeerSpec struct {
 	// +optional
 	PasswordSecret *SecretReference `json:"passwordSecret,omitempty"`
 
-	// Labels of the nodes that hold the session. None: all nodes.
+	// Selects the nodes that have a session with the router. If not set, all nodes do.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 }
 
-// PeerType tells sessions within an AS from those between ASes (RFC 4271, section 1.1).
+// PeerType says whether a session is within an AS or between two (RFC 4271, section 1.1).
 //
 // +kubebuilder:validation:Enum=Internal;External
 type PeerType string
@@ -177,7 +182,7 @@ const (
 	PeerExternal PeerType = "External"
 )
 
-// NodeValueSource is where each node has a value of its own.
+// NodeValueSource names a label or an annotation in which each Node has a value of its own.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.nodeLabel) != has(self.nodeAnnotation)",message="give exactly one of nodeLabel and nodeAnnotation"
 type NodeValueSource struct {
@@ -194,15 +199,16 @@ type NodeValueSource struct {
 	NodeAnnotation string `json:"nodeAnnotation,omitempty"`
 }
 
-// PeerAddressSource is where each node finds the address of its router.
+// PeerAddressSource says where each node finds the address of its router.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.defaultGateway), has(self.nodeLabel), has(self.nodeAnnotation), has(self.interface)].filter(x, x).size() == 1",message="give exactly one of defaultGateway, nodeLabel, nodeAnnotation and interface"
 type PeerAddressSource struct {
-	// The gateway of the node's default route of this family. If the node has several, spec.interface says which.
+	// The address is the gateway of the node's default route of this family. If the node has several default routes, set
+	// spec.interface.
 	// +optional
 	DefaultGateway IPFamily `json:"defaultGateway,omitempty"`
 
-	// The key of a label of the Node whose value is the address. The value of a label cannot be an IPv6 address.
+	// The key of a label of the Node whose value is the address. An IPv6 address cannot be the value of a label.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=317
@@ -214,9 +220,9 @@ type PeerAddressSource struct {
 	// +kubebuilder:validation:MaxLength=317
 	NodeAnnotation string `json:"nodeAnnotation,omitempty"`
 
-	// Unnumbered: the one router on the link of this interface, at the IPv6 link-local address that it sends Router
-	// Advertisements from (RFC 4861). The nodes need no other address there: IPv4 routes, too, have the node's
-	// link-local address as next hop (RFC 8950), which the router must support.
+	// Unnumbered: the router is the only one on the link of this interface, and its address is the IPv6 link-local address
+	// from which it sends Router Advertisements (RFC 4861). The nodes need no other address on the link. IPv4 routes have
+	// the node's link-local address as next hop, too (RFC 8950), and the router must support this.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=15
@@ -234,9 +240,9 @@ const (
 	IPv6 IPFamily = "IPv6"
 )
 
-// GracefulRestart is what a router is asked for when the session to it ends without a NOTIFICATION.
+// GracefulRestart says what the router is asked to do with the routes when a session ends without a NOTIFICATION.
 type GracefulRestart struct {
-	// How long it keeps the routes, in whole seconds.
+	// How long the router keeps the routes, in whole seconds.
 	// +optional
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:Type=string
@@ -244,25 +250,25 @@ type GracefulRestart struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('4095s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 1s to 4095s (RFC 4724, section 3)"
 	RestartTime metav1.Duration `json:"restartTime,omitzero"`
 
-	// How long after restartTime it keeps the routes as a last resort, in whole seconds (RFC 9494): it uses another
-	// route to the address where there is one. The router must support it. None: it drops the routes after
-	// restartTime.
+	// Long-lived graceful restart (RFC 9494): how long after restartTime the router keeps the routes as a last resort, in
+	// whole seconds. In this time it prefers any other route to the address. The router must support this. If not set, it
+	// drops the routes after restartTime.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('16777215s') && duration(self).getMilliseconds() % 1000 == 0",message="must be in whole seconds from 1s to 16777215s (RFC 9494, section 4.2)"
 	StaleTime *metav1.Duration `json:"staleTime,omitempty"`
 
-	// What the router does when the session ends with a NOTIFICATION that is not a Hard Reset (RFC 8538), above all
-	// because the hold time has expired. Drop: the routes go at once. Keep: as after a restart, so that a node whose
-	// speaker was slow loses nothing, and a dead node keeps its routes for restartTime longer. The router must
-	// support it. The speaker itself closes sessions that it does not want any more with a Hard Reset.
+	// What the router does when the session ends with a NOTIFICATION that is not a Hard Reset (RFC 8538), for example
+	// because the hold time expired. Drop: it drops the routes at once. Keep: it keeps them as after a restart. Then a
+	// slow speaker loses no routes, but the routes of a dead node stay for restartTime longer. The router must support
+	// this. A speaker ends sessions that are no longer wanted with a Hard Reset.
 	// +optional
 	// +kubebuilder:default=Drop
 	OnNotification NotificationPolicy `json:"onNotification,omitempty"`
 }
 
-// NotificationPolicy says what becomes of routes when a session ends with a NOTIFICATION.
+// NotificationPolicy says what happens to routes when a session ends with a NOTIFICATION.
 //
 // +kubebuilder:validation:Enum=Drop;Keep
 type NotificationPolicy string
@@ -273,17 +279,18 @@ const (
 	NotificationKeep NotificationPolicy = "Keep"
 )
 
-// BFD is Bidirectional Forwarding Detection with a router. When timers change, the router is told, and the sessions stay.
+// BFD is Bidirectional Forwarding Detection with a router. A change of timers does not end the sessions.
 type BFD struct {
-	// How many packets in a row the router may miss before it takes the node for dead. The router has a number of its own.
+	// After how many missing packets in a row the router considers the path dead. The router has a number of its own, which
+	// holds for the node.
 	// +optional
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=255
 	DetectMultiplier int32 `json:"detectMultiplier,omitempty"`
 
-	// The shortest time between two packets to the router. If the router wants to receive fewer, that holds. Below 50ms, a
-	// busy node may be taken for dead.
+	// The minimum time between two packets to the router. If the minimum receive interval of the router is longer, that
+	// applies. With less than 50ms, a busy node may be considered dead.
 	// +optional
 	// +kubebuilder:default="300ms"
 	// +kubebuilder:validation:Type=string
@@ -291,7 +298,8 @@ type BFD struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('60s')",message="must be from 10ms to 60s"
 	TransmitInterval *metav1.Duration `json:"transmitInterval,omitempty"`
 
-	// The shortest time between two packets from the router. If it wants to send fewer, that holds.
+	// The minimum time between two packets from the router. If the minimum transmit interval of the router is longer, that
+	// applies.
 	// +optional
 	// +kubebuilder:default="300ms"
 	// +kubebuilder:validation:Type=string
@@ -299,17 +307,17 @@ type BFD struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('60s')",message="must be from 10ms to 60s"
 	ReceiveInterval *metav1.Duration `json:"receiveInterval,omitempty"`
 
-	// For a router that is not on the link (RFC 5883): the least TTL that its packets may arrive with, which is that with which
-	// it sends them (255, or 64 for BIRD) less the number of routers in between. None: it is on the link, and its packets arrive
-	// with 255 (RFC 5881).
+	// For a router that is not on the link (RFC 5883): the minimum TTL with which its packets arrive. This is the TTL with
+	// which it sends them (255, or 64 for BIRD) minus the number of routers in between. If not set, the router is on the
+	// link, and its packets must arrive with a TTL of 255 (RFC 5881).
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=254
 	MinimumTTL int32 `json:"minimumTTL,omitempty"`
 }
 
-// SecretReference names a Secret of type kubernetes.io/basic-auth in the namespace of the peers' passwords
-// (herald-system-peers); its key password is used. No other Secret is read.
+// SecretReference names a Secret of type kubernetes.io/basic-auth in the namespace for passwords of peers
+// (herald-system-peers). The value of its key "password" is used. Herald reads no Secret in other namespaces.
 type SecretReference struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

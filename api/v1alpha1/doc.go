@@ -1,8 +1,8 @@
-// Package v1alpha1 holds Herald's custom resources: what users say (IPPool, L2Advertisement,
-// BGPPeer, BGPAdvertisement) and what Herald says of itself (IPAllocation, SpeakerStatus).
+// Package v1alpha1 has Herald's custom resources. IPPool, L2Advertisement, BGPPeer and BGPAdvertisement are its
+// configuration. IPAllocation and SpeakerStatus are reports of Herald's programs.
 //
-// All kinds are cluster-scoped. Everything that a schema can refuse is refused by the API server,
-// with CEL rules where types are not enough, so that a mistake shows itself at `kubectl apply`.
+// All kinds are cluster-scoped. The API server refuses as many mistakes as a schema can express, with CEL rules in addition
+// to types, so that users see them at kubectl apply.
 //
 // +kubebuilder:object:generate=true
 // +groupName=herald.dev

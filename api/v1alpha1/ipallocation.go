@@ -5,10 +5,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// IPAllocation records that an address is in use or reserved. It is named by the address, so the API
-// server itself refuses to record one address twice. Herald writes one for each address that it gives
-// out. One written by hand reserves an address: with an owner that has no uid for the Service of that name,
-// with no owner for nobody.
+// IPAllocation records that an address is in use or reserved. Its name is the address, so the API server refuses to record
+// an address twice. Herald writes an IPAllocation for each address that it gives out. An IPAllocation that a user writes
+// reserves its address: with an owner that has no uid, for the Service of that namespace and name; without an owner, so
+// that no Service gets it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -35,7 +35,7 @@ type IPAllocation struct {
 	Status IPAllocationStatus `json:"status,omitempty"`
 }
 
-// IPAllocationSpec says which address is held, and by whom.
+// IPAllocationSpec has an address and the Services that hold it.
 type IPAllocationSpec struct {
 	// The address, in canonical form.
 	// +kubebuilder:validation:MinLength=2
@@ -44,31 +44,32 @@ type IPAllocationSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!isIP(self) || ip.isCanonical(self)",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 	Address string `json:"address"`
 
-	// The IPPool that the address came from.
+	// The name of the IPPool that the address is from.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Pool string `json:"pool,omitempty"`
 
-	// The load-balancer class of the controller that gave the address out. Only that one releases it, so that
-	// several may serve one cluster from the same pools.
+	// The load-balancer class of the controller that gave out the address. Only that controller releases the address,
+	// so several controllers can serve a cluster from the same pools.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Class string `json:"class,omitempty"`
 
-	// What becomes of the address when its last Service goes, if neither the Service nor the pool decides:
-	// Retain keeps it for a Service of the same namespace and name. A reservation that finds its Service says
-	// Retain, for it was written by hand.
+	// What happens to the address when its last Service is deleted, if neither the Service nor the pool says so. Retain:
+	// the address is kept for a Service of the same namespace and name. Herald sets Retain when a Service gets an
+	// address that was reserved for it.
 	// +optional
 	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
 
-	// The Services that hold the address; several only with one sharing key. None: it is reserved for nobody.
+	// The Services that hold the address. Several Services hold it only if they have the same sharing key. If empty, the
+	// address is reserved, and no Service gets it.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	Owners []AllocationOwner `json:"owners,omitempty"`
 
-	// When the last Service released the address. The address is not given out before the reuseDelay of its pool
-	// has passed since then; then Herald deletes the record.
+	// When the last Service released the address. The address is not given out before the reuseDelay of its pool has
+	// passed. Then Herald deletes the IPAllocation.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Format=date-time
@@ -76,8 +77,8 @@ type IPAllocationSpec struct {
 	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
 }
 
-// AllocationOwner is a Service that holds an address. The UID decides: a new Service of the same name
-// is another Service. Without one the address is kept for the Service of that name, whenever there is one.
+// AllocationOwner is a Service that holds an address. The uid identifies the Service: a new Service of the same name has
+// another uid. Without a uid the address is kept for the Service of that name, if it is created later.
 type AllocationOwner struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -90,24 +91,24 @@ type AllocationOwner struct {
 	// +kubebuilder:validation:MaxLength=128
 	UID types.UID `json:"uid,omitempty"`
 
-	// What the Service says of reclaiming in its annotation herald.dev/reclaim.
+	// The value of the annotation herald.dev/reclaim of the Service.
 	// +optional
 	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
 
-	// On which terms the Service shares the address. None: with nobody.
+	// The terms on which the Service shares the address. If not set, the Service does not share it.
 	// +optional
 	Sharing *AllocationSharing `json:"sharing,omitempty"`
 }
 
-// AllocationSharing is what Services that share an address have to agree on. It is in the record, so that
-// the API server's conflict keeps two of them from coming at once.
+// AllocationSharing has the terms on which a Service shares an address. The terms are in the IPAllocation, so two Services
+// that do not agree cannot both be added to it at the same time.
 type AllocationSharing struct {
 	// The Service's annotation herald.dev/sharing-key.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key"`
 
-	// Its ports, as TCP/80. No two Services may have one in common.
+	// The ports of the Service, such as TCP/80. No two of the Services may have a port in common.
 	// +optional
 	// +kubebuilder:validation:MaxItems=1024
 	// +kubebuilder:validation:items:MaxLength=10
@@ -115,29 +116,29 @@ type AllocationSharing struct {
 	// +listType=atomic
 	Ports []string `json:"ports,omitempty"`
 
-	// "Cluster", or "Local" with the Service's namespace and selector: by which nodes it can be served. It has to
-	// be the same.
+	// Which nodes can serve the Service: "Cluster", or "Local" with the namespace and the selector of the Service. All
+	// Services that share the address must have the same value.
 	// +kubebuilder:validation:MaxLength=4096
 	Traffic string `json:"traffic"`
 }
 
-// AllocationState tells why an address is held that no Service has.
+// AllocationState says why an address is held although no Service has it.
 //
 // +kubebuilder:validation:Enum=Kept;Reserved
 type AllocationState string
 
 // The states.
 const (
-	// AllocationKept: the address is kept for a Service of the owner's namespace and name.
+	// AllocationKept: the address is kept for a Service with the owner's namespace and name.
 	AllocationKept AllocationState = "Kept"
-	// AllocationReserved: the address is reserved for nobody.
+	// AllocationReserved: the address is reserved, and no Service gets it.
 	AllocationReserved AllocationState = "Reserved"
 )
 
-// IPAllocationStatus is what Herald observes of the address.
+// IPAllocationStatus is what herald-ccm observes of the address.
 type IPAllocationStatus struct {
-	// Kept: no Service has the address, which is kept for one of the namespace and name in spec.owners. Reserved:
-	// there is no owner at all. Empty: a Service has the address or, with spec.releasedAt, had it.
+	// Kept: no Service has the address, and it is kept for the Service with the namespace and name in spec.owners.
+	// Reserved: there are no owners. Empty: a Service has the address or, if spec.releasedAt is set, had it.
 	// +optional
 	State AllocationState `json:"state,omitempty"`
 
@@ -146,10 +147,10 @@ type IPAllocationStatus struct {
 	// +kubebuilder:validation:MaxLength=1024
 	SharedWith string `json:"sharedWith,omitempty"`
 
-	// InRange is False if the pool no longer has the address: it stays in use until its Service moves to another
-	// address (kubectl herald renumber) or is deleted. AddressConflict is True while a machine that is no speaker
-	// uses the address. Accepted is False if the spec cannot be read: its Services keep the address, and the message names
-	// the field and the cure.
+	// InRange is False if the pool no longer has the address. The address stays in use until its Service moves to another
+	// address (kubectl herald renumber) or is deleted. AddressConflict is True while a machine that is not a speaker
+	// uses the address. Accepted is False if the spec is invalid: the Services keep the address, and the message names the
+	// field and the remedy.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -158,10 +159,10 @@ type IPAllocationStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// Condition types of an IPAllocation, which has these only once something was wrong.
+// Condition types of an IPAllocation. An IPAllocation has them only after something was wrong.
 const (
 	AllocationInRange = PoolInRange
-	// AllocationConflict: another machine, which is no speaker, uses the address.
+	// AllocationConflict: a machine that is not a speaker uses the address.
 	AllocationConflict = "AddressConflict"
 )
 

@@ -31,9 +31,9 @@ type IPPool struct {
 
 // IPPoolSpec says which addresses the pool holds and how they are given out.
 type IPPoolSpec struct {
-	// The pool's addresses: prefixes (198.51.100.0/26, 2001:db8:1::/112), ranges
-	// (198.51.100.100-198.51.100.120) and single addresses, in any mix of families. An address that
-	// an older pool holds already stays with that pool.
+	// The pool's addresses: prefixes (198.51.100.0/26, 2001:db8:1::/112), ranges (198.51.100.100-198.51.100.120) and
+	// single addresses, of one family or both. If an older pool has one of these addresses, it remains an address of
+	// the older pool.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
@@ -45,85 +45,85 @@ type IPPoolSpec struct {
 	// +listType=atomic
 	Exclude []AddressRange `json:"exclude,omitempty"`
 
-	// Do not give out IPv4 addresses that end in .0 or .255, which some old devices take for networks and
-	// broadcast addresses.
+	// Do not give out IPv4 addresses that end in .0 or .255. Some old devices mistake these for network and broadcast
+	// addresses.
 	// +optional
 	AvoidBuggyIPs bool `json:"avoidBuggyIPs,omitempty"`
 
-	// Whether Services that name no pool may be served from this one. With false, an address is
-	// given only to a Service that asks for the pool (annotation herald.dev/pool) or for the address.
+	// Whether a Service that does not name a pool may get an address of this pool. If false, only a Service that asks
+	// for the pool (annotation herald.dev/pool) or for an address of it gets one.
 	// +optional
 	// +kubebuilder:default=true
 	AutoAssign *bool `json:"autoAssign,omitempty"`
 
-	// Namespaces whose Services the pool serves, by name. None, here and in namespaceSelector: all.
+	// The names of the namespaces whose Services the pool serves. If neither this nor namespaceSelector is set, the
+	// pool serves all namespaces.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
 	Namespaces []string `json:"namespaces,omitempty"`
 
-	// Labels of the namespaces whose Services the pool serves, besides those named in namespaces.
+	// Selects namespaces whose Services the pool serves, in addition to those in namespaces.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 
-	// Labels of the Services that the pool serves. None: all. A Service that has an address keeps it whatever
-	// becomes of its labels or of this.
+	// Selects the Services that the pool serves. If not set, the pool serves all. A Service that has an address keeps
+	// it when its labels or this selector change.
 	// +optional
 	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
 
-	// Which pool is tried first: the higher number. Among equals the older pool.
+	// Pools with a higher priority are tried first. Of pools with the same priority, the oldest is tried first.
 	// +optional
 	// +kubebuilder:validation:Minimum=-2147483648
 	// +kubebuilder:validation:Maximum=2147483647
 	Priority int32 `json:"priority,omitempty"`
 
-	// Which of the free addresses is given next. LeastRecentlyUsed: those that were never in use, from the lowest
-	// up, and then the one that has been free for the longest time, so that one just freed is the last to come
-	// back. Lowest: the lowest.
+	// Which of the free addresses is given out next. LeastRecentlyUsed: first the addresses that were never in use,
+	// in ascending order, then the address that has been free for the longest time. Lowest: the lowest address.
 	// +optional
 	// +kubebuilder:default=LeastRecentlyUsed
 	AddressOrder AddressOrder `json:"addressOrder,omitempty"`
 
-	// Whether Services of different namespaces may share an address (annotation herald.dev/sharing-key). Those
-	// of one namespace may.
+	// Whether Services of different namespaces may share an address (annotation herald.dev/sharing-key). Services of
+	// the same namespace always may.
 	// +optional
 	ShareAcrossNamespaces bool `json:"shareAcrossNamespaces,omitempty"`
 
-	// The most addresses that one namespace may hold of this pool, of each family; those that cool down count, and
-	// one that several Services share counts once. Who holds more when the quota comes keeps it.
+	// The maximum number of addresses of each family that one namespace may hold from this pool. Addresses that cool
+	// down count. An address that several Services share counts once. A namespace that already holds more than a new
+	// quota permits keeps its addresses.
 	// +optional
 	Quota *AddressQuota `json:"quota,omitempty"`
 
-	// What becomes of an address when its Service goes. Delete: it rests and is free. Retain: it is kept for
-	// a Service of the same namespace and name. A Service may say otherwise with the annotation
-	// herald.dev/reclaim.
+	// What happens to an address when its Service is deleted. Delete: the address is free after reuseDelay. Retain: the
+	// address is kept for a Service of the same namespace and name. The annotation herald.dev/reclaim of a Service
+	// overrides this.
 	// +optional
 	// +kubebuilder:default=Delete
 	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
 
-	// Whether a Service may have its address kept by the annotation herald.dev/reclaim with the value Retain although
-	// reclaimPolicy is Delete. A kept address counts against the quota of its namespace, and is released when the
-	// namespace is deleted.
+	// Whether a Service may use the annotation herald.dev/reclaim with the value Retain although reclaimPolicy is Delete.
+	// A retained address counts against the quota of its namespace, and is released when the namespace is deleted.
 	// +optional
 	AllowRetain bool `json:"allowRetain,omitempty"`
 
-	// How long an address rests after its Service is gone before another may have it, so that no
-	// router or client still takes it for the old one's.
+	// How long an address cools down after its Service is deleted, before another Service may get it. In this time
+	// routers and clients forget the old Service.
 	// +optional
 	// +kubebuilder:default="10s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	ReuseDelay *metav1.Duration `json:"reuseDelay,omitempty"`
 
-	// What the node that owns an address does when a machine that is no speaker uses the address, too. Defend: it
-	// announces the address again, at most once in ten seconds (RFC 5227, section 2.4). Yield: neither it nor
-	// another node answers until the stranger has not been seen for a minute.
+	// What the owner of an address does when a machine that is not a speaker also uses the address. Defend: the owner
+	// announces the address again, at most once in ten seconds (RFC 5227, section 2.4). Yield: no node answers for the
+	// address until that machine has not been seen for a minute.
 	// +optional
 	// +kubebuilder:default=Defend
 	OnConflict ConflictPolicy `json:"onConflict,omitempty"`
 
-	// Stop giving out addresses. Those in use stay in use.
+	// If true, the pool gives out no addresses. Services keep the addresses that they have.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 }
@@ -150,7 +150,7 @@ const (
 	OrderLowest            AddressOrder = "Lowest"
 )
 
-// ReclaimPolicy says what becomes of an address when its Service goes.
+// ReclaimPolicy says what happens to an address when its Service is deleted.
 //
 // +kubebuilder:validation:Enum=Delete;Retain
 type ReclaimPolicy string
@@ -161,7 +161,7 @@ const (
 	ReclaimRetain ReclaimPolicy = "Retain"
 )
 
-// AddressQuota limits numbers of addresses. A family that is not named is not limited.
+// AddressQuota limits the number of addresses of each family. A family that is not set is not limited.
 //
 // +kubebuilder:validation:MinProperties=1
 type AddressQuota struct {
@@ -175,9 +175,8 @@ type AddressQuota struct {
 	IPv6 *int64 `json:"ipv6,omitempty"`
 }
 
-// AddressRange is a prefix, a range "first-last" or a single address. That a range does not end before it
-// starts, that entries do not overlap, and that they have no addresses that no Service can have, is told by the policy in
-// manifests/policies.
+// AddressRange is a prefix, a range "first-last" or a single address. An admission policy refuses ranges that end before
+// they start, entries that overlap, and addresses that no Service can have.
 //
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=83
@@ -187,9 +186,9 @@ type AddressQuota struct {
 // +kubebuilder:validation:XValidation:rule="isCIDR(self) ? string(cidr(self)) == self : self.split('-').all(p, !isIP(p.trim()) || ip.isCanonical(p.trim()))",message="write the address in its canonical form (RFC 5952): in lower case, without leading zeros, with :: for the longest run of zeros"
 type AddressRange string
 
-// IPPoolStatus is what the controller knows of a pool.
+// IPPoolStatus is what herald-ccm observes of a pool.
 type IPPoolStatus struct {
-	// The first entries of spec.addresses, and how many there are besides: "198.51.100.0/26, +2".
+	// The first entries of spec.addresses, and the number of the others: "198.51.100.0/26, +2".
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	Ranges string `json:"ranges,omitempty"`
@@ -199,13 +198,13 @@ type IPPoolStatus struct {
 	// +optional
 	IPv6 *PoolUsage `json:"ipv6,omitempty"`
 
-	// Accepted: the spec is valid and in force. If it is not valid, the last valid one stays in force. The message
-	// names addresses of the pool that are never given out, because they are those of nodes, gateways, BGPPeers or
-	// of a network as a whole. Ready: the pool can give out addresses. AddressesAvailable: each family has a free
-	// address. Exclusive: nobody else has addresses of the pool: no older pool, and neither pods nor ClusterIPs. One
-	// that shares addresses with pods or ClusterIPs gives them out as asked, and clients may not reach them. InRange:
-	// the pool has every address that is recorded for it. Announced: an advertisement selects the pool and nodes can
-	// announce each of its addresses.
+	// Accepted: the spec is valid and in force. If it is not valid, the last valid spec stays in force. The message lists
+	// the addresses of the pool that are never given out, because they are addresses of nodes, gateways or BGPPeers, or
+	// network or broadcast addresses. Ready: the pool can give out addresses. AddressesAvailable: each family has a free
+	// address. Exclusive: no older pool, no pod and no ClusterIP has addresses of the pool. If pods or ClusterIPs have
+	// some, the pool gives these addresses out nevertheless, and clients may not reach them. InRange: the pool has every
+	// address that is recorded for it. Announced: an advertisement selects the pool, and nodes can announce each of its
+	// addresses.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -214,28 +213,28 @@ type IPPoolStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// PoolUsage counts the addresses of one family. 9007199254740991 (MaxCount) stands for that many or more.
+// PoolUsage counts the addresses of one family. The number 9007199254740991 (MaxCount) means that many or more.
 type PoolUsage struct {
-	// Addresses that the pool holds.
+	// The number of addresses that the pool has.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Capacity int64 `json:"capacity"`
-	// Addresses in use by Services, or reserved.
+	// The number of addresses that Services use or that are reserved.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Assigned int64 `json:"assigned"`
-	// Addresses whose Service is gone and that wait for spec.reuseDelay to pass.
+	// The number of addresses that cool down: their Service is deleted, and spec.reuseDelay has not passed.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Cooling int64 `json:"cooling"`
-	// Addresses that can be given out now.
+	// The number of addresses that can be given out now.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Available int64 `json:"available"`
 }
 
-// MaxCount is the largest number in a PoolUsage or an AddressQuota: the largest up to which every JSON parser has
-// all integers (RFC 8259, section 6).
+// MaxCount is the largest number in a PoolUsage or an AddressQuota. Every JSON parser represents the integers up to this
+// one exactly (RFC 8259, section 6).
 const MaxCount = 1<<53 - 1
 
 // Condition types of an IPPool.
@@ -245,8 +244,8 @@ const (
 	// PoolAddressesAvailable: there is a free address of each family that the pool has.
 	PoolAddressesAvailable = "AddressesAvailable"
 	PoolExclusive          = ConditionExclusive
-	// PoolInRange: of an IPPool, it holds all addresses that it gave out and that are in use; of an IPAllocation, the pool that
-	// gave out the address holds it.
+	// PoolInRange of an IPPool: the pool has all addresses that it gave out and that are in use. Of an IPAllocation: the
+	// pool that gave out the address still has it.
 	PoolInRange = "InRange"
 )
 

@@ -2,8 +2,8 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// L2Advertisement announces addresses on the nodes' own segments: on each segment one node owns an address and
-// answers ARP requests for it, or NDP solicitations if it is an IPv6 address.
+// L2Advertisement announces addresses on the segments of the nodes. On each segment one node owns an address, and answers
+// ARP requests for an IPv4 address or NDP solicitations for an IPv6 address.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=hl2,categories=herald
@@ -25,20 +25,19 @@ type L2Advertisement struct {
 	Status AdvertisementStatus `json:"status,omitempty"`
 }
 
-// L2AdvertisementSpec says what is announced, and from where.
+// L2AdvertisementSpec says which addresses are announced, and by which nodes and interfaces.
 type L2AdvertisementSpec struct {
 	Selection `json:",inline"`
 
-	// What is done with the address of a Service that has no ready endpoint on any node. Withdraw: no node
-	// announces it. Announce: nodes announce it all the same, so that clients are refused instead of finding no
-	// route; under externalTrafficPolicy Local every selected node does.
+	// What happens to the address of a Service that has no ready endpoint on any node. Withdraw: no node announces it.
+	// Announce: nodes announce it nevertheless, so that connections of clients are refused at once instead of timing
+	// out. Under externalTrafficPolicy Local every selected node then announces it.
 	// +optional
 	// +kubebuilder:default=Withdraw
 	WithoutEndpoints EndpointsPolicy `json:"withoutEndpoints,omitempty"`
 
-	// The interfaces on which the address is announced, by name. None: every interface with a subnet
-	// that holds the address. Name one where clients reach the address on the link though it is
-	// outside the nodes' subnet.
+	// The names of the interfaces on which addresses are announced. If empty, an address is announced on every interface
+	// with a subnet that contains it. Name an interface if clients on its link use addresses outside of its subnets.
 	// +optional
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MinLength=1
@@ -46,23 +45,23 @@ type L2AdvertisementSpec struct {
 	// +listType=set
 	Interfaces []string `json:"interfaces,omitempty"`
 
-	// Labels of the nodes that own addresses in preference to the others, as long as one of them can serve.
+	// Selects preferred nodes. A node that is not selected owns an address only while no preferred node can serve it.
 	// +optional
 	PreferredNodes *metav1.LabelSelector `json:"preferredNodes,omitempty"`
 
-	// Whether an address moves while its owner can serve it. Never: it stays with its owner. Gradual: it moves,
-	// one address a second, to a preferred node that has come back.
+	// Whether an address moves although its owner can serve it. Never: it stays with its owner. Gradual: addresses move,
+	// one a second, to the node that ranks first for them, for example a preferred node that has come back.
 	// +optional
 	// +kubebuilder:default=Never
 	Rebalance Rebalance `json:"rebalance,omitempty"`
 }
 
-// Rebalance says whether addresses move while their owner can serve them.
+// Rebalance says whether addresses move although their owner can serve them.
 //
 // +kubebuilder:validation:Enum=Never;Gradual
 type Rebalance string
 
-// What a Rebalance may be.
+// The values of Rebalance.
 const (
 	RebalanceNever   Rebalance = "Never"
 	RebalanceGradual Rebalance = "Gradual"

@@ -7,37 +7,39 @@ import (
 )
 
 const (
-	// LoadBalancerClass in a Service's spec.loadBalancerClass asks for Herald by name.
+	// LoadBalancerClass is the default load-balancer class of herald-ccm: spec.loadBalancerClass of a Service.
 	LoadBalancerClass = "herald.dev/herald"
 
-	// AnnotationPool on a Service names the IPPool that its addresses are to come from.
+	// AnnotationPool on a Service names the IPPool from which the Service wants its addresses.
 	AnnotationPool = "herald.dev/pool"
-	// AnnotationIPs on a Service lists the addresses that it wants, one per family, separated by commas.
+	// AnnotationIPs on a Service lists the addresses that the Service wants, separated by commas.
 	AnnotationIPs = "herald.dev/ips"
-	// AnnotationAddresses on a Service is how many addresses of each family it wants; one if it is not given.
+	// AnnotationAddresses on a Service is the number of addresses of each family that the Service wants. Without it the
+	// number is one.
 	AnnotationAddresses = "herald.dev/addresses"
-	// AnnotationSharingKey on Services lets those with equal keys share an address.
+	// AnnotationSharingKey on Services lets Services with equal keys share an address.
 	AnnotationSharingKey = "herald.dev/sharing-key"
 	// AnnotationReclaim on a Service is the ReclaimPolicy of its addresses.
 	AnnotationReclaim = "herald.dev/reclaim"
-	// AnnotationRenumber on a Service lists addresses that it is to move off, separated by commas. It has done its
-	// work when the Service has others, and can be removed then.
+	// AnnotationRenumber on a Service lists addresses that the Service is to give up for others, separated by commas. When
+	// the Service has others, the annotation has no effect any more and can be removed.
 	AnnotationRenumber = "herald.dev/renumber"
-	// AnnotationQuota on a Namespace says how many addresses it may hold of all pools together, as "ipv4=5,ipv6=5".
+	// AnnotationQuota on a Namespace is the number of addresses that the namespace may hold from all pools together, such
+	// as "ipv4=5,ipv6=5".
 	AnnotationQuota = "herald.dev/quota"
 
-	// PoolFinalizer keeps a deleted IPPool until its last address is free.
+	// PoolFinalizer keeps a deleted IPPool until no Service has an address of it.
 	PoolFinalizer = "herald.dev/in-use"
 
-	// SpeakerLeasePrefix and the name of a node make the name of the Lease of its speaker.
+	// SpeakerLeasePrefix and the name of a node are the name of the Lease of the speaker on that node.
 	SpeakerLeasePrefix = "speaker-"
-	// SpeakerLeaseLabel has SpeakerLeaseLabelValue on the Leases of speakers.
+	// SpeakerLeaseLabel is a label of the Leases of speakers. Its value is SpeakerLeaseLabelValue.
 	SpeakerLeaseLabel, SpeakerLeaseLabelValue = "app.kubernetes.io/component", "speaker"
 )
 
-// AllocationName is the name of the IPAllocation that records an address: the address itself, for
-// IPv6 written in full with dashes for colons, so that one address has one name and the API server
-// refuses a second record of it.
+// AllocationName returns the name of the IPAllocation of an address. It is the address itself, and for IPv6 the address
+// written in full with dashes in place of colons. So each address has exactly one name, and the API server refuses a second
+// record of it.
 func AllocationName(address netip.Addr) string {
 	if address.Is4() {
 		return address.String()

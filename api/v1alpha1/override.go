@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// ServiceOverride is something that a Service decides for itself in place of a BGPAdvertisement.
+// ServiceOverride is a setting of a BGPAdvertisement that a Service overrides.
 //
 // +kubebuilder:validation:Enum=Announce;Communities;LocalPreference;MED;Prepend
 type ServiceOverride string
 
-// The service overrides, each with the annotation that a Service makes it by.
+// The service overrides. OverrideAnnotations has their annotations.
 const (
 	OverrideAnnounce        ServiceOverride = "Announce"
 	OverrideCommunities     ServiceOverride = "Communities"
@@ -24,9 +24,10 @@ const (
 )
 
 const (
-	// AnnotationBGPAnnounce on a Service: "false" keeps its addresses from being announced to routers.
+	// AnnotationBGPAnnounce on a Service says whether its addresses are announced to routers, "true" or "false".
 	AnnotationBGPAnnounce = "herald.dev/bgp-announce"
-	// AnnotationBGPCommunities on a Service lists the communities of its routes, separated by commas; empty: none.
+	// AnnotationBGPCommunities on a Service lists the communities of its routes, separated by commas. If it is empty, they
+	// have none.
 	AnnotationBGPCommunities = "herald.dev/bgp-communities"
 	// AnnotationBGPLocalPreference, AnnotationBGPMED and AnnotationBGPPrepend on a Service are numbers as in the
 	// BGPAdvertisement.
@@ -35,13 +36,13 @@ const (
 	AnnotationBGPPrepend         = "herald.dev/bgp-prepend"
 )
 
-// OverrideAnnotations are the annotations of a Service by which it decides for itself.
+// OverrideAnnotations has the annotations by which a Service overrides settings.
 var OverrideAnnotations = map[string]ServiceOverride{
 	AnnotationBGPAnnounce: OverrideAnnounce, AnnotationBGPCommunities: OverrideCommunities,
 	AnnotationBGPLocalPreference: OverrideLocalPreference, AnnotationBGPMED: OverrideMED, AnnotationBGPPrepend: OverridePrepend,
 }
 
-// Overrides are what a Service decides for itself, where its BGPAdvertisements permit that.
+// Overrides are the settings that a Service overrides, if the BGPAdvertisement permits that.
 //
 // +kubebuilder:object:generate=false
 type Overrides struct {
@@ -51,8 +52,8 @@ type Overrides struct {
 	Prepend              *uint8
 }
 
-// ParseOverrides reads the annotations of a Service; nil if it has none of these. What cannot be read is left out, and each
-// error names the annotation and the cure.
+// ParseOverrides reads the annotations of a Service. It returns nil if the Service has none of these. Invalid values are left
+// out, and each error names the annotation and the remedy.
 func ParseOverrides(annotations map[string]string) (*Overrides, []error) {
 	var o Overrides
 	var errs []error
@@ -101,8 +102,8 @@ func (o *Overrides) read(what ServiceOverride, text string) (err error) {
 const (
 	// maxPrepend and maxCommunities are the bounds of a BGPAdvertisement.
 	maxPrepend, maxCommunities = 16, 32
-	// maxCommunitiesText is the most bytes of a list of communities, of which the longest has 32. Every speaker reads the
-	// annotation often, and the API server lets it have 256 KiB.
+	// maxCommunitiesText is the maximum length of a list of communities, in bytes. The longest community has 32. Every speaker
+	// reads the annotation often, and the API server permits 256 KiB.
 	maxCommunitiesText = 2048
 )
 
@@ -139,7 +140,7 @@ var (
 	communityForm  = regexp.MustCompile(`^(?:(rt|soo):)?(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?$`)
 )
 
-// valid reports what the rule on Community does.
+// valid reports whether c is valid by the validation rule of Community.
 func (c Community) valid() bool {
 	if slices.Contains(communityNames, c) {
 		return true

@@ -1,28 +1,28 @@
 package v1alpha1
 
-// Reasons of conditions and events are stable; messages are not. docs/reference/conditions.md is made of the comments in this
-// file: the last lines of a comment say where the reason occurs.
+// Reasons of conditions and events are stable; messages are not. docs/reference/conditions.md is generated from the comments
+// in this file. The last lines of a comment say where the reason occurs.
 
 // Reasons of conditions, all of which herald-ccm writes.
 const (
-	// ReasonValid: the spec is valid and in force. If nodes, gateways, peers or networks have addresses of an IPPool, the message
-	// names them: they are not given out.
+	// ReasonValid: the spec is valid and in force. The message lists the addresses of an IPPool that are not given out because
+	// they are addresses of nodes, gateways or peers, or network or broadcast addresses.
 	//
 	// Accepted=True: IPPool, IPAllocation, L2Advertisement, BGPAdvertisement, BGPPeer.
 	ReasonValid = "Valid"
-	// ReasonInvalid: a field cannot be used. The message names the field and the cure.
+	// ReasonInvalid: a field is invalid. The message names the field and the remedy.
 	//
 	// Accepted=False: IPPool, IPAllocation, L2Advertisement, BGPAdvertisement, BGPPeer.
 	// Ready=False: IPPool.
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	// Established=False: BGPPeer.
 	ReasonInvalid = "Invalid"
-	// ReasonPoolNotFound: spec.pools names an IPPool that does not exist. The other pools are announced. Correct the name, or
-	// create the IPPool.
+	// ReasonPoolNotFound: spec.pools names an IPPool that does not exist. Addresses of the other pools are announced. Correct
+	// the name, or create the IPPool.
 	//
 	// Accepted=False: L2Advertisement, BGPAdvertisement.
 	ReasonPoolNotFound = "PoolNotFound"
-	// ReasonPeerNotFound: spec.peers names a BGPPeer that does not exist. The other peers are announced to. Correct the name, or
+	// ReasonPeerNotFound: spec.peers names a BGPPeer that does not exist. The other peers get the routes. Correct the name, or
 	// create the BGPPeer.
 	//
 	// Accepted=False: BGPAdvertisement.
@@ -34,8 +34,8 @@ const (
 	// Established=False: BGPPeer.
 	ReasonSecretMissing = "SecretMissing"
 
-	// ReasonAnnounced: addresses are announced, or will be once Services have them. If a part of an advertisement has no effect, the
-	// message names it.
+	// ReasonAnnounced: addresses are announced, or will be when Services have them. If a part of an advertisement has no effect,
+	// the message names it.
 	//
 	// Announced=True: IPPool, L2Advertisement, BGPAdvertisement.
 	ReasonAnnounced = "Announced"
@@ -53,24 +53,25 @@ const (
 	// Accepted=False: BGPPeer.
 	// Established=False: BGPPeer.
 	ReasonNoNodeSelected = "NoNodeSelected"
-	// ReasonNodesExcluded: every selected node has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that
-	// says that it is being shut down. Remove the label, or select other nodes.
+	// ReasonNodesExcluded: every selected node has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint
+	// that says that the node is being shut down. Remove the label, or select other nodes.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	ReasonNodesExcluded = "NodesExcluded"
-	// ReasonNoSpeaker: no speaker reports from a selected node. See whether the pods of the DaemonSet herald-speaker run there.
+	// ReasonNoSpeaker: no selected node has a report of its speaker. Check whether the pods of the DaemonSet herald-speaker run on
+	// these nodes.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	// Established=False: BGPPeer.
 	// PathsAlive=False: BGPPeer.
 	ReasonNoSpeaker = "NoSpeaker"
-	// ReasonSpeakersUnable: every speaker on the selected nodes reports a problem, such as a kube-proxy that does not serve. The
-	// message has that of one of them.
+	// ReasonSpeakersUnable: every speaker on the selected nodes reports a problem, such as a kube-proxy that is not healthy. The
+	// message has the problem of one of them.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	ReasonSpeakersUnable = "SpeakersUnable"
-	// ReasonInterfaceNotFound: no selected node has an interface that spec.interfaces names and that is up. The message names those
-	// that there are.
+	// ReasonInterfaceNotFound: no selected node has an interface that is named in spec.interfaces and is up. The message lists the
+	// interfaces of the nodes.
 	//
 	// Announced=False: L2Advertisement.
 	ReasonInterfaceNotFound = "InterfaceNotFound"
@@ -82,8 +83,8 @@ const (
 	//
 	// Announced=False: BGPAdvertisement.
 	ReasonNoPeerSelected = "NoPeerSelected"
-	// ReasonPeersOnOtherNodes: no selected node holds a session with a selected BGPPeer. Let spec.nodeSelector of the two match a
-	// common node.
+	// ReasonPeersOnOtherNodes: no selected node has a session with a selected BGPPeer. Change spec.nodeSelector of one of the two, so
+	// that both select a common node.
 	//
 	// Announced=False: BGPAdvertisement.
 	ReasonPeersOnOtherNodes = "PeersOnOtherNodes"
@@ -93,51 +94,52 @@ const (
 	// Announced=False: BGPAdvertisement.
 	// Established=False: BGPPeer.
 	ReasonNoSession = "NoSession"
-	// ReasonNoAdvertisement: no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses. Create one
-	// with the pool in spec.pools.
+	// ReasonNoAdvertisement: no L2Advertisement or BGPAdvertisement selects the pool, so clients do not reach its addresses. Create
+	// an advertisement with the pool in spec.pools.
 	//
 	// Announced=False: IPPool.
 	ReasonNoAdvertisement = "NoAdvertisement"
-	// ReasonAdvertisementUnable: none of the advertisements that select the pool can announce anything. The message names one, with
-	// its problem.
+	// ReasonAdvertisementUnable: none of the advertisements that select the pool can announce anything. The message names one of
+	// them and its problem.
 	//
 	// Announced=False: IPPool.
 	ReasonAdvertisementUnable = "AdvertisementUnable"
-	// ReasonOffSubnet: addresses are to be announced on segments only, and none is in a subnet that a selected node has there. Add a
-	// BGPAdvertisement, or take addresses in a subnet of the nodes.
+	// ReasonOffSubnet: addresses are announced on segments only, and no address is in a subnet of a selected node. Create a
+	// BGPAdvertisement, or use addresses in a subnet of the nodes.
 	//
 	// Announced=False: IPPool, L2Advertisement.
 	ReasonOffSubnet = "OffSubnet"
-	// ReasonPartlyOffSubnet: as OffSubnet, for the addresses that the message names. The others are announced.
+	// ReasonPartlyOffSubnet: as OffSubnet, for the addresses that the message lists. The other addresses are announced.
 	//
 	// Announced=False: IPPool.
 	ReasonPartlyOffSubnet = "PartlyOffSubnet"
 
-	// ReasonOverridden: another BGPAdvertisement, which comes first by name, decides the attributes of routes that both announce. Let
-	// the two select different pools, Services, nodes or peers.
+	// ReasonOverridden: another BGPAdvertisement, which comes first by name, sets the attributes of routes that both announce.
+	// Change one of the two, so that they select different pools, Services, nodes or peers.
 	//
 	// Exclusive=False: BGPAdvertisement.
 	ReasonOverridden = "Overridden"
-	// ReasonOlderPoolHasThem: the addresses that the message names are in an older IPPool, too, which gives them out. Take them out of
-	// one of the two.
+	// ReasonOlderPoolHasThem: an older IPPool also has the addresses that the message lists, and gives them out. Remove them from one
+	// of the two.
 	//
 	// Exclusive=False: IPPool.
 	ReasonOlderPoolHasThem = "OlderPoolHasThem"
-	// ReasonInClusterNetwork: addresses of the pool are in a network of pods or of ClusterIPs. Take them out of the pool.
+	// ReasonInClusterNetwork: addresses of the pool are in a network of pods or ClusterIPs. Remove them from the pool.
 	//
 	// Exclusive=False: IPPool.
 	ReasonInClusterNetwork = "InClusterNetwork"
-	// ReasonNoOverlap: nobody else has addresses of the pool, or decides the attributes of the advertisement's routes.
+	// ReasonNoOverlap: no other pool or network has addresses of the IPPool; no other BGPAdvertisement sets the attributes of routes
+	// of this one.
 	//
 	// Exclusive=True: IPPool, BGPAdvertisement.
 	ReasonNoOverlap = "NoOverlap"
 
-	// ReasonEstablished: every node that is to hold a session has one.
+	// ReasonEstablished: every node that the BGPPeer selects has an established session.
 	//
 	// Established=True: BGPPeer.
 	ReasonEstablished = "Established"
-	// ReasonSessionsDown: some nodes have an established session, and some have none. The message says why; kubectl herald bgp
-	// peers says more.
+	// ReasonSessionsDown: some nodes have an established session, and some do not. The message says why. kubectl herald bgp peers
+	// says more.
 	//
 	// Established=False: BGPPeer.
 	ReasonSessionsDown = "SessionsDown"
@@ -154,57 +156,58 @@ const (
 	//
 	// Ready=True: IPPool.
 	ReasonAddressesAvailable = "AddressesAvailable"
-	// ReasonDeleting: the pool goes when its last address is free. Delete the Services that the message names, or move them by
-	// kubectl herald renumber.
+	// ReasonDeleting: the pool is deleted when no Service has an address of it any more. Delete the Services that the message lists,
+	// or give them other addresses with kubectl herald renumber.
 	//
 	// Ready=False: IPPool.
 	ReasonDeleting = "Deleting"
-	// ReasonDisabled: spec.disabled is set, so nothing new is given out. Services keep what they have.
+	// ReasonDisabled: spec.disabled is true, so the pool gives out no addresses. Services keep the addresses that they have.
 	//
 	// Ready=False: IPPool.
 	ReasonDisabled = "Disabled"
-	// ReasonNoAddresses: the pool has no address of its own: all are excluded, or belong to older pools. Add some to spec.addresses.
+	// ReasonNoAddresses: all addresses of the pool are excluded, or belong to older pools. Add addresses to spec.addresses.
 	//
 	// Ready=False: IPPool.
 	ReasonNoAddresses = "NoAddresses"
-	// ReasonExhausted: every address is in use. Add some to spec.addresses, or delete Services.
+	// ReasonExhausted: all addresses are in use. Add addresses to spec.addresses, or delete Services.
 	//
 	// Ready=False: IPPool.
 	ReasonExhausted = "Exhausted"
-	// ReasonAvailable: there is a free address of each family that the pool has.
+	// ReasonAvailable: each family of the pool has a free address.
 	//
 	// AddressesAvailable=True: IPPool.
 	ReasonAvailable = "Available"
-	// ReasonNoneAvailable: no address of a family is free. kubectl herald pools shows who uses them.
+	// ReasonNoneAvailable: a family of the pool has no free address. kubectl herald pools shows which namespaces use them.
 	//
 	// AddressesAvailable=False: IPPool.
 	ReasonNoneAvailable = "NoneAvailable"
 
-	// ReasonInRange: the pool holds what it gave out.
+	// ReasonInRange: the pool has the addresses that it gave out.
 	//
 	// InRange=True: IPPool, IPAllocation.
 	ReasonInRange = "InRange"
-	// ReasonInUse: addresses are in use that the pool was edited not to hold any more. Services keep them. Move them by kubectl
-	// herald renumber, or put the addresses back.
+	// ReasonInUse: addresses that were removed from the pool are in use. Services keep them. Give the Services other addresses with
+	// kubectl herald renumber, or add the addresses to the pool again.
 	//
 	// InRange=False: IPPool.
 	ReasonInUse = "InUse"
-	// ReasonOtherPool: another IPPool holds the address now. The Service keeps it. Move it by kubectl herald renumber, or leave it.
+	// ReasonOtherPool: another IPPool has the address now. The Service keeps it. You may give the Service another address with kubectl
+	// herald renumber.
 	//
 	// InRange=False: IPAllocation.
 	ReasonOtherPool = "OtherPool"
-	// ReasonNoPool: no IPPool holds the address any more. The Service keeps it. Move it by kubectl herald renumber, or put the
-	// address back.
+	// ReasonNoPool: no IPPool has the address any more. The Service keeps it. Give the Service another address with kubectl herald
+	// renumber, or add the address to a pool.
 	//
 	// InRange=False: IPAllocation.
 	ReasonNoPool = "NoPool"
 
-	// ReasonStrangerSeen: a speaker has seen a machine that is no speaker use the address. Take the address from that machine, whose
-	// MAC address the message has, or exclude it from the pool and move its Services.
+	// ReasonStrangerSeen: a speaker has seen that a machine that is not a speaker uses the address. Remove the address from that
+	// machine, whose MAC address is in the message. Or exclude the address from the pool, and give its Services another one.
 	//
 	// AddressConflict=True: IPAllocation.
 	ReasonStrangerSeen = "StrangerSeen"
-	// ReasonNotReported: no speaker sees that any more.
+	// ReasonNotReported: no speaker sees that machine any more.
 	//
 	// AddressConflict=False: IPAllocation.
 	ReasonNotReported = "NotReported"
@@ -212,52 +215,52 @@ const (
 
 // Reasons of events.
 const (
-	// EventAnnotationWithoutEffect: an annotation of Herald's is misspelt or has no effect here. Correct it, or remove it.
+	// EventAnnotationWithoutEffect: an annotation of Herald is misspelt, or has no effect on this Service. Correct or remove it.
 	//
 	// Warning: Service, by herald-ccm.
 	EventAnnotationWithoutEffect = "AnnotationWithoutEffect"
-	// EventNotAnnounced: nothing announces the address, as the condition Announced of its IPPool says. Or the address is that of a
-	// node, a gateway or a peer: take it out of the pool, and move the Services.
+	// EventNotAnnounced: no advertisement announces the address: see the condition Announced of its IPPool. Or the address is that of
+	// a node, a gateway or a peer: remove it from the pool, and give the Services another one.
 	//
 	// Warning: Service, by herald-ccm.
 	// Warning: IPAllocation, by herald-speaker.
 	EventNotAnnounced = "NotAnnounced"
-	// EventAddressReplaced: another Service, or a machine that is no speaker, has the address that this one carried, and this one was
-	// given another. Tell its clients.
+	// EventAddressReplaced: the Service got another address, because another Service, or a machine that is not a speaker, has the
+	// address that it had. Tell its clients.
 	//
 	// Warning: Service, by herald-ccm.
 	EventAddressReplaced = "AddressReplaced"
-	// EventAddressNotKept: an address was kept for the Service that it cannot have any more, and it was given another. The message
-	// says why.
+	// EventAddressNotKept: the Service cannot get the address that was kept for it, and got another one. The message says why.
 	//
 	// Warning: Service, by herald-ccm.
 	EventAddressNotKept = "AddressNotKept"
-	// EventNotShared: the Service has the sharing key of others and cannot share their address, so it was given one of its own. The
+	// EventNotShared: the Service has the sharing key of others but cannot share their address, so it got an address of its own. The
 	// message says why.
 	//
 	// Warning: Service, by herald-ccm.
 	EventNotShared = "NotShared"
-	// EventRetainNotAllowed: an annotation asks to keep the address when the Service is deleted, and the IPPool does not let Services
-	// decide that. Remove the annotation, or have spec.allowRetain of the pool set.
+	// EventRetainNotAllowed: an annotation asks to keep the address when the Service is deleted, and the IPPool does not permit this.
+	// Remove the annotation, or ask for spec.allowRetain of the IPPool to be set.
 	//
 	// Warning: Service, by herald-ccm.
 	EventRetainNotAllowed = "RetainNotAllowed"
-	// EventOutOfRange: no IPPool holds the address any more, or another one does. The Service keeps it. Move it by kubectl herald
-	// renumber, or put the address back.
+	// EventOutOfRange: the address is in no IPPool any more, or in another one. The Service keeps it. Give it another address with
+	// kubectl herald renumber, or add the address to the pool again.
 	//
 	// Warning: Service, by herald-ccm.
 	EventOutOfRange = "OutOfRange"
-	// EventAddressConflict: a machine that is no speaker uses the address. The message has its MAC address. Take the address from it.
+	// EventAddressConflict: a machine that is not a speaker uses the address. The message has its MAC address. Remove the address from
+	// that machine.
 	//
 	// Warning: Service, by herald-ccm.
 	EventAddressConflict = AllocationConflict
-	// EventInvalidIPAllocation: somebody has made the record of the address invalid. The Service keeps it. Correct the IPAllocation
-	// that the message names.
+	// EventInvalidIPAllocation: the IPAllocation of the address was made invalid by an edit. The Service keeps the address. Correct the
+	// IPAllocation that the message names.
 	//
 	// Warning: Service, by herald-ccm.
 	EventInvalidIPAllocation = "InvalidIPAllocation"
-	// EventNodeDeathWitnessed: neighbours have witnessed that the node died, and its pods were marked not ready (reason NodeNotReady, as
-	// Kubernetes does later). See to the machine.
+	// EventNodeDeathWitnessed: neighbours have witnessed that the node died, and its pods were marked not ready (with the reason
+	// NodeNotReady, as Kubernetes does later). Check the machine.
 	//
 	// Warning: Node, by herald-ccm.
 	EventNodeDeathWitnessed = "NodeDeathWitnessed"
@@ -270,7 +273,7 @@ const (
 	// Warning: BGPPeer, by herald-speaker.
 	EventSessionDown = "SessionDown"
 
-	// EventSyncLoadBalancerFailed: the Service has not been given what it asks for. The message says why. herald-ccm tries again.
+	// EventSyncLoadBalancerFailed: the Service did not get what it asks for. The message says why. herald-ccm tries again.
 	//
 	// Warning: Service, by Kubernetes' service controller in herald-ccm.
 	EventSyncLoadBalancerFailed = "SyncLoadBalancerFailed"
@@ -278,20 +281,20 @@ const (
 	//
 	// Normal: Service, by Kubernetes' service controller in herald-ccm.
 	EventEnsuredLoadBalancer = "EnsuredLoadBalancer"
-	// EventDeletedLoadBalancer: the addresses of the Service have been released.
+	// EventDeletedLoadBalancer: the addresses of the Service are released.
 	//
 	// Normal: Service, by Kubernetes' service controller in herald-ccm.
 	EventDeletedLoadBalancer = "DeletedLoadBalancer"
-	// EventDeleteLoadBalancerFailed: the addresses of the deleted Service have not been released. The message says why. herald-ccm
-	// tries again.
+	// EventDeleteLoadBalancerFailed: the addresses of the deleted Service are not released. The message says why. herald-ccm tries
+	// again.
 	//
 	// Warning: Service, by Kubernetes' service controller in herald-ccm.
 	EventDeleteLoadBalancerFailed = "DeleteLoadBalancerFailed"
-	// EventUnAvailableLoadBalancer: the cluster has no node that is Ready. See to the nodes.
+	// EventUnAvailableLoadBalancer: the cluster has no node that is Ready. Check the nodes.
 	//
 	// Warning: Service, by Kubernetes' service controller in herald-ccm.
 	EventUnAvailableLoadBalancer = "UnAvailableLoadBalancer"
-	// EventLeaderElection: this herald-ccm has become the leader, or is the leader no more.
+	// EventLeaderElection: this herald-ccm has become the leader, or is no longer the leader.
 	//
 	// Normal: Lease, by herald-ccm.
 	EventLeaderElection = "LeaderElection"

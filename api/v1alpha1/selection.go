@@ -8,33 +8,34 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Selection is what an advertisement applies to. Every field narrows it; an empty one selects all.
+// Selection says what an advertisement applies to. Each field limits it further. An empty Selection selects everything.
 type Selection struct {
-	// Names of IPPools whose addresses are announced.
+	// The names of the IPPools whose addresses are announced. If neither this nor poolSelector is set, addresses of all
+	// IPPools are.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=253
 	// +listType=set
 	Pools []string `json:"pools,omitempty"`
 
-	// Labels of IPPools whose addresses are announced, besides those named in pools.
+	// Selects IPPools whose addresses are announced, in addition to those in pools.
 	// +optional
 	PoolSelector *metav1.LabelSelector `json:"poolSelector,omitempty"`
 
-	// Labels of the Services that are announced.
+	// Selects the Services whose addresses are announced. If not set, those of all Services are.
 	// +optional
 	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
 
-	// Labels of the namespaces whose Services are announced.
+	// Selects the namespaces whose Services are announced. If not set, those of all namespaces are.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 
-	// Labels of the nodes that announce.
+	// Selects the nodes that announce. If not set, all nodes do.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 }
 
-// Selector is a Selection made ready for use.
+// Selector is a Selection whose label selectors are parsed.
 //
 // +kubebuilder:object:generate=false
 type Selector struct {
@@ -88,7 +89,7 @@ func (s *BGPAdvertisementSpec) SelectPeers(peers []*BGPPeer) ([]string, error) {
 	return names, nil
 }
 
-// choice is of what is named, and of what has labels besides. With neither it is of all.
+// choice selects objects by name and, in addition, by labels. Without names and without a label selector it selects all.
 //
 // +kubebuilder:object:generate=false
 type choice struct {
@@ -120,7 +121,7 @@ func CompileSelector(field string, s *metav1.LabelSelector) (labels.Selector, er
 	return c, nil
 }
 
-// EndpointsPolicy says what is done with the address of a Service that has no ready endpoint.
+// EndpointsPolicy says what happens to the address of a Service that has no ready endpoint.
 //
 // +kubebuilder:validation:Enum=Withdraw;Announce
 type EndpointsPolicy string

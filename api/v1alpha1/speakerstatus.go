@@ -2,11 +2,11 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// SpeakerStatus is the report of one node's speaker, for people and for herald-ccm. It has the node's name,
-// and only the speaker of that node may write it. Other speakers read one thing of it: the key that
-// verifies what this speaker sends on a segment.
+// SpeakerStatus is the report of the speaker of one node, for people and for herald-ccm. Its name is the name of the node,
+// and only the speaker of that node may write it. Other speakers read only the identity in it, to verify what this speaker
+// sends on a segment.
 //
-// It is written at most once a second. It has no status subresource: nobody but the speaker writes it.
+// It is written at most once a second. It has no status subresource, because only the speaker writes it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=hspk,categories=herald
@@ -22,15 +22,15 @@ type SpeakerStatus struct {
 	Status SpeakerStatusStatus `json:"status,omitempty"`
 }
 
-// SpeakerStatusStatus is written only when something in it changed. Times are RFC 3339 in UTC. They are
-// strings here, so that a time that cannot be parsed affects nothing else.
+// SpeakerStatusStatus is written only when something in it changed. Times are in UTC, as in RFC 3339. They are strings, so
+// that an invalid time affects nothing else.
 //
-// One node must not be able to fill the memory of those who read the statuses of all nodes, so a status is smaller than
-// 100 KiB: the lists are bounded, and so is their text together (MaxStatusText).
+// A node must not be able to fill the memory of the programs that read the statuses of all nodes. So a status is smaller
+// than 100 KiB: the lists are bounded, and so is the length of their texts together (MaxStatusText).
 //
 // +kubebuilder:validation:XValidation:rule="(has(self.interfaces) ? self.interfaces.map(i, (has(i.mac) ? size(i.mac) : 0) + (has(i.state) ? size(i.state) : 0) + (has(i.subnets) ? i.subnets.map(s, size(s)).sum() : 0) + (has(i.gateways) ? i.gateways.map(s, size(s)).sum() : 0) + (has(i.hears) ? i.hears.map(s, size(s)).sum() : 0)).sum() : 0) + (has(self.claims) ? self.claims.map(c, size(c.address) + (has(c.since) ? size(c.since) : 0) + (has(c.reason) ? size(c.reason) : 0) + (has(c.deputyFor) ? size(c.deputyFor) : 0)).sum() : 0) + (has(self.deaths) ? self.deaths.map(d, size(d.node) + size(d.at)).sum() : 0) + (has(self.conflicts) ? self.conflicts.map(c, size(c.address) + size(c.mac) + size(c.at)).sum() : 0) + (has(self.sessions) ? self.sessions.map(s, size(s.peer) + (has(s.address) ? size(s.address) : 0) + size(s.state) + (has(s.since) ? size(s.since) : 0) + (has(s.reason) ? size(s.reason) : 0)).sum() : 0) <= 32768",message="the texts in the lists must not have more than 32768 characters together"
 type SpeakerStatusStatus struct {
-	// The running speaker's identity on the segments.
+	// The identity of the running speaker on the segments.
 	// +optional
 	Identity *SpeakerIdentity `json:"identity,omitempty"`
 
@@ -41,8 +41,8 @@ type SpeakerStatusStatus struct {
 	// +listMapKey=name
 	Interfaces []SpeakerInterface `json:"interfaces,omitempty"`
 
-	// Addresses that the node answers ARP or NDP requests for, sorted by address and interface: the first 500, or
-	// fewer if the status would get too large. Status l2Addresses counts all.
+	// The addresses for which the node answers ARP requests or NDP solicitations, sorted by address and interface: the
+	// first 500, or fewer if the status would get too large. l2Addresses counts all that the node owns.
 	// +optional
 	// +kubebuilder:validation:MaxItems=500
 	// +listType=map
@@ -54,8 +54,8 @@ type SpeakerStatusStatus struct {
 	// +kubebuilder:validation:Maximum=1000000
 	L2Addresses int32 `json:"l2Addresses"`
 
-	// Neighbours whose death this node has witnessed: they stopped sending heartbeats, and their kernel
-	// answers neither ARP nor NDP. An entry goes when the neighbour is heard again.
+	// Neighbours whose death this node has witnessed: they sent no more heartbeats, and their kernels answered neither ARP
+	// nor NDP. An entry is removed when the neighbour is heard again.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=map
@@ -63,7 +63,7 @@ type SpeakerStatusStatus struct {
 	// +listMapKey=interface
 	Deaths []SpeakerDeath `json:"deaths,omitempty"`
 
-	// Addresses for which a machine that is no speaker answers.
+	// Addresses for which a machine that is not a speaker answers.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=map
@@ -77,30 +77,30 @@ type SpeakerStatusStatus struct {
 	// +listType=map
 	// +listMapKey=peer
 	Sessions []SpeakerSession `json:"sessions,omitempty"`
-	// Sessions that are established, of all: "2/2".
+	// The number of established sessions, and of all sessions: "2/2".
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^[0-9/]*$`
 	Established string `json:"established,omitempty"`
 
-	// Why the node announces nothing; empty if it does.
+	// Why the node announces nothing. Empty if it announces.
 	// +optional
 	// +kubebuilder:validation:MaxLength=320
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Problem string `json:"problem,omitempty"`
 }
 
-// SpeakerIdentity is what other speakers need to verify the frames of this one.
+// SpeakerIdentity is what other speakers need to verify the frames of this speaker.
 type SpeakerIdentity struct {
-	// A random number, new at every start of the speaker, in 16 hexadecimal digits.
+	// A random number in 16 hexadecimal digits. Each start of the speaker has a new one.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{16}$`
 	Boot string `json:"boot"`
-	// The public half of the Ed25519 key of this boot (RFC 8032), in 64 hexadecimal digits.
+	// The public Ed25519 key of this start of the speaker (RFC 8032), in 64 hexadecimal digits.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	PublicKey string `json:"publicKey"`
 }
 
-// SpeakerClaim is an address that the node answers for on one interface.
+// SpeakerClaim is an address for which the node answers on one interface.
 type SpeakerClaim struct {
 	// +kubebuilder:validation:MaxLength=39
 	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F.:]*$`
@@ -117,8 +117,8 @@ type SpeakerClaim struct {
 	// +kubebuilder:validation:MaxLength=320
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Reason string `json:"reason,omitempty"`
-	// The node that owns the address, while its speaker is silent and this node answers with its MAC
-	// address. Empty: this node is the owner.
+	// The node that owns the address, if this node is its deputy: the speaker of the owner is silent, and this node answers
+	// with the MAC address of the owner. Empty if this node is the owner.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
@@ -139,22 +139,21 @@ type SpeakerInterface struct {
 	// +kubebuilder:validation:items:Pattern=`^[0-9a-fA-F.:/]*$`
 	// +listType=set
 	Subnets []string `json:"subnets,omitempty"`
-	// The routers that the node reaches other networks through on this interface, sorted: the gateways of its
-	// default routes. Herald never announces such an address.
+	// The gateways of the node's default routes through this interface, sorted. Herald never announces such an address.
 	// +optional
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=39
 	// +kubebuilder:validation:items:Pattern=`^[0-9a-fA-F.:]*$`
 	// +listType=set
 	Gateways []string `json:"gateways,omitempty"`
-	// What the speaker does on this segment: Listening, before it may own addresses; Member, it hears other
-	// speakers; Alone, it hears none; Degraded, the API has other speakers on this segment and none is heard;
-	// Duplicate, another interface of the node is on the same segment and speaks for it.
+	// The state of the speaker on this segment. Listening: it may not own addresses yet. Member: it hears other speakers.
+	// Alone: it hears no other speaker. Degraded: it hears no other speaker, although the API has others on this segment.
+	// Duplicate: another interface of the node is on the same segment, and the speaker uses that one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`
 	State string `json:"state,omitempty"`
-	// Nodes whose speakers are heard on this interface, sorted: the first 64. Neighbours counts all.
+	// The nodes whose speakers are heard on this interface, sorted: the first 64. neighbours counts all.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=253
@@ -167,8 +166,7 @@ type SpeakerInterface struct {
 	Neighbours int32 `json:"neighbours,omitempty"`
 }
 
-// MaxStatusText is the number of characters that the lists of a SpeakerStatus may have in all, names of interfaces not
-// counted.
+// MaxStatusText is the maximum number of characters in the lists of a SpeakerStatus together, without names of interfaces.
 const MaxStatusText = 32768
 
 // States of a SpeakerInterface.
@@ -180,12 +178,12 @@ const (
 	SegmentDuplicate = "Duplicate"
 )
 
-// SpeakerDeath is the death of a neighbour as one node saw it.
+// SpeakerDeath is the death of a neighbour that the node has witnessed.
 type SpeakerDeath struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
 	Node string `json:"node"`
-	// Where it was heard last.
+	// The interface on which the neighbour was heard last.
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
 	// +kubebuilder:validation:MaxLength=32
@@ -193,18 +191,18 @@ type SpeakerDeath struct {
 	At string `json:"at"`
 }
 
-// SpeakerConflict is an address that a stranger uses: a machine that is no speaker (RFC 5227, RFC 4862).
+// SpeakerConflict is an address that a machine that is not a speaker uses (RFC 5227, RFC 4862).
 type SpeakerConflict struct {
 	// +kubebuilder:validation:MaxLength=39
 	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F.:]*$`
 	Address string `json:"address"`
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
-	// The stranger's MAC address.
+	// The MAC address of that machine.
 	// +kubebuilder:validation:MaxLength=17
 	// +kubebuilder:validation:Pattern=`^[0-9a-f:]*$`
 	MAC string `json:"mac"`
-	// When it was last seen to use the address.
+	// When the machine was last seen to use the address.
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	At string `json:"at"`
@@ -216,31 +214,31 @@ type SpeakerSession struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^[-a-z0-9.]*$`
 	Peer string `json:"peer"`
-	// The router, as the node has found it; fe80::1%eth1 on an interface.
+	// The address of the router that the node has found. A link-local address has its interface: fe80::1%eth1.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Address string `json:"address,omitempty"`
-	// Established, Down, or Invalid where the BGPPeer cannot be used.
+	// Established, Down, or Invalid if the node cannot use the BGPPeer.
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`
 	State string `json:"state"`
-	// Since when.
+	// Since when the session has been in this state.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Since string `json:"since,omitempty"`
-	// Why it is not established.
+	// Why the session is not established.
 	// +optional
 	// +kubebuilder:validation:MaxLength=320
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Reason string `json:"reason,omitempty"`
-	// Routes announced to the peer.
+	// The number of routes that are announced to the peer.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	Routes int32 `json:"routes,omitempty"`
-	// Up or Down: the state of BFD with the router. None: the BGPPeer has no BFD.
+	// The state of BFD with the router, Up or Down. Empty if the BGPPeer has no BFD.
 	// +optional
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`

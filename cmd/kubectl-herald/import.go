@@ -201,7 +201,7 @@ func unreadable(u *unstructured.Unstructured, list bool) string {
 	_, isText := metadata["name"].(string)
 	switch {
 	case u.Object == nil:
-		return " is no object: write one with apiVersion, kind and metadata, or leave it out"
+		return " is not an object: write one with apiVersion, kind and metadata, or leave it out"
 	case list:
 		return ": items is not a list: write a list of objects"
 	case u.GetKind() == "" || u.GetAPIVersion() == "":

@@ -37,17 +37,17 @@ func TestImportReadsFiles(t *testing.T) {
 			}, err: "2",
 		},
 		{
-			name: "a list with elements that are no objects", stdin: "apiVersion: v1\nkind: List\nitems:\n- 7\n- metadata: {name: s3cret}\n- " + strings.ReplaceAll(strings.TrimSpace(pool), "\n", "\n  ") + "\n",
+			name: "a list with elements that are not objects", stdin: "apiVersion: v1\nkind: List\nitems:\n- 7\n- metadata: {name: s3cret}\n- " + strings.ReplaceAll(strings.TrimSpace(pool), "\n", "\n  ") + "\n",
 			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"},
-			err: "items[0] of document 1 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\nitems[1] of document 1 of standard input has no apiVersion or no kind: write both",
+			err: "items[0] of document 1 of standard input is not an object: write one with apiVersion, kind and metadata, or leave it out\nitems[1] of document 1 of standard input has no apiVersion or no kind: write both",
 		},
 		{
 			name: "a list of one kind", stdin: "apiVersion: metallb.io/v1beta1\nkind: IPAddressPoolList\nitems: [{metadata: {name: a, namespace: metallb-system}, spec: {addresses: [198.51.100.0/24]}}]\n",
 			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool", "198.51.100.0/24"},
 		},
 		{
-			name: "documents that are no objects", stdin: "- 7\n---\nhello\n---\n{apiVersion: v1, kind: List, items: 7}\n---\n{apiVersion: 1, kind: A}\n---\n" + pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
-			err: "document 1 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of standard input is no object: write one with apiVersion, kind and metadata, or leave it out\n" +
+			name: "documents that are not objects", stdin: "- 7\n---\nhello\n---\n{apiVersion: v1, kind: List, items: 7}\n---\n{apiVersion: 1, kind: A}\n---\n" + pool, arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
+			err: "document 1 of standard input is not an object: write one with apiVersion, kind and metadata, or leave it out\ndocument 2 of standard input is not an object: write one with apiVersion, kind and metadata, or leave it out\n" +
 				"document 3 of standard input: items is not a list: write a list of objects\ndocument 4 of standard input has no apiVersion or no kind: write both",
 		},
 		{
@@ -55,7 +55,7 @@ func TestImportReadsFiles(t *testing.T) {
 			arguments: []string{"metallb", "-f", "-"}, written: []string{"kind: IPPool"},
 			err: "document 1 of standard input: metadata.name of this Service is not a string: write it in quotation marks\ndocument 2 of standard input: metadata of this Service is not a map: write one with a name",
 		},
-		{name: "a document that is no object in one of two files", files: map[string]string{"a.yaml": pool, "b.yaml": "- 7\n"}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "b.yaml is no object"},
+		{name: "a document that is not an object in one of two files", files: map[string]string{"a.yaml": pool, "b.yaml": "- 7\n"}, arguments: []string{"metallb", "-f", "DIR"}, written: []string{"kind: IPPool"}, err: "b.yaml is not an object"},
 		{name: "a pattern", files: map[string]string{"a.yaml": pool}, arguments: []string{"metallb", "-f", "DIR/*.yaml"}, written: []string{"kind: IPPool"}},
 		{name: "a file that is not there", arguments: []string{"metallb", "-f", "DIR/a.yaml"}, err: "a.yaml"},
 		{

@@ -90,7 +90,7 @@ func TestReadingsShareConnections(t *testing.T) {
 		t.Fatalf("%d readings", readings)
 	}
 	if !strings.Contains(problems, "ippools/old cannot be read") {
-		t.Errorf("the pool that cannot be decoded is no problem: %s", problems)
+		t.Errorf("the pool that cannot be decoded is not a problem: %s", problems)
 	}
 	if n := dialled.Load(); n != lists {
 		t.Errorf("%d connections for five readings, want %d", n, lists)

@@ -25,7 +25,7 @@ func verifyCommand(a *access) *cobra.Command {
 		Long: `Have the speakers ask their segments, by ARP and NDP, who answers for addresses: for those that are given, or all that
 L2Advertisements announce. Each is to be answered for by its owner alone. What is wrong is asked again two seconds later
 and is reported if it is still wrong: two nodes that answer for one address, one that answers and is not the owner, a
-machine that is no speaker, and silence. What a speaker found that cannot be asked again is reported as it was.
+machine that is not a speaker, and silence. What a speaker found that cannot be asked again is reported as it was.
 
 The nodes have to be reached from here, at their InternalIP. Each speaker is verified by the key in its SpeakerStatus. The
 token that is shown to them is one of the ServiceAccount herald-viewer, and good for nothing else: it takes the right to

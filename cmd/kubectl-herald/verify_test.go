@@ -147,13 +147,13 @@ func TestTheSecondLook(t *testing.T) {
 		want          []string
 		err           error
 	}{
-		{"the stranger is still there", heardStranger, heardStranger, []string{"✗ 198.51.100.7: a machine that is no speaker answers"}, errAttention},
+		{"the stranger is still there", heardStranger, heardStranger, []string{"✗ 198.51.100.7: a machine that is not a speaker answers"}, errAttention},
 		{"the stranger has gone", heardStranger, func(http.ResponseWriter, *inspect.Response) {}, []string{"Nobody but its owner answers"}, nil},
 		{"the speaker fails", heardStranger, failed, []string{
-			"✗ 198.51.100.7: a machine that is no speaker answers", "✗ node n1 could not be asked: 503 Service Unavailable: restarting",
+			"✗ 198.51.100.7: a machine that is not a speaker answers", "✗ node n1 could not be asked: 503 Service Unavailable: restarting",
 		}, errAttention},
 		{"one interface fails, both times", heardStrangerOnOne, heardStrangerOnOne, []string{
-			"✗ 198.51.100.7: a machine that is no speaker answers", "✗ node n1 could not be asked: interface eth1: no such device\n",
+			"✗ 198.51.100.7: a machine that is not a speaker answers", "✗ node n1 could not be asked: interface eth1: no such device\n",
 		}, errAttention},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func (s *story) owner(ctx context.Context) (*lab.Node, error) {
 	}
 	node := s.lab.NodeByMAC(answers[0])
 	if node == nil {
-		return nil, fmt.Errorf("ARP for %s is answered by %v, which is no node", s.address, answers[0])
+		return nil, fmt.Errorf("ARP for %s is answered by %v, which is not a node", s.address, answers[0])
 	}
 	return node, nil
 }

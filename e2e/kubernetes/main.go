@@ -63,7 +63,7 @@ func run() int {
 	program, ok := programs[name]
 	if !ok {
 		names := slices.Sorted(maps.Keys(programs))
-		fmt.Fprintf(os.Stderr, "%s is no program of this binary; call it as one of %s\n", name, strings.Join(names, ", "))
+		fmt.Fprintf(os.Stderr, "%s is not a program of this binary; call it as one of %s\n", name, strings.Join(names, ", "))
 		return 2
 	}
 	return program()

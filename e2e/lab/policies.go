@@ -62,7 +62,7 @@ func (c *ControlPlane) createPolicy(ctx context.Context, document []byte) error 
 	case *admissionv1.ValidatingAdmissionPolicyBinding:
 		_, err = api.ValidatingAdmissionPolicyBindings().Create(ctx, o, metav1.CreateOptions{})
 	default:
-		err = fmt.Errorf("%s is no admission policy", kind)
+		err = fmt.Errorf("%s is not an admission policy", kind)
 	}
 	return err
 }

@@ -200,7 +200,7 @@ func (p *Process) mustSignal(verb string, s syscall.Signal) error {
 	return nil
 }
 
-// signal sends a signal. It is no error if the program has ended.
+// signal sends a signal. It is not an error if the program has ended.
 func (r *running) signal(s syscall.Signal) error {
 	if err := r.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

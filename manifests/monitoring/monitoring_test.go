@@ -97,7 +97,7 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 			}
 			for _, name := range []string{"summary", "description"} {
 				if !strings.HasSuffix(a.Annotations[name], ".") {
-					t.Errorf("%s: %s is no sentence: %q", a.Alert, name, a.Annotations[name])
+					t.Errorf("%s: %s is not a sentence: %q", a.Alert, name, a.Annotations[name])
 				}
 			}
 			if a.Annotations["runbook_url"] != url+strings.ToLower(a.Alert) {
@@ -112,7 +112,7 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 		}
 	}
 	for name := range sections {
-		t.Errorf("%s has a section about %s, which is no alert", path, name)
+		t.Errorf("%s has a section about %s, which is not an alert", path, name)
 	}
 }
 

@@ -185,7 +185,7 @@ func TestWhoMayOwnAnAddress(t *testing.T) {
 		{"only some nodes of the segment have the subnet", with(func(s *Shared, _ *Address) {
 			s.Segments[0].Nodes[0] = neighbour("n1", "eth0", "192.0.2.1/24")
 		}), "eth0: n2 n3"},
-		{"an address with a full prefix length is no subnet", with(func(s *Shared, _ *Address) {
+		{"an address with a full prefix length is not a subnet", with(func(s *Shared, _ *Address) {
 			s.Segments[0].Nodes[0] = neighbour("n1", "eth0", "198.51.100.7/32")
 		}), "eth0: n2 n3"},
 		{"two advertisements add up", func(t *testing.T, s *Shared, _ *Address) {

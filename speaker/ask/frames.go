@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// accepted is how many bytes of a frame are read: an Ethernet frame that is no jumbo frame.
+	// accepted is how many bytes of a frame are read: an Ethernet frame that is not a jumbo frame.
 	accepted = 1514
 
 	packetOtherHost = 3 // PACKET_OTHERHOST in linux/if_packet.h; package unix has it on Linux only.

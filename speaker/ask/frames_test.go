@@ -78,7 +78,7 @@ func TestAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		frame []byte
-		want  string // the MAC address in the answer; empty: it is no answer
+		want  string // the MAC address in the answer; empty: it is not an answer
 	}{
 		{"a reply", answered(t, v4), mac(2).String()},
 		{"a reply on behalf of another", answered(t, v4, set(14+8, mac(3)...)), mac(3).String()},

@@ -45,7 +45,7 @@ type Route struct {
 	Prefix netip.Prefix
 	Peer   string
 	// NextHop is the next hop of the prefix. It is invalid if there is none, or if it is the session's local address and there
-	// is no session.
+	// is not a session.
 	NextHop netip.Addr
 	route.Attributes
 	// Withheld describes for users why the router has not been told the prefix. Empty: it has been told.

@@ -16,7 +16,7 @@ import (
 )
 
 // A machine is a router from its first Router Advertisement on, even if the kernel uses nothing that it advertises. A
-// neighbour that sends none is no router, and neither is this machine, which hears its own advertisements.
+// neighbour that sends none is not a router, and neither is this machine, which hears its own advertisements.
 func TestRoutersAreThoseThatAdvertiseThemselves(t *testing.T) {
 	for _, forwarding := range []string{"0", "1"} {
 		name := "up" + forwarding

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// read answers requests on s until s is closed or fails. A malformed frame is no failure. Every
+// read answers requests on s until s is closed or fails. A malformed frame is not a failure. Every
 // error of the socket is a failure. Most often it is ENETDOWN, and a new socket cures all of them.
 func (r *Responder) read(l *link, s *socket) {
 	frame := make([]byte, FrameSize)
@@ -74,7 +74,7 @@ func (r *Responder) respond(l *link, s *socket, p Packet, drop Drop) Drop {
 	return ""
 }
 
-// observe looks for strangers. A stranger's probe for an address that is set is no conflict, because
+// observe looks for strangers. A stranger's probe for an address that is set is not a conflict, because
 // it was answered. It does conflict with a Probe of ours (RFC 5227 §2.1.1, RFC 4862 §5.4.3).
 func (r *Responder) observe(l *link, s *socket, addr netip.Addr, mac net.HardwareAddr, isProbe bool) {
 	if !r.isForeign(l, s, addr, mac, isProbe) || r.options.Sibling(l.name, mac) {

@@ -25,7 +25,7 @@ func (s *slot) load() int {
 // resolved are candidates and what is known about them on this segment.
 type resolved struct {
 	slots []slot
-	self  *slot // nil: this node is no candidate
+	self  *slot // nil: this node is not a candidate
 	// sum is the number of addresses of all other candidates that can take one, and others is the number of these
 	// candidates. Both are from the time when Machine.loads had the value loads.
 	sum, others int
@@ -74,7 +74,7 @@ func (m *Machine) eligible(s *slot) bool {
 // lastPlace is where place stops counting. On a large segment this saves most of the comparisons.
 const lastPlace = 20
 
-// place returns how many live candidates come before this node for an address; -1 if this node is no candidate.
+// place returns how many live candidates come before this node for an address; -1 if this node is not a candidate.
 //
 // Candidates are compared by standing first. Among equals, preferred nodes come first. Then, for a new address, nodes that
 // already have their share come after the others. The rank decides last (rendezvous hashing: D. Thaler, C. Ravishankar,

@@ -118,7 +118,7 @@ type change struct {
 	addr     netip.Addr
 	term     uint64 // 0: released
 	noWanted bool   // released because no Service has the address any more
-	stranger bool   // released because a machine that is no speaker uses the address
+	stranger bool   // released because a machine that is not a speaker uses the address
 }
 
 func (h *hello) has(flag uint8) bool { return h.flags&flag != 0 }

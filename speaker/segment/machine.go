@@ -61,7 +61,7 @@ const (
 	lastDeputy   = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
 	formerTime   = time.Second            // for a new speaker to claim what its predecessor claimed
 	holdOff      = time.Second            // before a node takes an address that nobody wanted, or that the node gave up because it was cut off
-	patience     = 5 * time.Second        // before an address is taken from an owner that is no candidate
+	patience     = 5 * time.Second        // before an address is taken from an owner that is not a candidate
 	settled      = 30 * time.Second       // a node must be alive this long before addresses move to it
 	moveInterval = time.Second            // between two such moves
 )
@@ -258,7 +258,7 @@ type Machine struct {
 	reconsider   bool
 	reconsidered Time
 	deputised    map[*address]struct{}
-	misplaced    map[*address]struct{} // owned by a node that is no candidate
+	misplaced    map[*address]struct{} // owned by a node that is not a candidate
 	moved        Time                  // when a better candidate was last looked for
 
 	received   uint64 // frames of any kind on the interface

@@ -27,11 +27,11 @@ type address struct {
 	calm   bool       // its owner was silent before it lost the address: other nodes may still be its deputies
 	due    Time       // when this node takes it, or begins to answer for it; 0: never
 	begin  Time       // the earliest time to answer for it; 0: this node answers already, or has not taken it
-	judged *neighbour // the owner that this node took it from because that is no candidate, until this node answers; nil: none
+	judged *neighbour // the owner that this node took it from because that is not a candidate, until this node answers; nil: none
 	hold   Time       // no node takes it before this time
 	paused uint64     // our term when this node gave it up because it received nothing; 0: it did not
 
-	misplaced Time // since when this node could take it from an owner that is no candidate; 0: it could not
+	misplaced Time // since when this node could take it from an owner that is not a candidate; 0: it could not
 
 	checked  check
 	recheck  Time
@@ -223,7 +223,7 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 // on, when it has read all frames that had arrived, because another node may have taken the address at the same time. If
 // the claim of that node is higher, this node has yielded by then. If it is lower, that node may have begun to answer, even
 // if its speaker is silent now. So this node waits until the other node has yielded, but for a dead interval at most. It
-// does not wait for a node that said that it does not answer, nor for an owner that is no candidate, which may never
+// does not wait for a node that said that it does not answer, nor for an owner that is not a candidate, which may never
 // yield: see judgeOwner.
 func (m *Machine) begins(a *address) bool {
 	if a.begin == 0 {

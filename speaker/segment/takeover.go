@@ -140,7 +140,7 @@ func (m *Machine) take(a *address, place int) {
 	m.setDue(a.due)
 }
 
-// hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is no proof, because a
+// hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is not proof, because a
 // node that is cut off suspects all others, one after the other. If the owner seems to be dead, another node must have been
 // heard after this node missed the owner's beat: see receiveSuspect. An earlier beat is not enough, because a node that
 // owns nothing sends only one beat a second.
@@ -164,7 +164,7 @@ func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
 	}
 	if m.ticking && m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
 		m.take(a, place)
-		a.reason = "its owner, " + holder.n.node + ", is no candidate any more"
+		a.reason = "its owner, " + holder.n.node + ", is not a candidate any more"
 		a.judged = holder.n
 	}
 }

@@ -100,7 +100,7 @@ func TestTheReferenceIsComplete(t *testing.T) {
 		for _, m := range row.FindAllStringSubmatch(c.text, -1) {
 			documented[m[1]] = metric{strings.TrimSpace(m[3]), m[4]}
 			if _, is := c.metrics[m[1]]; !is {
-				t.Errorf("%s has %s, which is no metric of %s", path, m[1], program)
+				t.Errorf("%s has %s, which is not a metric of %s", path, m[1], program)
 			}
 			if counts := strings.HasSuffix(m[1], "_total"); counts != (m[2] == "counter") {
 				t.Errorf("%s: a %s does not end so", m[1], m[2])

@@ -16,7 +16,7 @@ import (
 // constant is a string constant of the API's package, with its comment.
 type constant struct {
 	name, value, text string
-	uses              []use // in the order of the comment; empty if the constant is no reason
+	uses              []use // in the order of the comment; empty if the constant is not a reason
 }
 
 // use is one use of a reason: "Accepted=False: IPPool, BGPPeer." or "Warning: Service, by herald-ccm."

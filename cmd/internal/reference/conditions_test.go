@@ -32,7 +32,7 @@ func TestEveryReasonIsInTheReference(t *testing.T) {
 			if text == "NodeNotReady" {
 				continue // It is Kubernetes' own, for a pod.
 			}
-			t.Errorf("%s: the reason %q is no constant of %s: write one there, with a comment that says what it means, what to do, and where it occurs", dir, text, api)
+			t.Errorf("%s: the reason %q is not a constant of %s: write one there, with a comment that says what it means, what to do, and where it occurs", dir, text, api)
 		}
 		for _, file := range files {
 			ast.Inspect(file, func(n ast.Node) bool {

@@ -104,7 +104,7 @@ func picture(cast []byte) ([]byte, error) {
 		var seconds float64
 		var kind, text string
 		if err := json.Unmarshal(event, &[]any{&seconds, &kind, &text}); err != nil || kind != "o" {
-			return nil, fmt.Errorf("event %d is no output: %q: %w", n, event, err)
+			return nil, fmt.Errorf("event %d is not an output event: %q: %w", n, event, err)
 		}
 		if err := t.write(text); err != nil {
 			return nil, fmt.Errorf("event %d: %w", n, err)

@@ -49,7 +49,7 @@ func (c *ciliumCommunities) read(i *item, field string) (all []herald.Community)
 	for _, text := range c.WellKnown {
 		switch known, ok := ciliumWellKnown[text]; {
 		case !ok:
-			i.cannot("%s: %q is no well-known community: it is left out", field, text)
+			i.cannot("%s: %q is not a well-known community: it is left out", field, text)
 		case !slices.Contains(all, known):
 			all = append(all, known)
 		}

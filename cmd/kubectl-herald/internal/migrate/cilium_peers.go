@@ -62,7 +62,7 @@ func (c *cilium) cluster(i *item, several bool) {
 				name = i.u.GetName() + "-" + name
 			}
 			if len(validation.IsDNS1123Subdomain(name)) > 0 || names[name] {
-				i.cannot("%s.peers[%d]: %q is no name that a BGPPeer can have, or is there twice: rename the instance or the peer, and import again", field, m, name)
+				i.cannot("%s.peers[%d]: %q is not a name that a BGPPeer can have, or is there twice: rename the instance or the peer, and import again", field, m, name)
 				continue
 			}
 			if p := c.peer(i, fmt.Sprintf("%s.peers[%d]", field, m), name, &instance, &peer); p != nil {

@@ -132,7 +132,7 @@ func (m *metallb) aggregation(i *item, spec *metalLBBGP) *herald.AggregationLeng
 	return i.aggregation("spec.aggregationLength", spec.AggregationLength, spec.AggregationLengthV6, func(length, bits int32) {
 		if length != bits {
 			field := map[int32]string{32: "aggregationLength", 128: "aggregationLengthV6"}[bits]
-			i.cannot("spec.%s: %d is no length of a prefix: addresses are announced by themselves", field, length)
+			i.cannot("spec.%s: %d is not a length of a prefix: addresses are announced by themselves", field, length)
 		}
 	})
 }

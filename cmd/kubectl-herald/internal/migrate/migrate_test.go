@@ -141,7 +141,7 @@ func (a apiServer) accept(t *testing.T, text string) {
 		}
 		kind, _ := o["kind"].(string)
 		if judge := a[kind]; judge == nil {
-			t.Errorf("%q is no kind of Herald's: %s", kind, document)
+			t.Errorf("%q is not a kind of Herald's: %s", kind, document)
 		} else if errs := judge(o); len(errs) > 0 {
 			t.Errorf("Herald's API would refuse\n%s\nwith %v", document, errs)
 		}

@@ -609,7 +609,7 @@ func TestExplain(t *testing.T) {
 		// Strangers.
 		{"a stranger has it", served(), func(s *story) {
 			s.Speakers[1].Status.Conflicts = []herald.SpeakerConflict{{Address: "198.51.100.1", Interface: "eth0", MAC: "02:00:5e:00:53:99", At: now.Add(-time.Minute).Format(time.RFC3339)}}
-		}, "198.51.100.1 a machine that is no speaker uses it: 02:00:5e:00:53:99 on eth0 of n2, seen in the last 60s: find that machine", []string{"kubectl herald renumber default/web"}},
+		}, "198.51.100.1 a machine that is not a speaker uses it: 02:00:5e:00:53:99 on eth0 of n2, seen in the last 60s: find that machine", []string{"kubectl herald renumber default/web"}},
 		{"a stranger had it", served(), func(s *story) {
 			s.Allocations[0].Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Message: "02:00:5e:00:53:99 uses it"}}
 		}, "198.51.100.1 02:00:5e:00:53:99 uses it: find that machine", nil},

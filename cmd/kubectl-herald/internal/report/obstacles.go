@@ -167,7 +167,7 @@ type condition struct {
 	here string
 	// misconfigured reports whether no address can meet the condition.
 	misconfigured func(*advertisement) bool
-	// excused reports whether an unmet condition is no error as long as the address is announced elsewhere. If nil, it is
+	// excused reports whether an unmet condition is not an error as long as the address is announced elsewhere. If nil, it is
 	// an error.
 	excused func(*advertisement) bool
 }

@@ -20,7 +20,7 @@ func TestRedact(t *testing.T) {
 			`{metadata: {name: a, annotations: {kubectl.kubernetes.io/last-applied-configuration: REDACTED, example.org/password: REDACTED, herald.dev/pool: public}, labels: {api-token: REDACTED}, managedFields: [{manager: m}]}}`},
 		{"what only refers to a Secret", `{spec: {passwordSecret: {name: tor, namespace: p}, volumes: [{secret: {secretName: s}}, {projected: {sources: [{serviceAccountToken: {path: token}}]}}], imagePullSecrets: [{name: pull}]}}`,
 			`{spec: {passwordSecret: {name: tor, namespace: p}, volumes: [{secret: {secretName: s}}, {projected: {sources: [{serviceAccountToken: {path: token}}]}}], imagePullSecrets: [{name: pull}]}}`},
-		{"what is no credential", `{status: {identity: {publicKey: 00ff}, established: 2/2, number: 3, yes: true, none: null}}`, `{status: {identity: {publicKey: 00ff}, established: 2/2, number: 3, yes: true, none: null}}`},
+		{"what is not a credential", `{status: {identity: {publicKey: 00ff}, established: 2/2, number: 3, yes: true, none: null}}`, `{status: {identity: {publicKey: 00ff}, established: 2/2, number: 3, yes: true, none: null}}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var object, want map[string]any

@@ -330,7 +330,7 @@ func (c *conflict) text(now time.Time) string {
 	if at, err := time.Parse(time.RFC3339, c.at); err == nil {
 		seen = ", seen in the last " + age(at, now) // A speaker rounds the time down.
 	}
-	return fmt.Sprintf("a machine that is no speaker uses it: %s on %s%s", c.mac, c.place, seen)
+	return fmt.Sprintf("a machine that is not a speaker uses it: %s on %s%s", c.mac, c.place, seen)
 }
 
 // conflicts returns the conflicts, by address.

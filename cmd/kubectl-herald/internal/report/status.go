@@ -33,7 +33,7 @@ type problemKind string
 
 // The kinds of problems, the gravest first.
 const (
-	addressConflict problemKind = "AddressConflict" // A machine that is no speaker uses an address.
+	addressConflict problemKind = "AddressConflict" // A machine that is not a speaker uses an address.
 	segmentSplit    problemKind = "SegmentSplit"    // Speakers on a segment take each other for dead.
 	twoOwners       problemKind = "TwoOwners"       // An address has several owners on one segment.
 	noOwner         problemKind = "NoOwner"         // An address that must be announced has none.

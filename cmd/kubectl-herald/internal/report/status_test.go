@@ -162,7 +162,7 @@ func TestStatus(t *testing.T) {
 			for i := range 2 {
 				n.speakers[i].Status.Conflicts = []herald.SpeakerConflict{{Address: "198.51.100.3", Interface: "eth0", MAC: "02:00:5e:00:53:99", At: "nonsense"}}
 			}
-		}, []string{"AddressConflict: 198.51.100.3: a machine that is no speaker uses it: 02:00:5e:00:53:99 on eth0 of n1: find that machine and take the address from it"}, ""},
+		}, []string{"AddressConflict: 198.51.100.3: a machine that is not a speaker uses it: 02:00:5e:00:53:99 on eth0 of n1: find that machine and take the address from it"}, ""},
 		{"a stranger that herald-ccm tells of", func(n *Network) {
 			n.records[2].Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue, Message: "somebody uses it"}}
 		}, []string{"AddressConflict: 198.51.100.3: somebody uses it: find that machine and take the address from it"}, ""},

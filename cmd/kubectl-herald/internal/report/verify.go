@@ -224,7 +224,7 @@ func (h *hearing) findings(address string, nodes map[string][]place, cut []strin
 		by := h.heard[mac]
 		if len(nodes[mac]) == 0 {
 			all = append(all, finding{stranger, address, list(h.owners), []string{}, []string{mac}, by, fmt.Sprintf(
-				"%s: a machine that is no speaker answers, with %s, as %s heard; %s: find that machine; it has the address, or is a router that answers for others (proxy ARP)",
+				"%s: a machine that is not a speaker answers, with %s, as %s heard; %s: find that machine; it has the address, or is a router that answers for others (proxy ARP)",
 				address, mac, places(by), owned(h.owners))})
 			continue
 		}

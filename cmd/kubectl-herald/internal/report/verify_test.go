@@ -65,7 +65,7 @@ func TestVerify(t *testing.T) {
 			"Silence: 198.51.100.1: n2 (eth0) heard no answer; node n1 owns it: check the network between them",
 		}},
 		{"a stranger answers", func(_ *Network, h heard) { h.of("n1", one, "99").of("n2", one, "01", "99") }, []string{
-			"Stranger: 198.51.100.1: a machine that is no speaker answers, with 02:00:5e:00:53:99, as n1 (eth0), n2 (eth0) heard; node n1 owns it: find that machine; it has the address, or is a router that answers for others (proxy ARP)",
+			"Stranger: 198.51.100.1: a machine that is not a speaker answers, with 02:00:5e:00:53:99, as n1 (eth0), n2 (eth0) heard; node n1 owns it: find that machine; it has the address, or is a router that answers for others (proxy ARP)",
 		}},
 		{"silence", func(_ *Network, h heard) { h.of("n2", one).of("n3", one) }, []string{
 			"Silence: 198.51.100.1: n2 (eth0), n3 (eth0) heard no answer; node n1 owns it: check the network between them",
