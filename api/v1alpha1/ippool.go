@@ -72,6 +72,17 @@ type IPPoolSpec struct {
 	// +optional
 	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
 
+	// Load-balancer classes of other controllers that write the addresses of their Services into the status themselves,
+	// such as gateway.nginx.org/nginx-gateway-controller. Of these addresses Herald announces those that the pool has,
+	// if nobody else holds them and the pool serves the Service. Herald does not write such Services.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=317
+	// +kubebuilder:validation:items:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +kubebuilder:validation:items:XValidation:rule="self != 'herald.dev/herald'",message="Herald gives the addresses of its own class itself: list classes of other controllers"
+	// +listType=set
+	AnnounceClasses []string `json:"announceClasses,omitempty"`
+
 	// Which pool is tried first: the higher number. Among equals the older pool.
 	// +optional
 	// +kubebuilder:validation:Minimum=-2147483648

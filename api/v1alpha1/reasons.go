@@ -217,7 +217,8 @@ const (
 	// Warning: Service, by herald-ccm.
 	EventAnnotationWithoutEffect = "AnnotationWithoutEffect"
 	// EventNotAnnounced: nothing announces the address, as the condition Announced of its IPPool says. Or the address is that of a
-	// node, a gateway or a peer: take it out of the pool, and move the Services.
+	// node, a gateway or a peer: take it out of the pool, and move the Services. Or another controller gave the address, and it is
+	// refused: the message says why, and what to do.
 	//
 	// Warning: Service, by herald-ccm.
 	// Warning: IPAllocation, by herald-speaker.
