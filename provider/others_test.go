@@ -250,6 +250,11 @@ func TestARefusedAddressIsAnnouncedOnceItIsFree(t *testing.T) {
 	}
 	w.see(gateway("gw", "198.51.100.0"))
 	w.eventsSay("198.51.100.0 is held by default/web")
+	w.waiting.serve()
+	if held := w.ledger.heldBy(owner(gateway("gw"))); len(held) > 0 {
+		t.Errorf("it was given %v, and only its controller gives it addresses", held)
+	}
+	w.settle()
 	w.gone(web)
 	w.waiting.serve()
 	w.settle()
@@ -267,6 +272,22 @@ func TestNobodyIsGivenTheAddressOfAGatewayAfterARestore(t *testing.T) {
 	if got, err := w.serve(service("web", four)); err != nil || len(got) != 1 || got[0] != "198.51.100.1" {
 		t.Errorf("another Service was given %v (%v), want 198.51.100.1", got, err)
 	}
+}
+
+// TestAGatewayKeepsAnAddressOfAPoolThatIsNotValid has a herald-ccm that starts and does not know the last valid spec.
+func TestAGatewayKeepsAnAddressOfAPoolThatIsNotValid(t *testing.T) {
+	w := newWorld(t)
+	gw := gateway("gw", "198.51.100.2")
+	if _, err := w.recordsAPI.put(recordOf(given("198.51.100.2", "public", "gw"), herald.LoadBalancerClass, ownerEntry(gw))); err != nil {
+		t.Fatal(err)
+	}
+	w.pool("public", public(announcing, func(o *herald.IPPool) { o.Spec.Addresses = append(o.Spec.Addresses, "198.51.100.9-198.51.100.5") }))
+	w.put(gw)
+	w.rebuild()
+	w.others.adopt()
+	w.see(gw)
+	w.recordsAre("198.51.100.2 public default/gw")
+	w.eventsSay()
 }
 
 // TestTwoControllersDoNotFightOverAGateway has a record that a herald-ccm of another class wrote for the gateway.
