@@ -166,6 +166,9 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 	if home == nil || req.Pool != "" && home.Name != req.Pool {
 		return Allocation{}, errOutside(addr, req, home)
 	}
+	if !home.admits(req.Class) {
+		return Allocation{}, errPool(home.Name, req, FamilyOf(addr), ClassNotAdmitted)
+	}
 	if a.skips(addr) {
 		return Allocation{}, &Error{Reason: ErrSkipped, Cause: IsSkipped, Asker: req.Owner, Pool: home.Name, Family: FamilyOf(addr), Address: addr, Word: a.skipped[addr]}
 	}

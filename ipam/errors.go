@@ -36,29 +36,30 @@ type Cause int
 // The causes, with the reasons that they belong to. "The pool" is the Pool of the [Error]; if Pool is empty, the cause
 // applies to each of Pools.
 const (
-	Unspecified     Cause = iota
-	NoPools               // ErrNoPool: there is no pool at all
-	UnknownPool           // ErrNoPool: there is no pool of this name
-	ClosedPool            // ErrNoPool: the pool gives out no further addresses
-	NotAutoAssigned       // ErrNoPool: the pool, or every pool, serves only requests that name it or its addresses
-	AnotherPool           // ErrNoPool: the request names another pool, Asked; ErrNotInPool: the address is in another, Home
-	NotServed             // ErrNoPool: the pool does not serve the subject
-	NoFamily              // ErrNoPool: the pool has no addresses of the family
-	NoneFree              // ErrExhausted
-	InNoPool              // ErrNotInPool: the address is in no pool
-	CarriedInNoPool       // ErrNotInPool: the address that the owner carries is in no pool: see [Allocator.Adopt]
-	OverQuota             // ErrQuota: there is no room for another address
-	MoveOverQuota         // ErrQuota: there is no room for a move, while addresses that owners left still count
-	AnotherHolder         // ErrTaken: the owner cannot get the address: see Conflict
-	ChangedTerms          // ErrTaken: the owner holds the address and cannot keep it on changed terms: see Conflict
-	IsSkipped             // ErrSkipped: see Word
-	ToBeLeft              // of NotKept: the owner is to leave the address
-	AnotherAddress        // of NotKept: the owner asks for other addresses
-	HoldsAnother          // of NotKept: the owner already holds as many addresses as it asks for
+	Unspecified      Cause = iota
+	NoPools                // ErrNoPool: there is no pool at all
+	UnknownPool            // ErrNoPool: there is no pool of this name
+	ClosedPool             // ErrNoPool: the pool gives out no further addresses
+	NotAutoAssigned        // ErrNoPool: the pool, or every pool, serves only requests that name it or its addresses
+	AnotherPool            // ErrNoPool: the request names another pool, Asked; ErrNotInPool: the address is in another, Home
+	NotServed              // ErrNoPool: the pool does not serve the subject
+	NoFamily               // ErrNoPool: the pool has no addresses of the family
+	NoneFree               // ErrExhausted
+	ClassNotAdmitted       // ErrNoPool: the pool, which has the address, does not admit the class of the allocator that gave it
+	InNoPool               // ErrNotInPool: the address is in no pool
+	CarriedInNoPool        // ErrNotInPool: the address that the owner carries is in no pool: see [Allocator.Adopt]
+	OverQuota              // ErrQuota: there is no room for another address
+	MoveOverQuota          // ErrQuota: there is no room for a move, while addresses that owners left still count
+	AnotherHolder          // ErrTaken: the owner cannot get the address: see Conflict
+	ChangedTerms           // ErrTaken: the owner holds the address and cannot keep it on changed terms: see Conflict
+	IsSkipped              // ErrSkipped: see Word
+	ToBeLeft               // of NotKept: the owner is to leave the address
+	AnotherAddress         // of NotKept: the owner asks for other addresses
+	HoldsAnother           // of NotKept: the owner already holds as many addresses as it asks for
 )
 
 var causes = [...]string{"", "there is none", "it is unknown", "it is closed", "it does not auto-assign", "another pool", "it does not serve the subject",
-	"it has no addresses of the family", "none is free", "it is in no pool", "it is carried, and in no pool", "no room", "no room for a move",
+	"it has no addresses of the family", "none is free", "it does not admit the class", "it is in no pool", "it is carried, and in no pool", "no room", "no room for a move",
 	"others are there", "the terms have changed", "it is skipped", "it is to be left", "another is asked for", "another is held"}
 
 // String returns the cause in a few words, for logs and tests.
@@ -81,6 +82,7 @@ type Error struct {
 	Wanted  int        // how many addresses are missing, with ErrExhausted
 	Pool    string     // the pool concerned, if there is one
 	Asked   string     // the pool that the request names
+	Class   string     // the class of the allocator that gave Address; empty if the asker asked for it
 	Home    string     // with ErrNotInPool, the pool that Address is in
 	Pools   []string   // the pools that cannot serve the request, in the order in which they were tried
 
@@ -148,7 +150,7 @@ func errOutside(addr netip.Addr, req *Request, home *pool) *Error {
 
 // errPool returns the error for a pool that does not serve the request. The pool need not exist.
 func errPool(pool string, req *Request, f Family, cause Cause) *Error {
-	return &Error{Reason: ErrNoPool, Cause: cause, Asker: req.Owner, Asked: req.Pool, Pool: pool, Family: f}
+	return &Error{Reason: ErrNoPool, Cause: cause, Asker: req.Owner, Asked: req.Pool, Class: req.Class, Pool: pool, Family: f}
 }
 
 func errInvalid(format string, args ...any) *Error {

@@ -129,6 +129,9 @@ type Request struct {
 	// Leave are addresses that the owner gives up in exchange for any others. It is not assigned one of them
 	// either, unless that address is also in Addresses.
 	Leave []netip.Addr
+	// Class is the class of the allocator that gave the owner Addresses: see [Allocator.Claim]. It is empty if the owner
+	// asks this Allocator.
+	Class string
 	// Sharing puts the owner on addresses of other owners with the same key, if their terms agree.
 	Sharing Sharing
 	// Quota limits the addresses that the owner's namespace may hold in all pools together. QuotaFrom tells the

@@ -26,6 +26,9 @@ type Pool struct {
 	Order Order
 	// ShareAcrossNamespaces lets owners of different namespaces share an address.
 	ShareAcrossNamespaces bool
+	// Classes are the classes of other allocators whose owners may hold the addresses that these give them: see
+	// [Allocator.Claim].
+	Classes []string
 	// Quota limits the addresses of the pool that each namespace may hold.
 	Quota Limits
 	// Closed pools give out no further addresses. They keep their addresses: held ones stay held, and a younger pool

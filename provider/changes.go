@@ -19,17 +19,24 @@ type changes struct {
 	// edits, usage and capacity are set when IPPools were edited, when their status may have changed, and when a
 	// waiting Service may now get an address.
 	edits, usage, capacity trigger
-	// serve puts a Service into the queue of the service controller. The projection sets it.
+	// classes is set when the classes that pools admit may have changed.
+	classes trigger
+	// serve puts a Service into the queue of the service controller or, if another controller gives it its addresses, into
+	// that of others.
 	serve func(*corev1.Service)
 }
 
 func newChanges() *changes {
 	return &changes{
-		queue: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute)),
-		edits: newTrigger(), usage: newTrigger(), capacity: newTrigger(),
+		queue: newQueue[string](),
+		edits: newTrigger(), usage: newTrigger(), capacity: newTrigger(), classes: newTrigger(),
 		serve: func(*corev1.Service) {},
 	}
+}
+
+// newQueue returns a queue in which what failed waits ever longer.
+func newQueue[T comparable]() workqueue.TypedRateLimitingInterface[T] {
+	return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[T](100*time.Millisecond, time.Minute))
 }
 
 // record makes the reconciler check the records of these addresses.

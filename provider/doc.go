@@ -21,13 +21,14 @@
 //   - the assessor writes the status of each configuration object (package configuration), and tells the ledger which
 //     addresses are those of nodes, gateways and routers;
 //   - waiting retries the Services that could not be served, the oldest first, when an address may have become free;
+//   - others records the addresses that controllers of other classes give their Services, if the pools admit these classes;
 //   - conflicts reads the speakers' reports of other machines that use an address and, if this is enabled, deadNodes marks
 //     pods as not ready when their node is reported dead;
 //   - speakers lists the speakers' Leases, for the metric that says which nodes lack a working speaker.
 //
 // If one part sees a change that another must act on, it calls changes. The only way to the service controller is the
 // projection, which puts a Service into that controller's own queue. The service controller thus stays the only writer of
-// the status of a Service.
+// the status of a Service. Services of other classes are never written.
 package provider
 
 // Name is the name of the provider in the registry and the flags of cloud-provider.

@@ -28,6 +28,8 @@ type ledger struct {
 	// addresses has an entry for every address that has a known record or that a Service is about to share.
 	addresses map[netip.Addr]entry
 	terms     map[string]poolTerms
+	// classes are those that a pool admits: see ipam.Pool.
+	classes map[string]bool
 }
 
 // entry is what is known of one address except its holders, which the allocator knows.
@@ -127,6 +129,66 @@ func (l *ledger) adopt(svc *corev1.Service, req ipam.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alloc.Adopt(req, Carried(svc))
+}
+
+// refusal is why an address that another controller gave a Service is not recorded.
+type refusal struct {
+	address netip.Addr
+	err     error
+	// keeps is true if the Service holds the address and keeps it as it is recorded.
+	keeps bool
+}
+
+// words returns the refusal for the owner of the Service.
+func (r refusal) words() string {
+	if r.keeps {
+		return fmt.Sprintf("%s, which is announced as before: %s", r.address, Words(r.err))
+	}
+	return fmt.Sprintf("%s, which is not announced: %s", r.address, Words(r.err))
+}
+
+// admits reports whether a pool admits a class.
+func (l *ledger) admits(class string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.classes[class]
+}
+
+// claim makes a Service hold, in memory, the addresses of the request, which another controller gave it. invalid is the error
+// of the request, if it has one: the Service then holds no further address. Addresses that a herald-ccm of another class
+// recorded for the Service are left to that one.
+func (l *ledger) claim(req ipam.Request, invalid error) (held []ipam.Allocation, refused []refusal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.alloc.HeldBy(req.Owner)
+	for _, address := range req.Addresses {
+		e := l.addresses[address]
+		has := contains(before, address)
+		if has && e.record != nil && !l.ours(e.record) {
+			continue
+		}
+		if invalid != nil {
+			refused = append(refused, refusal{address, invalid, has && l.alloc.Admits(address, req.Class)})
+			continue
+		}
+		a, err := l.alloc.Claim(req, address)
+		if err == nil {
+			held = append(held, a)
+			l.addPending(address, ipam.Tenant{Owner: req.Owner, Sharing: req.Sharing})
+			continue
+		}
+		why, _ := errors.AsType[*ipam.Error](err)
+		if errors.Is(err, ipam.ErrTaken) && e.cooling() {
+			err = &coolingError{why}
+		}
+		refused = append(refused, refusal{address, err, why.Cause == ipam.ChangedTerms})
+	}
+	return held, refused
+}
+
+// contains reports whether an address is among allocations.
+func contains(all []ipam.Allocation, address netip.Addr) bool {
+	return slices.ContainsFunc(all, func(a ipam.Allocation) bool { return a.Address == address })
 }
 
 // settled reports whether the Service holds exactly what it asks for and its records are up to date. It also returns the
@@ -388,7 +450,12 @@ func (l *ledger) setPools(all []ipam.Pool, terms map[string]poolTerms) []netip.A
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.alloc.Displaced()
-	l.terms = terms
+	l.terms, l.classes = terms, map[string]bool{}
+	for _, p := range all {
+		for _, class := range p.Classes {
+			l.classes[class] = true
+		}
+	}
 	concerned := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(before, l.alloc.SetPools(all)) {
 		concerned[a.Address] = true

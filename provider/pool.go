@@ -34,6 +34,7 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 		Serves:     serves,
 		Priority:   int(o.Spec.Priority),
 		Quota:      limitsOf(o.Spec.Quota),
+		Classes:    o.Spec.AnnounceClasses,
 		Closed:     o.Spec.Disabled || o.DeletionTimestamp != nil,
 
 		ShareAcrossNamespaces: o.Spec.ShareAcrossNamespaces,
@@ -61,7 +62,7 @@ func ClosedPool(o *herald.IPPool, inUse []netip.Addr) ipam.Pool {
 		set.Add(a)
 	}
 	addresses, _ := set.IPSet() // IPSet fails only for invalid ranges.
-	return ipam.Pool{Name: o.Name, Addresses: addresses, AutoAssign: autoAssigns(o), Closed: true}
+	return ipam.Pool{Name: o.Name, Addresses: addresses, AutoAssign: autoAssigns(o), Classes: o.Spec.AnnounceClasses, Closed: true}
 }
 
 // autoAssigns reports whether a pool serves Services that name neither the pool nor one of its addresses.

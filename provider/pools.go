@@ -153,6 +153,7 @@ func (s *pools) load() {
 		terms[o.Name] = reclaimTerms(&inForce.Spec, o.DeletionTimestamp != nil)
 	}
 	s.changes.record(s.ledger.setPools(all, terms)...)
+	s.changes.classes.set()
 	for _, o := range list {
 		if o.DeletionTimestamp != nil {
 			s.changes.record(s.recorded(o.Name)...) // to release the addresses that are kept for names

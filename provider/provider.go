@@ -71,6 +71,7 @@ type Provider struct {
 	projection    *projection
 	assessor      *assessor
 	deadNodes     *deadNodes // nil if dead nodes are ignored
+	others        *others
 	speakers      *speakers
 	reports       cache.SharedIndexInformer
 
@@ -98,6 +99,7 @@ func New(c Config) *Provider {
 	_, _ = allocations.AddEventHandler(recordHandler(p.changes))
 	_, _ = ippools.AddEventHandler(poolHandler(p.changes.edits))
 	_, _ = c.Services.Informer().AddEventHandler(annotationHandler(p.services, c.Events))
+	_, _ = c.Services.Informer().AddEventHandler(p.others.handler())
 	_, _ = c.Namespaces.Informer().AddEventHandler(namespaceHandler(p.changes, p.records.namespaceGone))
 	for _, i := range append([]cache.SharedIndexInformer{c.Services.Informer(), c.Namespaces.Informer()}, p.informers...) {
 		_ = i.SetTransform(lean) // SetTransform fails only for a started informer.
@@ -169,10 +171,20 @@ func wire(d dependencies) *Provider {
 		waiting.forget(svc)
 		reconciler.serviceGone(svc)
 	}
-	changes.serve = projection.requeue
+	others := &others{
+		services: services, requests: requests, ledger: ledger, records: records, pools: pools, waiting: waiting, changes: changes,
+		events: d.events, log: d.log, queue: newQueue[types.NamespacedName](), told: map[types.NamespacedName]told{},
+	}
+	changes.serve = func(svc *corev1.Service) {
+		if services.elsewhere(svc) {
+			others.add(svc)
+		} else {
+			projection.requeue(svc)
+		}
+	}
 	return &Provider{
 		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
-		conflicts: conflicts, reconciler: reconciler, loadBalancers: loadBalancers, projection: projection,
+		conflicts: conflicts, reconciler: reconciler, loadBalancers: loadBalancers, projection: projection, others: others,
 	}
 }
 
@@ -238,6 +250,8 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
 		p.assessor.await(ctx) // No Service gets an address before the first assessment, not even a waiting one.
+		p.others.adopt()
+		g.Go(func() error { return p.others.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
 		p.projection.open()
 		serve(ctx)

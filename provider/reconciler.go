@@ -87,7 +87,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	}
 	r.ledger.keepPending(address, func(o ipam.Owner) bool {
 		svc := r.services.of(o)
-		return svc != nil && r.services.wants(svc)
+		return svc != nil && r.services.mayHold(svc)
 	})
 	stale, err := r.records.learn(rec)
 	for stale {
@@ -171,7 +171,7 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	svc, family := r.services.of(ownerOf(o)), ipam.FamilyOf(address)
 	if svc == nil {
 		heir := r.services.named(o.Namespace, o.Name)
-		if heir != nil && r.services.wants(heir) && slices.Contains(Carried(heir), address) && r.ledger.lacks(heir, family) {
+		if heir != nil && r.services.mayHold(heir) && slices.Contains(Carried(heir), address) && (r.services.elsewhere(heir) || r.ledger.lacks(heir, family)) {
 			r.changes.serve(heir) // heir must take over the record of the earlier Service with its name.
 			return nil
 		}
@@ -179,6 +179,8 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	}
 	switch {
 	case svc.DeletionTimestamp != nil: // The service controller releases it.
+	case r.services.elsewhere(svc):
+		r.changes.serve(svc)
 	case !r.services.serves(svc):
 		return r.orphan(ctx, address, o)
 	case !slices.Contains(Carried(svc), address) && r.ledger.moves(svc, family):
@@ -312,12 +314,12 @@ func (r *reconciler) recordGone(address netip.Addr) {
 	var gone []ipam.Owner
 	for _, h := range holders {
 		svc := r.services.of(h.Owner)
-		if cooling || svc == nil || !r.services.wants(svc) {
+		if cooling || svc == nil || !r.services.mayHold(svc) {
 			gone = append(gone, h.Owner)
 			continue
 		}
 		r.ledger.unrecorded(address)
-		if slices.Contains(Carried(svc), address) {
+		if slices.Contains(Carried(svc), address) || r.services.elsewhere(svc) {
 			r.changes.serve(svc)
 		}
 	}
@@ -337,7 +339,7 @@ func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.Al
 	if err != nil {
 		return err
 	}
-	if svc != nil && svc.UID == o.UID && (svc.DeletionTimestamp != nil || r.services.serves(svc)) {
+	if svc != nil && svc.UID == o.UID && (svc.DeletionTimestamp != nil || r.services.serves(svc) || r.services.elsewhere(svc)) {
 		return nil
 	}
 	r.log.Info("releasing the address of a Service that is gone", zap.Stringer("address", address), zap.Stringer("service", ownerOf(o)))

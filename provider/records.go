@@ -104,7 +104,7 @@ func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	address, tenants := r.tenants(rec)
 	lost, stale, err := r.ledger.learn(address, rec, tenants)
 	for _, o := range lost {
-		if svc := r.services.of(o); svc != nil && r.services.wants(svc) {
+		if svc := r.services.of(o); svc != nil && r.services.mayHold(svc) {
 			r.changes.serve(svc)
 		}
 	}

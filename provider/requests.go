@@ -29,6 +29,12 @@ func (r requests) withoutQuota(svc *corev1.Service) (ipam.Request, error) {
 	return req, err
 }
 
+// claim returns the request for the addresses that another controller gave a Service. The error is written for the Service's
+// owner.
+func (r requests) claim(svc *corev1.Service) (ipam.Request, error) {
+	return ClaimOf(svc, r.namespace(svc.Namespace), r.quota)
+}
+
 // quotaOf returns the limits of a namespace for all pools together.
 func (r requests) quotaOf(name string) ipam.Limits {
 	// Each Service that asks for an address gets the error.

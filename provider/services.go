@@ -33,6 +33,15 @@ func (s *services) wants(svc *corev1.Service) bool {
 	return svc.DeletionTimestamp == nil && s.serves(svc)
 }
 
+// elsewhere reports whether another controller gives a Service its addresses.
+func (s *services) elsewhere(svc *corev1.Service) bool { return Elsewhere(svc, s.class) }
+
+// mayHold reports whether a Service can hold addresses that we record: one that must have addresses of ours, or one to which
+// another controller gives addresses.
+func (s *services) mayHold(svc *corev1.Service) bool {
+	return s.wants(svc) || svc.DeletionTimestamp == nil && s.elsewhere(svc)
+}
+
 // of returns the Service of an owner, or nil if it is gone. A Service of the same name with another UID is
 // another Service.
 func (s *services) of(o ipam.Owner) *corev1.Service {
@@ -64,7 +73,13 @@ func (s *services) fetch(ctx context.Context, namespace, name string) (*corev1.S
 // list returns the Services that want addresses of ours, the oldest first.
 func (s *services) list() []*corev1.Service {
 	all, _ := s.cached.List(labels.Everything()) // A lister of a cache does not fail.
-	return s.oldestFirst(all)
+	return oldestFirst(all, s.wants)
+}
+
+// listElsewhere returns the Services to which another controller gives addresses, the oldest first.
+func (s *services) listElsewhere() []*corev1.Service {
+	all, _ := s.cached.List(labels.Everything())
+	return oldestFirst(all, s.elsewhere)
 }
 
 // pending counts the Services that want addresses of ours and have none.
@@ -78,9 +93,9 @@ func (s *services) pending() (n int) {
 	return n
 }
 
-// oldestFirst returns those of the Services that want addresses of ours, oldest first.
-func (s *services) oldestFirst(all []*corev1.Service) []*corev1.Service {
-	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !s.wants(svc) })
+// oldestFirst returns those of the Services for which is is true, oldest first.
+func oldestFirst(all []*corev1.Service, is func(*corev1.Service) bool) []*corev1.Service {
+	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !is(svc) })
 	slices.SortFunc(all, func(x, y *corev1.Service) int { return Older(x, y) })
 	return all
 }

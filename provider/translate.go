@@ -28,6 +28,57 @@ func Serves(svc *corev1.Service, class string, classless bool) bool {
 	return *svc.Spec.LoadBalancerClass == class
 }
 
+// Elsewhere reports whether a Service is of type LoadBalancer and of another class than this one, so that another controller
+// gives it its addresses.
+func Elsewhere(svc *corev1.Service, class string) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass != nil && *svc.Spec.LoadBalancerClass != class
+}
+
+// ClaimOf returns the request for the addresses that another controller gave a Service: see [ipam.Allocator.Claim].
+// namespace and quota are those of RequestOf. An error is for the user, says what to change, and concerns all addresses of
+// the request.
+func ClaimOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limits) (ipam.Request, error) {
+	req := ipam.Request{
+		Owner:   owner(svc),
+		Subject: ipam.Subject{Namespace: svc.Namespace, Labels: svc.Labels},
+		Class:   *svc.Spec.LoadBalancerClass,
+		Sharing: sharing(svc),
+	}
+	of := map[ipam.Family]int{}
+	for _, a := range Carried(svc) {
+		if slices.Contains(req.Addresses, a) {
+			continue
+		}
+		f := ipam.FamilyOf(a)
+		if of[f]++; of[f] == 1 {
+			req.Families = append(req.Families, f)
+		}
+		req.Addresses, req.Count = append(req.Addresses, a), max(req.Count, of[f])
+	}
+	if namespace != nil {
+		req.Subject.NamespaceLabels = namespace.Labels
+	}
+	var err error
+	if req.Quota, req.QuotaFrom, err = quotaOf(namespace, quota); err != nil {
+		return req, err
+	}
+	if _, err := reclaimOf(svc); err != nil {
+		return req, err
+	}
+	if err := checkSharing("annotation "+Written(svc, herald.AnnotationSharingKey), req.Sharing); err != nil {
+		return req, err
+	}
+	if req.Count > maxAddresses {
+		return req, fmt.Errorf("status.loadBalancer has more than %d addresses of one family: have the controller of the class give fewer", maxAddresses)
+	}
+	for _, i := range svc.Status.LoadBalancer.Ingress {
+		if i.IP != "" && i.IPMode != nil && *i.IPMode == corev1.LoadBalancerIPModeProxy {
+			return req, fmt.Errorf("status.loadBalancer gives %s the ipMode Proxy, with which nodes do not forward it: have the controller of the class give the ipMode VIP", quote(i.IP))
+		}
+	}
+	return req, nil
+}
+
 // RequestOf returns the request of a Service, with everything that pools select by. The quota is that of the namespace or,
 // if it sets none, the given one of the cluster. namespace may be nil if it is not known. An error is for the user, and
 // says what to change.

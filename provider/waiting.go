@@ -42,7 +42,7 @@ func (w *waiting) forget(svc *corev1.Service) {
 	delete(w.uids, serviceName(svc))
 }
 
-// list returns the Services that still want an address from us, oldest first.
+// list returns the Services that may still have an address that we record, oldest first.
 func (w *waiting) list() []*corev1.Service {
 	w.mu.Lock()
 	all := make([]*corev1.Service, 0, len(w.uids))
@@ -52,7 +52,7 @@ func (w *waiting) list() []*corev1.Service {
 		}
 	}
 	w.mu.Unlock()
-	return w.services.oldestFirst(all)
+	return oldestFirst(all, w.services.mayHold)
 }
 
 func (w *waiting) run(ctx context.Context) error {
@@ -74,6 +74,10 @@ func (w *waiting) run(ctx context.Context) error {
 
 func (w *waiting) serve() {
 	for _, svc := range w.list() {
+		if w.services.elsewhere(svc) {
+			w.changes.serve(svc) // This is in memory, too, as long as its addresses are refused.
+			continue
+		}
 		req, err := w.requests.of(svc)
 		if err != nil {
 			continue

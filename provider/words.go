@@ -96,6 +96,10 @@ func poolWords(e *ipam.Error) string {
 	case ipam.AnotherPool:
 		return fmt.Sprintf("pool %s is asked for, not this one", quote(e.Asked))
 	}
+	if e.Cause == ipam.ClassNotAdmitted {
+		return fmt.Sprintf("pool %s, which has it, does not announce what class %s gives: add the class to spec.announceClasses of the pool, or use an address of a pool that has it there",
+			pool, quote(e.Class))
+	}
 	if e.Pool == "" {
 		switch e.Cause {
 		case ipam.NotAutoAssigned:

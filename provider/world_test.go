@@ -169,6 +169,7 @@ func newWorld(t *testing.T) *world {
 	w.pools.assessed = w.assess
 	w.recordsAPI.changed, w.poolsAPI.changed = w.changes.queue.Add, func(string) {}
 	t.Cleanup(w.changes.queue.ShutDown)
+	t.Cleanup(w.others.queue.ShutDown)
 	w.projection.handler = w.queued
 	w.projection.opened.Store(true)
 	w.namespace("default")

@@ -49,8 +49,8 @@ type IPAllocationSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	Pool string `json:"pool,omitempty"`
 
-	// The load-balancer class of the controller that gave out the address. Only that controller releases the address,
-	// so several controllers can serve a cluster from the same pools.
+	// The load-balancer class of the herald-ccm that recorded the address. Only that herald-ccm releases the address, so
+	// several can serve a cluster from the same pools.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Class string `json:"class,omitempty"`

@@ -73,6 +73,17 @@ type IPPoolSpec struct {
 	// +optional
 	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
 
+	// The load-balancer classes of other controllers that write addresses into the status of their Services themselves,
+	// such as gateway.nginx.org/nginx-gateway-controller. Herald announces such an address if the pool has it, no other
+	// Service holds it, and the pool serves the Service. Herald does not change these Services.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=317
+	// +kubebuilder:validation:items:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +kubebuilder:validation:items:XValidation:rule="self != 'herald.dev/herald'",message="Herald gives the addresses of its own class itself: list classes of other controllers"
+	// +listType=set
+	AnnounceClasses []string `json:"announceClasses,omitempty"`
+
 	// Pools with a higher priority are tried first. Of pools with the same priority, the oldest is tried first.
 	// +optional
 	// +kubebuilder:validation:Minimum=-2147483648

@@ -220,7 +220,8 @@ const (
 	// Warning: Service, by herald-ccm.
 	EventAnnotationWithoutEffect = "AnnotationWithoutEffect"
 	// EventNotAnnounced: no advertisement announces the address: see the condition Announced of its IPPool. Or the address is that of
-	// a node, a gateway or a peer: remove it from the pool, and give the Services another one.
+	// a node, a gateway or a peer: remove it from the pool, and give the Services another one. Or another controller gave the
+	// address, and Herald refuses to announce it: the message says why, and what to do.
 	//
 	// Warning: Service, by herald-ccm.
 	// Warning: IPAllocation, by herald-speaker.

@@ -622,6 +622,11 @@ func (in *IPPoolSpec) DeepCopyInto(out *IPPoolSpec) {
 		*out = new(v1.LabelSelector)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.AnnounceClasses != nil {
+		in, out := &in.AnnounceClasses, &out.AnnounceClasses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Quota != nil {
 		in, out := &in.Quota, &out.Quota
 		*out = new(AddressQuota)

@@ -106,6 +106,9 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		Service: svc.Namespace + "/" + svc.Name, Asks: []string{}, Ignored: ignored(svc), Pools: []verdictReport{}, Addresses: []fact{},
 		Announced: []fact{}, Unseen: list(o.Unseen), Unread: list(o.Unread),
 	}
+	if svc.DeletionTimestamp == nil && ccm.announces(svc, slices.Values(o.Pools)) {
+		return r, r.elsewhere(o, svc, ccm, now)
+	}
 	if r.Class, r.Next = classOf(svc, ccm); r.Next != "" {
 		return r, nil
 	}
@@ -287,7 +290,7 @@ func classOf(svc *corev1.Service, ccm *CCM) (class, next string) {
 		return "has no class, and herald-ccm serves only class " + ccm.Class, again + ccm.Class
 	}
 	return "is of class " + quoted(*svc.Spec.LoadBalancerClass) + ", which another load balancer serves",
-		"look there; if Herald is to serve the Service, " + again + ccm.Class
+		"look there; if Herald is to announce the addresses that it gives, list the class in spec.announceClasses of their IPPool; if Herald is to serve the Service, " + again + ccm.Class
 }
 
 // quoted shortens a user's text, and replaces characters that control the terminal.

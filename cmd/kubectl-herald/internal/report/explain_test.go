@@ -254,6 +254,19 @@ func selector(key, value string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
 }
 
+// gatewayOf makes default/web a Service whose controller gave it these addresses, and lets the pool announce them.
+func gatewayOf(addresses ...string) func(*story) {
+	return func(s *story) {
+		class := "example.com/gateway"
+		s.service.Spec.LoadBalancerClass = &class
+		s.Pools[0].Spec.AnnounceClasses = []string{class}
+		s.service.Status = corev1.ServiceStatus{}
+		for _, a := range addresses {
+			s.service.Status.LoadBalancer.Ingress = append(s.service.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: a})
+		}
+	}
+}
+
 // TestExplain changes one thing at a time. next is the beginning of the last line after "Next: ", or empty if nothing has
 // to be done. also is what the text contains as well.
 func TestExplain(t *testing.T) {
@@ -270,7 +283,21 @@ func TestExplain(t *testing.T) {
 		// Which load balancer serves the Service.
 		{"another type", served(), func(s *story) { s.service.Spec.Type = corev1.ServiceTypeNodePort }, "set spec.type to LoadBalancer", []string{"default/web is of type NodePort\n"}},
 		{"another class", served(), func(s *story) { other := "example.com/lb"; s.service.Spec.LoadBalancerClass = &other },
-			"look there; if Herald is to serve the Service, the field cannot be changed", []string{"is of class example.com/lb, which another load balancer serves"}},
+			"look there; if Herald is to announce the addresses that it gives, list the class in spec.announceClasses of their IPPool; if Herald is to serve the Service, the field cannot be changed", []string{"is of class example.com/lb, which another load balancer serves"}},
+		{"a class that a pool announces", served(), gatewayOf("198.51.100.1"), "", []string{"is of class example.com/gateway: its controller gives the addresses",
+			"exactly 198.51.100.1 (status.loadBalancer)", "✓  public IPv4: announces what the class gives", "✓  198.51.100.1 from pool public, recorded for", "✓  198.51.100.1 by ARP on eth0: node n1 owns it"}},
+		{"it has no address of its controller", waiting(), gatewayOf(), "the controller of class example.com/gateway has given it no address: look there", nil},
+		{"another Service has that address", waiting(), func(s *story) {
+			gatewayOf("198.51.100.7")(s)
+			s.Allocations = []*herald.IPAllocation{record("198.51.100.7", "public", "default/db")}
+		}, "198.51.100.7 is not announced: 198.51.100.7 is held by default/db", []string{"✗  198.51.100.7 is not announced"}},
+		{"that address is in a pool that does not announce the class", waiting(), func(s *story) {
+			gatewayOf("203.0.113.1")(s)
+			s.Pools = append(s.Pools, pool("other", 1, "203.0.113.0/24"))
+		}, `203.0.113.1 is not announced: pool "other", which has it, does not announce what class "example.com/gateway" gives`,
+			[]string{"-  other IPv4: does not announce what the class gives (spec.announceClasses)"}},
+		{"that address has no record yet", waiting(), gatewayOf("198.51.100.7"), "198.51.100.7 is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs", nil},
+		{"its controller took the address back", served(), gatewayOf(), "the controller of class example.com/gateway has given it no address", []string{"✗  198.51.100.1 is recorded for it, and is not in its status"}},
 		{"our class", served(), func(s *story) { own := herald.LoadBalancerClass; s.service.Spec.LoadBalancerClass = &own }, "", []string{"is of class herald.dev/herald: herald-ccm serves it"}},
 		{"it is being deleted", served(), func(s *story) { at := metav1.NewTime(now); s.service.DeletionTimestamp = &at }, "wait until it is gone", nil},
 

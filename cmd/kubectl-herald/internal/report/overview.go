@@ -23,7 +23,7 @@ type Overview struct {
 	Segments []segmentOverview
 	Sessions []sessionOverview // By peer and node.
 	Pools    []poolReport
-	Services []serviceOverview // Those that herald-ccm serves, by namespace and name.
+	Services []serviceOverview // Those that herald-ccm serves or whose class a pool announces, by namespace and name.
 
 	addresses []addressStatus
 }
@@ -140,7 +140,7 @@ func (r *Overview) services(n *Network, s *situation, ccm *CCM) {
 	routers := s.routers(r.Sessions)
 	for _, name := range slices.Sorted(maps.Keys(n.services)) {
 		svc := n.services[name]
-		if !ccm.serves(svc) {
+		if !ccm.serves(svc) && !ccm.announces(svc, maps.Values(n.pools)) {
 			continue
 		}
 		x := serviceOverview{Service: name, Addresses: []addressOverview{}, Pending: n.pending(svc, ccm)}

@@ -3,8 +3,12 @@
 package report
 
 import (
+	"iter"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
 )
@@ -21,4 +25,17 @@ type CCM struct {
 // serves reports whether a Service is of type LoadBalancer and of herald-ccm's class.
 func (c *CCM) serves(svc *corev1.Service) bool {
 	return provider.Serves(svc, c.Class, c.Classless)
+}
+
+// announces reports whether another controller gives a Service its addresses, and a pool admits its class.
+func (c *CCM) announces(svc *corev1.Service, pools iter.Seq[*herald.IPPool]) bool {
+	if !provider.Elsewhere(svc, c.Class) {
+		return false
+	}
+	for o := range pools {
+		if slices.Contains(o.Spec.AnnounceClasses, *svc.Spec.LoadBalancerClass) {
+			return true
+		}
+	}
+	return false
 }

@@ -45,9 +45,17 @@ func (n *Network) pendingServices(ccm *CCM, add addProblem) {
 	}
 }
 
-// pending says what a Service lacks; empty if it has what it asks for, or if herald-ccm does not serve it.
+// pending says what a Service lacks; empty if it has what it asks for, or if Herald has nothing to do with it.
 func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
-	if svc.DeletionTimestamp != nil || !ccm.serves(svc) {
+	switch {
+	case svc.DeletionTimestamp != nil:
+		return ""
+	case ccm.announces(svc, maps.Values(n.pools)):
+		if slices.ContainsFunc(provider.Carried(svc), func(a netip.Addr) bool { return !n.recordedFor(a, svc) }) {
+			return "was given addresses by its controller that are not announced"
+		}
+		return ""
+	case !ccm.serves(svc):
 		return ""
 	}
 	switch req, err := provider.RequestOf(ccm.Foreign.Read(svc), n.namespaces[svc.Namespace], ccm.Quota); {
@@ -59,6 +67,13 @@ func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
 		return "does not have the addresses that it asks for"
 	}
 	return ""
+}
+
+// recordedFor reports whether the record of an address names a Service.
+func (n *Network) recordedFor(address netip.Addr, svc *corev1.Service) bool {
+	return slices.ContainsFunc(n.records, func(rec *herald.IPAllocation) bool {
+		return addressOf(rec) == address && rec.Spec.ReleasedAt == nil && slices.ContainsFunc(rec.Spec.Owners, func(o herald.AllocationOwner) bool { return o.UID == svc.UID })
+	})
 }
 
 // met reports whether these addresses are what a Service asks for.

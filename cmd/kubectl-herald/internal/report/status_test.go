@@ -254,6 +254,18 @@ func TestStatus(t *testing.T) {
 			"ServicePending: default/web3 does not have the addresses that it asks for: kubectl herald explain service default/web3 says why",
 			"ServicePending: default/web4 waits for an address: kubectl herald explain service default/web4 says why",
 		}, ""},
+		{"Services of another controller", func(n *Network) {
+			class := "example.com/gateway"
+			n.pools["public"].Spec.AnnounceClasses = []string{class}
+			n.services["default/web1"].Spec.LoadBalancerClass = &class // Its address is recorded.
+			n.services["default/web2"].Spec.LoadBalancerClass = &class
+			n.services["default/web2"].Status.LoadBalancer.Ingress = append(n.services["default/web2"].Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "203.0.113.9"})
+			none := n.services["default/web1"].DeepCopy()
+			none.Status = corev1.ServiceStatus{}
+			n.services["default/web4"] = none
+		}, []string{
+			"ServicePending: default/web2 was given addresses by its controller that are not announced: kubectl herald explain service default/web2 says why",
+		}, ""},
 		{"Services that wait for nobody here", func(n *Network) {
 			class, at, prefers := "example.com/lb", metav1.NewTime(now), corev1.IPFamilyPolicyPreferDualStack
 			for i, change := range []func(*corev1.Service){
