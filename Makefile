@@ -49,12 +49,12 @@ $(bin)/kubernetes: $(wildcard e2e/kubernetes/*)
 	@cd e2e/kubernetes && CGO_ENABLED=0 ../progress.sh -trimpath -buildvcs=false -ldflags "$(kubernetes_ldflags)" -o ../../$@ .
 
 .PHONY: metallb
-metallb: toolchain $(bin)/metallb ## Build MetalLB's controller, which `make bench` measures Herald against; minutes the first time
+metallb: toolchain $(bin)/metallb ## Build MetalLB, which Herald is measured against and takes over from; minutes the first time
 
-# The program, and its custom resources beside it.
+# The programs, and their custom resources beside them.
 $(bin)/metallb: e2e/metallb/go.mod
 	@mkdir -p $(bin)
-	@cd e2e/metallb && $(static) -o ../../$(bin)/metallb-controller go.universe.tf/metallb/controller
+	@cd e2e/metallb && for program in controller speaker; do $(static) -o ../../$(bin)/metallb-$$program go.universe.tf/metallb/$$program; done
 	@rm -rf $@ && cp -r --no-preserve=mode,timestamps "$$(go -C e2e/metallb list -m -f '{{.Dir}}' go.universe.tf/metallb)/config/crd/bases" $@
 
 .PHONY: packages
@@ -208,6 +208,8 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestPodsRollUnderPolicyLocal
 # Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last three.
 long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal|TestANodeThatDiesIsDeadForEveryone
+# Stories with the real MetalLB, which takes minutes to build. make test runs them, too, where it is built.
+metallb_stories := TestMetalLBHandsOver
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
@@ -239,13 +241,15 @@ bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP a
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/...
 	@# A round in the lab is long enough to be one; that of 10,000 Services takes ten minutes on two cores.
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
+	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e
 
 .PHONY: soak
-soak: root packages build kubernetes kind ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
+soak: root packages build kubernetes kind metallb ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
 	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner|TestOneMAC' -timeout 2h ./speaker/segment
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
+	HERALD_REQUIRE_ROOT=1 go test -count=1 -run '^($(metallb_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m HERALD_CLUSTER=kind go test -count=1 -timeout 1h -run '^($(long_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench 'Busy/100ms' -benchtime 600x -timeout 1h ./speaker/bfd # 600 seconds
 

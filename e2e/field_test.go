@@ -87,6 +87,12 @@ func startLab(t testing.TB, o lab.Options) (context.Context, *lab.Lab) {
 func withLab(t testing.TB, o lab.Options, args ...string) *labField {
 	t.Helper()
 	ctx, l := startLab(t, o)
+	return startHerald(t, ctx, l, args...)
+}
+
+// startHerald starts Herald's programs in a lab. args are arguments of the speakers.
+func startHerald(t testing.TB, ctx context.Context, l *lab.Lab, args ...string) *labField {
+	t.Helper()
 	var err error
 	f := &labField{field: &field{
 		cluster: clusterOf(t, ctx, &l.Access), site: &l.Site, apiServer: l.APIServer(), referees: &atomic.Int32{},

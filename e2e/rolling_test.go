@@ -159,12 +159,9 @@ func (all openers) judge(t *testing.T, moves int) (refused lab.Attempts) {
 		var broken lab.Attempts
 		before := len(refused)
 		for _, a := range attempts {
-			var op *net.OpError
 			switch {
 			case a.Err == nil:
-			case errors.Is(a.Err, unix.ECONNRESET), errors.As(a.Err, &op) && (op.Op == "read" || op.Op == "write"):
-				// A refused SYN is ECONNREFUSED. A reset ends an open connection, but if it arrives at once Go reports it as an error
-				// of the dial.
+			case broke(a):
 				broken = append(broken, a)
 			default:
 				refused = append(refused, a)
@@ -176,6 +173,14 @@ func (all openers) judge(t *testing.T, moves int) (refused lab.Attempts) {
 		}
 	}
 	return refused
+}
+
+// broke reports whether an attempt failed because its open connection broke.
+func broke(a lab.Attempt) bool {
+	// A refused SYN is ECONNREFUSED. A reset ends an open connection, but if it arrives at once Go reports it as an error of the
+	// dial.
+	var op *net.OpError
+	return errors.Is(a.Err, unix.ECONNRESET) || errors.As(a.Err, &op) && (op.Op == "read" || op.Op == "write")
 }
 
 // TestPodsRollUnderPolicyLocal restarts a Deployment's pods five times, and in make soak twenty times. The pods have a

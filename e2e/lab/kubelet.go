@@ -18,8 +18,9 @@ import (
 // kubelet simulates the kubelet of one node: a pod is one process in its own network namespace.
 // It implements the parts of a Pod that matter to Services: the node, the addresses, readiness and
 // termination. There are no volumes, probes, resources or images. A pod is ready once it listens on
-// its first container port, unless the condition [ReadyGate] prevents that. The kubelet runs in the
-// lab's own process, and therefore reports even while the node is cut off.
+// its first container port, unless the condition [ReadyGate] prevents that. A pod with hostNetwork runs in
+// the node's network namespace. The kubelet runs in the lab's own process, and therefore reports even while
+// the node is cut off.
 type kubelet struct {
 	node   *Node
 	client kubernetes.Interface
@@ -117,7 +118,7 @@ func (k *kubelet) sync(ctx context.Context, e podEvent, ended chan<- *pod) {
 func (k *kubelet) newPod(o *corev1.Pod) *pod {
 	p := &pod{
 		client: k.client, node: k.node, namespace: o.Namespace, name: o.Name, uid: o.UID, number: firstPod,
-		updates: make(chan *corev1.Pod, 1),
+		onHost: o.Spec.HostNetwork, updates: make(chan *corev1.Pod, 1),
 	}
 	for k.numbers[p.number] {
 		p.number++
@@ -129,11 +130,16 @@ func (k *kubelet) newPod(o *corev1.Pod) *pod {
 		Path: k.images[container.Image], Args: append(container.Command, container.Args...),
 		Env: []string{"POD_NAME=" + o.Name, "POD_NAMESPACE=" + o.Namespace, "NODE_NAME=" + k.node.Name},
 	}
+	if p.onHost {
+		p.process.Host = k.node.Host
+	}
 	p.process.LogPath = filepath.Join(k.logs, p.process.Name+".log")
 	for _, e := range container.Env {
-		if e.ValueFrom == nil { // Env above has the values that pods take from their own fields.
-			p.process.Env = append(p.process.Env, e.Name+"="+e.Value)
+		value := e.Value
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {
+			value = p.field(e.ValueFrom.FieldRef.FieldPath)
 		}
+		p.process.Env = append(p.process.Env, e.Name+"="+value)
 	}
 	p.tell(o)
 	return p

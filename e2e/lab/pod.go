@@ -33,7 +33,8 @@ type pod struct {
 	node            *Node
 	namespace, name string
 	uid             types.UID
-	number          int // Host number in the node's pod ranges.
+	number          int  // Host number in the node's pod ranges.
+	onHost          bool // The pod has the node's network.
 	cancel          context.CancelFunc
 	updates         chan *corev1.Pod // The newest object that run has not received yet; capacity one.
 	process         *Process
@@ -89,11 +90,12 @@ func (p *pod) run(ctx context.Context) {
 // begin makes the pod's namespace and starts its process.
 func (p *pod) begin() {
 	p.state.phase, p.since = corev1.PodPending, metav1.Now()
-	err := p.connect()
+	var err error
+	if !p.onHost {
+		err = p.connect()
+	}
 	switch image := p.object.Spec.Containers[0].Image; {
 	case err != nil:
-	case p.object.Spec.HostNetwork:
-		err = errors.New("a pod of the lab has a network of its own: leave hostNetwork out")
 	case len(p.object.Spec.Containers) > 1:
 		err = errors.New("a pod of the lab has one container only")
 	case p.process.Path == "":
@@ -139,8 +141,21 @@ func (p *pod) connect() error {
 }
 
 func (p *pod) addresses() (v4, v6 netip.Addr) {
+	if p.onHost {
+		return p.node.IPv4, p.node.IPv6
+	}
 	prefix4, prefix6 := podAddress(p.node.Number, p.number)
 	return prefix4.Addr(), prefix6.Addr()
+}
+
+// field returns the value of a field of the pod that an environment variable refers to, or "" for a field that the lab does
+// not know.
+func (p *pod) field(path string) string {
+	address, _ := p.addresses()
+	return map[string]string{
+		"metadata.name": p.name, "metadata.namespace": p.namespace, "spec.nodeName": p.node.Name,
+		"status.hostIP": p.node.IPv4.String(), "status.podIP": address.String(),
+	}[path]
 }
 
 // observe updates state from the process and the condition ReadyGate.
@@ -247,10 +262,12 @@ func (p *pod) end(ctx context.Context) {
 		_ = p.process.Stop(stopping) // Stop kills a process that does not end in time; its error does not matter here.
 	}
 	_ = p.process.Kill()
-	// The kernel would remove the cable with the namespace, but some time later. Until then the node's route to the
-	// pod's address would lead there, and the next pod may get the same address.
-	_ = p.node.Host.Script("ip link delete %s", podCable(p.uid))
-	_ = podHost(p.uid).Remove()
+	if !p.onHost {
+		// The kernel would remove the cable with the namespace, but some time later. Until then the node's route to the
+		// pod's address would lead there, and the next pod may get the same address.
+		_ = p.node.Host.Script("ip link delete %s", podCable(p.uid))
+		_ = podHost(p.uid).Remove()
+	}
 	if !deleted {
 		return
 	}
