@@ -26,6 +26,13 @@ const (
 	// AnnotationQuota on a Namespace says how many addresses it may hold of all pools together, as "ipv4=5,ipv6=5".
 	AnnotationQuota = "herald.dev/quota"
 
+	// LabelMoved is on the Nodes from which Herald announces in place of another load balancer, while a cluster moves to
+	// Herald node by node.
+	LabelMoved = "herald.dev/moved"
+	// AnnotationUpdateStrategy on a DaemonSet of another load balancer is the type of its update strategy before the
+	// cluster began to move to Herald.
+	AnnotationUpdateStrategy = "herald.dev/update-strategy"
+
 	// PoolFinalizer keeps a deleted IPPool until its last address is free.
 	PoolFinalizer = "herald.dev/in-use"
 

@@ -47,7 +47,7 @@ func (n *Network) pendingServices(ccm *CCM, add addProblem) {
 
 // pending says what a Service lacks; empty if it has what it asks for, or if herald-ccm does not serve it.
 func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
-	if svc.DeletionTimestamp != nil || !ccm.serves(svc) {
+	if svc.DeletionTimestamp != nil || !ccm.Serves(svc) {
 		return ""
 	}
 	switch req, err := provider.RequestOf(ccm.Foreign.Read(svc), n.namespaces[svc.Namespace], ccm.Quota); {
