@@ -15,7 +15,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// Takeover is what the steps from MetalLB to Herald are derived from. It needs all lists of Objects that Plan and
+// Takeover has the objects from which the steps from MetalLB to Herald are derived. It needs all lists of Objects that Plan and
 // NewNetwork need, BGPPeers, Deployments, DaemonSets, the Pods of MetalLB and Leases.
 type Takeover struct {
 	*Objects
@@ -31,8 +31,7 @@ type Takeover struct {
 	Secrets map[string]string
 }
 
-// TakeoverPlan has the steps from MetalLB to Herald. There are none if there is no MetalLB to take over from, and none has
-// been taken over from.
+// TakeoverPlan has the steps from MetalLB to Herald. There are none if MetalLB is not installed and no takeover is under way.
 type TakeoverPlan struct {
 	// Obstacles are what prevents the next step.
 	Obstacles []string
@@ -63,11 +62,11 @@ type Step struct {
 	Begun bool
 	// Waits says what the step needs to be done.
 	Waits []string
-	// Absent says what of MetalLB does not work again, if the step was taken back.
+	// Absent says what of MetalLB does not work again after the step was taken back.
 	Absent []string
 
 	partial bool // At least one of the changes was not made.
-	barred  bool // It cannot be done yet, whatever is there.
+	barred  bool // MetalLB has to be uninstalled first.
 }
 
 // Edit is a change of one object.
@@ -116,7 +115,7 @@ func (p *TakeoverPlan) Uninstalled() bool {
 	return s == nil || s.State == StepDone
 }
 
-// Lacks returns what the step needs to be done. A step that there is no more is done.
+// Lacks returns what the step needs to be done. A step that the plan no longer has is done.
 func (s *Step) Lacks() []string {
 	if s == nil || s.State == StepDone {
 		return nil
@@ -198,13 +197,15 @@ func (p *planner) step(name string) *Step {
 	return s
 }
 
-// part notes whether one of the changes of a step was made. If others were and this one was not, missing says so.
+// part notes whether one of the changes of a step was made.
 func (s *Step) part(made bool) {
 	s.Begun = s.Begun || made
 	s.partial = s.partial || !made
 }
 
-func (s *Step) wait(format string, args ...any) { s.Waits = append(s.Waits, fmt.Sprintf(format, args...)) }
+func (s *Step) wait(format string, args ...any) {
+	s.Waits = append(s.Waits, fmt.Sprintf(format, args...))
+}
 
 // wantedOf returns the wanted objects of a type.
 func wantedOf[T runtime.Object](t *Takeover) (all []T) {

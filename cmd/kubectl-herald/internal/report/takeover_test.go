@@ -32,7 +32,9 @@ func beforeTakeover(t *testing.T) *takenOver {
 	c := &takenOver{t: t, Takeover: &Takeover{Objects: s.Objects, CCM: &CCM{Class: herald.LoadBalancerClass, Classless: true}}}
 	c.Pools, c.Allocations, c.L2Advertisements, c.BGPAdvertisements, c.BGPPeers = nil, nil, nil, nil, nil
 	c.Leases = append(c.Leases, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: ccmLease}})
-	labels := func(component string) map[string]string { return map[string]string{"app": "metallb", "component": component} }
+	labels := func(component string) map[string]string {
+		return map[string]string{"app": "metallb", "component": component}
+	}
 	c.Deployments = []*appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Namespace: "metallb-system", Name: "controller", Labels: labels("controller")}}}
 	c.DaemonSets = []*appsv1.DaemonSet{{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "metallb-system", Name: "speaker", UID: "speaker", Labels: labels("speaker")},
@@ -357,7 +359,9 @@ func TestTakeoverObstacles(t *testing.T) {
 		{"the translation", func(c *takenOver) {
 			c.Obstacles = []string{"BGPPeer metallb-system/tor: spec.routerID: it is one for all nodes"}
 		}, "BGPPeer metallb-system/tor: spec.routerID: it is one for all nodes"},
-		{"no pools", func(c *takenOver) { c.Wanted, c.Obstacles = c.Wanted[1:], []string{"Service default/web: it has 198.51.100.1, which is in no IPPool"} }, "there is no IPPool that would take the place of an IPAddressPool: give Herald's objects with -f"},
+		{"no pools", func(c *takenOver) {
+			c.Wanted, c.Obstacles = c.Wanted[1:], []string{"Service default/web: it has 198.51.100.1, which is in no IPPool"}
+		}, "there is no IPPool that would take the place of an IPAddressPool: give Herald's objects with -f"},
 		{"a disabled pool", func(c *takenOver) {
 			c.Wanted[0].(*herald.IPPool).Spec.Disabled = true
 			c.Obstacles = []string{"Service default/web: it has 198.51.100.1"}
@@ -365,18 +369,21 @@ func TestTakeoverObstacles(t *testing.T) {
 		{"an invalid pool", func(c *takenOver) {
 			c.Wanted = append(c.Wanted, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "broken"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.300"}}})
 		}, "IPPool broken: "},
-		{"an address in no pool", func(c *takenOver) {
-			c.Wanted[0].(*herald.IPPool).Spec.Addresses = []herald.AddressRange{"203.0.113.0/24"}
+		{"a pool for other namespaces", func(c *takenOver) {
+			c.Wanted[0].(*herald.IPPool).Spec.Namespaces = []string{"other"}
+			c.Wanted = append(c.Wanted, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "rest"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"203.0.113.0/24"}}})
 			c.Annotations = nil
 		}, "Service default/web: it has 198.51.100.1, and Herald would give it 203.0.113.0: correct the IPPools, and give your objects with -f"},
-		{"an address that is asked for and in no pool", func(c *takenOver) {
+		{"an address in no pool", func(c *takenOver) {
 			c.Wanted[0].(*herald.IPPool).Spec.Addresses = []herald.AddressRange{"203.0.113.0/24"}
 		}, "Service default/web: it has 198.51.100.1, and would wait with Herald: "},
 		{"no herald-ccm", func(c *takenOver) { c.Leases = c.Leases[:2] }, "herald-ccm has no Lease in the namespace of Herald (--herald-namespace)"},
 		{"Leases that may not be listed", func(c *takenOver) { c.Leases = nil }, "whether herald-ccm and the speakers run is not known, since you may not list leases.coordination.k8s.io"},
 		{"a node without a speaker", func(c *takenOver) { c.Speakers = c.Speakers[:1] }, "node n2 has MetalLB and no SpeakerStatus: see whether herald-speaker runs there"},
 		{"a speaker that is silent", func(c *takenOver) { c.Leases[1] = lease("n2", time.Hour) }, "node n2: its speaker has not renewed the Lease speaker-n2 for"},
-		{"a Secret that is not there", func(c *takenOver) { c.Secrets = map[string]string{"tor": SecretObstacle("herald-system-peers", "tor", nil)} }, "Secret herald-system-peers/tor is not there: create it, with the password under the key password: kubectl create secret generic tor -n herald-system-peers --type=kubernetes.io/basic-auth"},
+		{"a Secret that is not there", func(c *takenOver) {
+			c.Secrets = map[string]string{"tor": SecretObstacle("herald-system-peers", "tor", nil)}
+		}, "Secret herald-system-peers/tor is not there: create it, with the password under the key password: kubectl create secret generic tor -n herald-system-peers --type=kubernetes.io/basic-auth"},
 		{"a Secret of another type", func(c *takenOver) {
 			c.Secrets = map[string]string{"tor": SecretObstacle("herald-system-peers", "tor", &corev1.Secret{Type: corev1.SecretTypeOpaque})}
 		}, "Secret herald-system-peers/tor is not of type kubernetes.io/basic-auth, or has no password"},
