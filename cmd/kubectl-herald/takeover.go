@@ -316,13 +316,11 @@ func (t *takeover) await(ctx context.Context, step *report.Step, state string, m
 	var plan *report.TakeoverPlan
 	var lacks []string
 	start := time.Now()
-	err := wait.PollUntilContextTimeout(ctx, time.Second, t.timeout, true, func(ctx context.Context) (done bool, err error) {
-		// The last plan stays if the time is over meanwhile.
-		now, err := t.plan(ctx)
-		if err != nil {
+	err := wait.PollUntilContextTimeout(ctx, time.Second, t.timeout, true, func(context.Context) (done bool, err error) {
+		if plan, err = t.plan(ctx); err != nil { // With time of its own, so that the last plan is a whole one.
 			return false, err
 		}
-		plan, lacks = now, missing(now.Named(step.Name))
+		lacks = missing(plan.Named(step.Name))
 		return len(lacks) == 0, nil
 	})
 	switch {

@@ -246,7 +246,7 @@ func (p *planner) prepare() {
 		if !off {
 			s.wait("DaemonSet %s starts its pods on nodes with the label %s: see what has edited it, such as Helm or GitOps, and stop that", nameOf(d), herald.LabelMoved)
 		}
-		if off && int64(d.Generation) > d.Status.ObservedGeneration {
+		if off && d.Generation > d.Status.ObservedGeneration {
 			s.wait("the DaemonSet controller has not seen DaemonSet %s yet: see whether kube-controller-manager runs", nameOf(d))
 		}
 		s.Do, s.Undo = append(s.Do, keepOff(d)), append(s.Undo, letOn(d))
@@ -500,7 +500,7 @@ func (s *Step) accepted(kind, resource, name string, generation int64, condition
 	switch {
 	case c == nil || c.ObservedGeneration < generation:
 		s.wait("herald-ccm has not read %s %s yet: see whether it runs", kind, name)
-	case c.Status == metav1.ConditionFalse:
+	case c.Status == metav1.ConditionFalse && c.Reason != herald.ReasonNoNodeSelected: // No node has moved yet.
 		s.wait("%s %s is not accepted: %s: correct it, and give your objects with -f: kubectl describe %s.herald.dev %[2]s", kind, name, c.Message, resource)
 	}
 }

@@ -166,6 +166,9 @@ func (c *takenOver) react() {
 	}
 	for _, o := range c.BGPPeers {
 		o.Status.Conditions = accepted
+		if selector, err := herald.CompileSelector("nodeSelector", o.Spec.NodeSelector); err != nil || !slices.ContainsFunc(c.Nodes, func(n *corev1.Node) bool { return selector.Matches(labels.Set(n.Labels)) }) {
+			o.Status.Conditions = []metav1.Condition{{Type: herald.ConditionAccepted, Status: metav1.ConditionFalse, Reason: herald.ReasonNoNodeSelected}}
+		}
 	}
 	for _, d := range c.Deployments {
 		d.Status.Replicas, d.Status.AvailableReplicas = replicas(d), replicas(d)
