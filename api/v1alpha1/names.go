@@ -28,6 +28,13 @@ const (
 	// as "ipv4=5,ipv6=5".
 	AnnotationQuota = "herald.dev/quota"
 
+	// LabelMoved is on the Nodes from which Herald announces in place of another load balancer, while a cluster moves to
+	// Herald node by node.
+	LabelMoved = "herald.dev/moved"
+	// AnnotationUpdateStrategy on a DaemonSet of another load balancer is the type of its update strategy before the
+	// cluster began to move to Herald.
+	AnnotationUpdateStrategy = "herald.dev/update-strategy"
+
 	// PoolFinalizer keeps a deleted IPPool until no Service has an address of it.
 	PoolFinalizer = "herald.dev/in-use"
 

@@ -48,7 +48,7 @@ func command() *cobra.Command {
 	}
 	a.AddFlags(cmd.PersistentFlags())
 	cmd.AddCommand(poolsCommand(&a), planCommand(&a), renumberCommand(&a), explainCommand(&a), statusCommand(&a), bgpCommand(&a), verifyCommand(&a))
-	cmd.AddCommand(uiCommand(&a), preflightCommand(&a), importCommand(&a), bundleCommand(&a))
+	cmd.AddCommand(uiCommand(&a), preflightCommand(&a), importCommand(&a), takeoverCommand(&a), bundleCommand(&a))
 	for _, c := range cmd.Commands() {
 		if c.HasSubCommands() {
 			wantsSubcommand(c)

@@ -22,7 +22,7 @@ type writtenPool struct {
 // keep makes sure that Services keep the addresses in their status, and notes where they would not. herald-ccm adopts such
 // an address if an IPPool has it and the rules of the IPPool let the Service have it.
 func (t *translation) keep() {
-	if len(t.Notes) == 0 && !slices.ContainsFunc(t.served, func(s *service) bool { return len(s.wanted) > 0 }) {
+	if !t.given && len(t.Notes) == 0 && !slices.ContainsFunc(t.served, func(s *service) bool { return len(s.wanted) > 0 }) {
 		return // There is nothing of the other load balancer.
 	}
 	var pools []*writtenPool
@@ -162,7 +162,11 @@ func share(a netip.Addr, p *writtenPool, holders []*service) {
 		}
 	}
 	for _, s := range holders[1:] {
-		if s.u.GetNamespace() != first.u.GetNamespace() && p != nil && !p.Spec.ShareAcrossNamespaces {
+		switch {
+		case s.u.GetNamespace() == first.u.GetNamespace() || p == nil || p.Spec.ShareAcrossNamespaces:
+		case s.t.given:
+			s.loses(a, "it shares %s with a Service of another namespace, %s: write shareAcrossNamespaces: true in the spec of IPPool %s", a, first.ref, p.Name)
+		default:
 			p.Spec.ShareAcrossNamespaces = true
 			s.approximated("it shares %s with a Service of another namespace, %s: so IPPool %s has spec.shareAcrossNamespaces, and Services of any namespaces with the same key may share its addresses", a, first.ref, p.Name)
 		}

@@ -4,6 +4,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 // TestServicesKeepTheirAddresses has Services with addresses that herald-ccm would move, or would not share, if the user
@@ -135,6 +141,44 @@ func TestServicesKeepTheirAddresses(t *testing.T) {
 			}
 			if m := missing(text, c.unwritten); len(m) < len(c.unwritten) {
 				t.Errorf("only %q of %q is not written\n%s", m, c.unwritten, text)
+			}
+		})
+	}
+}
+
+// TestGivenObjects checks that objects of the user replace the translation, so that only what is wrong with Services is
+// left, judged by these objects.
+func TestGivenObjects(t *testing.T) {
+	const routerID = "\n---\n{apiVersion: metallb.io/v1beta2, kind: BGPPeer, metadata: {name: tor, namespace: m}, spec: {myASN: 64512, peerASN: 64513, peerAddress: 198.18.0.1, routerID: 192.0.2.9}}"
+	shared := "{apiVersion: v1, kind: Service, metadata: {name: NAME, namespace: SPACE, annotations: {metallb.io/allow-shared-ip: k}}, spec: {type: LoadBalancer}, status: {loadBalancer: {ingress: [{ip: 192.0.2.3}]}}}"
+	services := "\n---\n" + strings.NewReplacer("NAME", "tcp", "SPACE", "a").Replace(shared) + "\n---\n" + strings.NewReplacer("NAME", "udp", "SPACE", "b").Replace(shared)
+	for _, c := range []struct {
+		name   string
+		change func(*herald.IPPool)
+		want   string
+	}{
+		{"a pool with the addresses", func(p *herald.IPPool) { p.Spec.ShareAcrossNamespaces = true }, ""},
+		{"a pool that does not share", func(*herald.IPPool) {}, "Service b/udp: it shares 192.0.2.3 with a Service of another namespace, Service a/tcp: write shareAcrossNamespaces: true in the spec of IPPool given"},
+		{"a pool of other addresses", func(p *herald.IPPool) { p.Spec.Addresses = []herald.AddressRange{"203.0.113.0/24"} }, "Service a/tcp: it has 192.0.2.3, which is in no IPPool that is written"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newIPPool("given")
+			p.Spec.Addresses = []herald.AddressRange{"192.0.2.0/24"}
+			c.change(p)
+			was := p.DeepCopy()
+			all := objects(t, strings.TrimPrefix(routerID+services, "\n---\n"))
+			if translated := metalLB.Translate(all); !strings.Contains(translated.Text(), "spec.routerID") {
+				t.Errorf("the translation does not say what it lacks:\n%s", translated.Text())
+			}
+			r := metalLB.Replace(all, []runtime.Object{p})
+			if len(r.Objects) != 1 || r.Objects[0] != runtime.Object(p) || !equality.Semantic.DeepEqual(was, p) {
+				t.Errorf("the objects are %v", r.Objects)
+			}
+			if text := r.Check(); strings.Contains(text, "spec.routerID") || !strings.Contains(text, c.want) || r.Good() != (c.want == "") {
+				t.Errorf("want %q in\n%s", c.want, text)
+			}
+			if got := r.Wanted[types.NamespacedName{Namespace: "b", Name: "udp"}][herald.AnnotationSharingKey]; got != "k" {
+				t.Errorf("the Service wants the sharing key %q", got)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -68,6 +69,8 @@ type Result struct {
 	Notes   []Note
 	// Annotations are commands that set Herald's annotations on Services.
 	Annotations []string
+	// Wanted are these annotations.
+	Wanted map[types.NamespacedName]map[string]string
 	// Addresses counts the addresses that Services have, and Lost those that they would not keep. An address that several
 	// Services share counts once for each.
 	Addresses, Lost int
@@ -77,7 +80,18 @@ type Result struct {
 
 // Translate translates objects of the other load balancer, and Services.
 func (s *Source) Translate(objects []*unstructured.Unstructured) *Result {
-	t := &translation{source: s}
+	return s.result(objects, &translation{source: s})
+}
+
+// Replace is like Translate, but takes given objects of Herald in place of the translated ones. Its notes are only about
+// Services.
+func (s *Source) Replace(objects []*unstructured.Unstructured, given []runtime.Object) *Result {
+	return s.result(objects, &translation{source: s, given: true, Result: Result{Objects: given}})
+}
+
+func (s *Source) result(objects []*unstructured.Unstructured, t *translation) *Result {
+	given := t.Objects
+	t.Objects = nil
 	known := map[schema.GroupKind]map[string]bool{}
 	for _, u := range objects {
 		gk := u.GroupVersionKind().GroupKind()
@@ -112,6 +126,12 @@ func (s *Source) Translate(objects []*unstructured.Unstructured) *Result {
 	}
 	t.rivals()
 	t.controlPlane()
+	if t.given {
+		t.Objects = given
+		t.Notes = slices.DeleteFunc(t.Notes, func(n Note) bool {
+			return !slices.ContainsFunc(t.served, func(s *service) bool { return s.ref == n.Object })
+		})
+	}
 	t.keep()
 	for _, s := range t.served {
 		s.annotate()
@@ -133,6 +153,8 @@ type translation struct {
 	source *Source
 	items  []*item
 	served []*service
+	// given is true if the user has given Herald's objects.
+	given bool
 }
 
 // of returns the objects of some kinds.

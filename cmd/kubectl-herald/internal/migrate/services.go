@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -134,6 +135,10 @@ func (s *service) annotate() {
 		keys = append(keys, key)
 	}
 	s.t.Annotations = append(s.t.Annotations, strings.Join(words, " "))
+	if s.t.Wanted == nil {
+		s.t.Wanted = map[types.NamespacedName]map[string]string{}
+	}
+	s.t.Wanted[types.NamespacedName{Namespace: s.u.GetNamespace(), Name: s.u.GetName()}] = s.wanted
 	s.translated("%s", strings.Join(keys, ", "))
 }
 

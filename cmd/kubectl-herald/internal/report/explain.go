@@ -282,9 +282,9 @@ func classOf(svc *corev1.Service, ccm *CCM) (class, next string) {
 		return "is being deleted", "wait until it is gone; herald-ccm releases its addresses"
 	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
 		return "is of type " + string(svc.Spec.Type), "set spec.type to LoadBalancer: only that type is given addresses"
-	case ccm.serves(svc) && svc.Spec.LoadBalancerClass == nil:
+	case ccm.Serves(svc) && svc.Spec.LoadBalancerClass == nil:
 		return "has no class: herald-ccm serves it", ""
-	case ccm.serves(svc):
+	case ccm.Serves(svc):
 		return "is of class " + *svc.Spec.LoadBalancerClass + ": herald-ccm serves it", ""
 	case svc.Spec.LoadBalancerClass == nil:
 		return "has no class, and herald-ccm serves only class " + ccm.Class, again + ccm.Class

@@ -140,7 +140,7 @@ func (r *Overview) services(n *Network, s *situation, ccm *CCM) {
 	routers := s.routers(r.Sessions)
 	for _, name := range slices.Sorted(maps.Keys(n.services)) {
 		svc := n.services[name]
-		if !ccm.serves(svc) && !ccm.announces(svc, maps.Values(n.pools)) {
+		if !ccm.Serves(svc) && !ccm.announces(svc, maps.Values(n.pools)) {
 			continue
 		}
 		x := serviceOverview{Service: name, Addresses: []addressOverview{}, Pending: n.pending(svc, ccm)}

@@ -39,7 +39,7 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 		namespaces[n.Name] = n
 	}
 	ours := slices.DeleteFunc(slices.Clone(o.Services), func(svc *corev1.Service) bool {
-		return svc.DeletionTimestamp != nil || !ccm.serves(svc)
+		return svc.DeletionTimestamp != nil || !ccm.Serves(svc)
 	})
 	slices.SortFunc(ours, func(x, y *corev1.Service) int { return provider.Older(x, y) })
 	for _, svc := range ours {

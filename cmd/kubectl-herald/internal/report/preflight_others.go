@@ -188,7 +188,7 @@ func (p *preflight) services() {
 		if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
 			continue
 		}
-		if !p.ccm.serves(svc) {
+		if !p.ccm.Serves(svc) {
 			others[elsewhere(svc)]++
 			continue
 		}

@@ -22,8 +22,8 @@ type CCM struct {
 	Quota     ipam.Limits
 }
 
-// serves reports whether a Service is of type LoadBalancer and of herald-ccm's class.
-func (c *CCM) serves(svc *corev1.Service) bool {
+// Serves reports whether a Service is of type LoadBalancer and of herald-ccm's class.
+func (c *CCM) Serves(svc *corev1.Service) bool {
 	return provider.Serves(svc, c.Class, c.Classless)
 }
 

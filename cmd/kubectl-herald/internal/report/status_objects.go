@@ -55,7 +55,7 @@ func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
 			return "was given addresses by its controller that are not announced"
 		}
 		return ""
-	case !ccm.serves(svc):
+	case !ccm.Serves(svc):
 		return ""
 	}
 	switch req, err := provider.RequestOf(ccm.Foreign.Read(svc), n.namespaces[svc.Namespace], ccm.Quota); {
