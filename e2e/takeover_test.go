@@ -160,7 +160,7 @@ func TestTakeover(t *testing.T) {
 	c.reports("n1", func(s *herald.SpeakerStatusStatus) {
 		s.Claims, s.L2Addresses = []herald.SpeakerClaim{{Address: "198.51.100.7", Interface: "eth0"}}, 1
 	})
-	c.does(next, "segments: done", "Next: prepare")
+	c.comesToSay(takeover, 0, "✓ done segments", "Next: prepare")
 
 	speakers := c.metalLBSpeakers("n1", "n2")
 	c.does(next, "prepare: done", "Next: node n1")
@@ -177,7 +177,7 @@ func TestTakeover(t *testing.T) {
 		})
 	}
 	established("n1")
-	c.does(next, "node n1: done", "Next: node n2")
+	c.comesToSay(takeover, 0, "✓ done node n1", "Next: node n2")
 	if now := c.metalLBSpeakers("n2"); !slices.Equal(now, speakers[1:]) {
 		t.Errorf("MetalLB's speaker of n2 was restarted: %v, and before %v", now, speakers)
 	}

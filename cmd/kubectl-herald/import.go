@@ -238,6 +238,9 @@ func (a *access) configurationOf(ctx context.Context, source *migrate.Source) (o
 			options.FieldSelector = fields.OneTermEqualSelector("metadata.name", r.Name).String()
 		}
 		of, err := list(ctx, c.dynamic, served, r.Namespace, options)
+		if apierrors.IsNotFound(err) {
+			continue // kubectl's cache of what is served is old.
+		}
 		if err != nil {
 			return nil, err // An incomplete configuration would be taken for the whole.
 		}
