@@ -209,7 +209,7 @@ stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|Te
 # Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last three.
 long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal|TestANodeThatDiesIsDeadForEveryone
 # Stories with the real MetalLB, which takes minutes to build. make test runs them, too, where it is built.
-metallb_stories := TestMetalLBHandsOver
+metallb_stories := TestMetalLBHandsOver|TestMetalLBIsTakenOver
 
 .PHONY: e2e
 e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root

@@ -120,76 +120,147 @@ spec: {myASN: 64512, peerASN: 64501, peerAddress: 198.18.0.3}
 // address, no connection may be refused, and none may wait for a second. A connection that is open when an address or a route
 // moves may break: the other node does not know it.
 func TestMetalLBHandsOver(t *testing.T) {
-	f := withMetalLB(t)
-	all := names(f.site)
-	const routed = "198.51.100.0"
-	onSegment := []string{"198.18.0.200", "2001:db8:18::200"}
-	kept := f.keeps("web", "routed")
-	watched, err := f.site.Segment.Watch()
-	f.must(err)
-	t.Cleanup(func() { _ = watched.Close() })
-	opened := map[string]*lab.Opener{}
-	for _, address := range onSegment {
-		target := target(netip.MustParseAddr(address))
-		f.reached(f.site.Segment, target)
-		opened["the segment, "+address] = f.site.Segment.Patient().Open(f.ctx, target, 10*time.Millisecond)
-	}
-	for _, r := range f.site.Routers {
-		f.reached(r.Outside, routed+":9000")
-		opened["behind "+string(r.Kind)] = r.Outside.Patient().Open(f.ctx, routed+":9000", 10*time.Millisecond)
-	}
-
+	m := beforeTheMove(t)
+	f, all := m.labField, names(m.site)
 	follow := f.follower("docs/moving.md", "only() {")
-	step := func(what string) { t.Logf("%s %s", time.Now().Format("15:04:05.000"), what) }
 
-	step("the controller stops")
+	m.step("the controller stops")
 	follow("scale deployment controller")
 	f.eventually("MetalLB's controller is gone", func(ctx context.Context) error { return f.metalLBPods(ctx, "controller", "", 0) })
-	step("the pools")
+	m.step("the pools")
 	follow("only IPPool")
-	f.holds("web", onSegment...)
-	f.holds("routed", routed)
-	step("on the segment, both announce")
+	f.holds("web", m.onSegment...)
+	f.holds("routed", m.routed)
+	m.step("on the segment, both announce")
 	follow("only L2Advertisement")
-	f.owned(onSegment...)
-	step("the speakers")
+	f.owned(m.onSegment...)
+	m.step("the speakers")
 	follow("patch daemonset speaker")
 	follow("only BGPPeer")
 	for _, n := range all {
 		f.eventually("MetalLB's speaker stays on "+n, func(ctx context.Context) error { return f.metalLBPods(ctx, "speaker", n, 1) })
 	}
 	over := func(n string) {
-		step(n + " moves")
-		f.label(n, "herald.dev/moved", "true")
-		f.eventually("MetalLB's speaker leaves "+n, func(ctx context.Context) error { return f.metalLBPods(ctx, "speaker", n, 0) })
-		f.sessions(n, len(f.site.Routers))
-		f.learns(f.fromAll(routed + "/32")...)
+		m.step(n + " moves")
+		f.label(n, herald.LabelMoved, "true")
+		m.moved(n)
 	}
 	over(all[0])
-	step(all[0] + " goes back")
-	f.unlabel(all[0], "herald.dev/moved")
-	f.eventually("MetalLB's speaker returns", func(ctx context.Context) error { return f.metalLBPods(ctx, "speaker", all[0], 1) })
-	f.sessions(all[0], 0)
-	f.learns(f.fromAll(routed + "/32")...)
+	m.step(all[0] + " goes back")
+	f.unlabel(all[0], herald.LabelMoved)
+	m.wentBack(all[0])
 	for _, n := range all {
 		over(n)
 	}
-	step("MetalLB is uninstalled")
+	m.step("MetalLB is uninstalled")
 	since := f.sessionsSince()
 	f.kubectl("delete", "namespace", metalLBNamespace)
 	follow("label nodes --all")
+	m.judge(since)
+}
+
+// TestMetalLBIsTakenOver is the same move by kubectl herald takeover.
+func TestMetalLBIsTakenOver(t *testing.T) {
+	m := beforeTheMove(t)
+	f, all := m.labField, names(m.site)
+	next := func(option string, code int, what string) {
+		m.step(what)
+		out, err := f.access.Shell(f.ctx, fmt.Sprintf("kubectl herald takeover metallb %s; test $? = %d", option, code))
+		if err != nil || !strings.Contains(out, what) {
+			t.Fatalf("takeover %s: want %q and exit code %d: %v\n%s", option, what, code, err, out)
+		}
+	}
+	for _, s := range []string{"annotations", "controller", "pools", "segments", "prepare"} {
+		next("--next", 0, s)
+	}
+	f.holds("web", m.onSegment...)
+	f.holds("routed", m.routed)
+	next("--next", 0, "node "+all[0])
+	m.moved(all[0])
+	next("--back", 0, "node "+all[0])
+	m.wentBack(all[0])
 	for _, n := range all {
-		f.eventually(n+" has no label", func(ctx context.Context) error {
-			o, err := f.kube.CoreV1().Nodes().Get(ctx, n, metav1.GetOptions{})
-			if _, is := o.Labels["herald.dev/moved"]; err == nil && is {
+		next("--next", 0, "node "+n)
+		m.moved(n)
+	}
+	next("--next", 2, "uninstall")
+	since := f.sessionsSince()
+	f.kubectl("delete", "namespace", metalLBNamespace)
+	f.eventually("the namespace is gone", func(ctx context.Context) error {
+		_, err := f.kube.CoreV1().Namespaces().Get(ctx, metalLBNamespace, metav1.GetOptions{})
+		return missing(err)
+	})
+	next("--next", 0, "peers")
+	next("--next", 0, "labels")
+	m.judge(since)
+}
+
+// move is a move from MetalLB to Herald while clients open connections.
+type move struct {
+	*labField
+	routed    string
+	onSegment []string
+	opened    map[string]*lab.Opener
+	watched   *lab.Watch
+	kept      func()
+}
+
+// beforeTheMove starts the clients of a cluster that MetalLB serves.
+func beforeTheMove(t *testing.T) *move {
+	t.Helper()
+	f := withMetalLB(t)
+	m := &move{
+		labField: f, routed: "198.51.100.0", onSegment: []string{"198.18.0.200", "2001:db8:18::200"},
+		opened: map[string]*lab.Opener{}, kept: f.keeps("web", "routed"),
+	}
+	var err error
+	m.watched, err = f.site.Segment.Watch()
+	f.must(err)
+	t.Cleanup(func() { _ = m.watched.Close() })
+	for _, address := range m.onSegment {
+		target := target(netip.MustParseAddr(address))
+		f.reached(f.site.Segment, target)
+		m.opened["the segment, "+address] = f.site.Segment.Patient().Open(f.ctx, target, 10*time.Millisecond)
+	}
+	for _, r := range f.site.Routers {
+		f.reached(r.Outside, m.routed+":9000")
+		m.opened["behind "+string(r.Kind)] = r.Outside.Patient().Open(f.ctx, m.routed+":9000", 10*time.Millisecond)
+	}
+	return m
+}
+
+func (m *move) step(what string) { m.t.Logf("%s %s", time.Now().Format("15:04:05.000"), what) }
+
+// moved waits until a node announces by Herald.
+func (m *move) moved(node string) {
+	m.t.Helper()
+	m.eventually("MetalLB's speaker leaves "+node, func(ctx context.Context) error { return m.metalLBPods(ctx, "speaker", node, 0) })
+	m.sessions(node, len(m.site.Routers))
+	m.learns(m.fromAll(m.routed + "/32")...)
+}
+
+// wentBack waits until a node announces by MetalLB.
+func (m *move) wentBack(node string) {
+	m.t.Helper()
+	m.eventually("MetalLB's speaker returns to "+node, func(ctx context.Context) error { return m.metalLBPods(ctx, "speaker", node, 1) })
+	m.sessions(node, 0)
+	m.learns(m.fromAll(m.routed + "/32")...)
+}
+
+// judge ends the clients after the last step, and checks what they saw. since are the sessions before that step.
+func (m *move) judge(since []string) {
+	m.t.Helper()
+	for _, n := range names(m.site) {
+		m.eventually(n+" has no label", func(ctx context.Context) error {
+			o, err := m.kube.CoreV1().Nodes().Get(ctx, n, metav1.GetOptions{})
+			if err == nil && o.Labels[herald.LabelMoved] != "" {
 				err = errors.New("it has it")
 			}
 			return err
 		})
 	}
-	step("the end")
-
-	for from, o := range opened {
+	m.step("the end")
+	for from, o := range m.opened {
 		made := o.Stop()
 		var broken, refused int
 		for _, a := range made {
@@ -199,26 +270,26 @@ func TestMetalLBHandsOver(t *testing.T) {
 			case broke(a):
 				broken++
 			case is && a.End.Sub(a.Start) < synTimeout:
-				t.Logf("from %s: connected, after the kernel sent the SYN again at once: %v", from, again)
+				m.t.Logf("from %s: connected, after the kernel sent the SYN again at once: %v", from, again)
 			default:
 				refused++
 			}
 		}
-		t.Logf("from %s: %v, %d of them broken", from, made, broken)
+		m.t.Logf("from %s: %v, %d of them broken", from, made, broken)
 		if len(made) == 0 || refused > 0 || made.Gap() >= time.Second {
-			t.Errorf("from %s: %d connections were refused, and the gap is %v:\n%s", from, refused, made.Gap(), strings.Join(made.Errors(), "\n"))
+			m.t.Errorf("from %s: %d connections were refused, and the gap is %v:\n%s", from, refused, made.Gap(), strings.Join(made.Errors(), "\n"))
 		}
 	}
-	for _, address := range onSegment {
-		t.Logf("%d nodes answered requests for %s", len(watched.MACs(netip.MustParseAddr(address), time.Time{})), address)
+	for _, address := range m.onSegment {
+		m.t.Logf("%d nodes answered requests for %s", len(m.watched.MACs(netip.MustParseAddr(address), time.Time{})), address)
 	}
-	kept()
-	f.answeredBy(onSegment[0], all...)
-	f.learns(f.fromAll(routed + "/32")...)
-	if now := f.sessionsSince(); !slices.Equal(now, since) {
-		t.Errorf("sessions were reset by the last step:\n%v\n%v", since, now)
+	m.kept()
+	m.answeredBy(m.onSegment[0], names(m.site)...)
+	m.learns(m.fromAll(m.routed + "/32")...)
+	if now := m.sessionsSince(); !slices.Equal(now, since) {
+		m.t.Errorf("sessions were reset by the last step:\n%v\n%v", since, now)
 	}
-	f.noStrangers()
+	m.noStrangers()
 }
 
 // withMetalLB starts a lab in which MetalLB serves the Service web on the segment, in both families, and the Service routed
