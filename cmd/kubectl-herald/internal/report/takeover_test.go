@@ -319,7 +319,7 @@ func TestTakeoverWaits(t *testing.T) {
 		{"an address has no owner", "prepare", func(c *takenOver) { c.Speakers[0].Status.Claims = nil; c.Speakers[0].Status.L2Addresses = 0 }, "segments", "198.51.100.1 of default/web has no owner: kubectl herald explain service default/web says why"},
 		{"a machine without a speaker has an address", "prepare", func(c *takenOver) {
 			c.Speakers[1].Status.Conflicts = []herald.SpeakerConflict{{Address: "198.51.100.1", Interface: "eth0", MAC: "02:00:5e:00:53:99"}}
-		}, "segments", "198.51.100.1: a machine that is no speaker uses it: 02:00:5e:00:53:99 on eth0 of n2"},
+		}, "segments", "198.51.100.1: a machine that is not a speaker uses it: 02:00:5e:00:53:99 on eth0 of n2"},
 		{"Helm edits the DaemonSet", "node n1", func(c *takenOver) { c.DaemonSets[0].Spec.Template.Spec.Affinity = nil }, "prepare", "DaemonSet metallb-system/speaker starts its pods on nodes with the label herald.dev/moved: see what has edited it, such as Helm or GitOps, and stop that"},
 		{"the DaemonSet controller stands still", "node n1", func(c *takenOver) { c.DaemonSets[0].Generation = 2 }, "prepare", "the DaemonSet controller has not seen DaemonSet metallb-system/speaker yet"},
 		{"a BGPPeer selects all nodes", "node n1", func(c *takenOver) { c.BGPPeers[0].Spec.NodeSelector = nil }, "prepare", "BGPPeer tor-a selects nodes without the label herald.dev/moved, on which MetalLB has a session"},
