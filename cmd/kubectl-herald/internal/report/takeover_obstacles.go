@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,6 +35,7 @@ func (p *planner) obstacles() ([]string, error) {
 	}
 	p.network.controllerProblem(p.at.now, func(_ problemKind, _ string, _ []string, format string, args ...any) { add(format, args...) })
 	p.withoutSpeaker(add)
+	p.excluded(add)
 	for _, name := range p.Takeover.secrets() {
 		add("%s", p.Secrets[name])
 	}
@@ -104,6 +106,27 @@ func (p *planner) withoutSpeaker(add func(string, ...any)) {
 	}
 	if len(without) > 0 {
 		add("%s MetalLB and no SpeakerStatus: see whether herald-speaker runs there: kubectl get pods -A -l app.kubernetes.io/component=speaker", subject(without, "has", "have"))
+	}
+}
+
+// excluded adds the nodes from which MetalLB announces although they are excluded from load balancers. Herald would announce
+// nothing from them.
+func (p *planner) excluded(add func(string, ...any)) {
+	ignored := slices.ContainsFunc(p.speakers, func(d *appsv1.DaemonSet) bool {
+		return slices.ContainsFunc(d.Spec.Template.Spec.Containers, func(c corev1.Container) bool {
+			args := slices.Concat(c.Command, c.Args)
+			return slices.Contains(args, "--ignore-exclude-lb") || slices.Contains(args, "--ignore-exclude-lb=true")
+		})
+	})
+	var names []string
+	for _, n := range p.movable() {
+		if _, is := n.Labels[corev1.LabelNodeExcludeBalancers]; is && ignored {
+			names = append(names, n.Name)
+		}
+	}
+	if len(names) > 0 {
+		add("%s the label %s, which MetalLB ignores (--ignore-exclude-lb) and Herald does not: remove the label from nodes that should announce, and --ignore-exclude-lb from MetalLB if the others need not",
+			subject(names, "has", "have"), corev1.LabelNodeExcludeBalancers)
 	}
 }
 

@@ -384,6 +384,10 @@ func TestTakeoverObstacles(t *testing.T) {
 		{"Leases that may not be listed", func(c *takenOver) { c.Leases = nil }, "whether herald-ccm and the speakers run is not known, since you may not list leases.coordination.k8s.io"},
 		{"a node without a speaker", func(c *takenOver) { c.Speakers = c.Speakers[:1] }, "node n2 has MetalLB and no SpeakerStatus: see whether herald-speaker runs there"},
 		{"a speaker that is silent", func(c *takenOver) { c.Leases[1] = lease("n2", time.Hour) }, "node n2: its speaker has not renewed the Lease speaker-n2 for"},
+		{"an excluded node from which MetalLB announces", func(c *takenOver) {
+			c.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+			c.DaemonSets[0].Spec.Template.Spec.Containers = []corev1.Container{{Args: []string{"--ignore-exclude-lb"}}}
+		}, "node n2 has the label node.kubernetes.io/exclude-from-external-load-balancers, which MetalLB ignores (--ignore-exclude-lb) and Herald does not: remove the label"},
 		{"a Secret that is not there", func(c *takenOver) {
 			c.Secrets = map[string]string{"tor": SecretObstacle("herald-system-peers", "tor", nil)}
 		}, "Secret herald-system-peers/tor is not there: create it, with the password under the key password: kubectl create secret generic tor -n herald-system-peers --type=kubernetes.io/basic-auth"},
