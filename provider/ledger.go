@@ -154,6 +154,13 @@ func (l *ledger) admits(class string) bool {
 	return l.classes[class]
 }
 
+// admitsAt reports whether the pool of an address admits a class.
+func (l *ledger) admitsAt(address netip.Addr, class string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alloc.Admits(address, class)
+}
+
 // claim makes a Service hold, in memory, the addresses of the request, which another controller gave it. invalid is the error
 // of the request, if it has one: the Service then holds no further address. Addresses that a herald-ccm of another class
 // recorded for the Service are left to that one.

@@ -196,6 +196,15 @@ func TestAddressesOfAnotherControllerAreReleased(t *testing.T) {
 		{"it is deleted", announcing, func(w *world, svc *corev1.Service) { w.gone(svc) }, []string{"198.51.100.2 public default/gw released"}, nil},
 		{"it is deleted, and the pool retains", func(o *herald.IPPool) { announcing(o); o.Spec.ReclaimPolicy = herald.ReclaimRetain },
 			func(w *world, svc *corev1.Service) { w.gone(svc) }, []string{"198.51.100.2 public ~default/gw"}, nil},
+		{"another Service has its name, and the pool stops admitting the class meanwhile", announcing, func(w *world, svc *corev1.Service) {
+			w.pool("public", func(o *herald.IPPool) { o.Spec.AnnounceClasses = nil })
+			_ = w.services.Delete(svc)
+			heir := svc.DeepCopy()
+			heir.UID = "another"
+			w.put(heir)
+			w.changes.record(netip.MustParseAddr("198.51.100.2"))
+			w.see(heir)
+		}, []string{"198.51.100.2 public default/gw released"}, nil},
 		{"the pool stops admitting the class", announcing, func(w *world, _ *corev1.Service) {
 			w.repool("public", func(o *herald.IPPool) { o.Spec.AnnounceClasses = nil })
 		}, []string{"198.51.100.2 public default/gw released"}, []string{"198.51.100.2, which is not announced: pool \"public\", which has it, does not announce"}},

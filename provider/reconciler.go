@@ -171,7 +171,7 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 	svc, family := r.services.of(ownerOf(o)), ipam.FamilyOf(address)
 	if svc == nil {
 		heir := r.services.named(o.Namespace, o.Name)
-		if heir != nil && r.services.mayHold(heir) && slices.Contains(Carried(heir), address) && (r.services.elsewhere(heir) || r.ledger.lacks(heir, family)) {
+		if heir != nil && r.inherits(heir, address) {
 			r.changes.serve(heir) // heir must take over the record of the earlier Service with its name.
 			return nil
 		}
@@ -193,6 +193,17 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 		}
 	}
 	return nil
+}
+
+// inherits reports whether a Service takes over the record of an earlier Service with its name.
+func (r *reconciler) inherits(heir *corev1.Service, address netip.Addr) bool {
+	switch {
+	case !r.services.mayHold(heir) || !slices.Contains(Carried(heir), address):
+		return false
+	case r.services.elsewhere(heir):
+		return r.ledger.admitsAt(address, *heir.Spec.LoadBalancerClass)
+	}
+	return r.ledger.lacks(heir, ipam.FamilyOf(address))
 }
 
 // cool deletes the record of a released address when the reuse delay is over, unless a Service takes the address back.
