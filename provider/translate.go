@@ -44,11 +44,12 @@ func ClaimOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limits
 		Class:   *svc.Spec.LoadBalancerClass,
 		Sharing: sharing(svc),
 	}
-	of := map[ipam.Family]int{}
+	of, seen := map[ipam.Family]int{}, map[netip.Addr]bool{} // A status may have tens of thousands of addresses.
 	for _, a := range Carried(svc) {
-		if slices.Contains(req.Addresses, a) {
+		if seen[a] {
 			continue
 		}
+		seen[a] = true
 		f := ipam.FamilyOf(a)
 		if of[f]++; of[f] == 1 {
 			req.Families = append(req.Families, f)
