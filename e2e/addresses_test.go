@@ -67,17 +67,16 @@ func TestFamilies(t *testing.T) {
 	t.Run("a second family comes and goes, and the first stays", func(t *testing.T) {
 		c := c.within(t)
 		for i, grown := range []corev1.IPFamilyPolicy{corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack} {
-			name, second := "four", fmt.Sprintf("2001:db8:51::%d", 3+i)
-			if i == 0 {
-				c.served(name, "198.51.100.2")
-			}
+			// Each Service has its own name, because an address is kept for its name until herald-ccm sees that the record is gone.
+			name, first, second := fmt.Sprintf("four-%d", i), fmt.Sprintf("198.51.100.%d", 2+i), fmt.Sprintf("2001:db8:51::%d", 3+i)
+			c.served(name, first)
 			c.edit(name, policy(grown))
-			c.holds(name, "198.51.100.2", second)
+			c.holds(name, first, second)
 			c.edit(name, func(svc *corev1.Service) {
 				policy(corev1.IPFamilyPolicySingleStack)(svc)
 				svc.Spec.IPFamilies, svc.Spec.ClusterIPs = svc.Spec.IPFamilies[:1], svc.Spec.ClusterIPs[:1]
 			})
-			c.holds(name, "198.51.100.2")
+			c.holds(name, first)
 			c.unrecorded(second)
 		}
 	})
