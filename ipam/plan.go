@@ -13,7 +13,8 @@ type Record struct {
 	Tenants []Tenant
 }
 
-// Ask is a request, and the addresses that its owner carries: see [Allocator.Adopt].
+// Ask is a request, and the addresses that its owner carries: see [Allocator.Adopt]. A request with a class is for the
+// addresses that another allocator gave: see [Allocator.Claim].
 type Ask struct {
 	Request
 	Carried []netip.Addr
@@ -33,6 +34,9 @@ type Effect struct {
 	// nothing. Both are in the order in which the owners asked.
 	Served  []Served
 	Refused []Refused
+	// Released are the addresses that another allocator gave and that their owners lose, because their pool no longer
+	// has them or no longer admits the class. They still count as held.
+	Released []Released
 }
 
 // PoolEffect is the effect on one pool. Its counts include the addresses that the asking owners get.
@@ -59,10 +63,16 @@ type Served struct {
 	Left []Allocation
 }
 
+// Released is an allocation that ends, and the reason.
+type Released struct {
+	Allocation
+	Err error // as returned by [Allocator.Claim]
+}
+
 // Refused is an owner that gets nothing after the change, and the reason.
 type Refused struct {
 	Owner Owner
-	Err   error // as returned by [Allocator.Adopt] or [Allocator.Allocate]
+	Err   error // as returned by [Allocator.Adopt], [Allocator.Allocate] or [Allocator.Claim]
 }
 
 // Plan returns what would change if the pools before were replaced by the pools after. Both lists start with the oldest
@@ -83,7 +93,11 @@ func Plan(before, after []Pool, held []Record, skipped map[netip.Addr]string, as
 	var e Effect
 	e.place(was, is, held)
 	for _, ask := range asks {
-		e.serve(was, is, ask)
+		if ask.Class == "" {
+			e.serve(was, is, ask)
+		} else {
+			e.claim(was, is, ask.Request)
+		}
 	}
 	for _, p := range after {
 		e.Pools = append(e.Pools, PoolEffect{
@@ -152,6 +166,26 @@ func (e *Effect) serve(was, is *Allocator, ask Ask) {
 	}
 	if len(s.Given) > 0 {
 		s.Left = is.Superfluous(ask.Owner, gets)
+		e.Served = append(e.Served, s)
+	}
+}
+
+// claim makes both Allocators claim the addresses of a request, and notes the difference.
+func (e *Effect) claim(was, is *Allocator, req Request) {
+	s := Served{Owner: req.Owner}
+	for _, addr := range req.Addresses {
+		had, before := was.Claim(req, addr)
+		given, after := is.Claim(req, addr)
+		switch {
+		case before == nil && after != nil:
+			e.Released = append(e.Released, Released{had, after})
+		case before != nil && after == nil:
+			s.Given = append(s.Given, given)
+		case after != nil && is.Admits(addr, req.Class) && !was.Admits(addr, req.Class):
+			e.Refused = append(e.Refused, Refused{req.Owner, after})
+		}
+	}
+	if len(s.Given) > 0 {
 		e.Served = append(e.Served, s)
 	}
 }

@@ -16,6 +16,16 @@ import (
 func TestPlan(t *testing.T) {
 	const v4, v6 = ipam.IPv4, ipam.IPv6
 	public := pool("public", "198.51.100.0/30")
+	admitting := public
+	admitting.Classes = []string{"gw"}
+	gateway := func(name string, addresses ...string) request {
+		r := ask(name, v4)
+		r.Class = "gw"
+		for _, a := range addresses {
+			r = r.exactly(a)
+		}
+		return r
+	}
 	holds := func(name, text string) ipam.Record {
 		al := read(text, owner(name))
 		return ipam.Record{Address: al.Address, Pool: al.Pool, Tenants: []ipam.Tenant{{Owner: al.Owner}}}
@@ -139,6 +149,33 @@ func TestPlan(t *testing.T) {
 			held: []ipam.Record{holds("web", "198.51.100.0@public")},
 			asks: []request{ask("web", v4)},
 			want: []string{"kept 198.51.100.0 of web", "public: IPv4 1/4 -> IPv4 1/4"},
+		},
+		"a pool admits a class": {
+			before: []ipam.Pool{public}, after: []ipam.Pool{admitting},
+			held: []ipam.Record{holds("web", "198.51.100.0@public")},
+			asks: []request{gateway("gw", "198.51.100.1", "203.0.113.1"), gateway("thief", "198.51.100.0")},
+			want: []string{
+				"kept 198.51.100.0 of web", "gw gets 198.51.100.1@public", "thief is refused: address is taken: 198.51.100.0, default/web holds it",
+				"public: IPv4 1/4 -> IPv4 2/4",
+			},
+		},
+		"a pool no longer admits a class": {
+			before: []ipam.Pool{admitting}, after: []ipam.Pool{public},
+			held: []ipam.Record{holds("gw", "198.51.100.1@public")},
+			asks: []request{gateway("gw", "198.51.100.1")},
+			want: []string{
+				"kept 198.51.100.1 of gw", `gw loses 198.51.100.1@public: no pool: IPv4, pool "public", it does not admit the class`,
+				"public: IPv4 1/4 -> IPv4 1/4",
+			},
+		},
+		"a pool that admits a class is narrowed": {
+			before: []ipam.Pool{admitting},
+			held:   []ipam.Record{holds("gw", "198.51.100.1@public"), holds("web", "198.51.100.0@public")},
+			asks:   []request{gateway("gw", "198.51.100.1")},
+			want: []string{
+				"displaced 198.51.100.1 of gw", "displaced 198.51.100.0 of web",
+				"gw loses 198.51.100.1@public: address is not in the pool: 198.51.100.1, it is in no pool", "public: IPv4 2/4 ->",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -303,6 +340,9 @@ func narrate(e *ipam.Effect) (lines []string) {
 			left = ", leaving " + strings.Join(spell(s.Left), " ")
 		}
 		add("%s gets %s%s", s.Owner.Name, strings.Join(spell(s.Given), " "), left)
+	}
+	for _, r := range e.Released {
+		add("%s loses %s: %v", r.Owner.Name, strings.Join(spell([]ipam.Allocation{r.Allocation}), " "), r.Err)
 	}
 	for _, r := range e.Refused {
 		add("%s is refused: %v", r.Owner.Name, r.Err)

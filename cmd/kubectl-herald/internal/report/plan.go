@@ -38,11 +38,19 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 	for _, n := range o.Namespaces {
 		namespaces[n.Name] = n
 	}
-	ours := slices.DeleteFunc(slices.Clone(o.Services), func(svc *corev1.Service) bool {
-		return svc.DeletionTimestamp != nil || !ccm.Serves(svc)
+	services := slices.DeleteFunc(slices.Clone(o.Services), func(svc *corev1.Service) bool {
+		return svc.DeletionTimestamp != nil || !ccm.Serves(svc) && !provider.Elsewhere(svc, ccm.Class)
 	})
-	slices.SortFunc(ours, func(x, y *corev1.Service) int { return provider.Older(x, y) })
-	for _, svc := range ours {
+	slices.SortFunc(services, func(x, y *corev1.Service) int { return provider.Older(x, y) })
+	for _, svc := range services {
+		if !ccm.Serves(svc) {
+			req, err := provider.ClaimOf(svc, namespaces[svc.Namespace], ccm.Quota)
+			if err != nil { // Herald records no further address for it.
+				req.Addresses = slices.DeleteFunc(req.Addresses, func(address netip.Addr) bool { return !s.holds(req.Owner, address) })
+			}
+			s.asks = append(s.asks, ipam.Ask{Request: req, Carried: req.Addresses})
+			continue
+		}
 		req, err := provider.RequestOf(ccm.Foreign.Read(svc), namespaces[svc.Namespace], ccm.Quota)
 		if err != nil {
 			s.misread = append(s.misread, waitingReport{svc.Namespace + "/" + svc.Name, err.Error()})
@@ -51,6 +59,13 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 		s.asks = append(s.asks, ipam.Ask{Request: req, Carried: provider.Carried(svc)})
 	}
 	return s.plan(wanted, deletions)
+}
+
+// holds reports whether an address is recorded for an owner.
+func (s *state) holds(o ipam.Owner, address netip.Addr) bool {
+	return slices.ContainsFunc(s.held, func(r ipam.Record) bool {
+		return r.Address == address && slices.ContainsFunc(r.Tenants, func(t ipam.Tenant) bool { return t.Owner == o })
+	})
 }
 
 // plan returns the effect of applying and deleting these pools.

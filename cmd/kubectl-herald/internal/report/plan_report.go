@@ -15,7 +15,8 @@ import (
 
 // PlanReport is the output of plan for programs.
 type PlanReport struct {
-	// Loses is true if an address in use would get out of range, or if a pool would be invalid. The exit code is 2 then.
+	// Loses is true if an address in use would get out of range or be released, or if a pool would be invalid. The exit code
+	// is 2 then.
 	Loses bool         `json:"loses"`
 	Pools []poolChange `json:"pools"` // All, oldest first.
 	// Kept counts the addresses in use that stay as they are, and their Services.
@@ -25,6 +26,8 @@ type PlanReport struct {
 	OutOfRange      []placeReport `json:"outOfRange"`
 	StillOutOfRange []placeReport `json:"stillOutOfRange"`
 	BackInRange     []placeReport `json:"backInRange"`
+	// Released are the addresses that another controller gave a Service and that would no longer be announced.
+	Released []releasedReport `json:"released"`
 	// Served are the Services that wait, or lack a family, and would get addresses.
 	Served []servedReport `json:"served"`
 	// Waiting are the Services that would wait, and why.
@@ -91,8 +94,16 @@ type servedReport struct {
 	// Carries is true if the Service has the addresses in its status without a record, from another load balancer or a
 	// backup.
 	Carries bool `json:"carries,omitempty"`
+	// ByAnother is true if another controller gave the Service these addresses. They would be recorded and announced.
+	ByAnother bool `json:"byAnother,omitempty"`
 	// Leaves are the addresses that the Service has and asked to move off.
 	Leaves []addressReport `json:"leaves,omitempty"`
+}
+
+type releasedReport struct {
+	Address string `json:"address"`
+	Service string `json:"service"`
+	Reason  string `json:"reason"`
 }
 
 type addressReport struct {
@@ -113,12 +124,19 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 			cooling[rec.Spec.Address] = true
 		}
 	}
+	released := map[ipam.Allocation]bool{}
+	for _, lost := range e.Released {
+		released[ipam.Allocation{Address: lost.Address, Owner: lost.Owner}] = true
+	}
 	places := func(list []ipam.Placed) []placeReport {
 		reports := []placeReport{}
 		for _, p := range list {
-			if !cooling[p.Address.String()] {
+			stay := slices.DeleteFunc(slices.Clone(p.Tenants), func(t ipam.Tenant) bool {
+				return released[ipam.Allocation{Address: p.Address, Owner: t.Owner}]
+			})
+			if !cooling[p.Address.String()] && (len(stay) > 0 || len(p.Tenants) == 0) {
 				r := placeReport{Address: p.Address.String(), Services: []string{}, Pool: p.Pool, Home: p.Home}
-				for _, t := range p.Tenants {
+				for _, t := range stay {
 					if t.Owner.UID != "" {
 						r.Services = append(r.Services, t.Owner.String())
 					} else if t.Owner.Name != "" {
@@ -135,25 +153,35 @@ func (s *state) report(then []*herald.IPPool, invalid map[string]error, e *ipam.
 	}
 	r := &PlanReport{
 		Pools: s.poolChanges(then, invalid, e), OutOfRange: places(e.Displaced), StillOutOfRange: places(e.Outside), BackInRange: places(e.Returned),
-		Served: []servedReport{}, Waiting: slices.Clone(s.misread), Unread: list(s.unread),
+		Released: []releasedReport{}, Served: []servedReport{}, Waiting: slices.Clone(s.misread), Unread: list(s.unread),
 	}
 	r.Kept = keptOf(places(e.Kept))
+	for _, lost := range e.Released {
+		r.Released = append(r.Released, releasedReport{lost.Address.String(), lost.Owner.String(), provider.Words(lost.Err)})
+	}
 	for _, served := range e.Served {
 		left := slices.DeleteFunc(served.Left, func(a ipam.Allocation) bool { return cooling[a.Address.String()] })
-		r.Served = append(r.Served, servedReport{served.Owner.String(), addressesOf(served.Given), s.carries(served), addressesOf(left)})
+		ask := s.askOf(served.Owner)
+		r.Served = append(r.Served, servedReport{
+			Service: served.Owner.String(), Addresses: addressesOf(served.Given), Leaves: addressesOf(left),
+			Carries: carries(ask, served), ByAnother: ask.Class != "",
+		})
 	}
 	for _, refused := range e.Refused {
 		r.Waiting = append(r.Waiting, waitingReport{refused.Owner.String(), provider.Words(refused.Err)})
 	}
-	r.Loses = len(r.OutOfRange) > 0 || slices.ContainsFunc(r.Pools, poolChange.breaks)
+	r.Loses = len(r.OutOfRange)+len(r.Released) > 0 || slices.ContainsFunc(r.Pools, poolChange.breaks)
 	return r
 }
 
+// askOf returns what an owner asks for.
+func (s *state) askOf(o ipam.Owner) ipam.Ask {
+	return s.asks[slices.IndexFunc(s.asks, func(a ipam.Ask) bool { return a.Owner == o })]
+}
+
 // carries reports whether a Service already carries all addresses that it would get.
-func (s *state) carries(served ipam.Served) bool {
-	return slices.ContainsFunc(s.asks, func(a ipam.Ask) bool {
-		return a.Owner == served.Owner && !slices.ContainsFunc(served.Given, func(al ipam.Allocation) bool { return !slices.Contains(a.Carried, al.Address) })
-	})
+func carries(ask ipam.Ask, served ipam.Served) bool {
+	return !slices.ContainsFunc(served.Given, func(al ipam.Allocation) bool { return !slices.Contains(ask.Carried, al.Address) })
 }
 
 func keptOf(kept []placeReport) keptReport {

@@ -32,6 +32,9 @@ func (r *PlanReport) Text(s Style) string {
 	for _, p := range r.OutOfRange {
 		add(s.bad, "-", p.Address, p.holders(), p.where("would be out of range of"))
 	}
+	for _, released := range r.Released {
+		add(s.bad, "-", released.Address, released.Service, "would no longer be announced: "+released.Reason)
+	}
 	for _, p := range r.StillOutOfRange {
 		add(s.warn, "~", p.Address, p.holders(), p.where("is out of range already, of"))
 	}
@@ -40,9 +43,12 @@ func (r *PlanReport) Text(s Style) string {
 	}
 	for _, served := range r.Served {
 		what := "would be given, from "
-		if served.Carries {
+		switch {
+		case served.ByAnother:
+			what = "would be announced, which another controller gave it, from "
+		case served.Carries:
 			what = "would be kept, which its status says already, from "
-		} else if len(served.Leaves) > 0 {
+		case len(served.Leaves) > 0:
 			what = "would take the place of " + spelled(served.Leaves) + ", from "
 		}
 		for _, a := range served.Addresses {
@@ -62,6 +68,9 @@ func (r *PlanReport) verdict(s Style) string {
 	var verdicts []string
 	if n := len(r.OutOfRange); n > 0 {
 		verdicts = append(verdicts, count(n, "address in use", "addresses in use")+" would be out of range; who has them keeps them.")
+	}
+	if n := len(r.Released); n > 0 {
+		verdicts = append(verdicts, count(n, "address", "addresses")+" from another controller would no longer be announced.")
 	}
 	for _, p := range r.Pools {
 		switch {

@@ -294,6 +294,53 @@ func TestPlanOfAPoolThatIsInvalidAlready(t *testing.T) {
 	}
 }
 
+// TestPlanOfAddressesFromAnotherController is about pools that list, or no longer list, a class in spec.announceClasses.
+func TestPlanOfAddressesFromAnotherController(t *testing.T) {
+	class := "example.com/gateways"
+	gateway := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "gw", UID: "gw"},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: &class, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
+		Status:     corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "198.51.100.1"}}}},
+	}
+	admitting := pool("public", 0, "198.51.100.0/30")
+	admitting.Spec.AnnounceClasses = []string{class}
+	without := pool("public", 0, "198.51.100.0/30")
+	for _, c := range []struct {
+		name   string
+		before *herald.IPPool
+		after  *herald.IPPool
+		held   []*herald.IPAllocation
+		want   []string
+		loses  bool
+	}{
+		{"the class is listed", without, admitting, nil,
+			[]string{"+ 198.51.100.1 default/gw would be announced, which another controller gave it, from public", "Nothing would be lost."}, false},
+		{"it is listed as before", admitting, admitting, []*herald.IPAllocation{record("198.51.100.1", "public", "default/gw")},
+			[]string{"= 1 Service keeps what they have: 1 address", "Nothing would be lost."}, false},
+		{"it is removed", admitting, without, []*herald.IPAllocation{record("198.51.100.1", "public", "default/gw")},
+			[]string{"- 198.51.100.1 default/gw would no longer be announced: ", "1 address from another controller would no longer be announced."}, true},
+		{"its address is removed", admitting, pool("public", 0, "198.51.100.2/31"), []*herald.IPAllocation{record("198.51.100.1", "public", "default/gw")},
+			[]string{"- 198.51.100.1 default/gw would no longer be announced: ", "1 address from another controller would no longer be announced."}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := &Objects{Pools: []*herald.IPPool{c.before}, Allocations: c.held, Services: []*corev1.Service{gateway}}
+			r, err := Plan(o, &CCM{Class: herald.LoadBalancerClass, Classless: true}, []*herald.IPPool{c.after}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := strings.Join(strings.Fields(r.Text(StyleOf(&bytes.Buffer{}))), " ")
+			for _, want := range c.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("no %q in\n%s", want, said)
+				}
+			}
+			if r.Loses != c.loses || strings.Contains(said, "keeps them") || strings.Contains(said, "keeps what") && c.loses {
+				t.Errorf("loses %t, want %t:\n%s", r.Loses, c.loses, said)
+			}
+		})
+	}
+}
+
 // TestPlanPromisesNoAddressOfTheNetwork is about the addresses that herald-ccm never assigns.
 func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
 	s := waiting()
