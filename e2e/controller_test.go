@@ -128,15 +128,21 @@ func TestAServiceThatBecameSomebodyElsesLetsGo(t *testing.T) {
 	c.holds("turncoat", "198.51.100.1")
 	c.must(ccm.Stop(c.ctx))
 	c.edit("turncoat", func(svc *corev1.Service) {
-		svc.Spec.Type, svc.Spec.AllocateLoadBalancerNodePorts, svc.Finalizers = corev1.ServiceTypeClusterIP, nil, nil
+		svc.Spec.Type, svc.Spec.AllocateLoadBalancerNodePorts = corev1.ServiceTypeClusterIP, nil
 		svc.Spec.Ports[0].NodePort = 0
 	})
 	c.edit("turncoat", func(svc *corev1.Service) {
 		svc.Spec.Type = corev1.ServiceTypeLoadBalancer
 		classed("example.com/other")(svc)
 	})
+	c.must(setStatus(c, "turncoat", "203.0.113.1"))
 	c.must(ccm.Start())
 	c.unrecorded("198.51.100.1")
+	if has := addresses(c.get("turncoat")); !slices.Equal(has, []string{"203.0.113.1"}) {
+		t.Errorf("the status has %v, want the address that the other controller wrote", has)
+	}
+	c.remove("turncoat")
+	c.gone("turncoat") // herald-ccm removed its finalizer.
 	c.service("next")
 	c.holds("next", "198.51.100.1")
 }

@@ -251,6 +251,11 @@ func (i installation) refused() {
 		{"herald-ccm writes an address", patchService("web", `{"status":{"loadBalancer":{"ingress":[{"ip":"198.18.0.200"}]}}}`), ""},
 		{"herald-ccm takes the finalizer and the address away", patchService("web", `{"metadata":{"finalizers":null},"status":{"loadBalancer":null}}`), ""},
 		{"herald-ccm writes a host name", patchService("web", `{"status":{"loadBalancer":{"ingress":[{"hostname":"evil.example"}]}}}`), "writes addresses, and no host names"},
+		{"herald-ccm takes the finalizer off a Service that another controller gave a host name", func() error {
+			_, err := i.services().Patch(ctx, "web", types.MergePatchType, []byte(`{"status":{"loadBalancer":{"ingress":[{"hostname":"lb.example"}]}}}`), metav1.PatchOptions{}, "status")
+			i.must(err)
+			return patchService("web", `{"metadata":{"finalizers":null}}`)()
+		}, ""},
 		{"herald-ccm labels a Service", patchService("web", `{"metadata":{"labels":{"app":"other"}}}`), "changes nothing of the metadata"},
 		{"herald-ccm annotates a Service", patchService("web", `{"metadata":{"annotations":{"herald.dev/ips":"198.18.0.9"}}}`), "changes nothing of the metadata"},
 		{"herald-ccm adds a finalizer of its own", patchService("web", `{"metadata":{"finalizers":["example.com/forever"]}}`), "changes nothing of the metadata"},

@@ -49,6 +49,7 @@ func (s controllerServices) Patch(ctx context.Context, name string, kind types.P
 			return nil, fmt.Errorf("patch of Service %s: %w", name, err)
 		}
 	}
+	opts.FieldManager = fieldManager
 	return s.ServiceInterface.Patch(ctx, name, kind, patch, opts, subresources...)
 }
 

@@ -182,9 +182,19 @@ func (e *unservedError) Unwrap() error { return e.reason }
 
 // EnsureLoadBalancerDeleted releases the addresses of the Service. The Service still exists at this time, and may still
 // be announced: its addresses cool down before they are assigned again, or are kept for its name. Addresses from a
-// controller of another class are left to that controller.
+// controller of another class are left to that controller. If the Service has become one of another class, the records of
+// its addresses become those of that class: see others.
 func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
 	b.waiting.forget(svc)
+	if now := b.services.of(owner(svc)); now != nil && b.services.ofAnother(now) {
+		if err := b.services.removeFinalizer(ctx, now); err != nil {
+			return fmt.Errorf("remove the finalizer: %w", err)
+		}
+		if b.services.elsewhere(now) {
+			b.changes.serve(now)
+			return nil
+		}
+	}
 	policy := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 	for _, a := range b.ledger.oursHeldBy(owner(svc)) {
 		if err := b.records.release(ctx, a.Address, owner(svc), policy); err != nil {

@@ -157,6 +157,9 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 		}
 	}
 	errs = append(errs, o.release(ctx, svc, held, refused))
+	if o.services.of(owner(svc)) == nil {
+		o.waiting.gone(svc) // The Service was deleted in between, and may have been given an address after that.
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

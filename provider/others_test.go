@@ -1,11 +1,14 @@
 package provider
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -317,4 +320,45 @@ func TestTwoControllersDoNotFightOverAGateway(t *testing.T) {
 		t.Errorf("%d writes of the record, want none", w.recordsAPI.writes-writes)
 	}
 	w.eventsSay()
+}
+
+// failing is an API server that records nothing.
+type failing struct{ recordsAPI }
+
+func (failing) Create(context.Context, *herald.IPAllocation, metav1.CreateOptions) (*herald.IPAllocation, error) {
+	return nil, errors.New("the connection was lost")
+}
+
+// interrupted is a lister of namespaces that does something else first.
+type interrupted struct {
+	corelisters.NamespaceLister
+	first func()
+}
+
+func (i interrupted) Get(name string) (*corev1.Namespace, error) {
+	i.first()
+	return i.NamespaceLister.Get(name)
+}
+
+// TestAGatewayThatIsDeletedDuringACheckHoldsNothing checks that its address is free for others.
+func TestAGatewayThatIsDeletedDuringACheckHoldsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(announcing))
+	gw := gateway("gw", "198.51.100.0")
+	w.put(gw)
+	w.records.api = failing{w.recordsAPI}
+	w.others.requests.namespaces = interrupted{w.others.requests.namespaces, func() {
+		_ = w.services.Delete(gw)
+		w.projection.OnDelete(gw)
+	}}
+	if err := w.others.sync(t.Context(), serviceName(gw)); err == nil {
+		t.Error("no error")
+	}
+	w.reconcile()
+	if held := w.ledger.heldBy(owner(gw)); len(held) > 0 {
+		t.Errorf("it holds %v", held)
+	}
+	if n := len(w.waiting.uids); n > 0 {
+		t.Errorf("%d Services wait", n)
+	}
 }

@@ -221,12 +221,15 @@ func (n projectedNamespace) List(s labels.Selector) ([]*corev1.Service, error) {
 	return n.l.all(n.ServiceNamespaceLister.List(s))
 }
 
+// Get finds no Service of another class. The controller would take its addresses and its finalizer for leftovers, and remove
+// them. It asks for such a Service if an earlier one of the same name waits in its queue, or if the Service was ours and
+// another change followed before it looked.
 func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	svc, err := n.ServiceNamespaceLister.Get(name)
 	if err != nil {
 		return nil, err
 	}
-	if n.l.p.cleaned(svc) {
+	if p := n.l.p; p.cleaned(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !p.serves(svc) {
 		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
 	}
 	return n.l.p.project(svc), nil

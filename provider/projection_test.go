@@ -186,6 +186,48 @@ func TestServiceControllerDoesNotWriteToAServiceThatWaits(t *testing.T) {
 	})
 }
 
+func TestServiceControllerLeavesAServiceOfAnotherClass(t *testing.T) {
+	// given makes the Service one of another class, whose controller gave it an address and has the same finalizer.
+	given := func(svc *corev1.Service) {
+		class := "example.com/another"
+		svc.Spec.LoadBalancerClass = &class
+		svc.Finalizers = []string{servicehelper.LoadBalancerCleanupFinalizer}
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
+	}
+	t.Run("while an earlier one of its name is in the queue", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.cloud.Err = errors.New("no address")
+			w.create()
+			w.cloud.Err, w.cloud.Exists, w.cloud.Calls = nil, true, nil
+			services := w.kube.CoreV1().Services("default")
+			younger := w.get()
+			given(younger)
+			younger.UID, younger.ResourceVersion = "younger", "2"
+			if err := services.Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := services.Create(t.Context(), younger, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * unservedRetry)
+			w.want("the queue was processed", w.patches())
+			if want := []string{"delete"}; !slices.Equal(w.cloud.Calls, want) {
+				t.Errorf("the cloud was asked to %v, want %v", w.cloud.Calls, want)
+			}
+		})
+	})
+	t.Run("which was ours one change ago", func(t *testing.T) {
+		withController(t, func(w *controllerWorld) {
+			w.create()
+			w.cloud.Exists, w.cloud.Calls = true, nil
+			w.want("edited", w.update(given))
+			if want := []string{"delete"}; !slices.Equal(w.cloud.Calls, want) {
+				t.Errorf("the cloud was asked to %v, want %v", w.cloud.Calls, want)
+			}
+		})
+	})
+}
+
 func TestServiceControllerEvents(t *testing.T) {
 	withController(t, func(w *controllerWorld) {
 		w.create()

@@ -177,10 +177,15 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 		}
 		return r.orphan(ctx, address, o)
 	}
+	if r.services.ofAnother(svc) {
+		if err := r.services.removeFinalizer(ctx, svc); err != nil {
+			return fmt.Errorf("remove the finalizer of Service %s: %w", ownerOf(o), err)
+		}
+	}
 	switch {
-	case svc.DeletionTimestamp != nil: // The service controller releases it.
 	case r.services.elsewhere(svc):
 		r.changes.serve(svc)
+	case svc.DeletionTimestamp != nil: // The service controller releases it.
 	case !r.services.serves(svc):
 		return r.orphan(ctx, address, o)
 	case !slices.Contains(Carried(svc), address) && r.ledger.moves(svc, family):

@@ -3,6 +3,7 @@ package provider
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -10,8 +11,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"github.com/heraldlb/herald/ipam"
 )
@@ -35,6 +40,12 @@ func (s *services) wants(svc *corev1.Service) bool {
 
 // elsewhere reports whether another controller gives a Service its addresses.
 func (s *services) elsewhere(svc *corev1.Service) bool { return Elsewhere(svc, s.class) }
+
+// ofAnother reports whether a Service is of type LoadBalancer, and we do not serve its class or, if it has none, Services
+// without a class.
+func (s *services) ofAnother(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !s.serves(svc)
+}
 
 // mayHold reports whether a Service can hold addresses that we record: one that must have addresses of ours, or one to which
 // another controller gives addresses.
@@ -68,6 +79,51 @@ func (s *services) fetch(ctx context.Context, namespace, name string) (*corev1.S
 		return nil, nil
 	}
 	return svc, err
+}
+
+// fieldManager is the name under which the API server notes what we write into Services.
+const fieldManager = "herald-ccm"
+
+// finalizerPath is the path of the finalizer in the managed fields of a Service.
+var finalizerPath = fieldpath.MakePathOrDie("metadata", "finalizers", value.NewValueInterface(servicehelper.LoadBalancerCleanupFinalizer))
+
+// wroteFinalizer reports whether the finalizer of a Service is ours: we wrote it, and nobody else did.
+func wroteFinalizer(svc *corev1.Service) bool {
+	ours := false
+	for _, entry := range svc.ManagedFields {
+		var fields fieldpath.Set
+		if entry.FieldsV1 == nil || fields.FromJSON(entry.FieldsV1.GetRawReader()) != nil || !fields.Has(finalizerPath) {
+			continue
+		}
+		if entry.Manager != fieldManager {
+			return false
+		}
+		ours = true
+	}
+	return ours
+}
+
+// removeFinalizer removes our finalizer from a Service of another controller, which was ours before. That controller may
+// use a finalizer of the same name. It then stays.
+func (s *services) removeFinalizer(ctx context.Context, svc *corev1.Service) error {
+	if !servicehelper.HasLBFinalizer(svc) {
+		return nil
+	}
+	now, err := s.fetch(ctx, svc.Namespace, svc.Name)
+	if err != nil || now == nil || now.UID != svc.UID || !s.ofAnother(now) || !wroteFinalizer(now) {
+		return err
+	}
+	others := slices.DeleteFunc(slices.Clone(now.Finalizers), func(f string) bool { return f == servicehelper.LoadBalancerCleanupFinalizer })
+	// The resource version makes the API server refuse the patch if the Service has changed.
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": now.ResourceVersion, "finalizers": others}})
+	if err != nil {
+		return err
+	}
+	_, err = s.api.Services(now.Namespace).Patch(ctx, now.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "status")
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // list returns the Services that want addresses of ours, the oldest first.

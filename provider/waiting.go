@@ -49,6 +49,8 @@ func (w *waiting) list() []*corev1.Service {
 	for n, uid := range w.uids {
 		if svc := w.services.named(n.Namespace, n.Name); svc != nil && svc.UID == uid {
 			all = append(all, svc)
+		} else {
+			delete(w.uids, n) // The Service was deleted while it was added.
 		}
 	}
 	w.mu.Unlock()
