@@ -136,6 +136,18 @@ func TestTakeover(t *testing.T) {
 	c.says(c.refusal("takeover metallb --back"), "No step was done that could be taken back.")
 
 	next, back := takeover+" --next", takeover+" --back"
+	c.must(c.access.Apply(ctx, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: [get, list, watch]}]
+`))
+	c.kubectl("create", "clusterrolebinding", "reader", "--clusterrole=reader", "--user=reader")
+	if said, code := c.ask(strings.Fields(next + " --as=reader")...); code != 1 || c.get("web").Annotations[herald.AnnotationSharingKey] != "" {
+		t.Errorf("without the rights, a step is done (%d): %s", code, said)
+	} else {
+		c.says(said, "annotations: you may not patch services in namespace default: call the command with an account that may; nothing was changed")
+	}
 	c.does(next, "annotations: done", "Next: controller")
 	if got := c.get("web").Annotations[herald.AnnotationSharingKey]; got != "k" {
 		t.Errorf("the Service has the sharing key %q", got)

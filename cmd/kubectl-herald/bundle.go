@@ -357,6 +357,8 @@ const (
 	keyBegins, keyEnds = "-----BEGIN", "-----END"
 	// maxKeyLines limits a private key whose end is missing.
 	maxKeyLines = 200
+	// maxMarker is more than the length of "-----BEGIN ENCRYPTED PRIVATE KEY-----" and the like.
+	maxMarker = 64
 )
 
 // redactLine redacts a line. If key is not 0, the line is part of a private key. redactLine returns how many of the next
@@ -389,8 +391,15 @@ func redactLines(w io.Writer, from io.Reader, most int64) (note string, err erro
 			cut := errors.Is(err, bufio.ErrBufferFull)
 			text, of := redactLine(strings.TrimSuffix(string(line), "\n"), key)
 			key = of
+			// A private key may begin or end in the part of the line that is cut.
+			end := string(line[max(0, len(line)-maxMarker):])
 			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = in.ReadSlice('\n')
+				line, err = in.ReadSlice('\n')
+				end += string(line)
+				if strings.Contains(end, keyBegins) || strings.Contains(end, keyEnds) {
+					_, key = redactLine(strings.TrimSuffix(end, "\n"), key)
+				}
+				end = end[max(0, len(end)-maxMarker):]
 			}
 			if cut {
 				text += " (cut)"
@@ -424,7 +433,7 @@ func (b *bundle) metrics(ctx context.Context) error {
 		if err := b.file("metrics/herald-ccm/"+p.Name+".txt", func(w io.Writer) (string, error) {
 			stream, err := b.kube.CoreV1().Pods(b.own).ProxyGet("https", p.Name, ccmPort, "/metrics", nil).Stream(ctx)
 			if apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) {
-				return "not read: herald-ccm wants to see a token, and the API server passes none on: see what Prometheus has of it", nil
+				return "not read: herald-ccm requires a token, and the API server passes none on: see the metrics in Prometheus", nil
 			}
 			if err != nil {
 				return "", err

@@ -156,6 +156,9 @@ func TestLogLinesAreBounded(t *testing.T) {
 	}{
 		{"lines", "a\nb", "a\nb\n", "", 100},
 		{"a secret after what is cut", "a" + long + " token=abc\nb\n", ("a" + long)[:maxLine] + " (cut)\nb\n", "", 10 * maxLine},
+		{"a private key that begins in what is cut", long + "----- -----BEGIN PRIVATE KEY-----\nMHc\n-----END PRIVATE KEY-----\nb\n", long + " (cut)\nREDACTED\nREDACTED\nb\n", "", 10 * maxLine},
+		{"a private key that begins where the line is cut", long[20:] + "-----BEGIN PRIVATE KEY-----\nMHc\n-----END PRIVATE KEY-----\nb\n", long[20:] + "-----BEGIN PRIVATE K (cut)\nREDACTED\nREDACTED\nb\n", "", 10 * maxLine},
+		{"a private key that ends in what is cut", "-----BEGIN PRIVATE KEY-----\n" + long + "-----END PRIVATE KEY-----\nb\n", "REDACTED\nREDACTED (cut)\nb\n", "", 10 * maxLine},
 		{"too many", "a\nb\nc\n", "a\nb\n", "cut at 4 bytes", 4},
 		{"nothing", "", "", "", 100},
 		{"a private key", "a\n1 key -----BEGIN PRIVATE KEY-----\n2 MHc\n3 MHc\n4 -----END PRIVATE KEY-----\nb\n", "a\n1 key REDACTED\nREDACTED\nREDACTED\nREDACTED\nb\n", "", 200},
@@ -227,7 +230,7 @@ func TestMetricsThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	const metrics = "metrics/herald-ccm/herald-ccm-1.txt"
-	if i := slices.IndexFunc(index.Files, func(f report.IndexedFile) bool { return f.Path == metrics }); i < 0 || !strings.HasPrefix(index.Files[i].Note, "not read: herald-ccm wants to see a token") {
+	if i := slices.IndexFunc(index.Files, func(f report.IndexedFile) bool { return f.Path == metrics }); i < 0 || !strings.HasPrefix(index.Files[i].Note, "not read: herald-ccm requires a token") {
 		t.Errorf("%+v", index.Files)
 	}
 	if slices.ContainsFunc(index.Missing, func(m report.Missing) bool { return m.What == metrics }) {

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -250,7 +252,9 @@ func (t *takeover) next(ctx context.Context, plan *report.TakeoverPlan) error {
 	step := plan.Next()
 	if t.attention(plan) != nil || step == nil || len(step.Do) == 0 && len(step.Waits) > 0 && !step.Begun {
 		_, err := io.WriteString(t.out, plan.Text(report.StyleOf(t.out)))
-		if err == nil && step != nil {
+		if err == nil && step == nil {
+			err = t.attention(plan)
+		} else if err == nil {
 			err = errAttention
 		}
 		return err
@@ -280,8 +284,50 @@ func (t *takeover) back(ctx context.Context, plan *report.TakeoverPlan) error {
 	return t.await(ctx, step, "taken back", (*report.Step).Remains)
 }
 
+// authorized fails if the user lacks a right that the changes need. It asks once for each verb, resource and namespace.
+func (t *takeover) authorized(ctx context.Context, edits []report.Edit) error {
+	var lacks []string
+	asked := map[authorizationv1.ResourceAttributes]bool{}
+	for _, e := range edits {
+		verbs := []string{"patch"}
+		if e.Body == nil {
+			verbs = []string{"delete"}
+		} else if e.Patch == types.ApplyPatchType {
+			verbs = append(verbs, "create")
+		}
+		for _, verb := range verbs {
+			right := authorizationv1.ResourceAttributes{Verb: verb, Group: e.Group, Resource: e.Resource, Namespace: e.Namespace}
+			if asked[right] {
+				continue
+			}
+			asked[right] = true
+			named := right
+			named.Name = e.Name
+			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &named}}
+			review, err := t.kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+			if err != nil {
+				return fmt.Errorf("find out whether you may %s %s: %w", verb, e.GroupResource(), err)
+			}
+			if !review.Status.Allowed {
+				lack := verb + " " + e.GroupResource().String()
+				if e.Namespace != "" {
+					lack += " in namespace " + e.Namespace
+				}
+				lacks = append(lacks, lack)
+			}
+		}
+	}
+	if len(lacks) > 0 {
+		return fmt.Errorf("you may not %s: call the command with an account that may; nothing was changed", strings.Join(lacks, ", "))
+	}
+	return nil
+}
+
 // apply makes changes, in order.
 func (t *takeover) apply(ctx context.Context, edits []report.Edit) error {
+	if err := t.authorized(ctx, edits); err != nil {
+		return err
+	}
 	for _, e := range edits {
 		resource := t.dynamic.Resource(e.GroupVersionResource).Namespace(e.Namespace)
 		var err error
@@ -310,32 +356,46 @@ func (t *takeover) apply(ctx context.Context, edits []report.Edit) error {
 	return nil
 }
 
-// await waits until nothing is missing for a step to be in a state, or until a Service has other addresses. It says what
-// is missing.
+// await waits until nothing is missing for a step to be in a state, until a Service has other addresses, or until the
+// timeout is over. It says what is missing. A request that fails does not end the wait, unless the user lacks a right: nodes
+// and API servers may be restarted meanwhile.
 func (t *takeover) await(ctx context.Context, step *report.Step, state string, missing func(*report.Step) []string) error {
 	var plan *report.TakeoverPlan
-	var lacks []string
+	var failed error // the last request, if it failed
+	var lacks, readdressed []string
 	start := time.Now()
 	err := wait.PollUntilContextTimeout(ctx, time.Second, t.timeout, true, func(context.Context) (done bool, err error) {
-		if plan, err = t.plan(ctx); err != nil { // With time of its own, so that the last plan is a whole one.
-			return false, err
+		var now *report.TakeoverPlan
+		if now, failed = t.plan(ctx); failed != nil { // The timeout does not end this, so that the last plan is a whole one.
+			if apierrors.IsForbidden(failed) || apierrors.IsUnauthorized(failed) {
+				return false, failed
+			}
+			return false, nil
 		}
-		lacks = missing(plan.Named(step.Name))
-		return len(lacks) == 0, nil
+		plan = now
+		lacks, readdressed = missing(plan.Named(step.Name)), report.Readdressed(t.before, t.last)
+		return len(lacks) == 0 || len(readdressed) > 0, nil
 	})
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: interrupted: kubectl herald takeover metallb shows what it waits for", step.Name)
-	case err != nil && (plan == nil || !errors.Is(err, context.DeadlineExceeded)):
+	case failed != nil && (plan == nil || apierrors.IsForbidden(failed) || apierrors.IsUnauthorized(failed)):
+		return fmt.Errorf("%s: %w", step.Name, failed)
+	case failed != nil:
+		lacks = append(lacks, "the last request failed: "+failed.Error())
+	case err != nil && !errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: %w", step.Name, err)
 	}
-	lacks = append(lacks, report.Readdressed(t.before, t.last)...)
-	if len(lacks) == 0 {
+	switch {
+	case len(lacks)+len(readdressed) == 0:
 		_, err := fmt.Fprintf(t.out, "%s: %s\n%s\n", step.Name, state, plan.Conclusion())
 		return err
+	case len(lacks) == 0:
+		fmt.Fprintf(t.out, "%s: %s, but addresses changed:\n", step.Name, state)
+	default:
+		fmt.Fprintf(t.out, "%s: not %s after %s:\n", step.Name, state, time.Since(start).Round(time.Second))
 	}
-	fmt.Fprintf(t.out, "%s: not %s after %s:\n", step.Name, state, time.Since(start).Round(time.Second))
-	for _, text := range lacks {
+	for _, text := range append(lacks, readdressed...) {
 		fmt.Fprintln(t.out, "  "+report.Clean(text))
 	}
 	fmt.Fprintln(t.out, plan.Conclusion())

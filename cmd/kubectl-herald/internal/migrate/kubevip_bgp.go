@@ -71,13 +71,16 @@ func (k *kubevip) bgp(i *item, env *kubeVIPEnvironment, nodes []*metav1.LabelSel
 	if env.text["mpbgp_nexthop"] != "" || strings.Contains(env.text["bgp_peers"], "/mpbgp_") {
 		i.approximated("mpbgp_nexthop: Herald chooses the next hop of the other family from the addresses of the interface and of the Node")
 	}
+	asn, ok := asnOf(env.text["bgp_as"])
+	if !ok {
+		i.cannot("bgp_as is not a number from 1 to 4294967295: correct it, and import again")
+		return nil
+	}
 	a := newBGPAdvertisement("kube-vip")
 	for n, peer := range peers {
 		s := &herald.BGPPeerSpec{}
-		if !peer.systems(i, env, n+1, s) {
-			return objects
-		}
-		if !peer.router(i, env, n+1, s) {
+		s.LocalASN = asn
+		if !peer.system(i, n+1, s) || !peer.router(i, env, n+1, s) {
 			continue
 		}
 		peer.session(i, env, n+1, s)
@@ -114,20 +117,18 @@ func (k *kubevip) peers(i *item, env *kubeVIPEnvironment) []kubeVIPPeer {
 	return peers
 }
 
-// systems sets the AS numbers of the nth peer.
-func (p *kubeVIPPeer) systems(i *item, env *kubeVIPEnvironment, n int, s *herald.BGPPeerSpec) (ok bool) {
-	for _, number := range []struct {
-		field, text string
-		into        *int64
-	}{{"bgp_as", env.text["bgp_as"], &s.LocalASN}, {fmt.Sprintf("the AS number of peer %d of %s", n, p.field), p.asn, &s.PeerASN}} {
-		value, err := strconv.ParseUint(number.text, 10, 32)
-		if err != nil || value == 0 {
-			i.cannot("%s is not an AS number: correct it, and import again", number.field)
-			return false
-		}
-		*number.into = int64(value)
+// asnOf reads an AS number.
+func asnOf(text string) (asn int64, ok bool) {
+	value, err := strconv.ParseUint(text, 10, 32)
+	return int64(value), err == nil && value > 0
+}
+
+// system sets the AS number of the nth peer.
+func (p *kubeVIPPeer) system(i *item, n int, s *herald.BGPPeerSpec) (ok bool) {
+	if s.PeerASN, ok = asnOf(p.asn); !ok {
+		i.cannot("%s: peer %d has no AS number from 1 to 4294967295: correct it, and import again", p.field, n)
 	}
-	return true
+	return ok
 }
 
 // router sets the address of the nth router, and the source from which the session is made.

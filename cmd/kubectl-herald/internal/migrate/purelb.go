@@ -211,8 +211,12 @@ func (p *purelb) agent(i *item) {
 	if !decode(i, &spec) {
 		return
 	}
-	if spec.Local == nil || len(p.local) == 0 {
-		i.translated("nothing, for there is no ServiceGroup with local addresses")
+	switch {
+	case spec.Local == nil:
+		i.translated("nothing, because it has no spec.local")
+		return
+	case len(p.local) == 0:
+		i.translated("nothing, because no ServiceGroup has local addresses")
 		return
 	}
 	a := newL2Advertisement(i.u.GetName())

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -153,14 +154,13 @@ type port struct {
 
 // ports looks for other programs that use the speakers' ports on nodes.
 func (p *preflight) ports() {
-	passive, bfd := false, false
-	for _, o := range p.BGPPeers {
-		passive, bfd = passive || o.Spec.Passive, bfd || o.Spec.BFD != nil
+	passive, bfd := p.peerPorts()
+	all := []port{{inspect.Port, corev1.ProtocolTCP, "speakers need it for their metrics and kubectl herald verify", true}}
+	for _, number := range ports(passive, bgpPort) {
+		all = append(all, port{number, corev1.ProtocolTCP, "speakers need it for passive BGPPeers", len(passive) > 0})
 	}
-	all := []port{
-		{inspect.Port, corev1.ProtocolTCP, "speakers need it for their metrics and kubectl herald verify", true},
-		{179, corev1.ProtocolTCP, "speakers need it for passive BGPPeers", passive},
-		{3784, corev1.ProtocolUDP, "speakers need it for BFD", bfd},
+	for _, number := range ports(bfd, bfdPort) {
+		all = append(all, port{number, corev1.ProtocolUDP, "speakers need it for BFD", len(bfd) > 0})
 	}
 	for _, x := range all {
 		by, nodes := p.declared(x)
@@ -178,14 +178,17 @@ func (p *preflight) ports() {
 	if !p.may(portsFree, "whether pods have ports of the nodes that speakers need", "pods") {
 		return
 	}
-	bound, working := map[string]bool{}, p.working()
+	bound, working := map[int32]map[string]bool{}, p.working() // nodes whose speaker has a port of BFD
 	for _, s := range working {
 		for _, x := range s.Status.Sessions {
 			if reason := x.Reason + " " + x.BFDReason; strings.Contains(reason, "address already in use") {
 				p.problem(portsFree, []string{s.Name}, "node %s: a port for BGPPeer %s is taken: %s: see which process has it: ss -lntup", s.Name, x.Peer, strings.TrimSpace(reason))
 			}
-			if x.BFD == bfdUp {
-				bound[s.Name] = true
+			if number := bfd[x.Peer]; x.BFD == bfdUp && number > 0 {
+				if bound[number] == nil {
+					bound[number] = map[string]bool{}
+				}
+				bound[number][s.Name] = true
 			}
 		}
 	}
@@ -200,13 +203,44 @@ func (p *preflight) ports() {
 			unknown = append(unknown, fmt.Sprintf("TCP %d on other nodes", inspect.Port))
 		}
 	}
-	unknown = append(unknown, "TCP 179")
-	if n := len(bound); n == 0 || n < len(p.Nodes) {
-		unknown = append(unknown, "UDP 3784")
-	} else {
-		p.fine(portsFree, "BFD is up on all nodes, so speakers have UDP port 3784")
+	for _, x := range all[1:] {
+		if n := len(bound[x.number]); x.protocol == corev1.ProtocolTCP || n == 0 || n < len(p.Nodes) {
+			unknown = append(unknown, fmt.Sprintf("%s %d", x.protocol, x.number))
+		} else {
+			p.fine(portsFree, "BFD is up on all nodes, so speakers have UDP port %d", x.number)
+		}
 	}
 	p.unchecked(portsFree, "no API says whether processes of the nodes that are in no pod have these ports: %s: ss -lntup on the nodes shows them", strings.Join(unknown, ", "))
+}
+
+// The ports of BGP (RFC 4271 §8), and of BFD over one hop (RFC 5881 §4) and over several (RFC 5883 §5).
+const (
+	bgpPort         = 179
+	bfdPort         = 3784
+	bfdMultihopPort = 4784
+)
+
+// peerPorts returns the ports of the nodes that each BGPPeer needs: the TCP port for a router that connects, and the UDP
+// port of BFD.
+func (p *preflight) peerPorts() (passive, bfd map[string]int32) {
+	passive, bfd = map[string]int32{}, map[string]int32{}
+	for _, o := range p.BGPPeers {
+		if o.Spec.Passive {
+			passive[o.Name] = cmp.Or(o.Spec.Port, bgpPort)
+		}
+		if b := o.Spec.BFD; b != nil {
+			bfd[o.Name] = map[bool]int32{true: bfdMultihopPort, false: bfdPort}[b.MinimumTTL > 0]
+		}
+	}
+	return passive, bfd
+}
+
+// ports returns the ports that BGPPeers need, sorted, or the one that they usually need if there are none.
+func ports(of map[string]int32, usual int32) []int32 {
+	if len(of) == 0 {
+		return []int32{usual}
+	}
+	return slices.Compact(slices.Sorted(maps.Values(of)))
 }
 
 // declared returns other programs' pods that declare a port of the node, and their nodes.
@@ -285,7 +319,7 @@ func (p *preflight) heard() {
 			}
 		}
 	}
-	if members := states[herald.SegmentMember]; good && len(members) > 0 && p.may(multicast, "whether the speakers still run that report that they hear each other", speakerLeases) {
+	if members := states[herald.SegmentMember]; good && len(members) > 0 && p.may(multicast, "whether the speakers that report that they hear each other are still running", speakerLeases) {
 		p.fine(multicast, "speakers hear each other on %s", some(members))
 	}
 	for _, x := range []struct{ state, why string }{

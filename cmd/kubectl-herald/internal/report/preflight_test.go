@@ -272,7 +272,7 @@ func TestPreflight(t *testing.T) {
 			})
 		}, want: []string{
 			`✗ CustomResources CustomResourceDefinition ippools.herald.dev is of another origin: it is of the kind Pool`,
-			"✗ CustomResources some CustomResourceDefinitions of herald.dev are there, and these are not: bgpadvertisements", "✗ CustomResources CustomResourceDefinition heralds.herald.dev is of the API group herald.dev and none",
+			"✗ CustomResources some CustomResourceDefinitions of herald.dev are there, and these are not: bgpadvertisements", "✗ CustomResources CustomResourceDefinition heralds.herald.dev is in the API group herald.dev, and this version of Herald does not have it",
 		}},
 		{name: "kinds of other versions", running: running, change: func(in *Surroundings) {
 			spec := func(i int) map[string]apiextensionsv1.JSONSchemaProps {
@@ -301,7 +301,7 @@ func TestPreflight(t *testing.T) {
 		{name: "Herald's policies", running: running, change: func(in *Surroundings) {
 			in.Policies = slices.DeleteFunc(in.Policies, func(o *admissionv1.ValidatingAdmissionPolicy) bool { return o.Name == "speakers.herald.dev" })
 			in.Bindings[0].Spec.ValidationActions = []admissionv1.ValidationAction{admissionv1.Audit}
-		}, want: []string{"✗ AdmissionPolicies no ValidatingAdmissionPolicyBinding has the policy allocations.herald.dev deny anything", "✗ AdmissionPolicies the ValidatingAdmissionPolicy speakers.herald.dev is missing"}},
+		}, want: []string{"✗ AdmissionPolicies no ValidatingAdmissionPolicyBinding of the policy allocations.herald.dev has the action Deny", "✗ AdmissionPolicies the ValidatingAdmissionPolicy speakers.herald.dev is missing"}},
 		{name: "policies may not be read", running: running, change: func(in *Surroundings) {
 			in.Unseen = []string{"validatingadmissionpolicies.admissionregistration.k8s.io"}
 		}, want: []string{"? AdmissionPolicies whether Herald's admission policies are there and bound"}},
@@ -432,11 +432,16 @@ func TestPreflight(t *testing.T) {
 			in.BGPPeers = append(in.BGPPeers, &herald.BGPPeer{Spec: herald.BGPPeerSpec{Passive: true, BFD: &herald.BFD{}}})
 			in.Speakers[0].Status.Sessions = []herald.SpeakerSession{{Peer: "tor", State: "Down", Reason: "listen tcp :179: bind: address already in use"}}
 		}, want: []string{"✗ Ports TCP port 179 on n1 is taken by pod x/bird", "✗ Ports UDP port 3784 on n1 is taken by pod x/bird", "✗ Ports node n1: a port for BGPPeer tor is taken: listen tcp :179: bind: address already in use"}},
+		{name: "ports that BGPPeers choose", running: running, change: func(in *Surroundings) {
+			in.pod("bird", "n1", corev1.ContainerPort{ContainerPort: 179}, corev1.ContainerPort{ContainerPort: 1790}, corev1.ContainerPort{ContainerPort: 4784, Protocol: corev1.ProtocolUDP})
+			in.BGPPeers = append(in.BGPPeers, &herald.BGPPeer{Spec: herald.BGPPeerSpec{Passive: true, Port: 1790, BFD: &herald.BFD{MinimumTTL: 254}}})
+		}, want: []string{"✗ Ports TCP port 1790 on n1 is taken by pod x/bird", "✗ Ports UDP port 4784 on n1 is taken by pod x/bird", "? Ports no API says whether processes of the nodes that are in no pod have these ports: TCP 1790, UDP 4784: ss"}},
 		{name: "BFD is up", running: running, change: func(in *Surroundings) {
+			in.BGPPeers = append(in.BGPPeers, &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}, Spec: herald.BGPPeerSpec{BFD: &herald.BFD{}}})
 			for _, s := range in.Speakers {
 				s.Status.Sessions = []herald.SpeakerSession{{Peer: "tor", State: "Established", BFD: "Up"}}
 			}
-		}, want: []string{"✓ Ports BFD is up on all nodes", "? Ports no API says whether processes of the nodes that are in no pod have these ports: TCP 179: ss"}},
+		}, want: []string{"✓ Ports BFD is up on all nodes, so speakers have UDP port 3784", "? Ports no API says whether processes of the nodes that are in no pod have these ports: TCP 179: ss"}},
 		{name: "another BGP speaker", change: func(in *Surroundings) { in.daemonSet("calico-system/calico-node", "quay.io/calico/node:v3.30") },
 			want: []string{"! Ports Calico (DaemonSet calico-system/calico-node) may speak BGP on the nodes"}},
 
@@ -483,8 +488,8 @@ func TestPreflight(t *testing.T) {
 				s.Status.Sessions = []herald.SpeakerSession{{Peer: "tor", State: "Established", BFD: "Up"}}
 			}
 		}, want: []string{
-			"? KubeProxy whether the speakers still run that report that their nodes can forward: you may not read leases.coordination.k8s.io",
-			"? Ports whether the speakers still run, and have their ports: you may not read leases", "? Multicast whether the speakers still run that report that they hear each other: you may not read leases",
+			"? KubeProxy whether the speakers that report that their nodes can forward are still running: you may not read leases.coordination.k8s.io",
+			"? Ports whether the speakers still run, and have their ports: you may not read leases", "? Multicast whether the speakers that report that they hear each other are still running: you may not read leases",
 			"? Ports no API says whether processes of the nodes that are in no pod have these ports: TCP 7475, TCP 179, UDP 3784: ss",
 		}, not: []string{"✓ KubeProxy 2 speakers report", "✓ Ports", "✓ Multicast"}},
 		{name: "nodes that have no speaker", running: running, change: func(in *Surroundings) {
