@@ -78,7 +78,7 @@ func constants(dir string) (all []constant, err error) {
 // comment parses the comment of a constant.
 func (c *constant) comment(doc string) error {
 	text, uses, ok := strings.Cut(strings.TrimSpace(doc), "\n\n")
-	c.text = strings.Join(strings.Fields(strings.TrimPrefix(text, c.name+":")), " ")
+	c.text = strings.Join(strings.Fields(strings.TrimPrefix(strings.TrimPrefix(text, c.name), ":")), " ")
 	if !ok {
 		return nil
 	}
@@ -171,17 +171,28 @@ func Conditions(dir string) (string, error) {
 	return out.String(), nil
 }
 
-// about returns the part of a comment that is about a kind: "of an IPPool, ...; of an advertisement, ...".
+// ofKind is the beginning of the part of a comment that is about one kind: "Of an IPPool: ", or "of a BGPPeer with spec.bfd: ".
+var ofKind = regexp.MustCompile(`(?:^|\. )[Oo]f an? (\w+) ?([^:]*): `)
+
+// about returns the part of a comment that is about a kind, or the whole comment if no part is: "of an IPPool: ... Of an
+// advertisement: ...".
 func about(text, kind string) string {
-	first, rest, _ := strings.Cut(text, ". ")
-	for part := range strings.SplitSeq(first, "; ") {
-		of, what, ok := strings.Cut(strings.TrimPrefix(part, "of "), ", ")
-		if ok && strings.HasPrefix(part, "of ") && strings.HasSuffix(strings.ToLower(kind), strings.ToLower(of[strings.LastIndex(of, " ")+1:])) {
-			first = what
-			break
+	parts := ofKind.FindAllStringSubmatchIndex(text, -1)
+	for i, at := range parts {
+		if !strings.HasSuffix(strings.ToLower(kind), strings.ToLower(text[at[2]:at[3]])) {
+			continue
 		}
+		end := len(text)
+		if i+1 < len(parts) {
+			end = parts[i+1][0]
+		}
+		what := text[at[1]:end]
+		if qualifier := text[at[4]:at[5]]; qualifier != "" {
+			what = qualifier + ": " + what
+		}
+		return strings.TrimSuffix(upper(what), ".") + "."
 	}
-	return strings.TrimSpace(strings.TrimSuffix(upper(first), ".") + ". " + upper(rest))
+	return upper(text)
 }
 
 // upper capitalizes the first letter of text, unless text begins with the name of a field or a program.

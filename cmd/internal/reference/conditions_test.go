@@ -62,6 +62,28 @@ func TestEveryReasonIsInTheReference(t *testing.T) {
 	}
 }
 
+// TestAbout has comments on conditions that mean different things for different kinds.
+func TestAbout(t *testing.T) {
+	const both = "of an IPPool: it is announced, e.g. by BGP. Others wait. Of an advertisement: it selects pools."
+	for _, c := range []struct{ text, kind, want string }{
+		{both, "IPPool", "It is announced, e.g. by BGP. Others wait."},
+		{both, "BGPAdvertisement", "It selects pools."},
+		{"of a BGPPeer with spec.bfd: BFD is up.", "BGPPeer", "With spec.bfd: BFD is up."},
+		{"the spec is valid.", "BGPPeer", "The spec is valid."},
+	} {
+		if got := about(c.text, c.kind); got != c.want {
+			t.Errorf("%q of %s: %q, want %q", c.text, c.kind, got, c.want)
+		}
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "reference", "conditions.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := regexp.MustCompile(`(?m)^(Condition|Pool|Allocation)[A-Z]\w+ of `).FindAllString(string(page), -1); found != nil {
+		t.Errorf("the reference has the names of constants: %q", found)
+	}
+}
+
 // TestEveryEventOfTheServiceControllerIsInTheReference reads the source of the controller that herald-ccm contains.
 func TestEveryEventOfTheServiceControllerIsInTheReference(t *testing.T) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/cloud-provider").Output()
