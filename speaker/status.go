@@ -104,8 +104,9 @@ func fit(st *herald.SpeakerStatusStatus) {
 		st.Interfaces[i].Hears = nil
 	}
 	for i := len(st.Sessions) - 1; over > 0 && i >= 0; i-- {
-		over -= len(st.Sessions[i].Reason)
-		st.Sessions[i].Reason = ""
+		o := &st.Sessions[i]
+		over -= len(o.Reason) + len(o.BFDReason)
+		o.Reason, o.BFDReason = "", ""
 	}
 	for i := len(st.Interfaces) - 1; over > 0 && i >= 0; i-- {
 		o := &st.Interfaces[i]
@@ -129,7 +130,7 @@ func textOf(st *herald.SpeakerStatusStatus) (n int) {
 		n += len(o.Address) + len(o.MAC) + len(o.At)
 	}
 	for _, o := range st.Sessions {
-		n += len(o.Peer) + len(o.Address) + len(o.State) + len(o.Since) + len(o.Reason)
+		n += len(o.Peer) + len(o.Address) + len(o.State) + len(o.Since) + len(o.Reason) + len(o.BFD) + len(o.BFDReason)
 	}
 	return n
 }

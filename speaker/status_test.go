@@ -84,7 +84,7 @@ func TestAReportFits(t *testing.T) {
 		})
 		st.Deaths = append(st.Deaths, herald.SpeakerDeath{Node: node, Interface: "eth0", At: at})
 		st.Conflicts = append(st.Conflicts, herald.SpeakerConflict{Address: address, MAC: "02:00:00:00:00:01", At: at})
-		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: node[:63], State: sessionEstablished, Since: at, Reason: strings.Repeat("r", maxReason)})
+		st.Sessions = append(st.Sessions, herald.SpeakerSession{Peer: node[:63], State: sessionEstablished, Since: at, Reason: strings.Repeat("r", maxReason), BFD: "AdminDown", BFDReason: strings.Repeat("b", maxReason)})
 	}
 	if fit(&st); textOf(&st) > herald.MaxStatusText || len(st.Deaths) != 64 || len(st.Conflicts) != 64 || len(st.Sessions) != 64 {
 		t.Errorf("%d characters, of deaths, conflicts and sessions %d, %d and %d", textOf(&st), len(st.Deaths), len(st.Conflicts), len(st.Sessions))

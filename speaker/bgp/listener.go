@@ -235,9 +235,11 @@ func (l *listener) setKey(address netip.Addr, password string) {
 	}
 	raw, err := l.socket.SyscallConn()
 	if err == nil {
-		err = errors.Join(raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptTCPMD5Sig(int(fd), unix.IPPROTO_TCP, unix.TCP_MD5SIG, &signature)
-		}), err)
+		var refused error
+		err = raw.Control(func(fd uintptr) {
+			refused = unix.SetsockoptTCPMD5Sig(int(fd), unix.IPPROTO_TCP, unix.TCP_MD5SIG, &signature)
+		})
+		err = errors.Join(err, refused)
 	}
 	switch {
 	case err == nil && password == "":
