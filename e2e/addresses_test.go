@@ -108,7 +108,7 @@ func TestWhichPoolIsUsed(t *testing.T) {
 		c.condition("younger", herald.PoolReady, metav1.ConditionFalse, "spec.disabled is set")
 		c.served("c", "198.51.100.2")
 		c.service("d", ips("203.0.113.2"))
-		c.refused("d", `pool "younger" gives no new addresses, it is disabled, invalid or being deleted`)
+		c.refused("d", `pool "younger" gives no new addresses, because it is disabled, invalid or being deleted`)
 		c.service("e", annotated(herald.AnnotationPool, "younger"))
 		c.refused("e", `pool "younger" gives no new addresses`)
 		c.holds("b", "203.0.113.1")

@@ -102,7 +102,7 @@ func TestAddressesOfGateways(t *testing.T) {
 		c.service("taken", gateway("203.0.113.5"))
 		refused(c, "taken", "203.0.113.5 is held by default/gw")
 		c.service("elsewhere", gateway("198.51.100.1"))
-		refused(c, "elsewhere", `pool "own", which has it, does not announce what class "`+gatewayClass+`" gives`)
+		refused(c, "elsewhere", `pool "own", which has the address, does not list class "`+gatewayClass+`" in spec.announceClasses`)
 		c.service("outside", gateway("192.0.2.1"))
 		refused(c, "outside", "192.0.2.1 is in no pool")
 		c.reserve("203.0.113.7")

@@ -148,7 +148,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 			name:   "a BGPPeer has the wrong AS number",
 			make:   func(f *field) { f.must(f.patchPeer(router.Name, fmt.Sprintf(`{"spec":{"peerASN":%d}}`, router.ASN-1))) },
 			mend:   func(f *field) { f.must(f.patchPeer(router.Name, fmt.Sprintf(`{"spec":{"peerASN":%d}}`, router.ASN))) },
-			says:   fmt.Sprintf("the router's AS number is not %d, as spec.peerASN", router.ASN-1),
+			says:   fmt.Sprintf("the router's AS number is not %d, which spec.peerASN", router.ASN-1),
 			alerts: []string{"HeraldBGPSessionDown"},
 		},
 		{

@@ -105,5 +105,5 @@ func TestPreflightWhereHeraldRuns(t *testing.T) {
 	f.pool("taken", delay(0), herald.AddressRange(node))
 	_, err = f.access.Kubectl(f.ctx, "delete", "validatingadmissionpolicybinding", "speakers.herald.dev")
 	f.must(err)
-	f.comesToSay("preflight", 2, "✗ no ValidatingAdmissionPolicyBinding has the policy speakers.herald.dev deny anything", "! IPPool taken has addresses that are taken, and never gives them out: "+node+" (the address of node "+f.site.Nodes[0].Name+")", "1 problem, 1 warning")
+	f.comesToSay("preflight", 2, "✗ no ValidatingAdmissionPolicyBinding of the policy speakers.herald.dev has the action Deny", "! IPPool taken has addresses that are taken, and never gives them out: "+node+" (the address of node "+f.site.Nodes[0].Name+")", "1 problem, 1 warning")
 }

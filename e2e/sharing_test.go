@@ -101,13 +101,13 @@ func TestWhoSharesAnAddress(t *testing.T) {
 			if got := c.addressOf(name, key("t"), ports("TCP/3"), local, edit); got == first {
 				t.Errorf("%s shares %s", name, got)
 			}
-			c.event("Service", name, "NotShared", "which takes traffic otherwise (Local in default: app=pod; this one: ")
+			c.event("Service", name, "NotShared", "which has another externalTrafficPolicy or selector (Local in default: app=pod; this one: ")
 		}
 		if got := c.addressOf("other-key", key("T"), ports("TCP/4"), local); got == first {
 			t.Errorf("another key shares %s", got)
 		}
 		c.edit("local-2", selects("another"))
-		c.refused("local-2", "which takes traffic otherwise (Local in default: app=pod; this one: Local in default: app=another)")
+		c.refused("local-2", "which has another externalTrafficPolicy or selector (Local in default: app=pod; this one: Local in default: app=another)")
 		c.edit("local-2", selects("pod"))
 		c.shares(first, "default/local-1", "default/local-2")
 	})

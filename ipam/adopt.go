@@ -6,9 +6,10 @@ import (
 	"slices"
 )
 
-// Adopt assigns the owner the addresses that it carries and that nobody holds. The owner had them before the records were
-// lost, or got them from another allocator. Of the carried addresses that the owner holds, it then prefers the first, as
-// if it had taken that one last. [Allocator.Allocate] deals with the addresses that are not adopted.
+// Adopt assigns the owner the addresses that it carries, except those that another owner holds and cannot share with it. The
+// owner had them before the records were lost, or got them from another allocator. Of the carried addresses that the owner
+// holds, it then prefers the first, as if it had taken that one last. [Allocator.Allocate] deals with the addresses that are
+// not adopted.
 //
 // Anybody may write what an owner carries, so an adopted address must satisfy the rules of a request:
 //

@@ -43,11 +43,12 @@ func (a *Allocator) wanted(req *Request, f Family) (all []Allocation) {
 	return all
 }
 
-// Admits reports whether addr is in a pool that may have owners whose addresses an allocator of this class gives.
+// Admits reports whether the pool of addr lists a class in Classes. The empty class is that of this Allocator, which every
+// pool admits.
 func (a *Allocator) Admits(addr netip.Addr, class string) bool {
 	home := a.find(addr)
 	return home != nil && home.admits(class)
 }
 
-// admits reports whether the pool may have owners whose addresses an allocator of this class gives.
+// admits reports whether the pool lists a class. The empty class is that of this Allocator.
 func (p *pool) admits(class string) bool { return class == "" || slices.Contains(p.Classes, class) }

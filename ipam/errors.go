@@ -60,7 +60,7 @@ const (
 
 var causes = [...]string{"", "there is none", "it is unknown", "it is closed", "it does not auto-assign", "another pool", "it does not serve the subject",
 	"it has no addresses of the family", "none is free", "it does not admit the class", "it is in no pool", "it is carried, and in no pool", "no room", "no room for a move",
-	"others are there", "the terms have changed", "it is skipped", "it is to be left", "another is asked for", "another is held"}
+	"others are there", "the terms have changed", "it is skipped", "the owner leaves it", "another is asked for", "another is held"}
 
 // String returns the cause in a few words, for logs and tests.
 func (c Cause) String() string {
@@ -219,7 +219,7 @@ func namesOf(pools []*pool) []string {
 // check refuses requests that cannot be served with any pools.
 func (r *Request) check() error {
 	if r.Owner.UID == "" {
-		return errInvalid("an address is asked for without a UID: only Restore holds addresses for nobody")
+		return errInvalid("an address is asked for without a UID: reservations are made by Restore and Replace")
 	}
 	switch len(r.Families) {
 	case 1:
@@ -244,13 +244,13 @@ func (r *Request) check() error {
 		}
 		f := FamilyOf(addr)
 		if r.Families[0] != f && r.Families[len(r.Families)-1] != f {
-			return errInvalid("%s is asked for, but no %s address is: add the family, or ask for an %s address", addr, f, r.Families[0])
+			return errInvalid("%s is asked for, and %s is not among the families: add the family, or ask for an %s address", addr, f, r.Families[0])
 		}
 		if slices.Contains(r.Addresses[:i], addr) {
 			return errInvalid("%s is asked for twice: ask for each address once", addr)
 		}
 		if all := r.asked(f); len(all) > r.count() {
-			return errInvalid("%s and %s are both asked for: ask for more than %d of each family, or for fewer addresses", all[0], all[1], r.count())
+			return errInvalid("%d %s addresses are asked for by name, and %d of each family: ask for fewer, or for more of each family", len(all), f, r.count())
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@ type Verdict struct {
 }
 
 // Explain asks each pool, in the order of choice, whether it would serve the new addresses of a request: those that the
-// owner does not hold yet, or one if it holds enough. Explain does not consider the addresses that the owner already
-// holds, reservations, and addresses of other owners that the owner might share. See [Allocator.HeldBy].
+// owner does not hold yet, or one if it holds enough. Explain does not check whether the owner may keep what it holds, and
+// ignores reservations and addresses that the owner might share. See [Allocator.HeldBy].
 func (a *Allocator) Explain(req Request) []Verdict {
 	var all []Verdict
 	for _, f := range req.Families {

@@ -173,7 +173,7 @@ func parseAddr(text string) (netip.Addr, error) {
 	case err != nil:
 		return netip.Addr{}, fmt.Errorf("%q is not an IP address: write a CIDR (198.51.100.0/26), a range (198.51.100.1-198.51.100.9) or an address", text)
 	case addr.Zone() != "":
-		return netip.Addr{}, fmt.Errorf("has the zone %q, and a pool is of no one interface: write %s", addr.Zone(), addr.WithZone(""))
+		return netip.Addr{}, fmt.Errorf("has the zone %q, and addresses of a pool have none: write %s", addr.Zone(), addr.WithZone(""))
 	case addr.Is4In6():
 		return netip.Addr{}, fmt.Errorf("is an IPv4 address written as IPv6: write %s", addr.Unmap())
 	}

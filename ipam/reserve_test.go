@@ -28,7 +28,7 @@ func TestRecords(t *testing.T) {
 			restoredFor(ipam.Owner{Namespace: "default", Name: "odd", UID: "default/web"}, "198.51.100.0@public"),
 			reserve("web", "198.51.100.1@public"),
 			heldBy("~web", "198.51.100.1@public"),
-			notKept(ask("web", v4).leaving("198.51.100.1"), "198.51.100.1: it is to be left"),
+			notKept(ask("web", v4).leaving("198.51.100.1"), "198.51.100.1: the owner leaves it"),
 		},
 		"what is reserved for a name goes to the Service of that name": {
 			pools(public),
@@ -64,7 +64,7 @@ func TestRecords(t *testing.T) {
 			pools(public, pool("other", "203.0.113.0/30")),
 			reserve("web", "198.51.100.2@public"),
 			notKept(ask("web", v4).exactly("198.51.100.3"), "198.51.100.2: another is asked for"),
-			notKept(ask("web", v4).leaving("198.51.100.2"), "198.51.100.2: it is to be left"),
+			notKept(ask("web", v4).leaving("198.51.100.2"), "198.51.100.2: the owner leaves it"),
 			notKept(ask("web", v4).from("other"), "198.51.100.2: another pool"),
 			notKept(ask("web", v6)),
 			allocate(ask("web", v4).from("other"), "203.0.113.0@other"),

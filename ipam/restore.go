@@ -43,10 +43,9 @@ func (a *Allocator) record(al Allocation, terms Sharing) {
 	a.judge(a.on(al.Address))
 }
 
-// Replace makes exactly these tenants hold an address, as its record says, and returns the owners that lost it. A lost
-// owner may have wrongly believed that it held the address. Without tenants the address becomes free. The record
-// overrides everything: the terms of its tenants are not compared. An owner that keeps the address keeps its place in
-// the order of the addresses that it took.
+// Replace makes exactly these tenants hold an address, as its record says, and returns the owners that lost it. The caller
+// must serve the lost owners again. Without tenants the address becomes free. The record overrides everything: the terms of
+// its tenants are not compared. An owner that keeps the address keeps its place in the order of the addresses that it took.
 func (a *Allocator) Replace(addr netip.Addr, pool string, tenants []Tenant) (lost []Owner, err error) {
 	if err := checkAddr(addr); err != nil {
 		return nil, err

@@ -258,8 +258,8 @@ func (a *Allocator) join(req *Request, w *portion) {
 }
 
 // MayJoin reports whether the owner could share an address if it agreed with the owners that hold it: the pool of the
-// address serves the owner, is the pool that the request names, if any, and lets the namespaces share; and the address is
-// neither left nor skipped.
+// address serves the owner, is the pool that the request names, if any, is not closed, and lets the namespaces share; and
+// the address is neither left nor skipped.
 func (a *Allocator) MayJoin(req Request, addr netip.Addr) bool {
 	h := a.on(addr)
 	return h != nil && a.mayJoin(&req, h) && a.conflict(h, req.Owner, &req.Sharing).Over != DifferentNamespace

@@ -60,7 +60,7 @@ type rest struct {
 }
 
 // numbered is a range and the number of its first address. Addresses are numbered from the lowest address of the space.
-// Numbers behind the cursor never saturate, because every address there has been held.
+// Numbers behind the cursor never saturate, because every address there has been held or skipped.
 type numbered struct {
 	netipx.IPRange
 	first uint64

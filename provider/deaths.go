@@ -17,13 +17,14 @@ import (
 
 const (
 	// deathFresh is the maximum age of a report that is acted upon. A new leader finds the reports of deaths that the old
-	// leader has not seen, perhaps because it ran on the dead node. The new one leads 15 s later. After 40 s Kubernetes
-	// itself acts.
+	// leader has not seen, perhaps because it ran on the dead node. The new one leads 15 s later. Kubernetes itself acts
+	// about 45 s after the death, so a later report changes nothing.
 	deathFresh = time.Minute
 	// deathGather is how long a death must be witnessed before it is acted upon. A speaker writes its SpeakerStatus at
 	// most once a second, so the number of nodes that died at once is known only after that time.
 	deathGather = time.Second
-	// deathPatience is how long a death may be reported by too few witnesses before it counts as refused.
+	// deathPatience is how long a death may be reported and not acted upon, for whatever reason, before it counts as
+	// refused.
 	deathPatience = 5 * time.Second
 	// deathRest is the minimum time between two deaths of one node that are acted upon. It limits the effect of a
 	// neighbour that reports a death again and again.

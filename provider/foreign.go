@@ -42,13 +42,13 @@ var foreignBalancers = []*foreignBalancer{
 	}, same: withAnyNamespace},
 }
 
-// withoutDHCP reports whether an annotation of kube-vip lists real addresses. Some addresses stand for addresses that a
-// DHCP server assigns.
+// withoutDHCP reports whether an annotation of kube-vip lists real addresses. For kube-vip, 0.0.0.0, :: and "dhcp" mean an
+// address from a DHCP server.
 func withoutDHCP(_ map[string]string, _, value string) bool {
 	number := 0
 	for text := range strings.SplitSeq(value, ",") {
 		if number++; number > 2*maxAddresses {
-			break // No longer list is parsed.
+			break // Longer lists are refused.
 		}
 		text = strings.TrimSpace(text)
 		if a, err := netip.ParseAddr(text); strings.EqualFold(text, "dhcp") || err == nil && a.IsUnspecified() {

@@ -398,7 +398,7 @@ func (l *ledger) resume(a netip.Addr) {
 	l.alloc.Resume(a)
 }
 
-// drop frees an address of these owners, and reports whether the address then has no holder.
+// drop releases an address for these owners. If it then has no holder, drop also forgets its record, and returns true.
 func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -425,7 +425,7 @@ func TestAnAddressThatCoolsDownSaysSo(t *testing.T) {
 	l := storyLedger()
 	note(l, given("198.51.100.5", "public", "mail"), true)
 	_, err := ask(t, l, service("web", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.5"}))
-	if !errors.Is(err, ipam.ErrTaken) || !strings.Contains(err.Error(), "198.51.100.5 cools down after default/mail had it") {
+	if !errors.Is(err, ipam.ErrTaken) || !strings.Contains(err.Error(), "198.51.100.5 was released by default/mail") {
 		t.Errorf("%v", err)
 	}
 }

@@ -75,9 +75,9 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		}
 		err = b.record(ctx, allocations, ownerEntry(svc))
 		if errors.Is(err, errHeldByAnother) && !slices.Equal(allocations, refused) {
-			// The ledger now knows the holder of the address, so the next decision is a different one. It may be the
-			// same, for example if a record of another class names this Service among others. Then the service
-			// controller retries later.
+			// The ledger now knows the holder of the address, so the next decision usually is a different one. If it is the
+			// same, for example because a record of another class names this Service among others, the service controller
+			// retries later.
 			refused = allocations
 			b.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
 			continue
@@ -126,8 +126,8 @@ func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocatio
 }
 
 // releaseOthers releases the addresses that a Service holds and that are not in keep, except those that its status still
-// has. A Service that moves has both addresses until its status has the new one; then the projection has it synced
-// again. releaseOthers gets the status from the API server, because the cache may lag behind.
+// has. A Service that moves has both addresses until its status has the new one; then the projection queues it again.
+// releaseOthers gets the status from the API server, because the cache may lag behind.
 func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation, policy reclaimPolicyOf) error {
 	others := b.ledger.superfluous(owner(svc), keep)
 	if len(others) == 0 {
@@ -160,7 +160,7 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 		if err != nil {
 			return err
 		}
-		// The first addresses and the finalizer are written at once.
+		// The first addresses and the finalizer are written in one patch.
 		if now != nil && !servicehelper.HasLBFinalizer(now) {
 			keep, policy = nil, b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 		}

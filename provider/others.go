@@ -48,7 +48,7 @@ type told struct {
 	at      time.Time
 }
 
-// handler has a Service checked when it changes, if it is or was of another class.
+// handler queues a Service that changes, if it is or was of another class.
 func (o *others) handler() cache.ResourceEventHandler {
 	look := func(objects ...any) {
 		for _, object := range objects {
@@ -204,7 +204,7 @@ func (o *others) release(ctx context.Context, svc *corev1.Service, held []ipam.A
 	}
 	for _, a := range lost {
 		if slices.Contains(Carried(now), a.Address) && !denied[a.Address] {
-			continue // The event of this version has the Service checked again.
+			continue // The event of this version queues the Service again.
 		}
 		if err := o.records.release(ctx, a.Address, owner(svc), always); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)

@@ -108,7 +108,7 @@ func TestAddressesOfAnotherController(t *testing.T) {
 		{"a class that no pool admits", public(), nil, gateway("gw", "198.51.100.2"), nil, nil},
 		{"in a pool of another class", public(), func(w *world) {
 			w.pool("gateways", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"203.0.113.0/30"}; announcing(o) })
-		}, gateway("gw", "198.51.100.2"), nil, []string{`gave 198.51.100.2, which is not announced: pool "public", which has it, does not announce what class "` + gateways + `" gives: add the class to spec.announceClasses`}},
+		}, gateway("gw", "198.51.100.2"), nil, []string{`gave 198.51.100.2, which is not announced: pool "public", which has the address, does not list class "` + gateways + `" in spec.announceClasses`}},
 		{"one in no pool, and one in a pool", public(announcing), nil, gateway("gw", "192.0.2.1", "198.51.100.2"),
 			[]string{"198.51.100.2 public default/gw"}, []string{"192.0.2.1, which is not announced: 192.0.2.1 is in no pool"}},
 		{"excluded", public(announcing, func(o *herald.IPPool) { o.Spec.Exclude = []herald.AddressRange{"198.51.100.2"} }), nil, gateway("gw", "198.51.100.2"),
@@ -126,7 +126,7 @@ func TestAddressesOfAnotherController(t *testing.T) {
 		{"reserved for it, in a pool that does not admit the class", public(), func(w *world) {
 			w.pool("gateways", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"203.0.113.0/30"}; announcing(o) })
 			w.reserve("198.51.100.2", herald.AllocationOwner{Namespace: "default", Name: "gw"})
-		}, gateway("gw", "198.51.100.2"), []string{"198.51.100.2  ~default/gw"}, []string{"does not announce what class"}},
+		}, gateway("gw", "198.51.100.2"), []string{"198.51.100.2  ~default/gw"}, []string{"does not list class"}},
 		{"the address of a node", public(announcing), func(w *world) {
 			w.skip(map[netip.Addr]string{netip.MustParseAddr("198.51.100.2"): "an address of node n1"})
 		}, gateway("gw", "198.51.100.2"), nil, []string{"198.51.100.2 is not given out (an address of node n1)"}},
@@ -210,7 +210,7 @@ func TestAddressesOfAnotherControllerAreReleased(t *testing.T) {
 		}, []string{"198.51.100.2 public default/gw released"}, nil},
 		{"the pool stops admitting the class", announcing, func(w *world, _ *corev1.Service) {
 			w.repool("public", func(o *herald.IPPool) { o.Spec.AnnounceClasses = nil })
-		}, []string{"198.51.100.2 public default/gw released"}, []string{"198.51.100.2, which is not announced: pool \"public\", which has it, does not announce"}},
+		}, []string{"198.51.100.2 public default/gw released"}, []string{"198.51.100.2, which is not announced: pool \"public\", which has the address, does not list class"}},
 		{"the pool loses the address", announcing, func(w *world, _ *corev1.Service) {
 			w.repool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
 		}, []string{"198.51.100.2 public default/gw released"}, []string{"198.51.100.2 is in no pool"}},
@@ -234,7 +234,7 @@ func TestAddressesOfAnotherControllerAreReleased(t *testing.T) {
 			svc.Status = corev1.ServiceStatus{}
 			w.see(svc)
 			w.see(gateway("next", "198.51.100.2"))
-		}, []string{"198.51.100.2 public default/gw released"}, []string{"198.51.100.2 cools down after default/gw had it"}},
+		}, []string{"198.51.100.2 public default/gw released"}, []string{"198.51.100.2 was released by default/gw"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

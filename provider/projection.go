@@ -31,7 +31,7 @@ type projection struct {
 	ledger    *ledger
 	// holds reports whether a Service has an address of ours.
 	holds func(*corev1.Service) bool
-	// relabelled is called when the labels of any Service change.
+	// relabelled is called when the labels of a Service that is or was ours change.
 	relabelled func()
 	// gone is called with every deleted Service.
 	gone func(*corev1.Service)
@@ -154,9 +154,9 @@ func (p *projection) disturbed(was, is *corev1.Service) bool {
 	return written && p.serves(is) && is.DeletionTimestamp == nil && !p.content(is)
 }
 
-// OnDelete has the addresses of a deleted Service checked. The controller does not need this, because it acts on the
-// deletion timestamp. A Service without finalizers never had such a timestamp; the controller forgets it when it finds
-// that the Service is gone.
+// OnDelete queues the addresses of a deleted Service. The controller does not need this, because it acts on the deletion
+// timestamp. A Service without finalizers never had such a timestamp; the controller forgets it when it finds that the
+// Service is gone.
 func (p *projection) OnDelete(o any) {
 	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = tombstone.Obj

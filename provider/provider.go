@@ -188,7 +188,7 @@ func wire(d dependencies) *Provider {
 	}
 }
 
-// recordHandler has every changed record checked.
+// recordHandler queues every changed record.
 func recordHandler(c *changes) cache.ResourceEventHandler {
 	look := func(o any) {
 		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
@@ -198,8 +198,8 @@ func recordHandler(c *changes) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, o any) { look(o) }, DeleteFunc: look}
 }
 
-// namespaceHandler has the waiting Services retried when a namespace is created, or when its labels or its quota change.
-// It calls gone for deleted namespaces.
+// namespaceHandler wakes the waiting Services when a namespace is created, or when its labels or its quota change. It calls
+// gone for deleted namespaces.
 func namespaceHandler(c *changes, gone func(name string)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { c.capacity.set() },

@@ -115,7 +115,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	}
 	for _, o := range rec.Spec.Owners {
 		if o.UID == "" || o.Sharing != nil {
-			r.changes.capacity.set() // A Service of that name may wait for one, or a Service that shares may wait for a port.
+			r.changes.capacity.set() // A Service may wait for the address that is reserved for its name, or for a port of a shared address.
 		}
 		if o.UID == "" {
 			continue
@@ -150,7 +150,7 @@ func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation,
 	return true, err // The event of the update or deletion queues it again.
 }
 
-// moveOff has the Services synced that must leave an address because of a conflict.
+// moveOff queues the Services that must leave an address because of a conflict.
 func (r *reconciler) moveOff(rec *herald.IPAllocation, address netip.Addr) {
 	if !conflicting(rec) {
 		return
@@ -358,19 +358,19 @@ func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.Al
 	if svc != nil && svc.UID == o.UID && (svc.DeletionTimestamp != nil || r.services.serves(svc) || r.services.elsewhere(svc)) {
 		return nil
 	}
-	r.log.Info("releasing the address of a Service that is gone", zap.Stringer("address", address), zap.Stringer("service", ownerOf(o)))
+	r.log.Info("releasing the address of a Service that is gone or is not served any more", zap.Stringer("address", address), zap.Stringer("service", ownerOf(o)))
 	return r.records.release(ctx, address, ownerOf(o), r.records.reclaims(o.ReclaimPolicy))
 }
 
-// serviceGone has the addresses of a deleted Service checked.
+// serviceGone queues the addresses of a deleted Service.
 func (r *reconciler) serviceGone(svc *corev1.Service) {
 	for _, a := range append(r.ledger.heldBy(owner(svc)), r.ledger.coolingFor(owner(svc))...) {
 		r.changes.record(a.Address)
 	}
 }
 
-// conflictsSynced has the records with a conflict checked when all reports are known. A conflict that was withdrawn
-// while no herald-ccm watched is over.
+// conflictsSynced queues the records with a conflict when all reports are known. A conflict that was withdrawn while no
+// herald-ccm watched is over.
 func (r *reconciler) conflictsSynced() {
 	r.conflicts.synced.Store(true)
 	for _, rec := range client.Items[*herald.IPAllocation](r.records.cache) {

@@ -98,8 +98,8 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 	return address, tenants
 }
 
-// learn stores the content of a record, and has the Services synced that wrongly believed that they hold the address. It
-// reports whether the record is older than the known one.
+// learn stores the content of a record, and queues the Services that wrongly believed that they hold the address. It reports
+// whether the record is older than the known one.
 func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
 	address, tenants := r.tenants(rec)
 	lost, stale, err := r.ledger.learn(address, rec, tenants)
@@ -148,7 +148,7 @@ func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	return list
 }
 
-// namespaceGone has the records checked that keep an address for a name in a namespace.
+// namespaceGone queues the records that keep an address for a name in a namespace.
 func (r *records) namespaceGone(name string) {
 	indexed, _ := r.cache.ByIndex(byNameNamespace, name) // ByIndex fails only for an index that does not exist.
 	for _, o := range indexed {
@@ -174,7 +174,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 		stale, err := r.write(ctx, rec, a, mine)
 		switch {
 		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err):
-		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. Without a record, the kind does not exist.
+		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. If there was none, the CustomResourceDefinition is missing.
 		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errHeldByAnother):
 			return cmp.Or(r.lose(a.Address, rec, mine), err)
@@ -324,7 +324,8 @@ func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner,
 			case err != nil && !unreadable:
 				return err
 			case rec == nil, unreadable:
-				// Either the address was never recorded and thus never announced, or nobody can get it.
+				// There is no record, so the address was never announced, or the record cannot be decoded, so nobody else
+				// gets the address.
 				r.ledger.drop(address, o)
 				r.changes.capacity.set()
 				return nil

@@ -149,14 +149,14 @@ func (s *services) pending() (n int) {
 	return n
 }
 
-// oldestFirst returns those of the Services for which is is true, oldest first.
-func oldestFirst(all []*corev1.Service, is func(*corev1.Service) bool) []*corev1.Service {
-	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !is(svc) })
+// oldestFirst returns the Services for which keep returns true, the oldest first.
+func oldestFirst(all []*corev1.Service, keep func(*corev1.Service) bool) []*corev1.Service {
+	all = slices.DeleteFunc(all, func(svc *corev1.Service) bool { return !keep(svc) })
 	slices.SortFunc(all, func(x, y *corev1.Service) int { return Older(x, y) })
 	return all
 }
 
-// Older compares objects by age. It compares objects that were created in the same second by name.
+// Older compares objects by age, the older first. It compares objects that were created in the same second by name.
 func Older(x, y metav1.Object) int {
 	tx, ty := x.GetCreationTimestamp(), y.GetCreationTimestamp()
 	return cmp.Or(tx.Compare(ty.Time), strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))

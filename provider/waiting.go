@@ -77,7 +77,7 @@ func (w *waiting) run(ctx context.Context) error {
 func (w *waiting) serve() {
 	for _, svc := range w.list() {
 		if w.services.elsewhere(svc) {
-			w.changes.serve(svc) // This is in memory, too, as long as its addresses are refused.
+			w.changes.serve(svc) // If its addresses are refused again, this costs no API call.
 			continue
 		}
 		req, err := w.requests.of(svc)

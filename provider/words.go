@@ -57,14 +57,14 @@ func releaseWords(e *ipam.Error) string {
 	case holder.Namespace != e.Asker.Namespace:
 		return "ask the administrator of the cluster who holds it: kubectl get ipallocation " + herald.AllocationName(e.Address)
 	}
-	return fmt.Sprintf("move that Service to another one: kubectl herald renumber %s/%s", holder.Namespace, holder.Name)
+	return fmt.Sprintf("move that Service to another address: kubectl herald renumber %s/%s", holder.Namespace, holder.Name)
 }
 
 // coolingError is the refusal of an address whose reuse delay is not over.
 type coolingError struct{ taken *ipam.Error }
 
 func (e *coolingError) Error() string {
-	return fmt.Sprintf("%s cools down after %s had it: it is given when the pool's reuseDelay is over, or ask for another address",
+	return fmt.Sprintf("%s was released by %s and is not given out until the pool's reuseDelay is over: wait, or ask for another address",
 		e.taken.Address, ownerWords(e.taken.Holder, e.taken.Asker))
 }
 
@@ -92,12 +92,12 @@ func poolWords(e *ipam.Error) string {
 	case ipam.UnknownPool:
 		return fmt.Sprintf("there is no pool %s: create it, or name another", pool)
 	case ipam.ClosedPool:
-		return fmt.Sprintf("pool %s gives no new addresses, it is disabled, invalid or being deleted: enable or correct it, or name another", pool)
+		return fmt.Sprintf("pool %s gives no new addresses, because it is disabled, invalid or being deleted: enable or correct it, or name another", pool)
 	case ipam.AnotherPool:
 		return fmt.Sprintf("pool %s is asked for, not this one", quote(e.Asked))
 	}
 	if e.Cause == ipam.ClassNotAdmitted {
-		return fmt.Sprintf("pool %s, which has it, does not announce what class %s gives: add the class to spec.announceClasses of the pool, or use an address of a pool that has it there",
+		return fmt.Sprintf("pool %s, which has the address, does not list class %s in spec.announceClasses: add the class there, or use an address of a pool that lists it",
 			pool, quote(e.Class))
 	}
 	if e.Pool == "" {
@@ -144,7 +144,7 @@ func quotaWords(e *ipam.Error) string {
 		what = fmt.Sprintf("%s, and its quota is %d (%s)", what, e.Limit, e.QuotaFrom)
 	}
 	if e.Cause == ipam.MoveOverQuota {
-		cure = "the Service moves when the addresses that were left before are free, or raise the quota"
+		cure = "wait until the addresses of earlier moves are free, or raise the quota"
 	}
 	return what + ": " + cure
 }
@@ -173,9 +173,9 @@ func ConflictWords(c ipam.Conflict, asker ipam.Owner) string {
 		return fmt.Sprintf("shared by %s, and the pool does not let namespaces share (shareAcrossNamespaces)", who)
 	case ipam.DifferentTraffic:
 		if known {
-			return fmt.Sprintf("shared by %s, which takes traffic otherwise (%s; this one: %s)", who, cut(c.Theirs), cut(c.Ours))
+			return fmt.Sprintf("shared by %s, which has another externalTrafficPolicy or selector (%s; this one: %s)", who, cut(c.Theirs), cut(c.Ours))
 		}
-		return fmt.Sprintf("shared by %s, which takes traffic otherwise (externalTrafficPolicy or selector)", who)
+		return fmt.Sprintf("shared by %s, which has another externalTrafficPolicy or selector", who)
 	case ipam.SamePort:
 		return fmt.Sprintf("shared by %s, which has port %s, too", who, c.Port)
 	}
@@ -204,7 +204,7 @@ func NotKeptWords(f ipam.NotKept, asker ipam.Owner) string {
 	case ipam.AnotherAddress:
 		return "another is asked for"
 	case ipam.ToBeLeft:
-		return "it is to be left"
+		return "annotation " + herald.AnnotationRenumber + " lists it"
 	case ipam.InNoPool:
 		return "it is in no pool any more"
 	case ipam.IsSkipped:

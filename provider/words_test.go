@@ -30,7 +30,7 @@ func TestWordsTellNothingOfOtherNamespaces(t *testing.T) {
 			"shared by a Service of another namespace with another sharing key: ask"},
 		"not across namespaces": {"victim", "evil", false, secret, secret, "shared by a Service of another namespace, and the pool does not let"},
 		"other traffic": {"victim", "evil", true, secret, ipam.Sharing{Key: secret.Key},
-			"shared by a Service of another namespace, which takes traffic otherwise (externalTrafficPolicy or selector): ask"},
+			"shared by a Service of another namespace, which has another externalTrafficPolicy or selector: ask"},
 		"one's own namespace": {"victim", "victim", false, secret, ipam.Sharing{},
 			`shared by victim/payments with the sharing key "s3cret-key": ask`},
 	} {
@@ -75,7 +75,7 @@ func TestWords(t *testing.T) {
 		`namespace red holds 2 IPv4 addresses, and its quota is 2 (annotation herald.dev/quota): release one, or raise the quota`: {Reason: ipam.ErrQuota, Cause: ipam.OverQuota, Asker: red,
 			Family: 4, Used: 2, Limit: 2, QuotaFrom: "annotation herald.dev/quota"},
 		`namespace red holds 2 IPv4 addresses of pool "p", and its quota there is 1 (spec.quota of the pool): ` +
-			`the Service moves when the addresses that were left before are free, or raise the quota`: {Reason: ipam.ErrQuota, Cause: ipam.MoveOverQuota, Asker: red, Family: 4, Used: 2, Limit: 1, Pool: "p"},
+			`wait until the addresses of earlier moves are free, or raise the quota`: {Reason: ipam.ErrQuota, Cause: ipam.MoveOverQuota, Asker: red, Family: 4, Used: 2, Limit: 1, Pool: "p"},
 	} {
 		if got := Words(err); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -176,7 +176,7 @@ func (d *deliveries) answered(address netip.Addr, node string, said answer, at t
 		return
 	}
 	switch said {
-	case forwards: // Its speaker may not have seen kube-proxy write yet, and asks only after that.
+	case forwards: // Its speaker may see later than we do that kube-proxy has written.
 		f.until = earlier(f.until, later(at, f.since.Add(heardSurelyWithin)).Add(learningTime))
 	case no:
 		f.until = earlier(f.since.Add(handoverLimit), later(f.since.Add(handoverTime), at.Add(doubtTime)))

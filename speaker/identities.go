@@ -188,7 +188,7 @@ func (d *identities) run(ctx context.Context) error {
 		d.mu.Unlock()
 		if expect {
 			if err := d.expect(ctx); err != nil && ctx.Err() == nil {
-				d.log.Warn("not known which other speakers there are, asking again", zap.Error(err))
+				d.log.Warn("failed to find out which other speakers run, trying again", zap.Error(err))
 			}
 		}
 		d.fetch(ctx)

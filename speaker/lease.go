@@ -33,8 +33,8 @@ type lease struct {
 	reached atomic.Bool
 }
 
-// run renews the Lease until ctx ends, and then gives it up. After a failure it tries again at the next period: nothing on
-// this node depends on the Lease.
+// run renews the Lease until ctx ends, and then gives it up. After a failure it tries again at the next period: on this node
+// only reached depends on the Lease.
 func (l *lease) run(ctx context.Context) {
 	defer l.release()
 	ticker := time.NewTicker(leaseRenewal)

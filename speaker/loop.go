@@ -409,8 +409,8 @@ func (l *loop) healthPorts(a *announce.Address, node string) healthPorts {
 	return healthPortsOf(a, node, nodeAddress(o.(*corev1.Node), family))
 }
 
-// mayAnswer reports whether this node may own an address on a segment. An address that it may own and does not deliver is
-// announced without endpoints.
+// mayAnswer reports whether this node may own an address on a segment. If it may own an address that it does not deliver,
+// withoutEndpoints of the advertisement is Announce.
 func (l *loop) mayAnswer(address netip.Addr) bool {
 	return slices.ContainsFunc(l.decisions[address].Segments, func(p announce.Placement) bool { return l.among(p.Candidates) })
 }
@@ -430,7 +430,7 @@ func (l *loop) refuse(a *announce.Address, what string) {
 	if what == "" {
 		return
 	}
-	l.s.log.Warn("an address is not announced", zap.Stringer("address", a.Addr), zap.String("it is", what))
+	l.s.log.Warn("an address is not announced", zap.Stringer("address", a.Addr), zap.String("reason", what))
 	var reporter string
 	for name, node := range l.shared.Nodes {
 		if node.Ready && (reporter == "" || cmp.Or(cmp.Compare(announce.Rank(a.Addr, name), announce.Rank(a.Addr, reporter)), cmp.Compare(name, reporter)) > 0) {

@@ -177,7 +177,7 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 			return p, fmt.Errorf("spec.sourceAddress: %w", err)
 		}
 		if p.LocalAddress.Is4() != p.Address.Is4() {
-			return p, fmt.Errorf("spec.sourceAddress: %v is not of the family of the router's address %v: leave it out, or give one of the other family", p.LocalAddress, p.Address)
+			return p, fmt.Errorf("spec.sourceAddress: %v is not of the family of the router's address %v: remove it, or set an address of the router's family", p.LocalAddress, p.Address)
 		}
 		if p.LocalAddress.IsLinkLocalUnicast() && p.LocalAddress.Is6() {
 			p.LocalAddress = p.LocalAddress.WithZone(p.Address.Zone())

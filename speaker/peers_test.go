@@ -157,7 +157,7 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 		{name: "a label that is not a router ID", edit: func(o spec) { o.RouterIDFrom = label("bad") }, down: true, err: `spec.routerIDFrom: the node's label bad has the value "x", which is not an IPv4 address`},
 		{name: "a silent unnumbered link", edit: from(herald.PeerAddressSource{Interface: "eth0"}), down: true, err: "spec.addressFrom.interface: no router has advertised itself on the link of eth0 yet"},
 		{name: "an unnumbered link that the node does not have", edit: from(herald.PeerAddressSource{Interface: "eth9"}), down: true, err: "spec.addressFrom.interface: the node has no interface eth9 on which it has neighbours: leave the node out"},
-		{name: "an unnumbered link with two routers", edit: from(herald.PeerAddressSource{Interface: "eth3"}), down: true, err: "spec.addressFrom.interface: fe80::2%eth3 and fe80::3%eth3 are taken for routers on the link of eth3: leave one there"},
+		{name: "an unnumbered link with two routers", edit: from(herald.PeerAddressSource{Interface: "eth3"}), down: true, err: "spec.addressFrom.interface: fe80::2%eth3 and fe80::3%eth3 are taken for routers on the link of eth3: remove the others"},
 		{name: "an address that no router has", edit: func(o spec) { o.Address = "0.0.0.0" }, err: "spec.address: 0.0.0.0 is not the address of a router"},
 		{name: "a source of the other family", edit: func(o spec) { o.SourceAddress = "2001:db8:18::1" }, err: "spec.sourceAddress: 2001:db8:18::1 is not of the family"},
 		{name: "a Secret that does not exist", edit: func(o spec) { o.PasswordSecret = &herald.SecretReference{Name: "x"} }, err: "spec.passwordSecret: no such Secret"},

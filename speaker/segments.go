@@ -291,7 +291,7 @@ func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
 			s.mu.Unlock()
 		}
 	case segment.EventHeard, segment.EventLeft:
-		log.Info("a neighbour came or left", fields...)
+		log.Info("the neighbours changed", fields...)
 		s.mu.Lock()
 		delete(s.deaths, key)
 		s.mu.Unlock()

@@ -220,7 +220,7 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	watching, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
 	g.Go(func() error {
-		defer leave() // Routers take the end of BFD for the end of the session, unless the session has already ended as for a restart.
+		defer leave() // BGP ends first. Otherwise routers would take the end of BFD for a failure, and drop the routes that they keep over a restart.
 		return s.bgp.Run(ctx)
 	})
 	g.Go(func() error { return s.paths.Run(watching) })

@@ -13,9 +13,10 @@ import (
 // podTimeout bounds the request that finds out whether the speaker's own pod was deleted.
 const podTimeout = time.Second
 
-// farewell returns the cause with which this speaker ends. It is ErrRestart if the speaker's pod was deleted, as an update of
-// Herald does. It is nil if only the process was told to end, as the shutdown of a node does. After ErrRestart deputies answer
-// for this node's addresses, and routers keep its routes, until the next speaker starts.
+// farewell returns the cause with which this speaker ends. It is ErrRestart if the speaker's pod was deleted, as an update
+// of Herald does. It is nil if only the process was told to end, as the shutdown of a node does, or if the API server does
+// not say in time whether the pod was deleted. After ErrRestart deputies answer for this node's addresses, and routers keep
+// its routes, until the next speaker starts.
 func (s *Speaker) farewell() error {
 	if s.config.Pod == "" {
 		return nil

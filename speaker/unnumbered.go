@@ -63,7 +63,7 @@ func (l linkRouters) router(established, before, proved netip.Addr, now time.Tim
 	}
 	return one(found, before, proved, field, "no router has advertised itself on the link of "+l.iface+
 		" yet: see to it that it sends Router Advertisements there", "taken for routers on the link of "+l.iface+
-		": leave one there, or see to it that only the router sends Router Advertisements")
+		": remove the others, or see to it that only the router sends Router Advertisements")
 }
 
 // present returns the routers that have been heard lately.
@@ -80,7 +80,7 @@ func (l linkRouters) present(now time.Time) (all []netip.Addr) {
 func (l *linkRouters) hear(router netip.Addr, now time.Time) error {
 	maps.DeleteFunc(l.heard, func(_ netip.Addr, last time.Time) bool { return now.Sub(last) >= silentFor })
 	if _, known := l.heard[router]; !known && len(l.heard) >= maxHeard {
-		return fmt.Errorf("more than %d machines advertise themselves as routers on %s: leave one of them", maxHeard, l.iface)
+		return fmt.Errorf("more than %d machines advertise themselves as routers on %s: see to it that only the router sends Router Advertisements", maxHeard, l.iface)
 	}
 	l.heard[router] = now
 	return nil

@@ -43,7 +43,7 @@ func TestWhichRouterANodeTakes(t *testing.T) {
 	}{
 		{name: "the only one that is heard", listening: time.Hour, heard: heard{genuine: ago(0)}, kernel: []netip.Addr{genuine, rogue}, want: genuine},
 		{name: "none is heard, and the kernel has one", listening: time.Hour, kernel: []netip.Addr{genuine}, want: genuine},
-		{name: "none is heard, and the kernel has two", listening: time.Hour, kernel: []netip.Addr{genuine, rogue}, err: "fe80::a%eth1 and fe80::b%eth1 are taken for routers on the link of eth1: leave one there"},
+		{name: "none is heard, and the kernel has two", listening: time.Hour, kernel: []netip.Addr{genuine, rogue}, err: "fe80::a%eth1 and fe80::b%eth1 are taken for routers on the link of eth1: remove the others"},
 		{name: "none is heard, the kernel has two, and there was a session", listening: time.Hour, kernel: []netip.Addr{genuine, rogue}, proved: genuine, want: genuine},
 		{name: "many are heard", listening: time.Hour, heard: many, err: "fe80::1%eth1 and fe80::2%eth1 and fe80::3%eth1 and fe80::4%eth1 and fe80::5%eth1 and fe80::6%eth1 and fe80::7%eth1 and fe80::8%eth1 and others are"},
 		{name: "none is there", listening: time.Hour, err: "no router has advertised itself on the link of eth1 yet"},
@@ -176,7 +176,7 @@ func TestTheRouterOfALinkIsTheOneThatAdvertisesItself(t *testing.T) {
 		}
 		_, rejected, _ := l.findRouters()
 		listenFor(l.links.of["up0"], timeToAnswer)
-		return len(rejected) == 1 && strings.HasPrefix(rejected[0].Err.Error(), "spec.addressFrom.interface: fe80::a%up0 and fe80::b%up0 are taken for routers on the link of up0: leave one there")
+		return len(rejected) == 1 && strings.HasPrefix(rejected[0].Err.Error(), "spec.addressFrom.interface: fe80::a%up0 and fe80::b%up0 are taken for routers on the link of up0: remove the others")
 	})
 	// The first advertisement may be lost if the node does not listen yet.
 	advertised := func(by, address string, times int) {

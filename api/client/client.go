@@ -158,7 +158,7 @@ func (r Resource[T, L]) list(ctx context.Context, options metav1.ListOptions, la
 	}
 	list := r.newList()
 	var unreadable map[string]bool
-	if utiljson.Unmarshal(data, list) != nil { // The exception.
+	if utiljson.Unmarshal(data, list) != nil { // This fails only if an item does not fit its type.
 		if list, unreadable, err = r.itemByItem(data, last); err != nil {
 			return list, err
 		}

@@ -49,13 +49,13 @@ type BGPAdvertisementSpec struct {
 	// +optional
 	PeerSelector *metav1.LabelSelector `json:"peerSelector,omitempty"`
 
-	// Announce networks of this prefix length in place of addresses: if it is 24, 198.51.100.0/24 for 198.51.100.7. A
-	// router then sends the packets for all addresses of the network to the nodes. If no Service has an address, a node
-	// sends packets for it back to its default gateway, and they go back and forth until their TTL runs out, unless the
-	// router or the node discards them. An address is announced by itself if its network is not a part of spec.addresses
-	// of the IPPool, or contains an address that spec.exclude lists or that a node, a gateway or a BGPPeer has; and if the
-	// Service has externalTrafficPolicy Local or sessionAffinity ClientIP, because then not every node can serve it. A
-	// network is announced while any address in it is. It makes all Services with addresses in it reachable, even a
+	// Announce networks of this prefix length in place of addresses: if it is 24, 198.51.100.0/24 for 198.51.100.7. A router
+	// then sends the packets for all addresses of the network to the nodes. If no Service has an address, a node sends
+	// packets for it back to its default gateway, and they go back and forth until their TTL runs out, unless the router or
+	// the node discards them. An address is announced by itself in each of these cases: its network is not a part of
+	// spec.addresses of the IPPool; the network contains an address that spec.exclude lists or that a node, a gateway or a
+	// BGPPeer has; the Service has externalTrafficPolicy Local or sessionAffinity ClientIP, so that not every node can serve
+	// it. A network is announced while any address in it is. It makes all Services with addresses in it reachable, even a
 	// Service that opts out by the annotation herald.dev/bgp-announce.
 	// +optional
 	AggregationLength *AggregationLength `json:"aggregationLength,omitempty"`

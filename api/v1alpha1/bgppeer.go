@@ -31,7 +31,7 @@ type BGPPeer struct {
 // +kubebuilder:validation:XValidation:rule="has(self.localASN) != has(self.localASNFrom)",message="give exactly one of spec.localASN and spec.localASNFrom"
 // +kubebuilder:validation:XValidation:rule="[has(self.peerASN), has(self.peerASNFrom), has(self.peerType)].filter(x, x).size() == 1",message="give exactly one of spec.peerASN, spec.peerASNFrom and spec.peerType"
 // +kubebuilder:validation:XValidation:rule="has(self.address) != has(self.addressFrom)",message="give exactly one of spec.address and spec.addressFrom"
-// +kubebuilder:validation:XValidation:rule="!has(self.bfd) || !has(self.multihopTTL) || has(self.bfd.minimumTTL)",message="a router that is not on the link (spec.multihopTTL) needs spec.bfd.minimumTTL: 255 less the number of routers in between, or 64 less it if the router sends BFD with a TTL of 64, as BIRD does"
+// +kubebuilder:validation:XValidation:rule="!has(self.bfd) || !has(self.multihopTTL) || has(self.bfd.minimumTTL)",message="a router that is not on the link (spec.multihopTTL) needs spec.bfd.minimumTTL: 255 minus the number of routers in between, or 64 minus this number if the router sends BFD with a TTL of 64, as BIRD does"
 // +kubebuilder:validation:XValidation:rule="!has(self.keepaliveTime) || !has(self.holdTime) || duration(self.keepaliveTime) < duration(self.holdTime)",message="spec.keepaliveTime must be shorter than spec.holdTime; a third of it is usual"
 // +kubebuilder:validation:XValidation:rule="!has(self.sourceAddress) || !has(self.address) || !isIP(self.sourceAddress) || !isIP(self.address) || ip(self.sourceAddress).family() == ip(self.address).family()",message="spec.sourceAddress and spec.address must be of one family"
 // +kubebuilder:validation:XValidation:rule="!has(self.address) || !isIP(self.address) || ip(self.address).family() == 4 || !ip(self.address).isLinkLocalUnicast() || has(self.interface)",message="spec.address is a link-local address: name the interface that it is on in spec.interface"
@@ -281,8 +281,8 @@ const (
 
 // BFD is Bidirectional Forwarding Detection with a router. A change of timers does not end the sessions.
 type BFD struct {
-	// After how many missing packets in a row the router considers the path dead. The router has a number of its own, which
-	// holds for the node.
+	// After how many missing packets in a row the router considers the path dead. The router's own multiplier decides when
+	// the node considers the path dead.
 	// +optional
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=1

@@ -13,7 +13,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=halloc,categories=herald
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.contains('-') ? size(self.metadata.name) == 39 && isIP(self.metadata.name.replace('-', ':')) && isIP(self.spec.address) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address) : self.metadata.name == self.spec.address && isIP(self.spec.address)",message="metadata.name must be spec.address: as it is for IPv4, written in full with dashes for colons for IPv6 (2001-0db8-0000-0000-0000-0000-0000-0007)"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.contains('-') ? size(self.metadata.name) == 39 && isIP(self.metadata.name.replace('-', ':')) && isIP(self.spec.address) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address) : self.metadata.name == self.spec.address && isIP(self.spec.address)",message="metadata.name must be spec.address: unchanged for IPv4; for IPv6 in full, with dashes in place of colons (2001-0db8-0000-0000-0000-0000-0000-0007)"
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.owners[0].namespace`
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.owners[0].name`

@@ -119,7 +119,7 @@ func (m *manager) command() (*cobra.Command, error) {
 	own.BoolVar(&m.classless, "serve-classless", true, "Whether to serve Services without spec.loadBalancerClass. Turn it off where another load balancer does.")
 	own.Var(&m.quota, "namespace-quota", "The most addresses of each family that a namespace may hold, as ipv4=5,ipv6=5, where its annotation herald.dev/quota says nothing.")
 	own.Var(&m.foreign, "foreign-annotations", "Load balancers whose annotations of Services are read as if they were Herald's, separated by commas: metallb, purelb, kube-vip, cilium. docs/moving.md lists the annotations.")
-	own.BoolVar(&m.deadNodes, "mark-pods-on-dead-nodes", false, "Mark the pods on a node not ready as soon as its neighbours report that it died, which Kubernetes does about 45 s later. It takes the rights of manifests/components/dead-nodes.")
+	own.BoolVar(&m.deadNodes, "mark-pods-on-dead-nodes", false, "Mark the pods on a node not ready as soon as its neighbours report that it died, which Kubernetes does about 45 s later. This needs the rights in manifests/components/dead-nodes.")
 
 	controllers := map[string]app.ControllerInitFuncConstructor{
 		names.ServiceLBController: {InitContext: app.ControllerInitContext{ClientName: "service-controller"}, Constructor: m.serviceController},

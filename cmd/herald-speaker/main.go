@@ -74,15 +74,15 @@ func command() *cobra.Command {
 	set := cmd.Flags()
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "How to reach the API server; empty inside a pod.")
 	set.StringVar(&f.node, "node-name", os.Getenv("NODE_NAME"), "The name of this node (default $NODE_NAME).")
-	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, of its Leases (default $POD_NAMESPACE).")
-	set.StringVar(&f.peers, "peers-namespace", "", "The namespace of the Secrets that BGPPeers name (default that of --namespace with -peers).")
+	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, which has the Leases of the speakers (default $POD_NAMESPACE).")
+	set.StringVar(&f.peers, "peers-namespace", "", "The namespace of the Secrets that BGPPeers name (default: that of --namespace, followed by -peers).")
 	set.StringVar(&f.listen, "listen", ":7475", "Where /healthz, /readyz, /metrics, /verify and /bgp are served, by HTTPS.")
-	set.BoolVar(&f.profiling, "profiling", false, "Serve /debug/pprof there, too, to those whom the API server lets have it.")
+	set.BoolVar(&f.profiling, "profiling", false, "Serve /debug/pprof at the address of --listen, to clients that the API server authorizes.")
 	set.TextVar(&f.logLevel, "log-level", f.logLevel, "What is logged: debug, info, warn or error.")
 	set.StringVar(&f.proxyHealth, "kube-proxy-healthz", "http://127.0.0.1:10256/healthz",
-		"The health of the node's kube-proxy: without it the node announces nothing. Empty where another data path serves Services.")
+		"The URL of the health check of the node's kube-proxy. The node announces nothing while it fails. Empty: another data path serves Services.")
 	set.StringVar(&f.proxyMetrics, "kube-proxy-metrics", "http://127.0.0.1:10249/metrics",
-		"The metrics of the node's kube-proxy: an address is announced once they tell that it is forwarded. Empty: at once.")
+		"The URL of the metrics of the node's kube-proxy. An address is announced once they show that kube-proxy forwards it. Empty: at once.")
 	set.BoolVar(&f.l2Only, "l2-only", false, "Announce on the segment only: no BGPPeer, BGPAdvertisement or Secret is read.")
 	set.DurationVar(&f.refresh, "l2-refresh", time.Minute,
 		"The time between two unsolicited announcements of an address on the segment. 0: only when it moves.")

@@ -198,7 +198,7 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) {
 func alone(w http.ResponseWriter, doing *sync.Mutex, what string, do func()) bool {
 	if !doing.TryLock() {
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, what+" for somebody else: try again", http.StatusTooManyRequests)
+		http.Error(w, what+" for another request: try again", http.StatusTooManyRequests)
 		return false
 	}
 	defer doing.Unlock()
@@ -225,7 +225,7 @@ func (s *server) bgp(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var routing *inspect.Routing
-	if !alone(w, &s.telling, "the speaker is telling of its sessions", func() {
+	if !alone(w, &s.telling, "the speaker is reporting its sessions", func() {
 		ctx, cancel := context.WithTimeout(r.Context(), routingTime)
 		defer cancel()
 		routing, err = s.config.Routing(ctx, query)
@@ -233,7 +233,7 @@ func (s *server) bgp(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		http.Error(w, "the speaker does not tell of its sessions: "+err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, "the speaker cannot report its sessions: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	answer(w, routing)
@@ -256,7 +256,7 @@ func routingQuery(values url.Values) (q inspect.RoutingQuery, err error) {
 	for _, text := range values["prefix"] {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return q, fmt.Errorf("prefix: %q is none: write 198.51.100.0/24 or 2001:db8::1/128", text)
+			return q, fmt.Errorf("prefix: %q is not a prefix: write 198.51.100.0/24 or 2001:db8::1/128", text)
 		}
 		q.Prefixes = append(q.Prefixes, p.Masked())
 	}

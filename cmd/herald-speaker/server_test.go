@@ -179,7 +179,7 @@ func TestWhoMayHaveWhat(t *testing.T) {
 		{"GET", "/bgp?limit=0&prefix=198.51.100.7/24&prefix=2001:db8::1/128", "viewer", 200, "asked for [198.51.100.0/24 2001:db8::1/128] to [], 0 at most"},
 		{"GET", "/bgp?peer=tor-a&peer=tor-b", "viewer", 200, `asked for [] to [\"tor-a\" \"tor-b\"], 5000 at most`},
 		{"GET", "/bgp?limit=-1", "viewer", 400, `limit: "-1" is not a number of routes`},
-		{"GET", "/bgp?prefix=web", "viewer", 400, `prefix: "web" is none: write 198.51.100.0/24`},
+		{"GET", "/bgp?prefix=web", "viewer", 400, `prefix: "web" is not a prefix: write 198.51.100.0/24`},
 		{"GET", "/bgp?" + strings.Repeat("prefix=::/0&", 101), "viewer", 400, "prefix: there are 101: ask for 100 at a time"},
 		{"GET", "/bgp?" + strings.Repeat("peer=tor&", 101), "viewer", 400, "peer: there are 101: ask for 100 at a time"},
 		{"POST", "/bgp", "viewer", 403, "Forbidden"},
@@ -293,7 +293,7 @@ func TestALoopThatIsStuckIsSaidToBe(t *testing.T) {
 		}
 	})
 	status, said := r.ask(t, r.client(t), "GET", "/bgp", "viewer", "")
-	if status != 503 || !strings.Contains(said, "the speaker does not tell of its sessions: context deadline exceeded") {
+	if status != 503 || !strings.Contains(said, "the speaker cannot report its sessions: context deadline exceeded") {
 		t.Errorf("%d %q", status, said)
 	}
 }
@@ -337,7 +337,7 @@ func TestRequestsForRoutesDoNotWait(t *testing.T) {
 	said, err := io.ReadAll(second.Body)
 	_ = second.Body.Close()
 	if err != nil || second.StatusCode != http.StatusTooManyRequests || second.Header.Get("Retry-After") != "1" ||
-		!strings.Contains(string(said), "the speaker is telling of its sessions for somebody else: try again") {
+		!strings.Contains(string(said), "the speaker is reporting its sessions for another request: try again") {
 		t.Errorf("while it tells another: %d %q %q, error %v", second.StatusCode, second.Header, said, err)
 	}
 	close(done)

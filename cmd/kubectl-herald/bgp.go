@@ -23,8 +23,8 @@ func bgpCommand(a *access) *cobra.Command {
 	return cmd
 }
 
-const asksSpeakers = `The speakers are asked at their InternalIP, which has to be reached from here, as kubectl herald verify does. It takes the
-right to create serviceaccounts/token for the ServiceAccount herald-viewer.`
+const asksSpeakers = `The command connects to the speakers at the InternalIP of each node, as kubectl herald verify does. You need the right to
+create serviceaccounts/token for the ServiceAccount herald-viewer.`
 
 // routing asks speakers about their sessions and routes.
 type routing struct {
@@ -83,7 +83,7 @@ func bgpPeersCommand(a *access) *cobra.Command {
 the reason, paths that BFD has found dead, and routes that a router cannot be told. For BGPPeers that are named it shows
 all that is known: the last error, timers, families and capabilities of both ends, and the measured intervals of BFD.
 
-` + asksSpeakers + ` Of a speaker that cannot be asked
+` + asksSpeakers + ` For a speaker that cannot be asked,
 its SpeakerStatus is shown.
 
 The exit code is 0 if nothing is wrong, 2 if something is, a speaker could not be asked or it has more sessions than it tells
@@ -125,9 +125,9 @@ func bgpRoutesCommand(a *access) *cobra.Command {
 		Aliases: []string{"route"},
 		Short:   "Show which routes are announced to which routers by which nodes, what is not announced, and why.",
 		Long: `Show which routes are announced to which routers by which nodes, what is not announced, and why: of the addresses, the
-prefixes or the Services that are named, or of all. What the speakers have is compared with what they are to have, by the
-same code as theirs, and the nodes with each other. Of what is named it also says which nodes do not announce it, as it
-should be.
+prefixes or the Services that are named, or of all. The command computes the routes that each node should announce with the
+code of the speakers, and compares them with the actual routes, and the nodes with each other. For what is named it also
+says which nodes do not announce it and should not.
 
 ` + asksSpeakers + `
 

@@ -26,11 +26,11 @@ func renumberCommand(a *access) *cobra.Command {
 	var foreign provider.Foreign
 	cmd := &cobra.Command{
 		Use:   "renumber NAMESPACE/NAME",
-		Short: "Have a Service move off its addresses to others.",
-		Long: `Have a Service move off the addresses that it has, to others that it may be given: out of range of its pool, for
-example, or on a list that bars them. Clients have to learn of the new ones. The old ones rest, and then are free.
+		Short: "Give a Service other addresses.",
+		Long: `Give a Service other addresses, for example because its addresses are out of range of their pool or on a blocklist.
+Clients have to learn the new addresses. The old addresses cool down, and then are free.
 
-If there are no others the Service keeps what it has.`,
+If no other addresses are free, the Service keeps those that it has.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.services(),
 		RunE: func(cmd *cobra.Command, args []string) error {

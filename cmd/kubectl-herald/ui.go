@@ -19,7 +19,7 @@ func uiCommand(a *access) *cobra.Command {
 	var port uint16
 	cmd := &cobra.Command{
 		Use:   "ui",
-		Short: "Show all of this in the browser, as it happens.",
+		Short: "Show nodes, addresses, pools and BGP sessions in the browser, as they change.",
 		Long: `Serve a page on this machine that shows what needs attention, how nodes, routers and segments are connected, who owns and
 who announces which address, the pools, the BGP sessions, and failovers as they happen. For each Service it says what
 kubectl herald explain service says.

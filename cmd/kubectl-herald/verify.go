@@ -23,13 +23,13 @@ func verifyCommand(a *access) *cobra.Command {
 		Use:   "verify [ADDRESS]...",
 		Short: "Have the speakers ask their segments who answers for addresses.",
 		Long: `Have the speakers ask their segments, by ARP and NDP, who answers for addresses: for those that are given, or all that
-L2Advertisements announce. Each is to be answered for by its owner alone. What is wrong is asked again two seconds later
+L2Advertisements announce. Only the owner of an address should answer. What is wrong is asked again two seconds later
 and is reported if it is still wrong: two nodes that answer for one address, one that answers and is not the owner, a
 machine that is not a speaker, and silence. What a speaker found that cannot be asked again is reported as it was.
 
-The nodes have to be reached from here, at their InternalIP. Each speaker is verified by the key in its SpeakerStatus. The
-token that is shown to them is one of the ServiceAccount herald-viewer, and good for nothing else: it takes the right to
-create serviceaccounts/token for that one.
+The command connects to the speakers at the InternalIP of each node, and verifies each by the key in its SpeakerStatus. It
+authenticates with a token of the ServiceAccount herald-viewer that only speakers accept. You need the right to create
+serviceaccounts/token for this ServiceAccount.
 
 The exit code is 0 if nothing is wrong, 2 if something is, a speaker could not be asked or nobody asked for an address, and
 1 if the cluster cannot be read.`,

@@ -67,9 +67,10 @@ func (l *Lab) Dump(w io.Writer) {
 		routes, err := r.Routes(ctx)
 		section(w, "BGP routes of "+r.Name, fmt.Sprintf("%+v\n", routes), err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, h := range l.hosts {
+	l.Site.mu.Lock()
+	hosts := slices.Clone(l.hosts)
+	l.Site.mu.Unlock()
+	for _, h := range hosts {
 		out, err := state(ctx, h)
 		section(w, h.Name, out, err)
 	}

@@ -146,7 +146,7 @@ const (
 // quote returns a user's text in quotation marks.
 func quote(text string) string { return `"` + printable(text, maxQuote) + `"` }
 
-// printable cuts a text to the limit most, in bytes, and escapes its control characters.
+// printable shortens a text that has more than most bytes, and replaces characters that cannot be printed by spaces.
 func printable(text string, most int) string {
 	cut := text
 	if len(text) > most {

@@ -74,7 +74,7 @@ func (c Cluster) occupiedBy(n *corev1.Node) map[netip.Addr]string {
 	return own
 }
 
-// usable parses an address, and reports whether a Service could have it.
+// usable parses an address without a zone. An IPv4 address in IPv6 form becomes an IPv4 address.
 func usable(text string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {

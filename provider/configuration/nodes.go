@@ -136,7 +136,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		return nil, selected, herald.ReasonNodesExcluded, fmt.Sprintf("every selected node (%s) is excluded: it has the label %s, or a taint that says that it is being shut down; remove that, or select other nodes",
 			some(nodeNames(out)), corev1.LabelNodeExcludeBalancers)
 	}
-	return nil, selected, herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that are to announce"
+	return nil, selected, herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that should announce"
 }
 
 // expected lists the nodes that must announce addresses: see [Assessment.Announcers].

@@ -77,7 +77,7 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 	case len(invalid) > 0:
 		no(herald.ReasonInvalid, first(invalid))
 	case matched == 0 && len(v.nodes) > 0:
-		no(herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node, so no node holds a session: correct it, or label the nodes that are to")
+		no(herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node, so no node holds a session: correct it, or label the nodes that should hold one")
 	}
 	conditions := []metav1.Condition{accepted, established(o.Generation, accepted, expected, down, notes)}
 	if o.Spec.BFD != nil {

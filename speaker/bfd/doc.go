@@ -9,6 +9,7 @@
 //
 //   - packet.go: the packets
 //   - machine.go: the state machine of one session
+//   - session.go: the wanted sessions, their status and their changes
 //   - member.go: a session with its place among the others
 //   - speaker.go: the goroutine that owns all sessions
 //   - open.go: opens and closes the sockets of the sessions

@@ -124,7 +124,7 @@ func (s *status) explainLog(record slog.Record) {
 			// gobgp sends this error after any message before OPEN, and the only message to expect there is a NOTIFICATION.
 			s.because(guess, TheRouter, "%s", s.openRefused())
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
-			s.because(fact, ThisNode, "the router's AS number is not %d, as spec.peerASN, or what stands in its place, says here: correct one of the two", s.peer.PeerASN)
+			s.because(fact, ThisNode, "the router's AS number is not %d, which spec.peerASN or spec.peerASNFrom gives: correct the BGPPeer or the router", s.peer.PeerASN)
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
 			s.because(fact, ThisNode, "the router has the BGP identifier %v, as this node does: give one of them another, this node by spec.routerIDFrom", s.peer.RouterID)
 		case code == bgp.BGP_ERROR_CEASE && subcode == bgp.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED:

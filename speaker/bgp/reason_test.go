@@ -48,7 +48,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"the router says something else", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_PEER_DECONFIGURED)}, "Peer De-configured"},
 		{"the router cannot be reached", []func(*status){badAS, record("failed to connect", "Error", "dial: connection refused")}, "connection refused"},
 		{"it is back, and closes the connection", []func(*status){badAS, record("failed to connect", "Error", "dial: connection refused"), closed}, "without an answer to our OPEN"},
-		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, as spec.peerASN"},
+		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, which spec.peerASN"},
 		{"a guess, and a newer one", []func(*status){closed, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"a session in between", []func(*status){badAS, established, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"the session is up", []func(*status){badAS, established}, ""},

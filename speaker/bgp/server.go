@@ -86,8 +86,8 @@ func startServer(ctx context.Context, peer Peer, accepted chan net.Conn, log slo
 	return s, nil
 }
 
-// refuseRoutes lets nothing into the RIB but what we add. A route from the router might replace ours
-// there, and the router would see ours withdrawn.
+// refuseRoutes keeps all routes but our own out of the RIB. A route from the router might replace ours there, and the router
+// would see ours withdrawn.
 func (s *routeServer) refuseRoutes(ctx context.Context) error {
 	own := &api.Policy{Name: "own", Statements: []*api.Statement{{
 		Name:       "own",
@@ -147,8 +147,8 @@ func (s *routeServer) resend(ctx context.Context) error {
 	return nil
 }
 
-// neverExpires reports whether there is a session without a hold time: the router has offered 0 (RFC 4271 §4.2). Timers of a
-// session that has ended are zero, too, and its uptime then is. It may be called from any goroutine.
+// neverExpires reports whether there is a session without a hold time: the router has offered 0 (RFC 4271 §4.2). After a
+// session has ended, its timers and its uptime are zero. It may be called from any goroutine.
 func (s *routeServer) neverExpires(ctx context.Context) bool {
 	timers := s.listed(ctx).GetTimers().GetState()
 	return timers.GetUptime().GetSeconds() > 0 && timers.GetNegotiatedHoldTime() == 0
@@ -184,10 +184,10 @@ func (s *routeServer) disabled(ctx context.Context) bool {
 	return state.GetAdminState() == api.PeerState_ADMIN_STATE_DOWN && state.GetSessionState() == api.PeerState_SESSION_STATE_IDLE
 }
 
-// stop ends the server and waits until it has ended. The router is told by a NOTIFICATION that its
-// session is gone, unless it should keep our routes for a restart (RFC 4724 §4). A neighbour without a session has to be
-// disabled before: StopBgp (v4.8.0) does not wait for a neighbour that it deletes before it clears what that makes its OPEN
-// from, and reads the OPEN that it got. That is a data race, and an OPEN that cannot be made is a panic.
+// stop ends the server and waits until it has ended. The router is told by a NOTIFICATION that its session is gone, unless
+// it should keep our routes for a restart (RFC 4724 §4). A neighbour without a session must be disabled first: StopBgp
+// (v4.8.0) deletes the neighbour and clears its configuration and the OPEN that it received, while the goroutine of the
+// neighbour may still use them. That is a data race, and gobgp panics if it cannot build its own OPEN.
 func (s *routeServer) stop(keepRoutes bool) {
 	// The only errors are those of a server that does not run, which is what is wanted.
 	_ = s.gobgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: keepRoutes})
@@ -215,7 +215,7 @@ func (s *routeServer) announce(routes []announcement) error {
 	return nil
 }
 
-// withdraw removes paths by what they are: by UUID gobgp would look through all of them for each.
+// withdraw names paths by prefix. With UUIDs gobgp would search all paths for each one.
 func (s *routeServer) withdraw(prefixes []netip.Prefix) error {
 	for batch := range slices.Chunk(prefixes, batchSize) {
 		paths := make([]*apiutil.Path, len(batch))
@@ -373,7 +373,7 @@ const asTrans = 23456
 // extendedCommunities are the extended communities of a route as gobgp has them, for routes of this AS.
 func extendedCommunities(a route.Attributes, asn uint32) (all []bgp.ExtendedCommunityInterface) {
 	for _, c := range a.ExtendedCommunities {
-		// The types that are written here have no content that cannot be read.
+		// ParseExtended accepts every value of the types that this package writes.
 		e, _ := bgp.ParseExtended(binary.BigEndian.AppendUint64(nil, uint64(c)))
 		all = append(all, e)
 	}

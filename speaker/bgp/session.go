@@ -232,8 +232,8 @@ func (s *session) repeatEarly(ctx context.Context) error {
 	}
 	early := s.early
 	s.early = map[netip.Prefix]route.Attributes{}
-	// While gobgp waits for the router, it sends neither routes nor withdrawals, and afterwards the table as it then is. Were the
-	// table sent now, the router would keep what is withdrawn until then.
+	// While gobgp waits for the router, it sends neither routes nor withdrawals. After that it sends the table of that time.
+	// If the table were sent now, the router would keep routes that are withdrawn while gobgp waits.
 	if state != Established || waitsForEndOfRIB {
 		return nil
 	}
@@ -265,8 +265,9 @@ func (s *session) stop(ctx context.Context) {
 	leaving := errors.Is(context.Cause(ctx), errRemoved)
 	g := s.peer.GracefulRestart
 	keepRoutes := g != nil && errors.Is(context.Cause(ctx), ErrRestart)
-	// Removed peers are told "Peer De-configured" by stop itself; this is Administrative Shutdown. With KeepOnNotification, the
-	// router would keep the routes: gobgp makes a Hard Reset of the former only.
+	// StopBgp sends Peer De-configured to the router of a removed peer. The NOTIFICATION here is Administrative Shutdown.
+	// gobgp makes a Hard Reset only of Peer De-configured, so with KeepOnNotification the router would keep the routes after
+	// Administrative Shutdown.
 	shutDown := !keepRoutes && !leaving && (g == nil || !g.KeepOnNotification)
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutDownTime)
 	defer cancel()

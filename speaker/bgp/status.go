@@ -101,14 +101,6 @@ const (
 // Causes lists all causes.
 var Causes = []Cause{HoldTimerExpired, BFDDown, NotificationReceived, NotificationSent, ConnectionLost, OwnFailure}
 
-// Uptime returns how long the session has been up; zero if it is not up.
-func (s Session) Uptime(now time.Time) time.Duration {
-	if s.State != Established {
-		return 0
-	}
-	return now.Sub(s.Since)
-}
-
 // status is what is known about a session. gobgp's goroutines write it.
 type status struct {
 	peer    Peer

@@ -34,7 +34,7 @@ const (
 	// maxTerm is the highest term in a frame. An honest node never gets near it.
 	maxTerm = 1 << 62
 	// maxJump is how far the term of a claim may be above the other claims to the same address. The term of an address that
-	// changes its owner every second rises as much in six days. A term that is even higher is a lie: see plausible.
+	// changes its owner every second rises as much in six days. A term that is even higher is refused: see plausible.
 	maxJump = 1 << 20
 )
 
@@ -100,7 +100,7 @@ const (
 
 // hello describes its sender.
 type hello struct {
-	state    uint32 // counts the changes of all fields but hears
+	state    uint32 // counts the changes of flags, period, ifname and prefixes
 	claims   uint32 // counts the changes of its claims
 	flags    uint8
 	period   uint16 // milliseconds between two beats
@@ -117,7 +117,7 @@ type hello struct {
 type change struct {
 	addr     netip.Addr
 	term     uint64 // 0: released
-	noWanted bool   // released because no Service has the address any more
+	noWanted bool   // released because the sender is not to announce it on this segment any more
 	stranger bool   // released because a machine that is not a speaker uses the address
 }
 
@@ -526,6 +526,6 @@ func allClaimed(entries []change) bool {
 const (
 	// maxClaims bounds the memory that one neighbour can use up. Claims beyond it are ignored.
 	maxClaims = 16_384
-	// maxPages is enough for maxClaims, in pages of at least 40 IPv6 addresses.
+	// maxPages is enough for maxClaims: a page has room for at least 33 IPv6 addresses.
 	maxPages = maxClaims / 32
 )

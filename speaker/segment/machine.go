@@ -55,7 +55,7 @@ const (
 	blindWindow  = 400 * time.Millisecond // the same for a neighbour that has no address to ask for
 	rankDelay    = 50 * time.Millisecond  // a candidate waits this long for each candidate before it
 	rivalTime    = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
-	deadInterval = 300 * time.Millisecond // of silence before a node's first claim
+	deadInterval = 300 * time.Millisecond // of listening before a node's first claim
 	maxListening = 2 * time.Second        // the same, at most, while a neighbour has not answered
 	maxGap       = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
 	lastDeputy   = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
@@ -66,8 +66,8 @@ const (
 	moveInterval = time.Second            // between two such moves
 )
 
-// firstTerm is below the first term of an address. It leaves room for nodes that take the address with a lower term: two
-// nodes that die in turn lower the term by two each time.
+// firstTerm is one less than the lowest first term of an address. It leaves room below: a node that hears no other node
+// takes an address with a lower term, and two such nodes that die in turn lower the term by two each time.
 const firstTerm = 1 << 10
 
 // Grace is how long deputies answer for a node whose speaker is silent. After that, its addresses move.
@@ -170,7 +170,7 @@ const (
 	EventHeard     EventKind = "heard"     // a neighbour is heard for the first time, or again
 	EventSuspect   EventKind = "suspicion" // a neighbour was silent for too long
 	EventSilent    EventKind = "silent"    // the kernel of a neighbour answers and its speaker does not
-	EventDead      EventKind = "death"     // neither of them answers
+	EventDead      EventKind = "death"     // its kernel does not answer either, or Grace is over
 	EventLeft      EventKind = "left"      // a neighbour said that it ends
 	EventTake      EventKind = "takeover"
 	EventYield     EventKind = "yield"
@@ -558,7 +558,8 @@ func (m *Machine) silence() {
 	m.touchAll()
 }
 
-// endListening ends the listening after a dead interval, when every neighbour hears this node and has sent its claims.
+// endListening ends the listening after a dead interval, when every neighbour hears this node and has sent its claims, or
+// after maxListening.
 func (m *Machine) endListening() {
 	if !m.listening || m.now < m.since+deadInterval {
 		return

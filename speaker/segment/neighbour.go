@@ -22,6 +22,8 @@ import (
 //	                                       |                            ^
 //	                                       +----------------------------+
 //	                                         its kernel stops answering, or 10 s pass
+//
+// A beat of a dead neighbour makes it alive.
 type status uint8
 
 const (

@@ -166,7 +166,7 @@ func (m *Machine) decide(a *address) {
 	}
 	switch {
 	case a.own != 0 && a.want == nil:
-		m.release(a, true, "no Service has it")
+		m.release(a, true, "it is not to be announced on this segment any more")
 	case a.own != 0 && m.replaced:
 		// This node keeps it for the successor. Deputies answer.
 	case a.own != 0 && place < 0 && m.shadowed():
@@ -314,7 +314,7 @@ func (m *Machine) touchUnserved() {
 	}
 }
 
-// byAddress returns the set in order, where the order is visible to others.
+// byAddress returns the set sorted, where the order affects what is sent.
 func byAddress(set map[*address]struct{}) []*address {
 	return slices.SortedFunc(maps.Keys(set), func(x, y *address) int { return x.Compare(y.Addr) })
 }

@@ -65,8 +65,8 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	if b.index <= n.index {
 		return DropReplay
 	}
-	// A forged index could cost thousands of hashes, so more than a few are on a budget. If the beats of a sender
-	// are too far ahead, its Hello is needed.
+	// A forged index could cost thousands of hashes, so the rate of those that cost more than a few is limited. If the beats
+	// of a sender are too far ahead, its Hello is needed.
 	missed := b.index - n.index
 	if b.index > n.said.length {
 		return DropSecret

@@ -168,7 +168,7 @@ const batch = 10 * time.Millisecond
 
 // unread is how many beats may wait to be read, as an estimate. Where net.core.rmem_max is 208 KiB, which was the default
 // for a long time, a receive buffer has 416 KiB. A frame counts with all the memory that the driver allocated for it, often
-// half a page and the kernel's own data, together 2304 bytes. So such a buffer holds 184 frames.
+// half a page and the kernel's own data, together 2304 bytes. So such a buffer holds 184 frames, of which this is half.
 const unread = 90
 
 // wait returns when there is something to do: a frame that is not a beat, a command, or a time that has come. Beats do not
@@ -302,7 +302,7 @@ func (s *Segment) write(frame []byte) {
 	if (err != nil) != s.warned {
 		s.warned = err != nil
 		if err != nil {
-			s.log.Warn("failed to send heartbeats", zap.String("interface", s.name), zap.Error(err))
+			s.log.Warn("failed to send a frame; further failures are not logged until a frame is sent", zap.String("interface", s.name), zap.Error(err))
 		}
 	}
 }

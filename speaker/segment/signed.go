@@ -100,7 +100,8 @@ type keyQuestion struct {
 	id   ID
 }
 
-// needKey asks for the Identity of a frame's sender, but not too often. Names that are not known are on a budget.
+// needKey asks for the Identity of a frame's sender, but not too often. The rate of questions about names that are not known
+// is limited.
 func (m *Machine) needKey(e envelope, known bool) {
 	if q, ok := m.askedKeys[e.node]; ok && m.now-q.at < 200*time.Millisecond || !known && !m.keys.allow(m.now) {
 		return

@@ -94,9 +94,9 @@ func (m *Machine) takeDue() {
 // the one that is cut off. It claims with an odd term below that of the owner, which it believes dead. When the two hear
 // each other again, the address stays where it was.
 //
-// The answers begin later: see begins. The first candidate waits for one Tick. The others wait longer, because the first
-// one may have got no CPU time for a while, and may take the address at the same time. A first candidate that is fresh
-// waits longer, too, because another node may count itself as the first.
+// The answers begin later: see begins. The first candidate waits for one Tick. The others wait longer, because the first one
+// may have got no CPU time for a while, and may take the address at the same time. A first candidate whose Standing is not
+// Settled waits longer, too, because another node may count itself as the first.
 func (m *Machine) take(a *address, place int) {
 	m.close(a)
 	before := a.seen
@@ -119,7 +119,7 @@ func (m *Machine) take(a *address, place int) {
 		m.counters.Takeovers++
 		m.counters.TakeoverSum += m.now - a.lost
 	case before == 0:
-		a.reason = "it was new"
+		a.reason = "it had no owner"
 	default:
 		a.reason = "its owner released it"
 	}

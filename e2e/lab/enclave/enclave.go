@@ -36,8 +36,8 @@ func init() {
 // ErrNotRoot means that this user cannot create namespaces.
 var ErrNotRoot = errors.New("network namespaces need root: run it again with sudo")
 
-// Enter returns nil inside the enclave. Outside, it runs the program again inside the enclave and exits
-// with its exit code. If Enter returns an error outside, it has done nothing.
+// Enter returns nil inside the enclave. Outside, it runs the program again inside the enclave and exits with its exit code.
+// An error outside means that the program was not started, or that its end could not be awaited.
 func Enter() error {
 	if os.Getenv(marker) != "" {
 		if err := os.Unsetenv(marker); err != nil {

@@ -294,7 +294,7 @@ func TestExplain(t *testing.T) {
 		{"that address is in a pool that does not announce the class", waiting(), func(s *story) {
 			gatewayOf("203.0.113.1")(s)
 			s.Pools = append(s.Pools, pool("other", 1, "203.0.113.0/24"))
-		}, `203.0.113.1 is not announced: pool "other", which has it, does not announce what class "example.com/gateway" gives`,
+		}, `203.0.113.1 is not announced: pool "other", which has the address, does not list class "example.com/gateway" in spec.announceClasses`,
 			[]string{"-  other IPv4: does not announce what the class gives (spec.announceClasses)"}},
 		{"that address has no record yet", waiting(), gatewayOf("198.51.100.7"), "198.51.100.7 is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs", nil},
 		{"its controller took the address back", served(), gatewayOf(), "the controller of class example.com/gateway has given it no address", []string{"✗  198.51.100.1 is recorded for it, and is not in its status"}},

@@ -73,7 +73,7 @@ func (r *ServiceReport) Text(s Style) string {
 
 func (r *endpointsReport) text() string {
 	text := fmt.Sprintf("%d ready", r.Ready)
-	if r.IPv4 > 0 && r.IPv6 > 0 || r.IPv6 > 0 {
+	if r.IPv6 > 0 {
 		text += fmt.Sprintf(" (%d with IPv4, %d with IPv6)", r.IPv4, r.IPv6)
 	}
 	if len(r.Nodes) > 0 {

@@ -67,7 +67,7 @@ func (r *PlanReport) Text(s Style) string {
 func (r *PlanReport) verdict(s Style) string {
 	var verdicts []string
 	if n := len(r.OutOfRange); n > 0 {
-		verdicts = append(verdicts, count(n, "address in use", "addresses in use")+" would be out of range; who has them keeps them.")
+		verdicts = append(verdicts, count(n, "address in use", "addresses in use")+" would be out of range; their Services keep them.")
 	}
 	if n := len(r.Released); n > 0 {
 		verdicts = append(verdicts, count(n, "address", "addresses")+" from another controller would no longer be announced.")
@@ -82,7 +82,7 @@ func (r *PlanReport) verdict(s Style) string {
 		}
 	}
 	if len(r.Unread) > 0 {
-		verdicts = append(verdicts, "What would become of what cannot be read is not known.")
+		verdicts = append(verdicts, "The effect on objects that cannot be read is not known.")
 	}
 	if len(verdicts) == 0 {
 		return s.good.Render("Nothing would be lost.")

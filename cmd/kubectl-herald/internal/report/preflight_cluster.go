@@ -195,7 +195,7 @@ func (p *preflight) resources() {
 		p.problem(customResources, nil, "some CustomResourceDefinitions of herald.dev are there, and these are not: %s: %s", strings.Join(missing, ", "), applyThem)
 	}
 	for _, name := range sets.List(sets.KeySet(there)) {
-		p.problem(customResources, nil, "CustomResourceDefinition %s is of the API group herald.dev and none that this version of Herald has: see whose it is, and delete it if nobody uses it", there[name].Name)
+		p.problem(customResources, nil, "CustomResourceDefinition %s is in the API group herald.dev, and this version of Herald does not have it: find out what installed it, and delete it if nobody uses it", there[name].Name)
 	}
 	if len(p.Problems)+len(p.Warnings) == before {
 		p.fine(customResources, "the CustomResourceDefinitions of herald.dev have the fields of this version")
@@ -297,7 +297,7 @@ func (p *preflight) admission() {
 		case i < 0:
 			p.problem(policies, nil, "the ValidatingAdmissionPolicy %s is missing, so nothing refuses what it is to refuse: %s", name, applyThem)
 		case !bound:
-			p.problem(policies, nil, "no ValidatingAdmissionPolicyBinding has the policy %s deny anything: %s", name, applyThem)
+			p.problem(policies, nil, "no ValidatingAdmissionPolicyBinding of the policy %s has the action Deny: %s", name, applyThem)
 		case p.Policies[i].Status.TypeChecking != nil && len(p.Policies[i].Status.TypeChecking.ExpressionWarnings) > 0:
 			w := p.Policies[i].Status.TypeChecking.ExpressionWarnings[0]
 			p.warn(policies, nil, "the ValidatingAdmissionPolicy %s does not fit the API: %s: %s: %s", name, w.FieldRef, w.Warning, applyThem)

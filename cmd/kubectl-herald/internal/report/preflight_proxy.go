@@ -70,7 +70,7 @@ func (p *preflight) proxy() {
 			p.problem(kubeProxy, []string{s.Name}, "node %s announces nothing: %s", s.Name, s.Status.Problem)
 		}
 	}
-	if n := len(working) - len(silent); n > 0 && p.may(kubeProxy, "whether the speakers still run that report that their nodes can forward", speakerLeases) {
+	if n := len(working) - len(silent); n > 0 && p.may(kubeProxy, "whether the speakers that report that their nodes can forward are still running", speakerLeases) {
 		p.fine(kubeProxy, "%s that %s can forward", count(n, "speaker reports", "speakers report"), map[bool]string{true: "its node", false: "their nodes"}[n == 1])
 	}
 }

@@ -199,7 +199,7 @@ Nothing would be lost.
 ?                 default/odd      would wait: annotation herald.dev/ips: "x" is not an IP address
 ?                 default/arrived  would wait: status.loadBalancer carries 203.0.113.130, which is in no IPPool: add it to spec.addresses of one to keep it, or clear the Service's status to be given another
 
-1 address in use would be out of range; who has them keeps them.
+1 address in use would be out of range; their Services keep them.
 `,
 	}, {
 		name: "a pool is not what it should be", wanted: []*herald.IPPool{pool("tiny", 9, "203.0.113.8-203.0.113.1")}, loses: true,
@@ -334,7 +334,7 @@ func TestPlanOfAddressesFromAnotherController(t *testing.T) {
 					t.Errorf("no %q in\n%s", want, said)
 				}
 			}
-			if r.Loses != c.loses || strings.Contains(said, "keeps them") || strings.Contains(said, "keeps what") && c.loses {
+			if r.Loses != c.loses || strings.Contains(said, "keep them") || strings.Contains(said, "keeps what") && c.loses {
 				t.Errorf("loses %t, want %t:\n%s", r.Loses, c.loses, said)
 			}
 		})

@@ -77,7 +77,7 @@ const (
 )
 
 // unusable reports whether a node has no session with a BGPPeer in this state.
-func unusable(state string) bool { return state == "Invalid" || state == "Unresolved" }
+func unusable(state string) bool { return state == "Invalid" || state == inspect.RoutingUnresolved }
 
 // ordered sorts problems, the gravest first.
 func ordered(problems []problem) {

@@ -21,7 +21,7 @@ import (
 type RoutesReport struct {
 	Problems []problem       `json:"problems"` // The gravest first. If empty, and Unasked is as well, the exit code is 0.
 	Routes   []routeReport   `json:"routes"`   // By prefix, peer and node.
-	NotSent  []notSentReport `json:"notSent"`  // What is not announced, as it should be.
+	NotSent  []notSentReport `json:"notSent"`  // Addresses that are not announced, and should not be.
 	Leaving  []leavingNode   `json:"leaving"`
 	Unasked  []Unasked       `json:"unasked"`
 	Unseen   []string        `json:"unseen"` // Resources that the user may not read: what is missing is not known.

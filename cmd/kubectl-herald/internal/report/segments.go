@@ -123,8 +123,8 @@ func segmentsOf(speakers []*herald.SpeakerStatus, gone map[string]string) *segme
 	return s
 }
 
-// reverse returns the death of the witness that the speaker of the node reported dead has witnessed; nil if there is none.
-// A dead node witnesses nothing, so in this case the two merely do not hear each other. gone has the nodes whose
+// The witness reports that a node is dead. reverse returns the report of that node that the witness is dead; nil if there is
+// none. A dead node witnesses nothing, so in this case the two merely do not hear each other. gone has the nodes whose
 // SpeakerStatus is out of date.
 func (s *segments) reverse(witness string, d herald.SpeakerDeath, gone map[string]string) *herald.SpeakerDeath {
 	if gone[d.Node] != "" {
@@ -185,8 +185,8 @@ func (s *segments) join() (nodes map[string]bool) {
 	return nodes
 }
 
-// counterpart returns the interface of a node on the segment of another interface: the one that hears the other node or
-// else one with a common subnet or else the one of the same name.
+// counterpart returns the interface of a node on the segment of another interface: it prefers those that hear the other
+// node, among them those with a common subnet, and among these the one of the same name.
 func (s *segments) counterpart(of place, node string) (place, bool) {
 	i, found := slices.BinarySearchFunc(s.speakers, node, func(o *herald.SpeakerStatus, name string) int { return strings.Compare(o.Name, name) })
 	if !found || node == of.Node {

@@ -293,7 +293,7 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 			}
 		}
 		for _, of := range slices.SortedFunc(maps.Keys(answered), func(x, y place) int { return cmp.Compare(x.String(), y.String()) }) {
-			add(silentSpeaker, "", []string{of.Node}, "the speaker of node %s is silent, and %s answers on %s for %s of its: see why",
+			add(silentSpeaker, "", []string{of.Node}, "the speaker of node %s is silent, and node %s answers on %s for %s of that node: see why it is silent",
 				of.Node, o.Name, of.Interface, count(answered[of], "address", "addresses"))
 		}
 		for _, i := range o.Status.Interfaces {

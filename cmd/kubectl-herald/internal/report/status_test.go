@@ -209,7 +209,7 @@ func TestStatus(t *testing.T) {
 			n.leases[0].Spec.RenewTime = &old
 		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "3 owned"},
 		{"a deputy", func(n *Network) { n.claim(2, "n1"); hears(n.eth0(1), "n3"); hears(n.eth0(2), "n2") }, []string{
-			"SilentSpeaker: the speaker of node n1 is silent, and n3 answers on eth0 for 1 address of its: see why",
+			"SilentSpeaker: the speaker of node n1 is silent, and node n3 answers on eth0 for 1 address of that node: see why it is silent",
 			"UnheardSpeaker: no other speaker hears that of node n1 on eth0, which reports to have heard n2, n3: see whether it runs, and what the network does to its frames",
 		}, "2 owned, 1 answered for by another node"},
 		{"a speaker that ended", func(n *Network) {

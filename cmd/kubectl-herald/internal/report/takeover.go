@@ -60,7 +60,7 @@ type Step struct {
 	Do, Undo []Edit
 	// Begun is true if at least one of the changes was made.
 	Begun bool
-	// Waits says what the step needs to be done.
+	// Waits lists what is missing before the step counts as done.
 	Waits []string
 	// Absent says what of MetalLB does not work again after the step was taken back.
 	Absent []string
@@ -115,7 +115,7 @@ func (p *TakeoverPlan) Uninstalled() bool {
 	return s == nil || s.State == StepDone
 }
 
-// Lacks returns what the step needs to be done. A step that the plan no longer has is done.
+// Lacks returns what is missing before the step counts as done. A step that is no longer in the plan is done.
 func (s *Step) Lacks() []string {
 	if s == nil || s.State == StepDone {
 		return nil

@@ -99,7 +99,8 @@ func (b *metalLBOf) runs(pod *corev1.Pod) *appsv1.DaemonSet {
 	return nil
 }
 
-// keepsOff reports whether the pods of a DaemonSet leave moved nodes, and whether this edit has restarted none of them.
+// keepsOff reports whether a DaemonSet keeps its pods off moved nodes, and has the update strategy OnDelete, with which an
+// edit restarts no pod.
 func keepsOff(d *appsv1.DaemonSet) bool {
 	terms := requiredTerms(d)
 	return d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType && len(terms) > 0 && !slices.ContainsFunc(terms, func(t corev1.NodeSelectorTerm) bool {

@@ -31,7 +31,7 @@ var files = map[string]string{".html": "text/html; charset=utf-8", ".css": "text
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// patience is the most time that a page may take to send a request, and to receive a response.
+// patience is the most time that a page may take to send a request, and to receive a part of the event stream.
 const patience = 10 * time.Second
 
 var errNotRead = errors.New("the cluster has not been read yet")
