@@ -291,25 +291,35 @@ func TestPeersThatCannotWork(t *testing.T) {
 		f.routed(other, address, names(f.site)...)
 		f.event("BGPPeer", other.Name, "SessionUp", "established")
 	})
-	t.Run("a Secret that is missing, and comes", func(t *testing.T) {
+	t.Run("a Secret that is missing, and comes: the last password stays in force", func(t *testing.T) {
 		f := f.within(t)
+		up := f.since("k8s-node1", other.Name)
 		f.must(f.patchPeer(other.Name, `{"spec":{"passwordSecret":{"name":"later"}}}`))
-		f.told("bgppeers "+other.Name, herald.ConditionAccepted, "SecretMissing", "there is no Secret herald-system-peers/later")
-		f.routed(other, address)
+		f.told("bgppeers "+other.Name, herald.ConditionEstablished, "Established", "there is no Secret herald-system-peers/later", "the last password is in force until herald-speaker restarts there")
 		f.eventually("the speaker's status says so", func(ctx context.Context) error {
 			s, err := f.herald.SpeakerStatuses.Get(ctx, "k8s-node1", metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
 			for _, o := range s.Status.Sessions {
-				if o.Peer == other.Name && o.State == "Invalid" && strings.Contains(o.Reason, "later") {
+				if o.Peer == other.Name && o.State == "Established" && strings.Contains(o.Reason, "later of type") && strings.Contains(o.Reason, "the last password is in force") {
 					return nil
 				}
 			}
 			return fmt.Errorf("sessions: %+v", s.Status.Sessions)
 		})
 		f.secret("later", "correct")
+		f.eventually("the speaker's status no longer says so", func(ctx context.Context) error {
+			s, err := f.herald.SpeakerStatuses.Get(ctx, "k8s-node1", metav1.GetOptions{})
+			if err == nil && slices.ContainsFunc(s.Status.Sessions, func(o herald.SpeakerSession) bool { return o.Peer == other.Name && o.Reason != "" }) {
+				err = fmt.Errorf("sessions: %+v", s.Status.Sessions)
+			}
+			return err
+		})
 		f.routed(other, address, names(f.site)...)
+		if now := f.since("k8s-node1", other.Name); now != up {
+			t.Errorf("the session was up since %v, and now since %v", up, now)
+		}
 	})
 	t.Run("peers get what is meant for them", func(t *testing.T) {
 		f := f.within(t)

@@ -62,7 +62,7 @@ func newCrowd(t testing.TB, addresses, nodes, local int) *crowd {
 // again makes a pass over all addresses. It leaves the last nodes, without in number, out of the segment.
 func (c *crowd) again(without int) {
 	before := c.shared
-	c.shared = c.s.inputs.shared("n00000", true)
+	c.shared = c.s.inputs.shared("n00000", true, nil)
 	c.shared.Follow(before)
 	c.shared.Segments = []announce.Segment{{Interface: "eth0", Nodes: c.neighbour[:len(c.neighbour)-without]}}
 	clear(c.own)

@@ -449,7 +449,7 @@ func (l *loop) refuse(a *announce.Address, what string) {
 // share assembles the inputs that all decisions share.
 func (l *loop) share() {
 	before := l.shared
-	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy())
+	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy(), before)
 	l.leave(before, time.Now())
 	l.ranges = l.s.inputs.ranges()
 	l.takeInterfaces()

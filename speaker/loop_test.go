@@ -158,8 +158,8 @@ func TestAnInvalidPeerIsReportedInTheStatus(t *testing.T) {
 		{"the first pass", "", all, 0},
 		{"a password, as everything else stays", "x", peers, 1},
 		{"another password", "y", peers, 1},
-		{"the password is gone", "", peers, 0},
-		{"all again", "", all, 0},
+		{"the password is gone, and the last one is in force", "", peers, 1},
+		{"all again", "", all, 1},
 	} {
 		l.put(t, secret(step.password))
 		shared := l.shared
@@ -174,6 +174,8 @@ func TestAnInvalidPeerIsReportedInTheStatus(t *testing.T) {
 		l.reportSessions(&st)
 		if s := st.Sessions; len(s) != 1 || (s[0].State == sessionInvalid) != (step.sessions == 0) ||
 			step.sessions == 0 && !strings.Contains(s[0].Reason, `spec.passwordSecret: the Secret herald-system/tor has no key "password"`) {
+			t.Errorf("%s: %+v", step.name, s)
+		} else if step.sessions > 0 && (step.password == "") != strings.Contains(s[0].Reason, "the last password is in force") {
 			t.Errorf("%s: %+v", step.name, s)
 		}
 	}

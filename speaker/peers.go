@@ -48,6 +48,8 @@ type findings struct {
 	// values are the last valid values of the Node's labels and annotations. A session does not end because somebody
 	// removes a label or gives it an invalid value.
 	values map[nodeValue]string
+	// password is the last password.
+	password string
 	// kept describes the values that are in force although the Node does not have them any more.
 	kept []string
 }
@@ -63,6 +65,7 @@ func (s *site) findingsFor(o *herald.BGPPeer) *findings {
 	f := &findings{peer: o.UID, values: map[nodeValue]string{}}
 	if before := s.before[o.Name]; before != nil && before.peer == o.UID {
 		f.router, f.proved, f.nextHop, f.values = before.router, before.proved, before.nextHop, maps.Clone(before.values)
+		f.password = before.password
 	}
 	if router, up := s.established[o.Name]; up {
 		f.proved = router
@@ -204,12 +207,29 @@ func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 	if o.Spec.ConnectRetryTime != nil {
 		p.ConnectRetry = o.Spec.ConnectRetryTime.Duration
 	}
-	if o.Spec.PasswordSecret != nil {
-		if p.Password, err = s.password(o.Spec.PasswordSecret.Name); err != nil {
-			return p, fmt.Errorf("spec.passwordSecret: %w", err)
-		}
+	if p.Password, err = s.passwordOf(f, o.Spec.PasswordSecret); err != nil {
+		return p, fmt.Errorf("spec.passwordSecret: %w", err)
 	}
 	return p, p.Validate()
+}
+
+// passwordOf returns the password in a Secret; empty if there is no Secret in the spec. A session does not end because a Secret is
+// replaced: meanwhile the last password is in force.
+func (s *site) passwordOf(f *findings, secret *herald.SecretReference) (string, error) {
+	if secret == nil {
+		f.password = ""
+		return "", nil
+	}
+	password, err := s.password(secret.Name)
+	switch {
+	case err == nil:
+		f.password = password
+	case f.password != "":
+		f.kept = append(f.kept, fmt.Sprintf("spec.passwordSecret: %v; the last password is in force until herald-speaker restarts there", err))
+	default:
+		return "", err
+	}
+	return f.password, nil
 }
 
 // asn returns the AS number from the spec or, if from is set, from the Node.

@@ -9,11 +9,14 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// shared assembles the inputs that all decisions of a node share. Objects that are not valid are left out: herald-ccm reports
-// them in their conditions.
-func (in *inputs) shared(self string, healthy bool) *announce.Shared {
-	s, _ := in.objects().Shared()
+// shared assembles the inputs that all decisions of a node share. An advertisement that is not valid counts as it was before,
+// if it is in before; herald-ccm reports it in its conditions.
+func (in *inputs) shared(self string, healthy bool, before *announce.Shared) *announce.Shared {
+	s, rejected := in.objects().Shared()
 	s.Self, s.Healthy = self, healthy
+	if before != nil {
+		s.Keep(before, rejected)
+	}
 	return s
 }
 

@@ -36,7 +36,7 @@ func TestSharedIsAssembledFromWhatStripLeaves(t *testing.T) {
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "public", Labels: labels}},
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "timid"}, Spec: herald.IPPoolSpec{OnConflict: herald.ConflictYield}},
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "bold"}, Spec: herald.IPPoolSpec{OnConflict: herald.ConflictDefend}})
-	s := in.shared("n1", true)
+	s := in.shared("n1", true, nil)
 	want := &announce.Shared{
 		Self: "n1", Healthy: true,
 		Nodes: map[string]announce.Node{
@@ -59,7 +59,7 @@ func TestGatewaysAreInfrastructure(t *testing.T) {
 	if want := parseAddresses("198.51.100.7", "198.51.100.254", "fe80::1"); !slices.Equal(gateways, want) {
 		t.Fatalf("%v, want %v", gateways, want)
 	}
-	s := in.shared("n1", true)
+	s := in.shared("n1", true, nil)
 	refuseGateways(s, gateways)
 	_, a := cluster(t, "n1")
 	if d := announce.Decide(s, a); d.Refused != "a gateway of node n1" {

@@ -71,9 +71,31 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 		}
 		s.BGP = append(s.BGP, compiled)
 	}
+	s.sort()
+	return s, rejected
+}
+
+// Keep adds the advertisements of before that were rejected now. An edit that is not valid must not withdraw addresses.
+func (s *Shared) Keep(before *Shared, rejected []Rejected) {
+	for _, r := range rejected {
+		for _, ad := range before.L2 {
+			if r.Kind == "L2Advertisement" && ad.Name == r.Name {
+				s.L2 = append(s.L2, ad)
+			}
+		}
+		for _, ad := range before.BGP {
+			if r.Kind == "BGPAdvertisement" && ad.Name == r.Name {
+				s.BGP = append(s.BGP, ad)
+			}
+		}
+	}
+	s.sort()
+}
+
+// sort sorts the advertisements by name.
+func (s *Shared) sort() {
 	slices.SortFunc(s.L2, func(x, y L2Advertisement) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(s.BGP, func(x, y BGPAdvertisement) int { return cmp.Compare(x.Name, y.Name) })
-	return s, rejected
 }
 
 // infrastructure returns the addresses of nodes and BGP peers, with a description of each.

@@ -56,6 +56,37 @@ func TestInfrastructureIsNodesAndPeers(t *testing.T) {
 	}
 }
 
+// TestAnInvalidEditChangesNothing edits advertisements so that they cannot be read. The last valid ones stay in force.
+func TestAnInvalidEditChangesNothing(t *testing.T) {
+	l2 := func(name string, selector *metav1.LabelSelector) *herald.L2Advertisement {
+		o := &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		o.Spec.NodeSelector = selector
+		return o
+	}
+	bgp := func(name string, selector *metav1.LabelSelector) *herald.BGPAdvertisement {
+		o := &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		o.Spec.NodeSelector = selector
+		return o
+	}
+	wrong := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "rack", Operator: "in", Values: []string{"a"}}}}
+	before, rejected := objectsOf(l2("a", nil), l2("c", nil), bgp("a", nil)).Shared()
+	if len(rejected) > 0 {
+		t.Fatal(rejected)
+	}
+	after, rejected := objectsOf(l2("a", wrong), l2("b", nil), l2("new", wrong), bgp("a", wrong)).Shared()
+	if len(rejected) != 3 {
+		t.Fatal(rejected)
+	}
+	after.Keep(before, rejected)
+	var names []string
+	for _, ad := range after.L2 {
+		names = append(names, ad.Name)
+	}
+	if !slices.Equal(names, []string{"a", "b"}) || len(after.BGP) != 1 || after.BGP[0].Name != "a" {
+		t.Errorf("L2Advertisements %v, BGPAdvertisements %v", names, after.BGP)
+	}
+}
+
 func TestWhatIsAnnouncedWithoutEndpoints(t *testing.T) {
 	s, _ := objectsOf(
 		&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "a"}},

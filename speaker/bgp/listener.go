@@ -196,12 +196,14 @@ func (l *listener) expect(members []*member) {
 	}
 }
 
-// passwords returns the passwords by router address. An address has only one: that of its first peer by name.
+// passwords returns the passwords by router address without zone. An address has only one, that of its first peer by name:
+// the kernel's key has no scope, so routers with one link-local address on several links share it.
 func passwords(members []*member) map[netip.Addr]string {
 	all := map[netip.Addr]string{}
 	for _, m := range slices.SortedFunc(slices.Values(members), func(x, y *member) int { return cmp.Compare(x.peer.Name, y.peer.Name) }) {
-		if _, known := all[m.peer.Address]; !known && m.peer.Password != "" {
-			all[m.peer.Address] = m.peer.Password
+		address := m.peer.Address.WithZone("")
+		if _, known := all[address]; !known && m.peer.Password != "" {
+			all[address] = m.peer.Password
 		}
 	}
 	return all
