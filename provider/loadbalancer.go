@@ -50,6 +50,10 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 		}
 		return nil, err
 	}
+	if now := b.services.of(owner(svc)); now == nil || !b.services.wants(now) {
+		// The service controller must write nothing. The event of that change has queued the Service again.
+		return nil, cloudprovider.ImplementedElsewhere
+	}
 	if had := Carried(svc); slices.ContainsFunc(allocations, func(a ipam.Allocation) bool { return !slices.Contains(had, a.Address) }) {
 		b.metrics.duration.Observe(time.Since(start).Seconds())
 	}
@@ -182,21 +186,16 @@ func (e *unservedError) Unwrap() error { return e.reason }
 
 // EnsureLoadBalancerDeleted releases the addresses of the Service. The Service still exists at this time, and may still
 // be announced: its addresses cool down before they are assigned again, or are kept for its name. Addresses from a
-// controller of another class are left to that controller. If the Service has become one of another class, the records of
-// its addresses become those of that class: see others.
+// controller of another class are left to that controller. If the Service has become one of another class, the addresses
+// in its status are left to others.
 func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
 	b.waiting.forget(svc)
-	if now := b.services.of(owner(svc)); now != nil && b.services.ofAnother(now) {
-		if err := b.services.removeFinalizer(ctx, now); err != nil {
-			return fmt.Errorf("remove the finalizer: %w", err)
-		}
-		if b.services.elsewhere(now) {
-			b.changes.serve(now)
-			return nil
-		}
-	}
 	policy := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
+	now := b.services.of(owner(svc))
 	for _, a := range b.ledger.oursHeldBy(owner(svc)) {
+		if now != nil && b.services.elsewhere(now) && slices.Contains(Carried(now), a.Address) {
+			continue
+		}
 		if err := b.records.release(ctx, a.Address, owner(svc), policy); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)
 		}

@@ -55,7 +55,7 @@ func (o *others) handler() cache.ResourceEventHandler {
 			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 				object = tombstone.Obj
 			}
-			if svc, ok := object.(*corev1.Service); ok && o.services.elsewhere(svc) {
+			if svc, ok := object.(*corev1.Service); ok && o.services.ofAnother(svc) {
 				o.add(svc)
 				return
 			}
@@ -94,7 +94,7 @@ func (o *others) run(ctx context.Context) error {
 	}
 	workers.Go(func() {
 		for {
-			for _, svc := range o.services.listElsewhere() {
+			for _, svc := range o.services.listOfAnother() {
 				o.add(svc)
 			}
 			select {
@@ -126,26 +126,41 @@ func (o *others) work(ctx context.Context) {
 	}
 }
 
-// sync makes the records of one Service agree with its status. When a Service is gone, the reconciler releases its
-// addresses.
+// sync makes the records of one Service agree with its status, and removes the finalizer that it has from the time when it
+// was ours. When a Service is gone, the reconciler releases its addresses.
 func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	svc := o.services.named(name.Namespace, name.Name)
-	if svc == nil || svc.DeletionTimestamp != nil || !o.services.elsewhere(svc) {
+	if svc == nil || !o.services.ofAnother(svc) {
 		o.forget(name)
+		if svc != nil && !o.services.serves(svc) { // It has another type now.
+			o.check(svc)
+		}
 		return nil
+	}
+	var errs []error
+	if !o.ledger.hasForeign(svc) { // Otherwise the herald-ccm of its class may have written the finalizer.
+		if err := o.services.removeFinalizer(ctx, svc); err != nil {
+			errs = append(errs, fmt.Errorf("remove the finalizer: %w", err))
+		}
+	}
+	if svc.DeletionTimestamp != nil || !o.services.elsewhere(svc) {
+		o.forget(name)
+		if !o.services.elsewhere(svc) {
+			o.check(svc)
+		}
+		return errors.Join(errs...)
 	}
 	before := o.ledger.oursHeldBy(owner(svc))
 	if !o.ledger.admits(*svc.Spec.LoadBalancerClass) && len(before) == 0 {
 		o.waiting.forget(svc)
 		o.forget(name)
-		return nil // Herald has nothing to do with it.
+		return errors.Join(errs...) // Herald has nothing else to do with it.
 	}
 	// The Service waits from before the decision, so that no change in between is missed.
 	o.waiting.add(svc)
 	req, invalid := o.requests.claim(svc)
 	held, refused := o.ledger.claim(req, invalid)
 	mine := ownerEntry(svc)
-	var errs []error
 	for _, a := range held {
 		// If another owner turns out to hold the address, the ledger knows this now, and refuses it the next time.
 		if err := o.records.ensure(ctx, a, mine); err != nil {
@@ -170,6 +185,13 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	}
 	o.tell(svc, slices.DeleteFunc(refused, func(r refusal) bool { return o.inherits(svc, r) }), time.Now())
 	return nil
+}
+
+// check queues the addresses that a Service holds: the reconciler releases them if the Service may not hold them.
+func (o *others) check(svc *corev1.Service) {
+	for _, a := range o.ledger.oursHeldBy(owner(svc)) {
+		o.changes.record(a.Address)
+	}
 }
 
 // inherits reports whether an address is only refused because an earlier Service of the same name still has it, and has the
@@ -206,7 +228,7 @@ func (o *others) release(ctx context.Context, svc *corev1.Service, held []ipam.A
 		if slices.Contains(Carried(now), a.Address) && !denied[a.Address] {
 			continue // The event of this version queues the Service again.
 		}
-		if err := o.records.release(ctx, a.Address, owner(svc), always); err != nil {
+		if err := o.records.release(ctx, a.Address, owner(svc), unlessReserved); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)
 		}
 	}

@@ -132,6 +132,11 @@ func (p *projection) OnAdd(o any, initial bool) {
 // the IP family policy and selectors. A Service with such a change is passed on as a new one.
 func (p *projection) OnUpdate(oldObj, newObj any) {
 	was, is := oldObj.(*corev1.Service), newObj.(*corev1.Service)
+	if was.UID != is.UID { // The informer missed the deletion in between.
+		p.OnDelete(was)
+		p.OnAdd(is, false)
+		return
+	}
 	if !p.opened.Load() || was.ResourceVersion == is.ResourceVersion || !p.ours(was) && !p.ours(is) {
 		return
 	}

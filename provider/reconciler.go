@@ -177,11 +177,6 @@ func (r *reconciler) visit(ctx context.Context, rec *herald.IPAllocation, addres
 		}
 		return r.orphan(ctx, address, o)
 	}
-	if r.services.ofAnother(svc) {
-		if err := r.services.removeFinalizer(ctx, svc); err != nil {
-			return fmt.Errorf("remove the finalizer of Service %s: %w", ownerOf(o), err)
-		}
-	}
 	switch {
 	case r.services.elsewhere(svc):
 		r.changes.serve(svc)

@@ -293,6 +293,12 @@ type reclaimPolicyOf func(*herald.IPAllocation) herald.ReclaimPolicy
 // always is the policy for an owner that moved to another address: the old address is not kept.
 func always(*herald.IPAllocation) herald.ReclaimPolicy { return herald.ReclaimDelete }
 
+// unlessReserved is the policy for an address that another controller takes away from its Service: it is kept only if it was
+// reserved by hand.
+func unlessReserved(rec *herald.IPAllocation) herald.ReclaimPolicy {
+	return cmp.Or(rec.Spec.ReclaimPolicy, herald.ReclaimDelete)
+}
+
 // reclaims returns the policy of the Service or, if it sets none, of the record or the pool. If the Service says Retain,
 // this counts only if the pool permits it. A pool that is being deleted keeps nothing.
 func (r *records) reclaims(said herald.ReclaimPolicy) reclaimPolicyOf {
@@ -335,6 +341,10 @@ func (r *records) release(ctx context.Context, address netip.Addr, o ipam.Owner,
 				r.changes.record(address) // to learn the holder
 				return nil
 			}
+		}
+		if !r.ledger.ours(rec) { // A controller of another class has taken it over, and releases it.
+			_, err := r.learn(rec)
+			return err
 		}
 		if !released(rec) {
 			edit, err := r.api.Update(ctx, withoutOwner(rec, o, policy(rec)), metav1.UpdateOptions{})

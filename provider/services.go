@@ -138,6 +138,12 @@ func (s *services) listElsewhere() []*corev1.Service {
 	return oldestFirst(all, s.elsewhere)
 }
 
+// listOfAnother returns the Services of type LoadBalancer that we do not serve, the oldest first.
+func (s *services) listOfAnother() []*corev1.Service {
+	all, _ := s.cached.List(labels.Everything())
+	return oldestFirst(all, s.ofAnother)
+}
+
 // pending counts the Services that want addresses of ours and have none.
 func (s *services) pending() (n int) {
 	all, _ := s.cached.List(labels.Everything())

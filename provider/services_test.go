@@ -1,11 +1,13 @@
 package provider
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cloudprovider "k8s.io/cloud-provider"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -34,40 +36,126 @@ func TestTheFinalizerOfAServiceThatBecameAnothers(t *testing.T) {
 		{"both wrote it", []string{fieldManager, another}, true},
 		{"nobody knows who wrote it", nil, true},
 	} {
-		for path, clean := range map[string]func(*world, *corev1.Service) error{
-			"when it changes": func(w *world, was *corev1.Service) error {
-				return w.loadBalancers.EnsureLoadBalancerDeleted(w.Context(), "", was)
-			},
-			"at the start": func(w *world, _ *corev1.Service) error {
-				return w.reconciler.reconcile(w.Context(), "198.51.100.0")
-			},
-		} {
-			t.Run(c.name+", "+path, func(t *testing.T) {
-				w := newWorld(t)
-				w.pool("public", func(p *herald.IPPool) { p.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
-				svc := service("web", wish{families: []corev1.IPFamily{v4}})
-				if _, err := w.serve(svc); err != nil {
-					t.Fatal(err)
-				}
-				now, class := svc.DeepCopy(), "example.com/another"
-				now.Spec.LoadBalancerClass, now.Status = &class, corev1.ServiceStatus{}
-				now.Finalizers, now.ManagedFields = append(now.Finalizers, foreign), writtenBy(c.writers...)
-				w.put(now)
-				if err := clean(w, svc); err != nil {
-					t.Fatal(err)
-				}
-				got, err := w.kube.CoreV1().Services(now.Namespace).Get(t.Context(), now.Name, metav1.GetOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if servicehelper.HasLBFinalizer(got) != c.stays || !slices.Contains(got.Finalizers, foreign) {
-					t.Errorf("finalizers %v; want ours: %v", got.Finalizers, c.stays)
-				}
-				if err := w.others.sync(t.Context(), serviceName(now)); err != nil {
-					t.Fatal(err)
-				}
-				w.recordsAre("198.51.100.0 public default/web released")
-			})
-		}
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.pool("public", func(p *herald.IPPool) { p.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
+			svc := service("web", wish{families: []corev1.IPFamily{v4}})
+			if _, err := w.serve(svc); err != nil {
+				t.Fatal(err)
+			}
+			now, class := svc.DeepCopy(), "example.com/another"
+			now.Spec.LoadBalancerClass, now.Status = &class, corev1.ServiceStatus{}
+			now.Finalizers, now.ManagedFields = append(now.Finalizers, foreign), writtenBy(c.writers...)
+			w.see(now)
+			got, err := w.kube.CoreV1().Services(now.Namespace).Get(t.Context(), now.Name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if servicehelper.HasLBFinalizer(got) != c.stays || !slices.Contains(got.Finalizers, foreign) {
+				t.Errorf("finalizers %v; want ours: %v", got.Finalizers, c.stays)
+			}
+			w.recordsAre()
+		})
+	}
+}
+
+// TestNothingIsWrittenForAServiceThatChanges is about a Service that is deleted or becomes another's while it is served.
+func TestNothingIsWrittenForAServiceThatChanges(t *testing.T) {
+	class := "example.com/another"
+	for name, change := range map[string]func(*world, *corev1.Service){
+		"it is gone":      func(w *world, svc *corev1.Service) { _ = w.Provider.projection.real.Informer().GetStore().Delete(svc) },
+		"it is another":   func(w *world, svc *corev1.Service) { svc.UID = "younger"; w.put(svc) },
+		"it is deleted":   func(w *world, svc *corev1.Service) { deleted(svc); w.put(svc) },
+		"it is another's": func(w *world, svc *corev1.Service) { svc.Spec.LoadBalancerClass = &class; w.put(svc) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.pool("public", func(p *herald.IPPool) { p.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
+			svc := service("web", wish{families: []corev1.IPFamily{v4}})
+			w.put(svc)
+			change(w, svc.DeepCopy())
+			if status, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", svc, nil); err != cloudprovider.ImplementedElsewhere { //nolint:errorlint // The service controller compares it so, too.
+				t.Errorf("%v, %v: the service controller writes this", status, err)
+			}
+		})
+	}
+}
+
+// TestAServiceThatReplacesAnotherUnseen is about an informer that reports the deletion of a Service and the creation of another
+// one of its name as one update.
+func TestAServiceThatReplacesAnotherUnseen(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(announcing))
+	before, after := gateway("gw", "198.51.100.0"), gateway("gw", "198.51.100.1")
+	w.see(before)
+	after.UID, after.ResourceVersion = "younger", "2"
+	w.put(after)
+	w.projection.OnUpdate(before, after)
+	w.others.handler().OnUpdate(before, after)
+	w.settle()
+	w.recordsAre("198.51.100.1 public default/gw")
+}
+
+// TestAGatewayThatBecomesAnotherTypeLetsGo is about a Service of another class that is no longer of type LoadBalancer.
+func TestAGatewayThatBecomesAnotherTypeLetsGo(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(announcing))
+	was := gateway("gw", "198.51.100.0")
+	w.see(was)
+	is := gateway("gw")
+	is.Spec.Type, is.Spec.LoadBalancerClass = corev1.ServiceTypeClusterIP, nil
+	w.put(is)
+	w.others.handler().OnUpdate(was, is)
+	w.settle()
+	w.recordsAre()
+}
+
+// TestAReservationOutlivesAnEmptyStatus is about an address that was reserved by hand for a Service of another class.
+func TestAReservationOutlivesAnEmptyStatus(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(announcing))
+	w.reserve("198.51.100.0", herald.AllocationOwner{Namespace: "default", Name: "gw"})
+	w.see(gateway("gw", "198.51.100.0"))
+	w.recordsAre("198.51.100.0 public default/gw")
+	w.see(gateway("gw"))
+	w.recordsAre("198.51.100.0 public ~default/gw")
+}
+
+// TestARecordThatAnotherControllerTookOverIsItsOwn is about a release that is late.
+func TestARecordThatAnotherControllerTookOverIsItsOwn(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", func(p *herald.IPPool) { p.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
+	svc := service("web", wish{families: []corev1.IPFamily{v4}})
+	if _, err := w.serve(svc); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := w.recordsAPI.get("198.51.100.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec = rec.DeepCopy()
+	rec.Spec.Class = "example.com/another"
+	if _, err := w.recordsAPI.put(rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.records.release(t.Context(), netip.MustParseAddr("198.51.100.0"), owner(svc), always); err != nil {
+		t.Fatal(err)
+	}
+	w.recordsAre("198.51.100.0 public default/web")
+}
+
+// TestOnlyTheServiceItselfStopsWaiting has two Services of one name, one after the other.
+func TestOnlyTheServiceItselfStopsWaiting(t *testing.T) {
+	w := newWorld(t)
+	older, younger := service("web", four), service("web", four)
+	younger.UID = "younger"
+	w.waiting.add(younger)
+	w.waiting.forget(older)
+	if len(w.waiting.uids) != 1 {
+		t.Error("the younger one does not wait any more")
+	}
+	w.waiting.forget(younger)
+	if len(w.waiting.uids) != 0 {
+		t.Error("it still waits")
 	}
 }

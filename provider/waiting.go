@@ -39,7 +39,9 @@ func (w *waiting) add(svc *corev1.Service) {
 func (w *waiting) forget(svc *corev1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.uids, serviceName(svc))
+	if w.uids[serviceName(svc)] == svc.UID { // Another Service of the same name may wait.
+		delete(w.uids, serviceName(svc))
+	}
 }
 
 // list returns the Services that may still have an address that we record, oldest first.
