@@ -174,6 +174,18 @@ func (i installation) refused() {
 		return i.as(request.Status.Token)
 	}
 	elsewhere, inKubeSystem := speakerIn("elsewhere"), speakerIn(metav1.NamespaceSystem)
+	// A controller with broad rights writes Leases of its own.
+	i.kubectl("create", "serviceaccount", "operator", "-n", "elsewhere")
+	i.must(i.access.Apply(ctx, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: operator}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: [get, list, watch, create, update, patch, delete]}]
+`))
+	i.kubectl("create", "clusterrolebinding", "operator", "--clusterrole=operator", "--serviceaccount=elsewhere:operator")
+	request, err := i.kube.CoreV1().ServiceAccounts("elsewhere").CreateToken(ctx, "operator", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	i.must(err)
+	operator := i.as(request.Status.Token)
 	i.kubectl("create", "serviceaccount", "tenant", "-n", ns)
 	i.kubectl("create", "clusterrole", "tenant", "--verb=create,update", "--resource=ipallocations.herald.dev")
 	i.kubectl("create", "clusterrolebinding", "tenant", "--clusterrole=tenant", "--serviceaccount="+ns+":tenant")
@@ -239,6 +251,18 @@ func (i installation) refused() {
 			i.must(err)
 			year := int32(365 * 24 * 3600)
 			o.Spec.LeaseDurationSeconds = &year
+			_, err = speaker.kube.CoordinationV1().Leases(ns).Update(ctx, o, metav1.UpdateOptions{})
+			return err
+		}, "must not exceed 300"},
+		{"a controller with broad rights writes its own Lease", func() error {
+			_, err := operator.kube.CoordinationV1().Leases("elsewhere").Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "operator"}}, metav1.CreateOptions{})
+			return err
+		}, ""},
+		{"a controller with broad rights writes a SpeakerStatus", status(operator, own), "the token names no node"},
+		{"a speaker asks for its Lease without an end", func() error {
+			o, err := i.kube.CoordinationV1().Leases(ns).Get(ctx, "speaker-"+own, metav1.GetOptions{})
+			i.must(err)
+			o.Spec.LeaseDurationSeconds = nil
 			_, err = speaker.kube.CoordinationV1().Leases(ns).Update(ctx, o, metav1.UpdateOptions{})
 			return err
 		}, "must not exceed 300"},

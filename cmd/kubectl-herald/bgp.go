@@ -162,7 +162,7 @@ read.`,
 			if err != nil {
 				return err
 			}
-			return out.conclude(cmd.OutOrStdout(), r, r.Text, len(r.Problems)+len(r.Unasked) == 0)
+			return out.conclude(cmd.OutOrStdout(), r, r.Text, len(r.Problems)+len(r.Unasked)+r.More == 0)
 		},
 	}
 	cmd.Flags().StringSliceVar(&peers, "peer", nil, "BGPPeers that the routes are for (default all).")

@@ -292,7 +292,7 @@ func (t *takeover) authorized(ctx context.Context, edits []report.Edit) error {
 		verbs := []string{"patch"}
 		if e.Body == nil {
 			verbs = []string{"delete"}
-		} else if e.Patch == types.ApplyPatchType {
+		} else if e.Patch == types.ApplyPatchType && e.Group == herald.GroupVersion.Group { // Other objects are there.
 			verbs = append(verbs, "create")
 		}
 		for _, verb := range verbs {

@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 // Good reports whether everything could be translated, at least approximately, and all Services
@@ -26,6 +28,7 @@ func (r *Result) YAML() (string, error) {
 		}
 		delete(fields, "status")
 		unstructured.RemoveNestedField(fields, "metadata", "creationTimestamp")
+		herald.WriteDurations(fields)
 		if spec, ok := fields["spec"].(map[string]any); ok && len(spec) == 0 {
 			delete(fields, "spec")
 		}

@@ -182,6 +182,8 @@ func expired(l *coordinationv1.Lease, now time.Time) string {
 	switch {
 	case l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "":
 		return fmt.Sprintf("ended %s ago", age(renewed, now))
+	case renewed.Sub(now) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second:
+		return fmt.Sprintf("has renewed the Lease %s in the future: compare the clocks of the nodes and of this machine", l.Name)
 	case now.Sub(renewed) > 2*time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second: // The clocks may differ.
 		return fmt.Sprintf("has not renewed the Lease %s for %s", l.Name, age(renewed, now))
 	}

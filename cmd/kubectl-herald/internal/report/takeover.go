@@ -236,7 +236,11 @@ func namesOfObjects[T metav1.Object](all []T) (names []string) {
 
 // hasMoved reports whether a selector selects only nodes with the label of moved nodes.
 func hasMoved(s *metav1.LabelSelector) bool {
-	return s != nil && slices.ContainsFunc(s.MatchExpressions, isMoved)
+	if s == nil {
+		return false
+	}
+	_, has := s.MatchLabels[herald.LabelMoved]
+	return has || slices.ContainsFunc(s.MatchExpressions, isMoved)
 }
 
 func isMoved(r metav1.LabelSelectorRequirement) bool { return r.Key == herald.LabelMoved }

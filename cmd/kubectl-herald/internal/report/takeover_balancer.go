@@ -156,9 +156,10 @@ func letOn(d *appsv1.DaemonSet) Edit {
 			terms = append(terms, t)
 		}
 	}
-	var affinity any = map[string]any{"nodeAffinity": map[string]any{"requiredDuringSchedulingIgnoredDuringExecution": map[string]any{"nodeSelectorTerms": terms}}}
-	if a := d.Spec.Template.Spec.Affinity; len(terms) == 0 && a != nil {
-		affinity = nil
+	var affinity any
+	if len(terms) > 0 {
+		affinity = map[string]any{"nodeAffinity": map[string]any{"requiredDuringSchedulingIgnoredDuringExecution": map[string]any{"nodeSelectorTerms": terms}}}
+	} else if a := d.Spec.Template.Spec.Affinity; a != nil {
 		switch {
 		case a.NodeAffinity != nil && a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution != nil:
 			affinity = map[string]any{"nodeAffinity": map[string]any{"requiredDuringSchedulingIgnoredDuringExecution": nil}}

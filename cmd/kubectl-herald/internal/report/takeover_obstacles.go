@@ -48,10 +48,12 @@ func (p *planner) obstacles() ([]string, error) {
 func (p *planner) losses(pools []*herald.IPPool, add func(string, ...any)) error {
 	then := *p.Objects
 	then.Services = nil
-	for _, svc := range p.Services {
-		svc = p.CCM.Foreign.Read(svc).DeepCopy()
+	for _, is := range p.Services {
+		svc := p.CCM.Foreign.Read(is).DeepCopy()
 		for key, text := range p.Annotations[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] {
-			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, text)
+			if _, own := is.Annotations[key]; !own {
+				metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, text)
+			}
 		}
 		then.Services = append(then.Services, svc)
 	}
@@ -191,10 +193,10 @@ func NamespacesOf(o *Objects) (namespaces []string) {
 func Readdressed(before, after *Objects) (texts []string) {
 	had := map[types.NamespacedName][]string{}
 	for _, svc := range before.Services {
-		had[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = Addresses(svc)
+		had[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = slices.Sorted(slices.Values(Addresses(svc)))
 	}
 	for _, svc := range slices.SortedFunc(slices.Values(after.Services), byName) {
-		old, now := had[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}], Addresses(svc)
+		old, now := had[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}], slices.Sorted(slices.Values(Addresses(svc)))
 		if len(old) > 0 && !slices.Equal(old, now) {
 			texts = append(texts, fmt.Sprintf("Service %s had %s, and has %s now: kubectl herald explain service %[1]s says why", nameOf(svc), some(old), cmp.Or(some(now), "none")))
 		}

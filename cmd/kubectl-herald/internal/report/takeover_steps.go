@@ -58,7 +58,7 @@ func (p *planner) annotations() {
 		read := p.CCM.Foreign.Read(svc)
 		missing := map[string]any{}
 		for key, text := range p.Annotations[name] {
-			if read.Annotations[key] != text {
+			if _, own := svc.Annotations[key]; !own && !sameList(read.Annotations[key], text) {
 				missing[key] = text
 			}
 		}
@@ -68,7 +68,9 @@ func (p *planner) annotations() {
 			s.wait("Service %s does not have all annotations that it needs yet", name)
 			all := map[string]any{}
 			for key, text := range p.Annotations[name] {
-				all[key] = text
+				if has, own := svc.Annotations[key]; !own || has == text { // The user's own annotations stay.
+					all[key] = text
+				}
 			}
 			s.Do = append(s.Do, annotated(name, all, "gets "+strings.Join(slices.Sorted(maps.Keys(all)), ", ")))
 		}
@@ -79,6 +81,18 @@ func (p *planner) annotations() {
 	}
 	s.Text = "gives Services the annotations of Herald that they need to keep their addresses: " + some(names)
 	s.Back = "removes the annotations that the step has set"
+}
+
+// sameList reports whether two lists, separated by commas, have the same entries in the same order.
+func sameList(x, y string) bool {
+	entries := func(text string) []string {
+		list := strings.Split(text, ",")
+		for i, entry := range list {
+			list[i] = strings.TrimSpace(entry)
+		}
+		return list
+	}
+	return slices.Equal(entries(x), entries(y))
 }
 
 func annotated(name types.NamespacedName, annotations map[string]any, what string) Edit {
@@ -383,7 +397,7 @@ func (p *planner) sessions(n *corev1.Node) (waits []string) {
 			session = st.Status.Sessions[i]
 		}
 		see := "kubectl herald bgp peers " + peer.Name
-		switch want := len(expected[router{n.Name, peer.Name}]); {
+		switch want := must(session, expected[router{n.Name, peer.Name}]); {
 		case session.Peer == "":
 			waits = append(waits, fmt.Sprintf("node %s has no session with BGPPeer %s: %s says why", n.Name, peer.Name, see))
 		case session.State != established:
@@ -393,6 +407,22 @@ func (p *planner) sessions(n *corev1.Node) (waits []string) {
 		}
 	}
 	return waits
+}
+
+// must returns how many of the routes a session must have sent. If the speaker says why some are withheld, for example because
+// the router does not speak a family, those of the family of the session itself are counted.
+func must(session herald.SpeakerSession, routes map[netip.Prefix]bool) int {
+	address, err := netip.ParseAddr(session.Address)
+	if session.Reason == "" || err != nil {
+		return len(routes)
+	}
+	n := 0
+	for prefix := range routes {
+		if prefix.Addr().Is4() == address.Is4() {
+			n++
+		}
+	}
+	return n
 }
 
 // routes returns the routes that each node must send to each peer, by the code of the speakers.
@@ -445,8 +475,13 @@ func (p *planner) peers() {
 		if len(rest) > 0 {
 			selector["matchExpressions"] = rest
 		}
+		left := maps.Clone(peer.Spec.NodeSelector.MatchLabels)
+		delete(left, herald.LabelMoved)
+		if len(left) < len(peer.Spec.NodeSelector.MatchLabels) {
+			selector["matchLabels"] = map[string]any{herald.LabelMoved: nil}
+		}
 		var body any = selector
-		if len(rest)+len(peer.Spec.NodeSelector.MatchLabels) == 0 {
+		if len(rest)+len(left) == 0 {
 			body = nil
 		}
 		s.Do = append(s.Do, Edit{
@@ -486,6 +521,7 @@ func applied(o runtime.Object, kind, resource string) Edit {
 	delete(body, "status")
 	unstructured.RemoveNestedField(body, "metadata", "creationTimestamp")
 	body["apiVersion"], body["kind"] = herald.GroupVersion.String(), kind
+	herald.WriteDurations(body)
 	name := o.(metav1.Object).GetName()
 	return Edit{GroupVersionResource: herald.GroupVersion.WithResource(resource), Name: name, Patch: applyPatch, Body: body, Text: kind + " " + name + " is applied"}
 }
