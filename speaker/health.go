@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,15 +29,23 @@ type proxyHealth struct {
 	log     *zap.Logger
 	changed func()
 	serves  atomic.Bool
+	// known is closed once it is known whether kube-proxy serves: after a probe that succeeds, or healthMisses that fail.
+	known chan struct{}
+	once  sync.Once
 }
 
 func newProxyHealth(url, metrics string, log *zap.Logger, changed func()) *proxyHealth {
-	h := &proxyHealth{url: url, metrics: metrics, log: log, changed: changed}
-	h.serves.Store(url == "") // Another data path serves Services, and it is not probed.
+	h := &proxyHealth{url: url, metrics: metrics, log: log, changed: changed, known: make(chan struct{})}
+	if url == "" { // Another data path serves Services, and it is not probed.
+		h.serves.Store(true)
+		h.settle()
+	}
 	return h
 }
 
 func (h *proxyHealth) healthy() bool { return h.serves.Load() }
+
+func (h *proxyHealth) settle() { h.once.Do(func() { close(h.known) }) }
 
 func (h *proxyHealth) run(ctx context.Context) error {
 	if h.url == "" {
@@ -64,6 +73,9 @@ func (h *proxyHealth) follow(ctx context.Context, ask func() string) error {
 		} else if misses == healthMisses && ctx.Err() == nil {
 			h.log.Warn("kube-proxy does not serve: this node announces nothing", zap.String("url", h.url), zap.String("reason", reason))
 			h.set(false)
+		}
+		if misses == 0 || misses == healthMisses {
+			h.settle()
 		}
 		select {
 		case <-ctx.Done():

@@ -53,6 +53,15 @@ func TestKubeProxyServesOnceItHasAnsweredAndUntilItMissesThree(t *testing.T) {
 			}
 			time.Sleep(time.Duration(step.turns) * healthPeriod)
 			synctest.Wait()
+			known := false
+			select {
+			case <-h.known:
+				known = true
+			default:
+			}
+			if known != (before > 0) {
+				t.Errorf("%s: known: %v", step.name, known)
+			}
 			if serves := testutil.ToFloat64(h); serves == 1 != step.healthy {
 				t.Errorf("%s: the metric says %v", step.name, serves)
 			}

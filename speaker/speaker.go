@@ -203,6 +203,12 @@ func (s *Speaker) announce(ctx context.Context, synced <-chan struct{}) error {
 	if err := s.status.first(ctx, first); err != nil {
 		return err
 	}
+	// Deputies and routers keep what the predecessor announced, until this speaker says otherwise.
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.health.known:
+	}
 	s.segments.config.Cluster = s.cluster()
 	g, ctx := errgroup.WithContext(ctx)
 	s.segments.ctx = ctx

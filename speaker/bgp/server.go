@@ -127,8 +127,12 @@ func (s *routeServer) state(ctx context.Context) (_ State, waitsForEndOfRIB bool
 	if p == nil {
 		return Idle, false
 	}
-	// The API numbers the states from one.
-	return State(p.GetState().GetSessionState() - api.PeerState_SESSION_STATE_IDLE), p.GetGracefulRestart().GetLocalRestarting()
+	return stateOf(p), p.GetGracefulRestart().GetLocalRestarting()
+}
+
+// stateOf returns the state of a neighbour's session. The API numbers the states from one.
+func stateOf(p *api.Peer) State {
+	return State(p.GetState().GetSessionState() - api.PeerState_SESSION_STATE_IDLE)
 }
 
 func (s *routeServer) established(ctx context.Context) bool {

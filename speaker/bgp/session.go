@@ -89,7 +89,7 @@ func (s *session) run(ctx context.Context) {
 		}
 		s.status.fail(err)
 		pause := restartPause
-		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errInternal) || errors.Is(err, errNoHoldTime) {
+		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errTooManyRefreshes) || errors.Is(err, errInternal) || errors.Is(err, errNoHoldTime) {
 			pause = refusedPause
 		}
 		select {
@@ -130,6 +130,9 @@ func (s *session) serve(ctx context.Context) error {
 	if s.peer.Passive {
 		s.status.because(guess, ThisNode, "%s", waiting(s.peer))
 	}
+	look := time.NewTicker(trafficPeriod)
+	defer look.Stop()
+	var seen traffic
 	var present <-chan time.Time
 	if s.peer.Unnumbered {
 		ticker := time.NewTicker(advertisePeriod)
@@ -143,6 +146,10 @@ func (s *session) serve(ctx context.Context) error {
 			return nil
 		case <-present:
 			s.advertise()
+		case now := <-look.C:
+			if err := seen.check(s.server.messages(ctx), now); err != nil {
+				return err
+			}
 		case err := <-s.status.refused:
 			return err
 		case <-s.status.entered:
