@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
 )
@@ -332,7 +333,13 @@ func TestAnErrorIsShown(t *testing.T) {
 // TestAGapIsToldOf has readings that are late, and on time. The gap comes before the changes that happened during it.
 func TestAGapIsToldOf(t *testing.T) {
 	var owner string
-	c := &cluster{services: 1, owner: func(int) string { return owner }}
+	var read time.Time // when the cluster is read, and all Leases are renewed
+	c := &cluster{services: 1, owner: func(int) string { return owner }, edit: func(o *report.Objects) {
+		for _, l := range o.Leases {
+			renewed := metav1.NewMicroTime(read)
+			l.Spec.RenewTime = &renewed
+		}
+	}}
 	for _, test := range []struct {
 		name  string
 		rest  time.Duration // until the second reading was due
@@ -347,14 +354,14 @@ func TestAGapIsToldOf(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFeed(c.source())
-			now := time.Now() // when all Leases are renewed
+			now := time.Now()
 			began := now.Add(-test.after)
-			owner = nodes[0]
+			owner, read = nodes[0], began
 			f.update(c.objects(), nil, began, began.Add(test.rest))
 			for _, at := range test.fails {
 				f.update(nil, errors.New("no route to host"), began.Add(at), began.Add(at+pause))
 			}
-			owner = nodes[1]
+			owner, read = nodes[1], now
 			f.update(c.objects(), nil, now, now.Add(pause))
 			if len(f.changes) != len(test.want) {
 				t.Fatalf("%+v, want %q", f.changes, test.want)
