@@ -115,7 +115,9 @@ func (c *cluster) fenced() {
 		return err
 	}
 	lease := func(c *cluster, name string) error {
-		_, err := c.kube.CoordinationV1().Leases(elsewhere).Create(c.ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		seconds := int32(30)
+		o := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: &seconds}}
+		_, err := c.kube.CoordinationV1().Leases(elsewhere).Create(c.ctx, o, metav1.CreateOptions{})
 		return err
 	}
 	secrets := func(namespace string) error {

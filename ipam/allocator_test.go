@@ -338,7 +338,7 @@ func TestAllocator(t *testing.T) {
 			refuse(ask("a", v4, v4), ipam.ErrInvalid, "IPv4 is asked for twice"),
 			refuse(ask("a", 0), ipam.ErrInvalid, "Family(0) is not a family"),
 			refuse(ask("a", v6).exactly("198.51.100.1"), ipam.ErrInvalid, "198.51.100.1 is asked for, and IPv4 is not among the families"),
-			refuse(ask("a", v4).exactly("198.51.100.1").exactly("198.51.100.2"), ipam.ErrInvalid, "198.51.100.1 and 198.51.100.2"),
+			refuse(ask("a", v4).exactly("198.51.100.1").exactly("198.51.100.2"), ipam.ErrInvalid, "2 IPv4 addresses are asked for by name, and 1 of each family"),
 			refuse(ask("a", v6).exactly("::ffff:198.51.100.1"), ipam.ErrInvalid, "write 198.51.100.1"),
 			refuse(ask("a", v6).exactly("2001:db8::1%eth0"), ipam.ErrInvalid, "write 2001:db8::1"),
 			refuseRestore("a", "::ffff:198.51.100.1@public", ipam.ErrInvalid, "write 198.51.100.1"),

@@ -155,7 +155,7 @@ func TestPlan(t *testing.T) {
 			held: []ipam.Record{holds("web", "198.51.100.0@public")},
 			asks: []request{gateway("gw", "198.51.100.1", "203.0.113.1"), gateway("thief", "198.51.100.0")},
 			want: []string{
-				"kept 198.51.100.0 of web", "gw gets 198.51.100.1@public", "thief is refused: address is taken: 198.51.100.0, default/web holds it",
+				"kept 198.51.100.0 of web", "gw gets 198.51.100.1@public", "thief is refused: address is taken: 198.51.100.0, pool \"public\", others are there, not shared",
 				"public: IPv4 1/4 -> IPv4 2/4",
 			},
 		},
