@@ -22,9 +22,10 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// others records the addresses of Services to which another controller gives them, so that speakers announce them: those
-// in the status of a Service whose class is in spec.announceClasses of the pool that has the address. It writes records
-// and events, and never a Service. An address that is refused is not recorded, and thus not announced.
+// others records the addresses of Services to which another controller gives them, so that speakers announce them: those in
+// the status of a Service whose class is in spec.announceClasses of the pool that has the address. It writes records and
+// events. Of a Service it writes nothing, except that it removes Herald's finalizer if the Service was of our class before.
+// An address that is refused is not recorded, and thus not announced.
 type others struct {
 	services *services
 	requests requests

@@ -131,8 +131,8 @@ says which nodes do not announce it and should not.
 
 ` + asksSpeakers + `
 
-The exit code is 0 if nothing is wrong, 2 if something is or a speaker could not be asked, and 1 if the cluster cannot be
-read.`,
+The exit code is 0 if nothing is wrong, 2 if something is, a speaker could not be asked or it has more routes than it reports
+at once, and 1 if the cluster cannot be read.`,
 		Example: `  kubectl herald bgp routes
   kubectl herald bgp routes 198.51.100.7 --peer tor-a
   kubectl herald bgp routes default/web -o json`,

@@ -17,3 +17,13 @@ func TestTheFirstPeerOfAnAddressGivesThePassword(t *testing.T) {
 		}
 	}
 }
+
+// TestLinkLocalRoutersShareAKey has two routers with one address on two links: the kernel's key has no scope.
+func TestLinkLocalRoutersShareAKey(t *testing.T) {
+	on := func(name, link string) *member {
+		return &member{peer: Peer{Name: name, Address: netip.MustParseAddr("fe80::1%" + link), Password: name}}
+	}
+	if got := passwords([]*member{on("b", "eth1"), on("a", "eth0")}); len(got) != 1 || got[netip.MustParseAddr("fe80::1")] != "a" {
+		t.Errorf("%v, want that of the first by name", got)
+	}
+}

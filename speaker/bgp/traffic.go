@@ -22,7 +22,7 @@ var errTooManyRefreshes = fmt.Errorf("the router asked for all routes more than 
 
 // errSendHold ends a session with a router that receives nothing although its KEEPALIVEs come (RFC 9687). It would keep routes that
 // are withdrawn.
-var errSendHold = fmt.Errorf("the router has taken no message from its connection for %v or twice the hold time: its BGP daemon hangs", minSendHold)
+var errSendHold = fmt.Errorf("the router has taken no message from its connection for %v or twice the hold time: its BGP daemon hangs: restart it", minSendHold)
 
 // messages counts the messages of an established session.
 type messages struct {

@@ -45,7 +45,7 @@ func (r *PlanReport) Text(s Style) string {
 		what := "would be given, from "
 		switch {
 		case served.ByAnother:
-			what = "would be announced, which another controller gave it, from "
+			what = "would be announced (another controller gave it), from "
 		case served.Carries:
 			what = "would be kept, which its status says already, from "
 		case len(served.Leaves) > 0:

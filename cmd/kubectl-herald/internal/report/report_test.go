@@ -314,7 +314,7 @@ func TestPlanOfAddressesFromAnotherController(t *testing.T) {
 		loses  bool
 	}{
 		{"the class is listed", without, admitting, nil,
-			[]string{"+ 198.51.100.1 default/gw would be announced, which another controller gave it, from public", "Nothing would be lost."}, false},
+			[]string{"+ 198.51.100.1 default/gw would be announced (another controller gave it), from public", "Nothing would be lost."}, false},
 		{"it is listed as before", admitting, admitting, []*herald.IPAllocation{record("198.51.100.1", "public", "default/gw")},
 			[]string{"= 1 Service keeps what they have: 1 address", "Nothing would be lost."}, false},
 		{"it is removed", admitting, without, []*herald.IPAllocation{record("198.51.100.1", "public", "default/gw")},

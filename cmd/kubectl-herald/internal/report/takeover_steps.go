@@ -397,7 +397,7 @@ func (p *planner) sessions(n *corev1.Node) (waits []string) {
 			session = st.Status.Sessions[i]
 		}
 		see := "kubectl herald bgp peers " + peer.Name
-		switch want := must(session, expected[router{n.Name, peer.Name}]); {
+		switch want := due(session, expected[router{n.Name, peer.Name}]); {
 		case session.Peer == "":
 			waits = append(waits, fmt.Sprintf("node %s has no session with BGPPeer %s: %s says why", n.Name, peer.Name, see))
 		case session.State != established:
@@ -409,9 +409,9 @@ func (p *planner) sessions(n *corev1.Node) (waits []string) {
 	return waits
 }
 
-// must returns how many of the routes a session must have sent. If the speaker says why some are withheld, for example because
+// due returns how many of the routes a session must have sent. If the speaker says why some are withheld, for example because
 // the router does not speak a family, those of the family of the session itself are counted.
-func must(session herald.SpeakerSession, routes map[netip.Prefix]bool) int {
+func due(session herald.SpeakerSession, routes map[netip.Prefix]bool) int {
 	address, err := netip.ParseAddr(session.Address)
 	if session.Reason == "" || err != nil {
 		return len(routes)

@@ -2,6 +2,7 @@ package report
 
 import (
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -517,5 +518,82 @@ func TestReaddressed(t *testing.T) {
 	after.Services[0].Status.LoadBalancer.Ingress[0].IP = "198.51.100.2"
 	if d := cmp.Diff([]string{"Service default/web had 198.51.100.1, and has 198.51.100.2 now: kubectl herald explain service default/web says why"}, Readdressed(before.Objects, after.Objects)); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestTakeoverWithMatchLabels has a BGPPeer that selects moved nodes by matchLabels, as the steps by hand do.
+func TestTakeoverWithMatchLabels(t *testing.T) {
+	c := beforeTakeover(t)
+	c.Wanted[1].(*herald.BGPPeer).Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{herald.LabelMoved: "true"}}
+	c.take("")
+	if s := c.BGPPeers[0].Spec.NodeSelector; s != nil || slices.ContainsFunc(c.Nodes, moved) {
+		t.Errorf("after all steps, the BGPPeer selects %v, and moved nodes are left: %v", s, slices.ContainsFunc(c.Nodes, moved))
+	}
+}
+
+// TestTakeoverLeavesOwnAnnotations has a Service that its user forbids to share its address.
+func TestTakeoverLeavesOwnAnnotations(t *testing.T) {
+	c := beforeTakeover(t)
+	c.Annotations = map[types.NamespacedName]map[string]string{{Namespace: "default", Name: "web"}: {herald.AnnotationSharingKey: "k"}}
+	c.Services[0].Annotations = map[string]string{herald.AnnotationSharingKey: ""}
+	if plan := c.plan(); plan.Next() == nil || plan.Next().Name != stepController || len(plan.Named(stepAnnotations).Do) > 0 {
+		t.Errorf("%v, and %s", plan.Next(), plainText(plan.Text))
+	}
+}
+
+func TestRoutesThatAreDue(t *testing.T) {
+	routes := map[netip.Prefix]bool{}
+	for _, p := range []string{"198.51.100.1/32", "198.51.100.2/32", "2001:db8::1/128"} {
+		routes[netip.MustParsePrefix(p)] = true
+	}
+	for _, c := range []struct {
+		session herald.SpeakerSession
+		want    int
+	}{
+		{herald.SpeakerSession{Address: "198.18.0.1"}, 3},
+		{herald.SpeakerSession{Address: "198.18.0.1", Reason: "the router does not speak IPv6 unicast"}, 2},
+		{herald.SpeakerSession{Address: "fe80::1%eth0", Reason: "the router does not speak IPv4 unicast"}, 1},
+	} {
+		if n := due(c.session, routes); n != c.want {
+			t.Errorf("%+v: %d, want %d", c.session, n, c.want)
+		}
+	}
+}
+
+// TestADaemonSetWithoutAffinityIsLetOn checks the patch: the API server refuses an empty list of terms.
+func TestADaemonSetWithoutAffinityIsLetOn(t *testing.T) {
+	spec := letOn(&appsv1.DaemonSet{}).Body["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
+	if affinity, there := spec["affinity"]; affinity != nil || !there {
+		t.Errorf("the patch has the affinity %v", affinity)
+	}
+}
+
+// TestTheOrderOfAddressesIsNoChange has a Service whose addresses herald-ccm writes in another order than MetalLB.
+func TestTheOrderOfAddressesIsNoChange(t *testing.T) {
+	with := func(addresses ...string) *Objects {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}}
+		for _, a := range addresses {
+			svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: a})
+		}
+		return &Objects{Services: []*corev1.Service{svc}}
+	}
+	before := with("2001:db8::1", "198.51.100.1")
+	if texts := Readdressed(before, with("198.51.100.1", "2001:db8::1")); len(texts) > 0 {
+		t.Error(texts)
+	}
+	if texts := Readdressed(before, with("198.51.100.1")); len(texts) != 1 {
+		t.Errorf("%q, want one text", texts)
+	}
+}
+
+// TestALeaseFromTheFutureIsNotValid has a speaker whose clock, or whose intention, is wrong.
+func TestALeaseFromTheFutureIsNotValid(t *testing.T) {
+	now, holder, seconds := time.Unix(1_000_000, 0), "n1", int32(30)
+	for after, valid := range map[time.Duration]bool{-time.Minute: true, time.Minute: true, time.Minute + time.Second: false, 24 * time.Hour: false, -time.Hour: false} {
+		renewed := metav1.NewMicroTime(now.Add(after))
+		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &renewed}}
+		if why := expired(l, now); (why == "") != valid {
+			t.Errorf("renewed %v from now: %q", after, why)
+		}
 	}
 }
