@@ -521,10 +521,14 @@ func TestReaddressed(t *testing.T) {
 	}
 }
 
-// TestTakeoverWithMatchLabels has a BGPPeer that selects moved nodes by matchLabels, as the steps by hand do.
+// TestTakeoverWithMatchLabels has a BGPPeer that selects moved nodes by matchLabels, as the steps by hand do. MetalLB is
+// uninstalled.
 func TestTakeoverWithMatchLabels(t *testing.T) {
-	c := beforeTakeover(t)
-	c.Wanted[1].(*herald.BGPPeer).Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{herald.LabelMoved: "true"}}
+	c := beforeTakeover(t).take(stepPeers)
+	c.BGPPeers[0].Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{herald.LabelMoved: "true"}}
+	if next := c.plan().Next(); next == nil || next.Name != stepPeers {
+		t.Fatalf("next is %v: without the label, no node would have a session", next)
+	}
 	c.take("")
 	if s := c.BGPPeers[0].Spec.NodeSelector; s != nil || slices.ContainsFunc(c.Nodes, moved) {
 		t.Errorf("after all steps, the BGPPeer selects %v, and moved nodes are left: %v", s, slices.ContainsFunc(c.Nodes, moved))
