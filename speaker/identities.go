@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -43,6 +42,7 @@ type identities struct {
 	wanted   map[string]bool
 	known    map[string]segment.Identity
 	macs     map[string][]string // of the interfaces of other speakers, by node, as they report
+	reported map[string]bool     // has all of macs
 	opened   bool                // whether a new segment has not been told yet which speakers to expect
 	segments func() []*segment.Segment
 	joined   func() bool // reports whether other speakers are heard on every segment
@@ -60,12 +60,17 @@ func newIdentities(set *client.Set, l *lease, self string, exists func(node stri
 func (d *identities) reports(mac net.HardwareAddr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, reported := range d.macs {
-		if slices.Contains(reported, mac.String()) {
-			return true
+	return d.reported[mac.String()]
+}
+
+// collect updates reported. The caller holds mu.
+func (d *identities) collect() {
+	d.reported = map[string]bool{}
+	for _, all := range d.macs {
+		for _, mac := range all {
+			d.reported[mac] = true
 		}
 	}
-	return false
 }
 
 // want asks for a node's identity. It does not wait.
@@ -111,6 +116,7 @@ func (d *identities) forget(nodes []string) {
 		delete(d.known, node)
 		delete(d.macs, node)
 	}
+	d.collect()
 }
 
 // list reads all reports.
@@ -144,6 +150,7 @@ func (d *identities) take(reports []herald.SpeakerStatus) {
 	d.mu.Lock()
 	maps.Copy(d.known, read)
 	maps.Copy(d.macs, macs)
+	d.collect()
 	d.mu.Unlock()
 	for _, seg := range d.segments() {
 		tell(seg, read)

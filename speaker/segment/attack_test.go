@@ -170,7 +170,7 @@ func TestForgeriesAreRefused(t *testing.T) {
 	w.run(4 * time.Second)
 	claim := change{addr: addrs[0], term: 1000}
 	asVictim := func(e *envelope) {
-		e.node, e.mac, e.boot, e.sequence = victim.name, victim.mac, victim.boot, 1<<40
+		e.node, e.mac, e.boot, e.sequence = victim.name, victim.mac, victim.boot, 1<<49
 	}
 	n := listener.m.neighbours[victim.name]
 	for _, c := range []struct {
@@ -187,7 +187,7 @@ func TestForgeriesAreRefused(t *testing.T) {
 		{"of another cluster", attacker.mac, attacker.claimFrame(func(e *envelope) { e.cluster++ }, claim), DropCluster},
 		{"of an old boot, with its key", victim.mac, func() []byte {
 			f := begin(kindUpdate)
-			f.envelope(envelope{cluster: old.cluster(), boot: old.config.Boot, sequence: 1 << 40, mac: victim.mac, node: victim.name})
+			f.envelope(envelope{cluster: old.cluster(), boot: old.config.Boot, sequence: 1 << 49, mac: victim.mac, node: victim.name})
 			update{from: old.claims, to: old.claims + 1, changes: []change{claim}}.encode(&f)
 			return append(f, ed25519.Sign(old.config.Key, f)...)
 		}(), DropOldBoot},

@@ -182,7 +182,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 	for i := range nodes - 1 {
 		c := newSender(i)
 		names = append(names, c.node)
-		n := m.meet(envelope{node: c.node, boot: c.boot, mac: c.mac}, c.identity())
+		n := m.meet(envelope{node: c.node, boot: c.boot, mac: c.mac})
 		n.said = hello{flags: flagServing, period: 100, length: maxChain, prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}
 		all = append(all, n)
 	}

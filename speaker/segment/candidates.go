@@ -34,7 +34,7 @@ type resolved struct {
 
 // resolve looks up the candidates among the neighbours, once for all addresses that have the same candidates.
 func (m *Machine) resolve(c *ownership.Candidates) *resolved {
-	if m.resolvedAt != m.generation {
+	if m.resolvedAt != m.generation || len(m.resolved) > 2*len(m.addresses)+64 { // Candidates come and go with endpoints.
 		clear(m.resolved)
 		m.resolvedAt = m.generation
 	}

@@ -215,9 +215,9 @@ func (m *Machine) sendUpdate(u update) {
 	m.repeats = append(m.repeats, repeat{payload: payload, left: 2})
 }
 
-// sendPages sends the list of our claims, from a page on. It signs the pages anew each time, because a neighbour refuses a
-// sequence number that it has seen.
-func (m *Machine) sendPages(from uint16) {
+// sendPages sends the next pages of the list of our claims, from askedPage on. It signs the pages anew each time, because a
+// neighbour refuses a sequence number that it has seen.
+func (m *Machine) sendPages() {
 	all := make([]change, 0, len(m.owned))
 	for a := range m.owned {
 		all = append(all, change{addr: a.Addr, term: a.own})
@@ -228,14 +228,24 @@ func (m *Machine) sendPages(from uint16) {
 		parts = append(parts, nil)
 	}
 	parts = parts[:min(len(parts), maxPages)]
+	if m.pagesOf != m.claims {
+		m.askedPage, m.pagesOf = 0, m.claims // The list has changed since its first pages were sent.
+	}
+	first := min(int(m.askedPage), len(parts))
+	end := min(first+pagesAtOnce, len(parts))
 	// Any machine can ask. Each page costs a signature on this node and a verification on every other.
-	m.askedPages = false
-	m.pages = m.now + askBack + time.Duration(max(0, len(parts)-int(from)))*pageTime
-	for i, part := range parts {
-		if i >= int(from) {
-			p := page{claims: m.claims, page: uint16(i), pages: uint16(len(parts)), entries: part} //nolint:gosec // At most maxPages.
-			m.send(MAC{}, m.sign(kindPage, p.encode))
-		}
+	if !m.paging.take(m.now, float64(end-first)) {
+		m.pages = m.now + askBack
+		return
+	}
+	for i := first; i < end; i++ {
+		p := page{claims: m.claims, page: uint16(i), pages: uint16(len(parts)), entries: parts[i]} //nolint:gosec // At most maxPages.
+		m.send(MAC{}, m.sign(kindPage, p.encode))
+	}
+	m.askedPages, m.askedPage = end < len(parts), uint16(end) //nolint:gosec // At most maxPages.
+	m.pages = m.now + pageTime
+	if !m.askedPages {
+		m.pages += askBack
 	}
 }
 
@@ -299,7 +309,8 @@ func (m *Machine) released(n *neighbour, c change) {
 	m.unclaimed(n, a)
 }
 
-// receivePage collects the pages of a list and applies it when it is complete.
+// receivePage collects the pages of a list. Its claims count at once. Earlier claims that the list leaves out end when it is
+// complete.
 func (m *Machine) receivePage(n *neighbour, p page) {
 	m.signOfLife(n)
 	if p.claims < n.latest || p.claims == n.version {
@@ -311,6 +322,10 @@ func (m *Machine) receivePage(n *neighbour, p page) {
 		n.sync, n.syncOf = map[uint16][]change{}, p.claims
 	}
 	n.sync[p.page] = append([]change{}, p.entries...)
+	for _, c := range p.entries {
+		n.claim(c)
+		m.claimed(n, c.addr)
+	}
 	if len(n.sync) < int(p.pages) {
 		return
 	}
@@ -359,9 +374,10 @@ func (m *Machine) sendFormer(n *neighbour) {
 	}
 }
 
-// receiveFormer claims the addresses that the previous speaker of this node claimed, unless another node owns them now.
+// receiveFormer claims the addresses that the previous speaker of this node claimed, unless another node owns them now. A
+// neighbour says this to a speaker that listens, and to no other.
 func (m *Machine) receiveFormer(f former) {
-	if f.boot != m.config.Boot {
+	if f.boot != m.config.Boot || !m.listening && m.now-m.since > formerTime {
 		return
 	}
 	for _, c := range f.entries {

@@ -82,7 +82,8 @@ const (
 
 	greetPeriod = 30 * time.Millisecond // between two Hellos for newcomers
 	askBack     = 20 * time.Millisecond // between two answers to requests for our Hello or our claims
-	pageTime    = 4 * time.Millisecond  // added for every page
+	pageTime    = 4 * time.Millisecond  // for every page, in the long run
+	pagesAtOnce = 32                    // pages that are sent together: more could overflow a receive buffer
 	knockPeriod = 20 * time.Millisecond // between two beats for nodes that suspect this one
 
 	// maxMissed bounds the beats between two that are verified: a beat more than twice as many after the last one is refused,
@@ -243,8 +244,8 @@ type Machine struct {
 	generation int           // counts changes of neighbours
 	loads      int           // counts changes of the claims of neighbours and of whether they can take an address
 	resolved   map[*ownership.Candidates]*resolved
-	resolvedAt int              // the generation that resolved is for
-	ended      map[string]ended // by node
+	resolvedAt int // the generation that resolved is for
+	ended      map[source]ended
 	expected   map[string]Expected
 	greeted    Time // when Hellos were last sent to expected speakers
 
@@ -271,7 +272,8 @@ type Machine struct {
 	pages      Time // when pages may be sent again
 	askedPages bool // a speaker waits for pages, from askedPage on
 	askedPage  uint16
-	askedHello bool // a speaker waits for our Hello
+	pagesOf    uint32 // the number of claims when askedPage was set
+	askedHello bool   // a speaker waits for our Hello
 	state      uint32
 	helloDirty bool
 	helloFrame []byte
@@ -287,7 +289,9 @@ type Machine struct {
 	askedKeys map[string]keyQuestion // by node
 	askedIDs  map[ID]Time
 	keys      bucket        // of questions for keys of nodes that may not exist
-	asks      bucket        // of questions to other speakers
+	asks      bucket        // of questions to neighbours
+	unknown   bucket        // of questions to speakers that are not known yet
+	paging    bucket        // of pages
 	vouches   bucket        // of beats that are forwarded
 	hashes    bucket        // of hashes for beats that come after many lost ones
 	strangers bucket        // of verifications for senders that are not known yet
@@ -311,11 +315,11 @@ func New(c Config) *Machine {
 	m := &Machine{
 		config: c, hash: hashNode(c.Node),
 		identities: map[string]Identity{}, neighbours: map[string]*neighbour{}, byID: map[ID]*neighbour{},
-		resolved: map[*ownership.Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[string]ended{},
+		resolved: map[*ownership.Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[source]ended{},
 		addresses: map[netip.Addr]*address{}, open: map[*address]struct{}{},
 		owned: map[*address]struct{}{}, beginning: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
 		askedKeys: map[string]keyQuestion{}, askedIDs: map[ID]Time{},
-		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, vouches: bucket{rate: 200, size: 200},
+		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, unknown: bucket{rate: 100, size: 500}, paging: bucket{rate: float64(time.Second / pageTime), size: 2 * maxPages}, vouches: bucket{rate: 200, size: 200},
 		hashes: bucket{rate: 50_000, size: 50_000}, strangers: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
 		listening: true, period: fastPeriod, draw: randomSecret,
 		counters: Counters{Sent: map[string]uint64{}, Heard: map[string]uint64{}, Refused: map[Drop]uint64{}, Events: map[EventKind]uint64{}},
@@ -328,7 +332,7 @@ func New(c Config) *Machine {
 func (m *Machine) resume(now Time) {
 	m.sequence = uint64(now)
 	m.state = uint32(now / (16 * time.Millisecond)) //nolint:gosec // It wraps after two years.
-	m.chain.number = m.state
+	m.chain.number, m.claims = m.state, m.state
 }
 
 // idOf returns the ID of one boot of a speaker on one interface.
@@ -409,11 +413,11 @@ func (m *Machine) Identify(now Time, node string, id Identity) {
 func (m *Machine) Forget(now Time, node string) {
 	defer m.begin(now)()
 	delete(m.identities, node)
-	delete(m.ended, node)
 	if n := m.neighbours[node]; n != nil {
 		m.lose(n)
 		m.remove(n)
 	}
+	maps.DeleteFunc(m.ended, func(s source, _ ended) bool { return s.node == node })
 }
 
 // Answered tells the Machine that the kernel of the node with this MAC and address answered a Probe.
@@ -439,21 +443,28 @@ func (m *Machine) Received(now Time, frames uint64) {
 
 // NeedsReceived reports whether Received matters now.
 func (m *Machine) NeedsReceived() bool {
-	return m.quiet || m.statuses[suspected] > 0 || m.living > 0 && m.living == m.statuses[silent]
+	return m.quiet || m.living > 0 && m.statuses[alive] == 0
 }
 
-// Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while. Otherwise
-// they take over at once. After Leave, only Take may be called.
+// Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while, with the same
+// MAC address as this node, which answers until it ends. Otherwise they take over at once.
 func (m *Machine) Leave(now Time, successor bool) {
 	defer m.begin(now)()
 	m.helloDirty = true
 	if successor {
 		m.replaced = true
-		m.silence()
+		m.touchAll()
 		return
 	}
 	m.leaving = true
 	m.releaseAll()
+}
+
+// Repeat sends the Hello of Leave again, in case it was lost. A neighbour that has it takes the copy for a replay.
+func (m *Machine) Repeat() {
+	if m.helloFrame != nil && m.iface.Up && !m.shadowed() {
+		m.send(MAC{}, m.helloFrame)
+	}
 }
 
 // Tick lets time pass. Callers call it at the time that Next returns, and after they have read all frames.

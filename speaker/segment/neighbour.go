@@ -104,30 +104,25 @@ func (m *Machine) hear(n *neighbour, came Time) {
 
 // meet adds a neighbour whose boot is heard for the first time. It keeps the claims of the previous speaker of that node
 // for the new one.
-func (m *Machine) meet(e envelope, id Identity) *neighbour {
+func (m *Machine) meet(e envelope) *neighbour {
 	n := &neighbour{
 		node: e.node, hash: hashNode(e.node), boot: e.boot, mac: e.mac,
 		id:     idOf(e.cluster, e.boot, e.node, e.mac),
 		status: alive, heard: m.now, sign: m.now, since: m.now, history: ^uint32(0),
 		claims: map[netip.Addr]uint64{}, verifies: bucket{rate: 500, size: 1000},
 	}
-	if w := m.ended[n.node]; w.boot == n.boot {
+	if w := m.ended[source{n.node, n.mac}]; w.boot == n.boot {
 		n.window = w.window
 	}
 	if before := m.neighbours[e.node]; before != nil {
 		if before.living() {
-			n.former = before.former
-			if n.former == nil {
-				n.former = map[netip.Addr]uint64{}
-			}
+			n.former = map[netip.Addr]uint64{}
+			maps.Copy(n.former, before.former)
 			maps.Copy(n.former, before.claims)
 			n.formerUntil = m.now + maxListening + formerTime
+			m.lose(before)
 		}
-		former := n.former
-		n.former = nil
-		m.lose(before)
 		m.remove(before)
-		n.former = former
 	}
 	m.neighbours[n.node], m.byID[n.id] = n, n
 	i, _ := slices.BinarySearchFunc(m.sorted, n.node, byNode)
@@ -234,18 +229,37 @@ func (m *Machine) remove(n *neighbour) {
 	m.sorted = slices.DeleteFunc(m.sorted, func(o *neighbour) bool { return o == n })
 	m.newcomers = slices.DeleteFunc(m.newcomers, func(o *neighbour) bool { return o == n })
 	m.statuses[n.status]--
-	m.ended[n.node] = ended{boot: n.boot, window: n.window}
+	if len(m.ended) > maxEnded {
+		clear(m.ended)
+	}
+	m.ended[source{n.node, n.mac}] = ended{boot: n.boot, window: n.window}
 	m.generation++
 	m.count()
+	if m.living == 0 && n.living() {
+		// It left, or is no longer part of the cluster. This does not mean that this node is cut off.
+		m.received, m.lonely = max(m.received, 1), 0
+	}
 	m.updateQuiet()
 	m.touchUnserved()
 }
+
+// source is an interface of a node. Each numbers its frames by itself.
+type source struct {
+	node string
+	mac  MAC
+}
+
+// maxEnded bounds the number of neighbours that were removed and are remembered.
+const maxEnded = 8192
 
 // ended is what remains of a neighbour that was removed, so that its frames cannot be replayed.
 type ended struct {
 	boot   uint64
 	window window
 }
+
+// replays reports whether a frame of the neighbour arrived before it was removed.
+func (o ended) replays(e envelope) bool { return o.boot == e.boot && o.window.seen(e.sequence) }
 
 // count updates living, the number of neighbours whose claims count.
 func (m *Machine) count() {

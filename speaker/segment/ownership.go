@@ -168,7 +168,7 @@ func (m *Machine) decide(a *address) {
 	case a.own != 0 && a.want == nil:
 		m.release(a, true, "it is not to be announced on this segment any more")
 	case a.own != 0 && m.replaced:
-		// This node keeps it for the successor. Deputies answer.
+		// This node keeps it for the successor. Deputies answer, too.
 	case a.own != 0 && place < 0 && m.shadowed():
 		m.release(a, false, "another interface of this node is on the same segment")
 	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
@@ -187,7 +187,7 @@ func (m *Machine) decide(a *address) {
 	switch {
 	case a.own != 0:
 		m.close(a)
-		if m.listening || m.replaced || !m.iface.Up || !m.begins(a) {
+		if m.listening || !m.iface.Up || !m.begins(a) {
 			m.answer(a, "", MAC{})
 		} else {
 			m.answer(a, m.config.Node, m.iface.MAC)

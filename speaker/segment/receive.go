@@ -158,7 +158,7 @@ func (m *Machine) receiveHello(n *neighbour, h hello) {
 
 // askUnknown asks the sender with this ID for its Hello, which this node does not have.
 func (m *Machine) askUnknown(id ID) {
-	if at, ok := m.askedIDs[id]; ok && m.now-at < 50*time.Millisecond || !m.asks.allow(m.now) {
+	if at, ok := m.askedIDs[id]; ok && m.now-at < 50*time.Millisecond || !m.unknown.allow(m.now) {
 		return
 	}
 	if len(m.askedIDs) > 2048 {
@@ -170,7 +170,11 @@ func (m *Machine) askUnknown(id ID) {
 
 // ask asks a neighbour for its Hello and its claims from a page on.
 func (m *Machine) ask(n *neighbour, page uint16) {
-	if n.asked != 0 && m.now-n.asked < askBack || !m.asks.allow(m.now) {
+	if n.asked != 0 && m.now-n.asked < askBack {
+		return
+	}
+	// Beats in other nodes' names can use up the questions. One question a second to each neighbour remains.
+	if n.asked != 0 && m.now-n.asked < slowPeriod && !m.asks.allow(m.now) {
 		return
 	}
 	n.asked = m.now
@@ -206,7 +210,7 @@ func (m *Machine) receiveAsk(r *reader) Drop {
 	m.askedHello = true
 	if a.claims != m.claims {
 		if !m.askedPages || a.page < m.askedPage {
-			m.askedPage = a.page
+			m.askedPage, m.pagesOf = a.page, m.claims
 		}
 		m.askedPages = true
 	}
@@ -223,7 +227,7 @@ func (m *Machine) answerAsks() {
 		m.greet()
 	}
 	if m.askedPages && m.now > m.pages {
-		m.sendPages(m.askedPage)
+		m.sendPages()
 	}
 }
 

@@ -122,11 +122,27 @@ func (s *Segment) View(ctx context.Context) (v View, err error) {
 }
 
 // Leave ends the membership, and returns when the last frames have been handed to the kernel. If a successor follows, other
-// nodes answer in place of this one. Otherwise they take over.
+// nodes answer in place of this one. Otherwise they take over. They are told three times, in case a frame is lost.
 func (s *Segment) Leave(ctx context.Context, successor bool) {
+	s.await(ctx, func(m *Machine, now Time) { m.Leave(now, successor) })
+	for range 2 {
+		select {
+		case <-time.After(leavePeriod):
+		case <-ctx.Done():
+			return
+		}
+		s.await(ctx, func(m *Machine, _ Time) { m.Repeat() })
+	}
+}
+
+// leavePeriod is the time between two frames that say that this speaker leaves.
+const leavePeriod = 20 * time.Millisecond
+
+// await makes the goroutine that owns the Machine call f and carry out what it wants done, and waits for that.
+func (s *Segment) await(ctx context.Context, f func(m *Machine, now Time)) {
 	done := make(chan struct{})
 	s.Do(func(m *Machine, now Time) {
-		m.Leave(now, successor)
+		f(m, now)
 		s.perform()
 		close(done)
 	})

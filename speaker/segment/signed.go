@@ -41,7 +41,7 @@ func (m *Machine) receiveSigned(k kind, r *reader, from MAC, frame []byte) Drop 
 		m.askUnknown(idOf(e.cluster, e.boot, e.node, e.mac))
 		return DropUnknownNode
 	}
-	if n != nil && n.window.seen(e.sequence) || n == nil && m.ended[e.node].boot == e.boot && m.ended[e.node].window.seen(e.sequence) {
+	if n != nil && n.window.seen(e.sequence) || n == nil && m.ended[source{e.node, e.mac}].replays(e) {
 		return DropReplay
 	}
 	if n != nil && !n.verifies.allow(m.now) || n == nil && !m.strangers.allow(m.now) || !m.verifies.allow(m.now) {
@@ -53,10 +53,10 @@ func (m *Machine) receiveSigned(k kind, r *reader, from MAC, frame []byte) Drop 
 		return DropSignature
 	}
 	r.b = r.b[:body]
-	return m.receiveVerified(k, r, e, n, id)
+	return m.receiveVerified(k, r, e, n)
 }
 
-func (m *Machine) receiveVerified(k kind, r *reader, e envelope, n *neighbour, id Identity) Drop {
+func (m *Machine) receiveVerified(k kind, r *reader, e envelope, n *neighbour) Drop {
 	switch k {
 	case kindHello:
 		h, err := r.hello()
@@ -64,7 +64,7 @@ func (m *Machine) receiveVerified(k kind, r *reader, e envelope, n *neighbour, i
 			return DropMalformed
 		}
 		if n == nil {
-			n = m.meet(e, id)
+			n = m.meet(e)
 		}
 		n.window.note(e.sequence)
 		m.receiveHello(n, h)

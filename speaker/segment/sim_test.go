@@ -108,6 +108,11 @@ func (h *host) wakes() Time {
 // start starts a new boot of the host's speaker.
 func (h *host) start() {
 	h.boot = h.w.rand.Uint64()
+	h.open()
+}
+
+// open opens the segment, as the speaker does at its start and when the interface was made anew.
+func (h *host) open() {
 	seed := make([]byte, ed25519.SeedSize)
 	binary.BigEndian.PutUint64(seed, h.boot)
 	h.m = New(Config{Cluster: "test", Node: h.name, Boot: h.boot, Key: ed25519.NewKeyFromSeed(seed)})
@@ -116,6 +121,7 @@ func (h *host) start() {
 		return s
 	}
 	h.frozen, h.waiting, h.answers = false, nil, map[netip.Addr]Answer{}
+	h.m.resume(h.clock())
 	h.m.Serve(h.clock(), h.serving)
 	for a, w := range h.wants {
 		h.m.Want(h.clock(), a, w)

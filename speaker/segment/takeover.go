@@ -176,7 +176,8 @@ func (m *Machine) rebalance() {
 	}
 	m.moved = m.now
 	for _, a := range byAddress(m.owned) {
-		if a.want == nil || !a.want.Gradual {
+		// The candidate may not take it. The address then comes back, and stays for a while.
+		if a.want == nil || !a.want.Gradual || m.now-a.since < settled {
 			continue
 		}
 		if m.better(a) {
