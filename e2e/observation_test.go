@@ -255,7 +255,7 @@ func (s *seen) unharmed() {
 	s.f.t.Helper()
 	for a, opens := range s.opens {
 		if opens.Failed() > 0 || len(opens) == 0 {
-			s.f.t.Errorf("%s: %v: %v", a, opens, opens.Errors())
+			s.f.t.Errorf("%s: %v: %v\n%s", a, opens, opens.Errors(), s.f.losses(opens))
 		}
 	}
 	for a, held := range s.holds {
