@@ -64,7 +64,7 @@ packages: ## Install the Debian packages that the lab needs and that are missing
 .PHONY: helm
 helm: toolchain $(bin)/helm ## Build Helm, for the tests of the chart
 
-$(bin)/helm: tools/go.mod
+$(bin)/helm: tools/go.mod go.mod
 	@mkdir -p $(bin)
 	@$(static) -modfile=tools/go.mod -o $@ helm.sh/helm/v4/cmd/helm
 
@@ -87,7 +87,12 @@ kind: build kubernetes ## Build what a kind cluster consists of; two minutes mor
 release: toolchain helm $(bin)/cyclonedx-gomod ## Build all that a release has into build/release, with VERSION=v0.1.0: docs/releasing.md
 	@go run ./release
 
-$(bin)/cyclonedx-gomod: tools/go.mod
+# Its own hash is in each SBOM, so it is built by the toolchain of go.mod, whatever the user's environment says.
+$(bin)/cyclonedx-gomod: export GOENV := off
+$(bin)/cyclonedx-gomod: export GOFLAGS :=
+$(bin)/cyclonedx-gomod: export GOAMD64 := v1
+$(bin)/cyclonedx-gomod: export GOEXPERIMENT :=
+$(bin)/cyclonedx-gomod: tools/go.mod go.mod
 	@mkdir -p $(bin)
 	@$(static) -modfile=tools/go.mod -o $@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 

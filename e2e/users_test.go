@@ -216,43 +216,14 @@ func TestChangesUnderLoad(t *testing.T) {
 	f.holds("web", address)
 }
 
-// second has the rights to the Lease that a second herald-ccm needs besides its own Deployment.
-const second = `
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: herald-ccm-second, namespace: herald-system}
-rules:
-  - {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [herald-ccm-second], verbs: [get, update]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: herald-ccm-second, namespace: herald-system}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: herald-ccm-second}
-subjects: [{kind: ServiceAccount, name: herald-ccm, namespace: herald-system}]
-`
-
-// TestTwoClassesSideBySide runs a second controller, which serves its own class from the same pool.
+// TestTwoClassesSideBySide runs a second herald-ccm as the sample says. It serves its own class from the same pool.
 func TestTwoClassesSideBySide(t *testing.T) {
 	f := onlyOnKind(t)
-	const class = "example.com/second"
-	f.must(f.access.Apply(f.ctx, second))
-	deployments := f.kube.AppsV1().Deployments(lab.HeraldNamespace)
-	d, err := deployments.Get(f.ctx, "herald-ccm", metav1.GetOptions{})
-	f.must(err)
-	labels := map[string]string{"app.kubernetes.io/name": "herald-ccm-second"}
-	d.ObjectMeta = metav1.ObjectMeta{Name: "herald-ccm-second", Labels: labels}
-	d.Spec.Selector.MatchLabels, d.Spec.Template.Labels = labels, labels
-	ccm := &d.Spec.Template.Spec.Containers[0]
-	ccm.Args = append(ccm.Args, "--load-balancer-class="+class, "--serve-classless=false", "--leader-elect-resource-name=herald-ccm-second")
-	_, err = deployments.Create(f.ctx, d, metav1.CreateOptions{})
-	f.must(err)
+	const class, sample = "example.com/second", "../manifests/samples/second-class.yaml"
+	f.kubectl("apply", "-f", sample)
 	t.Cleanup(func() {
-		for _, what := range []string{"services/first", "services/second", "deployment/herald-ccm-second", "role/herald-ccm-second", "rolebinding/herald-ccm-second"} {
-			namespace := lab.HeraldNamespace
-			if strings.HasPrefix(what, "services/") {
-				namespace = "default"
-			}
-			if _, err := f.access.Kubectl(context.WithoutCancel(f.ctx), "delete", "--ignore-not-found", "-n", namespace, what); err != nil {
+		for _, what := range [][]string{{"-n", "default", "services/first", "services/second"}, {"-f", sample}} {
+			if _, err := f.access.Kubectl(context.WithoutCancel(f.ctx), append([]string{"delete", "--ignore-not-found"}, what...)...); err != nil {
 				t.Error(err)
 			}
 		}

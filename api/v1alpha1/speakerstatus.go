@@ -169,6 +169,9 @@ type SpeakerInterface struct {
 // MaxStatusText is the maximum number of characters in the lists of a SpeakerStatus together, without names of interfaces.
 const MaxStatusText = 32768
 
+// MaxStatusSessions is the maximum number of sessions in a SpeakerStatus.
+const MaxStatusSessions = 64
+
 // States of a SpeakerInterface.
 const (
 	SegmentListening = "Listening"
@@ -228,7 +231,7 @@ type SpeakerSession struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
 	Since string `json:"since,omitempty"`
-	// Why the session is not established.
+	// Why the session is not established, or what is wrong with one that is.
 	// +optional
 	// +kubebuilder:validation:MaxLength=320
 	// +kubebuilder:validation:Pattern=`^[ -~]*$`
@@ -238,6 +241,12 @@ type SpeakerSession struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	Routes int32 `json:"routes,omitempty"`
+	// The families whose routes the node withholds from the peer, because there is no next hop of the family or the peer
+	// does not accept the family on this session. reason says which. routes does not count them.
+	// +optional
+	// +kubebuilder:validation:MaxItems=2
+	// +listType=set
+	Withheld []IPFamily `json:"withheld,omitempty"`
 	// The state of BFD with the router, Up or Down. Empty if the BGPPeer has no BFD.
 	// +optional
 	// +kubebuilder:validation:MaxLength=16

@@ -75,7 +75,7 @@ func command() *cobra.Command {
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "How to reach the API server; empty inside a pod.")
 	set.StringVar(&f.node, "node-name", os.Getenv("NODE_NAME"), "The name of this node (default $NODE_NAME).")
 	set.StringVar(&f.namespace, "namespace", namespace, "Herald's namespace, which has the Leases of the speakers (default $POD_NAMESPACE).")
-	set.StringVar(&f.peers, "peers-namespace", "", "The namespace of the Secrets that BGPPeers name (default: that of --namespace, followed by -peers).")
+	set.StringVar(&f.peers, "peers-namespace", "", "The namespace of the Secrets that BGPPeers name (default: that of --namespace, followed by -peers). The Role and RoleBinding herald-speaker of herald-system-peers must be there, too: a speaker that cannot read Secrets announces nothing.")
 	set.StringVar(&f.listen, "listen", ":7475", "Where /healthz, /readyz, /metrics, /verify and /bgp are served, by HTTPS.")
 	set.BoolVar(&f.profiling, "profiling", false, "Serve /debug/pprof at the address of --listen, to clients that the API server authorizes.")
 	set.TextVar(&f.logLevel, "log-level", f.logLevel, "What is logged: debug, info, warn or error.")

@@ -33,8 +33,10 @@ if [ "${1-}" = bench ]; then
   programs+=(/usr/sbin/keepalived)
 fi
 if [ "${1-}" = browser ]; then
-  packages+=(chromium fonts-dejavu-core)
+  packages+=(fonts-dejavu-core)
   programs+=(chromium)
+  # Ubuntu has no such package. A Chromium from elsewhere serves as well.
+  command -v chromium >/dev/null || packages+=(chromium)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
