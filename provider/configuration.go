@@ -44,6 +44,7 @@ type assessor struct {
 	// itself uses, with a description of each.
 	usage    func()
 	occupied func(map[netip.Addr]string)
+	silent   func() map[string]bool // see speakers.silent
 	changed  trigger
 	done     chan struct{} // closed when the first assessment is in effect
 
@@ -256,8 +257,11 @@ func (s *assessor) cluster() configuration.Cluster {
 		Nodes:             client.Items[*corev1.Node](s.nodes.GetStore()),
 		Speakers:          map[string]configuration.Speaker{},
 	}
+	silent := s.silent()
 	for _, r := range client.Items[*report](s.reports.GetStore()) {
-		c.Speakers[r.Name] = r.speaker
+		speaker := r.speaker
+		speaker.Silent = silent[r.Name]
+		c.Speakers[r.Name] = speaker
 	}
 	for _, o := range client.Items[*networkingv1.ServiceCIDR](s.serviceCIDRs.GetStore()) {
 		for _, text := range o.Spec.CIDRs {

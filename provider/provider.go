@@ -108,7 +108,8 @@ func New(c Config) *Provider {
 	_ = c.Services.Informer().SetTransform(leanService(c.Foreign)) // instead of lean
 	p.assessor = newAssessor(c.Kube, c.Herald, watched{pools: ippools, l2: l2, bgp: bgp, reports: p.reports}, p.changes.usage.set, p.skip, c.Log)
 	p.pools.assessed = p.assessor.pool
-	p.speakers = &speakers{leases: c.Kube.CoordinationV1().Leases(c.Namespace), announcers: p.assessor.announcers, log: c.Log}
+	p.speakers = &speakers{leases: c.Kube.CoordinationV1().Leases(c.Namespace), announcers: p.assessor.announcers, changed: p.assessor.changed.set, log: c.Log}
+	p.assessor.silent = p.speakers.silent
 	if c.MarkPodsOnDeadNodes {
 		p.deadNodes = newDeadNodes(c.Kube, p.assessor.nodes, p.reports, c.Events, c.Log)
 	}

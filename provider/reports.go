@@ -85,7 +85,7 @@ func speakerOf(status map[string]any) (s configuration.Speaker) {
 		s.Interfaces = append(s.Interfaces, o)
 	}
 	for _, o := range entries[herald.SpeakerSession](status["sessions"], maxEntries) {
-		s.Sessions = append(s.Sessions, herald.SpeakerSession{Peer: o.Peer, State: o.State, Reason: o.Reason, BFD: o.BFD, BFDReason: o.BFDReason})
+		s.Sessions = append(s.Sessions, herald.SpeakerSession{Peer: o.Peer, State: o.State, Reason: o.Reason, Withheld: o.Withheld, BFD: o.BFD, BFDReason: o.BFDReason})
 	}
 	return s
 }

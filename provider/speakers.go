@@ -2,12 +2,14 @@ package provider
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/utils/ptr"
@@ -17,13 +19,16 @@ import (
 
 // speakers exports a metric for each node that must announce addresses: whether its speaker works. It uses the Leases,
 // because a SpeakerStatus stays when its speaker ends, and Prometheus itself does not know of a pod that was never created.
+// It also tells the assessor which speakers are silent.
 type speakers struct {
 	leases     typedcoordinationv1.LeaseInterface
 	announcers func() []string // the nodes that must announce addresses
+	changed    func()          // called when silent returns other nodes than before
 	log        *zap.Logger
 
 	mu       sync.Mutex
 	renewals map[string]renewal // by node, for the Leases that have a holder; nil before the first list
+	idle     map[string]int     // by node, in how many lists in a row its Lease was not held or not renewed
 	listed   time.Time
 }
 
@@ -69,13 +74,27 @@ func (s *speakers) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	before := s.silent()
+	s.count(list.Items, time.Now())
+	if !maps.Equal(before, s.silent()) {
+		s.changed()
+	}
+	return nil
+}
+
+// count notes what a list of the Leases says.
+func (s *speakers) count(leases []coordinationv1.Lease, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, renewals := time.Now(), map[string]renewal{}
-	for i := range list.Items {
-		spec := &list.Items[i].Spec
-		node, ok := strings.CutPrefix(list.Items[i].Name, herald.SpeakerLeasePrefix)
-		if !ok || spec.RenewTime == nil || spec.LeaseDurationSeconds == nil || ptr.Deref(spec.HolderIdentity, "") == "" {
+	renewals, idle := map[string]renewal{}, map[string]int{}
+	for i := range leases {
+		spec := &leases[i].Spec
+		node, ok := strings.CutPrefix(leases[i].Name, herald.SpeakerLeasePrefix)
+		if !ok {
+			continue
+		}
+		if spec.RenewTime == nil || spec.LeaseDurationSeconds == nil || ptr.Deref(spec.HolderIdentity, "") == "" {
+			idle[node] = s.idle[node] + 1
 			continue
 		}
 		r := renewal{written: spec.RenewTime.Time, seen: now, lasts: time.Duration(*spec.LeaseDurationSeconds) * time.Second}
@@ -85,9 +104,28 @@ func (s *speakers) list(ctx context.Context) error {
 			r.seen = time.Time{}
 		}
 		renewals[node] = r
+		if !r.works(now) {
+			idle[node] = s.idle[node] + 1
+		}
 	}
-	s.renewals, s.listed = renewals, now
-	return nil
+	s.renewals, s.idle, s.listed = renewals, idle, now
+}
+
+// silent returns the nodes whose speaker has ended, or does not reach the API server. One list is not enough, because a
+// speaker that restarts releases its Lease for a moment, and after a failure of the API server all Leases are old.
+func (s *speakers) silent() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nodes := map[string]bool{}
+	if time.Since(s.listed) > leasesForgotten {
+		return nodes
+	}
+	for node, lists := range s.idle {
+		if lists > 1 {
+			nodes[node] = true
+		}
+	}
+	return nodes
 }
 
 // The label is not "node", because Prometheus adds this label for the node of herald-ccm.

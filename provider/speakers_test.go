@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -59,7 +60,8 @@ func TestNodesWithoutSpeaker(t *testing.T) {
 		kube.PrependReactor("list", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return away.Load(), nil, errors.New("the API server is away")
 		})
-		s := &speakers{leases: leases, log: zap.NewNop(), announcers: func() []string {
+		changes := 0
+		s := &speakers{leases: leases, log: zap.NewNop(), changed: func() { changes++ }, announcers: func() []string {
 			return []string{"early", "ended", "hangs", "late", "never", "other", "timeless"}
 		}}
 		compare := func(when string, up ...string) {
@@ -80,6 +82,12 @@ func TestNodesWithoutSpeaker(t *testing.T) {
 				t.Errorf("%s: %v", when, err)
 			}
 		}
+		silent := func(want ...string) {
+			t.Helper()
+			if nodes := slices.Sorted(maps.Keys(s.silent())); !slices.Equal(nodes, want) {
+				t.Errorf("silent: %v, want %v", nodes, want)
+			}
+		}
 		running, cancel := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		go func() { ended <- s.run(running) }()
@@ -92,10 +100,12 @@ func TestNodesWithoutSpeaker(t *testing.T) {
 		away.Store(false)
 		periods(1)
 		compare("of the first list clocks are all that is known", "hangs")
+		silent()
 		renew("early", now.Add(time.Hour+leasesPeriod))
 		renew("late", now.Add(-time.Hour+leasesPeriod))
 		periods(1)
 		compare("what has changed was renewed", "early", "hangs", "late")
+		silent("ended", "excluded", "timeless")
 		if problems, err := testutil.CollectAndLint(s); err != nil || len(problems) > 0 {
 			t.Error(err, problems)
 		}
@@ -107,11 +117,22 @@ func TestNodesWithoutSpeaker(t *testing.T) {
 		renew("never", now.Add(time.Second))
 		periods(1)
 		compare("what has not changed for a minute may be late", "early", "late", "never")
+		silent("ended", "excluded", "timeless")
+		before := changes
+		renew("early", now.Add(time.Hour+2*leasesPeriod))
+		renew("late", now.Add(-time.Hour+2*leasesPeriod))
+		renew("never", now.Add(2*time.Second))
+		periods(1)
+		silent("ended", "excluded", "hangs", "timeless")
+		if changes != before+1 {
+			t.Errorf("%d changes were told, want 1", changes-before)
+		}
 		away.Store(true)
 		periods(10)
 		compare("nothing is known for five minutes", "early", "late", "never")
 		periods(1)
 		compare("nothing is known for longer")
+		silent()
 		away.Store(false)
 		renew("late", now)
 		periods(1)

@@ -32,8 +32,8 @@ const (
 	reportPeriod = time.Second
 
 	// Limits of a SpeakerStatus. The API server rejects a SpeakerStatus that exceeds one of them.
-	maxInterfaces, maxSubnets, maxGateways, maxHears, maxClaims, maxReports, maxSessions = 64, 16, 16, 64, 500, 64, 64
-	maxReason                                                                            = 320
+	maxInterfaces, maxSubnets, maxGateways, maxHears, maxClaims, maxReports = 64, 16, 16, 64, 500, 64
+	maxReason                                                               = 320
 
 	// States of a session in a SpeakerStatus. The finer states of RFC 4271 change with every connection attempt.
 	sessionEstablished = "Established"
@@ -265,6 +265,12 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 		if s.State == bgp.Established {
 			up++
 			o.State, o.Reason = sessionEstablished, s.WithheldReason
+			if s.Withheld4 > 0 {
+				o.Withheld = append(o.Withheld, herald.IPv4)
+			}
+			if s.Withheld6 > 0 {
+				o.Withheld = append(o.Withheld, herald.IPv6)
+			}
 		}
 		if f := l.found[s.Peer]; f != nil {
 			o.Reason = strings.Join(slices.DeleteFunc(append([]string{o.Reason}, f.kept...), func(text string) bool { return text == "" }), "; ")
@@ -283,7 +289,7 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 	if len(st.Sessions) > 0 {
 		st.Established = fmt.Sprintf("%d/%d", up, len(st.Sessions))
 	}
-	st.Sessions = st.Sessions[:min(len(st.Sessions), maxSessions)]
+	st.Sessions = st.Sessions[:min(len(st.Sessions), herald.MaxStatusSessions)]
 	for i := range st.Sessions {
 		st.Sessions[i].Reason = printable(st.Sessions[i].Reason)
 	}

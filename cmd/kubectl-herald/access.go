@@ -297,22 +297,23 @@ func (c *cluster) network(ctx context.Context, own string) (*report.Objects, err
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.leases(ctx, own, o)
-	return o, err
+	return o, c.leases(ctx, own, o)
 }
 
-// leases reads the Leases of the speakers and of herald-ccm, and reports whether the user may read them. Without
-// Leases a report contains a little less.
-func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) (may bool, err error) {
+// leases reads the Leases of the speakers and of herald-ccm, or notes in Unseen that the user may not read them. Without them
+// a report does not know which speakers run.
+func (c *cluster) leases(ctx context.Context, own string, o *report.Objects) error {
 	list, err := c.kube.CoordinationV1().Leases(own).List(ctx, metav1.ListOptions{})
 	if apierrors.IsForbidden(err) {
-		return false, nil
+		o.Unseen = append(o.Unseen, "leases.coordination.k8s.io")
+		slices.Sort(o.Unseen)
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("list leases.coordination.k8s.io in %s: %w", own, err)
+		return fmt.Errorf("list leases.coordination.k8s.io in %s: %w", own, err)
 	}
 	o.Leases = pointers(list.Items)
-	return true, nil
+	return nil
 }
 
 // service reads the objects that concern one Service. The administrator of a namespace may not read all of them.
@@ -326,7 +327,7 @@ func (c *cluster) service(ctx context.Context, name types.NamespacedName, own st
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := c.leases(ctx, own, o); err != nil {
+	if err := c.leases(ctx, own, o); err != nil {
 		return nil, nil, err
 	}
 	if slices.Contains(o.Unseen, "namespaces") {

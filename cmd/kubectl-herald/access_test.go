@@ -125,13 +125,14 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 		{"with the namespace alone", own, []string{
 			"1 ready, on n1", "198.51.100.1 is in its status; pool and record cannot be seen", "who announces it cannot be seen",
 			"Nothing has to be done, as far as can be seen: you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, ipallocations.herald.dev, ippools.herald.dev, " +
-				"l2advertisements.herald.dev, nodes, services, speakerstatuses.herald.dev.",
+				"l2advertisements.herald.dev, leases.coordination.k8s.io, nodes, services, speakerstatuses.herald.dev.",
 		}},
 		{"with Herald's resources", func(path string) bool { return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") }, []string{
-			"public IPv4: has 255 of 256 IPv4 addresses free", "198.51.100.1 from pool public", "who announces it cannot be seen", "you may not list nodes, services.",
+			"public IPv4: has 255 of 256 IPv4 addresses free", "198.51.100.1 from pool public", "who announces it cannot be seen",
+			"you may not list leases.coordination.k8s.io, nodes, services.",
 		}},
-		{"with nodes, too", func(path string) bool {
-			return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") || path == "/api/v1/nodes"
+		{"with the role herald-explain", func(path string) bool {
+			return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") || path == "/api/v1/nodes" || strings.HasPrefix(path, "/apis/coordination.k8s.io/")
 		}, []string{
 			"Next: 198.51.100.1 is announced by nobody: there is no L2Advertisement and no BGPAdvertisement", "Not everything can be seen: you may not list services.",
 		}},

@@ -491,8 +491,9 @@ func (b *bundle) reports(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		r := report.Status(o, b.ccm.get(), b.at)
-		return func(s report.Style) string { return r.Text(s, true, b.at) }, nil
+		at := time.Now() // The Leases were renewed while the bundle was written.
+		r := report.Status(o, b.ccm.get(), at)
+		return func(s report.Style) string { return r.Text(s, true, at) }, nil
 	})
 	if err != nil {
 		return err
@@ -502,7 +503,7 @@ func (b *bundle) reports(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		r, err := report.Preflight(in, b.ccm.get(), b.at)
+		r, err := report.Preflight(in, b.ccm.get(), time.Now())
 		if err != nil {
 			return nil, err
 		}

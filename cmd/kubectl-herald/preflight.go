@@ -101,9 +101,5 @@ func (c *cluster) surroundings(ctx context.Context, own string) (*report.Surroun
 	if in.Objects, err = c.read(ctx, resources.UnsortedList()...); err != nil {
 		return nil, err
 	}
-	may, err := c.leases(ctx, own, in.Objects)
-	if !may {
-		in.Unseen = append(in.Unseen, "leases.coordination.k8s.io")
-	}
-	return in, err
+	return in, c.leases(ctx, own, in.Objects)
 }

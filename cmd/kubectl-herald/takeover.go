@@ -154,7 +154,7 @@ func (t *takeover) plan(ctx context.Context) (*report.TakeoverPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.leases(ctx, t.own, o); err != nil {
+	if err := t.leases(ctx, t.own, o); err != nil {
 		return nil, err
 	}
 	for _, namespace := range report.NamespacesOf(o) {

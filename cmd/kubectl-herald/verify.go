@@ -58,7 +58,7 @@ type verifier struct{ speakers }
 
 // verify asks for the given addresses, or for all if none is given, and a second time for those with findings.
 func (v *verifier) verify(ctx context.Context, addresses, from []string) (*report.VerifyReport, error) {
-	n, err := v.view(ctx)
+	n, at, err := v.view(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (v *verifier) verify(ctx context.Context, addresses, from []string) (*repor
 	if err != nil {
 		return nil, err
 	}
-	r := n.Verify(wanted, answers, time.Now())
+	r := n.Verify(wanted, answers, at)
 	r.AddUnasked(unasked)
 	r.AddUnasked(failed)
 	r.Speakers, r.Addresses = len(speakers)-len(failed), len(wanted)
@@ -89,23 +89,25 @@ func (v *verifier) verify(ctx context.Context, addresses, from []string) (*repor
 		return nil, ctx.Err()
 	case <-time.After(secondLook):
 	}
-	if n, err = v.view(ctx); err != nil {
+	if n, at, err = v.view(ctx); err != nil {
 		return nil, err
 	}
 	wanted = n.Again(addresses, r)
 	if answers, failed, err = v.ask(ctx, speakers, wanted); err != nil {
 		return nil, err
 	}
-	r.Confirm(n.Verify(wanted, answers, time.Now()), failed)
+	r.Confirm(n.Verify(wanted, answers, at), failed)
 	return r, nil
 }
 
-func (v *verifier) view(ctx context.Context) (*report.Network, error) {
+// view reads the cluster. The time is that of the reading: to ask takes long in a large cluster, and Leases are renewed
+// meanwhile.
+func (v *verifier) view(ctx context.Context) (n *report.Network, at time.Time, err error) {
 	o, err := v.network(ctx, v.own)
 	if err != nil {
-		return nil, err
+		return nil, at, err
 	}
-	return report.NewNetwork(o), nil
+	return report.NewNetwork(o), time.Now(), nil
 }
 
 // ask makes the speakers ask for addresses. It returns what each of them has heard, by node, and which speakers could not

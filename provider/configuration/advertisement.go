@@ -116,12 +116,13 @@ func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 
 // judgePeers checks whether the nodes of an advertisement have sessions with its peers.
 func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
-	var elsewhere, down []string
+	var elsewhere, down, withheld []string
 	for _, peer := range peers {
-		held, up := false, false
+		held, up, whole := false, false, false
 		for _, n := range nodes {
 			if v.holders[peer].Matches(labels.Set(n.Labels)) {
 				held, up = true, up || v.up[peer][n.Name]
+				whole = whole || v.up[peer][n.Name] && len(n.sessions[peer].Withheld) == 0
 			}
 		}
 		switch {
@@ -129,7 +130,12 @@ func (v *view) judgePeers(ad *advertisement, nodes []*node, peers []string) {
 			elsewhere = append(elsewhere, peer)
 		case !up:
 			down = append(down, peer)
+		case !whole:
+			withheld = append(withheld, peer)
 		}
+	}
+	if len(withheld) > 0 {
+		ad.notes = append(ad.notes, fmt.Sprintf("every selected node withholds the routes of a family from BGPPeer %s: its condition Established tells why", some(withheld)))
 	}
 	if len(elsewhere) > 0 {
 		problem := fmt.Sprintf("no selected node holds a session with BGPPeer %s: let spec.nodeSelector here and that of the BGPPeer match a common node", some(elsewhere))

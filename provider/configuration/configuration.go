@@ -52,6 +52,8 @@ type Speaker struct {
 	Sessions   []herald.SpeakerSession
 	// Problem is why the node announces nothing; empty if it does.
 	Problem string
+	// Silent is true if the speaker has ended, or does not reach the API server. What it reported is then out of date.
+	Silent bool
 }
 
 // Interface is an interface of a node.

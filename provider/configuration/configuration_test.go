@@ -367,8 +367,25 @@ func TestAssess(t *testing.T) {
 		{"a router without IPv6", func(c *configuration.Cluster) {
 			speaker(c, "n2", func(s *configuration.Speaker) {
 				s.Sessions[0].Reason = "the router does not speak IPv6 unicast on this session"
+				s.Sessions[0].Withheld = []herald.IPFamily{herald.IPv6}
 			})
-		}, []wanted{{"BGPPeer tor", established, "Established", []string{"node n2: the router does not speak IPv6"}}}},
+			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed"))
+		}, []wanted{
+			{"BGPPeer tor", established, "Established", []string{"node n2: the router does not speak IPv6"}},
+			{"BGPAdvertisement routed", announced, "Announced", nil},
+		}},
+		{"a router that no node sends routes of a family", func(c *configuration.Cluster) {
+			everySpeaker(c, func(s *configuration.Speaker) { s.Sessions[0].Withheld = []herald.IPFamily{herald.IPv6} })
+			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed"))
+		}, []wanted{{"BGPAdvertisement routed", announced, "Announced", []string{"every selected node withholds the routes of a family from BGPPeer tor"}}}},
+		{"speakers that have ended", func(c *configuration.Cluster) {
+			everySpeaker(c, func(s *configuration.Speaker) { s.Silent = true })
+			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed"))
+		}, []wanted{
+			{"BGPPeer tor", established, "NoSession", []string{"node n1: its speaker does not renew its Lease", "and 2 more nodes"}},
+			{"BGPAdvertisement routed", announced, "NoSpeaker", []string{"no speaker reports from the selected nodes (n1, n2, n3)"}},
+			{"IPPool public", announced, "AdvertisementUnable", nil},
+		}},
 		{"a Secret that is missing", func(c *configuration.Cluster) {
 			everySpeaker(c, func(s *configuration.Speaker) {
 				s.Sessions[0] = session("tor", "Invalid", "spec.passwordSecret: there is no Secret herald-system/tor")

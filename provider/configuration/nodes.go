@@ -67,7 +67,7 @@ func newView(c Cluster) *view {
 	for _, n := range v.nodes {
 		for peer, s := range n.sessions {
 			if v.peers[peer] && s.State == sessionEstablished {
-				v.up[peer][n.Name] = n.ready
+				v.up[peer][n.Name] = n.ready && !n.Silent
 			}
 		}
 	}
@@ -112,7 +112,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		case n.excluded:
 			out = append(out, n)
 			continue
-		case !n.reports:
+		case !n.reports, n.Silent:
 			silent = append(silent, n)
 		case n.Problem != "":
 			unable = append(unable, n)

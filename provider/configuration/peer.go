@@ -44,6 +44,8 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 		case o.Spec.BFD == nil:
 		case !n.ready:
 			dead = append(dead, told{n.Name, "the node is not Ready"})
+		case n.Silent:
+			dead = append(dead, told{n.Name, silentSpeaker})
 		case s.BFD != bfdUp:
 			dead = append(dead, told{n.Name, cmp.Or(printable(s.BFDReason, maxReport), "BFD is not up yet")})
 		}
@@ -53,8 +55,10 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 			down = append(down, told{n.Name, text})
 		case !n.ready:
 			down = append(down, told{n.Name, "the node is not Ready, so its speaker may not run"})
-		case !known && len(n.Sessions) >= maxSessions:
-			down = append(down, told{n.Name, fmt.Sprintf("its SpeakerStatus has the first %d sessions by name, and not this one: kubectl herald bgp peers %s asks the speaker", maxSessions, o.Name)})
+		case n.Silent:
+			down = append(down, told{n.Name, silentSpeaker})
+		case !known && len(n.Sessions) >= herald.MaxStatusSessions:
+			down = append(down, told{n.Name, fmt.Sprintf("its SpeakerStatus has the first %d sessions by name, and not this one: kubectl herald bgp peers %s asks the speaker", herald.MaxStatusSessions, o.Name)})
 		case !known:
 			down = append(down, told{n.Name, "its speaker does not report the session yet"})
 		case s.State != sessionEstablished && text == "":
@@ -86,8 +90,7 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 	return herald.BGPPeerStatus{Sessions: fmt.Sprintf("%d/%d", expected-len(down), expected), Conditions: conditions}
 }
 
-// maxSessions is the most sessions that a SpeakerStatus has.
-const maxSessions = 64
+const silentSpeaker = "its speaker does not renew its Lease: see whether herald-speaker runs there, and its log"
 
 func pathsAlive(generation int64, expected int, dead []told) metav1.Condition {
 	is := func(status bool, reason, message string) metav1.Condition {

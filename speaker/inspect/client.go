@@ -20,6 +20,9 @@ import (
 // than a speaker sends.
 const maxResponse = 16 << 20
 
+// maxError bounds the bytes of an error that a speaker returns.
+const maxError = 1024
+
 // Speaker is a client of the port of one speaker.
 type Speaker struct {
 	Addresses []string // of its node
@@ -53,7 +56,7 @@ func (s *Speaker) Verify(ctx context.Context, questions []Question) ([]Answer, e
 		return nil, err
 	}
 	if heard.Error != "" {
-		return heard.Answers, errors.New(heard.Error)
+		return heard.Answers, errors.New(heard.Error[:min(len(heard.Error), maxError)])
 	}
 	return heard.Answers, nil
 }

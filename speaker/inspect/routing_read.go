@@ -34,6 +34,23 @@ func (r *Routing) UnmarshalJSON(text []byte) error {
 	return err
 }
 
+// UnmarshalJSON reads a Response, as that of Routing does.
+func (r *Response) UnmarshalJSON(text []byte) error {
+	type fields Response // without UnmarshalJSON
+	read := struct {
+		*fields
+		Answers json.RawMessage `json:"answers"`
+	}{fields: (*fields)(r)}
+	err := json.Unmarshal(text, &read)
+	if err == nil {
+		r.Answers, err = readList[Answer](read.Answers, "answers", maxAnswers)
+	}
+	return err
+}
+
+// maxAnswers is the most answers to one request: each address on every interface.
+const maxAnswers = MaxQuestions * 64
+
 // readList reads a list of at most the given number of elements.
 func readList[T any](text json.RawMessage, name string, most int) (all []T, err error) {
 	if len(text) == 0 || string(text) == "null" {

@@ -39,3 +39,13 @@ func TestARoutingIsRead(t *testing.T) {
 		}
 	}
 }
+
+// TestTooManyAnswersAreRefused: a node that was broken into cannot fill the memory of the plugin.
+func TestTooManyAnswersAreRefused(t *testing.T) {
+	for n, want := range map[int]string{1: "", maxAnswers: "", maxAnswers + 1: "answers: there are more than 64000"} {
+		err := json.Unmarshal([]byte(`{"answers":[`+strings.Repeat("{},", n-1)+`{}],"error":"e"}`), new(Response))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%d answers: error %v, want %q", n, err, want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	netutils "k8s.io/utils/net"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -62,6 +63,8 @@ type view struct {
 
 	facts []fact
 	up    bool // A node announces it.
+	// invalid says which advertisement is not valid, and why; empty if all are.
+	invalid string
 }
 
 func (v *view) right(format string, args ...any) {
@@ -100,8 +103,13 @@ func (v *view) strangers() {
 
 // externalIPs adds other Services that receive the traffic to the address.
 func (v *view) externalIPs() {
+	// kube-proxy accepts every spelling of an address.
+	same := func(text string) bool {
+		ip, _ := netip.AddrFromSlice(netutils.ParseIPSloppy(text))
+		return ip.Unmap() == v.al.Address
+	}
 	for _, name := range slices.SortedFunc(maps.Keys(v.services), func(x, y types.NamespacedName) int { return strings.Compare(x.String(), y.String()) }) {
-		if svc := v.services[name]; svc != v.service && slices.Contains(svc.Spec.ExternalIPs, v.address) {
+		if svc := v.services[name]; svc != v.service && slices.ContainsFunc(svc.Spec.ExternalIPs, same) {
 			v.wrong("remove it there, and forbid spec.externalIPs by an admission policy",
 				"is in spec.externalIPs of Service %s, too: kube-proxy sends connections to that Service from every node (CVE-2020-8554)", name)
 		}
@@ -125,6 +133,14 @@ func (v *view) decide() {
 	if what := announce.Decide(v.shared, v.whole).Refused; what != "" {
 		v.nobody("it is "+what, "take it out of spec.addresses of the IPPool by spec.exclude, and give the Service another address: kubectl herald renumber "+
 			v.service.Namespace+"/"+v.service.Name)
+		return
+	}
+	if len(ads) == 0 && v.invalid != "" { // The speakers that saw its last valid spec go on with that.
+		for _, f := range v.owned() {
+			v.facts = append(v.facts, f.fact)
+		}
+		v.wrong("correct it", "is not announced by speakers that start now: %s; speakers that have seen a valid spec of it announce by that one until they restart: kubectl herald bgp routes %s and kubectl herald verify %[2]s show who announces it",
+			v.invalid, v.address)
 		return
 	}
 	if len(ads) == 0 {
@@ -351,7 +367,7 @@ func (v *view) announcedFor(node string, network announce.Aggregate) (other neti
 	return netip.Addr{}, false
 }
 
-// session reports whether a node's session with a peer is established, and notes why not.
+// session reports whether a node sends the address's route to a peer, and notes why not.
 func (v *view) session(node, peer string, a *ailing) bool {
 	st := statusOf(v.Objects, node) // state has found it.
 	if i := slices.IndexFunc(st.Status.Sessions, func(x herald.SpeakerSession) bool { return x.Peer == peer }); i >= 0 {
@@ -364,7 +380,15 @@ func (v *view) session(node, peer string, a *ailing) bool {
 			a.add(node, strings.TrimSuffix(fmt.Sprintf("by BGP: the session of NODE with %s is %s: %s", peer, x.State, x.Reason), ": "),
 				"compare the BGPPeer with the router's configuration: kubectl describe bgppeers.herald.dev "+peer)
 		}
+		if x.State == established && withholds(x.Withheld, v.al.Address) {
+			a.add(node, fmt.Sprintf("by BGP: its route from NODE to %s is withheld: %s", peer, whyWithheld(x.Reason)), "kubectl herald bgp peers "+peer+" says more")
+			return false
+		}
 		return x.State == established
+	}
+	if len(st.Status.Sessions) >= herald.MaxStatusSessions {
+		a.add(node, fmt.Sprintf("by BGP: the SpeakerStatus of NODE lists only its first %d sessions, and not that with %s", herald.MaxStatusSessions, peer), "ask the speaker: kubectl herald bgp peers "+peer)
+		return false
 	}
 	a.add(node, "by BGP: there is no session of NODE with "+peer, seeSpeakers)
 	return false

@@ -371,7 +371,8 @@ func outOfRange(rec *herald.IPAllocation) *metav1.Condition {
 	return meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationInRange)
 }
 
-func age(since, now time.Time) string { return duration.HumanDuration(now.Sub(since)) }
+// age returns how long ago a time is, for people. A time in the future, by another clock, is now.
+func age(since, now time.Time) string { return duration.HumanDuration(max(0, now.Sub(since))) }
 
 func (s *situation) record(address netip.Addr) (*herald.IPAllocation, ipam.Record) {
 	i := slices.IndexFunc(s.held, func(r ipam.Record) bool { return r.Address == address })

@@ -39,7 +39,7 @@ func (r *ServiceReport) elsewhere(o *Objects, svc *corev1.Service, ccm *CCM, now
 			}
 		}
 		held = a.HeldBy(req.Owner)
-		r.Addresses = s.claims(a, req, invalid, held)
+		r.Addresses = list(s.claims(a, req, invalid, held))
 	} else {
 		for _, address := range req.Addresses {
 			held = append(held, ipam.Allocation{Address: address})

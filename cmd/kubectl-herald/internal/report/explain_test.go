@@ -406,7 +406,8 @@ func TestExplain(t *testing.T) {
 			s.BGPAdvertisements[0].Spec.ServiceSelector = selector("app", "db")
 			s.BGPAdvertisements = append(s.BGPAdvertisements, far)
 		}, none + "BGPAdvertisement fabric does not select the Service", nil},
-		{"an advertisement that is not valid", served().bgp(), func(s *story) { s.BGPAdvertisements[0].Spec.NodeSelector = wrongSelector }, none + "BGPAdvertisement fabric is not valid: spec.nodeSelector: ", nil},
+		{"an advertisement that is not valid", served().bgp(), func(s *story) { s.BGPAdvertisements[0].Spec.NodeSelector = wrongSelector },
+			"198.51.100.1 is not announced by speakers that start now: BGPAdvertisement fabric is not valid: spec.nodeSelector: ", []string{"speakers that have seen a valid spec of it announce by that one until they restart"}},
 
 		// Endpoints.
 		{"no endpoint", served().bgp(), func(s *story) { s.Endpoints[0].Endpoints[0].Conditions.Ready = &no },
@@ -668,6 +669,33 @@ func TestExplain(t *testing.T) {
 		{"all sessions are down", served().bgp(), func(s *story) {
 			s.Nodes, s.Speakers = s.Nodes[:1], []*herald.SpeakerStatus{speakerOf("n1", "", "Down", "Down")}
 		}, none + "by BGP: the session of node n1 with tor-a is Down: no answer: compare the BGPPeer with the router's configuration", nil},
+		{"routers that do not speak the family", served().bgp(), func(s *story) {
+			for _, o := range s.Speakers {
+				for i := range o.Status.Sessions {
+					o.Status.Sessions[i].Withheld, o.Status.Sessions[i].Reason = []herald.IPFamily{herald.IPv4}, "the router does not speak IPv4 unicast"
+				}
+			}
+		}, none + "by BGP: its route from nodes n1, n2 to tor-a is withheld: the router does not speak IPv4 unicast: kubectl herald bgp peers tor-a says more", nil},
+		{"one router of two does not speak the family", served().bgp(), func(s *story) {
+			for _, o := range s.Speakers {
+				o.Status.Sessions[1].Withheld, o.Status.Sessions[1].Reason = []herald.IPFamily{herald.IPv4}, "the router does not speak IPv4 unicast"
+			}
+		}, "198.51.100.1 by BGP: its route from nodes n1, n2 to tor-b is withheld: the router does not speak IPv4 unicast", []string{"✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		{"routers that do not speak the other family", served().bgp(), func(s *story) {
+			s.Speakers[0].Status.Sessions[0].Withheld = []herald.IPFamily{herald.IPv6}
+		}, "", []string{"✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		{"more sessions than a SpeakerStatus lists", served().bgp(), func(s *story) {
+			s.Nodes, s.Speakers = s.Nodes[:1], s.Speakers[:1]
+			s.Speakers[0].Status.Sessions = nil
+			for i := range herald.MaxStatusSessions {
+				s.Speakers[0].Status.Sessions = append(s.Speakers[0].Status.Sessions, herald.SpeakerSession{Peer: fmt.Sprintf("rack-%02d", i), State: "Established"})
+			}
+		}, none + "by BGP: the SpeakerStatus of node n1 lists only its first 64 sessions, and not that with tor-a: ask the speaker: kubectl herald bgp peers tor-a", nil},
+		{"an address in spec.externalIPs in another spelling", served(), func(s *story) {
+			other := s.service.DeepCopy()
+			other.Name, other.UID, other.Spec.ExternalIPs = "thief", "thief", []string{"::ffff:198.51.100.1"}
+			s.Services = append(s.Services, other)
+		}, "198.51.100.1 is in spec.externalIPs of Service default/thief, too", nil},
 		{"a path that BFD finds dead", served().bgp(), func(s *story) {
 			s.Speakers[0].Status.Sessions[0].BFD, s.Speakers[0].Status.Sessions[0].BFDReason = "Down", "the router has fallen silent"
 			s.Speakers[1].Status.Sessions[0].BFD = "Up"

@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 )
 
 // Network is everything that concerns announcements on the nodes' segments.
@@ -31,6 +32,7 @@ type Network struct {
 	ready map[string]bool
 	// leases are the Leases of Objects.
 	leases []*coordinationv1.Lease
+	unseen []string // of Objects
 	// unreadable are objects that could not be read.
 	unreadable []problem
 }
@@ -43,7 +45,7 @@ func NewNetwork(o *Objects) *Network {
 	n := &Network{
 		unreadable: o.unreadable(),
 		pools:      map[string]*herald.IPPool{}, services: map[string]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}, ready: map[string]bool{},
-		records: slices.Clone(o.Allocations), l2: o.L2Advertisements, bgp: o.BGPAdvertisements, peers: o.BGPPeers, speakers: o.Speakers, nodes: slices.Clone(o.Nodes), leases: o.Leases,
+		records: slices.Clone(o.Allocations), l2: o.L2Advertisements, bgp: o.BGPAdvertisements, peers: o.BGPPeers, speakers: o.Speakers, nodes: slices.Clone(o.Nodes), leases: o.Leases, unseen: o.Unseen,
 	}
 	slices.SortFunc(n.records, func(x, y *herald.IPAllocation) int { return addressOf(x).Compare(addressOf(y)) })
 	slices.SortFunc(n.nodes, func(x, y *corev1.Node) int { return strings.Compare(x.Name, y.Name) })
@@ -109,7 +111,7 @@ func (n *Network) announcements() (all []Announcement) {
 		for _, o := range rec.Spec.Owners {
 			name := o.Namespace + "/" + o.Name
 			svc, namespace := n.services[name], n.namespaces[o.Namespace]
-			if svc == nil || namespace == nil || o.UID == "" || svc.UID != o.UID || !slices.Contains(Addresses(svc), a.address) {
+			if svc == nil || namespace == nil || o.UID == "" || svc.UID != o.UID || !slices.Contains(announce.StatusAddresses(svc), addressOf(rec)) {
 				continue
 			}
 			selects := func(ad selector) bool {

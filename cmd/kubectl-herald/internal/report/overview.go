@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -47,16 +48,18 @@ type segmentOverview struct {
 
 // sessionOverview is a BGP session, from the SpeakerStatus of the node.
 type sessionOverview struct {
-	Peer      string `json:"peer"`
-	Node      string `json:"node"`
-	Address   string `json:"address"` // Of the router.
-	State     string `json:"state"`
-	Since     string `json:"since"`
-	Reason    string `json:"reason"`
-	Routes    int    `json:"routes"`
-	BFD       string `json:"bfd"` // Empty: the BGPPeer has none.
-	BFDReason string `json:"bfdReason"`
-	Stale     string `json:"stale"` // As of the node.
+	Peer    string `json:"peer"`
+	Node    string `json:"node"`
+	Address string `json:"address"` // Of the router.
+	State   string `json:"state"`
+	Since   string `json:"since"`
+	Reason  string `json:"reason"`
+	Routes  int    `json:"routes"`
+	// Withheld are the families whose routes are not sent, although the session is established.
+	Withheld  []herald.IPFamily `json:"withheld"`
+	BFD       string            `json:"bfd"` // Empty: the BGPPeer has none.
+	BFDReason string            `json:"bfdReason"`
+	Stale     string            `json:"stale"` // As of the node.
 }
 
 // serviceOverview is a Service, with the announcers of its addresses.
@@ -76,7 +79,7 @@ type addressOverview struct {
 	Routers []announcedTo `json:"routers"`
 }
 
-// announcedTo has the nodes that announce an address to a router: they must, and their sessions are established.
+// announcedTo has the nodes that announce an address to a router: they must, and their sessions carry its route.
 type announcedTo struct {
 	Peer  string   `json:"peer"`
 	Nodes []string `json:"nodes"`
@@ -86,6 +89,7 @@ type announcedTo struct {
 func OverviewOf(o *Objects, ccm *CCM, now time.Time) *Overview {
 	n, s := NewNetwork(o), situationOf(o, now)
 	status := n.status(ccm, now)
+	s.unannounced(status)
 	r := &Overview{
 		Problems: status.Problems, Nodes: []nodeOverview{}, Segments: []segmentOverview{}, Sessions: []sessionOverview{},
 		Pools: Pools(o).Pools, Services: []serviceOverview{}, addresses: status.Addresses,
@@ -110,7 +114,7 @@ func OverviewOf(o *Objects, ccm *CCM, now time.Time) *Overview {
 
 func sessionsOf(st *herald.SpeakerStatus, stale string) (all []sessionOverview) {
 	for _, x := range st.Status.Sessions {
-		all = append(all, sessionOverview{x.Peer, st.Name, x.Address, x.State, x.Since, x.Reason, int(x.Routes), x.BFD, x.BFDReason, stale})
+		all = append(all, sessionOverview{x.Peer, st.Name, x.Address, x.State, x.Since, x.Reason, int(x.Routes), list(x.Withheld), x.BFD, x.BFDReason, stale})
 	}
 	return all
 }
@@ -157,9 +161,11 @@ func (r *Overview) services(n *Network, s *situation, ccm *CCM) {
 // routers returns, for each address, which nodes announce it to which routers.
 func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo {
 	type session struct{ node, peer string }
-	up := map[session]bool{}
+	up := map[session]sessionOverview{}
 	for _, x := range sessions {
-		up[session{x.Node, x.Peer}] = x.State == established && x.Stale == ""
+		if x.State == established && x.Stale == "" {
+			up[session{x.Node, x.Peer}] = x
+		}
 	}
 	service := func(n types.NamespacedName) *corev1.Service { return s.services[n] }
 	all := map[string][]announcedTo{}
@@ -176,7 +182,7 @@ func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo
 			}
 			slices.Sort(peers)
 			for _, peer := range slices.Compact(peers) {
-				if up[session{node, peer}] {
+				if x, is := up[session{node, peer}]; is && !withholds(x.Withheld, a.Addr) {
 					nodes[peer] = append(nodes[peer], node)
 				}
 			}
@@ -187,6 +193,36 @@ func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo
 		}
 	}
 	return all
+}
+
+// unannounced adds the addresses that are for routers, and that no node announces to any. Addresses of a pool whose condition
+// Announced is False are left out: that is a problem of its own.
+func (s *situation) unannounced(r *StatusReport) {
+	onSegments := map[string]bool{}
+	for _, a := range r.Addresses {
+		onSegments[a.Address] = true
+	}
+	var sessions []sessionOverview
+	for _, st := range s.Speakers {
+		sessions = append(sessions, sessionsOf(st, s.segments.stale[st.Name])...)
+	}
+	to := s.routers(sessions)
+	for _, rec := range s.Allocations {
+		a := announce.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service { return s.services[n] }, s.slicesOf)
+		if a == nil || onSegments[a.String()] || len(to[a.String()]) > 0 || s.now.Sub(rec.CreationTimestamp.Time) < reportedWithin {
+			continue
+		}
+		if pool := s.pool(rec.Spec.Pool); pool == nil || !meta.IsStatusConditionTrue(pool.Status.Conditions, herald.ConditionAnnounced) {
+			continue
+		}
+		wanted := func(svc *announce.Service) bool {
+			return len(svc.Ready(a.Addr)) > 0 && (svc.Overrides == nil || !svc.Overrides.Silent)
+		}
+		if slices.ContainsFunc(a.Services, wanted) {
+			r.Problems = append(r.Problems, problem{notSent, a.String(), []string{}, fmt.Sprintf("%s of %s is announced by nobody: kubectl herald explain service %[2]s says why", a, a.Services[0].Name)})
+		}
+	}
+	ordered(r.Problems)
 }
 
 // ServiceNamed explains the Service with a name.

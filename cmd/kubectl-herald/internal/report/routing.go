@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -29,6 +30,27 @@ func (a *Asked) answers() (all []*inspect.Routing) {
 	slices.SortFunc(all, func(x, y *inspect.Routing) int { return strings.Compare(x.Node, y.Node) })
 	slices.SortStableFunc(a.Unasked, func(x, y Unasked) int { return strings.Compare(x.Node, y.Node) })
 	return all
+}
+
+// withholds reports whether the family of an address is among those whose routes are withheld.
+func withholds(withheld []herald.IPFamily, address netip.Addr) bool {
+	family := herald.IPv6
+	if address.Is4() {
+		family = herald.IPv4
+	}
+	return slices.Contains(withheld, family)
+}
+
+// whyWithheld returns the reason for withheld routes. A SpeakerStatus that would get too large has no reasons.
+func whyWithheld(reason string) string { return cmp.Or(reason, "its SpeakerStatus does not say why") }
+
+// families joins the names of families.
+func families(all []herald.IPFamily) string {
+	var names []string
+	for _, f := range all {
+		names = append(names, string(f))
+	}
+	return strings.Join(names, " and ")
 }
 
 // maxText is the most bytes of a node's text that a report repeats.

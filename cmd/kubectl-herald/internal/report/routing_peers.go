@@ -87,10 +87,11 @@ func Peers(o *Objects, asked *Asked, names []string, now time.Time) (*PeersRepor
 // reportedPeer converts a session in a SpeakerStatus.
 func reportedPeer(x *herald.SpeakerSession) inspect.RoutingPeer {
 	p := inspect.RoutingPeer{Peer: x.Peer, State: x.State, Since: x.Since, Router: inspect.RoutingEnd{Address: x.Address}}
-	if x.State == established {
-		p.WithheldReason = x.Reason
-	} else {
+	switch {
+	case x.State != established:
 		p.Reason = x.Reason
+	case len(x.Withheld) > 0:
+		p.WithheldReason = whyWithheld(x.Reason)
 	}
 	if x.BFD != "" {
 		p.BFD = &inspect.RoutingBFD{State: x.BFD, Reason: x.BFDReason}

@@ -308,6 +308,15 @@ func (s *segments) cut() (nodes []string) {
 	return nodes
 }
 
+// hides reports whether a node may own an address that is in no list: the lists are sorted by the text of the addresses,
+// and only their ends are cut.
+func (s *segments) hides(address string) bool {
+	return slices.ContainsFunc(s.speakers, func(o *herald.SpeakerStatus) bool {
+		all := o.Status.Claims
+		return s.stale[o.Name] == "" && isCut(o) && (len(all) == 0 || address > all[len(all)-1].Address)
+	})
+}
+
 func isCut(o *herald.SpeakerStatus) bool {
 	owned := 0
 	for _, c := range o.Status.Claims {

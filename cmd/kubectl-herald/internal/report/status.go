@@ -19,6 +19,7 @@ type StatusReport struct {
 	Problems  []problem       `json:"problems"` // The gravest first. If empty, the exit code is 0.
 	Nodes     []nodeReport    `json:"nodes"`    // By name.
 	Addresses []addressStatus `json:"addresses"`
+	Unseen    []string        `json:"unseen"` // Resources that the user may not read: what is wrong with them is not known.
 }
 
 // problem is something that needs attention.
@@ -103,12 +104,16 @@ const (
 )
 
 // Status reports what needs attention, and who owns what. It needs what NewNetwork needs, and BGPPeers.
-func Status(o *Objects, ccm *CCM, now time.Time) *StatusReport { return NewNetwork(o).status(ccm, now) }
+func Status(o *Objects, ccm *CCM, now time.Time) *StatusReport {
+	r := NewNetwork(o).status(ccm, now)
+	situationOf(o, now).unannounced(r)
+	return r
+}
 
 func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 	gone := n.gone(now)
 	s := segmentsOf(n.speakers, gone)
-	r := &StatusReport{Problems: append([]problem{}, n.unreadable...), Nodes: []nodeReport{}, Addresses: []addressStatus{}}
+	r := &StatusReport{Problems: append([]problem{}, n.unreadable...), Nodes: []nodeReport{}, Addresses: []addressStatus{}, Unseen: list(n.unseen)}
 	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
 		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
 	}
@@ -120,8 +125,7 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 	n.controllerProblem(now, add)
 	n.pendingServices(ccm, add)
 	n.configurationProblems(n.outOfRange(add), add)
-	rank := func(p problem) int { return slices.Index(gravity, p.Kind) }
-	slices.SortStableFunc(r.Problems, func(x, y problem) int { return cmp.Compare(rank(x), rank(y)) })
+	ordered(r.Problems)
 	return r
 }
 
@@ -129,7 +133,7 @@ type addProblem func(kind problemKind, address string, nodes []string, format st
 
 // addressStatuses adds the owners of the addresses.
 func (n *Network) addressStatuses(r *StatusReport, s *segments) {
-	cut, known := len(s.cut()) > 0, map[string]bool{}
+	known := map[string]bool{}
 	for _, a := range n.announcements() {
 		known[a.address] = true
 		status := addressStatus{a.address, a.services, stateOwned, s.current(a.address)}
@@ -140,7 +144,7 @@ func (n *Network) addressStatuses(r *StatusReport, s *segments) {
 			}
 		case !a.ready:
 			status.State = stateNoEndpoint
-		case cut:
+		case s.hides(a.address):
 			status.State = stateUnknown
 		default:
 			status.State = stateNone
@@ -325,6 +329,12 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 				})
 			}
 			if x.State == established {
+				if len(x.Withheld) > 0 {
+					what := families(x.Withheld)
+					g.report(routesWithheld, x.Peer+"\n"+what+"\n"+x.Reason, o.Name, func(nodes []string) (string, []string) {
+						return fmt.Sprintf("%s routes for %s are withheld on %s: %s: kubectl herald bgp peers %[2]s says more", what, x.Peer, some(nodes), whyWithheld(x.Reason)), nodes
+					})
+				}
 				continue
 			}
 			g.report(sessionDown, x.Peer+"\n"+x.State+"\n"+x.Reason, o.Name, func(nodes []string) (string, []string) {

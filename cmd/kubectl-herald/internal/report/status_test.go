@@ -335,6 +335,12 @@ func TestStatus(t *testing.T) {
 			}
 			n.speakers[2].Status.Sessions[0] = herald.SpeakerSession{Peer: "tor-a", State: "Invalid", Reason: "no such Secret"}
 		}, []string{"SessionDown: the session with tor-a is Down on n1, n2: no answer: kubectl herald bgp peers tor-a says more", "SessionDown: the session with tor-a is Invalid on n3: no such Secret: kubectl herald bgp peers tor-a says more"}, ""},
+		{"routes that are withheld", func(n *Network) {
+			for i := range 2 {
+				n.speakers[i].Status.Sessions[0].Withheld, n.speakers[i].Status.Sessions[0].Reason = []herald.IPFamily{herald.IPv6}, "the router does not speak IPv6 unicast"
+			}
+			n.speakers[2].Status.Sessions[0].Reason = "the Secret is gone, and its last password is in use"
+		}, []string{"RoutesWithheld: IPv6 routes for tor-a are withheld on n1, n2: the router does not speak IPv6 unicast: kubectl herald bgp peers tor-a says more"}, ""},
 		{"paths that BFD finds dead", func(n *Network) {
 			for i := range 2 {
 				n.speakers[i].Status.Sessions[0].BFD, n.speakers[i].Status.Sessions[0].BFDReason = "Down", "the router has fallen silent"

@@ -17,8 +17,13 @@ const maxTold = 10
 // Text writes the report for people. If list is true, it includes a list of all addresses.
 func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	var l lines
-	if len(r.Problems) == 0 {
+	switch unseen := "you may not list " + strings.Join(r.Unseen, ", "); {
+	case len(r.Problems) == 0 && len(r.Unseen) > 0:
+		l.add(s.warn.Render("Nothing needs attention, as far as can be seen: " + unseen + "."))
+	case len(r.Problems) == 0:
 		l.add(s.good.Render("Nothing needs attention."))
+	case len(r.Unseen) > 0:
+		l.add(s.warn.Render("! "), "Not everything can be seen: ", unseen, ".")
 	}
 	told(&l, s, r.Problems, nil)
 	l.add()

@@ -409,16 +409,11 @@ func (p *planner) sessions(n *corev1.Node) (waits []string) {
 	return waits
 }
 
-// due returns how many of the routes a session must have sent. If the speaker says why some are withheld, for example because
-// the router does not speak a family, those of the family of the session itself are counted.
+// due returns how many of the routes a session must have sent. Withheld routes do not count.
 func due(session herald.SpeakerSession, routes map[netip.Prefix]bool) int {
-	address, err := netip.ParseAddr(session.Address)
-	if session.Reason == "" || err != nil {
-		return len(routes)
-	}
 	n := 0
 	for prefix := range routes {
-		if prefix.Addr().Is4() == address.Is4() {
+		if !withholds(session.Withheld, prefix.Addr()) {
 			n++
 		}
 	}

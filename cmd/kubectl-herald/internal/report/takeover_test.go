@@ -555,8 +555,9 @@ func TestRoutesThatAreDue(t *testing.T) {
 		want    int
 	}{
 		{herald.SpeakerSession{Address: "198.18.0.1"}, 3},
-		{herald.SpeakerSession{Address: "198.18.0.1", Reason: "the router does not speak IPv6 unicast"}, 2},
-		{herald.SpeakerSession{Address: "fe80::1%eth0", Reason: "the router does not speak IPv4 unicast"}, 1},
+		{herald.SpeakerSession{Address: "198.18.0.1", Reason: "the Secret is gone, and its last password is in use"}, 3},
+		{herald.SpeakerSession{Address: "198.18.0.1", Withheld: []herald.IPFamily{herald.IPv6}}, 2},
+		{herald.SpeakerSession{Address: "fe80::1%eth0", Withheld: []herald.IPFamily{herald.IPv4}}, 1},
 	} {
 		if n := due(c.session, routes); n != c.want {
 			t.Errorf("%+v: %d, want %d", c.session, n, c.want)

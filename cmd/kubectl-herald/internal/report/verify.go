@@ -107,6 +107,7 @@ type hearing struct {
 	owners  []string           // Nodes.
 	heard   map[string][]place // Who has heard each MAC address.
 	nothing []place            // Interfaces that should have heard an answer.
+	others  bool               // A node that does not answer itself was asked.
 }
 
 // Verify compares what speakers have heard with the SpeakerStatuses.
@@ -164,10 +165,26 @@ func (r *VerifyReport) notAsked(address string, hearings map[place]*hearing, s *
 		return
 	}
 	for _, o := range s.current(address) {
-		if segment, known := s.segment[o.place]; known && hearings[segment] == nil {
+		segment, known := s.segment[o.place]
+		switch {
+		case !known:
+		case hearings[segment] == nil:
 			r.NotAsked = append(r.NotAsked, notAsked{address, fmt.Sprintf("node %s owns it, and no node was asked on the segment of its %s", o.Node, o.Interface)})
+		case !hearings[segment].others && s.shared(segment):
+			r.NotAsked = append(r.NotAsked, notAsked{address, fmt.Sprintf("node %s owns it and does not hear itself, and no other node was asked on the segment of its %s", o.Node, o.Interface)})
 		}
 	}
+}
+
+// shared reports whether several interfaces are on a segment.
+func (s *segments) shared(segment place) bool {
+	on := 0
+	for _, x := range s.segment {
+		if x == segment {
+			on++
+		}
+	}
+	return on > 1
 }
 
 // ownersFrom returns the nodes that own an address on the segment of an interface. If no SpeakerStatus has the segment, it
@@ -200,6 +217,7 @@ func (s *segments) answersItself(at place, address string) bool {
 // answers.
 func (h *hearing) add(at place, macs []string, nodes map[string][]place, itself bool) {
 	answered := false
+	h.others = h.others || !itself
 	for _, text := range macs {
 		mac, err := net.ParseMAC(text)
 		if err != nil {

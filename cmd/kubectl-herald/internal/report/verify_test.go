@@ -115,6 +115,10 @@ func TestVerify(t *testing.T) {
 			h.of("n1", "198.51.100.3").of("n2", "198.51.100.3")
 			delete(h, "n3")
 		}, []string{"NotAsked: 198.51.100.3: node n3 owns it, and no node was asked on the segment of its eth0"}},
+		{"only the owner was asked", func(_ *Network, h heard) {
+			delete(h, "n2")
+			delete(h, "n3")
+		}, []string{"NotAsked: 198.51.100.1: node n1 owns it and does not hear itself, and no other node was asked on the segment of its eth0"}},
 		{"nonsense, and a loop", func(_ *Network, h heard) {
 			h["n2"] = []inspect.Answer{{Address: netip.MustParseAddr(one), Interface: "eth0", MACs: []string{"\x1b[2J", "02:00:5e:00:53:02", "02:00:5e:00:53:01"}}, {}}
 			h["n4"] = []inspect.Answer{{Address: netip.MustParseAddr(one), Interface: "\x1b[2J"}}

@@ -21,6 +21,8 @@ const (
 	// so that a large cluster is read less often.
 	pause = 2 * time.Second
 	share = 10
+	// slowest is the longest time that a reading may take.
+	slowest = time.Minute
 	// overdue is how late a reading must be for the changes to note a gap before it. The page has the same number.
 	overdue = 30 * time.Second
 	// maxChanges is the most changes that are kept.
@@ -48,6 +50,8 @@ type reading struct {
 	Due time.Time `json:"due"`
 	// Error says why the last reading failed; empty if it succeeded.
 	Error string `json:"error"`
+	// Unseen are the resources that the user may not read.
+	Unseen []string `json:"unseen"`
 }
 
 // part is a part of the page, as JSON. Its version increases with each change.
@@ -73,7 +77,7 @@ type feed struct {
 }
 
 func newFeed(s Source) *feed {
-	return &feed{source: s, news: make(chan struct{}), visitors: make(chan struct{}, 1), parts: map[string]part{}, changes: []report.Change{}, reading: reading{Cluster: s.Cluster}}
+	return &feed{source: s, news: make(chan struct{}), visitors: make(chan struct{}, 1), parts: map[string]part{}, changes: []report.Change{}, reading: reading{Cluster: s.Cluster, Unseen: []string{}}}
 }
 
 // run reads until ctx ends.
@@ -81,7 +85,7 @@ func (f *feed) run(ctx context.Context) {
 	for {
 		if f.watched() {
 			began := time.Now()
-			objects, err := f.source.Read(ctx)
+			objects, err := f.read(ctx)
 			if ctx.Err() != nil {
 				return
 			}
@@ -101,6 +105,17 @@ func (f *feed) run(ctx context.Context) {
 		case <-f.visitors:
 		}
 	}
+}
+
+// read reads the cluster once. If that takes longer than slowest, the page says so.
+func (f *feed) read(ctx context.Context) (*report.Objects, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, slowest, fmt.Errorf("the API server has not answered within %v", slowest))
+	defer cancel()
+	objects, err := f.source.Read(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return objects, err
 }
 
 func (f *feed) watched() bool {
@@ -134,7 +149,7 @@ func (f *feed) update(objects *report.Objects, err error, now, due time.Time) {
 		f.reading.Error = err.Error()
 	} else {
 		f.gap(now)
-		f.reading.At, f.reading.Due = now, due
+		f.reading.At, f.reading.Due, f.reading.Unseen = now, due, append([]string{}, objects.Unseen...)
 		if f.reading.Began.IsZero() {
 			f.reading.Began = now
 		}
@@ -200,8 +215,8 @@ func (f *feed) since(version uint64) (news []named, more <-chan struct{}) {
 	return news, f.news
 }
 
-// trace explains a Service, with the objects of the last reading and the Service's events.
-func (f *feed) trace(ctx context.Context, name types.NamespacedName, now time.Time) ([]byte, error) {
+// trace explains a Service, with the objects of the last reading, as of its time, and the Service's events.
+func (f *feed) trace(ctx context.Context, name types.NamespacedName) ([]byte, error) {
 	warnings := f.source.Warnings(ctx, name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -209,7 +224,7 @@ func (f *feed) trace(ctx context.Context, name types.NamespacedName, now time.Ti
 		return nil, errNotRead
 	}
 	f.objects.Warnings = warnings
-	r, err := report.ServiceNamed(f.objects, name, f.source.CCM, now)
+	r, err := report.ServiceNamed(f.objects, name, f.source.CCM, f.reading.At)
 	if err != nil {
 		return nil, err
 	}

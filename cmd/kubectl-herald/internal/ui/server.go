@@ -169,7 +169,7 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 // trace writes the report of explain for a Service.
 func (h *handler) trace(w http.ResponseWriter, r *http.Request) {
 	namespace, name, _ := strings.Cut(r.URL.Query().Get("service"), "/")
-	data, err := h.feed.trace(r.Context(), types.NamespacedName{Namespace: namespace, Name: name}, time.Now())
+	data, err := h.feed.trace(r.Context(), types.NamespacedName{Namespace: namespace, Name: name})
 	if err != nil {
 		refuse(w, http.StatusNotFound, string(encode(err.Error())))
 		return

@@ -11,16 +11,18 @@ export function render({ problems, reading }) {
     all.unshift({ kind: "NotRead", text: `The cluster cannot be read: ${reading.error}.`, more: stand });
   }
   const section = document.getElementById("problems");
+  const unseen = reading?.unseen?.length ? h("p", { class: "note" }, `Not everything can be seen: you may not list ${reading.unseen.join(", ")}.`) : false;
   section.dataset.state = all.length ? "bad" : "good";
   announce(all);
   if (!all.length) {
-    show(section, h("h2", {}, marked("good", "Nothing needs attention")));
+    show(section, h("h2", {}, unseen ? marked("unknown", "Nothing needs attention, as far as can be seen") : marked("good", "Nothing needs attention")), unseen);
     return;
   }
   show(section,
     h("h2", {}, marked("bad", count(all.length, "thing needs attention", "things need attention"))),
     h("ul", { class: "problems" }, all.slice(0, most).map(problem)),
-    all.length > most && h("p", { class: "note" }, `and ${count(all.length - most, "more", "more")}: kubectl herald status lists all`));
+    all.length > most && h("p", { class: "note" }, `and ${count(all.length - most, "more", "more")}: kubectl herald status lists all`),
+    unseen);
 }
 
 function problem({ kind, text, more }) {

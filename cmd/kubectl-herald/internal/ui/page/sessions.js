@@ -2,7 +2,7 @@
 import { ago, count, h, marked, show, table } from "./dom.js";
 
 const most = 100;
-const well = (x) => !x.stale && x.state === "Established" && (!x.bfd || x.bfd === "Up");
+const well = (x) => !x.stale && x.state === "Established" && !x.withheld.length && (!x.bfd || x.bfd === "Up");
 
 export function render({ sessions }) {
   document.getElementById("sessions").hidden = !sessions.length;
@@ -14,8 +14,9 @@ export function render({ sessions }) {
 
 function row(x) {
   const state = x.stale ? marked("unknown", x.state, h("span", { class: "reason" }, x.stale))
-    : x.state === "Established" ? marked("good", x.state, x.reason && h("span", { class: "reason" }, x.reason))
-      : marked("bad", x.state, x.reason && h("span", { class: "reason" }, x.reason));
+    : x.withheld.length ? marked("bad", `${x.state}, ${x.withheld.join(" and ")} withheld`, x.reason && h("span", { class: "reason" }, x.reason))
+      : x.state === "Established" ? marked("good", x.state, x.reason && h("span", { class: "reason" }, x.reason))
+        : marked("bad", x.state, x.reason && h("span", { class: "reason" }, x.reason));
   const bfd = !x.bfd ? h("span", { class: "faint" }, "—")
     : x.stale ? marked("unknown", x.bfd)
       : marked(x.bfd === "Up" ? "good" : "bad", x.bfd, x.bfdReason && h("span", { class: "reason" }, x.bfdReason));

@@ -85,7 +85,7 @@ function picture(nodes, routers, segments, owned, description) {
 
 function router(r, x) {
   const left = x - card / 2;
-  const up = r.sessions.filter((y) => !y.stale && y.state === "Established").length;
+  const up = r.sessions.filter((y) => !y.stale && y.state === "Established" && !y.withheld.length).length;
   return s("g", { class: up === r.sessions.length ? "router" : "router wrong" },
     s("rect", { x: left, y: margin, width: card, height: 46, rx: 23 }),
     label(x, margin + 20, "name middle", r.name, 20),
@@ -94,13 +94,13 @@ function router(r, x) {
 
 function session(x, from, to, top) {
   const y = margin + 46;
-  const kind = x.stale ? "unknown" : x.state === "Established" ? "up" : "down";
+  const kind = x.stale ? "unknown" : x.state === "Established" && !x.withheld.length ? "up" : "down";
   const middle = (y + top) / 2;
   return s("g", { class: `session ${kind}` },
     s("path", { d: `M${from} ${y} C${from} ${middle} ${to} ${middle} ${to} ${top}` }),
     kind !== "up" && s("circle", { cx: (from + to) / 2, cy: middle, r: 9 }),
     kind !== "up" && s("text", { x: (from + to) / 2, y: middle + 4, class: "middle" }, kind === "down" ? "✗" : "?"),
-    s("title", {}, `${x.node} with ${x.peer}: ${x.stale || x.state}`));
+    s("title", {}, `${x.node} with ${x.peer}: ${x.stale || (x.withheld.length ? `${x.withheld.join(" and ")} withheld` : x.state)}`));
 }
 
 function node(n, x, top, height, addresses) {
