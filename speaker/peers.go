@@ -221,6 +221,9 @@ func (s *site) passwordOf(f *findings, secret *herald.SecretReference) (string, 
 		return "", nil
 	}
 	password, err := s.password(secret.Name)
+	if err == nil {
+		err = bgp.CheckPassword(password)
+	}
 	switch {
 	case err == nil:
 		f.password = password

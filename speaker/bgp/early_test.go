@@ -2,11 +2,14 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -84,10 +87,13 @@ type coming struct {
 	last      int // prefix that hears has announced
 }
 
-func newComing(t *testing.T, restart *GracefulRestart) *coming {
+func newComing(t *testing.T, restart *GracefulRestart, edits ...func(*Peer)) *coming {
 	t.Helper()
 	c := &coming{t: t, speaker: New(zaptest.NewLogger(quiet{})), peer: validPeer(), at: freePort(t), has: map[string]bool{}, ever: map[string]bool{}}
 	c.peer.Address, c.peer.Passive, c.peer.Port, c.peer.GracefulRestart = hostileAt(0), true, c.at.Port(), restart
+	for _, edit := range edits {
+		edit(&c.peer)
+	}
 	if faults := c.speaker.SetPeers([]Peer{c.peer}); faults != nil {
 		t.Fatal(faults)
 	}
@@ -220,5 +226,132 @@ func (c *coming) eventually(what string, is func() bool) {
 		case <-deadline:
 			c.t.Fatalf("not within %v: %s", patience, what)
 		}
+	}
+}
+
+// clog has the router stop reading, and announces more than the buffers of both kernels take. Each route is an UPDATE of its own.
+func (c *coming) clog() (all []string) {
+	c.t.Helper()
+	if err := c.router.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		c.t.Fatal(err)
+	}
+	many := make([]route.Community, 800)
+	for i := range many {
+		many[i] = route.Community(i) //nolint:gosec // Small.
+	}
+	for i := range 6000 { // 20 MB
+		med := uint32(i) //nolint:gosec // Small.
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 32)
+		c.speaker.Set(p, map[string]route.Attributes{c.peer.Name: {MED: &med, Communities: many}})
+		all = append(all, p.String())
+	}
+	c.wanted += len(all)
+	c.eventually("gobgp has been told", func() bool {
+		c.status.mu.Lock()
+		defer c.status.mu.Unlock()
+		return c.status.sent.v4 == c.wanted
+	})
+	return all
+}
+
+// A session that ends while much is queued for the router leaves nothing behind: the router hears in the next one only what is
+// still announced.
+func TestNothingIsLeftOfASession(t *testing.T) {
+	c := newComing(t, nil)
+	c.announce("198.51.100.1/32")
+	c.connect("")
+	c.establish()
+	c.hears("198.51.100.1/32")
+	all := c.clog()
+	if err := c.router.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.router.Close()
+	c.eventually("the end of the session", func() bool { return !c.status.established() })
+	c.withdraw(all...)
+	c.has = map[string]bool{}
+	c.connect("")
+	c.establish()
+	c.hears("198.51.100.1/32")
+	for _, prefix := range all {
+		if c.ever[prefix] {
+			t.Fatalf("the router hears of %s, which was withdrawn", prefix)
+		}
+	}
+}
+
+// A router whose daemon hangs takes nothing from its connection, and its KEEPALIVEs still come (RFC 9687).
+func TestARouterThatTakesNothingLosesItsSession(t *testing.T) {
+	was := minSendHold
+	t.Cleanup(func() { minSendHold = was }) // The speaker has ended by then.
+	minSendHold = time.Second
+	c := newComing(t, nil, func(p *Peer) { p.HoldTime = 3 * time.Second })
+	c.connect("")
+	c.establish()
+	router := c.router
+	var alive sync.WaitGroup
+	alive.Go(func() {
+		again := time.NewTicker(500 * time.Millisecond)
+		defer again.Stop()
+		for range again.C {
+			if _, err := router.Write(message(4, nil)); err != nil {
+				return
+			}
+		}
+	})
+	c.clog()
+	c.eventually("the end of the session", func() bool { return c.speaker.Sessions()[0].Reason == errSendHold.Error() })
+	_ = router.Close()
+	alive.Wait()
+}
+
+// A router that has connected and sends no OPEN is told of, and does not keep other connections out for long.
+func TestARouterThatSendsNoOpen(t *testing.T) {
+	s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513}, zaptest.NewLogger(t), func() {})
+	passive := newStatus(Peer{LocalASN: 64512, PeerASN: 64513, Passive: true}, zaptest.NewLogger(t), func() {})
+	began := time.Now()
+	for _, one := range []*status{s, passive} {
+		if err := one.awaitOpen(began.Add(time.Hour)); err != nil || one.session().Reason != "" {
+			t.Errorf("no OPEN is due: %v, reason %q", err, one.session().Reason)
+		}
+		one.owesOpen(began)
+		if err := one.awaitOpen(began.Add(openPatience - 1)); err != nil || one.session().Reason != "" {
+			t.Errorf("early: %v, reason %q", err, one.session().Reason)
+		}
+	}
+	if err := s.awaitOpen(began.Add(time.Hour)); err != nil || s.session().Reason != noOpen {
+		t.Errorf("a router that this node connects to: %v, reason %q", err, s.session().Reason)
+	}
+	if err := passive.awaitOpen(began.Add(openPatience)); err != nil || passive.session().Reason != errNoOpen.Error() {
+		t.Errorf("a passive router: %v, reason %q", err, passive.session().Reason)
+	}
+	if err := passive.awaitOpen(began.Add(openLimit + 1)); !errors.Is(err, errNoOpen) {
+		t.Errorf("a passive router after long: %v", err)
+	}
+	s.owesOpen(time.Time{})
+	s.unreachable("no answer")
+	if err := s.awaitOpen(began.Add(2 * time.Hour)); err != nil || s.session().Reason != "no answer" {
+		t.Errorf("no OPEN is due any more: %v, reason %q", err, s.session().Reason)
+	}
+}
+
+// The interface of a link-local address is named by its index, except where gobgp compares names.
+func TestZonesAreNumbers(t *testing.T) {
+	for _, c := range []struct {
+		peer Peer
+		want string
+	}{
+		{Peer{InterfaceIndex: 7}, "fe80::1%7"},
+		{Peer{InterfaceIndex: 7, Interface: "eth1"}, "fe80::1%7"},
+		{Peer{InterfaceIndex: 7, Interface: "vrf-red"}, "fe80::1%eth1"},
+		{Peer{InterfaceIndex: 7, Passive: true}, "fe80::1%eth1"},
+		{Peer{}, "fe80::1%eth1"},
+	} {
+		if got := c.peer.numbered(netip.MustParseAddr("fe80::1%eth1")).String(); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.peer, got, c.want)
+		}
+	}
+	if got := (Peer{InterfaceIndex: 7}).numbered(netip.MustParseAddr("198.18.0.1")); got.String() != "198.18.0.1" {
+		t.Errorf("without a zone: %v", got)
 	}
 }

@@ -111,6 +111,7 @@ type listener struct {
 	members []*member
 	socket  *net.TCPListener      // nil while it cannot be opened
 	keys    map[netip.Addr]string // the passwords that are set on the socket
+	fault   string                // why there is no socket
 }
 
 // run listens until the context ends. If another program uses the endpoint, run tries again.
@@ -122,8 +123,9 @@ func (l *listener) run(ctx context.Context) {
 		}
 		l.log.Warn("failed to listen for passive BGP peers, trying again", zap.Error(err))
 		l.mu.Lock()
+		l.fault = fmt.Sprintf("this node cannot wait for the router: %v", err)
 		for _, m := range l.members {
-			m.status.because(fact, ThisNode, "this node cannot wait for the router: %v", err)
+			m.status.because(fact, ThisNode, "%s", l.fault)
 		}
 		l.mu.Unlock()
 		select {
@@ -158,6 +160,10 @@ func (l *listener) listen(ctx context.Context) error {
 	l.mu.Lock()
 	l.socket, l.keys = socket, map[netip.Addr]string{}
 	l.sign()
+	for _, m := range l.members {
+		m.status.cured(l.fault, waiting(m.peer))
+	}
+	l.fault = ""
 	l.mu.Unlock()
 	for {
 		conn, err := socket.AcceptTCP()

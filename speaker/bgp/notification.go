@@ -30,7 +30,7 @@ var notifications = map[uint8]struct {
 	1: {"Message Header Error", []string{"", "Connection Not Synchronized", "Bad Message Length", "Bad Message Type"}},
 	2: {"OPEN Message Error", []string{
 		"", "Unsupported Version Number", "Bad Peer AS", "Bad BGP Identifier", "Unsupported Optional Parameter", "",
-		"Unacceptable Hold Time", "Unsupported Capability",
+		"Unacceptable Hold Time", "Unsupported Capability", "", "", "", "Role Mismatch", // RFC 9234
 	}},
 	3: {"UPDATE Message Error", []string{
 		"", "Malformed Attribute List", "Unrecognized Well-known Attribute", "Missing Well-known Attribute",

@@ -27,7 +27,7 @@ func (s *routeServer) pathDown(ctx context.Context) error {
 	if !s.established(ctx) {
 		return nil
 	}
-	if err := sendNotification(s.gobgp, "BFD down", s.peer.Address.String(), bfdDown, nil); err != nil {
+	if err := sendNotification(s.gobgp, "BFD down", s.neighbour(), bfdDown, nil); err != nil {
 		return fmt.Errorf("end the session with peer %q: %w", s.peer.Name, err)
 	}
 	return nil

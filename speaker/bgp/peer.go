@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -98,6 +99,23 @@ type GracefulRestart struct {
 	KeepOnNotification bool
 }
 
+// CheckPassword returns an error if the kernel does not take a password.
+func CheckPassword(password string) error {
+	if len(password) > maxPassword {
+		return fmt.Errorf("the password has %d bytes, and Linux takes up to %d: choose a shorter one, here and on the router", len(password), maxPassword)
+	}
+	return nil
+}
+
+// numbered names the interface of a link-local address by its index, because package net remembers the index of a name for a
+// minute. For a passive router gobgp compares the address with one that has the name.
+func (p Peer) numbered(a netip.Addr) netip.Addr {
+	if a.Zone() == "" || p.Passive || p.InterfaceIndex == 0 || p.Interface != "" && p.Interface != a.Zone() {
+		return a
+	}
+	return a.WithZone(strconv.Itoa(p.InterfaceIndex))
+}
+
 // Validate returns all errors of a peer at once. Fields that a BGPPeer has, too, are named as in the BGPPeer.
 func (p Peer) Validate() error {
 	var errs []error
@@ -146,8 +164,8 @@ func (p Peer) Validate() error {
 	if p.MultihopTTL != 0 && p.TTLSecurity != 0 {
 		bad("spec.ttlSecurityHops", "excludes spec.multihopTTL, since packets leave with TTL 255 already: keep one of them")
 	}
-	if len(p.Password) > maxPassword {
-		bad("spec.passwordSecret", "the password has %d bytes, and Linux takes up to %d: choose a shorter one, here and on the router", len(p.Password), maxPassword)
+	if err := CheckPassword(p.Password); err != nil {
+		bad("spec.passwordSecret", "%w", err)
 	}
 	if g := p.GracefulRestart; g != nil && (g.RestartTime < time.Second || g.RestartTime > maxRestartTime || !wholeSeconds(g.RestartTime)) {
 		bad("spec.gracefulRestart.restartTime", "%v is not in whole seconds between 1s and %v", g.RestartTime, maxRestartTime)

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -94,15 +95,21 @@ func (s *status) explainEvent(state State, message string) reason {
 }
 
 func (s *status) openRefused() string {
-	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d (spec.localASN) from this node, or another address; its log tells", s.peer.LocalASN)
+	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d (spec.localASN) from this node, or another address, or insists on a BGP role (RFC 9234, strict mode), which Herald does not have; its log tells", s.peer.LocalASN)
 }
 
 // explainLog derives a reason from gobgp's log. Only the log says why a dial failed and what a NOTIFICATION said.
 func (s *status) explainLog(record slog.Record) {
 	switch record.Message {
+	case "outgoing connection established":
+		s.owesOpen(time.Now())
+	case "open message received on outgoing connection":
+		s.owesOpen(time.Time{})
 	case "failed to connect":
+		s.owesOpen(time.Time{})
 		s.unreachable(s.explainDial(text(record, "Error")))
 	case "outgoing connection IO error":
+		s.owesOpen(time.Time{})
 		s.because(guess, TheRouter, "the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
 	case "received notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
@@ -120,6 +127,9 @@ func (s *status) explainLog(record slog.Record) {
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationSent)
 		switch {
+		case code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED && s.stateNow() < OpenConfirm:
+			s.owesOpen(time.Time{})
+			s.because(guess, TheRouter, "%s", noOpen)
 		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
 			// gobgp sends this error after any message before OPEN, and the only message to expect there is a NOTIFICATION.
 			s.because(guess, TheRouter, "%s", s.openRefused())
@@ -132,6 +142,66 @@ func (s *status) explainLog(record slog.Record) {
 		default:
 			s.because(fact, ThisNode, "this node ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
 		}
+	}
+}
+
+const (
+	// openPatience is how long a router may take for its OPEN before its silence is the reason.
+	openPatience = 10 * time.Second
+	// openLimit is how long the connection of a passive router may be silent. Until it ends, gobgp takes no other one.
+	openLimit = 30 * time.Second
+)
+
+const noOpen = "the router accepts connections and sends no OPEN: its BGP daemon hangs or is just starting, or something else uses its port"
+
+var errNoOpen = errors.New("the router has connected and sends no OPEN: its BGP daemon hangs, or something else on the router has connected")
+
+// owesOpen notes since when the router owes an OPEN; zero: it owes none.
+func (s *status) owesOpen(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened = since
+}
+
+// awaitOpen records that the router has owed an OPEN for long. It returns an error if the connection must be given up.
+func (s *status) awaitOpen(now time.Time) error {
+	s.mu.Lock()
+	late := now.Sub(s.opened)
+	if s.opened.IsZero() || late < openPatience {
+		s.mu.Unlock()
+		return nil
+	}
+	s.reason.source = guess // This is newer than any reason from before.
+	passive := s.peer.Passive
+	s.mu.Unlock()
+	if passive && late > openLimit {
+		return errNoOpen
+	}
+	if !passive {
+		s.because(guess, TheRouter, "%s", noOpen)
+	} else {
+		s.because(guess, TheRouter, "%v", errNoOpen)
+	}
+	return nil
+}
+
+// stateNow returns the state of the session.
+func (s *status) stateNow() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// cured replaces the reason was, whose cause is gone.
+func (s *status) cured(was, now string) {
+	s.mu.Lock()
+	is := was != "" && s.reason.Text == was
+	if is {
+		s.reason = reason{}
+	}
+	s.mu.Unlock()
+	if is {
+		s.because(guess, ThisNode, "%s", now)
 	}
 }
 

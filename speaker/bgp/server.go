@@ -113,10 +113,13 @@ func (s *routeServer) connect(ctx context.Context) error {
 	return nil
 }
 
+// neighbour returns gobgp's name of the neighbour.
+func (s *routeServer) neighbour() string { return s.peer.numbered(s.peer.Address).String() }
+
 // listed is the neighbour as gobgp knows it at this moment; nil if there is none. It may be called from any goroutine.
 func (s *routeServer) listed(ctx context.Context) (peer *api.Peer) {
 	// The only errors are those of a server that does not run.
-	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) { peer = p })
+	_ = s.gobgp.ListPeer(ctx, &api.ListPeerRequest{Address: s.neighbour()}, func(p *api.Peer) { peer = p })
 	return peer
 }
 
@@ -143,7 +146,7 @@ func (s *routeServer) established(ctx context.Context) bool {
 // resend sends the router all routes once more.
 func (s *routeServer) resend(ctx context.Context) error {
 	err := s.gobgp.ResetPeer(ctx, &api.ResetPeerRequest{
-		Address: s.peer.Address.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
+		Address: s.neighbour(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
 	})
 	if err != nil {
 		return fmt.Errorf("send peer %q all routes again: %w", s.peer.Name, err)
@@ -162,7 +165,7 @@ func (s *routeServer) neverExpires(ctx context.Context) bool {
 // RFC 9003). It returns when the neighbour is idle and stays so.
 func (s *routeServer) disable(ctx context.Context) error {
 	if err := s.gobgp.DisablePeer(ctx, &api.DisablePeerRequest{
-		Address:       s.peer.Address.String(),
+		Address:       s.neighbour(),
 		Communication: "speaker stops",
 	}); err != nil {
 		return err
@@ -305,7 +308,7 @@ func neighbour(p Peer) *api.Peer {
 	hold := orDefault(p.HoldTime, DefaultHoldTime)
 	n := &api.Peer{
 		Conf: &api.PeerConf{
-			NeighborAddress: p.Address.String(),
+			NeighborAddress: p.numbered(p.Address).String(),
 			LocalAsn:        p.LocalASN,
 			PeerAsn:         p.PeerASN,
 			AuthPassword:    p.Password,
@@ -325,7 +328,7 @@ func neighbour(p Peer) *api.Peer {
 	}
 	switch {
 	case p.LocalAddress.IsValid():
-		n.Transport.LocalAddress = p.LocalAddress.String()
+		n.Transport.LocalAddress = p.numbered(p.LocalAddress).String()
 	case p.Address.Zone() != "":
 		// Else gobgp looks for the interface's address now, and gives up if it has none yet.
 		n.Transport.LocalAddress = netip.IPv6Unspecified().String()

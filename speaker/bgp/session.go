@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ var errRemoved = errors.New("peer removed")
 const (
 	// restartPause is how long a session waits after a failure of our own.
 	restartPause = 5 * time.Second
+	// overPause is how long it waits after a session that was up has ended.
+	overPause = time.Second
 	// refusedPause is how long it waits after it was refused for what the router did: it most likely does so again.
 	refusedPause = time.Minute
 	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
@@ -87,8 +90,13 @@ func (s *session) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.status.fail(err)
 		pause := restartPause
+		switch {
+		case errors.Is(err, errOver):
+			pause = overPause
+		default:
+			s.status.fail(err)
+		}
 		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errTooManyRefreshes) || errors.Is(err, errInternal) || errors.Is(err, errNoHoldTime) {
 			pause = refusedPause
 		}
@@ -102,7 +110,9 @@ func (s *session) run(ctx context.Context) {
 func (s *session) serve(ctx context.Context) error {
 	log := slog.Handler(zapslog.NewHandler(s.log.Core(), zapslog.WithName(s.log.Name()), zapslog.AddStacktraceAt(slog.LevelError+1)))
 	var err error
-	s.server, err = startServer(ctx, s.peer, s.accepted, logTap{log, s.status}, s.status.observe)
+	taken := make(chan net.Conn, 1)
+	defer discard(taken)
+	s.server, err = startServer(ctx, s.peer, taken, logTap{log, s.status}, s.status.observe)
 	if err != nil {
 		return err
 	}
@@ -111,7 +121,7 @@ func (s *session) serve(ctx context.Context) error {
 	defer s.stop(ctx)
 	s.status.serves(s.server)
 	defer s.status.serves(nil)
-	s.status.forgive()
+	s.status.begin()
 
 	// All routes first: the router learns them in its first batch, and one that has kept them over a
 	// restart misses none (RFC 4724 §4.1).
@@ -134,6 +144,7 @@ func (s *session) serve(ctx context.Context) error {
 	defer look.Stop()
 	var seen traffic
 	var present <-chan time.Time
+	var connections <-chan net.Conn // s.accepted while gobgp takes connections, or needs no further one
 	if s.peer.Unnumbered {
 		ticker := time.NewTicker(advertisePeriod)
 		defer ticker.Stop()
@@ -147,12 +158,21 @@ func (s *session) serve(ctx context.Context) error {
 		case <-present:
 			s.advertise()
 		case now := <-look.C:
-			if err := seen.check(s.server.messages(ctx), now); err != nil {
+			if err := cmp.Or(seen.check(s.server.messages(ctx), now), s.status.awaitOpen(now)); err != nil {
 				return err
 			}
 		case err := <-s.status.refused:
 			return err
+		case conn := <-connections:
+			s.handOn(conn, taken)
 		case <-s.status.entered:
+			if s.status.over() {
+				return errOver
+			}
+			connections = nil
+			if s.status.takesConnections() {
+				connections = s.accepted
+			}
 			if err := s.repeatEarly(ctx); err != nil {
 				return err
 			}
@@ -164,6 +184,30 @@ func (s *session) serve(ctx context.Context) error {
 			if err := s.apply(ctx, s.out.takeChanged()); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// handOn gives a connection of a passive router to gobgp, or closes it if the session is up.
+func (s *session) handOn(conn net.Conn, to chan<- net.Conn) {
+	if !s.status.established() {
+		select {
+		case to <- conn:
+			return
+		default:
+		}
+	}
+	_ = conn.Close()
+}
+
+// discard closes the connections that nobody has taken.
+func discard(all <-chan net.Conn) {
+	for {
+		select {
+		case conn := <-all:
+			_ = conn.Close()
+		default:
+			return
 		}
 	}
 }

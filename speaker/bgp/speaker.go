@@ -278,12 +278,5 @@ func (s *sessions) wait() {
 // further ones, because it was updated first.
 func (r *running) join() {
 	<-r.done
-	for {
-		select {
-		case conn := <-r.accepted:
-			_ = conn.Close()
-		default:
-			return
-		}
-	}
+	discard(r.accepted)
 }

@@ -3,6 +3,7 @@ package bgp
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -120,6 +121,8 @@ type status struct {
 	agreed  agreed // valid while established
 	cause   Cause  // of the session's coming end, from the NOTIFICATION
 	flaps   map[Cause]uint64
+	ended   Cause     // of the last end of a session of the present server; empty if it has had none
+	opened  time.Time // since when the router owes an OPEN; zero if it owes none
 	sent    counts
 	unsent  counts // prefixes without a next hop
 	server  *routeServer
@@ -237,13 +240,36 @@ func (s *status) refuse(because error) {
 	}
 }
 
-// forgive drops a refusal, because the session is tried again.
-func (s *status) forgive() {
+// begin drops what is known of the server before this one, because the session is tried again.
+func (s *status) begin() {
+	s.mu.Lock()
+	s.ended, s.opened = "", time.Time{}
+	s.mu.Unlock()
 	select {
 	case err := <-s.refused:
 		s.log.Debug("trying the BGP session again", zap.NamedError("it was refused", err))
 	default:
 	}
+}
+
+// errOver ends a server whose session has ended. gobgp (v4.8.0) keeps what it had queued for the router, and would send that in
+// the next session: routes that were withdrawn meanwhile, or the mark that ends the sending.
+var errOver = errors.New("the session is over")
+
+// over reports whether the next session needs a new server. A router with graceful restart whose connection was lost may be
+// restarting. It must not be told that this node has restarted, too, or it does not wait for our routes (RFC 4724, section 4.1).
+func (s *status) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended != "" && (s.peer.GracefulRestart == nil || s.ended != ConnectionLost)
+}
+
+// takesConnections reports whether gobgp takes a connection of a passive router, or needs no further one. In other states it
+// would close the connection.
+func (s *status) takesConnections() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == Active || s.state == Established
 }
 
 // fail records a failure of this node.
@@ -279,6 +305,13 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	if e.DisconnectReason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED {
 		cause = HoldTimerExpired
 	}
+	switch state {
+	case OpenSent:
+		s.owesOpen(at)
+	case Active: // also with a connection that this node has opened
+	default:
+		s.owesOpen(time.Time{})
+	}
 	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, e.LocalCap, e.RemoteCap})
 	signal(s.entered)
 	s.mu.Lock()
@@ -308,7 +341,8 @@ func (s *status) enter(state State, at time.Time, cause Cause, why reason, with 
 		s.since = at
 	}
 	if was == Established && state != Established && !s.closing {
-		s.flaps[cmp.Or(s.cause, cause)]++
+		s.ended = cmp.Or(s.cause, cause)
+		s.flaps[s.ended]++
 	}
 	text := s.reason.Text
 	closing := s.closing

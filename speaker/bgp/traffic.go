@@ -12,9 +12,10 @@ const (
 	// maxRefreshes is how many ROUTE-REFRESH messages (RFC 2918) a router may send in a trafficPeriod. gobgp puts the whole table
 	// into its queue for each, and the queue has no bound.
 	maxRefreshes = 20
-	// minSendHold is the minimum time for which a session may be unable to send.
-	minSendHold = time.Minute
 )
+
+// minSendHold is the minimum time for which a session may be unable to send. Tests shorten it.
+var minSendHold = time.Minute
 
 // errTooManyRefreshes ends a session with a router that asks for all routes again and again.
 var errTooManyRefreshes = fmt.Errorf("the router asked for all routes more than %d times in a second: see what its BGP daemon does; "+
@@ -34,14 +35,14 @@ type messages struct {
 // traffic is what is remembered of the messages of a session. The zero traffic is that of a session that is not established.
 type traffic struct {
 	messages
-	moved time.Time // when a message was last sent
+	moved time.Time // when a message was last sent; zero if the session is not established
 }
 
 // check compares the counts with those of the last check. m is nil if the session is not established.
 func (t *traffic) check(m *messages, now time.Time) error {
 	switch {
 	case m == nil:
-		*t = traffic{}
+		*t = traffic{messages: messages{refreshes: t.refreshes}} // gobgp goes on counting in the next session.
 		return nil
 	case t.moved.IsZero(), m.sent != t.sent:
 		t.moved = now
