@@ -23,11 +23,10 @@ func TestSendingAndReceivingAllocateNothing(t *testing.T) {
 			t.Fatal(faults)
 		}
 		turn := func() {
-			ready, err := s.poller.wait(time.Now().Add(time.Second))
-			if err != nil {
+			if err := s.poller.wait(time.Now().Add(time.Second)); err != nil {
 				t.Fatal(err)
 			}
-			s.turn(ready, false)
+			s.turn(false)
 		}
 		turn()
 		m := s.members["peer"]

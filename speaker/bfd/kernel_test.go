@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 )
@@ -292,5 +293,29 @@ func TestDevices(t *testing.T) {
 	a.await("two", "down", func(s Status) bool { return s.State == Down })
 	if s := a.status("one"); s.State != Up || s.Failures != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestADelayOfOurOwnIsNotSilence: a speaker gets no processor, or waits for a lock, for longer than the detection time. The packets
+// that came meanwhile are read before the peer counts as silent.
+func TestADelayOfOurOwnIsNotSilence(t *testing.T) {
+	there := cable(t)
+	slow, fast := session("slow", there4), session("fast", here4)
+	slow.TransmitInterval, slow.ReceiveInterval, slow.Multiplier = 10*ms, 200*ms, 250
+	fast.TransmitInterval, fast.ReceiveInterval, fast.Multiplier = 200*ms, 10*ms, 3
+	a := start(t, enclave.Host{}, slow)
+	start(t, there, fast).up("fast")
+	if s := a.up("slow"); s.DetectionTime != 600*ms {
+		t.Fatalf("the detection time is %v", s.DetectionTime)
+	}
+	for range 5 {
+		a.Speaker.mu.Lock()
+		time.Sleep(time.Second) // Longer than the detection time: this is the delay.
+		a.Speaker.mu.Unlock()
+		before := a.status("slow").Received.Count
+		a.await("slow", "further packets", func(s Status) bool { return s.Received.Count > before+1 })
+	}
+	if s := a.status("slow"); s.Failures != 0 || s.State != Up {
+		t.Errorf("%d failures, state %v", s.Failures, s.State)
 	}
 }

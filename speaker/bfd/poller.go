@@ -69,28 +69,30 @@ func (p *poller) add(fd int) error {
 	return nil
 }
 
-// wait returns the sockets that can be read. It returns none if the time comes first or somebody calls poke. A zero time means
-// no timeout. The result is valid until the next call.
-func (p *poller) wait(until time.Time) ([]unix.EpollEvent, error) {
-	p.ready, p.failed = 0, nil
+// wait waits until a socket can be read, the time has come, or somebody calls poke. A zero time means no timeout.
+func (p *poller) wait(until time.Time) error {
+	p.failed = nil
 	if err := p.file.SetReadDeadline(until); err != nil {
-		return nil, err
+		return err
 	}
 	err := p.raw.Read(p.look)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// If the deadline has already passed, Read does not call look.
-		p.look(uintptr(p.epoll))
 		err = nil
 	}
-	if err = errors.Join(err, p.failed); err != nil {
-		return nil, err
-	}
+	return errors.Join(err, p.failed)
+}
+
+// readable returns the sockets that can be read now. If there are many, a further call returns others, once these have been
+// read. The result is valid until the next call.
+func (p *poller) readable() []unix.EpollEvent {
+	p.ready = 0
+	p.look(uintptr(p.epoll)) // An error is that of the next wait, too.
 	for _, e := range p.events[:p.ready] {
 		if int(e.Fd) == p.wake {
 			_, _ = unix.Read(p.wake, p.drain[:])
 		}
 	}
-	return p.events[:p.ready], nil
+	return p.events[:p.ready]
 }
 
 // poke makes wait return.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // farewell bounds how long Run goes on after its context has ended, in order to tell the peers.
@@ -147,25 +146,30 @@ func (s *Speaker) Run(ctx context.Context) error {
 	defer stop()
 	var until time.Time
 	for over := false; !over; {
-		ready, err := p.wait(until)
-		if err != nil {
+		if err := p.wait(until); err != nil {
 			return fmt.Errorf("wait for BFD packets: %w", err)
 		}
-		until, over = s.turn(ready, ctx.Err() != nil)
+		until, over = s.turn(ctx.Err() != nil)
 	}
 	return nil
 }
 
 // turn does everything that is due, and returns the time of the next turn. over is true when Run is closing and there are no
 // more peers to tell.
-func (s *Speaker) turn(ready []unix.EpollEvent, closing bool) (until time.Time, over bool) {
+func (s *Speaker) turn(closing bool) (until time.Time, over bool) {
 	s.mu.Lock()
-	// The time is read before the sockets, so all packets that had arrived by that time are read before a peer counts as
-	// silent. However late this goroutine is, its delay is never taken for silence of a peer.
+	// The time is read before it is asked which sockets can be read, so all packets that had arrived by that time are read before
+	// a peer counts as silent. However late this goroutine is, its delay is never taken for silence of a peer.
 	s.now = time.Now()
-	for _, e := range ready {
-		if r := s.sockets[int(e.Fd)]; r != nil {
-			r.read(s.deliver)
+	for range 1 + len(s.sockets)/len(s.poller.events) {
+		ready := s.poller.readable()
+		for _, e := range ready {
+			if r := s.sockets[int(e.Fd)]; r != nil {
+				r.read(s.deliver)
+			}
+		}
+		if len(ready) < len(s.poller.events) {
+			break
 		}
 	}
 	switch {
