@@ -127,6 +127,17 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		other.service("w", key("w"), ports("TCP/443"), wide)
 		c.shares("198.51.100.101", "default/w", "other/w")
 	})
+	t.Run("who takes a port of another namespace's Service loses the address", func(t *testing.T) {
+		c, other := c.within(t), other.within(t)
+		other.service("thief", key("w"), ports("TCP/8443"), annotated(herald.AnnotationPool, "wide"))
+		c.shares("198.51.100.101", "default/w", "other/thief", "other/w")
+		other.edit("thief", ports("TCP/80"))
+		other.event("Service", "thief", "NotShared", "which has port TCP/80, too: take back what was changed")
+		c.shares("198.51.100.101", "default/w", "other/w")
+		other.holds("thief", "198.51.100.102")
+		other.remove("thief")
+		other.gone("thief")
+	})
 	t.Run("the others stay when one goes, and when the last goes it cools down", func(t *testing.T) {
 		c, other := c.within(t), other.within(t)
 		c.remove("w")

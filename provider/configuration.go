@@ -161,8 +161,8 @@ func (s *assessor) pool(name string) *configuration.PoolAssessment {
 }
 
 // firstAssessment is how long Services wait for the first assessment after a start, so that none gets the address of a
-// node. The assessment takes milliseconds, unless its inputs cannot be read.
-const firstAssessment = 3 * time.Second
+// node, which it would keep. The assessment takes milliseconds, unless its inputs cannot be read, or are very many.
+const firstAssessment = 30 * time.Second
 
 // await waits for the first assessment.
 func (s *assessor) await(ctx context.Context) {

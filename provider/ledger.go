@@ -52,6 +52,14 @@ func (e entry) version() string {
 	return e.record.ResourceVersion
 }
 
+// pool returns the name of the pool in the record; empty if there is none.
+func (e entry) pool() string {
+	if e.record == nil {
+		return ""
+	}
+	return e.record.Spec.Pool
+}
+
 // cooling reports whether the address was released and its reuse delay is not over. It is then held for the names of its
 // last owners.
 func (e entry) cooling() bool { return e.record != nil && released(e.record) }
@@ -175,7 +183,7 @@ func (l *ledger) claim(req ipam.Request, invalid error) (held []ipam.Allocation,
 			continue
 		}
 		if invalid != nil {
-			refused = append(refused, refusal{address, invalid, has && l.alloc.Admits(address, req.Class)})
+			refused = append(refused, refusal{address, &unservedError{invalid, ipam.ErrInvalid}, has && l.alloc.Admits(address, req.Class)})
 			continue
 		}
 		a, err := l.alloc.Claim(req, address)
@@ -188,7 +196,10 @@ func (l *ledger) claim(req ipam.Request, invalid error) (held []ipam.Allocation,
 		if errors.Is(err, ipam.ErrTaken) && e.cooling() {
 			err = &coolingError{why}
 		}
-		refused = append(refused, refusal{address, err, why.Cause == ipam.ChangedTerms})
+		// A pool that is deleted stays as long as its addresses are in use. One that is not there was not readable at the start.
+		_, known := l.terms[e.pool()]
+		keeps := why.Cause == ipam.ChangedTerms || has && why.Cause == ipam.InNoPool && e.pool() != "" && !known
+		refused = append(refused, refusal{address, err, keeps})
 	}
 	return held, refused
 }
@@ -206,7 +217,7 @@ func (l *ledger) settled(req ipam.Request, mine herald.AllocationOwner) ([]ipam.
 	held, settled := l.alloc.Settled(req)
 	for _, a := range held {
 		e := l.addresses[a.Address]
-		settled = settled && e.record != nil && !e.cooling() && slices.ContainsFunc(e.record.Spec.Owners, func(o herald.AllocationOwner) bool {
+		settled = settled && e.record != nil && l.ours(e.record) && !e.cooling() && slices.ContainsFunc(e.record.Spec.Owners, func(o herald.AllocationOwner) bool {
 			return equality.Semantic.DeepEqual(o, mine)
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -43,6 +44,10 @@ type loadBalancers struct {
 func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	start := time.Now()
 	allocations, err := b.ensure(ctx, svc)
+	if address, is := intrudes(err, svc); is && slices.Contains(Carried(svc), address) {
+		b.events.Eventf(svc, corev1.EventTypeWarning, herald.EventNotShared, "%s; a Service of another namespace shares it, so it is taken from this one", Words(err))
+		return status(without(b.ledger.carriedFirst(svc), address)), nil // Once the status is without it, refuse releases it.
+	}
 	if err != nil {
 		b.metrics.failed(err)
 		if _, ok := errors.AsType[*unservedError](err); ok {
@@ -58,6 +63,21 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 		b.metrics.duration.Observe(time.Since(start).Seconds())
 	}
 	return status(allocations), nil
+}
+
+// intrudes returns the address that a Service shares with one of another namespace, on terms that it changed and that the other
+// one has not agreed to. kube-proxy would send traffic for the other Service to this one.
+func intrudes(err error, svc *corev1.Service) (address netip.Addr, is bool) {
+	e, ok := errors.AsType[*ipam.Error](err)
+	if !ok || e.Cause != ipam.ChangedTerms || e.Conflict.There.Namespace == svc.Namespace {
+		return netip.Addr{}, false
+	}
+	return e.Address, true
+}
+
+// without returns the allocations of all other addresses.
+func without(all []ipam.Allocation, address netip.Addr) []ipam.Allocation {
+	return slices.DeleteFunc(all, func(a ipam.Allocation) bool { return a.Address == address })
 }
 
 // ensure assigns and records what the Service asks for.
@@ -169,20 +189,14 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 			keep, policy = nil, b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 		}
 	}
+	if address, is := intrudes(why, svc); is {
+		keep = without(keep, address)
+	}
 	if err := b.releaseOthers(ctx, svc, keep, policy); err != nil {
 		return err
 	}
 	return &unservedError{why, reason}
 }
-
-// unservedError is the error of a Service that cannot be served until a user changes something.
-type unservedError struct {
-	why    error
-	reason error // one of the reasons of package ipam
-}
-
-func (e *unservedError) Error() string { return Words(e.why) }
-func (e *unservedError) Unwrap() error { return e.reason }
 
 // EnsureLoadBalancerDeleted releases the addresses of the Service. The Service still exists at this time, and may still
 // be announced: its addresses cool down before they are assigned again, or are kept for its name. Addresses from a
@@ -190,11 +204,15 @@ func (e *unservedError) Unwrap() error { return e.reason }
 // in its status are left to others.
 func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
 	b.waiting.forget(svc)
-	policy := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
+	reclaim := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 	now := b.services.of(owner(svc))
 	for _, a := range b.ledger.oursHeldBy(owner(svc)) {
 		if now != nil && b.services.elsewhere(now) && slices.Contains(Carried(now), a.Address) {
 			continue
+		}
+		policy := reclaim
+		if now != nil && len(Carried(now)) > 0 && !slices.Contains(Carried(now), a.Address) {
+			policy = unlessReserved // It is left over from a move, and one address is kept for the name.
 		}
 		if err := b.records.release(ctx, a.Address, owner(svc), policy); err != nil {
 			return fmt.Errorf("release %s: %w", a.Address, err)

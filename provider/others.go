@@ -35,6 +35,7 @@ type others struct {
 	waiting  *waiting
 	changes  *changes
 	events   record.EventRecorder
+	metrics  *allocationMetrics
 	log      *zap.Logger
 	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
 
@@ -261,6 +262,9 @@ func (o *others) tell(svc *corev1.Service, refused []refusal, now time.Time) {
 	o.mu.Unlock()
 	if again {
 		o.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)
+		for _, r := range refused {
+			o.metrics.failed(r.err)
+		}
 	}
 }
 

@@ -162,9 +162,10 @@ func wire(d dependencies) *Provider {
 		services: services, requests: requests, ledger: ledger, changes: changes,
 		content: projection.content, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
 	}
+	metrics := newAllocationMetrics()
 	loadBalancers := &loadBalancers{
 		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, changes: changes,
-		events: d.events, metrics: newAllocationMetrics(), log: d.log,
+		events: d.events, metrics: metrics, log: d.log,
 	}
 	projection.holds = ledger.hasOurs
 	projection.relabelled = changes.capacity.set // Pools may select Services by the labels that changed.
@@ -174,7 +175,7 @@ func wire(d dependencies) *Provider {
 	}
 	others := &others{
 		services: services, requests: requests, ledger: ledger, records: records, pools: pools, waiting: waiting, changes: changes,
-		events: d.events, log: d.log, queue: newQueue[types.NamespacedName](), told: map[types.NamespacedName]told{},
+		events: d.events, metrics: metrics, log: d.log, queue: newQueue[types.NamespacedName](), told: map[types.NamespacedName]told{},
 	}
 	changes.serve = func(svc *corev1.Service) {
 		if services.elsewhere(svc) {

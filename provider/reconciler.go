@@ -223,6 +223,10 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 			}
 			r.changes.queue.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
 			return nil
+		case svc.Spec.Type == corev1.ServiceTypeLoadBalancer && slices.Contains(Carried(svc), address):
+			// A Service that is not served any more: kube-proxy still forwards the address to it.
+			r.changes.queue.AddAfter(rec.Name, time.Minute)
+			return nil
 		}
 	}
 	terms, reuse := r.ledger.termsOf(rec.Spec.Pool), rec.Spec.ReleasedAt.Time

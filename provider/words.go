@@ -60,6 +60,15 @@ func releaseWords(e *ipam.Error) string {
 	return fmt.Sprintf("move that Service to another address: kubectl herald renumber %s/%s", holder.Namespace, holder.Name)
 }
 
+// unservedError is the error of a Service that cannot be served until a user changes something.
+type unservedError struct {
+	why    error
+	reason error // one of the reasons of package ipam
+}
+
+func (e *unservedError) Error() string   { return Words(e.why) }
+func (e *unservedError) Unwrap() []error { return []error{e.reason, e.why} }
+
 // coolingError is the refusal of an address whose reuse delay is not over.
 type coolingError struct{ taken *ipam.Error }
 

@@ -1,0 +1,114 @@
+package provider
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// TestAnAddressCoolsDownWhileAServiceStillHasIt: kube-proxy forwards an address to each Service that has it in its status, whoever
+// serves that Service.
+func TestAnAddressCoolsDownWhileAServiceStillHasIt(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ReuseDelay = &metav1.Duration{} }))
+	web := service("web", four)
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	other := "example.com/other" // Nobody can set the class of an existing Service. So a flag of herald-ccm has changed.
+	web.Spec.LoadBalancerClass = &other
+	w.put(web)
+	a := Carried(web)[0]
+	if err := w.records.release(t.Context(), a, owner(web), always); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	w.recordsAre("198.51.100.0 public default/web released")
+	if got, err := w.serve(service("mail", four)); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("another Service: %v (%v)", got, err)
+	}
+	web.Status = corev1.ServiceStatus{}
+	w.put(web)
+	w.changes.queue.Add("198.51.100.0")
+	w.reconcile()
+	w.recordsAre("198.51.100.1 public default/mail")
+}
+
+// TestRecordsOfAnotherClassAreTakenOver: herald-ccm is started with another class. It serves Services without a class as before,
+// and takes over their records.
+func TestRecordsOfAnotherClassAreTakenOver(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web := service("web", four)
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	w.ledger.class, w.records.class = "example.com/new", "example.com/new"
+	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+		t.Errorf("%v (%v)", got, err)
+	}
+	rec, err := w.recordsAPI.get("198.51.100.0")
+	if err != nil || rec.Spec.Class != "example.com/new" {
+		t.Fatalf("the record is %+v (%v)", rec, err)
+	}
+	w.gone(web)
+	w.recordsAre()
+}
+
+// TestAServiceThatIsDeletedInAMoveKeepsOneAddress: only the address that clients know is kept for its name.
+func TestAServiceThatIsDeletedInAMoveKeepsOneAddress(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) {
+		o.Spec.ReclaimPolicy, o.Spec.ReuseDelay = herald.ReclaimRetain, &metav1.Duration{Duration: time.Hour}
+	}))
+	web := service("web", four)
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	web.Annotations[herald.AnnotationIPs] = "198.51.100.1"
+	w.put(web)
+	if _, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", web, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.recordsAre("198.51.100.0 public default/web", "198.51.100.1 public default/web")
+	w.gone(web)
+	w.recordsAre("198.51.100.0 public ~default/web", "198.51.100.1 public default/web released")
+}
+
+// TestATenantCannotTakeAPort: a Service changes its ports so that it has one of a Service of another namespace on the shared
+// address. It loses the address, since kube-proxy would send it that Service's traffic.
+func TestATenantCannotTakeAPort(t *testing.T) {
+	w := newWorld(t)
+	w.namespace("red")
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ShareAcrossNamespaces = true }))
+	sharing := func(namespace string, port int32) *corev1.Service {
+		svc := service(namespace, four)
+		svc.Namespace, svc.Annotations[herald.AnnotationSharingKey] = namespace, "k"
+		svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: port}}
+		return svc
+	}
+	victim, thief := sharing("default", 443), sharing("red", 8080)
+	for _, svc := range []*corev1.Service{victim, thief} {
+		if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+			t.Fatalf("%s: %v (%v)", svc.Namespace, got, err)
+		}
+	}
+	w.eventsSay()
+	thief.Spec.Ports[0].Port = 443
+	if got, err := w.serve(thief); err != nil || len(got) > 0 {
+		t.Errorf("it has %v (%v)", got, err)
+	}
+	w.eventsSay("a Service of another namespace shares it, so it is taken from this one")
+	if _, err := w.serve(thief); err == nil {
+		t.Error("it is served on terms that the other has not agreed to")
+	}
+	w.recordsAre("198.51.100.0 public default/default")
+	if got, err := w.serve(thief); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("afterwards it has %v (%v)", got, err)
+	}
+}
