@@ -242,7 +242,8 @@ func number(record slog.Record, key string) uint8 {
 // because status logs what matters.
 type logTap struct {
 	slog.Handler
-	status *status
+	status   *status
+	received *received
 }
 
 // Enabled is always true: status reads debug messages too.
@@ -250,6 +251,9 @@ func (t logTap) Enabled(context.Context, slog.Level) bool { return true }
 
 func (t logTap) Handle(ctx context.Context, record slog.Record) error {
 	t.status.explainLog(record)
+	if t.received.note(record) {
+		t.status.refuse(errTooLarge)
+	}
 	if record.Message == "failed to stop BGP server" {
 		return nil // This package calls Stop after StopBgp on purpose.
 	}
@@ -279,9 +283,9 @@ func withoutMessages(record slog.Record) slog.Record {
 }
 
 func (t logTap) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return logTap{t.Handler.WithAttrs(attrs), t.status}
+	return logTap{t.Handler.WithAttrs(attrs), t.status, t.received}
 }
 
 func (t logTap) WithGroup(name string) slog.Handler {
-	return logTap{t.Handler.WithGroup(name), t.status}
+	return logTap{t.Handler.WithGroup(name), t.status, t.received}
 }

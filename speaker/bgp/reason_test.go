@@ -22,7 +22,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		return func(s *status) {
 			r := slog.NewRecord(time.Time{}, slog.LevelInfo, message, 0)
 			r.Add(args...)
-			_ = logTap{slog.DiscardHandler, s}.Handle(context.Background(), r)
+			_ = logTap{slog.DiscardHandler, s, &received{}}.Handle(context.Background(), r)
 		}
 	}
 	notification := func(direction string, code, subcode int) func(*status) {
@@ -71,7 +71,7 @@ func TestFlapsAreCountedByCause(t *testing.T) {
 	notification := func(direction string, code, subcode int) {
 		r := slog.NewRecord(time.Time{}, slog.LevelInfo, direction+" notification", 0)
 		r.Add("Code", code, "Subcode", subcode)
-		_ = logTap{slog.DiscardHandler, s}.Handle(context.Background(), r)
+		_ = logTap{slog.DiscardHandler, s, &received{}}.Handle(context.Background(), r)
 	}
 	down := func(reason api.PeerState_DisconnectReason, message string) {
 		s.observe(&apiutil.WatchEventMessage_PeerEvent{Type: apiutil.PEER_EVENT_STATE, Peer: apiutil.Peer{State: apiutil.PeerState{

@@ -97,7 +97,7 @@ func (s *session) run(ctx context.Context) {
 		default:
 			s.status.fail(err)
 		}
-		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errTooManyRefreshes) || errors.Is(err, errInternal) || errors.Is(err, errNoHoldTime) {
+		if errors.Is(err, errTooManyRoutes) || errors.Is(err, errTooLarge) || errors.Is(err, errTooManyRefreshes) || errors.Is(err, errInternal) || errors.Is(err, errNoHoldTime) {
 			pause = refusedPause
 		}
 		select {
@@ -112,7 +112,7 @@ func (s *session) serve(ctx context.Context) error {
 	var err error
 	taken := make(chan net.Conn, 1)
 	defer discard(taken)
-	s.server, err = startServer(ctx, s.peer, taken, logTap{log, s.status}, s.status.observe)
+	s.server, err = startServer(ctx, s.peer, taken, logTap{log, s.status, &received{}}, s.status.observe)
 	if err != nil {
 		return err
 	}
