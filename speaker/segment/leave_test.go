@@ -89,7 +89,7 @@ func TestLongLists(t *testing.T) {
 	late.kill()
 	w.run(Grace + time.Second)
 	pages := 0
-	w.sent = func(h *host, f Frame) {
+	w.sent = func(_ *host, f Frame) {
 		if kindOf(f) == kindPage {
 			pages++
 		}

@@ -20,7 +20,9 @@ func TestWhatNobodyAnnouncesToRouters(t *testing.T) {
 		want   bool
 	}{
 		{"all sessions carry it", func(*story) {}, false},
-		{"one session does", func(s *story) { s.Speakers[1].Status.Sessions, s.Speakers[0].Status.Sessions = nil, s.Speakers[0].Status.Sessions[:1] }, false},
+		{"one session does", func(s *story) {
+			s.Speakers[1].Status.Sessions, s.Speakers[0].Status.Sessions = nil, s.Speakers[0].Status.Sessions[:1]
+		}, false},
 		{"no session does", func(s *story) {
 			for _, o := range s.Speakers {
 				for i := range o.Status.Sessions {
