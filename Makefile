@@ -12,6 +12,9 @@ bin := build/bin
 # The linter and the generators are pinned in a module of their own.
 tool := go tool -modfile=tools/go.mod
 
+# Gives build to the user who called sudo, so that make build works without root afterwards.
+owned := [ -z "$${SUDO_UID-}" ] || chown -R "$$SUDO_UID:$$SUDO_GID" build
+
 # The name that the manifests give to the image.
 image := ghcr.io/heraldlb/herald:dev
 
@@ -196,12 +199,13 @@ test: root packages build kubernetes helm ## Run all Go tests with the race dete
 	@# do not linger at their end, as such programs do otherwise, for their leader election would go on.
 	CGO_ENABLED=1 go build -race -o build/race/ ./cmd/...
 	@rm -rf build/failures
+	@$(owned)
 	HERALD_REQUIRE_ROOT=1 HERALD_RACE=1 GORACE='halt_on_error=1 atexit_sleep_ms=0' go test -race -count=1 -p 1 -timeout 45m ./...
 
 .PHONY: demo
 demo: root packages build kubernetes ## Show Herald at work in a cluster of network namespaces; needs root
 	@$(static) -o $(bin)/ ./e2e/demo
-	@exec $(bin)/demo
+	@$(owned); exec $(bin)/demo
 
 .PHONY: recording
 recording: root packages build kubernetes ## Record the demo into docs/pictures, for the README; needs root

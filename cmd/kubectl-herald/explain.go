@@ -24,7 +24,7 @@ func explainCommand(a *access) *cobra.Command {
 
 What is announced is decided by the same code as in the speakers, and compared with what the speakers report. What you may
 not read is left out, and named.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("a Service"),
 		ValidArgsFunction: a.services(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.connectFor(args[0])

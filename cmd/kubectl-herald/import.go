@@ -52,7 +52,7 @@ and 1 if the cluster or a file cannot be read. docs/moving.md says what becomes 
 		Example: `  kubectl herald import metallb --check
   kubectl herald import metallb > herald.yaml
   kubectl herald import metallb -f metallb/ | kubectl apply --dry-run=server -f -`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      one("a load balancer"),
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var source *migrate.Source

@@ -72,8 +72,10 @@ func TestImportReadsFiles(t *testing.T) {
 		},
 		{name: "a check, and no Service has an address", stdin: pool, arguments: []string{"metallb", "-f", "-", "--check"}, written: []string{"No Service has an address.\n"}},
 		{name: "of another load balancer", stdin: pool, arguments: []string{"cilium", "-f", "-"}, err: "there is no configuration of Cilium among the 1 objects"},
-		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `invalid argument "openelb"`},
-		{name: "none", err: "accepts 1 arg(s)"},
+		{name: "an unknown load balancer", arguments: []string{"openelb", "-f", "-"}, err: `"openelb" is not a load balancer that kubectl herald import knows: write one of metallb, cilium`},
+		{name: "none", err: "name a load balancer: metallb, cilium"},
+		{name: "a file without -f", arguments: []string{"metallb", "metallb.yaml"}, err: `"metallb.yaml" is one argument too many: kubectl herald import metallb|cilium`},
+		{name: "an unknown flag", arguments: []string{"metallb", "--chek"}, err: "unknown flag: --chek: kubectl herald import --help lists the flags"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

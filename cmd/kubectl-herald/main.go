@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -55,7 +56,28 @@ func command() *cobra.Command {
 		}
 	}
 	a.completeFlags(cmd)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath())
+	})
 	return cmd
+}
+
+// one accepts exactly one argument, what. If there are valid arguments, it must be one of them.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		valid := strings.Join(cmd.ValidArgs, ", ")
+		switch {
+		case len(args) == 0 && valid != "":
+			return fmt.Errorf("name %s: %s", what, valid)
+		case len(args) == 0:
+			return fmt.Errorf("name %s: %s", what, cmd.UseLine())
+		case len(args) > 1:
+			return fmt.Errorf("%q is one argument too many: %s", args[1], cmd.UseLine())
+		case valid != "" && !slices.Contains(cmd.ValidArgs, args[0]):
+			return fmt.Errorf("%q is not %s that %s knows: write one of %s", args[0], what, cmd.CommandPath(), valid)
+		}
+		return nil
+	}
 }
 
 // wantsSubcommand makes a command without an action of its own fail if it is called without a subcommand. Otherwise cobra

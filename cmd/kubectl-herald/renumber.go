@@ -31,7 +31,7 @@ func renumberCommand(a *access) *cobra.Command {
 Clients have to learn the new addresses. The old addresses cool down, and then are free.
 
 If no other addresses are free, the Service keeps those that it has.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("a Service"),
 		ValidArgsFunction: a.services(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.connectFor(args[0])

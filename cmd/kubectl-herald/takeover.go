@@ -52,9 +52,12 @@ and 1 if the cluster or a file cannot be read, or a change is refused. docs/movi
   kubectl herald takeover metallb --next
   kubectl herald takeover metallb --next -f herald.yaml
   kubectl herald takeover metallb --back`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      one("a load balancer"),
 		ValidArgs: []string{"metallb"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if next && back {
+				return errors.New("--next does a step, and --back takes one back: give one of them")
+			}
 			*t.given = files.ToOptions()
 			if err := t.start(cmd.OutOrStdout()); err != nil {
 				return err
@@ -76,7 +79,6 @@ and 1 if the cluster or a file cannot be read, or a change is refused. docs/movi
 	files.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&next, "next", false, "Do the next step, and wait until its check passes.")
 	cmd.Flags().BoolVar(&back, "back", false, "Take back the last step that was done.")
-	cmd.MarkFlagsMutuallyExclusive("next", "back")
 	cmd.Flags().DurationVar(&t.timeout, "timeout", 2*time.Minute, "How long to wait until the check of a step passes.")
 	t.ccm.bind(cmd)
 	bindOwn(cmd, &t.own)

@@ -140,7 +140,8 @@ func (s *story) hopDropped(ctx context.Context) (string, error) {
 func (s *story) ownerMoved(ctx context.Context) (said string, err error) {
 	var taken lab.Claim
 	if err := lab.Eventually(ctx, func(context.Context) error {
-		claims := s.watch.Claims(s.address, s.lostAt)
+		// The lost node may have announced the address between lostAt and the moment at which the cable was out.
+		claims := slices.DeleteFunc(s.watch.Claims(s.address, s.lostAt), func(c lab.Claim) bool { return bytes.Equal(c.MAC, s.lost.MAC) })
 		if len(claims) == 0 {
 			return fmt.Errorf("nobody says to have %s", s.address)
 		}
@@ -180,7 +181,7 @@ func (s *story) servedAgain(ctx context.Context) (string, error) {
 
 func (s *story) heal(context.Context) (string, error) {
 	node := s.lost
-	s.lost = nil
+	s.lost, s.healedAt = nil, time.Now()
 	return node.Name, node.Heal()
 }
 
@@ -198,7 +199,7 @@ func (s *story) stays(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s went from %s to %s", s.address, s.now.owner.Name, owner.Name)
 	}
 	back := s.before.owner
-	claims := slices.DeleteFunc(s.watch.Claims(s.address, s.lostAt), func(c lab.Claim) bool {
+	claims := slices.DeleteFunc(s.watch.Claims(s.address, s.healedAt), func(c lab.Claim) bool {
 		return !bytes.Equal(c.MAC, back.MAC)
 	})
 	if len(claims) > 0 {

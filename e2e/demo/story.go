@@ -36,6 +36,7 @@ type story struct {
 	before, now standing
 	lost        *lab.Node // nil while no node is cut off.
 	lostAt      time.Time
+	healedAt    time.Time // when the lost node was about to be plugged in again
 	probes      []probe
 	watch       *lab.Watch // Watches the segment since the loss; nil before.
 }
