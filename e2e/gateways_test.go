@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -136,10 +137,19 @@ func TestAddressesOfGateways(t *testing.T) {
 		c.service("gw", gateway("203.0.113.6"))
 		c.holds("gw", "203.0.113.6")
 	})
-	t.Run("are released when the pool stops admitting the class", func(t *testing.T) {
+	t.Run("are released when the pool stops admitting the class, and not given to others while the Service has them", func(t *testing.T) {
 		c := c.within(t)
 		c.editPool("gateways", func(s *herald.IPPoolSpec) { s.AnnounceClasses = nil })
-		c.unrecorded("203.0.113.6")
+		c.eventually("203.0.113.6 is released", func(ctx context.Context) error {
+			rec, err := c.herald.Allocations.Get(ctx, "203.0.113.6", metav1.GetOptions{})
+			if err == nil && rec.Spec.ReleasedAt == nil {
+				err = errors.New("it is in use")
+			}
+			return err
+		})
+		c.service("asks", annotated(herald.AnnotationIPs, "203.0.113.6"))
+		c.refused("asks", "203.0.113.6 was released by default/gw and is not given out")
+		c.remove("asks")
 		c.event("Service", "gw", herald.EventNotAnnounced, "203.0.113.6, which is not announced")
 		explained(c, "gw", "list the class in spec.announceClasses")
 		c.editPool("gateways", announcing)

@@ -223,8 +223,8 @@ func (r *reconciler) cool(ctx context.Context, rec *herald.IPAllocation, address
 			}
 			r.changes.queue.AddAfter(rec.Name, min(max(lasts, time.Second), time.Minute))
 			return nil
-		case svc.Spec.Type == corev1.ServiceTypeLoadBalancer && slices.Contains(Carried(svc), address):
-			// A Service that is not served any more: kube-proxy still forwards the address to it.
+		case svc.Spec.Type == corev1.ServiceTypeLoadBalancer && slices.Contains(Carried(svc), address) && r.ledger.termsOf(rec.Spec.Pool).lasting:
+			// A Service that is not served any more: kube-proxy still forwards the address to it, so no other may get it.
 			r.changes.queue.AddAfter(rec.Name, time.Minute)
 			return nil
 		}
