@@ -35,7 +35,7 @@ func TestAnotherNamespace(t *testing.T) {
 
 	// Without the namespaces of the manifests, the API server refuses objects that still refer to them.
 	c.kubectl("delete", "namespace", lab.HeraldNamespace, lab.PeersNamespace, "--timeout=2m")
-	c.documented(blockOf(t, "docs/install.md", "sed 's/"))
+	c.documented(blockOf(t, "docs/install.md", "sed -e 's/"))
 	for _, name := range []string{"node1", "node2"} {
 		_, err := c.kube.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		c.must(err)

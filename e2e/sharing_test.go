@@ -132,7 +132,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 		other.service("thief", key("w"), ports("TCP/8443"), annotated(herald.AnnotationPool, "wide"))
 		c.shares("198.51.100.101", "default/w", "other/thief", "other/w")
 		other.edit("thief", ports("TCP/80"))
-		other.event("Service", "thief", "NotShared", "which has port TCP/80, too: take back what was changed")
+		other.event("Service", "thief", "NotShared", "a Service of another namespace shares 198.51.100.101 and has one of the ports of this Service, which therefore loses the address")
 		c.shares("198.51.100.101", "default/w", "other/w")
 		other.holds("thief", "198.51.100.102")
 		other.remove("thief")

@@ -245,6 +245,29 @@ func (l *ledger) hasOurs(svc *corev1.Service) bool {
 	return len(l.onlyOurs(l.alloc.HeldBy(owner(svc)))) > 0 || len(l.onlyOurs(l.coolingForLocked(owner(svc)))) > 0
 }
 
+// clashes lists the addresses that a Service holds and shares with a Service of another namespace that has one of its ports.
+// The ports of the other one are those that are recorded.
+func (l *ledger) clashes(svc *corev1.Service) (addresses []netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ports []ipam.Port
+	for _, a := range l.alloc.HeldBy(owner(svc)) {
+		tenants := l.addresses[a.Address].tenants
+		if len(tenants) < 2 {
+			continue
+		}
+		if ports == nil {
+			ports = portsOf(svc)
+		}
+		if slices.ContainsFunc(tenants, func(t ipam.Tenant) bool {
+			return t.Owner.Namespace != svc.Namespace && slices.ContainsFunc(t.Sharing.Ports, func(p ipam.Port) bool { return slices.Contains(ports, p) })
+		}) {
+			addresses = append(addresses, a.Address)
+		}
+	}
+	return addresses
+}
+
 // hasForeign reports whether a Service has an address that a controller of another class gave it.
 func (l *ledger) hasForeign(svc *corev1.Service) bool {
 	l.mu.Lock()

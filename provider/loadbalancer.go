@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,11 +44,13 @@ type loadBalancers struct {
 // for the owner of the Service, because it becomes the event SyncLoadBalancerFailed.
 func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	start := time.Now()
-	allocations, err := b.ensure(ctx, svc)
-	if address, is := intrudes(err, svc); is && slices.Contains(Carried(svc), address) {
-		b.events.Eventf(svc, corev1.EventTypeWarning, herald.EventNotShared, "%s; a Service of another namespace shares it, so it is taken from this one", Words(err))
-		return status(without(b.ledger.carriedFirst(svc), address)), nil // Once the status is without it, refuse releases it.
+	if now := b.services.of(owner(svc)); now == nil || !b.services.wants(now) {
+		return nil, cloudprovider.ImplementedElsewhere
 	}
+	if left, stays, err := b.leave(ctx, svc); left || err != nil {
+		return status(stays), err
+	}
+	allocations, err := b.ensure(ctx, svc)
 	if err != nil {
 		b.metrics.failed(err)
 		if _, ok := errors.AsType[*unservedError](err); ok {
@@ -65,19 +68,40 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 	return status(allocations), nil
 }
 
-// intrudes returns the address that a Service shares with one of another namespace, on terms that it changed and that the other
-// one has not agreed to. kube-proxy would send traffic for the other Service to this one.
-func intrudes(err error, svc *corev1.Service) (address netip.Addr, is bool) {
-	e, ok := errors.AsType[*ipam.Error](err)
-	if !ok || e.Cause != ipam.ChangedTerms || e.Conflict.There.Namespace == svc.Namespace {
-		return netip.Addr{}, false
+// leave takes the addresses away from a Service that it shares with a Service of another namespace, if it has got a port of that
+// one: kube-proxy could send the traffic for that Service to this one. They leave the status first, which is then to be stays.
+// Once the status is without them, they are released.
+func (b *loadBalancers) leave(ctx context.Context, svc *corev1.Service) (left bool, stays []ipam.Allocation, err error) {
+	clashes := b.ledger.clashes(svc)
+	if len(clashes) == 0 {
+		return false, nil, nil
 	}
-	return e.Address, true
+	for _, a := range Carried(svc) {
+		if slices.Contains(clashes, a) {
+			left = true
+		} else {
+			stays = append(stays, ipam.Allocation{Address: a})
+		}
+	}
+	if left {
+		b.events.Eventf(svc, corev1.EventTypeWarning, herald.EventNotShared,
+			"a Service of another namespace shares %s and has one of the ports of this Service, which therefore loses the address", join(clashes))
+		return true, stays, nil
+	}
+	for _, a := range clashes {
+		if err := b.records.release(ctx, a, owner(svc), always); err != nil {
+			return false, nil, fmt.Errorf("release %s: %w", a, err)
+		}
+	}
+	return false, nil, nil
 }
 
-// without returns the allocations of all other addresses.
-func without(all []ipam.Allocation, address netip.Addr) []ipam.Allocation {
-	return slices.DeleteFunc(all, func(a ipam.Allocation) bool { return a.Address == address })
+func join(addresses []netip.Addr) string {
+	texts := make([]string, len(addresses))
+	for i, a := range addresses {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // ensure assigns and records what the Service asks for.
@@ -188,9 +212,6 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 		if now != nil && !servicehelper.HasLBFinalizer(now) {
 			keep, policy = nil, b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 		}
-	}
-	if address, is := intrudes(why, svc); is {
-		keep = without(keep, address)
 	}
 	if err := b.releaseOthers(ctx, svc, keep, policy); err != nil {
 		return err

@@ -81,34 +81,52 @@ func TestAServiceThatIsDeletedInAMoveKeepsOneAddress(t *testing.T) {
 }
 
 // TestATenantCannotTakeAPort: a Service changes its ports so that it has one of a Service of another namespace on the shared
-// address. It loses the address, since kube-proxy would send it that Service's traffic.
+// address. It loses the address, whatever else it says, since kube-proxy would send it that Service's traffic.
 func TestATenantCannotTakeAPort(t *testing.T) {
-	w := newWorld(t)
-	w.namespace("red")
-	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ShareAcrossNamespaces = true }))
 	sharing := func(namespace string, port int32) *corev1.Service {
 		svc := service(namespace, four)
 		svc.Namespace, svc.Annotations[herald.AnnotationSharingKey] = namespace, "k"
 		svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: port}}
 		return svc
 	}
-	victim, thief := sharing("default", 443), sharing("red", 8080)
-	for _, svc := range []*corev1.Service{victim, thief} {
-		if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
-			t.Fatalf("%s: %v (%v)", svc.Namespace, got, err)
-		}
-	}
-	w.eventsSay()
-	thief.Spec.Ports[0].Port = 443
-	if got, err := w.serve(thief); err != nil || len(got) > 0 {
-		t.Errorf("it has %v (%v)", got, err)
-	}
-	w.eventsSay("a Service of another namespace shares it, so it is taken from this one")
-	if _, err := w.serve(thief); err == nil {
-		t.Error("it is served on terms that the other has not agreed to")
-	}
-	w.recordsAre("198.51.100.0 public default/default")
-	if got, err := w.serve(thief); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
-		t.Errorf("afterwards it has %v (%v)", got, err)
+	for _, c := range []struct {
+		name   string
+		change func(thief *corev1.Service)
+		served bool
+	}{
+		{"the port alone", func(*corev1.Service) {}, true},
+		{"and the key", func(thief *corev1.Service) { thief.Annotations[herald.AnnotationSharingKey] = "other" }, true},
+		{"and shares no more", func(thief *corev1.Service) { delete(thief.Annotations, herald.AnnotationSharingKey) }, true},
+		{"and an annotation that is not valid", func(thief *corev1.Service) { thief.Annotations[herald.AnnotationReclaim] = "x" }, false},
+		{"and a pool that does not exist", func(thief *corev1.Service) { thief.Annotations[herald.AnnotationPool] = "none" }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.namespace("red")
+			w.pool("public", public(func(o *herald.IPPool) { o.Spec.ShareAcrossNamespaces = true }))
+			victim, thief, friend := sharing("default", 443), sharing("red", 8080), sharing("red", 8081)
+			friend.Name, friend.UID = "friend", "friend"
+			for _, svc := range []*corev1.Service{friend, thief, victim} {
+				if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+					t.Fatalf("%s: %v (%v)", svc.Name, got, err)
+				}
+			}
+			w.eventsSay()
+			thief.Spec.Ports[0].Port = 443
+			c.change(thief)
+			if got, err := w.serve(thief); err != nil || len(got) > 0 {
+				t.Errorf("it has %v (%v)", got, err)
+			}
+			w.eventsSay("a Service of another namespace shares 198.51.100.0 and has one of the ports of this Service")
+			if got, err := w.serve(thief); (err == nil) != c.served || c.served && !slices.Equal(got, []string{"198.51.100.1"}) {
+				t.Errorf("afterwards it has %v (%v)", got, err)
+			}
+			if got, err := w.serve(victim); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+				t.Errorf("the other Service has %v (%v)", got, err)
+			}
+			if rec, err := w.recordsAPI.get("198.51.100.0"); err != nil || len(rec.Spec.Owners) != 2 {
+				t.Errorf("the record is %+v (%v)", rec, err)
+			}
+		})
 	}
 }

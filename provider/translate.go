@@ -254,11 +254,16 @@ func sharing(svc *corev1.Service) ipam.Sharing {
 			s.Traffic += svc.Name + " without a selector"
 		}
 	}
-	for _, p := range svc.Spec.Ports {
-		s.Ports = append(s.Ports, ipam.Port{Protocol: string(p.Protocol), Number: uint16(p.Port)})
-	}
+	s.Ports = portsOf(svc)
 	ipam.SortPorts(s.Ports)
 	return s
+}
+
+func portsOf(svc *corev1.Service) (ports []ipam.Port) {
+	for _, p := range svc.Spec.Ports {
+		ports = append(ports, ipam.Port{Protocol: string(p.Protocol), Number: uint16(p.Port)})
+	}
+	return ports
 }
 
 func owner(svc *corev1.Service) ipam.Owner {

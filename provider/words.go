@@ -66,8 +66,8 @@ type unservedError struct {
 	reason error // one of the reasons of package ipam
 }
 
-func (e *unservedError) Error() string   { return Words(e.why) }
-func (e *unservedError) Unwrap() []error { return []error{e.reason, e.why} }
+func (e *unservedError) Error() string { return Words(e.why) }
+func (e *unservedError) Unwrap() error { return e.reason }
 
 // coolingError is the refusal of an address whose reuse delay is not over.
 type coolingError struct{ taken *ipam.Error }

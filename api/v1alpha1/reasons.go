@@ -235,8 +235,8 @@ const (
 	//
 	// Warning: Service, by herald-ccm.
 	EventAddressNotKept = "AddressNotKept"
-	// EventNotShared: the Service has the sharing key of others but cannot share their address, so it got an address of its own. The
-	// message says why.
+	// EventNotShared: the Service has the sharing key of others but cannot share their address, so it got an address of its own. Or
+	// it has got a port of a Service of another namespace, and loses the address that they share. The message says which.
 	//
 	// Warning: Service, by herald-ccm.
 	EventNotShared = "NotShared"

@@ -302,15 +302,15 @@ func TestADelayOfOurOwnIsNotSilence(t *testing.T) {
 	there := cable(t)
 	slow, fast := session("slow", there4), session("fast", here4)
 	slow.TransmitInterval, slow.ReceiveInterval, slow.Multiplier = 10*ms, 200*ms, 250
-	fast.TransmitInterval, fast.ReceiveInterval, fast.Multiplier = 200*ms, 10*ms, 3
+	fast.TransmitInterval, fast.ReceiveInterval, fast.Multiplier = 200*ms, 10*ms, 10
 	a := start(t, enclave.Host{}, slow)
 	start(t, there, fast).up("fast")
-	if s := a.up("slow"); s.DetectionTime != 600*ms {
+	if s := a.up("slow"); s.DetectionTime != 2000*ms {
 		t.Fatalf("the detection time is %v", s.DetectionTime)
 	}
-	for range 5 {
+	for range 3 {
 		a.Speaker.mu.Lock()
-		time.Sleep(time.Second) // Longer than the detection time: this is the delay.
+		time.Sleep(2200 * ms) // Longer than the detection time: this is the delay.
 		a.Speaker.mu.Unlock()
 		before := a.status("slow").Received.Count
 		a.await("slow", "further packets", func(s Status) bool { return s.Received.Count > before+1 })

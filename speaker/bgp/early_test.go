@@ -159,7 +159,11 @@ func (c *coming) establish() {
 }
 
 func (c *coming) state() State {
-	state, _ := c.server().state(c.t.Context())
+	server := c.server()
+	if server == nil { // One server has ended, and the next one has not begun.
+		return Idle
+	}
+	state, _ := server.state(c.t.Context())
 	return state
 }
 

@@ -126,9 +126,9 @@ func (s *status) explainLog(record slog.Record) {
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationSent)
+		s.owesOpen(time.Time{})
 		switch {
 		case code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED && s.stateNow() < OpenConfirm:
-			s.owesOpen(time.Time{})
 			s.because(guess, TheRouter, "%s", noOpen)
 		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
 			// gobgp sends this error after any message before OPEN, and the only message to expect there is a NOTIFICATION.

@@ -20,6 +20,8 @@ var errTooLarge = fmt.Errorf("the router sent routes with more than %d MiB of at
 
 // received counts the bytes of the UPDATEs of which gobgp keeps a route.
 type received struct {
+	stale bool // Routes are kept after the end of a session (RFC 4724).
+
 	mu    sync.Mutex
 	of    map[netip.Prefix]*kept
 	bytes int
@@ -28,14 +30,15 @@ type received struct {
 // kept is an UPDATE, and how many of its routes are kept.
 type kept struct{ bytes, routes int }
 
-// note counts the UPDATE in a record of gobgp's log, and reports whether the router has sent too much. After the end of a session
-// nothing is kept.
+// note counts the UPDATE in a record of gobgp's log, and reports whether the router has sent too much.
 func (r *received) note(record slog.Record) (tooMuch bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch record.Message {
 	case "Peer Down":
-		r.of, r.bytes = nil, 0
+		if !r.stale {
+			r.of, r.bytes = nil, 0
+		}
 	case "received update":
 		var announced, withdrawn []bgp.PathNLRI
 		var attributes []bgp.PathAttributeInterface

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type routeServer struct {
 	serving sync.WaitGroup
 	stopped chan struct{}
 	unwatch context.CancelFunc
+	queue   reflect.Value // what gobgp has queued for the router: see queueOf
 	// attributes of the last path that was built: most prefixes of a peer have the same.
 	lastAttributes route.Attributes
 	lastNextHop    netip.Addr
@@ -110,6 +112,7 @@ func (s *routeServer) connect(ctx context.Context) error {
 	if err := s.gobgp.AddPeer(ctx, &api.AddPeerRequest{Peer: neighbour(s.peer)}); err != nil {
 		return fmt.Errorf("add peer %q: %w", s.peer.Name, err)
 	}
+	s.queue = queueOf(s.gobgp)
 	return nil
 }
 
@@ -200,6 +203,7 @@ func (s *routeServer) stop(keepRoutes bool) {
 	_ = s.gobgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: keepRoutes})
 	s.gobgp.Stop() // what StopBgp leaves: the loop of gobgp's own, unused BFD
 	s.serving.Wait()
+	empty(s.queue)
 	s.unwatch()
 	endLockstep(s)
 }

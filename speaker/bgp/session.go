@@ -112,7 +112,7 @@ func (s *session) serve(ctx context.Context) error {
 	var err error
 	taken := make(chan net.Conn, 1)
 	defer discard(taken)
-	s.server, err = startServer(ctx, s.peer, taken, logTap{log, s.status, &received{}}, s.status.observe)
+	s.server, err = startServer(ctx, s.peer, taken, logTap{log, s.status, &received{stale: s.peer.GracefulRestart != nil}}, s.status.observe)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,12 @@ func (s *session) serve(ctx context.Context) error {
 			s.handOn(conn, taken)
 		case <-s.status.entered:
 			if s.status.over() {
-				return errOver
+				select {
+				case err := <-s.status.refused: // It has ended for this reason.
+					return err
+				default:
+					return errOver
+				}
 			}
 			connections = nil
 			if s.status.takesConnections() {

@@ -16,8 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// gobgp's cleanInfiniteChannel does not wait for the queue that it empties, and may leave that queue's goroutine behind.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer"))
+	goleak.VerifyTestMain(m)
 }
 
 // Routes and peers are set in any order, and sessions take changes at any time. In the end each peer has been told exactly the

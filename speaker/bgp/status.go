@@ -256,12 +256,14 @@ func (s *status) begin() {
 // the next session: routes that were withdrawn meanwhile, or the mark that ends the sending.
 var errOver = errors.New("the session is over")
 
-// over reports whether the next session needs a new server. A router with graceful restart whose connection was lost may be
-// restarting. It must not be told that this node has restarted, too, or it does not wait for our routes (RFC 4724, section 4.1).
+// over reports whether the next session needs a new server. A router with graceful restart that may be restarting must not be
+// told that this node has restarted, too, or it does not wait for our routes (RFC 4724, section 4.1).
 func (s *status) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended != "" && (s.peer.GracefulRestart == nil || s.ended != ConnectionLost)
+	g := s.peer.GracefulRestart
+	restarts := s.ended == ConnectionLost || s.ended == HoldTimerExpired || g != nil && g.KeepOnNotification && s.ended == NotificationReceived
+	return s.ended != "" && (g == nil || !restarts)
 }
 
 // takesConnections reports whether gobgp takes a connection of a passive router, or needs no further one. In other states it

@@ -229,7 +229,7 @@ func (m *Machine) sendPages() {
 	}
 	parts = parts[:min(len(parts), maxPages)]
 	if m.pagesOf != m.claims {
-		m.askedPage, m.pagesOf = 0, m.claims // The list has changed since its first pages were sent.
+		m.askedPage, m.pagesOf, m.pagesAgain = 0, m.claims, noPage // The list has changed since its first pages were sent.
 	}
 	first := min(int(m.askedPage), len(parts))
 	end := min(first+pagesAtOnce, len(parts))
@@ -243,6 +243,9 @@ func (m *Machine) sendPages() {
 		m.send(MAC{}, m.sign(kindPage, p.encode))
 	}
 	m.askedPages, m.askedPage = end < len(parts), uint16(end) //nolint:gosec // At most maxPages.
+	if !m.askedPages && m.pagesAgain < uint16(end) {          //nolint:gosec // At most maxPages.
+		m.askedPages, m.askedPage, m.pagesAgain = true, m.pagesAgain, noPage
+	}
 	m.pages = m.now + pageTime
 	if !m.askedPages {
 		m.pages += askBack

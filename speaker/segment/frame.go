@@ -528,4 +528,6 @@ const (
 	maxClaims = 16_384
 	// maxPages is enough for maxClaims: a page has room for at least 33 IPv6 addresses.
 	maxPages = maxClaims / 32
+	// noPage is the number of no page.
+	noPage = 1<<16 - 1
 )

@@ -273,6 +273,7 @@ type Machine struct {
 	askedPages bool // a speaker waits for pages, from askedPage on
 	askedPage  uint16
 	pagesOf    uint32 // the number of claims when askedPage was set
+	pagesAgain uint16 // the page from which the list is sent again after its end; noPage: it is not
 	askedHello bool   // a speaker waits for our Hello
 	state      uint32
 	helloDirty bool

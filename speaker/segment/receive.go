@@ -209,10 +209,12 @@ func (m *Machine) receiveAsk(r *reader) Drop {
 	}
 	m.askedHello = true
 	if a.claims != m.claims {
-		if !m.askedPages || a.page < m.askedPage {
-			m.askedPage, m.pagesOf = a.page, m.claims
+		switch {
+		case !m.askedPages:
+			m.askedPages, m.askedPage, m.pagesOf, m.pagesAgain = true, a.page, m.claims, noPage
+		case a.page < m.askedPage: // The list goes on to its end first, or those who ask could keep it from getting there.
+			m.pagesAgain = min(m.pagesAgain, a.page)
 		}
-		m.askedPages = true
 	}
 	m.answerAsks()
 	return ""

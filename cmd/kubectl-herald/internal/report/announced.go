@@ -135,7 +135,7 @@ func (v *view) decide() {
 			v.service.Namespace+"/"+v.service.Name)
 		return
 	}
-	if len(ads) == 0 && v.invalid != "" { // The speakers that saw its last valid spec go on with that.
+	if len(ads) == 0 && v.invalid != "" && nearest.step <= 0 { // The speakers that saw its last valid spec go on with that.
 		for _, f := range v.owned() {
 			v.facts = append(v.facts, f.fact)
 		}

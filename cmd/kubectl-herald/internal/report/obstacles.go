@@ -59,7 +59,9 @@ func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
 	try := func(kind, name string, spec *herald.Selection, add func()) {
 		for _, r := range v.rejected {
 			if r.Kind == kind && r.Name == name {
-				v.invalid = cmp.Or(v.invalid, fmt.Sprintf("%s %s is not valid: %v", kind, name, r.Err))
+				if named := spec.Pools; len(named) == 0 || slices.Contains(named, v.al.Pool) {
+					v.invalid = cmp.Or(v.invalid, fmt.Sprintf("%s %s is not valid: %v", kind, name, r.Err))
+				}
 				if nearest.step < 0 {
 					nearest = obstacle{step: 0, cause: fmt.Sprintf("%s %s is not valid: %v", kind, name, r.Err), cure: "correct it"}
 				}

@@ -195,9 +195,13 @@ func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo
 	return all
 }
 
-// unannounced adds the addresses that are for routers, and that no node announces to any. Addresses of a pool whose condition
-// Announced is False are left out: that is a problem of its own.
+// unannounced adds the addresses that BGPAdvertisements select, and that no node announces to a router. Addresses of a pool whose
+// condition Announced is not True are left out: that is a problem of its own. Nothing is added if not all sessions are known, or if
+// an advertisement is not valid: speakers may go on with its last valid spec.
 func (s *situation) unannounced(r *StatusReport) {
+	if len(s.rejected) > 0 || slices.ContainsFunc(s.Speakers, func(o *herald.SpeakerStatus) bool { return len(o.Status.Sessions) >= herald.MaxStatusSessions }) {
+		return
+	}
 	onSegments := map[string]bool{}
 	for _, a := range r.Addresses {
 		onSegments[a.Address] = true
@@ -216,13 +220,31 @@ func (s *situation) unannounced(r *StatusReport) {
 			continue
 		}
 		wanted := func(svc *announce.Service) bool {
-			return len(svc.Ready(a.Addr)) > 0 && (svc.Overrides == nil || !svc.Overrides.Silent)
+			return len(svc.Ready(a.Addr)) > 0 && (svc.Overrides == nil || !svc.Overrides.Silent) && s.routed(rec, svc)
 		}
 		if slices.ContainsFunc(a.Services, wanted) {
 			r.Problems = append(r.Problems, problem{notSent, a.String(), []string{}, fmt.Sprintf("%s of %s is announced by nobody: kubectl herald explain service %[2]s says why", a, a.Services[0].Name)})
 		}
 	}
 	ordered(r.Problems)
+}
+
+// routed reports whether a BGPAdvertisement selects an address of a Service.
+func (s *situation) routed(rec *herald.IPAllocation, of *announce.Service) bool {
+	svc, pool := s.services[of.Name], s.pool(rec.Spec.Pool)
+	if svc == nil || pool == nil {
+		return false
+	}
+	var namespace map[string]string
+	for _, o := range s.Namespaces {
+		if o.Name == svc.Namespace {
+			namespace = o.Labels
+		}
+	}
+	return slices.ContainsFunc(s.BGPAdvertisements, func(ad *herald.BGPAdvertisement) bool {
+		c, err := ad.Spec.Compile()
+		return err == nil && c.Pool(pool.Name, pool.Labels) && c.Service(svc.Labels, namespace)
+	})
 }
 
 // ServiceNamed explains the Service with a name.

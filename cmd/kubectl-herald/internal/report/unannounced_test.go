@@ -30,9 +30,26 @@ func TestWhatNobodyAnnouncesToRouters(t *testing.T) {
 				}
 			}
 		}, true},
-		{"no advertisement selects the Service", func(s *story) { s.BGPAdvertisements[0].Spec.ServiceSelector = selector("app", "db") }, true},
+		{"no advertisement selects the Service", func(s *story) { s.BGPAdvertisements[0].Spec.ServiceSelector = selector("app", "db") }, false},
 		{"no endpoint is ready", func(s *story) {
-			s.BGPAdvertisements[0].Spec.ServiceSelector, s.Endpoints = selector("app", "db"), nil
+			for _, o := range s.Speakers {
+				o.Status.Sessions = nil
+			}
+			s.Endpoints = nil
+		}, false},
+		{"no node has a session", func(s *story) {
+			for _, o := range s.Speakers {
+				o.Status.Sessions = nil
+			}
+		}, true},
+		{"an advertisement is not valid", func(s *story) {
+			for _, o := range s.Speakers {
+				o.Status.Sessions = nil
+			}
+			broken := s.BGPAdvertisements[0].DeepCopy()
+			broken.Name = "broken"
+			broken.Spec.NodeSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "rack", Operator: "Near"}}}
+			s.BGPAdvertisements = append(s.BGPAdvertisements, broken)
 		}, false},
 		{"no advertisement selects the pool", func(s *story) {
 			s.BGPAdvertisements[0].Spec.Pools = []string{"gold"}
