@@ -286,7 +286,7 @@ func (c *cluster) kindsFirst() {
 		}
 		return err
 	})
-	c.documented(blockOf(c.t, "docs/install.md", "sed 's/"))
+	c.documented(blockOf(c.t, "docs/install.md", "sed -e 's/"))
 	c.eventually("a pool is created", func(ctx context.Context) error {
 		_, err := c.herald.Pools.Create(ctx, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "again"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.10"}}}, metav1.CreateOptions{})
 		return err
@@ -322,7 +322,7 @@ func (c *cluster) programsFirst(ccm *lab.Process) {
 	if c.get("web").DeletionTimestamp == nil {
 		c.t.Fatal("the Service does not wait for its finalizer")
 	}
-	c.documented(strings.NewReplacer("service NAME", "service web", "-n NAMESPACE", "-n red").Replace(blockOf(c.t, "docs/install.md", "in $(kubectl get ippools.herald.dev")))
+	c.documented(strings.NewReplacer("service NAME", "service web", "-n NAMESPACE", "-n red").Replace(blockOf(c.t, "docs/install.md", `"finalizers":null`)))
 	c.gone("web")
 	c.inTime(kindsPatience, "nothing is left", func(ctx context.Context) error {
 		left, err := c.access.Kubectl(ctx, "get", "-f", manifests, "--ignore-not-found", "-o", "name")
