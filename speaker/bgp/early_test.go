@@ -222,13 +222,19 @@ func (c *coming) hears(want ...string) {
 
 func (c *coming) eventually(what string, is func() bool) {
 	c.t.Helper()
+	eventually(c.t, what, is)
+}
+
+// eventually waits until is returns true.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
 	again := time.NewTicker(time.Millisecond)
 	defer again.Stop()
 	for deadline := time.After(patience); !is(); {
 		select {
 		case <-again.C:
 		case <-deadline:
-			c.t.Fatalf("not within %v: %s", patience, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

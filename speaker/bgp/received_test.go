@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
@@ -60,7 +59,7 @@ func TestARouterThatSendsLargeRoutes(t *testing.T) {
 		return r
 	}
 	_ = flood(0, 600).Close()
-	a.eventually("the reason", func() bool {
+	eventually(t, "the reason", func() bool {
 		all := a.speaker.Sessions()
 		i := slices.IndexFunc(all, func(s Session) bool { return s.Address == hostileAt(0) })
 		return all[i].Reason == errTooLarge.Error()
@@ -73,17 +72,4 @@ func TestARouterThatSendsLargeRoutes(t *testing.T) {
 		t.Errorf("a router that changes one route gets a NOTIFICATION of code %d", code)
 	}
 	a.undisturbed()
-}
-
-func (a *arena) eventually(what string, is func() bool) {
-	a.t.Helper()
-	again := time.NewTicker(5 * time.Millisecond)
-	defer again.Stop()
-	for deadline := time.After(patience); !is(); {
-		select {
-		case <-again.C:
-		case <-deadline:
-			a.t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
 }
