@@ -27,8 +27,8 @@ type Detail struct {
 	HoldTime, KeepaliveTime time.Duration
 	// Local and Remote are the capabilities that each end has offered.
 	Local, Remote Capabilities
-	// UpdatesSent and UpdatesReceived count UPDATE messages. They start again from zero when the session is opened again because
-	// the peer has changed or something failed on this node.
+	// UpdatesSent and UpdatesReceived count UPDATE messages. They start again from zero with each gobgp server of the peer: after
+	// the end of a session, with few exceptions (see status.over), and when the peer has changed.
 	UpdatesSent, UpdatesReceived uint64
 
 	agreed agreed

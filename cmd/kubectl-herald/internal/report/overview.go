@@ -211,40 +211,36 @@ func (s *situation) unannounced(r *StatusReport) {
 		sessions = append(sessions, sessionsOf(st, s.segments.stale[st.Name])...)
 	}
 	to := s.routers(sessions)
+	var ads []*herald.Selector
+	for _, ad := range s.BGPAdvertisements {
+		if c, err := ad.Spec.Compile(); err == nil {
+			ads = append(ads, c)
+		}
+	}
+	namespaces := map[string]map[string]string{}
+	for _, o := range s.Namespaces {
+		namespaces[o.Name] = o.Labels
+	}
 	for _, rec := range s.Allocations {
 		a := announce.AddressOf(rec, s.now, func(n types.NamespacedName) *corev1.Service { return s.services[n] }, s.slicesOf)
 		if a == nil || onSegments[a.String()] || len(to[a.String()]) > 0 || s.now.Sub(rec.CreationTimestamp.Time) < reportedWithin {
 			continue
 		}
-		if pool := s.pool(rec.Spec.Pool); pool == nil || !meta.IsStatusConditionTrue(pool.Status.Conditions, herald.ConditionAnnounced) {
+		pool := s.pool(rec.Spec.Pool)
+		if pool == nil || !meta.IsStatusConditionTrue(pool.Status.Conditions, herald.ConditionAnnounced) {
 			continue
 		}
 		wanted := func(svc *announce.Service) bool {
-			return len(svc.Ready(a.Addr)) > 0 && (svc.Overrides == nil || !svc.Overrides.Silent) && s.routed(rec, svc)
+			labels := s.services[svc.Name].Labels // AddressOf has found the Service.
+			return len(svc.Ready(a.Addr)) > 0 && (svc.Overrides == nil || !svc.Overrides.Silent) && slices.ContainsFunc(ads, func(ad *herald.Selector) bool {
+				return ad.Pool(pool.Name, pool.Labels) && ad.Service(labels, namespaces[svc.Name.Namespace])
+			})
 		}
 		if slices.ContainsFunc(a.Services, wanted) {
 			r.Problems = append(r.Problems, problem{notSent, a.String(), []string{}, fmt.Sprintf("%s of %s is announced by nobody: kubectl herald explain service %[2]s says why", a, a.Services[0].Name)})
 		}
 	}
 	ordered(r.Problems)
-}
-
-// routed reports whether a BGPAdvertisement selects an address of a Service.
-func (s *situation) routed(rec *herald.IPAllocation, of *announce.Service) bool {
-	svc, pool := s.services[of.Name], s.pool(rec.Spec.Pool)
-	if svc == nil || pool == nil {
-		return false
-	}
-	var namespace map[string]string
-	for _, o := range s.Namespaces {
-		if o.Name == svc.Namespace {
-			namespace = o.Labels
-		}
-	}
-	return slices.ContainsFunc(s.BGPAdvertisements, func(ad *herald.BGPAdvertisement) bool {
-		c, err := ad.Spec.Compile()
-		return err == nil && c.Pool(pool.Name, pool.Labels) && c.Service(svc.Labels, namespace)
-	})
 }
 
 // ServiceNamed explains the Service with a name.
