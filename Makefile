@@ -217,15 +217,16 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestPodsRollUnderPolicyLocal
 # Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last three.
 long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal|TestANodeThatDiesIsDeadForEveryone
-# Stories with the real MetalLB, which takes minutes to build. make test runs them, too, where it is built.
+# Stories with the real MetalLB, which takes minutes to build. make e2e runs them, and so does make test where MetalLB is built.
 metallb_stories := TestMetalLBHandsOver|TestMetalLBIsTakenOver
 
 .PHONY: e2e
-e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
+e2e: root packages build kubernetes kind helm metallb ## Run the demo as without a terminal, the moves from MetalLB, and the stories on a cluster of kind; needs root
 	@$(static) -o $(bin)/ ./e2e/demo
 	@$(bin)/demo </dev/null 2>&1 | tee build/demo.txt
 	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
 	@rm -rf build/failures
+	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e
 
 .PHONY: e2e-clusters
@@ -250,15 +251,13 @@ bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP a
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/...
 	@# A round in the lab is long enough to be one; that of 10,000 Services takes ten minutes on two cores.
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
-	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e
 
 .PHONY: soak
-soak: root packages build kubernetes kind metallb ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
+soak: root packages build kubernetes kind ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
 	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner|TestOneMAC' -timeout 2h ./speaker/segment
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
-	HERALD_REQUIRE_ROOT=1 go test -count=1 -run '^($(metallb_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m HERALD_CLUSTER=kind go test -count=1 -timeout 1h -run '^($(long_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench 'Busy/100ms' -benchtime 600x -timeout 1h ./speaker/bfd # 600 seconds
 
