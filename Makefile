@@ -248,6 +248,7 @@ conformance: root packages build kubernetes kind ## Run Kubernetes' own load-bal
 .PHONY: bench
 bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP against real routers, the lab; needs root
 	@e2e/lab/packages.sh bench
+	@$(static) -o $(bin)/ ./e2e/gobgp
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/...
 	@# A round in the lab is long enough to be one; that of 10,000 Services takes ten minutes on two cores.
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
