@@ -44,7 +44,7 @@ type loadBalancers struct {
 // for the owner of the Service, because it becomes the event SyncLoadBalancerFailed.
 func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	start := time.Now()
-	if now := b.services.of(owner(svc)); now == nil || !b.services.wants(now) {
+	if svc = b.services.of(owner(svc)); svc == nil || !b.services.wants(svc) { // The controller has only a part of it.
 		return nil, cloudprovider.ImplementedElsewhere
 	}
 	if left, stays, err := b.leave(ctx, svc); left || err != nil {

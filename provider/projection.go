@@ -15,6 +15,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 // projection is the Service informer that the service controller sees. The stock controller serves every Service
@@ -102,6 +104,25 @@ func (p *projection) project(svc *corev1.Service) *corev1.Service {
 		c.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	}
 	return &c
+}
+
+// read returns the Service that the service controller reads. The controller keeps a copy of it, although it uses little of
+// it, and hands it to loadBalancers, which take the rest from the cache. If the Service is gone, they need only its reclaim
+// policy.
+func (p *projection) read(svc *corev1.Service) *corev1.Service {
+	svc = p.project(svc)
+	part := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ResourceVersion: svc.ResourceVersion,
+			DeletionTimestamp: svc.DeletionTimestamp, Finalizers: svc.Finalizers,
+		},
+		Spec:   corev1.ServiceSpec{Type: svc.Spec.Type, LoadBalancerClass: svc.Spec.LoadBalancerClass},
+		Status: corev1.ServiceStatus{LoadBalancer: svc.Status.LoadBalancer},
+	}
+	if said, set := svc.Annotations[herald.AnnotationReclaim]; set {
+		part.Annotations = map[string]string{herald.AnnotationReclaim: said}
+	}
+	return part
 }
 
 // requeue makes the service controller sync a Service again. It is the only way to do so: whatever happens to
@@ -212,7 +233,7 @@ func (l projectedLister) Services(namespace string) corelisters.ServiceNamespace
 func (l projectedLister) all(services []*corev1.Service, err error) ([]*corev1.Service, error) {
 	projected := make([]*corev1.Service, 0, len(services))
 	for _, svc := range services {
-		projected = append(projected, l.p.project(svc))
+		projected = append(projected, l.p.read(svc))
 	}
 	return projected, err
 }
@@ -237,12 +258,12 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	if p := n.l.p; p.cleaned(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !p.serves(svc) {
 		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
 	}
-	return n.l.p.project(svc), nil
+	return n.l.p.read(svc), nil
 }
 
 // oneNode is the Node informer that the service controller sees. It has one node, which never changes. Herald's
 // Services do not depend on the nodes. When nodes change, the controller would otherwise read all Services without
-// synchronization, and keep a list of nodes for each Service forever.
+// synchronization. It keeps a list of nodes for the name of each Service forever; here each list has one node.
 type oneNode struct{}
 
 // OneNode returns an informer that hides the nodes from the service controller. It has one node, because without nodes

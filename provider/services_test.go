@@ -81,6 +81,32 @@ func TestNothingIsWrittenForAServiceThatChanges(t *testing.T) {
 	}
 }
 
+// TestAPartOfAServiceIsEnough gives the load balancers what the service controller reads, which is only a part of a Service.
+func TestAPartOfAServiceIsEnough(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.AllowRetain = true }))
+	svc := service("web", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.2"})
+	svc.Annotations[herald.AnnotationReclaim] = string(herald.ReclaimRetain)
+	svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 80}}
+	w.put(svc)
+	part, err := w.projection.Lister().Services("default").Get("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(part.Annotations) > 1 || part.Spec.Ports != nil {
+		t.Errorf("the service controller keeps %v", part)
+	}
+	given, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", part, nil)
+	if err != nil || len(given.Ingress) != 1 || given.Ingress[0].IP != "198.51.100.2" {
+		t.Errorf("it was given %v (%v), and asked for 198.51.100.2", given, err)
+	}
+	_ = w.projection.real.Informer().GetStore().Delete(svc)
+	if err := w.loadBalancers.EnsureLoadBalancerDeleted(t.Context(), "", part); err != nil {
+		t.Error(err)
+	}
+	w.recordsAre("198.51.100.2 public ~default/web")
+}
+
 // TestAServiceThatReplacesAnotherUnseen is about an informer that reports the deletion of a Service and the creation of another
 // one of its name as one update.
 func TestAServiceThatReplacesAnotherUnseen(t *testing.T) {
