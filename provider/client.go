@@ -14,32 +14,42 @@ import (
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 )
 
-// Client returns a client for the service controller. It saves requests:
+// controllerClient is the client of the service controller. It saves requests:
 //
 //   - The patch that writes the addresses into a Service's status also writes the finalizer. The controller itself does
 //     not write the finalizer, because the projection shows it on a Service that has no address yet.
 //   - The events EnsuringLoadBalancer and DeletingLoadBalancer are dropped. They say what the controller is about to
 //     do, and the next event has the result. Writing an event costs the API server as much as writing an address, and
 //     the recorder drops events when a thousand are waiting.
-func Client(kube kubernetes.Interface) kubernetes.Interface { return controllerClient{kube} }
-
-type controllerClient struct{ kubernetes.Interface }
-
-func (c controllerClient) CoreV1() typedcorev1.CoreV1Interface {
-	return controllerCore{c.Interface.CoreV1()}
+//
+// It also notes the Services that it cannot write: see retries.
+type controllerClient struct {
+	kubernetes.Interface
+	retries *retries
 }
 
-type controllerCore struct{ typedcorev1.CoreV1Interface }
+func (c controllerClient) CoreV1() typedcorev1.CoreV1Interface {
+	return controllerCore{c.Interface.CoreV1(), c.retries}
+}
+
+type controllerCore struct {
+	typedcorev1.CoreV1Interface
+	retries *retries
+}
 
 func (c controllerCore) Services(namespace string) typedcorev1.ServiceInterface {
-	return controllerServices{c.CoreV1Interface.Services(namespace)}
+	return controllerServices{c.CoreV1Interface.Services(namespace), namespace, c.retries}
 }
 
 func (c controllerCore) Events(namespace string) typedcorev1.EventInterface {
 	return controllerEvents{c.CoreV1Interface.Events(namespace)}
 }
 
-type controllerServices struct{ typedcorev1.ServiceInterface }
+type controllerServices struct {
+	typedcorev1.ServiceInterface
+	namespace string
+	retries   *retries
+}
 
 // Patch is the only method by which the controller writes Services.
 func (s controllerServices) Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Service, error) {
@@ -50,7 +60,9 @@ func (s controllerServices) Patch(ctx context.Context, name string, kind types.P
 		}
 	}
 	opts.FieldManager = fieldManager
-	return s.ServiceInterface.Patch(ctx, name, kind, patch, opts, subresources...)
+	svc, err := s.ServiceInterface.Patch(ctx, name, kind, patch, opts, subresources...)
+	s.retries.failed(types.NamespacedName{Namespace: s.namespace, Name: name}, err)
+	return svc, err
 }
 
 // withFinalizer adds the finalizer to a strategic merge patch of a Service if the patch sets addresses. The API server

@@ -14,6 +14,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
@@ -43,7 +44,13 @@ func withController(t *testing.T, story func(w *controllerWorld)) {
 		p := newProjection(factory.Core().V1().Services(), "example.com/class", true, newLedger("example.com/class"))
 		p.holds = func(*corev1.Service) bool { return w.cloud.Exists }
 		p.gone, p.relabelled = func(*corev1.Service) {}, func() {}
-		controller, err := servicecontroller.New(w.cloud, Client(w.kube), p, OneNode(), "", nil)
+		services := &services{cached: factory.Core().V1().Services().Lister()}
+		retries := newRetries(func(name types.NamespacedName) {
+			if svc := services.named(name.Namespace, name.Name); svc != nil {
+				p.OnAdd(svc, false)
+			}
+		})
+		controller, err := servicecontroller.New(w.cloud, controllerClient{w.kube, retries}, p, OneNode(), "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,6 +60,7 @@ func withController(t *testing.T, story func(w *controllerWorld)) {
 		factory.WaitForCacheSyncWithContext(ctx)
 		p.open()
 		running.Go(func() { controller.Run(ctx, 1, controllersmetrics.NewControllerManagerMetrics("test")) })
+		running.Go(func() { _ = retries.run(ctx) })
 		synctest.Wait()
 		w.kube.ClearActions()
 		story(w)
