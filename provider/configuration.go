@@ -138,6 +138,9 @@ func leanService(f Foreign) cache.TransformFunc {
 		if sharing(svc).Key != "" {
 			svc.Spec.Selector = was.Selector
 		}
+		if formerlyServed(svc) {
+			return svc, nil // The projection reads who wrote the finalizer.
+		}
 		return lean(svc)
 	}
 }

@@ -56,12 +56,13 @@ func (p *projection) serves(svc *corev1.Service) bool {
 
 // ours reports whether the service controller must see a Service: one that we serve, or one that we served and must
 // clean up. A Service that became another type has lost its class as well. It is ours if it holds an address of ours,
-// or if it has the finalizer, we serve Services without a class, and no other class holds an address for it.
+// or if it has the finalizer and no other class holds an address for it. If we serve no Services without a class, another
+// controller may have served it, so the finalizer must be one that we wrote.
 func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc) && !p.cleaned(svc)
 	}
-	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc) && !p.ledger.hasForeign(svc)
+	return p.holds(svc) || formerlyServed(svc) && !p.ledger.hasForeign(svc) && (p.classless || wroteFinalizer(svc))
 }
 
 // cleaned reports whether a Service is being deleted and has nothing of ours any more. Another finalizer keeps it, and
