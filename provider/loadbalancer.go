@@ -112,7 +112,11 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 	for ctx.Err() == nil {
 		// The Service waits from before the decision, so that no change in between is missed.
 		b.waiting.add(svc)
-		req, err := b.requests.of(svc)
+		namespace, err := b.requests.find(ctx, svc.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		req, err := b.requests.of(svc, namespace)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}

@@ -143,7 +143,7 @@ type dependencies struct {
 
 // wire connects the parts of a Provider.
 func wire(d dependencies) *Provider {
-	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.quota}
+	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.kube.CoreV1(), d.quota}
 	services := &services{cached: d.services.Lister(), api: d.kube.CoreV1(), class: d.class, classless: d.classless}
 	records := &records{
 		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
@@ -263,7 +263,7 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
 		p.assessor.await(ctx) // No Service gets an address before the first assessment, not even a waiting one.
-		p.others.adopt()
+		p.others.adopt(ctx)
 		g.Go(func() error { return p.others.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
 		g.Go(func() error { return p.retries.run(ctx) })
