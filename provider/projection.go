@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -43,10 +45,14 @@ type projection struct {
 	// opened is true when the ledger is complete. Before that the handler gets nothing, so that no Service is synced
 	// that needs no change.
 	opened atomic.Bool
+
+	mu sync.Mutex
+	// uids has the UID of each Service that the controller has read and that is not gone.
+	uids map[types.NamespacedName]types.UID
 }
 
 func newProjection(real coreinformers.ServiceInformer, class string, classless bool, l *ledger) *projection {
-	return &projection{real: real, class: class, classless: classless, ledger: l}
+	return &projection{real: real, class: class, classless: classless, ledger: l, uids: map[types.NamespacedName]types.UID{}}
 }
 
 // serves reports whether a Service is of type LoadBalancer and of our class.
@@ -107,10 +113,10 @@ func (p *projection) project(svc *corev1.Service) *corev1.Service {
 	return &c
 }
 
-// read returns the Service that the service controller reads. The controller keeps a copy of it, although it uses little of
+// part returns the part of a Service that the service controller reads. The controller keeps a copy of it, although it uses little of
 // it, and hands it to loadBalancers, which take the rest from the cache. If the Service is gone, they need only its reclaim
 // policy.
-func (p *projection) read(svc *corev1.Service) *corev1.Service {
+func (p *projection) part(svc *corev1.Service) *corev1.Service {
 	svc = p.project(svc)
 	part := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
@@ -189,10 +195,27 @@ func (p *projection) OnDelete(o any) {
 		o = tombstone.Obj
 	}
 	if svc, ok := o.(*corev1.Service); ok {
+		p.forget(svc)
 		p.gone(svc)
 		if p.serves(svc) {
 			p.requeue(svc)
 		}
+	}
+}
+
+// uid returns the UID of the Service that the controller has read last under a name; empty if that one is gone.
+func (p *projection) uid(svc types.NamespacedName) types.UID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.uids[svc]
+}
+
+func (p *projection) forget(svc *corev1.Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
+	if p.uids[name] == svc.UID { // The controller may have read another Service of the same name.
+		delete(p.uids, name)
 	}
 }
 
@@ -234,7 +257,7 @@ func (l projectedLister) Services(namespace string) corelisters.ServiceNamespace
 func (l projectedLister) all(services []*corev1.Service, err error) ([]*corev1.Service, error) {
 	projected := make([]*corev1.Service, 0, len(services))
 	for _, svc := range services {
-		projected = append(projected, l.p.read(svc))
+		projected = append(projected, l.p.part(svc))
 	}
 	return projected, err
 }
@@ -256,10 +279,14 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p := n.l.p; p.cleaned(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !p.serves(svc) {
+	p := n.l.p
+	if p.cleaned(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !p.serves(svc) {
 		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
 	}
-	return n.l.p.read(svc), nil
+	p.mu.Lock()
+	p.uids[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = svc.UID
+	p.mu.Unlock()
+	return p.part(svc), nil
 }
 
 // oneNode is the Node informer that the service controller sees. It has one node, which never changes. Herald's

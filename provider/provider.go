@@ -230,7 +230,7 @@ func (p *Provider) Services() coreinformers.ServiceInformer { return p.projectio
 
 // Client returns the client for the service controller: see controllerClient.
 func (p *Provider) Client(kube kubernetes.Interface) kubernetes.Interface {
-	return controllerClient{kube, p.retries}
+	return controllerClient{kube, p.retries, p.projection.uid}
 }
 
 // Run serves until ctx ends. It calls serve, which runs the service controller, when the ledger is complete: no address
