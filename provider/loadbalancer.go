@@ -34,6 +34,7 @@ type loadBalancers struct {
 	services *services
 	waiting  *waiting
 	changes  *changes
+	retries  *retries
 	events   record.EventRecorder
 	metrics  *allocationMetrics
 	log      *zap.Logger
@@ -42,9 +43,10 @@ type loadBalancers struct {
 // EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It is idempotent:
 // the Service keeps its addresses, and a second call writes nothing. If a Service cannot be served, the error is written
 // for the owner of the Service, because it becomes the event SyncLoadBalancerFailed.
-func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
-	start := time.Now()
-	if now := b.services.of(owner(svc)); now == nil || !b.services.wants(now) {
+func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (_ *corev1.LoadBalancerStatus, err error) {
+	name, start := serviceName(svc), time.Now()
+	defer func() { b.retries.failed(name, err) }()
+	if svc = b.services.of(owner(svc)); svc == nil || !b.services.wants(svc) { // The controller has only a part of it.
 		return nil, cloudprovider.ImplementedElsewhere
 	}
 	if left, stays, err := b.leave(ctx, svc); left || err != nil {
@@ -110,7 +112,11 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 	for ctx.Err() == nil {
 		// The Service waits from before the decision, so that no change in between is missed.
 		b.waiting.add(svc)
-		req, err := b.requests.of(svc)
+		namespace, err := b.requests.find(ctx, svc.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		req, err := b.requests.of(svc, namespace)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}
@@ -223,7 +229,8 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 // be announced: its addresses cool down before they are assigned again, or are kept for its name. Addresses from a
 // controller of another class are left to that controller. If the Service has become one of another class, the addresses
 // in its status are left to others.
-func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
+func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) (err error) {
+	defer func() { b.retries.failed(serviceName(svc), err) }()
 	b.waiting.forget(svc)
 	reclaim := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 	now := b.services.of(owner(svc))

@@ -16,7 +16,7 @@ var order = []string{
 	"ledger.go", "decide.go", // decide
 	"records.go",                                              // record
 	"reports.go", "conflicts.go", "reconciler.go", "pools.go", // what happens elsewhere
-	"client.go", "projection.go", "waiting.go", "metrics.go", "loadbalancer.go", // status
+	"retries.go", "client.go", "projection.go", "waiting.go", "metrics.go", "loadbalancer.go", // status
 	"others.go",        // addresses that other controllers gave
 	"configuration.go", // what became of configuration objects
 	"speakers.go", "deaths.go", "deadnodes.go", "provider.go",

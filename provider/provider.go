@@ -67,6 +67,7 @@ type Provider struct {
 	waiting       *waiting
 	conflicts     *conflicts
 	reconciler    *reconciler
+	retries       *retries
 	loadBalancers *loadBalancers
 	projection    *projection
 	assessor      *assessor
@@ -142,7 +143,7 @@ type dependencies struct {
 
 // wire connects the parts of a Provider.
 func wire(d dependencies) *Provider {
-	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.quota}
+	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.kube.CoreV1(), d.quota}
 	services := &services{cached: d.services.Lister(), api: d.kube.CoreV1(), class: d.class, classless: d.classless}
 	records := &records{
 		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
@@ -162,10 +163,15 @@ func wire(d dependencies) *Provider {
 		services: services, requests: requests, ledger: ledger, changes: changes,
 		content: projection.content, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
 	}
+	retries := newRetries(func(name types.NamespacedName) {
+		if svc := services.named(name.Namespace, name.Name); svc != nil {
+			projection.OnAdd(svc, false)
+		}
+	})
 	metrics := newAllocationMetrics()
 	loadBalancers := &loadBalancers{
 		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, changes: changes,
-		events: d.events, metrics: metrics, log: d.log,
+		retries: retries, events: d.events, metrics: metrics, log: d.log,
 	}
 	projection.holds = ledger.hasOurs
 	projection.relabelled = changes.capacity.set // Pools may select Services by the labels that changed.
@@ -186,7 +192,7 @@ func wire(d dependencies) *Provider {
 	}
 	return &Provider{
 		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
-		conflicts: conflicts, reconciler: reconciler, loadBalancers: loadBalancers, projection: projection, others: others,
+		conflicts: conflicts, reconciler: reconciler, retries: retries, loadBalancers: loadBalancers, projection: projection, others: others,
 	}
 }
 
@@ -222,6 +228,11 @@ func namespaceHandler(c *changes, gone func(name string)) cache.ResourceEventHan
 // Services returns the informer for the service controller: see projection.
 func (p *Provider) Services() coreinformers.ServiceInformer { return p.projection }
 
+// Client returns the client for the service controller: see controllerClient.
+func (p *Provider) Client(kube kubernetes.Interface) kubernetes.Interface {
+	return controllerClient{kube, p.retries, p.projection.uid}
+}
+
 // Run serves until ctx ends. It calls serve, which runs the service controller, when the ledger is complete: no address
 // is assigned before every recorded one is known. Run returns when everything that it started has ended.
 func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
@@ -252,9 +263,10 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
 		p.assessor.await(ctx) // No Service gets an address before the first assessment, not even a waiting one.
-		p.others.adopt()
+		p.others.adopt(ctx)
 		g.Go(func() error { return p.others.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
+		g.Go(func() error { return p.retries.run(ctx) })
 		p.projection.open()
 		serve(ctx)
 		return nil

@@ -101,6 +101,9 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 // learn stores the content of a record, and queues the Services that wrongly believed that they hold the address. It reports
 // whether the record is older than the known one.
 func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
+	if is := r.cached(rec.Name); is != nil && is.ResourceVersion == rec.ResourceVersion {
+		rec = is // The ledger keeps it, and the cache has it anyway.
+	}
 	address, tenants := r.tenants(rec)
 	lost, stale, err := r.ledger.learn(address, rec, tenants)
 	for _, o := range lost {

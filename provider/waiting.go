@@ -82,7 +82,11 @@ func (w *waiting) serve() {
 			w.changes.serve(svc) // If its addresses are refused again, this costs no API call.
 			continue
 		}
-		req, err := w.requests.of(svc)
+		namespace := w.requests.namespace(svc.Namespace)
+		if namespace == nil {
+			continue // It may have a quota. When the cache has it, the Service is tried again.
+		}
+		req, err := w.requests.of(svc, namespace)
 		if err != nil {
 			continue
 		}
