@@ -60,6 +60,16 @@ $(bin)/metallb: e2e/metallb/go.mod
 	@cd e2e/metallb && for program in controller speaker; do $(static) -o ../../$(bin)/metallb-$$program go.universe.tf/metallb/$$program; done
 	@rm -rf $@ && cp -r --no-preserve=mode,timestamps "$$(go -C e2e/metallb list -m -f '{{.Dir}}' go.universe.tf/metallb)/config/crd/bases" $@
 
+.PHONY: contour
+contour: toolchain $(bin)/contour ## Build Contour, a controller of the Gateway API, for the story of static addresses; minutes the first time
+
+# The program, and the custom resources that it reads beside it.
+$(bin)/contour: e2e/contour/go.mod
+	@mkdir -p $(bin)/contour-crds
+	@cd e2e/contour && cp --no-preserve=mode,timestamps "$$(go list -m -f '{{.Dir}}' github.com/projectcontour/contour)/examples/contour/01-crds.yaml" \
+		"$$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)"/config/crd/experimental/gateway.networking.k8s.io_*.yaml ../../$(bin)/contour-crds/
+	@cd e2e/contour && $(static) -o ../../$@ github.com/projectcontour/contour/cmd/contour
+
 .PHONY: packages
 packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
@@ -163,7 +173,7 @@ verify: toolchain drift lint docs ## Check all that needs no tests to run: gener
 	for platform in darwin/arm64 windows/amd64; do GOOS=$${platform%/*} GOARCH=$${platform#*/} $(static) -o /dev/null ./cmd/kubectl-herald; done
 	test -z "$$(gofmt -l .)"
 	go test .
-	@for module in tools tools/actionlint tools/hugo e2e/kubernetes e2e/kind/coredns e2e/metallb .; do (set -x; go -C $$module mod tidy -diff); done
+	@for module in tools tools/actionlint tools/hugo e2e/kubernetes e2e/kind/coredns e2e/metallb e2e/contour .; do (set -x; go -C $$module mod tidy -diff); done
 	@# As it is built, so that what it imports is compiled once.
 	CGO_ENABLED=0 go -C e2e/kubernetes vet -trimpath ./conformance
 
