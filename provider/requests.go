@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"sync/atomic"
+
 	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
@@ -12,11 +14,15 @@ type requests struct {
 	namespaces corelisters.NamespaceLister
 	// quota is the quota of namespaces that set none themselves.
 	quota ipam.Limits
+	// grants are the addresses that other systems granted.
+	grants *atomic.Pointer[Grants]
 }
 
 // of returns the request of a Service. The error is written for the Service's owner.
 func (r requests) of(svc *corev1.Service) (ipam.Request, error) {
-	return RequestOf(svc, r.namespace(svc.Namespace), r.quota)
+	req, err := RequestOf(svc, r.namespace(svc.Namespace), r.quota)
+	req.Granted = r.grants.Load().Of(req.Owner)
+	return req, err
 }
 
 // withoutQuota returns the request of a Service without the quota of its namespace: addresses that were in use before the
