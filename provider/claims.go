@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,10 +30,6 @@ import (
 // claimsRetry is the delay after which claims are read or written again when that failed, and after which the API server is
 // asked again for definitions that are missing.
 const claimsRetry = 3 * time.Second
-
-// ipamVersions are the versions of the contract that are understood, the preferred one first. What is read and written here
-// is the same in both.
-var ipamVersions = []string{"v1beta2", "v1beta1"}
 
 // claims asks other systems for addresses: it creates an IPAddressClaim for each address that a Service needs from a pool
 // with spec.externalPoolRef, and deletes those that nobody needs. On every change it compares all claims with all that are
@@ -78,7 +73,7 @@ func (c *claims) run(ctx context.Context) error {
 			c.report(err)
 			again = time.After(claimsRetry)
 		}
-		c.grants.Store(newGrants(nil, nil, c.ledger.external()))
+		c.grants.Store(newGrants(c.namespace, nil, nil, c.ledger.external()))
 		c.retell()
 		select {
 		case <-ctx.Done():
@@ -103,14 +98,14 @@ func (c *claims) needed() bool { return len(c.ledger.external()) > 0 || len(c.le
 type missingError struct{ resource string }
 
 func (e *missingError) Error() string {
-	return fmt.Sprintf("CustomResourceDefinition %s.%s is not installed: install the IPAM provider of the pool that spec.externalPoolRef names", e.resource, ipamGroup)
+	return fmt.Sprintf("CustomResourceDefinition %s.%s is not installed: install the IPAM provider of the pool that spec.externalPoolRef names", e.resource, IPAMGroup)
 }
 
 // discover returns the version of the contract that the API server serves.
 func (c *claims) discover() (version string, err error) {
 	missing := &missingError{claimsResource}
-	for _, version := range ipamVersions {
-		list, err := c.discovery.ServerResourcesForGroupVersion(ipamGroup + "/" + version)
+	for _, version := range IPAMVersions {
+		list, err := c.discovery.ServerResourcesForGroupVersion(IPAMGroup + "/" + version)
 		if apierrors.IsNotFound(err) {
 			continue
 		}
@@ -131,7 +126,7 @@ func (c *claims) discover() (version string, err error) {
 }
 
 func (c *claims) resource(version, resource string) schema.GroupVersionResource {
-	return schema.GroupVersionResource{Group: ipamGroup, Version: version, Resource: resource}
+	return schema.GroupVersionResource{Group: IPAMGroup, Version: version, Resource: resource}
 }
 
 // serve reads and writes claims until ctx ends, or until they cannot be read.
@@ -233,7 +228,7 @@ func contents[T any](store cache.Store) (all []T) {
 // sync makes the claims those that are needed. A claim is needed if a record names it, if its Service has the granted
 // address, or if its Service waits for it.
 func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
-	is := newGrants(asked, granted, c.ledger.external())
+	is := newGrants(c.namespace, asked, granted, c.ledger.external())
 	if was := c.grants.Swap(is); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
@@ -246,12 +241,12 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		if err != nil {
 			continue
 		}
-		open, missing := is.Open(req.Owner, c.ledger.wants(req), idle)
+		open, missing := is.open(req.Owner, c.ledger.wants(req), idle)
 		create = append(create, missing...)
 		for _, o := range open {
 			needed[o.Name] = true
 			if refused := c.ledger.refused(req, o); refused != nil || o.failure != "" {
-				refusals[o.Pool] = append(refusals[o.Pool], o.Words(c.namespace, refused))
+				refusals[o.Pool] = append(refusals[o.Pool], is.words(o, refused))
 			}
 		}
 	}
@@ -401,21 +396,7 @@ func (c *claims) words(req ipam.Request, idle func(Claim) bool) string {
 	if problem != nil {
 		return fmt.Sprintf("IPPool %s cannot ask for an address: %s", wants[0].Pool, cutAt(problem.Error(), maxFailure))
 	}
-	open, create := c.grants.Load().Open(req.Owner, wants, idle)
-	const most = 3 // A message of an event may have 1024 bytes.
-	var texts []string
-	for _, o := range append(open, create...) {
-		refused := c.ledger.refused(req, o)
-		if o.Address.IsValid() && refused == nil {
-			continue
-		}
-		if len(texts) == most {
-			texts = append(texts, "and more")
-			break
-		}
-		texts = append(texts, o.Words(c.namespace, refused))
-	}
-	return strings.Join(texts, "; ")
+	return c.grants.Load().WaitWords(req.Owner, wants, idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
 }
 
 // condition returns the condition Granted of a pool; nil if it is not known.

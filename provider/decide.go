@@ -57,23 +57,17 @@ func (l *ledger) wants(req ipam.Request) []ipam.Want {
 
 // refused returns why a Service cannot get the address that was granted for a claim; nil if it can.
 func (l *ledger) refused(req ipam.Request, c Claim) *ipam.Error {
-	if !c.Address.IsValid() {
-		return nil
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
-	return l.alloc.Refused(req, ipam.Grant{Address: c.Address, Pool: c.Pool})
+	return c.RefusedBy(l.alloc, req)
 }
 
-// uses reports whether the Service of a claim, or another of its name, holds the granted address, or whether the address is
-// kept for it.
+// uses is Claim.UsedIn.
 func (l *ledger) uses(c Claim) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return c.Address.IsValid() && slices.ContainsFunc(l.alloc.Holders(c.Address), func(a ipam.Allocation) bool {
-		return a.Owner.UID == c.Owner.UID || a.Owner.Reservation() == c.Owner.Reservation()
-	})
+	return c.UsedIn(l.alloc)
 }
 
 // claimed returns the names of the claims that records name.

@@ -19,10 +19,14 @@ import (
 // names a pool of the other system, that system creates an IPAddress. https://cluster-api.sigs.k8s.io, "Contract rules for
 // IPAM providers".
 const (
-	ipamGroup      = "ipam.cluster.x-k8s.io"
+	IPAMGroup      = "ipam.cluster.x-k8s.io"
 	claimsResource = "ipaddressclaims"
 	grantsResource = "ipaddresses"
 )
+
+// IPAMVersions are the versions of the contract that are understood, the preferred one first. What is read and written here
+// is the same in both.
+var IPAMVersions = []string{"v1beta2", "v1beta1"}
 
 // maxFailure is the most bytes of another system's message that a message repeats.
 const maxFailure = 256
@@ -63,7 +67,7 @@ func newClaim(o ipam.Owner, w ipam.Want, ref herald.ExternalPoolReference, ordin
 // object returns the IPAddressClaim to create.
 func (c Claim) object(version, class string) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": ipamGroup + "/" + version, "kind": "IPAddressClaim",
+		"apiVersion": IPAMGroup + "/" + version, "kind": "IPAddressClaim",
 		"metadata": map[string]any{
 			"name":   c.Name,
 			"labels": map[string]any{herald.LabelManagedBy: herald.LabelManagedByValue},
@@ -141,15 +145,32 @@ func (c Claim) with(grants map[string]grant) Claim {
 	return c
 }
 
-// Grants are the claims of a cluster, with what other systems granted.
-type Grants struct {
-	claims map[string][]Claim // by the UID of the Service, in the order of family and ordinal
-	named  map[string]Claim
-	refs   map[string]herald.ExternalPoolReference
+// UsedIn reports whether the Service of the claim, or another of its name, holds the granted address, or whether the address
+// is kept for it.
+func (c Claim) UsedIn(a *ipam.Allocator) bool {
+	return c.Address.IsValid() && slices.ContainsFunc(a.Holders(c.Address), func(h ipam.Allocation) bool {
+		return h.Owner.UID == c.Owner.UID || h.Owner.Reservation() == c.Owner.Reservation()
+	})
 }
 
-// GrantsOf returns what is granted: IPAddressClaims and IPAddresses of the namespace of herald-ccm, and the IPPools.
-func GrantsOf(claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool) *Grants {
+// RefusedBy returns why the Service cannot get the address that was granted for the claim; nil if it can, or if there is none.
+func (c Claim) RefusedBy(a *ipam.Allocator, req ipam.Request) *ipam.Error {
+	if !c.Address.IsValid() {
+		return nil
+	}
+	return a.Refused(req, ipam.Grant{Address: c.Address, Pool: c.Pool})
+}
+
+// Grants are the claims of a cluster, with what other systems granted.
+type Grants struct {
+	namespace string
+	claims    map[string][]Claim // by the UID of the Service, in the order of family and ordinal
+	named     map[string]Claim
+	refs      map[string]herald.ExternalPoolReference
+}
+
+// GrantsOf returns what is granted, from the IPAddressClaims and IPAddresses in the namespace of herald-ccm, and the IPPools.
+func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool) *Grants {
 	var all []Claim
 	for _, u := range claims {
 		all = append(all, claimOf(u))
@@ -158,22 +179,17 @@ func GrantsOf(claims, addresses []*unstructured.Unstructured, pools []*herald.IP
 	for _, u := range addresses {
 		granted = append(granted, grantOf(u))
 	}
-	return newGrants(all, granted, refsOf(pools))
-}
-
-// refsOf returns the references of the pools that have one.
-func refsOf(pools []*herald.IPPool) map[string]herald.ExternalPoolReference {
 	refs := map[string]herald.ExternalPoolReference{}
 	for _, o := range pools {
 		if o.Spec.ExternalPoolRef != nil {
 			refs[o.Name] = *o.Spec.ExternalPoolRef
 		}
 	}
-	return refs
+	return newGrants(namespace, all, granted, refs)
 }
 
-func newGrants(claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference) *Grants {
-	g := &Grants{claims: map[string][]Claim{}, named: map[string]Claim{}, refs: refs}
+func newGrants(namespace string, claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference) *Grants {
+	g := &Grants{namespace: namespace, claims: map[string][]Claim{}, named: map[string]Claim{}, refs: refs}
 	by := make(map[string]grant, len(granted))
 	for _, o := range granted {
 		by[o.name] = o
@@ -225,9 +241,9 @@ func (g *Grants) claimFor(uid string, a netip.Addr) string {
 	return ""
 }
 
-// Open returns the claims that a Service waits for: those that exist, the granted ones first, and those that are to be
+// open returns the claims that a Service waits for: those that exist, the granted ones first, and those that are to be
 // created. idle reports whether a claim is not in use.
-func (g *Grants) Open(o ipam.Owner, wants []ipam.Want, idle func(Claim) bool) (open, create []Claim) {
+func (g *Grants) open(o ipam.Owner, wants []ipam.Want, idle func(Claim) bool) (open, create []Claim) {
 	of := g.claims[o.UID]
 	for _, w := range wants {
 		ref, known := g.refs[w.Pool]
@@ -266,9 +282,29 @@ func (g *Grants) LostWords(rec *herald.IPAllocation) string {
 	return ""
 }
 
-// Words says what a Service waits for, with this claim. refused is why the granted address cannot be given; nil if it can.
-func (c Claim) Words(namespace string, refused *ipam.Error) string {
-	name, system := "IPAddressClaim "+namespace+"/"+c.Name, refWords(c.claimed)
+// WaitWords says which claims a Service waits for; it is empty if there are none. wants are the addresses that the Service
+// needs, idle reports whether a claim is not in use, and refused returns why a granted address cannot be given.
+func (g *Grants) WaitWords(o ipam.Owner, wants []ipam.Want, idle func(Claim) bool, refused func(Claim) *ipam.Error) string {
+	const most = 3 // A message of an event may have 1024 bytes.
+	var texts []string
+	open, create := g.open(o, wants, idle)
+	for _, c := range append(open, create...) {
+		why := refused(c)
+		if c.Address.IsValid() && why == nil {
+			continue
+		}
+		if len(texts) == most {
+			texts = append(texts, "and for more")
+			break
+		}
+		texts = append(texts, g.words(c, why))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// words says what a Service waits for with a claim. refused is why the granted address cannot be given; nil if it can.
+func (g *Grants) words(c Claim, refused *ipam.Error) string {
+	name, system := "IPAddressClaim "+g.namespace+"/"+c.Name, refWords(c.claimed)
 	if refused == nil && c.failure == "" {
 		return fmt.Sprintf("waits until %s grants %s, for IPPool %s", system, name, c.Pool)
 	}
