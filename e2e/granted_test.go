@@ -229,7 +229,7 @@ func TestAddressesThatAnotherSystemGrants(t *testing.T) {
 		e.grants(e.claimed("tcp", 1), "198.51.100.20")
 		e.holds("tcp", "198.51.100.20")
 		e.service("udp", fromPool("lent"), sharing, ports("UDP/53"))
-		e.holds("udp", "198.51.100.20")
+		e.shares("198.51.100.20", "default/tcp", "default/udp")
 		e.claimed("udp", 0)
 		// The claim outlives the Service for which it was made, as long as the address is in use.
 		e.remove("tcp")
