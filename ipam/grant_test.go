@@ -3,6 +3,7 @@ package ipam_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,7 +15,7 @@ func byGrant(p ipam.Pool) ipam.Pool { p.Granted = true; return p }
 // granted adds grants of the form address@pool.
 func (r request) granted(pool string, addresses ...string) request {
 	for _, addr := range addresses {
-		r.Granted = append(r.Granted[:len(r.Granted):len(r.Granted)], ipam.Grant{Address: netip.MustParseAddr(addr), Pool: pool})
+		r.Granted = append(slices.Clip(r.Granted), ipam.Grant{Address: netip.MustParseAddr(addr), Pool: pool})
 	}
 	return r
 }

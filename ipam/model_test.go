@@ -604,7 +604,7 @@ func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation
 	for _, f := range req.Families {
 		if p, ok := from[f]; ok {
 			for range missing(f) {
-				addr := netip.Addr{}
+				var addr netip.Addr
 				if p.Granted {
 					addr = m.granted(p, req, f, leave(f))[0]
 				} else {

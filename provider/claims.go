@@ -373,8 +373,11 @@ func (c *claims) retell() {
 		if !was {
 			continue
 		}
-		if req, err := c.requests.of(svc); err == nil && c.words(req, idle) != text {
-			c.changes.serve(svc)
+		// If all is granted, waiting has the Service synced.
+		if req, err := c.requests.of(svc); err == nil {
+			if now := c.words(req, idle); now != "" && now != text {
+				c.changes.serve(svc)
+			}
 		}
 	}
 	c.mu.Lock()

@@ -311,7 +311,8 @@ func (g *Grants) words(c Claim, refused *ipam.Error) string {
 	if refused == nil {
 		return fmt.Sprintf("%s does not grant %s, for IPPool %s: %s", system, name, c.Pool, cutAt(c.failure, maxFailure))
 	}
-	why, cure := "", fmt.Sprintf("correct %s, and delete the claim to have another address granted", system)
+	var why string
+	cure := fmt.Sprintf("correct %s, and delete the claim to have another address granted", system)
 	switch refused.Cause {
 	case ipam.InNoPool:
 		why, cure = "which is not in IPPool "+c.Pool, "add it to spec.addresses, or "+cure
