@@ -129,6 +129,9 @@ type Request struct {
 	// Leave are addresses that the owner gives up in exchange for any others. It is not assigned one of them
 	// either, unless that address is also in Addresses.
 	Leave []netip.Addr
+	// Granted are the addresses that other systems granted the owner out of pools that are Granted. The first are assigned
+	// first.
+	Granted []Grant
 	// Class is the class of the allocator that gave the owner Addresses: see [Allocator.Claim]. It is empty if the owner
 	// asks this Allocator.
 	Class string

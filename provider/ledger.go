@@ -78,6 +78,8 @@ type poolTerms struct {
 	reclaim herald.ReclaimPolicy
 	// mayRetain is true if Services may keep their addresses after they are deleted.
 	mayRetain bool
+	// external is the pool of another system that grants the addresses; nil if there is none.
+	external *herald.ExternalPoolReference
 	// lasting is true if the pool exists and is not being deleted, deleting if it is being deleted.
 	lasting, deleting bool
 }

@@ -33,6 +33,7 @@ type loadBalancers struct {
 	pools    *pools
 	services *services
 	waiting  *waiting
+	claims   *claims
 	changes  *changes
 	retries  *retries
 	events   record.EventRecorder
@@ -45,6 +46,7 @@ type loadBalancers struct {
 // for the owner of the Service, because it becomes the event SyncLoadBalancerFailed.
 func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (_ *corev1.LoadBalancerStatus, err error) {
 	name, start := serviceName(svc), time.Now()
+	defer b.changes.claims.set()
 	defer func() { b.retries.failed(name, err) }()
 	if svc = b.services.of(owner(svc)); svc == nil || !b.services.wants(svc) { // The controller has only a part of it.
 		return nil, cloudprovider.ImplementedElsewhere
@@ -122,7 +124,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		}
 		allocations, notices, err := b.ledger.decide(svc, req, time.Now())
 		if err != nil {
-			return nil, b.refuse(ctx, svc, err, err)
+			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
 		}
 		if len(allocations) == wanted(req) {
 			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
@@ -230,6 +232,7 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 // controller of another class are left to that controller. If the Service has become one of another class, the addresses
 // in its status are left to others.
 func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) (err error) {
+	defer b.changes.claims.set()
 	defer func() { b.retries.failed(serviceName(svc), err) }()
 	b.waiting.forget(svc)
 	reclaim := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +46,7 @@ type Config struct {
 	Classless bool
 	// Quota limits the addresses of a namespace in all pools together, if the namespace sets no quota itself.
 	Quota ipam.Limits
-	// Namespace is the namespace of the speakers' Leases.
+	// Namespace is the namespace of this process: of the speakers' Leases, and of IPAddressClaims.
 	Namespace string
 	// Foreign are the load balancers whose annotations are read as if they were Herald's.
 	Foreign Foreign
@@ -73,6 +74,7 @@ type Provider struct {
 	assessor      *assessor
 	deadNodes     *deadNodes // nil if dead nodes are ignored
 	others        *others
+	claims        *claims
 	speakers      *speakers
 	reports       cache.SharedIndexInformer
 
@@ -90,7 +92,7 @@ func New(c Config) *Provider {
 		kube: c.Kube, services: c.Services, namespaces: c.Namespaces.Lister(),
 		records: c.Herald.Allocations, recordCache: allocations.GetIndexer(),
 		pools: c.Herald.Pools, poolCache: ippools.GetStore(),
-		events: c.Events, log: c.Log,
+		events: c.Events, log: c.Log, dynamic: c.Dynamic, namespace: c.Namespace,
 	})
 	p.reports = newReports(c.Dynamic)
 	p.conflicts.follow(p.reports)
@@ -138,15 +140,19 @@ type dependencies struct {
 	pools       poolsAPI
 	poolCache   cache.Store
 	events      record.EventRecorder
+	dynamic     dynamic.Interface
+	namespace   string
 	log         *zap.Logger
 }
 
 // wire connects the parts of a Provider.
 func wire(d dependencies) *Provider {
-	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.kube.CoreV1(), d.quota}
+	grants := &atomic.Pointer[Grants]{}
+	grants.Store(&Grants{})
+	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.kube.CoreV1(), d.quota, grants}
 	services := &services{cached: d.services.Lister(), api: d.kube.CoreV1(), class: d.class, classless: d.classless}
 	records := &records{
-		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
+		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, grants: grants, log: d.log,
 	}
 	pools := &pools{
 		api: d.pools, cache: d.poolCache, services: services, records: records, ledger: ledger, changes: changes,
@@ -168,9 +174,15 @@ func wire(d dependencies) *Provider {
 			projection.OnAdd(svc, false)
 		}
 	})
+	claims := &claims{
+		services: services, requests: requests, ledger: ledger, records: records, waiting: waiting, changes: changes,
+		discovery: d.kube.Discovery(), dynamic: d.dynamic, namespace: d.namespace, class: d.class, grants: grants, log: d.log,
+		told: map[types.UID]string{},
+	}
+	pools.granted = claims.condition
 	metrics := newAllocationMetrics()
 	loadBalancers := &loadBalancers{
-		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, changes: changes,
+		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, claims: claims, changes: changes,
 		retries: retries, events: d.events, metrics: metrics, log: d.log,
 	}
 	projection.holds = ledger.hasOurs
@@ -193,6 +205,7 @@ func wire(d dependencies) *Provider {
 	return &Provider{
 		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
 		conflicts: conflicts, reconciler: reconciler, retries: retries, loadBalancers: loadBalancers, projection: projection, others: others,
+		claims: claims,
 	}
 }
 
@@ -267,6 +280,7 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		g.Go(func() error { return p.others.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
 		g.Go(func() error { return p.retries.run(ctx) })
+		g.Go(func() error { return p.claims.run(ctx) })
 		p.projection.open()
 		serve(ctx)
 		return nil

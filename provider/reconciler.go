@@ -104,6 +104,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 		return err
 	}
 	r.changes.usage.set()
+	r.changes.claims.set()
 	if !r.ledger.ours(rec) {
 		return nil // The address is in use; the controller of its class does the rest.
 	}
@@ -344,6 +345,7 @@ func (r *reconciler) recordGone(address netip.Addr) {
 			r.changes.serve(svc)
 		}
 	}
+	r.changes.claims.set()
 	if r.ledger.drop(address, gone...) {
 		r.changes.usage.set()
 		r.changes.capacity.set()
@@ -369,6 +371,7 @@ func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.Al
 
 // serviceGone queues the addresses of a deleted Service.
 func (r *reconciler) serviceGone(svc *corev1.Service) {
+	r.changes.claims.set()
 	for _, a := range append(r.ledger.heldBy(owner(svc)), r.ledger.coolingFor(owner(svc))...) {
 		r.changes.record(a.Address)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,7 +41,9 @@ type records struct {
 	services *services
 	ledger   *ledger
 	changes  *changes
-	log      *zap.Logger
+	// grants are the addresses that other systems granted.
+	grants *atomic.Pointer[Grants]
+	log    *zap.Logger
 }
 
 // The indexes of the records: by spec.pool, and by the namespaces of owners that have only a name.
@@ -219,7 +222,9 @@ func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
 func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner) (stale bool, err error) {
 	var written *herald.IPAllocation
 	if rec == nil {
-		written, err = r.api.Create(ctx, recordOf(a, r.class, mine), metav1.CreateOptions{})
+		fresh := recordOf(a, r.class, mine)
+		fresh.Spec.Claim = r.grants.Load().claimFor(string(mine.UID), a.Address)
+		written, err = r.api.Create(ctx, fresh, metav1.CreateOptions{})
 	} else if written, err = r.withOwner(ctx, rec, a.Pool, mine); err == nil && written != rec {
 		written, err = r.api.Update(ctx, written, metav1.UpdateOptions{})
 	}

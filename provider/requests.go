@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,11 +20,15 @@ type requests struct {
 	api        typedcorev1.NamespacesGetter
 	// quota is the quota of namespaces that set none themselves.
 	quota ipam.Limits
+	// grants are the addresses that other systems granted.
+	grants *atomic.Pointer[Grants]
 }
 
 // of returns the request of a Service in a Namespace. The error is written for the Service's owner.
 func (r requests) of(svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
-	return RequestOf(svc, namespace, r.quota)
+	req, err := RequestOf(svc, namespace, r.quota)
+	req.Granted = r.grants.Load().Of(req.Owner)
+	return req, err
 }
 
 // withoutQuota returns the request of a Service without the quota of its namespace: addresses that were in use before the
