@@ -10,8 +10,8 @@ import (
 // error, it has changed nothing.
 //
 // The owner gets Count addresses of each family: first those that it asks for, then those that it keeps, then new ones.
-// The first address of a family counts as the one taken last, and the owner prefers it: when the owner later asks for
-// fewer addresses, the last ones are superfluous.
+// Of the addresses of a family, the owner prefers those that it took last, and the first one in the result counts as taken
+// last. So when the owner later asks for fewer addresses, those at the end of the result are superfluous.
 //
 // An address moves only if the owner asks for it: it requests another address, names a pool other than the one its
 // address is from, or leaves the address. The owner then holds both the new address and the old one, so that the caller
@@ -77,8 +77,8 @@ func has(given []Allocation, addr netip.Addr) bool {
 }
 
 // Settled returns the addresses that the owner holds, in the order of the families, and whether they are exactly those
-// that it asks for. If they are, Allocate returns the same addresses, unless the owner prefers a family that it does not
-// hold, and nothing is [Allocator.Superfluous].
+// that it asks for. If they are, nothing is [Allocator.Superfluous], and Allocate returns the same addresses, unless the
+// owner prefers a family that it does not hold.
 func (a *Allocator) Settled(req Request) (held []Allocation, settled bool) {
 	for _, f := range req.Families {
 		stays := a.stays(&req, f)

@@ -16,8 +16,8 @@ import (
 type changes struct {
 	// queue has the names of the records that the reconciler must check.
 	queue workqueue.TypedRateLimitingInterface[string]
-	// edits, usage and capacity are set when IPPools were edited, when their status may have changed, and when a
-	// waiting Service may now get an address.
+	// edits is set when IPPools were edited, usage when their status may have changed, and capacity when a waiting Service may
+	// now get an address.
 	edits, usage, capacity trigger
 	// classes is set when the classes that pools admit may have changed.
 	classes trigger

@@ -198,7 +198,7 @@ func (l *ledger) claim(req ipam.Request, invalid error) (held []ipam.Allocation,
 		if errors.Is(err, ipam.ErrTaken) && e.cooling() {
 			err = &coolingError{why}
 		}
-		// A pool that is deleted stays as long as its addresses are in use. One that is not there was not readable at the start.
+		// A pool that is deleted stays as long as its addresses are in use. A pool without terms could not be read at the start.
 		_, known := l.terms[e.pool()]
 		keeps := why.Cause == ipam.ChangedTerms || has && why.Cause == ipam.InNoPool && e.pool() != "" && !known
 		refused = append(refused, refusal{address, err, keeps})

@@ -72,9 +72,9 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 	return status(allocations), nil
 }
 
-// leave takes the addresses away from a Service that it shares with a Service of another namespace, if it has got a port of that
-// one: kube-proxy could send the traffic for that Service to this one. They leave the status first, which is then to be stays.
-// Once the status is without them, they are released.
+// leave takes addresses away from a Service that shares them with a Service of another namespace and now has one of the ports of
+// that Service: kube-proxy could send the traffic for the other Service to this one. The addresses leave the status first: left
+// is then true, and stays has the addresses that the status keeps. Once the status is without the others, they are released.
 func (b *loadBalancers) leave(ctx context.Context, svc *corev1.Service) (left bool, stays []ipam.Allocation, err error) {
 	clashes := b.ledger.clashes(svc)
 	if len(clashes) == 0 {

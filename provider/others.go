@@ -201,8 +201,8 @@ func (o *others) check(svc *corev1.Service) {
 	}
 }
 
-// inherits reports whether an address is only refused because an earlier Service of the same name still has it, and has the
-// record checked: the reconciler passes it on.
+// inherits reports whether an address is refused only because an earlier Service of the same name still has it. It then makes
+// the reconciler check the record, and the reconciler passes the address on.
 func (o *others) inherits(svc *corev1.Service, r refusal) bool {
 	taken, ok := errors.AsType[*ipam.Error](r.err)
 	if !ok || taken.Holder.UID == "" || taken.Holder.Reservation() != owner(svc).Reservation() {

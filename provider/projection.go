@@ -272,8 +272,8 @@ func (n projectedNamespace) List(s labels.Selector) ([]*corev1.Service, error) {
 }
 
 // Get finds no Service of another class. The controller would take its addresses and its finalizer for leftovers, and remove
-// them. It asks for such a Service if an earlier one of the same name waits in its queue, or if the Service was ours and
-// another change followed before it looked.
+// them. The controller asks for such a Service if an earlier one of the same name waits in its queue, or if the Service was
+// ours and changed again before the controller looked.
 func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	svc, err := n.ServiceNamespaceLister.Get(name)
 	if err != nil {

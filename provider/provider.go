@@ -314,8 +314,8 @@ func (p *Provider) rebuild() {
 	}
 }
 
-// skip replaces the addresses that are never assigned. If an address is no longer among them, it has the waiting Services
-// retried.
+// skip replaces the addresses that are never assigned. If an address is no longer among them, the waiting Services are
+// tried again.
 func (p *Provider) skip(all map[netip.Addr]string) {
 	if p.ledger.skip(all) {
 		p.changes.capacity.set()

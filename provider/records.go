@@ -78,8 +78,8 @@ func (r *records) load() {
 
 // tenants is like TenantsOf, except that an owner loses its UID if another Service has its name by now. A Service that is
 // deleted and created again, or restored from a backup, thus gets the address that it had. The cache may know only the
-// earlier of the two Services, so the API server is asked before this is written into a record. If a record cannot be
-// decoded, its Services keep the address on the terms that they themselves have.
+// earlier of the two Services. So before the record itself is changed in this way, the API server is asked. If a record cannot
+// be decoded, its Services keep the address on the terms that they themselves have.
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
@@ -167,8 +167,8 @@ func (r *records) namespaceGone(name string) {
 const unreadableRetry = time.Minute
 
 // ensure makes sure that the address is recorded for a Service. If it already is, ensure writes nothing. It fails with
-// errHeldByAnother if the record belongs to another owner or cannot be decoded, and the ledger then knows this. A Service
-// that carries the address must not move, so it waits until the record is corrected.
+// errHeldByAnother if the record belongs to another owner or cannot be decoded, and the ledger then knows this. If
+// the record cannot be decoded, a Service that carries the address must not move, so it waits until the record is corrected.
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
 	name := herald.AllocationName(a.Address)
 	if a.Pool == "" {

@@ -21,8 +21,8 @@ type waiting struct {
 	requests requests
 	ledger   *ledger
 	changes  *changes
-	// content reports whether a sync of a Service would change nothing. gone has the addresses of a deleted Service
-	// checked.
+	// content reports whether a sync of a Service would change nothing. gone makes the reconciler check the
+	// addresses of a deleted Service.
 	content func(*corev1.Service) bool
 	gone    func(*corev1.Service)
 
