@@ -120,9 +120,13 @@ func (e *external) withinPart(t *testing.T) *external {
 	return &external{e.within(t), e.claims, e.addresses}
 }
 
-// TestAddressesThatAnotherSystemGrants is one story. In it the test plays the other system.
+// TestAddressesThatAnotherSystemGrants is one story. In it the test plays the other system, and herald-ccm has only the rights that
+// the manifests give it.
 func TestAddressesThatAnotherSystemGrants(t *testing.T) {
-	c, _, ccm := withCCM(t)
+	t.Parallel()
+	ctx, plane := startControlPlane(t, false)
+	c := clusterOf(t, ctx, &plane.Access)
+	ccm := c.restrictedCCM(plane)
 	c.advertise()
 	c.pool("lent", with(delay(0), lent), "198.51.100.0/24")
 	c.pool("own", delay(0), "203.0.113.1-203.0.113.99")
@@ -323,4 +327,6 @@ func TestAddressesThatAnotherSystemGrants(t *testing.T) {
 		e.must(e.herald.Allocations.Delete(e.ctx, "198.51.100.7", metav1.DeleteOptions{}))
 		e.claimed("late", 0)
 	})
+	c.must(ccm.Stop(ctx))
+	c.neverRefused(ccm)
 }

@@ -92,7 +92,7 @@ func (c *claims) run(ctx context.Context) error {
 }
 
 // needed reports whether claims are to be created, now or later, or to be deleted when their addresses are free.
-func (c *claims) needed() bool { return len(c.ledger.external()) > 0 || len(c.ledger.claimed()) > 0 }
+func (c *claims) needed() bool { return len(c.ledger.external()) > 0 || c.records.haveClaims() }
 
 // missingError says that a CustomResourceDefinition of the contract is not installed.
 type missingError struct{ resource string }
@@ -233,10 +233,9 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
-	idle := c.idle()
 	needed, refusals := map[string]bool{}, map[string][]string{}
 	var create []Claim
-	for _, svc := range c.concerned(is, idle) {
+	for _, svc := range c.concerned(is) {
 		namespace, err := c.requests.find(ctx, svc.Namespace)
 		if err != nil {
 			return err // Without the quota, a claim that is needed might be deleted.
@@ -245,7 +244,7 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		if err != nil {
 			continue
 		}
-		open, missing := is.open(req.Owner, c.ledger.wants(req), idle)
+		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
 		create = append(create, missing...)
 		for _, o := range open {
 			needed[o.Name] = true
@@ -269,23 +268,20 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	}
 	for _, o := range is.named {
 		// Whether a claim is in use is asked last: a Service that no longer waits for it may just have got the address.
-		if o.class == c.class && !o.deleting && !needed[o.Name] && idle(o) {
+		if o.class == c.class && !o.deleting && !needed[o.Name] && c.idle(o) {
 			g.Go(func() error { return c.remove(ctx, api, o) })
 		}
 	}
 	return g.Wait()
 }
 
-// idle returns a function that reports whether a claim is not in use: no record names it, and its Service does not have the
-// address.
-func (c *claims) idle() func(Claim) bool {
-	claimed := c.ledger.claimed()
-	return func(o Claim) bool { return !claimed[o.Name] && !c.ledger.uses(o) }
-}
+// idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
+// a new record before the cache does.
+func (c *claims) idle(o Claim) bool { return !c.records.haveClaim(o.Name) && !c.ledger.uses(o) }
 
 // concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not
 // in use.
-func (c *claims) concerned(is *Grants, idle func(Claim) bool) []*corev1.Service {
+func (c *claims) concerned(is *Grants) []*corev1.Service {
 	all := map[types.UID]*corev1.Service{}
 	for _, svc := range c.waiting.list() {
 		if c.services.wants(svc) {
@@ -293,7 +289,7 @@ func (c *claims) concerned(is *Grants, idle func(Claim) bool) []*corev1.Service 
 		}
 	}
 	for _, of := range is.claims {
-		if svc := c.services.of(of[0].Owner); svc != nil && c.services.wants(svc) && slices.ContainsFunc(of, idle) {
+		if svc := c.services.of(of[0].Owner); svc != nil && c.services.wants(svc) && slices.ContainsFunc(of, c.idle) {
 			all[svc.UID] = svc
 		}
 	}
@@ -353,7 +349,7 @@ func (c *claims) refuse(refusals map[string][]string) {
 func (c *claims) tell(svc *corev1.Service, req ipam.Request, err error) error {
 	text := ""
 	if errors.Is(err, ipam.ErrNotGranted) {
-		text = c.words(req, c.idle())
+		text = c.words(req)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -370,7 +366,9 @@ func (c *claims) retell() {
 	c.mu.Lock()
 	told := maps.Clone(c.told)
 	c.mu.Unlock()
-	idle := c.idle()
+	if len(told) == 0 {
+		return
+	}
 	for _, svc := range c.waiting.list() { // A Service waits before it is told.
 		text, was := told[svc.UID]
 		delete(told, svc.UID)
@@ -379,7 +377,7 @@ func (c *claims) retell() {
 		}
 		// If all is granted, waiting has the Service synced.
 		if req, err := c.requests.of(svc, c.requests.namespace(svc.Namespace)); err == nil {
-			if now := c.words(req, idle); now != "" && now != text {
+			if now := c.words(req); now != "" && now != text {
 				c.changes.serve(svc)
 			}
 		}
@@ -392,7 +390,7 @@ func (c *claims) retell() {
 }
 
 // words says what a Service waits for; it is empty if the Service waits for no claim.
-func (c *claims) words(req ipam.Request, idle func(Claim) bool) string {
+func (c *claims) words(req ipam.Request) string {
 	wants := c.ledger.wants(req)
 	if len(wants) == 0 {
 		return ""
@@ -403,7 +401,7 @@ func (c *claims) words(req ipam.Request, idle func(Claim) bool) string {
 	if problem != nil {
 		return fmt.Sprintf("IPPool %s cannot ask for an address: %s", wants[0].Pool, cutAt(problem.Error(), maxFailure))
 	}
-	return c.grants.Load().WaitWords(req.Owner, wants, idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
+	return c.grants.Load().WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
 }
 
 // condition returns the condition Granted of a pool; nil if it is not known.

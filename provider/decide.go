@@ -70,19 +70,6 @@ func (l *ledger) uses(c Claim) bool {
 	return c.UsedIn(l.alloc)
 }
 
-// claimed returns the names of the claims that records name.
-func (l *ledger) claimed() map[string]bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	names := map[string]bool{}
-	for _, e := range l.addresses {
-		if e.record != nil && e.record.Spec.Claim != "" {
-			names[e.record.Spec.Claim] = true
-		}
-	}
-	return names
-}
-
 // external returns the pools of other systems by the IPPools that name them.
 func (l *ledger) external() map[string]herald.ExternalPoolReference {
 	l.mu.Lock()

@@ -46,14 +46,21 @@ type records struct {
 	log    *zap.Logger
 }
 
-// The indexes of the records: by spec.pool, and by the namespaces of owners that have only a name.
+// The indexes of the records: by spec.pool, by spec.claim, and by the namespaces of owners that have only a name.
 const (
 	byPool          = "pool"
+	byClaim         = "claim"
 	byNameNamespace = "namespace"
 )
 
 var recordIndexers = cache.Indexers{
 	byPool: func(o any) ([]string, error) { return []string{o.(*herald.IPAllocation).Spec.Pool}, nil },
+	byClaim: func(o any) (claims []string, _ error) {
+		if claim := o.(*herald.IPAllocation).Spec.Claim; claim != "" {
+			claims = append(claims, claim)
+		}
+		return claims, nil
+	},
 	byNameNamespace: func(o any) (namespaces []string, _ error) {
 		for _, owner := range o.(*herald.IPAllocation).Spec.Owners {
 			if owner.UID == "" {
@@ -134,6 +141,14 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 	}
 	return rec, err
 }
+
+// haveClaim reports whether a record names the IPAddressClaim, and haveClaims whether a record names any.
+func (r *records) haveClaim(name string) bool {
+	keys, _ := r.cache.IndexKeys(byClaim, name) // IndexKeys fails only for an index that does not exist.
+	return len(keys) > 0
+}
+
+func (r *records) haveClaims() bool { return len(r.cache.ListIndexFuncValues(byClaim)) > 0 }
 
 // ofPool returns the records of a pool: those that name it, and those that name none and whose address it has.
 func (r *records) ofPool(pool string) []*herald.IPAllocation {
