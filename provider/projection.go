@@ -113,9 +113,8 @@ func (p *projection) project(svc *corev1.Service) *corev1.Service {
 	return &c
 }
 
-// part returns the part of a Service that the service controller reads. The controller keeps a copy of it, although it uses little of
-// it, and hands it to loadBalancers, which take the rest from the cache. If the Service is gone, they need only its reclaim
-// policy.
+// part returns the fields of a Service that the service controller reads. The controller keeps what it reads, and hands it to
+// loadBalancers, which take the other fields from the cache. If the Service is gone, they need only its reclaim policy.
 func (p *projection) part(svc *corev1.Service) *corev1.Service {
 	svc = p.project(svc)
 	part := &corev1.Service{
