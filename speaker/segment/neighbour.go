@@ -23,7 +23,8 @@ import (
 //	                                       +----------------------------+
 //	                                         its kernel stops answering, or 10 s pass
 //
-// A beat of a dead neighbour makes it alive.
+// A beat of a dead neighbour makes it alive. A Hello that says that its sender is being replaced makes the sender silent at once, and
+// one that says that its sender leaves removes it.
 type status uint8
 
 const (
