@@ -267,13 +267,13 @@ func (n *rollingNode) reached(m *rollingModel) string {
 // agree makes the nodes agree on an owner. An owner that is not a candidate releases the address, and a candidate takes it. The
 // more other candidates come before it, the later it does so.
 func (m *rollingModel) agree() {
-	const rankDelay = 50 * time.Millisecond
+	const placeDelay = 50 * time.Millisecond
 	if m.owner != nil && m.owner.place < 0 {
 		m.say("%s releases", m.owner.name)
 		m.owner, m.freed = nil, m.now
 	}
 	for _, n := range m.nodes {
-		if m.owner == nil && n.place >= 0 && m.now.Sub(m.freed) >= 5*time.Millisecond+time.Duration(n.place)*rankDelay {
+		if m.owner == nil && n.place >= 0 && m.now.Sub(m.freed) >= 5*time.Millisecond+time.Duration(n.place)*placeDelay {
 			m.owner = n
 			m.say("%s owns, waits %t", n.name, n.f.isWaiting(vip))
 		}

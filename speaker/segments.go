@@ -262,7 +262,7 @@ func (s *segments) silent(iface string) bool {
 	s.mu.Lock()
 	seg := s.running[iface]
 	s.mu.Unlock()
-	return seg == nil || seg.Silent()
+	return seg == nil || seg.Stalled()
 }
 
 // event logs an event of a segment, and records deaths.

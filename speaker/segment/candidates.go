@@ -52,8 +52,8 @@ func (m *Machine) resolve(c *ownership.Candidates) *resolved {
 		}
 		m.resolved[c] = r
 	}
-	if r.loads != m.loads {
-		r.loads, r.sum, r.others = m.loads, 0, 0
+	if r.loads != m.loadChanges {
+		r.loads, r.sum, r.others = m.loadChanges, 0, 0
 		for i := range r.slots {
 			if s := &r.slots[i]; m.eligible(s) {
 				r.sum, r.others = r.sum+s.load(), r.others+1
@@ -85,7 +85,7 @@ func (m *Machine) place(a *address, holder *claim) (place int) {
 		return -1
 	}
 	bound := 0 // none
-	if a.seen == 0 && !m.degraded() {
+	if a.highestTerm == 0 && !m.degraded() {
 		bound = loadBound(r.sum+len(m.owned)+1, r.others+1)
 	}
 	mine := a.order(r.self, len(m.owned), bound)
@@ -141,7 +141,7 @@ func (m *Machine) better(a *address) bool {
 	bound := loadBound(r.sum+len(m.owned), r.others+1)
 	mine := a.order(r.self, 0, 0)
 	return slices.ContainsFunc(r.slots, func(s slot) bool {
-		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < settled || s.load() >= bound && (!s.Preferred || r.self.Preferred) {
+		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < settledTime || s.load() >= bound && (!s.Preferred || r.self.Preferred) {
 			return false
 		}
 		return a.order(&s, 0, 0).before(mine)
