@@ -18,6 +18,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // ask runs kubectl herald and returns its output and its exit code.
@@ -281,7 +282,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 
 // TestAServiceIsExplained sets up everything that a Service needs, step by step, and checks the explanation at each step.
 func TestAServiceIsExplained(t *testing.T) {
-	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.FRR}}).field
+	f := withLab(t, lab.Options{Routers: []router.Kind{lab.FRR}}).field
 	all, router := names(f.site), f.site.Routers[0].Name
 	eventually := func(want ...string) {
 		t.Helper()
