@@ -156,7 +156,7 @@ func routingRoute(route *bgp.Route, d *bgp.Detail) inspect.RoutingRoute {
 		r.Communities = append(r.Communities, c.String())
 	}
 	if d.Config.PeerASN == d.Config.LocalASN {
-		r.LocalPreference = route.LocalPref
+		r.LocalPreference = route.LocalPreference
 	} else {
 		r.Prepend = route.Prepend
 	}

@@ -119,7 +119,7 @@ func TestWhatASessionIsShownAs(t *testing.T) {
 	med, pref := uint32(10), uint32(200)
 	attributes := route.Attributes{
 		Communities: []route.Community{route.GracefulShutdown}, LargeCommunities: []route.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}},
-		LocalPref: &pref, MED: &med, Bandwidth: 250_000, Prepend: 2,
+		LocalPreference: &pref, MED: &med, Bandwidth: 250_000, Prepend: 2,
 	}
 	route := bgp.Route{Prefix: netip.MustParsePrefix("2001:db8::7/128"), Peer: "tor", NextHop: netip.MustParseAddr("2001:db8::11"), Attributes: attributes}
 	communities := []string{"graceful-shutdown", "1:2:3"}

@@ -171,7 +171,7 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	if err = ad.Attributes.AddCommunities(texts...); err != nil {
 		return ad, fmt.Errorf("spec.communities: %w", err)
 	}
-	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
+	ad.Attributes.LocalPreference, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
 	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
 	ad.Permits = o.Spec.ServiceOverrides
 	ad.Weighted = o.Spec.LinkBandwidth == herald.LinkBandwidthReadyEndpoints

@@ -132,7 +132,7 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 
 func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 	s, a := cluster()
-	high, low := route.Attributes{LocalPref: new(uint32(200))}, route.Attributes{LocalPref: new(uint32(50))}
+	high, low := route.Attributes{LocalPreference: new(uint32(200))}, route.Attributes{LocalPreference: new(uint32(50))}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{Pools: []string{"internal"}}), Peers: []string{"east", "west"}},
 		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"east"}, Attributes: high},
@@ -149,7 +149,7 @@ func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 func TestAttributesOfWhatIsSharedAreThoseOfTheFirstByName(t *testing.T) {
 	s, a := cluster()
 	joinedBy(a, []string{first, second}, []string{second, third})
-	high, low := route.Attributes{LocalPref: new(uint32(200))}, route.Attributes{LocalPref: new(uint32(50))}
+	high, low := route.Attributes{LocalPreference: new(uint32(200))}, route.Attributes{LocalPreference: new(uint32(50))}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "mail")}), Peers: []string{"tor"}, Attributes: high},
 		{Name: "b", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "web")}), Peers: []string{"tor"}, Attributes: low},

@@ -362,7 +362,7 @@ func (m *Machine) replaceClaims(n *neighbour, all []change) {
 
 // sendFormer tells the new speaker of a node which addresses its predecessor claimed, if this node is the deputy for them.
 func (m *Machine) sendFormer(n *neighbour) {
-	if n.formerSent != 0 && m.now-n.formerSent < 50*time.Millisecond {
+	if n.formerSent != 0 && m.now-n.formerSent < formerPeriod {
 		return
 	}
 	n.formerSent = m.now

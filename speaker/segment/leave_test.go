@@ -250,8 +250,8 @@ func TestAMoveThatIsNotTakenIsNotRepeatedAtOnce(t *testing.T) {
 			releases++
 		}
 	}
-	w.run(2*settledTime + 10*time.Second)
+	w.run(2*aliveBeforeMove + 10*time.Second)
 	if releases < 1 || releases > 3 {
-		w.fail("%d releases in %v", releases, 2*settledTime+10*time.Second)
+		w.fail("%d releases in %v", releases, 2*aliveBeforeMove+10*time.Second)
 	}
 }

@@ -11,7 +11,7 @@
 //	takeover.go    how this node takes an address, and gives it up
 //	strangers.go   machines that are not speakers and use one of the addresses
 //	candidates.go  the order of the nodes that may own an address
-//	claims.go      how claims are exchanged: updates, pages, claims of a node's previous speaker
+//	claims.go      sends beats and Hellos, and exchanges claims: updates, pages, claims of a node's previous speaker
 //	members.go     neighbours that the API names; twin.go: two interfaces of this node on the segment
 //	frame.go       the format of frames; chain.go: how a beat proves its sender
 //	datagram.go    frames in UDP; run.go, socket.go: the shell around the Machine
@@ -41,13 +41,18 @@ type MAC [6]byte
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// The times of the protocol. docs/l2-protocol.md explains how they add up.
+// The times of the protocol. docs/l2-protocol.md explains how they add up. They are constants, because the nodes of a segment must agree
+// on them.
+//
+// A new timer needs a constant, a field of type Time for its deadline in Machine, neighbour or address, and a function that Tick
+// calls. Next should return the deadline; if it does not, the timer is up to idleTick late.
 const (
 	fastPeriod = 100 * time.Millisecond // between two beats of a node that owns addresses
 	slowPeriod = time.Second            // between two beats of a node that owns none
 	minPeriod  = 10                     // milliseconds, the shortest period that a neighbour may announce
 	maxPeriod  = 1000                   // milliseconds, the longest
 
+	idleTick        = 50 * time.Millisecond  // at most, between two Ticks
 	askPeriod       = 20 * time.Millisecond  // between two questions to the kernel of a suspected neighbour
 	silentAskPeriod = 50 * time.Millisecond  // the same for a neighbour whose speaker is silent
 	deathWindow     = 100 * time.Millisecond // for the kernel to answer
@@ -58,11 +63,11 @@ const (
 	listenTime      = 300 * time.Millisecond // of listening before a node's first claim
 	maxListening    = 2 * time.Second        // the same, at most, while a neighbour has not answered
 	maxGap          = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
-	lastDeputy      = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
+	lastDeputyTime  = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
 	formerTime      = time.Second            // for a new speaker to claim what its predecessor claimed
 	holdOff         = time.Second            // before a node takes an address that nobody wanted, or that the node gave up because it was cut off
 	misplacedTime   = 5 * time.Second        // before an address is taken from an owner that is not a candidate
-	settledTime     = 30 * time.Second       // a node must be alive this long before addresses move to it
+	aliveBeforeMove = 30 * time.Second       // a node must be alive this long before addresses move to it
 	moveInterval    = time.Second            // between two such moves
 )
 
@@ -81,11 +86,14 @@ const (
 	reconsiderPeriod = 2 * time.Millisecond
 	reconsiderCost   = 20 * time.Microsecond
 
-	greetPeriod         = 30 * time.Millisecond // between two Hellos for newcomers
-	replyPeriod         = 20 * time.Millisecond // between two answers to requests for our Hello or our claims
-	pageTime            = 4 * time.Millisecond  // for every page, in the long run
-	pagesAtOnce         = 32                    // pages that are sent together: more could overflow a receive buffer
-	suspectedBeatPeriod = 20 * time.Millisecond // between two beats for nodes that suspect this one
+	greetPeriod         = 30 * time.Millisecond  // between two Hellos for newcomers
+	helloAskPeriod      = 50 * time.Millisecond  // between two requests for the Hello of one unknown speaker
+	formerPeriod        = 50 * time.Millisecond  // between two frames to one node with the claims of its previous speaker
+	keyAskPeriod        = 200 * time.Millisecond // between two questions for the key of one node
+	replyPeriod         = 20 * time.Millisecond  // between two answers to requests for our Hello or our claims
+	pageTime            = 4 * time.Millisecond   // for every page, in the long run
+	pagesAtOnce         = 32                     // pages that are sent together: more could overflow a receive buffer
+	suspectedBeatPeriod = 20 * time.Millisecond  // between two beats for nodes that suspect this one
 
 	// maxMissed is the unit of two limits. A beat that comes more than 2*maxMissed beats after the last verified one is refused.
 	// A Hello is signed anew, with a newer beat, if more than maxMissed/2 beats were sent since it was signed.
@@ -288,19 +296,19 @@ type Machine struct {
 	period         time.Duration
 	repeats        []repeat
 
-	askedKeys map[string]keyQuestion // by node
-	askedIDs  map[ID]Time
-	keys      bucket        // of questions for keys of nodes that may not exist
-	asks      bucket        // of questions to neighbours
-	unknown   bucket        // of questions to speakers that are not known yet
-	paging    bucket        // of pages
-	forwards  bucket        // of beats that are forwarded
-	hashes    bucket        // of hashes for beats that come after many lost ones
-	strangers bucket        // of verifications for senders that are not known yet
-	verifies  bucket        // of verifications
-	verified  int           // counts the signatures that were checked
-	draw      func() secret // draws a secret for a chain
-	twin      twin
+	askedKeys  map[string]keyQuestion // by node
+	askedIDs   map[ID]Time
+	keys       bucket        // of questions for keys of nodes that may not exist
+	asks       bucket        // of questions to neighbours
+	unknown    bucket        // of questions to speakers that are not known yet
+	paging     bucket        // of pages
+	forwards   bucket        // of beats that are forwarded
+	hashes     bucket        // of hashes for beats that come after many lost ones
+	newSenders bucket        // of verifications for senders that are not known yet
+	verifies   bucket        // of verifications
+	verified   int           // counts the signatures that were checked
+	draw       func() secret // draws a secret for a chain
+	twin       twin
 
 	counters Counters
 	out      Output
@@ -322,7 +330,7 @@ func New(c Config) *Machine {
 		owned: map[*address]struct{}{}, notAnswered: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
 		askedKeys: map[string]keyQuestion{}, askedIDs: map[ID]Time{},
 		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, unknown: bucket{rate: 100, size: 500}, paging: bucket{rate: float64(time.Second / pageTime), size: 2 * maxPages}, forwards: bucket{rate: 200, size: 200},
-		hashes: bucket{rate: 50_000, size: 50_000}, strangers: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
+		hashes: bucket{rate: 50_000, size: 50_000}, newSenders: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
 		listening: true, period: fastPeriod, draw: randomSecret,
 		counters: Counters{Sent: map[string]uint64{}, Heard: map[string]uint64{}, Refused: map[Drop]uint64{}, Events: map[EventKind]uint64{}},
 	}
@@ -474,19 +482,19 @@ func (m *Machine) Repeat() {
 // A Machine takes an address only in a Tick, not in any other input, and answers for it only from a later Tick on, because
 // the next frame may say that another node has the address.
 func (m *Machine) Tick(now Time) {
-	defer func() { m.ticking = false }()
-	defer m.startInput(now)()
+	decide := m.startInput(now)
 	m.tick, m.ticking = now, true
-	if !m.iface.Up {
-		return
+	if m.iface.Up {
+		m.detectFailures()
+		m.detectTwinEnd()
+		m.takeDue()
+		m.rebalance()
+		m.endListening()
+		m.answerAsks()
+		m.beat()
 	}
-	m.detectFailures()
-	m.detectTwinEnd()
-	m.takeDue()
-	m.rebalance()
-	m.endListening()
-	m.answerAsks()
-	m.beat()
+	decide()
+	m.ticking = false
 }
 
 // Next returns the latest time at which to call Tick.
@@ -495,7 +503,7 @@ func (m *Machine) Next() Time {
 	if !m.iface.Up {
 		return m.tick + slowPeriod
 	}
-	next := m.tick + silentAskPeriod
+	next := m.tick + idleTick
 	if m.living > 0 {
 		next = min(next, m.detectAt)
 	}

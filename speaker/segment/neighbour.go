@@ -80,6 +80,9 @@ type neighbour struct {
 
 func (n *neighbour) interval() time.Duration { return time.Duration(n.said.period) * time.Millisecond }
 
+// silenceOf returns how long a neighbour that sends a beat in each period may be silent before it is suspected.
+func silenceOf(period time.Duration) time.Duration { return period * 3 / 2 }
+
 func (n *neighbour) has(flag uint8) bool { return n.said.flags&flag != 0 }
 
 // living reports whether the claims of the neighbour count.
@@ -216,7 +219,7 @@ func (m *Machine) ignoreClaims(n *neighbour) {
 // recordMissing records, for each address of a neighbour that seems to be dead, since when the neighbour's beats are missing. It may be
 // this node, and not the neighbour, that has been cut off since then: see hearsOthers.
 func (m *Machine) recordMissing(n *neighbour) {
-	since := n.sign + fastPeriod*3/2
+	since := n.sign + silenceOf(fastPeriod)
 	for addr := range n.allClaims() {
 		a := m.address(addr)
 		a.ownerMissing = max(a.ownerMissing, since)

@@ -2,7 +2,6 @@ package segment
 
 import (
 	"slices"
-	"time"
 )
 
 // Arrival says how a frame arrived.
@@ -160,7 +159,7 @@ func (m *Machine) receiveHello(n *neighbour, h hello) {
 
 // askUnknown asks the sender with this ID for its Hello, which this node does not have.
 func (m *Machine) askUnknown(id ID) {
-	if at, ok := m.askedIDs[id]; ok && m.now-at < 50*time.Millisecond || !m.unknown.allow(m.now) {
+	if at, ok := m.askedIDs[id]; ok && m.now-at < helloAskPeriod || !m.unknown.allow(m.now) {
 		return
 	}
 	if len(m.askedIDs) > 2048 {

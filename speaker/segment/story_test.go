@@ -517,7 +517,7 @@ func TestAddressesMoveBackGradually(t *testing.T) {
 	w.run(2 * time.Second)
 	w.nodes[1].power(true)
 	w.nodes[1].start()
-	w.run(settledTime - 3*time.Second)
+	w.run(aliveBeforeMove - 3*time.Second)
 	if len(w.nodes[1].answers) > 0 {
 		w.fail("it took addresses at once")
 	}

@@ -22,7 +22,7 @@ func (m *Machine) detectFailure(n *neighbour) {
 	if n.former != nil && m.now >= n.formerUntil {
 		m.dropFormer(n)
 	}
-	if n.status == alive && m.now-n.heard > n.interval()*3/2 {
+	if n.status == alive && m.now-n.heard > silenceOf(n.interval()) {
 		m.setStatus(n, suspected)
 	}
 	switch n.status {
@@ -50,11 +50,11 @@ func (m *Machine) detectFailure(n *neighbour) {
 // the same candidate takes the addresses. The other nodes learn a moment later that the addresses have moved.
 // Until they learn it, none of them answers with the old MAC.
 //
-// Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputy is long enough even
+// Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputyTime is long enough even
 // if a node lost three beats, or if the clocks differ by 4 %.
 func (m *Machine) detectEnding(n *neighbour) {
 	asked := n.asks > 1 || n.asks == 1 && m.now-n.probed >= askPeriod
-	if ending := asked || m.now-n.sign > Grace-lastDeputy; ending != n.ending {
+	if ending := asked || m.now-n.sign > Grace-lastDeputyTime; ending != n.ending {
 		n.ending = ending
 		m.touchClaims(n)
 	}
@@ -66,7 +66,7 @@ func (m *Machine) detectEnding(n *neighbour) {
 func (m *Machine) scheduleDetection(n *neighbour) {
 	switch n.status {
 	case alive:
-		m.detectAt = min(m.detectAt, n.heard+n.interval()*3/2+1)
+		m.detectAt = min(m.detectAt, n.heard+silenceOf(n.interval())+1)
 	case suspected:
 		if n.hasAddress() {
 			m.detectAt = min(m.detectAt, n.probed+askPeriod)

@@ -20,7 +20,7 @@ func (m *Machine) contend(a *address, place int) {
 	}
 	delay := placeDelay
 	if a.hadDeputies {
-		delay = lastDeputy
+		delay = lastDeputyTime
 	}
 	a.due = max(a.openSince+time.Duration(place)*delay, a.heldUntil)
 	if a.checked == conflicting && a.doubtful() {
@@ -178,7 +178,7 @@ func (m *Machine) rebalance() {
 	m.rebalanced = m.now
 	for _, a := range byAddress(m.owned) {
 		// The candidate may not take it. The address then comes back, and stays for a while.
-		if a.want == nil || !a.want.Gradual || m.now-a.since < settledTime {
+		if a.want == nil || !a.want.Gradual || m.now-a.since < aliveBeforeMove {
 			continue
 		}
 		if m.better(a) {

@@ -30,7 +30,7 @@ func (m *Machine) receiveTwin(k kind, r *reader, e envelope, frame []byte) Drop 
 	if e.sequence <= m.twin.sequence {
 		return DropReplay
 	}
-	if !m.strangers.allow(m.now) || !m.verifies.allow(m.now) {
+	if !m.newSenders.allow(m.now) || !m.verifies.allow(m.now) {
 		return DropRate
 	}
 	body := len(r.b) - signatureSize

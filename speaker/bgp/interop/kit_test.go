@@ -84,7 +84,7 @@ func (r *bench) heardBut(without func(*router.Route), want ...router.Route) erro
 	for i := range got {
 		got[i].Learned = ""
 		if r.Config.ASN != rack.NodeASN {
-			got[i].LocalPref = nil // BIRD shows its default for eBGP too
+			got[i].LocalPreference = nil // BIRD shows its default for eBGP too
 		}
 		if without != nil {
 			without(&got[i])

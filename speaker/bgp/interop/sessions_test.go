@@ -23,7 +23,7 @@ func TestARouterOfAnyOtherAS(t *testing.T) {
 		p := r.peer("tor")
 		p.PeerASN, p.External = 0, true
 		s := newSpeaker(t, p)
-		s.Set(vip4, to(route.Attributes{Prepend: 1, LocalPref: new(uint32(250))}, "tor"))
+		s.Set(vip4, to(route.Attributes{Prepend: 1, LocalPreference: new(uint32(250))}, "tor"))
 		want := r.plain(vip4)
 		want.ASPath = []uint32{rack.NodeASN, rack.NodeASN}
 		r.hears(want)

@@ -28,7 +28,7 @@ var decorated = route.Attributes{
 	// rt:64512:100 and soo:4200000000:7
 	ExtendedCommunities: []route.ExtendedCommunity{0x0002_FC00_0000_0064, 0x0203_FA56_EA00_0007},
 	MED:                 new(uint32(50)),
-	LocalPref:           new(uint32(250)),
+	LocalPreference:     new(uint32(250)),
 	Prepend:             2,
 }
 
@@ -102,7 +102,7 @@ func TestInternalPeerHearsLocalPreferenceAndNoPrepending(t *testing.T) {
 		s := newSpeaker(t, r.peer("tor"))
 		s.Set(vip4, to(decorated, "tor"))
 		want := decorate(r.plain(vip4))
-		want.ASPath, want.LocalPref = nil, new(uint32(250))
+		want.ASPath, want.LocalPreference = nil, new(uint32(250))
 		r.hears(want)
 	})
 }
