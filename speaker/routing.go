@@ -53,8 +53,8 @@ func (l *loop) addTo(r *inspect.Routing, q *inspect.RoutingQuery) {
 		return // Nothing has been decided.
 	}
 	r.Problem = l.problem()
-	if l.shared.Leaving != nil {
-		r.Leaving = brief(*l.shared.Leaving)
+	if l.shared.Draining != nil {
+		r.Leaving = brief(*l.shared.Draining)
 	}
 	for _, c := range l.rejected {
 		if !q.WantsPeer(c.Name) {

@@ -41,7 +41,7 @@ func TestRoutingOfASpeaker(t *testing.T) {
 	l.rejected = []announce.Rejected{{Kind: "BGPPeer", Name: "spine", Err: errors.New("spec.passwordSecret: there is no Secret")}, {Kind: "BGPPeer", Name: "leaf", Err: missing("spec.localASNFrom", "the node has no label")}}
 	l.unwatched = map[string]error{"tor": errors.New("there can be one only")}
 	left := 12 * time.Second
-	l.shared.Leaving = &left
+	l.shared.Draining = &left
 	l.decisions[netip.MustParseAddr("198.51.100.9")] = announce.Decision{Refused: "an address of node n2"}
 	l.s.forwarding.url = proxyURL
 	l.s.forwarding.await(netip.MustParseAddr("198.51.100.7"), time.Now(), false, healthPorts{})

@@ -222,7 +222,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 		if o.Local {
 			o.HealthPort = uint16(svc.Spec.HealthCheckNodePort)
 			o.Count4, o.Count6 = countReady(all)
-			o.Leaving4, o.Leaving6 = nodesOf(all, Leaving)
+			o.Terminating4, o.Terminating6 = nodesOf(all, Terminating)
 		}
 		a.Services = append(a.Services, o)
 	}
@@ -273,8 +273,8 @@ func countReady(endpoints []*discoveryv1.EndpointSlice) (count4, count6 map[stri
 	return count4, count6
 }
 
-// Leaving reports whether an endpoint is terminating and still serves. Such an endpoint is never ready.
-func Leaving(c discoveryv1.EndpointConditions) bool {
+// Terminating reports whether an endpoint is terminating and still serves. Such an endpoint is never ready.
+func Terminating(c discoveryv1.EndpointConditions) bool {
 	return ptr.Deref(c.Terminating, false) && ptr.Deref(c.Serving, false)
 }
 

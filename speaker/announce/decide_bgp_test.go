@@ -58,13 +58,13 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 		{"a node that is not Ready: its session is its sign of life", herald.Selection{}, func(s *Shared, _ *Address) {
 			editNode(s, first, func(n *Node) { n.Ready = false })
 		}, everywhere},
-		{"a node that leaves, and its advertisement does not drain", herald.Selection{}, func(s *Shared, _ *Address) { s.Leaving = new(time.Duration(0)) }, map[string][]string{}},
+		{"a node that leaves, and its advertisement does not drain", herald.Selection{}, func(s *Shared, _ *Address) { s.Draining = new(time.Duration(0)) }, map[string][]string{}},
 		{"nodes that leave, while they drain", herald.Selection{}, func(s *Shared, _ *Address) {
-			s.Leaving, s.BGP[0].DrainTime, s.Healthy = new(4*time.Second), 5*time.Second, false
+			s.Draining, s.BGP[0].DrainTime, s.Healthy = new(4*time.Second), 5*time.Second, false
 			editNode(s, first, func(n *Node) { n.Excluded = true })
 		}, everywhere},
 		{"nodes that leave, when they have drained", herald.Selection{}, func(s *Shared, _ *Address) {
-			s.Leaving, s.BGP[0].DrainTime = new(5*time.Second), 5*time.Second
+			s.Draining, s.BGP[0].DrainTime = new(5*time.Second), 5*time.Second
 		}, map[string][]string{}},
 		{"a subnet is not asked for", herald.Selection{}, func(s *Shared, _ *Address) {
 			s.Segments = nil
