@@ -76,9 +76,9 @@ func (f *field) table(resource string, rows ...string) {
 	})
 }
 
-// TestEveryObjectTellsWhatBecameOfIt makes the mistakes of beginners, checks that the objects report them, and corrects
+// TestConditionsReportMistakes makes the mistakes of beginners, checks that the objects report them, and corrects
 // them.
-func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
+func TestConditionsReportMistakes(t *testing.T) {
 	f := withHerald(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR}})
 	router := f.site.Routers[0]
 	const announced, accepted, established = herald.ConditionAnnounced, herald.ConditionAccepted, herald.ConditionEstablished

@@ -90,7 +90,7 @@ func newLoop(s *Speaker) *loop {
 		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node),
 		aggregates: newAggregates(), routes: map[netip.Prefix]map[string]route.Attributes{},
 		full:    stopped(),
-		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
+		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "How often the speaker decided again about the addresses that changes concern."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "pass_duration_seconds", Help: "How long a pass took.",

@@ -134,7 +134,7 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 		{"with the role herald-explain", func(path string) bool {
 			return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") || path == "/api/v1/nodes" || strings.HasPrefix(path, "/apis/coordination.k8s.io/")
 		}, []string{
-			"Next: 198.51.100.1 is announced by nobody: there is no L2Advertisement and no BGPAdvertisement", "Not everything can be seen: you may not list services.",
+			"Next: 198.51.100.1 is announced by no node: there is no L2Advertisement and no BGPAdvertisement", "Not everything can be seen: you may not list services.",
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -477,7 +477,7 @@ func (m *Machine) Repeat() {
 	}
 }
 
-// Tick lets time pass. Callers call it at the time that Next returns, and after they have read all frames.
+// Tick does what is due at the time now. Callers call it at the time that Next returns, and after they have read all frames.
 //
 // A Machine takes an address only in a Tick, not in any other input, and answers for it only from a later Tick on, because
 // the next frame may say that another node has the address.

@@ -13,7 +13,7 @@ func (m *metallb) configMaps() {
 		config, _, _ := unstructured.NestedString(i.u.Object, "data", "config")
 		switch {
 		case i.u.GetName() == "bgpextras" && extras != "":
-			i.cannot("data.extras: it is added to the configuration of FRR, and Herald runs no FRR: see what of it BGPPeers, BGPAdvertisements or the routers have to say in its place")
+			i.cannot("data.extras: it is added to the configuration of FRR, and Herald runs no FRR: put what you need of it into BGPPeers, BGPAdvertisements or the configuration of the routers")
 		case i.u.GetName() == "config" && strings.Contains(config, "address-pools:") && len(m.of(metalLBGroup, "IPAddressPool")) == 0:
 			i.cannot("data.config: MetalLB 0.13 and later do not read it: write IPAddressPools, advertisements and BGPPeers in its place, by hand or with MetalLB's configmaptocrs, and import these with -f")
 		default:
