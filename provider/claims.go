@@ -233,12 +233,19 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
-	needed, refusals := map[string]bool{}, map[string][]string{}
+	needed, refusals, unread := map[string]bool{}, map[string][]string{}, map[string]error{}
 	var create []Claim
 	for _, svc := range c.concerned(is) {
-		namespace, err := c.requests.find(ctx, svc.Namespace)
-		if err != nil {
-			return err // Without the quota, a claim that is needed might be deleted.
+		namespace, err := (*corev1.Namespace)(nil), unread[svc.Namespace]
+		if err == nil {
+			namespace, err = c.requests.find(ctx, svc.Namespace)
+		}
+		if err != nil { // Without the quota, a claim that is needed might be deleted.
+			unread[svc.Namespace] = err
+			for _, o := range is.claims[string(svc.UID)] {
+				needed[o.Name] = true
+			}
+			continue
 		}
 		req, err := c.requests.of(svc, namespace)
 		if err != nil {
@@ -255,24 +262,41 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	}
 	c.refuse(refusals)
 	c.retell()
+	// Whether a claim is in use is asked last: a Service that no longer waits for it may just have got the address.
+	superfluous := slices.DeleteFunc(slices.Collect(maps.Values(is.named)), func(o Claim) bool {
+		return o.class != c.class || o.deleting || needed[o.Name] || !c.idle(o)
+	})
+	errs := slices.Collect(maps.Values(unread))
+	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) }))
+	errs = append(errs, write(ctx, create, func(ctx context.Context, o Claim) error {
+		_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil // The informer will have it.
+		}
+		return err
+	}))
+	return errors.Join(errs...)
+}
+
+// write writes several claims at once. It goes on if the API server refuses one, and stops if the API server is not available.
+func write(ctx context.Context, all []Claim, one func(context.Context, Claim) error) error {
+	errs := make([]error, len(all))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(reconcileWorkers)
-	for _, o := range create {
+	for i, o := range all {
 		g.Go(func() error {
-			_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
-			if apierrors.IsAlreadyExists(err) {
-				return nil // The informer will have it.
+			if ctx.Err() != nil {
+				return nil
 			}
-			return err
+			errs[i] = one(ctx, o)
+			if unavailable(errs[i]) {
+				return errs[i]
+			}
+			return nil
 		})
 	}
-	for _, o := range is.named {
-		// Whether a claim is in use is asked last: a Service that no longer waits for it may just have got the address.
-		if o.class == c.class && !o.deleting && !needed[o.Name] && c.idle(o) {
-			g.Go(func() error { return c.remove(ctx, api, o) })
-		}
-	}
-	return g.Wait()
+	_ = g.Wait() // The error is among errs.
+	return errors.Join(errs...)
 }
 
 // idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
