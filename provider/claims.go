@@ -31,9 +31,12 @@ import (
 // asked again for definitions that are missing.
 const claimsRetry = 3 * time.Second
 
+// ourClaims selects the claims that a herald-ccm created.
+const ourClaims = herald.LabelManagedBy + "=" + herald.LabelManagedByValue
+
 // claims asks other systems for addresses: it creates an IPAddressClaim for each address that a Service needs from a pool
 // with spec.externalPoolRef, and deletes those that nobody needs. On every change it compares all claims with all that are
-// needed. One goroutine, run, does all of this. It reads nothing before a pool has the field.
+// needed. One goroutine, run, does all of this. Before a pool has the field it only looks once for claims of an earlier run.
 type claims struct {
 	services  *services
 	requests  requests
@@ -60,9 +63,19 @@ type claims struct {
 }
 
 func (c *claims) run(ctx context.Context) error {
-	for {
+	for looked := false; ; {
 		var again <-chan time.Time
-		if c.needed() {
+		needed := c.needed()
+		if !needed && !looked {
+			var err error
+			if needed, err = c.leftover(ctx); err != nil {
+				c.log.Warn("cannot look for IPAddressClaims of an earlier run, trying again", zap.Error(err))
+				again = time.After(claimsRetry)
+			} else {
+				looked = true
+			}
+		}
+		if needed {
 			version, err := c.discover()
 			if err == nil {
 				err = c.serve(ctx, version)
@@ -93,6 +106,24 @@ func (c *claims) run(ctx context.Context) error {
 
 // needed reports whether claims are to be created, now or later, or to be deleted when their addresses are free.
 func (c *claims) needed() bool { return len(c.ledger.external()) > 0 || c.records.haveClaims() }
+
+// leftover reports whether there are claims of an earlier run. It is asked once, if nothing else says that claims are needed: the
+// pool may have lost spec.externalPoolRef while no herald-ccm ran.
+func (c *claims) leftover(ctx context.Context) (bool, error) {
+	version, err := c.discover()
+	if _, missing := errors.AsType[*missingError](err); missing {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	list, err := c.dynamic.Resource(c.resource(version, claimsResource)).Namespace(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: ourClaims, Limit: 1})
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	return len(list.Items) > 0, nil
+}
 
 // missingError says that a CustomResourceDefinition of the contract is not installed.
 type missingError struct{ resource string }
@@ -136,7 +167,7 @@ func (c *claims) serve(ctx context.Context, version string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 1)
-	asked := c.informer(c.resource(version, claimsResource), herald.LabelManagedBy+"="+herald.LabelManagedByValue, failed, func(u *unstructured.Unstructured) any { return claimOf(u) })
+	asked := c.informer(c.resource(version, claimsResource), ourClaims, failed, func(u *unstructured.Unstructured) any { return claimOf(u) })
 	granted := c.informer(c.resource(version, grantsResource), "", failed, func(u *unstructured.Unstructured) any { return grantOf(u) })
 	synced := make(chan struct{})
 	running.Go(func() { asked.RunWithContext(ctx) })

@@ -9,14 +9,19 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	fakediscovery "k8s.io/client-go/discovery/fake"
 	"k8s.io/client-go/dynamic"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	kubetesting "k8s.io/client-go/testing"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -171,4 +176,34 @@ func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 	if l.claims["herald-near-ipv4-0"] == nil || l.claims[old.GetName()] == nil {
 		t.Errorf("claimed are %q, want the claim for near, and that for far, whose Namespace cannot be read", l.names())
 	}
+}
+
+// TestClaimsOfAnEarlierRunAreDeleted has a claim whose pool lost spec.externalPoolRef while no herald-ccm ran. No record names the
+// claim.
+func TestClaimsOfAnEarlierRunAreDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pool("lent", public())
+		w.kube.Discovery().(*fakediscovery.FakeDiscovery).Resources = []*metav1.APIResourceList{{
+			GroupVersion: IPAMGroup + "/v1beta1", APIResources: []metav1.APIResource{{Name: claimsResource}, {Name: grantsResource}},
+		}}
+		claims := w.claims.resource("v1beta1", claimsResource)
+		left := newClaim(owner(service("web", four)), ipam.Want{Pool: "lent", Family: ipam.IPv4}, corp, 0).object("v1beta1", herald.LoadBalancerClass)
+		left.SetNamespace("herald-system")
+		w.claims.namespace = "herald-system"
+		w.claims.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+			claims: "IPAddressClaimList", w.claims.resource("v1beta1", grantsResource): "IPAddressList",
+		}, left)
+		var running sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		running.Go(func() { _ = w.claims.run(ctx) })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		list, err := w.claims.dynamic.Resource(claims).Namespace("herald-system").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list.Items) > 0 {
+			t.Errorf("%d claims are left, %v", len(list.Items), err)
+		}
+		cancel()
+		running.Wait()
+	})
 }
