@@ -137,7 +137,7 @@ func (c Claim) with(grants map[string]grant) Claim {
 		c.failure = fmt.Sprintf("IPAddress %s is for IPAddressClaim %s, and not for this one", cut(g.name), quote(g.claim))
 	case g.pool != c.claimed:
 		c.failure = fmt.Sprintf("IPAddress %s is of %s, and not of the pool that the claim names", cut(g.name), refWords(g.pool))
-	case err != nil:
+	case err != nil || address.Zone() != "":
 		c.failure = fmt.Sprintf("spec.address of IPAddress %s is %s, which is no address", cut(g.name), quote(g.address))
 	default:
 		c.Address, c.failure = address, ""
