@@ -207,3 +207,32 @@ func TestClaimsOfAnEarlierRunAreDeleted(t *testing.T) {
 		running.Wait()
 	})
 }
+
+// TestAnAddressGrantedTwiceIsOneAddress has another system that grants a Service the same address for each of its claims.
+func TestAnAddressGrantedTwiceIsOneAddress(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	web := service("web", four)
+	w.wait(web)
+	w.claimed(l, "herald-web-ipv4-0")
+	l.grants("herald-web-ipv4-0", "198.51.100.1")
+	w.claimed(l, "herald-web-ipv4-0")
+	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("web has %q, %v", got, err)
+	}
+	web.Annotations[herald.AnnotationAddresses] = "2"
+	w.wait(web)
+	for range 3 {
+		w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
+		l.grants("herald-web-ipv4-1", "198.51.100.1")
+	}
+	_, err := w.serve(web)
+	if want := "it granted 198.51.100.1, which it granted for IPAddressClaim herald-web-ipv4-0 as well"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("web is told %v, want %q", err, want)
+	}
+	l.grants("herald-web-ipv4-1", "198.51.100.2")
+	w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
+	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.1", "198.51.100.2"}) {
+		t.Errorf("web has %q, %v", got, err)
+	}
+}

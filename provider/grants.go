@@ -40,6 +40,7 @@ type Claim struct {
 	claimed  herald.ExternalPoolReference
 	uid      string
 	class    string
+	created  int64 // in seconds
 	family   ipam.Family
 	ordinal  int
 	deleting bool
@@ -87,6 +88,7 @@ func claimOf(u *unstructured.Unstructured) Claim {
 		Name: u.GetName(), Pool: said[herald.AnnotationClaimPool],
 		Owner:   ipam.Owner{Namespace: said[herald.AnnotationClaimNamespace], Name: said[herald.AnnotationClaimName], UID: said[herald.AnnotationClaimUID]},
 		claimed: poolRefOf(u), uid: string(u.GetUID()), class: said[herald.AnnotationClaimClass], deleting: u.GetDeletionTimestamp() != nil,
+		created: u.GetCreationTimestamp().Unix(),
 	}
 	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
 		prefix := strings.TrimSuffix(claimName(c.Owner.UID, f, 0), "0")
@@ -198,16 +200,29 @@ func newGrants(namespace string, claims []Claim, granted []grant, refs map[strin
 		if c.family == 0 || c.Owner.UID == "" {
 			continue
 		}
-		c = c.with(by)
-		g.claims[c.Owner.UID] = append(g.claims[c.Owner.UID], c)
-		g.named[c.Name] = c
+		g.claims[c.Owner.UID] = append(g.claims[c.Owner.UID], c.with(by))
 	}
 	for _, all := range g.claims {
+		slices.SortFunc(all, older)
+		for i, c := range all {
+			// An address for which the Service has a grant already is none that it can have beside the other.
+			at := slices.IndexFunc(all[:i], func(o Claim) bool { return c.Address.IsValid() && o.Address == c.Address })
+			if at >= 0 {
+				all[i].failure = fmt.Sprintf("it granted %s, which it granted for IPAddressClaim %s as well", c.Address, all[at].Name)
+				all[i].Address = netip.Addr{}
+			}
+			g.named[c.Name] = all[i]
+		}
 		slices.SortFunc(all, func(x, y Claim) int {
 			return cmp.Or(cmp.Compare(x.family, y.family), cmp.Compare(x.ordinal, y.ordinal))
 		})
 	}
 	return g
+}
+
+// older compares claims by age, the older first.
+func older(x, y Claim) int {
+	return cmp.Or(cmp.Compare(x.created, y.created), strings.Compare(x.Name, y.Name))
 }
 
 // equal reports whether two snapshots have the same claims and grants.
