@@ -236,3 +236,40 @@ func TestAnAddressGrantedTwiceIsOneAddress(t *testing.T) {
 		t.Errorf("web has %q, %v", got, err)
 	}
 }
+
+// sharingPort makes a Service share its address, with one port.
+func sharingPort(svc *corev1.Service, port int32) *corev1.Service {
+	svc.Annotations[herald.AnnotationSharingKey] = "k"
+	svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: port}}
+	return svc
+}
+
+// TestASharedAddressKeepsTheClaimForWhichItWasGranted has a Service that is recorded before the one to which the address that they
+// share was granted. That one is recorded later, or is gone by then.
+func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
+	for _, later := range []bool{true, false} {
+		w, l := newWorld(t), newLender()
+		w.pool("lent", lent())
+		first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+		w.wait(first)
+		w.claimed(l, "herald-first-ipv4-0")
+		l.grants("herald-first-ipv4-0", "198.51.100.1")
+		w.claimed(l, "herald-first-ipv4-0")
+		w.waiting.serve() // The first has the address, and is not recorded yet.
+		served := []*corev1.Service{second}
+		if later {
+			served = append(served, first)
+		}
+		for _, svc := range served {
+			if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+				t.Errorf("%s has %q, %v", svc.Name, got, err)
+			}
+		}
+		w.gone(first)
+		w.recordsAre("198.51.100.1 lent default/second")
+		w.claimed(l, "herald-first-ipv4-0")
+		w.gone(second)
+		w.recordsAre()
+		w.claimed(l)
+	}
+}

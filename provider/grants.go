@@ -246,11 +246,13 @@ func (g *Grants) Of(o ipam.Owner) (all []ipam.Grant) {
 	return all
 }
 
-// claimFor returns the name of the claim for which an address was granted to a Service; empty if there is none.
-func (g *Grants) claimFor(uid string, a netip.Addr) string {
-	for _, c := range g.claims[uid] {
-		if c.Address == a {
-			return c.Name
+// claimFor returns the name of the claim for which an address was granted to one of its holders; empty if there is none.
+func (g *Grants) claimFor(a netip.Addr, holders []ipam.Allocation) string {
+	for _, h := range holders {
+		for _, c := range g.claims[h.Owner.UID] {
+			if c.Address == a {
+				return c.Name
+			}
 		}
 	}
 	return ""

@@ -118,7 +118,8 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, err
 		}
-		req, err := b.requests.of(svc, namespace)
+		grants := b.requests.grants.Load()
+		req, err := b.requests.with(grants, svc, namespace)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}
@@ -129,7 +130,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if len(allocations) == wanted(req) {
 			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
 		}
-		err = b.record(ctx, allocations, ownerEntry(svc))
+		err = b.record(ctx, allocations, ownerEntry(svc), grants)
 		if errors.Is(err, errHeldByAnother) && !slices.Equal(allocations, refused) {
 			// The ledger now knows the holder of the address, so the next decision usually is a different one. If it is the
 			// same, for example because a record of another class names this Service among others, the service controller
@@ -171,10 +172,12 @@ func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allo
 	return list
 }
 
-// record makes sure that every address is recorded for the Service.
-func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner) error {
+// record makes sure that every address is recorded for the Service, with the claim for which it was granted. grants are those
+// that the decision was made with: a grant that is lost since then is reported, because the record names its claim.
+func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner, grants *Grants) error {
 	for _, a := range allocations {
-		if err := b.records.ensure(ctx, a, mine); err != nil {
+		holders, _ := b.ledger.holders(a.Address) // The claim may be that of another Service, which shares the address.
+		if err := b.records.ensure(ctx, a, mine, grants.claimFor(a.Address, holders)); err != nil {
 			return fmt.Errorf("record %s: %w", a.Address, err)
 		}
 	}
