@@ -282,6 +282,7 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		if err != nil {
 			continue
 		}
+		c.ledger.reconsider(svc, req)
 		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
 		create = append(create, missing...)
 		for _, o := range open {

@@ -273,3 +273,23 @@ func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
 		w.claimed(l)
 	}
 }
+
+// TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant has a grant that changes after a Service was given the address, and before the
+// address is recorded.
+func TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	web := service("web", four)
+	w.wait(web)
+	w.claimed(l, "herald-web-ipv4-0")
+	l.grants("herald-web-ipv4-0", "198.51.100.1")
+	w.claimed(l, "herald-web-ipv4-0")
+	w.waiting.serve()
+	l.grants("herald-web-ipv4-0", "198.51.100.2")
+	w.claimed(l, "herald-web-ipv4-0")
+	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.2"}) {
+		t.Errorf("web has %q, %v", got, err)
+	}
+	w.recordsAre("198.51.100.2 lent default/web")
+	w.claimed(l, "herald-web-ipv4-0")
+}

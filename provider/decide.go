@@ -20,6 +20,7 @@ const establishedAfter = time.Minute
 func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.dropUngranted(svc, req)
 	// The address that the Service left because of a conflict is kept for its name. It must not be assigned to it again.
 	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
 	leave := l.toLeave(req, now)
@@ -45,6 +46,25 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 		}
 	}
 	return allocations, notices, nil
+}
+
+// dropUngranted makes a Service lose, in memory, addresses that were granted to it and are not any more, and that were neither
+// recorded for it nor written into its status in between.
+func (l *ledger) dropUngranted(svc *corev1.Service, req ipam.Request) {
+	for _, a := range l.alloc.HeldBy(req.Owner) {
+		if l.terms[a.Pool].external != nil && l.addresses[a.Address].record == nil && len(l.alloc.Holders(a.Address)) == 1 &&
+			!slices.Contains(req.Granted, ipam.Grant{Address: a.Address, Pool: a.Pool}) && !slices.Contains(Carried(svc), a.Address) {
+			l.alloc.Release(a.Address, req.Owner)
+			l.setPending(a.Address, nil) // It was the only one.
+		}
+	}
+}
+
+// reconsider is dropUngranted.
+func (l *ledger) reconsider(svc *corev1.Service, req ipam.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropUngranted(svc, req)
 }
 
 // wants returns the new addresses that a request needs from pools whose addresses another system grants.
