@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
@@ -353,7 +354,8 @@ func (c *claims) concerned(is *Grants) []*corev1.Service {
 }
 
 // remove deletes a claim. It asks the API server for the Service, because another leader may have created the claim for a
-// Service that the cache does not have yet.
+// Service that the cache does not have yet, and for the record of the address, because another leader may have recorded it.
+// The preconditions keep a claim that has changed in the meantime.
 func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Claim) error {
 	if c.services.of(o.Owner) == nil {
 		svc, err := c.services.fetch(ctx, o.Owner.Namespace, o.Owner.Name)
@@ -364,8 +366,16 @@ func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Cl
 			return nil // When the cache has it, claims are compared again.
 		}
 	}
+	if o.Address.IsValid() {
+		rec, err := c.records.fetch(ctx, herald.AllocationName(o.Address))
+		if _, unreadable := errors.AsType[*client.DecodeError](err); err != nil && !unreadable {
+			return err
+		} else if unreadable || rec != nil && rec.Spec.Claim == o.Name {
+			return nil
+		}
+	}
 	uid := types.UID(o.uid)
-	err := api.Delete(ctx, o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	err := api.Delete(ctx, o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &o.version}})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	kubetesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -292,4 +293,32 @@ func TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant(t *testing.T) {
 	}
 	w.recordsAre("198.51.100.2 lent default/web")
 	w.claimed(l, "herald-web-ipv4-0")
+}
+
+// TestAClaimThatAnotherLeaderUsesStays has a leader whose cache lags behind what another leader wrote.
+func TestAClaimThatAnotherLeaderUsesStays(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	web := service("web", four)
+	w.wait(web)
+	w.claimed(l, "herald-web-ipv4-0")
+	asked, granted := l.seen()
+	l.grants("herald-web-ipv4-0", "198.51.100.1")
+	w.gone(web)
+	l.claims["herald-web-ipv4-0"].SetResourceVersion("2") // The other system has answered.
+	if err := w.claims.sync(t.Context(), l, "v1beta2", asked, granted); err != nil || len(l.claims) != 1 {
+		t.Errorf("claims %q, %v, want that the claim stays whose answer is not known yet", l.names(), err)
+	}
+	rec := recordOf(ipam.Allocation{Address: addresses("198.51.100.1")[0], Pool: "lent"}, herald.LoadBalancerClass, ownerEntry(web))
+	rec.Spec.Claim = "herald-web-ipv4-0"
+	rec, err := w.recordsAPI.Create(t.Context(), rec, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
+	w.claimed(l, "herald-web-ipv4-0")
+	if err := w.recordsAPI.Delete(t.Context(), rec.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.claimed(l)
 }

@@ -39,6 +39,7 @@ type Claim struct {
 	Address  netip.Addr // the address that is granted; the zero Addr if there is none
 	claimed  herald.ExternalPoolReference
 	uid      string
+	version  string
 	class    string
 	created  int64 // in seconds
 	family   ipam.Family
@@ -87,7 +88,7 @@ func claimOf(u *unstructured.Unstructured) Claim {
 	c := Claim{
 		Name: u.GetName(), Pool: said[herald.AnnotationClaimPool],
 		Owner:   ipam.Owner{Namespace: said[herald.AnnotationClaimNamespace], Name: said[herald.AnnotationClaimName], UID: said[herald.AnnotationClaimUID]},
-		claimed: poolRefOf(u), uid: string(u.GetUID()), class: said[herald.AnnotationClaimClass], deleting: u.GetDeletionTimestamp() != nil,
+		claimed: poolRefOf(u), uid: string(u.GetUID()), version: u.GetResourceVersion(), class: said[herald.AnnotationClaimClass], deleting: u.GetDeletionTimestamp() != nil,
 		created: u.GetCreationTimestamp().Unix(),
 	}
 	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
