@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func (c *claims) run(ctx context.Context) error {
 			c.report(err)
 			again = time.After(claimsRetry)
 		}
-		c.grants.Store(newGrants(c.namespace, nil, nil, c.ledger.external()))
+		c.grants.Store(newGrants(c.namespace, nil, nil, c.ledger.external(), c.records.haveClaim))
 		c.retell()
 		select {
 		case <-ctx.Done():
@@ -260,13 +261,14 @@ func contents[T any](store cache.Store) (all []T) {
 // sync makes the claims those that are needed. A claim is needed if a record names it, if its Service has the granted
 // address, or if its Service waits for it.
 func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
-	is := newGrants(c.namespace, asked, granted, c.ledger.external())
+	is := newGrants(c.namespace, asked, granted, c.ledger.external(), c.records.haveClaim)
 	if was := c.grants.Swap(is); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
 	needed, refusals, unread := map[string]bool{}, map[string][]string{}, map[string]error{}
 	var create []Claim
+	claimed := map[string][]ipam.Claimed{} // by namespace, for the claims in create
 	for _, svc := range c.concerned(is) {
 		namespace, err := (*corev1.Namespace)(nil), unread[svc.Namespace]
 		if err == nil {
@@ -284,8 +286,12 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 			continue
 		}
 		c.ledger.reconsider(svc, req)
+		req.Claimed = append(req.Claimed, claimed[svc.Namespace]...)
 		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
 		create = append(create, missing...)
+		for _, o := range missing {
+			claimed[svc.Namespace] = append(claimed[svc.Namespace], ipam.Claimed{Pool: o.Pool, Family: o.family})
+		}
 		for _, o := range open {
 			needed[o.Name] = true
 			if refused := c.ledger.refused(req, o); refused != nil || o.failure != "" {
@@ -337,7 +343,7 @@ func write(ctx context.Context, all []Claim, one func(context.Context, Claim) er
 func (c *claims) idle(o Claim) bool { return !c.records.haveClaim(o.Name) && !c.ledger.uses(o) }
 
 // concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not
-// in use.
+// in use. They are in the order in which quotas count their claims.
 func (c *claims) concerned(is *Grants) []*corev1.Service {
 	all := map[types.UID]*corev1.Service{}
 	for _, svc := range c.waiting.list() {
@@ -350,7 +356,7 @@ func (c *claims) concerned(is *Grants) []*corev1.Service {
 			all[svc.UID] = svc
 		}
 	}
-	return slices.Collect(maps.Values(all))
+	return slices.SortedFunc(maps.Values(all), func(x, y *corev1.Service) int { return cmp.Or(cmp.Compare(is.rank(x), is.rank(y)), Older(x, y)) })
 }
 
 // remove deletes a claim. It asks the API server for the Service, because another leader may have created the claim for a
@@ -413,17 +419,20 @@ func (c *claims) refuse(refusals map[string][]string) {
 
 // tell returns the error of a Service that is not served, with the claims that it waits for, if it waits for any.
 func (c *claims) tell(svc *corev1.Service, req ipam.Request, err error) error {
-	text := ""
-	if errors.Is(err, ipam.ErrNotGranted) {
+	waits, text := errors.Is(err, ipam.ErrNotGranted), ""
+	if waits {
 		text = c.words(req)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if text == "" {
+	if !waits {
 		delete(c.told, svc.UID)
 		return err
 	}
 	c.told[svc.UID] = text
+	if text == "" { // It is not known yet which claims these are.
+		return err
+	}
 	return &waitingError{err, text}
 }
 
@@ -441,11 +450,19 @@ func (c *claims) retell() {
 		if !was {
 			continue
 		}
-		// If all is granted, waiting has the Service synced.
-		if req, err := c.requests.of(svc, c.requests.namespace(svc.Namespace)); err == nil {
-			if now := c.words(req); now != "" && now != text {
-				c.changes.serve(svc)
+		req, err := c.requests.of(svc, c.requests.namespace(svc.Namespace))
+		if err != nil {
+			continue
+		}
+		now := c.words(req)
+		if now == "" { // If all is granted, waiting has the Service synced. If claims of others use up the quota, it does not.
+			req.Claimed = nil
+			if c.words(req) == "" {
+				continue
 			}
+		}
+		if now != text {
+			c.changes.serve(svc)
 		}
 	}
 	c.mu.Lock()

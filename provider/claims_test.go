@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -24,6 +25,7 @@ import (
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	kubetesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -321,4 +323,66 @@ func TestAClaimThatAnotherLeaderUsesStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.claimed(l)
+}
+
+// TestAClaimCountsInQuotasAsSoonAsItIsMade has a namespace with many Services and room for one address.
+func TestAClaimCountsInQuotasAsSoonAsItIsMade(t *testing.T) {
+	for what, limit := range map[string]func(w *world){
+		"of the pool": func(w *world) {
+			w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Quota = &herald.AddressQuota{IPv4: ptr.To[int64](1)} }))
+		},
+		"of the namespace": func(w *world) {
+			w.pool("lent", lent())
+			_ = w.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Annotations: map[string]string{herald.AnnotationQuota: "ipv4=1"}}})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w, l := newWorld(t), newLender()
+			limit(w)
+			w.claimed(l)
+			const many = 1000
+			var all []*corev1.Service
+			for i := range many {
+				svc := service(fmt.Sprintf("web-%03d", i), four)
+				svc.CreationTimestamp = metav1.Unix(int64(i/10), 0)
+				all = append(all, svc)
+				w.wait(svc)
+			}
+			w.claimed(l, "herald-web-000-ipv4-0")
+			w.queued.names = nil
+			w.claimed(l, "herald-web-000-ipv4-0")
+			if n := len(w.queued.names); n != many-1 || slices.Contains(w.queued.names, "web-000") {
+				t.Errorf("%d Services are told that the quota is used up, want %d", n, many-1)
+			}
+			if _, err := w.serve(all[1]); err == nil || !strings.Contains(err.Error(), "namespace default holds 0 IPv4 addresses and waits for 1 more") {
+				t.Errorf("web-001: %v", err)
+			}
+			l.grants("herald-web-000-ipv4-0", "198.51.100.1")
+			w.claimed(l, "herald-web-000-ipv4-0")
+			if _, err := w.serve(all[0]); err != nil {
+				t.Error(err)
+			}
+			w.claimed(l, "herald-web-000-ipv4-0")
+			if _, err := w.serve(all[1]); err == nil || !strings.Contains(err.Error(), "namespace default holds 1 IPv4 addresses") {
+				t.Errorf("web-001: %v", err)
+			}
+			w.gone(all[0])
+			w.claimed(l)
+			w.claimed(l, "herald-web-001-ipv4-0")
+			// An older Service, of which herald-ccm hears later, is not claimed for before.
+			older := service("older", four)
+			older.CreationTimestamp = metav1.Unix(-1, 0)
+			w.put(older)
+			w.waiting.add(older)
+			w.claimed(l, "herald-web-001-ipv4-0")
+			// If claims of two leaders exceed the quota, the oldest stays.
+			for _, svc := range []*corev1.Service{all[7], all[5]} {
+				u := newClaim(owner(svc), ipam.Want{Pool: "lent", Family: ipam.IPv4}, corp, 0).object("v1beta2", herald.LoadBalancerClass)
+				if _, err := l.Create(t.Context(), u, metav1.CreateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.claimed(l, "herald-web-001-ipv4-0")
+		})
+	}
 }

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -46,6 +48,7 @@ type Claim struct {
 	ordinal  int
 	deleting bool
 	bound    string // the name of the IPAddress
+	recorded bool   // whether a record names it
 	failure  string // why the other system does not grant it, as it says itself, or why its answer cannot be used
 }
 
@@ -170,10 +173,15 @@ type Grants struct {
 	claims    map[string][]Claim // by the UID of the Service, in the order of family and ordinal
 	named     map[string]Claim
 	refs      map[string]herald.ExternalPoolReference
+	// counted has the claims of each namespace that no record names, grouped by Service. The Service with the oldest of these
+	// claims comes first. first is the index of the first claim of each Service, by its UID.
+	counted map[string][]ipam.Claimed
+	first   map[string]int
 }
 
-// GrantsOf returns what is granted, from the IPAddressClaims and IPAddresses in the namespace of herald-ccm, and the IPPools.
-func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool) *Grants {
+// GrantsOf returns what is granted, from the IPAddressClaims and IPAddresses in the namespace of herald-ccm, the IPPools and the
+// records.
+func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool, records []*herald.IPAllocation) *Grants {
 	var all []Claim
 	for _, u := range claims {
 		all = append(all, claimOf(u))
@@ -188,11 +196,15 @@ func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, 
 			refs[o.Name] = *o.Spec.ExternalPoolRef
 		}
 	}
-	return newGrants(namespace, all, granted, refs)
+	recorded := map[string]bool{}
+	for _, rec := range records {
+		recorded[rec.Spec.Claim] = true
+	}
+	return newGrants(namespace, all, granted, refs, func(claim string) bool { return recorded[claim] })
 }
 
-func newGrants(namespace string, claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference) *Grants {
-	g := &Grants{namespace: namespace, claims: map[string][]Claim{}, named: map[string]Claim{}, refs: refs}
+func newGrants(namespace string, claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference, recorded func(claim string) bool) *Grants {
+	g := &Grants{namespace: namespace, claims: map[string][]Claim{}, named: map[string]Claim{}, refs: refs, counted: map[string][]ipam.Claimed{}, first: map[string]int{}}
 	by := make(map[string]grant, len(granted))
 	for _, o := range granted {
 		by[o.name] = o
@@ -201,7 +213,9 @@ func newGrants(namespace string, claims []Claim, granted []grant, refs map[strin
 		if c.family == 0 || c.Owner.UID == "" {
 			continue
 		}
-		g.claims[c.Owner.UID] = append(g.claims[c.Owner.UID], c.with(by))
+		c = c.with(by)
+		c.recorded = recorded(c.Name)
+		g.claims[c.Owner.UID] = append(g.claims[c.Owner.UID], c)
 	}
 	for _, all := range g.claims {
 		slices.SortFunc(all, older)
@@ -218,7 +232,51 @@ func newGrants(namespace string, claims []Claim, granted []grant, refs map[strin
 			return cmp.Or(cmp.Compare(x.family, y.family), cmp.Compare(x.ordinal, y.ordinal))
 		})
 	}
+	g.count()
 	return g
+}
+
+// count fills counted and first.
+func (g *Grants) count() {
+	var all []Claim
+	for _, c := range g.named {
+		if !c.recorded && !c.deleting {
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, older)
+	rank := map[string]int{}
+	for _, c := range all {
+		if _, ranked := rank[c.Owner.UID]; !ranked {
+			rank[c.Owner.UID] = len(rank)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y Claim) int { return rank[x.Owner.UID] - rank[y.Owner.UID] })
+	for _, c := range all {
+		of := g.counted[c.Owner.Namespace]
+		if _, known := g.first[c.Owner.UID]; !known {
+			g.first[c.Owner.UID] = len(of)
+		}
+		g.counted[c.Owner.Namespace] = append(of, ipam.Claimed{Pool: c.Pool, Family: c.family, Address: c.Address})
+	}
+}
+
+// Claimed returns the addresses that were claimed for others of the namespace, and that count before a claim for this Service. If
+// the claims of a namespace exceed its quota, the Services with the oldest claims are within it.
+func (g *Grants) Claimed(o ipam.Owner) []ipam.Claimed {
+	all := g.counted[o.Namespace]
+	if at, has := g.first[o.UID]; has {
+		all = all[:at]
+	}
+	return slices.Clip(all)
+}
+
+// rank is the place of a Service among those of its namespace that have claims; those without come last.
+func (g *Grants) rank(svc *corev1.Service) int {
+	if at, has := g.first[string(svc.UID)]; has {
+		return at
+	}
+	return math.MaxInt
 }
 
 // older compares claims by age, the older first.

@@ -32,7 +32,7 @@ func (r requests) of(svc *corev1.Service, namespace *corev1.Namespace) (ipam.Req
 // with is of, with these grants.
 func (r requests) with(grants *Grants, svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
 	req, err := RequestOf(svc, namespace, r.quota)
-	req.Granted = grants.Of(req.Owner)
+	req.Granted, req.Claimed = grants.Of(req.Owner), grants.Claimed(req.Owner)
 	return req, err
 }
 
