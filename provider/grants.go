@@ -190,17 +190,29 @@ func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, 
 	for _, u := range addresses {
 		granted = append(granted, grantOf(u))
 	}
+	recorded := map[string]bool{}
+	for _, rec := range records {
+		recorded[rec.Spec.Claim] = true
+	}
+	return newGrants(namespace, all, granted, refsOf(pools), func(claim string) bool { return recorded[claim] })
+}
+
+// In returns the grants as they would be if there were these pools instead.
+func (g *Grants) In(pools []*herald.IPPool) *Grants {
+	then := *g
+	then.refs = refsOf(pools)
+	return &then
+}
+
+// refsOf returns the pools of other systems by the IPPools that name them.
+func refsOf(pools []*herald.IPPool) map[string]herald.ExternalPoolReference {
 	refs := map[string]herald.ExternalPoolReference{}
 	for _, o := range pools {
 		if o.Spec.ExternalPoolRef != nil {
 			refs[o.Name] = *o.Spec.ExternalPoolRef
 		}
 	}
-	recorded := map[string]bool{}
-	for _, rec := range records {
-		recorded[rec.Spec.Claim] = true
-	}
-	return newGrants(namespace, all, granted, refs, func(claim string) bool { return recorded[claim] })
+	return refs
 }
 
 func newGrants(namespace string, claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference, recorded func(claim string) bool) *Grants {
