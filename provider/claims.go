@@ -51,8 +51,10 @@ type claims struct {
 	namespace string
 	class     string
 	log       *zap.Logger
-	// grants has what is known of the claims. It is never nil.
+	// grants has what is known of the claims, without those that are about to be deleted. It is never nil.
 	grants *atomic.Pointer[Grants]
+	// known has all. It belongs to run.
+	known *Grants
 
 	mu sync.Mutex
 	// problem is why claims cannot be read; nil if they can. Until read is true, it is not known whether they can.
@@ -88,7 +90,7 @@ func (c *claims) run(ctx context.Context) error {
 			c.report(err)
 			again = time.After(claimsRetry)
 		}
-		c.grants.Store(newGrants(c.namespace, nil, nil, c.ledger.external(), c.records.haveClaim))
+		c.know(newGrants(c.namespace, nil, nil, c.ledger.external(), c.records.haveClaim))
 		c.retell()
 		select {
 		case <-ctx.Done():
@@ -262,7 +264,7 @@ func contents[T any](store cache.Store) (all []T) {
 // address, or if its Service waits for it.
 func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
 	is := newGrants(c.namespace, asked, granted, c.ledger.external(), c.records.haveClaim)
-	if was := c.grants.Swap(is); !was.equal(is) {
+	if was := c.know(is); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
@@ -301,10 +303,15 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	}
 	c.refuse(refusals)
 	c.retell()
-	// Whether a claim is in use is asked last: a Service that no longer waits for it may just have got the address.
 	superfluous := slices.DeleteFunc(slices.Collect(maps.Values(is.named)), func(o Claim) bool {
 		return o.class != c.class || o.deleting || needed[o.Name] || !c.idle(o)
 	})
+	if len(superfluous) > 0 {
+		// From now on no Service gets an address for them. Whether a claim is in use is asked last: a Service that no longer waits
+		// for it may just have got the address.
+		c.grants.Store(is.without(superfluous))
+		superfluous = slices.DeleteFunc(superfluous, func(o Claim) bool { return !c.idle(o) })
+	}
 	errs := slices.Collect(maps.Values(unread))
 	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) }))
 	errs = append(errs, write(ctx, create, func(ctx context.Context, o Claim) error {
@@ -315,6 +322,13 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		return err
 	}))
 	return errors.Join(errs...)
+}
+
+// know notes what is known of the claims, and returns what was known before.
+func (c *claims) know(is *Grants) (was *Grants) {
+	was, c.known = c.known, is
+	c.grants.Store(is)
+	return was
 }
 
 // write writes several claims at once. It goes on if the API server refuses one, and stops if the API server is not available.

@@ -37,6 +37,7 @@ type lender struct {
 	mu              sync.Mutex // Claims are written by several goroutines.
 	claims, answers map[string]*unstructured.Unstructured
 	version         int
+	now             int64 // in seconds
 	// refuses returns the error of a write; nil if it succeeds.
 	refuses func(verb, name string) error
 }
@@ -58,7 +59,7 @@ func (l *lender) Create(_ context.Context, o *unstructured.Unstructured, _ metav
 	o = o.DeepCopy()
 	o.SetUID(types.UID("claim-" + strconv.Itoa(l.version)))
 	o.SetResourceVersion(strconv.Itoa(l.version))
-	o.SetCreationTimestamp(metav1.Unix(int64(l.version), 0))
+	o.SetCreationTimestamp(metav1.Unix(l.now, 0))
 	l.claims[o.GetName()] = o
 	return o, nil
 }
@@ -378,6 +379,7 @@ func TestAClaimCountsInQuotasAsSoonAsItIsMade(t *testing.T) {
 			// If claims of two leaders exceed the quota, the oldest stays.
 			for _, svc := range []*corev1.Service{all[7], all[5]} {
 				u := newClaim(owner(svc), ipam.Want{Pool: "lent", Family: ipam.IPv4}, corp, 0).object("v1beta2", herald.LoadBalancerClass)
+				l.now++
 				if _, err := l.Create(t.Context(), u, metav1.CreateOptions{}); err != nil {
 					t.Fatal(err)
 				}
@@ -385,4 +387,25 @@ func TestAClaimCountsInQuotasAsSoonAsItIsMade(t *testing.T) {
 			w.claimed(l, "herald-web-001-ipv4-0")
 		})
 	}
+}
+
+// TestNoAddressIsGivenForAClaimThatIsDeleted has a Service that wants an address of the pool again when its claim was just deleted, and
+// the caches still have the claim.
+func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	w.pool("own", func(o *herald.IPPool) {
+		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"203.0.113.0/30"}, Disabled: true}
+	})
+	web := service("web", four)
+	w.wait(web)
+	w.claimed(l, "herald-web-ipv4-0")
+	l.grants("herald-web-ipv4-0", "198.51.100.1")
+	web.Annotations[herald.AnnotationPool] = "own"
+	w.put(web)
+	w.claimed(l)
+	delete(web.Annotations, herald.AnnotationPool)
+	w.wait(web)
+	w.recordsAre()
+	w.claimed(l, "herald-web-ipv4-0")
 }

@@ -296,6 +296,19 @@ func older(x, y Claim) int {
 	return cmp.Or(cmp.Compare(x.created, y.created), strings.Compare(x.Name, y.Name))
 }
 
+// without returns the snapshot in which these claims are being deleted.
+func (g *Grants) without(claims []Claim) *Grants {
+	then := &Grants{namespace: g.namespace, claims: maps.Clone(g.claims), named: maps.Clone(g.named), refs: g.refs, counted: map[string][]ipam.Claimed{}, first: map[string]int{}}
+	for _, o := range claims {
+		of := slices.Clone(then.claims[o.Owner.UID])
+		at := slices.IndexFunc(of, func(c Claim) bool { return c.Name == o.Name })
+		of[at].deleting = true
+		then.claims[o.Owner.UID], then.named[o.Name] = of, of[at]
+	}
+	then.count()
+	return then
+}
+
 // equal reports whether two snapshots have the same claims and grants.
 func (g *Grants) equal(o *Grants) bool {
 	return maps.Equal(g.named, o.named) && maps.Equal(g.refs, o.refs)

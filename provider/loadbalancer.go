@@ -127,6 +127,9 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
 		}
+		if grants != b.requests.grants.Load() {
+			continue // The claim for the address may be about to be deleted. If not, the ledger has the address in time to prevent that.
+		}
 		if len(allocations) == wanted(req) {
 			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
 		}

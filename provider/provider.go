@@ -177,7 +177,7 @@ func wire(d dependencies) *Provider {
 	claims := &claims{
 		services: services, requests: requests, ledger: ledger, records: records, waiting: waiting, changes: changes,
 		discovery: d.kube.Discovery(), dynamic: d.dynamic, namespace: d.namespace, class: d.class, grants: grants, log: d.log,
-		told: map[types.UID]string{},
+		told: map[types.UID]string{}, known: grants.Load(),
 	}
 	pools.granted = claims.condition
 	metrics := newAllocationMetrics()
