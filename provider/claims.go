@@ -263,7 +263,8 @@ func contents[T any](store cache.Store) (all []T) {
 // sync makes the claims those that are needed. A claim is needed if a record names it, if its Service has the granted
 // address, or if its Service waits for it.
 func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
-	is := newGrants(c.namespace, asked, granted, c.ledger.external(), c.records.haveClaim)
+	recorded := c.ledger.claims() // The ledger knows a new record before the cache does.
+	is := newGrants(c.namespace, asked, granted, c.ledger.external(), func(claim string) bool { return recorded[claim] || c.records.haveClaim(claim) })
 	if was := c.know(is); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
@@ -354,7 +355,9 @@ func write(ctx context.Context, all []Claim, one func(context.Context, Claim) er
 
 // idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
 // a new record before the cache does.
-func (c *claims) idle(o Claim) bool { return !c.records.haveClaim(o.Name) && !c.ledger.uses(o) }
+func (c *claims) idle(o Claim) bool {
+	return !o.recorded && !c.records.haveClaim(o.Name) && !c.ledger.uses(o)
+}
 
 // concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not
 // in use. They are in the order in which quotas count their claims.

@@ -409,3 +409,36 @@ func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
 	w.recordsAre()
 	w.claimed(l, "herald-web-ipv4-0")
 }
+
+// TestAClaimGivesOneAddress has another system that changes its answer while the address is in use, by two Services that share it, and
+// one of them moves.
+func TestAClaimGivesOneAddress(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	stays, moves := sharingPort(service("stays", four), 80), sharingPort(service("moves", four), 443)
+	w.wait(moves)
+	w.claimed(l, "herald-moves-ipv4-0")
+	l.grants("herald-moves-ipv4-0", "198.51.100.1")
+	w.claimed(l, "herald-moves-ipv4-0")
+	for _, svc := range []*corev1.Service{moves, stays} {
+		if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+			t.Errorf("%s has %q, %v", svc.Name, got, err)
+		}
+	}
+	l.grants("herald-moves-ipv4-0", "198.51.100.2")
+	w.claimed(l, "herald-moves-ipv4-0")
+	moves.Annotations[herald.AnnotationRenumber] = "198.51.100.1"
+	w.wait(moves)
+	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
+	l.grants("herald-moves-ipv4-1", "198.51.100.3")
+	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
+	if got, err := w.serve(moves); err != nil || !slices.Equal(got, []string{"198.51.100.3"}) {
+		t.Errorf("moves has %q, %v", got, err)
+	}
+	if _, err := w.serve(moves); err != nil { // Its status no longer has the address that it left.
+		t.Error(err)
+	}
+	w.reconcile()
+	w.recordsAre("198.51.100.1 lent default/stays", "198.51.100.3 lent default/moves")
+	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
+}

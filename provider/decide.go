@@ -90,6 +90,19 @@ func (l *ledger) uses(c Claim) bool {
 	return c.UsedIn(l.alloc)
 }
 
+// claims returns the claims that records name.
+func (l *ledger) claims() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]bool{}
+	for _, e := range l.addresses {
+		if e.record != nil && e.record.Spec.Claim != "" {
+			all[e.record.Spec.Claim] = true
+		}
+	}
+	return all
+}
+
 // external returns the pools of other systems by the IPPools that name them.
 func (l *ledger) external() map[string]herald.ExternalPoolReference {
 	l.mu.Lock()

@@ -320,10 +320,11 @@ func (g *Grants) valid(c Claim) bool {
 	return known && c.claimed == ref && !c.deleting
 }
 
-// Of returns the addresses that are granted to a Service.
+// Of returns the addresses that are granted to a Service, without those of claims that records name: if the other system changes
+// its answer while an address is in use, nobody gets the new address for the same claim.
 func (g *Grants) Of(o ipam.Owner) (all []ipam.Grant) {
 	for _, c := range g.claims[o.UID] {
-		if c.Address.IsValid() && g.valid(c) {
+		if c.Address.IsValid() && g.valid(c) && !c.recorded {
 			all = append(all, ipam.Grant{Address: c.Address, Pool: c.Pool})
 		}
 	}
