@@ -64,6 +64,8 @@ type claims struct {
 	told map[types.UID]string
 	// refusals has what is wrong with claims that Services wait for, by IPPool.
 	refusals map[string][]string
+	// failed has the claims that could not be created the last time, and why.
+	failed map[string]string
 }
 
 func (c *claims) run(ctx context.Context) error {
@@ -293,6 +295,9 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
 		create = append(create, missing...)
 		for _, o := range missing {
+			if text := c.failure(o); text != "" {
+				refusals[o.Pool] = append(refusals[o.Pool], text)
+			}
 			claimed[svc.Namespace] = append(claimed[svc.Namespace], ipam.Claimed{Pool: o.Pool, Family: o.family})
 		}
 		for _, o := range open {
@@ -314,15 +319,18 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		superfluous = slices.DeleteFunc(superfluous, func(o Claim) bool { return !c.idle(o) })
 	}
 	errs := slices.Collect(maps.Values(unread))
-	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) }))
-	errs = append(errs, write(ctx, create, func(ctx context.Context, o Claim) error {
+	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) })...)
+	created := write(ctx, create, func(ctx context.Context, o Claim) error {
 		_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return nil // The informer will have it.
 		}
 		return err
-	}))
-	return errors.Join(errs...)
+	})
+	if c.fail(create, created) {
+		c.retell()
+	}
+	return errors.Join(append(errs, created...)...)
 }
 
 // know notes what is known of the claims, and returns what was known before.
@@ -332,8 +340,9 @@ func (c *claims) know(is *Grants) (was *Grants) {
 	return was
 }
 
-// write writes several claims at once. It goes on if the API server refuses one, and stops if the API server is not available.
-func write(ctx context.Context, all []Claim, one func(context.Context, Claim) error) error {
+// write writes several claims at once, and returns an error, or nil, for each. It goes on if the API server refuses one, and stops
+// if the API server is not available.
+func write(ctx context.Context, all []Claim, one func(context.Context, Claim) error) []error {
 	errs := make([]error, len(all))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(reconcileWorkers)
@@ -350,7 +359,7 @@ func write(ctx context.Context, all []Claim, one func(context.Context, Claim) er
 		})
 	}
 	_ = g.Wait() // The error is among errs.
-	return errors.Join(errs...)
+	return errs
 }
 
 // idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
@@ -434,6 +443,28 @@ func (c *claims) refuse(refusals map[string][]string) {
 	}
 }
 
+// fail notes which claims could not be created, and reports whether these are others than before.
+func (c *claims) fail(claims []Claim, errs []error) (changed bool) {
+	failed := map[string]string{}
+	for i, o := range claims {
+		if errs[i] != nil {
+			failed[o.Name] = fmt.Sprintf("IPAddressClaim %s/%s cannot be created, for IPPool %s: %s", c.namespace, o.Name, o.Pool, cutAt(errs[i].Error(), maxFailure))
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed = !maps.Equal(c.failed, failed)
+	c.failed = failed
+	return changed
+}
+
+// failure returns why a claim could not be created; empty if that was not tried, or if it could.
+func (c *claims) failure(o Claim) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed[o.Name]
+}
+
 // tell returns the error of a Service that is not served, with the claims that it waits for, if it waits for any.
 func (c *claims) tell(svc *corev1.Service, req ipam.Request, err error) error {
 	waits, text := errors.Is(err, ipam.ErrNotGranted), ""
@@ -501,7 +532,14 @@ func (c *claims) words(req ipam.Request) string {
 	if problem != nil {
 		return fmt.Sprintf("IPPool %s cannot ask for an address: %s", wants[0].Pool, cutAt(problem.Error(), maxFailure))
 	}
-	return c.grants.Load().WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
+	grants := c.grants.Load()
+	_, create := grants.open(req.Owner, wants, c.idle)
+	for _, o := range create {
+		if text := c.failure(o); text != "" {
+			return text
+		}
+	}
+	return grants.WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
 }
 
 // condition returns the condition Granted of a pool; nil if it is not known.

@@ -141,6 +141,7 @@ func (w *world) wait(svc *corev1.Service) {
 // Namespace.
 func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 	w, l := newWorld(t), newLender()
+	w.claims.report(nil) // The claims can be read.
 	w.pool("lent", lent())
 	for _, name := range []string{"a", "b", "c"} {
 		w.wait(service(name, four))
@@ -162,6 +163,15 @@ func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 	}
 	if n := len(l.claims); n != 21 || l.claims["herald-c-ipv4-0"] != nil {
 		t.Errorf("%d claims, want all but the one that is refused and the one that nobody needs: %q", n, l.names())
+	}
+
+	if _, err := w.serve(service("more-7", four)); err == nil || !strings.Contains(err.Error(), "herald-more-7-ipv4-0 cannot be created, for IPPool lent: "+refusal.Error()) {
+		t.Errorf("more-7 is told %v", err)
+	}
+	_ = w.claim(l)
+	is := w.claims.condition(&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "lent"}, Spec: herald.IPPoolSpec{ExternalPoolRef: &corp}})
+	if is == nil || is.Reason != herald.ReasonGrantRefused || !strings.Contains(is.Message, refusal.Error()) {
+		t.Errorf("the condition is %v", is)
 	}
 
 	far := service("far", four)
