@@ -452,3 +452,54 @@ func TestAClaimGivesOneAddress(t *testing.T) {
 	w.recordsAre("198.51.100.1 lent default/stays", "198.51.100.3 lent default/moves")
 	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
 }
+
+// TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted has a Service that is about to share, or to take back, an address that is
+// neither recorded nor granted any more.
+func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {
+	t.Run("shared with a Service that is gone", func(t *testing.T) {
+		w, l := newWorld(t), newLender()
+		w.pool("lent", lent())
+		first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+		w.wait(first)
+		w.claimed(l, "herald-first-ipv4-0")
+		l.grants("herald-first-ipv4-0", "198.51.100.1")
+		w.claimed(l, "herald-first-ipv4-0")
+		w.waiting.serve()
+		delete(l.answers, "herald-first-ipv4-0")
+		w.put(second)
+		_ = w.services.Delete(first)
+		_ = w.claim(l)
+		w.wait(second)
+		w.recordsAre()
+		_ = w.claim(l)
+		l.grants("herald-second-ipv4-0", "198.51.100.2")
+		_ = w.claim(l)
+		if got, err := w.serve(second); err != nil || !slices.Equal(got, []string{"198.51.100.2"}) {
+			t.Errorf("second has %q, %v", got, err)
+		}
+	})
+	t.Run("kept for the name", func(t *testing.T) {
+		w, l := newWorld(t), newLender()
+		w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }))
+		web := service("web", four)
+		w.wait(web)
+		w.claimed(l, "herald-web-ipv4-0")
+		l.grants("herald-web-ipv4-0", "198.51.100.1")
+		w.claimed(l, "herald-web-ipv4-0")
+		if _, err := w.serve(web); err != nil {
+			t.Error(err)
+		}
+		w.gone(web)
+		again := service("web", four)
+		again.UID = "again"
+		w.put(again)
+		w.waiting.add(again)
+		w.waiting.serve() // It is to take the address back.
+		for _, o := range w.recordsAPI.cache.List() {
+			_ = w.recordsAPI.cache.Delete(o) // No event says so yet.
+		}
+		w.wait(again)
+		w.recordsAre()
+		w.claimed(l, "herald-again-ipv4-0")
+	})
+}

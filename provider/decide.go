@@ -52,12 +52,23 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 // recorded for it nor written into its status in between.
 func (l *ledger) dropUngranted(svc *corev1.Service, req ipam.Request) {
 	for _, a := range l.alloc.HeldBy(req.Owner) {
-		if l.terms[a.Pool].external != nil && l.addresses[a.Address].record == nil && len(l.alloc.Holders(a.Address)) == 1 &&
+		if l.needsGrantLocked(a) && len(l.alloc.Holders(a.Address)) == 1 &&
 			!slices.Contains(req.Granted, ipam.Grant{Address: a.Address, Pool: a.Pool}) && !slices.Contains(Carried(svc), a.Address) {
 			l.alloc.Release(a.Address, req.Owner)
 			l.setPending(a.Address, nil) // It was the only one.
 		}
 	}
+}
+
+// needsGrant reports whether another system must grant an address that is not recorded yet.
+func (l *ledger) needsGrant(a ipam.Allocation) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.needsGrantLocked(a)
+}
+
+func (l *ledger) needsGrantLocked(a ipam.Allocation) bool {
+	return l.terms[a.Pool].external != nil && l.addresses[a.Address].record == nil
 }
 
 // reconsider is dropUngranted.

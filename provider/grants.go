@@ -331,11 +331,11 @@ func (g *Grants) Of(o ipam.Owner) (all []ipam.Grant) {
 	return all
 }
 
-// claimFor returns the name of the claim for which an address was granted to one of its holders; empty if there is none.
+// claimFor returns the name of the claim for which an address is granted to one of its holders; empty if there is none.
 func (g *Grants) claimFor(a netip.Addr, holders []ipam.Allocation) string {
 	for _, h := range holders {
 		for _, c := range g.claims[h.Owner.UID] {
-			if c.Address == a {
+			if c.Address == a && g.valid(c) {
 				return c.Name
 			}
 		}

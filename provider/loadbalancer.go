@@ -130,16 +130,19 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if grants != b.requests.grants.Load() {
 			continue // The claim for the address may be about to be deleted. If not, the ledger has the address in time to prevent that.
 		}
+		if b.dropUngranted(allocations, grants) {
+			continue
+		}
 		if len(allocations) == wanted(req) {
 			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
 		}
 		err = b.record(ctx, allocations, ownerEntry(svc), grants)
-		if errors.Is(err, errHeldByAnother) && !slices.Equal(allocations, refused) {
+		if (errors.Is(err, errHeldByAnother) || errors.Is(err, errUngranted)) && !slices.Equal(allocations, refused) {
 			// The ledger now knows the holder of the address, so the next decision usually is a different one. If it is the
 			// same, for example because a record of another class names this Service among others, the service controller
 			// retries later.
 			refused = allocations
-			b.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
+			b.log.Warn("an address cannot be recorded for a Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
 			continue
 		}
 		if err != nil {
@@ -159,6 +162,26 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		return allocations, nil
 	}
 	return nil, ctx.Err()
+}
+
+// dropUngranted makes all holders of an address lose it, in memory, if another system must grant it, and it neither is granted to one of
+// them, nor recorded, nor in the status of one. A Service may be about to share an address of a Service that is gone.
+func (b *loadBalancers) dropUngranted(allocations []ipam.Allocation, grants *Grants) (dropped bool) {
+	for _, a := range allocations {
+		holders, _ := b.ledger.holders(a.Address)
+		if !b.ledger.needsGrant(a) || grants.claimFor(a.Address, holders) != "" {
+			continue
+		}
+		var owners []ipam.Owner
+		carried := false
+		for _, h := range holders {
+			svc := b.services.of(h.Owner)
+			carried = carried || svc != nil && slices.Contains(Carried(svc), a.Address)
+			owners = append(owners, h.Owner)
+		}
+		dropped = !carried && b.ledger.drop(a.Address, owners...) || dropped
+	}
+	return dropped
 }
 
 // unannounced returns notices about the new addresses of the Service that nothing announces.

@@ -23,6 +23,9 @@ import (
 // errHeldByAnother means that the API server has a record of the address for another owner.
 var errHeldByAnother = errors.New("another owner holds the address")
 
+// errUngranted means that another system must grant the address, which has no record any more.
+var errUngranted = errors.New("the address is not granted")
+
 // recordsAPI is the client for IPAllocations.
 type recordsAPI interface {
 	Get(context.Context, string, metav1.GetOptions) (*herald.IPAllocation, error)
@@ -231,9 +234,14 @@ func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
 }
 
 // write adds an owner to the record of an address, or creates the record if rec is nil, and brings the result into the
-// ledger. It reports whether the result is older than what the ledger knows.
+// ledger. It reports whether the result is older than what the ledger knows. It fails with errUngranted if the Service was to have
+// an address that is kept or shared, and the record of this address is gone.
 func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner, claim string) (stale bool, err error) {
 	var written *herald.IPAllocation
+	if rec == nil && claim == "" && r.ledger.termsOf(a.Pool).external != nil && !r.carries(mine, a.Address) {
+		r.ledger.unrecorded(a.Address)
+		return false, fmt.Errorf("%w: %s", errUngranted, a.Address)
+	}
 	if rec == nil {
 		fresh := recordOf(a, r.class, mine)
 		fresh.Spec.Claim = claim
