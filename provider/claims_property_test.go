@@ -511,7 +511,7 @@ func testGrants(t *testing.T, leaders int, classes ...string) {
 				}
 				p.services[name] = svc
 			},
-			"delete": func(t *rapid.T) {
+			"delete": func(*rapid.T) {
 				if name := name(); live(name) {
 					p.edit(name, deleted)
 				}
@@ -548,7 +548,7 @@ func testGrants(t *testing.T, leaders int, classes ...string) {
 					p.deliver(l, rapid.SampledFrom(names).Draw(t, "object"))
 				}
 			},
-			"deliver all": func(t *rapid.T) {
+			"deliver all": func(*rapid.T) {
 				l := one()
 				for _, object := range p.names() {
 					p.deliver(l, object)
