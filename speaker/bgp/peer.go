@@ -108,7 +108,7 @@ func CheckPassword(password string) error {
 }
 
 // numbered names the interface of a link-local address by its index, because package net remembers the index of a name for a
-// minute. For a passive router gobgp compares the address with one that has the name.
+// minute. The address of a passive router keeps the name: gobgp compares it with one that has the name.
 func (p Peer) numbered(a netip.Addr) netip.Addr {
 	if a.Zone() == "" || p.Passive || p.InterfaceIndex == 0 || p.Interface != "" && p.Interface != a.Zone() {
 		return a
