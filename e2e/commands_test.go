@@ -246,7 +246,6 @@ func TestShownInstallations(t *testing.T) {
 				r.runs(shown{document: s.document, line: s.line, command: commands})
 			}
 		}
-		if strings.Contains(s.command, "delete ippools") { out, err := r.access.Shell(r.ctx, "kubectl get ippools.herald.dev -o yaml; timeout 5 kubectl delete -v=7 ippools.herald.dev --all 2>&1; kubectl get ippools.herald.dev -o yaml"); t.Log("DEBUG", out, err) }
 		r.runs(s)
 	}
 }
@@ -442,6 +441,14 @@ func assigns(f *field, r *reader) {
 	r.does("kubectl get ipallocation 198.18.0.240")
 	shop()
 	r.does("kubectl get service shop")
+
+	f.kubectl("apply", "-f", "testdata/ipam/ipaddressclaims.yaml", "-f", "testdata/ipam/ipaddresses.yaml")
+	f.must(f.access.Apply(f.ctx, blockOf(f.t, "docs/addresses.md", "externalPoolRef: {apiGroup")))
+	f.service("lent", fromPool("corp"))
+	r.does("kubectl get ipaddressclaims -n herald-system")
+	f.remove("lent")
+	f.gone("lent")
+	f.kubectl("delete", "ippools.herald.dev", "corp", "--timeout=30s")
 
 	f.must(f.access.Apply(f.ctx, blockOf(f.t, "docs/addresses.md", "name: mail")))
 	served("mail", "198.18.0.200")

@@ -264,6 +264,7 @@ func testsExist(command string) error {
 	}
 	for _, m := range chosen.FindAllStringSubmatch(command, -1) {
 		for one := range strings.SplitSeq(m[2]+m[3], "|") {
+			one, _, _ = strings.Cut(one, "/") // What follows names parts of it.
 			kind := map[string]string{"run": "Test", "bench": "Benchmark"}[m[1]]
 			like := regexp.MustCompile(one)
 			if one != "^$" && !slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, kind) && like.MatchString(n) }) {
