@@ -97,6 +97,16 @@ func (r *reader) does(command string) {
 	r.left = r.left[1:]
 }
 
+// prints waits until kubectl herald prints the lines of the code block of a document that has a text.
+func (c *cluster) prints(document, text, command string) {
+	c.t.Helper()
+	block := blockOf(c.t, document, text)
+	c.eventually("kubectl herald "+command+" as in "+document, func(context.Context) error {
+		said, _ := c.ask(strings.Fields(command)...)
+		return shows(block, said)
+	})
+}
+
 // varying are the parts of outputs that differ between clusters.
 var varying = []struct {
 	like *regexp.Regexp
@@ -106,6 +116,11 @@ var varying = []struct {
 	{regexp.MustCompile(`\b10\.96\.\d+\.\d+\b`), "CLUSTER-IP"},
 	{regexp.MustCompile(`:3\d{4}/`), ":PORT/"},
 	{regexp.MustCompile(`\b(\d+(h|m|s))+\b( \(x\d+ over T\))?`), "T"},
+	{regexp.MustCompile(`\b\d+(\.\d+)?ms\b`), "T"},
+	{regexp.MustCompile(`\b\d+ (packets )?sent, \d+ received`), "N ${1}sent, N received"},
+	{regexp.MustCompile(`average of \d+`), "average of N"},
+	{regexp.MustCompile(`\bv1\.\d+\.\d+`), "VERSION"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+/[A-Z2-7]{26}/`), "PAGE"},
 }
 
 func lines(output string) (all []string) {
@@ -113,7 +128,7 @@ func lines(output string) (all []string) {
 		for _, v := range varying {
 			line = v.like.ReplaceAllString(line, v.as)
 		}
-		if line = strings.Join(strings.Fields(line), " "); line != "" && line != "..." {
+		if line = strings.Join(strings.Fields(line), " "); !slices.Contains([]string{"", "...", "…"}, line) {
 			all = append(all, line)
 		}
 	}
@@ -479,6 +494,50 @@ func assigns(f *field, r *reader) {
 	r.does("kubectl get ippools.herald.dev")
 	r.does("kubectl get bgppeers.herald.dev")
 	r.does("kubectl get l2advertisements.herald.dev")
+}
+
+// TestShownPlans is about the outputs of docs/kubectl-herald.md that are about pools.
+func TestShownPlans(t *testing.T) {
+	const document = "docs/kubectl-herald.md"
+	c, _, _ := withCCM(t)
+	c.must(c.access.Apply(c.ctx, "{apiVersion: v1, kind: Namespace, metadata: {name: team-red}}"))
+	c.pool("public", delay(time.Hour), "198.51.100.0/26", "2001:db8::/112")
+	c.service("web", annotated(herald.AnnotationIPs, "198.51.100.33"))
+	c.has("web", "198.51.100.33")
+	c.must(c.access.Apply(c.ctx, "{apiVersion: herald.dev/v1alpha1, kind: IPAllocation, metadata: {name: 198.51.100.30}, spec: {address: 198.51.100.30}}"))
+	for i := range 22 {
+		c.in("team-red").service(fmt.Sprint("web-", i))
+		if i < 7 {
+			c.service(fmt.Sprint("web-", i))
+		}
+	}
+	c.service("dual", dualStack)
+	used := func(ipv4 int64) {
+		c.eventually(fmt.Sprint(ipv4, " addresses in use"), func(ctx context.Context) error {
+			p, err := c.herald.Pools.Get(ctx, "public", metav1.GetOptions{})
+			if err == nil && (p.Status.IPv4 == nil || p.Status.IPv4.Assigned != ipv4 || p.Status.IPv6 == nil || p.Status.IPv6.Assigned != 1) {
+				err = fmt.Errorf("there are %+v", p.Status)
+			}
+			return err
+		})
+	}
+	used(32)
+	c.in("team-red").remove("web-0")
+	c.in("team-red").remove("web-1")
+	used(30)
+	c.prints(document, "cooling", "pools public")
+	c.service("vip", annotated(herald.AnnotationPool, "gold"))
+	c.event("Service", "vip", "SyncLoadBalancerFailed", `there is no pool "gold"`)
+	c.prints(document, "+ gold", "plan -f "+file(t, `apiVersion: herald.dev/v1alpha1
+kind: IPPool
+metadata: {name: public}
+spec: {addresses: [198.51.100.0/27, "2001:db8::/112"], reuseDelay: 1h}
+---
+apiVersion: herald.dev/v1alpha1
+kind: IPPool
+metadata: {name: gold}
+spec: {addresses: [198.51.100.16-198.51.100.40]}
+`))
 }
 
 // has waits until a Service has an address.

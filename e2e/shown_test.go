@@ -34,8 +34,9 @@ var (
 	// begun and ended find where loops and the texts of objects begin and end.
 	begun = regexp.MustCompile(`; do\b|<<'?EOF'?`)
 	ended = regexp.MustCompile(`(?m)\bdone$|^EOF$`)
-	// fragment begins an output whose command stands elsewhere.
-	fragment = regexp.MustCompile(`\A(  announced |  endpoints |LAST SEEN |The ippools |Error from server )`)
+	// neither finds the blocks that are neither commands nor their output: diagrams and the configurations of routers, which
+	// TestDocumentedConfigurations checks.
+	neither  = regexp.MustCompile(`[─│►▼]|(?m)^(router bgp |bfd$|protocol |filter )`)
 	optional = regexp.MustCompile(` \[[^\]]*\](\.\.\.)?`)
 	remark   = regexp.MustCompile(`(?m)\s+# .*$`)
 )
@@ -75,20 +76,22 @@ func shownIn(document, text string) (all []shown) {
 		}
 		at = m[1]
 		s := shown{document: document, line: line(m[0]), block: text[m[2]:m[3]]}
+		language := strings.Trim(text[m[0]:m[2]], "`\n")
 		switch {
+		case language == "yaml" || language == "go": // TestDocumentedRouters applies objects.
 		case strings.HasPrefix(s.block, "$ "):
 			for part := range strings.SplitSeq(strings.TrimPrefix(s.block, "$ "), "\n$ ") {
 				s.command, s.output, _ = strings.Cut(part, "\n")
 				all = append(all, s)
 			}
-		case fragment.MatchString(s.block):
-			s.output = s.block
-			all = append(all, s)
 		case strings.Contains(s.block, "[flags]"): // The synopsis of a page that make generate writes.
 		case begins.MatchString(s.block):
 			for _, s.command = range commandsOf(s.block) {
 				all = append(all, s)
 			}
+		case s.block != "" && !neither.MatchString(s.block): // The output of a command that stands elsewhere.
+			s.output = s.block
+			all = append(all, s)
 		}
 	}
 	return all
@@ -145,12 +148,13 @@ var places = []struct {
 		`^kubectl delete (crd|-f|services,|ip\w+\.herald\.dev|clusterrolebinding) |^kubectl -n herald-system scale |^kubectl get services -A --field`, ""},
 }
 
-// takers are the calls with which tests take a block out of a document to run its commands.
+// takers are the calls with which tests take a block out of a document, to run its commands or to compare it with an output.
 var takers = []struct {
 	call     *regexp.Regexp
 	document string // Empty if the call names it.
 }{
 	{regexp.MustCompile(`blockOf\([a-z.]+, "([^"]+)", ("[^"]*"|` + "`[^`]*`" + `)\)`), ""},
+	{regexp.MustCompile(`prints\((?:document|"docs/kubectl-herald.md"), ("[^"]*")`), "docs/kubectl-herald.md"},
 	{regexp.MustCompile(`follow(?:er\("docs/moving.md", |\()("[^"]*")\)`), "docs/moving.md"},
 }
 
@@ -205,7 +209,7 @@ func placed(t testing.TB) map[place][]shown {
 	}
 	for i, row := range places {
 		if !used[i] {
-			t.Errorf("no document has a command like %s: delete that row of places", row.like)
+			t.Errorf("no document has a command like %s: delete that row of places in e2e/shown_test.go", row.like)
 		}
 	}
 	return all
