@@ -57,18 +57,18 @@ func (r *reader) shell(ctx context.Context, s shown) (string, error) {
 	script := fmt.Sprintf("cd %q\nexec 2>&1\n%s", r.dir, r.fill.Replace(r.set[s.document]+s.command))
 	out, err := r.access.Shell(ctx, script)
 	if err != nil {
-		err = fmt.Errorf("%s: %s: %w\n%s", s.where(), s.command, err, out)
+		err = fmt.Errorf("%w\n%s", err, out)
 	}
 	return out, err
 }
 
-// runs runs a command until it succeeds and its output has the lines that the document shows.
+// runs runs a command until it succeeds. If the document shows an output, it runs the command until the output has those lines.
 func (r *reader) runs(s shown) {
 	r.t.Helper()
 	if settles.MatchString(s.command) {
 		r.set[s.document] += s.command + "\n"
 	}
-	r.eventually(s.where(), func(ctx context.Context) error {
+	r.eventually(s.shows(), func(ctx context.Context) error {
 		out, err := r.shell(ctx, s)
 		if s.output == "" {
 			return err
@@ -101,7 +101,7 @@ func (r *reader) does(command string) {
 func (c *cluster) prints(document, text, command string) {
 	c.t.Helper()
 	block := blockOf(c.t, document, text)
-	c.eventually("kubectl herald "+command+" as in "+document, func(context.Context) error {
+	c.eventually(shown{document: document, line: lineOf(c.t, document, block), command: "kubectl herald " + command, output: block}.shows(), func(context.Context) error {
 		said, _ := c.ask(strings.Fields(command)...)
 		return shows(block, said)
 	})
@@ -112,6 +112,7 @@ var varying = []struct {
 	like *regexp.Regexp
 	as   string
 }{
+	{regexp.MustCompile(`127\.0\.0\.1:\d+/[A-Z2-7]{26}/`), "PAGE"},
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`\b10\.96\.\d+\.\d+\b`), "CLUSTER-IP"},
 	{regexp.MustCompile(`:3\d{4}/`), ":PORT/"},
@@ -120,7 +121,6 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d+ (packets )?sent, \d+ received`), "N ${1}sent, N received"},
 	{regexp.MustCompile(`average of \d+`), "average of N"},
 	{regexp.MustCompile(`\bv1\.\d+\.\d+`), "VERSION"},
-	{regexp.MustCompile(`127\.0\.0\.1:\d+/[A-Z2-7]{26}/`), "PAGE"},
 }
 
 func lines(output string) (all []string) {
@@ -141,7 +141,7 @@ func shows(document, output string) error {
 	for _, line := range lines(document) {
 		i := slices.Index(rest, line)
 		if i < 0 {
-			return fmt.Errorf("there is no line %q, or not after those before it, in\n%s", line, output)
+			return fmt.Errorf("the command does not print the line %q, or not after those before it. It prints:\n%s", line, output)
 		}
 		rest = rest[i+1:]
 	}
@@ -217,7 +217,7 @@ spec: {address: 198.18.0.240}
 			r.cluster = r.within(t)
 			for _, o := range on {
 				if o.like.MatchString(s.command) {
-					r.eventually(s.command, func(ctx context.Context) error {
+					r.eventually(s.shows(), func(ctx context.Context) error {
 						out, err := o.host.Command(ctx, "sh", "-ec", r.fill.Replace(s.command)).CombinedOutput()
 						if err != nil {
 							err = fmt.Errorf("%w\n%s", err, out)
@@ -376,13 +376,15 @@ func TestShownOutputs(t *testing.T) {
 			r := f.reads(of[page.document])
 			page.story(f, r)
 			for _, s := range r.left {
-				t.Errorf("%s: %s%s: nothing runs it", s.where(), s.command, s.output)
+				t.Errorf("%s: no story runs %q, which prints\n%s\nadd it to TestShownOutputs", s.where(), s.command, s.output)
 			}
 		})
 		delete(of, page.document)
 	}
-	for document, commands := range of {
-		t.Errorf("no test compares the outputs of %s, such as that of %s", document, commands[0].command)
+	for _, commands := range of {
+		for _, s := range commands {
+			t.Errorf("%s: nothing compares %q with what %q prints: add a story of %s to TestShownOutputs, or compare it elsewhere with prints", s.where(), s.output, s.command, s.document)
+		}
 	}
 }
 
@@ -392,7 +394,7 @@ func troubleshoots(f *field, r *reader) {
 	r.does("kubectl get service web")
 	r.does("kubectl events -n default --for service/web")
 	f.pod("pod-1", f.site.Nodes[0].Name)
-	f.pool("segment", nil, "198.18.0.200")
+	f.pool("segment", delay(0), "198.18.0.200")
 	f.holds("web", "198.18.0.200")
 	f.service("second", to8080)
 	r.does("kubectl events -n default --for service/second")

@@ -23,6 +23,26 @@ type shown struct {
 
 func (s shown) where() string { return fmt.Sprintf("%s:%d", s.document, s.line) }
 
+// shows says what is wrong, for those who read of a failure, and what to do.
+func (s shown) shows() string {
+	what, cure := "does not work", "correct the document. If it cannot run in the lab, add it to places in e2e/shown_test.go, with the reason"
+	if s.output != "" {
+		what, cure = "does not print what is shown", "write what it prints into the document"
+	}
+	return fmt.Sprintf("%s: %q %s: %s", s.where(), s.command, what, cure)
+}
+
+// lineOf returns the line of a document at which a block begins.
+func lineOf(t testing.TB, document, block string) int {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(content), block)
+	return strings.Count(before, "\n")
+}
+
 // programs are those that documents call.
 const programs = `(?:kubectl|helm|docker|kind|make|go|sudo|curl|ip|vtysh|birdc|tcpdump|sysctl|ctr|sed|cosign|gh|git|build/bin/\w+|herald-speaker) `
 
@@ -42,7 +62,7 @@ var (
 )
 
 // shownCommands returns the commands of all documents, in the order in which they stand. The records of decisions are not for
-// users.
+// users, and CHANGELOG.md names what there once was.
 func shownCommands(t testing.TB) (all []shown) {
 	t.Helper()
 	documents := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "SUPPORT.md"}
