@@ -268,19 +268,19 @@ func TestShownInstallations(t *testing.T) {
 // TestShownCommandsOnKind runs the commands that are about the pods of Herald and of kube-proxy.
 func TestShownCommandsOnKind(t *testing.T) {
 	f := onlyOnKind(t)
-	one := f.site.Nodes[len(f.site.Nodes)-1].Name
-	pod := func(namespace, name string) string {
-		return strings.TrimSpace(f.kubectl("get", "pods", "-n", namespace, "-o", "name", "-l", name, "--field-selector", "spec.nodeName="+one))
-	}
-	r := f.reads(placed(t)[onKubelets],
-		"-n herald-system describe pod POD", "-n herald-system describe "+pod("herald-system", "app.kubernetes.io/name=herald-speaker"),
-		"-n herald-system logs POD --previous", "-n herald-system logs "+pod("herald-system", "app.kubernetes.io/name=herald-speaker")+" --previous",
-		"-n herald-system logs POD", "-n herald-system logs "+pod("herald-system", "app.kubernetes.io/name=herald-speaker"),
-		"-n kube-system logs POD --previous", "-n kube-system logs "+pod("kube-system", "k8s-app=kube-proxy"),
-		"| grep 'left out'", "| grep herald", // Nothing is left out here.
-	)
-	f.must(f.speakers[one].Kill()) // The container before has a log.
+	node := f.site.Nodes[len(f.site.Nodes)-1]
+	r := f.reads(placed(t)[onKubelets])
 	for _, s := range r.left {
+		namespace, daemons, label := "herald-system", "herald-speaker", "app.kubernetes.io/name"
+		if strings.Contains(s.command, "kube-system") {
+			namespace, daemons, label = "kube-system", "kube-proxy", "k8s-app"
+		}
+		f.kubectl("rollout", "status", "-n", namespace, "daemonset/"+daemons, "--timeout=1m")
+		pod := f.kubectl("get", "pods", "-n", namespace, "-o", "name", "-l", label+"="+daemons, "--field-selector", "spec.nodeName="+node.Name)
+		if strings.HasSuffix(s.command, "--previous") {
+			f.must(lab.Resident{Program: daemons, Host: node.Host}.Kill())
+		}
+		r.fill = strings.NewReplacer("describe pod POD", "describe "+strings.TrimSpace(pod), "POD", strings.TrimSpace(pod), "| grep 'left out'", "| grep herald") // Nothing is left out here.
 		r.runs(s)
 	}
 }
