@@ -249,7 +249,7 @@ func TestEveryShownCommandIsRun(t *testing.T) {
 	}
 	for _, s := range placed(t)[inspected] {
 		if _, of, ok := strings.Cut(s.command, "make "); ok {
-			for _, name := range strings.Fields(of) {
+			for name := range strings.FieldsSeq(of) {
 				if !slices.Contains(targets, name) {
 					t.Errorf("%s: %s: make has no target %s", s.where(), s.command, name)
 				}
@@ -273,8 +273,11 @@ func testsExist(command string) error {
 	var names []string
 	for _, m := range packages.FindAllStringSubmatch(command, -1) {
 		files, err := filepath.Glob(filepath.Join("..", strings.TrimSuffix(m[1], "/..."), "*_test.go"))
-		if err != nil || len(files) == 0 {
-			return fmt.Errorf("no tests are in ./%s: %v", m[1], err)
+		if err != nil {
+			return err
+		}
+		if len(files) == 0 {
+			return fmt.Errorf("no tests are in ./%s", m[1])
 		}
 		for _, f := range files {
 			source, err := os.ReadFile(f)
