@@ -383,7 +383,7 @@ func TestShownOutputs(t *testing.T) {
 	}
 	for _, commands := range of {
 		for _, s := range commands {
-			t.Errorf("%s: nothing compares %q with what %q prints: add a story of %s to TestShownOutputs, or compare it elsewhere with prints", s.where(), s.output, s.command, s.document)
+			t.Errorf("%s: nothing compares this with what a command prints: add a story of %s to TestShownOutputs, or compare it elsewhere by prints:\n%s", s.where(), s.document, s.block)
 		}
 	}
 }

@@ -208,12 +208,18 @@ func takenBlocks(t testing.TB) map[string][]string {
 // placed returns the commands of all documents by what runs them.
 func placed(t testing.TB) map[place][]shown {
 	t.Helper()
-	blocks, all := takenBlocks(t), map[place][]shown{}
+	all, _ := placedBy(t)
+	return all
+}
+
+// placedBy also returns the numbers of the rows of places that fit a command.
+func placedBy(t testing.TB) (map[place][]shown, map[int]bool) {
+	t.Helper()
+	blocks, all, used := takenBlocks(t), map[place][]shown{}, map[int]bool{}
 	var likes []*regexp.Regexp
 	for _, row := range places {
 		likes = append(likes, regexp.MustCompile(row.like))
 	}
-	used := map[int]bool{}
 	for _, s := range shownCommands(t) {
 		at := inLab
 		row := slices.IndexFunc(likes, func(like *regexp.Regexp) bool { return like.MatchString(s.command) })
@@ -227,16 +233,11 @@ func placed(t testing.TB) map[place][]shown {
 		}
 		all[at] = append(all[at], s)
 	}
-	for i, row := range places {
-		if !used[i] {
-			t.Errorf("no document has a command like %s: delete that row of places in e2e/shown_test.go", row.like)
-		}
-	}
-	return all
+	return all, used
 }
 
-// TestEveryShownCommandIsRun is about the commands that no story runs: what a command names must exist. A command that is in no
-// row of places runs in the lab.
+// TestEveryShownCommandIsRun is about the commands that no story runs: what a command of make or go names must exist. A command
+// that is in no row of places runs in the lab.
 func TestEveryShownCommandIsRun(t *testing.T) {
 	makefile, err := os.ReadFile("../Makefile")
 	if err != nil {
@@ -247,7 +248,16 @@ func TestEveryShownCommandIsRun(t *testing.T) {
 	for _, m := range target.FindAllStringSubmatch(string(makefile), -1) {
 		targets = append(targets, m[1])
 	}
-	for _, s := range placed(t)[inspected] {
+	all, used := placedBy(t)
+	for i, row := range places {
+		if !used[i] {
+			t.Errorf("no document has a command like %s: delete that row of places in e2e/shown_test.go", row.like)
+		}
+		if (row.at == nowhere) != (row.why != "") {
+			t.Errorf("places in e2e/shown_test.go: a row says why if nothing runs the command, and only then: %s", row.like)
+		}
+	}
+	for _, s := range all[inspected] {
 		if _, of, ok := strings.Cut(s.command, "make "); ok {
 			for name := range strings.FieldsSeq(of) {
 				if !slices.Contains(targets, name) {
