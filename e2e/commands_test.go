@@ -19,6 +19,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // reader is a user who runs the commands of documents, in a folder that has what a clone of the repository has.
@@ -165,8 +166,8 @@ func nginx(t testing.TB) map[string]string {
 // TestShownCommands runs the commands of all documents in one cluster, in the order in which they stand. The pool and the Service
 // are those of README.md, which is the first document. places has the commands that need another cluster.
 func TestShownCommands(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR}, Images: nginx(t)}).field
-	router, node := f.site.Routers[0], f.site.Nodes[0]
+	f := withLab(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR}, Images: nginx(t)}).field
+	tor, node := f.site.Routers[0], f.site.Nodes[0]
 	f.kubectl("apply", "-f", "../manifests/rbac/viewer.yaml")
 	f.must(f.access.Apply(f.ctx, fmt.Sprintf(`apiVersion: herald.dev/v1alpha1
 kind: BGPPeer
@@ -186,7 +187,7 @@ apiVersion: herald.dev/v1alpha1
 kind: IPAllocation
 metadata: {name: 198.18.0.240}
 spec: {address: 198.18.0.240}
-`, lab.NodeASN, router.ASN, router.IPv4)))
+`, lab.NodeASN, tor.ASN, tor.IPv4)))
 	f.service("moved", annotated(herald.AnnotationPool, "old-pool"))
 	f.holds("moved", "203.0.113.16")
 	r := f.reads(placed(t)[inLab],
@@ -204,7 +205,7 @@ spec: {address: 198.18.0.240}
 	}{
 		{regexp.MustCompile(`^curl http://ADDRESS|^ip neigh `), f.site.Segment.Host},
 		{regexp.MustCompile(`^curl http://(127|198)|^ip (-6 )?rule `), node.Host},
-		{regexp.MustCompile(`^ip route |^sysctl `), router.Host},
+		{regexp.MustCompile(`^ip route |^sysctl `), tor.Host},
 	}
 	done := map[string]bool{}
 	for _, s := range r.left {
@@ -359,7 +360,7 @@ spec: {type: LoadBalancer}
 
 // TestShownOutputs runs the commands of docs/troubleshooting.md and docs/addresses.md whose output they show.
 func TestShownOutputs(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR}}).field
+	f := withLab(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR}}).field
 	of := map[string][]shown{}
 	for _, s := range placed(t)[compared] {
 		of[s.document] = append(of[s.document], s)
