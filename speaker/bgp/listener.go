@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // This file listens for passive peers in place of gobgp: each gobgp server would listen by itself, and only one can listen on a
@@ -179,17 +178,12 @@ func (l *listener) listen(ctx context.Context) error {
 // connection is established, gobgp sets the peer's own TTL.
 func (l *listener) control(_, _ string, raw syscall.RawConn) error {
 	var err error
-	failed := raw.Control(func(fd uintptr) {
+	return onSocket(raw, func(fd int) error {
 		if l.device != "" {
-			err = unix.BindToDevice(int(fd), l.device)
+			err = bindTo(fd, l.device)
 		}
-		if l.address.Is4() {
-			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, 255))
-		} else {
-			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 255))
-		}
+		return errors.Join(err, setTTL(fd, l.address, 255))
 	})
-	return errors.Join(failed, err)
 }
 
 // expect replaces the peers that may connect.
@@ -230,24 +224,11 @@ func (l *listener) sign() {
 	}
 }
 
-// setKey sets the key of RFC 2385 for an address; an empty one deletes it.
+// setKey sets the key for an address; an empty one deletes it.
 func (l *listener) setKey(address netip.Addr, password string) {
-	signature := unix.TCPMD5Sig{Keylen: uint16(len(password))} //nolint:gosec // Validated: up to 80.
-	copy(signature.Key[:], password)
-	if address.Is4() {
-		signature.Addr.Family = unix.AF_INET
-		copy(signature.Addr.Data[2:], address.AsSlice())
-	} else {
-		signature.Addr.Family = unix.AF_INET6
-		copy(signature.Addr.Data[6:], address.AsSlice())
-	}
 	raw, err := l.socket.SyscallConn()
 	if err == nil {
-		var refused error
-		err = raw.Control(func(fd uintptr) {
-			refused = unix.SetsockoptTCPMD5Sig(int(fd), unix.IPPROTO_TCP, unix.TCP_MD5SIG, &signature)
-		})
-		err = errors.Join(err, refused)
+		err = onSocket(raw, func(fd int) error { return setKey(fd, address, password) })
 	}
 	switch {
 	case err == nil && password == "":
@@ -256,6 +237,11 @@ func (l *listener) setKey(address netip.Addr, password string) {
 		l.keys[address] = password
 	default:
 		l.log.Warn("failed to set the password of a passive BGP peer", zap.Stringer("router", address), zap.Error(err))
+		for _, m := range l.members {
+			if m.peer.Address.WithZone("") == address {
+				m.status.because(fact, ThisNode, "%v", err)
+			}
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	// RFC 4271 §4.2: zero (which disables the timer and is not offered here) or at least three seconds, in sixteen bits.
 	minHoldTime = 3 * time.Second
 	maxHoldTime = 65535 * time.Second
-	// gobgp does not dial more often than this, whatever its configuration.
+	// More would be a burden for a router with many nodes.
 	minConnectRetry = 2 * time.Second
 	maxConnectRetry = time.Hour
 	// RFC 4724 §3: twelve bits.
@@ -108,9 +108,9 @@ func CheckPassword(password string) error {
 }
 
 // numbered names the interface of a link-local address by its index, because package net remembers the index of a name for a
-// minute. For a passive router gobgp compares the address with one that has the name.
+// minute.
 func (p Peer) numbered(a netip.Addr) netip.Addr {
-	if a.Zone() == "" || p.Passive || p.InterfaceIndex == 0 || p.Interface != "" && p.Interface != a.Zone() {
+	if a.Zone() == "" || p.InterfaceIndex == 0 || p.Interface != "" && p.Interface != a.Zone() {
 		return a
 	}
 	return a.WithZone(strconv.Itoa(p.InterfaceIndex))

@@ -1,0 +1,74 @@
+package bgp
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// handshake is the connection of a session. It sees the messages with which the session begins, until the first KEEPALIVE of the
+// router: gobgp (v4.8.0) does not tell which NOTIFICATION it receives before a session is
+// established. gobgp reads from one goroutine at a time.
+type handshake struct {
+	*net.TCPConn
+	status *status
+	begun  bool   // the router has sent its first KEEPALIVE
+	unread []byte // what gobgp has not read of the last message
+}
+
+// shake makes a connection the one of a session.
+func (s *status) shake(conn *net.TCPConn) *handshake { return &handshake{TCPConn: conn, status: s} }
+
+// RemoteAddr is the router's address as the peer has it. gobgp looks for its neighbour by this address, and package net may
+// remember an old name of the interface. The port does not matter.
+func (h *handshake) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(h.status.peer.Address, h.status.peer.port()))
+}
+
+func (h *handshake) Read(into []byte) (int, error) {
+	if len(h.unread) == 0 && h.begun {
+		return h.TCPConn.Read(into)
+	}
+	if len(h.unread) == 0 {
+		if err := h.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(into, h.unread)
+	h.unread = h.unread[n:]
+	return n, nil
+}
+
+// errOpening ends a connection on which the router has sent a NOTIFICATION before the session was established.
+var errOpening = errors.New("the BGP session is refused")
+
+// next reads the next message.
+func (h *handshake) next() error {
+	m := make([]byte, bgp.BGP_HEADER_LENGTH, bgp.BGP_MAX_MESSAGE_LENGTH)
+	if _, err := io.ReadFull(h.TCPConn, m); err != nil {
+		return err
+	}
+	length := int(binary.BigEndian.Uint16(m[16:]))
+	if length < bgp.BGP_HEADER_LENGTH || length > bgp.BGP_MAX_MESSAGE_LENGTH {
+		h.unread, h.begun = m, true // gobgp refuses this.
+		return nil
+	}
+	h.unread = m[:length]
+	if _, err := io.ReadFull(h.TCPConn, h.unread[len(m):]); err != nil {
+		return err
+	}
+	switch h.unread[18] {
+	case bgp.BGP_MSG_KEEPALIVE:
+		h.begun = true
+	case bgp.BGP_MSG_NOTIFICATION:
+		if length >= bgp.BGP_HEADER_LENGTH+2 {
+			h.status.told(h.unread[19], h.unread[20], "")
+		}
+		return errOpening
+	}
+	return nil
+}

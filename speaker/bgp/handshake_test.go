@@ -1,0 +1,197 @@
+package bgp
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/zap"
+)
+
+// gobgp answers a NOTIFICATION before a session with another one, and does not tell what it says.
+func TestWhatARouterSaysBeforeASession(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		open []byte
+		says []byte
+		want string
+	}{
+		{"at once", nil, []byte{6, 5}, "the router ended the session: Cease, Connection Rejected"},
+		{"with data", nil, []byte{2, 6, 1, 2, 3}, "the router ended the session: OPEN Message Error, Unacceptable Hold Time"},
+		{"after its OPEN", openOf(64500), []byte{2, 2, 0xfb, 0xf4}, "the router refused our OPEN: it expects another AS number than 64512 (spec.localASN)"},
+		{"one without a code", nil, nil, "the router closed the connection without an answer to our OPEN"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newComing(t, nil)
+			s.dials()
+			s.expects(bgp.BGP_MSG_OPEN)
+			s.send(append(slices.Clone(c.open), message(bgp.BGP_MSG_NOTIFICATION, c.says)...))
+			for {
+				kind, body, err := s.router.next()
+				if err != nil {
+					break
+				}
+				if kind == bgp.BGP_MSG_NOTIFICATION {
+					t.Errorf("the NOTIFICATION is answered with another: %v", body)
+				}
+			}
+			s.eventually("the reason", func() bool { return strings.HasPrefix(s.reason(), c.want) })
+		})
+	}
+}
+
+// What arrives in pieces, or together, is read as it was sent.
+func TestMessagesInPieces(t *testing.T) {
+	s := newComing(t, nil)
+	s.announce("198.51.100.1/32")
+	s.dials()
+	s.expects(bgp.BGP_MSG_OPEN)
+	for _, piece := range [][]byte{openOf(64500)[:7], openOf(64500)[7:25], append(openOf(64500)[25:], message(4, nil)[:18]...), append(message(4, nil)[18:], refresh...)} {
+		s.send(piece)
+	}
+	s.hears("198.51.100.1/32")
+}
+
+// This node connects to a router that is not passive, again and again, and tells why there is no session.
+func TestTheNodeConnects(t *testing.T) {
+	at := hostileAt(7)
+	socket, err := net.Listen("tcp4", netip.AddrPortFrom(at, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := socket.Addr().(*net.TCPAddr).AddrPort().Port()
+	if err := socket.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := newComing(t, nil, func(p *Peer) { p.Passive, p.Address, p.Port, p.LocalAddress = false, at, port, hostileAt(8) })
+	c.announce("198.51.100.1/32")
+	c.eventually("it is refused", func() bool { return strings.HasPrefix(c.reason(), "connection refused") })
+	if socket, err = net.Listen("tcp4", netip.AddrPortFrom(at, port).String()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	accept := func() {
+		t.Helper()
+		conn, err := socket.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); from != hostileAt(8) {
+			t.Errorf("it connects from %v", from)
+		}
+		c.router = &routerEnd{conn}
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		c.expects(bgp.BGP_MSG_OPEN)
+	}
+	accept()
+	_ = c.router.Close()
+	c.eventually("the router does not answer", func() bool {
+		return strings.HasPrefix(c.reason(), "the router closed the connection without an answer to our OPEN")
+	})
+	for range 2 {
+		accept()
+		c.send(openOf(64500))
+		c.establish()
+		c.hears("198.51.100.1/32")
+		_ = c.router.Close()
+		clear(c.has)
+		c.eventually("the end of the session", func() bool { return !c.status.established() })
+	}
+}
+
+// A kernel that does not take a password is told of, whoever connects.
+func TestAPasswordThatTheKernelRefuses(t *testing.T) {
+	p := validPeer()
+	p.Address, p.Password = hostileAt(9), strings.Repeat("x", maxPassword+1) // Validate refuses it, too.
+	const why = "the kernel of this node does not take the password of spec.passwordSecret: invalid argument"
+	if conn, err := connect(t.Context(), p, time.Second); err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("%v, %v, want %q", conn, err, why)
+	}
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
+	opened, err := plain.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := opened.(*net.TCPListener)
+	defer func() { _ = socket.Close() }()
+	other := validPeer()
+	good, bad := &member{peer: other, status: newStatus(other, zap.NewNop(), func() {})}, &member{peer: p, status: newStatus(p, zap.NewNop(), func() {})}
+	l := listener{log: zap.NewNop(), socket: socket, keys: map[netip.Addr]string{}}
+	l.expect([]*member{good, bad})
+	if got := bad.status.session().Reason; !strings.HasPrefix(got, why) {
+		t.Errorf("reason %q, want %q", got, why)
+	}
+	if got := good.status.session().Reason; got != "" {
+		t.Errorf("the other peer has the reason %q", got)
+	}
+}
+
+// Whatever a router sends before the session is established, gobgp reads the same bytes, or the end of the connection.
+func FuzzHandshake(f *testing.F) {
+	f.Add(append(openOf(64500), message(4, nil)...))
+	f.Add(append(message(3, []byte{6}), 1))
+	f.Add(append(message(3, []byte{2, 11}), 1))
+	f.Add(unhex("ffffffffffffffffffffffffffffffff ffff 01"))
+	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = socket.Close() })
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		router, err := net.Dial("tcp4", socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = router.Close() }()
+		conn, err := socket.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := router.Write(sent); err != nil || router.(*net.TCPConn).CloseWrite() != nil {
+			t.Fatal(err)
+		}
+		h := newStatus(validPeer(), zap.NewNop(), func() {}).shake(conn)
+		got, err := io.ReadAll(h)
+		if !bytes.HasPrefix(sent, got) || err == nil && h.begun && len(got) != len(sent) {
+			t.Errorf("%v: read % x of % x", err, got, sent)
+		}
+		if refused := errors.Is(err, errOpening); refused && h.status.session().Reason == "" && !bytes.Equal(sent[len(got)+16:][:3], []byte{0, 19, 3}) && !bytes.Equal(sent[len(got)+16:][:3], []byte{0, 20, 3}) {
+			t.Errorf("refused without a reason after % x", got)
+		}
+	})
+}
+
+// dials has the router connect, and send nothing yet.
+func (c *coming) dials() {
+	c.t.Helper()
+	c.eventually("the router connects", func() bool {
+		if c.state() != Active {
+			return false
+		}
+		conn, err := dialFrom(c.peer.Address, c.at)
+		c.router = &routerEnd{conn}
+		return err == nil && conn.SetDeadline(time.Now().Add(patience)) == nil
+	})
+}
+
+// expects returns the body of the router's next message, which must be of a kind.
+func (c *coming) expects(kind byte) []byte {
+	c.t.Helper()
+	got, body, err := c.router.next()
+	if err != nil || got != kind {
+		c.t.Fatalf("%v: message of type %d, want %d: % x", err, got, kind, body)
+	}
+	return body
+}
+
+func (c *coming) reason() string { return c.speaker.Sessions()[0].Reason }
