@@ -3,6 +3,7 @@ package bgp
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -13,7 +14,61 @@ import (
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap"
+
+	"github.com/heraldlb/herald/speaker/bgp/route"
 )
+
+// The router hears the role of this node, and a session comes up exactly with the roles that RFC 9234 permits, and with a router
+// that has none.
+func TestASessionNeedsRolesThatFit(t *testing.T) {
+	for i, ours := range append([]Role{""}, roles...) {
+		for _, c := range []struct {
+			theirs []byte
+			fits   bool
+		}{
+			{nil, true}, {[]byte{0}, ours == "" || ours == RoleCustomer}, {[]byte{1}, ours == "" || ours == RoleRSClient},
+			{[]byte{2}, ours == "" || ours == RoleRSServer}, {[]byte{3}, ours == "" || ours == RoleProvider}, {[]byte{4}, ours == "" || ours == RolePeer},
+			{[]byte{5}, ours == ""}, {[]byte{3, 3}, ours == "" || ours == RoleProvider}, {[]byte{3, 0}, ours == ""},
+		} {
+			t.Run(fmt.Sprint(ours, " with ", c.theirs), func(t *testing.T) {
+				t.Parallel()
+				s := newComing(t, nil, func(p *Peer) { p.Role = ours })
+				s.dials()
+				open := s.expects(bgp.BGP_MSG_OPEN)
+				var want []byte
+				if ours != "" {
+					want = []byte{byte(i - 1)}
+				}
+				if got := rolesIn(message(1, open)); !bytes.Equal(got, want) || open[9] != byte(len(open)-10) || open[11] != byte(len(open)-12) {
+					t.Errorf("the OPEN % x has the roles %v, want %v", open, got, want)
+				}
+				offered := ""
+				for _, role := range c.theirs {
+					offered += fmt.Sprintf("0901%02x", role)
+				}
+				s.send(openOf(64500, offered))
+				if c.fits {
+					s.expects(bgp.BGP_MSG_KEEPALIVE)
+					return
+				}
+				if got := s.expects(bgp.BGP_MSG_NOTIFICATION); !bytes.Equal(got, []byte{2, 11}) {
+					t.Errorf("NOTIFICATION %v, want Role Mismatch", got)
+				}
+				why := fmt.Sprintf("spec.role is %s, so the router must have the BGP role %s, and it has %s (RFC 9234)", ours, ours.other(), roleNames(slices.Compact(c.theirs)))
+				s.eventually("the reason names both roles", func() bool { return strings.HasPrefix(s.reason(), why) })
+			})
+		}
+	}
+}
+
+// A capability without a role, or with more than one byte, is no role that fits.
+func TestARoleThatIsNotValid(t *testing.T) {
+	for _, c := range []string{"0900", "09020300"} {
+		if got := rolesIn(openOf(64500, c)); !slices.Equal(got, []byte{255}) || RoleCustomer.fits(got) {
+			t.Errorf("%s: roles %v", c, got)
+		}
+	}
+}
 
 // gobgp answers a NOTIFICATION before a session with another one, and does not tell what it says.
 func TestWhatARouterSaysBeforeASession(t *testing.T) {
@@ -26,6 +81,8 @@ func TestWhatARouterSaysBeforeASession(t *testing.T) {
 		{"at once", nil, []byte{6, 5}, "the router ended the session: Cease, Connection Rejected"},
 		{"with data", nil, []byte{2, 6, 1, 2, 3}, "the router ended the session: OPEN Message Error, Unacceptable Hold Time"},
 		{"after its OPEN", openOf(64500), []byte{2, 2, 0xfb, 0xf4}, "the router refused our OPEN: it expects another AS number than 64512 (spec.localASN)"},
+		{"it wants a role", openOf(64500, "090100"), []byte{2, 11}, "the router insists on a BGP role of this node (RFC 9234): write in spec.role what this node is to the router; the role of the router is Provider"},
+		{"it has no role itself", openOf(64500), []byte{2, 11}, "the router insists on a BGP role of this node (RFC 9234): write in spec.role what this node is to the router"},
 		{"one without a code", nil, nil, "the router closed the connection without an answer to our OPEN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -135,18 +192,40 @@ func TestAPasswordThatTheKernelRefuses(t *testing.T) {
 	}
 }
 
+// Routes to customers, peers and the clients of a route server must not go up again (RFC 9234 section 5).
+func TestRoutesAreMarkedForThoseBelow(t *testing.T) {
+	for role, marked := range map[Role]bool{"": false, RoleProvider: true, RolePeer: true, RoleRSServer: true, RoleCustomer: false, RoleRSClient: false} {
+		p := validPeer()
+		p.LocalASN, p.Role = 4200000001, role
+		all, err := pathAttributes(p, announcement{prefix: netip.MustParsePrefix("198.51.100.1/32"), nextHop: p.RouterID, Attributes: route.Attributes{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for _, a := range all {
+			if a.GetType() == onlyToCustomer {
+				got, _ = a.Serialize()
+			}
+		}
+		if want := unhex("c02304fa56ea01"); marked != bytes.Equal(got, want) || !marked && got != nil {
+			t.Errorf("to the other end of %q: OTC % x, marked should be %v", role, got, marked)
+		}
+	}
+}
+
 // Whatever a router sends before the session is established, gobgp reads the same bytes, or the end of the connection.
 func FuzzHandshake(f *testing.F) {
-	f.Add(append(openOf(64500), message(4, nil)...))
-	f.Add(append(message(3, []byte{6}), 1))
-	f.Add(append(message(3, []byte{2, 11}), 1))
-	f.Add(unhex("ffffffffffffffffffffffffffffffff ffff 01"))
+	f.Add(append(openOf(64500, "090103"), message(4, nil)...), uint8(3))
+	f.Add(append(openOf(64500, "0900 0902 0301"), refresh...), uint8(4))
+	f.Add(append(message(3, []byte{6}), 1), uint8(0))
+	f.Add(append(message(3, []byte{2, 11}), 1), uint8(0))
+	f.Add(unhex("ffffffffffffffffffffffffffffffff ffff 01"), uint8(1))
 	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = socket.Close() })
-	f.Fuzz(func(t *testing.T, sent []byte) {
+	f.Fuzz(func(t *testing.T, sent []byte, ours uint8) {
 		router, err := net.Dial("tcp4", socket.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -160,7 +239,11 @@ func FuzzHandshake(f *testing.F) {
 		if _, err := router.Write(sent); err != nil || router.(*net.TCPConn).CloseWrite() != nil {
 			t.Fatal(err)
 		}
-		h := newStatus(validPeer(), zap.NewNop(), func() {}).shake(conn)
+		p := validPeer()
+		if ours > 0 {
+			p.Role = roles[int(ours)%len(roles)]
+		}
+		h := newStatus(p, zap.NewNop(), func() {}).shake(conn)
 		got, err := io.ReadAll(h)
 		if !bytes.HasPrefix(sent, got) || err == nil && h.begun && len(got) != len(sent) {
 			t.Errorf("%v: read % x of % x", err, got, sent)

@@ -101,14 +101,19 @@ func (s *status) explainEvent(state State, message string) reason {
 	return reason{}
 }
 
-// told records what a NOTIFICATION of the router says.
-func (s *status) told(code, subcode uint8, said string) {
+// told records what a NOTIFICATION of the router says. theirs are the roles in the router's OPEN.
+func (s *status) told(code, subcode uint8, said string, theirs []byte) {
 	from, text := fact, "the router ended the session: "+notificationText(code, subcode, said)
 	switch {
 	case code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION):
 		from = hint // This only says that the router does not want a connection now.
 	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
 		text = fmt.Sprintf("the router refused our OPEN: it expects another AS number than %d (spec.localASN) from this node", s.peer.LocalASN)
+	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == roleMismatch && s.peer.Role == "":
+		text = "the router insists on a BGP role of this node (RFC 9234): write in spec.role what this node is to the router"
+		if len(theirs) > 0 {
+			text += "; the role of the router is " + roleNames(theirs)
+		}
 	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
 		text = fmt.Sprintf("the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own; spec.routerIDFrom gives another", s.peer.RouterID)
 	}
@@ -122,7 +127,7 @@ func (s *status) explainLog(record slog.Record) {
 	case "received notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationReceived)
-		s.told(code, subcode, text(record, "Communicated-Reason"))
+		s.told(code, subcode, text(record, "Communicated-Reason"), nil)
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationSent)

@@ -31,7 +31,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	notification := func(direction string, code, subcode int) func(*status) {
 		return record(direction+" notification", "Code", code, "Subcode", subcode)
 	}
-	told := func(code, subcode uint8) func(*status) { return func(s *status) { s.told(code, subcode, "") } }
+	told := func(code, subcode uint8) func(*status) { return func(s *status) { s.told(code, subcode, "", nil) } }
 	refused := func(s *status) {
 		s.unreachable(s.explainDial(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.ECONNREFUSED)}))
 	}
@@ -55,6 +55,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"the wrong AS number, and a rejection", []func(*status){badAS, told(bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_CONNECTION_REJECTED)}, "AS number is not 64513"},
 		{"a rejection, after which gobgp reads no more", []func(*status){closed, told(bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_CONNECTION_REJECTED), closed}, "Cease, Connection Rejected"},
 		{"the router expects another AS number", []func(*status){told(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS), closed}, "expects another AS number than 64512 (spec.localASN)"},
+		{"the router insists on a role", []func(*status){told(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, roleMismatch), closed}, "insists on a BGP role of this node"},
 		{"the wrong AS number, and no KEEPALIVE", []func(*status){badAS, disconnect("invalid-msg")}, "AS number is not 64513"},
 		{"the router says something else", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_PEER_DECONFIGURED)}, "Peer De-configured"},
 		{"the router cannot be reached", []func(*status){badAS, refused}, "connection refused"},

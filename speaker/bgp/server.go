@@ -301,6 +301,9 @@ func pathAttributes(peer Peer, r announcement) ([]bgp.PathAttributeInterface, er
 		}
 		attributes = append(attributes, bgp.NewPathAttributeLargeCommunities(values))
 	}
+	if peer.Role.marks() {
+		attributes = append(attributes, onlyToCustomers(peer.LocalASN))
+	}
 	return attributes, nil
 }
 

@@ -308,6 +308,10 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	if state == Established && s.peer.External && e.PeerASN == s.peer.LocalASN {
 		s.refuse(errInternal)
 	}
+	local := e.LocalCap
+	if s.peer.Role != "" {
+		local = append(slices.Clone(local), s.peer.Role.capability())
+	}
 	cause := ConnectionLost
 	if e.DisconnectReason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED {
 		cause = HoldTimerExpired
@@ -321,7 +325,7 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	default:
 		s.owesOpen(time.Time{})
 	}
-	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, e.LocalCap, e.RemoteCap})
+	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, local, e.RemoteCap})
 	signal(s.entered)
 	s.mu.Lock()
 	server := s.server
