@@ -60,6 +60,16 @@ $(bin)/metallb: e2e/metallb/go.mod
 	@cd e2e/metallb && for program in controller speaker; do $(static) -o ../../$(bin)/metallb-$$program go.universe.tf/metallb/$$program; done
 	@rm -rf $@ && cp -r --no-preserve=mode,timestamps "$$(go -C e2e/metallb list -m -f '{{.Dir}}' go.universe.tf/metallb)/config/crd/bases" $@
 
+.PHONY: contour
+contour: toolchain $(bin)/contour ## Build Contour, a controller of the Gateway API, for the story of static addresses; minutes the first time
+
+# The program, and the custom resources that it reads beside it.
+$(bin)/contour: e2e/contour/go.mod
+	@mkdir -p $(bin)/contour-crds
+	@cd e2e/contour && cp --no-preserve=mode,timestamps "$$(go list -m -f '{{.Dir}}' github.com/projectcontour/contour)/examples/contour/01-crds.yaml" \
+		"$$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)"/config/crd/experimental/gateway.networking.k8s.io_*.yaml ../../$(bin)/contour-crds/
+	@cd e2e/contour && $(static) -o ../../$@ github.com/projectcontour/contour/cmd/contour
+
 .PHONY: packages
 packages: ## Install the Debian packages that the lab needs and that are missing
 	@e2e/lab/packages.sh
@@ -163,7 +173,7 @@ verify: toolchain drift lint docs ## Check all that needs no tests to run: gener
 	for platform in darwin/arm64 windows/amd64; do GOOS=$${platform%/*} GOARCH=$${platform#*/} $(static) -o /dev/null ./cmd/kubectl-herald; done
 	test -z "$$(gofmt -l .)"
 	go test .
-	@for module in tools tools/actionlint tools/hugo e2e/kubernetes e2e/kind/coredns e2e/metallb .; do (set -x; go -C $$module mod tidy -diff); done
+	@for module in tools tools/actionlint tools/hugo e2e/kubernetes e2e/kind/coredns e2e/metallb e2e/contour .; do (set -x; go -C $$module mod tidy -diff); done
 	@# As it is built, so that what it imports is compiled once.
 	CGO_ENABLED=0 go -C e2e/kubernetes vet -trimpath ./conformance
 
@@ -217,15 +227,16 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestANodeThatDiesIsDeadForEveryone|TestUninstall|TestHelm|TestQuickStart|TestPodsRollUnderPolicyLocal
 # Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last three.
 long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal|TestANodeThatDiesIsDeadForEveryone
-# Stories with the real MetalLB, which takes minutes to build. make test runs them, too, where it is built.
+# Stories with the real MetalLB, which takes minutes to build. make e2e runs them, and so does make test where MetalLB is built.
 metallb_stories := TestMetalLBHandsOver|TestMetalLBIsTakenOver
 
 .PHONY: e2e
-e2e: root packages build kubernetes kind helm ## Run the demo as without a terminal, and the stories on a cluster of kind; needs root
+e2e: root packages build kubernetes kind helm metallb ## Run the demo as without a terminal, the moves from MetalLB, and the stories on a cluster of kind; needs root
 	@$(static) -o $(bin)/ ./e2e/demo
 	@$(bin)/demo </dev/null 2>&1 | tee build/demo.txt
 	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
 	@rm -rf build/failures
+	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e
 
 .PHONY: e2e-clusters
@@ -247,18 +258,17 @@ conformance: root packages build kubernetes kind ## Run Kubernetes' own load-bal
 .PHONY: bench
 bench: root packages build kubernetes metallb ## Measure: allocation, ARP, BGP against real routers, the lab; needs root
 	@e2e/lab/packages.sh bench
+	@$(static) -o $(bin)/ ./e2e/gobgp
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./ipam ./speaker/...
 	@# A round in the lab is long enough to be one; that of 10,000 Services takes ten minutes on two cores.
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout 60m ./e2e/...
-	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e
 
 .PHONY: soak
-soak: root packages build kubernetes kind metallb ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
+soak: root packages build kubernetes kind ## Look for what is rare, for an hour and a half: random segments, fuzzing, ten minutes with all cores busy, pods that roll; needs root
 	HERALD_RUNS=3000 go test -count=1 -run 'TestOneOwner|TestOneMAC' -timeout 2h ./speaker/segment
 	for target in FuzzFrame FuzzReceive FuzzReadDatagram FuzzReadAnswer; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime 3m ./speaker/segment; done
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m go test -count=1 -timeout 1h -run 'TestBusyProcessorsKillNobody' ./e2e
-	HERALD_REQUIRE_ROOT=1 go test -count=1 -run '^($(metallb_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 HERALD_SOAK=10m HERALD_CLUSTER=kind go test -count=1 -timeout 1h -run '^($(long_stories))$$' ./e2e
 	HERALD_REQUIRE_ROOT=1 go test -run '^$$' -bench 'Busy/100ms' -benchtime 600x -timeout 1h ./speaker/bfd # 600 seconds
 

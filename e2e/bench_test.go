@@ -122,8 +122,8 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// memoryMB returns a figure of a process's memory in MB (10^6 bytes): VmRSS is the resident memory, VmHWM its peak
-// (proc(5)).
+// memoryMB returns a figure of a process's memory in MB (10^6 bytes): VmRSS is the resident memory, VmHWM its peak,
+// and RssAnon the part that is not pages of files, such as the program (proc(5)).
 func memoryMB(t testing.TB, pid int, figure string) float64 {
 	t.Helper()
 	for line := range strings.SplitSeq(procFile(t, pid, "status"), "\n") {

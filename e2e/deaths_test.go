@@ -264,9 +264,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 		}
 	}
 	c.must(ccm.Stop(ctx))
-	if strings.Contains(strings.ToLower(ccm.Log()), "forbidden") {
-		t.Errorf("herald-ccm was refused something:\n%s", ccm.Log())
-	}
+	c.neverRefused(ccm)
 }
 
 // setReady marks a pod as ready, as its kubelet would.
@@ -294,17 +292,9 @@ func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 	t.Parallel()
 	ctx, plane := startControlPlane(t, false)
 	c := clusterOf(t, ctx, &plane.Access)
-	out, err := plane.Kubectl(ctx, "apply", "-k", "../manifests/base")
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	kubeconfig, err := plane.KubeconfigFor("system:serviceaccount:"+lab.HeraldNamespace+":herald-ccm", "system:serviceaccounts", "system:authenticated")
-	c.must(err)
 	c.withNodes("n1", "n2", "n3")
 	c.podOn("n3", "web")
-	c.rolesInForce(kubeconfig)
-	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--secure-port=0")
-	c.must(err)
+	ccm := c.restrictedCCM(plane)
 	c.sawDie("n1", "n3")
 	c.sawDie("n2", "n3")
 	// herald-ccm sees a conflict that is reported later, so it has seen the deaths, too.
@@ -318,7 +308,32 @@ func TestDeathsAreNotActedUponUnlessAsked(t *testing.T) {
 		t.Errorf("a pod was marked: %+v", cond)
 	}
 	c.must(ccm.Stop(ctx))
+	c.neverRefused(ccm)
+}
+
+// restrictedCCM installs manifests/base, and starts herald-ccm with exactly the rights that this gives it.
+func (c *cluster) restrictedCCM(plane *lab.ControlPlane) *lab.Process {
+	c.t.Helper()
+	if out, err := plane.Kubectl(c.ctx, "apply", "-k", "../manifests/base"); err != nil {
+		c.t.Fatalf("%v\n%s", err, out)
+	}
+	kubeconfig, err := plane.KubeconfigFor("system:serviceaccount:"+lab.HeraldNamespace+":herald-ccm", "system:serviceaccounts", "system:authenticated")
+	c.must(err)
+	c.rolesInForce(kubeconfig)
+	ccm, err := plane.StartCCM("--kubeconfig", kubeconfig, "--authentication-skip-lookup", "--secure-port=0")
+	c.must(err)
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.t.Log(tail(ccm.Log()))
+		}
+	})
+	return ccm
+}
+
+// neverRefused fails the story if herald-ccm asked the API server for something that it may not do.
+func (c *cluster) neverRefused(ccm *lab.Process) {
+	c.t.Helper()
 	if strings.Contains(strings.ToLower(ccm.Log()), "forbidden") {
-		t.Errorf("herald-ccm was refused something:\n%s", ccm.Log())
+		c.t.Errorf("herald-ccm was refused something:\n%s", ccm.Log())
 	}
 }

@@ -91,6 +91,7 @@ func (s *scale) part(b *testing.B, name string, act func(b *testing.B, c *cluste
 		b.ReportMetric(used, "cpu-s")
 		b.ReportMetric(cpuSeconds(b, apiServer)-server, "apiserver-cpu-s")
 		b.ReportMetric(memoryMB(b, s.controller.PID(), "VmHWM"), "peak-MB")
+		b.ReportMetric(memoryMB(b, s.controller.PID(), "RssAnon"), "anon-MB")
 		perService := used * 1000 / float64(s.many)
 		b.ReportMetric(perService, "cpu-ms/service")
 		if few := s.fewest[name]; few > 0 {

@@ -13,7 +13,7 @@ import (
 //
 // Anybody may write what an owner carries, so an adopted address must satisfy the rules of a request:
 //
-//   - The owner asks for this address, or asks for more addresses of its family than it holds and names.
+//   - The owner asks for this address, or the addresses of its family that it holds or names are together fewer than it asks for.
 //   - The owner is not to leave the address, and the address is not skipped.
 //   - The request names the pool of the address. If the request names no pool, the pool auto-assigns or the request names
 //     the address itself.

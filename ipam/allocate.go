@@ -10,8 +10,8 @@ import (
 // error, it has changed nothing.
 //
 // The owner gets Count addresses of each family: first those that it asks for, then those that it keeps, then new ones.
-// The first address of a family counts as the one taken last, and the owner prefers it: when the owner later asks for
-// fewer addresses, the last ones are superfluous.
+// Of the addresses of a family, the owner prefers those that it took last, and the first one in the result counts as taken
+// last. So when the owner later asks for fewer addresses, those at the end of the result are superfluous.
 //
 // An address moves only if the owner asks for it: it requests another address, names a pool other than the one its
 // address is from, or leaves the address. The owner then holds both the new address and the old one, so that the caller
@@ -24,19 +24,16 @@ import (
 // the pool, the [Order] of the pool decides. The cost does not grow with the size of the pool or the number of addresses
 // held.
 //
-// The error is an [*Error]. Its reason is ErrExhausted, ErrTaken, ErrSkipped, ErrNotInPool, ErrNoPool, ErrQuota or
-// ErrInvalid.
+// The pool may be one whose addresses another system grants: see [Grant]. The choice of the pool does not depend on what is
+// granted so far. If too few addresses are, the owner waits, and does not get addresses of the next pool.
+//
+// The error is an [*Error]. Its reason is ErrExhausted, ErrTaken, ErrSkipped, ErrNotInPool, ErrNoPool, ErrNotGranted,
+// ErrQuota or ErrInvalid.
 func (a *Allocator) Allocate(req Request) ([]Allocation, error) {
-	if err := req.check(); err != nil {
+	var room [len(families)]portion
+	all, err := a.portions(&req, room[:0])
+	if err != nil {
 		return nil, err
-	}
-	var portions [len(families)]portion
-	all := portions[:len(req.Families)]
-	for i, f := range req.Families {
-		all[i].family = f
-		if err := a.decide(&req, &all[i]); err != nil {
-			return nil, err
-		}
 	}
 	if err := a.choose(&req, all); err != nil {
 		return nil, err
@@ -59,14 +56,29 @@ type portion struct {
 	missing int // how many more addresses are wanted
 }
 
+// portions appends the portions of a request to room: for each family what is decided, and how many addresses are missing.
+func (a *Allocator) portions(req *Request, room []portion) ([]portion, error) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
+	for _, f := range req.Families {
+		p := portion{family: f}
+		if err := a.decide(req, &p); err != nil {
+			return nil, err
+		}
+		room = append(room, p)
+	}
+	return room, nil
+}
+
 // has reports whether addr is among given.
 func has(given []Allocation, addr netip.Addr) bool {
 	return slices.ContainsFunc(given, func(al Allocation) bool { return al.Address == addr })
 }
 
 // Settled returns the addresses that the owner holds, in the order of the families, and whether they are exactly those
-// that it asks for. If they are, Allocate returns the same addresses, unless the owner prefers a family that it does not
-// hold, and nothing is [Allocator.Superfluous].
+// that it asks for. If they are, nothing is [Allocator.Superfluous], and Allocate returns the same addresses, unless the
+// owner prefers a family that it does not hold.
 func (a *Allocator) Settled(req Request) (held []Allocation, settled bool) {
 	for _, f := range req.Families {
 		stays := a.stays(&req, f)
@@ -190,6 +202,9 @@ func (a *Allocator) exactly(addr netip.Addr, req *Request, given []Allocation) (
 	}
 	if err := a.over(home, req, FamilyOf(addr), given, addr, 0); err != nil {
 		return Allocation{}, err
+	}
+	if home.Granted && a.on(addr) == nil && !req.grants(addr, home) {
+		return Allocation{}, &Error{Reason: ErrNotGranted, Cause: NotGrantedToAsker, Asker: req.Owner, Asked: req.Pool, Family: FamilyOf(addr), Address: addr, Pool: home.Name}
 	}
 	return al, nil
 }

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -13,35 +14,42 @@ func (a *Allocator) choose(req *Request, all []portion) error {
 	candidates := a.candidates(req)
 	together := a.together(candidates, req, all)
 	var from [len(families)]*pool
-	var refused *Error
-	served := false
+	var refused, waits *Error
+	served, mustWait := false, false
 	for i := range all {
 		p := &all[i]
 		if p.missing > 0 {
-			if from[i] = together; together == nil {
-				from[i] = a.first(candidates, req, all[i:i+1])
-			}
-			if from[i] == nil {
-				// If the owner holds this family in another pool, it asked for a move; it must not lose the family
-				// instead.
-				required := req.RequireAll || len(req.asked(p.family)) > 0 || a.holds(req.Owner, p.family)
+			required := a.required(req, p.family)
+			if from[i] = a.source(candidates, together, req, all[i:i+1]); from[i] == nil {
 				if required || refused == nil {
 					refused = a.unserved(req, p, candidates)
 				}
 				if required {
 					return refused
 				}
+			} else if why := a.ungranted(from[i], req, p); why != nil {
+				// Another family may be refused, and then nothing is to be waited for.
+				from[i], waits, mustWait = nil, cmp.Or(waits, why), mustWait || required
+			}
+			if from[i] == nil {
 				p.given = nil
 				continue
 			}
 		}
 		served = true
 	}
-	if !served {
-		return refused
+	if mustWait || !served {
+		return cmp.Or(waits, refused)
 	}
 	for i := range all {
-		if p := &all[i]; from[i] != nil {
+		p := &all[i]
+		switch {
+		case from[i] == nil:
+		case from[i].Granted:
+			for _, addr := range a.granted(from[i], req, p) {
+				p.given = append(p.given, Allocation{Address: addr, Pool: from[i].Name, Owner: req.Owner})
+			}
+		default:
 			leave := slices.Clip(req.Leave)
 			for _, al := range p.given {
 				leave = append(leave, al.Address)
@@ -56,6 +64,21 @@ func (a *Allocator) choose(req *Request, all []portion) error {
 		}
 	}
 	return nil
+}
+
+// source returns the pool that gives what is missing of one family: the one that can serve all families together or, if
+// that is nil, the first that can serve this one. It returns nil if there is none.
+func (a *Allocator) source(candidates []*pool, together *pool, req *Request, one []portion) *pool {
+	if together != nil {
+		return together
+	}
+	return a.first(candidates, req, one)
+}
+
+// required reports whether a request is refused if family f cannot be served. If the owner holds this family in another
+// pool, it asked for a move; it must not lose the family instead.
+func (a *Allocator) required(req *Request, f Family) bool {
+	return req.RequireAll || len(req.asked(f)) > 0 || a.holds(req.Owner, f)
 }
 
 // candidates returns the pools that may serve the request, in the order in which they are tried.

@@ -23,6 +23,9 @@ var (
 	// pool is unknown or closed, or no pool has addresses of the family. The request can be served once the pools or the
 	// subject change.
 	ErrNoPool = errors.New("no pool")
+	// ErrNotGranted: another system did not grant the owner the address, or not yet: see [Grant]. The request can be served
+	// once it does.
+	ErrNotGranted = errors.New("not granted")
 	// ErrQuota: the owner's namespace holds as many addresses as it may. The request can be served once the namespace
 	// holds fewer, or the quota is raised.
 	ErrQuota = errors.New("quota exceeded")
@@ -36,31 +39,33 @@ type Cause int
 // The causes, with the reasons that they belong to. "The pool" is the Pool of the [Error]; if Pool is empty, the cause
 // applies to each of Pools.
 const (
-	Unspecified      Cause = iota
-	NoPools                // ErrNoPool: there is no pool at all
-	UnknownPool            // ErrNoPool: there is no pool of this name
-	ClosedPool             // ErrNoPool: the pool gives out no further addresses
-	NotAutoAssigned        // ErrNoPool: the pool, or every pool, serves only requests that name it or its addresses
-	AnotherPool            // ErrNoPool: the request names another pool, Asked; ErrNotInPool: the address is in another, Home
-	NotServed              // ErrNoPool: the pool does not serve the subject
-	NoFamily               // ErrNoPool: the pool has no addresses of the family
-	NoneFree               // ErrExhausted
-	ClassNotAdmitted       // ErrNoPool: the pool, which has the address, does not admit the class of the allocator that gave it
-	InNoPool               // ErrNotInPool: the address is in no pool
-	CarriedInNoPool        // ErrNotInPool: the address that the owner carries is in no pool: see [Allocator.Adopt]
-	OverQuota              // ErrQuota: there is no room for another address
-	MoveOverQuota          // ErrQuota: there is no room for a move, while addresses that owners left still count
-	AnotherHolder          // ErrTaken: the owner cannot get the address: see Conflict
-	ChangedTerms           // ErrTaken: the owner holds the address and cannot keep it on changed terms: see Conflict
-	IsSkipped              // ErrSkipped: see Word
-	ToBeLeft               // of NotKept: the owner is to leave the address
-	AnotherAddress         // of NotKept: the owner asks for other addresses
-	HoldsAnother           // of NotKept: the owner already holds as many addresses as it asks for
+	Unspecified       Cause = iota
+	NoPools                 // ErrNoPool: there is no pool at all
+	UnknownPool             // ErrNoPool: there is no pool of this name
+	ClosedPool              // ErrNoPool: the pool gives out no further addresses
+	NotAutoAssigned         // ErrNoPool: the pool, or every pool, serves only requests that name it or its addresses
+	AnotherPool             // ErrNoPool: the request names another pool, Asked; ErrNotInPool: the address is in another, Home
+	NotServed               // ErrNoPool: the pool does not serve the subject
+	NoFamily                // ErrNoPool: the pool has no addresses of the family
+	NoneFree                // ErrExhausted
+	ClassNotAdmitted        // ErrNoPool: the pool, which has the address, does not admit the class of the allocator that gave it
+	InNoPool                // ErrNotInPool: the address is in no pool
+	CarriedInNoPool         // ErrNotInPool: the address that the owner carries is in no pool: see [Allocator.Adopt]
+	OverQuota               // ErrQuota: there is no room for another address
+	MoveOverQuota           // ErrQuota: there is no room for a move, while addresses that owners left still count
+	NotGrantedYet           // ErrNotGranted: the pool has too few addresses that were granted to the owner
+	NotGrantedToAsker       // ErrNotGranted: the address, which the owner asks for, was not granted to it
+	AnotherHolder           // ErrTaken: the owner cannot get the address: see Conflict
+	ChangedTerms            // ErrTaken: the owner holds the address and cannot keep it on changed terms: see Conflict
+	IsSkipped               // ErrSkipped: see Word
+	ToBeLeft                // of NotKept, or ErrNotGranted: the owner is to leave the address
+	AnotherAddress          // of NotKept: the owner asks for other addresses
+	HoldsAnother            // of NotKept: the owner already holds as many addresses as it asks for
 )
 
 var causes = [...]string{"", "there is none", "it is unknown", "it is closed", "it does not auto-assign", "another pool", "it does not serve the subject",
 	"it has no addresses of the family", "none is free", "it does not admit the class", "it is in no pool", "it is carried, and in no pool", "no room", "no room for a move",
-	"others are there", "the terms have changed", "it is skipped", "the owner leaves it", "another is asked for", "another is held"}
+	"it is not granted yet", "it is not granted to the owner", "others are there", "the terms have changed", "it is skipped", "the owner leaves it", "another is asked for", "another is held"}
 
 // String returns the cause in a few words, for logs and tests.
 func (c Cause) String() string {
@@ -79,7 +84,7 @@ type Error struct {
 
 	Family  Family     // the family concerned, if there is one
 	Address netip.Addr // the address concerned, if there is one
-	Wanted  int        // how many addresses are missing, with ErrExhausted
+	Wanted  int        // how many addresses are missing, with ErrExhausted and NotGrantedYet
 	Pool    string     // the pool concerned, if there is one
 	Asked   string     // the pool that the request names
 	Class   string     // the class of the allocator that gave Address; empty if the asker asked for it
@@ -174,7 +179,10 @@ func (a *Allocator) refuses(p *pool, req *Request, w *portion) *Error {
 	case !a.hasFree(p, req, w):
 		e.Reason, e.Cause, e.Wanted = ErrExhausted, NoneFree, w.missing
 	default:
-		return a.over(p, req, w.family, w.given, netip.Addr{}, w.missing)
+		if over := a.over(p, req, w.family, w.given, netip.Addr{}, w.missing); over != nil {
+			return over
+		}
+		return a.ungranted(p, req, w)
 	}
 	return e
 }

@@ -126,9 +126,12 @@ type Request struct {
 	// Addresses are the exact addresses wanted, at most Count of each family. They may be in a pool that does
 	// not auto-assign.
 	Addresses []netip.Addr
-	// Leave are addresses that the owner gives up in exchange for any others. It is not assigned one of them
-	// either, unless that address is also in Addresses.
+	// Leave are addresses that the owner gives up in exchange for any others. If it does not hold one of them, it is
+	// not assigned that one either, unless the address is also in Addresses.
 	Leave []netip.Addr
+	// Granted are the addresses that other systems granted the owner out of pools that are Granted. The first are assigned
+	// first.
+	Granted []Grant
 	// Class is the class of the allocator that gave the owner Addresses: see [Allocator.Claim]. It is empty if the owner
 	// asks this Allocator.
 	Class string

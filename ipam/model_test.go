@@ -272,6 +272,18 @@ func (m *model) pick(p *ipam.Pool, f ipam.Family, leave []netip.Addr) netip.Addr
 	return m.history[i]
 }
 
+// granted returns the free addresses of the pool that the request has grants for, except those to be left, in the order of
+// the grants.
+func (m *model) granted(p ipam.Pool, req ipam.Request, f ipam.Family, leave []netip.Addr) (all []netip.Addr) {
+	free := m.free(p.Name, f, leave)
+	for _, g := range req.Granted {
+		if g.Pool == p.Name && slices.Contains(free, g.Address) && !slices.Contains(all, g.Address) {
+			all = append(all, g.Address)
+		}
+	}
+	return all
+}
+
 func serves(p ipam.Pool, req ipam.Request) bool { return p.Serves == nil || p.Serves(&req.Subject) }
 
 // candidates returns the pools for new addresses, in the order of choice.
@@ -510,6 +522,8 @@ func (m *model) exactly(addr netip.Addr, req ipam.Request, given []ipam.Allocati
 		return nil, ipam.ErrNoPool
 	case m.over(home, req, ipam.FamilyOf(addr), given, addr, 0):
 		return nil, ipam.ErrQuota
+	case home.Granted && len(m.at(addr)) == 0 && !slices.Contains(req.Granted, ipam.Grant{Address: addr, Pool: home.Name}):
+		return nil, ipam.ErrNotGranted
 	}
 	return al, nil
 }
@@ -553,12 +567,20 @@ func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation
 	preferred := slices.SortedStableFunc(slices.Values(candidates), func(x, y ipam.Pool) int { return ranks[x.Name] - ranks[y.Name] })
 	from := map[ipam.Family]ipam.Pool{}
 	var refused error
+	waits, mustWait := false, false
 	for _, f := range req.Families {
 		if missing(f) == 0 {
 			continue
 		}
+		loses := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) == f })
+		required := req.RequireAll || loses || len(asked(req, f)) > 0
 		if i := slices.IndexFunc(preferred, func(p ipam.Pool) bool { return can(p, f) }); i >= 0 {
-			from[f] = preferred[i]
+			if !preferred[i].Granted || len(m.granted(preferred[i], req, f, leave(f))) >= missing(f) {
+				from[f] = preferred[i]
+			} else {
+				waits, mustWait = true, mustWait || required
+				delete(given, f)
+			}
 			continue
 		}
 		reason, some := ipam.ErrNoPool, slices.ContainsFunc[[]ipam.Pool]
@@ -568,8 +590,7 @@ func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation
 		case some(candidates, func(p ipam.Pool) bool { return len(m.own(p.Name, f)) > 0 }):
 			reason = ipam.ErrExhausted
 		}
-		loses := slices.ContainsFunc(m.of(req.Owner), func(h holding) bool { return ipam.FamilyOf(h.Address) == f })
-		if req.RequireAll || loses || len(asked(req, f)) > 0 {
+		if required {
 			return reason
 		}
 		if refused == nil {
@@ -577,15 +598,26 @@ func (m *model) choose(req ipam.Request, given map[ipam.Family][]ipam.Allocation
 		}
 		delete(given, f)
 	}
+	if mustWait {
+		return ipam.ErrNotGranted
+	}
 	for _, f := range req.Families {
 		if p, ok := from[f]; ok {
 			for range missing(f) {
-				addr := m.pick(&p, f, leave(f))
+				var addr netip.Addr
+				if p.Granted {
+					addr = m.granted(p, req, f, leave(f))[0]
+				} else {
+					addr = m.pick(&p, f, leave(f))
+				}
 				given[f] = append(given[f], ipam.Allocation{Address: addr, Pool: p.Name, Owner: req.Owner})
 			}
 		}
 	}
 	if len(given[req.Families[0]])+len(given[req.Families[len(req.Families)-1]]) == 0 {
+		if waits {
+			return ipam.ErrNotGranted
+		}
 		return refused
 	}
 	return nil

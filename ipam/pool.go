@@ -31,6 +31,8 @@ type Pool struct {
 	Classes []string
 	// Quota limits the addresses of the pool that each namespace may hold.
 	Quota Limits
+	// Granted pools give out an address only to the owner that another system granted it to: see [Grant].
+	Granted bool
 	// Closed pools give out no further addresses. They keep their addresses: held ones stay held, and a younger pool
 	// does not get the others.
 	Closed bool

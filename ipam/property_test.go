@@ -85,6 +85,7 @@ func drawPools(t *rapid.T) []ipam.Pool {
 		}
 		all = append(all, ipam.Pool{
 			Name: name, Addresses: set,
+			Granted:               chance(t, "granted", 3),
 			AutoAssign:            rapid.IntRange(0, 3).Draw(t, "autoAssign") > 0,
 			Closed:                rapid.IntRange(0, 4).Draw(t, "closed") == 0,
 			Order:                 draw(t, "order", []ipam.Order{ipam.LeastRecentlyUsed, ipam.Lowest}),
@@ -114,6 +115,9 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 		RequireAll: rapid.Bool().Draw(t, "requireAll"),
 		Pool:       drawPoolName(t),
 		Sharing:    drawTerms(t),
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "grants") {
+		req.Granted = append(req.Granted, ipam.Grant{Address: draw(t, "granted", universe), Pool: draw(t, "by", []string{"p", "q", "r", "s"})})
 	}
 	if chance(t, "quota", 4) {
 		req.Quota = drawLimits(t)
@@ -165,6 +169,27 @@ func TestAllocatorIsTheModel(t *testing.T) {
 					if diff := gocmp.Diff(want, again, addrs); reason != nil || diff != "" {
 						t.Fatalf("asked twice: %v (-first +second)\n%s", reason, diff)
 					}
+				}
+			},
+			// Another system grants what an owner wants from it. The owner then gets it, and wants nothing that it cannot get.
+			"grant": func(t *rapid.T) {
+				req := drawRequest(t, draw(t, "owner", services))
+				req.Addresses, req.Granted = nil, nil
+				wants := r.Wants(req)
+				for _, w := range wants {
+					free := r.m.free(w.Pool, w.Family, req.Leave)
+					if p := r.m.pool(w.Pool); !p.Granted || w.Count < 1 || w.Count > len(free) {
+						t.Fatalf("Wants(%+v) = %+v, but %d addresses of %+v are free", req, wants, len(free), p)
+					}
+					for _, addr := range rapid.Permutation(free).Draw(t, "free")[:w.Count] {
+						req.Granted = append(req.Granted, ipam.Grant{Address: addr, Pool: w.Pool})
+						if e := r.Refused(req, ipam.Grant{Address: addr, Pool: w.Pool}); e != nil {
+							t.Fatalf("%s is free, and a grant for it is refused: %v", addr, e)
+						}
+					}
+				}
+				if _, reason := r.allocate(t, req); errors.Is(reason, ipam.ErrNotGranted) || len(wants) > 0 && reason != nil {
+					t.Fatalf("Allocate(%+v) with all grants of %+v: %v", req, wants, reason)
 				}
 			},
 			// Many Services come and go, so that pools are used up.
@@ -244,8 +269,15 @@ func (r *run) setPools(t *rapid.T, pools []ipam.Pool) {
 }
 
 func (r *run) allocate(t *rapid.T, req ipam.Request) ([]ipam.Allocation, error) {
+	held := func(addr netip.Addr) bool { return len(r.m.at(addr)) > 0 }
+	free := slices.DeleteFunc(slices.Clone(universe), held)
 	want, reason := r.m.allocate(req)
 	got, err := r.Allocate(req)
+	for _, al := range got {
+		if p := r.m.pool(r.m.home(al.Address)); slices.Contains(free, al.Address) && p.Granted && !slices.Contains(req.Granted, ipam.Grant{Address: al.Address, Pool: p.Name}) {
+			t.Fatalf("Allocate(%+v) gives %v, which was not granted", req, al)
+		}
+	}
 	if !errors.Is(err, reason) {
 		t.Fatalf("Allocate(%+v) failed with %v, want %v", req, err, reason)
 	}
@@ -344,7 +376,8 @@ func (r *run) ask(t *rapid.T, req ipam.Request, addr netip.Addr) {
 				}
 			}
 			want := len(r.m.candidates(one)) > 0 && (req.Pool == v.Pool || req.Pool == "" && p.AutoAssign) &&
-				len(r.m.free(v.Pool, f, req.Leave)) >= more && !r.m.over(&p, req, f, nil, netip.Addr{}, more)
+				len(r.m.free(v.Pool, f, req.Leave)) >= more &&
+				(!p.Granted || len(r.m.granted(p, req, f, req.Leave)) >= more) && !r.m.over(&p, req, f, nil, netip.Addr{}, more)
 			if v.Family != f || (v.Refused == nil) != want {
 				t.Fatalf("Explain(%+v) says %+v, want %s, %v", req, v, f, want)
 			}

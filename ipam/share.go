@@ -257,9 +257,9 @@ func (a *Allocator) join(req *Request, w *portion) {
 	}
 }
 
-// MayJoin reports whether the owner could share an address if it agreed with the owners that hold it: the pool of the
-// address serves the owner, is the pool that the request names, if any, is not closed, and lets the namespaces share; and
-// the address is neither left nor skipped.
+// MayJoin reports whether the owner could share an address if it agreed with the owners that hold it. The pool of the address
+// must serve the owner, must not be closed, and must let the namespaces share. If the request names a pool, it must be this one.
+// The address must be neither left nor skipped.
 func (a *Allocator) MayJoin(req Request, addr netip.Addr) bool {
 	h := a.on(addr)
 	return h != nil && a.mayJoin(&req, h) && a.conflict(h, req.Owner, &req.Sharing).Over != DifferentNamespace

@@ -16,11 +16,13 @@ import (
 type changes struct {
 	// queue has the names of the records that the reconciler must check.
 	queue workqueue.TypedRateLimitingInterface[string]
-	// edits, usage and capacity are set when IPPools were edited, when their status may have changed, and when a
-	// waiting Service may now get an address.
+	// edits is set when IPPools were edited, usage when their status may have changed, and capacity when a waiting Service may
+	// now get an address.
 	edits, usage, capacity trigger
 	// classes is set when the classes that pools admit may have changed.
 	classes trigger
+	// claims is set when a Service may need another IPAddressClaim, or one less.
+	claims trigger
 	// serve puts a Service into the queue of the service controller or, if another controller gives it its addresses, into
 	// that of others.
 	serve func(*corev1.Service)
@@ -29,7 +31,7 @@ type changes struct {
 func newChanges() *changes {
 	return &changes{
 		queue: newQueue[string](),
-		edits: newTrigger(), usage: newTrigger(), capacity: newTrigger(), classes: newTrigger(),
+		edits: newTrigger(), usage: newTrigger(), capacity: newTrigger(), classes: newTrigger(), claims: newTrigger(),
 		serve: func(*corev1.Service) {},
 	}
 }

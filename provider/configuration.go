@@ -108,8 +108,7 @@ func newAssessor(
 	return s
 }
 
-// lean removes the managed fields, which are a large part of an object and are not read here. The service controller keeps
-// a second copy of each Service, and encodes the whole Service as JSON twice for each of its patches.
+// lean removes the managed fields, which are a large part of an object and are not read here.
 func lean(o any) (any, error) {
 	if m, ok := o.(metav1.Object); ok { // Tombstones are not objects.
 		m.SetManagedFields(nil)
@@ -117,14 +116,32 @@ func lean(o any) (any, error) {
 	return o, nil
 }
 
-// leanService does what lean does, and translates annotations of other load balancers into Herald's. The translation is
-// never written: the service controller writes only the difference to what it has read.
+// leanService keeps the fields of a Service that are used, and translates annotations of other load balancers into Herald's.
+// The service controller writes only the difference to what it has read, so what is missing stays as it is, and the
+// translation is never written.
 func leanService(f Foreign) cache.TransformFunc {
 	return func(o any) (any, error) {
-		if svc, ok := o.(*corev1.Service); ok {
-			o = f.Read(svc)
+		svc, ok := o.(*corev1.Service)
+		if !ok {
+			return o, nil // A tombstone.
 		}
-		return lean(o)
+		svc = f.Read(svc)
+		delete(svc.Annotations, corev1.LastAppliedConfigAnnotation) // It is as large as the rest.
+		was := svc.Spec
+		svc.Spec = corev1.ServiceSpec{
+			Type: was.Type, LoadBalancerClass: was.LoadBalancerClass, LoadBalancerIP: was.LoadBalancerIP,
+			IPFamilies: was.IPFamilies, IPFamilyPolicy: was.IPFamilyPolicy, ExternalTrafficPolicy: was.ExternalTrafficPolicy,
+		}
+		for _, p := range was.Ports {
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Protocol: p.Protocol, Port: p.Port})
+		}
+		if sharing(svc).Key != "" {
+			svc.Spec.Selector = was.Selector
+		}
+		if formerlyServed(svc) {
+			return svc, nil // The projection reads who wrote the finalizer.
+		}
+		return lean(svc)
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 
 const (
 	// deathFresh is the maximum age of a report that is acted upon. A new leader finds the reports of deaths that the old
-	// leader has not seen, perhaps because it ran on the dead node. The new one leads 15 s later. Kubernetes itself acts
-	// about 45 s after the death, so a later report changes nothing.
+	// leader has not seen, perhaps because the old leader ran on the dead node. The new leader leads 15 s later. Kubernetes
+	// itself acts about 45 s after the death, so a later report changes nothing.
 	deathFresh = time.Minute
 	// deathGather is how long a death must be witnessed before it is acted upon. A speaker writes its SpeakerStatus at
 	// most once a second, so the number of nodes that died at once is known only after that time.

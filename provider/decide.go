@@ -47,6 +47,42 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	return allocations, notices, nil
 }
 
+// wants returns the new addresses that a request needs from pools whose addresses another system grants.
+func (l *ledger) wants(req ipam.Request) []ipam.Want {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
+	return l.alloc.Wants(req)
+}
+
+// refused returns why a Service cannot get the address that was granted for a claim; nil if it can.
+func (l *ledger) refused(req ipam.Request, c Claim) *ipam.Error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
+	return c.RefusedBy(l.alloc, req)
+}
+
+// uses is Claim.UsedIn.
+func (l *ledger) uses(c Claim) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.UsedIn(l.alloc)
+}
+
+// external returns the pools of other systems by the IPPools that name them.
+func (l *ledger) external() map[string]herald.ExternalPoolReference {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	refs := map[string]herald.ExternalPoolReference{}
+	for name, t := range l.terms {
+		if t.external != nil {
+			refs[name] = *t.external
+		}
+	}
+	return refs
+}
+
 // leaves reports whether the Service must move off an address because of a conflict.
 func (l *ledger) leaves(req ipam.Request, address netip.Addr, now time.Time) bool {
 	l.mu.Lock()

@@ -21,6 +21,9 @@
 //   - the assessor writes the status of each configuration object (package configuration), and tells the ledger which
 //     addresses are those of nodes, gateways and routers;
 //   - waiting retries the Services that could not be served, the oldest first, when an address may have become free;
+//   - retries has Services synced again whose sync failed because the API server was not available;
+//   - claims asks other systems for the addresses that they are to grant (spec.externalPoolRef of a pool), by IPAddressClaims,
+//     and reads what they granted (grants.go);
 //   - others records the addresses that controllers of other classes give their Services, if the pools admit these classes;
 //   - conflicts reads the speakers' reports of other machines that use an address and, if this is enabled, deadNodes marks
 //     pods as not ready when their node is reported dead;

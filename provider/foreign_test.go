@@ -3,6 +3,7 @@ package provider
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -210,6 +211,37 @@ func TestForeignAnnotationsAreReadAtOnce(t *testing.T) {
 	}
 	if req, err := translate(cached); err != nil || req.Pool != "gold" {
 		t.Errorf("it asks for pool %q (%v)", req.Pool, err)
+	}
+}
+
+// TestAServiceInTheCacheAsksForTheSame checks that the cache keeps everything of a Service that herald-ccm reads, and little
+// else.
+func TestAServiceInTheCacheAsksForTheSame(t *testing.T) {
+	svc := carrying("web", wish{families: []corev1.IPFamily{v4, v6}, policy: corev1.IPFamilyPolicyPreferDualStack, pool: "gold", ip: "198.51.100.1"}, "198.51.100.1")
+	svc.Labels = map[string]string{"tier": "web"}
+	svc.Annotations[herald.AnnotationSharingKey] = "k"
+	svc.Annotations["herald.dev/pol"] = "silver"
+	svc.Annotations[corev1.LastAppliedConfigAnnotation] = "{}"
+	svc.Finalizers = []string{foreign}
+	svc.CreationTimestamp = metav1.Unix(1, 0)
+	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	svc.Spec.Selector = map[string]string{"app": "web"}
+	svc.Spec.ClusterIPs = []string{"192.0.2.1"}
+	svc.Spec.Ports = []corev1.ServicePort{{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, NodePort: 30000}, {Protocol: corev1.ProtocolTCP, Port: 80}}
+	o, err := leanService(balancers(t, "metallb"))(svc.DeepCopy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cached := o.(*corev1.Service)
+	read := func(svc *corev1.Service) []any {
+		req, err := translate(svc)
+		return []any{req, err, ownerEntry(svc), portsOf(svc), AnnotationWarnings(svc), Carried(svc), svc.Finalizers, svc.CreationTimestamp}
+	}
+	if diff := gocmp.Diff(read(svc), read(cached), gocmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+		t.Errorf("in the cache it asks for something else (-Service +cached):\n%s", diff)
+	}
+	if _, has := cached.Annotations[corev1.LastAppliedConfigAnnotation]; has || cached.Spec.ClusterIPs != nil || cached.Spec.Ports[0].NodePort != 0 {
+		t.Errorf("the cache has more than is used: %v", cached)
 	}
 }
 

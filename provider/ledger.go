@@ -78,6 +78,8 @@ type poolTerms struct {
 	reclaim herald.ReclaimPolicy
 	// mayRetain is true if Services may keep their addresses after they are deleted.
 	mayRetain bool
+	// external is the pool of another system that grants the addresses; nil if there is none.
+	external *herald.ExternalPoolReference
 	// lasting is true if the pool exists and is not being deleted, deleting if it is being deleted.
 	lasting, deleting bool
 }
@@ -196,7 +198,7 @@ func (l *ledger) claim(req ipam.Request, invalid error) (held []ipam.Allocation,
 		if errors.Is(err, ipam.ErrTaken) && e.cooling() {
 			err = &coolingError{why}
 		}
-		// A pool that is deleted stays as long as its addresses are in use. One that is not there was not readable at the start.
+		// A pool that is deleted stays as long as its addresses are in use. A pool without terms could not be read at the start.
 		_, known := l.terms[e.pool()]
 		keeps := why.Cause == ipam.ChangedTerms || has && why.Cause == ipam.InNoPool && e.pool() != "" && !known
 		refused = append(refused, refusal{address, err, keeps})

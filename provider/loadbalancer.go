@@ -33,7 +33,9 @@ type loadBalancers struct {
 	pools    *pools
 	services *services
 	waiting  *waiting
+	claims   *claims
 	changes  *changes
+	retries  *retries
 	events   record.EventRecorder
 	metrics  *allocationMetrics
 	log      *zap.Logger
@@ -42,9 +44,11 @@ type loadBalancers struct {
 // EnsureLoadBalancer gives the Service its addresses, records them, and returns them as its status. It is idempotent:
 // the Service keeps its addresses, and a second call writes nothing. If a Service cannot be served, the error is written
 // for the owner of the Service, because it becomes the event SyncLoadBalancerFailed.
-func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
-	start := time.Now()
-	if now := b.services.of(owner(svc)); now == nil || !b.services.wants(now) {
+func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (_ *corev1.LoadBalancerStatus, err error) {
+	name, start := serviceName(svc), time.Now()
+	defer b.changes.claims.set()
+	defer func() { b.retries.failed(name, err) }()
+	if svc = b.services.of(owner(svc)); svc == nil || !b.services.wants(svc) { // The controller has only a part of it.
 		return nil, cloudprovider.ImplementedElsewhere
 	}
 	if left, stays, err := b.leave(ctx, svc); left || err != nil {
@@ -68,9 +72,9 @@ func (b *loadBalancers) EnsureLoadBalancer(ctx context.Context, _ string, svc *c
 	return status(allocations), nil
 }
 
-// leave takes the addresses away from a Service that it shares with a Service of another namespace, if it has got a port of that
-// one: kube-proxy could send the traffic for that Service to this one. They leave the status first, which is then to be stays.
-// Once the status is without them, they are released.
+// leave takes addresses away from a Service that shares them with a Service of another namespace and now has one of the ports of
+// that Service: kube-proxy could send the traffic for the other Service to this one. The addresses leave the status first: left
+// is then true, and stays has the addresses that the status keeps. Once the status is without the others, they are released.
 func (b *loadBalancers) leave(ctx context.Context, svc *corev1.Service) (left bool, stays []ipam.Allocation, err error) {
 	clashes := b.ledger.clashes(svc)
 	if len(clashes) == 0 {
@@ -110,13 +114,17 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 	for ctx.Err() == nil {
 		// The Service waits from before the decision, so that no change in between is missed.
 		b.waiting.add(svc)
-		req, err := b.requests.of(svc)
+		namespace, err := b.requests.find(ctx, svc.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		req, err := b.requests.of(svc, namespace)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}
 		allocations, notices, err := b.ledger.decide(svc, req, time.Now())
 		if err != nil {
-			return nil, b.refuse(ctx, svc, err, err)
+			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
 		}
 		if len(allocations) == wanted(req) {
 			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
@@ -223,7 +231,9 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 // be announced: its addresses cool down before they are assigned again, or are kept for its name. Addresses from a
 // controller of another class are left to that controller. If the Service has become one of another class, the addresses
 // in its status are left to others.
-func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
+func (b *loadBalancers) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) (err error) {
+	defer b.changes.claims.set()
+	defer func() { b.retries.failed(serviceName(svc), err) }()
 	b.waiting.forget(svc)
 	reclaim := b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 	now := b.services.of(owner(svc))

@@ -39,7 +39,7 @@ var failureReasons = []struct {
 	label string
 	err   error
 }{
-	{"exhausted", ipam.ErrExhausted}, {"taken", ipam.ErrTaken}, {"not_in_pool", ipam.ErrNotInPool},
+	{"exhausted", ipam.ErrExhausted}, {"taken", ipam.ErrTaken}, {"not_in_pool", ipam.ErrNotInPool}, {"not_granted", ipam.ErrNotGranted},
 	{"no_pool", ipam.ErrNoPool}, {"quota", ipam.ErrQuota}, {"skipped", ipam.ErrSkipped}, {"invalid", ipam.ErrInvalid},
 }
 

@@ -99,6 +99,7 @@ herald_allocation_failures_total{reason="api"} 1
 herald_allocation_failures_total{reason="exhausted"} 0
 herald_allocation_failures_total{reason="invalid"} 1
 herald_allocation_failures_total{reason="no_pool"} 2
+herald_allocation_failures_total{reason="not_granted"} 0
 herald_allocation_failures_total{reason="not_in_pool"} 2
 herald_allocation_failures_total{reason="quota"} 0
 herald_allocation_failures_total{reason="skipped"} 0

@@ -75,9 +75,10 @@ func (o *others) add(svc *corev1.Service) { o.queue.Add(serviceName(svc)) }
 // adopt gives the Services in memory the addresses that they carry, the oldest Service first. This is done before any
 // Service is served, so that no address without a record is given to another Service: records may be missing after a
 // restored backup.
-func (o *others) adopt() {
+func (o *others) adopt(ctx context.Context) {
 	for _, svc := range o.services.listElsewhere() {
-		if req, err := o.requests.claim(svc); o.ledger.admits(req.Class) {
+		namespace, _ := o.requests.find(ctx, svc.Namespace) // Without an answer, the Service keeps what it carries.
+		if req, err := o.requests.claim(svc, namespace); o.ledger.admits(req.Class) {
 			o.ledger.claim(req, err)
 			if o.services.of(req.Owner) == nil {
 				o.waiting.gone(svc) // The Service was deleted in between.
@@ -160,7 +161,11 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	}
 	// The Service waits from before the decision, so that no change in between is missed.
 	o.waiting.add(svc)
-	req, invalid := o.requests.claim(svc)
+	namespace, err := o.requests.find(ctx, svc.Namespace)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	req, invalid := o.requests.claim(svc, namespace)
 	held, refused := o.ledger.claim(req, invalid)
 	mine := ownerEntry(svc)
 	for _, a := range held {
@@ -196,8 +201,8 @@ func (o *others) check(svc *corev1.Service) {
 	}
 }
 
-// inherits reports whether an address is only refused because an earlier Service of the same name still has it, and has the
-// record checked: the reconciler passes it on.
+// inherits reports whether an address is refused only because an earlier Service of the same name still has it. It then makes
+// the reconciler check the record, and the reconciler passes the address on.
 func (o *others) inherits(svc *corev1.Service, r refusal) bool {
 	taken, ok := errors.AsType[*ipam.Error](r.err)
 	if !ok || taken.Holder.UID == "" || taken.Holder.Reservation() != owner(svc).Reservation() {

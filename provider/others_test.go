@@ -280,7 +280,7 @@ func TestNobodyIsGivenTheAddressOfAGatewayAfterARestore(t *testing.T) {
 	w.pool("public", public(announcing))
 	w.put(gateway("gw", "198.51.100.0"))
 	w.rebuild()
-	w.others.adopt()
+	w.others.adopt(t.Context())
 	if got, err := w.serve(service("web", four)); err != nil || len(got) != 1 || got[0] != "198.51.100.1" {
 		t.Errorf("another Service was given %v (%v), want 198.51.100.1", got, err)
 	}
@@ -296,7 +296,7 @@ func TestAGatewayKeepsAnAddressOfAPoolThatIsNotValid(t *testing.T) {
 	w.pool("public", public(announcing, func(o *herald.IPPool) { o.Spec.Addresses = append(o.Spec.Addresses, "198.51.100.9-198.51.100.5") }))
 	w.put(gw)
 	w.rebuild()
-	w.others.adopt()
+	w.others.adopt(t.Context())
 	w.see(gw)
 	w.recordsAre("198.51.100.2 public default/gw")
 	w.eventsSay()

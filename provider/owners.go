@@ -107,8 +107,8 @@ func withoutOwner(rec *herald.IPAllocation, o ipam.Owner, policy herald.ReclaimP
 	return edit
 }
 
-// withoutNames returns a copy of a record without those owners without a UID for which lapsed is true; nil if there are
-// none. A record that is left without owners is marked as released.
+// withoutNames returns a copy of a record from which owners are removed: those that have no UID and for which lapsed is true. It
+// returns nil if there are none. A record that is left without owners is marked as released.
 func withoutNames(rec *herald.IPAllocation, lapsed func(herald.AllocationOwner) bool) *herald.IPAllocation {
 	owners := rec.Spec.Owners
 	if len(owners) == 0 {

@@ -35,6 +35,7 @@ func PoolOf(o *herald.IPPool) (ipam.Pool, error) {
 		Priority:   int(o.Spec.Priority),
 		Quota:      limitsOf(o.Spec.Quota),
 		Classes:    o.Spec.AnnounceClasses,
+		Granted:    o.Spec.ExternalPoolRef != nil,
 		Closed:     o.Spec.Disabled || o.DeletionTimestamp != nil,
 
 		ShareAcrossNamespaces: o.Spec.ShareAcrossNamespaces,

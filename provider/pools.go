@@ -52,6 +52,8 @@ type pools struct {
 	log      *zap.Logger
 	// assessed returns the last assessment of a pool; nil if there is none.
 	assessed func(name string) *configuration.PoolAssessment
+	// granted returns the condition Granted of a pool with spec.externalPoolRef; nil if it does not change.
+	granted func(pool *herald.IPPool) *metav1.Condition
 
 	// Owned by run, and by load before run starts: for each pool the error in its spec, the last version that was
 	// valid, and the generation that the ledger has.
@@ -154,6 +156,7 @@ func (s *pools) load() {
 	}
 	s.changes.record(s.ledger.setPools(all, terms)...)
 	s.changes.classes.set()
+	s.changes.claims.set()
 	for _, o := range list {
 		if o.DeletionTimestamp != nil {
 			s.changes.record(s.recorded(o.Name)...) // to release the addresses that are kept for names
@@ -173,7 +176,7 @@ func (s *pools) recorded(pool string) (addresses []netip.Addr) {
 
 // reclaimTerms returns what happens to the released addresses of a pool.
 func reclaimTerms(spec *herald.IPPoolSpec, deleting bool) poolTerms {
-	t := poolTerms{reclaim: spec.ReclaimPolicy, mayRetain: spec.AllowRetain || spec.ReclaimPolicy == herald.ReclaimRetain, lasting: !deleting, deleting: deleting}
+	t := poolTerms{external: spec.ExternalPoolRef, reclaim: spec.ReclaimPolicy, mayRetain: spec.AllowRetain || spec.ReclaimPolicy == herald.ReclaimRetain, lasting: !deleting, deleting: deleting}
 	if spec.ReuseDelay != nil {
 		t.delay = spec.ReuseDelay.Duration
 	}
@@ -222,6 +225,11 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 		edit = updated
 	}
 	describePool(edit, u, s.assessed(o.Name), s.invalid[o.UID], s.valid[o.UID] != nil)
+	if c := s.granted(o); o.Spec.ExternalPoolRef == nil {
+		meta.RemoveStatusCondition(&edit.Status.Conditions, herald.PoolGranted)
+	} else if c != nil {
+		meta.SetStatusCondition(&edit.Status.Conditions, *c)
+	}
 	if equality.Semantic.DeepEqual(edit.Status, o.Status) {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,10 +12,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
 // projection is the Service informer that the service controller sees. The stock controller serves every Service
@@ -41,10 +45,14 @@ type projection struct {
 	// opened is true when the ledger is complete. Before that the handler gets nothing, so that no Service is synced
 	// that needs no change.
 	opened atomic.Bool
+
+	mu sync.Mutex
+	// uids has the UID of each Service that the controller has read and that is not gone.
+	uids map[types.NamespacedName]types.UID
 }
 
 func newProjection(real coreinformers.ServiceInformer, class string, classless bool, l *ledger) *projection {
-	return &projection{real: real, class: class, classless: classless, ledger: l}
+	return &projection{real: real, class: class, classless: classless, ledger: l, uids: map[types.NamespacedName]types.UID{}}
 }
 
 // serves reports whether a Service is of type LoadBalancer and of our class.
@@ -54,12 +62,13 @@ func (p *projection) serves(svc *corev1.Service) bool {
 
 // ours reports whether the service controller must see a Service: one that we serve, or one that we served and must
 // clean up. A Service that became another type has lost its class as well. It is ours if it holds an address of ours,
-// or if it has the finalizer, we serve Services without a class, and no other class holds an address for it.
+// or if it has the finalizer and no other class holds an address for it. If we serve no Services without a class, another
+// controller may have served it, so the finalizer must be one that we wrote.
 func (p *projection) ours(svc *corev1.Service) bool {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return p.serves(svc) && !p.cleaned(svc)
 	}
-	return p.holds(svc) || p.classless && servicehelper.HasLBFinalizer(svc) && !p.ledger.hasForeign(svc)
+	return p.holds(svc) || formerlyServed(svc) && !p.ledger.hasForeign(svc) && (p.classless || wroteFinalizer(svc))
 }
 
 // cleaned reports whether a Service is being deleted and has nothing of ours any more. Another finalizer keeps it, and
@@ -102,6 +111,24 @@ func (p *projection) project(svc *corev1.Service) *corev1.Service {
 		c.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	}
 	return &c
+}
+
+// part returns the fields of a Service that the service controller reads. The controller keeps what it reads, and hands it to
+// loadBalancers, which take the other fields from the cache. If the Service is gone, they need only its reclaim policy.
+func (p *projection) part(svc *corev1.Service) *corev1.Service {
+	svc = p.project(svc)
+	part := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ResourceVersion: svc.ResourceVersion,
+			DeletionTimestamp: svc.DeletionTimestamp, Finalizers: svc.Finalizers,
+		},
+		Spec:   corev1.ServiceSpec{Type: svc.Spec.Type, LoadBalancerClass: svc.Spec.LoadBalancerClass},
+		Status: corev1.ServiceStatus{LoadBalancer: svc.Status.LoadBalancer},
+	}
+	if said, set := svc.Annotations[herald.AnnotationReclaim]; set {
+		part.Annotations = map[string]string{herald.AnnotationReclaim: said}
+	}
+	return part
 }
 
 // requeue makes the service controller sync a Service again. It is the only way to do so: whatever happens to
@@ -167,10 +194,27 @@ func (p *projection) OnDelete(o any) {
 		o = tombstone.Obj
 	}
 	if svc, ok := o.(*corev1.Service); ok {
+		p.forget(svc)
 		p.gone(svc)
 		if p.serves(svc) {
 			p.requeue(svc)
 		}
+	}
+}
+
+// uid returns the UID of the Service that the controller has read last under a name; empty if that one is gone.
+func (p *projection) uid(svc types.NamespacedName) types.UID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.uids[svc]
+}
+
+func (p *projection) forget(svc *corev1.Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
+	if p.uids[name] == svc.UID { // The controller may have read another Service of the same name.
+		delete(p.uids, name)
 	}
 }
 
@@ -212,7 +256,7 @@ func (l projectedLister) Services(namespace string) corelisters.ServiceNamespace
 func (l projectedLister) all(services []*corev1.Service, err error) ([]*corev1.Service, error) {
 	projected := make([]*corev1.Service, 0, len(services))
 	for _, svc := range services {
-		projected = append(projected, l.p.project(svc))
+		projected = append(projected, l.p.part(svc))
 	}
 	return projected, err
 }
@@ -227,22 +271,26 @@ func (n projectedNamespace) List(s labels.Selector) ([]*corev1.Service, error) {
 }
 
 // Get finds no Service of another class. The controller would take its addresses and its finalizer for leftovers, and remove
-// them. It asks for such a Service if an earlier one of the same name waits in its queue, or if the Service was ours and
-// another change followed before it looked.
+// them. The controller asks for such a Service if an earlier one of the same name waits in its queue, or if the Service was
+// ours and changed again before the controller looked.
 func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	svc, err := n.ServiceNamespaceLister.Get(name)
 	if err != nil {
 		return nil, err
 	}
-	if p := n.l.p; p.cleaned(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !p.serves(svc) {
+	p := n.l.p
+	if p.cleaned(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !p.serves(svc) {
 		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
 	}
-	return n.l.p.project(svc), nil
+	p.mu.Lock()
+	p.uids[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = svc.UID
+	p.mu.Unlock()
+	return p.part(svc), nil
 }
 
 // oneNode is the Node informer that the service controller sees. It has one node, which never changes. Herald's
 // Services do not depend on the nodes. When nodes change, the controller would otherwise read all Services without
-// synchronization, and keep a list of nodes for each Service forever.
+// synchronization. It keeps a list of nodes for the name of each Service forever; here each list has one node.
 type oneNode struct{}
 
 // OneNode returns an informer that hides the nodes from the service controller. It has one node, because without nodes

@@ -2,7 +2,9 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -13,8 +15,11 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
@@ -35,15 +40,21 @@ type controllerWorld struct {
 func withController(t *testing.T, story func(w *controllerWorld)) {
 	t.Helper()
 	// The handler that limits the rate of errors remembers times from outside the bubble.
-	defer func(before []runtime.ErrorHandler) { runtime.ErrorHandlers = before }(runtime.ErrorHandlers)
-	runtime.ErrorHandlers = nil
+	defer func(before []utilruntime.ErrorHandler) { utilruntime.ErrorHandlers = before }(utilruntime.ErrorHandlers)
+	utilruntime.ErrorHandlers = nil
 	synctest.Test(t, func(t *testing.T) {
 		w := &controllerWorld{t: t, kube: fake.NewClientset(), cloud: &fakecloud.Cloud{ExternalIP: net.ParseIP("198.51.100.1")}}
 		factory := informers.NewSharedInformerFactory(w.kube, 0)
 		p := newProjection(factory.Core().V1().Services(), "example.com/class", true, newLedger("example.com/class"))
 		p.holds = func(*corev1.Service) bool { return w.cloud.Exists }
 		p.gone, p.relabelled = func(*corev1.Service) {}, func() {}
-		controller, err := servicecontroller.New(w.cloud, Client(w.kube), p, OneNode(), "", nil)
+		services := &services{cached: factory.Core().V1().Services().Lister()}
+		retries := newRetries(func(name types.NamespacedName) {
+			if svc := services.named(name.Namespace, name.Name); svc != nil {
+				p.OnAdd(svc, false)
+			}
+		})
+		controller, err := servicecontroller.New(w.cloud, controllerClient{w.kube, retries, p.uid}, p, OneNode(), "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,6 +64,7 @@ func withController(t *testing.T, story func(w *controllerWorld)) {
 		factory.WaitForCacheSyncWithContext(ctx)
 		p.open()
 		running.Go(func() { controller.Run(ctx, 1, controllersmetrics.NewControllerManagerMetrics("test")) })
+		running.Go(func() { _ = retries.run(ctx) })
 		synctest.Wait()
 		w.kube.ClearActions()
 		story(w)
@@ -113,10 +125,10 @@ func (w *controllerWorld) want(what string, got []string, want ...string) {
 }
 
 const (
-	addressed   = `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"]},"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1"}]}}}`
-	unaddressed = `{"status":{"loadBalancer":{"ingress":null}}}`
-	finalized   = `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"]}}`
-	unfinalized = `{"metadata":{"finalizers":null}}`
+	addressed   = `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"],"uid":"web"},"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1"}]}}}`
+	unaddressed = `{"metadata":{"uid":"web"},"status":{"loadBalancer":{"ingress":null}}}`
+	finalized   = `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"],"uid":"web"}}`
+	unfinalized = `{"metadata":{"finalizers":null,"uid":"web"}}`
 	foreign     = "example.com/foreign"
 )
 
@@ -254,19 +266,69 @@ func deleted(svc *corev1.Service) {
 	svc.DeletionTimestamp = &now
 }
 
-func TestWithFinalizer(t *testing.T) {
+func TestCompletePatch(t *testing.T) {
 	for _, c := range []struct{ name, patch, want string }{
 		{"addresses", `{"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1"}]}}}`, addressed},
-		{"no addresses", unaddressed, unaddressed},
-		{"metadata", unfinalized, unfinalized},
-		{"the finalizer", finalized, finalized},
+		{"no addresses", `{"status":{"loadBalancer":{"ingress":null}}}`, unaddressed},
+		{"metadata", `{"metadata":{"finalizers":null}}`, unfinalized},
+		{"the finalizer", `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup"]}}`, finalized},
 	} {
-		got, err := withFinalizer([]byte(c.patch))
+		got, err := complete([]byte(c.patch), "web")
 		if err != nil || string(got) != c.want {
 			t.Errorf("%s: %s, %v, want %s", c.name, got, err, c.want)
 		}
 	}
-	if _, err := withFinalizer([]byte(`{"status":`)); err == nil {
+	if _, err := complete([]byte(`{"status":`), "web"); err == nil {
 		t.Error("half a patch was taken")
+	}
+}
+
+// TestServiceControllerWritesOnlyTheServiceThatItRead has a Service that another one of its name replaces just before the
+// controller writes its address.
+func TestServiceControllerWritesOnlyTheServiceThatItRead(t *testing.T) {
+	for _, seen := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the cache knows the other one: %t", seen), func(t *testing.T) {
+			withController(t, func(w *controllerWorld) {
+				tracker, kind := w.kube.Tracker(), corev1.SchemeGroupVersion.WithResource("services")
+				younger := service("web", wish{families: []corev1.IPFamily{v4}})
+				younger.UID, younger.ResourceVersion = "younger", "2"
+				replace := func() {
+					if err := errors.Join(tracker.Delete(kind, "default", "web"), tracker.Create(kind, younger, "default")); err != nil {
+						t.Error(err)
+					}
+				}
+				var written []string // the UIDs in the patches that reach the API server
+				w.kube.PrependReactor("patch", "services", func(a kubetesting.Action) (bool, runtime.Object, error) {
+					var patch corev1.Service
+					if err := json.Unmarshal(a.(kubetesting.PatchAction).GetPatch(), &patch); err != nil {
+						t.Error(err)
+					}
+					if written = append(written, string(patch.UID)); len(written) == 1 && !seen {
+						replace()
+					}
+					is, err := tracker.Get(kind, "default", "web")
+					if err != nil {
+						t.Error(err)
+					}
+					refused := patch.UID != "" && patch.UID != is.(*corev1.Service).UID // As the API server does.
+					return refused, nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), "web", nil)
+				})
+				want := []string{"web", "younger"}
+				if seen {
+					want = want[1:]
+					w.cloud.RequestDelay = time.Second // The informer sees the other Service while the cloud is asked.
+				}
+				w.create()
+				if seen {
+					time.Sleep(time.Second / 2)
+					replace()
+				}
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if !slices.Equal(written, want) {
+					t.Errorf("patches for %v reached the API server, want %v", written, want)
+				}
+			})
+		})
 	}
 }

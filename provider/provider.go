@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +46,7 @@ type Config struct {
 	Classless bool
 	// Quota limits the addresses of a namespace in all pools together, if the namespace sets no quota itself.
 	Quota ipam.Limits
-	// Namespace is the namespace of the speakers' Leases.
+	// Namespace is the namespace of this process: of the speakers' Leases, and of IPAddressClaims.
 	Namespace string
 	// Foreign are the load balancers whose annotations are read as if they were Herald's.
 	Foreign Foreign
@@ -67,11 +68,13 @@ type Provider struct {
 	waiting       *waiting
 	conflicts     *conflicts
 	reconciler    *reconciler
+	retries       *retries
 	loadBalancers *loadBalancers
 	projection    *projection
 	assessor      *assessor
 	deadNodes     *deadNodes // nil if dead nodes are ignored
 	others        *others
+	claims        *claims
 	speakers      *speakers
 	reports       cache.SharedIndexInformer
 
@@ -89,7 +92,7 @@ func New(c Config) *Provider {
 		kube: c.Kube, services: c.Services, namespaces: c.Namespaces.Lister(),
 		records: c.Herald.Allocations, recordCache: allocations.GetIndexer(),
 		pools: c.Herald.Pools, poolCache: ippools.GetStore(),
-		events: c.Events, log: c.Log,
+		events: c.Events, log: c.Log, dynamic: c.Dynamic, namespace: c.Namespace,
 	})
 	p.reports = newReports(c.Dynamic)
 	p.conflicts.follow(p.reports)
@@ -137,15 +140,19 @@ type dependencies struct {
 	pools       poolsAPI
 	poolCache   cache.Store
 	events      record.EventRecorder
+	dynamic     dynamic.Interface
+	namespace   string
 	log         *zap.Logger
 }
 
 // wire connects the parts of a Provider.
 func wire(d dependencies) *Provider {
-	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.quota}
+	grants := &atomic.Pointer[Grants]{}
+	grants.Store(&Grants{})
+	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.kube.CoreV1(), d.quota, grants}
 	services := &services{cached: d.services.Lister(), api: d.kube.CoreV1(), class: d.class, classless: d.classless}
 	records := &records{
-		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
+		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, grants: grants, log: d.log,
 	}
 	pools := &pools{
 		api: d.pools, cache: d.poolCache, services: services, records: records, ledger: ledger, changes: changes,
@@ -162,10 +169,21 @@ func wire(d dependencies) *Provider {
 		services: services, requests: requests, ledger: ledger, changes: changes,
 		content: projection.content, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
 	}
+	retries := newRetries(func(name types.NamespacedName) {
+		if svc := services.named(name.Namespace, name.Name); svc != nil {
+			projection.OnAdd(svc, false)
+		}
+	})
+	claims := &claims{
+		services: services, requests: requests, ledger: ledger, records: records, waiting: waiting, changes: changes,
+		discovery: d.kube.Discovery(), dynamic: d.dynamic, namespace: d.namespace, class: d.class, grants: grants, log: d.log,
+		told: map[types.UID]string{},
+	}
+	pools.granted = claims.condition
 	metrics := newAllocationMetrics()
 	loadBalancers := &loadBalancers{
-		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, changes: changes,
-		events: d.events, metrics: metrics, log: d.log,
+		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, claims: claims, changes: changes,
+		retries: retries, events: d.events, metrics: metrics, log: d.log,
 	}
 	projection.holds = ledger.hasOurs
 	projection.relabelled = changes.capacity.set // Pools may select Services by the labels that changed.
@@ -186,7 +204,8 @@ func wire(d dependencies) *Provider {
 	}
 	return &Provider{
 		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
-		conflicts: conflicts, reconciler: reconciler, loadBalancers: loadBalancers, projection: projection, others: others,
+		conflicts: conflicts, reconciler: reconciler, retries: retries, loadBalancers: loadBalancers, projection: projection, others: others,
+		claims: claims,
 	}
 }
 
@@ -222,6 +241,11 @@ func namespaceHandler(c *changes, gone func(name string)) cache.ResourceEventHan
 // Services returns the informer for the service controller: see projection.
 func (p *Provider) Services() coreinformers.ServiceInformer { return p.projection }
 
+// Client returns the client for the service controller: see controllerClient.
+func (p *Provider) Client(kube kubernetes.Interface) kubernetes.Interface {
+	return controllerClient{kube, p.retries, p.projection.uid}
+}
+
 // Run serves until ctx ends. It calls serve, which runs the service controller, when the ledger is complete: no address
 // is assigned before every recorded one is known. Run returns when everything that it started has ended.
 func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
@@ -252,9 +276,11 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 			g.Go(func() error { return p.deadNodes.run(ctx) })
 		}
 		p.assessor.await(ctx) // No Service gets an address before the first assessment, not even a waiting one.
-		p.others.adopt()
+		p.others.adopt(ctx)
 		g.Go(func() error { return p.others.run(ctx) })
 		g.Go(func() error { return p.waiting.run(ctx) })
+		g.Go(func() error { return p.retries.run(ctx) })
+		g.Go(func() error { return p.claims.run(ctx) })
 		p.projection.open()
 		serve(ctx)
 		return nil
@@ -288,8 +314,8 @@ func (p *Provider) rebuild() {
 	}
 }
 
-// skip replaces the addresses that are never assigned. If an address is no longer among them, it has the waiting Services
-// retried.
+// skip replaces the addresses that are never assigned. If an address is no longer among them, the waiting Services are
+// tried again.
 func (p *Provider) skip(all map[netip.Addr]string) {
 	if p.ledger.skip(all) {
 		p.changes.capacity.set()

@@ -11,9 +11,12 @@ import (
 const maxQuoted = 64
 
 // cut returns a user's text as a message may repeat it: short, and without control characters.
-func cut(text string) string {
-	if len(text) > maxQuoted {
-		end := maxQuoted - len("...")
+func cut(text string) string { return cutAt(text, maxQuoted) }
+
+// cutAt is cut for a text that may have up to most bytes.
+func cutAt(text string, most int) string {
+	if len(text) > most {
+		end := most - len("...")
 		for end > 0 && !utf8.RuneStart(text[end]) {
 			end--
 		}

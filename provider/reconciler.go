@@ -104,6 +104,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 		return err
 	}
 	r.changes.usage.set()
+	r.changes.claims.set()
 	if !r.ledger.ours(rec) {
 		return nil // The address is in use; the controller of its class does the rest.
 	}
@@ -137,13 +138,19 @@ func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation,
 	home, _ := r.ledger.displaced(address)
 	deleting := r.ledger.termsOf(cmp.Or(rec.Spec.Pool, home)).deleting
 	byHand := rec.Spec.Class == "" || rec.Spec.ReclaimPolicy == herald.ReclaimRetain
+	var err error
 	edit := withoutNames(rec, func(o herald.AllocationOwner) bool {
-		return deleting || !byHand && r.requests.namespace(o.Namespace) == nil
+		if deleting || byHand {
+			return deleting
+		}
+		namespace, unknown := r.requests.find(ctx, o.Namespace)
+		err = cmp.Or(err, unknown)
+		return namespace == nil
 	})
-	if edit == nil {
-		return false, nil
+	if edit == nil || err != nil {
+		return false, err
 	}
-	_, err := r.records.api.Update(ctx, edit, metav1.UpdateOptions{})
+	_, err = r.records.api.Update(ctx, edit, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
@@ -160,7 +167,7 @@ func (r *reconciler) moveOff(rec *herald.IPAllocation, address netip.Addr) {
 		if svc == nil || !r.services.wants(svc) {
 			continue
 		}
-		if req, err := r.requests.of(svc); err == nil && r.ledger.leaves(req, address, time.Now()) {
+		if req, err := r.requests.of(svc, r.requests.namespace(svc.Namespace)); err == nil && r.ledger.leaves(req, address, time.Now()) {
 			r.changes.serve(svc)
 		}
 	}
@@ -338,6 +345,7 @@ func (r *reconciler) recordGone(address netip.Addr) {
 			r.changes.serve(svc)
 		}
 	}
+	r.changes.claims.set()
 	if r.ledger.drop(address, gone...) {
 		r.changes.usage.set()
 		r.changes.capacity.set()
@@ -363,6 +371,7 @@ func (r *reconciler) orphan(ctx context.Context, address netip.Addr, o herald.Al
 
 // serviceGone queues the addresses of a deleted Service.
 func (r *reconciler) serviceGone(svc *corev1.Service) {
+	r.changes.claims.set()
 	for _, a := range append(r.ledger.heldBy(owner(svc)), r.ledger.coolingFor(owner(svc))...) {
 		r.changes.record(a.Address)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,17 +41,26 @@ type records struct {
 	services *services
 	ledger   *ledger
 	changes  *changes
-	log      *zap.Logger
+	// grants are the addresses that other systems granted.
+	grants *atomic.Pointer[Grants]
+	log    *zap.Logger
 }
 
-// The indexes of the records: by spec.pool, and by the namespaces of owners that have only a name.
+// The indexes of the records: by spec.pool, by spec.claim, and by the namespaces of owners that have only a name.
 const (
 	byPool          = "pool"
+	byClaim         = "claim"
 	byNameNamespace = "namespace"
 )
 
 var recordIndexers = cache.Indexers{
 	byPool: func(o any) ([]string, error) { return []string{o.(*herald.IPAllocation).Spec.Pool}, nil },
+	byClaim: func(o any) (claims []string, _ error) {
+		if claim := o.(*herald.IPAllocation).Spec.Claim; claim != "" {
+			claims = append(claims, claim)
+		}
+		return claims, nil
+	},
 	byNameNamespace: func(o any) (namespaces []string, _ error) {
 		for _, owner := range o.(*herald.IPAllocation).Spec.Owners {
 			if owner.UID == "" {
@@ -75,8 +85,8 @@ func (r *records) load() {
 
 // tenants is like TenantsOf, except that an owner loses its UID if another Service has its name by now. A Service that is
 // deleted and created again, or restored from a backup, thus gets the address that it had. The cache may know only the
-// earlier of the two Services, so the API server is asked before this is written into a record. If a record cannot be
-// decoded, its Services keep the address on the terms that they themselves have.
+// earlier of the two Services. So before the record itself is changed in this way, the API server is asked. If a record cannot
+// be decoded, its Services keep the address on the terms that they themselves have.
 func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) {
 	address, tenants, err := TenantsOf(rec)
 	if err != nil {
@@ -101,6 +111,9 @@ func (r *records) tenants(rec *herald.IPAllocation) (netip.Addr, []ipam.Tenant) 
 // learn stores the content of a record, and queues the Services that wrongly believed that they hold the address. It reports
 // whether the record is older than the known one.
 func (r *records) learn(rec *herald.IPAllocation) (stale bool, err error) {
+	if is := r.cached(rec.Name); is != nil && is.ResourceVersion == rec.ResourceVersion {
+		rec = is // The ledger keeps it, and the cache has it anyway.
+	}
 	address, tenants := r.tenants(rec)
 	lost, stale, err := r.ledger.learn(address, rec, tenants)
 	for _, o := range lost {
@@ -128,6 +141,14 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 	}
 	return rec, err
 }
+
+// haveClaim reports whether a record names the IPAddressClaim, and haveClaims whether a record names any.
+func (r *records) haveClaim(name string) bool {
+	keys, _ := r.cache.IndexKeys(byClaim, name) // IndexKeys fails only for an index that does not exist.
+	return len(keys) > 0
+}
+
+func (r *records) haveClaims() bool { return len(r.cache.ListIndexFuncValues(byClaim)) > 0 }
 
 // ofPool returns the records of a pool: those that name it, and those that name none and whose address it has.
 func (r *records) ofPool(pool string) []*herald.IPAllocation {
@@ -161,8 +182,8 @@ func (r *records) namespaceGone(name string) {
 const unreadableRetry = time.Minute
 
 // ensure makes sure that the address is recorded for a Service. If it already is, ensure writes nothing. It fails with
-// errHeldByAnother if the record belongs to another owner or cannot be decoded, and the ledger then knows this. A Service
-// that carries the address must not move, so it waits until the record is corrected.
+// errHeldByAnother if the record belongs to another owner or cannot be decoded, and the ledger then knows this. If
+// the record cannot be decoded, a Service that carries the address must not move, so it waits until the record is corrected.
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
 	name := herald.AllocationName(a.Address)
 	if a.Pool == "" {
@@ -216,7 +237,9 @@ func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
 func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner) (stale bool, err error) {
 	var written *herald.IPAllocation
 	if rec == nil {
-		written, err = r.api.Create(ctx, recordOf(a, r.class, mine), metav1.CreateOptions{})
+		fresh := recordOf(a, r.class, mine)
+		fresh.Spec.Claim = r.grants.Load().claimFor(string(mine.UID), a.Address)
+		written, err = r.api.Create(ctx, fresh, metav1.CreateOptions{})
 	} else if written, err = r.withOwner(ctx, rec, a.Pool, mine); err == nil && written != rec {
 		written, err = r.api.Update(ctx, written, metav1.UpdateOptions{})
 	}

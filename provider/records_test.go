@@ -256,6 +256,7 @@ func TestARecordThatCannotBeTakenOverIsNotTriedAgainAtOnce(t *testing.T) {
 	}
 	w.reconcile()
 	delete(web.Annotations, herald.AnnotationSharingKey)
+	w.put(web)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if _, err := w.loadBalancers.EnsureLoadBalancer(ctx, "", web, nil); !errors.Is(err, errHeldByAnother) {
@@ -495,5 +496,21 @@ func TestARefusedServiceHoldsNothingThatItsStatusNeverSaid(t *testing.T) {
 			}
 			w.recordsAre(story.want, "198.51.100.2 public default/first")
 		})
+	}
+}
+
+// TestARecordIsKeptOnce checks that the ledger has the cache's copy of a record, and not the one that a write returned.
+func TestARecordIsKeptOnce(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	if _, err := w.serve(service("web", four)); err != nil {
+		t.Fatal(err)
+	}
+	cached := w.records.cached("198.51.100.0")
+	if _, err := w.records.learn(cached.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	if w.ledger.addresses[netip.MustParseAddr("198.51.100.0")].record != cached {
+		t.Error("the ledger has a copy of its own")
 	}
 }

@@ -103,6 +103,12 @@ func wroteFinalizer(svc *corev1.Service) bool {
 	return ours
 }
 
+// formerlyServed reports whether a Service is no longer of type LoadBalancer, and has the finalizer of a controller that
+// served it.
+func formerlyServed(svc *corev1.Service) bool {
+	return svc.Spec.Type != corev1.ServiceTypeLoadBalancer && servicehelper.HasLBFinalizer(svc)
+}
+
 // removeFinalizer removes our finalizer from a Service of another controller, which was ours before. That controller may
 // use a finalizer of the same name. It then stays.
 func (s *services) removeFinalizer(ctx context.Context, svc *corev1.Service) error {

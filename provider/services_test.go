@@ -13,29 +13,33 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
+// finalizerWriters has who may have written the finalizer of a Service, and whether we leave it to another controller.
+var finalizerWriters = []struct {
+	name    string
+	writers []string
+	stays   bool
+}{
+	{"we wrote it", []string{fieldManager}, false},
+	{"another controller wrote it", []string{"another"}, true},
+	{"both wrote it", []string{fieldManager, "another"}, true},
+	{"nobody knows who wrote it", nil, true},
+}
+
+// writtenBy returns the managed fields of a Service whose finalizer these managers wrote.
+func writtenBy(managers ...string) (entries []metav1.ManagedFieldsEntry) {
+	for _, m := range managers {
+		entries = append(entries, metav1.ManagedFieldsEntry{
+			Manager: m, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", Subresource: "status",
+			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`),
+		})
+	}
+	return entries
+}
+
 // TestTheFinalizerOfAServiceThatBecameAnothers is about a Service that we served and that is of another class now. Its
 // finalizer must go if it is ours, or the Service could not be deleted. It must stay if the other controller uses it.
 func TestTheFinalizerOfAServiceThatBecameAnothers(t *testing.T) {
-	const another = "another"
-	writtenBy := func(managers ...string) (entries []metav1.ManagedFieldsEntry) {
-		for _, m := range managers {
-			entries = append(entries, metav1.ManagedFieldsEntry{
-				Manager: m, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", Subresource: "status",
-				FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`),
-			})
-		}
-		return entries
-	}
-	for _, c := range []struct {
-		name    string
-		writers []string
-		stays   bool
-	}{
-		{"we wrote it", []string{fieldManager}, false},
-		{"the other controller wrote it", []string{another}, true},
-		{"both wrote it", []string{fieldManager, another}, true},
-		{"nobody knows who wrote it", nil, true},
-	} {
+	for _, c := range finalizerWriters {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.pool("public", func(p *herald.IPPool) { p.Spec.Addresses = []herald.AddressRange{"198.51.100.0/31"} })
@@ -55,6 +59,28 @@ func TestTheFinalizerOfAServiceThatBecameAnothers(t *testing.T) {
 				t.Errorf("finalizers %v; want ours: %v", got.Finalizers, c.stays)
 			}
 			w.recordsAre()
+		})
+	}
+}
+
+// TestTheFinalizerOfAServiceThatIsNoLoadBalancerAnyMore starts a herald-ccm that serves no Services without a class. While none
+// ran, a Service that was ours became one of type ClusterIP and thus lost its class. Its address was released before, and its
+// finalizer was not removed.
+func TestTheFinalizerOfAServiceThatIsNoLoadBalancerAnyMore(t *testing.T) {
+	for _, c := range finalizerWriters {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.projection.classless = false
+			svc := service("web", four)
+			svc.Spec.Type, svc.Finalizers, svc.ManagedFields = corev1.ServiceTypeClusterIP, []string{servicehelper.LoadBalancerCleanupFinalizer}, writtenBy(c.writers...)
+			cached, err := leanService(Foreign{})(svc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.projection.OnAdd(cached, true)
+			if left := len(w.queued.names) == 0; left != c.stays {
+				t.Errorf("the service controller, which removes the finalizer, was given %v", w.queued.names)
+			}
 		})
 	}
 }
@@ -79,6 +105,32 @@ func TestNothingIsWrittenForAServiceThatChanges(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAPartOfAServiceIsEnough gives the load balancers what the service controller reads, which is only a part of a Service.
+func TestAPartOfAServiceIsEnough(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.AllowRetain = true }))
+	svc := service("web", wish{families: []corev1.IPFamily{v4}, ips: "198.51.100.2"})
+	svc.Annotations[herald.AnnotationReclaim] = string(herald.ReclaimRetain)
+	svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 80}}
+	w.put(svc)
+	part, err := w.projection.Lister().Services("default").Get("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(part.Annotations) > 1 || part.Spec.Ports != nil {
+		t.Errorf("the service controller keeps %v", part)
+	}
+	given, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", part, nil)
+	if err != nil || len(given.Ingress) != 1 || given.Ingress[0].IP != "198.51.100.2" {
+		t.Errorf("it was given %v (%v), and asked for 198.51.100.2", given, err)
+	}
+	_ = w.projection.real.Informer().GetStore().Delete(svc)
+	if err := w.loadBalancers.EnsureLoadBalancerDeleted(t.Context(), "", part); err != nil {
+		t.Error(err)
+	}
+	w.recordsAre("198.51.100.2 public ~default/web")
 }
 
 // TestAServiceThatReplacesAnotherUnseen is about an informer that reports the deletion of a Service and the creation of another

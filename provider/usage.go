@@ -45,8 +45,8 @@ func (u use) exhausted() []string {
 	return families
 }
 
-// none returns a message that no address of these families is available. A space must follow each
-// name in families.
+// none returns a message that no address of these families is available. families is empty, or a text
+// with their names that ends with a space.
 func (u use) none(families string) string {
 	if u.families[ipam.IPv4].Skipped > 0 || u.families[ipam.IPv6].Skipped > 0 {
 		return "every " + families + "address is in use or, as the condition Accepted tells, never given out"

@@ -21,8 +21,8 @@ type waiting struct {
 	requests requests
 	ledger   *ledger
 	changes  *changes
-	// content reports whether a sync of a Service would change nothing. gone has the addresses of a deleted Service
-	// checked.
+	// content reports whether a sync of a Service would change nothing. gone makes the reconciler check the
+	// addresses of a deleted Service.
 	content func(*corev1.Service) bool
 	gone    func(*corev1.Service)
 
@@ -82,7 +82,11 @@ func (w *waiting) serve() {
 			w.changes.serve(svc) // If its addresses are refused again, this costs no API call.
 			continue
 		}
-		req, err := w.requests.of(svc)
+		namespace := w.requests.namespace(svc.Namespace)
+		if namespace == nil {
+			continue // It may have a quota. When the cache has it, the Service is tried again.
+		}
+		req, err := w.requests.of(svc, namespace)
 		if err != nil {
 			continue
 		}

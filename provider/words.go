@@ -18,6 +18,9 @@ func Words(err error) string {
 	if _, ok := errors.AsType[*coolingError](err); ok {
 		return err.Error()
 	}
+	if _, ok := errors.AsType[*waitingError](err); ok {
+		return err.Error()
+	}
 	e, ok := errors.AsType[*ipam.Error](err)
 	if !ok {
 		return err.Error()
@@ -31,6 +34,8 @@ func Words(err error) string {
 		return poolWords(e)
 	case errors.Is(e, ipam.ErrExhausted):
 		return exhaustedWords(e)
+	case errors.Is(e, ipam.ErrNotGranted):
+		return ungrantedWords(e)
 	case errors.Is(e, ipam.ErrQuota):
 		return quotaWords(e)
 	case errors.Is(e, ipam.ErrSkipped):
@@ -78,6 +83,23 @@ func (e *coolingError) Error() string {
 }
 
 func (e *coolingError) Unwrap() error { return e.taken }
+
+// waitingError is the refusal of a Service that waits for claims. The text says for which.
+type waitingError struct {
+	why  error
+	text string
+}
+
+func (e *waitingError) Error() string { return e.text }
+func (e *waitingError) Unwrap() error { return e.why }
+
+func ungrantedWords(e *ipam.Error) string {
+	if e.Cause == ipam.NotGrantedToAsker {
+		return fmt.Sprintf("%s was not granted to this Service: another system grants the addresses of pool %s, and cannot be asked for a certain one: "+
+			"do not ask for an address, or ask for one of another pool", e.Address, quote(e.Pool))
+	}
+	return fmt.Sprintf("pool %s waits until another system grants the %s address (spec.externalPoolRef of the pool)", quote(e.Pool), e.Family)
+}
 
 func outsideWords(e *ipam.Error) string {
 	switch {

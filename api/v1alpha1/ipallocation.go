@@ -55,6 +55,12 @@ type IPAllocationSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	Class string `json:"class,omitempty"`
 
+	// The name of the IPAddressClaim, in the namespace of herald-ccm, for which another system granted the address. Herald
+	// deletes the claim after the IPAllocation.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Claim string `json:"claim,omitempty"`
+
 	// What happens to the address when its last Service is deleted, if neither the Service nor the pool says so. Retain:
 	// the address is kept for a Service of the same namespace and name. Herald sets Retain when a Service gets an
 	// address that was reserved for it.

@@ -30,6 +30,9 @@ type IPPool struct {
 }
 
 // IPPoolSpec says which addresses the pool holds and how they are given out.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.externalPoolRef) || self.addresses.all(a, a.contains(':')) || self.addresses.all(a, !a.contains(':'))",message="with externalPoolRef a pool has addresses of one family, as the IPAM contract demands: create a pool for each family"
+// +kubebuilder:validation:XValidation:rule="!has(self.externalPoolRef) || !has(self.announceClasses)",message="externalPoolRef and announceClasses exclude each other: another system cannot grant what another controller gives"
 type IPPoolSpec struct {
 	// The pool's addresses: prefixes (198.51.100.0/26, 2001:db8:1::/112), ranges (198.51.100.100-198.51.100.120) and
 	// single addresses, of one family or both. If an older pool has one of these addresses, it remains an address of
@@ -44,6 +47,13 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	Exclude []AddressRange `json:"exclude,omitempty"`
+
+	// A pool of another system that grants each address before a Service gets it, such as an InClusterIPPool or a
+	// NetBoxIPPool: an object of this kind in the namespace of herald-ccm. For each new address herald-ccm creates an
+	// IPAddressClaim (ipam.cluster.x-k8s.io, the IPAM contract of Cluster API), and waits for the IPAddress. Only addresses
+	// that are in spec.addresses and free are accepted. If not set, herald-ccm chooses the addresses itself.
+	// +optional
+	ExternalPoolRef *ExternalPoolReference `json:"externalPoolRef,omitempty"`
 
 	// Do not give out IPv4 addresses that end in .0 or .255. Some old devices mistake these for network and broadcast
 	// addresses.
@@ -139,6 +149,26 @@ type IPPoolSpec struct {
 	Disabled bool `json:"disabled,omitempty"`
 }
 
+// ExternalPoolReference names a pool of another system, in the namespace of herald-ccm or cluster-wide. It becomes the
+// spec.poolRef of IPAddressClaims.
+//
+// +structType=atomic
+type ExternalPoolReference struct {
+	// The API group of the kind, such as ipam.cluster.x-k8s.io.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	APIGroup string `json:"apiGroup"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`
+	Kind string `json:"kind"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Name string `json:"name"`
+}
+
 // ConflictPolicy says what the owner of an address does about a stranger that uses it.
 //
 // +kubebuilder:validation:Enum=Defend;Yield
@@ -215,7 +245,8 @@ type IPPoolStatus struct {
 	// address. Exclusive: no older pool, no pod and no ClusterIP has addresses of the pool. If pods or ClusterIPs have
 	// some, the pool gives these addresses out nevertheless, and clients may not reach them. InRange: the pool has every
 	// address that is recorded for it. Announced: an advertisement selects the pool, and nodes can announce each of its
-	// addresses.
+	// addresses. Granted, with spec.externalPoolRef: the other system can be asked, refuses nothing, and still grants every
+	// address that it granted and that is in use.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -258,6 +289,9 @@ const (
 	// PoolInRange of an IPPool: the pool has all addresses that it gave out and that are in use. Of an IPAllocation: the
 	// pool that gave out the address still has it.
 	PoolInRange = "InRange"
+	// PoolGranted of an IPPool with spec.externalPoolRef: the other system can be asked, refuses nothing, and still grants every address
+	// that it granted and that is in use.
+	PoolGranted = "Granted"
 )
 
 // IPPoolList is a list of IPPools.

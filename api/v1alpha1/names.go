@@ -28,6 +28,15 @@ const (
 	// as "ipv4=5,ipv6=5".
 	AnnotationQuota = "herald.dev/quota"
 
+	// The following are on the IPAddressClaims that herald-ccm creates: a label that all of them have, and annotations with
+	// the IPPool, with the namespace, the name and the UID of the Service, and with the class of the herald-ccm.
+	LabelManagedBy, LabelManagedByValue = "app.kubernetes.io/managed-by", "herald-ccm"
+	AnnotationClaimPool                 = "herald.dev/ippool"
+	AnnotationClaimNamespace            = "herald.dev/service-namespace"
+	AnnotationClaimName                 = "herald.dev/service-name"
+	AnnotationClaimUID                  = "herald.dev/service-uid"
+	AnnotationClaimClass                = "herald.dev/class"
+
 	// LabelMoved is on the Nodes from which Herald announces in place of another load balancer, while a cluster moves to
 	// Herald node by node.
 	LabelMoved = "herald.dev/moved"

@@ -202,6 +202,31 @@ const (
 	// InRange=False: IPAllocation.
 	ReasonNoPool = "NoPool"
 
+	// ReasonGranted: the other system grants what the pool needs.
+	//
+	// Granted=True: IPPool.
+	ReasonGranted = "Granted"
+	// ReasonDefinitionMissing: a CustomResourceDefinition of the IPAM contract is not installed. The message names it. Install the
+	// IPAM provider of the pool that spec.externalPoolRef names.
+	//
+	// Granted=False: IPPool.
+	ReasonDefinitionMissing = "DefinitionMissing"
+	// ReasonNotReadable: herald-ccm cannot read IPAddressClaims or IPAddresses in its namespace. The message has the error. Check
+	// the Role herald-ccm, and the webhooks of the IPAM provider.
+	//
+	// Granted=False: IPPool.
+	ReasonNotReadable = "NotReadable"
+	// ReasonGrantRefused: the other system refuses an IPAddressClaim, or granted an address that the pool cannot give. Services wait
+	// for it. The message says which, and what to do.
+	//
+	// Granted=False: IPPool.
+	ReasonGrantRefused = "GrantRefused"
+	// ReasonGrantLost: the other system no longer grants an address that is in use. The Service keeps it. Give the Service another
+	// address with kubectl herald renumber, or have the address granted again.
+	//
+	// Granted=False: IPPool.
+	ReasonGrantLost = "GrantLost"
+
 	// ReasonStrangerSeen: a speaker has seen that a machine that is not a speaker uses the address. Remove the address from that
 	// machine, whose MAC address is in the message. Or exclude the address from the pool, and give its Services another one.
 	//

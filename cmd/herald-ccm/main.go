@@ -180,7 +180,7 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 func (m *manager) serviceController(init app.ControllerInitContext, c *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
 	return func(_ context.Context, shared genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
 		p := cloud.(*provider.Provider)
-		services, err := servicecontroller.New(cloud, provider.Client(c.ClientBuilder.ClientOrDie(init.ClientName)), p.Services(), provider.OneNode(),
+		services, err := servicecontroller.New(cloud, p.Client(c.ClientBuilder.ClientOrDie(init.ClientName)), p.Services(), provider.OneNode(),
 			c.ComponentConfig.KubeCloudShared.ClusterName, nil)
 		if err != nil {
 			return nil, false, err

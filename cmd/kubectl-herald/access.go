@@ -13,6 +13,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/cmd/internal/version"
 	"github.com/heraldlb/herald/cmd/kubectl-herald/internal/report"
+	"github.com/heraldlb/herald/provider"
 )
 
 // access connects to the cluster with kubectl's own flags.
@@ -297,7 +299,43 @@ func (c *cluster) network(ctx context.Context, own string) (*report.Objects, err
 	if err != nil {
 		return nil, err
 	}
+	if err := c.grants(ctx, own, o); err != nil {
+		return nil, err
+	}
 	return o, c.leases(ctx, own, o)
+}
+
+// grants reads the IPAddressClaims and IPAddresses in Herald's namespace if a pool needs them, or notes in Unseen that the user
+// may not read them. If the API server does not know them, a condition of the pool says so.
+func (c *cluster) grants(ctx context.Context, own string, o *report.Objects) error {
+	if !slices.ContainsFunc(o.Pools, func(p *herald.IPPool) bool { return p.Spec.ExternalPoolRef != nil }) {
+		return nil
+	}
+	for _, version := range provider.IPAMVersions {
+		var lists [2][]*unstructured.Unstructured
+		var err error
+		for i, resource := range []string{"ipaddressclaims", "ipaddresses"} {
+			var list *unstructured.UnstructuredList
+			list, err = c.dynamic.Resource(schema.GroupVersionResource{Group: provider.IPAMGroup, Version: version, Resource: resource}).Namespace(own).List(ctx, metav1.ListOptions{})
+			if apierrors.IsForbidden(err) {
+				o.Unseen = append(o.Unseen, resource+"."+provider.IPAMGroup)
+				slices.Sort(o.Unseen)
+				return nil
+			}
+			if err != nil {
+				break
+			}
+			lists[i] = pointers(list.Items)
+		}
+		switch {
+		case err == nil:
+			o.Grants = provider.GrantsOf(own, lists[0], lists[1], o.Pools)
+			return nil
+		case !apierrors.IsNotFound(err):
+			return fmt.Errorf("list objects of %s in %s: %w", provider.IPAMGroup, own, err)
+		}
+	}
+	return nil
 }
 
 // leases reads the Leases of the speakers and of herald-ccm, or notes in Unseen that the user may not read them. Without them
@@ -328,6 +366,9 @@ func (c *cluster) service(ctx context.Context, name types.NamespacedName, own st
 		return nil, nil, err
 	}
 	if err := c.leases(ctx, own, o); err != nil {
+		return nil, nil, err
+	}
+	if err := c.grants(ctx, own, o); err != nil {
 		return nil, nil, err
 	}
 	if slices.Contains(o.Unseen, "namespaces") {

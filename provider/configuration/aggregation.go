@@ -60,8 +60,8 @@ type family struct {
 	name     string         // in spec.aggregationLength
 	prefixes []netip.Prefix // the smallest set of prefixes that has all addresses
 	taken    []taken        // the addresses in these prefixes that speakers never announce
-	// filledFrom is the shortest prefix length at which every address is in a network that is announced. Some network of a
-	// shorter length extends beyond the pool. filledFrom is math.MaxInt if one of the addresses is taken.
+	// filledFrom is the shortest prefix length at which every address is in a network that is announced. At every
+	// shorter length, some network extends beyond the pool. filledFrom is math.MaxInt if one of the addresses is taken.
 	filledFrom int
 }
 

@@ -102,7 +102,7 @@ func (s *Shared) sort() {
 func infrastructure(nodes []*corev1.Node, peers []*herald.BGPPeer) map[netip.Addr]string {
 	all := map[netip.Addr]string{}
 	note := func(text, what string) {
-		// The hostname of a node is in the list of its addresses, and a link-local address has a zone.
+		// The addresses of a node include its hostname, which is not an IP address. A link-local address has a zone.
 		a, err := netip.ParseAddr(text)
 		a = a.Unmap().WithZone("")
 		// If two objects have the same address, the first by name counts, whatever their order.

@@ -87,8 +87,8 @@ func (s *Shared) candidates(on *Segment, address *Address, advertised [][]int) c
 }
 
 // appendKey appends everything that the candidates for an address on the segment depend on and that differs between addresses.
-// Every part has a length or a terminator, so that different inputs have different keys. The key does not have whether the
-// address is empty, because this follows from the parts for its Services.
+// Every part has a length or a terminator, so that different inputs have different keys. The key does not say whether the
+// address is empty, because that follows from its parts for the Services.
 func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) []byte {
 	key = append(append(key, on.Interface...), 0)
 	key = binary.AppendUvarint(key, uint64(len(address.Services)))
@@ -134,8 +134,8 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 // Service may be advertised from fewer nodes, or have endpoints on fewer nodes.
 //
 // Nodes that are not Ready are chosen only if no Ready node serves any of the Services: after an outage of the API server, no
-// node is Ready. Fresh nodes come last but are still candidates: nodes hear of an endpoint at different times, and nodes that do
-// not agree on the candidates could all take the address of a node that dies.
+// node is Ready. Fresh nodes come last but are still candidates. Nodes hear of an endpoint at different times. So if fresh nodes
+// were left out, the nodes would not agree on the candidates, and could all take the address of a node that dies.
 func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]int) candidates {
 	serves, preferred, gradual := map[string]int{}, map[string]bool{}, map[string]bool{}
 	empty := address.empty()

@@ -44,8 +44,8 @@ type Capabilities struct {
 type Route struct {
 	Prefix netip.Prefix
 	Peer   string
-	// NextHop is the next hop of the prefix. It is invalid if there is none, or if it is the session's local address and there
-	// is not a session.
+	// NextHop is the next hop of the prefix. It is invalid if the prefix has no next hop, or if its next hop is the local
+	// address of the session and there is no session.
 	NextHop netip.Addr
 	route.Attributes
 	// Withheld describes for users why the router has not been told the prefix. Empty: it has been told.

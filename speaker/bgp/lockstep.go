@@ -41,8 +41,8 @@ func startAlone(ctx context.Context, s *routeServer, request *api.StartBgpReques
 	return err
 }
 
-// holdOthers returns when all running servers are held. If some are busy, the others go on until the busy ones have stopped.
-// These then stay held: otherwise servers might be busy in turns forever.
+// holdOthers returns when all running servers are held. If some are busy, it lets the others go on, and waits until the busy
+// ones have stopped. Those that were busy then stay held while it tries again: otherwise servers might be busy in turns forever.
 func holdOthers() map[*routeServer]*hold {
 	held := map[*routeServer]*hold{}
 	for {

@@ -60,9 +60,9 @@ func (r *received) note(record slog.Record) (tooMuch bool) {
 	return r.bytes > maxReceived
 }
 
-// update counts an UPDATE. gobgp handles the withdrawn prefixes last, too.
+// update counts an UPDATE. Like gobgp, it handles the withdrawn prefixes last.
 func (r *received) update(announced, withdrawn []bgp.PathNLRI, attributes []bgp.PathAttributeInterface) {
-	k := &kept{bytes: 5 * (len(announced) + len(withdrawn)), routes: 1} // Until the end: a prefix may come twice.
+	k := &kept{bytes: 5 * (len(announced) + len(withdrawn)), routes: 1} // One too many, until the end: a prefix may come twice.
 	for _, a := range attributes {
 		k.bytes += a.Len()
 		switch a := a.(type) {

@@ -161,7 +161,7 @@ func (s *routeServer) neverExpires(ctx context.Context) bool {
 	return timers.GetUptime().GetSeconds() > 0 && timers.GetNegotiatedHoldTime() == 0
 }
 
-// disable ends a session that is established with Cease, Administrative Shutdown, and a word for the router's log (RFC 4486,
+// disable ends an established session: it sends Cease, Administrative Shutdown, with a word for the router's log (RFC 4486,
 // RFC 9003). It returns when the neighbour is idle and stays so.
 func (s *routeServer) disable(ctx context.Context) error {
 	if err := s.gobgp.DisablePeer(ctx, &api.DisablePeerRequest{
@@ -182,8 +182,8 @@ func (s *routeServer) disable(ctx context.Context) error {
 	return nil
 }
 
-// gobgpPoll is how often gobgp is asked whether it has disabled a neighbour that was idle, or has begun to send changes to a
-// neighbour: it reports neither.
+// gobgpPoll is the time between two looks at gobgp, which does not report by itself that it has disabled a neighbour that was
+// idle, or that it has begun to send changes to a neighbour.
 const gobgpPoll = 2 * time.Millisecond
 
 func (s *routeServer) disabled(ctx context.Context) bool {

@@ -275,8 +275,9 @@ func (s *session) apply(ctx context.Context, changes map[netip.Prefix]*route.Att
 //
 // gobgp (v4.8.0) queues its table for the router and reports that the session is established, both under a lock that excludes
 // changes. It releases the lock, and only then stores Established as the state that ListPeer shows and without which no change
-// is sent: those that come between are lost. So the state was not Established before a change that is lost, and is OpenConfirm or
-// Established after it. Any other state means that the session is over: the table that the next one begins with has the change.
+// is sent: those that come between are lost. So a change is lost only if ListPeer
+// does not show Established before the change, and shows OpenConfirm or Established after it. If it shows another state after
+// the change, the session is over, and the table with which the next session begins has the change.
 func (s *session) repeatEarly(ctx context.Context) error {
 	if len(s.early) == 0 {
 		return nil

@@ -261,8 +261,9 @@ func (s *status) begin() {
 // the next session: routes that were withdrawn meanwhile, or the mark that ends the sending.
 var errOver = errors.New("the session is over")
 
-// over reports whether the next session needs a new server. A router with graceful restart that may be restarting must not be
-// told that this node has restarted, too, or it does not wait for our routes (RFC 4724, section 4.1).
+// over reports whether the next session needs a new server. It does not if the router has graceful restart and may be
+// restarting. A new server would tell the router that this node has restarted, too, and the router would not wait for our routes
+// (RFC 4724, section 4.1).
 func (s *status) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

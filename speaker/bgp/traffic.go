@@ -21,8 +21,8 @@ var minSendHold = time.Minute
 var errTooManyRefreshes = fmt.Errorf("the router asked for all routes more than %d times in a second: see what its BGP daemon does; "+
 	"the session is tried again every %v", maxRefreshes, refusedPause)
 
-// errSendHold ends a session with a router that receives nothing although its KEEPALIVEs come (RFC 9687). It would keep routes that
-// are withdrawn.
+// errSendHold ends a session with a router that takes nothing from its connection although it sends KEEPALIVEs (RFC 9687). Such a
+// router would keep routes that are withdrawn.
 var errSendHold = fmt.Errorf("the router has taken no message from its connection for %v or twice the hold time: its BGP daemon hangs: restart it", minSendHold)
 
 // messages counts the messages of an established session.

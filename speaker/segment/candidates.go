@@ -26,8 +26,8 @@ func (s *slot) load() int {
 type resolved struct {
 	slots []slot
 	self  *slot // nil: this node is not a candidate
-	// sum is the number of addresses of all other candidates that can take one, and others is the number of these
-	// candidates. Both are from the time when Machine.loads had the value loads.
+	// others counts the other candidates that can take an address, and sum counts the addresses that these have. Both were
+	// computed when Machine.loads had the value loads.
 	sum, others int
 	loads       int
 }
@@ -130,8 +130,9 @@ func (o order) before(other order) bool {
 	return o.rank > other.rank
 }
 
-// better reports whether, for an address that this node owns, a candidate comes before this node that has been alive for a
-// while and would not have more than its share. The share does not matter if only the candidate is a preferred node.
+// better reports whether an address that this node owns should move to another candidate. Such a candidate comes before this
+// node, has been alive for a while, and has room in its share. The share does not matter if that candidate is a preferred node
+// and this node is not.
 func (m *Machine) better(a *address) bool {
 	r := m.resolve(a.want.Candidates)
 	if r.self == nil {

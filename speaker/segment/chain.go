@@ -24,7 +24,7 @@ const (
 	maxChain = 4096
 )
 
-// chain holds the secrets: links[i] is for beat i, links[0] for no beat.
+// chain holds the secrets: links[i] is that of beat i. There is no beat 0: only a Hello can name links[0].
 type chain struct {
 	number uint32
 	links  []secret

@@ -252,7 +252,8 @@ func (m *Machine) sendPages() {
 	}
 }
 
-// receiveUpdate applies changes that follow the version that is known. Otherwise it asks for the whole list.
+// receiveUpdate applies an Update that follows the known version of the neighbour's claims. If there are versions in between
+// that are not known, it asks for the whole list.
 func (m *Machine) receiveUpdate(n *neighbour, u update) {
 	m.signOfLife(n)
 	n.latest = max(n.latest, u.to)
@@ -312,8 +313,8 @@ func (m *Machine) released(n *neighbour, c change) {
 	m.unclaimed(n, a)
 }
 
-// receivePage collects the pages of a list. Its claims count at once. Earlier claims that the list leaves out end when it is
-// complete.
+// receivePage collects the pages of a list. The claims of each page count at once. Earlier claims that are not in the list end
+// when all its pages have arrived.
 func (m *Machine) receivePage(n *neighbour, p page) {
 	m.signOfLife(n)
 	if p.claims < n.latest || p.claims == n.version {

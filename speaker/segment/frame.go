@@ -33,8 +33,9 @@ const (
 
 	// maxTerm is the highest term in a frame. An honest node never gets near it.
 	maxTerm = 1 << 62
-	// maxJump is how far the term of a claim may be above the other claims to the same address. The term of an address that
-	// changes its owner every second rises as much in six days. A term that is even higher is refused: see plausible.
+	// maxJump is how far the term of a claim may be above the other claims to the same address. If an
+	// address changes its owner every second, its term takes six days to rise by as much. A term that is even higher is
+	// refused: see plausible.
 	maxJump = 1 << 20
 )
 

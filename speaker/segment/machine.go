@@ -66,8 +66,9 @@ const (
 	moveInterval = time.Second            // between two such moves
 )
 
-// firstTerm is one less than the lowest first term of an address. It leaves room below: a node that hears no other node
-// takes an address with a lower term, and two such nodes that die in turn lower the term by two each time.
+// firstTerm is one less than the lowest term with which an address gets its first owner. The terms below are for nodes that
+// hear no other node: such a node takes an address with a lower term. If two such nodes die in turn, the term falls by two
+// each time.
 const firstTerm = 1 << 10
 
 // Grace is how long deputies answer for a node whose speaker is silent. After that, its addresses move.
@@ -86,8 +87,8 @@ const (
 	pagesAtOnce = 32                    // pages that are sent together: more could overflow a receive buffer
 	knockPeriod = 20 * time.Millisecond // between two beats for nodes that suspect this one
 
-	// maxMissed bounds the beats between two that are verified: a beat more than twice as many after the last one is refused,
-	// and a Hello names a newer beat after half as many.
+	// maxMissed is the unit of two limits. A beat that comes more than 2*maxMissed beats after the last verified one is refused.
+	// A Hello is signed anew, with a newer beat, if more than maxMissed/2 beats were sent since it was signed.
 	maxMissed  = 32
 	maxUnicast = 64 // neighbours that are sent frames by unicast, too, because they said that they miss ours
 )
@@ -447,8 +448,8 @@ func (m *Machine) NeedsReceived() bool {
 	return m.quiet || m.living > 0 && m.statuses[alive] == 0
 }
 
-// Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while, with the same
-// MAC address as this node, which answers until it ends. Otherwise they take over at once.
+// Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while, with the MAC
+// address of this node. This node itself answers until it ends. Without a successor, the neighbours take over at once.
 func (m *Machine) Leave(now Time, successor bool) {
 	defer m.begin(now)()
 	m.helloDirty = true
@@ -522,7 +523,7 @@ func (m *Machine) Take() Output {
 }
 
 // begin starts an input: it records the time and notices if this speaker was not running. Every input calls the returned
-// function at its end, which decides again about every address that the input touched, and sends the changes.
+// function at its end. That function decides again about every address that the input touched, and sends the changes.
 func (m *Machine) begin(now Time) func() {
 	gap := now - m.turn
 	m.now, m.turn = now, now

@@ -23,7 +23,8 @@ import (
 //	                                       +----------------------------+
 //	                                         its kernel stops answering, or 10 s pass
 //
-// A beat of a dead neighbour makes it alive.
+// A beat of a dead neighbour makes it alive. A Hello that says that its sender is being replaced makes the sender silent at once, and
+// one that says that its sender leaves removes it.
 type status uint8
 
 const (
@@ -47,7 +48,7 @@ type neighbour struct {
 	index    uint32 // of the last beat
 	secret   secret // of the last beat
 	history  uint32 // of the last 32 beats: a bit is set for each that arrived
-	heard    Time   // the last sign of life of its speaker, or the time from which silence counts
+	heard    Time   // the time from which silence counts: as sign, or later if this node could not hear
 	sign     Time   // the last sign of life of its speaker
 	since    Time   // when it became alive
 	hearsMe  bool   // it has said that it hears this boot
@@ -212,8 +213,8 @@ func (m *Machine) lose(n *neighbour) {
 	}
 }
 
-// miss records since when the beats of a neighbour that seems to be dead are missing. It may be this node that has been
-// cut off since then.
+// miss records, for each address of a neighbour that seems to be dead, since when the neighbour's beats are missing. It may be
+// this node, and not the neighbour, that has been cut off since then: see hearsOthers.
 func (m *Machine) miss(n *neighbour) {
 	since := n.sign + fastPeriod*3/2
 	for addr := range n.allClaims() {

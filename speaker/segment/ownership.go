@@ -147,9 +147,9 @@ func (m *Machine) settle() {
 	m.flush()
 }
 
-// deputies returns how many candidates answer for an absent owner. All give the same answer, so a second one does no harm,
-// and it answers while it is not known yet that the first one is dead, too. When the addresses may move soon, only the
-// first one answers.
+// deputies returns how many candidates answer for an absent owner. All give the same answer, so a second one does no harm.
+// If the first one has died, too, and this is not known yet, the second one still answers. When the addresses may move soon,
+// only the first one answers.
 func (a *address) deputies() int {
 	if slices.ContainsFunc(a.claims, func(c claim) bool { return c.n.ending }) {
 		return 1
@@ -219,12 +219,15 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 	return a.beats(holder.term, holder.n.hash, a.own, m.hash)
 }
 
-// begins reports whether this node answers for an address that it owns. After a takeover it answers only from a later Tick
-// on, when it has read all frames that had arrived, because another node may have taken the address at the same time. If
-// the claim of that node is higher, this node has yielded by then. If it is lower, that node may have begun to answer, even
-// if its speaker is silent now. So this node waits until the other node has yielded, but for a dead interval at most. It
-// does not wait for a node that said that it does not answer, nor for an owner that is not a candidate, which may never
-// yield: see judgeOwner.
+// begins reports whether this node answers for an address that it owns. Another node may have taken the
+// address at the same time. So after a takeover this node answers only from a later Tick on, when it has read all frames that
+// had arrived:
+//
+//   - If the claim of the other node is higher, this node has yielded by then.
+//   - If it is lower, the other node may have begun to answer, even if its speaker is silent now. So this node waits until the
+//     other node has yielded, but for a dead interval at most.
+//   - This node does not wait for a node that said that it does not answer, nor for an owner that is not a candidate, which may
+//     never yield: see judgeOwner.
 func (m *Machine) begins(a *address) bool {
 	if a.begin == 0 {
 		return true

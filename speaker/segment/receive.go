@@ -65,8 +65,8 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	if b.index <= n.index {
 		return DropReplay
 	}
-	// A forged index could cost thousands of hashes, so the rate of those that cost more than a few is limited. If the beats
-	// of a sender are too far ahead, its Hello is needed.
+	// A beat costs one hash for each beat since the last verified one, so a forged index could cost thousands. The rate of beats
+	// that cost more than a few hashes is limited. If a beat is too far ahead, the Hello of its sender is needed.
 	missed := b.index - n.index
 	if b.index > n.said.length {
 		return DropSecret
@@ -94,7 +94,8 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	return ""
 }
 
-// freeHashes is how far a beat may be after the last one without a budget. To verify it costs as many hashes.
+// freeHashes is how far after the last verified beat a beat may be without counting against the budget of hashes. To verify it
+// costs as many hashes.
 const freeHashes = 4
 
 // signOfLife records that a neighbour's speaker is alive.
@@ -102,7 +103,8 @@ func (m *Machine) signOfLife(n *neighbour) {
 	m.hear(n, m.arrival.At)
 	n.asks = 0
 	if m.arrival.Unicast && m.arrival.From == n.mac {
-		// Either its multicast does not reach us, and ours will not reach it, or it has not heard ours.
+		// It sends by unicast for one of two reasons: its multicast does not reach us, and then ours will not reach it; or it
+		// has not heard ours.
 		m.alsoByUnicast(n)
 	}
 	if n.status != alive && !n.has(flagReplaced) {
@@ -193,8 +195,8 @@ func (n *neighbour) missingPage() (p uint16) {
 	return p
 }
 
-// receiveAsk answers with our Hello and claims, or leaves the answer to a Tick in a moment. The answer to an earlier
-// question may be on its way, but the speaker that asks now may have missed it, because the segment was split until a
+// receiveAsk answers with our Hello and claims, or leaves the answer to a Tick in a moment. It also answers if the answer to an
+// earlier question is on its way: the speaker that asks now may have missed that one, because the segment was split until a
 // moment ago.
 func (m *Machine) receiveAsk(r *reader) Drop {
 	a, err := r.ask()
@@ -245,7 +247,7 @@ func (m *Machine) nextAnswer(next Time) Time {
 }
 
 // alsoByUnicast makes frames to all go to a neighbour by unicast, too, for a while, because multicast between it and this
-// node is lost. As long as it is lost, both nodes continue, because each hears the other by unicast alone.
+// node is lost. As long as it is lost, each of the two hears the other by unicast alone, and so continues to send by unicast.
 func (m *Machine) alsoByUnicast(n *neighbour) {
 	count := 0
 	for _, o := range m.sorted {

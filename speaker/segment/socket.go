@@ -273,8 +273,8 @@ func readClocks() reading {
 // they differ only if the time of day was set, or if this thread was interrupted after it had read one of the clocks.
 const clockStep = time.Millisecond
 
-// cameAt converts the kernel's stamp of a frame to the boot clock. The frame arrived after the reading before this one. A
-// stamp is a time of day. If the time of day was set meanwhile, the frame counts as having arrived now. A time that is too
+// cameAt converts the kernel's stamp of a frame to the boot clock. The frame arrived between two readings, before and r.
+// A stamp is a time of day. If the time of day was set meanwhile, the frame counts as having arrived now. A time that is too
 // early would make the sender look silent. A time that is too late only delays the discovery of the sender's death, by the
 // time that frames wait to be read.
 func (r reading) cameAt(before reading, stamp time.Duration) Time {

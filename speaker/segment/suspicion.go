@@ -47,8 +47,8 @@ func (m *Machine) watchOne(n *neighbour) {
 
 // watchEnd records whether the addresses of a node whose speaker is silent may move soon, because the grace ends or because
 // the kernel of the node has left a question without an answer. From then on only the first candidate is the deputy, and
-// the same candidate takes the addresses. The other nodes learn a moment later that the addresses have moved. In the
-// meantime none of them still answers with the old MAC.
+// the same candidate takes the addresses. The other nodes learn a moment later that the addresses have moved.
+// Until they learn it, none of them answers with the old MAC.
 //
 // Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputy is long enough even
 // if a node lost three beats, or if the clocks differ by 4 %.
@@ -60,8 +60,8 @@ func (m *Machine) watchEnd(n *neighbour) {
 	}
 }
 
-// lookAt makes watch run when the status of a neighbour may change. A beat that arrives before then postpones the change,
-// but not the run: on a large segment beats are many, and runs are few.
+// lookAt makes watch run when the status of a neighbour may change. A beat that arrives before then postpones the change. It
+// does not postpone the run, which would take work for each beat: on a large segment beats are many, and runs are few.
 func (m *Machine) lookAt(n *neighbour) {
 	switch n.status {
 	case alive:
@@ -81,8 +81,8 @@ func (m *Machine) lookAt(n *neighbour) {
 	}
 }
 
-// watchSilent returns when to look at a silent neighbour: when its kernel is due to be asked, and once before that, to see
-// whether it has answered.
+// watchSilent returns when to look at a silent neighbour: once after the last question to its kernel, to see whether the kernel
+// has answered, and again when the next question is due.
 func (m *Machine) watchSilent(n *neighbour) Time {
 	switch {
 	case !n.hasAddress():
@@ -132,7 +132,7 @@ func (m *Machine) kernelAnswered(n *neighbour) {
 
 // receiveSuspect helps a speaker that has not heard another one, the suspect. If the suspect is this node, it sends our own
 // beat. Otherwise it forwards the last beat of the suspect that we heard. If we have not heard the suspect either, it sends
-// our own beat, which tells the other speaker that it is not the one that is cut off.
+// our own beat. From this the other speaker learns that it is not itself cut off.
 func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 	s, err := r.suspect()
 	if err != nil {
@@ -188,8 +188,8 @@ func (m *Machine) amongFirst(of *neighbour, limit int) bool {
 // notCounted stands for a number of frames that is not known yet.
 const notCounted = math.MaxUint64
 
-// updateQuiet decides whether this node may announce. A node that hears no other speaker may be cut off from its segment,
-// or unable to receive. If it receives anything at all, it is neither.
+// updateQuiet decides whether this node is quiet: it hears no other speaker and receives nothing at all. It may then be cut off
+// from its segment, or unable to receive, and does not announce. If it receives any frame, it is neither.
 func (m *Machine) updateQuiet() {
 	quiet := m.living == 0 && m.received <= m.lonely
 	if quiet == m.quiet {

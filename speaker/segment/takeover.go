@@ -7,8 +7,8 @@ import (
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
 
-// contend handles an address that no node claims. The best candidate takes it. The next one waits in case the best one
-// does not take it, and so on.
+// contend handles an address that no node claims. The first candidate takes it. Each candidate after it waits longer than the
+// one before, in case those before it do not take the address.
 func (m *Machine) contend(a *address, place int) {
 	if place < 0 || m.listening || m.degraded() && (place > 0 || m.outsider()) {
 		m.close(a)
@@ -47,7 +47,7 @@ func (m *Machine) close(a *address) {
 }
 
 // calm makes candidates after the first one wait longer for the addresses of a node whose speaker was silent before the node
-// counted as dead. The first candidate remains the deputy until the grace has ended by its own clock, too.
+// counted as dead. The first candidate remains the deputy until the grace has ended by its own clock, which may be later.
 func (m *Machine) calm(n *neighbour) {
 	for addr := range n.allClaims() {
 		m.address(addr).calm = true

@@ -119,7 +119,7 @@ var conditionedKinds = []struct {
 	kind       string
 	conditions []string
 }{
-	{"IPPool", []string{"Accepted", "Ready", "AddressesAvailable", "Exclusive", "InRange", "Announced"}},
+	{"IPPool", []string{"Accepted", "Ready", "AddressesAvailable", "Exclusive", "InRange", "Announced", "Granted"}},
 	{"IPAllocation", []string{"Accepted", "InRange", "AddressConflict"}},
 	{"L2Advertisement", []string{"Accepted", "Announced"}},
 	{"BGPAdvertisement", []string{"Accepted", "Announced", "Exclusive"}},

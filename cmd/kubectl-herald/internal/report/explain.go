@@ -119,6 +119,9 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		r.Next = err.Error()
 		return r, nil
 	}
+	if o.Grants != nil {
+		req.Granted = o.Grants.Of(req.Owner)
+	}
 	r.Asks, r.Endpoints = asks(svc, &req), s.ready()
 	var next []string // What to do, in the order of the steps from request to announcement.
 	var held []ipam.Allocation
@@ -130,8 +133,11 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		}
 		for _, v := range a.Explain(req) {
 			text, err := provider.VerdictWords(v), invalid[v.Pool]
-			if err != nil {
+			switch {
+			case err != nil:
 				text = invalidWords(s.pool(v.Pool), err)
+			case v.Refused != nil && v.Refused.Cause == ipam.NotGrantedYet:
+				text = s.waits(a, req, v.Refused)
 			}
 			r.Pools = append(r.Pools, verdictReport{v.Pool, v.Family.String(), v.Refused == nil, text, err != nil})
 		}
@@ -354,7 +360,18 @@ func (s *situation) origin(al ipam.Allocation, req *ipam.Request) fact {
 	if policy == herald.ReclaimRetain {
 		parts = append(parts, "kept for its name when the Service is deleted")
 	}
+	lost := ""
+	if s.Grants != nil && rec.Spec.Claim != "" {
+		if lost = s.Grants.LostWords(rec); lost == "" {
+			parts = append(parts, "granted for IPAddressClaim "+rec.Spec.Claim)
+		}
+	}
 	f := fact{Address: al.Address.String(), Text: strings.Join(parts, ", ")}
+	if lost != "" {
+		f.Text, f.Wrong = f.Text+"; no longer granted", true
+		f.cure = fmt.Sprintf("%s; give the Service another address by kubectl herald renumber %s/%s, or have this one granted again",
+			lost, s.service.Namespace, s.service.Name)
+	}
 	if c := outOfRange(rec); c != nil {
 		f.Text, f.Wrong = f.Text+"; out of range", true
 		f.cure = fmt.Sprintf("%s; give the Service another address by kubectl herald renumber %s/%s, or put the address back into spec.addresses of a pool",
@@ -438,6 +455,25 @@ func (s *situation) unrecorded() string {
 	return ""
 }
 
+// waits says for what a Service waits that another system is to grant an address: for which claims or, if they cannot be read,
+// what is wrong with the pool.
+func (s *situation) waits(a *ipam.Allocator, req ipam.Request, e *ipam.Error) string {
+	if s.Grants != nil {
+		named := map[string]bool{}
+		for _, rec := range s.Allocations {
+			named[rec.Spec.Claim] = true
+		}
+		if text := s.Grants.WaitWords(req.Owner, a.Wants(req), func(c provider.Claim) bool { return !named[c.Name] && !c.UsedIn(a) },
+			func(c provider.Claim) *ipam.Error { return c.RefusedBy(a, req) }); text != "" {
+			return text
+		}
+	}
+	if pool := s.pool(e.Pool); pool != nil && meta.IsStatusConditionFalse(pool.Status.Conditions, herald.PoolGranted) {
+		return fmt.Sprintf("pool %q waits for another system: %s", e.Pool, meta.FindStatusCondition(pool.Status.Conditions, herald.PoolGranted).Message)
+	}
+	return provider.Words(e)
+}
+
 // lacking returns why a Service does not have what it asks for; empty if it does. If no pool can serve it, and an invalid
 // pool may be meant for it, the reason is the invalid pool.
 func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.Allocation, invalid map[string]error) string {
@@ -452,6 +488,9 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 				return invalidWords(o, invalid[o.Name])
 			}
 		}
+	}
+	if e, ok := errors.AsType[*ipam.Error](err); ok && e.Cause == ipam.NotGrantedYet {
+		return s.waits(a, req, e)
 	}
 	if err != nil {
 		return provider.Words(err)

@@ -35,6 +35,9 @@ type Objects struct {
 	// Leases are those of the speakers and of herald-ccm; nil if they cannot be read.
 	Leases []*coordinationv1.Lease
 
+	// Grants are the addresses that other systems granted; nil if no pool has spec.externalPoolRef, or if they cannot be read.
+	Grants *provider.Grants
+
 	// Warnings are the warning events of the Service to explain; nil if they cannot be read.
 	Warnings []*corev1.Event
 

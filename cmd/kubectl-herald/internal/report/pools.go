@@ -24,6 +24,8 @@ type PoolsReport struct {
 type poolReport struct {
 	Name      string                `json:"name"`
 	Addresses []herald.AddressRange `json:"addresses"`
+	// GrantedBy is the pool of another system that grants the addresses; nil if there is none.
+	GrantedBy *herald.ExternalPoolReference `json:"grantedBy,omitempty"`
 	// Families are those of which the pool has addresses, IPv4 first.
 	Families []familyReport `json:"families"`
 	// Namespaces are those whose Services have addresses of the pool, sorted by the number of addresses, most first.
@@ -74,7 +76,7 @@ func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation) []poolR
 	users, reserved := usersOf(pools, records)
 	reports := make([]poolReport, 0, len(pools))
 	for _, o := range pools {
-		r := poolReport{Name: o.Name, Addresses: o.Spec.Addresses, Families: []familyReport{}, Namespaces: []namespaceReport{},
+		r := poolReport{Name: o.Name, Addresses: o.Spec.Addresses, GrantedBy: o.Spec.ExternalPoolRef, Families: []familyReport{}, Namespaces: []namespaceReport{},
 			Reserved: reserved[o.Name], Attention: attentionOf(o.Status.Conditions)}
 		for _, u := range []struct {
 			family ipam.Family

@@ -29,6 +29,9 @@ func (r *PoolsReport) Text(s Style) string {
 			l.add()
 		}
 		l.add(s.bold.Render(p.Name), "  ", s.faint.Render(join(p.Addresses, ", ")))
+		if p.GrantedBy != nil {
+			l.add("  granted by ", p.GrantedBy.Kind, " ", strconv.Quote(p.GrantedBy.Name))
+		}
 		var rows [][]string
 		for _, f := range p.Families {
 			rows = append(rows, []string{

@@ -1,0 +1,440 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+
+	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// claimsRetry is the delay after which claims are read or written again when that failed, and after which the API server is
+// asked again for definitions that are missing.
+const claimsRetry = 3 * time.Second
+
+// claims asks other systems for addresses: it creates an IPAddressClaim for each address that a Service needs from a pool
+// with spec.externalPoolRef, and deletes those that nobody needs. On every change it compares all claims with all that are
+// needed. One goroutine, run, does all of this. It reads nothing before a pool has the field.
+type claims struct {
+	services  *services
+	requests  requests
+	ledger    *ledger
+	records   *records
+	waiting   *waiting
+	changes   *changes
+	discovery discovery.DiscoveryInterface
+	dynamic   dynamic.Interface
+	namespace string
+	class     string
+	log       *zap.Logger
+	// grants has what is known of the claims. It is never nil.
+	grants *atomic.Pointer[Grants]
+
+	mu sync.Mutex
+	// problem is why claims cannot be read; nil if they can. Until read is true, it is not known whether they can.
+	problem error
+	read    bool
+	// told has what each waiting Service was told last.
+	told map[types.UID]string
+	// refusals has what is wrong with claims that Services wait for, by IPPool.
+	refusals map[string][]string
+}
+
+func (c *claims) run(ctx context.Context) error {
+	for {
+		var again <-chan time.Time
+		if c.needed() {
+			version, err := c.discover()
+			if err == nil {
+				err = c.serve(ctx, version)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			c.report(err)
+			again = time.After(claimsRetry)
+		}
+		c.grants.Store(newGrants(c.namespace, nil, nil, c.ledger.external()))
+		c.retell()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.changes.claims:
+			if again != nil {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-again:
+				}
+			}
+		case <-again:
+		}
+	}
+}
+
+// needed reports whether claims are to be created, now or later, or to be deleted when their addresses are free.
+func (c *claims) needed() bool { return len(c.ledger.external()) > 0 || c.records.haveClaims() }
+
+// missingError says that a CustomResourceDefinition of the contract is not installed.
+type missingError struct{ resource string }
+
+func (e *missingError) Error() string {
+	return fmt.Sprintf("CustomResourceDefinition %s.%s is not installed: install the IPAM provider of the pool that spec.externalPoolRef names", e.resource, IPAMGroup)
+}
+
+// discover returns the version of the contract that the API server serves.
+func (c *claims) discover() (version string, err error) {
+	missing := &missingError{claimsResource}
+	for _, version := range IPAMVersions {
+		list, err := c.discovery.ServerResourcesForGroupVersion(IPAMGroup + "/" + version)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		serves := func(resource string) bool {
+			return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == resource })
+		}
+		if serves(claimsResource) && serves(grantsResource) {
+			return version, nil
+		}
+		if serves(claimsResource) {
+			missing.resource = grantsResource
+		}
+	}
+	return "", missing
+}
+
+func (c *claims) resource(version, resource string) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: IPAMGroup, Version: version, Resource: resource}
+}
+
+// serve reads and writes claims until ctx ends, or until they cannot be read.
+func (c *claims) serve(ctx context.Context, version string) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	asked := c.informer(c.resource(version, claimsResource), herald.LabelManagedBy+"="+herald.LabelManagedByValue, failed, func(u *unstructured.Unstructured) any { return claimOf(u) })
+	granted := c.informer(c.resource(version, grantsResource), "", failed, func(u *unstructured.Unstructured) any { return grantOf(u) })
+	synced := make(chan struct{})
+	running.Go(func() { asked.RunWithContext(ctx) })
+	running.Go(func() { granted.RunWithContext(ctx) })
+	running.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), asked.HasSynced, granted.HasSynced) {
+			close(synced)
+		}
+	})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-failed:
+		return err
+	case <-synced:
+	}
+	c.report(nil)
+	api := c.dynamic.Resource(c.resource(version, claimsResource)).Namespace(c.namespace)
+	for {
+		start := time.Now()
+		err := c.sync(ctx, api, version, contents[Claim](asked.GetStore()), contents[grant](granted.GetStore()))
+		var again <-chan time.Time
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("failed to write IPAddressClaims, trying again", zap.Error(err))
+			again = time.After(claimsRetry)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(max(wakePeriod, 10*time.Since(start))):
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-failed:
+			return err
+		case <-c.changes.claims:
+		case <-again:
+		}
+	}
+}
+
+// seen is the part of an object that is kept of it.
+type seen struct {
+	metav1.ObjectMeta
+	content any
+}
+
+// informer returns an informer of one resource in the namespace of herald-ccm, which keeps what read returns. It passes on the
+// error if the resource cannot be read. After the first list only two errors count: that it does not exist, and that
+// herald-ccm may not read it.
+func (c *claims) informer(r schema.GroupVersionResource, selector string, failed chan<- error, read func(*unstructured.Unstructured) any) cache.SharedIndexInformer {
+	i := dynamicinformer.NewFilteredDynamicInformer(c.dynamic, r, c.namespace, 0, nil, func(o *metav1.ListOptions) { o.LabelSelector = selector }).Informer()
+	// The following fail only for an informer that runs or ran.
+	_ = i.SetTransform(func(o any) (any, error) {
+		if u, ok := o.(*unstructured.Unstructured); ok {
+			return &seen{metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()}, read(u)}, nil
+		}
+		return o, nil
+	})
+	_ = i.SetWatchErrorHandlerWithContext(func(ctx context.Context, reflector *cache.Reflector, err error) {
+		if i.HasSynced() && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+			cache.DefaultWatchErrorHandler(ctx, reflector, err)
+			return
+		}
+		if apierrors.IsNotFound(err) {
+			err = &missingError{r.Resource}
+		}
+		select {
+		case failed <- err:
+		default:
+		}
+	})
+	look := func(any) { c.changes.claims.set() }
+	_, _ = i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, o any) { look(o) }, DeleteFunc: look})
+	return i
+}
+
+// contents returns what is kept of the objects in a store.
+func contents[T any](store cache.Store) (all []T) {
+	for _, o := range store.List() {
+		if s, ok := o.(*seen); ok {
+			all = append(all, s.content.(T))
+		}
+	}
+	return all
+}
+
+// sync makes the claims those that are needed. A claim is needed if a record names it, if its Service has the granted
+// address, or if its Service waits for it.
+func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
+	is := newGrants(c.namespace, asked, granted, c.ledger.external())
+	if was := c.grants.Swap(is); !was.equal(is) {
+		c.changes.capacity.set()
+		c.changes.usage.set()
+	}
+	needed, refusals := map[string]bool{}, map[string][]string{}
+	var create []Claim
+	for _, svc := range c.concerned(is) {
+		namespace, err := c.requests.find(ctx, svc.Namespace)
+		if err != nil {
+			return err // Without the quota, a claim that is needed might be deleted.
+		}
+		req, err := c.requests.of(svc, namespace)
+		if err != nil {
+			continue
+		}
+		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
+		create = append(create, missing...)
+		for _, o := range open {
+			needed[o.Name] = true
+			if refused := c.ledger.refused(req, o); refused != nil || o.failure != "" {
+				refusals[o.Pool] = append(refusals[o.Pool], is.words(o, refused))
+			}
+		}
+	}
+	c.refuse(refusals)
+	c.retell()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(reconcileWorkers)
+	for _, o := range create {
+		g.Go(func() error {
+			_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) {
+				return nil // The informer will have it.
+			}
+			return err
+		})
+	}
+	for _, o := range is.named {
+		// Whether a claim is in use is asked last: a Service that no longer waits for it may just have got the address.
+		if o.class == c.class && !o.deleting && !needed[o.Name] && c.idle(o) {
+			g.Go(func() error { return c.remove(ctx, api, o) })
+		}
+	}
+	return g.Wait()
+}
+
+// idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
+// a new record before the cache does.
+func (c *claims) idle(o Claim) bool { return !c.records.haveClaim(o.Name) && !c.ledger.uses(o) }
+
+// concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not
+// in use.
+func (c *claims) concerned(is *Grants) []*corev1.Service {
+	all := map[types.UID]*corev1.Service{}
+	for _, svc := range c.waiting.list() {
+		if c.services.wants(svc) {
+			all[svc.UID] = svc
+		}
+	}
+	for _, of := range is.claims {
+		if svc := c.services.of(of[0].Owner); svc != nil && c.services.wants(svc) && slices.ContainsFunc(of, c.idle) {
+			all[svc.UID] = svc
+		}
+	}
+	return slices.Collect(maps.Values(all))
+}
+
+// remove deletes a claim. It asks the API server for the Service, because another leader may have created the claim for a
+// Service that the cache does not have yet.
+func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Claim) error {
+	if c.services.of(o.Owner) == nil {
+		svc, err := c.services.fetch(ctx, o.Owner.Namespace, o.Owner.Name)
+		if err != nil {
+			return err
+		}
+		if svc != nil && string(svc.UID) == o.Owner.UID && c.services.wants(svc) {
+			return nil // When the cache has it, claims are compared again.
+		}
+	}
+	uid := types.UID(o.uid)
+	err := api.Delete(ctx, o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// report notes whether claims can be read.
+func (c *claims) report(err error) {
+	c.mu.Lock()
+	changed := !c.read || fmt.Sprint(err) != fmt.Sprint(c.problem)
+	c.problem, c.read = err, true
+	c.mu.Unlock()
+	if !changed {
+		return
+	}
+	if err != nil {
+		c.log.Warn("cannot read IPAddressClaims, trying again", zap.Error(err))
+	}
+	c.changes.usage.set()
+}
+
+// refuse notes what is wrong with claims.
+func (c *claims) refuse(refusals map[string][]string) {
+	for _, texts := range refusals {
+		slices.Sort(texts)
+	}
+	c.mu.Lock()
+	changed := !maps.EqualFunc(c.refusals, refusals, slices.Equal)
+	c.refusals = refusals
+	c.mu.Unlock()
+	if changed {
+		c.changes.usage.set()
+	}
+}
+
+// tell returns the error of a Service that is not served, with the claims that it waits for, if it waits for any.
+func (c *claims) tell(svc *corev1.Service, req ipam.Request, err error) error {
+	text := ""
+	if errors.Is(err, ipam.ErrNotGranted) {
+		text = c.words(req)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if text == "" {
+		delete(c.told, svc.UID)
+		return err
+	}
+	c.told[svc.UID] = text
+	return &waitingError{err, text}
+}
+
+// retell has the Services synced that wait for something else than they were told.
+func (c *claims) retell() {
+	c.mu.Lock()
+	told := maps.Clone(c.told)
+	c.mu.Unlock()
+	if len(told) == 0 {
+		return
+	}
+	for _, svc := range c.waiting.list() { // A Service waits before it is told.
+		text, was := told[svc.UID]
+		delete(told, svc.UID)
+		if !was {
+			continue
+		}
+		// If all is granted, waiting has the Service synced.
+		if req, err := c.requests.of(svc, c.requests.namespace(svc.Namespace)); err == nil {
+			if now := c.words(req); now != "" && now != text {
+				c.changes.serve(svc)
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for uid := range told { // They no longer wait.
+		delete(c.told, uid)
+	}
+}
+
+// words says what a Service waits for; it is empty if the Service waits for no claim.
+func (c *claims) words(req ipam.Request) string {
+	wants := c.ledger.wants(req)
+	if len(wants) == 0 {
+		return ""
+	}
+	c.mu.Lock()
+	problem := c.problem
+	c.mu.Unlock()
+	if problem != nil {
+		return fmt.Sprintf("IPPool %s cannot ask for an address: %s", wants[0].Pool, cutAt(problem.Error(), maxFailure))
+	}
+	return c.grants.Load().WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
+}
+
+// condition returns the condition Granted of a pool; nil if it is not known.
+func (c *claims) condition(o *herald.IPPool) *metav1.Condition {
+	c.mu.Lock()
+	problem, read, refusals := c.problem, c.read, c.refusals[o.Name]
+	c.mu.Unlock()
+	if o.Spec.ExternalPoolRef == nil || !read {
+		return nil
+	}
+	is := &metav1.Condition{Type: herald.PoolGranted, Status: metav1.ConditionFalse, ObservedGeneration: o.Generation}
+	if problem != nil {
+		is.Reason, is.Message = herald.ReasonNotReadable, problem.Error()
+		if _, missing := errors.AsType[*missingError](problem); missing {
+			is.Reason = herald.ReasonDefinitionMissing
+		}
+		return is
+	}
+	var lost []string
+	for _, rec := range c.records.ofPool(o.Name) {
+		if text := c.grants.Load().LostWords(rec); text != "" && !released(rec) {
+			lost = append(lost, rec.Spec.Address+": "+text)
+		}
+	}
+	slices.Sort(lost)
+	switch {
+	case len(lost) > 0:
+		is.Reason = herald.ReasonGrantLost
+		is.Message = "in use though no longer granted; move the Services by kubectl herald renumber, or have the addresses granted again: " + someOf(lost)
+	case len(refusals) > 0:
+		is.Reason, is.Message = herald.ReasonGrantRefused, someOf(refusals)
+	default:
+		is.Status, is.Reason = metav1.ConditionTrue, herald.ReasonGranted
+	}
+	return is
+}
