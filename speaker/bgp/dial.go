@@ -27,6 +27,9 @@ func (s *session) dial(ctx context.Context, to chan<- net.Conn) {
 			return
 		case <-s.status.waits:
 		}
+		if s.status.stateNow() != Active {
+			continue // gobgp has a connection, or will wait again.
+		}
 		conn := s.connect(ctx)
 		if conn == nil {
 			return
@@ -34,6 +37,10 @@ func (s *session) dial(ctx context.Context, to chan<- net.Conn) {
 		select { // If gobgp has begun to wait once more meanwhile, this connection is what it waits for.
 		case <-s.status.waits:
 		default:
+		}
+		if s.status.stateNow() != Active {
+			_ = conn.Close() // gobgp would close it, too. It does not wait, as when the time of a graceful restart has passed.
+			continue
 		}
 		select {
 		case <-ctx.Done():

@@ -37,8 +37,14 @@ func (h *handshake) Write(message []byte) (int, error) {
 		return h.TCPConn.Write(message)
 	}
 	h.opened = true
-	_, err := h.TCPConn.Write(h.status.peer.Role.offer(message))
-	return len(message), err
+	with, err := h.status.peer.Role.offer(message)
+	if err != nil {
+		h.status.because(fact, ThisNode, "%v", err)
+	} else if _, err = h.TCPConn.Write(with); err == nil {
+		return len(message), nil
+	}
+	_ = h.Close() // gobgp (v4.8.0) does not close a connection that does not take its OPEN.
+	return 0, err
 }
 
 func (h *handshake) Read(into []byte) (int, error) {
@@ -85,7 +91,8 @@ func (h *handshake) next() error {
 		h.begun = true
 	case bgp.BGP_MSG_NOTIFICATION:
 		if length >= bgp.BGP_HEADER_LENGTH+2 {
-			h.status.told(h.unread[19], h.unread[20], "", h.theirs)
+			code, subcode, data := h.unread[19], h.unread[20], h.unread[21:]
+			h.status.told(code, subcode, communication(code, subcode, data), h.theirs)
 		}
 		return errOpening
 	}

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,18 +43,31 @@ func (r Role) capability() *bgp.CapUnknown {
 	return bgp.NewCapUnknown(roleCapability, []byte{byte(slices.Index(roles, r))}) //nolint:gosec // Up to 4.
 }
 
-// offer adds the role to an OPEN of gobgp's, which has one optional parameter, with about a hundred bytes of capabilities (RFC 5492
-// section 4).
-func (r Role) offer(open []byte) []byte {
+// errLayout ends a connection on which the role cannot be offered.
+var errLayout = errors.New("the BGP role of this node cannot be offered: its OPEN has no room for it, or has another layout than that of gobgp v4.8.0")
+
+// offer adds the role to an OPEN of gobgp's. It returns an error unless the OPEN has one optional parameter, with capabilities
+// (RFC 5492 section 4), and room for another capability without the lengths of RFC 9072.
+func (r Role) offer(open []byte) ([]byte, error) {
 	if r == "" {
-		return open
+		return open, nil
 	}
-	capability, _ := r.capability().Serialize()
+	capability, err := r.capability().Serialize()
+	if err != nil {
+		return nil, err
+	}
+	const version, lengthOfAll, kind, length, first = 19, 28, 29, 30, 31 // places in an OPEN
+	size := len(open) + len(capability)
+	if len(open) < first || int(binary.BigEndian.Uint16(open[16:])) != len(open) || open[18] != bgp.BGP_MSG_OPEN || open[version] != 4 ||
+		int(open[lengthOfAll]) != len(open)-kind || open[kind] != bgp.BGP_OPT_CAPABILITY || int(open[length]) != len(open)-first ||
+		size-kind >= 255 { // RFC 9072: 255 stands for lengths of two bytes.
+		return nil, errLayout
+	}
 	with := append(slices.Clone(open), capability...)
-	binary.BigEndian.PutUint16(with[16:], uint16(len(with))) //nolint:gosec // A few hundred bytes.
-	with[28] += byte(len(capability))                        // the length of all parameters
-	with[30] += byte(len(capability))                        // the length of the one parameter
-	return with
+	binary.BigEndian.PutUint16(with[16:], uint16(size)) //nolint:gosec // Less than 300.
+	with[lengthOfAll] += byte(len(capability))
+	with[length] += byte(len(capability))
+	return with, nil
 }
 
 // rolesIn returns the numbers of the different roles in a message if it is an OPEN; 255 stands for a capability that is not valid.

@@ -317,17 +317,16 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	if e.DisconnectReason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED {
 		cause = HoldTimerExpired
 	}
-	switch state {
-	case OpenSent:
-		s.owesOpen(at)
-	case Active:
-		signal(s.waits)
-		fallthrough
-	default:
-		s.owesOpen(time.Time{})
+	owed := time.Time{}
+	if state == OpenSent {
+		owed = at
 	}
+	s.owesOpen(owed)
 	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, local, e.RemoteCap})
 	signal(s.entered)
+	if state == Active {
+		signal(s.waits)
+	}
 	s.mu.Lock()
 	server := s.server
 	s.mu.Unlock()
