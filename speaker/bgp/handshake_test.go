@@ -2,6 +2,9 @@ package bgp
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -9,10 +12,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/heraldlb/herald/speaker/bgp/route"
@@ -79,6 +84,8 @@ func TestWhatARouterSaysBeforeASession(t *testing.T) {
 		want string
 	}{
 		{"at once", nil, []byte{6, 5}, "the router ended the session: Cease, Connection Rejected"},
+		{"with a message", nil, append([]byte{6, 2, 4}, "gone"...), `the router ended the session: Cease, Administrative Shutdown ("gone")`},
+		{"with a message that is cut off", nil, []byte{6, 4, 200, 1}, "the router ended the session: Cease, Administrative Reset"},
 		{"with data", nil, []byte{2, 6, 1, 2, 3}, "the router ended the session: OPEN Message Error, Unacceptable Hold Time"},
 		{"after its OPEN", openOf(64500), []byte{2, 2, 0xfb, 0xf4}, "the router refused our OPEN: it expects another AS number than 64512 (spec.localASN)"},
 		{"it wants a role", openOf(64500, "090100"), []byte{2, 11}, "the router insists on a BGP role of this node (RFC 9234): write in spec.role what this node is to the router; the role of the router is Provider"},
@@ -131,6 +138,7 @@ func TestTheNodeConnects(t *testing.T) {
 	c := newComing(t, nil, func(p *Peer) { p.Passive, p.Address, p.Port, p.LocalAddress = false, at, port, hostileAt(8) })
 	c.announce("198.51.100.1/32")
 	c.eventually("it is refused", func() bool { return strings.HasPrefix(c.reason(), "connection refused") })
+	refused := c.speaker.Sessions()[0].LastError.At
 	if socket, err = net.Listen("tcp4", netip.AddrPortFrom(at, port).String()); err != nil {
 		t.Fatal(err)
 	}
@@ -149,10 +157,20 @@ func TestTheNodeConnects(t *testing.T) {
 		c.expects(bgp.BGP_MSG_OPEN)
 	}
 	accept()
-	_ = c.router.Close()
-	c.eventually("the router does not answer", func() bool {
-		return strings.HasPrefix(c.reason(), "the router closed the connection without an answer to our OPEN")
+	if waited := time.Since(refused); waited < DefaultConnectRetry*3/4 {
+		t.Errorf("it tries again after %v; spec.connectRetryTime is %v", waited, DefaultConnectRetry)
+	}
+	c.send(message(bgp.BGP_MSG_NOTIFICATION, []byte{6, 5}))
+	c.eventually("the router refuses the session", func() bool {
+		return strings.HasPrefix(c.reason(), "the router ended the session: Cease, Connection Rejected")
 	})
+	refused = time.Now()
+	accept()
+	if waited := time.Since(refused); waited < 2*time.Second {
+		t.Errorf("it tries again %v after a NOTIFICATION", waited)
+	}
+	_ = c.router.Close()
+	accept()
 	for range 2 {
 		accept()
 		c.send(openOf(64500))
@@ -161,6 +179,212 @@ func TestTheNodeConnects(t *testing.T) {
 		_ = c.router.Close()
 		clear(c.has)
 		c.eventually("the end of the session", func() bool { return !c.status.established() })
+	}
+}
+
+// A connection is opened when gobgp waits for one, and is given to gobgp only if it still waits.
+func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
+	p := validPeer()
+	p.Address, p.LocalAddress = hostileAt(10), hostileAt(11)
+	p.Port = freePort(t).Port()
+	s := &session{peer: p, status: newStatus(p, zap.NewNop(), func() {})}
+	given := make(chan net.Conn)
+	ctx, cancel := context.WithCancel(t.Context())
+	var dialler sync.WaitGroup
+	dialler.Go(func() { s.dial(ctx, given) })
+	defer dialler.Wait()
+	defer cancel()
+	enter := func(state State) { s.status.enter(state, time.Now(), "", reason{}, agreed{}) }
+	taken := func() bool { return len(s.status.waits) == 0 }
+
+	enter(Active)
+	signal(s.status.waits)
+	eventually(t, "the router refuses", func() bool { return strings.HasPrefix(s.status.session().Reason, "connection refused") })
+	enter(Idle)
+	socket, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.Address, p.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	late, err := socket.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = late.Close() }()
+	_ = late.SetDeadline(time.Now().Add(patience))
+	if n, err := late.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a connection for which nobody waits any more: %d bytes, %v, want its end", n, err)
+	}
+
+	enter(OpenSent)
+	signal(s.status.waits) // It is late: gobgp has a connection.
+	eventually(t, "nothing to do", taken)
+	enter(Active)
+	signal(s.status.waits)
+	conn := <-given
+	defer func() { _ = conn.Close() }()
+	for i := range 2 {
+		_ = socket.SetDeadline(time.Now()) // A connection that is open on the other side is here, too.
+		if i == 0 {
+			_ = socket.SetDeadline(time.Now().Add(patience))
+		}
+		got, err := socket.AcceptTCP()
+		if err == nil {
+			defer func() { _ = got.Close() }()
+		}
+		if (err == nil) != (i == 0) {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+}
+
+// Whatever a router holds back, its session ends at once when its peer is removed, and leaves nothing behind.
+func TestRoutersThatHoldBack(t *testing.T) {
+	here := goleak.IgnoreCurrent()
+	long := unhex("ffffffffffffffffffffffffffffffff 1000 01") // 4096 bytes
+	for i, sent := range [][]byte{
+		nil, {0xff}, openOf(64500)[:18], openOf(64500)[:19], openOf(64500, "090100")[:40], append(long, make([]byte, 4000)...), openOf(64500),
+		append(openOf(64500), message(4, nil)[:18]...),
+	} {
+		for _, passive := range []bool{true, false} {
+			p := validPeer()
+			p.Address, p.LocalAddress, p.Passive, p.Role = hostileAt(20+i), hostileAt(12), passive, RoleCustomer
+			p.Port = freePort(t).Port()
+			var socket net.Listener
+			if !passive {
+				var err error
+				if socket, err = net.Listen("tcp4", netip.AddrPortFrom(p.Address, p.Port).String()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := New(zap.NewNop())
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			if faults := s.SetPeers([]Peer{p}); faults != nil {
+				t.Fatal(faults)
+			}
+			router := &routerEnd{}
+			var err error
+			if passive {
+				router, err = connectedFrom(p.Address, netip.AddrPortFrom(p.LocalAddress, p.Port))
+			} else if router.Conn, err = socket.Accept(); err == nil {
+				_ = router.SetDeadline(time.Now().Add(patience))
+				_, err = router.until(bgp.BGP_MSG_OPEN)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range sent { // byte by byte
+				if _, err := router.Write([]byte{b}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began := time.Now()
+			s.SetPeers(nil)
+			for err = nil; err == nil; {
+				_, _, err = router.next()
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > shutDownTime+3*time.Second {
+				t.Errorf("% x: the session ends after %v", sent[:min(len(sent), 40)], took)
+			}
+			_ = router.Close()
+			if !passive {
+				_ = socket.Close()
+			}
+		}
+	}
+	// gobgp's cleanInfiniteChannel may leave the goroutine of a queue behind.
+	if err := goleak.Find(here, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer")); err != nil {
+		t.Error(err)
+	}
+}
+
+// An OPEN of another layout than gobgp's present one is not sent, and the reason says so.
+func TestARoleIsOfferedInAnOpenOfTheKnownLayout(t *testing.T) {
+	changed := func(at int, to byte) []byte {
+		m := openOf(64500)
+		m[at] = to
+		return m
+	}
+	room := func(n int) []byte { return openOf(64500, fmt.Sprintf("63%02x", n)+strings.Repeat("00", n)) }
+	extended := func() []byte { // RFC 9072: 255, 255, and lengths of two bytes
+		m := openOf(64500)
+		parameters := append([]byte{255, 255, 0, byte(len(m) - 29 + 1), 2, 0, m[30]}, m[31:]...)
+		return message(1, append(slices.Clone(m[19:28]), parameters...))
+	}
+	for _, c := range []struct {
+		name string
+		open []byte
+		fits bool
+	}{
+		{"as it is", openOf(64500), true},
+		{"the longest", room(254 - 2 - 20 - 2 - 3), true},
+		{"one byte too long", room(254 - 2 - 20 - 2 - 3 + 1), false},
+		{"no room at all", room(255 - 2 - 20 - 2), false},
+		{"extended lengths", extended(), false},
+		{"no parameters", message(1, openOf(64500)[19:28]), false},
+		{"an empty list of parameters", message(1, append(slices.Clone(openOf(64500)[19:28]), 0)), false},
+		{"another parameter", changed(29, 1), false},
+		{"two parameters", message(1, append(slices.Clone(changed(28, openOf(64500)[28]+2)[19:]), 2, 0)), false},
+		{"another length", changed(17, 200), false},
+		{"another length of parameters", changed(28, 3), false},
+		{"another length of capabilities", changed(30, 3), false},
+		{"another version", changed(19, 5), false},
+		{"no OPEN", message(4, nil), false},
+		{"nothing", nil, false},
+	} {
+		for _, role := range roles {
+			was := slices.Clone(c.open)
+			with, err := role.offer(c.open)
+			if !bytes.Equal(was, c.open) {
+				t.Errorf("%s: the OPEN of gobgp is changed", c.name)
+			}
+			if !c.fits {
+				if !errors.Is(err, errLayout) || with != nil {
+					t.Errorf("%s: %v, % x", c.name, err, with)
+				}
+				continue
+			}
+			if got := rolesIn(with); err != nil || len(got) != 1 || roleName(got[0]) != string(role) {
+				t.Errorf("%s: %v, roles %v, want %s", c.name, err, got, role)
+			}
+		}
+		if with, err := Role("").offer(c.open); err != nil || !bytes.Equal(with, c.open) {
+			t.Errorf("%s: without a role: %v, % x", c.name, err, with)
+		}
+	}
+
+	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	router, err := net.Dial("tcp4", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = router.Close() }()
+	conn, err := socket.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := validPeer()
+	p.Role = RoleCustomer
+	h := newStatus(p, zap.NewNop(), func() {}).shake(conn)
+	if n, err := h.Write(extended()); n != 0 || !errors.Is(err, errLayout) {
+		t.Errorf("%d bytes sent, %v", n, err)
+	}
+	_ = router.SetDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(router); err != nil || len(got) > 0 {
+		t.Errorf("the router gets % x, %v, want the end of the connection", got, err)
+	}
+	if got := h.status.session().Reason; got != errLayout.Error() {
+		t.Errorf("reason %q", got)
 	}
 }
 
@@ -250,6 +474,54 @@ func FuzzHandshake(f *testing.F) {
 		}
 		if refused := errors.Is(err, errOpening); refused && h.status.session().Reason == "" && !bytes.Equal(sent[len(got)+16:][:3], []byte{0, 19, 3}) && !bytes.Equal(sent[len(got)+16:][:3], []byte{0, 20, 3}) {
 			t.Errorf("refused without a reason after % x", got)
+		}
+	})
+}
+
+// Whatever capabilities a router offers, the roles among them are those that its bytes have.
+func FuzzRoles(f *testing.F) {
+	f.Add(unhex("090103"), false)
+	f.Add(unhex("0900 090100 09020304 0200"), true)
+	f.Add(unhex("0104 00010001 4600 0901ff"), false)
+	f.Add(unhex("0905"), true)
+	f.Fuzz(func(t *testing.T, capabilities []byte, apart bool) {
+		if len(capabilities) > 200 {
+			return
+		}
+		open := openOf(64500, hex.EncodeToString(capabilities))
+		if apart { // in a parameter of their own (RFC 5492 section 4)
+			open = append(openOf(64500), append([]byte{2, byte(len(capabilities))}, capabilities...)...)
+			binary.BigEndian.PutUint16(open[16:], uint16(len(open)))
+			open[28] = byte(len(open) - 29) // Less than 256.
+		}
+		var want []byte
+		for rest := capabilities; len(rest) > 0; {
+			if len(rest) < 2 || len(rest) < 2+int(rest[1]) {
+				want = nil // The OPEN is not valid.
+				break
+			}
+			kind, value := rest[0], rest[2:2+int(rest[1])]
+			if rest = rest[2+len(value):]; kind != 9 {
+				continue
+			}
+			number := byte(255)
+			if len(value) == 1 {
+				number = value[0]
+			}
+			if !slices.Contains(want, number) {
+				want = append(want, number)
+			}
+		}
+		_, err := bgp.ParseBGPMessage(open)
+		if got := rolesIn(open); !bytes.Equal(got, want) && (err == nil || got != nil) {
+			t.Errorf("% x: roles %v, want %v (%v)", capabilities, got, want, err)
+		}
+		for _, ours := range roles {
+			if with, err := ours.offer(open); err == nil {
+				if _, err := bgp.ParseBGPMessage(with); err == nil && !slices.Contains(rolesIn(with), byte(slices.Index(roles, ours))) {
+					t.Errorf("% x: %s is not in % x", open, ours, with)
+				}
+			}
 		}
 	})
 }
