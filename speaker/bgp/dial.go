@@ -63,14 +63,17 @@ func (s *session) connect(ctx context.Context) *net.TCPConn {
 			return nil
 		}
 		s.status.unreachable(s.status.explainDial(err))
-		// RFC 4271 section 10: the time has a jitter, so that the nodes do not all connect at once.
-		pause := retry*3/4 + rand.N(retry/4) //nolint:gosec // No secret.
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pause):
+		case <-time.After(jittered(retry)):
 		}
 	}
+}
+
+// jittered shortens a time by up to a quarter, so that the nodes do not all connect at once (RFC 4271 section 10).
+func jittered(d time.Duration) time.Duration {
+	return d - rand.N(d/4) //nolint:gosec // No secret.
 }
 
 // connect opens a connection to the router of a peer.

@@ -170,7 +170,6 @@ func TestTheNodeConnects(t *testing.T) {
 		t.Errorf("it tries again %v after a NOTIFICATION", waited)
 	}
 	_ = c.router.Close()
-	accept()
 	for range 2 {
 		accept()
 		c.send(openOf(64500))

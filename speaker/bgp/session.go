@@ -95,7 +95,7 @@ func (s *session) run(ctx context.Context) {
 		pause := restartPause
 		switch {
 		case errors.Is(err, errOver):
-			pause = overPause
+			pause = jittered(overPause)
 		default:
 			s.status.fail(err)
 		}
