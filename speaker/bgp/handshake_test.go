@@ -216,23 +216,27 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 	}
 
 	enter(OpenSent)
-	signal(s.status.waits) // It is late: gobgp has a connection.
-	eventually(t, "nothing to do", taken)
+	for range 2 { // When the second is taken, the first has had its effect.
+		signal(s.status.waits) // It is late: gobgp has a connection.
+		eventually(t, "nothing to do", taken)
+	}
 	enter(Active)
 	signal(s.status.waits)
 	conn := <-given
 	defer func() { _ = conn.Close() }()
-	for i := range 2 {
-		_ = socket.SetDeadline(time.Now()) // A connection that is open on the other side is here, too.
-		if i == 0 {
-			_ = socket.SetDeadline(time.Now().Add(patience))
-		}
+	last, err := dialFrom(p.LocalAddress, netip.AddrPortFrom(p.Address, p.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = last.Close() }()
+	for _, want := range []net.Conn{conn, last} { // The kernel keeps the order.
 		got, err := socket.AcceptTCP()
-		if err == nil {
-			defer func() { _ = got.Close() }()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if (err == nil) != (i == 0) {
-			t.Errorf("connection %d: %v", i, err)
+		defer func() { _ = got.Close() }()
+		if got.RemoteAddr().String() != want.LocalAddr().String() {
+			t.Errorf("a connection from %v, want %v: one that nobody waited for", got.RemoteAddr(), want.LocalAddr())
 		}
 	}
 }
