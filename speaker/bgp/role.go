@@ -67,6 +67,9 @@ func (r Role) offer(open []byte) ([]byte, error) {
 	binary.BigEndian.PutUint16(with[16:], uint16(size)) //nolint:gosec // Less than 300.
 	with[lengthOfAll] += byte(len(capability))
 	with[length] += byte(len(capability))
+	if got := rolesIn(with); len(got) != 1 || roleName(got[0]) != string(r) {
+		return nil, errLayout // The capabilities have errors, or one of them is a role.
+	}
 	return with, nil
 }
 
