@@ -16,11 +16,22 @@ import (
 // This file connects to routers in place of gobgp (v4.8.0), which neither tells why it cannot connect, except in its log, nor lets
 // others see the messages of its connections.
 
-// minDialTime is the least time that a router has to answer.
-const minDialTime = 2 * time.Second
+const (
+	// minDialTime is the least time that a router has to answer.
+	minDialTime = 2 * time.Second
+	// dialPause is how long a new server waits before it connects. A router that watches the path by BFD may find only now that
+	// the speaker before this one is dead, or that the path was. It would end the new session for it, with the routes that it has
+	// kept over a restart.
+	dialPause = 2 * time.Second
+)
 
 // dial connects to the router whenever gobgp waits for a connection, until the context ends.
 func (s *session) dial(ctx context.Context, to chan<- net.Conn) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(jittered(dialPause)):
+	}
 	for {
 		select {
 		case <-ctx.Done():

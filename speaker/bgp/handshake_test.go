@@ -189,6 +189,7 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 	s := &session{peer: p, status: newStatus(p, zap.NewNop(), func() {})}
 	given := make(chan net.Conn)
 	ctx, cancel := context.WithCancel(t.Context())
+	began := time.Now()
 	var dialler sync.WaitGroup
 	dialler.Go(func() { s.dial(ctx, given) })
 	defer dialler.Wait()
@@ -199,6 +200,9 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 	enter(Active)
 	signal(s.status.waits)
 	eventually(t, "the router refuses", func() bool { return strings.HasPrefix(s.status.session().Reason, "connection refused") })
+	if waited := s.status.session().LastError.At.Sub(began); waited < dialPause*3/4 {
+		t.Errorf("the first attempt is after %v, in which the router may not know that the session before has ended", waited)
+	}
 	enter(Idle)
 	socket, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.Address, p.Port)))
 	if err != nil {
@@ -245,6 +249,7 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 func TestRoutersThatHoldBack(t *testing.T) {
 	here := goleak.IgnoreCurrent()
 	long := unhex("ffffffffffffffffffffffffffffffff 1000 01") // 4096 bytes
+	var all sync.WaitGroup
 	for i, sent := range [][]byte{
 		nil, {0xff}, openOf(64500)[:18], openOf(64500)[:19], openOf(64500, "090100")[:40], append(long, make([]byte, 4000)...), openOf(64500),
 		append(openOf(64500), message(4, nil)[:18]...),
@@ -253,58 +258,70 @@ func TestRoutersThatHoldBack(t *testing.T) {
 			p := validPeer()
 			p.Address, p.LocalAddress, p.Passive, p.Role = hostileAt(20+i), hostileAt(12), passive, RoleCustomer
 			p.Port = freePort(t).Port()
-			var socket net.Listener
-			if !passive {
-				var err error
-				if socket, err = net.Listen("tcp4", netip.AddrPortFrom(p.Address, p.Port).String()); err != nil {
-					t.Fatal(err)
+			all.Go(func() {
+				if err := holdBack(p, sent); err != nil {
+					t.Errorf("% x: passive %v: %v", sent[:min(len(sent), 40)], passive, err)
 				}
-			}
-			s := New(zap.NewNop())
-			ctx, cancel := context.WithCancel(context.Background())
-			ended := make(chan error, 1)
-			go func() { ended <- s.Run(ctx) }()
-			if faults := s.SetPeers([]Peer{p}); faults != nil {
-				t.Fatal(faults)
-			}
-			router := &routerEnd{}
-			var err error
-			if passive {
-				router, err = connectedFrom(p.Address, netip.AddrPortFrom(p.LocalAddress, p.Port))
-			} else if router.Conn, err = socket.Accept(); err == nil {
-				_ = router.SetDeadline(time.Now().Add(patience))
-				_, err = router.until(bgp.BGP_MSG_OPEN)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, b := range sent { // byte by byte
-				if _, err := router.Write([]byte{b}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			began := time.Now()
-			s.SetPeers(nil)
-			for err = nil; err == nil; {
-				_, _, err = router.next()
-			}
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			if took := time.Since(began); took > shutDownTime+3*time.Second {
-				t.Errorf("% x: the session ends after %v", sent[:min(len(sent), 40)], took)
-			}
-			_ = router.Close()
-			if !passive {
-				_ = socket.Close()
-			}
+			})
 		}
 	}
+	all.Wait()
 	// gobgp's cleanInfiniteChannel may leave the goroutine of a queue behind.
 	if err := goleak.Find(here, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer")); err != nil {
 		t.Error(err)
 	}
+}
+
+// holdBack has the router of a peer send some bytes, one by one, and nothing more, and then removes the peer.
+func holdBack(p Peer, sent []byte) (err error) {
+	s := New(zap.NewNop())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-ended)
+	}()
+	router := &routerEnd{}
+	if p.Passive {
+		if faults := s.SetPeers([]Peer{p}); faults != nil {
+			return fmt.Errorf("%v", faults)
+		}
+		if router, err = connectedFrom(p.Address, netip.AddrPortFrom(p.LocalAddress, p.Port)); err != nil {
+			return err
+		}
+	} else {
+		socket, err := net.Listen("tcp4", netip.AddrPortFrom(p.Address, p.Port).String())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = socket.Close() }()
+		if faults := s.SetPeers([]Peer{p}); faults != nil {
+			return fmt.Errorf("%v", faults)
+		}
+		if router.Conn, err = socket.Accept(); err != nil {
+			return err
+		}
+		_ = router.SetDeadline(time.Now().Add(patience))
+		if _, err := router.until(bgp.BGP_MSG_OPEN); err != nil {
+			return err
+		}
+	}
+	defer func() { _ = router.Close() }()
+	for _, b := range sent {
+		if _, err := router.Write([]byte{b}); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	s.SetPeers(nil)
+	for end := error(nil); end == nil; {
+		_, _, end = router.next()
+	}
+	if took := time.Since(began); took > shutDownTime+3*time.Second {
+		return fmt.Errorf("the session ends after %v", took)
+	}
+	return nil
 }
 
 // An OPEN of another layout than gobgp's present one is not sent, and the reason says so.
