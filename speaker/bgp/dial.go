@@ -94,7 +94,7 @@ func connect(ctx context.Context, p Peer, limit time.Duration) (*net.TCPConn, er
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.numbered(p.LocalAddress), 0))
 	}
 	dialer.Control = func(_, _ string, raw syscall.RawConn) error {
-		return onSocket(raw, func(fd int) error { return p.prepare(fd) })
+		return onSocket(raw, p.prepare)
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(p.numbered(p.Address), p.port()).String())
 	if err != nil {

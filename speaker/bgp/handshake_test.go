@@ -35,7 +35,7 @@ func TestASessionNeedsRolesThatFit(t *testing.T) {
 			{[]byte{2}, ours == "" || ours == RoleRSServer}, {[]byte{3}, ours == "" || ours == RoleProvider}, {[]byte{4}, ours == "" || ours == RolePeer},
 			{[]byte{5}, ours == ""}, {[]byte{3, 3}, ours == "" || ours == RoleProvider}, {[]byte{3, 0}, ours == ""},
 		} {
-			t.Run(fmt.Sprint(ours, " with ", c.theirs), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s with %v", ours, c.theirs), func(t *testing.T) {
 				t.Parallel()
 				s := newComing(t, nil, func(p *Peer) { p.Role = ours })
 				s.dials()

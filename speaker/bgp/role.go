@@ -30,7 +30,7 @@ var (
 
 const (
 	roleCapability bgp.BGPCapabilityCode = 9
-	roleMismatch                         = 11 // a subcode of OPEN Message Error
+	roleMismatch   uint8                 = 11 // a subcode of OPEN Message Error
 	// onlyToCustomer is the type of the path attribute of section 5.
 	onlyToCustomer bgp.BGPAttrType = 35
 )
