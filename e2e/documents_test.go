@@ -252,7 +252,7 @@ func TestDocumentedRouters(t *testing.T) {
 			})
 
 			configure(daemon.roles)
-			f.told("bgppeers tor-a", herald.ConditionEstablished, "SessionsDown", "the router insists on a BGP role of this node")
+			f.told("bgppeers tor-a", herald.ConditionEstablished, "NoSession", "the router insists on a BGP role of this node")
 			f.must(f.patchPeer("tor-a", `{"spec":{"role":"Customer"}}`))
 			f.told("bgppeers tor-a", herald.ConditionEstablished, "Established")
 			hears(4, any)
