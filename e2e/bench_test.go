@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // The benchmarks measure. They never fail because something is slow. Run them with `make bench`.
@@ -25,7 +26,7 @@ import (
 func BenchmarkCreateToReply(b *testing.B) {
 	const samples = 20
 	for b.Loop() {
-		f := withLab(b, lab.Options{Routers: []lab.RouterKind{lab.FRR}})
+		f := withLab(b, lab.Options{Routers: []router.Kind{lab.FRR}})
 		f.announce()
 		f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 		f.pod("pod-1", "k8s-node1")
@@ -99,7 +100,7 @@ func median(all []time.Duration) time.Duration {
 func BenchmarkMemory(b *testing.B) {
 	const many = 1000
 	for b.Loop() {
-		f := withLab(b, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}})
+		f := withLab(b, lab.Options{Nodes: 2, Routers: []router.Kind{lab.BIRD}})
 		f.announce()
 		f.pool("routed", nil, "198.51.100.0/24", "198.18.4.0/22")
 		f.pod("pod-1", "k8s-node1")

@@ -16,12 +16,13 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // fabric returns a cluster that announces to FRR and to BIRD, but not on the segment.
 func fabric(t *testing.T, nodes int) *field {
 	t.Helper()
-	f := withHerald(t, lab.Options{Nodes: nodes, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
+	f := withHerald(t, lab.Options{Nodes: nodes, Routers: []router.Kind{lab.FRR, lab.BIRD}})
 	for _, r := range f.site.Routers {
 		_, err := f.herald.BGPPeers.Create(f.ctx, peerOf(r), metav1.CreateOptions{})
 		f.must(err)

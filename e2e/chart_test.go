@@ -229,9 +229,9 @@ func TestTheNamespaceMayBeDefault(t *testing.T) {
 	}
 }
 
-// TestNothingOfTheTestStays is about the objects of `helm test`: all except the pod are deleted when the test ends, and an
+// TestHelmTestLeavesOnlyItsPod is about the objects of `helm test`: all except the pod are deleted when the test ends, and an
 // installation does not have them.
-func TestNothingOfTheTestStays(t *testing.T) {
+func TestHelmTestLeavesOnlyItsPod(t *testing.T) {
 	rendered, err := renderChart("lb")
 	if err != nil {
 		t.Fatal(err)

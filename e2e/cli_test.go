@@ -18,6 +18,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // ask runs kubectl herald and returns its output and its exit code.
@@ -281,7 +282,7 @@ func TestAServiceIsRenumbered(t *testing.T) {
 
 // TestAServiceIsExplained sets up everything that a Service needs, step by step, and checks the explanation at each step.
 func TestAServiceIsExplained(t *testing.T) {
-	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.FRR}}).field
+	f := withLab(t, lab.Options{Routers: []router.Kind{lab.FRR}}).field
 	all, router := names(f.site), f.site.Routers[0].Name
 	eventually := func(want ...string) {
 		t.Helper()
@@ -300,8 +301,8 @@ func TestAServiceIsExplained(t *testing.T) {
 	f.pool("gold", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no; delay(0)(s) }, "198.18.0.199")
 	eventually(`✗ gold IPv4: pool "gold" does not auto-assign: name it to be served from it`, "Next: no pool auto-assigns addresses")
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.201")
-	eventually("✓ segment IPv4: has 1 of 2 IPv4 addresses free", "✓ 198.18.0.200 from pool segment", "✗ 198.18.0.200 is announced by nobody",
-		"Next: 198.18.0.200 is announced by nobody: there is no L2Advertisement and no BGPAdvertisement: create one with spec.pools: [segment]")
+	eventually("✓ segment IPv4: has 1 of 2 IPv4 addresses free", "✓ 198.18.0.200 from pool segment", "✗ 198.18.0.200 is announced by no node",
+		"Next: 198.18.0.200 is announced by no node: there is no L2Advertisement and no BGPAdvertisement: create one with spec.pools: [segment]")
 	f.announce()
 	eventually("0 ready", "no endpoint is ready: see the pods that spec.selector chooses: kubectl -n default get pods -l ")
 	f.pod("pod-1", all[0])
@@ -341,7 +342,7 @@ func TestAServiceIsExplained(t *testing.T) {
 	eventually("✓ 198.18.0.200 by ARP", "Next: 198.18.0.200 BGPAdvertisement all: spec.peers names tro, and there is no such BGPPeer")
 	patch("bgpadvertisements.herald.dev", "all", `{"peers":null,"nodeSelector":{"matchLabels":{"rack":"none"}}}`)
 	patch("l2advertisements.herald.dev", "all", `{"interfaces":["absent0"]}`)
-	eventually("✗ 198.18.0.200 is announced by nobody", "Next: 198.18.0.200 is announced by nobody: L2Advertisement all: spec.interfaces names absent0")
+	eventually("✗ 198.18.0.200 is announced by no node", "Next: 198.18.0.200 is announced by no node: L2Advertisement all: spec.interfaces names absent0")
 	patch("bgpadvertisements.herald.dev", "all", `{"nodeSelector":null}`)
 	patch("l2advertisements.herald.dev", "all", `{"interfaces":null}`)
 	_, err := f.access.Kubectl(f.ctx, "label", "node", all[1], corev1.LabelNodeExcludeBalancers+"=")

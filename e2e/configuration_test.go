@@ -15,6 +15,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // told waits for a condition of a configuration object with this reason, whose message contains the texts. The object
@@ -75,10 +76,10 @@ func (f *field) table(resource string, rows ...string) {
 	})
 }
 
-// TestEveryObjectTellsWhatBecameOfIt makes the mistakes of beginners, checks that the objects report them, and corrects
+// TestConditionsReportMistakes makes the mistakes of beginners, checks that the objects report them, and corrects
 // them.
-func TestEveryObjectTellsWhatBecameOfIt(t *testing.T) {
-	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR}})
+func TestConditionsReportMistakes(t *testing.T) {
+	f := withHerald(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR}})
 	router := f.site.Routers[0]
 	const announced, accepted, established = herald.ConditionAnnounced, herald.ConditionAccepted, herald.ConditionEstablished
 

@@ -119,9 +119,9 @@ func TestAServiceThatVanishedIsCollected(t *testing.T) {
 	c.unrecorded("198.51.100.1")
 }
 
-// TestAServiceThatBecameSomebodyElsesLetsGo is about a Service that changes its type, and then its class, while
+// TestTheAddressOfAServiceThatGetsAnotherClassIsReleased is about a Service that changes its type, and then its class, while
 // herald-ccm is stopped.
-func TestAServiceThatBecameSomebodyElsesLetsGo(t *testing.T) {
+func TestTheAddressOfAServiceThatGetsAnotherClassIsReleased(t *testing.T) {
 	c, _, ccm := withCCM(t)
 	c.pool("public", delay(0), "198.51.100.1")
 	c.service("turncoat")

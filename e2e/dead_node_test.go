@@ -17,7 +17,7 @@ import (
 // TestANodeThatDiesIsDeadForEveryone cuts off a node that owns an address and has endpoints, with externalTrafficPolicy
 // Cluster. The address moves at once. But the other nodes continue to send connections to the endpoint on the dead node
 // until its pod is not ready. herald-ccm marks the pod as soon as the neighbours report the death; otherwise Kubernetes
-// marks it after about 40 s.
+// marks it after about 45 s.
 func TestANodeThatDiesIsDeadForEveryone(t *testing.T) {
 	if !onKind() {
 		t.Skip("it takes real kubelets and the node lifecycle controller")

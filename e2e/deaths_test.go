@@ -180,8 +180,8 @@ func TestUnderAnotherNameHeraldCCMMayWriteNoMoreOfPods(t *testing.T) {
 	c.must(write(c.kube, elsewhere())) // An administrator may do everything.
 }
 
-// TestADeadNodeIsDeadForEveryone runs herald-ccm with exactly the rights of the overlay.
-func TestADeadNodeIsDeadForEveryone(t *testing.T) {
+// TestPodsOnADeadNodeAreMarkedNotReady runs herald-ccm with exactly the rights of the overlay.
+func TestPodsOnADeadNodeAreMarkedNotReady(t *testing.T) {
 	t.Parallel()
 	ctx, plane := startControlPlane(t, true)
 	c := clusterOf(t, ctx, &plane.Access)
@@ -226,7 +226,7 @@ func TestADeadNodeIsDeadForEveryone(t *testing.T) {
 	c.markedNotReady("dead")
 	c.markedNotReady("host")
 	c.serving("web", "accused", "alive")
-	c.event("Node", "n5", "NodeDeathWitnessed", "n1 and n2 witnessed on the wire that the node died: 2 of its pods were marked not ready")
+	c.event("Node", "n5", "NodeDeathWitnessed", "n1 and n2 reported that the node died: 2 of its pods were marked not ready")
 	if cond := c.ready("stopping"); cond.Status != corev1.ConditionTrue {
 		t.Errorf("a pod that is being deleted was marked: %+v", cond)
 	}

@@ -76,7 +76,7 @@ func TestANodeIsDrained(t *testing.T) {
 			f.learns(from(all...)...)
 		})
 	})
-	t.Run("it is cordoned, which is nothing", func(t *testing.T) {
+	t.Run("it is cordoned, and announces as before", func(t *testing.T) {
 		f := f.within(t)
 		f.kubectl("cordon", leaves)
 		f.advertises("all", func(s *herald.BGPAdvertisementSpec) { s.MED = new(int64(5)) })

@@ -16,6 +16,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // referee sends requests for an address continuously, and checks that it moves between nodes cleanly: once
@@ -77,7 +78,7 @@ func without(all []string, one string) []string {
 
 // TestNodesComeAndGo subjects one cluster to one failure after the other.
 func TestNodesComeAndGo(t *testing.T) {
-	f := withHerald(t, lab.Options{Nodes: 4, Routers: []lab.RouterKind{lab.BIRD}})
+	f := withHerald(t, lab.Options{Nodes: 4, Routers: []router.Kind{lab.BIRD}})
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
@@ -258,7 +259,7 @@ func (f *field) deputised(address, node string) {
 
 // TestPeersThatCannotWork checks that a bad peer is reported and does not disturb the others.
 func TestPeersThatCannotWork(t *testing.T) {
-	f := withHerald(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct", BFD: 100 * time.Millisecond})
+	f := withHerald(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR, lab.BIRD}, Password: "correct", BFD: 100 * time.Millisecond})
 	const address = "198.18.0.200"
 	good, other := f.site.Routers[0], f.site.Routers[1]
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")

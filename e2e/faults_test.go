@@ -149,7 +149,7 @@ func TestRequestsFail(t *testing.T) {
 		c.holds("coming", wanted)
 	})
 
-	t.Run("a move comes to its end though what is asked for by then cannot be had", func(t *testing.T) {
+	t.Run("a move ends although the Service meanwhile asks for an address that another one holds", func(t *testing.T) {
 		c := c.within(t)
 		const from, to, taken = "198.51.100.22", "198.51.100.23", "198.51.100.24"
 		c.service("holder", annotated(herald.AnnotationIPs, taken))

@@ -110,7 +110,7 @@ func TestAddressesOfGateways(t *testing.T) {
 		c.service("reserved", gateway("203.0.113.7"))
 		refused(c, "reserved", "203.0.113.7 is reserved")
 		said, _ := c.ask("status")
-		c.says(said, "default/reserved was given addresses by its controller that are not announced")
+		c.says(said, "default/reserved has addresses from its controller that Herald does not announce")
 		c.holds("gw", "203.0.113.5", "2001:db8:113::5")
 		c.holds("web", "198.51.100.1")
 	})

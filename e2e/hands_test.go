@@ -11,8 +11,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// TestHandsThatDoNotWait is about users who delete records, force-delete Services and restore backups.
-func TestHandsThatDoNotWait(t *testing.T) {
+// TestUsersDeleteRecordsAndRestoreBackups is about users who delete records, force-delete Services and restore backups.
+func TestUsersDeleteRecordsAndRestoreBackups(t *testing.T) {
 	c, _, _, ccm := withProxy(t)
 	history := c.record(laws{byHand: true, oneLeader: true})
 	c.pool("public", delay(0), trafficPool, "2001:db8:51::/124")

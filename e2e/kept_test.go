@@ -131,7 +131,7 @@ func TestAddressesAreKeptForAName(t *testing.T) {
 		c.marked("198.51.100.7", metav1.ConditionFalse, "198.51.100.7 is in no IPPool any more")
 		c.served("lost", "198.51.100.8", retain)
 		c.event("Service", "lost", "AddressNotKept",
-			"198.51.100.7 was kept for the Service, but it is in no pool any more: it was given 198.51.100.8")
+			"198.51.100.7 was kept for the Service, but it is in no pool any more: the Service was given 198.51.100.8")
 		c.kept("198.51.100.7", "default/lost")
 	})
 }
@@ -222,7 +222,7 @@ func TestQuotas(t *testing.T) {
 		c.holds("e", "198.51.100.9")
 		outer.shares("198.51.100.101", "default/w")
 	})
-	t.Run("an annotation that says nothing sensible is told to who asks", func(t *testing.T) {
+	t.Run("an invalid quota is reported to a Service that asks for an address", func(t *testing.T) {
 		c := confused.within(t)
 		c.service("a")
 		c.refused("a",

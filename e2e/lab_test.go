@@ -16,6 +16,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 func (f *field) within(t testing.TB) *field {
@@ -233,9 +234,9 @@ func names(l *lab.Site) (all []string) {
 // TestAClientReachesAService tests Herald's main job: clients reach a Service from the segment by ARP and from behind a
 // router by BGP.
 func TestAClientReachesAService(t *testing.T) {
-	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
+	for _, kind := range []router.Kind{lab.FRR, lab.BIRD} {
 		t.Run(string(kind), func(t *testing.T) {
-			f := withHerald(t, lab.Options{Routers: []lab.RouterKind{kind}})
+			f := withHerald(t, lab.Options{Routers: []router.Kind{kind}})
 			f.announce()
 			f.pool("segment", delay(0), "198.18.0.200-198.18.0.250", "2001:db8:18::200-2001:db8:18::250")
 			f.pool("routed", func(s *herald.IPPoolSpec) { no := false; s.AutoAssign = &no }, "198.51.100.0/24", "2001:db8:51::/112")

@@ -18,6 +18,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 const complete = "../manifests/herald.yaml"
@@ -26,7 +27,7 @@ const complete = "../manifests/herald.yaml"
 // installed again.
 func TestManifests(t *testing.T) {
 	const password = "open-sesame"
-	ctx, l := startLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}, Password: password})
+	ctx, l := startLab(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.BIRD}, Password: password})
 	i := installation{&field{cluster: clusterOf(t, ctx, &l.Access), site: &l.Site, referees: &atomic.Int32{}}, l}
 
 	i.kubectl("apply", "-f", complete) // Over the objects that the lab has installed.

@@ -19,6 +19,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // metalLBNamespace is the namespace in which MetalLB's manifests install it.
@@ -299,7 +300,7 @@ func withMetalLB(t *testing.T) *labField {
 	if _, err := os.Stat(filepath.Join(programs, "metallb-speaker")); err != nil {
 		t.Skip("MetalLB is not built: run make metallb")
 	}
-	ctx, l := startLab(t, lab.Options{Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Images: map[string]string{
+	ctx, l := startLab(t, lab.Options{Routers: []router.Kind{lab.FRR, lab.BIRD}, Images: map[string]string{
 		"quay.io/metallb/controller:v0.16.1": filepath.Join(programs, "metallb-controller"),
 		"quay.io/metallb/speaker:v0.16.1":    filepath.Join(programs, "metallb-speaker"),
 	}})

@@ -16,6 +16,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // preparedFault is a fault that users have, with everything that reports its cause.
@@ -67,7 +68,7 @@ func (p *preparedFault) documented(t *testing.T) {
 // Time is scaled for Prometheus: each minute in the alerts is a second here. Prometheus scrapes and evaluates every second.
 func TestAlertsAndDashboards(t *testing.T) {
 	const address = "198.18.0.200"
-	f := withLab(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}, BFD: 100 * time.Millisecond})
+	f := withLab(t, lab.Options{Routers: []router.Kind{lab.BIRD}, BFD: 100 * time.Millisecond})
 	p := startPrometheus(f)
 	f.pool("segment", delay(0), address+"-198.18.0.203")
 	f.announce()

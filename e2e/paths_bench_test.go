@@ -12,6 +12,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // BenchmarkPathDeath measures how long a client behind a router cannot open a connection when the node that gets all of the
@@ -21,7 +22,7 @@ import (
 // connection every 10 ms. An attempt fails after 250 ms.
 func BenchmarkPathDeath(b *testing.B) {
 	const ms = time.Millisecond
-	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
+	for _, kind := range []router.Kind{lab.FRR, lab.BIRD} {
 		for _, c := range []pathCase{
 			{name: "bfd=100msx3", bfd: 100 * ms}, {name: "bfd=50msx3", bfd: 50 * ms}, {name: "hold-time=3s"},
 			{name: "bfd=100msx3,gobgp", bfd: 100 * ms, gobgp: true}, {name: "bfd=50msx3,gobgp", bfd: 50 * ms, gobgp: true},
@@ -49,8 +50,8 @@ type pathCase struct {
 	gobgp   bool          // gobgp announces, with its own BFD
 }
 
-func pathDeaths(b *testing.B, kind lab.RouterKind, c pathCase) {
-	f := withLab(b, lab.Options{Nodes: 3, Routers: []lab.RouterKind{kind}, BFD: c.bfd, BFDKeeps: c.keeps}).field
+func pathDeaths(b *testing.B, kind router.Kind, c pathCase) {
+	f := withLab(b, lab.Options{Nodes: 3, Routers: []router.Kind{kind}, BFD: c.bfd, BFDKeeps: c.keeps}).field
 	router, all := f.site.Routers[0], names(f.site)
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	if !c.gobgp {

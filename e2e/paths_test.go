@@ -12,11 +12,12 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // TestPathsToRoutersAreWatched is about BFD for BGP sessions: BFD ends a session when its path is dead, and delays none.
 func TestPathsToRoutersAreWatched(t *testing.T) {
-	f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond})
+	f := withHerald(t, lab.Options{Nodes: 1, Routers: []router.Kind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond})
 	const address = "198.18.0.200"
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 	for _, r := range f.site.Routers {
@@ -117,7 +118,7 @@ func TestPathsToRoutersAreWatched(t *testing.T) {
 func TestASpeakerIsReplacedWhilePathsAreWatched(t *testing.T) {
 	for name, keeps := range map[string]bool{"as routers are": false, "configured to keep routes": true} {
 		t.Run(name, func(t *testing.T) {
-			f := withHerald(t, lab.Options{Nodes: 1, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond, BFDKeeps: keeps})
+			f := withHerald(t, lab.Options{Nodes: 1, Routers: []router.Kind{lab.FRR, lab.BIRD}, BFD: 100 * time.Millisecond, BFDKeeps: keeps})
 			const node, address, target = "k8s-node1", "198.51.100.0", "198.51.100.0:9000"
 			f.pool("routed", delay(0), "198.51.100.0/26")
 			for _, r := range f.site.Routers {

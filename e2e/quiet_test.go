@@ -12,8 +12,8 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// TestWaitingIsQuiet checks that a Service that cannot be served gets one event, whatever happens to other objects.
-func TestWaitingIsQuiet(t *testing.T) {
+// TestAWaitingServiceGetsOneEvent checks that a Service that cannot be served gets one event, whatever happens to other objects.
+func TestAWaitingServiceGetsOneEvent(t *testing.T) {
 	c, _, _ := withCCM(t)
 	c.pool("public", delay(0), "198.51.100.0")
 	c.service("first")

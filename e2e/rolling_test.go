@@ -21,13 +21,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // TestAnAddressIsAnnouncedOnceItIsForwarded suspends the kube-proxies for a while. A new address is not announced before
 // they have written their rules, but it does not wait forever. Announced addresses are forwarded: the first request of
 // every client succeeds, even if kube-proxy was about to write when the address was assigned.
 func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.BIRD}}).field
+	f := withLab(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.BIRD}}).field
 	all, router := names(f.site), f.site.Routers[0]
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
@@ -80,7 +81,7 @@ func TestAnAddressIsAnnouncedOnceItIsForwarded(t *testing.T) {
 // a pod: the new endpoint becomes ready, and the old one terminates but still serves. No attempt to open a connection may
 // fail.
 func TestPodsRollUnderPolicyLocalByHand(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.BIRD}}).field
+	f := withLab(t, lab.Options{Nodes: 3, Routers: []router.Kind{lab.BIRD}}).field
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	all, router := names(f.site), f.site.Routers[0]
 	f.announce()
@@ -189,7 +190,7 @@ func TestPodsRollUnderPolicyLocal(t *testing.T) {
 	if !onKind() {
 		t.Skip("it takes real kubelets and the controllers of Deployments and EndpointSlices")
 	}
-	f := withHerald(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}})
+	f := withHerald(t, lab.Options{Routers: []router.Kind{lab.BIRD}})
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")

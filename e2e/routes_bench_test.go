@@ -14,13 +14,14 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // BenchmarkRouteFollowsEndpoint measures how fast a route follows the only endpoint of a Service. The time begins with the
 // API server's answer to the write that makes the endpoint ready or not ready. It ends when the router's kernel has added or
 // removed the route. It is measured with the wait for kube-proxy, which writes its rules once a second at most, and without.
 func BenchmarkRouteFollowsEndpoint(b *testing.B) {
-	for _, kind := range []lab.RouterKind{lab.FRR, lab.BIRD} {
+	for _, kind := range []router.Kind{lab.FRR, lab.BIRD} {
 		for name, args := range map[string][]string{"after kube-proxy": nil, "at once": {"--kube-proxy-metrics="}} {
 			b.Run(string(kind)+"/"+name, func(b *testing.B) {
 				for b.Loop() {
@@ -31,8 +32,8 @@ func BenchmarkRouteFollowsEndpoint(b *testing.B) {
 	}
 }
 
-func routeFollows(b *testing.B, kind lab.RouterKind, args ...string) {
-	f := withLab(b, lab.Options{Nodes: 1, Routers: []lab.RouterKind{kind}}, args...).field
+func routeFollows(b *testing.B, kind router.Kind, args ...string) {
+	f := withLab(b, lab.Options{Nodes: 1, Routers: []router.Kind{kind}}, args...).field
 	const node, address = "k8s-node1", "198.51.100.0"
 	router := f.site.Routers[0]
 	_, err := f.herald.BGPPeers.Create(f.ctx, peerOf(router), metav1.CreateOptions{})

@@ -63,7 +63,7 @@ func TestASpeakerIsAwayWhileItsNodeLives(t *testing.T) {
 		s.failedOver(owner, atOnce)
 		s.answeredByDeputies()
 	})
-	t.Run("its node is drained", func(t *testing.T) {
+	t.Run("it is stopped, as when its node shuts down", func(t *testing.T) {
 		f := f.within(t)
 		owner := f.gather()
 		o := f.observe(observing{open: true})

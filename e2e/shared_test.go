@@ -14,12 +14,13 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // TestServicesShareAnAddress runs two Services on one address, each with its own port and its own pod. Whatever
 // happens to one of them, clients of the other one must not notice.
 func TestServicesShareAnAddress(t *testing.T) {
-	f := withHerald(t, lab.Options{Routers: []lab.RouterKind{lab.BIRD}})
+	f := withHerald(t, lab.Options{Routers: []router.Kind{lab.BIRD}})
 	sharing := annotated(herald.AnnotationSharingKey, "front")
 	const address, webTarget, mailTarget = "198.18.0.200", "198.18.0.200:9000", "198.18.0.200:25"
 	all := names(f.site)

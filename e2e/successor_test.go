@@ -11,12 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // TestASuccessorFindsEverythingAsItWas replaces the speaker that holds the address, as an update of Herald
 // does, and then removes the speaker for good.
 func TestASuccessorFindsEverythingAsItWas(t *testing.T) {
-	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}}).field
+	f := withLab(t, lab.Options{Nodes: 3, Routers: []router.Kind{lab.FRR, lab.BIRD}}).field
 	const address, target = "198.18.0.200", "198.18.0.200:9000"
 	all := names(f.site)
 	f.announce()

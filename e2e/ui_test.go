@@ -23,6 +23,7 @@ import (
 
 	"github.com/heraldlb/herald/e2e/browser"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // startUI runs kubectl herald ui until stop is called, and returns the address that it prints.
@@ -141,7 +142,7 @@ func TestWhatHappensIsSeenInTheBrowser(t *testing.T) {
 	const address, six = "198.18.0.200", "2001:db8:18::200"
 	// soon bounds how much later than kubectl herald status the page shows the same.
 	const soon = 15 * time.Second
-	f := withLab(t, lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.FRR}})
+	f := withLab(t, lab.Options{Nodes: 3, Routers: []router.Kind{lab.FRR}})
 	_, err := f.access.Kubectl(f.ctx, "apply", "-f", "../manifests/rbac/viewer.yaml")
 	f.must(err)
 	f.pool("segment", delay(0), address, six)

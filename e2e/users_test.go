@@ -20,6 +20,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/kind"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // onlyOnKind skips stories in the lab. The stories of this file need kubelets, containers, rollouts of Deployments and
@@ -29,7 +30,7 @@ func onlyOnKind(t *testing.T) *field {
 	if !onKind() {
 		t.Skip("a story of kind: make e2e")
 	}
-	f := withKind(t, lab.Options{Routers: []lab.RouterKind{lab.FRR}})
+	f := withKind(t, lab.Options{Routers: []router.Kind{lab.FRR}})
 	f.announce()
 	f.pool("segment", delay(0), "198.18.0.200-198.18.0.250")
 	return f
@@ -402,7 +403,7 @@ func TestIPv6Only(t *testing.T) {
 	if !onKind() {
 		t.Skip("a story of kind: make e2e")
 	}
-	f := withKindOf(t, kind.IPv6, lab.Options{Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
+	f := withKindOf(t, kind.IPv6, lab.Options{Routers: []router.Kind{lab.FRR, lab.BIRD}})
 	const address, target = "2001:db8:51::", "[2001:db8:51::]:9000"
 	all := names(f.site)
 	for _, r := range f.site.Routers {

@@ -15,7 +15,7 @@ import (
 //
 // An address moves only if the owner asks for it: it requests another address, names a pool other than the one its
 // address is from, or leaves the address. The owner then holds both the new address and the old one, so that the caller
-// can make before it breaks. [Allocator.Superfluous] returns the addresses to release.
+// can put the new one into use before it releases the old one. [Allocator.Superfluous] returns the addresses to release.
 //
 // If an owner holds too few addresses of a family, it first gets those that are reserved for its name, then addresses of
 // the owners that it shares with, and then free ones. All free ones come from one pool. Of the pools that may serve the

@@ -202,7 +202,7 @@ func (d *deadNodes) mark(ctx context.Context, v verdict) {
 	if o, exists, err := d.nodes.GetStore().GetByKey(v.node); err == nil && exists {
 		n := o.(*corev1.Node)
 		d.events.Eventf(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, corev1.EventTypeWarning, herald.EventNodeDeathWitnessed,
-			"%s witnessed on the wire that the node died: %d of its pods were marked not ready", by, marked.Load())
+			"%s reported that the node died: %d of its pods were marked not ready", by, marked.Load())
 	}
 }
 

@@ -2,7 +2,7 @@
 // LoadBalancer.
 //
 // The stock service controller calls EnsureLoadBalancer for every Service (loadbalancer.go). Four steps follow. Each step
-// uses only the files of the steps before it (a test checks the order of the files):
+// uses only the files of the steps before it (order_test.go lists all files in this order):
 //
 //   - translate (translate.go, foreign.go, requests.go, owners.go, pool.go): pure functions turn a Service into an
 //     ipam.Request and an entry of a record, and an IPPool into an ipam.Pool. Annotations of other load balancers, if they

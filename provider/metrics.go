@@ -18,7 +18,7 @@ type allocationMetrics struct {
 func newAllocationMetrics() *allocationMetrics {
 	m := &allocationMetrics{
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "herald_allocation_duration_seconds", Help: "Time to choose and record the addresses of a Service that had none, or not these.",
+			Name: "herald_allocation_duration_seconds", Help: "Time to choose and record the addresses of a Service that did not have these addresses before.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -27,7 +27,7 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 		other := heldByOther(alloc.Holders(address), req.Owner)
 		for _, a := range given {
 			if other != "" && ipam.FamilyOf(a.Address) == ipam.FamilyOf(address) {
-				note(herald.EventAddressReplaced, "%s, which the Service carried, is held by %s: it was given %s instead", address, other, a.Address)
+				note(herald.EventAddressReplaced, "%s, which was in the status of the Service, is held by %s: the Service was given %s instead", address, other, a.Address)
 				break
 			}
 		}
@@ -39,7 +39,7 @@ func notices(alloc *ipam.Allocator, svc *corev1.Service, req ipam.Request, alloc
 	for _, a := range given {
 		for _, f := range notKept {
 			if !cooling(f.Address) && ipam.FamilyOf(f.Address) == ipam.FamilyOf(a.Address) {
-				note(herald.EventAddressNotKept, "%s was kept for the Service, but %s: it was given %s", f.Address, NotKeptWords(f, req.Owner), a.Address)
+				note(herald.EventAddressNotKept, "%s was kept for the Service, but %s: the Service was given %s", f.Address, NotKeptWords(f, req.Owner), a.Address)
 			}
 		}
 		if other, why := alloc.Unshared(req, a.Address); why.Over != ipam.Nothing {

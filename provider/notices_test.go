@@ -45,10 +45,10 @@ func TestNotices(t *testing.T) {
 		}, service("web", four), nil},
 		{"another has what it carries", func(l *ledger) {
 			note(l, given("198.51.100.3", "public", "other"), false)
-		}, carrying("web", four, "198.51.100.3"), []string{"AddressReplaced: 198.51.100.3, which the Service carried, is held by default/other: it was given 198.51.100.0 instead"}},
+		}, carrying("web", four, "198.51.100.3"), []string{"AddressReplaced: 198.51.100.3, which was in the status of the Service, is held by default/other: the Service was given 198.51.100.0 instead"}},
 		{"what was kept for it is in no pool", func(l *ledger) {
 			note(l, ipam.Allocation{Address: netip.MustParseAddr("192.0.2.1"), Pool: "gone", Owner: ipam.Owner{Namespace: "default", Name: "web"}}, false)
-		}, service("web", four), []string{"AddressNotKept: 192.0.2.1 was kept for the Service, but it is in no pool any more: it was given 198.51.100.0"}},
+		}, service("web", four), []string{"AddressNotKept: 192.0.2.1 was kept for the Service, but it is in no pool any more: the Service was given 198.51.100.0"}},
 		{"what was kept for it has cooled there", func(l *ledger) {
 			note(l, given("192.0.2.1", "gone", "web"), true)
 		}, service("web", four), nil},

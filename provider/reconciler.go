@@ -289,7 +289,7 @@ func (r *reconciler) mark(ctx context.Context, rec *herald.IPAllocation, address
 				r.events.Eventf(svc, corev1.EventTypeWarning, herald.EventInvalidIPAllocation, "%s: %s", rec.Name, c.Message)
 			case c.Type == herald.AllocationInRange && c.Status == metav1.ConditionFalse:
 				r.events.Eventf(svc, corev1.EventTypeWarning, herald.EventOutOfRange,
-					"%s; move off it by kubectl herald renumber %s/%s, or put it back into spec.addresses of a pool", c.Message, svc.Namespace, svc.Name)
+					"%s; give the Service another address by kubectl herald renumber %s/%s, or add this one to spec.addresses of a pool again", c.Message, svc.Namespace, svc.Name)
 			case c.Type == herald.AllocationConflict && c.Status == metav1.ConditionTrue:
 				r.events.Event(svc, corev1.EventTypeWarning, herald.EventAddressConflict, c.Message)
 			}

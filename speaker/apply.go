@@ -85,7 +85,7 @@ func (l *loop) handOn(wants map[string][]wanted) {
 	}
 	clear(l.prepare)
 	for iface, all := range wants {
-		if r := l.s.segments.open[iface]; r != nil {
+		if r := l.s.segments.opened[iface]; r != nil {
 			r.Do(func(m *segment.Machine, now segment.Time) {
 				for _, w := range all {
 					m.Want(now, w.addr, w.want)

@@ -74,7 +74,7 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 			if !d.handsOver(svc, a.Addr, before, nodes) {
 				continue
 			}
-			stay(svc, d.self)
+			countTerminating(svc, d.self)
 			if at, is := slices.BinarySearch(nodes.all, d.self); !is {
 				nodes.all = slices.Insert(nodes.all, at, d.self)
 			}
@@ -106,7 +106,7 @@ func (d *deliveries) judge(a *announce.Address, own answer) {
 	if nodes == nil {
 		return
 	}
-	a.Behind, a.Forwards, a.Leaves = a.Fresh, own == forwards, own == no && !a.New
+	a.Behind, a.Forwards, a.Defers = a.Fresh, own == forwards, own == no && !a.New
 	others := slices.DeleteFunc(slices.Clone(a.Fresh), func(node string) bool { return node == d.self })
 	switch {
 	case own == no && !a.New && len(others)+1 == len(nodes.all):
@@ -188,7 +188,7 @@ func (d *deliveries) answered(address netip.Addr, node string, said answer, at t
 // asked lists the fresh nodes that are taking an address over from this node.
 func (d *deliveries) asked(a *announce.Address) (nodes []string) {
 	known := d.local[a.Addr]
-	if known == nil || len(known.fresh) == 0 || !slices.ContainsFunc(a.Services, func(svc *announce.Service) bool { return leaves(svc, a.Addr, d.self) }) || !d.now[a.Addr] {
+	if known == nil || len(known.fresh) == 0 || !slices.ContainsFunc(a.Services, func(svc *announce.Service) bool { return terminates(svc, a.Addr, d.self) }) || !d.now[a.Addr] {
 		return nil
 	}
 	for n := range known.fresh {
@@ -216,7 +216,7 @@ func later(x, y time.Time) time.Time {
 // handsOver reports whether this node has to go on delivering a Service that other nodes are taking over. Services that share
 // an address are checked one by one: they do not change at the same time.
 func (d *deliveries) handsOver(svc *announce.Service, address netip.Addr, before, nodes *localNodes) bool {
-	if before == nil || !slices.Contains(before.all, d.self) || !leaves(svc, address, d.self) || svc.Delivers(address, d.self) {
+	if before == nil || !slices.Contains(before.all, d.self) || !terminates(svc, address, d.self) || svc.Delivers(address, d.self) {
 		return false
 	}
 	others := 0
@@ -237,26 +237,26 @@ func (d *deliveries) handsOver(svc *announce.Service, address netip.Addr, before
 func othersDeliver(a *announce.Address, self string) bool {
 	other := func(node string) bool { return node != self }
 	return slices.ContainsFunc(a.Services, func(svc *announce.Service) bool {
-		return svc.Local && (slices.ContainsFunc(svc.Ready(a.Addr), other) || slices.ContainsFunc(leaving(svc, a.Addr), other))
+		return svc.Local && (slices.ContainsFunc(svc.Ready(a.Addr), other) || slices.ContainsFunc(terminating(svc, a.Addr), other))
 	})
 }
 
-// leaves reports whether a node has endpoints of a Service, for traffic to the address, that terminate and still serve.
-func leaves(svc *announce.Service, address netip.Addr, node string) bool {
-	_, found := slices.BinarySearch(leaving(svc, address), node)
+// terminates reports whether a node has endpoints of a Service, for traffic to the address, that terminate and still serve.
+func terminates(svc *announce.Service, address netip.Addr, node string) bool {
+	_, found := slices.BinarySearch(terminating(svc, address), node)
 	return svc.Local && found
 }
 
-// leaving lists the nodes with endpoints that terminate and still serve, for traffic to the address.
-func leaving(svc *announce.Service, address netip.Addr) []string {
+// terminating lists the nodes with endpoints that terminate and still serve, for traffic to the address.
+func terminating(svc *announce.Service, address netip.Addr) []string {
 	if address.Is4() {
-		return svc.Leaving4
+		return svc.Terminating4
 	}
-	return svc.Leaving6
+	return svc.Terminating6
 }
 
-// stay counts the endpoints of a node that terminate and still serve as ready: all of them together as one endpoint.
-func stay(svc *announce.Service, node string) {
+// countTerminating counts the endpoints of a node that terminate and still serve as ready: all of them together as one endpoint.
+func countTerminating(svc *announce.Service, node string) {
 	if !svc.Local {
 		return
 	}
@@ -281,6 +281,6 @@ func stay(svc *announce.Service, node string) {
 		with[node] = 1
 		return with
 	}
-	svc.Ready4, svc.Ready6 = add(svc.Ready4, svc.Leaving4), add(svc.Ready6, svc.Leaving6)
-	svc.Count4, svc.Count6 = count(svc.Count4, svc.Leaving4), count(svc.Count6, svc.Leaving6)
+	svc.Ready4, svc.Ready6 = add(svc.Ready4, svc.Terminating4), add(svc.Ready6, svc.Terminating6)
+	svc.Count4, svc.Count6 = count(svc.Count4, svc.Terminating4), count(svc.Count6, svc.Terminating6)
 }

@@ -101,7 +101,7 @@ func TestANodeHandsOverUnderPolicyLocal(t *testing.T) {
 				shared, a := cluster(t, "n1")
 				editNode(shared, "n4", func(n *announce.Node) { n.Excluded = true })
 				svc := a.Services[0]
-				svc.Local, svc.Ready4, svc.Leaving4 = story.local, s.ready, s.leaving
+				svc.Local, svc.Ready4, svc.Terminating4 = story.local, s.ready, s.leaving
 				given := slices.Clone(s.ready)
 				began := d.note(a, shared.Nodes, noon.Add(s.at))
 				until := d.fresh.at[vip]
@@ -143,8 +143,8 @@ func TestANodeHandsOverOneServiceAfterAnother(t *testing.T) {
 		shared, a := cluster(t, "n1")
 		web := a.Services[0]
 		mail := &announce.Service{Name: types.NamespacedName{Namespace: "default", Name: "mail"}, Local: true}
-		web.Local, web.Ready4, web.Leaving4 = true, strings.Fields(step.web), strings.Fields(step.webLeaving)
-		mail.Ready4, mail.Leaving4 = strings.Fields(step.mail), strings.Fields(step.mailLeaving)
+		web.Local, web.Ready4, web.Terminating4 = true, strings.Fields(step.web), strings.Fields(step.webLeaving)
+		mail.Ready4, mail.Terminating4 = strings.Fields(step.mail), strings.Fields(step.mailLeaving)
 		a.Services = append(a.Services, mail)
 		d.note(a, shared.Nodes, noon.Add(time.Duration(i)*50*time.Millisecond))
 		if got := said(announce.Decide(shared, a)); got != step.want {
@@ -205,7 +205,7 @@ func TestOtherNodesDeliver(t *testing.T) {
 	} {
 		_, a := cluster(t, "n1")
 		svc := a.Services[0]
-		svc.Local, svc.Ready4, svc.Leaving4 = story.local, story.ready, story.leaving
+		svc.Local, svc.Ready4, svc.Terminating4 = story.local, story.ready, story.leaving
 		if got := othersDeliver(a, "n1"); got != story.want {
 			t.Errorf("%s: %v", story.name, got)
 		}
@@ -224,7 +224,7 @@ func TestLeavingEndpointsAreThoseThatServe(t *testing.T) {
 		condition("n3", false, false, true), condition("n4", false, false, false))
 	in := watched(t, svc, recordFor("198.51.100.7", "web-uid"), endpoints)
 	got := in.address(vip, noon).Services[0]
-	if said := fmt.Sprint(got.Ready4, got.Leaving4, got.Leaving6); said != "[n1] [n2] []" {
+	if said := fmt.Sprint(got.Ready4, got.Terminating4, got.Terminating6); said != "[n1] [n2] []" {
 		t.Error(said)
 	}
 }

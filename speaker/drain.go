@@ -11,10 +11,10 @@ import (
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
-// drain is the state of leaving the routers: this node goes on announcing for a while, with a community that asks routers to
+// drain is the state of a drain: this node goes on announcing for a while, with a community that asks routers to
 // prefer other nodes. The loop owns it.
 type drain struct {
-	// since is when the node began to leave; zero: it does not leave.
+	// since is when the drain began; zero: there is none.
 	since time.Time
 	// stopping is set when the process must end. Closing stop begins this. done is closed when the routes are drained.
 	stopping bool
@@ -27,9 +27,9 @@ func newDrain() drain {
 	return drain{stop: make(chan struct{}), done: make(chan struct{}), next: stopped()}
 }
 
-// leave checks a new snapshot for whether this node leaves or has come back. A node that was deleted from the API leaves, too:
-// until its routes are drained it stays in the snapshot as an excluded node.
-func (l *loop) leave(before *announce.Shared, now time.Time) {
+// updateDrain checks a new snapshot for whether this node has to drain its routes. A node that was deleted from the API stays in the
+// snapshot as an excluded node until they are drained.
+func (l *loop) updateDrain(before *announce.Shared, now time.Time) {
 	d, self := &l.drain, l.s.config.Node
 	node, known := l.shared.Nodes[self]
 	gone := false
@@ -46,7 +46,7 @@ func (l *loop) leave(before *announce.Shared, now time.Time) {
 		d.since = now
 	}
 	left := now.Sub(d.since)
-	l.shared.Leaving = &left
+	l.shared.Draining = &left
 	if gone && left < l.longestDrain() {
 		node.Excluded = true
 		l.shared.Nodes[self] = node
@@ -98,7 +98,7 @@ func (l *loop) beginStop() {
 // drained closes done when the longest drain time is over.
 func (l *loop) drained() {
 	d := &l.drain
-	if d.stopping && l.shared.Leaving != nil && *l.shared.Leaving >= l.longestDrain() {
+	if d.stopping && l.shared.Draining != nil && *l.shared.Draining >= l.longestDrain() {
 		select {
 		case <-d.done:
 		default:

@@ -236,7 +236,7 @@ func TestAHandoverEndsByTheHealthPort(t *testing.T) {
 		d := newDeliveries("n1")
 		note := func(now time.Time, ready, leaving []string) *announce.Address {
 			shared, a := cluster(t, "n1")
-			a.Services[0].Local, a.Services[0].Ready4, a.Services[0].Leaving4 = true, ready, leaving
+			a.Services[0].Local, a.Services[0].Ready4, a.Services[0].Terminating4 = true, ready, leaving
 			d.note(a, shared.Nodes, now)
 			return a
 		}

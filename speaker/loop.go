@@ -90,7 +90,7 @@ func newLoop(s *Speaker) *loop {
 		sessions: map[string]sessionReport{}, deliveries: newDeliveries(s.config.Node),
 		aggregates: newAggregates(), routes: map[netip.Prefix]map[string]route.Attributes{},
 		full:    stopped(),
-		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "Passes over the dirty addresses."))),
+		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "How often the speaker decided again about the addresses that changes concern."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "pass_duration_seconds", Help: "How long a pass took.",
@@ -237,15 +237,15 @@ func (l *loop) takeInterfaces() bool {
 		if l.matters(i) {
 			matter = append(matter, i)
 			all = append(all, responder.Interface{Name: i.Name, Index: i.Index, MAC: i.MAC, Up: i.Up})
-		} else if r := l.s.segments.open[i.Name]; r != nil && r.Index() == i.Index {
+		} else if r := l.s.segments.opened[i.Name]; r != nil && r.Index() == i.Index {
 			l.giveUp(r.Segment)
 		}
 	}
 	l.s.arp.SetInterfaces(all)
 	l.s.ndp.SetInterfaces(all)
-	before := slices.Collect(maps.Keys(l.s.segments.open))
+	before := slices.Collect(maps.Keys(l.s.segments.opened))
 	l.s.segments.update(matter, l.tell)
-	after := slices.Collect(maps.Keys(l.s.segments.open))
+	after := slices.Collect(maps.Keys(l.s.segments.opened))
 	slices.Sort(before)
 	slices.Sort(after)
 	if reflect.DeepEqual(matter, l.interfaces) && slices.Equal(before, after) {
@@ -334,12 +334,7 @@ func (l *loop) pass(c changes) {
 			if l.notice(a, time.Now(), first) {
 				forgotten = append(forgotten, address)
 			}
-			d := announce.Decide(l.shared, a)
-			l.decided.Inc()
-			if d.Refused != before.Refused {
-				l.refuse(a, d.Refused)
-			}
-			l.decisions[address] = l.weights.damp(address, before, l.whenForwarded(d, before, address), began)
+			l.decisions[address] = l.decide(a, before, began)
 		} else {
 			l.deliveries.forget(address)
 			l.s.forwarding.forget(address)
@@ -370,7 +365,19 @@ func (l *loop) pass(c changes) {
 	l.duration.Observe(took.Seconds())
 }
 
-// notice makes an address that this node has just become able to deliver wait for kube-proxy. If other nodes take an address
+// decide returns the decision about an address that was noticed: what Decide says, without new routes as long as kube-proxy does
+// not forward the address, and with the weights of before as long as new ones have to wait.
+func (l *loop) decide(a *announce.Address, before announce.Decision, began time.Time) announce.Decision {
+	d := announce.Decide(l.shared, a)
+	l.decided.Inc()
+	if d.Refused != before.Refused {
+		l.refuse(a, d.Refused)
+	}
+	return l.weights.damp(a.Addr, before, l.whenForwarded(d, before, a.Addr), began)
+}
+
+// notice brings an address up to date before the decision: the nodes that became ready a moment ago, and endpoints that terminate and
+// count as ready. It makes an address that this node has just become able to deliver wait for kube-proxy. If other nodes take an address
 // over, this node goes on delivering it for a moment. now is the time at which the address was read. The address may include
 // changes that came after the pass began, and kube-proxy gets the full time to hear of those, too. Addresses that this node
 // delivers when it starts do not wait: kube-proxy already knows them. notice reports whether it ended the address's wait
@@ -415,10 +422,10 @@ func (l *loop) mayAnswer(address netip.Addr) bool {
 	return slices.ContainsFunc(l.decisions[address].Segments, func(p announce.Placement) bool { return l.among(p.Candidates) })
 }
 
-// whenForwarded leaves out new routes if the address waits for kube-proxy or this node leaves. The type segments holds back
+// whenForwarded leaves out new routes if the address waits for kube-proxy or this node drains. The type segments holds back
 // the answers on the segments.
 func (l *loop) whenForwarded(d, before announce.Decision, address netip.Addr) announce.Decision {
-	if len(d.Exports)+len(d.Aggregates) > 0 && (l.shared.Leaving != nil || l.s.forwarding.isWaiting(address)) {
+	if len(d.Exports)+len(d.Aggregates) > 0 && (l.shared.Draining != nil || l.s.forwarding.isWaiting(address)) {
 		return onlyOld(d, before)
 	}
 	return d
@@ -450,7 +457,7 @@ func (l *loop) refuse(a *announce.Address, what string) {
 func (l *loop) share() {
 	before := l.shared
 	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy(), before)
-	l.leave(before, time.Now())
+	l.updateDrain(before, time.Now())
 	l.ranges = l.s.inputs.ranges()
 	l.takeInterfaces()
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)

@@ -323,8 +323,8 @@ func TestWithoutL2AdvertisementsThereAreNoSegments(t *testing.T) {
 	all := noChanges()
 	all.all = true
 	l.pass(all)
-	if d := l.decisions[vip]; len(d.Segments) > 0 || len(d.Exports) != 1 || len(l.s.segments.open) > 0 {
-		t.Errorf("%+v, and %d segments", d, len(l.s.segments.open))
+	if d := l.decisions[vip]; len(d.Segments) > 0 || len(d.Exports) != 1 || len(l.s.segments.opened) > 0 {
+		t.Errorf("%+v, and %d segments", d, len(l.s.segments.opened))
 	}
 	l.report()
 	l.s.segments.leave(false)

@@ -21,7 +21,7 @@ var (
 	answered  = desc("l2_replies_total", "ARP requests and neighbour solicitations answered.", "interface", "protocol")
 	announced = desc("l2_announcements_total", "Unsolicited announcements sent, in packets.", "interface", "protocol")
 	ignored   = desc("l2_ignored_total", "ARP and NDP packets that were not answered, by reason.", "interface", "protocol", "reason")
-	conflicts = desc("l2_conflicts_total", "Claims of our addresses by strangers.", "interface", "protocol")
+	conflicts = desc("l2_conflicts_total", "Frames in which a machine that is not a speaker uses an address that this node answers for.", "interface", "protocol")
 
 	frames     = desc("segment_frames_total", "Frames between speakers, by type and direction.", "interface", "type", "direction")
 	refused    = desc("segment_refused_total", "Frames that were refused, by reason.", "interface", "reason")
@@ -29,7 +29,7 @@ var (
 	takeovers  = desc("segment_takeover_seconds", "From the last sign of life of an address's owner to the takeover.", "interface")
 	deputised  = desc("segment_deputised_seconds_total", "For how long this node answered for others, summed over addresses.", "interface")
 	neighbours = desc("segment_neighbours", "Other speakers on the segment.", "interface", "life")
-	dead       = desc("segment_dead_neighbour", "1 for a speaker that is dead to this one: the 16 that died last.", "interface", "neighbour")
+	dead       = desc("segment_dead_neighbour", "1 for a neighbour that this speaker considers dead: the 16 that died last.", "interface", "neighbour")
 	owned      = desc("segment_addresses", "Addresses that this node owns.", "interface")
 	unowned    = desc("segment_unowned_addresses", "Addresses that this node could own and that no node owns.", "interface")
 	state      = desc("segment_state", "1 for the state that this node is in.", "interface", "state")

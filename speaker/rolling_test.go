@@ -198,14 +198,14 @@ func (n *rollingNode) look(m *rollingModel) {
 	svc := &announce.Service{Name: web, Local: true, Count4: map[string]int{}}
 	for _, e := range m.versions[n.seen-1] {
 		if e.leaving {
-			svc.Leaving4 = append(svc.Leaving4, e.node)
+			svc.Terminating4 = append(svc.Terminating4, e.node)
 		} else {
 			svc.Ready4 = append(svc.Ready4, e.node)
 		}
 	}
-	slices.Sort(svc.Leaving4)
+	slices.Sort(svc.Terminating4)
 	slices.Sort(svc.Ready4)
-	svc.Leaving4, svc.Ready4 = slices.Compact(svc.Leaving4), slices.Compact(svc.Ready4)
+	svc.Terminating4, svc.Ready4 = slices.Compact(svc.Terminating4), slices.Compact(svc.Ready4)
 	n.a = &announce.Address{Addr: vip, Pool: "public", Services: []*announce.Service{svc}}
 	first := n.d.local[vip] == nil
 	if began := n.d.note(n.a, n.shared.Nodes, m.now); began && !first {
@@ -267,13 +267,13 @@ func (n *rollingNode) reached(m *rollingModel) string {
 // agree makes the nodes agree on an owner. An owner that is not a candidate releases the address, and a candidate takes it. The
 // more other candidates come before it, the later it does so.
 func (m *rollingModel) agree() {
-	const rankDelay = 50 * time.Millisecond
+	const placeDelay = 50 * time.Millisecond
 	if m.owner != nil && m.owner.place < 0 {
 		m.say("%s releases", m.owner.name)
 		m.owner, m.freed = nil, m.now
 	}
 	for _, n := range m.nodes {
-		if m.owner == nil && n.place >= 0 && m.now.Sub(m.freed) >= 5*time.Millisecond+time.Duration(n.place)*rankDelay {
+		if m.owner == nil && n.place >= 0 && m.now.Sub(m.freed) >= 5*time.Millisecond+time.Duration(n.place)*placeDelay {
 			m.owner = n
 			m.say("%s owns, waits %t", n.name, n.f.isWaiting(vip))
 		}

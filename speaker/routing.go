@@ -53,8 +53,8 @@ func (l *loop) addTo(r *inspect.Routing, q *inspect.RoutingQuery) {
 		return // Nothing has been decided.
 	}
 	r.Problem = l.problem()
-	if l.shared.Leaving != nil {
-		r.Leaving = brief(*l.shared.Leaving)
+	if l.shared.Draining != nil {
+		r.Leaving = brief(*l.shared.Draining)
 	}
 	for _, c := range l.rejected {
 		if !q.WantsPeer(c.Name) {
@@ -156,7 +156,7 @@ func routingRoute(route *bgp.Route, d *bgp.Detail) inspect.RoutingRoute {
 		r.Communities = append(r.Communities, c.String())
 	}
 	if d.Config.PeerASN == d.Config.LocalASN {
-		r.LocalPreference = route.LocalPref
+		r.LocalPreference = route.LocalPreference
 	} else {
 		r.Prepend = route.Prepend
 	}

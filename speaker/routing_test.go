@@ -41,7 +41,7 @@ func TestRoutingOfASpeaker(t *testing.T) {
 	l.rejected = []announce.Rejected{{Kind: "BGPPeer", Name: "spine", Err: errors.New("spec.passwordSecret: there is no Secret")}, {Kind: "BGPPeer", Name: "leaf", Err: missing("spec.localASNFrom", "the node has no label")}}
 	l.unwatched = map[string]error{"tor": errors.New("there can be one only")}
 	left := 12 * time.Second
-	l.shared.Leaving = &left
+	l.shared.Draining = &left
 	l.decisions[netip.MustParseAddr("198.51.100.9")] = announce.Decision{Refused: "an address of node n2"}
 	l.s.forwarding.url = proxyURL
 	l.s.forwarding.await(netip.MustParseAddr("198.51.100.7"), time.Now(), false, healthPorts{})
@@ -119,7 +119,7 @@ func TestWhatASessionIsShownAs(t *testing.T) {
 	med, pref := uint32(10), uint32(200)
 	attributes := route.Attributes{
 		Communities: []route.Community{route.GracefulShutdown}, LargeCommunities: []route.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}},
-		LocalPref: &pref, MED: &med, Bandwidth: 250_000, Prepend: 2,
+		LocalPreference: &pref, MED: &med, Bandwidth: 250_000, Prepend: 2,
 	}
 	route := bgp.Route{Prefix: netip.MustParsePrefix("2001:db8::7/128"), Peer: "tor", NextHop: netip.MustParseAddr("2001:db8::11"), Attributes: attributes}
 	communities := []string{"graceful-shutdown", "1:2:3"}

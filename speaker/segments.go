@@ -40,7 +40,7 @@ type segments struct {
 	keys    *identities
 	changed func() // called when members have changed
 	ctx     context.Context
-	open    map[string]*running
+	opened  map[string]*running
 	failed  map[string]string // why a segment could not be opened
 	left    bool              // all segments were left for good, and none is opened any more
 	// whenLeft is called when all segments have been left for good.
@@ -75,7 +75,7 @@ type deathKey struct{ node, iface string }
 func newSegments(config segment.Config, log *zap.Logger, keys *identities, changed func()) *segments {
 	return &segments{
 		config: config, log: log, keys: keys, changed: changed, probes: semaphore.NewWeighted(probesAtOnce),
-		open: map[string]*running{}, failed: map[string]string{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
+		opened: map[string]*running{}, failed: map[string]string{}, running: map[string]*segment.Segment{}, members: map[string][]segment.Member{},
 		conflicts: map[conflictKey]conflict{}, deaths: map[deathKey]time.Time{},
 		waits: func(netip.Addr) bool { return false }, whenLeft: func() {}, held: map[conflictKey]segment.Answer{},
 	}
@@ -96,7 +96,7 @@ func (s *segments) update(interfaces []link.Interface, tell func(*segment.Segmen
 		return !ok || i.Index != r.Index() || r.failed.Load()
 	})
 	for name, i := range wanted {
-		r := s.open[name]
+		r := s.opened[name]
 		if r == nil {
 			if r = s.start(i, tell); r == nil {
 				continue
@@ -137,7 +137,7 @@ func (s *segments) start(i link.Interface, tell func(*segment.Segment)) *running
 	// the other nodes that this node leaves.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	r := &running{Segment: seg, cancel: cancel, done: make(chan struct{})}
-	s.open[name] = r
+	s.opened[name] = r
 	s.mu.Lock()
 	s.running[name] = seg
 	s.mu.Unlock()
@@ -156,13 +156,13 @@ func (s *segments) start(i link.Interface, tell func(*segment.Segment)) *running
 
 // close leaves the segments that which selects, and returns when their goroutines have ended.
 func (s *segments) close(which func(*running) bool) {
-	s.end(slices.DeleteFunc(slices.Collect(maps.Values(s.open)), func(r *running) bool { return !which(r) }), false)
+	s.end(slices.DeleteFunc(slices.Collect(maps.Values(s.opened)), func(r *running) bool { return !which(r) }), false)
 }
 
 // leave leaves all segments for good. Probes may go on until s.ctx ends. Further calls do nothing.
 func (s *segments) leave(successor bool) {
 	s.left = true
-	s.end(slices.Collect(maps.Values(s.open)), successor)
+	s.end(slices.Collect(maps.Values(s.opened)), successor)
 	s.whenLeft()
 }
 
@@ -182,7 +182,7 @@ func (s *segments) end(all []*running, successor bool) {
 		name := r.Name()
 		r.cancel()
 		<-r.done
-		delete(s.open, name)
+		delete(s.opened, name)
 		s.answering.Lock()
 		maps.DeleteFunc(s.held, func(k conflictKey, _ segment.Answer) bool { return k.iface == name })
 		s.answering.Unlock()
@@ -203,7 +203,7 @@ func (s *segments) forget(nodes []string) {
 
 // each calls f for every open segment.
 func (s *segments) each(f func(m *segment.Machine, now segment.Time)) {
-	for _, r := range s.open {
+	for _, r := range s.opened {
 		r.Do(f)
 	}
 }
@@ -262,7 +262,7 @@ func (s *segments) silent(iface string) bool {
 	s.mu.Lock()
 	seg := s.running[iface]
 	s.mu.Unlock()
-	return seg == nil || seg.Silent()
+	return seg == nil || seg.Stalled()
 }
 
 // event logs an event of a segment, and records deaths.

@@ -156,7 +156,7 @@ func TestASegmentThatIsLeftIsTakenOverAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			owner, other := byOwnership(cable(t))
 			leave(owner)
-			if len(owner.open) > 0 || len(owner.list()) > 0 {
+			if len(owner.opened) > 0 || len(owner.list()) > 0 {
 				t.Error("the segment is open")
 			}
 			began := time.Now()
@@ -180,8 +180,8 @@ func TestAStopLeavesTheSegmentsBeforeTheRouters(t *testing.T) {
 	l.beginStop()
 	eventually(t, "the other takes the address", other.owns)
 	owner.update(owner.interfaces(), owner.tell)
-	if len(owner.open) > 0 || left != 1 {
-		t.Errorf("%d segments are open; told %d times that they are left", len(owner.open), left)
+	if len(owner.opened) > 0 || left != 1 {
+		t.Errorf("%d segments are open; told %d times that they are left", len(owner.opened), left)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 // takePeers gives the current peers to the BGP speaker. The SpeakerStatus reports the BGPPeers that are rejected.
 func (l *loop) takePeers() {
-	if !l.s.exists(l.s.config.Node) && (l.shared.Leaving == nil || *l.shared.Leaving < l.longestDrain()) {
+	if !l.s.exists(l.s.config.Node) && (l.shared.Draining == nil || *l.shared.Draining < l.longestDrain()) {
 		return // The Node was deleted. Its routes are being drained, or will be from the next pass on.
 	}
 	peers, rejected, changed := l.findRouters()

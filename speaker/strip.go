@@ -98,7 +98,7 @@ func strip(o any) (any, error) {
 		for i := range o.Endpoints {
 			e := &o.Endpoints[i]
 			conditions := discoveryv1.EndpointConditions{Ready: e.Conditions.Ready}
-			if announce.Leaving(e.Conditions) {
+			if announce.Terminating(e.Conditions) {
 				conditions = e.Conditions
 			}
 			o.Endpoints[i] = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: conditions}

@@ -58,7 +58,8 @@ const (
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	ReasonNodesExcluded = "NodesExcluded"
-	// ReasonNoSpeaker: no selected node has a report of its speaker. Check whether the pods of the DaemonSet herald-speaker run on
+	// ReasonNoSpeaker: no selected node has a SpeakerStatus or, for an advertisement, none of their speakers
+	// renews its Lease. Check whether the pods of the DaemonSet herald-speaker run on
 	// these nodes.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
@@ -316,7 +317,8 @@ const (
 	//
 	// Warning: Service, by Kubernetes' service controller in herald-ccm.
 	EventDeleteLoadBalancerFailed = "DeleteLoadBalancerFailed"
-	// EventUnAvailableLoadBalancer: the cluster has no node that is Ready. Check the nodes.
+	// EventUnAvailableLoadBalancer: Kubernetes' service controller knows no node. herald-ccm always shows it one node, so this
+	// event does not occur.
 	//
 	// Warning: Service, by Kubernetes' service controller in herald-ccm.
 	EventUnAvailableLoadBalancer = "UnAvailableLoadBalancer"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,10 +40,16 @@ type cluster struct {
 	namespace string            // of Services that are named without a namespace
 }
 
+// noServer is the server that kubectl's flags choose if no configuration names one.
+const noServer = "http://localhost:8080"
+
 func (a *access) connect() (*cluster, error) {
 	config, err := a.ToRESTConfig()
 	if err != nil {
 		return nil, err
+	}
+	if config.Host == noServer && *a.APIServer == "" {
+		return nil, errors.New("no cluster is configured: no kubeconfig with a current context was found: set KUBECONFIG, or give --kubeconfig, --context or --server")
 	}
 	config.UserAgent = "kubectl-herald/" + version.String()
 	config.QPS, config.Burst = 50, 300 // as in kubectl

@@ -134,7 +134,7 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 		{"with the role herald-explain", func(path string) bool {
 			return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") || path == "/api/v1/nodes" || strings.HasPrefix(path, "/apis/coordination.k8s.io/")
 		}, []string{
-			"Next: 198.51.100.1 is announced by nobody: there is no L2Advertisement and no BGPAdvertisement", "Not everything can be seen: you may not list services.",
+			"Next: 198.51.100.1 is announced by no node: there is no L2Advertisement and no BGPAdvertisement", "Not everything can be seen: you may not list services.",
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -206,6 +206,24 @@ func TestWhatCannotBeDecoded(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWithoutACluster(t *testing.T) {
+	unusable := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(unusable, []byte("{apiVersion: v1, kind: Config, clusters: [{name: lab, cluster: {server: 'https://192.0.2.1'}}]}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, config := range map[string]string{"no kubeconfig": "/dev/null", "a kubeconfig without a current context": unusable} {
+		t.Setenv("KUBECONFIG", config)
+		for _, command := range []string{"status", "pools", "preflight"} {
+			if _, err := ran(t, command, "--cache-dir", t.TempDir()); err == nil || !strings.HasPrefix(err.Error(), "no cluster is configured: ") {
+				t.Errorf("%s: %s: %v", name, command, err)
+			}
+		}
+	}
+	if _, err := ran(t, "pools", "--server", "http://127.0.0.1:1", "--cache-dir", t.TempDir()); err == nil || strings.Contains(err.Error(), "no cluster") {
+		t.Errorf("with --server: %v", err)
 	}
 }
 

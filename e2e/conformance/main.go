@@ -21,6 +21,7 @@ import (
 	"github.com/heraldlb/herald/e2e/kind"
 	"github.com/heraldlb/herald/e2e/lab"
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 func main() {
@@ -123,7 +124,7 @@ func (g *ground) stand(ctx context.Context, f func() error) (err error) {
 	for _, n := range g.cluster.Nodes {
 		nodes = append(nodes, n.Node)
 	}
-	g.site, err = lab.Surround(context.WithoutCancel(ctx), nodes, []lab.RouterKind{lab.FRR}, "", "/run/routers")
+	g.site, err = lab.Surround(context.WithoutCancel(ctx), nodes, []router.Kind{lab.FRR}, "", "/run/routers")
 	if err != nil {
 		return err
 	}

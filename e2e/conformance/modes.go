@@ -20,7 +20,7 @@ const allNodes = "LoadBalancers ExternalTrafficPolicy: Local should target all n
 
 // remarks are notes about specs in all modes.
 var remarks = map[string]string{
-	allNodes: "In Kubernetes 1.36 this passes whoever answers: it compares answers that tell the time.",
+	allNodes: "In Kubernetes 1.36 this spec passes whichever nodes answer: the answers that it compares contain the time.",
 }
 
 // alone is the reason for specs that cannot pass on a segment.

@@ -14,6 +14,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 
 func (s *story) startLab(ctx context.Context) (string, error) {
 	l, err := lab.Start(ctx, lab.Options{
-		Routers:             []lab.RouterKind{lab.FRR},
+		Routers:             []router.Kind{lab.FRR},
 		BFD:                 100 * time.Millisecond,
 		ControlPlaneOptions: lab.ControlPlaneOptions{Dir: labDir, Progress: s.terminal.progress},
 	})

@@ -240,7 +240,7 @@ func TestALocalNodePortAnswersOnlyWhereThePodIsAndKeepsTheClient(t *testing.T) {
 }
 
 func TestAClientBeyondEachRouterReachesALoadBalancerAddress(t *testing.T) {
-	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
+	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR, lab.BIRD}})
 	apps(t, ctx, l, "k8s-node1")
 	node := l.Node("k8s-node1")
 	vips := map[netip.Addr]netip.Addr{ // To the node's address in the same family.
@@ -277,7 +277,7 @@ func TestAClientBeyondEachRouterReachesALoadBalancerAddress(t *testing.T) {
 }
 
 func TestRoutersTakeRoutesOverSessionsWithAPassword(t *testing.T) {
-	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}, Password: "correct-horse"})
+	ctx, l := start(t, lab.Options{Nodes: 2, Routers: []router.Kind{lab.FRR, lab.BIRD}, Password: "correct-horse"})
 	for _, n := range l.Nodes { // BIRD takes the place of a speaker.
 		config := fmt.Sprintf("router id %s;\nprotocol device {}\n"+
 			"protocol static { ipv4; route 198.51.100.7/32 blackhole; }\n", n.IPv4)
@@ -531,7 +531,7 @@ func BenchmarkStart(b *testing.B) {
 	var memory int
 	for b.Loop() {
 		began := time.Now()
-		l, err := lab.Start(b.Context(), lab.Options{Nodes: 3, Routers: []lab.RouterKind{lab.FRR, lab.BIRD}})
+		l, err := lab.Start(b.Context(), lab.Options{Nodes: 3, Routers: []router.Kind{lab.FRR, lab.BIRD}})
 		if err != nil {
 			b.Fatal(err)
 		}

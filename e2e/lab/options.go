@@ -7,25 +7,28 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
-)
 
-// RouterKind says which routing daemon a router runs.
-type RouterKind string
+	"github.com/heraldlb/herald/e2e/lab/router"
+)
 
 // The routing daemons of the lab.
 const (
-	FRR  RouterKind = "FRR"
-	BIRD RouterKind = "BIRD"
+	FRR  = router.KindFRR
+	BIRD = router.KindBIRD
 )
+
+// routerASNs has the AS number of the routers of each kind.
+var routerASNs = map[router.Kind]uint32{FRR: FRRASN, BIRD: BIRDASN}
 
 // Options of a [Lab]. The zero value is a lab of three nodes without a router.
 type Options struct {
 	// Nodes is the number of nodes at the start: 1 to [MaxNodes]. 0 means 3.
 	Nodes int
 	// Routers are the routers on the segment, router1 first, at most [MaxRouters].
-	Routers []RouterKind
+	Routers []router.Kind
 	// Password is the password of the BGP sessions (TCP MD5, RFC 2385), without spaces or quotes. If it is empty
 	// the sessions have none.
 	Password string
@@ -70,8 +73,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("lab: Options.Routers has %d: choose at most %d", len(o.Routers), MaxRouters)
 	}
 	for _, r := range o.Routers {
-		if r != FRR && r != BIRD {
-			return fmt.Errorf("lab: Options.Routers has %q: choose %s or %s", r, FRR, BIRD)
+		if routerASNs[r] == 0 {
+			return fmt.Errorf("lab: Options.Routers has %q: choose one of %v", r, slices.Sorted(maps.Keys(routerASNs)))
 		}
 	}
 	if strings.ContainsAny(o.Password, " \t\n\"") {

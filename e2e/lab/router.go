@@ -22,7 +22,7 @@ const maximumPaths = 16
 type Router struct {
 	Client // The router's interface on the segment.
 	Name   string
-	Kind   RouterKind
+	Kind   router.Kind
 	ASN    uint32
 	// Outside is a client beyond the router. It has routes to the segment and to the addresses
 	// that are reachable by BGP, and no default route.
@@ -39,9 +39,9 @@ type Router struct {
 }
 
 // newRouter makes router number r, counted from 1, and its client. It does not start the daemon.
-func newRouter(ctx context.Context, r int, kind RouterKind, password string) (*Router, error) {
+func newRouter(ctx context.Context, r int, kind router.Kind, password string) (*Router, error) {
 	made := &Router{
-		Name: fmt.Sprintf("router%d", r), Kind: kind, ASN: map[RouterKind]uint32{FRR: FRRASN, BIRD: BIRDASN}[kind],
+		Name: fmt.Sprintf("router%d", r), Kind: kind, ASN: routerASNs[kind],
 		Outside: &Client{Host: enclave.Host{Name: fmt.Sprintf("outside%d", r)}},
 		ctx:     ctx, password: password,
 	}
@@ -92,24 +92,11 @@ func (r *Router) Start() (err error) {
 	if err := os.RemoveAll(r.dir); err != nil { // It may have sockets and PID files of an earlier run.
 		return err
 	}
-	switch r.Kind {
-	case FRR:
-		r.daemon, err = started(router.StartFRR(r.ctx, r.Host, r.dir, config.FRR()))
-	case BIRD:
-		r.daemon, err = started(router.StartBIRD(r.ctx, r.Host, r.dir, config.BIRD()))
-	}
+	r.daemon, err = router.Start(r.ctx, r.Kind, r.Host, r.dir, config)
 	if err != nil {
 		return fmt.Errorf("start %s on %s: %w", r.Kind, r.Name, err)
 	}
 	return nil
-}
-
-// started avoids an interface that holds a nil pointer.
-func started[R router.Router](r R, err error) (router.Router, error) {
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
 }
 
 // Stop ends the daemon gracefully: the daemon closes its sessions and removes its routes from the kernel.

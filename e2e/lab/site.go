@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
+	"github.com/heraldlb/herald/e2e/lab/router"
 )
 
 // Site is the network of a cluster: its nodes, and the hosts around them.
@@ -79,7 +80,7 @@ func (s *Site) NewClient() (*Client, error) {
 
 // Surround makes a site for the nodes of a running cluster, whose switch must have the name [Bridge]. It starts
 // the routers, with their files in the folder dir. The routers run until ctx ends.
-func Surround(ctx context.Context, nodes []*Node, routers []RouterKind, password, dir string) (*Site, error) {
+func Surround(ctx context.Context, nodes []*Node, routers []router.Kind, password, dir string) (*Site, error) {
 	s := &Site{Nodes: nodes}
 	err := s.surround(ctx, routers, password)
 	for _, n := range nodes {
@@ -99,7 +100,7 @@ func Surround(ctx context.Context, nodes []*Node, routers []RouterKind, password
 }
 
 // surround makes the clients and the routers. It does not start the routers' daemons.
-func (s *Site) surround(ctx context.Context, routers []RouterKind, password string) error {
+func (s *Site) surround(ctx context.Context, routers []router.Kind, password string) error {
 	var err error
 	if s.Segment, err = s.NewClient(); err != nil {
 		return err

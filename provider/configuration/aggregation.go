@@ -141,7 +141,7 @@ func (s *space) notes(networks lengths) (notes []string) {
 					f.name, s.pool, why, some(list)))
 			}
 		}
-		note(fmt.Sprintf("they fill no /%d", length), unfilled)
+		note(fmt.Sprintf("the pool does not have the whole /%d that contains them", length), unfilled)
 		note("the network has an address that is not for Services", occupied)
 	}
 	return notes

@@ -161,7 +161,7 @@ func TestAssess(t *testing.T) {
 			}))
 		}, []wanted{
 			{"BGPAdvertisement routed", accepted, "Valid", nil},
-			{"BGPAdvertisement routed", announced, "Announced", []string{"spec.aggregationLength.ipv4: of IPPool public these addresses are announced one by one, since they fill no /26: 198.18.0.192/27"}},
+			{"BGPAdvertisement routed", announced, "Announced", []string{"spec.aggregationLength.ipv4: of IPPool public these addresses are announced one by one, since the pool does not have the whole /26 that contains them: 198.18.0.192/27"}},
 		}},
 		{"networks with a gateway, a peer and a node in them", func(c *configuration.Cluster) {
 			c.Pools = []configuration.Pool{pool("public", "198.18.0.0/24", "203.0.113.0/25")}

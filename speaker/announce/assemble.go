@@ -171,7 +171,7 @@ func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPA
 	if err = ad.Attributes.AddCommunities(texts...); err != nil {
 		return ad, fmt.Errorf("spec.communities: %w", err)
 	}
-	ad.Attributes.LocalPref, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
+	ad.Attributes.LocalPreference, ad.Attributes.MED = number(o.Spec.LocalPreference), number(o.Spec.MED)
 	ad.Attributes.Prepend = uint8(o.Spec.Prepend) // The schema allows up to 16.
 	ad.Permits = o.Spec.ServiceOverrides
 	ad.Weighted = o.Spec.LinkBandwidth == herald.LinkBandwidthReadyEndpoints
@@ -222,7 +222,7 @@ func AddressOf(rec *herald.IPAllocation, now time.Time, service func(types.Names
 		if o.Local {
 			o.HealthPort = uint16(svc.Spec.HealthCheckNodePort)
 			o.Count4, o.Count6 = countReady(all)
-			o.Leaving4, o.Leaving6 = nodesOf(all, Leaving)
+			o.Terminating4, o.Terminating6 = nodesOf(all, Terminating)
 		}
 		a.Services = append(a.Services, o)
 	}
@@ -273,8 +273,8 @@ func countReady(endpoints []*discoveryv1.EndpointSlice) (count4, count6 map[stri
 	return count4, count6
 }
 
-// Leaving reports whether an endpoint is terminating and still serves. Such an endpoint is never ready.
-func Leaving(c discoveryv1.EndpointConditions) bool {
+// Terminating reports whether an endpoint is terminating and still serves. Such an endpoint is never ready.
+func Terminating(c discoveryv1.EndpointConditions) bool {
 	return ptr.Deref(c.Terminating, false) && ptr.Deref(c.Serving, false)
 }
 

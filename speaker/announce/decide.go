@@ -115,7 +115,7 @@ func (on *Segment) appendKey(key []byte, address *Address, advertised [][]int) [
 		key = append(append(key, node...), 0)
 	}
 	switch {
-	case address.Leaves:
+	case address.Defers:
 		key = append(key, 'l')
 	case address.Forwards:
 		key = append(key, 'f')
@@ -173,7 +173,7 @@ func (s *Shared) makeCandidates(on *Segment, address *Address, advertised [][]in
 		serves = ready
 	}
 	nodes := foremost(serves)
-	if address.Leaves {
+	if address.Defers {
 		nodes = slices.DeleteFunc(nodes, func(n string) bool { return n == s.Self && len(nodes) > 1 })
 	}
 	if len(nodes) == 0 {
@@ -243,7 +243,7 @@ func (s *Shared) intern(nodes []string, preferred map[string]bool, address *Addr
 
 func (s *Shared) standing(node string, address *Address) ownership.Standing {
 	switch {
-	case node == s.Self && address.Leaves:
+	case node == s.Self && address.Defers:
 		return ownership.Fresh // This node is a candidate only if there is no other.
 	case !slices.Contains(address.Fresh, node):
 		return ownership.Settled

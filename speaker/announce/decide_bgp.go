@@ -24,7 +24,7 @@ func (s *Shared) decideBGP(address *Address, d *Decision) {
 	self, known := s.Nodes[s.Self]
 	// A node that leaves goes on announcing its routes even if another node already announces a sticky address, and even if its
 	// own kube-proxy has ended: the rules of kube-proxy stay.
-	if !known || s.Leaving == nil && (self.Excluded || !s.Healthy || address.sticky() && s.stickyNode(address) != s.Self) {
+	if !known || s.Draining == nil && (self.Excluded || !s.Healthy || address.sticky() && s.stickyNode(address) != s.Self) {
 		return
 	}
 	s.decideRoutes(address, d)
@@ -38,7 +38,7 @@ func DecideRoutes(shared *Shared, address *Address) iter.Seq2[string, Decision] 
 			return
 		}
 		s := *shared
-		s.Leaving = nil
+		s.Draining = nil
 		sticky, chosen := address.sticky(), ""
 		if sticky {
 			chosen = s.stickyNode(address)
@@ -85,12 +85,12 @@ func (s *Shared) decideRoutes(address *Address, d *Decision) {
 // announces reports whether this node still announces anything for an advertisement: a node that leaves does so for the
 // advertisement's drain time.
 func (s *Shared) announces(ad *BGPAdvertisement) bool {
-	return s.Leaving == nil || *s.Leaving < ad.DrainTime
+	return s.Draining == nil || *s.Draining < ad.DrainTime
 }
 
 // Drained returns the attributes as this node announces them: with GRACEFUL_SHUTDOWN if it is leaving (RFC 8326, section 4).
 func (s *Shared) Drained(a route.Attributes) route.Attributes {
-	if s.Leaving != nil {
+	if s.Draining != nil {
 		a.Communities = append(slices.Clone(a.Communities), route.GracefulShutdown)
 	}
 	return a

@@ -58,13 +58,13 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 		{"a node that is not Ready: its session is its sign of life", herald.Selection{}, func(s *Shared, _ *Address) {
 			editNode(s, first, func(n *Node) { n.Ready = false })
 		}, everywhere},
-		{"a node that leaves, and its advertisement does not drain", herald.Selection{}, func(s *Shared, _ *Address) { s.Leaving = new(time.Duration(0)) }, map[string][]string{}},
+		{"a node that leaves, and its advertisement does not drain", herald.Selection{}, func(s *Shared, _ *Address) { s.Draining = new(time.Duration(0)) }, map[string][]string{}},
 		{"nodes that leave, while they drain", herald.Selection{}, func(s *Shared, _ *Address) {
-			s.Leaving, s.BGP[0].DrainTime, s.Healthy = new(4*time.Second), 5*time.Second, false
+			s.Draining, s.BGP[0].DrainTime, s.Healthy = new(4*time.Second), 5*time.Second, false
 			editNode(s, first, func(n *Node) { n.Excluded = true })
 		}, everywhere},
 		{"nodes that leave, when they have drained", herald.Selection{}, func(s *Shared, _ *Address) {
-			s.Leaving, s.BGP[0].DrainTime = new(5*time.Second), 5*time.Second
+			s.Draining, s.BGP[0].DrainTime = new(5*time.Second), 5*time.Second
 		}, map[string][]string{}},
 		{"a subnet is not asked for", herald.Selection{}, func(s *Shared, _ *Address) {
 			s.Segments = nil
@@ -132,7 +132,7 @@ func TestWhoAnnouncesToRouters(t *testing.T) {
 
 func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 	s, a := cluster()
-	high, low := route.Attributes{LocalPref: new(uint32(200))}, route.Attributes{LocalPref: new(uint32(50))}
+	high, low := route.Attributes{LocalPreference: new(uint32(200))}, route.Attributes{LocalPreference: new(uint32(50))}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{Pools: []string{"internal"}}), Peers: []string{"east", "west"}},
 		{Name: "b", Selector: compile(t, herald.Selection{}), Peers: []string{"east"}, Attributes: high},
@@ -149,7 +149,7 @@ func TestAttributesAreThePeersOwnAndTheFirstByNameDecides(t *testing.T) {
 func TestAttributesOfWhatIsSharedAreThoseOfTheFirstByName(t *testing.T) {
 	s, a := cluster()
 	joinedBy(a, []string{first, second}, []string{second, third})
-	high, low := route.Attributes{LocalPref: new(uint32(200))}, route.Attributes{LocalPref: new(uint32(50))}
+	high, low := route.Attributes{LocalPreference: new(uint32(200))}, route.Attributes{LocalPreference: new(uint32(50))}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "mail")}), Peers: []string{"tor"}, Attributes: high},
 		{Name: "b", Selector: compile(t, herald.Selection{ServiceSelector: matching("app", "web")}), Peers: []string{"tor"}, Attributes: low},

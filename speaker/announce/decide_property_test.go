@@ -290,9 +290,9 @@ func TestTheRoutesOfAllNodesAreThoseOfEach(t *testing.T) {
 			s.Infrastructure = map[netip.Addr]string{a.Addr: "an address of node n1"}
 		}
 		left := time.Second
-		s.Healthy, s.Leaving = false, &left // The state of the node that asks does not count.
+		s.Healthy, s.Draining = false, &left // The state of the node that asks does not count.
 		got, want := maps.Collect(DecideRoutes(s, a)), map[string]Decision{}
-		s.Healthy, s.Leaving, s.L2 = true, nil, nil
+		s.Healthy, s.Draining, s.L2 = true, nil, nil
 		for node := range s.Nodes {
 			if d := Decide(on(node, s), a); len(d.Exports)+len(d.Aggregates) > 0 {
 				want[node] = d

@@ -307,8 +307,8 @@ func TestDifferentThingsHaveDifferentKeys(t *testing.T) {
 					}
 				}
 				for i, fresh := range [][]string{nil, {"n1"}, {"n1", "n2"}, {"n1n2"}, nil, {"n1"}, {"n1"}} {
-					a.Fresh, a.Leaves, a.Forwards = fresh, i == 4 || i == 5, i == 6
-					key, is := string(on.appendKey(nil, a, sets)), fmt.Sprintf("%s%s %q %t %t", is, on.Interface, a.Fresh, a.Leaves, a.Forwards)
+					a.Fresh, a.Defers, a.Forwards = fresh, i == 4 || i == 5, i == 6
+					key, is := string(on.appendKey(nil, a, sets)), fmt.Sprintf("%s%s %q %t %t", is, on.Interface, a.Fresh, a.Defers, a.Forwards)
 					if other, twice := seen[key]; twice {
 						t.Errorf("%q and %q have the same key", is, other)
 					}
@@ -333,14 +333,14 @@ func TestWhatAKubeProxySaysOfAnAddress(t *testing.T) {
 		s, a := cluster()
 		s.L2 = []L2Advertisement{{Name: "all", Selector: compile(t, herald.Selection{})}}
 		readyOn(a, story.ready...)
-		for _, a.Leaves = range []bool{true, false} {
+		for _, a.Defers = range []bool{true, false} {
 			want := story.forwards
-			if a.Leaves {
+			if a.Defers {
 				want = story.leaves
 			}
-			a.Services[0].Local, a.Fresh, a.Forwards = true, story.fresh, !a.Leaves
+			a.Services[0].Local, a.Fresh, a.Forwards = true, story.fresh, !a.Defers
 			if got := said(Decide(on("n1", s), a)); got != want {
-				t.Errorf("%v are ready, %v fresh, leaves %t: %q, want %q", story.ready, story.fresh, a.Leaves, got, want)
+				t.Errorf("%v are ready, %v fresh, leaves %t: %q, want %q", story.ready, story.fresh, a.Defers, got, want)
 			}
 		}
 	}

@@ -43,7 +43,7 @@ func overridden(ad *BGPAdvertisement, services []*Service) (a route.Attributes, 
 			_ = a.AddCommunities(texts...) // The communities of Overrides are valid.
 		}
 		if o.LocalPreference != nil && ad.permits(herald.OverrideLocalPreference) {
-			a.LocalPref, own = o.LocalPreference, true
+			a.LocalPreference, own = o.LocalPreference, true
 		}
 		if o.MED != nil && ad.permits(herald.OverrideMED) {
 			a.MED, own = o.MED, true

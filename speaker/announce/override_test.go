@@ -28,7 +28,7 @@ func TestWhatAServiceDecidesForItself(t *testing.T) {
 			Communities: &[]herald.Community{"64512:9", "64512:1:9", "rt:64512:9"}, LocalPreference: new(uint32(7)), MED: new(uint32(8)), Prepend: new(uint8(0)),
 		}), &route.Attributes{
 			Communities: []route.Community{64512<<16 | 9}, LargeCommunities: []route.LargeCommunity{{Global: 64512, Local1: 1, Local2: 9}},
-			ExtendedCommunities: []route.ExtendedCommunity{0x0002_FC00_0000_0009}, LocalPref: new(uint32(7)), MED: new(uint32(8)),
+			ExtendedCommunities: []route.ExtendedCommunity{0x0002_FC00_0000_0009}, LocalPreference: new(uint32(7)), MED: new(uint32(8)),
 		}},
 		{"no communities", every, asks(herald.Overrides{Communities: &[]herald.Community{}}), &route.Attributes{MED: new(uint32(1)), Prepend: 1}},
 		{"of several the first by name", every, func(a *Address) { // default/mail comes before default/web.

@@ -29,9 +29,9 @@ type Shared struct {
 	BGP        []BGPAdvertisement           // sorted by name
 	// PeerNodes selects the nodes that hold the session with a peer. A peer that is not in it has sessions with all nodes.
 	PeerNodes map[string]labels.Selector
-	// Leaving is how long this node has been leaving. A node that leaves drains the routes that it has announced, and announces
-	// no others. Nil: this node does not leave, as far as is known.
-	Leaving *time.Duration
+	// Draining is how long this node has been draining the routes that it has announced. It announces no others. Nil: it does not
+	// drain, as far as is known.
+	Draining *time.Duration
 	// Segments are this node's interfaces with the nodes that are heard on them.
 	Segments []Segment
 	// Infrastructure has the addresses of nodes, of BGP peers and of this node's gateways, with a description of each, such
@@ -168,9 +168,9 @@ type Address struct {
 	// Behind are the nodes, sorted, that come last from the point of view of this node. It may differ from Fresh, because this
 	// node also knows what its own kube-proxy says.
 	Behind []string
-	// Forwards says that this node's kube-proxy says that it forwards the address. Leaves says that this node leaves the address
+	// Forwards says that this node's kube-proxy says that it forwards the address. Defers says that this node leaves the address
 	// to others, because its kube-proxy says that it does not forward the address.
-	Forwards, Leaves bool
+	Forwards, Defers bool
 	// Services are the Services that have the address: several if they share it. Their order has no meaning.
 	Services []*Service
 }
@@ -193,9 +193,9 @@ type Service struct {
 	Ready4, Ready6 []string
 	// Count4 and Count6 count the ready endpoints on each node, under policy Local.
 	Count4, Count6 map[string]int
-	// Leaving4 and Leaving6 list, under policy Local, the nodes that have endpoints that are terminating and still serve,
+	// Terminating4 and Terminating6 list, under policy Local, the nodes that have endpoints that are terminating and still serve,
 	// sorted.
-	Leaving4, Leaving6 []string
+	Terminating4, Terminating6 []string
 }
 
 // Ready lists the nodes with ready endpoints for traffic to the address.

@@ -150,7 +150,7 @@ func openSender(s Session, next func() uint16) (_ *sender, local netip.Addr, err
 		return nil, local, err
 	}
 	if err = unix.Connect(fd, to); err != nil {
-		return nil, local, fmt.Errorf("no way to %v: %w", s.Peer, err)
+		return nil, local, fmt.Errorf("connect to %v: %w", s.Peer, err)
 	}
 	bound, err := unix.Getsockname(fd)
 	if err != nil {

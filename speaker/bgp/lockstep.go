@@ -22,9 +22,9 @@ var lockstep struct {
 	running  sync.Map   // the keys are *routeServer
 }
 
-// holdTime bounds how long idle servers are held while another one does not stop. A server may be busy for seconds with the
+// maxIdleHold bounds how long idle servers are held while another one does not stop. A server may be busy for seconds with the
 // routes of its router, and the others have withdrawals to send.
-const holdTime = 100 * time.Millisecond
+const maxIdleHold = 100 * time.Millisecond
 
 // startAlone calls StartBgp while all other servers are held.
 func startAlone(ctx context.Context, s *routeServer, request *api.StartBgpRequest) error {
@@ -52,7 +52,7 @@ func holdOthers() map[*routeServer]*hold {
 				asked[s] = newHold(s)
 			}
 		}
-		limit, cancel := context.WithTimeout(context.Background(), holdTime)
+		limit, cancel := context.WithTimeout(context.Background(), maxIdleHold)
 		for s, h := range asked {
 			if !h.within(limit) {
 				busy[s] = h

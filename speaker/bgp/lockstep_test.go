@@ -59,7 +59,7 @@ func TestABusyServerDelaysOnlyAServerThatStarts(t *testing.T) {
 			if err := other.withdraw([]netip.Prefix{prefix}); err != nil {
 				t.Error(err)
 			}
-			time.Sleep(holdTime / 10)
+			time.Sleep(maxIdleHold / 10)
 		}
 	})
 	within("a stop", func() { leaving.stop(false) })

@@ -281,8 +281,8 @@ func pathAttributes(peer Peer, r announcement) ([]bgp.PathAttributeInterface, er
 	if r.MED != nil {
 		attributes = append(attributes, bgp.NewPathAttributeMultiExitDisc(*r.MED))
 	}
-	if r.LocalPref != nil && peer.internal() {
-		attributes = append(attributes, bgp.NewPathAttributeLocalPref(*r.LocalPref))
+	if r.LocalPreference != nil && peer.internal() {
+		attributes = append(attributes, bgp.NewPathAttributeLocalPref(*r.LocalPreference))
 	}
 	if len(r.Communities) > 0 {
 		values := make([]uint32, len(r.Communities))

@@ -31,7 +31,7 @@ func knowledge(m *Machine) map[string]uint64 {
 		}
 	}
 	for a := range m.owned {
-		all["own "+a.String()] = a.own
+		all["own "+a.String()] = a.ownTerm
 	}
 	return all
 }
@@ -407,8 +407,8 @@ func TestClaimsOfANodeThatIsNoCandidate(t *testing.T) {
 	}
 	const rounds = 4
 	for round := range rounds {
-		w.hostileClaim(attacker, uint64(firstTerm+1000*(round+1)), addrs...)
-		w.run(patience - 100*time.Millisecond)
+		w.hostileClaim(attacker, uint64(baseTerm+1000*(round+1)), addrs...)
+		w.run(misplacedTime - 100*time.Millisecond)
 		for _, a := range addrs {
 			if len(w.answersFor(a)) > 0 {
 				w.fail("%v is answered while the higher claim stands", a)

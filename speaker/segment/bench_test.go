@@ -186,7 +186,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 		n.said = hello{flags: flagServing, period: 100, length: maxChain, prefixes: []netip.Prefix{netip.PrefixFrom(c.addr, 15)}}
 		all = append(all, n)
 	}
-	m.loads++
+	m.loadChanges++
 	candidates := ownership.NewCandidates(names, nil)
 	for i := range 10_000 {
 		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
@@ -198,7 +198,7 @@ func crowded(b *testing.B, nodes int) (m *Machine, victim *neighbour) {
 		m.address(addr).want = &ownership.Want{Candidates: candidates}
 		m.claimed(n, addr)
 	}
-	m.settle()
+	m.decideTouched()
 	m.Take()
 	if len(m.owned) > 0 {
 		b.Fatal("it owns addresses")
@@ -212,16 +212,16 @@ func BenchmarkPass(b *testing.B) {
 		b.Run(fmt.Sprintf("death/%d", nodes), func(b *testing.B) {
 			m, victim := crowded(b, nodes)
 			for b.Loop() {
-				m.become(victim, dead)
-				m.settle()
+				m.setStatus(victim, dead)
+				m.decideTouched()
 				b.StopTimer()
 				for a := range m.owned { // Undo the takeovers, as if the node came back.
-					a.own = 0
+					a.ownTerm = 0
 					delete(m.owned, a)
 				}
 				m.pending = nil
-				m.become(victim, alive)
-				m.settle()
+				m.setStatus(victim, alive)
+				m.decideTouched()
 				m.Take()
 				b.StartTimer()
 			}
@@ -230,7 +230,7 @@ func BenchmarkPass(b *testing.B) {
 			m, _ := crowded(b, nodes)
 			for b.Loop() {
 				m.touchAll()
-				m.settle()
+				m.decideTouched()
 			}
 		})
 	}

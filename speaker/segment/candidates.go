@@ -27,7 +27,7 @@ type resolved struct {
 	slots []slot
 	self  *slot // nil: this node is not a candidate
 	// others counts the other candidates that can take an address, and sum counts the addresses that these have. Both were
-	// computed when Machine.loads had the value loads.
+	// computed when Machine.loadChanges had the value loads.
 	sum, others int
 	loads       int
 }
@@ -52,8 +52,8 @@ func (m *Machine) resolve(c *ownership.Candidates) *resolved {
 		}
 		m.resolved[c] = r
 	}
-	if r.loads != m.loads {
-		r.loads, r.sum, r.others = m.loads, 0, 0
+	if r.loads != m.loadChanges {
+		r.loads, r.sum, r.others = m.loadChanges, 0, 0
 		for i := range r.slots {
 			if s := &r.slots[i]; m.eligible(s) {
 				r.sum, r.others = r.sum+s.load(), r.others+1
@@ -74,7 +74,8 @@ func (m *Machine) eligible(s *slot) bool {
 // lastPlace is where place stops counting. On a large segment this saves most of the comparisons.
 const lastPlace = 20
 
-// place returns how many live candidates come before this node for an address; -1 if this node is not a candidate.
+// place returns how many live candidates come before this node for an address; -1 if this node is not a candidate. Machine.decide
+// also uses -1 for a node that may own nothing now.
 //
 // Candidates are compared by standing first. Among equals, preferred nodes come first. Then, for a new address, nodes that
 // already have their share come after the others. The rank decides last (rendezvous hashing: D. Thaler, C. Ravishankar,
@@ -85,7 +86,7 @@ func (m *Machine) place(a *address, holder *claim) (place int) {
 		return -1
 	}
 	bound := 0 // none
-	if a.seen == 0 && !m.degraded() {
+	if a.highestTerm == 0 && !m.degraded() {
 		bound = loadBound(r.sum+len(m.owned)+1, r.others+1)
 	}
 	mine := a.order(r.self, len(m.owned), bound)
@@ -141,7 +142,7 @@ func (m *Machine) better(a *address) bool {
 	bound := loadBound(r.sum+len(m.owned), r.others+1)
 	mine := a.order(r.self, 0, 0)
 	return slices.ContainsFunc(r.slots, func(s slot) bool {
-		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < settled || s.load() >= bound && (!s.Preferred || r.self.Preferred) {
+		if s.n == nil || !m.eligible(&s) || m.now-s.n.since < aliveBeforeMove || s.load() >= bound && (!s.Preferred || r.self.Preferred) {
 			return false
 		}
 		return a.order(&s, 0, 0).before(mine)

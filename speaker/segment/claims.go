@@ -99,7 +99,7 @@ func (m *Machine) send(to MAC, payload []byte) {
 		return
 	}
 	for _, n := range m.sorted {
-		deafToUs := !n.hearsMe && m.now-n.since > deadInterval
+		deafToUs := !n.hearsMe && m.now-n.since > listenTime
 		if n.living() && (deafToUs || m.now < n.unicast) {
 			m.out.Frames = append(m.out.Frames, Frame{To: n.mac, Payload: payload})
 		}
@@ -124,7 +124,7 @@ func (m *Machine) greet() {
 		}
 		m.helloFrame = m.sign(kindHello, h.encode)
 	}
-	m.greetedAt, m.askedHello = m.now, false
+	m.helloSent, m.askedHello = m.now, false
 	m.send(MAC{}, m.helloFrame)
 	if m.listening && m.now > m.since+fastPeriod {
 		m.greetExpected()
@@ -159,7 +159,7 @@ func (m *Machine) renewChain() {
 
 // greetNewcomers answers the Hellos of neighbours that have to learn that this node hears them.
 func (m *Machine) greetNewcomers() {
-	if len(m.newcomers) > 0 && m.now-m.greetedAt >= greetPeriod {
+	if len(m.newcomers) > 0 && m.now-m.helloSent >= greetPeriod {
 		m.greet()
 	}
 }
@@ -189,7 +189,7 @@ func (m *Machine) beat() {
 		m.nextBeat = m.now + m.period
 		return
 	}
-	m.beaten, m.nextBeat = m.now, m.now+m.period
+	m.lastBeat, m.nextBeat = m.now, m.now+m.period
 	m.renewChain()
 	if m.helloFrame == nil || m.listening {
 		m.greet()
@@ -203,7 +203,7 @@ func (m *Machine) beat() {
 	m.send(MAC{}, beat{
 		id: m.id, chain: m.chain.number, index: m.chain.used, secret: m.chain.links[m.chain.used], state: m.state, claims: m.claims,
 	}.encode())
-	if m.now-m.greeted > slowPeriod {
+	if m.now-m.greetedExpected > slowPeriod {
 		m.greetExpected()
 	}
 }
@@ -220,7 +220,7 @@ func (m *Machine) sendUpdate(u update) {
 func (m *Machine) sendPages() {
 	all := make([]change, 0, len(m.owned))
 	for a := range m.owned {
-		all = append(all, change{addr: a.Addr, term: a.own})
+		all = append(all, change{addr: a.Addr, term: a.ownTerm})
 	}
 	slices.SortFunc(all, func(x, y change) int { return x.addr.Compare(y.addr) })
 	parts := slices.Collect(m.split(all))
@@ -235,7 +235,7 @@ func (m *Machine) sendPages() {
 	end := min(first+pagesAtOnce, len(parts))
 	// Any machine can ask. Each page costs a signature on this node and a verification on every other.
 	if !m.paging.take(m.now, float64(end-first)) {
-		m.pages = m.now + askBack
+		m.pagesFrom = m.now + replyPeriod
 		return
 	}
 	for i := first; i < end; i++ {
@@ -246,9 +246,9 @@ func (m *Machine) sendPages() {
 	if !m.askedPages && m.pagesAgain < uint16(end) {          //nolint:gosec // At most maxPages.
 		m.askedPages, m.askedPage, m.pagesAgain = true, m.pagesAgain, noPage
 	}
-	m.pages = m.now + pageTime
+	m.pagesFrom = m.now + pageTime
 	if !m.askedPages {
-		m.pages += askBack
+		m.pagesFrom += replyPeriod
 	}
 }
 
@@ -303,9 +303,9 @@ func (m *Machine) released(n *neighbour, c change) {
 		return
 	}
 	a := m.address(c.addr)
-	if c.noWanted {
+	if c.notWanted {
 		// No Service has the address any more. This node will learn that in a moment.
-		a.hold = m.now + holdOff
+		a.heldUntil = m.now + holdOff
 	}
 	if c.stranger {
 		m.dispute(a)
@@ -362,7 +362,7 @@ func (m *Machine) replaceClaims(n *neighbour, all []change) {
 
 // sendFormer tells the new speaker of a node which addresses its predecessor claimed, if this node is the deputy for them.
 func (m *Machine) sendFormer(n *neighbour) {
-	if n.formerSent != 0 && m.now-n.formerSent < 50*time.Millisecond {
+	if n.formerSent != 0 && m.now-n.formerSent < formerPeriod {
 		return
 	}
 	n.formerSent = m.now
@@ -386,16 +386,16 @@ func (m *Machine) receiveFormer(f former) {
 	}
 	for _, c := range f.entries {
 		a := m.addresses[c.addr]
-		if a == nil || a.own != 0 || a.want == nil {
+		if a == nil || a.ownTerm != 0 || a.want == nil {
 			continue
 		}
 		if h := a.holder(); h != nil && a.beats(h.term, h.n.hash, c.term, m.hash) {
 			continue
 		}
-		a.saw(c.term)
-		a.own, a.since, a.reason = min(c.term, a.seen), m.now, "the speaker before this one had it"
+		a.sawTerm(c.term)
+		a.ownTerm, a.since, a.reason = min(c.term, a.highestTerm), m.now, "the speaker before this one had it"
 		m.owned[a] = struct{}{}
-		m.pending = append(m.pending, change{addr: c.addr, term: a.own})
+		m.pending = append(m.pending, change{addr: c.addr, term: a.ownTerm})
 		m.touch(a)
 	}
 }

@@ -116,10 +116,10 @@ type hello struct {
 
 // change is one address in an update or a page.
 type change struct {
-	addr     netip.Addr
-	term     uint64 // 0: released
-	noWanted bool   // released because the sender is not to announce it on this segment any more
-	stranger bool   // released because a machine that is not a speaker uses the address
+	addr      netip.Addr
+	term      uint64 // 0: released
+	notWanted bool   // released because the sender is not to announce it on this segment any more
+	stranger  bool   // released because a machine that is not a speaker uses the address
 }
 
 func (h *hello) has(flag uint8) bool { return h.flags&flag != 0 }
@@ -210,7 +210,7 @@ func (w *writer) change(c change) {
 	if c.term == 0 {
 		bits |= bitReleased
 	}
-	if c.noWanted {
+	if c.notWanted {
 		bits |= bitNotWanted
 	}
 	if c.stranger {
@@ -312,10 +312,10 @@ func (r *reader) addr(six bool) netip.Addr {
 
 func (r *reader) change() change {
 	bits := r.u8()
-	c := change{addr: r.addr(bits&bitIPv6 != 0), noWanted: bits&bitNotWanted != 0, stranger: bits&bitStranger != 0}
+	c := change{addr: r.addr(bits&bitIPv6 != 0), notWanted: bits&bitNotWanted != 0, stranger: bits&bitStranger != 0}
 	if bits&bitReleased == 0 {
 		c.term = r.u64()
-		r.failed = r.failed || c.term == 0 || c.term > maxTerm || c.noWanted || c.stranger
+		r.failed = r.failed || c.term == 0 || c.term > maxTerm || c.notWanted || c.stranger
 	}
 	r.failed = r.failed || bits > bitIPv6|bitReleased|bitNotWanted|bitStranger
 	return c

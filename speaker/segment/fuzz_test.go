@@ -27,7 +27,7 @@ func examples(t testing.TB) (w *world, frames [][]byte) {
 			prefixes: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24"), netip.MustParsePrefix("2001:db8::1/64")}, hears: []uint64{1, 2},
 		}.encode),
 		h.forge(kindHello, nil, hello{period: 1000}.encode),
-		h.forge(kindUpdate, nil, update{from: h.m.claims, to: h.m.claims + 1, changes: append(claims, change{addr: vips(2)[1], noWanted: true})}.encode),
+		h.forge(kindUpdate, nil, update{from: h.m.claims, to: h.m.claims + 1, changes: append(claims, change{addr: vips(2)[1], notWanted: true})}.encode),
 		h.forge(kindUpdate, nil, update{from: 1, to: 2, all: true}.encode),
 		h.forge(kindPage, nil, page{claims: 77, page: 0, pages: 2, entries: claims}.encode),
 		h.forge(kindFormer, nil, former{boot: w.nodes[0].boot, entries: claims}.encode),
@@ -172,7 +172,7 @@ func FuzzReceive(f *testing.F) {
 			frame[int(at)%len(frame)] ^= max(flip, 1)
 		}
 		now := target.clock()
-		target.m.begin(now)()
+		target.m.startInput(now)()
 		target.m.Take()
 		before := knowledge(target.m)
 		d := target.m.Receive(now, Arrival{At: now, From: sender.mac}, frame)

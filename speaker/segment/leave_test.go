@@ -95,7 +95,7 @@ func TestLongLists(t *testing.T) {
 		}
 	}
 	late.start()
-	w.run(deadInterval + 200*time.Millisecond)
+	w.run(listenTime + 200*time.Millisecond)
 	if late.m.listening {
 		w.fail("it still listens")
 	}
@@ -220,7 +220,7 @@ func TestNobodyIsToldOfAPredecessorLater(t *testing.T) {
 	for _, target := range w.nodes[:2] {
 		var all []change
 		for _, a := range addrs {
-			all = append(all, change{addr: a, term: firstTerm + 100})
+			all = append(all, change{addr: a, term: baseTerm + 100})
 		}
 		target.deliver(attacker.mac, attacker.forge(kindFormer, nil, former{boot: target.boot, entries: all}.encode))
 	}
@@ -250,8 +250,8 @@ func TestAMoveThatIsNotTakenIsNotRepeatedAtOnce(t *testing.T) {
 			releases++
 		}
 	}
-	w.run(2*settled + 10*time.Second)
+	w.run(2*aliveBeforeMove + 10*time.Second)
 	if releases < 1 || releases > 3 {
-		w.fail("%d releases in %v", releases, 2*settled+10*time.Second)
+		w.fail("%d releases in %v", releases, 2*aliveBeforeMove+10*time.Second)
 	}
 }

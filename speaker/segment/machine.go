@@ -11,7 +11,7 @@
 //	takeover.go    how this node takes an address, and gives it up
 //	strangers.go   machines that are not speakers and use one of the addresses
 //	candidates.go  the order of the nodes that may own an address
-//	claims.go      how claims are exchanged: updates, pages, claims of a node's previous speaker
+//	claims.go      sends beats and Hellos, and exchanges claims: updates, pages, claims of a node's previous speaker
 //	members.go     neighbours that the API names; twin.go: two interfaces of this node on the segment
 //	frame.go       the format of frames; chain.go: how a beat proves its sender
 //	datagram.go    frames in UDP; run.go, socket.go: the shell around the Machine
@@ -41,35 +41,40 @@ type MAC [6]byte
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// The times of the protocol. docs/l2-protocol.md explains how they add up.
+// The times of the protocol. docs/l2-protocol.md explains how they add up. They are constants, because the nodes of a segment must agree
+// on them.
+//
+// A new timer needs a constant, a field of type Time for its deadline in Machine, neighbour or address, and a function that Tick
+// calls. Next should return the deadline; if it does not, the timer is up to idleTick late.
 const (
 	fastPeriod = 100 * time.Millisecond // between two beats of a node that owns addresses
 	slowPeriod = time.Second            // between two beats of a node that owns none
 	minPeriod  = 10                     // milliseconds, the shortest period that a neighbour may announce
 	maxPeriod  = 1000                   // milliseconds, the longest
 
-	askPeriod    = 20 * time.Millisecond  // between two questions to the kernel of a suspected neighbour
-	watchPeriod  = 50 * time.Millisecond  // the same for a neighbour whose speaker is silent
-	deathWindow  = 100 * time.Millisecond // for the kernel to answer
-	lossyWindow  = 300 * time.Millisecond // the same for a neighbour many of whose beats are lost
-	blindWindow  = 400 * time.Millisecond // the same for a neighbour that has no address to ask for
-	rankDelay    = 50 * time.Millisecond  // a candidate waits this long for each candidate before it
-	rivalTime    = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
-	deadInterval = 300 * time.Millisecond // of listening before a node's first claim
-	maxListening = 2 * time.Second        // the same, at most, while a neighbour has not answered
-	maxGap       = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
-	lastDeputy   = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
-	formerTime   = time.Second            // for a new speaker to claim what its predecessor claimed
-	holdOff      = time.Second            // before a node takes an address that nobody wanted, or that the node gave up because it was cut off
-	patience     = 5 * time.Second        // before an address is taken from an owner that is not a candidate
-	settled      = 30 * time.Second       // a node must be alive this long before addresses move to it
-	moveInterval = time.Second            // between two such moves
+	idleTick        = 50 * time.Millisecond  // at most, between two Ticks
+	askPeriod       = 20 * time.Millisecond  // between two questions to the kernel of a suspected neighbour
+	silentAskPeriod = 50 * time.Millisecond  // the same for a neighbour whose speaker is silent
+	deathWindow     = 100 * time.Millisecond // for the kernel to answer
+	lossyWindow     = 300 * time.Millisecond // the same for a neighbour many of whose beats are lost
+	blindWindow     = 400 * time.Millisecond // the same for a neighbour that has no address to ask for
+	placeDelay      = 50 * time.Millisecond  // a candidate waits this long for each candidate before it
+	rivalTime       = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
+	listenTime      = 300 * time.Millisecond // of listening before a node's first claim
+	maxListening    = 2 * time.Second        // the same, at most, while a neighbour has not answered
+	maxGap          = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
+	lastDeputyTime  = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
+	formerTime      = time.Second            // for a new speaker to claim what its predecessor claimed
+	holdOff         = time.Second            // before a node takes an address that nobody wanted, or that the node gave up because it was cut off
+	misplacedTime   = 5 * time.Second        // before an address is taken from an owner that is not a candidate
+	aliveBeforeMove = 30 * time.Second       // a node must be alive this long before addresses move to it
+	moveInterval    = time.Second            // between two such moves
 )
 
-// firstTerm is one less than the lowest term with which an address gets its first owner. The terms below are for nodes that
+// baseTerm is one less than the lowest term with which an address gets its first owner. The terms below are for nodes that
 // hear no other node: such a node takes an address with a lower term. If two such nodes die in turn, the term falls by two
 // each time.
-const firstTerm = 1 << 10
+const baseTerm = 1 << 10
 
 // Grace is how long deputies answer for a node whose speaker is silent. After that, its addresses move.
 const Grace = 10 * time.Second
@@ -81,11 +86,14 @@ const (
 	reconsiderPeriod = 2 * time.Millisecond
 	reconsiderCost   = 20 * time.Microsecond
 
-	greetPeriod = 30 * time.Millisecond // between two Hellos for newcomers
-	askBack     = 20 * time.Millisecond // between two answers to requests for our Hello or our claims
-	pageTime    = 4 * time.Millisecond  // for every page, in the long run
-	pagesAtOnce = 32                    // pages that are sent together: more could overflow a receive buffer
-	knockPeriod = 20 * time.Millisecond // between two beats for nodes that suspect this one
+	greetPeriod         = 30 * time.Millisecond  // between two Hellos for newcomers
+	helloAskPeriod      = 50 * time.Millisecond  // between two requests for the Hello of one unknown speaker
+	formerPeriod        = 50 * time.Millisecond  // between two frames to one node with the claims of its previous speaker
+	keyAskPeriod        = 200 * time.Millisecond // between two questions for the key of one node
+	replyPeriod         = 20 * time.Millisecond  // between two answers to requests for our Hello or our claims
+	pageTime            = 4 * time.Millisecond   // for every page, in the long run
+	pagesAtOnce         = 32                     // pages that are sent together: more could overflow a receive buffer
+	suspectedBeatPeriod = 20 * time.Millisecond  // between two beats for nodes that suspect this one
 
 	// maxMissed is the unit of two limits. A beat that comes more than 2*maxMissed beats after the last verified one is refused.
 	// A Hello is signed anew, with a newer beat, if more than maxMissed/2 beats were sent since it was signed.
@@ -232,75 +240,75 @@ type Machine struct {
 	current   bool // what Want says is up to date
 	listening bool
 	since     Time // when listening or membership began
-	ever      bool // a neighbour was ever heard
+	everHeard bool // a neighbour was ever heard
 
-	identities map[string]Identity
-	neighbours map[string]*neighbour
-	sorted     []*neighbour // by node
-	byID       map[ID]*neighbour
-	statuses   [dead + 1]int // the number of neighbours that have each status
-	living     int           // neighbours that are alive, suspected or silent
-	heard      Time          // the last sign of life of any neighbour or its kernel
-	look       Time          // when watch is due
-	generation int           // counts changes of neighbours
-	loads      int           // counts changes of the claims of neighbours and of whether they can take an address
-	resolved   map[*ownership.Candidates]*resolved
-	resolvedAt int // the generation that resolved is for
-	ended      map[source]ended
-	expected   map[string]Expected
-	greeted    Time // when Hellos were last sent to expected speakers
+	identities      map[string]Identity
+	neighbours      map[string]*neighbour
+	sorted          []*neighbour // by node
+	byID            map[ID]*neighbour
+	statuses        [dead + 1]int // the number of neighbours that have each status
+	living          int           // neighbours that are alive, suspected or silent
+	lastHeard       Time          // the last sign of life of any neighbour or its kernel
+	detectAt        Time          // when detectFailures is due
+	generation      int           // counts changes of neighbours
+	loadChanges     int           // counts changes of the claims of neighbours and of whether they can take an address
+	resolved        map[*ownership.Candidates]*resolved
+	resolvedAt      int // the generation that resolved is for
+	ended           map[source]ended
+	expected        map[string]Expected
+	greetedExpected Time // when Hellos were last sent to expected speakers
 
-	addresses map[netip.Addr]*address
-	touched   []*address
-	open      map[*address]struct{} // wanted, without an owner
-	due       Time                  // when the first address of open or beginning is due; 0: never
-	owned     map[*address]struct{}
-	beginning map[*address]struct{} // taken, but not answered for yet
+	addresses   map[netip.Addr]*address
+	touched     []*address
+	open        map[*address]struct{} // wanted, without an owner
+	due         Time                  // when the first address of open or notAnswered is due; 0: never
+	owned       map[*address]struct{}
+	notAnswered map[*address]struct{} // taken, but not answered for yet
 	// reconsider is set when the load of a neighbour has changed, and with it the best candidate for an open address.
 	reconsider   bool
 	reconsidered Time
 	deputised    map[*address]struct{}
 	misplaced    map[*address]struct{} // owned by a node that is not a candidate
-	moved        Time                  // when a better candidate was last looked for
+	rebalanced   Time                  // when a better candidate was last looked for
 
-	received   uint64 // frames of any kind on the interface
-	lonely     uint64 // received when the last neighbour fell silent; notCounted until frames have been counted
-	quiet      bool
-	quietSince Time
-	sequence   uint64
-	claims     uint32 // counts changes of owned
-	pending    []change
-	pages      Time // when pages may be sent again
-	askedPages bool // a speaker waits for pages, from askedPage on
-	askedPage  uint16
-	pagesOf    uint32 // the number of claims when askedPage was set
-	pagesAgain uint16 // the page from which the list is sent again after its end; noPage: it is not
-	askedHello bool   // a speaker waits for our Hello
-	state      uint32
-	helloDirty bool
-	helloFrame []byte
-	helloIndex uint32 // the index of the beat that helloFrame names
-	greetedAt  Time   // when helloFrame was last sent
-	newcomers  []*neighbour
-	chain      chain
-	beaten     Time
-	nextBeat   Time
-	period     time.Duration
-	repeats    []repeat
+	received       uint64 // frames of any kind on the interface
+	receivedBefore uint64 // received when the last neighbour fell silent; notCounted until frames have been counted
+	cutOff         bool
+	cutOffSince    Time
+	sequence       uint64
+	claims         uint32 // counts changes of owned
+	pending        []change
+	pagesFrom      Time // when pages may be sent again
+	askedPages     bool // a speaker waits for pages, from askedPage on
+	askedPage      uint16
+	pagesOf        uint32 // the number of claims when askedPage was set
+	pagesAgain     uint16 // the page from which the list is sent again after its end; noPage: it is not
+	askedHello     bool   // a speaker waits for our Hello
+	state          uint32
+	helloDirty     bool
+	helloFrame     []byte
+	helloIndex     uint32 // the index of the beat that helloFrame names
+	helloSent      Time   // when helloFrame was last sent
+	newcomers      []*neighbour
+	chain          chain
+	lastBeat       Time
+	nextBeat       Time
+	period         time.Duration
+	repeats        []repeat
 
-	askedKeys map[string]keyQuestion // by node
-	askedIDs  map[ID]Time
-	keys      bucket        // of questions for keys of nodes that may not exist
-	asks      bucket        // of questions to neighbours
-	unknown   bucket        // of questions to speakers that are not known yet
-	paging    bucket        // of pages
-	vouches   bucket        // of beats that are forwarded
-	hashes    bucket        // of hashes for beats that come after many lost ones
-	strangers bucket        // of verifications for senders that are not known yet
-	verifies  bucket        // of verifications
-	verified  int           // counts the signatures that were checked
-	draw      func() secret // draws a secret for a chain
-	twin      twin
+	askedKeys  map[string]keyQuestion // by node
+	askedIDs   map[ID]Time
+	keys       bucket        // of questions for keys of nodes that may not exist
+	asks       bucket        // of questions to neighbours
+	unknown    bucket        // of questions to speakers that are not known yet
+	paging     bucket        // of pages
+	forwards   bucket        // of beats that are forwarded
+	hashes     bucket        // of hashes for beats that come after many lost ones
+	newSenders bucket        // of verifications for senders that are not known yet
+	verifies   bucket        // of verifications
+	verified   int           // counts the signatures that were checked
+	draw       func() secret // draws a secret for a chain
+	twin       twin
 
 	counters Counters
 	out      Output
@@ -319,10 +327,10 @@ func New(c Config) *Machine {
 		identities: map[string]Identity{}, neighbours: map[string]*neighbour{}, byID: map[ID]*neighbour{},
 		resolved: map[*ownership.Candidates]*resolved{}, expected: map[string]Expected{}, ended: map[source]ended{},
 		addresses: map[netip.Addr]*address{}, open: map[*address]struct{}{},
-		owned: map[*address]struct{}{}, beginning: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
+		owned: map[*address]struct{}{}, notAnswered: map[*address]struct{}{}, deputised: map[*address]struct{}{}, misplaced: map[*address]struct{}{},
 		askedKeys: map[string]keyQuestion{}, askedIDs: map[ID]Time{},
-		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, unknown: bucket{rate: 100, size: 500}, paging: bucket{rate: float64(time.Second / pageTime), size: 2 * maxPages}, vouches: bucket{rate: 200, size: 200},
-		hashes: bucket{rate: 50_000, size: 50_000}, strangers: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
+		keys: bucket{rate: 20, size: 1000}, asks: bucket{rate: 200, size: 1500}, unknown: bucket{rate: 100, size: 500}, paging: bucket{rate: float64(time.Second / pageTime), size: 2 * maxPages}, forwards: bucket{rate: 200, size: 200},
+		hashes: bucket{rate: 50_000, size: 50_000}, newSenders: bucket{rate: 200, size: 1500}, verifies: bucket{rate: 1500, size: 5000},
 		listening: true, period: fastPeriod, draw: randomSecret,
 		counters: Counters{Sent: map[string]uint64{}, Heard: map[string]uint64{}, Refused: map[Drop]uint64{}, Events: map[EventKind]uint64{}},
 	}
@@ -355,7 +363,7 @@ func (m *Machine) cluster() uint64 {
 
 // Set tells the Machine the current state of the interface.
 func (m *Machine) Set(now Time, i Interface) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	if m.iface.equal(i) {
 		return
 	}
@@ -366,7 +374,7 @@ func (m *Machine) Set(now Time, i Interface) {
 	m.helloDirty = true
 	switch {
 	case !i.Up:
-		m.silence()
+		m.endAnswers()
 	case !before.Up || before.MAC != i.MAC:
 		m.listen("the link came up")
 	}
@@ -374,7 +382,7 @@ func (m *Machine) Set(now Time, i Interface) {
 
 // Serve tells the Machine whether this node can deliver traffic.
 func (m *Machine) Serve(now Time, serving bool) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	if m.serving != serving {
 		m.serving, m.helloDirty = serving, true
 		m.touchAll()
@@ -383,25 +391,25 @@ func (m *Machine) Serve(now Time, serving bool) {
 
 // Want tells the Machine how an address is to be owned on this segment. If want is nil, no node may answer for it.
 func (m *Machine) Want(now Time, addr netip.Addr, want *ownership.Want) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	a := m.address(addr)
 	a.want = want
 	if want == nil {
 		a.checked, a.stranger = unchecked, 0
 	}
-	m.judgeStranger(a)
+	m.leaveToStranger(a)
 	m.touch(a)
 }
 
 // Trust tells the Machine whether the arguments of Want are up to date, that is, whether this node reaches the API server.
 func (m *Machine) Trust(now Time, current bool) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	m.current = current
 }
 
 // Identify tells the Machine the Identity that verifies a node's frames.
 func (m *Machine) Identify(now Time, node string, id Identity) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	m.identities[node] = id
 	if q, ok := m.askedKeys[node]; ok && q.boot == id.Boot {
 		// A frame of this boot was refused for lack of the Identity. Ask for its Hello now, not at its next beat.
@@ -413,10 +421,10 @@ func (m *Machine) Identify(now Time, node string, id Identity) {
 
 // Forget removes a node that is no longer part of the cluster.
 func (m *Machine) Forget(now Time, node string) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	delete(m.identities, node)
 	if n := m.neighbours[node]; n != nil {
-		m.lose(n)
+		m.ignoreClaims(n)
 		m.remove(n)
 	}
 	maps.DeleteFunc(m.ended, func(s source, _ ended) bool { return s.node == node })
@@ -424,7 +432,7 @@ func (m *Machine) Forget(now Time, node string) {
 
 // Answered tells the Machine that the kernel of the node with this MAC and address answered a Probe.
 func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	for _, n := range m.sorted {
 		if n.mac == mac && slices.ContainsFunc(n.said.prefixes, func(p netip.Prefix) bool { return p.Addr() == addr }) {
 			m.kernelAnswered(n)
@@ -435,23 +443,23 @@ func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
 // Received tells the Machine how many frames of any kind have arrived on the interface so far. A node that hears no other
 // speaker and receives nothing at all is cut off, and does not announce.
 func (m *Machine) Received(now Time, frames uint64) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	m.received = frames
-	if m.lonely == notCounted {
-		m.lonely = frames
+	if m.receivedBefore == notCounted {
+		m.receivedBefore = frames
 	}
-	m.updateQuiet()
+	m.updateCutOff()
 }
 
 // NeedsReceived reports whether Received matters now.
 func (m *Machine) NeedsReceived() bool {
-	return m.quiet || m.living > 0 && m.statuses[alive] == 0
+	return m.cutOff || m.living > 0 && m.statuses[alive] == 0
 }
 
 // Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while, with the MAC
 // address of this node. This node itself answers until it ends. Without a successor, the neighbours take over at once.
 func (m *Machine) Leave(now Time, successor bool) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	m.helloDirty = true
 	if successor {
 		m.replaced = true
@@ -469,24 +477,24 @@ func (m *Machine) Repeat() {
 	}
 }
 
-// Tick lets time pass. Callers call it at the time that Next returns, and after they have read all frames.
+// Tick does what is due at the time now. Callers call it at the time that Next returns, and after they have read all frames.
 //
 // A Machine takes an address only in a Tick, not in any other input, and answers for it only from a later Tick on, because
 // the next frame may say that another node has the address.
 func (m *Machine) Tick(now Time) {
-	defer func() { m.ticking = false }()
-	defer m.begin(now)()
+	decide := m.startInput(now)
 	m.tick, m.ticking = now, true
-	if !m.iface.Up {
-		return
+	if m.iface.Up {
+		m.detectFailures()
+		m.detectTwinEnd()
+		m.takeDue()
+		m.rebalance()
+		m.endListening()
+		m.answerAsks()
+		m.beat()
 	}
-	m.watch()
-	m.watchTwin()
-	m.takeDue()
-	m.rebalance()
-	m.endListening()
-	m.answerAsks()
-	m.beat()
+	decide()
+	m.ticking = false
 }
 
 // Next returns the latest time at which to call Tick.
@@ -495,9 +503,9 @@ func (m *Machine) Next() Time {
 	if !m.iface.Up {
 		return m.tick + slowPeriod
 	}
-	next := m.tick + watchPeriod
+	next := m.tick + idleTick
 	if m.living > 0 {
-		next = min(next, m.look)
+		next = min(next, m.detectAt)
 	}
 	if m.reconsider {
 		next = min(next, m.reconsidered+reconsiderPeriod+time.Duration(len(m.open))*reconsiderCost)
@@ -509,7 +517,7 @@ func (m *Machine) Next() Time {
 		next = min(next, m.nextBeat)
 	}
 	if m.listening {
-		next = min(next, m.since+deadInterval)
+		next = min(next, m.since+listenTime)
 	}
 	next = m.nextAnswer(next)
 	return max(next, m.tick+time.Millisecond)
@@ -522,26 +530,26 @@ func (m *Machine) Take() Output {
 	return o
 }
 
-// begin starts an input: it records the time and notices if this speaker was not running. Every input calls the returned
+// startInput starts an input: it records the time and notices if this speaker was not running. Every input calls the returned
 // function at its end. That function decides again about every address that the input touched, and sends the changes.
-func (m *Machine) begin(now Time) func() {
+func (m *Machine) startInput(now Time) func() {
 	gap := now - m.turn
 	m.now, m.turn = now, now
 	if gap > maxGap && m.iface.Up && !m.listening {
 		m.listen("this speaker was not running for " + gap.Round(time.Millisecond).String())
 	} else if gap > maxGap {
-		m.deaf()
+		m.restartDetection()
 	}
-	return m.settle
+	return m.decideTouched
 }
 
-// deaf gives every neighbour its full time again, because this node could not have heard it.
-func (m *Machine) deaf() {
+// restartDetection gives every neighbour its full time again, because this node could not have heard it.
+func (m *Machine) restartDetection() {
 	for _, n := range m.sorted {
 		if n.status == alive || n.status == suspected {
 			n.heard = m.now
 			if n.status == suspected {
-				m.become(n, alive)
+				m.setStatus(n, alive)
 			}
 		}
 	}
@@ -550,18 +558,18 @@ func (m *Machine) deaf() {
 	}
 }
 
-// listen starts to listen: this node answers for no address until it has listened for a dead interval. It keeps an address
+// listen starts to listen: this node answers for no address until it has listened for listenTime. It keeps an address
 // that it owned before if no other node claims the address by then.
 func (m *Machine) listen(why string) {
 	m.listening, m.since, m.helloDirty = true, m.now, true
 	m.nextBeat = m.now
-	m.deaf()
+	m.restartDetection()
 	m.event(Event{Kind: EventListening, Text: why})
-	m.silence()
+	m.endAnswers()
 }
 
-// silence ends all answers.
-func (m *Machine) silence() {
+// endAnswers ends all answers.
+func (m *Machine) endAnswers() {
 	for _, a := range byAddress(m.owned) {
 		m.answer(a, "", MAC{})
 	}
@@ -571,10 +579,10 @@ func (m *Machine) silence() {
 	m.touchAll()
 }
 
-// endListening ends the listening after a dead interval, when every neighbour hears this node and has sent its claims, or
+// endListening ends the listening after listenTime, when every neighbour hears this node and has sent its claims, or
 // after maxListening.
 func (m *Machine) endListening() {
-	if !m.listening || m.now < m.since+deadInterval {
+	if !m.listening || m.now < m.since+listenTime {
 		return
 	}
 	if m.now < m.since+maxListening {

@@ -53,18 +53,18 @@ type Expected struct {
 // memory and no messages, but a death is noticed only when the API reports it. If some of the others hear one another,
 // only this node is cut off, and it owns nothing.
 func (m *Machine) Expect(now Time, expected []Expected) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	m.expected = make(map[string]Expected, len(expected))
 	for _, e := range expected {
 		m.expected[e.Node] = e
 	}
 	m.generation++
-	if !m.ever {
+	if !m.everHeard {
 		m.touchAll()
 	}
 }
 
-func (m *Machine) degraded() bool { return !m.ever && len(m.expected) > 0 }
+func (m *Machine) degraded() bool { return !m.everHeard && len(m.expected) > 0 }
 
 // outsider reports whether others hear one another. The callers know that this node has heard none of them.
 func (m *Machine) outsider() bool {
@@ -78,10 +78,10 @@ func (m *Machine) outsider() bool {
 
 // greetExpected sends our Hello by unicast to expected speakers that are not heard, because multicast may be filtered.
 func (m *Machine) greetExpected() {
-	if m.helloFrame == nil || m.now-m.greeted < fastPeriod && m.greeted != 0 {
+	if m.helloFrame == nil || m.now-m.greetedExpected < fastPeriod && m.greetedExpected != 0 {
 		return
 	}
-	m.greeted = m.now
+	m.greetedExpected = m.now
 	for _, node := range slices.Sorted(maps.Keys(m.expected)) {
 		e := m.expected[node]
 		if n := m.neighbours[node]; n == nil || n.status == dead {

@@ -45,23 +45,23 @@ type neighbour struct {
 	verifies bucket // of verifications of frames in its name
 	said     hello  // its last Hello
 
-	index    uint32 // of the last beat
-	secret   secret // of the last beat
-	history  uint32 // of the last 32 beats: a bit is set for each that arrived
-	heard    Time   // the time from which silence counts: as sign, or later if this node could not hear
-	sign     Time   // the last sign of life of its speaker
-	since    Time   // when it became alive
-	hearsMe  bool   // it has said that it hears this boot
-	welcomes int    // how many of our next Hellos say that we hear it
-	unicast  Time   // until then frames to all go to it by unicast, too, because it misses them
-	vouched  Time   // when its beat was last forwarded
-	helped   Time   // when our own beat was last sent for nodes that miss it
-	status   status
-	suspect  Time // since when it is suspected
-	answered Time // when its kernel last answered
-	probed   Time // when its kernel was last asked
-	asks     int  // questions to its kernel since its last sign of life or answer
-	ending   bool // its addresses may move soon: see Machine.watchEnd
+	index       uint32 // of the last beat
+	secret      secret // of the last beat
+	history     uint32 // of the last 32 beats: a bit is set for each that arrived
+	heard       Time   // the time from which silence counts: as sign, or later if this node could not hear
+	sign        Time   // the last sign of life of its speaker
+	since       Time   // when it became alive
+	hearsMe     bool   // it has said that it hears this boot
+	welcomes    int    // how many of our next Hellos say that we hear it
+	unicast     Time   // until then frames to all go to it by unicast, too, because it misses them
+	forwarded   Time   // when its beat was last forwarded
+	beatSentFor Time   // when our own beat was last sent for nodes that miss it
+	status      status
+	suspect     Time // since when it is suspected
+	answered    Time // when its kernel last answered
+	probed      Time // when its kernel was last asked
+	asks        int  // questions to its kernel since its last sign of life or answer
+	ending      bool // its addresses may move soon: see Machine.detectEnding
 
 	claims  map[netip.Addr]uint64 // terms
 	version uint32                // of claims
@@ -79,6 +79,9 @@ type neighbour struct {
 }
 
 func (n *neighbour) interval() time.Duration { return time.Duration(n.said.period) * time.Millisecond }
+
+// silenceOf returns how long a neighbour that sends a beat in each period may be silent before it is suspected.
+func silenceOf(period time.Duration) time.Duration { return period * 3 / 2 }
 
 func (n *neighbour) has(flag uint8) bool { return n.said.flags&flag != 0 }
 
@@ -100,7 +103,7 @@ func (n *neighbour) hasAddress() bool { return len(n.said.prefixes) > 0 }
 
 // hear records a sign of life of a neighbour's speaker, and when it came.
 func (m *Machine) hear(n *neighbour, came Time) {
-	n.heard, n.sign, m.heard = max(n.heard, came), max(n.sign, came), max(m.heard, came)
+	n.heard, n.sign, m.lastHeard = max(n.heard, came), max(n.sign, came), max(m.lastHeard, came)
 }
 
 // meet adds a neighbour whose boot is heard for the first time. It keeps the claims of the previous speaker of that node
@@ -121,7 +124,7 @@ func (m *Machine) meet(e envelope) *neighbour {
 			maps.Copy(n.former, before.former)
 			maps.Copy(n.former, before.claims)
 			n.formerUntil = m.now + maxListening + formerTime
-			m.lose(before)
+			m.ignoreClaims(before)
 		}
 		m.remove(before)
 	}
@@ -129,21 +132,21 @@ func (m *Machine) meet(e envelope) *neighbour {
 	i, _ := slices.BinarySearchFunc(m.sorted, n.node, byNode)
 	m.sorted = slices.Insert(m.sorted, i, n)
 	m.statuses[alive]++
-	m.lookAt(n)
+	m.scheduleDetection(n)
 	for a := range n.former {
 		m.claimed(n, a)
 	}
-	m.ever = true
+	m.everHeard = true
 	m.generation++
 	m.count()
-	m.updateQuiet()
+	m.updateCutOff()
 	m.toWelcome(n, 3)
 	m.event(Event{Kind: EventHeard, Node: n.node})
 	return n
 }
 
-// become changes the status of a neighbour.
-func (m *Machine) become(n *neighbour, to status) {
+// setStatus changes the status of a neighbour.
+func (m *Machine) setStatus(n *neighbour, to status) {
 	from := n.status
 	if from == to {
 		return
@@ -151,7 +154,7 @@ func (m *Machine) become(n *neighbour, to status) {
 	n.status, n.ending = to, false
 	m.statuses[from]--
 	m.statuses[to]++
-	m.loads++
+	m.loadChanges++
 	m.count()
 	after := m.now - n.sign
 	switch to {
@@ -169,7 +172,7 @@ func (m *Machine) become(n *neighbour, to status) {
 	case suspected:
 		n.suspect, n.probed, n.asks = m.now, 0, 0
 		if m.statuses[alive] == 0 {
-			m.lonely = notCounted
+			m.receivedBefore = notCounted
 		}
 		m.event(Event{Kind: EventSuspect, Node: n.node, After: after})
 		m.send(MAC{}, suspect{id: n.id, chain: n.said.chain, index: n.index}.encode())
@@ -177,15 +180,15 @@ func (m *Machine) become(n *neighbour, to status) {
 		m.event(Event{Kind: EventSilent, Node: n.node, After: after})
 	case dead:
 		m.event(Event{Kind: EventDead, Node: n.node, After: after})
-		m.lose(n)
-		m.miss(n)
+		m.ignoreClaims(n)
+		m.recordMissing(n)
 		if from == silent {
-			m.calm(n)
+			m.expectDeputies(n)
 		}
 		n.former = nil
 	}
-	m.lookAt(n)
-	m.updateQuiet()
+	m.scheduleDetection(n)
+	m.updateCutOff()
 	m.touchClaims(n)
 	m.touchUnserved()
 }
@@ -203,23 +206,23 @@ func (n *neighbour) allClaims() iter.Seq[netip.Addr] {
 	}
 }
 
-// lose makes this node ignore a neighbour's claims from now on, so that other nodes may take its addresses. The claims stay
+// ignoreClaims makes this node ignore a neighbour's claims from now on, so that other nodes may take its addresses. The claims stay
 // stored, because the neighbour may come back.
-func (m *Machine) lose(n *neighbour) {
+func (m *Machine) ignoreClaims(n *neighbour) {
 	for addr := range n.allClaims() {
 		a := m.address(addr)
-		a.lost = max(a.lost, n.sign)
+		a.ownerLastHeard = max(a.ownerLastHeard, n.sign)
 		m.unclaimed(n, a)
 	}
 }
 
-// miss records, for each address of a neighbour that seems to be dead, since when the neighbour's beats are missing. It may be
+// recordMissing records, for each address of a neighbour that seems to be dead, since when the neighbour's beats are missing. It may be
 // this node, and not the neighbour, that has been cut off since then: see hearsOthers.
-func (m *Machine) miss(n *neighbour) {
-	since := n.sign + fastPeriod*3/2
+func (m *Machine) recordMissing(n *neighbour) {
+	since := n.sign + silenceOf(fastPeriod)
 	for addr := range n.allClaims() {
 		a := m.address(addr)
-		a.missed = max(a.missed, since)
+		a.ownerMissing = max(a.ownerMissing, since)
 	}
 }
 
@@ -238,9 +241,9 @@ func (m *Machine) remove(n *neighbour) {
 	m.count()
 	if m.living == 0 && n.living() {
 		// It left, or is no longer part of the cluster. This does not mean that this node is cut off.
-		m.received, m.lonely = max(m.received, 1), 0
+		m.received, m.receivedBefore = max(m.received, 1), 0
 	}
-	m.updateQuiet()
+	m.updateCutOff()
 	m.touchUnserved()
 }
 

@@ -16,22 +16,22 @@ type address struct {
 	want   *ownership.Want
 	claims []claim // of neighbours whose claims count
 
-	seen uint64 // the highest term that was ever claimed
-	own  uint64 // the term of our claim; 0: this node does not own the address
+	highestTerm uint64 // the highest term that was ever claimed
+	ownTerm     uint64 // the term of our claim; 0: this node does not own the address
 
-	since  Time
-	reason string
-	lost   Time       // when its last owner was last heard; 0: it had no owner, or the owner gave it up
-	missed Time       // since when the beats of its last owner are missing; 0: it had no owner, or the owner is not dead
-	opened Time       // since when it has no owner
-	calm   bool       // its owner was silent before it lost the address: other nodes may still be its deputies
-	due    Time       // when this node takes it, or begins to answer for it; 0: never
-	begin  Time       // the earliest time to answer for it; 0: this node answers already, or has not taken it
-	judged *neighbour // the owner that this node took it from because that is not a candidate, until this node answers; nil: none
-	hold   Time       // no node takes it before this time
-	paused uint64     // our term when this node gave it up because it received nothing; 0: it did not
+	since          Time
+	reason         string
+	ownerLastHeard Time       // when its last owner was last heard; 0: it had no owner, or the owner gave it up
+	ownerMissing   Time       // since when the beats of its last owner are missing; 0: it had no owner, or the owner is not dead
+	openSince      Time       // since when it has no owner
+	hadDeputies    bool       // its owner was silent before it lost the address: other nodes may still be its deputies
+	due            Time       // when this node takes it, or begins to answer for it; 0: never
+	answerFrom     Time       // the earliest time to answer for it; 0: this node answers already, or has not taken it
+	takenFrom      *neighbour // the owner that this node took it from because that is not a candidate, until this node answers; nil: none
+	heldUntil      Time       // no node takes it before this time
+	pausedTerm     uint64     // our term when this node gave it up because it received nothing; 0: it did not
 
-	misplaced Time // since when this node could take it from an owner that is not a candidate; 0: it could not
+	misplacedSince Time // since when this node could take it from an owner that is not a candidate; 0: it could not
 
 	checked  check
 	recheck  Time
@@ -66,9 +66,9 @@ func (m *Machine) claimed(n *neighbour, addr netip.Addr) {
 		m.unclaimed(n, a) // The neighbour has too many claims, and this one was not stored.
 		return
 	}
-	a.saw(term)
+	a.sawTerm(term)
 	a.undisputed()
-	m.loads++
+	m.loadChanges++
 	i := slices.IndexFunc(a.claims, func(c claim) bool { return c.n == n })
 	if i < 0 {
 		a.claims = append(a.claims, claim{n: n, term: term})
@@ -80,24 +80,24 @@ func (m *Machine) claimed(n *neighbour, addr netip.Addr) {
 
 func (m *Machine) unclaimed(n *neighbour, a *address) {
 	a.claims = slices.DeleteFunc(a.claims, func(c claim) bool { return c.n == n })
-	m.loads++
+	m.loadChanges++
 	m.touch(a)
 }
 
-// saw records a term. It raises the highest known term by no more than an honest claim could, so that the next owner can
+// sawTerm records a term. It raises the highest known term by no more than an honest claim could, so that the next owner can
 // always claim a higher one.
-func (a *address) saw(term uint64) {
-	if a.seen == 0 {
-		a.seen = min(term, maxJump)
+func (a *address) sawTerm(term uint64) {
+	if a.highestTerm == 0 {
+		a.highestTerm = min(term, maxJump)
 	}
-	a.seen = max(a.seen, min(term, a.seen+maxJump))
+	a.highestTerm = max(a.highestTerm, min(term, a.highestTerm+maxJump))
 }
 
 // plausible returns the highest term that counts. With a term near the end of the range a node could lock an address for
 // ever, because no other node could claim a higher one. A claim far above the lowest one is ignored by all nodes that have
 // seen the same claims. A claim without a rival counts, whatever its term.
 func (a *address) plausible() uint64 {
-	lowest := a.own
+	lowest := a.ownTerm
 	for _, c := range a.claims {
 		if lowest == 0 || c.term < lowest {
 			lowest = c.term
@@ -132,8 +132,8 @@ func (a *address) absent() bool {
 	return !slices.ContainsFunc(a.claims, func(c claim) bool { return !c.n.absent() })
 }
 
-// settle decides about all addresses that an input touched, and sends the changes.
-func (m *Machine) settle() {
+// decideTouched decides about all addresses that an input touched, and sends the changes.
+func (m *Machine) decideTouched() {
 	for len(m.touched) > 0 {
 		touched := m.touched
 		m.touched = nil
@@ -165,36 +165,36 @@ func (m *Machine) decide(a *address) {
 		place = m.place(a, holder)
 	}
 	switch {
-	case a.own != 0 && a.want == nil:
+	case a.ownTerm != 0 && a.want == nil:
 		m.release(a, true, "it is not to be announced on this segment any more")
-	case a.own != 0 && m.replaced:
+	case a.ownTerm != 0 && m.replaced:
 		// This node keeps it for the successor. Deputies answer, too.
-	case a.own != 0 && place < 0 && m.shadowed():
+	case a.ownTerm != 0 && place < 0 && m.shadowed():
 		m.release(a, false, "another interface of this node is on the same segment")
-	case a.own != 0 && m.degraded() && (place > 0 || m.outsider()):
+	case a.ownTerm != 0 && m.degraded() && (place > 0 || m.outsider()):
 		// This node took it before it knew that there are other speakers.
 		m.release(a, false, "others come first, and none is heard")
-	case a.own != 0 && a.disputed():
+	case a.ownTerm != 0 && a.disputed():
 		m.cede(a)
-	case a.own != 0 && place < 0 && m.iface.Up:
+	case a.ownTerm != 0 && place < 0 && m.iface.Up:
 		m.release(a, false, "this node cannot serve it")
-	case a.own != 0 && holder != nil && m.yields(a, holder):
+	case a.ownTerm != 0 && holder != nil && m.yields(a, holder):
 		m.yield(a, holder)
-	case a.own != 0 && m.ever && m.quiet && a.since < m.quietSince:
+	case a.ownTerm != 0 && m.everHeard && m.cutOff && a.since < m.cutOffSince:
 		m.pause(a)
 	}
-	m.judgeOwner(a, holder, place)
+	m.takeMisplaced(a, holder, place)
 	switch {
-	case a.own != 0:
-		m.close(a)
-		if m.listening || !m.iface.Up || !m.begins(a) {
+	case a.ownTerm != 0:
+		m.endContention(a)
+		if m.listening || !m.iface.Up || !m.answersNow(a) {
 			m.answer(a, "", MAC{})
 		} else {
 			m.answer(a, m.config.Node, m.iface.MAC)
 		}
 	case holder != nil:
-		m.close(a)
-		a.lost, a.missed = 0, 0
+		m.endContention(a)
+		a.ownerLastHeard, a.ownerMissing = 0, 0
 		if place >= 0 && place < a.deputies() && a.absent() && !a.disputed() && !m.listening {
 			m.answer(a, holder.n.node, holder.n.mac)
 		} else {
@@ -204,9 +204,9 @@ func (m *Machine) decide(a *address) {
 		m.answer(a, "", MAC{})
 		m.contend(a, place)
 	}
-	if a.want == nil && a.own == 0 && len(a.claims) == 0 {
+	if a.want == nil && a.ownTerm == 0 && len(a.claims) == 0 {
 		delete(m.addresses, a.Addr)
-		m.close(a)
+		m.endContention(a)
 	}
 }
 
@@ -216,37 +216,37 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 	if m.listening && !holder.n.has(flagListening) && m.ownSince(a) {
 		return true
 	}
-	return a.beats(holder.term, holder.n.hash, a.own, m.hash)
+	return a.beats(holder.term, holder.n.hash, a.ownTerm, m.hash)
 }
 
-// begins reports whether this node answers for an address that it owns. Another node may have taken the
+// answersNow reports whether this node answers for an address that it owns. Another node may have taken the
 // address at the same time. So after a takeover this node answers only from a later Tick on, when it has read all frames that
 // had arrived:
 //
 //   - If the claim of the other node is higher, this node has yielded by then.
 //   - If it is lower, the other node may have begun to answer, even if its speaker is silent now. So this node waits until the
-//     other node has yielded, but for a dead interval at most.
+//     other node has yielded, but for listenTime at most.
 //   - This node does not wait for a node that said that it does not answer, nor for an owner that is not a candidate, which may
-//     never yield: see judgeOwner.
-func (m *Machine) begins(a *address) bool {
-	if a.begin == 0 {
+//     never yield: see takeMisplaced.
+func (m *Machine) answersNow(a *address) bool {
+	if a.answerFrom == 0 {
 		return true
 	}
-	at := a.begin
+	at := a.answerFrom
 	limit := a.plausible()
 	rival := func(c claim) bool {
-		return c.term <= limit && !c.n.has(flagListening|flagReplaced) && c.n != a.judged
+		return c.term <= limit && !c.n.has(flagListening|flagReplaced) && c.n != a.takenFrom
 	}
 	if slices.ContainsFunc(a.claims, rival) {
-		at += deadInterval
+		at += listenTime
 	}
 	if !m.ticking || m.now < at || m.tick == a.since {
 		a.due = at
 		m.setDue(at)
 		return false
 	}
-	a.begin, a.judged = 0, nil
-	delete(m.beginning, a)
+	a.answerFrom, a.takenFrom = 0, nil
+	delete(m.notAnswered, a)
 	return true
 }
 
@@ -258,7 +258,7 @@ func (m *Machine) answer(a *address, node string, mac MAC) {
 	to := Answer{Addr: a.Addr, Node: node, MAC: mac}
 	own := node == m.config.Node
 	if own {
-		to.Announce = !m.quiet
+		to.Announce = !m.cutOff
 		to.Defend = a.want != nil && a.want.Defend
 	}
 	if to == a.answered || node == "" && a.answered.Node == "" {
@@ -277,7 +277,7 @@ func (m *Machine) answer(a *address, node string, mac MAC) {
 	m.out.Answers = append(m.out.Answers, to)
 }
 
-// touch marks an address, about which settle decides again at the end of the current input.
+// touch marks an address, about which decideTouched decides again at the end of the current input.
 func (m *Machine) touch(a *address) {
 	if !a.touched {
 		a.touched = true

@@ -86,8 +86,8 @@ func (r *referee) watch() {
 // outageLimit is how long an address can be without an owner while there is no fault, no frame is lost, and all
 // nodes hear each other. A node that has just started listens for maxListening at most. For formerTime more it
 // may claim the addresses of its predecessor. If another node has died before that, its death takes a quarter of a
-// second to notice, and each candidate before the one that takes the address takes rankDelay.
-const outageLimit = maxListening + formerTime + lossyWindow + 200*time.Millisecond + 12*rankDelay
+// second to notice, and each candidate before the one that takes the address takes placeDelay.
+const outageLimit = maxListening + formerTime + lossyWindow + 200*time.Millisecond + 12*placeDelay
 
 // watchUnowned fails if no host answers for long for an address that a host can serve.
 func (r *referee) watchUnowned(passed time.Duration) {
@@ -224,7 +224,7 @@ func story(t *rapid.T, nodes int, loss float64, faults int) {
 	}
 	r := newReferee(w, addrs)
 	// One beat, a question and its answer, and the key. An answer to another speaker may just have been sent.
-	r.limit = fastPeriod*103/100 + 4*w.delay + w.keyDelay + askBack + pageTime
+	r.limit = fastPeriod*103/100 + 4*w.delay + w.keyDelay + replyPeriod + pageTime
 	if loss > 0 {
 		r.limit = 1500 * time.Millisecond
 	}

@@ -2,7 +2,6 @@ package segment
 
 import (
 	"slices"
-	"time"
 )
 
 // Arrival says how a frame arrived.
@@ -14,7 +13,7 @@ type Arrival struct {
 
 // Receive handles a frame: the payload of a datagram with the hop limit 255. The Drop is empty if the frame was accepted.
 func (m *Machine) Receive(now Time, arrival Arrival, frame []byte) Drop {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	m.arrival = arrival
 	from := arrival.From
 	k, r, err := open(frame)
@@ -108,7 +107,7 @@ func (m *Machine) signOfLife(n *neighbour) {
 		m.alsoByUnicast(n)
 	}
 	if n.status != alive && !n.has(flagReplaced) {
-		m.become(n, alive)
+		m.setStatus(n, alive)
 	}
 }
 
@@ -127,8 +126,8 @@ func (m *Machine) receiveHello(n *neighbour, h hello) {
 		m.generation++
 	}
 	n.said = h
-	m.loads++
-	m.lookAt(n)
+	m.loadChanges++
+	m.scheduleDetection(n)
 	if listened && !h.has(flagListening) && n.former != nil {
 		n.formerUntil = m.now + formerTime
 	}
@@ -137,11 +136,11 @@ func (m *Machine) receiveHello(n *neighbour, h hello) {
 	switch {
 	case h.has(flagLeaving):
 		m.event(Event{Kind: EventLeft, Node: n.node})
-		m.lose(n)
+		m.ignoreClaims(n)
 		m.remove(n)
 		return
 	case h.has(flagReplaced):
-		m.become(n, silent)
+		m.setStatus(n, silent)
 	}
 	if n.version != n.latest {
 		m.ask(n, n.missingPage())
@@ -160,7 +159,7 @@ func (m *Machine) receiveHello(n *neighbour, h hello) {
 
 // askUnknown asks the sender with this ID for its Hello, which this node does not have.
 func (m *Machine) askUnknown(id ID) {
-	if at, ok := m.askedIDs[id]; ok && m.now-at < 50*time.Millisecond || !m.unknown.allow(m.now) {
+	if at, ok := m.askedIDs[id]; ok && m.now-at < helloAskPeriod || !m.unknown.allow(m.now) {
 		return
 	}
 	if len(m.askedIDs) > 2048 {
@@ -172,7 +171,7 @@ func (m *Machine) askUnknown(id ID) {
 
 // ask asks a neighbour for its Hello and its claims from a page on.
 func (m *Machine) ask(n *neighbour, page uint16) {
-	if n.asked != 0 && m.now-n.asked < askBack {
+	if n.asked != 0 && m.now-n.asked < replyPeriod {
 		return
 	}
 	// Beats in other nodes' names can use up the questions. One question a second to each neighbour remains.
@@ -227,10 +226,10 @@ func (m *Machine) answerAsks() {
 	if m.shadowed() {
 		m.askedHello, m.askedPages = false, false
 	}
-	if m.askedHello && (m.greetedAt == 0 || m.now-m.greetedAt > askBack) {
+	if m.askedHello && (m.helloSent == 0 || m.now-m.helloSent > replyPeriod) {
 		m.greet()
 	}
-	if m.askedPages && m.now > m.pages {
+	if m.askedPages && m.now > m.pagesFrom {
 		m.sendPages()
 	}
 }
@@ -238,10 +237,10 @@ func (m *Machine) answerAsks() {
 // nextAnswer returns when answerAsks has something to do, or next if that is earlier.
 func (m *Machine) nextAnswer(next Time) Time {
 	if m.askedHello {
-		next = min(next, m.greetedAt+askBack+1)
+		next = min(next, m.helloSent+replyPeriod+1)
 	}
 	if m.askedPages {
-		next = min(next, m.pages+1)
+		next = min(next, m.pagesFrom+1)
 	}
 	return next
 }

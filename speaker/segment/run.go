@@ -76,9 +76,9 @@ func BootTime() Time {
 	return time.Duration(t.Nano())
 }
 
-// Silent reports whether the last turn of Run was so long ago that other nodes may have taken the addresses, because the
+// Stalled reports whether the last turn of Run was so long ago that other nodes may have taken the addresses, because the
 // process was frozen or the node suspended. Nothing may be sent before the next turn.
-func (s *Segment) Silent() bool { return BootTime()-time.Duration(s.turned.Load()) > maxGap }
+func (s *Segment) Stalled() bool { return BootTime()-time.Duration(s.turned.Load()) > maxGap }
 
 // Do makes the goroutine that owns the Machine call f soon. After the end of Run, f is not called.
 func (s *Segment) Do(f func(m *Machine, now Time)) {

@@ -3,7 +3,6 @@ package segment
 import (
 	"bytes"
 	"crypto/ed25519"
-	"time"
 )
 
 // receiveSigned verifies a frame in an envelope: docs/l2-protocol.md, "What is authenticated". Cheap checks come before
@@ -44,7 +43,7 @@ func (m *Machine) receiveSigned(k kind, r *reader, from MAC, frame []byte) Drop 
 	if n != nil && n.window.seen(e.sequence) || n == nil && m.ended[source{e.node, e.mac}].replays(e) {
 		return DropReplay
 	}
-	if n != nil && !n.verifies.allow(m.now) || n == nil && !m.strangers.allow(m.now) || !m.verifies.allow(m.now) {
+	if n != nil && !n.verifies.allow(m.now) || n == nil && !m.newSenders.allow(m.now) || !m.verifies.allow(m.now) {
 		return DropRate
 	}
 	body := len(r.b) - signatureSize
@@ -103,7 +102,7 @@ type keyQuestion struct {
 // needKey asks for the Identity of a frame's sender, but not too often. The rate of questions about names that are not known
 // is limited.
 func (m *Machine) needKey(e envelope, known bool) {
-	if q, ok := m.askedKeys[e.node]; ok && m.now-q.at < 200*time.Millisecond || !known && !m.keys.allow(m.now) {
+	if q, ok := m.askedKeys[e.node]; ok && m.now-q.at < keyAskPeriod || !known && !m.keys.allow(m.now) {
 		return
 	}
 	if len(m.askedKeys) > 4096 {

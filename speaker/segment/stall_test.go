@@ -52,7 +52,7 @@ func TestACandidateThatWasStalledHearsWhoTookTheAddress(t *testing.T) {
 				first()
 			}
 			stalled.frozen = true
-			w.run(rankDelay + rivalTime + 5*time.Millisecond)
+			w.run(placeDelay + rivalTime + 5*time.Millisecond)
 			if o := w.owner(a); o != other {
 				w.fail("%v is answered with %v", a, w.answersFor(a))
 			}
@@ -117,7 +117,7 @@ func TestACandidateThatWasStalledTakesWhatAnotherHasTaken(t *testing.T) {
 			first.frozen, first.waiting = false, first.waiting[1:]
 			release()
 			first.frozen = true
-			w.run(rankDelay+test.after, watch)
+			w.run(placeDelay+test.after, watch)
 			first.m.Tick(first.clock())
 			first.drain()
 			second.frozen = test.busy > 0
@@ -236,10 +236,10 @@ func TestWhoIsFrozenInTheMiddleOfATurnIsSilent(t *testing.T) {
 	segment, silent := s.hosts[0].segment, make(chan bool, 2)
 	segment.Do(func(*Machine, Time) {
 		began := BootTime()
-		eventually(t, "this turn takes too long", func() bool { return BootTime()-began > maxGap && segment.Silent() })
+		eventually(t, "this turn takes too long", func() bool { return BootTime()-began > maxGap && segment.Stalled() })
 		segment.Do(func(*Machine, Time) {
-			silent <- segment.Silent()
-			segment.Do(func(*Machine, Time) { silent <- segment.Silent() })
+			silent <- segment.Stalled()
+			segment.Do(func(*Machine, Time) { silent <- segment.Stalled() })
 		})
 	})
 	if !<-silent {

@@ -337,7 +337,7 @@ func TestAFreshCandidateJudgesNoOwner(t *testing.T) {
 		candidate.input(func(m *Machine, now Time) {
 			m.Want(now, addrs[0], &ownership.Want{Candidates: &ownership.Candidates{{Node: candidate.name, Standing: step.standing}}})
 		})
-		w.run(patience + time.Second)
+		w.run(misplacedTime + time.Second)
 		if o := w.owner(addrs[0]); o != step.want {
 			w.fail("%v is answered with %v while the candidate's standing is %v", addrs[0], w.answersFor(addrs[0]), step.standing)
 		}
@@ -396,7 +396,7 @@ func TestAQuestionIsAnsweredThatComesAfterAnother(t *testing.T) {
 			w.run(time.Millisecond)
 		}
 	}
-	w.run(askBack + pageTime)
+	w.run(replyPeriod + pageTime)
 	if sent[kindHello] != 2 || sent[kindPage] != 2 {
 		w.fail("%v was sent, want two Hellos and two pages", sent)
 	}
@@ -517,7 +517,7 @@ func TestAddressesMoveBackGradually(t *testing.T) {
 	w.run(2 * time.Second)
 	w.nodes[1].power(true)
 	w.nodes[1].start()
-	w.run(settled - 3*time.Second)
+	w.run(aliveBeforeMove - 3*time.Second)
 	if len(w.nodes[1].answers) > 0 {
 		w.fail("it took addresses at once")
 	}

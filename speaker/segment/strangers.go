@@ -27,7 +27,7 @@ const (
 
 // Checked tells the Machine whether a probe found a stranger that uses the address.
 func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	a := m.addresses[addr]
 	if a == nil || a.checked != checking {
 		return
@@ -46,7 +46,7 @@ func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
 
 // Conflict tells the Machine that a stranger uses an address, without a probe.
 func (m *Machine) Conflict(now Time, addr netip.Addr) {
-	defer m.begin(now)()
+	defer m.startInput(now)()
 	if a := m.addresses[addr]; a != nil {
 		m.dispute(a)
 	}
@@ -55,11 +55,11 @@ func (m *Machine) Conflict(now Time, addr netip.Addr) {
 // dispute records a stranger, and leaves the address to it unless the address is to be defended.
 func (m *Machine) dispute(a *address) {
 	a.stranger = m.now
-	m.judgeStranger(a)
+	m.leaveToStranger(a)
 }
 
-// judgeStranger leaves an address that is not to be defended to a stranger that was seen lately.
-func (m *Machine) judgeStranger(a *address) {
+// leaveToStranger leaves an address that is not to be defended to a stranger that was seen lately.
+func (m *Machine) leaveToStranger(a *address) {
 	known := a.checked == conflicting || a.checked == checking // It will be probed again, or is being probed.
 	if !a.defended() && !known && a.stranger != 0 && m.now-a.stranger < strangerTime {
 		a.conflict(m.now)
@@ -78,9 +78,9 @@ func (a *address) disputed() bool { return a.checked == conflicting && !a.defend
 // doubtful reports whether the address has to be probed before it is used.
 func (a *address) doubtful() bool {
 	if a.want.Defend {
-		return a.want.New && a.seen == 0
+		return a.want.New && a.highestTerm == 0
 	}
-	return a.seen == 0 || a.checked == conflicting || a.checked == checking
+	return a.highestTerm == 0 || a.checked == conflicting || a.checked == checking
 }
 
 // undisputed records that another node uses the address: that node found no stranger, or finds none any more.
@@ -92,6 +92,6 @@ func (a *address) undisputed() {
 
 // cede gives up an address that a stranger uses. A node that hears the release does not take the address.
 func (m *Machine) cede(a *address) {
-	m.disown(a, change{addr: a.Addr, stranger: true})
+	m.dropClaim(a, change{addr: a.Addr, stranger: true})
 	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: "a stranger uses it"})
 }

@@ -121,7 +121,7 @@ func TestAReleaseIsExplainedAfterAPage(t *testing.T) {
 	var rest []change
 	for a := range owner.m.owned {
 		if a.Addr != addrs[0] {
-			rest = append(rest, change{addr: a.Addr, term: a.own})
+			rest = append(rest, change{addr: a.Addr, term: a.ownTerm})
 		}
 	}
 	version := owner.m.claims + 1

@@ -6,91 +6,92 @@ import (
 	"time"
 )
 
-// watch finds neighbours that have been silent for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
-func (m *Machine) watch() {
-	if m.now < m.look {
+// detectFailures finds neighbours that have been silent for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
+func (m *Machine) detectFailures() {
+	if m.now < m.detectAt {
 		return
 	}
-	m.look = m.now + slowPeriod
+	m.detectAt = m.now + slowPeriod
 	for _, n := range slices.Clone(m.sorted) {
-		m.watchOne(n)
-		m.lookAt(n)
+		m.detectFailure(n)
+		m.scheduleDetection(n)
 	}
 }
 
-func (m *Machine) watchOne(n *neighbour) {
+func (m *Machine) detectFailure(n *neighbour) {
 	if n.former != nil && m.now >= n.formerUntil {
 		m.dropFormer(n)
 	}
-	if n.status == alive && m.now-n.heard > n.interval()*3/2 {
-		m.become(n, suspected)
+	if n.status == alive && m.now-n.heard > silenceOf(n.interval()) {
+		m.setStatus(n, suspected)
 	}
 	switch n.status {
 	case suspected:
 		if m.now-n.suspect >= m.windowOf(n) && n.unanswered() {
-			m.become(n, dead)
+			m.setStatus(n, dead)
 			return
 		}
 		m.probe(n, askPeriod)
 	case silent:
 		switch {
 		case m.now-n.sign > Grace:
-			m.become(n, dead)
-		case m.now-max(n.answered, n.heard) > watchPeriod+m.windowOf(n) && n.unanswered():
-			m.become(n, dead)
+			m.setStatus(n, dead)
+		case m.now-max(n.answered, n.heard) > silentAskPeriod+m.windowOf(n) && n.unanswered():
+			m.setStatus(n, dead)
 		default:
-			m.probe(n, watchPeriod)
-			m.watchEnd(n)
+			m.probe(n, silentAskPeriod)
+			m.detectEnding(n)
 		}
 	}
 }
 
-// watchEnd records whether the addresses of a node whose speaker is silent may move soon, because the grace ends or because
+// detectEnding records whether the addresses of a node whose speaker is silent may move soon, because the grace ends or because
 // the kernel of the node has left a question without an answer. From then on only the first candidate is the deputy, and
 // the same candidate takes the addresses. The other nodes learn a moment later that the addresses have moved.
 // Until they learn it, none of them answers with the old MAC.
 //
-// Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputy is long enough even
+// Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputyTime is long enough even
 // if a node lost three beats, or if the clocks differ by 4 %.
-func (m *Machine) watchEnd(n *neighbour) {
+func (m *Machine) detectEnding(n *neighbour) {
 	asked := n.asks > 1 || n.asks == 1 && m.now-n.probed >= askPeriod
-	if ending := asked || m.now-n.sign > Grace-lastDeputy; ending != n.ending {
+	if ending := asked || m.now-n.sign > Grace-lastDeputyTime; ending != n.ending {
 		n.ending = ending
 		m.touchClaims(n)
 	}
 }
 
-// lookAt makes watch run when the status of a neighbour may change. A beat that arrives before then postpones the change. It
-// does not postpone the run, which would take work for each beat: on a large segment beats are many, and runs are few.
-func (m *Machine) lookAt(n *neighbour) {
+// scheduleDetection makes detectFailures run when the status of a neighbour may change. A beat that arrives before then postpones
+// the change. It does not postpone the run, which would take work for each beat: on a large segment beats are many, and runs are
+// few.
+func (m *Machine) scheduleDetection(n *neighbour) {
 	switch n.status {
 	case alive:
-		m.look = min(m.look, n.heard+n.interval()*3/2+1)
+		m.detectAt = min(m.detectAt, n.heard+silenceOf(n.interval())+1)
 	case suspected:
 		if n.hasAddress() {
-			m.look = min(m.look, n.probed+askPeriod)
+			m.detectAt = min(m.detectAt, n.probed+askPeriod)
 		}
 		if end := n.suspect + m.windowOf(n); m.now < end {
-			m.look = min(m.look, end)
+			m.detectAt = min(m.detectAt, end)
 		}
 	case silent:
-		m.look = min(m.look, m.watchSilent(n))
+		m.detectAt = min(m.detectAt, m.nextQuestion(n))
 	}
 	if n.former != nil {
-		m.look = min(m.look, n.formerUntil)
+		m.detectAt = min(m.detectAt, n.formerUntil)
 	}
 }
 
-// watchSilent returns when to look at a silent neighbour: once after the last question to its kernel, to see whether the kernel
+// nextQuestion returns when to examine a silent neighbour: once after the last question to its kernel, to see whether the kernel
 // has answered, and again when the next question is due.
-func (m *Machine) watchSilent(n *neighbour) Time {
+func (m *Machine) nextQuestion(n *neighbour) Time {
 	switch {
 	case !n.hasAddress():
-		return m.now + watchPeriod
+		return m.now + silentAskPeriod
 	case n.asks == 1 && !n.ending:
 		return n.probed + askPeriod
 	}
-	return n.probed + watchPeriod
+	return n.probed + silentAskPeriod
 }
 
 func (m *Machine) windowOf(n *neighbour) time.Duration {
@@ -124,9 +125,9 @@ func (m *Machine) probe(n *neighbour, period time.Duration) {
 
 // kernelAnswered records that the node of a neighbour is alive.
 func (m *Machine) kernelAnswered(n *neighbour) {
-	n.answered, n.asks, m.heard = m.now, 0, m.now
+	n.answered, n.asks, m.lastHeard = m.now, 0, m.now
 	if n.status == suspected {
-		m.become(n, silent)
+		m.setStatus(n, silent)
 	}
 }
 
@@ -139,7 +140,7 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 		return DropMalformed
 	}
 	if s.id == m.id {
-		if m.now-m.beaten >= knockPeriod {
+		if m.now-m.lastBeat >= suspectedBeatPeriod {
 			m.nextBeat = m.now
 			for _, n := range m.sorted {
 				if n.mac == from {
@@ -154,18 +155,18 @@ func (m *Machine) receiveSuspect(from MAC, r *reader) Drop {
 		return ""
 	}
 	if n.index <= s.index {
-		if soon := max(m.now, m.beaten+knockPeriod); soon < m.nextBeat && m.now-n.helped >= askPeriod {
-			n.helped = m.now // On a large segment all nodes suspect it at once.
+		if soon := max(m.now, m.lastBeat+suspectedBeatPeriod); soon < m.nextBeat && m.now-n.beatSentFor >= askPeriod {
+			n.beatSentFor = m.now // On a large segment all nodes suspect it at once.
 			if m.amongFirst(n, 8) {
 				m.nextBeat = soon
 			}
 		}
 		return ""
 	}
-	if m.now-n.heard > 2*n.interval() || m.now-n.vouched < askPeriod || !m.vouches.allow(m.now) || !m.amongFirst(n, 8) {
+	if m.now-n.heard > 2*n.interval() || m.now-n.forwarded < askPeriod || !m.forwards.allow(m.now) || !m.amongFirst(n, 8) {
 		return ""
 	}
-	n.vouched = m.now
+	n.forwarded = m.now
 	m.send(from, beat{id: n.id, chain: n.said.chain, index: n.index, secret: n.secret, state: n.said.state, claims: n.latest}.encode())
 	return ""
 }
@@ -188,14 +189,14 @@ func (m *Machine) amongFirst(of *neighbour, limit int) bool {
 // notCounted stands for a number of frames that is not known yet.
 const notCounted = math.MaxUint64
 
-// updateQuiet decides whether this node is quiet: it hears no other speaker and receives nothing at all. It may then be cut off
-// from its segment, or unable to receive, and does not announce. If it receives any frame, it is neither.
-func (m *Machine) updateQuiet() {
-	quiet := m.living == 0 && m.received <= m.lonely
-	if quiet == m.quiet {
+// updateCutOff decides whether this node counts as cut off: it hears no other speaker and receives nothing at all. Then it may be
+// cut off from its segment, or unable to receive, and does not announce. If it receives any frame, it is neither.
+func (m *Machine) updateCutOff() {
+	cutOff := m.living == 0 && m.received <= m.receivedBefore
+	if cutOff == m.cutOff {
 		return
 	}
-	m.quiet, m.quietSince = quiet, m.now
+	m.cutOff, m.cutOffSince = cutOff, m.now
 	for a := range m.owned {
 		m.touch(a)
 	}

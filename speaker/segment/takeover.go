@@ -11,18 +11,18 @@ import (
 // one before, in case those before it do not take the address.
 func (m *Machine) contend(a *address, place int) {
 	if place < 0 || m.listening || m.degraded() && (place > 0 || m.outsider()) {
-		m.close(a)
+		m.endContention(a)
 		return
 	}
 	if _, is := m.open[a]; !is {
 		m.open[a] = struct{}{}
-		a.opened = m.now
+		a.openSince = m.now
 	}
-	delay := rankDelay
-	if a.calm {
-		delay = lastDeputy
+	delay := placeDelay
+	if a.hadDeputies {
+		delay = lastDeputyTime
 	}
-	a.due = max(a.opened+time.Duration(place)*delay, a.hold)
+	a.due = max(a.openSince+time.Duration(place)*delay, a.heldUntil)
 	if a.checked == conflicting && a.doubtful() {
 		a.due = max(a.due, a.recheck)
 	}
@@ -41,16 +41,17 @@ func (m *Machine) contend(a *address, place int) {
 	m.take(a, place)
 }
 
-func (m *Machine) close(a *address) {
+// endContention ends the contention for an address that has an owner, or that this node does not contend for.
+func (m *Machine) endContention(a *address) {
 	delete(m.open, a)
-	a.due, a.calm = 0, false
+	a.due, a.hadDeputies = 0, false
 }
 
-// calm makes candidates after the first one wait longer for the addresses of a node whose speaker was silent before the node
-// counted as dead. The first candidate remains the deputy until the grace has ended by its own clock, which may be later.
-func (m *Machine) calm(n *neighbour) {
+// expectDeputies makes candidates after the first one wait longer for the addresses of a node whose speaker was silent before the
+// node counted as dead. The first candidate remains the deputy until the grace has ended by its own clock, which may be later.
+func (m *Machine) expectDeputies(n *neighbour) {
 	for addr := range n.allClaims() {
-		m.address(addr).calm = true
+		m.address(addr).hadDeputies = true
 	}
 }
 
@@ -69,7 +70,7 @@ func (m *Machine) takeDue() {
 	}
 	if m.due != 0 && m.now >= m.due {
 		m.due = 0
-		for _, set := range []map[*address]struct{}{m.open, m.beginning} {
+		for _, set := range []map[*address]struct{}{m.open, m.notAnswered} {
 			for a := range set {
 				switch {
 				case a.due == 0:
@@ -82,7 +83,7 @@ func (m *Machine) takeDue() {
 		}
 	}
 	for a := range m.misplaced {
-		if m.now-a.misplaced >= patience {
+		if m.now-a.misplacedSince >= misplacedTime {
 			m.touch(a)
 		}
 	}
@@ -94,49 +95,49 @@ func (m *Machine) takeDue() {
 // the one that is cut off. It claims with an odd term below that of the owner, which it believes dead. When the two hear
 // each other again, the address stays where it was.
 //
-// The answers begin later: see begins. The first candidate waits for one Tick. The others wait longer, because the first one
+// The answers begin later: see answersNow. The first candidate waits for one Tick. The others wait longer, because the first one
 // may have got no CPU time for a while, and may take the address at the same time. A first candidate whose Standing is not
 // Settled waits longer, too, because another node may count itself as the first.
 func (m *Machine) take(a *address, place int) {
-	m.close(a)
-	before := a.seen
+	m.endContention(a)
+	before := a.highestTerm
 	switch {
 	case m.hearsOthers(a):
-		a.own = (max(a.seen, firstTerm) | 1) + 1
-	case a.paused != 0 && a.paused == a.seen:
-		a.own = a.paused
-	case a.seen == 0:
-		a.own = firstTerm + 1
+		a.ownTerm = (max(a.highestTerm, baseTerm) | 1) + 1
+	case a.pausedTerm != 0 && a.pausedTerm == a.highestTerm:
+		a.ownTerm = a.pausedTerm
+	case a.highestTerm == 0:
+		a.ownTerm = baseTerm + 1
 	default:
-		a.own = (max(a.seen, 3) - 2) | 1
+		a.ownTerm = (max(a.highestTerm, 3) - 2) | 1
 	}
-	a.paused = 0
-	a.seen = max(a.seen, a.own)
+	a.pausedTerm = 0
+	a.highestTerm = max(a.highestTerm, a.ownTerm)
 	a.since = m.now
 	switch {
-	case a.lost != 0:
-		a.reason = fmt.Sprintf("its owner fell silent %d ms before", (m.now - a.lost).Milliseconds())
+	case a.ownerLastHeard != 0:
+		a.reason = fmt.Sprintf("its owner fell silent %d ms before", (m.now - a.ownerLastHeard).Milliseconds())
 		m.counters.Takeovers++
-		m.counters.TakeoverSum += m.now - a.lost
+		m.counters.TakeoverSum += m.now - a.ownerLastHeard
 	case before == 0:
 		a.reason = "it had no owner"
 	default:
 		a.reason = "its owner released it"
 	}
 	e := Event{Kind: EventTake, Addr: a.Addr, Text: a.reason}
-	if a.lost != 0 {
-		e.After = m.now - a.lost
+	if a.ownerLastHeard != 0 {
+		e.After = m.now - a.ownerLastHeard
 	}
-	a.lost, a.missed = 0, 0
+	a.ownerLastHeard, a.ownerMissing = 0, 0
 	m.owned[a] = struct{}{}
-	m.pending = append(m.pending, change{addr: a.Addr, term: a.own})
+	m.pending = append(m.pending, change{addr: a.Addr, term: a.ownTerm})
 	m.event(e)
-	a.begin = m.now
+	a.answerFrom = m.now
 	if self := m.resolve(a.want.Candidates).self; place > 0 || self.Standing != ownership.Settled {
-		a.begin += rivalTime
+		a.answerFrom += rivalTime
 	}
-	m.beginning[a] = struct{}{}
-	a.due = a.begin
+	m.notAnswered[a] = struct{}{}
+	a.due = a.answerFrom
 	m.setDue(a.due)
 }
 
@@ -145,39 +146,39 @@ func (m *Machine) take(a *address, place int) {
 // heard after this node missed the owner's beat: see receiveSuspect. An earlier beat is not enough, because a node that
 // owns nothing sends only one beat a second.
 func (m *Machine) hearsOthers(a *address) bool {
-	return m.heard >= a.missed && m.statuses[alive]+m.statuses[silent] > 0
+	return m.lastHeard >= a.ownerMissing && m.statuses[alive]+m.statuses[silent] > 0
 }
 
-// judgeOwner takes an address from an owner that cannot serve it and does not know this, because it does not reach the API.
+// takeMisplaced takes an address from an owner that cannot serve it and does not know this, because it does not reach the API.
 // This node does reach the API. The owner yields when it receives the new claim. A node that is fresh takes no address in
 // this way: the owner may be handing the address over to it, and answers until this node can.
-func (m *Machine) judgeOwner(a *address, holder *claim, place int) {
-	if a.own != 0 || holder == nil || place < 0 || m.listening || !m.current || a.disputed() || a.want.Candidates.Has(holder.n.node) ||
+func (m *Machine) takeMisplaced(a *address, holder *claim, place int) {
+	if a.ownTerm != 0 || holder == nil || place < 0 || m.listening || !m.current || a.disputed() || a.want.Candidates.Has(holder.n.node) ||
 		m.resolve(a.want.Candidates).self.Standing == ownership.Fresh {
-		a.misplaced = 0
+		a.misplacedSince = 0
 		delete(m.misplaced, a)
 		return
 	}
-	if a.misplaced == 0 {
-		a.misplaced = m.now
+	if a.misplacedSince == 0 {
+		a.misplacedSince = m.now
 		m.misplaced[a] = struct{}{}
 	}
-	if m.ticking && m.now-a.misplaced >= patience+time.Duration(place)*rankDelay {
+	if m.ticking && m.now-a.misplacedSince >= misplacedTime+time.Duration(place)*placeDelay {
 		m.take(a, place)
 		a.reason = "its owner, " + holder.n.node + ", is not a candidate any more"
-		a.judged = holder.n
+		a.takenFrom = holder.n
 	}
 }
 
 // rebalance hands over one address whose move is Gradual to a candidate that comes before this node.
 func (m *Machine) rebalance() {
-	if m.listening || m.now < m.moved+moveInterval {
+	if m.listening || m.now < m.rebalanced+moveInterval {
 		return
 	}
-	m.moved = m.now
+	m.rebalanced = m.now
 	for _, a := range byAddress(m.owned) {
 		// The candidate may not take it. The address then comes back, and stays for a while.
-		if a.want == nil || !a.want.Gradual || m.now-a.since < settled {
+		if a.want == nil || !a.want.Gradual || m.now-a.since < aliveBeforeMove {
 			continue
 		}
 		if m.better(a) {
@@ -190,7 +191,7 @@ func (m *Machine) rebalance() {
 
 // release gives the address up. The answers end before the release is sent.
 func (m *Machine) release(a *address, notWanted bool, why string) {
-	m.disown(a, change{addr: a.Addr, noWanted: notWanted})
+	m.dropClaim(a, change{addr: a.Addr, notWanted: notWanted})
 	m.event(Event{Kind: EventRelease, Addr: a.Addr, Text: why})
 }
 
@@ -198,20 +199,20 @@ func (m *Machine) release(a *address, notWanted bool, why string) {
 // hear it, and would leave the address to it. A node that hears the release takes the address. If none does, this node
 // takes it again a little later, with the same term, because the segment may only have been quiet.
 func (m *Machine) pause(a *address) {
-	a.paused, a.hold = a.own, m.now+holdOff
+	a.pausedTerm, a.heldUntil = a.ownTerm, m.now+holdOff
 	m.release(a, false, "this node receives nothing")
 }
 
 func (m *Machine) yield(a *address, to *claim) {
-	m.disown(a, change{addr: a.Addr})
+	m.dropClaim(a, change{addr: a.Addr})
 	m.event(Event{Kind: EventYield, Addr: a.Addr, Node: to.n.node})
 }
 
-func (m *Machine) disown(a *address, why change) {
+func (m *Machine) dropClaim(a *address, why change) {
 	m.answer(a, "", MAC{})
-	a.own, a.reason, a.begin, a.judged = 0, "", 0, nil
+	a.ownTerm, a.reason, a.answerFrom, a.takenFrom = 0, "", 0, nil
 	delete(m.owned, a)
-	delete(m.beginning, a)
+	delete(m.notAnswered, a)
 	m.pending = append(m.pending, why)
 }
 
@@ -221,7 +222,7 @@ func (m *Machine) releaseAll() {
 		return
 	}
 	for _, a := range byAddress(m.owned) {
-		m.disown(a, change{addr: a.Addr})
+		m.dropClaim(a, change{addr: a.Addr})
 	}
 	for _, a := range byAddress(m.deputised) {
 		m.answer(a, "", MAC{})

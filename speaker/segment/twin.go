@@ -30,7 +30,7 @@ func (m *Machine) receiveTwin(k kind, r *reader, e envelope, frame []byte) Drop 
 	if e.sequence <= m.twin.sequence {
 		return DropReplay
 	}
-	if !m.strangers.allow(m.now) || !m.verifies.allow(m.now) {
+	if !m.newSenders.allow(m.now) || !m.verifies.allow(m.now) {
 		return DropRate
 	}
 	body := len(r.b) - signatureSize
@@ -54,8 +54,8 @@ func (m *Machine) receiveTwin(k kind, r *reader, e envelope, frame []byte) Drop 
 	return ""
 }
 
-// watchTwin starts to listen when the other interface has fallen silent.
-func (m *Machine) watchTwin() {
+// detectTwinEnd starts to listen when the other interface has fallen silent.
+func (m *Machine) detectTwinEnd() {
 	if m.twin.until != 0 && !m.shadowed() {
 		m.twin.until = 0
 		m.listen("the other interface of this node on the segment is silent")

@@ -27,17 +27,11 @@ const (
 	Patience = 30 * time.Second
 )
 
-// Kind is a router implementation.
-type Kind string
-
-// The router implementations that every story runs with.
+// The routers that every story runs with.
 const (
-	FRR  Kind = "FRR"
-	BIRD Kind = "BIRD"
+	FRR  = router.KindFRR
+	BIRD = router.KindBIRD
 )
-
-// Kinds lists all kinds of routers.
-var Kinds = []Kind{FRR, BIRD}
 
 // Main runs the tests of a package. A TestMain calls it. It runs the given number of tests in parallel, since they
 // wait more than they compute. It fails if goroutines are left, except those that the options ignore.
@@ -67,9 +61,9 @@ func (m tests) Run() int {
 }
 
 // Each runs a story with each kind of router, in parallel with other stories.
-func Each(t *testing.T, story func(*testing.T, Kind)) {
+func Each(t *testing.T, story func(*testing.T, router.Kind)) {
 	t.Parallel()
-	for _, kind := range Kinds {
+	for _, kind := range router.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			story(t, kind)
@@ -78,15 +72,15 @@ func Each(t *testing.T, story func(*testing.T, Kind)) {
 }
 
 // EachAlone runs a story that needs the whole machine with each kind of router, while no other story runs.
-func EachAlone(t *testing.T, story func(*testing.T, Kind)) {
-	for _, kind := range Kinds {
+func EachAlone(t *testing.T, story func(*testing.T, router.Kind)) {
+	for _, kind := range router.Kinds() {
 		t.Run(string(kind), func(t *testing.T) { story(t, kind) })
 	}
 }
 
 // Rack is a router with its own cable to the node.
 type Rack struct {
-	Kind
+	router.Kind
 	Host enclave.Host // the router's
 	// Number is part of all addresses of a rack. Port is the node's end of the cable; the router's end is eth0.
 	Number         int32
@@ -103,19 +97,19 @@ type Rack struct {
 var racks atomic.Int32
 
 // New makes a rack with addresses that no other rack has. Start starts its router.
-func New(t testing.TB, kind Kind) *Rack {
+func New(t testing.TB, kind router.Kind) *Rack {
 	t.Helper()
 	return newRack(t, kind, racks.Add(1), "eth")
 }
 
 // NewPair makes two racks with the same addresses, whose ports are red and blue.
-func NewPair(t testing.TB, kind Kind) (red, blue *Rack) {
+func NewPair(t testing.TB, kind router.Kind) (red, blue *Rack) {
 	t.Helper()
 	number := racks.Add(1)
 	return newRack(t, kind, number, "red"), newRack(t, kind, number, "blue")
 }
 
-func newRack(t testing.TB, kind Kind, number int32, device string) *Rack {
+func newRack(t testing.TB, kind router.Kind, number int32, device string) *Rack {
 	t.Helper()
 	r := &Rack{t: t, Kind: kind, Number: number, Port: fmt.Sprint(device, number)}
 	r.Node4, r.Router4 = r.Address("198.18.%d.1"), r.Address("198.18.%d.2")
@@ -173,19 +167,7 @@ func (r *Rack) Start() {
 
 // Run starts another daemon of the rack's kind. The caller must end it.
 func (r *Rack) Run(on enclave.Host, role string, c router.Config) (router.Router, error) {
-	dir := filepath.Join("/run", role+"-"+r.Port)
-	if r.Kind == FRR {
-		f, err := router.StartFRR(context.Background(), on, dir, c.FRR())
-		if err != nil {
-			return nil, err // f would be a non-nil Router that holds a nil *FRR.
-		}
-		return f, nil
-	}
-	b, err := router.StartBIRD(context.Background(), on, dir, c.BIRD())
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
+	return router.Start(context.Background(), r.Kind, on, filepath.Join("/run", role+"-"+r.Port), c)
 }
 
 // Must ends the test if there is an error.

@@ -182,7 +182,7 @@ func (r *Route) readBIRD(attribute string) error {
 	case "BGP.med":
 		return assign(&r.MED, value)
 	case "BGP.local_pref":
-		return assign(&r.LocalPref, value)
+		return assign(&r.LocalPreference, value)
 	case "BGP.community":
 		r.Communities = birdTuples(value)
 	case "BGP.large_community":

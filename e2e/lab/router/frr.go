@@ -240,7 +240,7 @@ func parseFRR(out []byte) ([]Route, error) {
 		for _, p := range answer.Paths {
 			r := Route{
 				Prefix: answer.Prefix, Best: p.Bestpath.Overall || p.Multipath,
-				MED: p.Metric, LocalPref: p.LocPrf, LargeCommunities: slices.Sorted(slices.Values(p.Large.List)),
+				MED: p.Metric, LocalPreference: p.LocPrf, LargeCommunities: slices.Sorted(slices.Values(p.Large.List)),
 			}
 			for _, s := range p.ASPath.Segments {
 				r.ASPath = append(r.ASPath, s.List...)

@@ -45,7 +45,7 @@ Table master6:
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"4200000000:1:2", "64512:1:2"},
 		ExtendedCommunities: []string{"lb:64512:4000000", "rt:64512:100", "soo:4200000000:7"},
-		MED:                 new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
+		MED:                 new(uint32(50)), LocalPreference: new(uint32(250)), ASPath: []uint32{64512, 64512},
 		Learned: "15:19:54.477",
 	}, {
 		Prefix: netip.MustParsePrefix("198.51.100.1/32"), NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")},
@@ -91,7 +91,7 @@ func TestParseFRR(t *testing.T) {
 		Prefix: vip, NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.1")}, Best: true,
 		Communities: []string{"64512:100", "65535:65281"}, LargeCommunities: []string{"64512:1:2"},
 		ExtendedCommunities: []string{"lb:64512:4000000", "rt:64512:100", "soo:4200000000:7"},
-		MED:                 new(uint32(50)), LocalPref: new(uint32(250)), ASPath: []uint32{64512, 64512},
+		MED:                 new(uint32(50)), LocalPreference: new(uint32(250)), ASPath: []uint32{64512, 64512},
 	}, {
 		Prefix: vip, NextHops: []netip.Addr{netip.MustParseAddr("198.18.0.9")}, Best: true,
 	}, {

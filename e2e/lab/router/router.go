@@ -49,7 +49,7 @@ type Route struct {
 	// bytes per second.
 	ExtendedCommunities []string
 	MED                 *uint32 // nil: none
-	LocalPref           *uint32 // nil: none, or the router does not report it for eBGP
+	LocalPreference     *uint32 // nil: none, or the router does not report it for eBGP
 	ASPath              []uint32
 	// Learned is the time at which BIRD received the route, in BIRD's format. It does not change until the route is
 	// withdrawn or replaced. It is empty for FRR, which recomputes the time for each answer and sometimes errs by a

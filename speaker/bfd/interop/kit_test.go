@@ -40,7 +40,7 @@ type path struct {
 
 // withEach runs a test with each router, and for each of the ways.
 func withEach(t *testing.T, ways []string, story func(*testing.T, *path)) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		for _, way := range ways {
 			t.Run(way, func(t *testing.T) {
 				t.Parallel()
@@ -50,7 +50,7 @@ func withEach(t *testing.T, ways []string, story func(*testing.T, *path)) {
 	})
 }
 
-func newPath(t testing.TB, kind rack.Kind, way string) *path {
+func newPath(t testing.TB, kind router.Kind, way string) *path {
 	t.Helper()
 	r := &path{Rack: rack.New(t, kind), t: t, device: "eth0"}
 	r.session = bfd.Session{Name: "tor", Multiplier: multiplier, TransmitInterval: interval, ReceiveInterval: interval}

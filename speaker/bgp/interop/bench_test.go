@@ -34,7 +34,7 @@ func vips(count int) []netip.Prefix {
 func BenchmarkAnnounce(b *testing.B) {
 	const count = 10_000
 	prefixes, export := vips(count), to(decorated, "tor")
-	for _, kind := range rack.Kinds {
+	for _, kind := range router.Kinds() {
 		b.Run(string(kind), func(b *testing.B) {
 			r := newBench(b, kind)
 			r.Start()
@@ -114,7 +114,7 @@ func BenchmarkPeers(b *testing.B) {
 func BenchmarkSingleChanges(b *testing.B) {
 	const count = 5_000
 	prefixes, export := vips(count), to(decorated, "tor")
-	for _, kind := range rack.Kinds {
+	for _, kind := range router.Kinds() {
 		b.Run(string(kind), func(b *testing.B) {
 			r := newBench(b, kind)
 			r.Start()
@@ -141,7 +141,7 @@ func BenchmarkSingleChanges(b *testing.B) {
 
 // BenchmarkRouterRestart measures the time from the restart of a killed router until it has the route again.
 func BenchmarkRouterRestart(b *testing.B) {
-	for _, kind := range rack.Kinds {
+	for _, kind := range router.Kinds() {
 		b.Run(string(kind), func(b *testing.B) {
 			r := newBench(b, kind)
 			r.Start()

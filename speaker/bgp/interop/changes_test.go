@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/rack"
+	"github.com/heraldlb/herald/e2e/lab/router"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
@@ -16,7 +17,7 @@ import (
 // Routes are announced and withdrawn while a session comes up, each of them once. The router then has exactly the routes that are
 // still announced.
 func TestRoutesChangeAsASessionComesUp(t *testing.T) {
-	bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+	bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 		r := newBench(t, kind)
 		p := r.peer("tor")
 		w.on(1790+uint16(r.Number), r, &p)

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/e2e/lab/rack"
+	"github.com/heraldlb/herald/e2e/lab/router"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
 // The details of a session are what both ends have agreed on: the shorter hold time, and the capabilities of each end.
 func TestASessionTellsWhatWasAgreed(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.Neighbors[0].IPv4Only = true
 		r.Start()

@@ -34,7 +34,7 @@ type bench struct {
 	t testing.TB
 }
 
-func newBench(t testing.TB, kind rack.Kind) *bench {
+func newBench(t testing.TB, kind router.Kind) *bench {
 	t.Helper()
 	return &bench{rack.New(t, kind), t}
 }
@@ -43,10 +43,10 @@ func newBench(t testing.TB, kind rack.Kind) *bench {
 type way struct{ passive bool }
 
 // bothWays runs a test once with a node that connects to the router, and once with a router that connects to the node.
-func bothWays(t *testing.T, story func(*testing.T, rack.Kind, way)) {
+func bothWays(t *testing.T, story func(*testing.T, router.Kind, way)) {
 	for name, w := range map[string]way{"the node connects": {}, "the router connects": {passive: true}} {
 		t.Run(name, func(t *testing.T) {
-			rack.Each(t, func(t *testing.T, kind rack.Kind) { story(t, kind, w) })
+			rack.Each(t, func(t *testing.T, kind router.Kind) { story(t, kind, w) })
 		})
 	}
 }
@@ -84,7 +84,7 @@ func (r *bench) heardBut(without func(*router.Route), want ...router.Route) erro
 	for i := range got {
 		got[i].Learned = ""
 		if r.Config.ASN != rack.NodeASN {
-			got[i].LocalPref = nil // BIRD shows its default for eBGP too
+			got[i].LocalPreference = nil // BIRD shows its default for eBGP too
 		}
 		if without != nil {
 			without(&got[i])

@@ -10,6 +10,7 @@ import (
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 	"github.com/heraldlb/herald/e2e/lab/rack"
+	"github.com/heraldlb/herald/e2e/lab/router"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/bgp/route"
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 
 // Two routers connect to the same port of this node. If one of them goes and comes back, the other is not disturbed.
 func TestPassivePeersShareAPort(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		a, b := newBench(t, kind), newBench(t, kind)
 		port := 1790 + uint16(a.Number)
 		pa, pb := a.peer("a"), b.peer("b")
@@ -45,7 +46,7 @@ func TestPassivePeersShareAPort(t *testing.T) {
 // Another BGP daemon may have the port. Without a passive peer this has no effect. With a passive peer the session comes up as
 // soon as the port is free.
 func TestAPortThatIsTaken(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.Neighbors[0].Port = bgp.DefaultPort
 		r.Start()
@@ -65,7 +66,7 @@ func TestAPortThatIsTaken(t *testing.T) {
 }
 
 func TestNothingListensWithoutAPassivePeer(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
@@ -154,7 +155,7 @@ func listens(at netip.AddrPort) error {
 
 // A router that connects again and again, and a stranger that connects, delay nothing.
 func TestConnectionsThatNobodyWants(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.Neighbors[0].Port = bgp.DefaultPort
 		r.Start()

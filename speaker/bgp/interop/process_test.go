@@ -17,6 +17,7 @@ import (
 
 	"github.com/heraldlb/herald/e2e/lab/enclave"
 	"github.com/heraldlb/herald/e2e/lab/rack"
+	"github.com/heraldlb/herald/e2e/lab/router"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/bgp/route"
 	"go.uber.org/zap"
@@ -218,7 +219,7 @@ func (r *bench) own() netip.Prefix {
 
 // No packet is lost when a speaker is killed, nor when another one replaces it.
 func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
@@ -244,7 +245,7 @@ func TestAKilledSpeakerLosesNoPacket(t *testing.T) {
 
 // A peer that changes needs a new session. With graceful restart no packet is lost either.
 func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
@@ -271,7 +272,7 @@ func TestAPeerThatChangesLosesNoPacket(t *testing.T) {
 
 // Without graceful restart a crash loses packets. This shows that the test above would notice a loss.
 func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		vip := r.own()
@@ -292,7 +293,7 @@ func TestAKilledSpeakerWithoutGracefulRestartLosesPackets(t *testing.T) {
 // After a crash the route stays as a last resort for a while (RFC 9494). It becomes a normal route again when another speaker
 // announces it.
 func TestLongLivedGracefulRestart(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
@@ -314,7 +315,7 @@ func TestLongLivedGracefulRestart(t *testing.T) {
 // The hold time of a frozen speaker expires, and it loses its session. With RFC 8538 the router keeps the routes, except for
 // routes that are withdrawn for good.
 func TestRoutesStayWhenTheHoldTimeExpires(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		for _, keep := range []bool{false, true} {
 			t.Run(fmt.Sprint(keep), func(t *testing.T) {
 				if keep && kind == rack.BIRD {

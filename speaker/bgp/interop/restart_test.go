@@ -15,7 +15,7 @@ import (
 func TestRouterRestarts(t *testing.T) {
 	for name, end := range map[string]func(router.Router) error{"in good order": router.Router.Stop, "by a crash": router.Router.Kill} {
 		t.Run(name, func(t *testing.T) {
-			bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+			bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 				r := newBench(t, kind)
 				p := r.peer("tor")
 				w.on(1790+uint16(r.Number), r, &p)
@@ -44,7 +44,7 @@ func TestRouterRestarts(t *testing.T) {
 // A router that forwards while it restarts (RFC 4724) loses no packet to prefixes that are still announced, and afterwards has
 // no other routes.
 func TestARouterForwardsWhileItRestarts(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.GracefulRestart = true
 		r.Start()

@@ -14,7 +14,7 @@ import (
 // one session from an address, so Herald's session with the router is over IPv6. Herald also has a session on the loopback
 // interface with the daemon, which passes the routes on. FRR and BIRD refuse 127.0.0.1, because it cannot be a next hop.
 func TestASecondSpeakerOnTheNode(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		node := r.NewHost("node") // A separate machine, because the daemon uses the port on all addresses.
 		loopback, secondASN := netip.MustParseAddr("192.0.2.1"), uint32(64513)

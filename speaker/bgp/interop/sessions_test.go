@@ -16,14 +16,14 @@ import (
 )
 
 func TestARouterOfAnyOtherAS(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.ASN = 4200000099
 		r.Start()
 		p := r.peer("tor")
 		p.PeerASN, p.External = 0, true
 		s := newSpeaker(t, p)
-		s.Set(vip4, to(route.Attributes{Prepend: 1, LocalPref: new(uint32(250))}, "tor"))
+		s.Set(vip4, to(route.Attributes{Prepend: 1, LocalPreference: new(uint32(250))}, "tor"))
 		want := r.plain(vip4)
 		want.ASPath = []uint32{rack.NodeASN, rack.NodeASN}
 		r.hears(want)
@@ -31,7 +31,7 @@ func TestARouterOfAnyOtherAS(t *testing.T) {
 }
 
 func TestARouterOfThisASIsNotExternal(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.ASN = rack.NodeASN
 		r.Start()
@@ -46,7 +46,7 @@ func TestARouterOfThisASIsNotExternal(t *testing.T) {
 
 // The router finds this node by its Router Advertisements, and has only link-local addresses.
 func TestUnnumbered(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.OnNode("ip addr del %v/24 dev %s; ip addr del %v/64 dev %s", r.Node4, r.Port, r.Node6, r.Port)
 		r.OnRouter("ip addr del %v/24 dev eth0; ip addr del %v/64 dev eth0", r.Router4, r.Router6)
@@ -98,7 +98,7 @@ func TestUnnumberedWithoutExtendedNextHop(t *testing.T) {
 
 // An unnumbered session can have a password. A machine on the link that impersonates the router does not know it.
 func TestUnnumberedWithPassword(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.OnNode("ip addr del %v/24 dev %s; ip addr del %v/64 dev %s", r.Node4, r.Port, r.Node6, r.Port)
 		r.OnRouter("ip addr del %v/24 dev eth0; ip addr del %v/64 dev eth0", r.Router4, r.Router6)
@@ -123,7 +123,7 @@ func TestUnnumberedWithPassword(t *testing.T) {
 // On a link with several nodes, no node takes another for the router: a speaker sends its Router Advertisements only to its
 // router.
 func TestNoNodeTakesAnotherForItsRouter(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		bridge := "b" + r.Port
 		other, err := enclave.NewHost("node-" + r.Port)
@@ -173,7 +173,7 @@ func linkLocal(t *testing.T, h enclave.Host, device string) (address netip.Addr)
 
 // A router with the same router ID as this node reports this, and the session comes up after the router ID is changed.
 func TestDuplicateRouterID(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.ASN = rack.NodeASN // RFC 6286: the router ID is unique within an AS
 		r.Start()
@@ -190,7 +190,7 @@ func TestDuplicateRouterID(t *testing.T) {
 
 // The session with a peer that is removed while nobody answers ends at once.
 func TestAPeerIsRemovedWhileItConnects(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		gone := r.peer("gone")

@@ -28,7 +28,7 @@ var decorated = route.Attributes{
 	// rt:64512:100 and soo:4200000000:7
 	ExtendedCommunities: []route.ExtendedCommunity{0x0002_FC00_0000_0064, 0x0203_FA56_EA00_0007},
 	MED:                 new(uint32(50)),
-	LocalPref:           new(uint32(250)),
+	LocalPreference:     new(uint32(250)),
 	Prepend:             2,
 }
 
@@ -41,7 +41,7 @@ func decorate(r router.Route) router.Route {
 }
 
 func TestPrefixesArriveChangeAndGo(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		s := newSpeaker(t, r.peer("tor"))
@@ -72,7 +72,7 @@ func TestWellKnownCommunities(t *testing.T) {
 		"graceful-shutdown": "65535:0", "accept-own": "65535:1", "no-llgr": "65535:7", "blackhole": "65535:666",
 		"no-export": "65535:65281", "no-advertise": "65535:65282", "no-export-subconfed": "65535:65283", "no-peer": "65535:65284",
 	}
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		s := newSpeaker(t, r.peer("tor"))
@@ -95,20 +95,20 @@ func TestWellKnownCommunities(t *testing.T) {
 }
 
 func TestInternalPeerHearsLocalPreferenceAndNoPrepending(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.ASN = rack.NodeASN
 		r.Start()
 		s := newSpeaker(t, r.peer("tor"))
 		s.Set(vip4, to(decorated, "tor"))
 		want := decorate(r.plain(vip4))
-		want.ASPath, want.LocalPref = nil, new(uint32(250))
+		want.ASPath, want.LocalPreference = nil, new(uint32(250))
 		r.hears(want)
 	})
 }
 
 func TestSessionOverIPv6(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.Neighbors[0].Address = r.Node6
 		r.Start()
@@ -124,7 +124,7 @@ func TestSessionOverIPv6(t *testing.T) {
 }
 
 func TestSessionOverLinkLocalAddresses(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		node, far := netip.MustParseAddr("fe80::a"), netip.MustParseAddr("fe80::b")
 		r.OnNode("ip addr add %v/64 dev %s", node, r.Port)
@@ -143,7 +143,7 @@ func TestSessionOverLinkLocalAddresses(t *testing.T) {
 }
 
 func TestPrefixWithoutNextHopIsWithheldAndSaysSo(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.Neighbors[0].IPv4Only = true
 		r.Start()
@@ -170,7 +170,7 @@ func TestPrefixWithoutNextHopIsWithheldAndSaysSo(t *testing.T) {
 }
 
 func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		a, b := newBench(t, kind), newBench(t, kind)
 		a.Start()
 		b.Start()
@@ -216,7 +216,7 @@ func TestPeersHearDifferentThingsAndDoNotDisturbEachOther(t *testing.T) {
 }
 
 func TestRoutesForAPeerThatAppearsLater(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		s := newSpeaker(t)
@@ -228,7 +228,7 @@ func TestRoutesForAPeerThatAppearsLater(t *testing.T) {
 
 // Two routers that connect to the same port of this node can have different passwords, too.
 func TestPassword(t *testing.T) {
-	bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+	bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 		right, wrong := newBench(t, kind), newBench(t, kind)
 		good, bad := right.peer("right"), wrong.peer("wrong")
 		good.Password, bad.Password = "correct-horse", "battery-staple"
@@ -269,7 +269,7 @@ func TestReasonsWhyASessionIsDown(t *testing.T) {
 		"nobody answers":                   {peer: func(p *bgp.Peer) { p.Address = p.Address.Next() }, reason: "no answer: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rack.Each(t, func(t *testing.T, kind rack.Kind) {
+			rack.Each(t, func(t *testing.T, kind router.Kind) {
 				r := newBench(t, kind)
 				r.Start()
 				p := r.peer("tor")
@@ -297,7 +297,7 @@ func TestReasonsWhyASessionIsDown(t *testing.T) {
 
 // A router that sends the routes of the Internet to every neighbour must not use up the node's memory.
 func TestARouterThatSendsTooManyRoutes(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		networks := make([]netip.Prefix, 12_000)
 		for i := range networks {
 			networks[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
@@ -317,7 +317,7 @@ func TestARouterThatSendsTooManyRoutes(t *testing.T) {
 }
 
 func TestFourByteASNumbers(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.ASN, r.Config.Neighbors[0].ASN = 4200000001, 4200000002
 		r.Start()
@@ -332,7 +332,7 @@ func TestFourByteASNumbers(t *testing.T) {
 }
 
 func TestStopDropsRoutesAtOnce(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		s := newSpeaker(t, r.peer("tor"))
@@ -352,7 +352,7 @@ func TestStopDropsRoutesAtOnce(t *testing.T) {
 }
 
 func TestGracefulRestartKeepsRoutes(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		p := r.peer("tor")
@@ -398,7 +398,7 @@ func TestGracefulRestartKeepsRoutes(t *testing.T) {
 }
 
 func TestMultihop(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		node, far := r.Behind()
 		r.Config.Neighbors = []router.Neighbor{{Address: node, ASN: rack.NodeASN, MultihopTTL: 4, IPv4Only: true}}
@@ -417,7 +417,7 @@ func TestMultihop(t *testing.T) {
 func TestTTLSecurity(t *testing.T) {
 	for _, family := range []string{"IPv4", "IPv6"} {
 		t.Run(family, func(t *testing.T) {
-			bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+			bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 				r := newBench(t, kind)
 				p := r.peer("tor")
 				p.LocalAddress, p.TTLSecurity, r.Config.Neighbors[0].TTLSecurity = r.Node4, 1, 1
@@ -438,7 +438,7 @@ func TestTTLSecurity(t *testing.T) {
 
 // In a real rack the devices would be VRFs, but this makes no difference for the sessions.
 func TestSameRouterAddressBehindTwoDevices(t *testing.T) {
-	bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+	bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 		one, other := rack.NewPair(t, kind)
 		red, blue := &bench{one, t}, &bench{other, t}
 		var peers []bgp.Peer
@@ -458,7 +458,7 @@ func TestSameRouterAddressBehindTwoDevices(t *testing.T) {
 }
 
 func TestDynamicNeighborRangeWithPassword(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Config.Neighbors[0] = router.Neighbor{Range: netip.PrefixFrom(r.Node4, 24).Masked(), ASN: rack.NodeASN, Password: "secret"}
 		r.Start()
@@ -472,7 +472,7 @@ func TestDynamicNeighborRangeWithPassword(t *testing.T) {
 
 // Two nodes announce the same address, and the router's kernel gets a next hop for each of them.
 func TestEqualCostPathsReachTheKernel(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		second := r.Address("198.18.%d.9")
 		r.OnNode("ip addr add %v/24 dev %s", second, r.Port)
@@ -492,7 +492,7 @@ func TestEqualCostPathsReachTheKernel(t *testing.T) {
 // Two nodes announce the same address with different link bandwidths. FRR sets the weights in its kernel accordingly; BIRD
 // passes the bandwidths on.
 func TestLinkBandwidthWeighsThePaths(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		second := r.Address("198.18.%d.9")
 		r.OnNode("ip addr add %v/24 dev %s", second, r.Port)
@@ -543,7 +543,7 @@ func TestLinkBandwidthWeighsThePaths(t *testing.T) {
 }
 
 func TestTenThousandPrefixes(t *testing.T) {
-	rack.EachAlone(t, func(t *testing.T, kind rack.Kind) {
+	rack.EachAlone(t, func(t *testing.T, kind router.Kind) {
 		const count = 10_000
 		r := newBench(t, kind)
 		r.Start()

@@ -11,8 +11,8 @@ type Attributes struct {
 	Communities         []Community
 	LargeCommunities    []LargeCommunity
 	ExtendedCommunities []ExtendedCommunity
-	// LocalPref is sent to iBGP peers only (RFC 4271 §5.1.5). Nil: 100.
-	LocalPref *uint32
+	// LocalPreference is sent to iBGP peers only (RFC 4271 §5.1.5). Nil: 100.
+	LocalPreference *uint32
 	// MED, the multi-exit discriminator (RFC 4271 §5.1.4). Nil: none.
 	MED *uint32
 	// Bandwidth is the link bandwidth in bytes per second (draft-ietf-idr-link-bandwidth). Routers weight the paths of a prefix
@@ -40,7 +40,7 @@ func (a Attributes) Normal() Attributes {
 	a.ExtendedCommunities = slices.Clone(a.ExtendedCommunities)
 	slices.Sort(a.ExtendedCommunities)
 	a.ExtendedCommunities = slices.Compact(a.ExtendedCommunities)
-	a.LocalPref = clone(a.LocalPref)
+	a.LocalPreference = clone(a.LocalPreference)
 	a.MED = clone(a.MED)
 	return a
 }
@@ -50,7 +50,7 @@ func (a Attributes) Same(b Attributes) bool {
 	return slices.Equal(a.Communities, b.Communities) &&
 		slices.Equal(a.LargeCommunities, b.LargeCommunities) &&
 		slices.Equal(a.ExtendedCommunities, b.ExtendedCommunities) &&
-		equal(a.LocalPref, b.LocalPref) &&
+		equal(a.LocalPreference, b.LocalPreference) &&
 		equal(a.MED, b.MED) &&
 		a.Bandwidth == b.Bandwidth &&
 		a.Prepend == b.Prepend

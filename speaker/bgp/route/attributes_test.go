@@ -1,6 +1,9 @@
 package route
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+)
 
 func TestAttributesEqualAsSets(t *testing.T) {
 	med := func(v uint32) *uint32 { return &v }
@@ -14,10 +17,30 @@ func TestAttributesEqualAsSets(t *testing.T) {
 		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(6)},
 		{Communities: []Community{1, 3}, LargeCommunities: a.LargeCommunities, MED: med(5)},
 		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), Prepend: 1},
-		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), LocalPref: med(1)},
+		{Communities: []Community{1, 2}, LargeCommunities: a.LargeCommunities, MED: med(5), LocalPreference: med(1)},
 	} {
 		if a.Equal(b) || b.Equal(a) {
 			t.Errorf("%+v and %+v are equal", a, b)
+		}
+	}
+}
+
+// TestEveryAttributeIsCompared: a change of an attribute that is not compared would reach no router.
+func TestEveryAttributeIsCompared(t *testing.T) {
+	values := map[string]any{
+		"Communities": []Community{1}, "LargeCommunities": []LargeCommunity{{1, 2, 3}}, "ExtendedCommunities": []ExtendedCommunity{1},
+		"LocalPreference": new(uint32(1)), "MED": new(uint32(1)), "Bandwidth": float32(1), "Prepend": uint8(1),
+	}
+	for f := range reflect.TypeFor[Attributes]().Fields() {
+		value, is := values[f.Name]
+		if !is {
+			t.Errorf("this test has no value of %s", f.Name)
+			continue
+		}
+		var a Attributes
+		reflect.ValueOf(&a).Elem().FieldByIndex(f.Index).Set(reflect.ValueOf(value))
+		if a.Same(Attributes{}) || !a.Same(a.Normal()) {
+			t.Errorf("%s is not compared, or Normal leaves it out", f.Name)
 		}
 	}
 }

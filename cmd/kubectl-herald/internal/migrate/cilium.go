@@ -37,7 +37,7 @@ func (c *cilium) translate() {
 		c.advertisement(i)
 	}
 	for _, i := range c.of(ciliumGroup, "CiliumBGPNodeConfigOverride") {
-		i.cannot("in Herald a node says such things of itself: give Nodes labels or annotations and name them in spec.localASNFrom and spec.routerIDFrom of the BGPPeers; for a localAddress write a BGPPeer for each node, with spec.sourceAddress and spec.nodeSelector")
+		i.cannot("Herald reads such values of a node from the Node: give Nodes labels or annotations and name them in spec.localASNFrom and spec.routerIDFrom of the BGPPeers; for a localAddress write a BGPPeer for each node, with spec.sourceAddress and spec.nodeSelector")
 	}
 	for _, i := range c.of(ciliumGroup, "CiliumBGPPeeringPolicy") {
 		i.cannot("it is of the first version of Cilium's BGP control plane, and is not read: write CiliumBGPClusterConfig, CiliumBGPPeerConfig and CiliumBGPAdvertisement in its place, and import again")

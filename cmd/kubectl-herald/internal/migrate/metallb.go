@@ -16,7 +16,8 @@ var metalLB = Source{
 	Name: "metallb", Title: "MetalLB",
 	Resources: append(allOf(metalLBGroup, "ipaddresspools", "l2advertisements", "bgppeers", "bgpadvertisements", "communities", "bfdprofiles"),
 		Resource{GroupResource: schema.GroupResource{Group: frrK8sGroup, Resource: "frrconfigurations"}},
-		Resource{GroupResource: schema.GroupResource{Resource: "configmaps"}, Name: "bgpextras"}),
+		Resource{GroupResource: schema.GroupResource{Resource: "configmaps"}, Name: "bgpextras"},
+		Resource{GroupResource: schema.GroupResource{Resource: "configmaps"}, Name: "config"}),
 	translate: func(t *translation) {
 		m := metallb{translation: t, aliases: map[string]string{}, bfd: map[string]*metalLBBFD{}, peers: map[string][]string{}, labels: map[string]bool{}, selected: map[string]bool{}}
 		m.translate()
@@ -42,6 +43,7 @@ func (m *metallb) translate() {
 	for _, i := range m.of(metalLBGroup, "AddressPool") {
 		i.cannot("AddressPools are of MetalLB before 0.13, and have their advertisements in themselves: write an IPAddressPool and advertisements in its place, and import again")
 	}
+	m.configMaps()
 	m.frr()
 	for _, i := range m.of(metalLBGroup, "Community") {
 		m.community(i)

@@ -56,6 +56,17 @@ func TestMetalLB(t *testing.T) {
 			said:    "ConfigMap m/bgpextras: data.extras: it is added to the configuration of FRR",
 		},
 		{
+			name:    "the configuration of MetalLB before 0.13",
+			objects: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config, namespace: m}\ndata: {config: 'address-pools: [{name: p, protocol: layer2, addresses: [192.0.2.0/28]}]'}",
+			said:    "ConfigMap m/config: data.config: MetalLB 0.13 and later do not read it: write IPAddressPools",
+		},
+		{
+			name: "the configuration of MetalLB before 0.13, which was converted",
+			objects: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config, namespace: m}\ndata: {config: 'address-pools: [{name: p, protocol: layer2, addresses: [192.0.2.0/28]}]'}" +
+				"\n---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: p, namespace: m}\nspec: {addresses: [192.0.2.0/28]}",
+			unsaid: "data.config", written: "192.0.2.0/28",
+		},
+		{
 			name:    "a session of FRR-K8s besides MetalLB's",
 			objects: "apiVersion: frrk8s.metallb.io/v1beta1\nkind: FRRConfiguration\nmetadata: {name: receive, namespace: m}\nspec: {}",
 			said:    "FRRConfiguration m/receive: it is added to the configuration of FRR",

@@ -79,7 +79,7 @@ func (v *view) wrong(cure, format string, args ...any) {
 // are wrong.
 func (v *view) nobody(cause, cure string) {
 	i := slices.IndexFunc(v.facts, func(f fact) bool { return f.Wrong })
-	f := fact{Address: v.address, Text: "is announced by nobody: " + cause, Wrong: true, cure: cure}
+	f := fact{Address: v.address, Text: "is announced by no node: " + cause, Wrong: true, cure: cure}
 	if i < 0 {
 		i = len(v.facts)
 	}

@@ -272,7 +272,7 @@ func gatewayOf(addresses ...string) func(*story) {
 func TestExplain(t *testing.T) {
 	no := false
 	wrongSelector := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}}
-	const none = "198.51.100.1 is announced by nobody: "
+	const none = "198.51.100.1 is announced by no node: "
 	for _, c := range []struct {
 		name   string
 		of     *story
@@ -348,7 +348,7 @@ func TestExplain(t *testing.T) {
 		{"no record", served(), func(s *story) { s.Allocations = nil }, "198.51.100.1 is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs", nil},
 		{"the record is an earlier Service's", served(), func(s *story) { s.Allocations[0].Spec.Owners[0].UID = "old" },
 			"198.51.100.1 is in its status, and IPAllocation 198.51.100.1 records it for another Service of this name (UID old, this one has web)", nil},
-		{"recorded only", served(), func(s *story) { s.service.Status = corev1.ServiceStatus{} }, "198.51.100.1 is recorded for it, and is not in its status, so no node announces it", []string{"✗  198.51.100.1 is announced by nobody"}},
+		{"recorded only", served(), func(s *story) { s.service.Status = corev1.ServiceStatus{} }, "198.51.100.1 is recorded for it, and is not in its status, so no node announces it", []string{"✗  198.51.100.1 is announced by no node"}},
 		{"brought from elsewhere, and in no pool", waiting(), func(s *story) {
 			s.service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
 		}, "status.loadBalancer carries 203.0.113.1, which is in no IPPool", nil},
@@ -420,7 +420,7 @@ func TestExplain(t *testing.T) {
 			s.Endpoints = []*discoveryv1.EndpointSlice{endpoints(discoveryv1.AddressTypeIPv4, "n1")}
 			s.Speakers[0].Status.Claims = nil
 		},
-			"2001:db8::1 is announced by nobody: L2Advertisement link: no endpoint is ready for IPv6; there are some for IPv4: see whether the pods have IPv6 addresses", nil},
+			"2001:db8::1 is announced by no node: L2Advertisement link: no endpoint is ready for IPv6; there are some for IPv4: see whether the pods have IPv6 addresses", nil},
 		{"neither a selector nor endpoints", served().l2(), func(s *story) { s.service.Spec.Selector, s.Endpoints = nil, nil },
 			none + "L2Advertisement link: the Service has no spec.selector and no EndpointSlice: create an EndpointSlice", nil},
 		{"pods of two families are one each", served(), func(s *story) {
@@ -561,7 +561,7 @@ func TestExplain(t *testing.T) {
 			for _, o := range s.Speakers {
 				o.Status.Interfaces[0].Subnets, o.Status.Claims = []string{"198.51.100.0/24", "fe80::/64"}, nil
 			}
-		}, "2001:db8::1 is announced by nobody: L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (no IPv6 subnet at all)", []string{"or create a BGPAdvertisement"}},
+		}, "2001:db8::1 is announced by no node: L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (no IPv6 subnet at all)", []string{"or create a BGPAdvertisement"}},
 		{"an interface that is absent", served().l2(), func(s *story) { s.L2Advertisements[0].Spec.Interfaces = []string{"bond0"} },
 			none + "L2Advertisement link: spec.interfaces names bond0, and no node that it selects has such an interface", nil},
 		{"an interface that is absent, and BGP", served(), func(s *story) {

@@ -237,7 +237,7 @@ func (s *situation) unannounced(r *StatusReport) {
 			})
 		}
 		if slices.ContainsFunc(a.Services, wanted) {
-			r.Problems = append(r.Problems, problem{notSent, a.String(), []string{}, fmt.Sprintf("%s of %s is announced by nobody: kubectl herald explain service %[2]s says why", a, a.Services[0].Name)})
+			r.Problems = append(r.Problems, problem{notSent, a.String(), []string{}, fmt.Sprintf("%s of %s is announced by no node: kubectl herald explain service %[2]s says why", a, a.Services[0].Name)})
 		}
 	}
 	ordered(r.Problems)

@@ -47,7 +47,7 @@ func (r *PlanReport) Text(s Style) string {
 		case served.ByAnother:
 			what = "would be announced (another controller gave it), from "
 		case served.Carries:
-			what = "would be kept, which its status says already, from "
+			what = "is in its status already, and would be recorded, from "
 		case len(served.Leaves) > 0:
 			what = "would take the place of " + spelled(served.Leaves) + ", from "
 		}

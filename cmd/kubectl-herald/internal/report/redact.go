@@ -218,6 +218,6 @@ func (x *Index) Text(s Style, archive string) string {
 	for _, reason := range reasons {
 		l.add(s.warn.Render("! "), some(by[reason]), ": ", reason)
 	}
-	l.add(archive, " has ", count(len(x.Files), "file", "files"), "; index.yaml lists them. Look through it before you pass it on: no Secret was read, but logs may say more than they should.")
+	l.add(archive, " has ", count(len(x.Files), "file", "files"), "; index.yaml lists them. Look through it before you pass it on: no Secret was read, but logs may contain credentials.")
 	return l.String()
 }

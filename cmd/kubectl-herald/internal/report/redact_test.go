@@ -120,7 +120,7 @@ func TestIndexText(t *testing.T) {
 	x := &Index{Files: []IndexedFile{{Path: "a"}, {Path: "b"}}}
 	x.Miss("logs/a", errors.New("forbidden\ntoken=abc"))
 	x.Miss("logs/b", errors.New("forbidden\ntoken=abc"))
-	want := "! logs/a, logs/b: forbidden; token=REDACTED\nx.tar.gz has 2 files; index.yaml lists them. Look through it before you pass it on: no Secret was read, but logs may say more than they should.\n"
+	want := "! logs/a, logs/b: forbidden; token=REDACTED\nx.tar.gz has 2 files; index.yaml lists them. Look through it before you pass it on: no Secret was read, but logs may contain credentials.\n"
 	if got := plainText(func(s Style) string { return x.Text(s, "x.tar.gz") }); got != want {
 		t.Errorf("%q", got)
 	}

@@ -225,7 +225,7 @@ IPPool tiny would be invalid: its last valid spec stays in force until herald-cc
 		want: "+  203.0.113.200  default/lost     would be in range of public again\n",
 	}, {
 		name: "what a Service has from another load balancer it keeps", wanted: []*herald.IPPool{pool("abroad", 9, "203.0.113.128/30")},
-		want: "+  203.0.113.130  default/arrived  would be kept, which its status says already, from abroad\n",
+		want: "+  203.0.113.130  default/arrived  is in its status already, and would be recorded, from abroad\n",
 	}, {
 		name: "a pool that is not there is deleted", deleted: []string{"gold"}, err: `--delete: there is no IPPool "gold"`,
 	}, {

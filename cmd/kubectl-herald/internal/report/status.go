@@ -304,7 +304,7 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 			switch at := (place{o.Name, i.Name}); {
 			case s.unheard[at]:
 				g.report(unheardSpeaker, at.String(), o.Name, func([]string) (string, []string) {
-					return fmt.Sprintf("no other speaker hears that of node %s on %s, which reports to have heard %s: see whether it runs, and what the network does to its frames",
+					return fmt.Sprintf("no other speaker hears the speaker of node %s on %s, which reports that it has heard %s: see whether it runs, and whether the network drops its frames",
 						at.Node, at.Interface, some(i.Hears)), []string{at.Node}
 				})
 			case i.State == herald.SegmentDegraded:
@@ -345,7 +345,7 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 	for _, pair := range s.deaf {
 		deaf, heard := pair[0], pair[1]
 		g.report(oneWay, deaf.String(), heard.Node, func(nodes []string) (string, []string) {
-			return fmt.Sprintf("node %s does not hear %s on %s, though it is heard there: see what the network does to multicasts to it", deaf.Node, some(nodes), deaf.Interface),
+			return fmt.Sprintf("node %s does not hear %s on %s, though it is heard there: see whether the network drops multicast frames to it", deaf.Node, some(nodes), deaf.Interface),
 				append([]string{deaf.Node}, nodes...)
 		})
 	}

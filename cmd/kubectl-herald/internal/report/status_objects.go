@@ -52,7 +52,7 @@ func (n *Network) pending(svc *corev1.Service, ccm *CCM) string {
 		return ""
 	case ccm.announces(svc, maps.Values(n.pools)):
 		if slices.ContainsFunc(provider.Carried(svc), func(a netip.Addr) bool { return !n.recordedFor(a, svc) }) {
-			return "was given addresses by its controller that are not announced"
+			return "has addresses from its controller that Herald does not announce"
 		}
 		return ""
 	case !ccm.Serves(svc):

@@ -210,7 +210,7 @@ func TestStatus(t *testing.T) {
 		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "3 owned"},
 		{"a deputy", func(n *Network) { n.claim(2, "n1"); hears(n.eth0(1), "n3"); hears(n.eth0(2), "n2") }, []string{
 			"SilentSpeaker: the speaker of node n1 is silent, and node n3 answers on eth0 for 1 address of that node: see why it is silent",
-			"UnheardSpeaker: no other speaker hears that of node n1 on eth0, which reports to have heard n2, n3: see whether it runs, and what the network does to its frames",
+			"UnheardSpeaker: no other speaker hears the speaker of node n1 on eth0, which reports that it has heard n2, n3: see whether it runs, and whether the network drops its frames",
 		}, "2 owned, 1 answered for by another node"},
 		{"a speaker that ended", func(n *Network) {
 			*n.leases[0].Spec.HolderIdentity = ""
@@ -227,10 +227,10 @@ func TestStatus(t *testing.T) {
 			"SilentSpeaker: node n1: its speaker has not renewed the Lease speaker-n1 for 60m: see whether its herald-speaker runs and reaches the API server",
 		}, "3 owned"},
 		{"one way", func(n *Network) { hears(n.eth0(0), "n3") },
-			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see what the network does to multicasts to it"}, ""},
+			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see whether the network drops multicast frames to it"}, ""},
 		{"one way, perhaps: the list is cut", func(n *Network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n2"}, 70 }, nil, ""},
 		{"one way for certain, though the list is cut", func(n *Network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n3"}, 70 },
-			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see what the network does to multicasts to it"}, ""},
+			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see whether the network drops multicast frames to it"}, ""},
 		{"degraded, and listening", func(n *Network) {
 			n.eth0(0).State, n.eth0(1).State, n.eth0(2).State = herald.SegmentDegraded, herald.SegmentDegraded, herald.SegmentListening
 			for i := range 3 {
@@ -264,7 +264,7 @@ func TestStatus(t *testing.T) {
 			none.Status = corev1.ServiceStatus{}
 			n.services["default/web4"] = none
 		}, []string{
-			"ServicePending: default/web2 was given addresses by its controller that are not announced: kubectl herald explain service default/web2 says why",
+			"ServicePending: default/web2 has addresses from its controller that Herald does not announce: kubectl herald explain service default/web2 says why",
 		}, ""},
 		{"Services that wait for nobody here", func(n *Network) {
 			class, at, prefers := "example.com/lb", metav1.NewTime(now), corev1.IPFamilyPolicyPreferDualStack

@@ -505,7 +505,7 @@ func TestTakeoverKeepsAffinity(t *testing.T) {
 func TestTakeoverOfNothing(t *testing.T) {
 	c := beforeTakeover(t)
 	c.Deployments, c.DaemonSets, c.Pods = nil, nil, nil
-	if text := plainText(c.plan().Text); text != "There is no Deployment or DaemonSet of MetalLB, and no node or BGPPeer on the way from it: there is nothing to take over.\n" {
+	if text := plainText(c.plan().Text); text != "There is no Deployment or DaemonSet of MetalLB, no node with the label herald.dev/moved, and no BGPPeer whose nodeSelector has it: there is nothing to take over.\n" {
 		t.Error(text)
 	}
 }

@@ -13,7 +13,7 @@ func (p *TakeoverPlan) Text(s Style) string {
 		l.add(s.bad.Render("✗ "), Clean(text))
 	}
 	if len(p.Steps) == 0 {
-		l.add("There is no Deployment or DaemonSet of MetalLB, and no node or BGPPeer on the way from it: there is nothing to take over.")
+		l.add("There is no Deployment or DaemonSet of MetalLB, no node with the label herald.dev/moved, and no BGPPeer whose nodeSelector has it: there is nothing to take over.")
 		return l.String()
 	}
 	width := 0

@@ -13,7 +13,7 @@ import (
 // TestWhatNobodyAnnouncesToRouters: status names addresses that are for routers and that no session carries, unless a problem of
 // their pool says so already.
 func TestWhatNobodyAnnouncesToRouters(t *testing.T) {
-	const missing = "198.51.100.1 of default/web is announced by nobody: kubectl herald explain service default/web says why"
+	const missing = "198.51.100.1 of default/web is announced by no node: kubectl herald explain service default/web says why"
 	for _, c := range []struct {
 		name   string
 		change func(s *story)
