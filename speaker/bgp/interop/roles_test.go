@@ -25,7 +25,7 @@ func TestRolesThatFit(t *testing.T) {
 	for role, own := range routerNames {
 		other := otherEnd[own]
 		t.Run(string(role), func(t *testing.T) {
-			bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+			bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 				r := newBench(t, kind)
 				r.Config.Neighbors[0].Role, r.Config.Neighbors[0].StrictRole = other, true
 				p := r.peer("tor")
@@ -41,7 +41,7 @@ func TestRolesThatFit(t *testing.T) {
 				said, err := r.says()
 				r.Must(err)
 				shown := []string{"role: " + strings.ReplaceAll(other, "-", "_"), "role: " + strings.ReplaceAll(own, "-", "_")}
-				if kind == rack.FRR {
+				if kind == router.KindFRR {
 					shown = []string{`"localrole":"` + other, `"remoterole":"` + own}
 				}
 				for _, want := range shown {
@@ -61,7 +61,7 @@ func TestRolesThatFit(t *testing.T) {
 
 // A router that does not know what the node is to it hears it from the routes.
 func TestRoutesOfAProviderAreOnlyToCustomers(t *testing.T) {
-	rack.Each(t, func(t *testing.T, kind rack.Kind) {
+	rack.Each(t, func(t *testing.T, kind router.Kind) {
 		r := newBench(t, kind)
 		r.Start()
 		above, below := r.peer("tor"), r.peer("tor")
@@ -114,7 +114,7 @@ func TestRolesThatDoNotFit(t *testing.T) {
 		"the router has no role":   {bgp.RoleCustomer, "", false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bothWays(t, func(t *testing.T, kind rack.Kind, w way) {
+			bothWays(t, func(t *testing.T, kind router.Kind, w way) {
 				r := newBench(t, kind)
 				r.Config.Neighbors[0].Role, r.Config.Neighbors[0].StrictRole = story.router, story.strict
 				p := r.peer("tor")
