@@ -72,9 +72,10 @@ func TestDocumentedConfigurations(t *testing.T) {
 // documentedDaemon is a routing daemon on the router at 10.0.0.1, with the documented configuration.
 type documentedDaemon struct {
 	name string
-	// all is the configuration for all nodes, one is for the first node only, and link is for the node at swp1.
-	all, one, link string
-	start          func(context.Context, enclave.Host, string) (router.Router, error)
+	// all is the configuration for all nodes, one is for the first node only, and link is for the node at swp1. With roles, the
+	// configuration for all nodes insists on BGP roles.
+	all, roles, one, link string
+	start                 func(context.Context, enclave.Host, string) (router.Router, error)
 	// weights are the weights in the kernel for nodes with three endpoints and with one.
 	weights [2]string
 	// told returns the daemon's output about its neighbours. With two nodes, each of signs occurs in it this many times.
@@ -85,14 +86,18 @@ type documentedDaemon struct {
 
 func documentedDaemons(t *testing.T) []documentedDaemon {
 	const peers, bfd = "docs/bgp-peers.md", "docs/bfd.md"
-	filter := blockOf(t, "docs/bgp-routes.md", "filter herald_in")
+	// Redistributed routes would be sent to the nodes without the documented filter.
+	frr := blockOf(t, peers, "bgp listen range") + blockOf(t, peers, "stale-time") +
+		"router bgp 64500\n address-family ipv4 unicast\n  redistribute connected\n exit-address-family\nexit\n"
+	bird := blockOf(t, "docs/bgp-routes.md", "filter herald_in") +
+		strings.ReplaceAll(blockOf(t, peers, "neighbor range 10."), "import all", "import filter herald_in")
+	const protocol = "protocol bgp herald {\n"
 	return []documentedDaemon{{
-		name: "FRR",
-		// Redistributed routes would be sent to the nodes without the documented filter.
-		all: blockOf(t, peers, "bgp listen range") + blockOf(t, peers, "stale-time") +
-			"router bgp 64500\n address-family ipv4 unicast\n  redistribute connected\n exit-address-family\nexit\n",
-		one:  blockOf(t, bfd, "neighbor 10.0.0.11 bfd"),
-		link: blockOf(t, peers, "neighbor swp1"), weights: [2]string{"75", "25"},
+		name:  "FRR",
+		all:   frr,
+		roles: frr + blockOf(t, peers, "local-role provider"),
+		one:   blockOf(t, bfd, "neighbor 10.0.0.11 bfd"),
+		link:  blockOf(t, peers, "neighbor swp1"), weights: [2]string{"75", "25"},
 		start: func(ctx context.Context, h enclave.Host, config string) (router.Router, error) {
 			const dir = "/run/documented-frr"
 			r, err := router.StartFRR(ctx, h, dir, "!\nbfd\n")
@@ -118,10 +123,11 @@ func documentedDaemons(t *testing.T) []documentedDaemon {
 			"Received Restart Time(sec): 30": 2, "Long-lived Graceful Restart: advertised and received": 2, "N bit: True": 2, `"pfxSnt":0`: 4,
 		},
 	}, {
-		name: "BIRD",
-		all:  filter + strings.ReplaceAll(blockOf(t, peers, "neighbor range 10."), "import all", "import filter herald_in"),
-		one:  "router id 10.0.0.1;\nprotocol device {}\n" + blockOf(t, bfd, "protocol bgp node11"),
-		link: blockOf(t, peers, "neighbor range fe80"), weights: [2]string{"1", "1"},
+		name:  "BIRD",
+		all:   bird,
+		roles: strings.Replace(bird, protocol, protocol+blockOf(t, peers, "local role provider"), 1),
+		one:   "router id 10.0.0.1;\nprotocol device {}\n" + blockOf(t, bfd, "protocol bgp node11"),
+		link:  blockOf(t, peers, "neighbor range fe80"), weights: [2]string{"1", "1"},
 		start: func(ctx context.Context, h enclave.Host, config string) (router.Router, error) {
 			return router.StartBIRD(ctx, h, "/run/documented-bird", config)
 		},
@@ -244,6 +250,12 @@ func TestDocumentedRouters(t *testing.T) {
 				}
 				return err
 			})
+
+			configure(daemon.roles)
+			f.told("bgppeers tor-a", herald.ConditionEstablished, "NoSession", "the router insists on a BGP role of this node")
+			f.must(f.patchPeer("tor-a", `{"spec":{"role":"Customer"}}`))
+			f.told("bgppeers tor-a", herald.ConditionEstablished, "Established")
+			hears(4, any)
 
 			// The first node leaves. The router does not use the node's routes, although it still has them.
 			f.must(paste(f, blockOf(t, "docs/bgp-routes.md", "drainTime: 5s")))

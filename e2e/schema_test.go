@@ -89,6 +89,7 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 
 		{"a peer", peer(", holdTime: 9s, keepaliveTime: 3s"), ""},
 		{"every peer that a node finds by itself", object("BGPPeer", "p", "{localASNFrom: {nodeLabel: example.com/asn}, peerType: External, addressFrom: {defaultGateway: IPv6}, routerIDFrom: {nodeAnnotation: example.com/id}, ttlSecurityHops: 1, interface: eth0}"), ""},
+		{"a peer with a role", object("BGPPeer", "p", "{localASN: 64512, peerType: External, address: 198.18.0.2, role: RSClient}"), ""},
 		{"an unnumbered peer", object("BGPPeer", "p", "{localASN: 64512, peerType: Internal, addressFrom: {interface: eth1}}"), ""},
 		{"no AS number of the nodes", object("BGPPeer", "p", "{peerASN: 64500, address: 198.18.0.2}"), "give exactly one of spec.localASN and spec.localASNFrom"},
 		{"no AS number of the router", object("BGPPeer", "p", "{localASN: 64512, address: 198.18.0.2}"), "give exactly one of spec.peerASN, spec.peerASNFrom and spec.peerType"},
@@ -104,6 +105,9 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"an unnumbered peer on two interfaces", object("BGPPeer", "p", "{localASN: 64512, peerASN: 64500, addressFrom: {interface: eth1}, interface: eth0}"), "leave spec.interface out"},
 		{"TTL security and multihop", peer(", ttlSecurityHops: 2, multihopTTL: 2"), "spec.ttlSecurityHops excludes spec.multihopTTL"},
 		{"TTL security of 255 hops", peer(", ttlSecurityHops: 255"), "spec.ttlSecurityHops"},
+		{"a role that there is not", peer(", role: Complex"), "spec.role"},
+		{"a role in one AS", object("BGPPeer", "p", "{localASN: 64512, peerASN: 64512, address: 198.18.0.2, role: Peer}"), "spec.role is for routers of another AS"},
+		{"a role of an internal peer", object("BGPPeer", "p", "{localASN: 64512, peerType: Internal, address: 198.18.0.2, role: Customer}"), "spec.role is for routers of another AS"},
 		{"multihop without an AS number", object("BGPPeer", "p", "{localASN: 64512, peerType: External, address: 198.18.0.2, multihopTTL: 2}"), "spec.multihopTTL needs spec.peerASN"},
 		{"a session without a hold time", peer(", holdTime: 0s"), "a session without a hold time is not offered"},
 		{"graceful restart", peer(", gracefulRestart: {restartTime: 1m, staleTime: 24h, onNotification: Keep}"), ""},

@@ -154,7 +154,7 @@ func routerOf(p bgp.Peer) router {
 func (s *site) peer(o *herald.BGPPeer) (bgp.Peer, error) {
 	p := bgp.Peer{
 		Name: o.Name, Port: uint16(o.Spec.Port), Passive: o.Spec.Passive, Interface: o.Spec.Interface,
-		MultihopTTL: uint8(o.Spec.MultihopTTL), TTLSecurity: uint8(o.Spec.TTLSecurityHops),
+		MultihopTTL: uint8(o.Spec.MultihopTTL), TTLSecurity: uint8(o.Spec.TTLSecurityHops), Role: bgp.Role(o.Spec.Role),
 	}
 	f := s.findingsFor(o)
 	s.found[o.Name] = f

@@ -101,6 +101,8 @@ func TestAPeerAsEachNodeSeesIt(t *testing.T) {
 		{name: "a passive one", edit: func(o spec) { o.Passive = true }, want: func(p *bgp.Peer) { p.Passive = true }},
 		{name: "TTL security", edit: func(o spec) { o.TTLSecurityHops = 2 }, want: func(p *bgp.Peer) { p.TTLSecurity = 2 }},
 		{name: "an internal router", edit: func(o spec) { o.PeerASN, o.PeerType = 0, herald.PeerInternal }, want: func(p *bgp.Peer) { p.PeerASN = 64512 }},
+		{name: "a role", edit: func(o spec) { o.Role = herald.RoleRSClient }, want: func(p *bgp.Peer) { p.Role = bgp.RoleRSClient }},
+		{name: "a role in one AS", edit: func(o spec) { o.Role, o.PeerASN, o.PeerType = herald.RolePeer, 0, herald.PeerInternal }, err: "spec.role: is for external sessions (RFC 9234), and the router is in AS 64512"},
 		{name: "any external router", edit: func(o spec) { o.PeerASN, o.PeerType = 0, herald.PeerExternal }, want: func(p *bgp.Peer) { p.PeerASN, p.External = 0, true }},
 		{name: "AS numbers of the node", edit: func(o spec) {
 			o.LocalASN, o.LocalASNFrom, o.PeerASN, o.PeerASNFrom = 0, label("example.com/asn"), 0, label("example.com/asn")

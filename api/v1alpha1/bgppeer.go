@@ -37,6 +37,7 @@ type BGPPeer struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.address) || !isIP(self.address) || ip(self.address).family() == 4 || !ip(self.address).isLinkLocalUnicast() || has(self.interface)",message="spec.address is a link-local address: name the interface that it is on in spec.interface"
 // +kubebuilder:validation:XValidation:rule="!has(self.multihopTTL) || !has(self.ttlSecurityHops)",message="spec.ttlSecurityHops excludes spec.multihopTTL: it says how far the router may be, and packets leave with TTL 255"
 // +kubebuilder:validation:XValidation:rule="!has(self.multihopTTL) || !has(self.peerType)",message="spec.multihopTTL needs spec.peerASN or spec.peerASNFrom; with spec.peerType leave it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.role) || !(has(self.peerType) && self.peerType == 'Internal' || has(self.localASN) && has(self.peerASN) && self.localASN == self.peerASN)",message="spec.role is for routers of another AS (RFC 9234): leave it out"
 // +kubebuilder:validation:XValidation:rule="!has(self.interface) || !has(self.addressFrom) || !has(self.addressFrom.interface)",message="spec.addressFrom.interface names the interface already: leave spec.interface out"
 type BGPPeerSpec struct {
 	// The AS number of the nodes (RFC 6793). Each BGPPeer has its own, so the nodes can be in different ASes for
@@ -67,6 +68,13 @@ type BGPPeerSpec struct {
 	// have the default TTL of the system.
 	// +optional
 	PeerType PeerType `json:"peerType,omitempty"`
+
+	// The BGP role of the nodes (RFC 9234): what they are to the router, which must have the other role of the pair,
+	// Provider and Customer, RSServer and RSClient, or Peer and Peer. If the router has another one, there is no session.
+	// If the router has none, there is one. Routes of a Provider, a Peer and an RSServer get the attribute Only to Customer.
+	// If not set, the nodes have no role, and a router in strict mode refuses them.
+	// +optional
+	Role BGPRole `json:"role,omitempty"`
 
 	// The address of the router. If it is a link-local IPv6 address, spec.interface is required.
 	// +optional
@@ -180,6 +188,21 @@ type PeerType string
 const (
 	PeerInternal PeerType = "Internal"
 	PeerExternal PeerType = "External"
+)
+
+// BGPRole is what one end of a session is to the other (RFC 9234, section 3). RSServer is a route server, and RSClient a client
+// of one.
+//
+// +kubebuilder:validation:Enum=Provider;RSServer;RSClient;Customer;Peer
+type BGPRole string
+
+// The roles.
+const (
+	RoleProvider BGPRole = "Provider"
+	RoleRSServer BGPRole = "RSServer"
+	RoleRSClient BGPRole = "RSClient"
+	RoleCustomer BGPRole = "Customer"
+	RolePeer     BGPRole = "Peer"
 )
 
 // NodeValueSource names a label or an annotation in which each Node has a value of its own.

@@ -12,8 +12,8 @@ import (
 // accept makes a gobgp server that does not run yet take its connections from a channel.
 //
 // gobgp (v4.8.0) has such a channel for its listeners. But every server has its own listeners, and two servers cannot listen
-// on one port. Therefore this package has its own listeners, and replaces gobgp's channel before anything reads it. gobgp
-// offers no other way. With a gobgp without this field, accept panics and every test of passive peers fails.
+// on one port. Therefore this package has its own listeners. It also connects by itself, see dial.go. It replaces gobgp's channel
+// before anything reads it. gobgp offers no other way. With a gobgp without this field, accept panics and every test fails.
 func accept(s *server.BgpServer, from chan net.Conn) {
 	field := reflect.ValueOf(s).Elem().FieldByName("acceptCh")
 	if !field.IsValid() || field.Type() != reflect.TypeOf(from) {

@@ -242,5 +242,8 @@ func capabilityText(c bgp.ParameterCapabilityInterface) string {
 	case *bgp.CapSoftwareVersion:
 		return "software version"
 	}
+	if number, is := roleIn(c); is {
+		return "role " + roleName(number)
+	}
 	return fmt.Sprintf("capability %d", c.Code())
 }

@@ -179,17 +179,12 @@ func (l *listener) listen(ctx context.Context) error {
 // connection is established, gobgp sets the peer's own TTL.
 func (l *listener) control(_, _ string, raw syscall.RawConn) error {
 	var err error
-	failed := raw.Control(func(fd uintptr) {
+	return onSocket(raw, func(fd int) error {
 		if l.device != "" {
-			err = unix.BindToDevice(int(fd), l.device)
+			err = bindTo(fd, l.device)
 		}
-		if l.address.Is4() {
-			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, 255))
-		} else {
-			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 255))
-		}
+		return errors.Join(err, setTTL(fd, l.address, 255))
 	})
-	return errors.Join(failed, err)
 }
 
 // expect replaces the peers that may connect.
@@ -230,24 +225,11 @@ func (l *listener) sign() {
 	}
 }
 
-// setKey sets the key of RFC 2385 for an address; an empty one deletes it.
+// setKey sets the key for an address; an empty one deletes it.
 func (l *listener) setKey(address netip.Addr, password string) {
-	signature := unix.TCPMD5Sig{Keylen: uint16(len(password))} //nolint:gosec // Validated: up to 80.
-	copy(signature.Key[:], password)
-	if address.Is4() {
-		signature.Addr.Family = unix.AF_INET
-		copy(signature.Addr.Data[2:], address.AsSlice())
-	} else {
-		signature.Addr.Family = unix.AF_INET6
-		copy(signature.Addr.Data[6:], address.AsSlice())
-	}
 	raw, err := l.socket.SyscallConn()
 	if err == nil {
-		var refused error
-		err = raw.Control(func(fd uintptr) {
-			refused = unix.SetsockoptTCPMD5Sig(int(fd), unix.IPPROTO_TCP, unix.TCP_MD5SIG, &signature)
-		})
-		err = errors.Join(err, refused)
+		err = onSocket(raw, func(fd int) error { return setKey(fd, address, password) })
 	}
 	switch {
 	case err == nil && password == "":
@@ -256,12 +238,17 @@ func (l *listener) setKey(address netip.Addr, password string) {
 		l.keys[address] = password
 	default:
 		l.log.Warn("failed to set the password of a passive BGP peer", zap.Stringer("router", address), zap.Error(err))
+		for _, m := range l.members {
+			if m.peer.Address.WithZone("") == address {
+				m.status.because(fact, ThisNode, "%v", err)
+			}
+		}
 	}
 }
 
 // handOver passes a connection to the session that waits for it. It closes the connections of strangers.
 func (l *listener) handOver(conn *net.TCPConn) {
-	from, to := addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())
+	from, to := ends(conn)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := slices.IndexFunc(l.members, func(m *member) bool {
@@ -277,12 +264,39 @@ func (l *listener) handOver(conn *net.TCPConn) {
 	_ = conn.Close()
 }
 
-func addressOf(a net.Addr) netip.Addr {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
+// ends returns the addresses of both ends of a connection, or invalid ones if it is closed. Link-local ones have the present name of
+// their interface: package net remembers a name for a minute, even if the interface has another one since.
+func ends(conn *net.TCPConn) (from, to netip.Addr) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return from, to
 	}
-	return tcp.AddrPort().Addr().Unmap()
+	_ = onSocket(raw, func(fd int) error {
+		router, err := unix.Getpeername(fd)
+		if err != nil {
+			return err
+		}
+		node, err := unix.Getsockname(fd)
+		from, to = addressOf(router), addressOf(node)
+		return err
+	})
+	return from, to
+}
+
+func addressOf(a unix.Sockaddr) netip.Addr {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr)
+	case *unix.SockaddrInet6:
+		address := netip.AddrFrom16(a.Addr).Unmap()
+		if a.ZoneId == 0 {
+			return address
+		}
+		if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
+			return address.WithZone(i.Name)
+		}
+	}
+	return netip.Addr{}
 }
 
 // waiting returns the reason why a passive session is not up while no better reason is known.

@@ -1,6 +1,10 @@
 package bgp
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
 
 // notificationText describes the codes of a NOTIFICATION (RFC 4271 §4.5), and quotes the sender's message for operators
 // (RFC 9003).
@@ -19,6 +23,15 @@ func notificationText(code, subcode uint8, said string) string {
 		text += fmt.Sprintf(" (%q)", said)
 	}
 	return text
+}
+
+// communication returns the message for operators in the data of a NOTIFICATION (RFC 9003 section 2), or "".
+func communication(code, subcode uint8, data []byte) string {
+	shuts := subcode == bgp.BGP_ERROR_SUB_ADMINISTRATIVE_SHUTDOWN || subcode == bgp.BGP_ERROR_SUB_ADMINISTRATIVE_RESET
+	if code != bgp.BGP_ERROR_CEASE || !shuts || len(data) == 0 || int(data[0]) >= len(data) {
+		return ""
+	}
+	return string(data[1:][:data[0]])
 }
 
 // notifications has the names from https://www.iana.org/assignments/bgp-parameters. Subcodes that are unassigned or

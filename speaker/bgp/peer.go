@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -20,7 +21,7 @@ const (
 	// RFC 4271 §4.2: zero (which disables the timer and is not offered here) or at least three seconds, in sixteen bits.
 	minHoldTime = 3 * time.Second
 	maxHoldTime = 65535 * time.Second
-	// gobgp does not dial more often than this, whatever its configuration.
+	// More would be a burden for a router with many nodes.
 	minConnectRetry = 2 * time.Second
 	maxConnectRetry = time.Hour
 	// RFC 4724 §3: twelve bits.
@@ -40,6 +41,8 @@ type Peer struct {
 	// External says that the router may be in any AS except LocalASN. PeerASN is 0 then. Packets to the router have the system's
 	// default TTL unless TTLSecurity is set.
 	External bool
+	// Role is what this node is to the router (RFC 9234). Empty: this node offers no role, and routers in strict mode refuse it.
+	Role Role
 	// RouterID is the BGP identifier (RFC 6286), written as an IPv4 address.
 	RouterID netip.Addr
 	// Address is the address of the router. A link-local address has a zone: fe80::1%eth0.
@@ -108,9 +111,9 @@ func CheckPassword(password string) error {
 }
 
 // numbered names the interface of a link-local address by its index, because package net remembers the index of a name for a
-// minute. The address of a passive router keeps the name: gobgp compares it with one that has the name.
+// minute.
 func (p Peer) numbered(a netip.Addr) netip.Addr {
-	if a.Zone() == "" || p.Passive || p.InterfaceIndex == 0 || p.Interface != "" && p.Interface != a.Zone() {
+	if a.Zone() == "" || p.InterfaceIndex == 0 || p.Interface != "" && p.Interface != a.Zone() {
 		return a
 	}
 	return a.WithZone(strconv.Itoa(p.InterfaceIndex))
@@ -135,6 +138,12 @@ func (p Peer) Validate() error {
 		bad("spec.multihopTTL", "has no effect with spec.peerType External: give spec.peerASN, or leave spec.multihopTTL out")
 	case !p.External && p.PeerASN == 0:
 		bad("spec.peerASN", "is 0, which is reserved (RFC 7607): give the router's AS number")
+	}
+	switch {
+	case p.Role != "" && !slices.Contains(roles, p.Role):
+		bad("spec.role", "%q is not one of %v", p.Role, roles)
+	case p.Role != "" && p.internal():
+		bad("spec.role", "is for external sessions (RFC 9234), and the router is in AS %d, as this node is: leave spec.role out", p.PeerASN)
 	}
 	if !p.RouterID.Is4() || p.RouterID.IsUnspecified() {
 		bad("spec.routerIDFrom", "%v is not an IPv4 address other than 0.0.0.0 (RFC 6286)", p.RouterID)

@@ -51,6 +51,10 @@ func TestValidateNamesTheFaultyField(t *testing.T) {
 		}},
 		{"spec.peerASN", func(p *Peer) { p.External = true }},
 		{"spec.multihopTTL", func(p *Peer) { p.External, p.PeerASN, p.MultihopTTL = true, 0, 2 }},
+		{"", func(p *Peer) { p.Role = RoleRSServer }},
+		{"", func(p *Peer) { p.Role, p.External, p.PeerASN = RolePeer, true, 0 }},
+		{"spec.role", func(p *Peer) { p.Role = "Complex" }},
+		{"spec.role", func(p *Peer) { p.Role, p.PeerASN = RolePeer, p.LocalASN }},
 		{"Unnumbered", func(p *Peer) { p.Unnumbered = true }},
 		{"NextHop4", func(p *Peer) { p.NextHop4 = netip.MustParseAddr("2001:db8::1") }},
 		{"NextHop6", func(p *Peer) { p.NextHop6 = netip.MustParseAddr("198.18.0.1") }},
@@ -78,6 +82,7 @@ func TestSamePeerNeedsNoNewSession(t *testing.T) {
 		func(p *Peer) { p.GracefulRestart = nil },
 		func(p *Peer) { p.GracefulRestart = gr(time.Hour) },
 		func(p *Peer) { p.Password = "secret" },
+		func(p *Peer) { p.Role = RoleCustomer },
 		func(p *Peer) { p.NextHop6 = netip.MustParseAddr("2001:db8::1") },
 		func(p *Peer) { p.InterfaceIndex = 7 },
 	} {

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 // source is the kind of evidence for a reason, the worst first. After a router has refused a session, it may close further
@@ -18,8 +19,10 @@ import (
 type source uint8
 
 const (
-	// guess: from a connection that was closed without a NOTIFICATION, or with one that says little.
+	// guess: from a connection that was closed without a NOTIFICATION.
 	guess source = iota
+	// hint: from a NOTIFICATION that says little.
+	hint
 	// fact: from a NOTIFICATION, or from this node itself.
 	fact
 )
@@ -87,42 +90,44 @@ func (s *status) explainEvent(state State, message string) reason {
 	}
 	switch message {
 	case "read-failed", "write-failed", "graceful-restart":
-		return reason{guess, Error{Text: "the router closed the connection without a NOTIFICATION; its log may tell why", By: TheRouter}}
+		text := "the router closed the connection without a NOTIFICATION; its log may tell why"
+		if s.stateNow() == OpenSent {
+			text = "the router closed the connection without an answer to our OPEN; it may not know this node as its neighbour"
+		}
+		return reason{guess, Error{Text: text, By: TheRouter}}
 	case "invalid-msg": // in OpenConfirm, where gobgp does not say what it has received
-		return reason{guess, Error{Text: s.openRefused(), By: TheRouter}}
+		return reason{guess, Error{Text: "the router has sent another message than a KEEPALIVE after its OPEN; its log may tell why", By: TheRouter}}
 	}
 	return reason{}
 }
 
-func (s *status) openRefused() string {
-	return fmt.Sprintf("the router refused our OPEN; most often it expects another AS number than %d (spec.localASN) from this node, or another address, or insists on a BGP role (RFC 9234, strict mode), which Herald does not have; its log tells", s.peer.LocalASN)
+// told records what a NOTIFICATION of the router says. theirs are the roles in the router's OPEN.
+func (s *status) told(code, subcode uint8, said string, theirs []byte) {
+	from, text := fact, "the router ended the session: "+notificationText(code, subcode, said)
+	switch {
+	case code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION):
+		from = hint // This only says that the router does not want a connection now.
+	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
+		text = fmt.Sprintf("the router refused our OPEN: it expects another AS number than %d (spec.localASN) from this node", s.peer.LocalASN)
+	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == roleMismatch && s.peer.Role == "":
+		text = "the router insists on a BGP role of this node (RFC 9234): write in spec.role what this node is to the router"
+		if len(theirs) > 0 {
+			text += "; the role of the router is " + roleNames(theirs)
+		}
+	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
+		text = fmt.Sprintf("the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own; spec.routerIDFrom gives another", s.peer.RouterID)
+	}
+	s.because(from, TheRouter, "%s", text)
 }
 
-// explainLog derives a reason from gobgp's log. Only the log says why a dial failed and what a NOTIFICATION said.
+// explainLog derives a reason from gobgp's log. Only the log says what was in a NOTIFICATION of an established session, or in
+// one of this node.
 func (s *status) explainLog(record slog.Record) {
 	switch record.Message {
-	case "outgoing connection established":
-		s.owesOpen(time.Now())
-	case "open message received on outgoing connection":
-		s.owesOpen(time.Time{})
-	case "failed to connect":
-		s.owesOpen(time.Time{})
-		s.unreachable(s.explainDial(text(record, "Error")))
-	case "outgoing connection IO error":
-		s.owesOpen(time.Time{})
-		s.because(guess, TheRouter, "the router accepted the connection and closed it without an answer to our OPEN; it may not know this node as its neighbour")
 	case "received notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationReceived)
-		from := fact
-		if code == bgp.BGP_ERROR_CEASE && (subcode == bgp.BGP_ERROR_SUB_CONNECTION_REJECTED || subcode == bgp.BGP_ERROR_SUB_CONNECTION_COLLISION_RESOLUTION) {
-			from = guess // This only says that the router does not want a connection now.
-		}
-		if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER {
-			s.because(fact, TheRouter, "the router refuses the BGP identifier %v of this node: most likely another router has it, and each needs one of its own; spec.routerIDFrom gives another", s.peer.RouterID)
-			return
-		}
-		s.because(from, TheRouter, "the router ended the session: %s", notificationText(code, subcode, text(record, "Communicated-Reason")))
+		s.told(code, subcode, text(record, "Communicated-Reason"), nil)
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationSent)
@@ -130,9 +135,6 @@ func (s *status) explainLog(record slog.Record) {
 		switch {
 		case code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED && s.stateNow() < OpenConfirm:
 			s.because(guess, TheRouter, "%s", noOpen)
-		case code == bgp.BGP_ERROR_FSM_ERROR && !s.established():
-			// gobgp sends this error after any message before OPEN, and the only message to expect there is a NOTIFICATION.
-			s.because(guess, TheRouter, "%s", s.openRefused())
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
 			s.because(fact, ThisNode, "the router's AS number is not %d, which spec.peerASN or spec.peerASNFrom gives: correct the BGPPeer or the router", s.peer.PeerASN)
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
@@ -205,18 +207,19 @@ func (s *status) cured(was, now string) {
 	}
 }
 
-func (s *status) explainDial(failure string) string {
+func (s *status) explainDial(failure error) string {
+	timeout, is := errors.AsType[net.Error](failure)
 	switch {
-	case strings.Contains(failure, "connection refused"):
-		return "connection refused: no BGP listens there, or the router does not know this node as its neighbour (" + failure + ")"
-	case strings.Contains(failure, "timeout"):
+	case errors.Is(failure, unix.ECONNREFUSED):
+		return fmt.Sprintf("connection refused: no BGP listens there, or the router does not know this node as its neighbour (%v)", failure)
+	case is && timeout.Timeout():
 		hint := "the router is down, a firewall is in between, or it expects a password and none is set here"
 		if s.peer.Password != "" {
 			hint = "with a password that is set on one side only, or differs, TCP packets are dropped in silence; or the router is down, or a firewall is in between"
 		}
-		return "no answer: " + hint + " (" + failure + ")"
+		return fmt.Sprintf("no answer: %s (%v)", hint, failure)
 	}
-	return failure
+	return failure.Error()
 }
 
 // text returns an attribute of a log record, or "".

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 // After a router has refused a session for a known reason, it closes further connections without a NOTIFICATION. The reason
@@ -28,6 +31,10 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	notification := func(direction string, code, subcode int) func(*status) {
 		return record(direction+" notification", "Code", code, "Subcode", subcode)
 	}
+	told := func(code, subcode uint8) func(*status) { return func(s *status) { s.told(code, subcode, "", nil) } }
+	refused := func(s *status) {
+		s.unreachable(s.explainDial(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.ECONNREFUSED)}))
+	}
 	disconnect := func(message string) func(*status) {
 		return func(s *status) {
 			s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{})
@@ -35,19 +42,24 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	}
 	established := func(s *status) { s.enter(Established, time.Now(), "", reason{}, agreed{}) }
 	badAS := notification("sent", bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS)
-	closed := record("outgoing connection IO error")
+	closed := func(s *status) {
+		s.enter(OpenSent, time.Now(), "", reason{}, agreed{})
+		disconnect("read-failed")(s)
+	}
 	for _, story := range []struct {
 		name string
 		what []func(*status)
 		want string
 	}{
 		{"the wrong AS number, and silence", []func(*status){badAS, closed, disconnect("read-failed")}, "AS number is not 64513"},
-		{"the wrong AS number, and an early NOTIFICATION", []func(*status){badAS, notification("sent", bgp.BGP_ERROR_FSM_ERROR, 0)}, "AS number is not 64513"},
-		{"the wrong AS number, and a rejection", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_CONNECTION_REJECTED)}, "AS number is not 64513"},
-		{"the wrong AS number, and an OPEN that is refused", []func(*status){badAS, disconnect("invalid-msg")}, "AS number is not 64513"},
+		{"the wrong AS number, and a rejection", []func(*status){badAS, told(bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_CONNECTION_REJECTED)}, "AS number is not 64513"},
+		{"a rejection, after which gobgp reads no more", []func(*status){closed, told(bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_CONNECTION_REJECTED), closed}, "Cease, Connection Rejected"},
+		{"the router expects another AS number", []func(*status){told(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS), closed}, "expects another AS number than 64512 (spec.localASN)"},
+		{"the router insists on a role", []func(*status){told(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, roleMismatch), closed}, "insists on a BGP role of this node"},
+		{"the wrong AS number, and no KEEPALIVE", []func(*status){badAS, disconnect("invalid-msg")}, "AS number is not 64513"},
 		{"the router says something else", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_PEER_DECONFIGURED)}, "Peer De-configured"},
-		{"the router cannot be reached", []func(*status){badAS, record("failed to connect", "Error", "dial: connection refused")}, "connection refused"},
-		{"it is back, and closes the connection", []func(*status){badAS, record("failed to connect", "Error", "dial: connection refused"), closed}, "without an answer to our OPEN"},
+		{"the router cannot be reached", []func(*status){badAS, refused}, "connection refused"},
+		{"it is back, and closes the connection", []func(*status){badAS, refused, closed}, "without an answer to our OPEN"},
 		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, which spec.peerASN"},
 		{"a guess, and a newer one", []func(*status){closed, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"a session in between", []func(*status){badAS, established, disconnect("read-failed")}, "without a NOTIFICATION"},

@@ -49,8 +49,7 @@ type routeServer struct {
 }
 
 // startServer starts a server that has no neighbour yet. It calls changed, from a goroutine of
-// gobgp's, whenever the session's state changes.
-// A passive peer's connections come from accepted.
+// gobgp's, whenever the session's state changes. The connections to the neighbour come from accepted.
 func startServer(ctx context.Context, peer Peer, accepted chan net.Conn, log slog.Handler, changed func(*apiutil.WatchEventMessage_PeerEvent, time.Time)) (*routeServer, error) {
 	s := &routeServer{
 		// The level is the handler's business.
@@ -58,9 +57,7 @@ func startServer(ctx context.Context, peer Peer, accepted chan net.Conn, log slo
 		peer:    peer,
 		stopped: make(chan struct{}),
 	}
-	if peer.Passive {
-		accept(s.gobgp, accepted)
-	}
+	accept(s.gobgp, accepted)
 	s.serving.Go(s.gobgp.Serve)
 	err := startAlone(ctx, s, &api.StartBgpRequest{Global: &api.Global{
 		Asn:        peer.LocalASN,
@@ -107,7 +104,7 @@ func (s *routeServer) refuseRoutes(ctx context.Context) error {
 	}})
 }
 
-// connect adds the neighbour: from here on gobgp dials.
+// connect adds the neighbour: from here on gobgp takes connections.
 func (s *routeServer) connect(ctx context.Context) error {
 	if err := s.gobgp.AddPeer(ctx, &api.AddPeerRequest{Peer: neighbour(s.peer)}); err != nil {
 		return fmt.Errorf("add peer %q: %w", s.peer.Name, err)
@@ -117,7 +114,7 @@ func (s *routeServer) connect(ctx context.Context) error {
 }
 
 // neighbour returns gobgp's name of the neighbour.
-func (s *routeServer) neighbour() string { return s.peer.numbered(s.peer.Address).String() }
+func (s *routeServer) neighbour() string { return s.peer.Address.String() }
 
 // listed is the neighbour as gobgp knows it at this moment; nil if there is none. It may be called from any goroutine.
 func (s *routeServer) listed(ctx context.Context) (peer *api.Peer) {
@@ -304,36 +301,30 @@ func pathAttributes(peer Peer, r announcement) ([]bgp.PathAttributeInterface, er
 		}
 		attributes = append(attributes, bgp.NewPathAttributeLargeCommunities(values))
 	}
+	if peer.Role.marks() {
+		attributes = append(attributes, onlyToCustomers(peer.LocalASN))
+	}
 	return attributes, nil
 }
 
-// neighbour is gobgp's view of a valid peer.
+// neighbour is gobgp's view of a valid peer. To gobgp all peers are passive: it is given its connections.
 func neighbour(p Peer) *api.Peer {
 	hold := orDefault(p.HoldTime, DefaultHoldTime)
 	n := &api.Peer{
 		Conf: &api.PeerConf{
-			NeighborAddress: p.numbered(p.Address).String(),
+			NeighborAddress: p.Address.String(),
 			LocalAsn:        p.LocalASN,
 			PeerAsn:         p.PeerASN,
-			AuthPassword:    p.Password,
 		},
-		Transport: &api.Transport{
-			RemotePort:    uint32(p.Port),
-			BindInterface: p.Interface,
-			PassiveMode:   p.Passive,
-		},
+		Transport: &api.Transport{PassiveMode: true},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime:          seconds(hold),
 			KeepaliveInterval: seconds(orDefault(p.KeepaliveTime, hold/3)),
-			ConnectRetry:      seconds(orDefault(p.ConnectRetry, DefaultConnectRetry)),
 			// gobgp's 30 s after a router's reset would be half a minute without routes.
 			IdleHoldTimeAfterReset: 1,
 		}},
 	}
-	switch {
-	case p.LocalAddress.IsValid():
-		n.Transport.LocalAddress = p.numbered(p.LocalAddress).String()
-	case p.Address.Zone() != "":
+	if p.Address.Zone() != "" {
 		// Else gobgp looks for the interface's address now, and gives up if it has none yet.
 		n.Transport.LocalAddress = netip.IPv6Unspecified().String()
 	}

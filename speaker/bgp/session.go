@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,7 +49,7 @@ type session struct {
 	out    *ribOut
 	status *status
 	// accepted are connections of a passive router.
-	accepted chan net.Conn
+	accepted chan *net.TCPConn
 	// pathDown gets a value when BFD finds the path dead.
 	pathDown <-chan struct{}
 	log      *zap.Logger
@@ -93,7 +95,7 @@ func (s *session) run(ctx context.Context) {
 		pause := restartPause
 		switch {
 		case errors.Is(err, errOver):
-			pause = overPause
+			pause = jittered(overPause)
 		default:
 			s.status.fail(err)
 		}
@@ -139,12 +141,18 @@ func (s *session) serve(ctx context.Context) error {
 	s.connects = true
 	if s.peer.Passive {
 		s.status.because(guess, ThisNode, "%s", waiting(s.peer))
+	} else {
+		dialling, done := context.WithCancel(ctx)
+		var dialler sync.WaitGroup
+		dialler.Go(func() { s.dial(dialling, taken) })
+		defer dialler.Wait()
+		defer done()
 	}
 	look := time.NewTicker(trafficPeriod)
 	defer look.Stop()
 	var seen traffic
 	var present <-chan time.Time
-	var connections <-chan net.Conn // s.accepted while gobgp takes connections, or needs no further one
+	var connections <-chan *net.TCPConn // s.accepted while gobgp takes connections, or needs no further one
 	if s.peer.Unnumbered {
 		ticker := time.NewTicker(advertisePeriod)
 		defer ticker.Stop()
@@ -194,10 +202,10 @@ func (s *session) serve(ctx context.Context) error {
 }
 
 // handOn gives a connection of a passive router to gobgp, or closes it if the session is up.
-func (s *session) handOn(conn net.Conn, to chan<- net.Conn) {
+func (s *session) handOn(conn *net.TCPConn, to chan<- net.Conn) {
 	if !s.status.established() {
 		select {
-		case to <- conn:
+		case to <- s.status.shake(conn):
 			return
 		default:
 		}
@@ -206,7 +214,7 @@ func (s *session) handOn(conn net.Conn, to chan<- net.Conn) {
 }
 
 // discard closes the connections that nobody has taken.
-func discard(all <-chan net.Conn) {
+func discard[C io.Closer](all <-chan C) {
 	for {
 		select {
 		case conn := <-all:

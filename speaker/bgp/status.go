@@ -21,8 +21,7 @@ import (
 // State is a state of the BGP finite state machine (RFC 4271 §8.2.2).
 type State uint8
 
-// The states. A session that this node dials is in Active: gobgp does not show Connect and OpenSent for connections that it
-// opens itself.
+// The states. While this node connects, the session is in Active: to gobgp, the router connects.
 const (
 	Idle State = iota
 	Connect
@@ -111,6 +110,8 @@ type status struct {
 	refused chan error
 	// entered gets a value when the session has entered a state; capacity one.
 	entered chan struct{}
+	// waits gets a value when gobgp begins to wait for a connection; capacity one.
+	waits chan struct{}
 
 	mu      sync.Mutex
 	closing bool // this node closes the session for good
@@ -159,7 +160,7 @@ func (c *counts) add(prefix netip.Prefix, n int) {
 }
 
 func newStatus(peer Peer, log *zap.Logger, changed func()) *status {
-	return &status{peer: peer, log: log, changed: changed, refused: make(chan error, 1), entered: make(chan struct{}, 1), since: time.Now(), flaps: map[Cause]uint64{}}
+	return &status{peer: peer, log: log, changed: changed, refused: make(chan error, 1), entered: make(chan struct{}, 1), waits: make(chan struct{}, 1), since: time.Now(), flaps: map[Cause]uint64{}}
 }
 
 func (s *status) session() Session {
@@ -246,6 +247,10 @@ func (s *status) begin() {
 	s.ended, s.opened = "", time.Time{}
 	s.mu.Unlock()
 	select {
+	case <-s.waits:
+	default:
+	}
+	select {
 	case err := <-s.refused:
 		s.log.Debug("trying the BGP session again", zap.NamedError("it was refused", err))
 	default:
@@ -304,19 +309,24 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	if state == Established && s.peer.External && e.PeerASN == s.peer.LocalASN {
 		s.refuse(errInternal)
 	}
+	local := e.LocalCap
+	if s.peer.Role != "" {
+		local = append(slices.Clone(local), s.peer.Role.capability())
+	}
 	cause := ConnectionLost
 	if e.DisconnectReason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED {
 		cause = HoldTimerExpired
 	}
-	switch state {
-	case OpenSent:
-		s.owesOpen(at)
-	case Active: // also with a connection that this node has opened
-	default:
-		s.owesOpen(time.Time{})
+	owed := time.Time{}
+	if state == OpenSent {
+		owed = at
 	}
-	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, e.LocalCap, e.RemoteCap})
+	s.owesOpen(owed)
+	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, local, e.RemoteCap})
 	signal(s.entered)
+	if state == Active {
+		signal(s.waits)
+	}
 	s.mu.Lock()
 	server := s.server
 	s.mu.Unlock()

@@ -44,6 +44,9 @@ type Neighbor struct {
 	MultihopTTL uint8
 	// TTLSecurity is the number of hops of GTSM (RFC 5082). 0 means off.
 	TTLSecurity uint8
+	// Role is what the router is to the neighbour (RFC 9234), in the words of FRR. StrictRole: the neighbour must have a role.
+	Role       string
+	StrictRole bool
 	// Source is this side's address. If it is not set, the router uses that of the interface.
 	Source netip.Addr
 	// BFD makes the router monitor the path to the neighbour by BFD, as Config.BFD configures it.
@@ -109,6 +112,13 @@ func (c Config) FRR() string {
 		}
 		if n.TTLSecurity > 0 {
 			line(" neighbor %s ttl-security hops %d", name, n.TTLSecurity)
+		}
+		if n.Role != "" {
+			strict := ""
+			if n.StrictRole {
+				strict = " strict-mode"
+			}
+			line(" neighbor %s local-role %s%s", name, n.Role, strict)
 		}
 		if n.Source.IsValid() {
 			line(" neighbor %s update-source %v", name, n.Source)
@@ -219,6 +229,12 @@ func (c Config) BIRD() string {
 		}
 		if n.TTLSecurity > 0 {
 			line("  ttl security on;")
+		}
+		if n.Role != "" {
+			line("  local role %s;", strings.ReplaceAll(n.Role, "-", "_"))
+		}
+		if n.StrictRole {
+			line("  require roles on;")
 		}
 		switch {
 		case n.BFDKeeps:
