@@ -124,7 +124,7 @@ func TestWhichPoolIsUsed(t *testing.T) {
 		c.capacity("older", 9, 2)
 		c.capacity("younger", 9, 3)
 		c.service("f")
-		c.refused("f", "no pool auto-assigns addresses: name a pool, or let one auto-assign")
+		c.refused("f", "no pool auto-assigns addresses: name a pool by annotation herald.dev/pool, or set spec.autoAssign of a pool")
 		c.served("g", "198.51.100.7", ips("198.51.100.7"))
 		c.holds("a", "198.51.100.1")
 		c.editPool("younger", func(s *herald.IPPoolSpec) { yes := true; s.AutoAssign = &yes })

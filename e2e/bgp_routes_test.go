@@ -145,7 +145,7 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 		f.reached(r.Outside, four+":9000")
 		f.reached(r.Outside, "["+six+"]:9000")
 	}
-	f.told("bgpadvertisements all", herald.ConditionAnnounced, "Announced", "since they fill no /26: 198.51.100.128/28, 198.51.100.144/30, 198.51.100.148/31")
+	f.told("bgpadvertisements all", herald.ConditionAnnounced, "Announced", "since the pool does not have the whole /26 that contains them: 198.51.100.128/28, 198.51.100.144/30, 198.51.100.148/31")
 
 	t.Run("a network stays while an address in it does", func(t *testing.T) {
 		f := f.within(t)
@@ -162,7 +162,7 @@ func TestNetworksInPlaceOfAddresses(t *testing.T) {
 		}
 		f.learns(slices.Concat(four26, six120)...)
 	})
-	t.Run("what is for an address that nobody has goes round, until the node discards it", func(t *testing.T) {
+	t.Run("a packet for an address that no Service has loops until the node discards it", func(t *testing.T) {
 		f := f.within(t)
 		r := f.site.Routers[0]
 		onNodes := func(script string, args ...any) {

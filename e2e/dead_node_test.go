@@ -14,11 +14,11 @@ import (
 	"github.com/heraldlb/herald/e2e/lab"
 )
 
-// TestANodeThatDiesIsDeadForEveryone cuts off a node that owns an address and has endpoints, with externalTrafficPolicy
+// TestWhatFollowsTheDeathOfANode cuts off a node that owns an address and has endpoints, with externalTrafficPolicy
 // Cluster. The address moves at once. But the other nodes continue to send connections to the endpoint on the dead node
 // until its pod is not ready. herald-ccm marks the pod as soon as the neighbours report the death; otherwise Kubernetes
 // marks it after about 45 s.
-func TestANodeThatDiesIsDeadForEveryone(t *testing.T) {
+func TestWhatFollowsTheDeathOfANode(t *testing.T) {
 	if !onKind() {
 		t.Skip("it takes real kubelets and the node lifecycle controller")
 	}

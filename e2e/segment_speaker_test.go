@@ -159,8 +159,8 @@ func (s *seen) answeredByDeputies() {
 	}
 }
 
-// TestBusyProcessorsKillNobody deprives the speakers of CPU time for 30 seconds, or for HERALD_SOAK, such as 10m.
-func TestBusyProcessorsKillNobody(t *testing.T) {
+// TestBusyProcessorsCauseNoDeath deprives the speakers of CPU time for 30 seconds, or for HERALD_SOAK, such as 10m.
+func TestBusyProcessorsCauseNoDeath(t *testing.T) {
 	d := 30 * time.Second
 	if text := os.Getenv("HERALD_SOAK"); text != "" {
 		var err error

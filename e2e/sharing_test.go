@@ -231,7 +231,7 @@ func TestWhoSharesAnAddress(t *testing.T) {
 			slices.Sort(owners)
 			c.shares(address, owners...)
 			if len(owners) == 1 {
-				c.event("Service", strings.TrimPrefix(owners[0], "default/"), "NotShared", "is shared by 64 already, which is the most")
+				c.event("Service", strings.TrimPrefix(owners[0], "default/"), "NotShared", "is shared by 64 Services already, and no more can share it")
 			}
 		}
 		if len(on) != 2 {

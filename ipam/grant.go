@@ -6,8 +6,8 @@ import (
 )
 
 // Grant is an address that another system lets an owner have out of a pool. A pool with Granted set gives a free address
-// only to the owner that has a grant for it. It has all its addresses itself, so whatever holds for the addresses of other
-// pools holds for them: a grant for an address that is held, skipped or not in the pool has no effect, and a holder whose
+// only to the owner that has a grant for it. The addresses of such a pool are in Addresses, and the
+// rules for the addresses of other pools apply to them: a grant for an address that is held, skipped or not in the pool has no effect, and a holder whose
 // grant ends keeps its address. An owner can share an address, or get one that is reserved for its name, without a grant.
 type Grant struct {
 	Address netip.Addr

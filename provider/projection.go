@@ -77,8 +77,8 @@ func (p *projection) cleaned(svc *corev1.Service) bool {
 	return svc.DeletionTimestamp != nil && !servicehelper.HasLBFinalizer(svc) && !p.holds(svc)
 }
 
-// content reports whether a sync of the Service would change nothing.
-func (p *projection) content(svc *corev1.Service) bool {
+// upToDate reports whether a sync of the Service would change nothing.
+func (p *projection) upToDate(svc *corev1.Service) bool {
 	if svc.DeletionTimestamp != nil || !p.serves(svc) || !servicehelper.HasLBFinalizer(svc) {
 		return false
 	}
@@ -150,7 +150,7 @@ func (p *projection) open() {
 // OnAdd passes on a Service that needs a change.
 func (p *projection) OnAdd(o any, initial bool) {
 	svc := o.(*corev1.Service)
-	if p.opened.Load() && p.ours(svc) && !p.content(svc) {
+	if p.opened.Load() && p.ours(svc) && !p.upToDate(svc) {
 		p.handler.OnAdd(p.project(svc), initial)
 	}
 }
@@ -173,7 +173,7 @@ func (p *projection) OnUpdate(oldObj, newObj any) {
 	if !maps.Equal(was.Labels, is.Labels) {
 		p.relabelled()
 	}
-	if !p.content(is) { // The controller would sync it after any change of its annotations.
+	if !p.upToDate(is) { // The controller would sync it after any change of its annotations.
 		p.handler.OnUpdate(p.project(was), p.project(is))
 	}
 }
@@ -183,7 +183,7 @@ func (p *projection) OnUpdate(oldObj, newObj any) {
 func (p *projection) disturbed(was, is *corev1.Service) bool {
 	written := !servicehelper.LoadBalancerStatusEqual(&was.Status.LoadBalancer, &is.Status.LoadBalancer) ||
 		servicehelper.HasLBFinalizer(was) && !servicehelper.HasLBFinalizer(is)
-	return written && p.serves(is) && is.DeletionTimestamp == nil && !p.content(is)
+	return written && p.serves(is) && is.DeletionTimestamp == nil && !p.upToDate(is)
 }
 
 // OnDelete queues the addresses of a deleted Service. The controller does not need this, because it acts on the deletion

@@ -167,7 +167,7 @@ func wire(d dependencies) *Provider {
 	projection := newProjection(d.services, d.class, d.classless, ledger)
 	waiting := &waiting{
 		services: services, requests: requests, ledger: ledger, changes: changes,
-		content: projection.content, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
+		upToDate: projection.upToDate, gone: reconciler.serviceGone, uids: map[types.NamespacedName]types.UID{},
 	}
 	retries := newRetries(func(name types.NamespacedName) {
 		if svc := services.named(name.Namespace, name.Name); svc != nil {

@@ -207,7 +207,7 @@ func TestAServiceGetsAsManyAddressesAsItAsksFor(t *testing.T) {
 				t.Fatalf("%v (%v), want %v", got, err, want)
 			}
 		}
-		if !w.projection.content(web) {
+		if !w.projection.upToDate(web) {
 			t.Errorf("with %v it is not content", want)
 		}
 		w.reconcile()

@@ -21,10 +21,10 @@ type waiting struct {
 	requests requests
 	ledger   *ledger
 	changes  *changes
-	// content reports whether a sync of a Service would change nothing. gone makes the reconciler check the
+	// upToDate reports whether a sync of a Service would change nothing. gone makes the reconciler check the
 	// addresses of a deleted Service.
-	content func(*corev1.Service) bool
-	gone    func(*corev1.Service)
+	upToDate func(*corev1.Service) bool
+	gone     func(*corev1.Service)
 
 	mu   sync.Mutex
 	uids map[types.NamespacedName]types.UID
@@ -96,7 +96,7 @@ func (w *waiting) serve() {
 		}
 		if w.services.of(req.Owner) == nil {
 			w.gone(svc) // The Service was deleted in between, and asks for nothing any more.
-		} else if !w.content(svc) {
+		} else if !w.upToDate(svc) {
 			w.changes.serve(svc)
 		}
 	}

@@ -60,7 +60,7 @@ func releaseWords(e *ipam.Error) string {
 	case holder.UID == "":
 		return "delete the reservation: kubectl delete ipallocation " + herald.AllocationName(e.Address)
 	case holder.Namespace != e.Asker.Namespace:
-		return "ask the administrator of the cluster who holds it: kubectl get ipallocation " + herald.AllocationName(e.Address)
+		return "ask the administrator of the cluster which Service holds it: kubectl get ipallocation " + herald.AllocationName(e.Address)
 	}
 	return fmt.Sprintf("move that Service to another address: kubectl herald renumber %s/%s", holder.Namespace, holder.Name)
 }
@@ -134,10 +134,10 @@ func poolWords(e *ipam.Error) string {
 	if e.Pool == "" {
 		switch e.Cause {
 		case ipam.NotAutoAssigned:
-			return "no pool auto-assigns addresses: name a pool, or let one auto-assign"
+			return "no pool auto-assigns addresses: name a pool by annotation herald.dev/pool, or set spec.autoAssign of a pool"
 		case ipam.NotServed:
 			return fmt.Sprintf("no auto-assigning pool serves this Service: none of %s has namespaces, namespaceSelector and serviceSelector "+
-				"that let it in: change them or the labels that they look at, or name another pool", all)
+				"that select it: change them, or the labels of the Service or of its namespace, or name another pool", all)
 		}
 		return fmt.Sprintf("no auto-assigning pool (%s) has %s addresses: add some, or name a pool", all, e.Family)
 	}
@@ -146,7 +146,7 @@ func poolWords(e *ipam.Error) string {
 		return fmt.Sprintf("pool %s does not auto-assign: name it to be served from it", pool)
 	case ipam.NotServed:
 		return fmt.Sprintf("pool %s does not serve this Service: change the pool's namespaces, namespaceSelector or serviceSelector, "+
-			"or what they look at, or ask for another pool", pool)
+			"or the labels of the Service or of its namespace, or ask for another pool", pool)
 	}
 	return fmt.Sprintf("pool %s has no %s addresses of its own: add some, or name another pool", pool, e.Family)
 }
@@ -213,7 +213,7 @@ func ConflictWords(c ipam.Conflict, asker ipam.Owner) string {
 	case ipam.SamePort:
 		return fmt.Sprintf("shared by %s, which has port %s, too", who, c.Port)
 	}
-	return fmt.Sprintf("shared by %d already, which is the most", ipam.MostTenants)
+	return fmt.Sprintf("shared by %d Services already, and no more can share it", ipam.MostTenants)
 }
 
 // ownerWords names the Service that holds an address, if the asker may know it.
@@ -236,7 +236,7 @@ func VerdictWords(v ipam.Verdict) string {
 func NotKeptWords(f ipam.NotKept, asker ipam.Owner) string {
 	switch f.Cause {
 	case ipam.AnotherAddress:
-		return "another is asked for"
+		return "the Service asks for another address"
 	case ipam.ToBeLeft:
 		return "annotation " + herald.AnnotationRenumber + " lists it"
 	case ipam.InNoPool:

@@ -276,7 +276,7 @@ func (l *loop) reportSessions(st *herald.SpeakerStatusStatus) {
 			o.Reason = strings.Join(slices.DeleteFunc(append([]string{o.Reason}, f.kept...), func(text string) bool { return text == "" }), "; ")
 		}
 		st.Sessions = append(st.Sessions, o)
-		l.announceSession(s)
+		l.reportSession(s)
 	}
 	for _, c := range l.rejected {
 		o := herald.SpeakerSession{Peer: c.Name, State: sessionInvalid, Reason: c.Err.Error()}
@@ -302,8 +302,8 @@ func roomy(subnets []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(subnets), netip.Prefix.IsSingleIP)
 }
 
-// announceSession records an event if a session has come up, or is down for a different reason than before.
-func (l *loop) announceSession(s bgp.Session) {
+// reportSession records an event if a session has come up, or is down for a different reason than before.
+func (l *loop) reportSession(s bgp.Session) {
 	now := sessionReport{up: s.State == bgp.Established, reason: s.Reason}
 	before, known := l.sessions[s.Peer]
 	if now == before && known || !now.up && now.reason == "" {

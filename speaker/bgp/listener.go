@@ -246,7 +246,7 @@ func (l *listener) setKey(address netip.Addr, password string) {
 	}
 }
 
-// handOver passes a connection to the session that waits for it. It closes the connections of strangers.
+// handOver passes a connection to the session that waits for it. It closes connections from addresses that are not those of a passive peer.
 func (l *listener) handOver(conn *net.TCPConn) {
 	from, to := ends(conn)
 	l.mu.Lock()

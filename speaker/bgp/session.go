@@ -37,13 +37,14 @@ const (
 	restartPause = 5 * time.Second
 	// overPause is how long it waits after a session that was up has ended.
 	overPause = time.Second
-	// refusedPause is how long it waits after it was refused for what the router did: it most likely does so again.
+	// refusedPause is how long a session waits after this node has refused it because of what the router did. The router most
+	// likely does the same again.
 	refusedPause = time.Minute
 	// shutDownTime bounds the wait for the last NOTIFICATION to leave; gobgp gives it a second.
 	shutDownTime = 2 * time.Second
 )
 
-// session makes one peer hear what its ribOut wishes. Its goroutine, run, owns it.
+// session announces the routes in a peer's ribOut to that peer. Its goroutine, run, owns it.
 type session struct {
 	peer   Peer
 	out    *ribOut
