@@ -228,7 +228,9 @@ func TestTheFirstAdvertisementByNameDecides(t *testing.T) {
 	})
 	f.learns(f.fromAll("198.51.100.0/32", "64512:1", "med 10")...)
 	f.told("bgpadvertisements a", herald.ConditionExclusive, "NoOverlap")
-	f.told("bgpadvertisements b", herald.ConditionExclusive, "Overridden", "of IPPool routed for BGPPeer router1, router2", "BGPAdvertisement a")
+	message, _, _ := strings.Cut(strings.Join(strings.Fields(blockOf(t, "docs/bgp-routes.md", "Exclusive=False: Overridden: ")), " "), " ...")
+	f.told("bgpadvertisements b", herald.ConditionExclusive, "Overridden",
+		strings.NewReplacer("Exclusive=False: Overridden: ", "", "IPPool public", "IPPool routed", "BGPPeer tor-a", "BGPPeer router1, router2", "BGPAdvertisement all", "BGPAdvertisement a").Replace(message))
 	f.must(f.herald.BGPAdvertisements.Delete(f.ctx, "a", metav1.DeleteOptions{}))
 	f.learns(f.fromAll("198.51.100.0/32", "med 20")...)
 	f.told("bgpadvertisements b", herald.ConditionExclusive, "NoOverlap")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,9 +24,13 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: herald-system, labels: {pod-security.kubernetes.io/enforce: baseline}}
 ---
+apiVersion: v1
+kind: Namespace
+metadata: {name: metallb-system}
+---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: controller, namespace: default}
+metadata: {name: controller, namespace: metallb-system}
 spec:
   replicas: 0
   selector: {matchLabels: {app: metallb}}
@@ -69,7 +74,7 @@ func TestPreflightBeforeHeraldIsThere(t *testing.T) {
 	pools := file(t, preflightPools)
 	said = c.comesToSay("preflight -f "+pools, 2, "5 problems, 3 warnings")
 	c.says(said, "✗ kube-proxy is in ipvs mode without strictARP (ConfigMap kube-system/kube-proxy)", "✗ Pod Security does not admit speakers to namespace herald-system",
-		"✗ MetalLB (Deployment default/controller) serves Services without a class", "✗ default/web has 192.0.2.9, which controller wrote, and would wait with Herald:",
+		"✗ MetalLB (Deployment metallb-system/controller) serves Services without a class", "✗ default/web has 192.0.2.9, which controller wrote, and would wait with Herald:",
 		"✗ IPPool clusterips: the cluster uses addresses of the pool itself: 10.96.0.0/16, the range of ClusterIPs",
 		"! there is a ConfigMap kube-system/kube-proxy and no pod of kube-proxy", "! IPPool clusterips has addresses of IPv4, and no node has", "! IPPool public has addresses of IPv4, and no node has", "✓ 1 Service of type LoadBalancer would be served")
 	var report struct {
@@ -80,6 +85,13 @@ func TestPreflightBeforeHeraldIsThere(t *testing.T) {
 	if code != 2 || len(report.Problems) != 5 || report.Problems[0].Kind != "KubeProxy" || len(report.Warnings) != 3 || len(report.Unchecked) == 0 || len(report.Fine) == 0 {
 		t.Errorf("exit code %d: %+v", code, report)
 	}
+
+	for node := range 3 {
+		c.must(c.access.Apply(ctx, fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: node-%d}}", node+1)))
+		c.kubectl("patch", "node", fmt.Sprint("node-", node+1), "--subresource=status", "-p",
+			fmt.Sprintf(`{"status":{"addresses":[{"type":"InternalIP","address":"198.18.0.%[1]d"},{"type":"InternalIP","address":"2001:db8:18::%[1]d"}]}}`, 11+node))
+	}
+	c.prints("docs/kubectl-herald.md", "✗ kube-proxy is in ipvs mode", "preflight -f "+file(t, strings.Replace(preflightPools, "203.0.113.0/29", "198.18.0.8/30", 1)))
 
 	// A user without read permissions gets a list of what was not checked, and none of that counts as fine.
 	said = c.comesToSay("preflight --as nobody", 2, "0 problems, 0 warnings")

@@ -5,9 +5,31 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
+
+const quickStart = "docs/quick-start.md"
+
+// quickStartBlocks returns the code blocks that TestQuickStart runs.
+func quickStartBlocks(t testing.TB) (blocks []string) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", quickStart))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, failure, ok := strings.Cut(string(page), "\n## 6. A failure\n")
+	if !ok || !strings.Contains(failure, "docker kill NODE") {
+		t.Fatal("the page has no section 6 that ends a node, which would end it for the stories to come")
+	}
+	for _, m := range fenced.FindAllStringSubmatch(before, -1) {
+		if !strings.Contains(m[1], "kind create cluster") {
+			blocks = append(blocks, m[1])
+		}
+	}
+	return blocks
+}
 
 // TestQuickStart runs the commands of docs/quick-start.md up to an answered request: with Helm, and in make soak also the
 // other way. These steps differ from the page:
@@ -26,12 +48,6 @@ func TestQuickStart(t *testing.T) {
 	f.must(shared.BuildImage(f.ctx, "nginx", "FROM scratch\nCOPY app /app\nENV PORT=80\nENTRYPOINT [\"/app\"]\n", dir))
 	f.must(shared.LoadImage(f.ctx, "nginx"))
 
-	page, err := os.ReadFile("../docs/quick-start.md")
-	f.must(err)
-	before, failure, ok := strings.Cut(string(page), "\n## 6. A failure\n")
-	if !ok || !strings.Contains(failure, "docker kill NODE") {
-		t.Fatal("the page has no section 6 that ends a node, which would end it for the stories to come")
-	}
 	const file = "kubectl apply -f manifests/herald.yaml"
 	for _, way := range []struct{ name, other, uninstall string }{
 		{"with Helm", file, "helm uninstall herald --namespace herald-system --wait --timeout 3m"},
@@ -56,12 +72,7 @@ func TestQuickStart(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			var commands []string
-			for _, m := range fenced.FindAllStringSubmatch(before, -1) {
-				if !strings.Contains(m[1], "kind create cluster") && !strings.Contains(m[1], way.other) {
-					commands = append(commands, m[1])
-				}
-			}
+			commands := slices.DeleteFunc(quickStartBlocks(t), func(block string) bool { return strings.Contains(block, way.other) })
 			if len(commands) != 8 {
 				t.Fatalf("the page has %d code blocks to run, want 8: %q", len(commands), commands)
 			}

@@ -20,6 +20,10 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		return fmt.Sprintf("apiVersion: herald.dev/v1alpha1\nkind: %s\nmetadata: {name: %q}\nspec: %s\n", kind, name, spec)
 	}
 	pool := func(spec string) string { return object("IPPool", "p", spec) }
+	const ref = "{apiGroup: ipam.cluster.x-k8s.io, kind: InClusterIPPool, name: corp}"
+	lent := func(addresses, ref, more string) string {
+		return pool("{addresses: " + addresses + ", externalPoolRef: " + ref + more + "}")
+	}
 	peer := func(more string) string {
 		return object("BGPPeer", "p", "{localASN: 64512, peerASN: 64500, address: 198.18.0.2"+more+"}")
 	}
@@ -146,6 +150,16 @@ func TestNonsenseIsRefusedAtApply(t *testing.T) {
 		{"a drain longer than a pod may take to end", object("BGPAdvertisement", "a", `{drainTime: 1m}`), "must be from 1s to 20s"},
 		{"a local preference below 0", object("BGPAdvertisement", "a", `{localPreference: -1}`), "spec.localPreference"},
 
+		{"granted by another system", lent("[198.51.100.0/26, 198.51.100.100-198.51.100.120]", ref, ""), ""},
+		{"granted by another system, IPv6", lent(`["2001:db8:1::/112", "2001:db8:2::7"]`, ref, ""), ""},
+		{"granted by another system, both families", lent(`[198.51.100.0/26, "2001:db8:1::/112"]`, ref, ""), "with externalPoolRef a pool has addresses of one family, as the IPAM contract demands: create a pool for each family"},
+		{"granted by another system and given by another controller", lent("[198.51.100.0/26]", ref, ", announceClasses: [example.com/gateway]"), "externalPoolRef and announceClasses exclude each other"},
+		{"another system's pool without a group", lent("[198.51.100.0/26]", "{kind: InClusterIPPool, name: corp}", ""), "spec.externalPoolRef.apiGroup: Required"},
+		{"another system's pool without a name", lent("[198.51.100.0/26]", `{apiGroup: ipam.cluster.x-k8s.io, kind: InClusterIPPool, name: ""}`, ""), "spec.externalPoolRef.name"},
+		{"another system's pool of a kind that cannot be", lent("[198.51.100.0/26]", "{apiGroup: ipam.cluster.x-k8s.io, kind: in/cluster, name: corp}", ""), "spec.externalPoolRef.kind"},
+		{"another system's pool with a namespace", lent("[198.51.100.0/26]", "{apiGroup: ipam.cluster.x-k8s.io, kind: InClusterIPPool, name: corp, namespace: default}", ""), ".spec.externalPoolRef.namespace: field not declared in schema"},
+		{"a record with its claim", object("IPAllocation", "198.51.100.7", "{address: 198.51.100.7, claim: herald-0e1f6f0c-ipv4-0}"), ""},
+		{"a record with a claim that no object can be named", object("IPAllocation", "198.51.100.7", "{address: 198.51.100.7, claim: "+strings.Repeat("a", 254)+"}"), "spec.claim: Too long"},
 		{"a reservation", object("IPAllocation", "198.51.100.7", "{address: 198.51.100.7}"), ""},
 		{"an IPv6 reservation", object("IPAllocation", "2001-0db8-0000-0000-0000-0000-0000-0007", `{address: "2001:db8::7"}`), ""},
 		{"a reservation under another name", object("IPAllocation", "mine", "{address: 198.51.100.7}"), "metadata.name must be spec.address"},

@@ -47,6 +47,7 @@ func (f *field) startUI() (url string, stop func()) {
 	f.t.Cleanup(stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	f.must(err)
+	f.must(shows(blockOf(f.t, "docs/kubectl-herald.md", "Press Ctrl-C"), line))
 	url = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\w{26}/`).FindString(line)
 	if url == "" {
 		f.t.Fatalf("no address in %q", line)

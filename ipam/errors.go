@@ -92,6 +92,7 @@ type Error struct {
 	Pools   []string   // the pools that cannot serve the request, in the order in which they were tried
 
 	Used, Limit uint64 // with ErrQuota: of the pool or, if Pool is empty, of all pools together
+	Claimed     uint64 // with ErrQuota: how many of Used are not held, and were claimed
 	QuotaFrom   string // with ErrQuota of all pools together: see [Request]
 
 	Holder   Owner    // with ErrTaken, the owner that holds Address, or one of them

@@ -14,6 +14,26 @@ type Grant struct {
 	Pool    string
 }
 
+// Claimed is an address that another system was asked for. It counts in quotas like an address that is held, so that a
+// namespace does not have more addresses claimed than it may hold.
+type Claimed struct {
+	Pool    string
+	Family  Family
+	Address netip.Addr // the address that was granted; the zero Addr if there is none yet
+}
+
+// claimed counts the addresses that were claimed for other owners of the namespace, out of a pool or, if in is nil, of all
+// pools. It leaves out those that the namespace holds already.
+func (a *Allocator) claimed(req *Request, in *pool, f Family) (n uint64) {
+	for _, c := range req.Claimed {
+		held := c.Address.IsValid() && present(a.on(c.Address), req.Owner.Namespace, nil)
+		if c.Family == f && (in == nil || in.Name == c.Pool) && !held {
+			n++
+		}
+	}
+	return n
+}
+
 // grants reports whether the request has a grant for an address of the pool.
 func (r *Request) grants(addr netip.Addr, p *pool) bool {
 	return slices.Contains(r.Granted, Grant{addr, p.Name})

@@ -20,6 +20,15 @@ func (r request) granted(pool string, addresses ...string) request {
 	return r
 }
 
+// claimed adds claims for others of the namespace, each with the address that was granted for it or with an empty string.
+func (r request) claimed(pool string, addresses ...string) request {
+	for _, text := range addresses {
+		addr, _ := netip.ParseAddr(text)
+		r.Claimed = append(slices.Clip(r.Claimed), ipam.Claimed{Pool: pool, Family: ipam.IPv4, Address: addr})
+	}
+	return r
+}
+
 // wants checks what a request needs from granted pools.
 func wants(r request, want ...ipam.Want) step {
 	return func(t *testing.T, a *ipam.Allocator) {
@@ -92,6 +101,19 @@ func TestGrants(t *testing.T) {
 			wants(ask("a", v4, v6)),
 			refuse(ask("a", v4).limited(v4, 0), ipam.ErrQuota, ""),
 			wants(ask("a", v4).limited(v4, 0)),
+		},
+		"what was claimed for others of the namespace counts in quotas": {
+			pools(quota(lent, v4, 2), rest),
+			wants(ask("a", v4).in("red").claimed("lent", ""), ipam.Want{Pool: "lent", Family: v4, Count: 1}),
+			allocate(ask("a", v4).in("red").claimed("lent", "", ""), "203.0.113.0@rest"), // the next pool
+			refuse(ask("b", v4).in("red").from("lent").claimed("lent", "", ""), ipam.ErrQuota, `quota exceeded: IPv4, pool "lent", 2 of 2, no room`),
+			wants(ask("b", v4).in("red").from("lent").claimed("lent", "", "")),
+			wants(ask("b", v4).in("red").from("lent").claimed("rest", "", ""), ipam.Want{Pool: "lent", Family: v4, Count: 1}),
+			wants(ask("b", v4).in("red").from("lent").claimed("lent", "").limited(v4, 2)),
+			wants(ask("b", v4).in("red").from("lent").claimed("lent", "").limited(v4, 3), ipam.Want{Pool: "lent", Family: v4, Count: 1}),
+			allocate(ask("c", v4).in("red").from("lent").granted("lent", "198.51.100.5"), "198.51.100.5@lent"),
+			wants(ask("d", v4).in("red").from("lent").claimed("lent", "198.51.100.5"), ipam.Want{Pool: "lent", Family: v4, Count: 1}), // It is held, and counts once.
+			wants(ask("d", v4).in("red").from("lent").claimed("lent", "198.51.100.6")),
 		},
 		"an address that is shared or reserved needs no grant": {
 			pools(lent),

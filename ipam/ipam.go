@@ -132,6 +132,8 @@ type Request struct {
 	// Granted are the addresses that other systems granted the owner out of pools that are Granted. The first are assigned
 	// first.
 	Granted []Grant
+	// Claimed are addresses that other systems were asked for, for other owners of the namespace. They count in quotas.
+	Claimed []Claimed
 	// Class is the class of the allocator that gave the owner Addresses: see [Allocator.Claim]. It is empty if the owner
 	// asks this Allocator.
 	Class string

@@ -333,6 +333,11 @@ func (m *model) over(p *ipam.Pool, req ipam.Request, f ipam.Family, given []ipam
 		limit, limited := limits[f]
 		within := func(addr netip.Addr) bool { return pool == "" || m.home(addr) == pool }
 		use, fresh := m.use(pool, ns, f), more
+		for _, c := range req.Claimed {
+			if c.Family == f && (pool == "" || pool == c.Pool) && m.present(c.Address, ns) == 0 {
+				use++
+			}
+		}
 		for _, al := range given {
 			if m.present(al.Address, ns) == 0 && within(al.Address) {
 				fresh++

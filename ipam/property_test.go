@@ -119,6 +119,13 @@ func drawRequest(t *rapid.T, o ipam.Owner) ipam.Request {
 	for range rapid.IntRange(0, 4).Draw(t, "grants") {
 		req.Granted = append(req.Granted, ipam.Grant{Address: draw(t, "granted", universe), Pool: draw(t, "by", []string{"p", "q", "r", "s"})})
 	}
+	for range rapid.IntRange(-2, 2).Draw(t, "claimed") {
+		c := ipam.Claimed{Pool: draw(t, "of", []string{"p", "q", "r", "s"}), Family: draw(t, "family", []ipam.Family{ipam.IPv4, ipam.IPv6})}
+		if addr := draw(t, "claimed", universe); ipam.FamilyOf(addr) == c.Family {
+			c.Address = addr
+		}
+		req.Claimed = append(req.Claimed, c)
+	}
 	if chance(t, "quota", 4) {
 		req.Quota = drawLimits(t)
 	}

@@ -70,8 +70,8 @@ func present(first *holding, namespace string, except *holding) bool {
 // over returns the quota that the request would exceed if it got further addresses of the pool beside those in given, or
 // nil. The further addresses are addr, if it is valid, and as many others as more says.
 //
-// An address that the namespace already holds does not count again. Any other address needs room in the quota, with one
-// exception. While an owner moves, it holds the old address and the new one. A move may exceed a limit by the number of
+// What was claimed for other owners of the namespace counts as held. An address that the namespace already holds does not
+// count again. Any other address needs room in the quota, with one exception. While an owner moves, it holds the old address and the new one. A move may exceed a limit by the number of
 // its new addresses, on three conditions: the namespace is within the limit before the move, the owner leaves at least as
 // many addresses as it gets, and the owner has no other move to finish, that is, it holds no more than it asks for.
 // However often owners move, a namespace thus never holds more than its limit and the addresses of one moving owner: an
@@ -106,7 +106,8 @@ func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int
 			more++
 		}
 	}
-	use := t.count(namespace, f)
+	claimed := a.claimed(req, in, f)
+	use := t.count(namespace, f) + claimed
 	if use+uint64(more) <= limit {
 		return nil
 	}
@@ -120,7 +121,7 @@ func (a *Allocator) exceeds(req *Request, f Family, given []Allocation, more int
 			leaves++
 		}
 	}
-	e := &Error{Reason: ErrQuota, Cause: OverQuota, Asker: req.Owner, Asked: req.Pool, Family: f, Used: use, Limit: limit}
+	e := &Error{Reason: ErrQuota, Cause: OverQuota, Asker: req.Owner, Asked: req.Pool, Family: f, Used: use, Claimed: claimed, Limit: limit}
 	if in != nil {
 		e.Pool = in.Name
 	}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
@@ -31,9 +33,12 @@ import (
 // asked again for definitions that are missing.
 const claimsRetry = 3 * time.Second
 
+// ourClaims selects the claims that a herald-ccm created.
+const ourClaims = herald.LabelManagedBy + "=" + herald.LabelManagedByValue
+
 // claims asks other systems for addresses: it creates an IPAddressClaim for each address that a Service needs from a pool
 // with spec.externalPoolRef, and deletes those that nobody needs. On every change it compares all claims with all that are
-// needed. One goroutine, run, does all of this. It reads nothing before a pool has the field.
+// needed. One goroutine, run, does all of this. Before a pool has the field it only looks once for claims of an earlier run.
 type claims struct {
 	services  *services
 	requests  requests
@@ -46,8 +51,10 @@ type claims struct {
 	namespace string
 	class     string
 	log       *zap.Logger
-	// grants has what is known of the claims. It is never nil.
+	// grants has what is known of the claims, without those that are about to be deleted. It is never nil.
 	grants *atomic.Pointer[Grants]
+	// known has all. It belongs to run.
+	known *Grants
 
 	mu sync.Mutex
 	// problem is why claims cannot be read; nil if they can. Until read is true, it is not known whether they can.
@@ -57,12 +64,24 @@ type claims struct {
 	told map[types.UID]string
 	// refusals has what is wrong with claims that Services wait for, by IPPool.
 	refusals map[string][]string
+	// failed has the claims that could not be created the last time, and why.
+	failed map[string]string
 }
 
 func (c *claims) run(ctx context.Context) error {
-	for {
+	for looked := false; ; {
 		var again <-chan time.Time
-		if c.needed() {
+		needed := c.needed()
+		if !needed && !looked {
+			var err error
+			if needed, err = c.leftover(ctx); err != nil {
+				c.log.Warn("cannot look for IPAddressClaims of an earlier run, trying again", zap.Error(err))
+				again = time.After(claimsRetry)
+			} else {
+				looked = true
+			}
+		}
+		if needed {
 			version, err := c.discover()
 			if err == nil {
 				err = c.serve(ctx, version)
@@ -73,7 +92,7 @@ func (c *claims) run(ctx context.Context) error {
 			c.report(err)
 			again = time.After(claimsRetry)
 		}
-		c.grants.Store(newGrants(c.namespace, nil, nil, c.ledger.external()))
+		c.know(newGrants(c.namespace, nil, nil, c.ledger.external(), c.records.haveClaim))
 		c.retell()
 		select {
 		case <-ctx.Done():
@@ -93,6 +112,24 @@ func (c *claims) run(ctx context.Context) error {
 
 // needed reports whether claims are to be created, now or later, or to be deleted when their addresses are free.
 func (c *claims) needed() bool { return len(c.ledger.external()) > 0 || c.records.haveClaims() }
+
+// leftover reports whether there are claims of an earlier run. It is asked once, if nothing else says that claims are needed: the
+// pool may have lost spec.externalPoolRef while no herald-ccm ran.
+func (c *claims) leftover(ctx context.Context) (bool, error) {
+	version, err := c.discover()
+	if _, missing := errors.AsType[*missingError](err); missing {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	list, err := c.dynamic.Resource(c.resource(version, claimsResource)).Namespace(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: ourClaims, Limit: 1})
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	return len(list.Items) > 0, nil
+}
 
 // missingError says that a CustomResourceDefinition of the contract is not installed.
 type missingError struct{ resource string }
@@ -136,7 +173,7 @@ func (c *claims) serve(ctx context.Context, version string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 1)
-	asked := c.informer(c.resource(version, claimsResource), herald.LabelManagedBy+"="+herald.LabelManagedByValue, failed, func(u *unstructured.Unstructured) any { return claimOf(u) })
+	asked := c.informer(c.resource(version, claimsResource), ourClaims, failed, func(u *unstructured.Unstructured) any { return claimOf(u) })
 	granted := c.informer(c.resource(version, grantsResource), "", failed, func(u *unstructured.Unstructured) any { return grantOf(u) })
 	synced := make(chan struct{})
 	running.Go(func() { asked.RunWithContext(ctx) })
@@ -228,24 +265,41 @@ func contents[T any](store cache.Store) (all []T) {
 // sync makes the claims those that are needed. A claim is needed if a record names it, if its Service has the granted
 // address, or if its Service waits for it.
 func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
-	is := newGrants(c.namespace, asked, granted, c.ledger.external())
-	if was := c.grants.Swap(is); !was.equal(is) {
+	recorded := c.ledger.claims() // The ledger knows a new record before the cache does.
+	is := newGrants(c.namespace, asked, granted, c.ledger.external(), func(claim string) bool { return recorded[claim] || c.records.haveClaim(claim) })
+	if was := c.know(is); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
-	needed, refusals := map[string]bool{}, map[string][]string{}
+	needed, refusals, unread := map[string]bool{}, map[string][]string{}, map[string]error{}
 	var create []Claim
+	claimed := map[string][]ipam.Claimed{} // by namespace, for the claims in create
 	for _, svc := range c.concerned(is) {
-		namespace, err := c.requests.find(ctx, svc.Namespace)
-		if err != nil {
-			return err // Without the quota, a claim that is needed might be deleted.
+		namespace, err := (*corev1.Namespace)(nil), unread[svc.Namespace]
+		if err == nil {
+			namespace, err = c.requests.find(ctx, svc.Namespace)
+		}
+		if err != nil { // Without the quota, a claim that is needed might be deleted.
+			unread[svc.Namespace] = err
+			for _, o := range is.claims[string(svc.UID)] {
+				needed[o.Name] = true
+			}
+			continue
 		}
 		req, err := c.requests.of(svc, namespace)
 		if err != nil {
 			continue
 		}
+		c.ledger.reconsider(svc, req)
+		req.Claimed = append(req.Claimed, claimed[svc.Namespace]...)
 		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
 		create = append(create, missing...)
+		for _, o := range missing {
+			if text := c.failure(o); text != "" {
+				refusals[o.Pool] = append(refusals[o.Pool], text)
+			}
+			claimed[svc.Namespace] = append(claimed[svc.Namespace], ipam.Claimed{Pool: o.Pool, Family: o.family})
+		}
 		for _, o := range open {
 			needed[o.Name] = true
 			if refused := c.ledger.refused(req, o); refused != nil || o.failure != "" {
@@ -255,32 +309,67 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	}
 	c.refuse(refusals)
 	c.retell()
+	superfluous := slices.DeleteFunc(slices.Collect(maps.Values(is.named)), func(o Claim) bool {
+		return o.class != c.class || o.deleting || needed[o.Name] || !c.idle(o)
+	})
+	if len(superfluous) > 0 {
+		// From now on no Service gets an address for them. Whether a claim is in use is asked last: a Service that no longer waits
+		// for it may just have got the address.
+		c.grants.Store(is.without(superfluous))
+		superfluous = slices.DeleteFunc(superfluous, func(o Claim) bool { return !c.idle(o) })
+	}
+	errs := slices.Collect(maps.Values(unread))
+	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) })...)
+	created := write(ctx, create, func(ctx context.Context, o Claim) error {
+		_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil // The informer will have it.
+		}
+		return err
+	})
+	if c.fail(create, created) {
+		c.retell()
+	}
+	return errors.Join(append(errs, created...)...)
+}
+
+// know notes what is known of the claims, and returns what was known before.
+func (c *claims) know(is *Grants) (was *Grants) {
+	was, c.known = c.known, is
+	c.grants.Store(is)
+	return was
+}
+
+// write writes several claims at once, and returns an error, or nil, for each. It goes on if the API server refuses one, and stops
+// if the API server is not available.
+func write(ctx context.Context, all []Claim, one func(context.Context, Claim) error) []error {
+	errs := make([]error, len(all))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(reconcileWorkers)
-	for _, o := range create {
+	for i, o := range all {
 		g.Go(func() error {
-			_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
-			if apierrors.IsAlreadyExists(err) {
-				return nil // The informer will have it.
+			if ctx.Err() != nil {
+				return nil
 			}
-			return err
+			errs[i] = one(ctx, o)
+			if unavailable(errs[i]) {
+				return errs[i]
+			}
+			return nil
 		})
 	}
-	for _, o := range is.named {
-		// Whether a claim is in use is asked last: a Service that no longer waits for it may just have got the address.
-		if o.class == c.class && !o.deleting && !needed[o.Name] && c.idle(o) {
-			g.Go(func() error { return c.remove(ctx, api, o) })
-		}
-	}
-	return g.Wait()
+	_ = g.Wait() // The error is among errs.
+	return errs
 }
 
 // idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
 // a new record before the cache does.
-func (c *claims) idle(o Claim) bool { return !c.records.haveClaim(o.Name) && !c.ledger.uses(o) }
+func (c *claims) idle(o Claim) bool {
+	return !o.recorded && !c.records.haveClaim(o.Name) && !c.ledger.uses(o)
+}
 
 // concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not
-// in use.
+// in use. They are in the order in which quotas count their claims.
 func (c *claims) concerned(is *Grants) []*corev1.Service {
 	all := map[types.UID]*corev1.Service{}
 	for _, svc := range c.waiting.list() {
@@ -293,11 +382,12 @@ func (c *claims) concerned(is *Grants) []*corev1.Service {
 			all[svc.UID] = svc
 		}
 	}
-	return slices.Collect(maps.Values(all))
+	return slices.SortedFunc(maps.Values(all), func(x, y *corev1.Service) int { return cmp.Or(cmp.Compare(is.rank(x), is.rank(y)), Older(x, y)) })
 }
 
 // remove deletes a claim. It asks the API server for the Service, because another leader may have created the claim for a
-// Service that the cache does not have yet.
+// Service that the cache does not have yet, and for the record of the address, because another leader may have recorded it.
+// The preconditions keep a claim that has changed in the meantime.
 func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Claim) error {
 	if c.services.of(o.Owner) == nil {
 		svc, err := c.services.fetch(ctx, o.Owner.Namespace, o.Owner.Name)
@@ -308,8 +398,16 @@ func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Cl
 			return nil // When the cache has it, claims are compared again.
 		}
 	}
+	if o.Address.IsValid() {
+		rec, err := c.records.fetch(ctx, herald.AllocationName(o.Address))
+		if _, unreadable := errors.AsType[*client.DecodeError](err); err != nil && !unreadable {
+			return err
+		} else if unreadable || rec != nil && rec.Spec.Claim == o.Name {
+			return nil
+		}
+	}
 	uid := types.UID(o.uid)
-	err := api.Delete(ctx, o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	err := api.Delete(ctx, o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &o.version}})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
@@ -345,19 +443,44 @@ func (c *claims) refuse(refusals map[string][]string) {
 	}
 }
 
+// fail notes which claims could not be created, and reports whether these are others than before.
+func (c *claims) fail(claims []Claim, errs []error) (changed bool) {
+	failed := map[string]string{}
+	for i, o := range claims {
+		if errs[i] != nil {
+			failed[o.Name] = fmt.Sprintf("IPAddressClaim %s/%s cannot be created, for IPPool %s: %s", c.namespace, o.Name, o.Pool, cutAt(errs[i].Error(), maxFailure))
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed = !maps.Equal(c.failed, failed)
+	c.failed = failed
+	return changed
+}
+
+// failure returns why a claim could not be created; empty if that was not tried, or if it could.
+func (c *claims) failure(o Claim) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed[o.Name]
+}
+
 // tell returns the error of a Service that is not served, with the claims that it waits for, if it waits for any.
 func (c *claims) tell(svc *corev1.Service, req ipam.Request, err error) error {
-	text := ""
-	if errors.Is(err, ipam.ErrNotGranted) {
+	waits, text := errors.Is(err, ipam.ErrNotGranted), ""
+	if waits {
 		text = c.words(req)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if text == "" {
+	if !waits {
 		delete(c.told, svc.UID)
 		return err
 	}
 	c.told[svc.UID] = text
+	if text == "" { // It is not known yet which claims these are.
+		return err
+	}
 	return &waitingError{err, text}
 }
 
@@ -375,11 +498,19 @@ func (c *claims) retell() {
 		if !was {
 			continue
 		}
-		// If all is granted, waiting has the Service synced.
-		if req, err := c.requests.of(svc, c.requests.namespace(svc.Namespace)); err == nil {
-			if now := c.words(req); now != "" && now != text {
-				c.changes.serve(svc)
+		req, err := c.requests.of(svc, c.requests.namespace(svc.Namespace))
+		if err != nil {
+			continue
+		}
+		now := c.words(req)
+		if now == "" { // If all is granted, waiting has the Service synced. If claims of others use up the quota, it does not.
+			req.Claimed = nil
+			if c.words(req) == "" {
+				continue
 			}
+		}
+		if now != text {
+			c.changes.serve(svc)
 		}
 	}
 	c.mu.Lock()
@@ -401,7 +532,14 @@ func (c *claims) words(req ipam.Request) string {
 	if problem != nil {
 		return fmt.Sprintf("IPPool %s cannot ask for an address: %s", wants[0].Pool, cutAt(problem.Error(), maxFailure))
 	}
-	return c.grants.Load().WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
+	grants := c.grants.Load()
+	_, create := grants.open(req.Owner, wants, c.idle)
+	for _, o := range create {
+		if text := c.failure(o); text != "" {
+			return text
+		}
+	}
+	return grants.WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
 }
 
 // condition returns the condition Granted of a pool; nil if it is not known.

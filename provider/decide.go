@@ -20,6 +20,7 @@ const establishedAfter = time.Minute
 func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.dropUngranted(svc, req)
 	// The address that the Service left because of a conflict is kept for its name. It must not be assigned to it again.
 	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
 	leave := l.toLeave(req, now)
@@ -47,6 +48,36 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	return allocations, notices, nil
 }
 
+// dropUngranted makes a Service lose, in memory, addresses that were granted to it and are not any more, and that were neither
+// recorded for it nor written into its status in between.
+func (l *ledger) dropUngranted(svc *corev1.Service, req ipam.Request) {
+	for _, a := range l.alloc.HeldBy(req.Owner) {
+		if l.needsGrantLocked(a) && len(l.alloc.Holders(a.Address)) == 1 &&
+			!slices.Contains(req.Granted, ipam.Grant{Address: a.Address, Pool: a.Pool}) && !slices.Contains(Carried(svc), a.Address) {
+			l.alloc.Release(a.Address, req.Owner)
+			l.setPending(a.Address, nil) // It was the only one.
+		}
+	}
+}
+
+// needsGrant reports whether another system must grant an address that is not recorded yet.
+func (l *ledger) needsGrant(a ipam.Allocation) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.needsGrantLocked(a)
+}
+
+func (l *ledger) needsGrantLocked(a ipam.Allocation) bool {
+	return l.terms[a.Pool].external != nil && l.addresses[a.Address].record == nil
+}
+
+// reconsider is dropUngranted.
+func (l *ledger) reconsider(svc *corev1.Service, req ipam.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropUngranted(svc, req)
+}
+
 // wants returns the new addresses that a request needs from pools whose addresses another system grants.
 func (l *ledger) wants(req ipam.Request) []ipam.Want {
 	l.mu.Lock()
@@ -68,6 +99,19 @@ func (l *ledger) uses(c Claim) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return c.UsedIn(l.alloc)
+}
+
+// claims returns the claims that records name.
+func (l *ledger) claims() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]bool{}
+	for _, e := range l.addresses {
+		if e.record != nil && e.record.Spec.Claim != "" {
+			all[e.record.Spec.Claim] = true
+		}
+	}
+	return all
 }
 
 // external returns the pools of other systems by the IPPools that name them.

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -39,11 +41,14 @@ type Claim struct {
 	Address  netip.Addr // the address that is granted; the zero Addr if there is none
 	claimed  herald.ExternalPoolReference
 	uid      string
+	version  string
 	class    string
+	created  int64 // in seconds
 	family   ipam.Family
 	ordinal  int
 	deleting bool
 	bound    string // the name of the IPAddress
+	recorded bool   // whether a record names it
 	failure  string // why the other system does not grant it, as it says itself, or why its answer cannot be used
 }
 
@@ -86,7 +91,8 @@ func claimOf(u *unstructured.Unstructured) Claim {
 	c := Claim{
 		Name: u.GetName(), Pool: said[herald.AnnotationClaimPool],
 		Owner:   ipam.Owner{Namespace: said[herald.AnnotationClaimNamespace], Name: said[herald.AnnotationClaimName], UID: said[herald.AnnotationClaimUID]},
-		claimed: poolRefOf(u), uid: string(u.GetUID()), class: said[herald.AnnotationClaimClass], deleting: u.GetDeletionTimestamp() != nil,
+		claimed: poolRefOf(u), uid: string(u.GetUID()), version: u.GetResourceVersion(), class: said[herald.AnnotationClaimClass], deleting: u.GetDeletionTimestamp() != nil,
+		created: u.GetCreationTimestamp().Unix(),
 	}
 	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
 		prefix := strings.TrimSuffix(claimName(c.Owner.UID, f, 0), "0")
@@ -137,7 +143,7 @@ func (c Claim) with(grants map[string]grant) Claim {
 		c.failure = fmt.Sprintf("IPAddress %s is for IPAddressClaim %s, and not for this one", cut(g.name), quote(g.claim))
 	case g.pool != c.claimed:
 		c.failure = fmt.Sprintf("IPAddress %s is of %s, and not of the pool that the claim names", cut(g.name), refWords(g.pool))
-	case err != nil:
+	case err != nil || address.Zone() != "":
 		c.failure = fmt.Sprintf("spec.address of IPAddress %s is %s, which is no address", cut(g.name), quote(g.address))
 	default:
 		c.Address, c.failure = address, ""
@@ -167,10 +173,15 @@ type Grants struct {
 	claims    map[string][]Claim // by the UID of the Service, in the order of family and ordinal
 	named     map[string]Claim
 	refs      map[string]herald.ExternalPoolReference
+	// counted has the claims of each namespace that no record names, grouped by Service. The Service with the oldest of these
+	// claims comes first. first is the index of the first claim of each Service, by its UID.
+	counted map[string][]ipam.Claimed
+	first   map[string]int
 }
 
-// GrantsOf returns what is granted, from the IPAddressClaims and IPAddresses in the namespace of herald-ccm, and the IPPools.
-func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool) *Grants {
+// GrantsOf returns what is granted, from the IPAddressClaims and IPAddresses in the namespace of herald-ccm, the IPPools and the
+// records.
+func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool, records []*herald.IPAllocation) *Grants {
 	var all []Claim
 	for _, u := range claims {
 		all = append(all, claimOf(u))
@@ -179,17 +190,33 @@ func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, 
 	for _, u := range addresses {
 		granted = append(granted, grantOf(u))
 	}
+	recorded := map[string]bool{}
+	for _, rec := range records {
+		recorded[rec.Spec.Claim] = true
+	}
+	return newGrants(namespace, all, granted, refsOf(pools), func(claim string) bool { return recorded[claim] })
+}
+
+// In returns the grants as they would be if there were these pools instead.
+func (g *Grants) In(pools []*herald.IPPool) *Grants {
+	then := *g
+	then.refs = refsOf(pools)
+	return &then
+}
+
+// refsOf returns the pools of other systems by the IPPools that name them.
+func refsOf(pools []*herald.IPPool) map[string]herald.ExternalPoolReference {
 	refs := map[string]herald.ExternalPoolReference{}
 	for _, o := range pools {
 		if o.Spec.ExternalPoolRef != nil {
 			refs[o.Name] = *o.Spec.ExternalPoolRef
 		}
 	}
-	return newGrants(namespace, all, granted, refs)
+	return refs
 }
 
-func newGrants(namespace string, claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference) *Grants {
-	g := &Grants{namespace: namespace, claims: map[string][]Claim{}, named: map[string]Claim{}, refs: refs}
+func newGrants(namespace string, claims []Claim, granted []grant, refs map[string]herald.ExternalPoolReference, recorded func(claim string) bool) *Grants {
+	g := &Grants{namespace: namespace, claims: map[string][]Claim{}, named: map[string]Claim{}, refs: refs, counted: map[string][]ipam.Claimed{}, first: map[string]int{}}
 	by := make(map[string]grant, len(granted))
 	for _, o := range granted {
 		by[o.name] = o
@@ -199,15 +226,87 @@ func newGrants(namespace string, claims []Claim, granted []grant, refs map[strin
 			continue
 		}
 		c = c.with(by)
+		c.recorded = recorded(c.Name)
 		g.claims[c.Owner.UID] = append(g.claims[c.Owner.UID], c)
-		g.named[c.Name] = c
 	}
 	for _, all := range g.claims {
+		slices.SortFunc(all, older)
+		for i, c := range all {
+			// An address for which the Service has a grant already is none that it can have beside the other.
+			at := slices.IndexFunc(all[:i], func(o Claim) bool { return c.Address.IsValid() && o.Address == c.Address })
+			if at >= 0 {
+				all[i].failure = fmt.Sprintf("it granted %s, which it granted for IPAddressClaim %s as well", c.Address, all[at].Name)
+				all[i].Address = netip.Addr{}
+			}
+			g.named[c.Name] = all[i]
+		}
 		slices.SortFunc(all, func(x, y Claim) int {
 			return cmp.Or(cmp.Compare(x.family, y.family), cmp.Compare(x.ordinal, y.ordinal))
 		})
 	}
+	g.count()
 	return g
+}
+
+// count fills counted and first.
+func (g *Grants) count() {
+	var all []Claim
+	for _, c := range g.named {
+		if !c.recorded && !c.deleting {
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, older)
+	rank := map[string]int{}
+	for _, c := range all {
+		if _, ranked := rank[c.Owner.UID]; !ranked {
+			rank[c.Owner.UID] = len(rank)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y Claim) int { return rank[x.Owner.UID] - rank[y.Owner.UID] })
+	for _, c := range all {
+		of := g.counted[c.Owner.Namespace]
+		if _, known := g.first[c.Owner.UID]; !known {
+			g.first[c.Owner.UID] = len(of)
+		}
+		g.counted[c.Owner.Namespace] = append(of, ipam.Claimed{Pool: c.Pool, Family: c.family, Address: c.Address})
+	}
+}
+
+// Claimed returns the addresses that were claimed for others of the namespace, and that count before a claim for this Service. If
+// the claims of a namespace exceed its quota, the Services with the oldest claims are within it.
+func (g *Grants) Claimed(o ipam.Owner) []ipam.Claimed {
+	all := g.counted[o.Namespace]
+	if at, has := g.first[o.UID]; has {
+		all = all[:at]
+	}
+	return slices.Clip(all)
+}
+
+// rank is the place of a Service among those of its namespace that have claims; those without come last.
+func (g *Grants) rank(svc *corev1.Service) int {
+	if at, has := g.first[string(svc.UID)]; has {
+		return at
+	}
+	return math.MaxInt
+}
+
+// older compares claims by age, the older first.
+func older(x, y Claim) int {
+	return cmp.Or(cmp.Compare(x.created, y.created), strings.Compare(x.Name, y.Name))
+}
+
+// without returns the snapshot in which these claims are being deleted.
+func (g *Grants) without(claims []Claim) *Grants {
+	then := &Grants{namespace: g.namespace, claims: maps.Clone(g.claims), named: maps.Clone(g.named), refs: g.refs, counted: map[string][]ipam.Claimed{}, first: map[string]int{}}
+	for _, o := range claims {
+		of := slices.Clone(then.claims[o.Owner.UID])
+		at := slices.IndexFunc(of, func(c Claim) bool { return c.Name == o.Name })
+		of[at].deleting = true
+		then.claims[o.Owner.UID], then.named[o.Name] = of, of[at]
+	}
+	then.count()
+	return then
 }
 
 // equal reports whether two snapshots have the same claims and grants.
@@ -221,21 +320,24 @@ func (g *Grants) valid(c Claim) bool {
 	return known && c.claimed == ref && !c.deleting
 }
 
-// Of returns the addresses that are granted to a Service.
+// Of returns the addresses that are granted to a Service, without those of claims that records name: if the other system changes
+// its answer while an address is in use, nobody gets the new address for the same claim.
 func (g *Grants) Of(o ipam.Owner) (all []ipam.Grant) {
 	for _, c := range g.claims[o.UID] {
-		if c.Address.IsValid() && g.valid(c) {
+		if c.Address.IsValid() && g.valid(c) && !c.recorded {
 			all = append(all, ipam.Grant{Address: c.Address, Pool: c.Pool})
 		}
 	}
 	return all
 }
 
-// claimFor returns the name of the claim for which an address was granted to a Service; empty if there is none.
-func (g *Grants) claimFor(uid string, a netip.Addr) string {
-	for _, c := range g.claims[uid] {
-		if c.Address == a {
-			return c.Name
+// claimFor returns the name of the claim for which an address is granted to one of its holders; empty if there is none.
+func (g *Grants) claimFor(a netip.Addr, holders []ipam.Allocation) string {
+	for _, h := range holders {
+		for _, c := range g.claims[h.Owner.UID] {
+			if c.Address == a && g.valid(c) {
+				return c.Name
+			}
 		}
 	}
 	return ""

@@ -73,9 +73,10 @@ func TestWhatAServiceWaitsFor(t *testing.T) {
 			[]*unstructured.Unstructured{asked("u", 0, field("other", "status", "addressRef", "name"))},
 			[]*unstructured.Unstructured{edited(answer(name, "198.51.100.5"), field("other", "metadata", "name"))}, "",
 		},
-		"refused":         {[]*unstructured.Unstructured{asked("u", 0, denied([]string{"status", "conditions"}, "Exhausted"))}, nil, "for IPPool lent: Exhausted: none left"},
-		"refused, v1beta": {[]*unstructured.Unstructured{asked("u", 0, denied([]string{"status", "v1beta2", "conditions"}, "Exhausted"))}, nil, "for IPPool lent: Exhausted: none left"},
-		"no address":      {[]*unstructured.Unstructured{asked("u", 0)}, []*unstructured.Unstructured{answer(name, "corp")}, `is "corp", which is no address`},
+		"refused":                {[]*unstructured.Unstructured{asked("u", 0, denied([]string{"status", "conditions"}, "Exhausted"))}, nil, "for IPPool lent: Exhausted: none left"},
+		"refused, v1beta":        {[]*unstructured.Unstructured{asked("u", 0, denied([]string{"status", "v1beta2", "conditions"}, "Exhausted"))}, nil, "for IPPool lent: Exhausted: none left"},
+		"no address":             {[]*unstructured.Unstructured{asked("u", 0)}, []*unstructured.Unstructured{answer(name, "corp")}, `is "corp", which is no address`},
+		"an address with a zone": {[]*unstructured.Unstructured{asked("u", 0)}, []*unstructured.Unstructured{answer(name, "2001:db8::5%eth0")}, `is "2001:db8::5%eth0", which is no address`},
 		"for another claim": {[]*unstructured.Unstructured{asked("u", 0)},
 			[]*unstructured.Unstructured{edited(answer(name, "198.51.100.5"), field("x", "spec", "claimRef", "name"))}, `is for IPAddressClaim "x"`},
 		"of another pool": {[]*unstructured.Unstructured{asked("u", 0)},
@@ -87,7 +88,7 @@ func TestWhatAServiceWaitsFor(t *testing.T) {
 		"not a claim of ours": {[]*unstructured.Unstructured{asked("u", 0, field("x", "metadata", "name"))}, nil, name},
 	} {
 		t.Run(what, func(t *testing.T) {
-			g := GrantsOf("herald-system", c.claims, c.answers, pools)
+			g := GrantsOf("herald-system", c.claims, c.answers, pools, nil)
 			got := g.Of(req.Owner)
 			granted := slices.Equal(got, []ipam.Grant{{Address: netip.MustParseAddr("198.51.100.5"), Pool: "lent"}})
 			told := g.WaitWords(req.Owner, a.Wants(req), func(c Claim) bool { return !c.UsedIn(a) }, func(c Claim) *ipam.Error { return c.RefusedBy(a, req) })
@@ -113,7 +114,7 @@ func TestALostGrantIsNoticed(t *testing.T) {
 		{"herald-u-ipv4-0", nil, nil, "is gone"},
 	} {
 		rec.Spec.Claim = c.claim
-		if lost := GrantsOf("herald-system", c.claims, c.answers, nil).LostWords(rec); !strings.Contains(lost, c.lost) || c.lost == "" && lost != "" {
+		if lost := GrantsOf("herald-system", c.claims, c.answers, nil, nil).LostWords(rec); !strings.Contains(lost, c.lost) || c.lost == "" && lost != "" {
 			t.Errorf("claim %q: %q, want %q", c.claim, lost, c.lost)
 		}
 	}

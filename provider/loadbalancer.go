@@ -118,7 +118,8 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, err
 		}
-		req, err := b.requests.of(svc, namespace)
+		grants := b.requests.grants.Load()
+		req, err := b.requests.with(grants, svc, namespace)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}
@@ -126,16 +127,22 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
 		}
+		if grants != b.requests.grants.Load() {
+			continue // The claim for the address may be about to be deleted. If not, the ledger has the address in time to prevent that.
+		}
+		if b.dropUngranted(allocations, grants) {
+			continue
+		}
 		if len(allocations) == wanted(req) {
 			b.waiting.forget(svc) // If some are missing, the Service prefers a second family that no pool has yet.
 		}
-		err = b.record(ctx, allocations, ownerEntry(svc))
-		if errors.Is(err, errHeldByAnother) && !slices.Equal(allocations, refused) {
+		err = b.record(ctx, allocations, ownerEntry(svc), grants)
+		if (errors.Is(err, errHeldByAnother) || errors.Is(err, errUngranted)) && !slices.Equal(allocations, refused) {
 			// The ledger now knows the holder of the address, so the next decision usually is a different one. If it is the
 			// same, for example because a record of another class names this Service among others, the service controller
 			// retries later.
 			refused = allocations
-			b.log.Warn("an address is recorded for another Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
+			b.log.Warn("an address cannot be recorded for a Service", zap.String("service", svc.Namespace+"/"+svc.Name), zap.Error(err))
 			continue
 		}
 		if err != nil {
@@ -157,6 +164,26 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 	return nil, ctx.Err()
 }
 
+// dropUngranted makes all holders of an address lose it, in memory, if another system must grant it, and it neither is granted to one of
+// them, nor recorded, nor in the status of one. A Service may be about to share an address of a Service that is gone.
+func (b *loadBalancers) dropUngranted(allocations []ipam.Allocation, grants *Grants) (dropped bool) {
+	for _, a := range allocations {
+		holders, _ := b.ledger.holders(a.Address)
+		if !b.ledger.needsGrant(a) || grants.claimFor(a.Address, holders) != "" {
+			continue
+		}
+		var owners []ipam.Owner
+		carried := false
+		for _, h := range holders {
+			svc := b.services.of(h.Owner)
+			carried = carried || svc != nil && slices.Contains(Carried(svc), a.Address)
+			owners = append(owners, h.Owner)
+		}
+		dropped = !carried && b.ledger.drop(a.Address, owners...) || dropped
+	}
+	return dropped
+}
+
 // unannounced returns notices about the new addresses of the Service that nothing announces.
 func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
 	for _, a := range allocations {
@@ -171,10 +198,12 @@ func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allo
 	return list
 }
 
-// record makes sure that every address is recorded for the Service.
-func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner) error {
+// record makes sure that every address is recorded for the Service, with the claim for which it was granted. grants are those
+// that the decision was made with: a grant that is lost since then is reported, because the record names its claim.
+func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner, grants *Grants) error {
 	for _, a := range allocations {
-		if err := b.records.ensure(ctx, a, mine); err != nil {
+		holders, _ := b.ledger.holders(a.Address) // The claim may be that of another Service, which shares the address.
+		if err := b.records.ensure(ctx, a, mine, grants.claimFor(a.Address, holders)); err != nil {
 			return fmt.Errorf("record %s: %w", a.Address, err)
 		}
 	}

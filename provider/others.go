@@ -170,7 +170,7 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	mine := ownerEntry(svc)
 	for _, a := range held {
 		// If another owner turns out to hold the address, the ledger knows this now, and refuses it the next time.
-		if err := o.records.ensure(ctx, a, mine); err != nil {
+		if err := o.records.ensure(ctx, a, mine, ""); err != nil {
 			errs = append(errs, fmt.Errorf("record %s: %w", a.Address, err))
 			continue
 		}

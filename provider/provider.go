@@ -152,7 +152,7 @@ func wire(d dependencies) *Provider {
 	ledger, changes, requests := newLedger(d.class), newChanges(), requests{d.namespaces, d.kube.CoreV1(), d.quota, grants}
 	services := &services{cached: d.services.Lister(), api: d.kube.CoreV1(), class: d.class, classless: d.classless}
 	records := &records{
-		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, grants: grants, log: d.log,
+		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
 	}
 	pools := &pools{
 		api: d.pools, cache: d.poolCache, services: services, records: records, ledger: ledger, changes: changes,
@@ -177,7 +177,7 @@ func wire(d dependencies) *Provider {
 	claims := &claims{
 		services: services, requests: requests, ledger: ledger, records: records, waiting: waiting, changes: changes,
 		discovery: d.kube.Discovery(), dynamic: d.dynamic, namespace: d.namespace, class: d.class, grants: grants, log: d.log,
-		told: map[types.UID]string{},
+		told: map[types.UID]string{}, known: grants.Load(),
 	}
 	pools.granted = claims.condition
 	metrics := newAllocationMetrics()

@@ -332,6 +332,7 @@ func (r *reconciler) inRange(rec *herald.IPAllocation, address netip.Addr) *meta
 // recordGone frees the address of a deleted record, except for existing Services that hold it. For these the record is
 // just being written, or was deleted by hand and is written again.
 func (r *reconciler) recordGone(address netip.Addr) {
+	defer r.changes.claims.set()
 	holders, cooling := r.ledger.holders(address)
 	var gone []ipam.Owner
 	for _, h := range holders {
@@ -345,7 +346,6 @@ func (r *reconciler) recordGone(address netip.Addr) {
 			r.changes.serve(svc)
 		}
 	}
-	r.changes.claims.set()
 	if r.ledger.drop(address, gone...) {
 		r.changes.usage.set()
 		r.changes.capacity.set()

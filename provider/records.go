@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +22,9 @@ import (
 
 // errHeldByAnother means that the API server has a record of the address for another owner.
 var errHeldByAnother = errors.New("another owner holds the address")
+
+// errUngranted means that another system must grant the address, which has no record any more.
+var errUngranted = errors.New("the address is not granted")
 
 // recordsAPI is the client for IPAllocations.
 type recordsAPI interface {
@@ -41,9 +43,7 @@ type records struct {
 	services *services
 	ledger   *ledger
 	changes  *changes
-	// grants are the addresses that other systems granted.
-	grants *atomic.Pointer[Grants]
-	log    *zap.Logger
+	log      *zap.Logger
 }
 
 // The indexes of the records: by spec.pool, by spec.claim, and by the namespaces of owners that have only a name.
@@ -184,7 +184,8 @@ const unreadableRetry = time.Minute
 // ensure makes sure that the address is recorded for a Service. If it already is, ensure writes nothing. It fails with
 // errHeldByAnother if the record belongs to another owner or cannot be decoded, and the ledger then knows this. If
 // the record cannot be decoded, a Service that carries the address must not move, so it waits until the record is corrected.
-func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner) error {
+// claim is the IPAddressClaim for which the address was granted; empty if there is none.
+func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner, claim string) error {
 	name := herald.AllocationName(a.Address)
 	if a.Pool == "" {
 		a.Pool, _ = r.ledger.displaced(a.Address) // The address was reserved by hand, in any pool.
@@ -192,7 +193,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 	rec, fresh := r.cached(name), false
 	var known string // the version that was known before the record was fetched
 	for {
-		stale, err := r.write(ctx, rec, a, mine)
+		stale, err := r.write(ctx, rec, a, mine, claim)
 		switch {
 		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err):
 		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. If there was none, the CustomResourceDefinition is missing.
@@ -233,14 +234,19 @@ func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
 }
 
 // write adds an owner to the record of an address, or creates the record if rec is nil, and brings the result into the
-// ledger. It reports whether the result is older than what the ledger knows.
-func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner) (stale bool, err error) {
+// ledger. It reports whether the result is older than what the ledger knows. It fails with errUngranted if the Service was to have
+// an address that is kept or shared, and the record of this address is gone.
+func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner, claim string) (stale bool, err error) {
 	var written *herald.IPAllocation
+	if rec == nil && claim == "" && r.ledger.termsOf(a.Pool).external != nil && !r.carries(mine, a.Address) {
+		r.ledger.unrecorded(a.Address)
+		return false, fmt.Errorf("%w: %s", errUngranted, a.Address)
+	}
 	if rec == nil {
 		fresh := recordOf(a, r.class, mine)
-		fresh.Spec.Claim = r.grants.Load().claimFor(string(mine.UID), a.Address)
+		fresh.Spec.Claim = claim
 		written, err = r.api.Create(ctx, fresh, metav1.CreateOptions{})
-	} else if written, err = r.withOwner(ctx, rec, a.Pool, mine); err == nil && written != rec {
+	} else if written, err = r.withOwner(ctx, rec, a.Pool, mine, claim); err == nil && written != rec {
 		written, err = r.api.Update(ctx, written, metav1.UpdateOptions{})
 	}
 	if err != nil {
@@ -250,8 +256,8 @@ func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Al
 }
 
 // withOwner returns the record with this owner in it: the record itself if it already has the owner. A record without a
-// pool, which somebody wrote by hand, gets this pool. withOwner fails with errHeldByAnother if others hold the address.
-func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner) (*herald.IPAllocation, error) {
+// pool, which somebody wrote by hand, gets this pool, and a record without a claim gets this claim. withOwner fails with errHeldByAnother if others hold the address.
+func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner, claim string) (*herald.IPAllocation, error) {
 	owners, released := rec.Spec.Owners, released(rec)
 	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
 	if at >= 0 && !released && r.ledger.ours(rec) && equality.Semantic.DeepEqual(owners[at], mine) {
@@ -289,6 +295,7 @@ func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool 
 		edit.Spec.Owners[at] = mine
 	}
 	edit.Spec.Class, edit.Spec.Pool, edit.Spec.ReleasedAt = r.class, cmp.Or(rec.Spec.Pool, pool), nil
+	edit.Spec.Claim = cmp.Or(rec.Spec.Claim, claim)
 	return edit, nil
 }
 

@@ -26,8 +26,13 @@ type requests struct {
 
 // of returns the request of a Service in a Namespace. The error is written for the Service's owner.
 func (r requests) of(svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
+	return r.with(r.grants.Load(), svc, namespace)
+}
+
+// with is of, with these grants.
+func (r requests) with(grants *Grants, svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
 	req, err := RequestOf(svc, namespace, r.quota)
-	req.Granted = r.grants.Load().Of(req.Owner)
+	req.Granted, req.Claimed = grants.Of(req.Owner), grants.Claimed(req.Owner)
 	return req, err
 }
 

@@ -1,21 +1,31 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
-	"sync/atomic"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/client-go/util/workqueue"
 )
 
-// retryPeriod is the time between two rounds of retries.
-const retryPeriod = 5 * time.Second
+const (
+	// retryPeriod is the time between two rounds of retries.
+	retryPeriod = 5 * time.Second
+	// longestRetry is the most time before a Service is retried that keeps failing.
+	longestRetry = time.Minute
+	// forgetAfter is the time after which the failures of a Service no longer count. It is longer than the longest pause between
+	// two attempts, which the service controller makes.
+	forgetAfter = 10 * time.Minute
+)
 
 // retries has the Services whose sync failed because the API server was not available. The service controller tries each
 // of them again after a delay that grows to five minutes, so some would wait for minutes after the end of an outage.
@@ -23,25 +33,48 @@ const retryPeriod = 5 * time.Second
 // In each round retries has the Service synced that has waited longest. If no sync fails until the next round, the API
 // server may be well again, and the next round has ten times as many Services. An outage thus costs one attempt in each
 // round, and an API server that has just come back is not asked for everything at once.
+//
+// A Service that fails again and again waits ever longer, up to longestRetry: it may be the only one that fails, for example
+// because a webhook fails for it. It comes after those that wait since an outage, so it does not hold them up.
 type retries struct {
-	// services has each Service once, in the order in which they failed.
-	services workqueue.TypedInterface[types.NamespacedName]
-	// failures is true if a sync failed since the last round.
-	failures atomic.Bool
 	// retry has a Service synced if it needs that.
 	retry func(types.NamespacedName)
+
+	mu sync.Mutex
+	// services are those that failed lately.
+	services map[types.NamespacedName]failure
+	// failures is true if a sync failed since the last round.
+	failures bool
+}
+
+// failure is what is known of a Service whose sync failed.
+type failure struct {
+	// times counts the failures. last is when the last one was, and due when the Service is to be retried. waits is false if it
+	// was retried and has not failed since.
+	times     int
+	last, due time.Time
+	waits     bool
 }
 
 func newRetries(retry func(types.NamespacedName)) *retries {
-	return &retries{services: workqueue.NewTyped[types.NamespacedName](), retry: retry}
+	return &retries{services: map[types.NamespacedName]failure{}, retry: retry}
 }
 
 // failed notes the Service if the error means that the API server was not available.
 func (r *retries) failed(svc types.NamespacedName, err error) {
-	if unavailable(err) {
-		r.failures.Store(true)
-		r.services.Add(svc)
+	if !unavailable(err) {
+		return
 	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failures = true
+	f := r.services[svc]
+	if !f.waits { // Otherwise the service controller has tried it in between.
+		f.due = now.Add(min(longestRetry, retryPeriod<<min(f.times, 10)) - retryPeriod)
+	}
+	f.times, f.last, f.waits = f.times+1, now, true
+	r.services[svc] = f
 }
 
 // unavailable reports whether a request failed because the API server could not be reached or could not do its work. What
@@ -67,20 +100,41 @@ func (r *retries) run(ctx context.Context) error {
 	}
 }
 
-// round retries Services: one if a sync failed since the last round or if that had no Services, or this many. It returns
-// how many the next round may retry.
+// round retries Services: one that is due if a sync failed since the last round or if that had no Services, or this many. It
+// returns how many the next round may retry.
 func (r *retries) round(most int) int {
-	if r.failures.Swap(false) {
-		most = 1
-	}
-	n := min(most, r.services.Len())
-	for range n {
-		svc, _ := r.services.Get()
-		r.services.Done(svc)
+	next := r.next(most, time.Now())
+	for _, svc := range next {
 		r.retry(svc)
 	}
-	if n == 0 {
+	if len(next) == 0 {
 		return 1
 	}
-	return 10 * n
+	return 10 * len(next)
+}
+
+// next returns the Services that the next round retries, those that are due first.
+func (r *retries) next(most int, now time.Time) (next []types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failures {
+		most = 1
+	}
+	r.failures = false
+	maps.DeleteFunc(r.services, func(_ types.NamespacedName, f failure) bool { return !f.waits && now.Sub(f.last) > forgetAfter })
+	for svc, f := range r.services {
+		if f.waits && (most > 1 || !f.due.After(now)) {
+			next = append(next, svc)
+		}
+	}
+	slices.SortFunc(next, func(x, y types.NamespacedName) int {
+		return cmp.Or(r.services[x].due.Compare(r.services[y].due), strings.Compare(x.String(), y.String()))
+	})
+	next = next[:min(most, len(next))]
+	for _, svc := range next {
+		f := r.services[svc]
+		f.waits = false
+		r.services[svc] = f
+	}
+	return next
 }

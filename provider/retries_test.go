@@ -76,6 +76,56 @@ func TestServicesAreServedSoonAfterAnOutage(t *testing.T) {
 	})
 }
 
+// TestAServiceThatAlwaysFailsIsTriedOnceAMinute has a webhook that fails for one Service, and an outage in which others fail, too.
+func TestAServiceThatAlwaysFailsIsTriedOnceAMinute(t *testing.T) {
+	const many = 50
+	withController(t, func(w *controllerWorld) {
+		var out atomic.Bool
+		var attempts atomic.Int64
+		w.kube.PrependReactor("patch", "services", func(a kubetesting.Action) (bool, runtime.Object, error) {
+			bad := a.(kubetesting.PatchAction).GetName() == "bad"
+			if bad {
+				attempts.Add(1)
+			}
+			return bad || out.Load(), nil, apierrors.NewInternalError(errors.New("failed calling webhook"))
+		})
+		create := func(name string) {
+			svc := service(name, wish{families: []corev1.IPFamily{v4}})
+			svc.ResourceVersion = "1"
+			if _, err := w.kube.CoreV1().Services("default").Create(t.Context(), svc, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		create("bad")
+		time.Sleep(retryPeriod + time.Second)
+		if n := attempts.Load(); n < 2 {
+			t.Errorf("%d attempts, want that the Service is tried again soon", n)
+		}
+		time.Sleep(time.Hour)
+		// The service controller tries it 18 times in this time.
+		if n, most := attempts.Load(), int64(time.Hour/longestRetry+18+5); n > most || n < most/2 {
+			t.Errorf("%d attempts in an hour, want about %d", n, most)
+		}
+		out.Store(true)
+		for i := range many {
+			create(fmt.Sprintf("web-%d", i))
+		}
+		time.Sleep(20*time.Minute + retryPeriod/2)
+		out.Store(false)
+		time.Sleep(6 * retryPeriod)
+		synctest.Wait()
+		list, err := w.kube.CoreV1().Services("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, svc := range list.Items {
+			if svc.Name != "bad" && len(svc.Status.LoadBalancer.Ingress) == 0 {
+				t.Errorf("%s has no address after six rounds", svc.Name)
+			}
+		}
+	})
+}
+
 // TestWhatIsRetriedAfterAnOutage has errors of the API server that end a sync.
 func TestWhatIsRetriedAfterAnOutage(t *testing.T) {
 	services := corev1.Resource("services")

@@ -77,6 +77,7 @@ func (w *waiting) run(ctx context.Context) error {
 }
 
 func (w *waiting) serve() {
+	defer w.changes.claims.set() // A Service may have had to wait for the quota before an address could be claimed for it.
 	for _, svc := range w.list() {
 		if w.services.elsewhere(svc) {
 			w.changes.serve(svc) // If its addresses are refused again, this costs no API call.

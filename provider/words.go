@@ -166,7 +166,10 @@ func exhaustedWords(e *ipam.Error) string {
 }
 
 func quotaWords(e *ipam.Error) string {
-	what := fmt.Sprintf("namespace %s holds %d %s addresses", e.Asker.Namespace, e.Used, e.Family)
+	what := fmt.Sprintf("namespace %s holds %d %s addresses", e.Asker.Namespace, e.Used-e.Claimed, e.Family)
+	if e.Claimed > 0 {
+		what += fmt.Sprintf(" and waits for %d more", e.Claimed)
+	}
 	cure := "release one, or raise the quota"
 	if e.Pool != "" {
 		what = fmt.Sprintf("%s of pool %s, and its quota there is %d (spec.quota of the pool)", what, quote(e.Pool), e.Limit)

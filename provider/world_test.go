@@ -107,10 +107,13 @@ func (a *apiOf[T, P]) UpdateStatus(ctx context.Context, o P, options metav1.Upda
 	return a.Update(ctx, o, options)
 }
 
-func (a *apiOf[T, P]) Delete(_ context.Context, name string, _ metav1.DeleteOptions) error {
+func (a *apiOf[T, P]) Delete(_ context.Context, name string, options metav1.DeleteOptions) error {
 	o, err := a.get(name)
 	if err != nil {
 		return err
+	}
+	if p := options.Preconditions; p != nil && p.ResourceVersion != nil && *p.ResourceVersion != o.GetResourceVersion() {
+		return apierrors.NewConflict(herald.GroupVersion.WithResource(a.kind).GroupResource(), name, nil)
 	}
 	a.writes++
 	defer a.changed(name)

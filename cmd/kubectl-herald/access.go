@@ -336,7 +336,7 @@ func (c *cluster) grants(ctx context.Context, own string, o *report.Objects) err
 		}
 		switch {
 		case err == nil:
-			o.Grants = provider.GrantsOf(own, lists[0], lists[1], o.Pools)
+			o.Grants = provider.GrantsOf(own, lists[0], lists[1], o.Pools, o.Allocations)
 			return nil
 		case !apierrors.IsNotFound(err):
 			return fmt.Errorf("list objects of %s in %s: %w", provider.IPAMGroup, own, err)

@@ -20,7 +20,7 @@ import (
 func planCommand(a *access) *cobra.Command {
 	var out output
 	var deletions []string
-	var kustomize string
+	var kustomize, own string
 	files := genericclioptions.FileNameFlags{
 		Usage: "Files, directories or URLs with IPPools, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
 	}
@@ -57,6 +57,9 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 			if err != nil {
 				return err
 			}
+			if err := c.grants(cmd.Context(), own, o); err != nil {
+				return err
+			}
 			r, err := report.Plan(o, ccm.get(), wanted, deletions)
 			if err != nil {
 				return err
@@ -76,6 +79,7 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 	files.AddFlags(cmd.Flags())
 	cmd.Flags().StringArrayVar(&deletions, "delete", nil, "An IPPool that would be deleted.")
 	ccm.bind(cmd)
+	bindOwn(cmd, &own)
 	out.bind(cmd)
 	return cmd
 }

@@ -30,7 +30,8 @@ func renumberCommand(a *access) *cobra.Command {
 		Long: `Give a Service other addresses, for example because its addresses are out of range of their pool or on a blocklist.
 Clients have to learn the new addresses. The old addresses cool down, and then are free.
 
-If no other addresses are free, the Service keeps those that it has.`,
+If no other addresses are free, the Service keeps those that it has. If another system grants the addresses of the pool, it has to
+do so before the timeout; after that nothing is asked for any more.`,
 		Args:              one("a Service"),
 		ValidArgsFunction: a.services(),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -79,6 +80,7 @@ func (a *Access) Shell(ctx context.Context, commands string) (string, error) {
 }
 
 func (a *Access) output(cmd *exec.Cmd, stdin string) (string, error) {
+	cmd.WaitDelay = time.Second // What a shell has started may outlive it, and keeps its output open.
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+a.Kubeconfig, "KUBECACHEDIR="+a.cache, "PATH="+a.plugins+":"+os.Getenv("PATH"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr

@@ -52,9 +52,6 @@ func StartControlPlane(ctx context.Context, o ControlPlaneOptions) (*ControlPlan
 	if err != nil {
 		return nil, err
 	}
-	if o.Bare {
-		return c, nil
-	}
 	if err := c.install(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -95,10 +92,10 @@ func startServer(o ControlPlaneOptions, address string) (*ControlPlane, error) {
 	return c, nil
 }
 
-// install installs Herald's resources and starts the controllers.
+// install starts the controllers and, unless the control plane is to be bare, installs Herald's resources.
 func (c *ControlPlane) install(ctx context.Context) error {
 	parallel, inner := errgroup.WithContext(ctx)
-	if c.options.Database == "" {
+	if c.options.Database == "" && !c.options.Bare {
 		c.options.Progress("installing the custom resources")
 		parallel.Go(func() error {
 			_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
@@ -113,7 +110,7 @@ func (c *ControlPlane) install(ctx context.Context) error {
 	if c.options.Controllers {
 		parallel.Go(c.startControllers)
 	}
-	if err := parallel.Wait(); err != nil {
+	if err := parallel.Wait(); err != nil || c.options.Bare {
 		return err
 	}
 	return c.awaitPolicies(ctx)

@@ -120,7 +120,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 		return r, nil
 	}
 	if o.Grants != nil {
-		req.Granted = o.Grants.Of(req.Owner)
+		req.Granted, req.Claimed = o.Grants.Of(req.Owner), o.Grants.Claimed(req.Owner)
 	}
 	r.Asks, r.Endpoints = asks(svc, &req), s.ready()
 	var next []string // What to do, in the order of the steps from request to announcement.

@@ -26,14 +26,16 @@ type state struct {
 	// misread are the Services whose requests are invalid, and why.
 	misread []waitingReport
 	unread  []string
+	// grants are the addresses that other systems granted; nil if no pool has spec.externalPoolRef, or if they cannot be read.
+	grants *provider.Grants
 }
 
 // Plan returns the effect of applying and deleting these pools. It needs Pools, Allocations, Services, Namespaces,
-// BGPPeers, Nodes and Speakers.
+// BGPPeers, Nodes and Speakers. Without Grants, Services count as waiting for another system also if it granted them an address.
 func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
 	o.sort()
 	s := state{pools: o.Pools, held: o.held(), occupied: o.occupied()}
-	s.records, s.unread = o.Allocations, o.Unread
+	s.records, s.unread, s.grants = o.Allocations, o.Unread, o.Grants
 	namespaces := map[string]*corev1.Namespace{}
 	for _, n := range o.Namespaces {
 		namespaces[n.Name] = n
@@ -76,7 +78,14 @@ func (s *state) plan(wanted []*herald.IPPool, deletions []string) (*PlanReport, 
 	}
 	before, _ := poolsInForce(s.pools, nil, s.held)
 	after, invalid := poolsInForce(then, s.pools, s.held)
-	effect, err := ipam.Plan(before, after, s.held, s.occupied, s.asks)
+	asks := slices.Clone(s.asks)
+	if s.grants != nil {
+		grants := s.grants.In(then)
+		for i := range asks {
+			asks[i].Granted, asks[i].Claimed = grants.Of(asks[i].Owner), grants.Claimed(asks[i].Owner)
+		}
+	}
+	effect, err := ipam.Plan(before, after, s.held, s.occupied, asks)
 	if err != nil {
 		return nil, err
 	}
