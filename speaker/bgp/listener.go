@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // This file listens for passive peers in place of gobgp: each gobgp server would listen by itself, and only one can listen on a
@@ -248,7 +247,7 @@ func (l *listener) setKey(address netip.Addr, password string) {
 
 // handOver passes a connection to the session that waits for it. It closes connections from addresses that are not those of a passive peer.
 func (l *listener) handOver(conn *net.TCPConn) {
-	from, to := ends(conn)
+	from, to := addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := slices.IndexFunc(l.members, func(m *member) bool {
@@ -264,39 +263,12 @@ func (l *listener) handOver(conn *net.TCPConn) {
 	_ = conn.Close()
 }
 
-// ends returns the addresses of both ends of a connection, or invalid ones if it is closed. Link-local ones have the present name of
-// their interface: package net remembers a name for a minute, even if the interface has another one since.
-func ends(conn *net.TCPConn) (from, to netip.Addr) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return from, to
+func addressOf(a net.Addr) netip.Addr {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
 	}
-	_ = onSocket(raw, func(fd int) error {
-		router, err := unix.Getpeername(fd)
-		if err != nil {
-			return err
-		}
-		node, err := unix.Getsockname(fd)
-		from, to = addressOf(router), addressOf(node)
-		return err
-	})
-	return from, to
-}
-
-func addressOf(a unix.Sockaddr) netip.Addr {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(a.Addr)
-	case *unix.SockaddrInet6:
-		address := netip.AddrFrom16(a.Addr).Unmap()
-		if a.ZoneId == 0 {
-			return address
-		}
-		if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
-			return address.WithZone(i.Name)
-		}
-	}
-	return netip.Addr{}
+	return tcp.AddrPort().Addr().Unmap()
 }
 
 // waiting returns the reason why a passive session is not up while no better reason is known.
