@@ -245,7 +245,8 @@ func (l *listener) setKey(address netip.Addr, password string) {
 	}
 }
 
-// handOver passes a connection to the session that waits for it. It closes connections from addresses that are not those of a passive peer.
+// handOver passes a connection to the session that waits for it, in place of one that the session has not taken yet: the router has
+// most likely given that one up. It closes connections from addresses that are not those of a passive peer.
 func (l *listener) handOver(conn *net.TCPConn) {
 	from, to := addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())
 	l.mu.Lock()
@@ -253,14 +254,23 @@ func (l *listener) handOver(conn *net.TCPConn) {
 	i := slices.IndexFunc(l.members, func(m *member) bool {
 		return m.peer.Address == from && (!m.peer.LocalAddress.IsValid() || m.peer.LocalAddress == to)
 	})
-	if i >= 0 {
+	if i < 0 {
+		_ = conn.Close()
+		return
+	}
+	accepted := l.members[i].accepted
+	for {
 		select {
-		case l.members[i].accepted <- conn:
+		case accepted <- conn:
 			return
-		default: // The session is busy with other connections.
+		default:
+		}
+		select {
+		case older := <-accepted:
+			_ = older.Close()
+		default:
 		}
 	}
-	_ = conn.Close()
 }
 
 func addressOf(a net.Addr) netip.Addr {

@@ -1,6 +1,9 @@
 package bgp
 
 import (
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"testing"
 )
@@ -25,5 +28,42 @@ func TestLinkLocalRoutersShareAKey(t *testing.T) {
 	}
 	if got := passwords([]*member{on("b", "eth1"), on("a", "eth0")}); len(got) != 1 || got[netip.MustParseAddr("fe80::1")] != "a" {
 		t.Errorf("%v, want that of the first by name", got)
+	}
+}
+
+// TestTheNewestConnectionIsTaken: a router that gives connections up and opens new ones, while the session takes none, does not have to
+// wait until the session has taken all of them.
+func TestTheNewestConnectionIsTaken(t *testing.T) {
+	socket, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	m := &member{peer: Peer{Address: netip.MustParseAddr("127.0.0.1")}, accepted: make(chan *net.TCPConn, 1)}
+	l := &listener{members: []*member{m}}
+	var clients []net.Conn
+	for range 6 {
+		client, err := net.Dial("tcp", socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		clients = append(clients, client)
+		conn, err := socket.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.handOver(conn)
+	}
+	newest := clients[len(clients)-1]
+	taken := <-m.accepted
+	defer taken.Close()
+	if taken.RemoteAddr().String() != newest.LocalAddr().String() {
+		t.Errorf("the connection from %v is taken, want that from %v", taken.RemoteAddr(), newest.LocalAddr())
+	}
+	for _, c := range clients[:len(clients)-1] {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("a connection that was given up is not closed: %v", err)
+		}
 	}
 }

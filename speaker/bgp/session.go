@@ -49,7 +49,7 @@ type session struct {
 	peer   Peer
 	out    *ribOut
 	status *status
-	// accepted are connections of a passive router.
+	// accepted has the newest connection of a passive router.
 	accepted chan *net.TCPConn
 	// pathDown gets a value when BFD finds the path dead.
 	pathDown <-chan struct{}

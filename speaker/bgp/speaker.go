@@ -36,7 +36,7 @@ type member struct {
 	peer   Peer
 	out    *ribOut
 	status *status
-	// accepted has the connections of a router to this node if the peer is passive. When it is full, further ones are closed.
+	// accepted has the newest connection of the router to this node if the peer is passive; capacity one.
 	accepted chan *net.TCPConn
 	// pathDown gets a value when BFD finds the path dead; capacity one.
 	pathDown chan struct{}
@@ -128,7 +128,7 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 		log := s.log.With(zap.String("peer", name), zap.Stringer("router", p.Address))
 		s.members[name] = &member{
 			peer: p, out: s.rib(name), status: newStatus(p, log, func() { signal(s.changed) }),
-			accepted: make(chan *net.TCPConn, 4), pathDown: make(chan struct{}, 1),
+			accepted: make(chan *net.TCPConn, 1), pathDown: make(chan struct{}, 1),
 		}
 	}
 	for name := range s.ribs {
