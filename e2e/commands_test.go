@@ -250,6 +250,13 @@ func TestShownInstallations(t *testing.T) {
 	for _, s := range placed(t)[onPlane] {
 		if r == nil || first.MatchString(s.command) {
 			ctx, plane := startControlPlaneWith(t, lab.ControlPlaneOptions{Bare: true, Controllers: true})
+			t.Cleanup(func() {
+				for _, p := range plane.Processes() {
+					if t.Failed() {
+						t.Log(p.Name, tail(p.Log()))
+					}
+				}
+			})
 			now := clusterOf(t, ctx, &plane.Access).reads(nil, "REGISTRY", "registry.example.com", "=TAG", "=v1", ":TAG", ":v1",
 				"$(git describe --tags --always --dirty)", "v1", "service NAME", "service web", "-n NAMESPACE", "-n default")
 			if r != nil {
