@@ -56,7 +56,7 @@ var (
 	ended = regexp.MustCompile(`(?m)\bdone$|^EOF$`)
 	// neither finds the blocks that are neither commands nor their output: diagrams and the configurations of routers, which
 	// TestDocumentedConfigurations checks.
-	neither  = regexp.MustCompile(`[─│►▼]|(?m)^(router bgp |bfd$|protocol |filter )`)
+	neither  = regexp.MustCompile(`[─│►▼]|(?m)^(router bgp |bfd$|protocol |filter |  local role )`)
 	optional = regexp.MustCompile(` \[[^\]]*\](\.\.\.)?`)
 	remark   = regexp.MustCompile(`(?m)\s+# .*$`)
 )
