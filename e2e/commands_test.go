@@ -243,7 +243,6 @@ func TestShownInstallations(t *testing.T) {
 		"kubectl delete service NAME": service,
 		"kubectl patch service NAME":  service,
 		"for pool in $(":              "kubectl create -f - <<EOF\napiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: public}\nspec: {addresses: [203.0.113.0/28]}\nEOF\n",
-		"kubectl delete crd":          manifests,
 		"kubectl -n herald-system":    manifests,
 	}
 	var r *reader
