@@ -33,6 +33,9 @@ import (
 // asked again for definitions that are missing.
 const claimsRetry = 3 * time.Second
 
+// longestLookPause is the longest time between two attempts to look for claims of an earlier run.
+const longestLookPause = 5 * time.Minute
+
 // ourClaims selects the claims that a herald-ccm created.
 const ourClaims = herald.LabelManagedBy + "=" + herald.LabelManagedByValue
 
@@ -69,17 +72,21 @@ type claims struct {
 }
 
 func (c *claims) run(ctx context.Context) error {
-	for looked := false; ; {
-		var again <-chan time.Time
+	looked, next, pause := false, time.Time{}, claimsRetry // whether and when to look for claims of an earlier run
+	for {
+		var again, look <-chan time.Time
 		needed := c.needed()
-		if !needed && !looked {
+		if now := time.Now(); !needed && !looked && !now.Before(next) {
 			var err error
-			if needed, err = c.leftover(ctx); err != nil {
-				c.log.Warn("cannot look for IPAddressClaims of an earlier run, trying again", zap.Error(err))
-				again = time.After(claimsRetry)
+			if needed, err = c.leftover(ctx); err == nil {
+				looked = !needed
 			} else {
-				looked = true
+				c.log.Warn("cannot look for IPAddressClaims of an earlier run, trying again", zap.Error(err), zap.Duration("in", pause))
+				next, pause = now.Add(pause), min(2*pause, longestLookPause)
 			}
+		}
+		if !needed && !looked {
+			look = time.After(time.Until(next))
 		}
 		if needed {
 			version, err := c.discover()
@@ -106,6 +113,7 @@ func (c *claims) run(ctx context.Context) error {
 				}
 			}
 		case <-again:
+		case <-look:
 		}
 	}
 }
@@ -190,11 +198,9 @@ func (c *claims) serve(ctx context.Context, version string) error {
 		return err
 	case <-synced:
 	}
-	c.report(nil)
 	api := c.dynamic.Resource(c.resource(version, claimsResource)).Namespace(c.namespace)
 	for {
-		start := time.Now()
-		err := c.sync(ctx, api, version, contents[Claim](asked.GetStore()), contents[grant](granted.GetStore()))
+		decided, err := c.sync(ctx, api, version, contents[Claim](asked.GetStore()), contents[grant](granted.GetStore()))
 		var again <-chan time.Time
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("failed to write IPAddressClaims, trying again", zap.Error(err))
@@ -203,7 +209,7 @@ func (c *claims) serve(ctx context.Context, version string) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(max(wakePeriod, 10*time.Since(start))):
+		case <-time.After(max(wakePeriod, 10*decided)):
 		}
 		select {
 		case <-ctx.Done():
@@ -263,14 +269,16 @@ func contents[T any](store cache.Store) (all []T) {
 }
 
 // sync makes the claims those that are needed. A claim is needed if a record names it, if its Service has the granted
-// address, or if its Service waits for it.
-func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) error {
+// address, or if its Service waits for it. decided is how long it took to find the difference.
+func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, version string, asked []Claim, granted []grant) (decided time.Duration, err error) {
+	start, served := time.Now(), c.grants.Load()
 	recorded := c.ledger.claims() // The ledger knows a new record before the cache does.
 	is := newGrants(c.namespace, asked, granted, c.ledger.external(), func(claim string) bool { return recorded[claim] || c.records.haveClaim(claim) })
 	if was := c.know(is); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
+	c.report(nil)
 	needed, refusals, unread := map[string]bool{}, map[string][]string{}, map[string]error{}
 	var create []Claim
 	claimed := map[string][]ipam.Claimed{} // by namespace, for the claims in create
@@ -307,6 +315,12 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 			}
 		}
 	}
+	for name := range needed {
+		if served.named[name].deleting && !is.named[name].deleting {
+			c.changes.capacity.set() // A Service may wait because this claim was about to be deleted.
+			break
+		}
+	}
 	c.refuse(refusals)
 	c.retell()
 	superfluous := slices.DeleteFunc(slices.Collect(maps.Values(is.named)), func(o Claim) bool {
@@ -318,6 +332,7 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		c.grants.Store(is.without(superfluous))
 		superfluous = slices.DeleteFunc(superfluous, func(o Claim) bool { return !c.idle(o) })
 	}
+	decided = time.Since(start)
 	errs := slices.Collect(maps.Values(unread))
 	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) })...)
 	created := write(ctx, create, func(ctx context.Context, o Claim) error {
@@ -330,12 +345,17 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	if c.fail(create, created) {
 		c.retell()
 	}
-	return errors.Join(append(errs, created...)...)
+	return decided, errors.Join(append(errs, created...)...)
 }
 
-// know notes what is known of the claims, and returns what was known before.
+// know notes what is known of the claims, and returns what was known before. If nothing has changed, decisions that were made with
+// the grants of before stay valid.
 func (c *claims) know(is *Grants) (was *Grants) {
-	was, c.known = c.known, is
+	was = c.known
+	if was.equal(is) && c.grants.Load() == was {
+		return was
+	}
+	c.known = is
 	c.grants.Store(is)
 	return was
 }
@@ -351,9 +371,13 @@ func write(ctx context.Context, all []Claim, one func(context.Context, Claim) er
 			if ctx.Err() != nil {
 				return nil
 			}
-			errs[i] = one(ctx, o)
-			if unavailable(errs[i]) {
-				return errs[i]
+			err := one(ctx, o)
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				return nil // Another one has ended this one.
+			}
+			errs[i] = err
+			if unavailable(err) {
+				return err
 			}
 			return nil
 		})

@@ -304,7 +304,7 @@ func (p *plane) claim(ctx context.Context, l *leader) {
 	}
 	p.writes++
 	p.lender.now = int64(p.writes)
-	_ = l.Provider.claims.sync(ctx, p.lender, "v1beta2", asked, granted)
+	_, _ = l.Provider.claims.sync(ctx, p.lender, "v1beta2", asked, granted)
 }
 
 func (p *plane) grant(claim, address string) {

@@ -104,7 +104,8 @@ func (l *lender) seen() (asked []Claim, granted []grant) {
 // claim makes the provider write the claims, with a cache that is up to date.
 func (w *world) claim(l *lender) error {
 	asked, granted := l.seen()
-	return w.claims.sync(w.Context(), l, "v1beta2", asked, granted)
+	_, err := w.claims.sync(w.Context(), l, "v1beta2", asked, granted)
+	return err
 }
 
 // claimed is claim, and expects these claims.
@@ -193,7 +194,7 @@ func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 }
 
 // TestClaimsOfAnEarlierRunAreDeleted has a claim whose pool lost spec.externalPoolRef while no herald-ccm ran. No record names the
-// claim.
+// claim. The API server fails at first: once when it is asked whether there are claims, and once when it is asked which.
 func TestClaimsOfAnEarlierRunAreDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -205,13 +206,19 @@ func TestClaimsOfAnEarlierRunAreDeleted(t *testing.T) {
 		left := newClaim(owner(service("web", four)), ipam.Want{Pool: "lent", Family: ipam.IPv4}, corp, 0).object("v1beta1", herald.LoadBalancerClass)
 		left.SetNamespace("herald-system")
 		w.claims.namespace = "herald-system"
-		w.claims.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+		api := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 			claims: "IPAddressClaimList", w.claims.resource("v1beta1", grantsResource): "IPAddressList",
 		}, left)
+		asked := 0
+		api.PrependReactor("list", claimsResource, func(kubetesting.Action) (bool, runtime.Object, error) {
+			asked++
+			return asked%2 == 1 && asked < 4, nil, apierrors.NewInternalError(errors.New("conversion webhook failed"))
+		})
+		w.claims.dynamic = api
 		var running sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		running.Go(func() { _ = w.claims.run(ctx) })
-		time.Sleep(time.Second)
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		list, err := w.claims.dynamic.Resource(claims).Namespace("herald-system").List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list.Items) > 0 {
@@ -319,7 +326,7 @@ func TestAClaimThatAnotherLeaderUsesStays(t *testing.T) {
 	l.grants("herald-web-ipv4-0", "198.51.100.1")
 	w.gone(web)
 	l.claims["herald-web-ipv4-0"].SetResourceVersion("2") // The other system has answered.
-	if err := w.claims.sync(t.Context(), l, "v1beta2", asked, granted); err != nil || len(l.claims) != 1 {
+	if _, err := w.claims.sync(t.Context(), l, "v1beta2", asked, granted); err != nil || len(l.claims) != 1 {
 		t.Errorf("claims %q, %v, want that the claim stays whose answer is not known yet", l.names(), err)
 	}
 	rec := recordOf(ipam.Allocation{Address: addresses("198.51.100.1")[0], Pool: "lent"}, herald.LoadBalancerClass, ownerEntry(web))
@@ -418,6 +425,42 @@ func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
 	w.wait(web)
 	w.recordsAre()
 	w.claimed(l, "herald-web-ipv4-0")
+}
+
+// TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted has a claim that nobody needs and whose deletion fails. Then its Service needs it
+// again.
+func TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	w.pool("own", func(o *herald.IPPool) {
+		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"203.0.113.0/30"}, Disabled: true}
+	})
+	web := service("web", four)
+	w.wait(web)
+	w.claimed(l, "herald-web-ipv4-0")
+	l.grants("herald-web-ipv4-0", "198.51.100.1")
+	web.Annotations[herald.AnnotationPool] = "own"
+	w.put(web)
+	refusal := apierrors.NewForbidden(claimsGroup, "", errors.New("denied by policy"))
+	l.refuses = func(string, string) error { return refusal }
+	if err := w.claim(l); !errors.Is(err, refusal) {
+		t.Fatalf("error %v, want the refusal", err)
+	}
+	delete(web.Annotations, herald.AnnotationPool)
+	w.wait(web)
+	select {
+	case <-w.claims.changes.capacity:
+	default:
+	}
+	w.claimed(l, "herald-web-ipv4-0")
+	select {
+	case <-w.claims.changes.capacity:
+	default:
+		t.Error("the Services that wait are not tried again")
+	}
+	if _, err := w.serve(web); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAClaimGivesOneAddress has another system that changes its answer while the address is in use, by two Services that share it, and

@@ -309,9 +309,13 @@ func (g *Grants) without(claims []Claim) *Grants {
 	return then
 }
 
-// equal reports whether two snapshots have the same claims and grants.
+// equal reports whether two snapshots have the same claims and grants. The versions of the objects do not count.
 func (g *Grants) equal(o *Grants) bool {
-	return maps.Equal(g.named, o.named) && maps.Equal(g.refs, o.refs)
+	same := func(x, y Claim) bool {
+		x.version = y.version
+		return x == y
+	}
+	return maps.EqualFunc(g.named, o.named, same) && maps.Equal(g.refs, o.refs)
 }
 
 // valid reports whether a claim is for the pool of the other system that the IPPool names now, and stays.

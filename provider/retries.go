@@ -72,8 +72,9 @@ func (r *retries) failed(svc types.NamespacedName, err error) {
 	f := r.services[svc]
 	if !f.waits { // Otherwise the service controller has tried it in between.
 		f.due = now.Add(min(longestRetry, retryPeriod<<min(f.times, 10)) - retryPeriod)
+		f.times++
 	}
-	f.times, f.last, f.waits = f.times+1, now, true
+	f.last, f.waits = now, true
 	r.services[svc] = f
 }
 

@@ -45,11 +45,7 @@ func (s *session) dial(ctx context.Context, to chan<- net.Conn) {
 		if conn == nil {
 			return
 		}
-		select { // If gobgp has begun to wait once more meanwhile, this connection is what it waits for.
-		case <-s.status.waits:
-		default:
-		}
-		if s.status.stateNow() != Active {
+		if !s.status.stillWaits() {
 			_ = conn.Close() // gobgp would close it, too. It does not wait, as when the time of a graceful restart has passed.
 			continue
 		}

@@ -198,7 +198,6 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 	taken := func() bool { return len(s.status.waits) == 0 }
 
 	enter(Active)
-	signal(s.status.waits)
 	eventually(t, "the router refuses", func() bool { return strings.HasPrefix(s.status.session().Reason, "connection refused") })
 	if waited := s.status.session().LastError.At.Sub(began); waited < dialPause*3/4 {
 		t.Errorf("the first attempt is after %v, in which the router may not know that the session before has ended", waited)
@@ -225,7 +224,6 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 		eventually(t, "nothing to do", taken)
 	}
 	enter(Active)
-	signal(s.status.waits)
 	conn := <-given
 	defer func() { _ = conn.Close() }()
 	last, err := dialFrom(p.LocalAddress, netip.AddrPortFrom(p.Address, p.Port))

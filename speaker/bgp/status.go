@@ -272,6 +272,17 @@ func (s *status) over() bool {
 	return s.ended != "" && (g == nil || !restarts)
 }
 
+// stillWaits reports whether gobgp waits for a connection. The next value of waits is for another one.
+func (s *status) stillWaits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.waits:
+	default:
+	}
+	return s.state == Active
+}
+
 // takesConnections reports whether gobgp takes a connection of a passive router, or needs no further one. In other states it
 // would close the connection.
 func (s *status) takesConnections() bool {
@@ -324,9 +335,6 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 	s.owesOpen(owed)
 	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, local, e.RemoteCap})
 	signal(s.entered)
-	if state == Active {
-		signal(s.waits)
-	}
 	s.mu.Lock()
 	server := s.server
 	s.mu.Unlock()
@@ -341,6 +349,9 @@ func (s *status) enter(state State, at time.Time, cause Cause, why reason, with 
 	s.mu.Lock()
 	was := s.state
 	s.state = state
+	if state == Active {
+		signal(s.waits)
+	}
 	if why.Text != "" {
 		s.learn(why)
 	}
