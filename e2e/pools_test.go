@@ -55,7 +55,7 @@ func TestPoolsAreEdited(t *testing.T) {
 		for name, address := range map[string]string{"a": "198.51.100.1", "b": "198.51.100.2"} {
 			c.condition("public", herald.PoolInRange, metav1.ConditionFalse, address+" (default/"+name+")")
 			c.marked(address, metav1.ConditionFalse, address+" is in no IPPool any more: it stays in use")
-			c.event("Service", name, "OutOfRange", address+" is in no IPPool any more: it stays in use; move off it by ")
+			c.event("Service", name, "OutOfRange", address+" is in no IPPool any more: it stays in use; give the Service another address by ")
 		}
 		everybody(c)
 		c.quietRestart(ccm, "canary")
