@@ -406,20 +406,27 @@ func TestAClaimCountsInQuotasAsSoonAsItIsMade(t *testing.T) {
 	}
 }
 
-// TestNoAddressIsGivenForAClaimThatIsDeleted has a Service that wants an address of the pool again when its claim was just deleted, and
-// the caches still have the claim.
-func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
-	w, l := newWorld(t), newLender()
+// grantedAndNotWanted has a Service that was granted an address, and asks for an address of another pool now.
+func grantedAndNotWanted(t *testing.T) (w *world, l *lender, web *corev1.Service) {
+	t.Helper()
+	w, l = newWorld(t), newLender()
 	w.pool("lent", lent())
 	w.pool("own", func(o *herald.IPPool) {
 		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"203.0.113.0/30"}, Disabled: true}
 	})
-	web := service("web", four)
+	web = service("web", four)
 	w.wait(web)
 	w.claimed(l, "herald-web-ipv4-0")
 	l.grants("herald-web-ipv4-0", "198.51.100.1")
 	web.Annotations[herald.AnnotationPool] = "own"
 	w.put(web)
+	return w, l, web
+}
+
+// TestNoAddressIsGivenForAClaimThatIsDeleted has a Service that wants an address of the pool again when its claim was just deleted, and
+// the caches still have the claim.
+func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
+	w, l, web := grantedAndNotWanted(t)
 	w.claimed(l)
 	delete(web.Annotations, herald.AnnotationPool)
 	w.wait(web)
@@ -430,17 +437,7 @@ func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
 // TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted has a claim that nobody needs and whose deletion fails. Then its Service needs it
 // again.
 func TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.pool("lent", lent())
-	w.pool("own", func(o *herald.IPPool) {
-		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"203.0.113.0/30"}, Disabled: true}
-	})
-	web := service("web", four)
-	w.wait(web)
-	w.claimed(l, "herald-web-ipv4-0")
-	l.grants("herald-web-ipv4-0", "198.51.100.1")
-	web.Annotations[herald.AnnotationPool] = "own"
-	w.put(web)
+	w, l, web := grantedAndNotWanted(t)
 	refusal := apierrors.NewForbidden(claimsGroup, "", errors.New("denied by policy"))
 	l.refuses = func(string, string) error { return refusal }
 	if err := w.claim(l); !errors.Is(err, refusal) {
@@ -448,10 +445,7 @@ func TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted(t *testing.T) {
 	}
 	delete(web.Annotations, herald.AnnotationPool)
 	w.wait(web)
-	select {
-	case <-w.claims.changes.capacity:
-	default:
-	}
+	w.claims.changes.capacity.reset()
 	w.claimed(l, "herald-web-ipv4-0")
 	select {
 	case <-w.claims.changes.capacity:

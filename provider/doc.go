@@ -23,7 +23,7 @@
 //   - waiting retries the Services that could not be served, the oldest first, when an address may have become free;
 //   - retries has Services synced again whose sync failed because the API server was not available;
 //   - claims asks other systems for the addresses that they are to grant (spec.externalPoolRef of a pool), by IPAddressClaims,
-//     and reads what they granted (grants.go);
+//     and reads what they granted (claim.go, grants.go): claims.go reads, claimsync.go decides and writes, claimstatus.go tells users;
 //   - others records the addresses that controllers of other classes give their Services, if the pools admit these classes;
 //   - conflicts reads the speakers' reports of other machines that use an address and, if this is enabled, deadNodes marks
 //     pods as not ready when their node is reported dead;

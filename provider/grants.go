@@ -7,8 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -16,156 +14,6 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
-
-// The contract by which other systems grant addresses is the IPAM contract of Cluster API: for an IPAddressClaim, which
-// names a pool of the other system, that system creates an IPAddress. https://cluster-api.sigs.k8s.io, "Contract rules for
-// IPAM providers".
-const (
-	IPAMGroup      = "ipam.cluster.x-k8s.io"
-	claimsResource = "ipaddressclaims"
-	grantsResource = "ipaddresses"
-)
-
-// IPAMVersions are the versions of the contract that are understood, the preferred one first. What is read and written here
-// is the same in both.
-var IPAMVersions = []string{"v1beta2", "v1beta1"}
-
-// maxFailure is the most bytes of another system's message that a message repeats.
-const maxFailure = 256
-
-// Claim is an IPAddressClaim of ours, and what the other system made of it.
-type Claim struct {
-	Name     string
-	Pool     string     // the IPPool that needs the address
-	Owner    ipam.Owner // the Service that needs the address
-	Address  netip.Addr // the address that is granted; the zero Addr if there is none
-	claimed  herald.ExternalPoolReference
-	uid      string
-	version  string
-	class    string
-	created  int64 // in seconds
-	family   ipam.Family
-	ordinal  int
-	deleting bool
-	bound    string // the name of the IPAddress
-	recorded bool   // whether a record names it
-	failure  string // why the other system does not grant it, as it says itself, or why its answer cannot be used
-}
-
-// grant is the content of an IPAddress.
-type grant struct {
-	name, claim, address string
-	pool                 herald.ExternalPoolReference
-}
-
-// claimName returns the name of a claim for the address of a family that a Service needs. It is the same after a restart,
-// so no address is claimed twice.
-func claimName(uid string, f ipam.Family, ordinal int) string {
-	return fmt.Sprintf("herald-%s-%s-%d", uid, strings.ToLower(f.String()), ordinal)
-}
-
-// newClaim returns the claim for an address that a Service needs from a pool.
-func newClaim(o ipam.Owner, w ipam.Want, ref herald.ExternalPoolReference, ordinal int) Claim {
-	return Claim{Name: claimName(o.UID, w.Family, ordinal), Pool: w.Pool, Owner: o, claimed: ref, family: w.Family, ordinal: ordinal}
-}
-
-// object returns the IPAddressClaim to create.
-func (c Claim) object(version, class string) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": IPAMGroup + "/" + version, "kind": "IPAddressClaim",
-		"metadata": map[string]any{
-			"name":   c.Name,
-			"labels": map[string]any{herald.LabelManagedBy: herald.LabelManagedByValue},
-			"annotations": map[string]any{
-				herald.AnnotationClaimPool: c.Pool, herald.AnnotationClaimNamespace: c.Owner.Namespace, herald.AnnotationClaimName: c.Owner.Name,
-				herald.AnnotationClaimUID: c.Owner.UID, herald.AnnotationClaimClass: class,
-			},
-		},
-		"spec": map[string]any{"poolRef": map[string]any{"apiGroup": c.claimed.APIGroup, "kind": c.claimed.Kind, "name": c.claimed.Name}},
-	}}
-}
-
-// claimOf reads an IPAddressClaim. The family is zero if the claim is not one that a herald-ccm created.
-func claimOf(u *unstructured.Unstructured) Claim {
-	said := u.GetAnnotations()
-	c := Claim{
-		Name: u.GetName(), Pool: said[herald.AnnotationClaimPool],
-		Owner:   ipam.Owner{Namespace: said[herald.AnnotationClaimNamespace], Name: said[herald.AnnotationClaimName], UID: said[herald.AnnotationClaimUID]},
-		claimed: poolRefOf(u), uid: string(u.GetUID()), version: u.GetResourceVersion(), class: said[herald.AnnotationClaimClass], deleting: u.GetDeletionTimestamp() != nil,
-		created: u.GetCreationTimestamp().Unix(),
-	}
-	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
-		prefix := strings.TrimSuffix(claimName(c.Owner.UID, f, 0), "0")
-		if n, err := strconv.Atoi(strings.TrimPrefix(c.Name, prefix)); err == nil && n >= 0 && claimName(c.Owner.UID, f, n) == c.Name {
-			c.family, c.ordinal = f, n
-		}
-	}
-	bound, _, _ := unstructured.NestedString(u.Object, "status", "addressRef", "name")
-	c.bound = cmp.Or(bound, c.Name)
-	for _, path := range [][]string{{"status", "conditions"}, {"status", "v1beta2", "conditions"}} {
-		conditions, _, _ := unstructured.NestedSlice(u.Object, path...)
-		for _, item := range conditions {
-			condition, _ := item.(map[string]any)
-			if condition["type"] == "Ready" && condition["status"] == "False" {
-				reason, _ := condition["reason"].(string)
-				message, _ := condition["message"].(string)
-				c.failure = cmp.Or(strings.Trim(reason+": "+message, ": "), "it says no reason")
-			}
-		}
-	}
-	return c
-}
-
-// grantOf reads an IPAddress.
-func grantOf(u *unstructured.Unstructured) grant {
-	text := func(path ...string) string { s, _, _ := unstructured.NestedString(u.Object, path...); return s }
-	return grant{u.GetName(), text("spec", "claimRef", "name"), text("spec", "address"), poolRefOf(u)}
-}
-
-func poolRefOf(u *unstructured.Unstructured) herald.ExternalPoolReference {
-	text := func(field string) string {
-		s, _, _ := unstructured.NestedString(u.Object, "spec", "poolRef", field)
-		return s
-	}
-	return herald.ExternalPoolReference{APIGroup: text("apiGroup"), Kind: text("kind"), Name: text("name")}
-}
-
-// with returns the claim with what was granted for it. The claim names its IPAddress; until it does, that is the one with
-// its own name.
-func (c Claim) with(grants map[string]grant) Claim {
-	g, granted := grants[c.bound]
-	if !granted {
-		return c
-	}
-	address, err := netip.ParseAddr(g.address)
-	switch {
-	case g.claim != c.Name:
-		c.failure = fmt.Sprintf("IPAddress %s is for IPAddressClaim %s, and not for this one", cut(g.name), quote(g.claim))
-	case g.pool != c.claimed:
-		c.failure = fmt.Sprintf("IPAddress %s is of %s, and not of the pool that the claim names", cut(g.name), refWords(g.pool))
-	case err != nil || address.Zone() != "":
-		c.failure = fmt.Sprintf("spec.address of IPAddress %s is %s, which is no address", cut(g.name), quote(g.address))
-	default:
-		c.Address, c.failure = address, ""
-	}
-	return c
-}
-
-// UsedIn reports whether the Service of the claim, or another of its name, holds the granted address, or whether the address
-// is kept for it.
-func (c Claim) UsedIn(a *ipam.Allocator) bool {
-	return c.Address.IsValid() && slices.ContainsFunc(a.Holders(c.Address), func(h ipam.Allocation) bool {
-		return h.Owner.UID == c.Owner.UID || h.Owner.Reservation() == c.Owner.Reservation()
-	})
-}
-
-// RefusedBy returns why the Service cannot get the address that was granted for the claim; nil if it can, or if there is none.
-func (c Claim) RefusedBy(a *ipam.Allocator, req ipam.Request) *ipam.Error {
-	if !c.Address.IsValid() {
-		return nil
-	}
-	return a.Refused(req, ipam.Grant{Address: c.Address, Pool: c.Pool})
-}
 
 // Grants are the claims of a cluster, with what other systems granted.
 type Grants struct {
@@ -291,11 +139,6 @@ func (g *Grants) rank(svc *corev1.Service) int {
 	return math.MaxInt
 }
 
-// older compares claims by age, the older first.
-func older(x, y Claim) int {
-	return cmp.Or(cmp.Compare(x.created, y.created), strings.Compare(x.Name, y.Name))
-}
-
 // without returns the snapshot in which these claims are being deleted.
 func (g *Grants) without(claims []Claim) *Grants {
 	then := &Grants{namespace: g.namespace, claims: maps.Clone(g.claims), named: maps.Clone(g.named), refs: g.refs, counted: map[string][]ipam.Claimed{}, first: map[string]int{}}
@@ -370,69 +213,3 @@ func (g *Grants) open(o ipam.Owner, wants []ipam.Want, idle func(Claim) bool) (o
 	}
 	return open, create
 }
-
-// LostWords returns why the address of a record is no longer granted; empty if it is granted, or nobody had to grant it.
-func (g *Grants) LostWords(rec *herald.IPAllocation) string {
-	if rec.Spec.Claim == "" {
-		return ""
-	}
-	c, exists := g.named[rec.Spec.Claim]
-	switch {
-	case !exists:
-		return fmt.Sprintf("IPAddressClaim %s is gone", rec.Spec.Claim)
-	case !c.Address.IsValid():
-		return fmt.Sprintf("IPAddressClaim %s has no IPAddress any more", rec.Spec.Claim)
-	case c.Address.String() != rec.Spec.Address:
-		return fmt.Sprintf("IPAddressClaim %s has %s now", rec.Spec.Claim, c.Address)
-	}
-	return ""
-}
-
-// WaitWords says which claims a Service waits for; it is empty if there are none. wants are the addresses that the Service
-// needs, idle reports whether a claim is not in use, and refused returns why a granted address cannot be given.
-func (g *Grants) WaitWords(o ipam.Owner, wants []ipam.Want, idle func(Claim) bool, refused func(Claim) *ipam.Error) string {
-	const most = 3 // A message of an event may have 1024 bytes.
-	var texts []string
-	open, create := g.open(o, wants, idle)
-	for _, c := range append(open, create...) {
-		why := refused(c)
-		if c.Address.IsValid() && why == nil {
-			continue
-		}
-		if len(texts) == most {
-			texts = append(texts, "and for more")
-			break
-		}
-		texts = append(texts, g.words(c, why))
-	}
-	return strings.Join(texts, "; ")
-}
-
-// words says what a Service waits for with a claim. refused is why the granted address cannot be given; nil if it can.
-func (g *Grants) words(c Claim, refused *ipam.Error) string {
-	name, system := "IPAddressClaim "+g.namespace+"/"+c.Name, refWords(c.claimed)
-	if refused == nil && c.failure == "" {
-		return fmt.Sprintf("waits until %s grants %s, for IPPool %s", system, name, c.Pool)
-	}
-	if refused == nil {
-		return fmt.Sprintf("%s does not grant %s, for IPPool %s: %s", system, name, c.Pool, cutAt(c.failure, maxFailure))
-	}
-	var why string
-	cure := fmt.Sprintf("correct %s, and delete the claim to have another address granted", system)
-	switch refused.Cause {
-	case ipam.InNoPool:
-		why, cure = "which is not in IPPool "+c.Pool, "add it to spec.addresses, or "+cure
-	case ipam.AnotherPool:
-		why = fmt.Sprintf("which is in IPPool %s and not in %s", refused.Home, c.Pool)
-	case ipam.IsSkipped:
-		why = fmt.Sprintf("which is not given out (%s)", cut(refused.Word))
-	case ipam.ToBeLeft:
-		why = fmt.Sprintf("which the Service is to leave (annotation %s)", herald.AnnotationRenumber)
-	default:
-		why = "which is " + ConflictWords(refused.Conflict, refused.Asker)
-	}
-	return fmt.Sprintf("%s granted %s for %s, %s: %s", system, c.Address, name, why, cure)
-}
-
-// refWords names a pool of another system.
-func refWords(ref herald.ExternalPoolReference) string { return cut(ref.Kind) + " " + quote(ref.Name) }

@@ -12,11 +12,11 @@ import (
 // comment in doc.go describes the order.
 var order = []string{
 	"doc.go", "changes.go", "quote.go", "quota.go", "translate.go", "foreign.go", "owners.go", "pool.go", // translate
-	"usage.go", "holding.go", "poolstatus.go", "words.go", "grants.go", "notices.go", "requests.go", "services.go", "annotations.go",
+	"usage.go", "holding.go", "poolstatus.go", "words.go", "claim.go", "grants.go", "grantwords.go", "notices.go", "requests.go", "services.go", "annotations.go",
 	"ledger.go", "decide.go", // decide
 	"records.go",                                              // record
 	"reports.go", "conflicts.go", "reconciler.go", "pools.go", // what happens elsewhere
-	"retries.go", "client.go", "projection.go", "waiting.go", "claims.go", "metrics.go", "loadbalancer.go", // status
+	"retries.go", "client.go", "projection.go", "waiting.go", "claims.go", "claimsync.go", "claimstatus.go", "metrics.go", "loadbalancer.go", // status
 	"others.go",        // addresses that other controllers gave
 	"configuration.go", // what became of configuration objects
 	"speakers.go", "deaths.go", "deadnodes.go", "provider.go",
