@@ -515,6 +515,26 @@ func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {
 			t.Errorf("second has %q, %v", got, err)
 		}
 	})
+	t.Run("shared, and the cache does not have the record yet", func(t *testing.T) {
+		w, l := newWorld(t), newLender()
+		w.pool("lent", lent())
+		first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+		w.wait(first)
+		w.claimed(l, "herald-first-ipv4-0")
+		l.grants("herald-first-ipv4-0", "198.51.100.1")
+		w.claimed(l, "herald-first-ipv4-0")
+		if _, err := w.serve(first); err != nil {
+			t.Error(err)
+		}
+		w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
+		delete(l.answers, "herald-first-ipv4-0")
+		w.claimed(l, "herald-first-ipv4-0")
+		w.put(second)
+		if got, err := w.serve(second); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+			t.Errorf("second has %q, %v", got, err)
+		}
+		w.recordsAre("198.51.100.1 lent default/first default/second")
+	})
 	t.Run("kept for the name", func(t *testing.T) {
 		w, l := newWorld(t), newLender()
 		w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }))

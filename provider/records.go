@@ -197,7 +197,10 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 		switch {
 		case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err):
 		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. If there was none, the CustomResourceDefinition is missing.
-		case errors.Is(err, errHeldByAnother) && !fresh: // The cache may lag behind.
+		case (errors.Is(err, errHeldByAnother) || errors.Is(err, errUngranted)) && !fresh: // The cache may lag behind.
+		case errors.Is(err, errUngranted):
+			r.ledger.unrecorded(a.Address)
+			return err
 		case errors.Is(err, errHeldByAnother):
 			return cmp.Or(r.lose(a.Address, rec, mine), err)
 		case err != nil || !stale:
@@ -239,7 +242,6 @@ func (r *records) carries(o herald.AllocationOwner, a netip.Addr) bool {
 func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Allocation, mine herald.AllocationOwner, claim string) (stale bool, err error) {
 	var written *herald.IPAllocation
 	if rec == nil && claim == "" && r.ledger.termsOf(a.Pool).external != nil && !r.carries(mine, a.Address) {
-		r.ledger.unrecorded(a.Address)
 		return false, fmt.Errorf("%w: %s", errUngranted, a.Address)
 	}
 	if rec == nil {
@@ -256,7 +258,8 @@ func (r *records) write(ctx context.Context, rec *herald.IPAllocation, a ipam.Al
 }
 
 // withOwner returns the record with this owner in it: the record itself if it already has the owner. A record without a
-// pool, which somebody wrote by hand, gets this pool, and a record without a claim gets this claim. withOwner fails with errHeldByAnother if others hold the address.
+// pool, which somebody wrote by hand, gets this pool, and a record without a claim gets this claim. withOwner fails with
+// errHeldByAnother if others hold the address.
 func (r *records) withOwner(ctx context.Context, rec *herald.IPAllocation, pool string, mine herald.AllocationOwner, claim string) (*herald.IPAllocation, error) {
 	owners, released := rec.Spec.Owners, released(rec)
 	at := slices.IndexFunc(owners, func(o herald.AllocationOwner) bool { return o.UID == mine.UID })
