@@ -238,7 +238,7 @@ spec: {address: 198.18.0.240}
 func TestShownInstallations(t *testing.T) {
 	t.Parallel()
 	first := regexp.MustCompile(`^kubectl create namespace |--create-namespace`)
-	const manifests, service = "kubectl apply -f manifests/herald.yaml\n", "kubectl create service loadbalancer web --tcp=80\n"
+	const manifests, service = "kubectl apply -f manifests/herald.yaml\n", "kubectl create service loadbalancer web --tcp=80 --dry-run=client -o yaml | kubectl apply -f -\n"
 	before := map[string]string{ // What a command needs that a user has.
 		"kubectl delete service NAME": service,
 		"kubectl patch service NAME":  service,

@@ -164,7 +164,6 @@ var places = []struct {
 	{nowhere, `^kubectl delete (-f manifests/|crd )`, "TestUninstall and TestHelm do it: an API server may take minutes to delete kinds that it created seconds ago"},
 	{inspected, `^(sudo env PATH="\$PATH" )?make |\bgo (build|test) `, ""},
 	{besideMetalLB, `^kubectl herald (import|takeover) metallb`, ""},
-	{nowhere, `--subresource=status`, "it clears what servicelb of k3s has written, which the lab does not have"},
 	{nowhere, `rollout restart daemonset/kube-proxy|^kubectl -n kube-system logs .*--previous`, "kube-proxy would start anew on nodes that other stories use"},
 	{onKubelets, `^kubectl (rollout |-n (herald|kube)-system (describe|get|logs|rollout) |get pods --namespace herald-system)`, ""},
 	{onPlane, `herald:dev#|^TAG=|^helm (install|upgrade) |^kubectl (create|label|delete) namespace |^kubectl (delete|patch) service |\$pool|` +
