@@ -295,6 +295,51 @@ func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
 	}
 }
 
+// TestAServiceThatGetsItsAddressWaitsForNoOtherClaim asks what Services wait for at the moments at which they get the addresses
+// that were granted to them.
+func TestAServiceThatGetsItsAddressWaitsForNoOtherClaim(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.claims.report(nil)
+	w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
+	services := make([]*corev1.Service, 250)
+	for i := range services {
+		services[i] = service("web-"+strconv.Itoa(i), four)
+		w.wait(services[i])
+	}
+	if err := w.claim(l); err != nil {
+		t.Fatal(err)
+	}
+	for i, svc := range services {
+		l.grants("herald-"+svc.Name+"-ipv4-0", fmt.Sprintf("198.51.100.%d", i+1))
+	}
+	if err := w.claim(l); err != nil {
+		t.Fatal(err)
+	}
+	for _, svc := range services {
+		req, err := w.claims.requests.of(svc, w.claims.requests.namespace(svc.Namespace))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := w.ledger.decide(svc, req, time.Now())
+			done <- err
+		}()
+		for decided := false; !decided; {
+			select {
+			case err := <-done:
+				if decided = true; err != nil {
+					t.Fatalf("%s: %v", svc.Name, err)
+				}
+			default:
+			}
+			if text := w.claims.words(req); text != "" {
+				t.Fatalf("%s, to which an address was granted: %s", svc.Name, text)
+			}
+		}
+	}
+}
+
 // TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant has a grant that changes after a Service was given the address, and before the
 // address is recorded.
 func TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant(t *testing.T) {

@@ -122,7 +122,8 @@ func (c *claims) retell() {
 
 // words says what a Service waits for; it is empty if the Service waits for no claim.
 func (c *claims) words(req ipam.Request) string {
-	wants := c.ledger.wants(req)
+	grants := c.grants.Load()
+	wants, idle := c.wants(req, grants)
 	if len(wants) == 0 {
 		return ""
 	}
@@ -132,14 +133,13 @@ func (c *claims) words(req ipam.Request) string {
 	if problem != nil {
 		return fmt.Sprintf("IPPool %s cannot ask for an address: %s", wants[0].Pool, cutAt(problem.Error(), maxFailure))
 	}
-	grants := c.grants.Load()
-	_, create := grants.open(req.Owner, wants, c.idle)
+	_, create := grants.open(req.Owner, wants, idle)
 	for _, o := range create {
 		if text := c.failure(o); text != "" {
 			return text
 		}
 	}
-	return grants.WaitWords(req.Owner, wants, c.idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
+	return grants.WaitWords(req.Owner, wants, idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
 }
 
 // condition returns the condition Granted of a pool; nil if it is not known.

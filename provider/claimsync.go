@@ -60,7 +60,8 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		} else {
 			req.Claimed = slices.Clip(all)
 		}
-		open, missing := is.open(req.Owner, c.ledger.wants(req), c.idle)
+		wants, idle := c.wants(req, is)
+		open, missing := is.open(req.Owner, wants, idle)
 		create = append(create, missing...)
 		for _, o := range missing {
 			if text := c.failure(o); text != "" {
@@ -148,8 +149,16 @@ func write(ctx context.Context, all []Claim, one func(context.Context, Claim) er
 
 // idle reports whether a claim is not in use: no record names it, and its Service does not have the address. The ledger knows
 // a new record before the cache does.
-func (c *claims) idle(o Claim) bool {
-	return !o.recorded && !c.records.haveClaim(o.Name) && !c.ledger.uses(o)
+func (c *claims) idle(o Claim) bool { return !c.hasRecord(o) && !c.ledger.uses(o) }
+
+// hasRecord reports whether a record names a claim.
+func (c *claims) hasRecord(o Claim) bool { return o.recorded || c.records.haveClaim(o.Name) }
+
+// wants returns the new addresses that a Service needs from pools whose addresses another system grants, and a function that
+// reports whether a claim of the Service is not in use.
+func (c *claims) wants(req ipam.Request, grants *Grants) ([]ipam.Want, func(Claim) bool) {
+	wants, used := c.ledger.wants(req, grants.claims[req.Owner.UID])
+	return wants, func(o Claim) bool { return !used[o.Name] && !c.hasRecord(o) }
 }
 
 // concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not

@@ -78,12 +78,18 @@ func (l *ledger) reconsider(svc *corev1.Service, req ipam.Request) {
 	l.dropUngranted(svc, req)
 }
 
-// wants returns the new addresses that a request needs from pools whose addresses another system grants.
-func (l *ledger) wants(req ipam.Request) []ipam.Want {
+// wants returns the new addresses that a request needs from pools whose addresses another system grants, and the names of those
+// claims that are in use. Both are read at once: in between, the Service could get an address that was granted for one of the claims,
+// and it would then seem to need another claim.
+func (l *ledger) wants(req ipam.Request, claims []Claim) (wants []ipam.Want, used map[string]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
-	return l.alloc.Wants(req)
+	used = map[string]bool{}
+	for _, c := range claims {
+		used[c.Name] = c.UsedIn(l.alloc)
+	}
+	return l.alloc.Wants(req), used
 }
 
 // refused returns why a Service cannot get the address that was granted for a claim; nil if it can.
