@@ -304,6 +304,24 @@ func TestAClientReachesAService(t *testing.T) {
 				f.routed(router, "198.18.0.200", all...)
 				f.answeredBy("198.18.0.200", now) // The address does not move.
 			})
+			t.Run("on the segment, though its pool has addresses of another network only", func(t *testing.T) {
+				f := f.within(t)
+				f.editPool("segment", func(s *herald.IPPoolSpec) { s.Addresses = []herald.AddressRange{"203.0.113.0/24"} })
+				f.marked("198.18.0.200", metav1.ConditionFalse, "it stays in use")
+				f.service("later", to8080)
+				f.holds("later", "203.0.113.0")
+				f.routed(router, "203.0.113.0", all...)
+				owner := f.answeredBy("198.18.0.200", all...)
+				rest := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == owner })
+				f.label(owner, corev1.LabelNodeExcludeBalancers, "")
+				f.routed(router, "203.0.113.0", rest...)
+				f.answeredBy("198.18.0.200", rest...)
+				f.reached(f.site.Segment, "198.18.0.200:9000")
+				f.unlabel(owner, corev1.LabelNodeExcludeBalancers)
+				f.routed(router, "203.0.113.0", all...)
+				f.remove("later")
+				f.gone("later")
+			})
 			t.Run("until the Service is deleted", func(t *testing.T) {
 				f := f.within(t)
 				for _, name := range []string{"web", "dual", "local"} {

@@ -47,7 +47,7 @@ const turnMissing = 15 * time.Second
 type loop struct {
 	s          *Speaker
 	shared     *announce.Shared
-	ranges     []netipx.IPRange // of all pools
+	usable     *netipx.IPSet    // the addresses of all pools and of all records
 	interfaces []link.Interface // that matter to L2Advertisements
 	gateways   []netip.Addr     // of all interfaces, sorted
 	decisions  map[netip.Addr]announce.Decision
@@ -286,8 +286,8 @@ func (l *loop) giveUp(seg *segment.Segment) {
 	})
 }
 
-// matters reports whether addresses may be announced on an interface: an advertisement names it, or one of its
-// subnets holds addresses of a pool.
+// matters reports whether addresses may be announced on an interface: an advertisement names it, or one of its subnets has
+// addresses that Services have or may get.
 func (l *loop) matters(i link.Interface) bool {
 	for _, ad := range l.shared.L2 {
 		if len(ad.Interfaces) > 0 {
@@ -297,7 +297,7 @@ func (l *loop) matters(i link.Interface) bool {
 			continue
 		}
 		for _, subnet := range roomy(i.Subnets) {
-			if slices.ContainsFunc(l.ranges, netipx.RangeOfPrefix(subnet.Masked()).Overlaps) {
+			if l.usable.OverlapsPrefix(subnet.Masked()) {
 				return true
 			}
 		}
@@ -333,6 +333,9 @@ func (l *loop) pass(c changes) {
 		if a := l.s.inputs.address(address, began); a != nil {
 			if l.notice(a, time.Now(), first) {
 				forgotten = append(forgotten, address)
+			}
+			if !l.usable.Contains(address) { // The record is newer than the edit that took the address out of its pool.
+				l.s.inputs.touchAll()
 			}
 			l.decisions[address] = l.decide(a, before, began)
 		} else {
@@ -458,7 +461,7 @@ func (l *loop) share() {
 	before := l.shared
 	l.shared = l.s.inputs.shared(l.s.config.Node, l.s.health.healthy(), before)
 	l.updateDrain(before, time.Now())
-	l.ranges = l.s.inputs.ranges()
+	l.usable = l.s.inputs.usable()
 	l.takeInterfaces()
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)
 	l.gateways = gatewaysOf(l.s.links.Interfaces())

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"crypto/ed25519"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/announce"
+	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/segment"
 	"github.com/heraldlb/herald/speaker/segment/ownership"
 )
@@ -34,6 +36,7 @@ func loopOf(t testing.TB, node string, objects ...metav1.Object) *loop {
 	s.inputs = watched(t, objects...)
 	s.segments.ctx = t.Context()
 	s.loop.shared, _ = cluster(t, node)
+	s.loop.usable = s.inputs.usable()
 	return s.loop
 }
 
@@ -107,6 +110,45 @@ func TestAnAddressOutlivesTheServicesThatLeave(t *testing.T) {
 	}
 	if n := testutil.ToFloat64(l.decided); n != 5 {
 		t.Errorf("%v decisions were made about five changes", n)
+	}
+}
+
+// A pool is edited, and its Service keeps an address that is in no pool any more. The interface on which the address is announced
+// stays, whether the speaker sees the edit before the record or after it.
+func TestAnInterfaceStaysForAnAddressThatIsInNoPoolAnyMore(t *testing.T) {
+	const address = "198.51.100.7"
+	eth0 := link.Interface{Name: "eth0", Subnets: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/24")}}
+	pool := func(addresses herald.AddressRange) *herald.IPPool {
+		return &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "public"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{addresses}}}
+	}
+	edited := pool("203.0.113.0/24")
+	for _, story := range []struct {
+		name  string
+		pool  *herald.IPPool
+		steps [][]metav1.Object
+		want  []bool
+	}{
+		{"record, edit", pool("198.51.100.0/28"), [][]metav1.Object{{recordFor(address, "web-uid")}, {edited}}, []bool{true, true}},
+		{"edit, record", pool("198.51.100.0/28"), [][]metav1.Object{{edited}, {recordFor(address, "web-uid")}}, []bool{false, true}},
+		{"never in a pool", edited, [][]metav1.Object{{recordFor(address, "web-uid")}}, []bool{true}},
+	} {
+		l := loopOf(t, "n1", &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}, serviceWith(address), story.pool)
+		all := noChanges()
+		all.all = true
+		l.pass(all)
+		for i, step := range story.steps {
+			l.put(t, step...)
+			for _, o := range step {
+				l.s.inputs.handlers()[informerOf(t, l.s.inputs, o)].OnAdd(o, false)
+			}
+			for len(l.s.inputs.trigger) > 0 {
+				<-l.s.inputs.trigger
+				l.pass(l.s.inputs.take())
+			}
+			if got := l.matters(eth0); got != story.want[i] {
+				t.Errorf("%s, step %d: the interface matters: %v, want %v", story.name, i+1, got, story.want[i])
+			}
+		}
 	}
 }
 

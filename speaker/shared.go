@@ -30,10 +30,20 @@ func (in *inputs) objects() *announce.Objects {
 	}
 }
 
-// ranges returns the address ranges of all pools.
-func (in *inputs) ranges() (all []netipx.IPRange) {
+// usable returns the addresses that Services may get, those of all pools, and the addresses that are recorded. A Service keeps its
+// address when the address is taken out of its pool.
+func (in *inputs) usable() *netipx.IPSet {
+	var b netipx.IPSetBuilder
 	for _, o := range client.Items[*herald.IPPool](in.pools.GetStore()) {
-		all = append(all, announce.RangesOf(o.Spec.Addresses)...)
+		for _, r := range announce.RangesOf(o.Spec.Addresses) {
+			b.AddRange(r)
+		}
 	}
-	return all
+	for _, o := range client.Items[*herald.IPAllocation](in.allocations.GetStore()) {
+		for _, address := range parseAddresses(o.Spec.Address) {
+			b.Add(address)
+		}
+	}
+	set, _ := b.IPSet() // Both kinds of ranges are valid.
+	return set
 }

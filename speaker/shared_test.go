@@ -70,16 +70,19 @@ func TestGatewaysAreInfrastructure(t *testing.T) {
 	}
 }
 
-func TestRangesAreThoseOfAllPools(t *testing.T) {
+func TestUsableAreTheAddressesOfAllPoolsAndRecords(t *testing.T) {
+	record := func(address string) *herald.IPAllocation {
+		return &herald.IPAllocation{ObjectMeta: metav1.ObjectMeta{Name: address}, Spec: herald.IPAllocationSpec{Address: address, Pool: "a"}}
+	}
 	in := watched(t,
 		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/30", "garbage", "198.51.100.9 - 198.51.100.10"}}},
-		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"2001:db8::7", "198.51.100.9-2001:db8::1"}}})
+		&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"2001:db8::7", "198.51.100.9-2001:db8::1"}}},
+		record("198.51.100.2"), record("203.0.113.9"), record("nonsense"))
 	var got []string
-	for _, r := range in.ranges() {
+	for _, r := range in.usable().Ranges() {
 		got = append(got, r.String())
 	}
-	slices.Sort(got)
-	if want := []string{"198.51.100.0-198.51.100.3", "198.51.100.9-198.51.100.10", "2001:db8::7-2001:db8::7"}; !slices.Equal(got, want) {
+	if want := []string{"198.51.100.0-198.51.100.3", "198.51.100.9-198.51.100.10", "203.0.113.9-203.0.113.9", "2001:db8::7-2001:db8::7"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
