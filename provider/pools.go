@@ -236,13 +236,14 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 	if _, err := s.api.UpdateStatus(ctx, edit, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
-	if meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced) == nil {
-		s.tellUnannounced(edit) // Services may have got addresses before this was known.
+	if unannounced(o) == "" {
+		s.tellUnannounced(edit)
 	}
 	return nil
 }
 
-// tellUnannounced writes an event on the Services that have addresses of a pool if nothing announces the pool.
+// tellUnannounced writes an event on the Services that have addresses of a pool if nothing announces the pool, or nothing does any more.
+// Later Services get the event with their addresses.
 func (s *pools) tellUnannounced(o *herald.IPPool) {
 	message := unannounced(o)
 	if message == "" {

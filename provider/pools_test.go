@@ -140,13 +140,25 @@ func TestAServiceOfAPoolThatNothingAnnouncesIsTold(t *testing.T) {
 	}
 	w.eventsSay(says)
 
-	if err := w.l2.Add(&herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}); err != nil {
+	advertisement := &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}
+	if err := w.l2.Add(advertisement); err != nil {
 		t.Fatal(err)
 	}
 	w.publish("public")
 	if _, err := w.serve(service("announced", four)); err != nil {
 		t.Fatal(err)
 	}
+	w.eventsSay()
+
+	if err := w.l2.Delete(advertisement); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("public")
+	if n := len(w.recorder.Events); n != 3 {
+		t.Errorf("%d events, want one for each Service", n)
+	}
+	w.eventsSay(says)
+	w.publish("public")
 	w.eventsSay()
 }
 
