@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/zap/zaptest"
 
@@ -315,34 +317,61 @@ func TestARouterThatTakesNothingLosesItsSession(t *testing.T) {
 	alive.Wait()
 }
 
-// A router that has connected and sends no OPEN is told of, and does not keep other connections out for long.
-func TestARouterThatSendsNoOpen(t *testing.T) {
-	s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513}, zaptest.NewLogger(t), func() {})
-	passive := newStatus(Peer{LocalASN: 64512, PeerASN: 64513, Passive: true}, zaptest.NewLogger(t), func() {})
-	began := time.Now()
-	for _, one := range []*status{s, passive} {
-		if err := one.awaitOpen(began.Add(time.Hour)); err != nil || one.session().Reason != "" {
-			t.Errorf("no OPEN is due: %v, reason %q", err, one.session().Reason)
+// A router that sends no OPEN, or no KEEPALIVE after it, is told of, and its connection is given up.
+func TestARouterThatStopsAnswering(t *testing.T) {
+	for want, c := range map[error]struct {
+		passive bool
+		state   State
+	}{errNoOpen: {false, OpenSent}, errNoOpenPassive: {true, OpenSent}, errNoKeepalive: {false, OpenConfirm}} {
+		s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513, Passive: c.passive}, zaptest.NewLogger(t), func() {})
+		began := time.Now()
+		if err := s.awaitAnswer(began.Add(time.Hour)); err != nil || s.session().Reason != "" {
+			t.Errorf("no answer is due: %v, reason %q", err, s.session().Reason)
 		}
-		one.owesOpen(began)
-		if err := one.awaitOpen(began.Add(openPatience - 1)); err != nil || one.session().Reason != "" {
-			t.Errorf("early: %v, reason %q", err, one.session().Reason)
+		s.observe(stateEvent(c.state), began)
+		if err := s.awaitAnswer(began.Add(answerPatience - 1)); err != nil || s.session().Reason != "" {
+			t.Errorf("early: %v, reason %q", err, s.session().Reason)
+		}
+		if err := s.awaitAnswer(began.Add(answerPatience)); err != nil || s.session().Reason != want.Error() {
+			t.Errorf("late: %v, reason %q, want %q", err, s.session().Reason, want)
+		}
+		if err := s.awaitAnswer(began.Add(answerLimit + 1)); !errors.Is(err, want) {
+			t.Errorf("after long: %v, want %v", err, want)
+		}
+		s.observe(stateEvent(Active), began)
+		s.unreachable("no answer")
+		if err := s.awaitAnswer(began.Add(time.Hour)); err != nil || s.session().Reason != "no answer" {
+			t.Errorf("no answer is due any more: %v, reason %q", err, s.session().Reason)
 		}
 	}
-	if err := s.awaitOpen(began.Add(time.Hour)); err != nil || s.session().Reason != noOpen {
-		t.Errorf("a router that this node connects to: %v, reason %q", err, s.session().Reason)
+}
+
+func stateEvent(state State) *apiutil.WatchEventMessage_PeerEvent {
+	return &apiutil.WatchEventMessage_PeerEvent{
+		Type: apiutil.PEER_EVENT_STATE, Peer: apiutil.Peer{State: apiutil.PeerState{SessionState: bgp.FSMState(state)}},
 	}
-	if err := passive.awaitOpen(began.Add(openPatience)); err != nil || passive.session().Reason != errNoOpen.Error() {
-		t.Errorf("a passive router: %v, reason %q", err, passive.session().Reason)
+}
+
+// A router, or the path to it, may break between the OPEN and the KEEPALIVE. gobgp (v4.8.0) would wait for ever, whoever connects.
+func TestARouterIsGivenUpAfterItsOpen(t *testing.T) {
+	c := newComing(t, nil)
+	c.announce("198.51.100.1/32")
+	c.connect("")
+	c.expects(bgp.BGP_MSG_KEEPALIVE)
+	c.eventually("the status knows", func() bool { return c.status.stateNow() == OpenConfirm })
+	c.status.mu.Lock()
+	if c.status.asked.IsZero() {
+		t.Error("the router owes nothing")
 	}
-	if err := passive.awaitOpen(began.Add(openLimit + 1)); !errors.Is(err, errNoOpen) {
-		t.Errorf("a passive router after long: %v", err)
+	c.status.asked = time.Now().Add(-answerLimit)
+	c.status.mu.Unlock()
+	if kind, body, err := c.router.next(); !errors.Is(err, io.EOF) {
+		t.Fatalf("message of type %d, % x, %v, want the end of the connection", kind, body, err)
 	}
-	s.owesOpen(time.Time{})
-	s.unreachable("no answer")
-	if err := s.awaitOpen(began.Add(2 * time.Hour)); err != nil || s.session().Reason != "no answer" {
-		t.Errorf("no OPEN is due any more: %v, reason %q", err, s.session().Reason)
-	}
+	c.eventually("the reason", func() bool { return c.reason() == errNoKeepalive.Error() })
+	c.connect("")
+	c.establish()
+	c.hears("198.51.100.1/32")
 }
 
 // The interface of a link-local address is named by its index, unless the index is that of a VRF or not known.

@@ -131,10 +131,8 @@ func (s *status) explainLog(record slog.Record) {
 	case "sent notification":
 		code, subcode := number(record, "Code"), number(record, "Subcode")
 		s.ends(code, subcode, NotificationSent)
-		s.owesOpen(time.Time{})
+		s.owesAnswer(time.Time{})
 		switch {
-		case code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED && s.stateNow() < OpenConfirm:
-			s.because(guess, TheRouter, "%s", noOpen)
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
 			s.because(fact, ThisNode, "the router's AS number is not %d, which spec.peerASN or spec.peerASNFrom gives: correct the BGPPeer or the router", s.peer.PeerASN)
 		case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_BGP_IDENTIFIER:
@@ -148,42 +146,48 @@ func (s *status) explainLog(record slog.Record) {
 }
 
 const (
-	// openPatience is how long a router may take for its OPEN before its silence is the reason.
-	openPatience = 10 * time.Second
-	// openLimit is how long the connection of a passive router may be silent. Until it ends, gobgp takes no other one.
-	openLimit = 30 * time.Second
+	// answerPatience is how long a router may take for its OPEN, and for its KEEPALIVE after it, before its silence is the reason.
+	answerPatience = 10 * time.Second
+	// answerLimit is how long it may take at all. gobgp (v4.8.0) waits for the OPEN for four minutes, and for the KEEPALIVE without
+	// end: it has no hold timer before the session is established. Meanwhile it takes no other connection.
+	answerLimit = 30 * time.Second
 )
 
-const noOpen = "the router accepts connections and sends no OPEN: its BGP daemon hangs or is just starting, or something else uses its port"
+var (
+	errNoOpen        = errors.New("the router accepts connections and sends no OPEN: its BGP daemon hangs or is just starting, or something else uses its port")
+	errNoOpenPassive = errors.New("the router has connected and sends no OPEN: its BGP daemon hangs, or something else on the router has connected")
+	errNoKeepalive   = errors.New("the router sends no KEEPALIVE after its OPEN: its BGP daemon hangs, or the path to it has broken")
+)
 
-var errNoOpen = errors.New("the router has connected and sends no OPEN: its BGP daemon hangs, or something else on the router has connected")
-
-// owesOpen notes since when the router owes an OPEN; zero: it owes none.
-func (s *status) owesOpen(since time.Time) {
+// owesAnswer notes since when the router owes an OPEN or a KEEPALIVE; zero: it owes none.
+func (s *status) owesAnswer(since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opened = since
+	s.asked = since
 }
 
-// awaitOpen records that the router has owed an OPEN for long. It returns an error if the connection must be given up.
-func (s *status) awaitOpen(now time.Time) error {
+// awaitAnswer records that the router has owed an OPEN or a KEEPALIVE for long. It returns an error if the connection must be given
+// up.
+func (s *status) awaitAnswer(now time.Time) error {
 	s.mu.Lock()
-	late := now.Sub(s.opened)
-	if s.opened.IsZero() || late < openPatience {
+	late := now.Sub(s.asked)
+	if s.asked.IsZero() || late < answerPatience {
 		s.mu.Unlock()
 		return nil
 	}
 	s.reason.source = guess // This is newer than any reason from before.
-	passive := s.peer.Passive
+	lacks := errNoOpen
+	switch {
+	case s.state == OpenConfirm:
+		lacks = errNoKeepalive
+	case s.peer.Passive:
+		lacks = errNoOpenPassive
+	}
 	s.mu.Unlock()
-	if passive && late > openLimit {
-		return errNoOpen
+	if late > answerLimit {
+		return lacks
 	}
-	if !passive {
-		s.because(guess, TheRouter, "%s", noOpen)
-	} else {
-		s.because(guess, TheRouter, "%v", errNoOpen)
-	}
+	s.because(guess, TheRouter, "%v", lacks)
 	return nil
 }
 

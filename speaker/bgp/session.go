@@ -167,7 +167,7 @@ func (s *session) serve(ctx context.Context) error {
 		case <-present:
 			s.advertise()
 		case now := <-look.C:
-			if err := cmp.Or(seen.check(s.server.messages(ctx), now), s.status.awaitOpen(now)); err != nil {
+			if err := cmp.Or(seen.check(s.server.messages(ctx), now), s.status.awaitAnswer(now)); err != nil {
 				return err
 			}
 		case err := <-s.status.refused:

@@ -123,7 +123,7 @@ type status struct {
 	cause   Cause  // of the session's coming end, from the NOTIFICATION
 	flaps   map[Cause]uint64
 	ended   Cause     // of the last end of a session of the present server; empty if it has had none
-	opened  time.Time // since when the router owes an OPEN; zero if it owes none
+	asked   time.Time // since when the router owes an OPEN or, in OpenConfirm, a KEEPALIVE; zero if it owes none
 	sent    counts
 	unsent  counts // prefixes without a next hop
 	server  *routeServer
@@ -244,7 +244,7 @@ func (s *status) refuse(because error) {
 // begin drops what is known of the server before this one, because the session is tried again.
 func (s *status) begin() {
 	s.mu.Lock()
-	s.ended, s.opened = "", time.Time{}
+	s.ended, s.asked = "", time.Time{}
 	s.mu.Unlock()
 	select {
 	case <-s.waits:
@@ -329,10 +329,10 @@ func (s *status) observe(event *apiutil.WatchEventMessage_PeerEvent, at time.Tim
 		cause = HoldTimerExpired
 	}
 	owed := time.Time{}
-	if state == OpenSent {
+	if state == OpenSent || state == OpenConfirm {
 		owed = at
 	}
-	s.owesOpen(owed)
+	s.owesAnswer(owed)
 	s.enter(state, at, cause, s.explainEvent(state, e.DisconnectMessage), agreed{e.PeerASN, e.RouterID, local, e.RemoteCap})
 	signal(s.entered)
 	s.mu.Lock()
