@@ -83,6 +83,8 @@ func (s *status) unreachable(reason string) {
 	s.because(guess, "", "%s", reason)
 }
 
+const closedAtOnce = "the router closed the connection without an answer to our OPEN; it may not know this node as its neighbour"
+
 // explainEvent derives a reason from gobgp's message about a change of state, if the message says more than gobgp's log did.
 func (s *status) explainEvent(state State, message string) reason {
 	if state != Idle {
@@ -91,8 +93,8 @@ func (s *status) explainEvent(state State, message string) reason {
 	switch message {
 	case "read-failed", "write-failed", "graceful-restart":
 		text := "the router closed the connection without a NOTIFICATION; its log may tell why"
-		if s.stateNow() == OpenSent {
-			text = "the router closed the connection without an answer to our OPEN; it may not know this node as its neighbour"
+		if was := s.stateNow(); was == Active || was == OpenSent { // Active: gobgp could not even send its OPEN.
+			text = closedAtOnce
 		}
 		return reason{guess, Error{Text: text, By: TheRouter}}
 	case "invalid-msg": // in OpenConfirm, where gobgp does not say what it has received
@@ -214,6 +216,8 @@ func (s *status) cured(was, now string) {
 func (s *status) explainDial(failure error) string {
 	timeout, is := errors.AsType[net.Error](failure)
 	switch {
+	case errors.Is(failure, unix.ECONNRESET): // The router has accepted the connection.
+		return closedAtOnce
 	case errors.Is(failure, unix.ECONNREFUSED):
 		return fmt.Sprintf("connection refused: no BGP listens there, or the router does not know this node as its neighbour (%v)", failure)
 	case is && timeout.Timeout():

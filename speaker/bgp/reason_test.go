@@ -32,14 +32,18 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		return record(direction+" notification", "Code", code, "Subcode", subcode)
 	}
 	told := func(code, subcode uint8) func(*status) { return func(s *status) { s.told(code, subcode, "", nil) } }
-	refused := func(s *status) {
-		s.unreachable(s.explainDial(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.ECONNREFUSED)}))
+	dialled := func(failure error) func(*status) {
+		return func(s *status) {
+			s.unreachable(s.explainDial(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", failure)}))
+		}
 	}
+	refused := dialled(unix.ECONNREFUSED)
 	disconnect := func(message string) func(*status) {
 		return func(s *status) {
 			s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{})
 		}
 	}
+	active := func(s *status) { s.enter(Active, time.Now(), "", reason{}, agreed{}) }
 	established := func(s *status) { s.enter(Established, time.Now(), "", reason{}, agreed{}) }
 	badAS := notification("sent", bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS)
 	closed := func(s *status) {
@@ -60,6 +64,8 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"the router says something else", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_PEER_DECONFIGURED)}, "Peer De-configured"},
 		{"the router cannot be reached", []func(*status){badAS, refused}, "connection refused"},
 		{"it is back, and closes the connection", []func(*status){badAS, refused, closed}, "without an answer to our OPEN"},
+		{"it closes the connection before our OPEN", []func(*status){active, disconnect("write-failed")}, "without an answer to our OPEN"},
+		{"it closes the connection even earlier", []func(*status){dialled(unix.ECONNRESET)}, "without an answer to our OPEN"},
 		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, which spec.peerASN"},
 		{"a guess, and a newer one", []func(*status){closed, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"a session in between", []func(*status){badAS, established, disconnect("read-failed")}, "without a NOTIFICATION"},
