@@ -251,9 +251,13 @@ func (l *listener) handOver(conn *net.TCPConn) {
 	from, to := addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := slices.IndexFunc(l.members, func(m *member) bool {
-		return m.peer.Address == from && (!m.peer.LocalAddress.IsValid() || m.peer.LocalAddress == to)
-	})
+	peerAt := func(local netip.Addr) int {
+		return slices.IndexFunc(l.members, func(m *member) bool { return m.peer.Address == from && m.peer.LocalAddress == local })
+	}
+	i := peerAt(to)
+	if i < 0 {
+		i = peerAt(netip.Addr{}) // It takes what is not for another peer of this router.
+	}
 	if i < 0 {
 		_ = conn.Close()
 		return

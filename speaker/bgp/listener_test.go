@@ -67,3 +67,39 @@ func TestTheNewestConnectionIsTaken(t *testing.T) {
 		}
 	}
 }
+
+// A router may be two peers, one of which says to which address of this node the router connects. Each gets its own connections,
+// whatever the order of the peers.
+func TestAConnectionIsForThePeerThatNamesItsAddress(t *testing.T) {
+	socket, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	router := netip.MustParseAddr("127.0.0.1")
+	exact := &member{peer: Peer{Address: router, LocalAddress: router}, accepted: make(chan *net.TCPConn, 1)}
+	other := &member{peer: Peer{Address: router, LocalAddress: router.Next()}, accepted: make(chan *net.TCPConn, 1)}
+	anywhere := &member{peer: Peer{Address: router}, accepted: make(chan *net.TCPConn, 1)}
+	for _, c := range []struct {
+		members []*member
+		want    *member
+	}{{[]*member{exact, anywhere}, exact}, {[]*member{anywhere, exact}, exact}, {[]*member{other, anywhere}, anywhere}, {[]*member{other}, nil}} {
+		client, err := net.Dial("tcp", socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		conn, err := socket.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		(&listener{members: c.members}).handOver(conn)
+		for _, m := range []*member{exact, other, anywhere} {
+			if got := len(m.accepted) == 1; got != (m == c.want) {
+				t.Errorf("%d peers, the first at %v: the one at %v gets the connection: %v", len(c.members), c.members[0].peer.LocalAddress, m.peer.LocalAddress, got)
+			}
+			discard(m.accepted)
+		}
+	}
+}
