@@ -28,7 +28,7 @@ const (
 	maxRestartTime = 4095 * time.Second
 	// RFC 9494 §4.2: 24 bits.
 	maxStaleTime = (1<<24 - 1) * time.Second
-	// TCP_MD5SIG_MAXKEYLEN of Linux. gobgp truncates longer passwords without an error.
+	// TCP_MD5SIG_MAXKEYLEN of Linux.
 	maxPassword = 80
 )
 
