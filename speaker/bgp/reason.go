@@ -74,13 +74,34 @@ func (s *status) ends(code, subcode uint8, otherwise Cause) {
 	}
 }
 
-// unreachable records that this node could not connect to the router. This replaces any reason from before, and any later
-// reason replaces it.
+// unreachable records that this node could not connect to the router, unless it is known why the router cannot be reached.
 func (s *status) unreachable(reason string) {
+	s.mu.Lock()
+	known := s.unheard
+	s.mu.Unlock()
+	if !known {
+		s.instead("", reason)
+	}
+}
+
+// advertised records whether this node could send a Router Advertisement to an unnumbered router. While it cannot, it cannot connect
+// either, and one of two reasons must not replace the other each time.
+func (s *status) advertised(failure error) {
+	s.mu.Lock()
+	s.unheard = failure != nil
+	up := s.state == Established
+	s.mu.Unlock()
+	if failure != nil && !up {
+		s.instead(ThisNode, fmt.Sprintf("no Router Advertisement on %s: %v", s.peer.Address.Zone(), failure))
+	}
+}
+
+// instead records a reason that replaces any from before, and that any later reason replaces.
+func (s *status) instead(by Side, reason string) {
 	s.mu.Lock()
 	s.reason.source = guess
 	s.mu.Unlock()
-	s.because(guess, "", "%s", reason)
+	s.because(guess, by, "%s", reason)
 }
 
 const closedAtOnce = "the router closed the connection without an answer to our OPEN; it may not know this node as its neighbour"

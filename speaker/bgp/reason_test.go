@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -38,6 +39,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		}
 	}
 	refused := dialled(unix.ECONNREFUSED)
+	advertised := func(failure error) func(*status) { return func(s *status) { s.advertised(failure) } }
 	disconnect := func(message string) func(*status) {
 		return func(s *status) {
 			s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{})
@@ -66,13 +68,16 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"it is back, and closes the connection", []func(*status){badAS, refused, closed}, "without an answer to our OPEN"},
 		{"it closes the connection before our OPEN", []func(*status){active, disconnect("write-failed")}, "without an answer to our OPEN"},
 		{"it closes the connection even earlier", []func(*status){dialled(unix.ECONNRESET)}, "without an answer to our OPEN"},
+		{"no Router Advertisement, and no connection", []func(*status){badAS, advertised(unix.ENODEV), refused}, "no Router Advertisement on eth1: no such device"},
+		{"a Router Advertisement, and no connection", []func(*status){advertised(unix.ENODEV), advertised(nil), refused}, "connection refused"},
+		{"no Router Advertisement for a session that is up", []func(*status){established, advertised(unix.ENODEV)}, ""},
 		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, which spec.peerASN"},
 		{"a guess, and a newer one", []func(*status){closed, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"a session in between", []func(*status){badAS, established, disconnect("read-failed")}, "without a NOTIFICATION"},
 		{"the session is up", []func(*status){badAS, established}, ""},
 		{"a failure of our own", []func(*status){closed, func(s *status) { s.fail(errors.New("no memory")) }}, "no memory"},
 	} {
-		s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513}, zap.NewNop(), func() {})
+		s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513, Address: netip.MustParseAddr("fe80::1%eth1")}, zap.NewNop(), func() {})
 		for _, happens := range story.what {
 			happens(s)
 		}

@@ -158,14 +158,14 @@ func (s *session) serve(ctx context.Context) error {
 		ticker := time.NewTicker(advertisePeriod)
 		defer ticker.Stop()
 		present = ticker.C
-		s.advertise()
+		s.status.advertised(advertise(s.peer.Address))
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-present:
-			s.advertise()
+			s.status.advertised(advertise(s.peer.Address))
 		case now := <-look.C:
 			if err := cmp.Or(seen.check(s.server.messages(ctx), now), s.status.awaitAnswer(now)); err != nil {
 				return err

@@ -15,14 +15,6 @@ import (
 // within this time that this node is there.
 const advertisePeriod = 5 * time.Second
 
-// advertise tells the router on an unnumbered link that this node is there. A failure is reported as the reason why the session
-// is not up.
-func (s *session) advertise() {
-	if err := advertise(s.peer.Address); err != nil {
-		s.status.because(guess, ThisNode, "no Router Advertisement on %s: %v", s.peer.Address.Zone(), err)
-	}
-}
-
 // advertise sends a Router Advertisement to a router at a link-local address with a zone (RFC 4861 section 4.2). Its lifetime
 // is zero: this node is not a default router. Most Router Advertisements go to all nodes, but this one goes only to that router:
 // otherwise another node on the link would take this node for its router.
