@@ -208,12 +208,7 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = socket.Close() }()
-	late, err := socket.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = late.Close() }()
-	_ = late.SetDeadline(time.Now().Add(patience))
+	late := accepted(t, socket)
 	if n, err := late.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a connection for which nobody waits any more: %d bytes, %v, want its end", n, err)
 	}
@@ -232,12 +227,7 @@ func TestConnectionsAreOpenedWhenTheyAreWaitedFor(t *testing.T) {
 	}
 	defer func() { _ = last.Close() }()
 	for _, want := range []net.Conn{conn, last} { // The kernel keeps the order.
-		got, err := socket.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = got.Close() }()
-		if got.RemoteAddr().String() != want.LocalAddr().String() {
+		if got := accepted(t, socket); got.RemoteAddr().String() != want.LocalAddr().String() {
 			t.Errorf("a connection from %v, want %v: one that nobody waited for", got.RemoteAddr(), want.LocalAddr())
 		}
 	}
@@ -379,27 +369,13 @@ func TestARoleIsOfferedInAnOpenOfTheKnownLayout(t *testing.T) {
 		}
 	}
 
-	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = socket.Close() }()
-	router, err := net.Dial("tcp4", socket.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = router.Close() }()
-	conn, err := socket.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
+	router, conn := ends(t, loopback(t))
 	p := validPeer()
 	p.Role = RoleCustomer
 	h := newStatus(p, zap.NewNop(), func() {}).shake(conn)
 	if n, err := h.Write(extended()); n != 0 || !errors.Is(err, errLayout) {
 		t.Errorf("%d bytes sent, %v", n, err)
 	}
-	_ = router.SetDeadline(time.Now().Add(patience))
 	if got, err := io.ReadAll(router); err != nil || len(got) > 0 {
 		t.Errorf("the router gets % x, %v, want the end of the connection", got, err)
 	}
@@ -464,23 +440,10 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(append(message(3, []byte{6}), 1), uint8(0))
 	f.Add(append(message(3, []byte{2, 11}), 1), uint8(0))
 	f.Add(unhex("ffffffffffffffffffffffffffffffff ffff 01"), uint8(1))
-	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { _ = socket.Close() })
+	socket := loopback(f)
 	f.Fuzz(func(t *testing.T, sent []byte, ours uint8) {
-		router, err := net.Dial("tcp4", socket.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = router.Close() }()
-		conn, err := socket.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close() }()
-		if _, err := router.Write(sent); err != nil || router.(*net.TCPConn).CloseWrite() != nil {
+		router, conn := ends(t, socket)
+		if _, err := router.Write(sent); err != nil || router.CloseWrite() != nil {
 			t.Fatal(err)
 		}
 		p := validPeer()
@@ -547,6 +510,41 @@ func FuzzRoles(f *testing.F) {
 			}
 		}
 	})
+}
+
+// loopback returns a socket that listens on the loopback interface. What loopback, accepted and ends return is closed when the test ends.
+func loopback(t testing.TB) *net.TCPListener {
+	t.Helper()
+	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	return socket
+}
+
+// accepted returns the next connection to a socket.
+func accepted(t testing.TB, socket *net.TCPListener) *net.TCPConn {
+	t.Helper()
+	conn, err := socket.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// ends returns both ends of a new connection to a socket.
+func ends(t testing.TB, socket *net.TCPListener) (router, node *net.TCPConn) {
+	t.Helper()
+	conn, err := net.Dial("tcp4", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.TCPConn), accepted(t, socket)
 }
 
 // dials has the router connect, and send nothing yet.

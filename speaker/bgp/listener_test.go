@@ -34,35 +34,21 @@ func TestLinkLocalRoutersShareAKey(t *testing.T) {
 // TestTheNewestConnectionIsTaken: a router that gives connections up and opens new ones, while the session takes none, does not have to
 // wait until the session has taken all of them.
 func TestTheNewestConnectionIsTaken(t *testing.T) {
-	socket, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
+	socket := loopback(t)
 	m := &member{peer: Peer{Address: netip.MustParseAddr("127.0.0.1")}, accepted: make(chan *net.TCPConn, 1)}
 	l := &listener{members: []*member{m}}
-	var clients []net.Conn
+	var routers []*net.TCPConn
 	for range 6 {
-		client, err := net.Dial("tcp", socket.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		clients = append(clients, client)
-		conn, err := socket.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
+		router, conn := ends(t, socket)
+		routers = append(routers, router)
 		l.handOver(conn)
 	}
-	newest := clients[len(clients)-1]
-	taken := <-m.accepted
-	defer taken.Close()
-	if taken.RemoteAddr().String() != newest.LocalAddr().String() {
+	newest := routers[len(routers)-1]
+	if taken := <-m.accepted; taken.RemoteAddr().String() != newest.LocalAddr().String() {
 		t.Errorf("the connection from %v is taken, want that from %v", taken.RemoteAddr(), newest.LocalAddr())
 	}
-	for _, c := range clients[:len(clients)-1] {
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+	for _, r := range routers[:len(routers)-1] {
+		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("a connection that was given up is not closed: %v", err)
 		}
 	}
@@ -71,11 +57,7 @@ func TestTheNewestConnectionIsTaken(t *testing.T) {
 // A router may be two peers, one of which says to which address of this node the router connects. Each gets its own connections,
 // whatever the order of the peers.
 func TestAConnectionIsForThePeerThatNamesItsAddress(t *testing.T) {
-	socket, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
+	socket := loopback(t)
 	router := netip.MustParseAddr("127.0.0.1")
 	exact := &member{peer: Peer{Address: router, LocalAddress: router}, accepted: make(chan *net.TCPConn, 1)}
 	other := &member{peer: Peer{Address: router, LocalAddress: router.Next()}, accepted: make(chan *net.TCPConn, 1)}
@@ -84,16 +66,7 @@ func TestAConnectionIsForThePeerThatNamesItsAddress(t *testing.T) {
 		members []*member
 		want    *member
 	}{{[]*member{exact, anywhere}, exact}, {[]*member{anywhere, exact}, exact}, {[]*member{other, anywhere}, anywhere}, {[]*member{other}, nil}} {
-		client, err := net.Dial("tcp", socket.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		conn, err := socket.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		_, conn := ends(t, socket)
 		(&listener{members: c.members}).handOver(conn)
 		for _, m := range []*member{exact, other, anywhere} {
 			if got := len(m.accepted) == 1; got != (m == c.want) {
