@@ -69,7 +69,7 @@ func (s *session) connect(ctx context.Context) *net.TCPConn {
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.status.unreachable(s.status.explainDial(err))
+		s.status.unreachable(err)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -339,8 +339,8 @@ func TestARouterThatStopsAnswering(t *testing.T) {
 			t.Errorf("after long: %v, want %v", err, want)
 		}
 		s.observe(stateEvent(Active), began)
-		s.unreachable("no answer")
-		if err := s.awaitAnswer(began.Add(time.Hour)); err != nil || s.session().Reason != "no answer" {
+		s.unreachable(errors.New("no route to host"))
+		if err := s.awaitAnswer(began.Add(time.Hour)); err != nil || s.session().Reason != "no route to host" {
 			t.Errorf("no answer is due any more: %v, reason %q", err, s.session().Reason)
 		}
 	}

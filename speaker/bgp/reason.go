@@ -75,24 +75,37 @@ func (s *status) ends(code, subcode uint8, otherwise Cause) {
 }
 
 // unreachable records that this node could not connect to the router, unless it is known why the router cannot be reached.
-func (s *status) unreachable(reason string) {
+func (s *status) unreachable(failure error) {
+	if errors.Is(failure, unix.ECONNRESET) { // The router has accepted the connection, and closed it before this node noticed.
+		s.because(guess, TheRouter, "%s", closedAtOnce)
+		return
+	}
 	s.mu.Lock()
-	known := s.unheard
+	known := s.unheard != ""
 	s.mu.Unlock()
 	if !known {
-		s.instead("", reason)
+		s.instead("", s.explainDial(failure))
 	}
 }
 
-// advertised records whether this node could send a Router Advertisement to an unnumbered router. While it cannot, it cannot connect
-// either, and one of two reasons must not replace the other each time.
+// advertised records whether this node could send a Router Advertisement to an unnumbered router. While it cannot, it most likely cannot
+// connect either, and these two reasons must not replace each other with each attempt.
 func (s *status) advertised(failure error) {
 	s.mu.Lock()
-	s.unheard = failure != nil
-	up := s.state == Established
+	was := s.unheard
+	s.unheard = ""
+	if failure != nil && s.state != Established {
+		s.unheard = fmt.Sprintf("no Router Advertisement on %s: %v", s.peer.Address.Zone(), failure)
+	}
+	now := s.unheard
 	s.mu.Unlock()
-	if failure != nil && !up {
-		s.instead(ThisNode, fmt.Sprintf("no Router Advertisement on %s: %v", s.peer.Address.Zone(), failure))
+	switch {
+	case now != "" && was == "":
+		s.instead(ThisNode, now)
+	case now != "":
+		s.because(guess, ThisNode, "%s", now) // There may be a better reason since.
+	case s.peer.Passive: // For others, the next attempt to connect gives a reason.
+		s.cured(was, waiting(s.peer))
 	}
 }
 
@@ -237,8 +250,6 @@ func (s *status) cured(was, now string) {
 func (s *status) explainDial(failure error) string {
 	timeout, is := errors.AsType[net.Error](failure)
 	switch {
-	case errors.Is(failure, unix.ECONNRESET): // The router has accepted the connection.
-		return closedAtOnce
 	case errors.Is(failure, unix.ECONNREFUSED):
 		return fmt.Sprintf("connection refused: no BGP listens there, or the router does not know this node as its neighbour (%v)", failure)
 	case is && timeout.Timeout():

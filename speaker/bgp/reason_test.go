@@ -19,6 +19,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// active, opens and disconnect are what gobgp reports of a session.
+func active(s *status) { s.enter(Active, time.Now(), "", reason{}, agreed{}) }
+
+func opens(s *status) { s.enter(OpenSent, time.Now(), "", reason{}, agreed{}) }
+
+func disconnect(message string) func(*status) {
+	return func(s *status) { s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{}) }
+}
+
 // After a router has refused a session for a known reason, it closes further connections without a NOTIFICATION. The reason
 // stays until there is a better one.
 func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
@@ -35,21 +44,15 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 	told := func(code, subcode uint8) func(*status) { return func(s *status) { s.told(code, subcode, "", nil) } }
 	dialled := func(failure error) func(*status) {
 		return func(s *status) {
-			s.unreachable(s.explainDial(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", failure)}))
+			s.unreachable(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", failure)})
 		}
 	}
 	refused := dialled(unix.ECONNREFUSED)
 	advertised := func(failure error) func(*status) { return func(s *status) { s.advertised(failure) } }
-	disconnect := func(message string) func(*status) {
-		return func(s *status) {
-			s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{})
-		}
-	}
-	active := func(s *status) { s.enter(Active, time.Now(), "", reason{}, agreed{}) }
 	established := func(s *status) { s.enter(Established, time.Now(), "", reason{}, agreed{}) }
 	badAS := notification("sent", bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS)
 	closed := func(s *status) {
-		s.enter(OpenSent, time.Now(), "", reason{}, agreed{})
+		opens(s)
 		disconnect("read-failed")(s)
 	}
 	for _, story := range []struct {
@@ -70,6 +73,7 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"it closes the connection even earlier", []func(*status){dialled(unix.ECONNRESET)}, "without an answer to our OPEN"},
 		{"no Router Advertisement, and no connection", []func(*status){badAS, advertised(unix.ENODEV), refused}, "no Router Advertisement on eth1: no such device"},
 		{"a Router Advertisement, and no connection", []func(*status){advertised(unix.ENODEV), advertised(nil), refused}, "connection refused"},
+		{"no Router Advertisement, before which the session ended", []func(*status){established, advertised(unix.ENODEV), notification("sent", bgp.BGP_ERROR_HOLD_TIMER_EXPIRED, 0), disconnect("hold-timer-expired"), advertised(unix.ENODEV)}, "no Router Advertisement on eth1"},
 		{"no Router Advertisement for a session that is up", []func(*status){established, advertised(unix.ENODEV)}, ""},
 		{"a guess, and what is known", []func(*status){closed, badAS}, "AS number is not 64513, which spec.peerASN"},
 		{"a guess, and a newer one", []func(*status){closed, disconnect("read-failed")}, "without a NOTIFICATION"},
@@ -84,6 +88,46 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		if got := s.session().Reason; !strings.Contains(got, story.want) || story.want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", story.name, got, story.want)
 		}
+	}
+}
+
+// Reasons that come again with each attempt do not replace one another: each change would be an event.
+func TestReasonsDoNotAlternate(t *testing.T) {
+	reset := func(s *status) { s.unreachable(os.NewSyscallError("connect", unix.ECONNRESET)) }
+	refuses := func(s *status) { s.told(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS, "", nil) }
+	unheard := func(s *status) { s.advertised(unix.ENODEV) }
+	deaf := func(s *status) { s.because(fact, ThisNode, "this node cannot wait for the router") }
+	for _, story := range []struct {
+		name  string
+		first func(*status)
+		then  []func(*status)
+	}{
+		{"the router closes the connection at once", reset, []func(*status){active, disconnect("write-failed"), opens, disconnect("read-failed"), reset}},
+		{"it does so because of what it has said before", refuses, []func(*status){reset, active, disconnect("write-failed"), opens, disconnect("read-failed"), reset}},
+		{"the interface is gone", unheard, []func(*status){func(s *status) { s.unreachable(unix.EADDRNOTAVAIL) }, unheard}},
+		{"the interface is gone, on which this node listens", func(s *status) { unheard(s); deaf(s) }, []func(*status){unheard, deaf}},
+	} {
+		s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513, Address: netip.MustParseAddr("fe80::1%eth1")}, zap.NewNop(), func() {})
+		story.first(s)
+		want := s.session().LastError
+		if want.Text == "" {
+			t.Errorf("%s: no reason", story.name)
+		}
+		for i, happens := range story.then {
+			if happens(s); s.session().LastError != want {
+				t.Errorf("%s: after step %d %+v, want %+v", story.name, i, s.session().LastError, want)
+			}
+		}
+	}
+}
+
+// A passive router is waited for again once it can be told of this node.
+func TestAnInterfaceThatIsBack(t *testing.T) {
+	s := newStatus(Peer{Passive: true, Address: netip.MustParseAddr("fe80::1%eth1")}, zap.NewNop(), func() {})
+	s.advertised(unix.ENETDOWN)
+	s.advertised(nil)
+	if got := s.session().Reason; got != waiting(s.peer) {
+		t.Errorf("%q, want %q", got, waiting(s.peer))
 	}
 }
 

@@ -124,7 +124,7 @@ type status struct {
 	flaps   map[Cause]uint64
 	ended   Cause     // of the last end of a session of the present server; empty if it has had none
 	asked   time.Time // since when the router owes an OPEN or, in OpenConfirm, a KEEPALIVE; zero if it owes none
-	unheard bool      // no Router Advertisement can be sent to an unnumbered router
+	unheard string    // why no Router Advertisement can be sent to an unnumbered router
 	sent    counts
 	unsent  counts // prefixes without a next hop
 	server  *routeServer
