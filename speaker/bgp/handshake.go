@@ -41,6 +41,7 @@ func (h *handshake) Write(message []byte) (int, error) {
 	if err != nil {
 		h.status.because(fact, ThisNode, "%v", err)
 	} else if _, err = h.TCPConn.Write(with); err == nil {
+		h.status.opens(h)
 		return len(message), nil
 	}
 	_ = h.Close() // gobgp (v4.8.0) does not close a connection that does not take its OPEN.
@@ -99,7 +100,7 @@ func (h *handshake) next() error {
 	return nil
 }
 
-// refuse sends a NOTIFICATION. gobgp closes the connection.
+// refuse sends a NOTIFICATION. It leaves closing the connection to the caller or to gobgp.
 func (h *handshake) refuse(code, subcode uint8) {
 	m, _ := bgp.NewBGPNotificationMessage(code, subcode, nil).Serialize()
 	_ = h.SetWriteDeadline(time.Now().Add(time.Second))

@@ -121,13 +121,16 @@ const closedAtOnce = "the router closed the connection without an answer to our 
 
 // explainEvent derives a reason from gobgp's message about a change of state, if the message says more than gobgp's log did.
 func (s *status) explainEvent(state State, message string) reason {
-	if state != Idle {
+	s.mu.Lock()
+	was, gaveUp := s.state, (s.state == OpenSent || s.state == OpenConfirm) && s.opening == nil
+	s.mu.Unlock()
+	if state != Idle || gaveUp {
 		return reason{}
 	}
 	switch message {
 	case "read-failed", "write-failed", "graceful-restart":
 		text := "the router closed the connection without a NOTIFICATION; its log may tell why"
-		if was := s.stateNow(); was == Active || was == OpenSent { // Active: gobgp could not even send its OPEN.
+		if was == Active || was == OpenSent { // Active: gobgp could not even send its OPEN.
 			text = closedAtOnce
 		}
 		return reason{guess, Error{Text: text, By: TheRouter}}
@@ -184,16 +187,23 @@ func (s *status) explainLog(record slog.Record) {
 const (
 	// answerPatience is how long a router may take for its OPEN, and for its KEEPALIVE after it, before its silence is the reason.
 	answerPatience = 10 * time.Second
-	// answerLimit is how long it may take at all. gobgp (v4.8.0) waits for the OPEN for four minutes, and for the KEEPALIVE without
-	// end: it has no hold timer before the session is established. Meanwhile it takes no other connection.
+	// answerLimit is how long it may take at all. gobgp (v4.8.0) waits for the OPEN for four minutes, and for the KEEPALIVE without end:
+	// it has no hold timer in OpenConfirm. Meanwhile it takes no other connection.
 	answerLimit = 30 * time.Second
 )
 
-var (
-	errNoOpen        = errors.New("the router accepts connections and sends no OPEN: its BGP daemon hangs or is just starting, or something else uses its port")
-	errNoOpenPassive = errors.New("the router has connected and sends no OPEN: its BGP daemon hangs, or something else on the router has connected")
-	errNoKeepalive   = errors.New("the router sends no KEEPALIVE after its OPEN: its BGP daemon hangs, or the path to it has broken")
+const (
+	noOpen        = "the router accepts connections and sends no OPEN: its BGP daemon hangs or is just starting, or something else uses its port"
+	noOpenPassive = "the router has connected and sends no OPEN: its BGP daemon hangs, or something else on the router has connected"
+	noKeepalive   = "the router sends no KEEPALIVE after its OPEN: its BGP daemon hangs, or the path to it has broken"
 )
+
+// opens notes the connection that has our OPEN.
+func (s *status) opens(h *handshake) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opening = h
+}
 
 // owesAnswer notes since when the router owes an OPEN or a KEEPALIVE; zero: it owes none.
 func (s *status) owesAnswer(since time.Time) {
@@ -202,29 +212,33 @@ func (s *status) owesAnswer(since time.Time) {
 	s.asked = since
 }
 
-// awaitAnswer records that the router has owed an OPEN or a KEEPALIVE for long. It returns an error if the connection must be given
-// up.
-func (s *status) awaitAnswer(now time.Time) error {
+// awaitAnswer records that the router has owed an OPEN or a KEEPALIVE for long. In the end it closes the connection, as an expired hold
+// timer does (RFC 4271 section 8.2.2). It keeps the server: the OPEN of a new one would say that this node has restarted, too, and a
+// router that is restarting would not wait for our routes (RFC 4724 section 4.1).
+func (s *status) awaitAnswer(now time.Time) {
 	s.mu.Lock()
 	late := now.Sub(s.asked)
 	if s.asked.IsZero() || late < answerPatience {
 		s.mu.Unlock()
-		return nil
+		return
 	}
-	s.reason.source = guess // This is newer than any reason from before.
-	lacks := errNoOpen
+	lacks := noOpen
 	switch {
 	case s.state == OpenConfirm:
-		lacks = errNoKeepalive
+		lacks = noKeepalive
 	case s.peer.Passive:
-		lacks = errNoOpenPassive
+		lacks = noOpenPassive
+	}
+	var silent *handshake
+	if late >= answerLimit {
+		silent, s.opening, s.asked = s.opening, nil, time.Time{}
 	}
 	s.mu.Unlock()
-	if late > answerLimit {
-		return lacks
+	s.instead(TheRouter, lacks)
+	if silent != nil {
+		silent.refuse(bgp.BGP_ERROR_HOLD_TIMER_EXPIRED, 0)
+		_ = silent.Close()
 	}
-	s.because(guess, TheRouter, "%v", lacks)
-	return nil
 }
 
 // stateNow returns the state of the session.

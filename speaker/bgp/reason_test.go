@@ -22,7 +22,10 @@ import (
 // active, opens and disconnect are what gobgp reports of a session.
 func active(s *status) { s.enter(Active, time.Now(), "", reason{}, agreed{}) }
 
-func opens(s *status) { s.enter(OpenSent, time.Now(), "", reason{}, agreed{}) }
+func opens(s *status) {
+	s.opens(&handshake{TCPConn: &net.TCPConn{}})
+	s.enter(OpenSent, time.Now(), "", reason{}, agreed{})
+}
 
 func disconnect(message string) func(*status) {
 	return func(s *status) { s.enter(Idle, time.Now(), ConnectionLost, s.explainEvent(Idle, message), agreed{}) }
@@ -55,6 +58,12 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		opens(s)
 		disconnect("read-failed")(s)
 	}
+	silent := func(s *status) {
+		opens(s)
+		s.owesAnswer(time.Now().Add(-answerLimit))
+		s.awaitAnswer(time.Now())
+		disconnect("read-failed")(s)
+	}
 	for _, story := range []struct {
 		name string
 		what []func(*status)
@@ -69,6 +78,8 @@ func TestAKnownReasonIsNotReplacedByAGuess(t *testing.T) {
 		{"the router says something else", []func(*status){badAS, notification("received", bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_PEER_DECONFIGURED)}, "Peer De-configured"},
 		{"the router cannot be reached", []func(*status){badAS, refused}, "connection refused"},
 		{"it is back, and closes the connection", []func(*status){badAS, refused, closed}, "without an answer to our OPEN"},
+		{"it is silent, and this node closes the connection", []func(*status){badAS, silent}, noOpen},
+		{"it is no longer silent, and closes connections", []func(*status){silent, closed}, "without an answer to our OPEN"},
 		{"it closes the connection before our OPEN", []func(*status){active, disconnect("write-failed")}, "without an answer to our OPEN"},
 		{"it closes the connection even earlier", []func(*status){dialled(unix.ECONNRESET)}, "without an answer to our OPEN"},
 		{"no Router Advertisement, and no connection", []func(*status){badAS, advertised(unix.ENODEV), refused}, "no Router Advertisement on eth1: no such device"},

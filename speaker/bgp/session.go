@@ -1,7 +1,6 @@
 package bgp
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,9 +166,10 @@ func (s *session) serve(ctx context.Context) error {
 		case <-present:
 			s.status.advertised(advertise(s.peer.Address))
 		case now := <-look.C:
-			if err := cmp.Or(seen.check(s.server.messages(ctx), now), s.status.awaitAnswer(now)); err != nil {
+			if err := seen.check(s.server.messages(ctx), now); err != nil {
 				return err
 			}
+			s.status.awaitAnswer(now)
 		case err := <-s.status.refused:
 			return err
 		case conn := <-connections:

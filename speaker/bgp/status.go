@@ -122,9 +122,10 @@ type status struct {
 	agreed  agreed // valid while established
 	cause   Cause  // of the session's coming end, from the NOTIFICATION
 	flaps   map[Cause]uint64
-	ended   Cause     // of the last end of a session of the present server; empty if it has had none
-	asked   time.Time // since when the router owes an OPEN or, in OpenConfirm, a KEEPALIVE; zero if it owes none
-	unheard string    // why no Router Advertisement can be sent to an unnumbered router
+	ended   Cause      // of the last end of a session of the present server; empty if it has had none
+	asked   time.Time  // since when the router owes an OPEN or, in OpenConfirm, a KEEPALIVE; zero if it owes none
+	opening *handshake // the connection with our last OPEN; nil if this node has closed it because the router did not answer
+	unheard string     // why no Router Advertisement can be sent to an unnumbered router
 	sent    counts
 	unsent  counts // prefixes without a next hop
 	server  *routeServer
