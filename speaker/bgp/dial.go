@@ -17,8 +17,9 @@ import (
 // others see the messages of its connections.
 
 const (
-	// minDialTime is the least time that a router has to answer.
-	minDialTime = 2 * time.Second
+	// minDialTime is the least time that a router has to answer. It is longer than the three seconds after which the kernel gives up ARP and
+	// NDP. Otherwise it would be a matter of chance whether the reason is that there is no answer or no route to the host.
+	minDialTime = 4 * time.Second
 	// dialPause is how long a new server waits before it connects. A router that watches the path by BFD may find only now that
 	// the speaker before this one is dead, or that the path was. It would end the new session for it, with the routes that it has
 	// kept over a restart.

@@ -266,6 +266,8 @@ func (s *status) explainDial(failure error) string {
 	switch {
 	case errors.Is(failure, unix.ECONNREFUSED):
 		return fmt.Sprintf("connection refused: no BGP listens there, or the router does not know this node as its neighbour (%v)", failure)
+	case errors.Is(failure, unix.EHOSTUNREACH):
+		return fmt.Sprintf("no answer: the router or the gateway to it is down or has another address, or the router is more than spec.multihopTTL hops away, or a firewall rejects the connection (%v)", failure)
 	case is && timeout.Timeout():
 		hint := "the router is down, a firewall is in between, or it expects a password and none is set here"
 		if s.peer.Password != "" {

@@ -266,7 +266,7 @@ func TestReasonsWhyASessionIsDown(t *testing.T) {
 		"the router has another AS number": {peer: func(p *bgp.Peer) { p.PeerASN = 65001 }, reason: "the router's AS number is not 65001"},
 		"this node has another AS number":  {peer: func(p *bgp.Peer) { p.LocalASN = 65002 }, reason: "expects another AS number than 65002"},
 		"the device does not exist":        {peer: func(p *bgp.Peer) { p.Interface = "nowhere0" }, reason: "no such device"},
-		"nobody answers":                   {peer: func(p *bgp.Peer) { p.Address = p.Address.Next() }, reason: "no answer: "},
+		"nobody answers":                   {peer: func(p *bgp.Peer) { p.Address = p.Address.Next() }, reason: "no answer: the router or the gateway to it is down or has another address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rack.Each(t, func(t *testing.T, kind router.Kind) {
@@ -407,7 +407,7 @@ func TestMultihop(t *testing.T) {
 		p.Address, p.NextHop4 = far, r.Node4
 		s := newSpeaker(t, p)
 		s.Set(vip4, to(route.Attributes{}, "far"))
-		rack.Eventually(t, func() error { return s.down("far", "no ") }) // "no answer" or "no route": the TTL has run out
+		rack.Eventually(t, func() error { return s.down("far", "the router is more than spec.multihopTTL hops away") })
 		p.MultihopTTL = 4
 		s.peers(p)
 		r.hears(r.plain(vip4))
