@@ -389,3 +389,24 @@ func TestAFoundRouterIsNeverAnnounced(t *testing.T) {
 		t.Errorf("the first decision about the router's own address: %s", got)
 	}
 }
+
+// The watch of pools is interrupted. Meanwhile a pool is deleted and created again with the same name and labels. The informer then
+// reports a change from one object to the other, and both have generation 1.
+func TestAPoolThatIsMadeAnewWhileTheWatchIsInterruptedIsRead(t *testing.T) {
+	pool := func(uid types.UID, onConflict herald.ConflictPolicy) *herald.IPPool {
+		return &herald.IPPool{
+			ObjectMeta: metav1.ObjectMeta{Name: "public", UID: uid, Generation: 1, ResourceVersion: string(uid)},
+			Spec:       herald.IPPoolSpec{OnConflict: onConflict},
+		}
+	}
+	before, after := pool("1", herald.ConflictDefend), pool("2", herald.ConflictYield)
+	l := loopOf(t, "n1", before)
+	all := noChanges()
+	all.all = true
+	l.pass(all)
+	l.put(t, after)
+	l.s.inputs.handlers()[l.s.inputs.pools].OnUpdate(before, after)
+	if l.pass(l.s.inputs.take()); !l.shared.Pools["public"].Yield {
+		t.Error("the old pool is in force")
+	}
+}
