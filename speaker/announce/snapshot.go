@@ -154,6 +154,8 @@ type BGPAdvertisement struct {
 	DrainTime time.Duration
 	// WithoutEndpoints says that an address is announced even if no Service that has it has a ready endpoint.
 	WithoutEndpoints bool
+
+	spec *herald.BGPAdvertisementSpec // from which Peers are selected
 }
 
 // Address is an address that is in the status of Services and is recorded for their UIDs. No other address is announced.
