@@ -12,8 +12,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/responder"
 	"github.com/heraldlb/herald/speaker/segment"
@@ -245,6 +248,24 @@ func TestConflictsAreReportedForAMinute(t *testing.T) {
 			t.Errorf("%d conflicts", n)
 		}
 	})
+}
+
+// A BGPPeer that is deleted and created again has no event yet, whatever was said about the one before.
+func TestASessionIsReportedForEachPeerOfTheSameName(t *testing.T) {
+	peer := func(uid types.UID) *herald.BGPPeer {
+		return &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor", UID: uid}}
+	}
+	l := loopOf(t, "n1")
+	up := bgp.Session{Peer: "tor", State: bgp.Established}
+	for _, uid := range []types.UID{"a", "b"} {
+		l.put(t, peer(uid))
+		for range 2 {
+			l.reportSession(up)
+		}
+		if got := l.events(); len(got) != 1 || got[0] != "Normal SessionUp node n1: the session is established" {
+			t.Errorf("peer %s: %q", uid, got)
+		}
+	}
 }
 
 // someAddresses returns n addresses.
