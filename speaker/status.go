@@ -415,10 +415,10 @@ func (w *statusWriter) run(ctx context.Context) error {
 }
 
 func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatus) error {
-	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) {
+	owner := w.owner()
+	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) && (len(owner) == 0 || equality.Semantic.DeepEqual(w.written.OwnerReferences, owner)) {
 		return nil
 	}
-	owner := w.owner()
 	if len(owner) == 0 {
 		// After kubectl delete node, a status without an owner would stay for good.
 		return fmt.Errorf("the API has no node %s", w.node)
