@@ -350,7 +350,7 @@ var drainTaints = []string{
 
 // NodeOf returns the parts of a Node that decisions use.
 func NodeOf(o *corev1.Node) Node {
-	n := Node{Labels: o.Labels}
+	n := Node{UID: o.UID, Labels: o.Labels}
 	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
 	n.Excluded = n.Excluded || o.DeletionTimestamp != nil
 	for _, t := range o.Spec.Taints {
@@ -362,5 +362,8 @@ func NodeOf(o *corev1.Node) Node {
 	return n
 }
 
-// Differs reports whether a change from n to o can change decisions. It does not compare labels.
-func (n Node) Differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }
+// Differs reports whether a change from n to o can change decisions, or o is another node with the same name. It does not compare
+// labels.
+func (n Node) Differs(o Node) bool {
+	return n.UID != o.UID || n.Excluded != o.Excluded || n.Ready != o.Ready
+}

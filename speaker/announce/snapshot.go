@@ -59,6 +59,7 @@ type candidates struct {
 
 // Node has the properties of a node that determine whether it may announce.
 type Node struct {
+	UID    types.UID
 	Labels map[string]string
 	// Excluded is set if the node has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that says
 	// that it is being shut down or removed, or if it is being deleted.
