@@ -314,7 +314,13 @@ func (l *loop) reportSession(s bgp.Session) {
 	peer := o.(*herald.BGPPeer)
 	now := sessionReport{peer: peer.UID, up: s.State == bgp.Established, reason: s.Reason}
 	before, known := l.sessions[s.Peer]
-	if now == before && known || !now.up && now.reason == "" {
+	switch {
+	case !now.up && now.reason == "":
+		if before.up { // The node has begun a new session, because the BGPPeer was edited.
+			delete(l.sessions, s.Peer)
+		}
+		return
+	case now == before && known:
 		return
 	}
 	l.sessions[s.Peer] = now

@@ -268,6 +268,25 @@ func TestASessionIsReportedForEachPeerOfTheSameName(t *testing.T) {
 	}
 }
 
+// A node ends a session when its BGPPeer is edited, and begins a new one. Until the first attempt there is no reason why that one is down.
+func TestTheSessionWithAnEditedPeerIsReportedAgain(t *testing.T) {
+	l := loopOf(t, "n1", &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}})
+	up, begins, refused := bgp.Session{Peer: "tor", State: bgp.Established}, bgp.Session{Peer: "tor"}, bgp.Session{Peer: "tor", Reason: "refused"}
+	const isUp, isDown = "Normal SessionUp node n1: the session is established", "Warning SessionDown node n1: refused"
+	for i, step := range []struct {
+		session bgp.Session
+		want    []string
+	}{
+		{begins, nil}, {up, []string{isUp}}, {begins, nil}, {begins, nil}, {up, []string{isUp}}, {up, nil},
+		{refused, []string{isDown}}, {begins, nil}, {refused, nil}, {up, []string{isUp}},
+	} {
+		l.reportSession(step.session)
+		if got := l.events(); !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %q, want %q", i+1, got, step.want)
+		}
+	}
+}
+
 // someAddresses returns n addresses.
 func someAddresses(n int) map[netip.Addr]bool {
 	all, a := map[netip.Addr]bool{}, netip.MustParseAddr("198.18.0.0")
