@@ -471,8 +471,8 @@ func (l *loop) share() {
 	var gone []string
 	if before != nil {
 		l.shared.Follow(before)
-		for node := range before.Nodes {
-			if _, ok := l.shared.Nodes[node]; !ok {
+		for node, was := range before.Nodes {
+			if is, ok := l.shared.Nodes[node]; !ok || is.UID != was.UID {
 				gone = append(gone, node)
 			}
 		}

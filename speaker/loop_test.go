@@ -321,25 +321,30 @@ func TestPassesOverAllAddressesAreBounded(t *testing.T) {
 	})
 }
 
-// A node that comes back with the same name is a different node.
+// A node that comes back with the same name is a different node, even if this node did not see the first one go.
 func TestANodeThatIsGoneIsForgotten(t *testing.T) {
-	node := func(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
-	l := loopOf(t, "n1", node("n1"), node("n2"), node("n3"))
+	node := func(name string, uid types.UID) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid, ResourceVersion: string(uid)}}
+	}
+	l := loopOf(t, "n1", node("n1", "1"), node("n2", "2"), node("n3", "3"), node("n4", "4"))
 	all := noChanges()
 	all.all = true
 	l.pass(all)
-	for _, n := range []string{"n2", "n3"} {
+	for _, n := range []string{"n2", "n3", "n4"} {
 		l.s.identities.known[n] = segment.Identity{Boot: 1}
 		l.s.segments.event(zap.NewNop(), "eth0", segment.Event{Kind: segment.EventDead, Node: n})
 	}
-	if err := l.s.inputs.nodes.GetStore().Delete(node("n2")); err != nil {
+	if err := l.s.inputs.nodes.GetStore().Delete(node("n2", "2")); err != nil {
 		t.Fatal(err)
 	}
-	l.pass(all)
+	l.put(t, node("n4", "5"))
+	l.s.inputs.handlers()[l.s.inputs.nodes].OnUpdate(node("n4", "4"), node("n4", "5"))
+	l.pass(l.s.inputs.take())
 	_, known2 := l.s.identities.known["n2"]
 	_, known3 := l.s.identities.known["n3"]
-	if deaths := l.s.segments.reportDeaths(); known2 || !known3 || len(deaths) != 1 || deaths[0].Node != "n3" {
-		t.Errorf("n2 is gone: its key is known: %v; n3's key is known: %v; deaths: %v", known2, known3, deaths)
+	_, known4 := l.s.identities.known["n4"]
+	if deaths := l.s.segments.reportDeaths(); known2 || !known3 || known4 || len(deaths) != 1 || deaths[0].Node != "n3" {
+		t.Errorf("n2 and the first n4 are gone: their keys are known: %v, %v; n3's key is known: %v; deaths: %v", known2, known4, known3, deaths)
 	}
 }
 
@@ -387,5 +392,26 @@ func TestAFoundRouterIsNeverAnnounced(t *testing.T) {
 	l.pass(all)
 	if got := said(l.decisions[vip]); !strings.HasPrefix(got, "refused: ") || len(l.decisions[vip].Exports) > 0 {
 		t.Errorf("the first decision about the router's own address: %s", got)
+	}
+}
+
+// The watch of pools is interrupted. Meanwhile a pool is deleted and created again with the same name and labels. The informer then
+// reports a change from one object to the other, and both have generation 1.
+func TestAPoolThatIsMadeAnewWhileTheWatchIsInterruptedIsRead(t *testing.T) {
+	pool := func(uid types.UID, onConflict herald.ConflictPolicy) *herald.IPPool {
+		return &herald.IPPool{
+			ObjectMeta: metav1.ObjectMeta{Name: "public", UID: uid, Generation: 1, ResourceVersion: string(uid)},
+			Spec:       herald.IPPoolSpec{OnConflict: onConflict},
+		}
+	}
+	before, after := pool("1", herald.ConflictDefend), pool("2", herald.ConflictYield)
+	l := loopOf(t, "n1", before)
+	all := noChanges()
+	all.all = true
+	l.pass(all)
+	l.put(t, after)
+	l.s.inputs.handlers()[l.s.inputs.pools].OnUpdate(before, after)
+	if l.pass(l.s.inputs.take()); !l.shared.Pools["public"].Yield {
+		t.Error("the old pool is in force")
 	}
 }

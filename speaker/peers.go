@@ -39,8 +39,9 @@ type site struct {
 type findings struct {
 	peer types.UID
 	// router is the address that spec.addressFrom yielded. It is kept while a route to the router is replaced or the router is
-	// silent for a while.
+	// silent for a while, but not if it was found in another place than source.
 	router netip.Addr
+	source routerSource
 	// proved is the router with which there was a session last. If several routers are found, this one is chosen.
 	proved netip.Addr
 	// nextHop is the next hop for the family that is not the session's.
@@ -54,6 +55,12 @@ type findings struct {
 	kept []string
 }
 
+// routerSource is where a BGPPeer says that a node finds its router.
+type routerSource struct {
+	from  herald.PeerAddressSource
+	iface string // spec.interface
+}
+
 // nodeValue identifies a value of the Node that a field of a BGPPeer refers to.
 type nodeValue struct {
 	field string
@@ -64,7 +71,7 @@ type nodeValue struct {
 func (s *site) findingsFor(o *herald.BGPPeer) *findings {
 	f := &findings{peer: o.UID, values: map[nodeValue]string{}}
 	if before := s.before[o.Name]; before != nil && before.peer == o.UID {
-		f.router, f.proved, f.nextHop, f.values = before.router, before.proved, before.nextHop, maps.Clone(before.values)
+		f.router, f.source, f.proved, f.nextHop, f.values = before.router, before.source, before.proved, before.nextHop, maps.Clone(before.values)
 		f.password = before.password
 	}
 	if router, up := s.established[o.Name]; up {

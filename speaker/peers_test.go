@@ -302,6 +302,32 @@ func TestARouterThatWasFoundStays(t *testing.T) {
 	}
 }
 
+// A router that was found in one place is not the router of a BGPPeer that names another place.
+func TestARouterIsFoundWhereThePeerSaysNow(t *testing.T) {
+	s := here()
+	s.interfaces[1].Gateways = nil
+	o := peerOf("tor", func(o *herald.BGPPeerSpec) { o.Address = "" })
+	gateway := netip.MustParseAddr("198.18.0.254")
+	for _, step := range []struct {
+		name  string
+		from  herald.PeerAddressSource
+		iface string
+		want  map[string]netip.Addr
+	}{
+		{"a gateway on any interface", herald.PeerAddressSource{DefaultGateway: herald.IPv4}, "", map[string]netip.Addr{"tor": gateway}},
+		{"on an interface without one", herald.PeerAddressSource{DefaultGateway: herald.IPv4}, "eth1", map[string]netip.Addr{}},
+		{"a label", herald.PeerAddressSource{NodeLabel: "example.com/tor"}, "eth1", map[string]netip.Addr{"tor": gateway}},
+		{"and again a gateway", herald.PeerAddressSource{DefaultGateway: herald.IPv4}, "eth1", map[string]netip.Addr{}},
+	} {
+		o.Spec.AddressFrom, o.Spec.Interface = &step.from, step.iface
+		s.peers([]*herald.BGPPeer{o})
+		if diff := cmp.Diff(step.want, routersIn(s.found), sameAddr); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", step.name, diff)
+		}
+		s.before = s.found
+	}
+}
+
 // The next hop of the family that is not the session's stays while the interface has it.
 func TestTheNextHopInUseStays(t *testing.T) {
 	addr := netip.MustParseAddr

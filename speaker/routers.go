@@ -25,6 +25,9 @@ func (s *site) address(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
 		}
 		return zoned(a, o.Spec.Interface), nil
 	}
+	if source := (routerSource{*o.Spec.AddressFrom, o.Spec.Interface}); f.source != source {
+		f.router, f.source = netip.Addr{}, source
+	}
 	a, err := s.addressFrom(f, o)
 	f.router = a
 	return a, err
@@ -33,7 +36,6 @@ func (s *site) address(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
 func (s *site) addressFrom(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
 	from := o.Spec.AddressFrom
 	var found []netip.Addr
-	before := f.router
 	switch {
 	case from.Interface != "":
 		return s.onLink(f, o.Name, from.Interface)
@@ -45,10 +47,7 @@ func (s *site) addressFrom(f *findings, o *herald.BGPPeer) (netip.Addr, error) {
 				}
 			}
 		}
-		if before.Is4() != (from.DefaultGateway == herald.IPv4) {
-			before = netip.Addr{}
-		}
-		return one(found, before, f.proved, "spec.addressFrom.defaultGateway", "the node has no default route of "+string(from.DefaultGateway)+
+		return one(found, f.router, f.proved, "spec.addressFrom.defaultGateway", "the node has no default route of "+string(from.DefaultGateway)+
 			" with a gateway: leave the node out with spec.nodeSelector, or give the address in another way", "gateways of default routes of "+
 			string(from.DefaultGateway)+": name the interface of one in spec.interface")
 	}

@@ -355,14 +355,11 @@ func (s *segments) list() []*segment.Segment {
 	return slices.Collect(maps.Values(s.running))
 }
 
-// joined reports whether other speakers are heard on every segment.
+// joined reports whether other speakers are heard on every segment. It asks the segments: members does not change when a neighbour
+// dies.
 func (s *segments) joined() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name := range s.running {
-		if !slices.ContainsFunc(s.members[name], segment.Member.Heard) {
-			return false
-		}
-	}
-	return true
+	views := s.views()
+	return !slices.ContainsFunc(s.list(), func(seg *segment.Segment) bool {
+		return !slices.ContainsFunc(views[seg.Name()].Members, segment.Member.Heard)
+	})
 }

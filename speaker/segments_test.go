@@ -267,3 +267,16 @@ func TestASegmentThatIsOpenedAgainIsHeard(t *testing.T) {
 		eventually(t, "they hear each other again", func() bool { return n1.state() == segment.Joined && n2.state() == segment.Joined })
 	}
 }
+
+// A speaker that hears no other any more asks the API again which others there are.
+func TestASegmentWhoseOnlyNeighbourDiesIsNotJoined(t *testing.T) {
+	n1, n2 := cable(t)
+	if !n1.joined() || !n2.joined() {
+		t.Error("they hear each other and are not joined")
+	}
+	script(t, "ip link set eth2 down")
+	eventually(t, "n1 hears nobody", func() bool { return n1.state() == segment.Alone })
+	if n1.joined() {
+		t.Error("it is joined")
+	}
+}

@@ -12,10 +12,11 @@ import (
 // shared assembles the inputs that all decisions of a node share. An advertisement that is not valid counts as it was before,
 // if it is in before; herald-ccm reports it in its conditions.
 func (in *inputs) shared(self string, healthy bool, before *announce.Shared) *announce.Shared {
-	s, rejected := in.objects().Shared()
+	objects := in.objects()
+	s, rejected := objects.Shared()
 	s.Self, s.Healthy = self, healthy
 	if before != nil {
-		s.Keep(before, rejected)
+		s.Keep(before, rejected, objects.BGPPeers)
 	}
 	return s
 }

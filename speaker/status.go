@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -43,6 +44,7 @@ const (
 
 // sessionReport is the content of the last event about a session.
 type sessionReport struct {
+	peer   types.UID
 	up     bool
 	reason string
 }
@@ -304,21 +306,28 @@ func roomy(subnets []netip.Prefix) []netip.Prefix {
 
 // reportSession records an event if a session has come up, or is down for a different reason than before.
 func (l *loop) reportSession(s bgp.Session) {
-	now := sessionReport{up: s.State == bgp.Established, reason: s.Reason}
-	before, known := l.sessions[s.Peer]
-	if now == before && known || !now.up && now.reason == "" {
-		return
-	}
-	l.sessions[s.Peer] = now
 	o, exists, err := l.s.inputs.peers.GetStore().GetByKey(s.Peer)
 	if err != nil || !exists {
 		delete(l.sessions, s.Peer)
 		return
 	}
+	peer := o.(*herald.BGPPeer)
+	now := sessionReport{peer: peer.UID, up: s.State == bgp.Established, reason: s.Reason}
+	before, known := l.sessions[s.Peer]
+	switch {
+	case !now.up && now.reason == "":
+		if before.up { // The node has begun a new session, because the BGPPeer was edited.
+			delete(l.sessions, s.Peer)
+		}
+		return
+	case now == before && known:
+		return
+	}
+	l.sessions[s.Peer] = now
 	if now.up {
-		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeNormal, herald.EventSessionUp, "node %s: the session is established", l.s.config.Node)
+		l.s.config.Events.Eventf(peer, corev1.EventTypeNormal, herald.EventSessionUp, "node %s: the session is established", l.s.config.Node)
 	} else {
-		l.s.config.Events.Eventf(o.(*herald.BGPPeer), corev1.EventTypeWarning, herald.EventSessionDown, "node %s: %s", l.s.config.Node, now.reason)
+		l.s.config.Events.Eventf(peer, corev1.EventTypeWarning, herald.EventSessionDown, "node %s: %s", l.s.config.Node, now.reason)
 	}
 }
 
@@ -412,10 +421,10 @@ func (w *statusWriter) run(ctx context.Context) error {
 }
 
 func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatus) error {
-	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) {
+	owner := w.owner()
+	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) && (len(owner) == 0 || equality.Semantic.DeepEqual(w.written.OwnerReferences, owner)) {
 		return nil
 	}
-	owner := w.owner()
 	if len(owner) == 0 {
 		// After kubectl delete node, a status without an owner would stay for good.
 		return fmt.Errorf("the API has no node %s", w.node)

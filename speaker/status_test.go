@@ -12,8 +12,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/responder"
 	"github.com/heraldlb/herald/speaker/segment"
@@ -245,6 +248,43 @@ func TestConflictsAreReportedForAMinute(t *testing.T) {
 			t.Errorf("%d conflicts", n)
 		}
 	})
+}
+
+// A BGPPeer that is deleted and created again has no event yet, whatever was said about the one before.
+func TestASessionIsReportedForEachPeerOfTheSameName(t *testing.T) {
+	peer := func(uid types.UID) *herald.BGPPeer {
+		return &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor", UID: uid}}
+	}
+	l := loopOf(t, "n1")
+	up := bgp.Session{Peer: "tor", State: bgp.Established}
+	for _, uid := range []types.UID{"a", "b"} {
+		l.put(t, peer(uid))
+		for range 2 {
+			l.reportSession(up)
+		}
+		if got := l.events(); len(got) != 1 || got[0] != "Normal SessionUp node n1: the session is established" {
+			t.Errorf("peer %s: %q", uid, got)
+		}
+	}
+}
+
+// A node ends a session when its BGPPeer is edited, and begins a new one. Until the first attempt there is no reason why that one is down.
+func TestTheSessionWithAnEditedPeerIsReportedAgain(t *testing.T) {
+	l := loopOf(t, "n1", &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}})
+	up, begins, refused := bgp.Session{Peer: "tor", State: bgp.Established}, bgp.Session{Peer: "tor"}, bgp.Session{Peer: "tor", Reason: "refused"}
+	const isUp, isDown = "Normal SessionUp node n1: the session is established", "Warning SessionDown node n1: refused"
+	for i, step := range []struct {
+		session bgp.Session
+		want    []string
+	}{
+		{begins, nil}, {up, []string{isUp}}, {begins, nil}, {begins, nil}, {up, []string{isUp}}, {up, nil},
+		{refused, []string{isDown}}, {begins, nil}, {refused, nil}, {up, []string{isUp}},
+	} {
+		l.reportSession(step.session)
+		if got := l.events(); !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %q, want %q", i+1, got, step.want)
+		}
+	}
 }
 
 // someAddresses returns n addresses.

@@ -225,6 +225,19 @@ func TestAStatusGoesWithTheNodeThatIsThereNow(t *testing.T) {
 	})
 }
 
+// A node that is deleted and registers again may have the same status. A status that belongs to the old Node would be deleted.
+func TestAStatusPassesToTheNodeThatRegistersAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWriting(t)
+		w.mu.Lock()
+		w.owner = []metav1.OwnerReference{{Kind: "Node", Name: "n1", UID: "node-uid-2"}}
+		w.mu.Unlock()
+		if writes := w.after(time.Minute); len(writes) != 1 || w.written().OwnerReferences[0].UID != "node-uid-2" {
+			t.Errorf("%q, and it belongs to %v", writes, w.written().OwnerReferences)
+		}
+	})
+}
+
 // After kubectl delete node the garbage collector deletes the status. Nothing creates it again.
 func TestAStatusGoesWithItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -52,7 +52,8 @@ func matters(before, after any) bool {
 	case *corev1.Secret:
 		return string(before.Data[corev1.BasicAuthPasswordKey]) != string(after.(*corev1.Secret).Data[corev1.BasicAuthPasswordKey])
 	}
-	return b.GetGeneration() != a.GetGeneration()
+	// An object that was deleted and created again while the watch was interrupted begins with the same generation.
+	return b.GetUID() != a.GetUID() || b.GetGeneration() != a.GetGeneration()
 }
 
 // sameLabels reports whether an object existed before and after a change with the same labels.

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -35,6 +36,11 @@ func TestWhichChangesConcernAllServices(t *testing.T) {
 	pool := func(generation int64, label string, assigned int64) *herald.IPPool {
 		return &herald.IPPool{ObjectMeta: meta(generation, label), Status: herald.IPPoolStatus{IPv4: &herald.PoolUsage{Assigned: assigned}}}
 	}
+	made := func(uid types.UID) *herald.IPPool {
+		o := pool(1, "", 0)
+		o.UID = uid
+		return o
+	}
 	for _, story := range []struct {
 		name          string
 		before, after any
@@ -43,6 +49,7 @@ func TestWhichChangesConcernAllServices(t *testing.T) {
 		{"a new object", nil, pool(1, "", 0), true},
 		{"an object gone", pool(1, "", 0), nil, true},
 		{"a pool's spec", pool(1, "", 0), pool(2, "", 0), true},
+		{"a pool that was deleted and created again while nobody watched", made("a"), made("b"), true},
 		{"a pool's labels", pool(1, "a", 0), pool(1, "b", 0), true},
 		{"a pool's status", pool(1, "", 0), pool(1, "", 1), false},
 		{"a node's labels", node("a", "198.18.0.1", noon), node("b", "198.18.0.1", noon), true},

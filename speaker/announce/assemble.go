@@ -75,8 +75,9 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 	return s, rejected
 }
 
-// Keep adds the advertisements of before that were rejected now. An edit that is not valid must not withdraw addresses.
-func (s *Shared) Keep(before *Shared, rejected []Rejected) {
+// Keep adds the advertisements of before that were rejected now. An edit that is not valid must not withdraw addresses. peers are
+// the peers of now: those that the last valid spec selects may be others than before.
+func (s *Shared) Keep(before *Shared, rejected []Rejected, peers []*herald.BGPPeer) {
 	for _, r := range rejected {
 		for _, ad := range before.L2 {
 			if r.Kind == "L2Advertisement" && ad.Name == r.Name {
@@ -85,6 +86,7 @@ func (s *Shared) Keep(before *Shared, rejected []Rejected) {
 		}
 		for _, ad := range before.BGP {
 			if r.Kind == "BGPAdvertisement" && ad.Name == r.Name {
+				ad.Peers, _ = ad.spec.SelectPeers(peers) // Its selector is valid.
 				s.BGP = append(s.BGP, ad)
 			}
 		}
@@ -156,7 +158,7 @@ func l2Advertisement(o *herald.L2Advertisement) (L2Advertisement, error) {
 
 // bgpAdvertisement translates one BGPAdvertisement.
 func bgpAdvertisement(o *herald.BGPAdvertisement, peers []*herald.BGPPeer) (BGPAdvertisement, error) {
-	ad := BGPAdvertisement{Name: o.Name, WithoutEndpoints: o.Spec.WithoutEndpoints == herald.EndpointsAnnounce}
+	ad := BGPAdvertisement{Name: o.Name, spec: &o.Spec, WithoutEndpoints: o.Spec.WithoutEndpoints == herald.EndpointsAnnounce}
 	var err error
 	if ad.Selector, err = o.Spec.Compile(); err != nil {
 		return ad, err
@@ -348,7 +350,7 @@ var drainTaints = []string{
 
 // NodeOf returns the parts of a Node that decisions use.
 func NodeOf(o *corev1.Node) Node {
-	n := Node{Labels: o.Labels}
+	n := Node{UID: o.UID, Labels: o.Labels}
 	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
 	n.Excluded = n.Excluded || o.DeletionTimestamp != nil
 	for _, t := range o.Spec.Taints {
@@ -360,5 +362,8 @@ func NodeOf(o *corev1.Node) Node {
 	return n
 }
 
-// Differs reports whether a change from n to o can change decisions. It does not compare labels.
-func (n Node) Differs(o Node) bool { return n.Excluded != o.Excluded || n.Ready != o.Ready }
+// Differs reports whether a change from n to o can change decisions, or o is another node with the same name. It does not compare
+// labels.
+func (n Node) Differs(o Node) bool {
+	return n.UID != o.UID || n.Excluded != o.Excluded || n.Ready != o.Ready
+}

@@ -77,13 +77,44 @@ func TestAnInvalidEditChangesNothing(t *testing.T) {
 	if len(rejected) != 3 {
 		t.Fatal(rejected)
 	}
-	after.Keep(before, rejected)
+	after.Keep(before, rejected, nil)
 	var names []string
 	for _, ad := range after.L2 {
 		names = append(names, ad.Name)
 	}
 	if !slices.Equal(names, []string{"a", "b"}) || len(after.BGP) != 1 || after.BGP[0].Name != "a" {
 		t.Errorf("L2Advertisements %v, BGPAdvertisements %v", names, after.BGP)
+	}
+}
+
+// While the edit of an advertisement is not valid, the peers that its last valid spec selects come and go.
+func TestAnAdvertisementThatIsKeptFollowsItsPeers(t *testing.T) {
+	ad := func(nodes *metav1.LabelSelector) *herald.BGPAdvertisement {
+		o := &herald.BGPAdvertisement{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+		o.Spec.NodeSelector = nodes
+		o.Spec.PeerSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"role": "tor"}}
+		return o
+	}
+	peer := func(name, role string) *herald.BGPPeer {
+		return &herald.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"role": role}}}
+	}
+	wrong := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "rack", Operator: "in", Values: []string{"a"}}}}
+	s, _ := objectsOf(ad(nil), peer("first", "tor")).Shared()
+	for _, step := range []struct {
+		name  string
+		peers []metav1.Object
+		want  []string
+	}{
+		{"the edit", []metav1.Object{peer("first", "tor")}, []string{"first"}},
+		{"a new peer", []metav1.Object{peer("first", "tor"), peer("second", "tor")}, []string{"first", "second"}},
+		{"a peer with another label", []metav1.Object{peer("first", "spare"), peer("second", "tor")}, []string{"second"}},
+	} {
+		objects := objectsOf(append(step.peers, ad(wrong))...)
+		after, rejected := objects.Shared()
+		after.Keep(s, rejected, objects.BGPPeers)
+		if s = after; len(s.BGP) != 1 || !slices.Equal(s.BGP[0].Peers, step.want) {
+			t.Errorf("%s: %+v, want the peers %v", step.name, s.BGP, step.want)
+		}
 	}
 }
 

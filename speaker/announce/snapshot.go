@@ -59,6 +59,7 @@ type candidates struct {
 
 // Node has the properties of a node that determine whether it may announce.
 type Node struct {
+	UID    types.UID
 	Labels map[string]string
 	// Excluded is set if the node has the label node.kubernetes.io/exclude-from-external-load-balancers, or a taint that says
 	// that it is being shut down or removed, or if it is being deleted.
@@ -154,6 +155,8 @@ type BGPAdvertisement struct {
 	DrainTime time.Duration
 	// WithoutEndpoints says that an address is announced even if no Service that has it has a ready endpoint.
 	WithoutEndpoints bool
+
+	spec *herald.BGPAdvertisementSpec // from which Peers are selected
 }
 
 // Address is an address that is in the status of Services and is recorded for their UIDs. No other address is announced.
