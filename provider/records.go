@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -140,6 +141,22 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 		return nil, nil
 	}
 	return rec, err
+}
+
+// areForeign reports whether a controller of another class recorded an address in the status of a Service for it. It asks the API
+// server, because the cache and the ledger may have the Service before they have its record. A record that cannot be decoded counts.
+func (r *records) areForeign(ctx context.Context, svc *corev1.Service) (bool, error) {
+	for _, a := range Carried(svc) {
+		rec, err := r.fetch(ctx, herald.AllocationName(a))
+		_, unreadable := errors.AsType[*client.DecodeError](err)
+		if err != nil && !unreadable {
+			return false, err
+		}
+		if unreadable || rec != nil && !r.ledger.ours(rec) && hasOwner(rec, string(svc.UID)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // haveClaim reports whether a record names the IPAddressClaim, and haveClaims whether a record names any.

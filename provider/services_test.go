@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	cloudprovider "k8s.io/cloud-provider"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 
@@ -60,6 +61,21 @@ func TestTheFinalizerOfAServiceThatBecameAnothers(t *testing.T) {
 			}
 			w.recordsAre()
 		})
+	}
+}
+
+// TestTheFinalizerThatAnotherHeraldJustWroteStays has a Service whose record the cache does not have yet.
+func TestTheFinalizerThatAnotherHeraldJustWroteStays(t *testing.T) {
+	w := newWorld(t)
+	gw := gateway("gw", "198.51.100.0")
+	gw.Finalizers, gw.ManagedFields = []string{servicehelper.LoadBalancerCleanupFinalizer}, writtenBy(fieldManager)
+	if _, err := w.recordsAPI.put(recordOf(given("198.51.100.0", "public", "gw"), gateways, ownerEntry(gw))); err != nil {
+		t.Fatal(err)
+	}
+	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
+	w.see(gw)
+	if got := w.written(); len(got) > 0 {
+		t.Errorf("the herald-ccm of another class sees %q of its Service", got)
 	}
 }
 
