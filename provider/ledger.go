@@ -438,6 +438,10 @@ func (l *ledger) resume(a netip.Addr) {
 func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.dropLocked(a, owners...)
+}
+
+func (l *ledger) dropLocked(a netip.Addr, owners ...ipam.Owner) bool {
 	dropped := false
 	for _, o := range owners {
 		dropped = l.alloc.Release(a, o) || dropped
@@ -466,6 +470,38 @@ func (l *ledger) outdated(a netip.Addr, version string) {
 	if l.addresses[a].version() == version {
 		l.forget(a)
 	}
+}
+
+// known returns the version of the last known record of an address, and whether that record says that the address is in use and does
+// not cool down.
+func (l *ledger) known(a netip.Addr) (version string, inUse bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.addresses[a]
+	return e.version(), e.record != nil && !e.cooling()
+}
+
+// gone notes that the record of an address was deleted, if its version is still the known one: what was learned since then stays, and
+// its event queues it again. It releases the address for those holders that may not keep it, and for all if it cooled down. kept are
+// the other holders. dropped is as drop returns it.
+func (l *ledger) gone(a netip.Addr, known string, keeps func(ipam.Owner) bool) (kept []ipam.Owner, dropped bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.addresses[a].version() != known {
+		return nil, false
+	}
+	var lost []ipam.Owner
+	for _, h := range l.alloc.Holders(a) {
+		if !l.addresses[a].cooling() && keeps(h.Owner) {
+			kept = append(kept, h.Owner)
+		} else {
+			lost = append(lost, h.Owner)
+		}
+	}
+	if len(kept) > 0 {
+		l.forget(a)
+	}
+	return kept, l.dropLocked(a, lost...)
 }
 
 // unrecorded notes that the record of an address was deleted.
