@@ -535,6 +535,44 @@ func TestAClaimGivesOneAddress(t *testing.T) {
 	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
 }
 
+// interrupting is an API server in which something else happens once after a record was read.
+type interrupting struct {
+	recordsAPI
+	then func()
+}
+
+func (i interrupting) Get(ctx context.Context, name string, opts metav1.GetOptions) (*herald.IPAllocation, error) {
+	rec, err := i.recordsAPI.Get(ctx, name, opts)
+	i.then()
+	return rec, err
+}
+
+// TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused has two Services that share a granted address. One is recorded after the
+// other has found that there is no record.
+func TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+	w.wait(first)
+	w.claimed(l, "herald-first-ipv4-0")
+	l.grants("herald-first-ipv4-0", "198.51.100.1")
+	w.claimed(l, "herald-first-ipv4-0")
+	w.put(second)
+	w.records.api = interrupting{w.recordsAPI, func() {
+		w.records.api = w.recordsAPI
+		if _, err := w.serve(first); err != nil {
+			t.Error(err)
+		}
+	}}
+	if err := w.records.ensure(t.Context(), given("198.51.100.1", "lent", "second"), ownerEntry(second), ""); !errors.Is(err, errUngranted) {
+		t.Error(err)
+	}
+	w.recordsAre("198.51.100.1 lent default/first")
+	if !w.projection.upToDate(first) {
+		t.Error("the Service that is recorded is synced again")
+	}
+}
+
 // TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted has a Service that is about to share, or to take back, an address that is
 // neither recorded nor granted any more.
 func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {

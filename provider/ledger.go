@@ -461,7 +461,7 @@ func (l *ledger) version(a netip.Addr) string {
 	return l.addresses[a].version()
 }
 
-// outdated notes that the API server has an older record than the known one, because it was restored from a backup.
+// outdated notes that the API server has no record, or an older one than the known one, because it was restored from a backup.
 // version is the version that was known before the API server was asked. If another one was learned since, that one
 // stays.
 func (l *ledger) outdated(a netip.Addr, version string) {
@@ -502,13 +502,6 @@ func (l *ledger) gone(a netip.Addr, known string, keeps func(ipam.Owner) bool) (
 		l.forget(a)
 	}
 	return kept, l.dropLocked(a, lost...)
-}
-
-// unrecorded notes that the record of an address was deleted.
-func (l *ledger) unrecorded(a netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forget(a)
 }
 
 // forget removes what is known of the record of an address. The holders stay.

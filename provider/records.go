@@ -216,7 +216,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. If there was none, the CustomResourceDefinition is missing.
 		case (errors.Is(err, errHeldByAnother) || errors.Is(err, errUngranted)) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errUngranted):
-			r.ledger.unrecorded(a.Address)
+			r.ledger.outdated(a.Address, known) // Another Service that shares the address may have recorded it in between.
 			return err
 		case errors.Is(err, errHeldByAnother):
 			return cmp.Or(r.lose(a.Address, rec, mine), err)
