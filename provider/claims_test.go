@@ -573,6 +573,35 @@ func TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused(t *testing.T
 	}
 }
 
+// TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore has two Services that share a granted address. The record of one is written at the
+// moment at which the other finds that the address is not granted any more.
+func TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore(t *testing.T) {
+	w := newWorld(t)
+	w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.18.0.0/20"} }))
+	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+	tenants := []ipam.Tenant{{Owner: owner(first), Sharing: sharing(first)}, {Owner: owner(second), Sharing: sharing(second)}}
+	address := addresses("198.18.0.0")[0]
+	for range 4000 {
+		address = address.Next()
+		a := ipam.Allocation{Address: address, Pool: "lent"}
+		if _, err := w.ledger.alloc.Replace(address, a.Pool, tenants); err != nil {
+			t.Fatal(err)
+		}
+		recorded := make(chan error, 1)
+		go func() {
+			_, err := w.records.learn(recordOf(a, herald.LoadBalancerClass, ownerEntry(first)))
+			recorded <- err
+		}()
+		w.loadBalancers.dropUngranted([]ipam.Allocation{a}, &Grants{})
+		if err := <-recorded; err != nil {
+			t.Fatal(err)
+		}
+		if holders, _ := w.ledger.holders(address); !w.ledger.recorded(address) || len(holders) == 0 {
+			t.Fatalf("%s is recorded, and the ledger gives it to %v", address, holders)
+		}
+	}
+}
+
 // TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted has a Service that is about to share, or to take back, an address that is
 // neither recorded nor granted any more.
 func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {
