@@ -212,6 +212,46 @@ func TestARecordThatAnotherControllerTookOverIsItsOwn(t *testing.T) {
 	w.recordsAre("198.51.100.0 public default/web")
 }
 
+// TestAServiceThatIsServedWhileItIsTriedIsNotServedAgain has a round through the waiting Services in which one is served. Its status may be
+// in the cache before the round comes to it, or after.
+func TestAServiceThatIsServedWhileItIsTriedIsNotServedAgain(t *testing.T) {
+	for name, serve := range map[string]func(w *world, svc *corev1.Service) error{
+		"and has its status": func(w *world, svc *corev1.Service) error {
+			svc.ResourceVersion = "2"
+			_, err := w.serve(svc)
+			return err
+		},
+		"and does not have its status yet": func(w *world, svc *corev1.Service) error {
+			_, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", svc, nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			svc := service("web", four)
+			svc.ResourceVersion = "1"
+			if _, err := w.serve(svc); err == nil {
+				t.Fatal("there is no pool, and no error")
+			}
+			w.pool("public", public())
+			namespaces, round := w.waiting.requests.namespaces, false
+			w.waiting.requests.namespaces = interrupted{namespaces, func() {
+				if round {
+					return
+				}
+				round = true
+				if err := serve(w, svc.DeepCopy()); err != nil {
+					t.Error(err)
+				}
+			}}
+			w.waiting.serve()
+			if w.recordsAre("198.51.100.0 public default/web"); !round || len(w.queued.names) > 0 {
+				t.Errorf("%v are served again", w.queued.names)
+			}
+		})
+	}
+}
+
 // TestOnlyTheServiceItselfStopsWaiting has two Services of one name, one after the other.
 func TestOnlyTheServiceItselfStopsWaiting(t *testing.T) {
 	w := newWorld(t)
