@@ -296,47 +296,57 @@ func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
 }
 
 // TestAServiceThatGetsItsAddressWaitsForNoOtherClaim asks what Services wait for at the moments at which they get the addresses
-// that were granted to them.
+// that were granted to them, and at which these are recorded.
 func TestAServiceThatGetsItsAddressWaitsForNoOtherClaim(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.claims.report(nil)
-	w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
-	services := make([]*corev1.Service, 250)
-	for i := range services {
-		services[i] = service("web-"+strconv.Itoa(i), four)
-		w.wait(services[i])
-	}
-	if err := w.claim(l); err != nil {
-		t.Fatal(err)
-	}
-	for i, svc := range services {
-		l.grants("herald-"+svc.Name+"-ipv4-0", fmt.Sprintf("198.51.100.%d", i+1))
-	}
-	if err := w.claim(l); err != nil {
-		t.Fatal(err)
-	}
-	for _, svc := range services {
-		req, err := w.claims.requests.of(svc, w.claims.requests.namespace(svc.Namespace))
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() {
+	for name, give := range map[string]func(*world, *corev1.Service, ipam.Request) error{
+		"given": func(w *world, svc *corev1.Service, req ipam.Request) error {
 			_, _, err := w.ledger.decide(svc, req, time.Now())
-			done <- err
-		}()
-		for decided := false; !decided; {
-			select {
-			case err := <-done:
-				if decided = true; err != nil {
-					t.Fatalf("%s: %v", svc.Name, err)
+			return err
+		},
+		"given and recorded": func(w *world, svc *corev1.Service, _ ipam.Request) error {
+			_, err := w.loadBalancers.EnsureLoadBalancer(w.Context(), "", svc, nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, l := newWorld(t), newLender()
+			w.claims.report(nil)
+			w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
+			services := make([]*corev1.Service, 250)
+			for i := range services {
+				services[i] = service("web-"+strconv.Itoa(i), four)
+				w.wait(services[i])
+			}
+			if err := w.claim(l); err != nil {
+				t.Fatal(err)
+			}
+			for i, svc := range services {
+				l.grants("herald-"+svc.Name+"-ipv4-0", fmt.Sprintf("198.51.100.%d", i+1))
+			}
+			if err := w.claim(l); err != nil {
+				t.Fatal(err)
+			}
+			for _, svc := range services {
+				req, err := w.claims.requests.of(svc, w.claims.requests.namespace(svc.Namespace))
+				if err != nil {
+					t.Fatal(err)
 				}
-			default:
+				done := make(chan error, 1)
+				go func() { done <- give(w, svc, req) }()
+				for decided := false; !decided; {
+					select {
+					case err := <-done:
+						if decided = true; err != nil {
+							t.Fatalf("%s: %v", svc.Name, err)
+						}
+					default:
+					}
+					if text := w.claims.words(req); text != "" {
+						t.Fatalf("%s, to which an address was granted: %s", svc.Name, text)
+					}
+				}
 			}
-			if text := w.claims.words(req); text != "" {
-				t.Fatalf("%s, to which an address was granted: %s", svc.Name, text)
-			}
-		}
+		})
 	}
 }
 
