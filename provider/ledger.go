@@ -555,6 +555,17 @@ func (l *ledger) termsOf(pool string) poolTerms {
 	return l.terms[pool]
 }
 
+// deleting reports whether the pool of a record is being deleted. The pool of a record that names none is the one that has the address.
+// Both are read at once: in between, an edit could give the address to another pool and delete this one.
+func (l *ledger) deleting(a netip.Addr, pool string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if pool == "" {
+		pool, _ = l.alloc.PoolOf(a)
+	}
+	return l.terms[pool].deleting
+}
+
 // size returns the number of recorded addresses.
 func (l *ledger) size() (n int) {
 	l.mu.Lock()

@@ -136,8 +136,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 // releaseNames releases an address that is kept or reserved for names, if its pool is being deleted or the namespace of
 // the names is gone. A reservation by hand stays when its namespace is gone.
 func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) (bool, error) {
-	home, _ := r.ledger.displaced(address)
-	deleting := r.ledger.termsOf(cmp.Or(rec.Spec.Pool, home)).deleting
+	deleting := r.ledger.deleting(address, rec.Spec.Pool)
 	byHand := rec.Spec.Class == "" || rec.Spec.ReclaimPolicy == herald.ReclaimRetain
 	var err error
 	edit := withoutNames(rec, func(o herald.AllocationOwner) bool {
