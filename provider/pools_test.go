@@ -250,3 +250,35 @@ func TestAReservationStaysWhenItsAddressMovesToAnotherPool(t *testing.T) {
 		}
 	}
 }
+
+// TestARecordIsAlwaysInItsPool looks for the record of a reservation that names no pool, at the moment at which it gets one.
+func TestARecordIsAlwaysInItsPool(t *testing.T) {
+	const address = "198.51.100.3"
+	w := newWorld(t)
+	w.pool("public", public())
+	w.reserve(address, herald.AllocationOwner{Namespace: "default", Name: "db"})
+	reserved, err := w.recordsAPI.get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := reserved.DeepCopy()
+	taken.Spec.Pool = "public"
+	for range 2000 {
+		_ = w.recordsAPI.cache.Update(reserved) // Update fails only for an object without a name.
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = w.recordsAPI.cache.Update(taken)
+		}()
+		for ended := false; !ended; {
+			select {
+			case <-done:
+				ended = true
+			default:
+			}
+			if all := w.records.ofPool("public"); len(all) != 1 {
+				t.Fatalf("the pool has the records %v, want that of %s", all, address)
+			}
+		}
+	}
+}

@@ -167,19 +167,26 @@ func (r *records) haveClaim(name string) bool {
 
 func (r *records) haveClaims() bool { return len(r.cache.ListIndexFuncValues(byClaim)) > 0 }
 
-// ofPool returns the records of a pool: those that name it, and those that name none and whose address it has.
+// ofPool returns the records of a pool: those that name it, and those that name none and whose address it has. The latter are read
+// first, because a record that names no pool gets one when a Service takes the address.
 func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	var list []*herald.IPAllocation
-	for _, key := range []string{pool, ""} {
-		indexed, _ := r.cache.ByIndex(byPool, key) // ByIndex fails only for an index that does not exist.
-		for _, o := range indexed {
-			rec := o.(*herald.IPAllocation)
-			if key != pool {
-				address, err := netip.ParseAddr(rec.Spec.Address)
-				if home, _ := r.ledger.displaced(address); err != nil || home != pool {
-					continue
-				}
-			}
+	at := map[string]int{}                    // by name, the places of those that named none
+	unnamed, _ := r.cache.ByIndex(byPool, "") // ByIndex fails only for an index that does not exist.
+	for _, o := range unnamed {
+		rec := o.(*herald.IPAllocation)
+		address, err := netip.ParseAddr(rec.Spec.Address)
+		if home, _ := r.ledger.displaced(address); err == nil && home == pool {
+			at[rec.Name] = len(list)
+			list = append(list, rec)
+		}
+	}
+	named, _ := r.cache.ByIndex(byPool, pool)
+	for _, o := range named {
+		rec := o.(*herald.IPAllocation)
+		if i, both := at[rec.Name]; both {
+			list[i] = rec
+		} else {
 			list = append(list, rec)
 		}
 	}
