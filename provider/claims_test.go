@@ -296,47 +296,57 @@ func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
 }
 
 // TestAServiceThatGetsItsAddressWaitsForNoOtherClaim asks what Services wait for at the moments at which they get the addresses
-// that were granted to them.
+// that were granted to them, and at which these are recorded.
 func TestAServiceThatGetsItsAddressWaitsForNoOtherClaim(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.claims.report(nil)
-	w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
-	services := make([]*corev1.Service, 250)
-	for i := range services {
-		services[i] = service("web-"+strconv.Itoa(i), four)
-		w.wait(services[i])
-	}
-	if err := w.claim(l); err != nil {
-		t.Fatal(err)
-	}
-	for i, svc := range services {
-		l.grants("herald-"+svc.Name+"-ipv4-0", fmt.Sprintf("198.51.100.%d", i+1))
-	}
-	if err := w.claim(l); err != nil {
-		t.Fatal(err)
-	}
-	for _, svc := range services {
-		req, err := w.claims.requests.of(svc, w.claims.requests.namespace(svc.Namespace))
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() {
+	for name, give := range map[string]func(*world, *corev1.Service, ipam.Request) error{
+		"given": func(w *world, svc *corev1.Service, req ipam.Request) error {
 			_, _, err := w.ledger.decide(svc, req, time.Now())
-			done <- err
-		}()
-		for decided := false; !decided; {
-			select {
-			case err := <-done:
-				if decided = true; err != nil {
-					t.Fatalf("%s: %v", svc.Name, err)
+			return err
+		},
+		"given and recorded": func(w *world, svc *corev1.Service, _ ipam.Request) error {
+			_, err := w.loadBalancers.EnsureLoadBalancer(w.Context(), "", svc, nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, l := newWorld(t), newLender()
+			w.claims.report(nil)
+			w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
+			services := make([]*corev1.Service, 250)
+			for i := range services {
+				services[i] = service("web-"+strconv.Itoa(i), four)
+				w.wait(services[i])
+			}
+			if err := w.claim(l); err != nil {
+				t.Fatal(err)
+			}
+			for i, svc := range services {
+				l.grants("herald-"+svc.Name+"-ipv4-0", fmt.Sprintf("198.51.100.%d", i+1))
+			}
+			if err := w.claim(l); err != nil {
+				t.Fatal(err)
+			}
+			for _, svc := range services {
+				req, err := w.claims.requests.of(svc, w.claims.requests.namespace(svc.Namespace))
+				if err != nil {
+					t.Fatal(err)
 				}
-			default:
+				done := make(chan error, 1)
+				go func() { done <- give(w, svc, req) }()
+				for decided := false; !decided; {
+					select {
+					case err := <-done:
+						if decided = true; err != nil {
+							t.Fatalf("%s: %v", svc.Name, err)
+						}
+					default:
+					}
+					if text := w.claims.words(req); text != "" {
+						t.Fatalf("%s, to which an address was granted: %s", svc.Name, text)
+					}
+				}
 			}
-			if text := w.claims.words(req); text != "" {
-				t.Fatalf("%s, to which an address was granted: %s", svc.Name, text)
-			}
-		}
+		})
 	}
 }
 
@@ -533,6 +543,73 @@ func TestAClaimGivesOneAddress(t *testing.T) {
 	w.reconcile()
 	w.recordsAre("198.51.100.1 lent default/stays", "198.51.100.3 lent default/moves")
 	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
+}
+
+// interrupting is an API server in which something else happens once after a record was read.
+type interrupting struct {
+	recordsAPI
+	then func()
+}
+
+func (i interrupting) Get(ctx context.Context, name string, opts metav1.GetOptions) (*herald.IPAllocation, error) {
+	rec, err := i.recordsAPI.Get(ctx, name, opts)
+	i.then()
+	return rec, err
+}
+
+// TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused has two Services that share a granted address. One is recorded after the
+// other has found that there is no record.
+func TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+	w.wait(first)
+	w.claimed(l, "herald-first-ipv4-0")
+	l.grants("herald-first-ipv4-0", "198.51.100.1")
+	w.claimed(l, "herald-first-ipv4-0")
+	w.put(second)
+	w.records.api = interrupting{w.recordsAPI, func() {
+		w.records.api = w.recordsAPI
+		if _, err := w.serve(first); err != nil {
+			t.Error(err)
+		}
+	}}
+	if err := w.records.ensure(t.Context(), given("198.51.100.1", "lent", "second"), ownerEntry(second), ""); !errors.Is(err, errUngranted) {
+		t.Error(err)
+	}
+	w.recordsAre("198.51.100.1 lent default/first")
+	if !w.projection.upToDate(first) {
+		t.Error("the Service that is recorded is synced again")
+	}
+}
+
+// TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore has two Services that share a granted address. The record of one is written at the
+// moment at which the other finds that the address is not granted any more.
+func TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore(t *testing.T) {
+	w := newWorld(t)
+	w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.18.0.0/20"} }))
+	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
+	tenants := []ipam.Tenant{{Owner: owner(first), Sharing: sharing(first)}, {Owner: owner(second), Sharing: sharing(second)}}
+	address := addresses("198.18.0.0")[0]
+	for range 4000 {
+		address = address.Next()
+		a := ipam.Allocation{Address: address, Pool: "lent"}
+		if _, err := w.ledger.alloc.Replace(address, a.Pool, tenants); err != nil {
+			t.Fatal(err)
+		}
+		recorded := make(chan error, 1)
+		go func() {
+			_, err := w.records.learn(recordOf(a, herald.LoadBalancerClass, ownerEntry(first)))
+			recorded <- err
+		}()
+		w.loadBalancers.dropUngranted([]ipam.Allocation{a}, &Grants{})
+		if err := <-recorded; err != nil {
+			t.Fatal(err)
+		}
+		if holders, _ := w.ledger.holders(address); !w.ledger.recorded(address) || len(holders) == 0 {
+			t.Fatalf("%s is recorded, and the ledger gives it to %v", address, holders)
+		}
+	}
 }
 
 // TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted has a Service that is about to share, or to take back, an address that is

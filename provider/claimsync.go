@@ -155,10 +155,15 @@ func (c *claims) idle(o Claim) bool { return !c.hasRecord(o) && !c.ledger.uses(o
 func (c *claims) hasRecord(o Claim) bool { return o.recorded || c.records.haveClaim(o.Name) }
 
 // wants returns the new addresses that a Service needs from pools whose addresses another system grants, and a function that
-// reports whether a claim of the Service is not in use.
+// reports whether a claim of the Service is not in use. The records are read first, because a Service gets an address before it is
+// recorded: if a claim had a record and the Service did not have the address yet, it would seem to need another claim.
 func (c *claims) wants(req ipam.Request, grants *Grants) ([]ipam.Want, func(Claim) bool) {
-	wants, used := c.ledger.wants(req, grants.claims[req.Owner.UID])
-	return wants, func(o Claim) bool { return !used[o.Name] && !c.hasRecord(o) }
+	of, recorded := grants.claims[req.Owner.UID], map[string]bool{}
+	for _, o := range of {
+		recorded[o.Name] = c.hasRecord(o)
+	}
+	wants, used := c.ledger.wants(req, of)
+	return wants, func(o Claim) bool { return !used[o.Name] && !recorded[o.Name] }
 }
 
 // concerned returns the Services that may wait for claims: those that wait for an address, and those with a claim that is not

@@ -201,6 +201,7 @@ func (s sighting) message(address netip.Addr) string {
 // again.
 func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now time.Time) (*metav1.Condition, time.Duration) {
 	is := meta.FindStatusCondition(rec.Status.Conditions, herald.AllocationConflict)
+	synced := c.synced.Load() // This is read first: the report of this conflict could be the last that was missing.
 	seen, lasts := c.of(address, now)
 	switch {
 	case len(seen) > 0:
@@ -213,7 +214,7 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 			condition.Message, lasts = is.Message, min(lasts, conflictQuiet)
 		}
 		return condition, lasts
-	case is == nil, lasts > 0, !c.synced.Load():
+	case is == nil, lasts > 0, !synced:
 		return is, lasts
 	}
 	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: herald.ReasonNotReported}, 0

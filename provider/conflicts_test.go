@@ -214,6 +214,27 @@ func TestAReportCostsWhatItSays(t *testing.T) {
 	}
 }
 
+// TestAConflictIsNotOverWhileReportsAreReceived has a herald-ccm that starts, and a record with a conflict that a node still reports.
+func TestAConflictIsNotOverWhileReportsAreReceived(t *testing.T) {
+	const address, stranger = "198.51.100.7", "02:00:00:00:00:01"
+	rec := recordOf(given(address, "public", "web"), "", herald.AllocationOwner{})
+	rec.Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue}}
+	said := sees("a", moment, address+" "+stranger+" 0s")
+	for range 2000 {
+		c := newConflicts(everyAddress, func(netip.Addr) {})
+		go func() {
+			c.report(moment, nil, said)
+			c.synced.Store(true)
+		}()
+		for synced := false; !synced; {
+			synced = c.synced.Load()
+			if is, _ := c.condition(rec, netip.MustParseAddr(address), moment); is.Status != metav1.ConditionTrue {
+				t.Fatalf("the conflict is over: %+v", is)
+			}
+		}
+	}
+}
+
 // TestAConflictOfADeletedRecord checks that a conflict of an address whose record is gone is forgotten when it is over,
 // and not before, because the record may come back.
 func TestAConflictOfADeletedRecord(t *testing.T) {

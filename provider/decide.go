@@ -60,13 +60,23 @@ func (l *ledger) dropUngranted(svc *corev1.Service, req ipam.Request) {
 	}
 }
 
-// needsGrant reports whether another system must grant an address that is not recorded yet.
-func (l *ledger) needsGrant(a ipam.Allocation) bool {
+// withdraw makes all holders of an address lose it, if another system must grant it, it is not recorded, and keeps returns false for the
+// holders. It reports whether they lost it. All is read at once: in between, one of the holders could be recorded.
+func (l *ledger) withdraw(a ipam.Allocation, keeps func(holders []ipam.Allocation) bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.needsGrantLocked(a)
+	holders := l.alloc.Holders(a.Address)
+	if !l.needsGrantLocked(a) || keeps(holders) {
+		return false
+	}
+	var owners []ipam.Owner
+	for _, h := range holders {
+		owners = append(owners, h.Owner)
+	}
+	return l.dropLocked(a.Address, owners...)
 }
 
+// needsGrantLocked reports whether another system must grant an address that is not recorded yet.
 func (l *ledger) needsGrantLocked(a ipam.Allocation) bool {
 	return l.terms[a.Pool].external != nil && l.addresses[a.Address].record == nil
 }

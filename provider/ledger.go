@@ -438,6 +438,10 @@ func (l *ledger) resume(a netip.Addr) {
 func (l *ledger) drop(a netip.Addr, owners ...ipam.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.dropLocked(a, owners...)
+}
+
+func (l *ledger) dropLocked(a netip.Addr, owners ...ipam.Owner) bool {
 	dropped := false
 	for _, o := range owners {
 		dropped = l.alloc.Release(a, o) || dropped
@@ -457,7 +461,7 @@ func (l *ledger) version(a netip.Addr) string {
 	return l.addresses[a].version()
 }
 
-// outdated notes that the API server has an older record than the known one, because it was restored from a backup.
+// outdated notes that the API server has no record, or an older one than the known one, because it was restored from a backup.
 // version is the version that was known before the API server was asked. If another one was learned since, that one
 // stays.
 func (l *ledger) outdated(a netip.Addr, version string) {
@@ -468,11 +472,36 @@ func (l *ledger) outdated(a netip.Addr, version string) {
 	}
 }
 
-// unrecorded notes that the record of an address was deleted.
-func (l *ledger) unrecorded(a netip.Addr) {
+// known returns the version of the last known record of an address, and whether that record says that the address is in use and does
+// not cool down.
+func (l *ledger) known(a netip.Addr) (version string, inUse bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.forget(a)
+	e := l.addresses[a]
+	return e.version(), e.record != nil && !e.cooling()
+}
+
+// gone notes that the record of an address was deleted, if its version is still the known one: what was learned since then stays, and
+// its event queues it again. It releases the address for those holders that may not keep it, and for all if it cooled down. kept are
+// the other holders. dropped is as drop returns it.
+func (l *ledger) gone(a netip.Addr, known string, keeps func(ipam.Owner) bool) (kept []ipam.Owner, dropped bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.addresses[a].version() != known {
+		return nil, false
+	}
+	var lost []ipam.Owner
+	for _, h := range l.alloc.Holders(a) {
+		if !l.addresses[a].cooling() && keeps(h.Owner) {
+			kept = append(kept, h.Owner)
+		} else {
+			lost = append(lost, h.Owner)
+		}
+	}
+	if len(kept) > 0 {
+		l.forget(a)
+	}
+	return kept, l.dropLocked(a, lost...)
 }
 
 // forget removes what is known of the record of an address. The holders stay.
@@ -524,6 +553,17 @@ func (l *ledger) termsOf(pool string) poolTerms {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.terms[pool]
+}
+
+// deleting reports whether the pool of a record is being deleted. The pool of a record that names none is the one that has the address.
+// Both are read at once: in between, an edit could give the address to another pool and delete this one.
+func (l *ledger) deleting(a netip.Addr, pool string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if pool == "" {
+		pool, _ = l.alloc.PoolOf(a)
+	}
+	return l.terms[pool].deleting
 }
 
 // size returns the number of recorded addresses.

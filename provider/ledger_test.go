@@ -244,7 +244,7 @@ func TestSettled(t *testing.T) {
 		{"it holds nothing", wish{families: four}, func(*ledger) {}, false},
 		{"it holds what it asks for", wish{families: four}, learn(mine), true},
 		{"in memory only", wish{families: four}, func(l *ledger) { _ = l.alloc.Restore(mine, ipam.Sharing{}) }, false},
-		{"the record is gone", wish{families: four}, func(l *ledger) { learn(mine)(l); l.unrecorded(mine.Address) }, false},
+		{"the record is gone", wish{families: four}, func(l *ledger) { learn(mine)(l); l.outdated(mine.Address, l.version(mine.Address)) }, false},
 		{"it gave it up", wish{families: four}, func(l *ledger) { note(l, mine, true) }, false},
 		{"it gave one up and has another", wish{families: four}, func(l *ledger) {
 			note(l, given("198.51.100.4", "public", "web"), true)
@@ -416,7 +416,7 @@ func TestOlderVersionsAreNotLearned(t *testing.T) {
 	if l.outdated(address, l.version(address)); learn(l, "a", false, "7") || holder(l) != "a, cooling false" {
 		t.Errorf("what is no longer known keeps an earlier version out: %s", holder(l))
 	}
-	if l.unrecorded(address); learn(l, "b", false, "5") || holder(l) != "b, cooling false" {
+	if l.outdated(address, l.version(address)); learn(l, "b", false, "5") || holder(l) != "b, cooling false" {
 		t.Errorf("a record that is gone keeps an earlier version out: %s", holder(l))
 	}
 }

@@ -168,18 +168,13 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 // them, nor recorded, nor in the status of one. A Service may be about to share an address of a Service that is gone.
 func (b *loadBalancers) dropUngranted(allocations []ipam.Allocation, grants *Grants) (dropped bool) {
 	for _, a := range allocations {
-		holders, _ := b.ledger.holders(a.Address)
-		if !b.ledger.needsGrant(a) || grants.claimFor(a.Address, holders) != "" {
-			continue
+		keeps := func(holders []ipam.Allocation) bool {
+			return grants.claimFor(a.Address, holders) != "" || slices.ContainsFunc(holders, func(h ipam.Allocation) bool {
+				svc := b.services.of(h.Owner)
+				return svc != nil && slices.Contains(Carried(svc), a.Address)
+			})
 		}
-		var owners []ipam.Owner
-		carried := false
-		for _, h := range holders {
-			svc := b.services.of(h.Owner)
-			carried = carried || svc != nil && slices.Contains(Carried(svc), a.Address)
-			owners = append(owners, h.Owner)
-		}
-		dropped = !carried && b.ledger.drop(a.Address, owners...) || dropped
+		dropped = b.ledger.withdraw(a, keeps) || dropped
 	}
 	return dropped
 }

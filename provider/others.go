@@ -142,7 +142,8 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	}
 	var errs []error
 	if !o.ledger.hasForeign(svc) { // Otherwise the herald-ccm of its class may have written the finalizer.
-		if err := o.services.removeFinalizer(ctx, svc); err != nil {
+		foreign := func(now *corev1.Service) (bool, error) { return o.records.areForeign(ctx, now) }
+		if err := o.services.removeFinalizer(ctx, svc, foreign); err != nil {
 			errs = append(errs, fmt.Errorf("remove the finalizer: %w", err))
 		}
 	}

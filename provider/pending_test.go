@@ -127,7 +127,7 @@ func (c *sharers) leave(t *rapid.T) {
 	} else { // The record is deleted, and other Services may still be underway.
 		delete(c.records, a)
 		c.drop(a, byUID(uid))
-		c.unrecorded(a)
+		c.outdated(a, c.ledger.version(a))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
 )
 
 // TestAnInvalidEditOfAPoolInUse checks that a mistake in an edit of a pool displaces no address in use, and gives no
@@ -217,5 +218,67 @@ func TestClosedPool(t *testing.T) {
 	}
 	if want := []string{"198.51.100.1-198.51.100.1", "198.51.100.3-198.51.100.3", "203.0.113.7-203.0.113.7"}; !slices.Equal(got, want) || !p.Closed {
 		t.Errorf("closed %v, addresses %q, want %q", p.Closed, got, want)
+	}
+}
+
+// TestAReservationStaysWhenItsAddressMovesToAnotherPool has an edit that moves addresses to another pool and deletes their old pool. It is
+// made again and again while the record of a reservation that names no pool is checked.
+func TestAReservationStaysWhenItsAddressMovesToAnotherPool(t *testing.T) {
+	const address = "198.51.100.7"
+	w := newWorld(t)
+	w.reserve(address, herald.AllocationOwner{Namespace: "default", Name: "db"})
+	rec, err := w.recordsAPI.get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := make(chan struct{})
+	go func() {
+		defer close(edited)
+		for range 20000 {
+			w.ledger.setPools([]ipam.Pool{pool(ipam.Pool{Name: "old"}, "198.51.100.0/28")}, map[string]poolTerms{"old": {lasting: true}})
+			w.ledger.setPools([]ipam.Pool{pool(ipam.Pool{Name: "new"}, "198.51.100.0/28")}, map[string]poolTerms{"new": {lasting: true}, "old": {deleting: true}})
+		}
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-edited:
+			ended = true
+		default:
+		}
+		if released, err := w.reconciler.releaseNames(t.Context(), rec, netip.MustParseAddr(address)); released || err != nil {
+			t.Fatalf("the reservation is released, although no pool that has its address is deleted: %v", err)
+		}
+	}
+}
+
+// TestARecordIsAlwaysInItsPool looks for the record of a reservation that names no pool, at the moment at which it gets one.
+func TestARecordIsAlwaysInItsPool(t *testing.T) {
+	const address = "198.51.100.3"
+	w := newWorld(t)
+	w.pool("public", public())
+	w.reserve(address, herald.AllocationOwner{Namespace: "default", Name: "db"})
+	reserved, err := w.recordsAPI.get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := reserved.DeepCopy()
+	taken.Spec.Pool = "public"
+	for range 2000 {
+		_ = w.recordsAPI.cache.Update(reserved) // Update fails only for an object without a name.
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = w.recordsAPI.cache.Update(taken)
+		}()
+		for ended := false; !ended; {
+			select {
+			case <-done:
+				ended = true
+			default:
+			}
+			if all := w.records.ofPool("public"); len(all) != 1 {
+				t.Fatalf("the pool has the records %v, want that of %s", all, address)
+			}
+		}
 	}
 }

@@ -285,6 +285,9 @@ func (n projectedNamespace) Get(name string) (*corev1.Service, error) {
 	p.mu.Lock()
 	p.uids[types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}] = svc.UID
 	p.mu.Unlock()
+	if now, err := n.ServiceNamespaceLister.Get(name); err != nil || now.UID != svc.UID {
+		p.forget(svc) // It was deleted after it was read, and OnDelete may have found nothing to forget.
+	}
 	return p.part(svc), nil
 }
 

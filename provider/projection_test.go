@@ -22,6 +22,7 @@ import (
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	kubetesting "k8s.io/client-go/testing"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
 	fakecloud "k8s.io/cloud-provider/fake"
@@ -330,5 +331,38 @@ func TestServiceControllerWritesOnlyTheServiceThatItRead(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// reading is a lister of Services in which something else happens after a Service was read.
+type reading struct {
+	corelisters.ServiceNamespaceLister
+	then func(*corev1.Service)
+}
+
+func (r reading) Get(name string) (*corev1.Service, error) {
+	svc, err := r.ServiceNamespaceLister.Get(name)
+	if err == nil {
+		r.then(svc)
+	}
+	return svc, err
+}
+
+// TestAServiceThatIsDeletedWhileItIsReadIsNotWritten has a Service that is deleted while the service controller reads it.
+func TestAServiceThatIsDeletedWhileItIsReadIsNotWritten(t *testing.T) {
+	w := newWorld(t)
+	web := service("web", four)
+	w.put(web)
+	lister := reading{w.projection.real.Lister().Services("default"), func(svc *corev1.Service) {
+		_ = w.services.Delete(svc)
+		w.projection.OnDelete(svc)
+	}}
+	if _, err := (projectedNamespace{lister, projectedLister{p: w.projection}}).Get("web"); err != nil {
+		t.Fatal(err)
+	}
+	client := controllerClient{w.kube, w.retries, w.projection.uid}
+	_, err := client.CoreV1().Services("default").Patch(t.Context(), "web", types.StrategicMergePatchType, []byte(`{"status":{}}`), metav1.PatchOptions{}, "status")
+	if got := w.written(); !apierrors.IsNotFound(err) || len(got) > 0 {
+		t.Errorf("%v after the writes %q, want none", err, got)
 	}
 }

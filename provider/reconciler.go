@@ -3,6 +3,7 @@ package provider
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -80,10 +81,10 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return nil // The schema refuses records with such a name.
 	}
+	known, inUse := r.ledger.known(address)
 	rec := r.records.cached(name)
 	if rec == nil {
-		r.recordGone(address)
-		return nil
+		return r.recordGone(ctx, address, known, inUse)
 	}
 	r.ledger.keepPending(address, func(o ipam.Owner) bool {
 		svc := r.services.of(o)
@@ -135,8 +136,7 @@ func (r *reconciler) reconcile(ctx context.Context, name string) error {
 // releaseNames releases an address that is kept or reserved for names, if its pool is being deleted or the namespace of
 // the names is gone. A reservation by hand stays when its namespace is gone.
 func (r *reconciler) releaseNames(ctx context.Context, rec *herald.IPAllocation, address netip.Addr) (bool, error) {
-	home, _ := r.ledger.displaced(address)
-	deleting := r.ledger.termsOf(cmp.Or(rec.Spec.Pool, home)).deleting
+	deleting := r.ledger.deleting(address, rec.Spec.Pool)
 	byHand := rec.Spec.Class == "" || rec.Spec.ReclaimPolicy == herald.ReclaimRetain
 	var err error
 	edit := withoutNames(rec, func(o herald.AllocationOwner) bool {
@@ -330,29 +330,33 @@ func (r *reconciler) inRange(rec *herald.IPAllocation, address netip.Addr) *meta
 }
 
 // recordGone frees the address of a deleted record, except for existing Services that hold it. For these the record is
-// just being written, or was deleted by hand and is written again.
-func (r *reconciler) recordGone(address netip.Addr) {
+// just being written, or was deleted by hand and is written again. known and inUse are what the ledger knew of the record before the
+// cache was read.
+func (r *reconciler) recordGone(ctx context.Context, address netip.Addr, known string, inUse bool) error {
 	defer r.changes.claims.set()
-	holders, cooling := r.ledger.holders(address)
-	var gone []ipam.Owner
-	for _, h := range holders {
-		svc := r.services.of(h.Owner)
-		if cooling || svc == nil || !r.services.mayHold(svc) {
-			gone = append(gone, h.Owner)
-			continue
+	if inUse { // The cache may lag behind our own write, and not have the record yet that a Service has just got.
+		rec, err := r.records.fetch(ctx, herald.AllocationName(address))
+		if _, unreadable := errors.AsType[*client.DecodeError](err); !unreadable && (rec != nil || err != nil) {
+			return err // The event of its creation queues it again.
 		}
-		r.ledger.unrecorded(address)
-		if slices.Contains(Carried(svc), address) || r.services.elsewhere(svc) {
+	}
+	kept, dropped := r.ledger.gone(address, known, func(o ipam.Owner) bool {
+		svc := r.services.of(o)
+		return svc != nil && r.services.mayHold(svc)
+	})
+	for _, o := range kept {
+		if svc := r.services.of(o); svc != nil && (slices.Contains(Carried(svc), address) || r.services.elsewhere(svc)) {
 			r.changes.serve(svc)
 		}
 	}
-	if r.ledger.drop(address, gone...) {
+	if dropped {
 		r.changes.usage.set()
 		r.changes.capacity.set()
 	}
 	if lasts := r.conflicts.lasts(address, time.Now()); lasts > 0 {
 		r.changes.queue.AddAfter(herald.AllocationName(address), lasts) // to forget the conflict when it is over
 	}
+	return nil
 }
 
 // orphan releases the address of a Service that is gone or no longer ours, if the service controller did not release it.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -142,6 +143,22 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 	return rec, err
 }
 
+// areForeign reports whether a controller of another class recorded an address in the status of a Service for it. It asks the API
+// server, because the cache and the ledger may have the Service before they have its record. A record that cannot be decoded counts.
+func (r *records) areForeign(ctx context.Context, svc *corev1.Service) (bool, error) {
+	for _, a := range Carried(svc) {
+		rec, err := r.fetch(ctx, herald.AllocationName(a))
+		_, unreadable := errors.AsType[*client.DecodeError](err)
+		if err != nil && !unreadable {
+			return false, err
+		}
+		if unreadable || rec != nil && !r.ledger.ours(rec) && hasOwner(rec, string(svc.UID)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // haveClaim reports whether a record names the IPAddressClaim, and haveClaims whether a record names any.
 func (r *records) haveClaim(name string) bool {
 	keys, _ := r.cache.IndexKeys(byClaim, name) // IndexKeys fails only for an index that does not exist.
@@ -150,19 +167,26 @@ func (r *records) haveClaim(name string) bool {
 
 func (r *records) haveClaims() bool { return len(r.cache.ListIndexFuncValues(byClaim)) > 0 }
 
-// ofPool returns the records of a pool: those that name it, and those that name none and whose address it has.
+// ofPool returns the records of a pool: those that name it, and those that name none and whose address it has. The latter are read
+// first, because a record that names no pool gets one when a Service takes the address.
 func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	var list []*herald.IPAllocation
-	for _, key := range []string{pool, ""} {
-		indexed, _ := r.cache.ByIndex(byPool, key) // ByIndex fails only for an index that does not exist.
-		for _, o := range indexed {
-			rec := o.(*herald.IPAllocation)
-			if key != pool {
-				address, err := netip.ParseAddr(rec.Spec.Address)
-				if home, _ := r.ledger.displaced(address); err != nil || home != pool {
-					continue
-				}
-			}
+	at := map[string]int{}                    // by name, the places of those that named none
+	unnamed, _ := r.cache.ByIndex(byPool, "") // ByIndex fails only for an index that does not exist.
+	for _, o := range unnamed {
+		rec := o.(*herald.IPAllocation)
+		address, err := netip.ParseAddr(rec.Spec.Address)
+		if home, _ := r.ledger.displaced(address); err == nil && home == pool {
+			at[rec.Name] = len(list)
+			list = append(list, rec)
+		}
+	}
+	named, _ := r.cache.ByIndex(byPool, pool)
+	for _, o := range named {
+		rec := o.(*herald.IPAllocation)
+		if i, both := at[rec.Name]; both {
+			list[i] = rec
+		} else {
 			list = append(list, rec)
 		}
 	}
@@ -199,7 +223,7 @@ func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.All
 		case apierrors.IsNotFound(err) && rec != nil: // The record was deleted in between. If there was none, the CustomResourceDefinition is missing.
 		case (errors.Is(err, errHeldByAnother) || errors.Is(err, errUngranted)) && !fresh: // The cache may lag behind.
 		case errors.Is(err, errUngranted):
-			r.ledger.unrecorded(a.Address)
+			r.ledger.outdated(a.Address, known) // Another Service that shares the address may have recorded it in between.
 			return err
 		case errors.Is(err, errHeldByAnother):
 			return cmp.Or(r.lose(a.Address, rec, mine), err)

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -513,4 +514,64 @@ func TestARecordIsKeptOnce(t *testing.T) {
 	if w.ledger.addresses[netip.MustParseAddr("198.51.100.0")].record != cached {
 		t.Error("the ledger has a copy of its own")
 	}
+}
+
+// late is a cache that does something else after it was read.
+type late struct {
+	cache.Indexer
+	then func()
+}
+
+func (l late) GetByKey(key string) (any, bool, error) {
+	o, exists, err := l.Indexer.GetByKey(key)
+	l.then()
+	return o, exists, err
+}
+
+// TestARecordThatIsNotSeenYetIsNotGone has Services that get an address at the moment at which the reconciler hears that an earlier
+// record of this address was deleted. The cache does not have the new record yet.
+func TestARecordThatIsNotSeenYetIsNotGone(t *testing.T) {
+	const name = "198.51.100.0"
+	empty := func() cache.Indexer { return cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers) }
+	settled := func(w *world, svc *corev1.Service) {
+		w.Helper()
+		w.recordsAre(name + " public default/web")
+		if !w.projection.upToDate(svc) {
+			t.Error("the Service is synced again")
+		}
+	}
+	t.Run("given before the cache is read", func(t *testing.T) {
+		w := newWorld(t)
+		w.pool("public", public())
+		web := service("web", four)
+		if _, err := w.serve(web); err != nil {
+			t.Fatal(err)
+		}
+		w.records.cache = empty()
+		w.changes.queue.Add(name)
+		w.reconcile()
+		settled(w, web)
+	})
+	t.Run("given after the cache is read", func(t *testing.T) {
+		w := newWorld(t)
+		w.pool("public", public(func(o *herald.IPPool) { o.Spec.ReuseDelay = &metav1.Duration{Duration: time.Hour} }))
+		web, again := service("web", four), service("web", four)
+		again.UID = "again"
+		if _, err := w.serve(web); err != nil {
+			t.Fatal(err)
+		}
+		w.gone(web)
+		w.recordsAre(name + " public default/web released")
+		if err := w.recordsAPI.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.records.cache = late{empty(), func() {
+			w.records.cache = empty()
+			if got, err := w.serve(again); err != nil || !slices.Equal(got, []string{name}) {
+				t.Errorf("%v (%v)", got, err)
+			}
+		}}
+		w.reconcile()
+		settled(w, again)
+	})
 }

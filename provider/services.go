@@ -110,13 +110,17 @@ func formerlyServed(svc *corev1.Service) bool {
 }
 
 // removeFinalizer removes our finalizer from a Service of another controller, which was ours before. That controller may
-// use a finalizer of the same name. It then stays.
-func (s *services) removeFinalizer(ctx context.Context, svc *corev1.Service) error {
+// use a finalizer of the same name. It then stays. foreign reports whether a herald-ccm of another class gave the Service an
+// address; it is asked after the Service was read, because that herald-ccm writes the record before the finalizer.
+func (s *services) removeFinalizer(ctx context.Context, svc *corev1.Service, foreign func(*corev1.Service) (bool, error)) error {
 	if !servicehelper.HasLBFinalizer(svc) {
 		return nil
 	}
 	now, err := s.fetch(ctx, svc.Namespace, svc.Name)
 	if err != nil || now == nil || now.UID != svc.UID || !s.ofAnother(now) || !wroteFinalizer(now) {
+		return err
+	}
+	if stays, err := foreign(now); stays || err != nil {
 		return err
 	}
 	others := slices.DeleteFunc(slices.Clone(now.Finalizers), func(f string) bool { return f == servicehelper.LoadBalancerCleanupFinalizer })

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	cloudprovider "k8s.io/cloud-provider"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 
@@ -60,6 +61,21 @@ func TestTheFinalizerOfAServiceThatBecameAnothers(t *testing.T) {
 			}
 			w.recordsAre()
 		})
+	}
+}
+
+// TestTheFinalizerThatAnotherHeraldJustWroteStays has a Service whose record the cache does not have yet.
+func TestTheFinalizerThatAnotherHeraldJustWroteStays(t *testing.T) {
+	w := newWorld(t)
+	gw := gateway("gw", "198.51.100.0")
+	gw.Finalizers, gw.ManagedFields = []string{servicehelper.LoadBalancerCleanupFinalizer}, writtenBy(fieldManager)
+	if _, err := w.recordsAPI.put(recordOf(given("198.51.100.0", "public", "gw"), gateways, ownerEntry(gw))); err != nil {
+		t.Fatal(err)
+	}
+	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
+	w.see(gw)
+	if got := w.written(); len(got) > 0 {
+		t.Errorf("the herald-ccm of another class sees %q of its Service", got)
 	}
 }
 
@@ -194,6 +210,46 @@ func TestARecordThatAnotherControllerTookOverIsItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.recordsAre("198.51.100.0 public default/web")
+}
+
+// TestAServiceThatIsServedWhileItIsTriedIsNotServedAgain has a round through the waiting Services in which one is served. Its status may be
+// in the cache before the round comes to it, or after.
+func TestAServiceThatIsServedWhileItIsTriedIsNotServedAgain(t *testing.T) {
+	for name, serve := range map[string]func(w *world, svc *corev1.Service) error{
+		"and has its status": func(w *world, svc *corev1.Service) error {
+			svc.ResourceVersion = "2"
+			_, err := w.serve(svc)
+			return err
+		},
+		"and does not have its status yet": func(w *world, svc *corev1.Service) error {
+			_, err := w.loadBalancers.EnsureLoadBalancer(t.Context(), "", svc, nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			svc := service("web", four)
+			svc.ResourceVersion = "1"
+			if _, err := w.serve(svc); err == nil {
+				t.Fatal("there is no pool, and no error")
+			}
+			w.pool("public", public())
+			namespaces, round := w.waiting.requests.namespaces, false
+			w.waiting.requests.namespaces = interrupted{namespaces, func() {
+				if round {
+					return
+				}
+				round = true
+				if err := serve(w, svc.DeepCopy()); err != nil {
+					t.Error(err)
+				}
+			}}
+			w.waiting.serve()
+			if w.recordsAre("198.51.100.0 public default/web"); !round || len(w.queued.names) > 0 {
+				t.Errorf("%v are served again", w.queued.names)
+			}
+		})
+	}
 }
 
 // TestOnlyTheServiceItselfStopsWaiting has two Services of one name, one after the other.

@@ -44,6 +44,12 @@ func (w *waiting) forget(svc *corev1.Service) {
 	}
 }
 
+func (w *waiting) waits(svc *corev1.Service) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.uids[serviceName(svc)] == svc.UID
+}
+
 // list returns the Services that may still have an address that we record, oldest first.
 func (w *waiting) list() []*corev1.Service {
 	w.mu.Lock()
@@ -94,9 +100,12 @@ func (w *waiting) serve() {
 		if _, _, err := w.ledger.decide(svc, req, time.Now()); err != nil {
 			continue
 		}
-		if w.services.of(req.Owner) == nil {
+		waits := w.waits(svc) // This is read first: who served the Service before it read the same version of it or an older one.
+		switch now := w.services.of(req.Owner); {
+		case now == nil:
 			w.gone(svc) // The Service was deleted in between, and asks for nothing any more.
-		} else if !w.upToDate(svc) {
+		case !waits && now.ResourceVersion == svc.ResourceVersion: // It was served in between, and the cache does not have its status yet.
+		case !w.upToDate(now):
 			w.changes.serve(svc)
 		}
 	}
