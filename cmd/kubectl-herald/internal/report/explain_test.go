@@ -449,7 +449,7 @@ func TestExplain(t *testing.T) {
 		{"all nodes are excluded", served().bgp(), func(s *story) {
 			s.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Nodes[1].Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
-		}, none + "BGPAdvertisement fabric: all nodes that it selects are excluded: n1 (label node.kubernetes.io/exclude-from-external-load-balancers), n2 (a taint says that the node is being shut down): remove the label", nil},
+		}, none + "BGPAdvertisement fabric: all nodes that it selects are excluded: n1 (label node.kubernetes.io/exclude-from-external-load-balancers), n2 (taint node.kubernetes.io/out-of-service): remove the label", nil},
 		{"an excluded node announces nothing", served(), func(s *story) {
 			s.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Speakers[1].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers

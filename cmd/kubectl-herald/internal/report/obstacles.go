@@ -167,8 +167,8 @@ func (t *trial) announces() bool {
 type condition struct {
 	waive func(*trial)
 	tell  func(*advertisement) (cause, cure string)
-	// here says why one node does not announce the address while others do.
-	here string
+	// here says why one node does not announce the address while others do. If nil, tell says it.
+	here func(ad *advertisement, node string) string
 	// misconfigured reports whether no address can meet the condition.
 	misconfigured func(*advertisement) bool
 	// excused reports whether an unmet condition is not an error as long as the address is announced elsewhere. If nil, it is
@@ -210,7 +210,7 @@ var (
 		misconfigured: always,
 	}
 	needsNode = condition{
-		here: "spec.nodeSelector of the advertisement does not select it",
+		here: saying("spec.nodeSelector of the advertisement does not select it"),
 		waive: func(t *trial) {
 			for i := range t.shared.L2 {
 				t.shared.L2[i].Selector = selectsAll()
@@ -225,7 +225,7 @@ var (
 		misconfigured: always,
 	}
 	needsIncluded = condition{
-		here: "it is excluded, by the label " + corev1.LabelNodeExcludeBalancers + " or a taint",
+		here: func(ad *advertisement, node string) string { return "it is excluded: " + ad.exclusion(node) },
 		waive: func(t *trial) {
 			for name, n := range t.shared.Nodes {
 				n.Excluded = false
@@ -235,7 +235,7 @@ var (
 		tell: (*advertisement).excluded,
 	}
 	needsSession = condition{
-		here:  "spec.nodeSelector of the BGPPeer does not select it",
+		here:  saying("spec.nodeSelector of the BGPPeer does not select it"),
 		waive: func(t *trial) { t.shared.PeerNodes = nil },
 		tell: func(ad *advertisement) (cause, cure string) {
 			return "none of the nodes that it selects holds a session with " + some(ad.bgp.Peers), "compare its spec.nodeSelector with spec.nodeSelector of these BGPPeers"
@@ -268,7 +268,7 @@ var (
 		excused:       (*advertisement).forRouters,
 	}
 	needsLocal = condition{
-		here:  "it has no ready endpoint, and spec.externalTrafficPolicy is Local",
+		here:  saying("it has no ready endpoint, and spec.externalTrafficPolicy is Local"),
 		waive: func(t *trial) { t.address.Services[0].Local = false },
 		tell: func(ad *advertisement) (cause, cure string) {
 			return "spec.externalTrafficPolicy is Local, and none of the nodes that may announce has a ready endpoint: there are some on " + some(namesOf(ad.own.Services[0].Ready(ad.al.Address))),
@@ -281,6 +281,10 @@ var (
 )
 
 func always(*advertisement) bool { return true }
+
+func saying(text string) func(*advertisement, string) string {
+	return func(*advertisement, string) string { return text }
+}
 
 // selectsAll returns a selector that selects the address and all nodes.
 func selectsAll() *herald.Selector {
@@ -389,16 +393,15 @@ func (ad *advertisement) node(l map[string]string) bool {
 }
 
 func (ad *advertisement) excluded() (cause, cure string) {
-	var labelled, tainted []string
+	var labelled, others []string
 	for _, name := range slices.Sorted(maps.Keys(ad.shared.Nodes)) {
-		n := ad.shared.Nodes[name]
-		if !ad.node(n.Labels) {
+		if !ad.node(ad.shared.Nodes[name].Labels) {
 			continue
 		}
-		if _, ok := n.Labels[corev1.LabelNodeExcludeBalancers]; ok {
+		if why := ad.exclusion(name); why == announce.ExcludedByLabel {
 			labelled = append(labelled, name)
 		} else {
-			tainted = append(tainted, name)
+			others = append(others, fmt.Sprintf("%s (%s)", name, strings.TrimPrefix(why, "the node has the ")))
 		}
 	}
 	var causes []string
@@ -406,13 +409,23 @@ func (ad *advertisement) excluded() (cause, cure string) {
 		causes = append(causes, some(labelled)+" (label "+corev1.LabelNodeExcludeBalancers+")")
 		cure = "remove the label from a node, as kubectl label node NAME " + corev1.LabelNodeExcludeBalancers + "-, or let it select other nodes"
 	}
-	if len(tainted) > 0 {
-		causes = append(causes, some(tainted)+" (a taint says that the node is being shut down)")
+	if len(others) > 0 {
+		causes = append(causes, some(others))
 		if cure == "" {
 			cure = "wait for other nodes, or remove the taint"
 		}
 	}
 	return "all nodes that it selects are excluded: " + strings.Join(causes, ", "), cure
+}
+
+// exclusion says why a node must not announce anything.
+func (s *situation) exclusion(node string) string {
+	for _, o := range s.Nodes {
+		if o.Name == node {
+			return announce.Exclusion(o)
+		}
+	}
+	return ""
 }
 
 func (ad *advertisement) withoutSpeaker() (cause, cure string) {
