@@ -266,7 +266,7 @@ func TestAssess(t *testing.T) {
 		}},
 		{"a pool off every subnet", func(c *configuration.Cluster) { c.Pools[0] = pool("public", "198.51.100.0/24") }, []wanted{
 			{"IPPool public", announced, "OffSubnet", []string{
-				"the pool's addresses are in no subnet", "L2Advertisement all", "198.51.100.0/24", "their IPv4 subnets are 198.18.0.0/24 on eth0", "BGPAdvertisement", "in spec.interfaces of L2Advertisement all",
+				"the pool's addresses are in no subnet", "L2Advertisement all", "198.51.100.0/24", "their IPv4 subnet is 198.18.0.0/24 on eth0", "BGPAdvertisement", "in spec.interfaces of L2Advertisement all",
 			}},
 			{"L2Advertisement all", announced, "OffSubnet", nil},
 		}},
@@ -275,7 +275,7 @@ func TestAssess(t *testing.T) {
 			speaker(c, "n3", func(s *configuration.Speaker) {
 				s.Interfaces = []configuration.Interface{{Name: "eth0", Subnets: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("128.0.0.0/1"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("2000::/12")}}}
 			})
-		}, []wanted{{"IPPool public", announced, "OffSubnet", []string{"their IPv4 subnets are 198.18.0.0/24 on eth0; they have no IPv6 subnet"}}}},
+		}, []wanted{{"IPPool public", announced, "OffSubnet", []string{"their IPv4 subnet is 198.18.0.0/24 on eth0; they have no IPv6 subnet"}}}},
 		{"one range of several off every subnet", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.18.0.192/27", "198.51.100.0/24")
 		}, []wanted{

@@ -88,9 +88,12 @@ func unreachable(which string, off []netipx.IPRange, able []*advertisement) stri
 			all = append(all, ad.reach.of(family.is4)...)
 		}
 		all = unique(all)
-		if len(all) == 0 {
+		switch len(all) {
+		case 0:
 			there = append(there, "they have no "+family.name+" subnet")
-		} else {
+		case 1:
+			there = append(there, fmt.Sprintf("their %s subnet is %s", family.name, all[0]))
+		default:
 			there = append(there, fmt.Sprintf("their %s subnets are %s", family.name, some(all)))
 		}
 	}

@@ -395,7 +395,20 @@ func TestExplain(t *testing.T) {
 
 		// Advertisements.
 		{"no advertisement at all", served(), func(s *story) { s.bgp().l2() }, none + "there is no L2Advertisement and no BGPAdvertisement: create one with spec.pools: [public]", nil},
-		{"an advertisement of other pools", served().l2(), func(s *story) { s.L2Advertisements[0].Spec.Pools = []string{"gold"} }, none + "L2Advertisement link does not select pool public: add public to its spec.pools", nil},
+		{"an advertisement of other pools", served().l2(), func(s *story) {
+			s.Pools = append(s.Pools, pool("gold", 0, "203.0.113.0/24"))
+			s.L2Advertisements[0].Spec.Pools = []string{"gold"}
+		}, none + "L2Advertisement link does not select pool public: add public to spec.pools of L2Advertisement link, or create another advertisement with spec.pools: [public]", nil},
+		{"an advertisement that names no pool there is", served().l2(), func(s *story) { s.L2Advertisements[0].Spec.Pools = []string{"pubilc\x1b"} },
+			none + "L2Advertisement link does not select pool public: its spec.pools names \"pubilc�\", which is no IPPool: " +
+				"write public in place of that name in spec.pools of L2Advertisement link, or create another advertisement with spec.pools: [public]", nil},
+		{"an advertisement of another pool, and one that names no pools there are", served().bgp(), func(s *story) {
+			s.Pools = append(s.Pools, pool("gold", 0, "203.0.113.0/24"))
+			other := s.BGPAdvertisements[0].DeepCopy()
+			other.Name, other.Spec.Pools = "a", []string{"gold"}
+			s.BGPAdvertisements[0].Spec.Pools = []string{"gold", "pubic", "publik"}
+			s.BGPAdvertisements = append(s.BGPAdvertisements, other)
+		}, none + `BGPAdvertisement fabric does not select pool public: its spec.pools names "pubic", "publik", which are no IPPools: write public in place of that name`, nil},
 		{"an advertisement of other Services", served().bgp(), func(s *story) { s.BGPAdvertisements[0].Spec.ServiceSelector = selector("app", "db") },
 			none + "BGPAdvertisement fabric does not select the Service by spec.serviceSelector: label the Service (app=db)", nil},
 		{"an advertisement of other namespaces", served().bgp(), func(s *story) { s.BGPAdvertisements[0].Spec.NamespaceSelector = selector("team", "red") },
@@ -543,19 +556,19 @@ func TestExplain(t *testing.T) {
 			for _, o := range s.Speakers {
 				o.Status.Interfaces[0].Subnets = []string{"203.0.113.7/24", "fe80::1/64"}
 			}
-		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnets are 203.0.113.0/24): use addresses of these subnets in IPPool public", nil},
+		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnet is 203.0.113.0/24): use addresses of this subnet in IPPool public, name an interface in spec.interfaces of L2Advertisement link if clients", nil},
 		{"off the nodes' subnets, where no speaker works on any interface", served().l2(), func(s *story) {
 			for _, o := range s.Speakers {
 				o.Status.Interfaces = []herald.SpeakerInterface{{Name: "eth0", Subnets: []string{"203.0.113.7/24"}}}
 			}
-		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnets are 203.0.113.0/24)", nil},
+		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnet is 203.0.113.0/24)", nil},
 		{"an excluded control-plane node is none of the cause", served().l2(), func(s *story) {
 			s.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Speakers[0].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers
 			for _, o := range s.Speakers {
 				o.Status.Interfaces = []herald.SpeakerInterface{{Name: "eth0", Subnets: []string{"203.0.113.7/24"}}}
 			}
-		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnets are 203.0.113.0/24)", nil},
+		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnet is 203.0.113.0/24)", nil},
 		{"IPv6 on the segment", six(), func(*story) {}, "", []string{"✓  2001:db8::1 by NDP on eth0: node n1 owns it, for 40m (highest rank)\n"}},
 		{"IPv6 with nodes that have none", six(), func(s *story) {
 			for _, o := range s.Speakers {
