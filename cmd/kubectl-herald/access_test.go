@@ -124,7 +124,7 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 	}{
 		{"with the namespace alone", own, []string{
 			"1 ready, on n1", "198.51.100.1 is in its status; pool and record cannot be seen", "who announces it cannot be seen",
-			"Nothing has to be done, as far as can be seen: you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, ipallocations.herald.dev, ippools.herald.dev, " +
+			"Nothing has to be done in Herald, as far as can be seen: you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, ipallocations.herald.dev, ippools.herald.dev, " +
 				"l2advertisements.herald.dev, leases.coordination.k8s.io, nodes, services, speakerstatuses.herald.dev.",
 		}},
 		{"with Herald's resources", func(path string) bool { return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") }, []string{

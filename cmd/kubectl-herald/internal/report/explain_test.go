@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -75,7 +76,7 @@ func lease(node string, ago time.Duration) *coordinationv1.Lease {
 func endpoints(family discoveryv1.AddressType, nodes ...string) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-" + string(family), Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
-		AddressType: family,
+		AddressType: family, Ports: []discoveryv1.EndpointPort{{Name: new(""), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
 	}
 	for i, n := range nodes {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{NodeName: &n, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: fmt.Sprint("web-", i)}})
@@ -169,7 +170,7 @@ func TestExplainWhatIsServed(t *testing.T) {
              ✓  198.51.100.1 by BGP: n1, n2 to tor-a
              ✓  198.51.100.1 by BGP: n1, n2 to tor-b
 
-Nothing has to be done.
+Nothing has to be done in Herald: it announces the Service.
 `
 	if diff := cmp.Diff(want, served().report(t).plain()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -196,7 +197,7 @@ pools:
 - {pool: public, family: IPv4, fits: true, text: has 253 of 256 IPv4 addresses free}
 addresses:
 - {address: 198.51.100.1, text: 'from pool public, recorded for 60m', wrong: false}
-endpoints: {ready: 1, ipv4: 1, ipv6: 0, nodes: [n1], local: false}
+endpoints: {ready: 1, ipv4: 1, ipv6: 0, nodes: [n1], local: false, unserved: []}
 announced:
 - {address: 198.51.100.1, text: 'by ARP on eth0: node n1 owns it, for 40m (highest rank)', wrong: false}
 - {address: 198.51.100.1, text: 'by BGP: n1, n2 to tor-a', wrong: false}
@@ -213,7 +214,7 @@ ignored: []
 pools:
 - {pool: public, family: IPv4, fits: true, text: has 254 of 256 IPv4 addresses free}
 addresses: []
-endpoints: {ready: 0, ipv4: 0, ipv6: 0, nodes: [], local: true}
+endpoints: {ready: 0, ipv4: 0, ipv6: 0, nodes: [], local: true, unserved: []}
 announced: []
 unread: []
 unseen: []
@@ -436,6 +437,32 @@ func TestExplain(t *testing.T) {
 			"2001:db8::1 is announced by no node: L2Advertisement link: no endpoint is ready for IPv6; there are some for IPv4: see whether the pods have IPv6 addresses", nil},
 		{"neither a selector nor endpoints", served().l2(), func(s *story) { s.service.Spec.Selector, s.Endpoints = nil, nil },
 			none + "L2Advertisement link: the Service has no spec.selector and no EndpointSlice: create an EndpointSlice", nil},
+		{"a targetPort that no container names", served(), func(s *story) {
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("htpp")
+			s.Endpoints[0].Ports = nil
+		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp, and no container of the ready pods has a TCP port of this name: correct targetPort, or name the port in the pods",
+			[]string{"endpoints     1 ready, on n1\n             ✗  connections to TCP port 80 are refused: ", "✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		{"a targetPort that some pods name", served(), func(s *story) {
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("http")
+			other := endpoints(discoveryv1.AddressTypeIPv4, "n2")
+			other.Name, other.Ports = "web-others", nil
+			s.Endpoints = append(s.Endpoints, other)
+		}, "", nil},
+		{"a targetPort that only pods that are not ready name", served(), func(s *story) {
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("http")
+			other := endpoints(discoveryv1.AddressTypeIPv4, "n2")
+			other.Name, other.Endpoints[0].Conditions.Ready = "web-others", &no
+			s.Endpoints = append(s.Endpoints, other)
+			s.Endpoints[0].Ports = nil
+		}, "connections to TCP port 80 are refused: ", nil},
+		{"EndpointSlices written by hand without one of the ports", served(), func(s *story) {
+			s.service.Spec.Selector = nil
+			s.service.Spec.Ports = append(s.service.Spec.Ports, corev1.ServicePort{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53})
+			s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, discoveryv1.EndpointPort{Name: new("dns"), Port: new(int32(53))})
+		}, "connections to UDP port 53 are refused: no EndpointSlice with a ready endpoint has a UDP port dns: correct the ports of the EndpointSlices", nil},
+		{"EndpointSlices written by hand without a port", served(), func(s *story) {
+			s.service.Spec.Selector, s.Endpoints[0].Ports[0].Port = nil, nil
+		}, "connections to TCP port 80 are refused: no EndpointSlice with a ready endpoint has a TCP port without a name", nil},
 		{"pods of two families are one each", served(), func(s *story) {
 			s.Endpoints = []*discoveryv1.EndpointSlice{endpoints(discoveryv1.AddressTypeIPv4, "n1", "n2"), endpoints(discoveryv1.AddressTypeIPv6, "n1", "n2")}
 		}, "", []string{"2 ready (2 with IPv4, 2 with IPv6), on n1, n2\n"}},
@@ -727,7 +754,7 @@ func TestExplain(t *testing.T) {
 			if c.next == "" && r.Next != "" || !strings.HasPrefix(r.Next, c.next) {
 				t.Errorf("next is not %q in\n%s", c.next, got)
 			}
-			if (c.next == "") != strings.Contains(got, "Nothing has to be done.") {
+			if (c.next == "") != strings.Contains(got, "Nothing has to be done in Herald: it announces the Service.") {
 				t.Errorf("the last line in\n%s", got)
 			}
 			for _, want := range c.also {
@@ -788,13 +815,13 @@ func TestExplainWhatCanBeSeen(t *testing.T) {
 		last   string
 		also   []string
 	}{
-		{"Services of other namespaces", func(*story) {}, []string{"services"}, "Nothing has to be done, as far as can be seen: you may not list services.", []string{"by BGP: n1, n2 to tor-a"}},
-		{"nodes", func(s *story) { s.Nodes = nil }, []string{"nodes"}, "Nothing has to be done, as far as can be seen: you may not list nodes.",
+		{"Services of other namespaces", func(*story) {}, []string{"services"}, "Nothing has to be done in Herald, as far as can be seen: you may not list services.", []string{"by BGP: n1, n2 to tor-a"}},
+		{"nodes", func(s *story) { s.Nodes = nil }, []string{"nodes"}, "Nothing has to be done in Herald, as far as can be seen: you may not list nodes.",
 			[]string{"announced  ✓  198.51.100.1 by ARP on eth0: node n1 owns it"}},
 		{"nothing of Herald's", func(s *story) {
 			s.Pools, s.Allocations, s.L2Advertisements, s.BGPAdvertisements, s.BGPPeers, s.Speakers, s.Nodes, s.Leases = nil, nil, nil, nil, nil, nil, nil, nil
 		}, []string{"bgpadvertisements.herald.dev", "bgppeers.herald.dev", "ipallocations.herald.dev", "ippools.herald.dev", "l2advertisements.herald.dev", "nodes", "services", "speakerstatuses.herald.dev"},
-			"Nothing has to be done, as far as can be seen: you may not list bgpadvertisements.herald.dev, ",
+			"Nothing has to be done in Herald, as far as can be seen: you may not list bgpadvertisements.herald.dev, ",
 			[]string{"has        ✓  198.51.100.1 is in its status; pool and record cannot be seen", "announced  ✓  198.51.100.1 who announces it cannot be seen"}},
 		{"what is wrong is said all the same", func(s *story) { s.annotate("herald.dev/pol", "gold") }, []string{"services"}, "Next: annotation herald.dev/pol is not known",
 			[]string{"Not everything can be seen: you may not list services.\n"}},
