@@ -267,6 +267,9 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 				o.Unseen = append(o.Unseen, r)
 				return nil
 			}
+			if apierrors.IsNotFound(err) && strings.HasSuffix(r, "."+herald.GroupVersion.Group) {
+				return c.missing(r)
+			}
 			if err != nil {
 				return fmt.Errorf("list %s: %w", r, err)
 			}
@@ -279,6 +282,14 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 	slices.Sort(o.Unseen)
 	slices.Sort(o.Unread)
 	return o, nil
+}
+
+// missing returns why the API server does not know a resource of Herald.
+func (c *cluster) missing(resource string) error {
+	if _, err := c.kube.Discovery().ServerResourcesForGroupVersion(herald.GroupVersion.String()); err != nil {
+		return errors.New("the CustomResourceDefinitions of herald.dev are missing, so Herald is not installed in this cluster: docs/install.md says how to install it; kubectl config current-context says which cluster this is")
+	}
+	return fmt.Errorf("the CustomResourceDefinition %s is missing: apply the manifests of this version, manifests/herald.yaml or the chart", resource)
 }
 
 // readAll is like read, and fails if the user may not read one of the resources.
