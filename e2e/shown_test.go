@@ -154,7 +154,7 @@ var places = []struct {
 	like string
 	why  string // Why nothing runs it.
 }{
-	{nowhere, `^(kubectl (apply|describe|drain|edit|get|delete -f|herald( bgp| import| explain( service)?| plan| renumber| takeover)?)|helm (template|test|upgrade)|herald-speaker test)$`, "it is the name of a command"},
+	{nowhere, `^(kubectl (apply|describe|drain|edit|get|delete -f|herald( bgp| import| explain( service)?| plan| renumber| takeover)?)|helm (template|test|uninstall|upgrade)|herald-speaker test)$`, "it is the name of a command"},
 	{nowhere, `^docker (build|buildx|push|save) `, "it needs a registry: TestQuickStart loads an image that was built without one"},
 	{nowhere, `^(ctr|cosign|gh|kubectl krew|git tag|make release) `, "it needs a release, or makes one"},
 	{nowhere, `^(docker (kill|start)|kind delete) |kind create cluster|^while sleep`, "it begins or ends the user's cluster or a node of it"},
