@@ -256,6 +256,7 @@ var listers = map[string]lister{
 func (c *cluster) read(ctx context.Context, resources ...string) (*report.Objects, error) {
 	o := &report.Objects{}
 	var mu sync.Mutex
+	missing := "" // A resource of Herald that the API server does not know, the first by name.
 	c.herald.OnDecodeError(func(err *client.DecodeError) { o.Unread = append(o.Unread, report.Clean(err.Error())) })
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range resources {
@@ -268,7 +269,12 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 				return nil
 			}
 			if apierrors.IsNotFound(err) && strings.HasSuffix(r, "."+herald.GroupVersion.Group) {
-				return c.missing(r)
+				mu.Lock()
+				defer mu.Unlock()
+				if missing == "" || r < missing {
+					missing = r
+				}
+				return nil // An error would end the other requests, and client-go would log that.
 			}
 			if err != nil {
 				return fmt.Errorf("list %s: %w", r, err)
@@ -278,6 +284,9 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	if missing != "" {
+		return nil, c.missing(missing)
 	}
 	slices.Sort(o.Unseen)
 	slices.Sort(o.Unread)
