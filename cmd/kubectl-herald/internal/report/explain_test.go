@@ -442,6 +442,11 @@ func TestExplain(t *testing.T) {
 			s.Endpoints[0].Ports = nil
 		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp, and no container of the ready pods has a TCP port of this name: correct targetPort, or name the port in the pods",
 			[]string{"endpoints     1 ready, on n1\n             ✗  connections to TCP port 80 are refused: ", "✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		{"a targetPort that no container names, in a Service of another class", served(), func(s *story) {
+			gatewayOf("198.51.100.1")(s)
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("htpp")
+			s.Endpoints[0].Ports = nil
+		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp", nil},
 		{"a targetPort that some pods name", served(), func(s *story) {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromString("http")
 			other := endpoints(discoveryv1.AddressTypeIPv4, "n2")

@@ -269,6 +269,10 @@ func TestPreflight(t *testing.T) {
 			"! Nodes node n1 has the label node.kubernetes.io/exclude-from-external-load-balancers, so nothing is announced from there",
 			"! Nodes nothing is announced from node n2: the node has the taint node.kubernetes.io/out-of-service",
 		}, not: []string{"✗ KubeProxy", "✓ KubeProxy 1"}},
+		{name: "a node whose speaker says that the label excludes it, to somebody who may not list nodes", running: running, change: func(in *Surroundings) {
+			in.Nodes, in.Unseen = nil, []string{"nodes"}
+			in.Speakers[0].Status.Problem = "the node has the label node.kubernetes.io/exclude-from-external-load-balancers"
+		}, want: []string{"? Nodes whether the nodes fit: you may not read nodes"}, not: []string{"✗ KubeProxy"}},
 		{name: "a node that waits for a cloud", change: func(in *Surroundings) {
 			in.Nodes[0].Spec.Taints = []corev1.Taint{{Key: "node.cloudprovider.kubernetes.io/uninitialized"}}
 		}, want: []string{"✗ Nodes node n1 has the taint node.cloudprovider.kubernetes.io/uninitialized"}},
