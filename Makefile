@@ -24,8 +24,9 @@ VERSION ?= dev
 export VERSION
 
 # Without buildvcs, and with a version that stays, a commit that changes no code relinks nothing.
-static := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w"
-versioned := -ldflags "-s -w -X github.com/heraldlb/herald/cmd/internal/version.release=$$VERSION"
+compile := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+static := $(compile) -ldflags "-s -w"
+versioned := $(compile) -ldflags "-s -w -X github.com/heraldlb/herald/cmd/internal/version.release=$$VERSION"
 
 kubernetes_version := v1.36.3
 version_package    := k8s.io/component-base/version
@@ -41,7 +42,8 @@ help: ## List the targets
 .PHONY: build
 build: toolchain ## Build Herald's programs, static, into build/bin
 	@mkdir -p $(bin)
-	$(static) $(versioned) -o $(bin)/ ./cmd/... ./e2e/app
+	@echo "Building Herald's programs into $(bin), version $$VERSION."
+	@$(versioned) -o $(bin)/ ./cmd/... ./e2e/app
 
 .PHONY: kubernetes
 kubernetes: toolchain $(bin)/kubernetes ## Build Kubernetes for the tests; about ten minutes the first time, then seconds

@@ -308,7 +308,7 @@ func TestAServiceIsExplained(t *testing.T) {
 	f.pod("pod-1", all[0])
 	node := f.answeredBy("198.18.0.200", all...)
 	f.routed(f.site.Routers[0], "198.18.0.200", all...)
-	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP on eth0: node "+node+" owns it", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing has to be done.")
+	eventually("1 ready, on "+all[0], "✓ 198.18.0.200 by ARP on eth0: node "+node+" owns it", "✓ 198.18.0.200 by BGP: "+strings.Join(all, ", ")+" to "+router, "Nothing has to be done in Herald: it announces the Service.")
 
 	said, _ := f.ask("explain", "service", "default/web", "-o", "json")
 	type verdict struct {
@@ -348,7 +348,7 @@ func TestAServiceIsExplained(t *testing.T) {
 	_, err := f.access.Kubectl(f.ctx, "label", "node", all[1], corev1.LabelNodeExcludeBalancers+"=")
 	f.must(err)
 	f.routed(f.site.Routers[0], "198.18.0.200", append([]string{all[0]}, all[2:]...)...)
-	eventually("✓ 198.18.0.200 by BGP: "+strings.Join(append([]string{all[0]}, all[2:]...), ", ")+" to "+router, "Nothing has to be done.")
+	eventually("✓ 198.18.0.200 by BGP: "+strings.Join(append([]string{all[0]}, all[2:]...), ", ")+" to "+router, "Nothing has to be done in Herald: it announces the Service.")
 	_, err = f.access.Kubectl(f.ctx, "label", "node", all[1], corev1.LabelNodeExcludeBalancers+"-")
 	f.must(err)
 	f.routed(f.site.Routers[0], "198.18.0.200", all...)
@@ -359,5 +359,5 @@ func TestAServiceIsExplained(t *testing.T) {
 	said, _ = f.ask("renumber", "default/web")
 	f.says(said, "default/web: 198.18.0.200 → 198.18.0.201")
 	f.answeredBy("198.18.0.201", all...)
-	eventually("✓ 198.18.0.201 from pool segment", "✓ 198.18.0.201 by ARP", "Nothing has to be done.")
+	eventually("✓ 198.18.0.201 from pool segment", "✓ 198.18.0.201 by ARP", "Nothing has to be done in Herald: it announces the Service.")
 }

@@ -113,7 +113,14 @@ func TestManifests(t *testing.T) {
 			}
 		}
 	}
+	i.kubectl("apply", "-k", "../manifests/overlays/dead-nodes") // It has rights and a policy that are not in herald.yaml.
 	i.kubectl("delete", "-f", complete, "--timeout="+kindsPatience.String())
+	i.kubectl("get", "clusterrole,clusterrolebinding", "herald-ccm-dead-nodes")
+	said, err := i.access.Shell(ctx, "exec 2>&1\n"+blockOf(t, "docs/install.md", "kubectl delete clusterroles,"))
+	i.must(err)
+	if !strings.HasSuffix(said, "No resources found\n") {
+		t.Errorf("the last command shows that something is left behind:\n%s", said)
+	}
 	if left := i.kubectl("get", "-f", complete, "--ignore-not-found", "-o", "name"); left != "" {
 		t.Errorf("left behind:\n%s", left)
 	}

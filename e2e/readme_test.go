@@ -73,7 +73,7 @@ func TestReadme(t *testing.T) {
 	}
 	f.eventually("the speakers have reported what they do", func(ctx context.Context) error {
 		explained, err := f.access.Kubectl(ctx, "herald", "explain", "service", "default/web")
-		if err == nil && !strings.HasSuffix(strings.TrimSpace(explained), "Nothing has to be done.") {
+		if err == nil && !strings.HasSuffix(strings.TrimSpace(explained), "Nothing has to be done in Herald: it announces the Service.") {
 			err = fmt.Errorf("explain says\n%s", explained)
 		}
 		return err

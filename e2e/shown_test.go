@@ -154,20 +154,20 @@ var places = []struct {
 	like string
 	why  string // Why nothing runs it.
 }{
-	{nowhere, `^(kubectl (apply|describe|drain|edit|get|delete -f|herald( bgp| import| explain( service)?| plan| renumber| takeover)?)|helm (template|test|upgrade)|herald-speaker test)$`, "it is the name of a command"},
+	{nowhere, `^(kubectl (apply|describe|drain|edit|get|delete -f|herald( bgp| import| explain( service)?| plan| renumber| takeover)?)|helm (template|test|uninstall|upgrade)|herald-speaker test)$`, "it is the name of a command"},
 	{nowhere, `^docker (build|buildx|push|save) `, "it needs a registry: TestQuickStart loads an image that was built without one"},
 	{nowhere, `^(ctr|cosign|gh|kubectl krew|git tag|make release) `, "it needs a release, or makes one"},
 	{nowhere, `^(docker (kill|start)|kind delete) |kind create cluster|^while sleep`, "it begins or ends the user's cluster or a node of it"},
 	{nowhere, `^(kubectl herald ui|tcpdump)( |$)`, "it runs until it is interrupted"},
 	{nowhere, `^build/bin/cluster `, "it needs the cluster of make e2e-up, of which a machine has one"},
 	{nowhere, `^herald-speaker test `, "the pod of helm test runs it: TestHelm"},
-	{nowhere, `^kubectl delete (-f manifests/|crd )`, "TestUninstall and TestHelm do it: an API server may take minutes to delete kinds that it created seconds ago"},
+	{nowhere, `^(kubectl delete (-f manifests/|-k |crd )|helm uninstall )`, "TestUninstall and TestHelm do it: an API server may take minutes to delete kinds that it created seconds ago"},
 	{inspected, `^(sudo env PATH="\$PATH" )?make |\bgo (build|test) `, ""},
 	{besideMetalLB, `^kubectl herald (import|takeover) metallb`, ""},
 	{nowhere, `rollout restart daemonset/kube-proxy|^kubectl -n kube-system logs .*--previous`, "kube-proxy would start anew on nodes that other stories use"},
 	{onKubelets, `^kubectl (rollout |-n (herald|kube)-system (describe|get|logs|rollout) |get pods --namespace herald-system)`, ""},
 	{onPlane, `herald:dev#|^TAG=|^helm (install|upgrade) |^kubectl (create|label|delete) namespace |^kubectl (delete|patch) service |\$pool|` +
-		`^kubectl delete (services,|ip\w+\.herald\.dev|clusterrolebinding) |^kubectl -n herald-system scale |^kubectl get services -A --field`, ""},
+		`^kubectl delete (services,|ip\w+\.herald\.dev) |^kubectl -n herald-system scale |^kubectl get services -A --field`, ""},
 }
 
 // takers are the calls with which tests take a block out of a document, to run its commands or to compare it with an output.

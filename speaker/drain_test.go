@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/bgp/route"
 )
 
@@ -128,6 +129,38 @@ func TestANodeThatIsExcludedFromTheStartAnnouncesNothing(t *testing.T) {
 	l.pass(all)
 	if d := l.decisions[vip]; len(d.Exports) > 0 {
 		t.Errorf("it announces %v", d.Exports)
+	}
+}
+
+// What a speaker reports of an excluded node names what excludes it.
+func TestASpeakerNamesWhatExcludesItsNode(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		edit func(*corev1.Node)
+	}{
+		{"", func(n *corev1.Node) { n.Spec.Unschedulable = true }},
+		{"the node has the label " + corev1.LabelNodeExcludeBalancers, func(n *corev1.Node) { n.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""} }},
+		{"the node has the taint node.kubernetes.io/out-of-service", func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnschedulable}, {Key: corev1.TaintNodeOutOfService}}
+		}},
+		{"the Node is being deleted", func(n *corev1.Node) { n.DeletionTimestamp = &metav1.Time{Time: noon} }},
+	} {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+		c.edit(n)
+		l := loopOf(t, "n1", n)
+		l.shared = nil
+		all := noChanges()
+		all.all = true
+		l.pass(all)
+		if got := l.problem(); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+	// A Node that is gone is in the snapshot until its routes are drained.
+	l := loopOf(t, "n1")
+	editNode(l.shared, "n1", func(n *announce.Node) { n.Excluded = true })
+	if got := l.problem(); got != "the Node is being deleted" {
+		t.Errorf("%q of a Node that is gone", got)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/announce"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/speaker/segment"
@@ -75,9 +76,18 @@ func (l *loop) problem() string {
 	case !l.s.health.healthy():
 		return "kube-proxy does not serve on this node"
 	case self.Excluded:
-		return "the node has the label " + corev1.LabelNodeExcludeBalancers + ", or a taint that says that it is being shut down"
+		return l.exclusion()
 	}
 	return ""
+}
+
+// exclusion says by what this node is excluded. A Node that is gone stays in the snapshot until its routes are drained.
+func (l *loop) exclusion() string {
+	o, exists, err := l.s.inputs.nodes.GetStore().GetByKey(l.s.config.Node)
+	if err != nil || !exists {
+		return announce.ExcludedByDeletion
+	}
+	return announce.Exclusion(o.(*corev1.Node))
 }
 
 // printable makes a text fit for a SpeakerStatus: ASCII, of at most maxReason characters.

@@ -256,6 +256,7 @@ var listers = map[string]lister{
 func (c *cluster) read(ctx context.Context, resources ...string) (*report.Objects, error) {
 	o := &report.Objects{}
 	var mu sync.Mutex
+	missing := "" // A resource of Herald that the API server does not know, the first by name.
 	c.herald.OnDecodeError(func(err *client.DecodeError) { o.Unread = append(o.Unread, report.Clean(err.Error())) })
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range resources {
@@ -267,6 +268,14 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 				o.Unseen = append(o.Unseen, r)
 				return nil
 			}
+			if apierrors.IsNotFound(err) && strings.HasSuffix(r, "."+herald.GroupVersion.Group) {
+				mu.Lock()
+				defer mu.Unlock()
+				if missing == "" || r < missing {
+					missing = r
+				}
+				return nil // An error would end the other requests, and client-go would log that.
+			}
 			if err != nil {
 				return fmt.Errorf("list %s: %w", r, err)
 			}
@@ -276,9 +285,20 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	if missing != "" {
+		return nil, c.missing(missing)
+	}
 	slices.Sort(o.Unseen)
 	slices.Sort(o.Unread)
 	return o, nil
+}
+
+// missing returns why the API server does not know a resource of Herald.
+func (c *cluster) missing(resource string) error {
+	if _, err := c.kube.Discovery().ServerResourcesForGroupVersion(herald.GroupVersion.String()); err != nil {
+		return errors.New("the CustomResourceDefinitions of herald.dev are missing, so Herald is not installed in this cluster: docs/install.md says how to install it; kubectl config current-context says which cluster this is")
+	}
+	return fmt.Errorf("the CustomResourceDefinition %s is missing: apply the manifests of this version, manifests/herald.yaml or the chart", resource)
 }
 
 // readAll is like read, and fails if the user may not read one of the resources.

@@ -24,6 +24,17 @@ import (
 // server starts an API server for a user who may read only some paths. Paths without content return empty lists.
 func server(t *testing.T, content map[string]any, allowed func(path string) bool) (flags []string) {
 	t.Helper()
+	return serve(t, content, allowed, func(string) bool { return false })
+}
+
+// serverWithout starts an API server that does not know some paths.
+func serverWithout(t *testing.T, content map[string]any, gone func(path string) bool) (flags []string) {
+	t.Helper()
+	return serve(t, content, func(string) bool { return true }, gone)
+}
+
+func serve(t *testing.T, content map[string]any, allowed, gone func(path string) bool) (flags []string) {
+	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if r.Header.Get("Impersonate-User") != "jane" {
@@ -37,6 +48,10 @@ func server(t *testing.T, content map[string]any, allowed func(path string) bool
 			status.Kind, status.APIVersion = "Status", "v1"
 			w.WriteHeader(http.StatusForbidden)
 			_ = json.NewEncoder(w).Encode(status)
+			return
+		}
+		if gone(r.URL.Path) {
+			http.NotFound(w, r)
 			return
 		}
 		object, ok := content[r.URL.Path]
@@ -124,7 +139,7 @@ func TestANamespacesAdministratorAsks(t *testing.T) {
 	}{
 		{"with the namespace alone", own, []string{
 			"1 ready, on n1", "198.51.100.1 is in its status; pool and record cannot be seen", "who announces it cannot be seen",
-			"Nothing has to be done, as far as can be seen: you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, ipallocations.herald.dev, ippools.herald.dev, " +
+			"Nothing has to be done in Herald, as far as can be seen: you may not list bgpadvertisements.herald.dev, bgppeers.herald.dev, ipallocations.herald.dev, ippools.herald.dev, " +
 				"l2advertisements.herald.dev, leases.coordination.k8s.io, nodes, services, speakerstatuses.herald.dev.",
 		}},
 		{"with Herald's resources", func(path string) bool { return own(path) || strings.HasPrefix(path, "/apis/herald.dev/") }, []string{
@@ -206,6 +221,31 @@ func TestWhatCannotBeDecoded(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWithoutHerald has a cluster in which Herald is not installed, and one in which one of its kinds is missing.
+func TestWithoutHerald(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		gone func(path string) bool
+		want string
+	}{
+		{"not installed", func(path string) bool { return strings.HasPrefix(path, "/apis/herald.dev/") },
+			"the CustomResourceDefinitions of herald.dev are missing, so Herald is not installed in this cluster: docs/install.md says how to install it; kubectl config current-context says which cluster this is"},
+		{"a kind is missing", func(path string) bool { return path == "/apis/herald.dev/v1alpha1/ippools" },
+			"the CustomResourceDefinition ippools.herald.dev is missing: apply the manifests of this version, manifests/herald.yaml or the chart"},
+	} {
+		content := map[string]any{
+			"/api/v1/namespaces/red/services/web": web,
+			"/apis/herald.dev/v1alpha1":           metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: "herald.dev/v1alpha1"},
+		}
+		flags := serverWithout(t, content, c.gone)
+		for _, args := range [][]string{{"status"}, {"pools"}, {"explain", "service", "red/web"}, {"verify"}, {"bgp", "routes"}} {
+			if _, err := ran(t, append(slices.Clone(flags), args...)...); err == nil || err.Error() != c.want {
+				t.Errorf("%s: %v: %v", c.name, args, err)
+			}
+		}
 	}
 }
 

@@ -205,7 +205,7 @@ func (s *story) stays(ctx context.Context) (string, error) {
 	if len(claims) > 0 {
 		return "", fmt.Errorf("two nodes said to have %s: %s came back with %v", s.address, back.Name, claims[0])
 	}
-	return owner.Name + "\n" + back.Name + " has not said that it has it", nil
+	return owner.Name + "\n" + back.Name + " has come back without claiming it", nil
 }
 
 // killSpeaker kills the speaker on the node that holds the address, like a crash.

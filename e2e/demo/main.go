@@ -55,9 +55,17 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "demo: failed: %s; the ends of the logs are above\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return failed
 	}
+	s.terminal.heading("Next")
+	s.terminal.note(next)
 	fmt.Println("demo: ok", s.figures)
 	return 0
 }
+
+// next says what to try after the demo.
+const next = `docs/quick-start.md  Herald on a cluster of kind, step by step
+make e2e-up          a kind cluster with Herald that stays, to try things; as root
+docs/install.md      Herald on your own cluster
+`
 
 // explain writes debugging information after a failed step. The logs are removed with the enclave, so only
 // their last lines, printed here, remain.

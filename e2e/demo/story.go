@@ -94,14 +94,16 @@ func (s *story) chapters() []chapter {
 			{what: "another node takes the address", do: s.ownerMoved},
 			{what: "both clients are served again", do: s.servedAgain},
 		}, note: "The gap is the longest time between two requests that were answered. On the\n" +
-			"segment the nodes hear each other, and a node is lost after a quarter of a\n" +
-			"second of silence. The router finds the path dead by BFD, after three packets of\n" +
-			"100 ms that did not come. Without BFD it is when the BGP hold time ends (90 s by\n" +
-			"default), and until then a share of the connections goes to the lost node."},
+			"segment another node takes the address a quarter of a second after the last\n" +
+			"heartbeat of the lost node. It sent one every 100 ms, the last one before the\n" +
+			"cable was pulled, so less than that may pass after the loss. The router finds the\n" +
+			"path dead by BFD, after three packets of 100 ms that did not come. Without BFD it\n" +
+			"is when the BGP hold time ends (90 s by default), and until then a share of the\n" +
+			"connections goes to the lost node."},
 		{title: "The node comes back", steps: []step{
 			{what: "plug the cable in", do: s.heal},
 			{what: "router1 has the next hop again", do: s.hopBack},
-			{what: "the node that stood in has the address", do: s.stays},
+			{what: "the node that took the address keeps it", do: s.stays},
 		}},
 		{title: "A speaker crashes on a node that lives", steps: []step{
 			{what: "kill -9 the speaker of the node that has the address", do: s.killSpeaker},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,5 +84,23 @@ func TestAPodsCopyDiffersInNameLabelAndNode(t *testing.T) {
 	}
 	if strings.Contains(got, "Service") {
 		t.Errorf("the Service came along:\n%s", got)
+	}
+}
+
+// TestWhatComesNextExists checks the documents and the targets of make that the demo names at its end.
+func TestWhatComesNextExists(t *testing.T) {
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(next) {
+		what, _, _ := strings.Cut(line, "  ")
+		if target, is := strings.CutPrefix(what, "make "); is {
+			if !strings.Contains(string(makefile), "\n"+target+":") {
+				t.Errorf("make has no target %s", target)
+			}
+		} else if _, err := os.Stat("../../" + what); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
 	}
 }

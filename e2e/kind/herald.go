@@ -15,12 +15,12 @@ import (
 // image is the name of Herald's image in the manifests.
 const image = "ghcr.io/heraldlb/herald:dev"
 
-// Install installs Herald from its manifests, with the changes in herald/, and waits until it runs.
+// Install installs Herald by [Overlay], and waits until it runs.
 func (c *Cluster) Install(ctx context.Context) error {
 	if _, err := c.docker.call(ctx, nil, filepath.Join(c.options.Root, "e2e/kind/images.sh"), image); err != nil {
 		return err
 	}
-	if err := c.LoadImage(ctx, image, "test/app:latest"); err != nil {
+	if err := c.LoadImage(ctx, image, app); err != nil {
 		return err
 	}
 	if err := c.Manifests(ctx, "apply", "--server-side", "--force-conflicts"); err != nil {
@@ -31,7 +31,7 @@ func (c *Cluster) Install(ctx context.Context) error {
 
 // Manifests runs a kubectl command on Herald's manifests.
 func (c *Cluster) Manifests(ctx context.Context, command string, args ...string) error {
-	_, err := c.Kubectl(ctx, append([]string{command, "-k", filepath.Join(c.options.Root, "e2e/kind/herald")}, args...)...)
+	_, err := c.Kubectl(ctx, append([]string{command, "-k", filepath.Join(c.options.Root, Overlay)}, args...)...)
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,6 +39,33 @@ func TestAnotherContentIsAnotherImage(t *testing.T) {
 			t.Errorf("%s has the fingerprint of %s", s.what, before)
 		}
 		seen[print] = s.what
+	}
+}
+
+// TestTheGuideIsTrue compares what a developer is told with the sources of what is told.
+func TestTheGuideIsTrue(t *testing.T) {
+	guide := Guide()
+	for _, want := range []string{
+		"herald-control-plane, k8s-node1 (herald-worker), k8s-node2 (herald-worker2), k8s-node3 (herald-worker3).\n",
+		"test/app:latest, a web server on port 8080.", "kind load docker-image --name herald IMAGE", "198.18.0.200-198.18.0.250",
+		"kubectl apply -k e2e/kind/herald installs: manifests/base with the component dead-nodes.\n",
+	} {
+		if !strings.Contains(guide, want) {
+			t.Errorf("it does not say %q:\n%s", want, guide)
+		}
+	}
+	for file, want := range map[string]string{
+		"images.sh":                 "docker build -q -t test/app -\n",
+		"../app/main.go":            `cmp.Or(os.Getenv("PORT"), "8080")`,
+		"herald/kustomization.yaml": "resources:\n  - ../../../manifests/base\ncomponents:\n  - ../../../manifests/components/dead-nodes\npatches:\n",
+	} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(content), want) {
+			t.Errorf("%s does not have %q, and the guide says so", file, want)
+		}
 	}
 }
 

@@ -22,16 +22,11 @@ type Node struct {
 
 // findNodes gives the nodes' network namespaces names.
 func (c *Cluster) findNodes(ctx context.Context) (err error) {
-	control := name + "-control-plane"
-	if c.ControlPlane, err = c.findNode(ctx, control, control); err != nil {
+	if c.ControlPlane, err = c.findNode(ctx, controlPlane, controlPlane); err != nil {
 		return err
 	}
 	for i, w := range workers {
-		container := name + "-worker"
-		if i > 0 {
-			container += fmt.Sprint(i + 1)
-		}
-		n, err := c.findNode(ctx, w, container)
+		n, err := c.findNode(ctx, w, containerOf(i))
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ type advertisement struct {
 	name, object string // object is, for example, "L2Advertisement all"
 	generation   int64
 	selector     *herald.Selector // nil if it is not valid
-	named        []string         // spec.pools
+	selection    *herald.Selection
 	accepted     metav1.Condition
 	nodes        sets.Set[*node] // the selected nodes that are not excluded
 
@@ -39,7 +39,7 @@ type advertisement struct {
 
 // l2 assesses an L2Advertisement, except for the pools that it selects.
 func (v *view) l2(o *herald.L2Advertisement) *advertisement {
-	ad := &advertisement{name: o.Name, object: "L2Advertisement " + o.Name, generation: o.Generation, named: o.Spec.Pools}
+	ad := &advertisement{name: o.Name, object: "L2Advertisement " + o.Name, generation: o.Generation, selection: &o.Spec.Selection}
 	selector, err := o.Spec.Compile()
 	preferred := labels.Everything()
 	if err == nil {
@@ -57,7 +57,7 @@ func (v *view) l2(o *herald.L2Advertisement) *advertisement {
 		reach := subnetsOf(able)
 		ad.reach = &reach
 	} else if missing, there := interfacesMissing(able, o.Spec.Interfaces); len(missing) > 0 {
-		problem := fmt.Sprintf("spec.interfaces: no selected node has an interface %s that is up: correct the name; there are %s", strings.Join(missing, ", "), some(there))
+		problem := fmt.Sprintf("spec.interfaces: no selected node has an interface %s that is up: correct the name%s", strings.Join(missing, ", "), thereIs(there))
 		if len(missing) == len(o.Spec.Interfaces) {
 			ad.reason, ad.problem = herald.ReasonInterfaceNotFound, problem
 		} else {
@@ -91,7 +91,7 @@ func interfacesMissing(nodes []*node, names []string) (missing, there []string) 
 
 // bgp assesses a BGPAdvertisement, except for the pools that it selects.
 func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
-	ad := &advertisement{bgp: true, name: o.Name, object: "BGPAdvertisement " + o.Name, generation: o.Generation, named: o.Spec.Pools}
+	ad := &advertisement{bgp: true, name: o.Name, object: "BGPAdvertisement " + o.Name, generation: o.Generation, selection: &o.Spec.Selection}
 	selector, err := o.Spec.Compile()
 	var peers []string
 	if err == nil {
@@ -107,7 +107,8 @@ func (v *view) bgp(o *herald.BGPAdvertisement) *advertisement {
 	case len(v.Peers) == 0:
 		ad.reason, ad.problem = herald.ReasonNoPeers, "there is no BGPPeer, so there is nobody to announce anything to: create one"
 	case len(peers) == 0:
-		ad.reason, ad.problem = herald.ReasonNoPeerSelected, "spec.peers and spec.peerSelector select no BGPPeer: correct them; there are "+some(slices.Sorted(maps.Keys(v.peers)))
+		ad.reason = herald.ReasonNoPeerSelected
+		ad.problem = noneSelected("spec.peers", "spec.peerSelector", "BGPPeer", o.Spec.Peers, o.Spec.PeerSelector) + thereIs(slices.Sorted(maps.Keys(v.peers)))
 	case len(able) > 0:
 		v.judgePeers(ad, able, peers)
 	}
@@ -173,7 +174,7 @@ func (v *view) accept(ad *advertisement, selector *herald.Selector, err error, p
 		reason = herald.ReasonPeerNotFound
 		problems = append(problems, notFound("spec.peers", "BGPPeer", missing, v.peers))
 	}
-	if missing := absent(ad.named, v.pools); len(missing) > 0 {
+	if missing := absent(ad.selection.Pools, v.pools); len(missing) > 0 {
 		reason = herald.ReasonPoolNotFound
 		problems = append([]string{notFound("spec.pools", "IPPool", missing, v.pools)}, problems...)
 	}
@@ -196,11 +197,29 @@ func absent(names []string, known map[string]bool) (missing []string) {
 }
 
 func notFound(field, kind string, missing []string, known map[string]bool) string {
-	text := fmt.Sprintf("%s: there is no %s %s: correct the name, or create it", field, kind, some(missing))
-	if len(known) > 0 {
-		text += "; there are " + some(slices.Sorted(maps.Keys(known)))
+	return fmt.Sprintf("%s: there is no %s %s: correct the name, or create it", field, kind, some(missing)) + thereIs(slices.Sorted(maps.Keys(known)))
+}
+
+// thereIs continues a message with the names that a user could have meant. It is empty if there are none.
+func thereIs(names []string) string {
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return "; there is only " + names[0]
 	}
-	return text
+	return "; there are " + some(names)
+}
+
+// noneSelected says that an advertisement selects no object of a kind, by those of its two fields that are set.
+func noneSelected(byName, byLabels, kind string, names []string, selector *metav1.LabelSelector) string {
+	switch {
+	case selector == nil:
+		return fmt.Sprintf("%s names no %s that exists: correct it", byName, kind)
+	case len(names) == 0:
+		return fmt.Sprintf("%s selects no %s: correct it", byLabels, kind)
+	}
+	return fmt.Sprintf("%s names no %s that exists, and %s selects none: correct them", byName, kind, byLabels)
 }
 
 // selects reports whether an advertisement announces addresses of the pool.
@@ -226,7 +245,8 @@ func (v *view) status(ad *advertisement) herald.AdvertisementStatus {
 	case len(v.Pools) == 0:
 		reason, message = herald.ReasonNoPools, "there is no IPPool yet, so there is nothing to announce"
 	case st.Pools == 0:
-		reason, message = herald.ReasonNoPoolSelected, "spec.pools and spec.poolSelector select no IPPool: correct them"
+		reason = herald.ReasonNoPoolSelected
+		message = noneSelected("spec.pools", "spec.poolSelector", "IPPool", ad.selection.Pools, ad.selection.PoolSelector) + thereIs(slices.Sorted(maps.Keys(v.pools)))
 	case reason == "" && !reached:
 		reason, message = herald.ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
 	}

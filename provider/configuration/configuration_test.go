@@ -187,8 +187,8 @@ func TestAssess(t *testing.T) {
 		{"a pool that is misspelt", func(c *configuration.Cluster) {
 			c.L2Advertisements[0].Spec.Pools = []string{"pubic"}
 		}, []wanted{
-			{"L2Advertisement all", accepted, "PoolNotFound", []string{`spec.pools: there is no IPPool "pubic"`, "there are public"}},
-			{"L2Advertisement all", announced, "NoPoolSelected", []string{"spec.pools"}},
+			{"L2Advertisement all", accepted, "PoolNotFound", []string{`spec.pools: there is no IPPool "pubic"`, "; there is only public"}},
+			{"L2Advertisement all", announced, "NoPoolSelected", []string{"spec.pools names no IPPool that exists: correct it; there is only public"}},
 			{"IPPool public", announced, "NoAdvertisement", nil},
 		}},
 		{"a pool that is misspelt beside one that is not", func(c *configuration.Cluster) {
@@ -202,7 +202,15 @@ func TestAssess(t *testing.T) {
 			c.L2Advertisements[0].Spec.PoolSelector = matching("name", "gold")
 		}, []wanted{
 			{"L2Advertisement all", accepted, "Valid", nil},
-			{"L2Advertisement all", announced, "NoPoolSelected", []string{"spec.poolSelector"}},
+			{"L2Advertisement all", announced, "NoPoolSelected", []string{"spec.poolSelector selects no IPPool: correct it; there is only public"}},
+		}},
+		{"a pool that is misspelt, and a selector that matches none, among several", func(c *configuration.Cluster) {
+			c.Pools = append(c.Pools, pool("other", "198.51.100.0/24"))
+			c.L2Advertisements[0].Spec.Pools, c.L2Advertisements[0].Spec.PoolSelector = []string{"pubic"}, matching("name", "gold")
+		}, []wanted{
+			{"L2Advertisement all", announced, "NoPoolSelected", []string{
+				"spec.pools names no IPPool that exists, and spec.poolSelector selects none: correct them; there are other, public",
+			}},
 		}},
 		{"a selector that cannot be read", func(c *configuration.Cluster) {
 			c.L2Advertisements[0].Spec.Pools = []string{"public"}
@@ -231,13 +239,20 @@ func TestAssess(t *testing.T) {
 			c.Nodes[0].Labels[corev1.LabelNodeExcludeBalancers] = ""
 			c.L2Advertisements[0].Spec.NodeSelector = matching("name", "n1")
 		}, []wanted{
-			{"L2Advertisement all", announced, "NodesExcluded", []string{"(n1) is excluded", corev1.LabelNodeExcludeBalancers}},
+			{"L2Advertisement all", announced, "NodesExcluded", []string{"(n1) is excluded by the label " + corev1.LabelNodeExcludeBalancers + ": remove that"}},
 		}},
 		{"nodes that are being removed", func(c *configuration.Cluster) {
 			for _, n := range c.Nodes {
 				n.Spec.Taints = []corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler"}}
 			}
-		}, []wanted{{"L2Advertisement all", announced, "NodesExcluded", []string{"(n1, n2, n3) is excluded"}}}},
+		}, []wanted{{"L2Advertisement all", announced, "NodesExcluded", []string{"(n1, n2, n3) is excluded by the taint ToBeDeletedByClusterAutoscaler: remove that"}}}},
+		{"nodes that are excluded for different reasons", func(c *configuration.Cluster) {
+			c.Nodes[0].Labels[corev1.LabelNodeExcludeBalancers] = ""
+			c.Nodes[1].Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
+			c.Nodes[2].DeletionTimestamp = new(metav1.Unix(1, 0))
+		}, []wanted{{"L2Advertisement all", announced, "NodesExcluded", []string{
+			"(n1, n2, n3) is excluded by the deletion of the Node (n3), the label node.kubernetes.io/exclude-from-external-load-balancers (n1), the taint node.kubernetes.io/out-of-service (n2): remove that",
+		}}}},
 		{"no speaker runs", func(c *configuration.Cluster) { c.Speakers = nil }, []wanted{
 			{"L2Advertisement all", announced, "NoSpeaker", []string{"(n1, n2, n3)", "herald-speaker"}},
 			{"IPPool public", announced, "AdvertisementUnable", []string{"no speaker reports"}},
@@ -251,7 +266,7 @@ func TestAssess(t *testing.T) {
 		}},
 		{"a pool off every subnet", func(c *configuration.Cluster) { c.Pools[0] = pool("public", "198.51.100.0/24") }, []wanted{
 			{"IPPool public", announced, "OffSubnet", []string{
-				"the pool's addresses are in no subnet", "L2Advertisement all", "198.51.100.0/24", "their IPv4 subnets are 198.18.0.0/24 on eth0", "BGPAdvertisement", "spec.interfaces",
+				"the pool's addresses are in no subnet", "L2Advertisement all", "198.51.100.0/24", "their IPv4 subnet is 198.18.0.0/24 on eth0", "BGPAdvertisement", "in spec.interfaces of L2Advertisement all",
 			}},
 			{"L2Advertisement all", announced, "OffSubnet", nil},
 		}},
@@ -260,7 +275,7 @@ func TestAssess(t *testing.T) {
 			speaker(c, "n3", func(s *configuration.Speaker) {
 				s.Interfaces = []configuration.Interface{{Name: "eth0", Subnets: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("128.0.0.0/1"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("2000::/12")}}}
 			})
-		}, []wanted{{"IPPool public", announced, "OffSubnet", []string{"their IPv4 subnets are 198.18.0.0/24 on eth0; they have no IPv6 subnet"}}}},
+		}, []wanted{{"IPPool public", announced, "OffSubnet", []string{"their IPv4 subnet is 198.18.0.0/24 on eth0; they have no IPv6 subnet"}}}},
 		{"one range of several off every subnet", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.18.0.192/27", "198.51.100.0/24")
 		}, []wanted{
@@ -296,7 +311,7 @@ func TestAssess(t *testing.T) {
 		{"an interface that is not there", func(c *configuration.Cluster) {
 			c.L2Advertisements[0].Spec.Interfaces = []string{"eht0"}
 		}, []wanted{
-			{"L2Advertisement all", announced, "InterfaceNotFound", []string{`"eht0"`, "there are eth0"}},
+			{"L2Advertisement all", announced, "InterfaceNotFound", []string{`"eht0"`, "; there is only eth0"}},
 			{"IPPool public", announced, "AdvertisementUnable", []string{`"eht0"`}},
 		}},
 		{"one of two interfaces that is not there", func(c *configuration.Cluster) {
@@ -309,8 +324,8 @@ func TestAssess(t *testing.T) {
 			c.L2Advertisements = nil
 			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed", func(s *herald.BGPAdvertisementSpec) { s.Peers = []string{"torr"} }))
 		}, []wanted{
-			{"BGPAdvertisement routed", accepted, "PeerNotFound", []string{`spec.peers: there is no BGPPeer "torr"`, "there are tor"}},
-			{"BGPAdvertisement routed", announced, "NoPeerSelected", []string{"spec.peers"}},
+			{"BGPAdvertisement routed", accepted, "PeerNotFound", []string{`spec.peers: there is no BGPPeer "torr"`, "; there is only tor"}},
+			{"BGPAdvertisement routed", announced, "NoPeerSelected", []string{"spec.peers names no BGPPeer that exists: correct it; there is only tor"}},
 			{"IPPool public", announced, "AdvertisementUnable", []string{"BGPAdvertisement routed selects the pool and announces nothing"}},
 		}},
 		{"a peer and a pool that are misspelt", func(c *configuration.Cluster) {
@@ -323,7 +338,7 @@ func TestAssess(t *testing.T) {
 		}},
 		{"a peer selector that matches nothing", func(c *configuration.Cluster) {
 			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed", func(s *herald.BGPAdvertisementSpec) { s.PeerSelector = matching("name", "spine") }))
-		}, []wanted{{"BGPAdvertisement routed", announced, "NoPeerSelected", []string{"spec.peerSelector", "there are tor"}}}},
+		}, []wanted{{"BGPAdvertisement routed", announced, "NoPeerSelected", []string{"spec.peerSelector selects no BGPPeer: correct it; there is only tor"}}}},
 		{"no peers", func(c *configuration.Cluster) {
 			c.Peers = nil
 			c.BGPAdvertisements = append(c.BGPAdvertisements, bgp("routed"))

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
@@ -31,7 +32,8 @@ type view struct {
 
 type node struct {
 	*corev1.Node
-	excluded, ready, reports bool
+	excluded       string // by what it is excluded; empty: it is not
+	ready, reports bool
 	Speaker
 	sessions map[string]herald.SpeakerSession // by peer
 }
@@ -79,10 +81,36 @@ var taints = []string{
 	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
 }
 
-// excluded reports whether a node must not announce anything.
-func excluded(o *corev1.Node) bool {
-	_, label := o.Labels[corev1.LabelNodeExcludeBalancers]
-	return label || o.DeletionTimestamp != nil || slices.ContainsFunc(o.Spec.Taints, func(t corev1.Taint) bool { return slices.Contains(taints, t.Key) })
+// excluded returns by what a node is excluded from announcing, for example "the taint x". It is empty if the node may announce.
+func excluded(o *corev1.Node) string {
+	if _, labelled := o.Labels[corev1.LabelNodeExcludeBalancers]; labelled {
+		return "the label " + corev1.LabelNodeExcludeBalancers
+	}
+	for _, t := range o.Spec.Taints {
+		if slices.Contains(taints, t.Key) {
+			return "the taint " + t.Key
+		}
+	}
+	if o.DeletionTimestamp != nil {
+		return "the deletion of the Node"
+	}
+	return ""
+}
+
+// excludedBy lists by what nodes are excluded, with the nodes if they differ.
+func excludedBy(nodes []*node) string {
+	by := map[string][]*node{}
+	for _, n := range nodes {
+		by[n.excluded] = append(by[n.excluded], n)
+	}
+	var texts []string
+	for _, what := range slices.Sorted(maps.Keys(by)) {
+		if len(by) > 1 {
+			what += " (" + some(nodeNames(by[what])) + ")"
+		}
+		texts = append(texts, what)
+	}
+	return strings.Join(texts, ", ")
 }
 
 func ready(o *corev1.Node) bool {
@@ -109,7 +137,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		switch {
 		case !selects(n.Labels):
 			continue
-		case n.excluded:
+		case n.excluded != "":
 			out = append(out, n)
 			continue
 		case !n.reports, n.Silent:
@@ -133,8 +161,8 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		return nil, selected, herald.ReasonNoSpeaker, fmt.Sprintf("no speaker reports from the selected nodes (%s): see to it that the DaemonSet herald-speaker runs there",
 			some(nodeNames(silent)))
 	case len(out) > 0:
-		return nil, selected, herald.ReasonNodesExcluded, fmt.Sprintf("every selected node (%s) is excluded: it has the label %s, or a taint that says that it is being shut down; remove that, or select other nodes",
-			some(nodeNames(out)), corev1.LabelNodeExcludeBalancers)
+		return nil, selected, herald.ReasonNodesExcluded, fmt.Sprintf("every selected node (%s) is excluded by %s: remove that, or select other nodes",
+			some(nodeNames(out)), excludedBy(out))
 	}
 	return nil, selected, herald.ReasonNoNodeSelected, "spec.nodeSelector matches no node: correct it, or label the nodes that should announce"
 }

@@ -23,7 +23,7 @@ func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
 			able, selecting = append(able, ad), append(selecting, ad)
 		case ad.selects(p):
 			selecting = append(selecting, ad)
-		case ad.selector == nil && slices.Contains(ad.named, p.Name):
+		case ad.selector == nil && slices.Contains(ad.selection.Pools, p.Name):
 			invalid = append(invalid, ad)
 		}
 	}
@@ -88,14 +88,17 @@ func unreachable(which string, off []netipx.IPRange, able []*advertisement) stri
 			all = append(all, ad.reach.of(family.is4)...)
 		}
 		all = unique(all)
-		if len(all) == 0 {
+		switch len(all) {
+		case 0:
 			there = append(there, "they have no "+family.name+" subnet")
-		} else {
+		case 1:
+			there = append(there, fmt.Sprintf("their %s subnet is %s", family.name, all[0]))
+		default:
 			there = append(there, fmt.Sprintf("their %s subnets are %s", family.name, some(all)))
 		}
 	}
 	return fmt.Sprintf("%s are in no subnet of the nodes that %s announces them from: %s; %s: "+
-		"take addresses of such a subnet, or announce the pool by a BGPAdvertisement, or, if clients reach the addresses on the link, name the interface in spec.interfaces of the L2Advertisement",
+		"take addresses of such a subnet, or announce the pool by a BGPAdvertisement, or, if clients reach the addresses on the link, name the interface in spec.interfaces of %[2]s",
 		which, able[0].object, some(texts), strings.Join(there, "; "))
 }
 

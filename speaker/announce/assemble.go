@@ -348,14 +348,31 @@ var drainTaints = []string{
 	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
 }
 
+// What Exclusion returns of a node that somebody, or kubeadm, has taken out by the label, and of one that is being deleted.
+const (
+	ExcludedByLabel    = "the node has the label " + corev1.LabelNodeExcludeBalancers
+	ExcludedByDeletion = "the Node is being deleted"
+)
+
+// Exclusion says why a node must not announce anything, for messages. It is empty if the node may announce.
+func Exclusion(o *corev1.Node) string {
+	if _, labelled := o.Labels[corev1.LabelNodeExcludeBalancers]; labelled {
+		return ExcludedByLabel
+	}
+	for _, t := range o.Spec.Taints {
+		if slices.Contains(drainTaints, t.Key) {
+			return "the node has the taint " + t.Key
+		}
+	}
+	if o.DeletionTimestamp != nil {
+		return ExcludedByDeletion
+	}
+	return ""
+}
+
 // NodeOf returns the parts of a Node that decisions use.
 func NodeOf(o *corev1.Node) Node {
-	n := Node{UID: o.UID, Labels: o.Labels}
-	_, n.Excluded = o.Labels[corev1.LabelNodeExcludeBalancers]
-	n.Excluded = n.Excluded || o.DeletionTimestamp != nil
-	for _, t := range o.Spec.Taints {
-		n.Excluded = n.Excluded || slices.Contains(drainTaints, t.Key)
-	}
+	n := Node{UID: o.UID, Labels: o.Labels, Excluded: Exclusion(o) != ""}
 	for _, c := range o.Status.Conditions {
 		n.Ready = n.Ready || c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 	}

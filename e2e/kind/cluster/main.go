@@ -121,6 +121,7 @@ func (k keeper) up(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("the cluster did not come up: %s", how), err)
 		case <-watch.C:
 			if done, err := tell(); done || err != nil {
+				fmt.Print(kind.Guide())
 				fmt.Println("make e2e-shell opens a shell beside it, make e2e-down takes it away.")
 				return err
 			}
@@ -146,7 +147,7 @@ func (k keeper) stay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("installing Herald")
+	fmt.Println("installing Herald: kubectl apply -k " + kind.Overlay)
 	if err := c.Install(ctx); err != nil {
 		return errors.Join(err, c.Close())
 	}
@@ -167,6 +168,7 @@ func (k keeper) shell(command []string) error {
 	}
 	if len(command) == 0 {
 		fmt.Println("The cluster's own network; kubectl, docker and kind are those of the cluster.")
+		fmt.Print(kind.Guide())
 		command = []string{"bash"}
 	}
 	args := []string{"--target", inner, "--mount", "--net", "--pid", "--ipc", "--wd=" + filepath.Dir(filepath.Dir(k.dir))}

@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -77,6 +79,8 @@ type endpointsReport struct {
 	IPv6  int      `json:"ipv6"`
 	Nodes []string `json:"nodes"` // Those with a ready endpoint. An endpoint may be on no node.
 	Local bool     `json:"local"` // Only these nodes announce: externalTrafficPolicy is Local.
+	// Unserved says which ports of the Service no ready endpoint has, and why, if some endpoint is ready.
+	Unserved []string `json:"unserved"`
 }
 
 // situation is a Service and everything that concerns it.
@@ -169,7 +173,7 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 			next = append(next, f.next())
 		}
 	}
-	r.Next = cmp.Or(slices.Concat(next, r.Ignored, r.Unread)...)
+	r.Next = cmp.Or(slices.Concat(next, r.Endpoints.Unserved, r.Ignored, r.Unread)...)
 	return r, nil
 }
 
@@ -248,7 +252,7 @@ func ignored(svc *corev1.Service) []string {
 
 // ready counts the ready endpoints.
 func (s *situation) ready() *endpointsReport {
-	r := &endpointsReport{Nodes: []string{}, Local: s.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
+	r := &endpointsReport{Nodes: []string{}, Unserved: []string{}, Local: s.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
 	own := s.slices[types.NamespacedName{Namespace: s.service.Namespace, Name: s.service.Name}]
 	distinct := map[discoveryv1.AddressType]map[string]bool{discoveryv1.AddressTypeIPv4: {}, discoveryv1.AddressTypeIPv6: {}, "": {}}
 	for _, slice := range own {
@@ -277,7 +281,45 @@ func (s *situation) ready() *endpointsReport {
 		}
 	}
 	slices.Sort(r.Nodes)
+	if r.Ready > 0 {
+		r.Unserved = s.unserved(own)
+	}
 	return r
+}
+
+// unserved returns the ports of the Service that no ready endpoint has. A pod without the port that targetPort names is in an
+// EndpointSlice without that port. Whether a process listens on a port is not known to the API.
+func (s *situation) unserved(own []*discoveryv1.EndpointSlice) []string {
+	texts := []string{}
+	for _, p := range s.service.Spec.Ports {
+		if slices.ContainsFunc(own, func(slice *discoveryv1.EndpointSlice) bool { return hasPort(slice, &p) && hasReady(slice) }) {
+			continue
+		}
+		protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+		text := fmt.Sprintf("connections to %s port %d are refused: ", protocol, p.Port)
+		switch {
+		case p.TargetPort.Type == intstr.String && len(s.service.Spec.Selector) > 0:
+			text += fmt.Sprintf("spec.ports has targetPort: %s, and no container of the ready pods has a %s port of this name: correct targetPort, or name the port in the pods",
+				quoted(p.TargetPort.StrVal), protocol)
+		case p.Name == "":
+			text += fmt.Sprintf("no EndpointSlice with a ready endpoint has a %s port without a name: correct the ports of the EndpointSlices", protocol)
+		default:
+			text += fmt.Sprintf("no EndpointSlice with a ready endpoint has a %s port %s: correct the ports of the EndpointSlices", protocol, quoted(p.Name))
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// hasPort reports whether an EndpointSlice has a port of a Service. kube-proxy, too, goes by name and protocol.
+func hasPort(slice *discoveryv1.EndpointSlice, p *corev1.ServicePort) bool {
+	return slices.ContainsFunc(slice.Ports, func(o discoveryv1.EndpointPort) bool {
+		return o.Port != nil && ptr.Deref(o.Name, "") == p.Name && ptr.Deref(o.Protocol, corev1.ProtocolTCP) == cmp.Or(p.Protocol, corev1.ProtocolTCP)
+	})
+}
+
+func hasReady(slice *discoveryv1.EndpointSlice) bool {
+	return slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return ptr.Deref(e.Conditions.Ready, true) })
 }
 
 // classOf says which load balancer serves a Service, and what to do if it is not herald-ccm.
@@ -501,9 +543,9 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 		case !slices.Contains(held, al) && slices.Contains(has, al.Address.String()):
 			return fmt.Sprintf("%s is in its status, and no IPAllocation records it, so no node announces it: see whether herald-ccm runs, which records it", al.Address)
 		case !slices.Contains(held, al):
-			return fmt.Sprintf("it can have %s of pool %s, and has not been given it: %s", al.Address, al.Pool, s.unserved())
+			return fmt.Sprintf("it can have %s of pool %s, and has not been given it: %s", al.Address, al.Pool, s.ungiven())
 		case !slices.Contains(has, al.Address.String()):
-			return fmt.Sprintf("%s is recorded for it, and is not in its status, so no node announces it: %s", al.Address, s.unserved())
+			return fmt.Sprintf("%s is recorded for it, and is not in its status, so no node announces it: %s", al.Address, s.ungiven())
 		}
 	}
 	isGiven := func(address string) bool {
@@ -526,8 +568,8 @@ func (s *situation) lacking(a *ipam.Allocator, req ipam.Request, held []ipam.All
 // retried is the longest time after which the service controller retries a failed Service, 10 minutes, with some reserve.
 const retried = 11 * time.Minute
 
-// unserved returns why herald-ccm has not done what it could do: its last message, or that it may not be running.
-func (s *situation) unserved() string {
+// ungiven returns why herald-ccm has not done what it could do: its last message, or that it may not be running.
+func (s *situation) ungiven() string {
 	var last *corev1.Event
 	for _, e := range s.Warnings {
 		if e.Reason == herald.EventSyncLoadBalancerFailed && (last == nil || last.LastTimestamp.Before(&e.LastTimestamp)) {

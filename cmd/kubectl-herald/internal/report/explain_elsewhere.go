@@ -58,7 +58,7 @@ func (r *ServiceReport) elsewhere(o *Objects, svc *corev1.Service, ccm *CCM, now
 			next = append(next, f.next())
 		}
 	}
-	r.Next = cmp.Or(slices.Concat(next, r.Ignored, r.Unread)...)
+	r.Next = cmp.Or(slices.Concat(next, r.Endpoints.Unserved, r.Ignored, r.Unread)...)
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -75,7 +76,7 @@ func lease(node string, ago time.Duration) *coordinationv1.Lease {
 func endpoints(family discoveryv1.AddressType, nodes ...string) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-" + string(family), Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
-		AddressType: family,
+		AddressType: family, Ports: []discoveryv1.EndpointPort{{Name: new(""), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
 	}
 	for i, n := range nodes {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{NodeName: &n, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: fmt.Sprint("web-", i)}})
@@ -169,7 +170,7 @@ func TestExplainWhatIsServed(t *testing.T) {
              ✓  198.51.100.1 by BGP: n1, n2 to tor-a
              ✓  198.51.100.1 by BGP: n1, n2 to tor-b
 
-Nothing has to be done.
+Nothing has to be done in Herald: it announces the Service.
 `
 	if diff := cmp.Diff(want, served().report(t).plain()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -196,7 +197,7 @@ pools:
 - {pool: public, family: IPv4, fits: true, text: has 253 of 256 IPv4 addresses free}
 addresses:
 - {address: 198.51.100.1, text: 'from pool public, recorded for 60m', wrong: false}
-endpoints: {ready: 1, ipv4: 1, ipv6: 0, nodes: [n1], local: false}
+endpoints: {ready: 1, ipv4: 1, ipv6: 0, nodes: [n1], local: false, unserved: []}
 announced:
 - {address: 198.51.100.1, text: 'by ARP on eth0: node n1 owns it, for 40m (highest rank)', wrong: false}
 - {address: 198.51.100.1, text: 'by BGP: n1, n2 to tor-a', wrong: false}
@@ -213,7 +214,7 @@ ignored: []
 pools:
 - {pool: public, family: IPv4, fits: true, text: has 254 of 256 IPv4 addresses free}
 addresses: []
-endpoints: {ready: 0, ipv4: 0, ipv6: 0, nodes: [], local: true}
+endpoints: {ready: 0, ipv4: 0, ipv6: 0, nodes: [], local: true, unserved: []}
 announced: []
 unread: []
 unseen: []
@@ -395,7 +396,20 @@ func TestExplain(t *testing.T) {
 
 		// Advertisements.
 		{"no advertisement at all", served(), func(s *story) { s.bgp().l2() }, none + "there is no L2Advertisement and no BGPAdvertisement: create one with spec.pools: [public]", nil},
-		{"an advertisement of other pools", served().l2(), func(s *story) { s.L2Advertisements[0].Spec.Pools = []string{"gold"} }, none + "L2Advertisement link does not select pool public: add public to its spec.pools", nil},
+		{"an advertisement of other pools", served().l2(), func(s *story) {
+			s.Pools = append(s.Pools, pool("gold", 0, "203.0.113.0/24"))
+			s.L2Advertisements[0].Spec.Pools = []string{"gold"}
+		}, none + "L2Advertisement link does not select pool public: add public to spec.pools of L2Advertisement link, or create another advertisement with spec.pools: [public]", nil},
+		{"an advertisement that names no pool there is", served().l2(), func(s *story) { s.L2Advertisements[0].Spec.Pools = []string{"pubilc\x1b"} },
+			none + "L2Advertisement link does not select pool public: its spec.pools names \"pubilc�\", which is no IPPool: " +
+				"write public in place of that name in spec.pools of L2Advertisement link, or create another advertisement with spec.pools: [public]", nil},
+		{"an advertisement of another pool, and one that names no pools there are", served().bgp(), func(s *story) {
+			s.Pools = append(s.Pools, pool("gold", 0, "203.0.113.0/24"))
+			other := s.BGPAdvertisements[0].DeepCopy()
+			other.Name, other.Spec.Pools = "a", []string{"gold"}
+			s.BGPAdvertisements[0].Spec.Pools = []string{"gold", "pubic", "publik"}
+			s.BGPAdvertisements = append(s.BGPAdvertisements, other)
+		}, none + `BGPAdvertisement fabric does not select pool public: its spec.pools names "pubic", "publik", which are no IPPools: write public in place of that name`, nil},
 		{"an advertisement of other Services", served().bgp(), func(s *story) { s.BGPAdvertisements[0].Spec.ServiceSelector = selector("app", "db") },
 			none + "BGPAdvertisement fabric does not select the Service by spec.serviceSelector: label the Service (app=db)", nil},
 		{"an advertisement of other namespaces", served().bgp(), func(s *story) { s.BGPAdvertisements[0].Spec.NamespaceSelector = selector("team", "red") },
@@ -423,6 +437,37 @@ func TestExplain(t *testing.T) {
 			"2001:db8::1 is announced by no node: L2Advertisement link: no endpoint is ready for IPv6; there are some for IPv4: see whether the pods have IPv6 addresses", nil},
 		{"neither a selector nor endpoints", served().l2(), func(s *story) { s.service.Spec.Selector, s.Endpoints = nil, nil },
 			none + "L2Advertisement link: the Service has no spec.selector and no EndpointSlice: create an EndpointSlice", nil},
+		{"a targetPort that no container names", served(), func(s *story) {
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("htpp")
+			s.Endpoints[0].Ports = nil
+		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp, and no container of the ready pods has a TCP port of this name: correct targetPort, or name the port in the pods",
+			[]string{"endpoints     1 ready, on n1\n             ✗  connections to TCP port 80 are refused: ", "✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		{"a targetPort that no container names, in a Service of another class", served(), func(s *story) {
+			gatewayOf("198.51.100.1")(s)
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("htpp")
+			s.Endpoints[0].Ports = nil
+		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp", nil},
+		{"a targetPort that some pods name", served(), func(s *story) {
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("http")
+			other := endpoints(discoveryv1.AddressTypeIPv4, "n2")
+			other.Name, other.Ports = "web-others", nil
+			s.Endpoints = append(s.Endpoints, other)
+		}, "", nil},
+		{"a targetPort that only pods that are not ready name", served(), func(s *story) {
+			s.service.Spec.Ports[0].TargetPort = intstr.FromString("http")
+			other := endpoints(discoveryv1.AddressTypeIPv4, "n2")
+			other.Name, other.Endpoints[0].Conditions.Ready = "web-others", &no
+			s.Endpoints = append(s.Endpoints, other)
+			s.Endpoints[0].Ports = nil
+		}, "connections to TCP port 80 are refused: ", nil},
+		{"EndpointSlices written by hand without one of the ports", served(), func(s *story) {
+			s.service.Spec.Selector = nil
+			s.service.Spec.Ports = append(s.service.Spec.Ports, corev1.ServicePort{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53})
+			s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, discoveryv1.EndpointPort{Name: new("dns"), Port: new(int32(53))})
+		}, "connections to UDP port 53 are refused: no EndpointSlice with a ready endpoint has a UDP port dns: correct the ports of the EndpointSlices", nil},
+		{"EndpointSlices written by hand without a port", served(), func(s *story) {
+			s.service.Spec.Selector, s.Endpoints[0].Ports[0].Port = nil, nil
+		}, "connections to TCP port 80 are refused: no EndpointSlice with a ready endpoint has a TCP port without a name", nil},
 		{"pods of two families are one each", served(), func(s *story) {
 			s.Endpoints = []*discoveryv1.EndpointSlice{endpoints(discoveryv1.AddressTypeIPv4, "n1", "n2"), endpoints(discoveryv1.AddressTypeIPv6, "n1", "n2")}
 		}, "", []string{"2 ready (2 with IPv4, 2 with IPv6), on n1, n2\n"}},
@@ -449,7 +494,7 @@ func TestExplain(t *testing.T) {
 		{"all nodes are excluded", served().bgp(), func(s *story) {
 			s.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Nodes[1].Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
-		}, none + "BGPAdvertisement fabric: all nodes that it selects are excluded: n1 (label node.kubernetes.io/exclude-from-external-load-balancers), n2 (a taint says that the node is being shut down): remove the label", nil},
+		}, none + "BGPAdvertisement fabric: all nodes that it selects are excluded: n1 (label node.kubernetes.io/exclude-from-external-load-balancers), n2 (taint node.kubernetes.io/out-of-service): remove the label", nil},
 		{"an excluded node announces nothing", served(), func(s *story) {
 			s.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Speakers[1].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers
@@ -543,19 +588,19 @@ func TestExplain(t *testing.T) {
 			for _, o := range s.Speakers {
 				o.Status.Interfaces[0].Subnets = []string{"203.0.113.7/24", "fe80::1/64"}
 			}
-		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnets are 203.0.113.0/24): use addresses of these subnets in IPPool public", nil},
+		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnet is 203.0.113.0/24): use addresses of this subnet in IPPool public, name an interface in spec.interfaces of L2Advertisement link if clients", nil},
 		{"off the nodes' subnets, where no speaker works on any interface", served().l2(), func(s *story) {
 			for _, o := range s.Speakers {
 				o.Status.Interfaces = []herald.SpeakerInterface{{Name: "eth0", Subnets: []string{"203.0.113.7/24"}}}
 			}
-		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnets are 203.0.113.0/24)", nil},
+		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnet is 203.0.113.0/24)", nil},
 		{"an excluded control-plane node is none of the cause", served().l2(), func(s *story) {
 			s.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 			s.Speakers[0].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers
 			for _, o := range s.Speakers {
 				o.Status.Interfaces = []herald.SpeakerInterface{{Name: "eth0", Subnets: []string{"203.0.113.7/24"}}}
 			}
-		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnets are 203.0.113.0/24)", nil},
+		}, none + "L2Advertisement link: no node that it selects has an interface with a subnet that holds the address (their IPv4 subnet is 203.0.113.0/24)", nil},
 		{"IPv6 on the segment", six(), func(*story) {}, "", []string{"✓  2001:db8::1 by NDP on eth0: node n1 owns it, for 40m (highest rank)\n"}},
 		{"IPv6 with nodes that have none", six(), func(s *story) {
 			for _, o := range s.Speakers {
@@ -714,7 +759,7 @@ func TestExplain(t *testing.T) {
 			if c.next == "" && r.Next != "" || !strings.HasPrefix(r.Next, c.next) {
 				t.Errorf("next is not %q in\n%s", c.next, got)
 			}
-			if (c.next == "") != strings.Contains(got, "Nothing has to be done.") {
+			if (c.next == "") != strings.Contains(got, "Nothing has to be done in Herald: it announces the Service.") {
 				t.Errorf("the last line in\n%s", got)
 			}
 			for _, want := range c.also {
@@ -775,13 +820,13 @@ func TestExplainWhatCanBeSeen(t *testing.T) {
 		last   string
 		also   []string
 	}{
-		{"Services of other namespaces", func(*story) {}, []string{"services"}, "Nothing has to be done, as far as can be seen: you may not list services.", []string{"by BGP: n1, n2 to tor-a"}},
-		{"nodes", func(s *story) { s.Nodes = nil }, []string{"nodes"}, "Nothing has to be done, as far as can be seen: you may not list nodes.",
+		{"Services of other namespaces", func(*story) {}, []string{"services"}, "Nothing has to be done in Herald, as far as can be seen: you may not list services.", []string{"by BGP: n1, n2 to tor-a"}},
+		{"nodes", func(s *story) { s.Nodes = nil }, []string{"nodes"}, "Nothing has to be done in Herald, as far as can be seen: you may not list nodes.",
 			[]string{"announced  ✓  198.51.100.1 by ARP on eth0: node n1 owns it"}},
 		{"nothing of Herald's", func(s *story) {
 			s.Pools, s.Allocations, s.L2Advertisements, s.BGPAdvertisements, s.BGPPeers, s.Speakers, s.Nodes, s.Leases = nil, nil, nil, nil, nil, nil, nil, nil
 		}, []string{"bgpadvertisements.herald.dev", "bgppeers.herald.dev", "ipallocations.herald.dev", "ippools.herald.dev", "l2advertisements.herald.dev", "nodes", "services", "speakerstatuses.herald.dev"},
-			"Nothing has to be done, as far as can be seen: you may not list bgpadvertisements.herald.dev, ",
+			"Nothing has to be done in Herald, as far as can be seen: you may not list bgpadvertisements.herald.dev, ",
 			[]string{"has        ✓  198.51.100.1 is in its status; pool and record cannot be seen", "announced  ✓  198.51.100.1 who announces it cannot be seen"}},
 		{"what is wrong is said all the same", func(s *story) { s.annotate("herald.dev/pol", "gold") }, []string{"services"}, "Next: annotation herald.dev/pol is not known",
 			[]string{"Not everything can be seen: you may not list services.\n"}},

@@ -47,7 +47,11 @@ func (r *ServiceReport) Text(s Style) string {
 	section("pools", verdicts...)
 	section("has", about(r.Addresses)...)
 	if r.Endpoints != nil {
-		section("endpoints", []string{"", r.Endpoints.text()})
+		endpoints := [][]string{{"", r.Endpoints.text()}}
+		for _, text := range r.Endpoints.Unserved {
+			endpoints = append(endpoints, []string{mark(false), text})
+		}
+		section("endpoints", endpoints...)
 	}
 	section("announced", about(r.Announced)...)
 	l.table("  ", rows)
@@ -64,9 +68,9 @@ func (r *ServiceReport) Text(s Style) string {
 			l.add("Not everything can be seen: ", unseen, ".")
 		}
 	case len(r.Unseen) > 0:
-		l.add(s.warn.Render("Nothing has to be done, as far as can be seen: " + unseen + "."))
+		l.add(s.warn.Render("Nothing has to be done in Herald, as far as can be seen: " + unseen + "."))
 	default:
-		l.add(s.good.Render("Nothing has to be done."))
+		l.add(s.good.Render("Nothing has to be done in Herald: it announces the Service."))
 	}
 	return l.String()
 }

@@ -68,12 +68,12 @@ func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
 				return
 			}
 		}
-		step, cause, cure := v.selected(spec)
+		step, cause, cure := v.selected(kind+" "+name, spec)
 		switch {
 		case cause == "":
 			add()
 		case step > nearest.step:
-			nearest = obstacle{step: step, cause: fmt.Sprintf("%s %s %s", kind, name, cause), cure: cure}
+			nearest = obstacle{step: step, cause: cause, cure: cure}
 		}
 	}
 	sorted := func(x, y metav1.Object) int { return strings.Compare(x.GetName(), y.GetName()) }
@@ -92,12 +92,12 @@ func (v *view) advertisements() (ads []*advertisement, nearest obstacle) {
 	return ads, nearest
 }
 
-// selected says which selector prevents an advertisement from selecting the Service's addresses of the pool. cause is empty
-// if none does.
-func (v *view) selected(spec *herald.Selection) (step int, cause, cure string) {
+// selected says which selector prevents an advertisement, such as "L2Advertisement link", from selecting the Service's addresses
+// of the pool. cause is empty if none does.
+func (v *view) selected(ad string, spec *herald.Selection) (step int, cause, cure string) {
 	c, err := spec.Compile()
 	if err != nil {
-		return 0, err.Error(), "correct it"
+		return 0, ad + " " + err.Error(), "correct it"
 	}
 	var pool, namespace map[string]string
 	if o := v.pool(v.al.Pool); o != nil {
@@ -108,16 +108,35 @@ func (v *view) selected(spec *herald.Selection) (step int, cause, cure string) {
 	}
 	service := v.service.Labels
 	if !c.Pool(v.al.Pool, pool) {
-		return 1, "does not select pool " + v.al.Pool, fmt.Sprintf("add %s to its spec.pools, or create another advertisement with spec.pools: [%s]", v.al.Pool, v.al.Pool)
+		create := fmt.Sprintf("or create another advertisement with spec.pools: [%s]", v.al.Pool)
+		if unknown := v.unknownPools(spec); len(unknown) > 0 { // Likely a misspelt name.
+			are := "which is no IPPool"
+			if len(unknown) > 1 {
+				are = "which are no IPPools"
+			}
+			return 2, fmt.Sprintf("%s does not select pool %s: its spec.pools names %s, %s", ad, v.al.Pool, some(unknown), are),
+				fmt.Sprintf("write %s in place of that name in spec.pools of %s, %s", v.al.Pool, ad, create)
+		}
+		return 1, fmt.Sprintf("%s does not select pool %s", ad, v.al.Pool), fmt.Sprintf("add %s to spec.pools of %s, %s", v.al.Pool, ad, create)
 	}
 	if c.Service(service, namespace) {
 		return 0, "", ""
 	}
 	only, _ := (&herald.Selection{ServiceSelector: spec.ServiceSelector}).Compile() // It compiled above.
 	if !only.Service(service, nil) {
-		return 2, "does not select the Service by spec.serviceSelector", "label the Service (" + metav1.FormatLabelSelector(spec.ServiceSelector) + "), or change the selector"
+		return 3, ad + " does not select the Service by spec.serviceSelector", "label the Service (" + metav1.FormatLabelSelector(spec.ServiceSelector) + "), or change the selector"
 	}
-	return 3, "does not select the namespace by spec.namespaceSelector", "label the namespace (" + metav1.FormatLabelSelector(spec.NamespaceSelector) + "), or change the selector"
+	return 4, ad + " does not select the namespace by spec.namespaceSelector", "label the namespace (" + metav1.FormatLabelSelector(spec.NamespaceSelector) + "), or change the selector"
+}
+
+// unknownPools returns the pools that an advertisement names and that do not exist, in quotation marks.
+func (v *view) unknownPools(spec *herald.Selection) (names []string) {
+	for _, name := range spec.Pools {
+		if v.pool(name) == nil {
+			names = append(names, `"`+quoted(name)+`"`)
+		}
+	}
+	return names
 }
 
 // trial is a snapshot in which conditions can be waived.
@@ -167,8 +186,8 @@ func (t *trial) announces() bool {
 type condition struct {
 	waive func(*trial)
 	tell  func(*advertisement) (cause, cure string)
-	// here says why one node does not announce the address while others do.
-	here string
+	// here says why one node does not announce the address while others do. If nil, tell says it.
+	here func(ad *advertisement, node string) string
 	// misconfigured reports whether no address can meet the condition.
 	misconfigured func(*advertisement) bool
 	// excused reports whether an unmet condition is not an error as long as the address is announced elsewhere. If nil, it is
@@ -210,7 +229,7 @@ var (
 		misconfigured: always,
 	}
 	needsNode = condition{
-		here: "spec.nodeSelector of the advertisement does not select it",
+		here: saying("spec.nodeSelector of the advertisement does not select it"),
 		waive: func(t *trial) {
 			for i := range t.shared.L2 {
 				t.shared.L2[i].Selector = selectsAll()
@@ -225,7 +244,7 @@ var (
 		misconfigured: always,
 	}
 	needsIncluded = condition{
-		here: "it is excluded, by the label " + corev1.LabelNodeExcludeBalancers + " or a taint",
+		here: func(ad *advertisement, node string) string { return "it is excluded: " + ad.exclusion(node) },
 		waive: func(t *trial) {
 			for name, n := range t.shared.Nodes {
 				n.Excluded = false
@@ -235,7 +254,7 @@ var (
 		tell: (*advertisement).excluded,
 	}
 	needsSession = condition{
-		here:  "spec.nodeSelector of the BGPPeer does not select it",
+		here:  saying("spec.nodeSelector of the BGPPeer does not select it"),
 		waive: func(t *trial) { t.shared.PeerNodes = nil },
 		tell: func(ad *advertisement) (cause, cure string) {
 			return "none of the nodes that it selects holds a session with " + some(ad.bgp.Peers), "compare its spec.nodeSelector with spec.nodeSelector of these BGPPeers"
@@ -268,7 +287,7 @@ var (
 		excused:       (*advertisement).forRouters,
 	}
 	needsLocal = condition{
-		here:  "it has no ready endpoint, and spec.externalTrafficPolicy is Local",
+		here:  saying("it has no ready endpoint, and spec.externalTrafficPolicy is Local"),
 		waive: func(t *trial) { t.address.Services[0].Local = false },
 		tell: func(ad *advertisement) (cause, cure string) {
 			return "spec.externalTrafficPolicy is Local, and none of the nodes that may announce has a ready endpoint: there are some on " + some(namesOf(ad.own.Services[0].Ready(ad.al.Address))),
@@ -281,6 +300,10 @@ var (
 )
 
 func always(*advertisement) bool { return true }
+
+func saying(text string) func(*advertisement, string) string {
+	return func(*advertisement, string) string { return text }
+}
 
 // selectsAll returns a selector that selects the address and all nodes.
 func selectsAll() *herald.Selector {
@@ -389,16 +412,15 @@ func (ad *advertisement) node(l map[string]string) bool {
 }
 
 func (ad *advertisement) excluded() (cause, cure string) {
-	var labelled, tainted []string
+	var labelled, others []string
 	for _, name := range slices.Sorted(maps.Keys(ad.shared.Nodes)) {
-		n := ad.shared.Nodes[name]
-		if !ad.node(n.Labels) {
+		if !ad.node(ad.shared.Nodes[name].Labels) {
 			continue
 		}
-		if _, ok := n.Labels[corev1.LabelNodeExcludeBalancers]; ok {
+		if why := ad.exclusion(name); why == announce.ExcludedByLabel {
 			labelled = append(labelled, name)
 		} else {
-			tainted = append(tainted, name)
+			others = append(others, fmt.Sprintf("%s (%s)", name, strings.TrimPrefix(why, "the node has the ")))
 		}
 	}
 	var causes []string
@@ -406,13 +428,23 @@ func (ad *advertisement) excluded() (cause, cure string) {
 		causes = append(causes, some(labelled)+" (label "+corev1.LabelNodeExcludeBalancers+")")
 		cure = "remove the label from a node, as kubectl label node NAME " + corev1.LabelNodeExcludeBalancers + "-, or let it select other nodes"
 	}
-	if len(tainted) > 0 {
-		causes = append(causes, some(tainted)+" (a taint says that the node is being shut down)")
+	if len(others) > 0 {
+		causes = append(causes, some(others))
 		if cure == "" {
 			cure = "wait for other nodes, or remove the taint"
 		}
 	}
 	return "all nodes that it selects are excluded: " + strings.Join(causes, ", "), cure
+}
+
+// exclusion says why a node must not announce anything.
+func (s *situation) exclusion(node string) string {
+	for _, o := range s.Nodes {
+		if o.Name == node {
+			return announce.Exclusion(o)
+		}
+	}
+	return ""
 }
 
 func (ad *advertisement) withoutSpeaker() (cause, cure string) {
@@ -482,11 +514,15 @@ func (ad *advertisement) offSubnet() (cause, cure string) {
 	if ad.al.Address.Is6() {
 		family = "IPv6"
 	}
-	cause = fmt.Sprintf("no node that it selects has an interface with a subnet that holds the address (no %s subnet at all)", family)
-	if len(known) > 0 {
-		cause = fmt.Sprintf("no node that it selects has an interface with a subnet that holds the address (their %s subnets are %s)", family, some(known))
+	const none = "no node that it selects has an interface with a subnet that holds the address "
+	link := fmt.Sprintf("name an interface in spec.interfaces of %s if clients reach the address on the link, or create a BGPAdvertisement", ad)
+	switch len(known) {
+	case 0:
+		return none + "(no " + family + " subnet at all)", link
+	case 1:
+		return none + "(their " + family + " subnet is " + known[0] + ")", fmt.Sprintf("use addresses of this subnet in IPPool %s, %s", ad.al.Pool, link)
 	}
-	return cause, fmt.Sprintf("use addresses of these subnets in IPPool %s, name an interface in its spec.interfaces if clients reach the address on the link, or create a BGPAdvertisement", ad.al.Pool)
+	return none + "(their " + family + " subnets are " + some(known) + ")", fmt.Sprintf("use addresses of these subnets in IPPool %s, %s", ad.al.Pool, link)
 }
 
 // forRouters reports whether no node has a subnet with the address and the advertisement names no interface. Such an

@@ -34,7 +34,7 @@ type nodeOverview struct {
 	nodeReport
 	// Stale says why the report of the node's speaker is out of date; empty if it is not.
 	Stale string `json:"stale"`
-	// Problem says why the node announces nothing; empty if it does.
+	// Problem says why the node announces nothing; empty if it does, or if it is Excluded.
 	Problem string `json:"problem"`
 	// Foreign is the operating system of the node if no speaker can run on it.
 	Foreign string `json:"foreign"`
@@ -97,7 +97,9 @@ func OverviewOf(o *Objects, ccm *CCM, now time.Time) *Overview {
 	for _, node := range status.Nodes {
 		x := nodeOverview{nodeReport: node, Stale: s.segments.stale[node.Node], Foreign: node.os}
 		if st := statusOf(o, node.Node); st != nil {
-			x.Problem = st.Status.Problem
+			if st.Status.Problem != announce.ExcludedByLabel {
+				x.Problem = st.Status.Problem
+			}
 			r.Sessions = append(r.Sessions, sessionsOf(st, x.Stale)...)
 		}
 		r.Nodes = append(r.Nodes, x)

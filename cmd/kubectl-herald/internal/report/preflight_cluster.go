@@ -56,12 +56,13 @@ func (p *preflight) nodes() {
 	}
 	var foreign, excluded, uninitialised, able []string
 	for _, n := range p.Nodes {
-		_, out := n.Labels[corev1.LabelNodeExcludeBalancers]
-		switch {
+		switch why := announce.Exclusion(n); {
 		case !announce.RunsOn(n):
 			foreign = append(foreign, n.Name)
-		case out:
+		case why == announce.ExcludedByLabel:
 			excluded = append(excluded, n.Name)
+		case why != "":
+			p.warn(nodesFit, []string{n.Name}, "nothing is announced from node %s: %s", n.Name, why)
 		default:
 			able = append(able, n.Name)
 		}
@@ -85,10 +86,17 @@ func (p *preflight) nodes() {
 		}
 	}
 	if len(able) == 0 {
-		p.problem(nodesFit, nil, "nothing can be announced: there is no node that is Linux and does not have the label %s", corev1.LabelNodeExcludeBalancers)
+		p.problem(nodesFit, nil, "nothing can be announced: there is no node that is Linux and not excluded")
 		return
 	}
 	p.fine(nodesFit, "%s can announce addresses; with internal addresses of IPv4: %d, of IPv6: %d", count(len(able), "node", "nodes"), p.withFamily(true), p.withFamily(false))
+}
+
+// excludes reports whether what a speaker reports as its problem is that its node is excluded, which nodes tells.
+func (p *preflight) excludes(o *herald.SpeakerStatus) bool {
+	return o.Status.Problem == announce.ExcludedByLabel || slices.ContainsFunc(p.Nodes, func(n *corev1.Node) bool {
+		return n.Name == o.Name && o.Status.Problem == announce.Exclusion(n)
+	})
 }
 
 // withoutSpeaker returns the nodes on which a speaker must run and none works.

@@ -65,7 +65,7 @@ func (p *preflight) proxy() {
 	var silent []string
 	working := p.working()
 	for _, s := range working {
-		if s.Status.Problem != "" {
+		if s.Status.Problem != "" && !p.excludes(s) {
 			silent = append(silent, s.Name)
 			p.problem(kubeProxy, []string{s.Name}, "node %s announces nothing: %s", s.Name, s.Status.Problem)
 		}

@@ -259,6 +259,20 @@ func TestPreflight(t *testing.T) {
 			in.Nodes[0].Labels = map[string]string{corev1.LabelOSStable: "windows"}
 			in.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 		}, want: []string{"✗ Nodes nothing can be announced", "! Nodes node n1 is not Linux", "! Nodes node n2 has the label node.kubernetes.io/exclude-from-external-load-balancers, so nothing is announced from there: kubectl label node n2 node.kubernetes.io/exclude"}},
+		{name: "a node whose speaker says that the label excludes it, and one with a taint", running: running, change: func(in *Surroundings) {
+			in.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+			in.Speakers[0].Status.Problem = "the node has the label node.kubernetes.io/exclude-from-external-load-balancers"
+			in.Nodes[1].Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
+			in.Speakers[1].Status.Problem = "the node has the taint node.kubernetes.io/out-of-service"
+		}, want: []string{
+			"✗ Nodes nothing can be announced: there is no node that is Linux and not excluded",
+			"! Nodes node n1 has the label node.kubernetes.io/exclude-from-external-load-balancers, so nothing is announced from there",
+			"! Nodes nothing is announced from node n2: the node has the taint node.kubernetes.io/out-of-service",
+		}, not: []string{"✗ KubeProxy", "✓ KubeProxy 1"}},
+		{name: "a node whose speaker says that the label excludes it, to somebody who may not list nodes", running: running, change: func(in *Surroundings) {
+			in.Nodes, in.Unseen = nil, []string{"nodes"}
+			in.Speakers[0].Status.Problem = "the node has the label node.kubernetes.io/exclude-from-external-load-balancers"
+		}, want: []string{"? Nodes whether the nodes fit: you may not read nodes"}, not: []string{"✗ KubeProxy"}},
 		{name: "a node that waits for a cloud", change: func(in *Surroundings) {
 			in.Nodes[0].Spec.Taints = []corev1.Taint{{Key: "node.cloudprovider.kubernetes.io/uninitialized"}}
 		}, want: []string{"✗ Nodes node n1 has the taint node.cloudprovider.kubernetes.io/uninitialized"}},

@@ -112,8 +112,8 @@ func unmetOn(node string, ads []*advertisement) string {
 	reason, most := "another node announces it, since spec.sessionAffinity is ClientIP", -1
 	for _, ad := range ads {
 		if step, c := ad.unmet(node); c != nil && step > most {
-			if most = step; c.here != "" {
-				reason = c.here
+			if most = step; c.here != nil {
+				reason = c.here(ad, node)
 			} else {
 				reason, _ = c.tell(ad)
 			}

@@ -233,7 +233,7 @@ func TestRoutesAreShown(t *testing.T) {
 		{"not by one that is excluded", func(s *story, a *Asked) {
 			none(a, "n2")
 			s.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
-		}, RoutesQuery{Prefixes: one}, 0, []string{"n2 it is excluded, by the label " + corev1.LabelNodeExcludeBalancers}},
+		}, RoutesQuery{Prefixes: one}, 0, []string{"n2 it is excluded: the node has the label " + corev1.LabelNodeExcludeBalancers}},
 		{"not by one without the session", func(s *story, a *Asked) {
 			none(a, "n2")
 			s.Nodes[0].Labels = map[string]string{"rack": "a"}

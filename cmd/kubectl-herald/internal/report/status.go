@@ -66,6 +66,8 @@ type nodeReport struct {
 	Node    string `json:"node"`
 	Ready   bool   `json:"ready"`
 	Speaker bool   `json:"speaker"` // It has a SpeakerStatus.
+	// Excluded says that somebody, or kubeadm, has taken the node out by a label, so that it announces nothing.
+	Excluded bool `json:"excluded"`
 	// Interfaces are those on which the speaker works.
 	Interfaces  []interfaceReport `json:"interfaces"`
 	L2Addresses int               `json:"l2Addresses"` // An address on two segments counts twice.
@@ -198,7 +200,10 @@ func (n *Network) addressProblems(r *StatusReport, s *segments, now time.Time, a
 func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]string, add addProblem) {
 	var without, unready []string
 	for _, node := range n.nodes {
-		report := nodeReport{Node: node.Name, Ready: isReady(node), Interfaces: []interfaceReport{}}
+		report := nodeReport{
+			Node: node.Name, Ready: isReady(node), Excluded: announce.RunsOn(node) && announce.Exclusion(node) == announce.ExcludedByLabel,
+			Interfaces: []interfaceReport{},
+		}
 		if !report.Ready {
 			unready = append(unready, node.Name)
 		}
@@ -317,9 +322,9 @@ func speakerProblems(s *segments, now time.Time, add addProblem) {
 				})
 			}
 		}
-		if o.Status.Problem != "" {
-			g.report(announcesNone, o.Status.Problem, o.Name, func(nodes []string) (string, []string) {
-				return fmt.Sprintf("%s nothing: %s", subject(nodes, "announces", "announce"), o.Status.Problem), nodes
+		if why := o.Status.Problem; why != "" && why != announce.ExcludedByLabel { // The label is deliberate.
+			g.report(announcesNone, why, o.Name, func(nodes []string) (string, []string) {
+				return fmt.Sprintf("%s nothing: %s", subject(nodes, "announces", "announce"), why), nodes
 			})
 		}
 		for _, x := range o.Status.Sessions {

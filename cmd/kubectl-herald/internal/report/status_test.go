@@ -329,6 +329,19 @@ func TestStatus(t *testing.T) {
 		}, []string{"ConditionFalse: IPPool public: InRange is not True (InUse): in use though the pool no longer holds them: 198.51.100.1 (default/web1): kubectl herald pools public"}, ""},
 		{"nothing announced", func(n *Network) { n.speakers[1].Status.Problem = "kube-proxy does not serve\x1b[2J" },
 			[]string{"AnnouncesNothing: node n2 announces nothing: kube-proxy does not serve�[2J"}, ""},
+		{"a node that is excluded by the label, which is deliberate", func(n *Network) {
+			n.nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+			n.speakers[1].Status.Problem = "the node has the label node.kubernetes.io/exclude-from-external-load-balancers"
+		}, nil, "Nothing needs attention. NODE INTERFACE STATE NEIGHBOURS ADDRESSES SESSIONS n1 eth0 Member 2 1 1/1 n2 (excluded) eth0 Member 2 1 1/1 n3 eth0 Member 2 1 1/1 " +
+			"Excluded by the label node.kubernetes.io/exclude-from-external-load-balancers, so that nothing is announced from there: n2."},
+		{"an excluded node whose kube-proxy is dead", func(n *Network) {
+			n.nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+			n.speakers[1].Status.Problem = "kube-proxy does not serve on this node"
+		}, []string{"AnnouncesNothing: node n2 announces nothing: kube-proxy does not serve on this node"}, "n2 (excluded)"},
+		{"a node that a taint excludes", func(n *Network) {
+			n.nodes[1].Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
+			n.speakers[1].Status.Problem = "the node has the taint node.kubernetes.io/out-of-service"
+		}, []string{"AnnouncesNothing: node n2 announces nothing: the node has the taint node.kubernetes.io/out-of-service"}, ""},
 		{"sessions", func(n *Network) {
 			for i := range 2 {
 				n.speakers[i].Status.Sessions[0] = herald.SpeakerSession{Peer: "tor-a", State: "Down", Reason: "no answer"}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/charmbracelet/lipgloss"
+	corev1 "k8s.io/api/core/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -41,9 +42,14 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 		l.add("There are no nodes.")
 		return
 	}
+	var excluded []string
 	rows := [][]string{titles(s, "NODE", "INTERFACE", "STATE", "NEIGHBOURS", "ADDRESSES", "SESSIONS")}
 	for _, n := range r.Nodes {
 		name := n.Node
+		if n.Excluded {
+			excluded = append(excluded, n.Node)
+			name += s.faint.Render(" (excluded)")
+		}
 		if !n.Ready {
 			name += s.bad.Render(" (not Ready)")
 		}
@@ -86,6 +92,10 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 		}
 	}
 	l.table("", rows)
+	if len(excluded) > 0 {
+		l.add()
+		l.add("Excluded by the label ", corev1.LabelNodeExcludeBalancers, ", so that nothing is announced from there: ", some(excluded), ".")
+	}
 }
 
 // sessions counts the established sessions, and those whose BFD is up.

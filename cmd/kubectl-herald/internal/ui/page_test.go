@@ -96,6 +96,18 @@ func TestThePage(t *testing.T) {
 	}
 }
 
+// TestAnExcludedNodeIsNoProblem has a node that the label excludes, as kubeadm does with the nodes of the control plane.
+func TestAnExcludedNodeIsNoProblem(t *testing.T) {
+	c := &cluster{services: 3, owner: func(int) string { return nodes[1] }, edit: func(o *report.Objects) {
+		o.Nodes[0].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+		o.Speakers[0].Status.Problem = "the node has the label " + corev1.LabelNodeExcludeBalancers
+	}}
+	p := browser.Open(t, serve(t, c.source()).url(""))
+	p.Shows("#problems", "Nothing needs attention")
+	p.Shows("#nodes", "excluded by its label: announces nothing")
+	p.Shows("#topology", "excluded by its label")
+}
+
 // TestALateReadingIsLost advances the clock of the page, as if the reading hung.
 func TestALateReadingIsLost(t *testing.T) {
 	p := browser.Open(t, serve(t, (&cluster{services: 3}).source()).url(""))

@@ -16,7 +16,7 @@ export function render({ nodes }) {
 
 function row(x) {
   const wrong = trouble(x);
-  const state = wrong ? marked("bad", wrong) : x.foreign ? marked("idle", `${x.foreign}: no speaker belongs here`) : marked("good", "Ready, its speaker works");
+  const state = wrong ? marked("bad", wrong) : x.excluded ? marked("idle", "excluded by its label: announces nothing") : x.foreign ? marked("idle", `${x.foreign}: no speaker belongs here`) : marked("good", "Ready, its speaker works");
   return h("tr", {},
     h("th", { scope: "row" }, x.node),
     h("td", {}, state),

@@ -107,7 +107,7 @@ function node(n, x, top, height, addresses) {
   const left = x - card / 2;
   const wrong = trouble(n);
   const shown = addresses.length > lines + 1 ? addresses.slice(0, lines) : addresses;
-  const text = wrong ? `✗ ${brief(n)}` : n.foreign ? n.foreign : addresses.length ? `owns ${count(addresses.length, "address", "addresses")}` : "owns no address";
+  const text = wrong ? `✗ ${brief(n)}` : n.foreign ? n.foreign : n.excluded ? "excluded by its label" : addresses.length ? `owns ${count(addresses.length, "address", "addresses")}` : "owns no address";
   return s("g", { class: wrong ? "node wrong" : "node" },
     s("rect", { x: left, y: top, width: card, height, rx: 8 }),
     s("rect", { x: left, y: top + 10, width: 4, height: height - 20, class: "edge" }),

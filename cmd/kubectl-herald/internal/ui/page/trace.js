@@ -36,8 +36,8 @@ export async function refresh() {
 
 function told(r) {
   const next = r.next ? marked("bad", h("strong", {}, "Next: "), r.next)
-    : r.unseen.length ? marked("unknown", `Nothing has to be done, as far as can be seen: you may not list ${r.unseen.join(", ")}.`)
-      : marked("good", "Nothing has to be done.");
+    : r.unseen.length ? marked("unknown", `Nothing has to be done in Herald, as far as can be seen: you may not list ${r.unseen.join(", ")}.`)
+      : marked("good", "Nothing has to be done in Herald: it announces the Service.");
   const e = r.endpoints;
   return [
     h("p", { class: `next ${r.next ? "bad" : "good"}` }, next),
@@ -47,7 +47,7 @@ function told(r) {
       entry("Ignored", r.ignored.map((text) => marked("bad", text))),
       entry("Pools", r.pools.map((p) => marked(p.fits ? "good" : "idle", h("b", {}, `${p.pool} ${p.family}`), `: ${p.text}`))),
       entry("Has", r.addresses.map(fact)),
-      e && entry("Endpoints", [`${e.ready} ready${e.nodes.length ? `, on ${e.nodes.join(", ")}` : ""}${e.local ? "; only these nodes announce (externalTrafficPolicy: Local)" : ""}`]),
+      e && entry("Endpoints", [`${e.ready} ready${e.nodes.length ? `, on ${e.nodes.join(", ")}` : ""}${e.local ? "; only these nodes announce (externalTrafficPolicy: Local)" : ""}`, ...e.unserved.map((text) => marked("bad", text))]),
       entry("Announced", r.announced.map(fact)),
       entry("Not read", r.unread)),
   ];
