@@ -120,6 +120,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b(\d+(h|m|s))+\b( \(x\d+ over T\))?`), "T"},
 	{regexp.MustCompile(`\b\d+(\.\d+)?ms\b`), "T"},
 	{regexp.MustCompile(`\b\d+ (packets )?sent, \d+ received`), "N ${1}sent, N received"},
+	{regexp.MustCompile(`\bnode \S+ owns it`), "node N owns it"}, // the first candidate, or one that learns of the Service 50 ms earlier
 	{regexp.MustCompile(`average of \d+`), "average of N"},
 	{regexp.MustCompile(`\bv1\.\d+\.\d+`), "VERSION"},
 }
