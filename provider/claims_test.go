@@ -398,6 +398,37 @@ func TestAClaimThatAnotherLeaderUsesStays(t *testing.T) {
 	w.claimed(l)
 }
 
+// TestAClaimStaysIfTheAnswerToTheWriteOfItsRecordIsLost has a record that neither the ledger nor the cache knows yet. The other system
+// granted the address for two claims of the Service, and takes back the grant that the record names.
+func TestAClaimStaysIfTheAnswerToTheWriteOfItsRecordIsLost(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	w.pool("lent", lent())
+	web := service("web", four)
+	web.Annotations[herald.AnnotationAddresses] = "2"
+	w.wait(web)
+	w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
+	web = web.DeepCopy()
+	delete(web.Annotations, herald.AnnotationAddresses)
+	w.put(web)
+	l.grants("herald-web-ipv4-0", "198.51.100.1")
+	l.grants("herald-web-ipv4-1", "198.51.100.1")
+	refused := apierrors.NewInternalError(errors.New("not now"))
+	l.refuses = func(string, string) error { return refused }
+	if err := w.claim(l); !errors.Is(err, refused) {
+		t.Errorf("the second claim, which is superfluous for now: %v", err)
+	}
+	l.refuses = func(string, string) error { return nil }
+	w.waiting.serve()
+	rec := recordOf(ipam.Allocation{Address: addresses("198.51.100.1")[0], Pool: "lent"}, herald.LoadBalancerClass, ownerEntry(web))
+	rec.Spec.Claim = "herald-web-ipv4-0"
+	if _, err := w.recordsAPI.Create(t.Context(), rec, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
+	delete(l.answers, "herald-web-ipv4-0")
+	w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
+}
+
 // TestAClaimCountsInQuotasAsSoonAsItIsMade has a namespace with many Services and room for one address.
 func TestAClaimCountsInQuotasAsSoonAsItIsMade(t *testing.T) {
 	for what, limit := range map[string]func(w *world){

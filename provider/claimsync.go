@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -184,7 +185,8 @@ func (c *claims) concerned(is *Grants) []*corev1.Service {
 }
 
 // remove deletes a claim. It asks the API server for the Service, because another leader may have created the claim for a
-// Service that the cache does not have yet, and for the record of the address, because another leader may have recorded it.
+// Service that the cache does not have yet, and for the records of the addresses, because another leader may have recorded them, or
+// the answer to our own write may have been lost.
 // The preconditions keep a claim that has changed in the meantime.
 func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Claim) error {
 	if c.services.of(o.Owner) == nil {
@@ -196,8 +198,15 @@ func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Cl
 			return nil // When the cache has it, claims are compared again.
 		}
 	}
+	var addresses []netip.Addr
 	if o.Address.IsValid() {
-		rec, err := c.records.fetch(ctx, herald.AllocationName(o.Address))
+		addresses = append(addresses, o.Address)
+	}
+	for _, a := range c.ledger.heldBy(o.Owner) { // One may have been recorded for the claim, and its grant may be gone since then.
+		addresses = append(addresses, a.Address)
+	}
+	for _, a := range addresses {
+		rec, err := c.records.fetch(ctx, herald.AllocationName(a))
 		if _, unreadable := errors.AsType[*client.DecodeError](err); err != nil && !unreadable {
 			return err
 		} else if unreadable || rec != nil && rec.Spec.Claim == o.Name {
