@@ -267,7 +267,7 @@ func (c *cluster) externalIPs() {
 }
 
 // kindsPatience bounds the deletion of CustomResourceDefinitions. The API server deletes their objects first. If one of its
-// caches still has an object, it checks again for a minute, and then starts over.
+// caches still has an object, it checks again for a minute, and then starts over. See also listed.
 const kindsPatience = 3 * time.Minute
 
 // kindsFirst deletes the CustomResourceDefinitions while herald-ccm runs. herald-ccm removes the finalizers when the
@@ -300,6 +300,19 @@ func (c *cluster) kindsFirst() {
 		return nil
 	})
 	c.holds("web", "198.51.100.10")
+	c.listed()
+}
+
+// listed waits until the API server has listed the objects of each kind. Until then it may not be ready to list them when the
+// CustomResourceDefinition is deleted. It then fails with "storage is (re)initializing", and may try again only after five minutes: at
+// once it would try with the CustomResourceDefinition as it was before it noted the failure, and gives up because of the conflict
+// (apiextensions-apiserver v0.37, crd_finalizer.go).
+func (c *cluster) listed() {
+	c.t.Helper()
+	c.eventually("all kinds are listed", func(ctx context.Context) error {
+		_, err := c.access.Kubectl(ctx, "get", "ippools.herald.dev,ipallocations.herald.dev,l2advertisements.herald.dev,bgpadvertisements.herald.dev,bgppeers.herald.dev,speakerstatuses.herald.dev")
+		return err
+	})
 }
 
 // programsFirst deletes all of Herald while a Service and a pool still have finalizers. No herald-ccm is left to remove

@@ -161,7 +161,7 @@ var places = []struct {
 	{nowhere, `^(kubectl herald ui|tcpdump)( |$)`, "it runs until it is interrupted"},
 	{nowhere, `^build/bin/cluster `, "it needs the cluster of make e2e-up, of which a machine has one"},
 	{nowhere, `^herald-speaker test `, "the pod of helm test runs it: TestHelm"},
-	{nowhere, `^(kubectl delete (-f manifests/|-k |crd )|helm uninstall )`, "TestUninstall and TestHelm do it: an API server may take minutes to delete kinds that it created seconds ago"},
+	{nowhere, `^(kubectl delete (-f manifests/|-k |crd )|helm uninstall )`, "TestUninstall and TestHelm do it: an API server may take five minutes to delete kinds that it created seconds ago"},
 	{inspected, `^(sudo env PATH="\$PATH" )?make |\bgo (build|test) `, ""},
 	{besideMetalLB, `^kubectl herald (import|takeover) metallb`, ""},
 	{nowhere, `rollout restart daemonset/kube-proxy|^kubectl -n kube-system logs .*--previous`, "kube-proxy would start anew on nodes that other stories use"},
