@@ -138,6 +138,16 @@ func (w *world) wait(svc *corev1.Service) {
 	}
 }
 
+// grantedTo makes a Service wait, and then has an address granted for its claim, which is the only one.
+func (w *world) grantedTo(l *lender, svc *corev1.Service, address string) {
+	w.Helper()
+	w.wait(svc)
+	claim := "herald-" + svc.Name + "-ipv4-0"
+	w.claimed(l, claim)
+	l.grants(claim, address)
+	w.claimed(l, claim)
+}
+
 // TestOneClaimThatCannotBeWrittenHoldsUpNoOther has an API server that refuses a claim for good, and one that cannot be asked for a
 // Namespace.
 func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
@@ -234,10 +244,7 @@ func TestAnAddressGrantedTwiceIsOneAddress(t *testing.T) {
 	w, l := newWorld(t), newLender()
 	w.pool("lent", lent())
 	web := service("web", four)
-	w.wait(web)
-	w.claimed(l, "herald-web-ipv4-0")
-	l.grants("herald-web-ipv4-0", "198.51.100.1")
-	w.claimed(l, "herald-web-ipv4-0")
+	w.grantedTo(l, web, "198.51.100.1")
 	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
 		t.Errorf("web has %q, %v", got, err)
 	}
@@ -272,10 +279,7 @@ func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
 		w, l := newWorld(t), newLender()
 		w.pool("lent", lent())
 		first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
-		w.wait(first)
-		w.claimed(l, "herald-first-ipv4-0")
-		l.grants("herald-first-ipv4-0", "198.51.100.1")
-		w.claimed(l, "herald-first-ipv4-0")
+		w.grantedTo(l, first, "198.51.100.1")
 		w.waiting.serve() // The first has the address, and is not recorded yet.
 		served := []*corev1.Service{second}
 		if later {
@@ -356,10 +360,7 @@ func TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant(t *testing.T) {
 	w, l := newWorld(t), newLender()
 	w.pool("lent", lent())
 	web := service("web", four)
-	w.wait(web)
-	w.claimed(l, "herald-web-ipv4-0")
-	l.grants("herald-web-ipv4-0", "198.51.100.1")
-	w.claimed(l, "herald-web-ipv4-0")
+	w.grantedTo(l, web, "198.51.100.1")
 	w.waiting.serve()
 	l.grants("herald-web-ipv4-0", "198.51.100.2")
 	w.claimed(l, "herald-web-ipv4-0")
@@ -549,10 +550,7 @@ func TestAClaimGivesOneAddress(t *testing.T) {
 	w, l := newWorld(t), newLender()
 	w.pool("lent", lent())
 	stays, moves := sharingPort(service("stays", four), 80), sharingPort(service("moves", four), 443)
-	w.wait(moves)
-	w.claimed(l, "herald-moves-ipv4-0")
-	l.grants("herald-moves-ipv4-0", "198.51.100.1")
-	w.claimed(l, "herald-moves-ipv4-0")
+	w.grantedTo(l, moves, "198.51.100.1")
 	for _, svc := range []*corev1.Service{moves, stays} {
 		if got, err := w.serve(svc); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
 			t.Errorf("%s has %q, %v", svc.Name, got, err)
@@ -594,10 +592,7 @@ func TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused(t *testing.T
 	w, l := newWorld(t), newLender()
 	w.pool("lent", lent())
 	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
-	w.wait(first)
-	w.claimed(l, "herald-first-ipv4-0")
-	l.grants("herald-first-ipv4-0", "198.51.100.1")
-	w.claimed(l, "herald-first-ipv4-0")
+	w.grantedTo(l, first, "198.51.100.1")
 	w.put(second)
 	w.records.api = interrupting{w.recordsAPI, func() {
 		w.records.api = w.recordsAPI
@@ -650,10 +645,7 @@ func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {
 		w, l := newWorld(t), newLender()
 		w.pool("lent", lent())
 		first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
-		w.wait(first)
-		w.claimed(l, "herald-first-ipv4-0")
-		l.grants("herald-first-ipv4-0", "198.51.100.1")
-		w.claimed(l, "herald-first-ipv4-0")
+		w.grantedTo(l, first, "198.51.100.1")
 		w.waiting.serve()
 		delete(l.answers, "herald-first-ipv4-0")
 		w.put(second)
@@ -672,10 +664,7 @@ func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {
 		w, l := newWorld(t), newLender()
 		w.pool("lent", lent())
 		first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
-		w.wait(first)
-		w.claimed(l, "herald-first-ipv4-0")
-		l.grants("herald-first-ipv4-0", "198.51.100.1")
-		w.claimed(l, "herald-first-ipv4-0")
+		w.grantedTo(l, first, "198.51.100.1")
 		if _, err := w.serve(first); err != nil {
 			t.Error(err)
 		}
@@ -692,10 +681,7 @@ func TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted(t *testing.T) {
 		w, l := newWorld(t), newLender()
 		w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.ReclaimPolicy = herald.ReclaimRetain }))
 		web := service("web", four)
-		w.wait(web)
-		w.claimed(l, "herald-web-ipv4-0")
-		l.grants("herald-web-ipv4-0", "198.51.100.1")
-		w.claimed(l, "herald-web-ipv4-0")
+		w.grantedTo(l, web, "198.51.100.1")
 		if _, err := w.serve(web); err != nil {
 			t.Error(err)
 		}
