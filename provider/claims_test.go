@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,12 +15,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	fakediscovery "k8s.io/client-go/discovery/fake"
-	"k8s.io/client-go/dynamic"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	kubetesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
@@ -30,123 +26,6 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 )
-
-// lender is another system that grants addresses, and the API server that has the claims and its answers.
-type lender struct {
-	dynamic.ResourceInterface
-	mu              sync.Mutex // Claims are written by several goroutines.
-	claims, answers map[string]*unstructured.Unstructured
-	version         int
-	now             int64 // in seconds
-	// refuses returns the error of a write; nil if it succeeds.
-	refuses func(verb, name string) error
-}
-
-func newLender() *lender {
-	return &lender{claims: map[string]*unstructured.Unstructured{}, answers: map[string]*unstructured.Unstructured{}, refuses: func(string, string) error { return nil }}
-}
-
-func (l *lender) Create(_ context.Context, o *unstructured.Unstructured, _ metav1.CreateOptions, _ ...string) (*unstructured.Unstructured, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.refuses("create", o.GetName()); err != nil {
-		return nil, err
-	}
-	if l.claims[o.GetName()] != nil {
-		return nil, apierrors.NewAlreadyExists(claimsGroup, o.GetName())
-	}
-	l.version++
-	o = o.DeepCopy()
-	o.SetUID(types.UID("claim-" + strconv.Itoa(l.version)))
-	o.SetResourceVersion(strconv.Itoa(l.version))
-	o.SetCreationTimestamp(metav1.Unix(l.now, 0))
-	l.claims[o.GetName()] = o
-	return o, nil
-}
-
-func (l *lender) Delete(_ context.Context, name string, options metav1.DeleteOptions, _ ...string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.refuses("delete", name); err != nil {
-		return err
-	}
-	is := l.claims[name]
-	if is == nil {
-		return apierrors.NewNotFound(claimsGroup, name)
-	}
-	if p := options.Preconditions; *p.UID != is.GetUID() || p.ResourceVersion != nil && *p.ResourceVersion != is.GetResourceVersion() {
-		return apierrors.NewConflict(claimsGroup, name, nil)
-	}
-	delete(l.claims, name)
-	delete(l.answers, name)
-	return nil
-}
-
-var claimsGroup = (&claims{}).resource("v1beta2", claimsResource).GroupResource()
-
-// grants answers a claim.
-func (l *lender) grants(claim, address string) { l.answers[claim] = answer(claim, address) }
-
-// names lists the claims.
-func (l *lender) names() []string { return slices.Sorted(maps.Keys(l.claims)) }
-
-// seen returns what an informer has of the claims and the answers.
-func (l *lender) seen() (asked []Claim, granted []grant) {
-	for _, u := range l.claims {
-		asked = append(asked, claimOf(u))
-	}
-	for _, u := range l.answers {
-		granted = append(granted, grantOf(u))
-	}
-	return asked, granted
-}
-
-// claim makes the provider write the claims, with a cache that is up to date.
-func (w *world) claim(l *lender) error {
-	asked, granted := l.seen()
-	_, err := w.claims.sync(w.Context(), l, "v1beta2", asked, granted)
-	return err
-}
-
-// claimed is claim, and expects these claims.
-func (w *world) claimed(l *lender, want ...string) {
-	w.Helper()
-	if err := w.claim(l); err != nil {
-		w.Error(err)
-	}
-	if !slices.Equal(l.names(), want) {
-		w.Errorf("claimed are %q, want %q", l.names(), want)
-	}
-}
-
-// lent is a pool whose addresses another system grants.
-func lent(edits ...func(*herald.IPPool)) func(*herald.IPPool) {
-	return func(o *herald.IPPool) {
-		public()(o)
-		o.Spec.ExternalPoolRef = &corp
-		for _, edit := range edits {
-			edit(o)
-		}
-	}
-}
-
-// wait makes a Service wait for an address.
-func (w *world) wait(svc *corev1.Service) {
-	w.Helper()
-	if _, err := w.serve(svc); err == nil || !strings.Contains(err.Error(), "waits until") {
-		w.Errorf("%s: %v, want that it waits for a grant", svc.Name, err)
-	}
-}
-
-// grantedTo makes a Service wait, and then has an address granted for its claim, which is the only one.
-func (w *world) grantedTo(l *lender, svc *corev1.Service, address string) {
-	w.Helper()
-	w.wait(svc)
-	claim := "herald-" + svc.Name + "-ipv4-0"
-	w.claimed(l, claim)
-	l.grants(claim, address)
-	w.claimed(l, claim)
-}
 
 // TestOneClaimThatCannotBeWrittenHoldsUpNoOther has an API server that refuses a claim for good, and one that cannot be asked for a
 // Namespace.
@@ -265,13 +144,6 @@ func TestAnAddressGrantedTwiceIsOneAddress(t *testing.T) {
 	}
 }
 
-// sharingPort makes a Service share its address, with one port.
-func sharingPort(svc *corev1.Service, port int32) *corev1.Service {
-	svc.Annotations[herald.AnnotationSharingKey] = "k"
-	svc.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: port}}
-	return svc
-}
-
 // TestASharedAddressKeepsTheClaimForWhichItWasGranted has a Service that is recorded before the one to which the address that they
 // share was granted. That one is recorded later, or is gone by then.
 func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
@@ -297,137 +169,6 @@ func TestASharedAddressKeepsTheClaimForWhichItWasGranted(t *testing.T) {
 		w.recordsAre()
 		w.claimed(l)
 	}
-}
-
-// TestAServiceThatGetsItsAddressWaitsForNoOtherClaim asks what Services wait for at the moments at which they get the addresses
-// that were granted to them, and at which these are recorded.
-func TestAServiceThatGetsItsAddressWaitsForNoOtherClaim(t *testing.T) {
-	for name, give := range map[string]func(*world, *corev1.Service, ipam.Request) error{
-		"given": func(w *world, svc *corev1.Service, req ipam.Request) error {
-			_, _, err := w.ledger.decide(svc, req, time.Now())
-			return err
-		},
-		"given and recorded": func(w *world, svc *corev1.Service, _ ipam.Request) error {
-			_, err := w.loadBalancers.EnsureLoadBalancer(w.Context(), "", svc, nil)
-			return err
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w, l := newWorld(t), newLender()
-			w.claims.report(nil)
-			w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
-			services := make([]*corev1.Service, 250)
-			for i := range services {
-				services[i] = service("web-"+strconv.Itoa(i), four)
-				w.wait(services[i])
-			}
-			if err := w.claim(l); err != nil {
-				t.Fatal(err)
-			}
-			for i, svc := range services {
-				l.grants("herald-"+svc.Name+"-ipv4-0", fmt.Sprintf("198.51.100.%d", i+1))
-			}
-			if err := w.claim(l); err != nil {
-				t.Fatal(err)
-			}
-			for _, svc := range services {
-				req, err := w.claims.requests.of(svc, w.claims.requests.namespace(svc.Namespace))
-				if err != nil {
-					t.Fatal(err)
-				}
-				done := make(chan error, 1)
-				go func() { done <- give(w, svc, req) }()
-				for decided := false; !decided; {
-					select {
-					case err := <-done:
-						if decided = true; err != nil {
-							t.Fatalf("%s: %v", svc.Name, err)
-						}
-					default:
-					}
-					if text := w.claims.words(req); text != "" {
-						t.Fatalf("%s, to which an address was granted: %s", svc.Name, text)
-					}
-				}
-			}
-		})
-	}
-}
-
-// TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant has a grant that changes after a Service was given the address, and before the
-// address is recorded.
-func TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.pool("lent", lent())
-	web := service("web", four)
-	w.grantedTo(l, web, "198.51.100.1")
-	w.waiting.serve()
-	l.grants("herald-web-ipv4-0", "198.51.100.2")
-	w.claimed(l, "herald-web-ipv4-0")
-	if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.2"}) {
-		t.Errorf("web has %q, %v", got, err)
-	}
-	w.recordsAre("198.51.100.2 lent default/web")
-	w.claimed(l, "herald-web-ipv4-0")
-}
-
-// TestAClaimThatAnotherLeaderUsesStays has a leader whose cache lags behind what another leader wrote.
-func TestAClaimThatAnotherLeaderUsesStays(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.pool("lent", lent())
-	web := service("web", four)
-	w.wait(web)
-	w.claimed(l, "herald-web-ipv4-0")
-	asked, granted := l.seen()
-	l.grants("herald-web-ipv4-0", "198.51.100.1")
-	w.gone(web)
-	l.claims["herald-web-ipv4-0"].SetResourceVersion("2") // The other system has answered.
-	if _, err := w.claims.sync(t.Context(), l, "v1beta2", asked, granted); err != nil || len(l.claims) != 1 {
-		t.Errorf("claims %q, %v, want that the claim stays whose answer is not known yet", l.names(), err)
-	}
-	rec := recordOf(ipam.Allocation{Address: addresses("198.51.100.1")[0], Pool: "lent"}, herald.LoadBalancerClass, ownerEntry(web))
-	rec.Spec.Claim = "herald-web-ipv4-0"
-	rec, err := w.recordsAPI.Create(t.Context(), rec, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
-	w.claimed(l, "herald-web-ipv4-0")
-	if err := w.recordsAPI.Delete(t.Context(), rec.Name, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.claimed(l)
-}
-
-// TestAClaimStaysIfTheAnswerToTheWriteOfItsRecordIsLost has a record that neither the ledger nor the cache knows yet. The other system
-// granted the address for two claims of the Service, and takes back the grant that the record names.
-func TestAClaimStaysIfTheAnswerToTheWriteOfItsRecordIsLost(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.pool("lent", lent())
-	web := service("web", four)
-	web.Annotations[herald.AnnotationAddresses] = "2"
-	w.wait(web)
-	w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
-	web = web.DeepCopy()
-	delete(web.Annotations, herald.AnnotationAddresses)
-	w.put(web)
-	l.grants("herald-web-ipv4-0", "198.51.100.1")
-	l.grants("herald-web-ipv4-1", "198.51.100.1")
-	refused := apierrors.NewInternalError(errors.New("not now"))
-	l.refuses = func(string, string) error { return refused }
-	if err := w.claim(l); !errors.Is(err, refused) {
-		t.Errorf("the second claim, which is superfluous for now: %v", err)
-	}
-	l.refuses = func(string, string) error { return nil }
-	w.waiting.serve()
-	rec := recordOf(ipam.Allocation{Address: addresses("198.51.100.1")[0], Pool: "lent"}, herald.LoadBalancerClass, ownerEntry(web))
-	rec.Spec.Claim = "herald-web-ipv4-0"
-	if _, err := w.recordsAPI.Create(t.Context(), rec, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
-	delete(l.answers, "herald-web-ipv4-0")
-	w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
 }
 
 // TestAClaimCountsInQuotasAsSoonAsItIsMade has a namespace with many Services and room for one address.
@@ -493,57 +234,6 @@ func TestAClaimCountsInQuotasAsSoonAsItIsMade(t *testing.T) {
 	}
 }
 
-// grantedAndNotWanted has a Service that was granted an address, and asks for an address of another pool now.
-func grantedAndNotWanted(t *testing.T) (w *world, l *lender, web *corev1.Service) {
-	t.Helper()
-	w, l = newWorld(t), newLender()
-	w.pool("lent", lent())
-	w.pool("own", func(o *herald.IPPool) {
-		o.Spec = herald.IPPoolSpec{Addresses: []herald.AddressRange{"203.0.113.0/30"}, Disabled: true}
-	})
-	web = service("web", four)
-	w.wait(web)
-	w.claimed(l, "herald-web-ipv4-0")
-	l.grants("herald-web-ipv4-0", "198.51.100.1")
-	web.Annotations[herald.AnnotationPool] = "own"
-	w.put(web)
-	return w, l, web
-}
-
-// TestNoAddressIsGivenForAClaimThatIsDeleted has a Service that wants an address of the pool again when its claim was just deleted, and
-// the caches still have the claim.
-func TestNoAddressIsGivenForAClaimThatIsDeleted(t *testing.T) {
-	w, l, web := grantedAndNotWanted(t)
-	w.claimed(l)
-	delete(web.Annotations, herald.AnnotationPool)
-	w.wait(web)
-	w.recordsAre()
-	w.claimed(l, "herald-web-ipv4-0")
-}
-
-// TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted has a claim that nobody needs and whose deletion fails. Then its Service needs it
-// again.
-func TestAServiceGetsTheAddressOfAClaimThatIsNotDeleted(t *testing.T) {
-	w, l, web := grantedAndNotWanted(t)
-	refusal := apierrors.NewForbidden(claimsGroup, "", errors.New("denied by policy"))
-	l.refuses = func(string, string) error { return refusal }
-	if err := w.claim(l); !errors.Is(err, refusal) {
-		t.Fatalf("error %v, want the refusal", err)
-	}
-	delete(web.Annotations, herald.AnnotationPool)
-	w.wait(web)
-	w.claims.changes.capacity.reset()
-	w.claimed(l, "herald-web-ipv4-0")
-	select {
-	case <-w.claims.changes.capacity:
-	default:
-		t.Error("the Services that wait are not tried again")
-	}
-	if _, err := w.serve(web); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestAClaimGivesOneAddress has another system that changes its answer while the address is in use, by two Services that share it, and
 // one of them moves.
 func TestAClaimGivesOneAddress(t *testing.T) {
@@ -572,70 +262,6 @@ func TestAClaimGivesOneAddress(t *testing.T) {
 	w.reconcile()
 	w.recordsAre("198.51.100.1 lent default/stays", "198.51.100.3 lent default/moves")
 	w.claimed(l, "herald-moves-ipv4-0", "herald-moves-ipv4-1")
-}
-
-// interrupting is an API server in which something else happens once after a record was read.
-type interrupting struct {
-	recordsAPI
-	then func()
-}
-
-func (i interrupting) Get(ctx context.Context, name string, opts metav1.GetOptions) (*herald.IPAllocation, error) {
-	rec, err := i.recordsAPI.Get(ctx, name, opts)
-	i.then()
-	return rec, err
-}
-
-// TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused has two Services that share a granted address. One is recorded after the
-// other has found that there is no record.
-func TestARecordStaysKnownWhenAServiceThatSharesItsAddressIsRefused(t *testing.T) {
-	w, l := newWorld(t), newLender()
-	w.pool("lent", lent())
-	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
-	w.grantedTo(l, first, "198.51.100.1")
-	w.put(second)
-	w.records.api = interrupting{w.recordsAPI, func() {
-		w.records.api = w.recordsAPI
-		if _, err := w.serve(first); err != nil {
-			t.Error(err)
-		}
-	}}
-	if err := w.records.ensure(t.Context(), given("198.51.100.1", "lent", "second"), ownerEntry(second), ""); !errors.Is(err, errUngranted) {
-		t.Error(err)
-	}
-	w.recordsAre("198.51.100.1 lent default/first")
-	if !w.projection.upToDate(first) {
-		t.Error("the Service that is recorded is synced again")
-	}
-}
-
-// TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore has two Services that share a granted address. The record of one is written at the
-// moment at which the other finds that the address is not granted any more.
-func TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore(t *testing.T) {
-	w := newWorld(t)
-	w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.18.0.0/20"} }))
-	first, second := sharingPort(service("first", four), 80), sharingPort(service("second", four), 443)
-	tenants := []ipam.Tenant{{Owner: owner(first), Sharing: sharing(first)}, {Owner: owner(second), Sharing: sharing(second)}}
-	address := addresses("198.18.0.0")[0]
-	for range 4000 {
-		address = address.Next()
-		a := ipam.Allocation{Address: address, Pool: "lent"}
-		if _, err := w.ledger.alloc.Replace(address, a.Pool, tenants); err != nil {
-			t.Fatal(err)
-		}
-		recorded := make(chan error, 1)
-		go func() {
-			_, err := w.records.learn(recordOf(a, herald.LoadBalancerClass, ownerEntry(first)))
-			recorded <- err
-		}()
-		w.loadBalancers.dropUngranted([]ipam.Allocation{a}, &Grants{})
-		if err := <-recorded; err != nil {
-			t.Fatal(err)
-		}
-		if holders, _ := w.ledger.holders(address); !w.ledger.recorded(address) || len(holders) == 0 {
-			t.Fatalf("%s is recorded, and the ledger gives it to %v", address, holders)
-		}
-	}
 }
 
 // TestAnAddressThatIsSharedOrKeptIsGivenOnlyWhileItIsGranted has a Service that is about to share, or to take back, an address that is

@@ -318,7 +318,7 @@ func TestARouterThatTakesNothingLosesItsSession(t *testing.T) {
 	alive.Wait()
 }
 
-// A router that sends no OPEN, or no KEEPALIVE after it, is told of.
+// The reason of a session says that the router sends no OPEN, or no KEEPALIVE after it.
 func TestARouterThatStopsAnswering(t *testing.T) {
 	for _, c := range []struct {
 		passive bool
