@@ -43,7 +43,7 @@ func newView(c Cluster) *view {
 		Cluster: c, pools: map[string]bool{}, peers: map[string]bool{}, holders: map[string]labels.Selector{}, up: map[string]map[string]bool{},
 	}
 	for _, o := range c.Nodes {
-		n := node{Node: o, excluded: excluded(o), ready: ready(o), sessions: map[string]herald.SpeakerSession{}}
+		n := node{Node: o, excluded: herald.ExclusionOf(o), ready: ready(o), sessions: map[string]herald.SpeakerSession{}}
 		n.Speaker, n.reports = c.Speakers[o.Name]
 		for _, s := range n.Sessions {
 			n.sessions[s.Peer] = s
@@ -74,27 +74,6 @@ func newView(c Cluster) *view {
 		}
 	}
 	return v
-}
-
-// taints mark a node that is being shut down or removed. Speakers on such nodes announce nothing.
-var taints = []string{
-	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
-}
-
-// excluded returns by what a node is excluded from announcing, for example "the taint x". It is empty if the node may announce.
-func excluded(o *corev1.Node) string {
-	if _, labelled := o.Labels[corev1.LabelNodeExcludeBalancers]; labelled {
-		return "the label " + corev1.LabelNodeExcludeBalancers
-	}
-	for _, t := range o.Spec.Taints {
-		if slices.Contains(taints, t.Key) {
-			return "the taint " + t.Key
-		}
-	}
-	if o.DeletionTimestamp != nil {
-		return "the deletion of the Node"
-	}
-	return ""
 }
 
 // excludedBy lists by what nodes are excluded, with the nodes if they differ.

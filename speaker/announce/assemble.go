@@ -343,31 +343,22 @@ func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
 	return set
 }
 
-// drainTaints are the taints of a node that is being shut down or removed. A node that is only cordoned goes on serving.
-var drainTaints = []string{
-	corev1.TaintNodeOutOfService, "node.cloudprovider.kubernetes.io/shutdown", "ToBeDeletedByClusterAutoscaler",
-}
-
 // What Exclusion returns of a node that somebody, or kubeadm, has taken out by the label, and of one that is being deleted.
 const (
-	ExcludedByLabel    = "the node has the label " + corev1.LabelNodeExcludeBalancers
+	ExcludedByLabel    = "the node has " + herald.ExclusionByLabel
 	ExcludedByDeletion = "the Node is being deleted"
 )
 
 // Exclusion says why a node must not announce anything, for messages. It is empty if the node may announce.
 func Exclusion(o *corev1.Node) string {
-	if _, labelled := o.Labels[corev1.LabelNodeExcludeBalancers]; labelled {
-		return ExcludedByLabel
-	}
-	for _, t := range o.Spec.Taints {
-		if slices.Contains(drainTaints, t.Key) {
-			return "the node has the taint " + t.Key
-		}
-	}
-	if o.DeletionTimestamp != nil {
+	switch by := herald.ExclusionOf(o); by {
+	case "":
+		return ""
+	case herald.ExclusionByDeletion:
 		return ExcludedByDeletion
+	default:
+		return "the node has " + by
 	}
-	return ""
 }
 
 // NodeOf returns the parts of a Node that decisions use.
