@@ -243,13 +243,20 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 }
 
 // tellUnannounced writes an event on the Services that have addresses of a pool if nothing announces the pool, or nothing does any more.
-// Later Services get the event with their addresses.
+// Later Services get the event with their addresses. That the pool is in no subnet of the nodes says nothing of an address that was taken
+// out of the pool: it may still be announced.
 func (s *pools) tellUnannounced(o *herald.IPPool) {
 	message := unannounced(o)
 	if message == "" {
 		return
 	}
+	offSubnet := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced).Reason == herald.ReasonOffSubnet
 	for _, rec := range s.records.ofPool(o.Name) {
+		if address, err := netip.ParseAddr(rec.Spec.Address); offSubnet && err == nil {
+			if home, _ := s.ledger.displaced(address); home != o.Name {
+				continue
+			}
+		}
 		for _, owner := range rec.Spec.Owners {
 			if svc := s.services.of(ownerOf(owner)); svc != nil {
 				s.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)

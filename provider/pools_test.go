@@ -11,6 +11,7 @@ import (
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // TestAnInvalidEditOfAPoolInUse checks that a mistake in an edit of a pool displaces no address in use, and gives no
@@ -161,6 +162,35 @@ func TestAServiceOfAPoolThatNothingAnnouncesIsTold(t *testing.T) {
 	w.eventsSay(says)
 	w.publish("public")
 	w.eventsSay()
+}
+
+// TestAnAddressThatWasTakenOutOfAPoolSaysNothingOfTheSubnetsOfThePool has a pool that is edited to a network that no node is in. Its
+// Service keeps an address of the nodes' network, which is still announced.
+func TestAnAddressThatWasTakenOutOfAPoolSaysNothingOfTheSubnetsOfThePool(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	announced := &configuration.PoolAssessment{Announced: metav1.Condition{Type: herald.ConditionAnnounced, Status: metav1.ConditionTrue, Reason: herald.ReasonAnnounced}}
+	off := &configuration.PoolAssessment{Announced: metav1.Condition{
+		Type: herald.ConditionAnnounced, Status: metav1.ConditionFalse, Reason: herald.ReasonOffSubnet, Message: "in no subnet",
+	}}
+	now := announced
+	w.pools.assessed = func(string) *configuration.PoolAssessment { return now }
+	w.publish("public")
+	web, late := service("web", four), service("late", four)
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	w.pool("public", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"203.0.113.0/24"} })
+	if got, err := w.serve(late); err != nil || !slices.Equal(got, []string{"203.0.113.0"}) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	w.eventsSay()
+	now = off
+	w.publish("public")
+	if n := len(w.recorder.Events); n != 1 {
+		t.Errorf("%d events, want one, for the Service whose address is in the pool", n)
+	}
+	w.eventsSay("IPPool public is not announced: in no subnet")
 }
 
 // TestAServiceIsAdoptedFromAPoolThatIsNotValid checks that a Service keeps the address that it carries if the records are
