@@ -296,7 +296,7 @@ func (s *situation) unserved(own []*discoveryv1.EndpointSlice) []string {
 			continue
 		}
 		protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
-		text := fmt.Sprintf("connections to %s port %d are refused: ", protocol, p.Port)
+		text := fmt.Sprintf("connections to %s port %d fail: ", protocol, p.Port)
 		switch {
 		case p.TargetPort.Type == intstr.String && len(s.service.Spec.Selector) > 0:
 			text += fmt.Sprintf("spec.ports has targetPort: %s, and no container of the ready pods has a %s port of this name: correct targetPort, or name the port in the pods",

@@ -440,13 +440,13 @@ func TestExplain(t *testing.T) {
 		{"a targetPort that no container names", served(), func(s *story) {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromString("htpp")
 			s.Endpoints[0].Ports = nil
-		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp, and no container of the ready pods has a TCP port of this name: correct targetPort, or name the port in the pods",
-			[]string{"endpoints     1 ready, on n1\n             ✗  connections to TCP port 80 are refused: ", "✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
+		}, "connections to TCP port 80 fail: spec.ports has targetPort: htpp, and no container of the ready pods has a TCP port of this name: correct targetPort, or name the port in the pods",
+			[]string{"endpoints     1 ready, on n1\n             ✗  connections to TCP port 80 fail: ", "✓  198.51.100.1 by BGP: n1, n2 to tor-a"}},
 		{"a targetPort that no container names, in a Service of another class", served(), func(s *story) {
 			gatewayOf("198.51.100.1")(s)
 			s.service.Spec.Ports[0].TargetPort = intstr.FromString("htpp")
 			s.Endpoints[0].Ports = nil
-		}, "connections to TCP port 80 are refused: spec.ports has targetPort: htpp", nil},
+		}, "connections to TCP port 80 fail: spec.ports has targetPort: htpp", nil},
 		{"a targetPort that some pods name", served(), func(s *story) {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromString("http")
 			other := endpoints(discoveryv1.AddressTypeIPv4, "n2")
@@ -459,15 +459,15 @@ func TestExplain(t *testing.T) {
 			other.Name, other.Endpoints[0].Conditions.Ready = "web-others", &no
 			s.Endpoints = append(s.Endpoints, other)
 			s.Endpoints[0].Ports = nil
-		}, "connections to TCP port 80 are refused: ", nil},
+		}, "connections to TCP port 80 fail: ", nil},
 		{"EndpointSlices written by hand without one of the ports", served(), func(s *story) {
 			s.service.Spec.Selector = nil
 			s.service.Spec.Ports = append(s.service.Spec.Ports, corev1.ServicePort{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53})
 			s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, discoveryv1.EndpointPort{Name: new("dns"), Port: new(int32(53))})
-		}, "connections to UDP port 53 are refused: no EndpointSlice with a ready endpoint has a UDP port dns: correct the ports of the EndpointSlices", nil},
+		}, "connections to UDP port 53 fail: no EndpointSlice with a ready endpoint has a UDP port dns: correct the ports of the EndpointSlices", nil},
 		{"EndpointSlices written by hand without a port", served(), func(s *story) {
 			s.service.Spec.Selector, s.Endpoints[0].Ports[0].Port = nil, nil
-		}, "connections to TCP port 80 are refused: no EndpointSlice with a ready endpoint has a TCP port without a name", nil},
+		}, "connections to TCP port 80 fail: no EndpointSlice with a ready endpoint has a TCP port without a name", nil},
 		{"pods of two families are one each", served(), func(s *story) {
 			s.Endpoints = []*discoveryv1.EndpointSlice{endpoints(discoveryv1.AddressTypeIPv4, "n1", "n2"), endpoints(discoveryv1.AddressTypeIPv6, "n1", "n2")}
 		}, "", []string{"2 ready (2 with IPv4, 2 with IPv6), on n1, n2\n"}},
