@@ -100,8 +100,8 @@ const (
 	//
 	// Announced=False: IPPool.
 	ReasonNoAdvertisement = "NoAdvertisement"
-	// ReasonAdvertisementUnable: none of the advertisements that select the pool can announce anything. The message names one of
-	// them and its problem.
+	// ReasonAdvertisementUnable: none of the advertisements that select the pool can announce any of its addresses at present. The
+	// message names one of them and its problem.
 	//
 	// Announced=False: IPPool.
 	ReasonAdvertisementUnable = "AdvertisementUnable"

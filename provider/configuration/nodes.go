@@ -127,6 +127,14 @@ func nodeNames(nodes []*node) (names []string) {
 	return names
 }
 
+// trouble returns why a node announces nothing, although it is not excluded. It is empty if the node announces.
+func (n *node) trouble() string {
+	if !n.reports || n.Silent {
+		return "its speaker does not report"
+	}
+	return printable(n.Problem, maxReport)
+}
+
 // announcers returns the nodes that an advertisement announces from. If there are none, reason and problem say why. The
 // second result has the selected nodes that are not excluded.
 func (v *view) announcers(selects func(map[string]string) bool) (able []*node, selected sets.Set[*node], reason, problem string) {
@@ -142,7 +150,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 			continue
 		case !n.reports, n.Silent:
 			silent = append(silent, n)
-		case n.Problem != "":
+		case n.trouble() != "":
 			unable = append(unable, n)
 		default:
 			able = append(able, n)
@@ -156,7 +164,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		return nil, selected, herald.ReasonNoNodeSelected, "there are no nodes"
 	case len(unable) > 0:
 		return nil, selected, herald.ReasonSpeakersUnable, fmt.Sprintf("no selected node can announce anything: node %s: %s%s",
-			unable[0].Name, printable(unable[0].Problem, maxReport), andMore(len(unable)-1, "node"))
+			unable[0].Name, unable[0].trouble(), andMore(len(unable)-1, "node"))
 	case len(silent) > 0:
 		return nil, selected, herald.ReasonNoSpeaker, fmt.Sprintf("no speaker reports from the selected nodes (%s): see to it that the DaemonSet herald-speaker runs there",
 			some(nodeNames(silent)))
