@@ -249,9 +249,11 @@ func (s *pools) tellUnannounced(o *herald.IPPool) {
 	if message == "" {
 		return
 	}
+	told := map[types.UID]bool{} // A Service may have several addresses of the pool.
 	for _, rec := range s.records.ofPool(o.Name) {
 		for _, owner := range rec.Spec.Owners {
-			if svc := s.services.of(ownerOf(owner)); svc != nil {
+			if svc := s.services.of(ownerOf(owner)); svc != nil && !told[svc.UID] {
+				told[svc.UID] = true
 				s.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)
 			}
 		}
