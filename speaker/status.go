@@ -449,8 +449,7 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 			// A status that cannot be decoded is overwritten: its metadata is enough for that.
 			o, err = w.client.Get(ctx, w.node, metav1.GetOptions{})
 			if unreadable := (*client.DecodeError)(nil); err == nil || errors.As(err, &unreadable) {
-				w.written = o
-				return w.update(ctx, want, owner)
+				return w.update(ctx, o, want, owner) // If this fails, it is tried again.
 			}
 		}
 		if err == nil {
@@ -458,11 +457,12 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 		}
 		return err
 	}
-	return w.update(ctx, want, owner)
+	return w.update(ctx, w.written, want, owner)
 }
 
-func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStatus, owner []metav1.OwnerReference) error {
-	o := w.written.DeepCopy()
+// update writes the status into an object as it was read or written.
+func (w *statusWriter) update(ctx context.Context, is *herald.SpeakerStatus, want herald.SpeakerStatusStatus, owner []metav1.OwnerReference) error {
+	o := is.DeepCopy()
 	o.Status = want
 	o.OwnerReferences = owner // A node that was deleted and registered again has a new UID.
 	updated, err := w.client.Update(ctx, o, metav1.UpdateOptions{})

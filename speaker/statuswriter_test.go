@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -168,6 +169,21 @@ func TestWhatSomebodyElseDidIsWrittenAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The writer notices that somebody changed the status, and the API server does not take its own status for a while.
+func TestWhatSomebodyElseDidIsWrittenAgainAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWriting(t)
+		w.edit(statuses+"/n1", func(o map[string]any) { o["status"] = map[string]any{"l2Addresses": 7} })
+		w.refuse(http.MethodPut)
+		w.after(rewriteAfter + 3*time.Second)
+		w.refuse("")
+		w.after(time.Minute)
+		if o := w.written(); o.Status.L2Addresses != 1 {
+			t.Errorf("%+v", o.Status)
+		}
+	})
 }
 
 func TestAnotherFieldOfTheObjectIsNobodysBusiness(t *testing.T) {
