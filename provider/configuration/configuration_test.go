@@ -287,9 +287,12 @@ func TestAssess(t *testing.T) {
 			speaker(c, "n3", func(s *configuration.Speaker) {
 				s.Interfaces[0].Subnets, s.Problem = []netip.Prefix{netip.MustParsePrefix("198.19.0.3/24")}, "kube-proxy does not serve on this node"
 			})
-		}, []wanted{{"IPPool public", announced, "AdvertisementUnable", []string{
-			"L2Advertisement all selects the pool", "node n3, which has a subnet of its addresses, announces nothing: kube-proxy does not serve",
-		}}}},
+		}, []wanted{
+			{"IPPool public", announced, "AdvertisementUnable", []string{
+				"L2Advertisement all selects the pool", "node n3, which has a subnet of its addresses, announces nothing: kube-proxy does not serve",
+			}},
+			{"L2Advertisement all", announced, "SpeakersUnable", []string{"announce nothing: node n3: kube-proxy does not serve"}},
+		}},
 		{"a pool on the subnet of nodes whose speakers have ended", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.19.0.0/26")
 			for _, n := range []string{"n2", "n3"} {
@@ -297,9 +300,12 @@ func TestAssess(t *testing.T) {
 					s.Interfaces[0].Subnets, s.Silent = []netip.Prefix{netip.MustParsePrefix("198.19.0.3/24")}, true
 				})
 			}
-		}, []wanted{{"IPPool public", announced, "AdvertisementUnable", []string{
-			"node n2, which has a subnet of its addresses, announces nothing: its speaker does not report; and 1 more node",
-		}}}},
+		}, []wanted{
+			{"IPPool public", announced, "AdvertisementUnable", []string{
+				"node n2, which has a subnet of its addresses, announces nothing: its speaker does not report; and 1 more node",
+			}},
+			{"L2Advertisement all", announced, "NoSpeaker", []string{"announce nothing: node n2: its speaker does not report; and 1 more node"}},
+		}},
 		{"a pool off every subnet, and a node that announces nothing", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.51.100.0/24")
 			speaker(c, "n3", func(s *configuration.Speaker) { s.Silent = true })

@@ -127,9 +127,12 @@ func nodeNames(nodes []*node) (names []string) {
 	return names
 }
 
+// silent reports whether no speaker reports from a node.
+func (n *node) silent() bool { return !n.reports || n.Silent }
+
 // trouble returns why a node announces nothing, although it is not excluded. It is empty if the node announces.
 func (n *node) trouble() string {
-	if !n.reports || n.Silent {
+	if n.silent() {
 		return "its speaker does not report"
 	}
 	return printable(n.Problem, maxReport)
@@ -148,7 +151,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		case n.excluded != "":
 			out = append(out, n)
 			continue
-		case !n.reports, n.Silent:
+		case n.silent():
 			silent = append(silent, n)
 		case n.trouble() != "":
 			unable = append(unable, n)
