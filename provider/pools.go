@@ -251,6 +251,7 @@ func (s *pools) tellUnannounced(o *herald.IPPool) {
 		return
 	}
 	offSubnet := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced).Reason == herald.ReasonOffSubnet
+	told := map[types.UID]bool{} // A Service may have several addresses of the pool.
 	for _, rec := range s.records.ofPool(o.Name) {
 		if address, err := netip.ParseAddr(rec.Spec.Address); offSubnet && err == nil {
 			if home, _ := s.ledger.displaced(address); home != o.Name {
@@ -258,7 +259,8 @@ func (s *pools) tellUnannounced(o *herald.IPPool) {
 			}
 		}
 		for _, owner := range rec.Spec.Owners {
-			if svc := s.services.of(ownerOf(owner)); svc != nil {
+			if svc := s.services.of(ownerOf(owner)); svc != nil && !told[svc.UID] {
+				told[svc.UID] = true
 				s.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)
 			}
 		}

@@ -193,6 +193,21 @@ func TestAnAddressThatWasTakenOutOfAPoolSaysNothingOfTheSubnetsOfThePool(t *test
 	w.eventsSay("IPPool public is not announced: in no subnet")
 }
 
+// TestAServiceIsToldOnceOfAPoolThatNothingAnnounces has a Service with two addresses of the pool.
+func TestAServiceIsToldOnceOfAPoolThatNothingAnnounces(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	web := service("web", four)
+	web.Annotations[herald.AnnotationAddresses] = "2"
+	if got, err := w.serve(web); err != nil || len(got) != 2 {
+		t.Fatalf("%v (%v)", got, err)
+	}
+	w.publish("public")
+	if n := len(w.recorder.Events); n != 1 {
+		t.Errorf("%d events, want one", n)
+	}
+}
+
 // TestAServiceIsAdoptedFromAPoolThatIsNotValid checks that a Service keeps the address that it carries if the records are
 // lost and the spec of the pool is invalid.
 func TestAServiceIsAdoptedFromAPoolThatIsNotValid(t *testing.T) {

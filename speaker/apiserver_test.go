@@ -29,6 +29,8 @@ type apiServer struct {
 	asked   []string // methods and paths
 	// down makes all requests fail.
 	down bool
+	// refuses is a method whose requests fail.
+	refuses string
 	// prune, if not nil, drops the fields that the schema does not have.
 	prune func(object map[string]any)
 }
@@ -63,6 +65,12 @@ func (s *apiServer) setDown(down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = down
+}
+
+func (s *apiServer) refuse(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses = method
 }
 
 // edit changes an object, or deletes it if change is nil.
@@ -123,7 +131,7 @@ func (s *apiServer) serve(method, path string, body []byte) (int, any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, method+" "+path)
-	if s.down {
+	if s.down || method == s.refuses {
 		return refusal(http.StatusForbidden, metav1.StatusReasonForbidden) // A client does not retry after this status.
 	}
 	var sent map[string]any

@@ -334,7 +334,9 @@ func (l *loop) pass(c changes) {
 			if l.notice(a, time.Now(), first) {
 				forgotten = append(forgotten, address)
 			}
-			if !l.usable.Contains(address) { // The record is newer than the edit that took the address out of its pool.
+			if !anew && !l.usable.Contains(address) {
+				// The record is newer than the edit that took the address out of its pool. A pass over all addresses has just read the
+				// records. One that came meanwhile causes a pass of its own.
 				l.s.inputs.touchAll()
 			}
 			l.decisions[address] = l.decide(a, before, began)

@@ -152,6 +152,29 @@ func TestAnInterfaceStaysForAnAddressThatIsInNoPoolAnyMore(t *testing.T) {
 	}
 }
 
+// A record whose name is not its address cannot come from the API server, and causes no passes without end.
+func TestARecordOfAnotherAddressCausesNoFurtherPasses(t *testing.T) {
+	const address, other = "198.51.100.7", "198.51.100.8"
+	rec := recordFor(address, "web-uid")
+	rec.Spec.Address = other
+	l := loopOf(t, "n1", serviceWith(address, other), rec)
+	all := noChanges()
+	all.all = true
+	for _, c := range []changes{all, about(address)} {
+		l.s.inputs.take()
+		passes := 0
+		for ; passes < 10; passes++ {
+			l.pass(c)
+			if c = l.s.inputs.take(); !c.all && len(c.addresses) == 0 {
+				break
+			}
+		}
+		if passes > 1 {
+			t.Errorf("%d further passes", passes)
+		}
+	}
+}
+
 func TestANamespacesLabelsCostNoPassOverAllAddresses(t *testing.T) {
 	const address = "198.51.100.7"
 	l := loopOf(t, "n1", serviceWith(address), recordFor(address, "web-uid"), slice("web-a", web, endpoint("n2", nil)))

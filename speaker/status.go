@@ -352,9 +352,11 @@ type statusWriter struct {
 	mu   sync.Mutex
 	want herald.SpeakerStatusStatus
 
-	// sent and written belong to run. sent is the status that was written last, and written is the object that the API server
-	// returned. They may differ: an API server with an older schema drops fields, which must not be written again and again.
+	// sent, owned and written belong to run. sent and owned are the status and the owner that were written last, and written is the
+	// object that the API server returned. It may differ: an API server with an older schema drops fields, and an admission webhook may
+	// change the owner, and neither must be written again and again.
 	sent    herald.SpeakerStatusStatus
+	owned   []metav1.OwnerReference
 	written *herald.SpeakerStatus
 }
 
@@ -409,7 +411,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 			// There is no watch, so the status is read from time to time. What somebody else wrote is overwritten.
 			verified = time.Now()
 			if o, err := w.client.Get(ctx, w.node, metav1.GetOptions{ResourceVersion: "0"}); err == nil && w.written != nil && o.UID == w.written.UID {
-				if equality.Semantic.DeepEqual(o.Status, w.written.Status) {
+				if equality.Semantic.DeepEqual(o.Status, w.written.Status) && equality.Semantic.DeepEqual(o.OwnerReferences, w.written.OwnerReferences) {
 					w.written = o // Somebody may have changed its labels.
 				} else {
 					w.written = nil
@@ -432,7 +434,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 
 func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatus) error {
 	owner := w.owner()
-	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) && (len(owner) == 0 || equality.Semantic.DeepEqual(w.written.OwnerReferences, owner)) {
+	if w.written != nil && equality.Semantic.DeepEqual(w.sent, want) && (len(owner) == 0 || equality.Semantic.DeepEqual(w.owned, owner)) {
 		return nil
 	}
 	if len(owner) == 0 {
@@ -447,20 +449,20 @@ func (w *statusWriter) write(ctx context.Context, want herald.SpeakerStatusStatu
 			// A status that cannot be decoded is overwritten: its metadata is enough for that.
 			o, err = w.client.Get(ctx, w.node, metav1.GetOptions{})
 			if unreadable := (*client.DecodeError)(nil); err == nil || errors.As(err, &unreadable) {
-				w.written = o
-				return w.update(ctx, want, owner)
+				return w.update(ctx, o, want, owner) // If this fails, it is tried again.
 			}
 		}
 		if err == nil {
-			w.written, w.sent = o, want
+			w.written, w.sent, w.owned = o, want, owner
 		}
 		return err
 	}
-	return w.update(ctx, want, owner)
+	return w.update(ctx, w.written, want, owner)
 }
 
-func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStatus, owner []metav1.OwnerReference) error {
-	o := w.written.DeepCopy()
+// update writes the status into an object as it was read or written.
+func (w *statusWriter) update(ctx context.Context, is *herald.SpeakerStatus, want herald.SpeakerStatusStatus, owner []metav1.OwnerReference) error {
+	o := is.DeepCopy()
 	o.Status = want
 	o.OwnerReferences = owner // A node that was deleted and registered again has a new UID.
 	updated, err := w.client.Update(ctx, o, metav1.UpdateOptions{})
@@ -471,6 +473,6 @@ func (w *statusWriter) update(ctx context.Context, want herald.SpeakerStatusStat
 	case err != nil:
 		return err
 	}
-	w.written, w.sent = updated, want
+	w.written, w.sent, w.owned = updated, want, owner
 	return nil
 }

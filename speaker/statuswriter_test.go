@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -139,6 +140,9 @@ func TestWhatSomebodyElseDidIsWrittenAgain(t *testing.T) {
 		"changed": func(w *writing) {
 			w.edit(statuses+"/n1", func(o map[string]any) { o["status"] = map[string]any{"l2Addresses": 7} })
 		},
+		"without its owner": func(w *writing) {
+			w.edit(statuses+"/n1", func(o map[string]any) { delete(metadata(o), "ownerReferences") })
+		},
 		"replaced": func(w *writing) {
 			w.edit(statuses+"/n1", func(o map[string]any) {
 				metadata(o)["uid"], o["status"] = "another", map[string]any{"l2Addresses": 8}
@@ -155,7 +159,7 @@ func TestWhatSomebodyElseDidIsWrittenAgain(t *testing.T) {
 					}
 					w.after(rewriteAfter + 3*time.Second)
 					o := w.written()
-					if o == nil || o.Status.Problem != "none" || o.Status.L2Addresses == 7 || o.Status.L2Addresses == 8 {
+					if o == nil || o.Status.Problem != "none" || len(o.OwnerReferences) != 1 || o.Status.L2Addresses == 7 || o.Status.L2Addresses == 8 {
 						t.Fatalf("%+v", o)
 					}
 					if got := w.after(time.Minute); len(got) > 0 {
@@ -165,6 +169,21 @@ func TestWhatSomebodyElseDidIsWrittenAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The writer notices that somebody changed the status, and the API server does not take its own status for a while.
+func TestWhatSomebodyElseDidIsWrittenAgainAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWriting(t)
+		w.edit(statuses+"/n1", func(o map[string]any) { o["status"] = map[string]any{"l2Addresses": 7} })
+		w.refuse(http.MethodPut)
+		w.after(rewriteAfter + 3*time.Second)
+		w.refuse("")
+		w.after(time.Minute)
+		if o := w.written(); o.Status.L2Addresses != 1 {
+			t.Errorf("%+v", o.Status)
+		}
+	})
 }
 
 func TestAnotherFieldOfTheObjectIsNobodysBusiness(t *testing.T) {
@@ -204,6 +223,22 @@ func TestWhatTheSchemaDropsIsNotWrittenAgainEverySecond(t *testing.T) {
 		w.prune = func(o map[string]any) {
 			if st, ok := o["status"].(map[string]any); ok {
 				delete(st, "problem")
+			}
+		}
+		w.set(2)
+		if got := w.after(time.Minute); len(got) != 1 {
+			t.Errorf("it is written %d times", len(got))
+		}
+	})
+}
+
+// An admission webhook may change the owner.
+func TestAnOwnerThatTheAPIServerChangesIsNotWrittenAgainEverySecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWriting(t)
+		w.prune = func(o map[string]any) {
+			for _, owner := range metadata(o)["ownerReferences"].([]any) {
+				owner.(map[string]any)["blockOwnerDeletion"] = false
 			}
 		}
 		w.set(2)

@@ -59,15 +59,15 @@ const (
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	ReasonNodesExcluded = "NodesExcluded"
 	// ReasonNoSpeaker: no selected node has a SpeakerStatus or, for an advertisement, none of their speakers
-	// renews its Lease. Check whether the pods of the DaemonSet herald-speaker run on
-	// these nodes.
+	// renews its Lease, or none of those with a subnet of a selected IPPool does. Check whether the pods of the
+	// DaemonSet herald-speaker run on these nodes.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	// Established=False: BGPPeer.
 	// PathsAlive=False: BGPPeer.
 	ReasonNoSpeaker = "NoSpeaker"
-	// ReasonSpeakersUnable: every speaker on the selected nodes reports a problem, such as a kube-proxy that is not healthy. The
-	// message has the problem of one of them.
+	// ReasonSpeakersUnable: every speaker on the selected nodes, or on those of them with a subnet of a selected IPPool, reports a
+	// problem, such as a kube-proxy that is not healthy. The message has the problem of one of them.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	ReasonSpeakersUnable = "SpeakersUnable"
@@ -100,8 +100,8 @@ const (
 	//
 	// Announced=False: IPPool.
 	ReasonNoAdvertisement = "NoAdvertisement"
-	// ReasonAdvertisementUnable: none of the advertisements that select the pool can announce anything. The message names one of
-	// them and its problem.
+	// ReasonAdvertisementUnable: none of the advertisements that select the pool can announce any of its addresses at present. The
+	// message names one of them and its problem.
 	//
 	// Announced=False: IPPool.
 	ReasonAdvertisementUnable = "AdvertisementUnable"

@@ -295,7 +295,7 @@ func (c *cluster) read(ctx context.Context, resources ...string) (*report.Object
 
 // missing returns why the API server does not know a resource of Herald.
 func (c *cluster) missing(resource string) error {
-	if _, err := c.kube.Discovery().ServerResourcesForGroupVersion(herald.GroupVersion.String()); err != nil {
+	if _, err := c.kube.Discovery().ServerResourcesForGroupVersion(herald.GroupVersion.String()); apierrors.IsNotFound(err) {
 		return errors.New("the CustomResourceDefinitions of herald.dev are missing, so Herald is not installed in this cluster: docs/install.md says how to install it; kubectl config current-context says which cluster this is")
 	}
 	return fmt.Errorf("the CustomResourceDefinition %s is missing: apply the manifests of this version, manifests/herald.yaml or the chart", resource)

@@ -232,11 +232,13 @@ func (v *view) status(ad *advertisement) herald.AdvertisementStatus {
 	st := herald.AdvertisementStatus{Nodes: int32(ad.nodes.Len())} //nolint:gosec // No cluster has that many.
 	notes := slices.Clone(ad.notes)
 	reached := false
+	var selected []Pool
 	for i, p := range v.Pools {
 		if ad.selects(p) {
 			st.Pools++
 			notes = append(notes, v.spaces[i].notes(ad.networks)...)
 			reached = reached || ad.reach == nil || p.Addresses == nil || p.Addresses.Overlaps(ad.reach.set)
+			selected = append(selected, p)
 		}
 	}
 	reason, message := ad.reason, ad.problem
@@ -248,11 +250,26 @@ func (v *view) status(ad *advertisement) herald.AdvertisementStatus {
 		reason = herald.ReasonNoPoolSelected
 		message = noneSelected("spec.pools", "spec.poolSelector", "IPPool", ad.selection.Pools, ad.selection.PoolSelector) + thereIs(slices.Sorted(maps.Keys(v.pools)))
 	case reason == "" && !reached:
-		reason, message = herald.ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
+		reason, message = offEverySubnet(ad, selected)
 	}
 	if reason == "" {
 		reason, message = herald.ReasonAnnounced, strings.Join(notes, "; ")
 	}
 	st.Conditions = []metav1.Condition{ad.accepted, condition(herald.ConditionAnnounced, reason == herald.ReasonAnnounced, reason, message, ad.generation)}
 	return st
+}
+
+// offEverySubnet returns why an advertisement reaches no address of the pools that it selects, although it has nodes that announce.
+func offEverySubnet(ad *advertisement, selected []Pool) (reason, message string) {
+	for _, p := range selected {
+		if _, nodes := unable(p.Addresses, []*advertisement{ad}); len(nodes) > 0 {
+			reason = herald.ReasonSpeakersUnable
+			if nodes[0].silent() {
+				reason = herald.ReasonNoSpeaker
+			}
+			return reason, fmt.Sprintf("of the selected nodes, only those have a subnet of a selected IPPool that announce nothing: node %s: %s%s",
+				nodes[0].Name, nodes[0].trouble(), andMore(len(nodes)-1, "node"))
+		}
+	}
+	return herald.ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
 }

@@ -220,6 +220,18 @@ func TestAssess(t *testing.T) {
 			{"L2Advertisement all", announced, "Invalid", []string{"condition Accepted"}},
 			{"IPPool public", announced, "AdvertisementUnable", []string{"L2Advertisement all names the pool and is not valid"}},
 		}},
+		{"a selector that cannot be read, of an advertisement of all pools", func(c *configuration.Cluster) {
+			c.L2Advertisements[0].Spec.NodeSelector = unreadable
+		}, []wanted{
+			{"L2Advertisement all", accepted, "Invalid", nil},
+			{"IPPool public", announced, "AdvertisementUnable", []string{"L2Advertisement all may be meant for the pool and is not valid"}},
+		}},
+		{"a selector of pools that cannot be read", func(c *configuration.Cluster) {
+			c.L2Advertisements[0].Spec.Pools, c.L2Advertisements[0].Spec.PoolSelector = []string{"other"}, unreadable
+		}, []wanted{{"IPPool public", announced, "AdvertisementUnable", []string{"L2Advertisement all may be meant for the pool and is not valid"}}}},
+		{"a selector that cannot be read, of an advertisement of another pool", func(c *configuration.Cluster) {
+			c.L2Advertisements[0].Spec.Pools, c.L2Advertisements[0].Spec.NodeSelector = []string{"other"}, unreadable
+		}, []wanted{{"IPPool public", announced, "NoAdvertisement", nil}}},
 		{"preferred nodes that cannot be read", func(c *configuration.Cluster) {
 			c.L2Advertisements[0].Spec.PreferredNodes = unreadable
 		}, []wanted{{"L2Advertisement all", accepted, "Invalid", []string{"spec.preferredNodes: "}}}},
@@ -270,6 +282,34 @@ func TestAssess(t *testing.T) {
 			}},
 			{"L2Advertisement all", announced, "OffSubnet", nil},
 		}},
+		{"a pool on the subnet of a node that announces nothing", func(c *configuration.Cluster) {
+			c.Pools[0] = pool("public", "198.19.0.0/26")
+			speaker(c, "n3", func(s *configuration.Speaker) {
+				s.Interfaces[0].Subnets, s.Problem = []netip.Prefix{netip.MustParsePrefix("198.19.0.3/24")}, "kube-proxy does not serve on this node"
+			})
+		}, []wanted{
+			{"IPPool public", announced, "AdvertisementUnable", []string{
+				"L2Advertisement all selects the pool", "node n3, which has a subnet of its addresses, announces nothing: kube-proxy does not serve",
+			}},
+			{"L2Advertisement all", announced, "SpeakersUnable", []string{"announce nothing: node n3: kube-proxy does not serve"}},
+		}},
+		{"a pool on the subnet of nodes whose speakers have ended", func(c *configuration.Cluster) {
+			c.Pools[0] = pool("public", "198.19.0.0/26")
+			for _, n := range []string{"n2", "n3"} {
+				speaker(c, n, func(s *configuration.Speaker) {
+					s.Interfaces[0].Subnets, s.Silent = []netip.Prefix{netip.MustParsePrefix("198.19.0.3/24")}, true
+				})
+			}
+		}, []wanted{
+			{"IPPool public", announced, "AdvertisementUnable", []string{
+				"node n2, which has a subnet of its addresses, announces nothing: its speaker does not report; and 1 more node",
+			}},
+			{"L2Advertisement all", announced, "NoSpeaker", []string{"announce nothing: node n2: its speaker does not report; and 1 more node"}},
+		}},
+		{"a pool off every subnet, and a node that announces nothing", func(c *configuration.Cluster) {
+			c.Pools[0] = pool("public", "198.51.100.0/24")
+			speaker(c, "n3", func(s *configuration.Speaker) { s.Silent = true })
+		}, []wanted{{"IPPool public", announced, "OffSubnet", nil}}},
 		{"a pool off every subnet, and a node that takes everything for its subnet", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.51.100.0/24", "2001:db8::/64")
 			speaker(c, "n3", func(s *configuration.Speaker) {

@@ -106,6 +106,17 @@ func nodeNames(nodes []*node) (names []string) {
 	return names
 }
 
+// silent reports whether no speaker reports from a node.
+func (n *node) silent() bool { return !n.reports || n.Silent }
+
+// trouble returns why a node announces nothing, although it is not excluded. It is empty if the node announces.
+func (n *node) trouble() string {
+	if n.silent() {
+		return "its speaker does not report"
+	}
+	return printable(n.Problem, maxReport)
+}
+
 // announcers returns the nodes that an advertisement announces from. If there are none, reason and problem say why. The
 // second result has the selected nodes that are not excluded.
 func (v *view) announcers(selects func(map[string]string) bool) (able []*node, selected sets.Set[*node], reason, problem string) {
@@ -119,9 +130,9 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		case n.excluded != "":
 			out = append(out, n)
 			continue
-		case !n.reports, n.Silent:
+		case n.silent():
 			silent = append(silent, n)
-		case n.Problem != "":
+		case n.trouble() != "":
 			unable = append(unable, n)
 		default:
 			able = append(able, n)
@@ -135,7 +146,7 @@ func (v *view) announcers(selects func(map[string]string) bool) (able []*node, s
 		return nil, selected, herald.ReasonNoNodeSelected, "there are no nodes"
 	case len(unable) > 0:
 		return nil, selected, herald.ReasonSpeakersUnable, fmt.Sprintf("no selected node can announce anything: node %s: %s%s",
-			unable[0].Name, printable(unable[0].Problem, maxReport), andMore(len(unable)-1, "node"))
+			unable[0].Name, unable[0].trouble(), andMore(len(unable)-1, "node"))
 	case len(silent) > 0:
 		return nil, selected, herald.ReasonNoSpeaker, fmt.Sprintf("no speaker reports from the selected nodes (%s): see to it that the DaemonSet herald-speaker runs there",
 			some(nodeNames(silent)))

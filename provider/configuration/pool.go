@@ -23,14 +23,18 @@ func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
 			able, selecting = append(able, ad), append(selecting, ad)
 		case ad.selects(p):
 			selecting = append(selecting, ad)
-		case ad.selector == nil && slices.Contains(ad.selection.Pools, p.Name):
+		case ad.selector == nil && ad.meantFor(p):
 			invalid = append(invalid, ad)
 		}
 	}
 	switch {
 	case len(selecting) == 0 && len(invalid) > 0:
-		return no(herald.ReasonAdvertisementUnable, fmt.Sprintf("%s names the pool and is not valid: its condition Accepted tells why%s",
-			invalid[0].object, andMore(len(invalid)-1, "advertisement")))
+		does := "may be meant for"
+		if slices.Contains(invalid[0].selection.Pools, p.Name) {
+			does = "names"
+		}
+		return no(herald.ReasonAdvertisementUnable, fmt.Sprintf("%s %s the pool and is not valid: its condition Accepted tells why%s",
+			invalid[0].object, does, andMore(len(invalid)-1, "advertisement")))
 	case len(selecting) == 0:
 		return no(herald.ReasonNoAdvertisement, fmt.Sprintf(
 			"no L2Advertisement or BGPAdvertisement selects the pool, so nothing reaches its addresses: create one with spec.pools: [%s]", p.Name))
@@ -44,9 +48,36 @@ func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
 	}
 	reason, which := herald.ReasonPartlyOffSubnet, "these addresses of the pool"
 	if slices.Equal(off, p.Addresses.Ranges()) {
+		if ad, nodes := unable(p.Addresses, able); len(nodes) > 0 {
+			return no(herald.ReasonAdvertisementUnable, fmt.Sprintf("%s selects the pool, and node %s, which has a subnet of its addresses, announces nothing: %s%s",
+				ad.object, nodes[0].Name, nodes[0].trouble(), andMore(len(nodes)-1, "node")))
+		}
 		reason, which = herald.ReasonOffSubnet, "the pool's addresses"
 	}
 	return no(reason, unreachable(which, off, able))
+}
+
+// meantFor reports whether an advertisement that is not valid selects a pool, or could after it is corrected.
+func (ad *advertisement) meantFor(p Pool) bool {
+	c, err := (&herald.Selection{Pools: ad.selection.Pools, PoolSelector: ad.selection.PoolSelector}).Compile()
+	return err != nil || c.Pool(p.Name, p.Labels)
+}
+
+// unable returns the first advertisement that selects nodes with a subnet of the addresses, and these nodes, which announce nothing
+// now. The addresses are then not off every subnet.
+func unable(addresses *netipx.IPSet, ads []*advertisement) (_ *advertisement, nodes []*node) {
+	for _, ad := range ads {
+		for n := range ad.nodes {
+			if n.trouble() != "" && subnetsOf([]*node{n}).set.Overlaps(addresses) {
+				nodes = append(nodes, n)
+			}
+		}
+		if len(nodes) > 0 {
+			slices.SortFunc(nodes, func(x, y *node) int { return strings.Compare(x.Name, y.Name) })
+			return ad, nodes
+		}
+	}
+	return nil, nil
 }
 
 // offSubnet lists the addresses that none of the advertisements announces.
