@@ -444,8 +444,16 @@ func (p *plane) settle(t *rapid.T) {
 		if named[name] {
 			continue
 		}
-		open++
-		if svc == nil || string(svc.UID) != c.Owner.UID || len(Carried(svc)) >= countWanted(svc) {
+		if svc == nil || string(svc.UID) != c.Owner.UID {
+			t.Fatalf("claim %s is not needed: %v, %v", name, svc, p.holders())
+		}
+		want := countWanted(svc)
+		if left, err := netip.ParseAddr(svc.Annotations[herald.AnnotationRenumber]); err == nil && slices.Contains(Carried(svc), left) {
+			want++ // It waits for an address that takes the place of this one, also in the quota.
+		} else {
+			open++
+		}
+		if len(Carried(svc)) >= want {
 			t.Fatalf("claim %s is not needed: %v, %v", name, svc, p.holders())
 		}
 	}
