@@ -204,6 +204,9 @@ drift: toolchain
 		{ echo "The chart is not what manifests/ says (above: < should be, > is): run make generate and commit what changes." >&2; exit 1; }
 	@go test -run '^TestReference$$' ./cmd/... | { grep -v '^ok ' || true; }
 
+# After a run of tests that fails, its failures are printed again, for the output of the other tests may be long.
+failures_last := 2>&1 | tee build/test.log || { printf '\nWhat failed:\n'; grep -aE -A 12 '^ *--- FAIL|DATA RACE|^panic:' build/test.log | cut -c1-600 || true; exit 1; }
+
 .PHONY: test
 test: root packages build kubernetes helm ## Run all Go tests with the race detector, those in network namespaces among them; needs root
 	@e2e/lab/packages.sh browser
@@ -212,7 +215,7 @@ test: root packages build kubernetes helm ## Run all Go tests with the race dete
 	CGO_ENABLED=1 go build -race -o build/race/ ./cmd/...
 	@rm -rf build/failures
 	@$(owned)
-	HERALD_REQUIRE_ROOT=1 HERALD_RACE=1 GORACE='halt_on_error=1 atexit_sleep_ms=0' go test -race -count=1 -p 1 -timeout 45m ./...
+	HERALD_REQUIRE_ROOT=1 HERALD_RACE=1 GORACE='halt_on_error=1 atexit_sleep_ms=0' go test -race -count=1 -p 1 -timeout 45m ./... $(failures_last)
 
 .PHONY: demo
 demo: root packages build kubernetes ## Show Herald at work in a cluster of network namespaces; needs root
@@ -238,8 +241,8 @@ e2e: root packages build kubernetes kind helm metallb ## Run the demo as without
 	@$(bin)/demo </dev/null 2>&1 | tee build/demo.txt
 	@tail -n 1 build/demo.txt | grep -q '^demo: ok' || { echo "The demo did not end in a line that begins with 'demo: ok'; build/demo.txt has all it said." >&2; exit 1; }
 	@rm -rf build/failures
-	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e
-	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e
+	HERALD_REQUIRE_ROOT=1 go test -v -count=1 -run '^($(metallb_stories))$$' ./e2e $(failures_last)
+	HERALD_REQUIRE_ROOT=1 HERALD_CLUSTER=kind go test -count=1 -timeout 30m -run '^($(stories))$$' ./e2e $(failures_last)
 
 .PHONY: e2e-clusters
 e2e-clusters: root kind ## Test that clusters of kind come up in each family, and leave nothing behind; needs root
