@@ -326,8 +326,9 @@ func TestServiceControllerWritesOnlyTheServiceThatItRead(t *testing.T) {
 				}
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
-				if !slices.Equal(written, want) {
-					t.Errorf("patches for %v reached the API server, want %v", written, want)
+				// A sync that starts before the cache has a patch writes it again.
+				if got := slices.Compact(written); !slices.Equal(got, want) {
+					t.Errorf("patches for %v reached the API server, want %v", got, want)
 				}
 			})
 		})
