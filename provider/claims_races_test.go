@@ -90,6 +90,49 @@ func TestAGrantThatIsLostBeforeItIsRecordedIsNoGrant(t *testing.T) {
 	w.claimed(l, "herald-web-ipv4-0")
 }
 
+// TestAGrantThatIsLostAfterItIsRecordedIsOneAddress has a grant that changes after the address was recorded. The answer to that write was
+// lost, and the cache does not have the record yet.
+func TestAGrantThatIsLostAfterItIsRecordedIsOneAddress(t *testing.T) {
+	for name, look := range map[string]func(*world, *lender, *corev1.Service){
+		"the Service is synced": func(w *world, l *lender, web *corev1.Service) {
+			asked, granted := l.seen()
+			w.claims.know(newGrants(w.claims.namespace, asked, granted, w.ledger.external(), w.records.haveClaim))
+			if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.1"}) {
+				t.Errorf("web has %q, %v", got, err)
+			}
+		},
+		"the claims are compared": func(w *world, l *lender, _ *corev1.Service) { w.claimed(l, "herald-web-ipv4-0") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, l := newWorld(t), newLender()
+			w.pool("lent", lent())
+			web := service("web", four)
+			w.grantedTo(l, web, "198.51.100.1")
+			w.records.cache, w.records.api = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers), unanswered{w.recordsAPI}
+			if _, err := w.serve(web); err == nil {
+				t.Fatal("the write is answered")
+			}
+			w.records.api = w.recordsAPI
+			l.grants("herald-web-ipv4-0", "198.51.100.2")
+			look(w, l, web)
+			w.recordsAre("198.51.100.1 lent default/web")
+			if holders, _ := w.ledger.holders(addresses("198.51.100.1")[0]); len(holders) != 1 || !w.ledger.recorded(holders[0].Address) {
+				t.Errorf("198.51.100.1 has the holders %v, and is not known to be recorded", holders)
+			}
+		})
+	}
+}
+
+// unanswered is an API server that creates records, and whose answers are lost.
+type unanswered struct{ recordsAPI }
+
+func (u unanswered) Create(ctx context.Context, rec *herald.IPAllocation, opts metav1.CreateOptions) (*herald.IPAllocation, error) {
+	if _, err := u.recordsAPI.Create(ctx, rec, opts); err != nil {
+		return nil, err
+	}
+	return nil, errLost
+}
+
 // TestAClaimThatAnotherLeaderUsesStays has a leader whose cache lags behind what another leader wrote.
 func TestAClaimThatAnotherLeaderUsesStays(t *testing.T) {
 	w, l := newWorld(t), newLender()
@@ -254,7 +297,9 @@ func TestARecordStaysKnownWhenAnAddressIsNotGrantedAnyMore(t *testing.T) {
 			_, err := w.records.learn(recordOf(a, herald.LoadBalancerClass, ownerEntry(first)))
 			recorded <- err
 		}()
-		w.loadBalancers.dropUngranted([]ipam.Allocation{a}, &Grants{})
+		if _, err := w.loadBalancers.dropUngranted(t.Context(), []ipam.Allocation{a}, &Grants{}); err != nil {
+			t.Fatal(err)
+		}
 		if err := <-recorded; err != nil {
 			t.Fatal(err)
 		}

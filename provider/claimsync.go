@@ -43,18 +43,21 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		if err == nil {
 			namespace, err = c.requests.find(ctx, svc.Namespace)
 		}
-		if err != nil { // Without the quota, a claim that is needed might be deleted.
+		var req ipam.Request
+		if err == nil {
+			var invalid error
+			if req, invalid = c.requests.of(svc, namespace); invalid != nil {
+				continue
+			}
+			err = c.records.dropUngranted(ctx, svc, req)
+		}
+		if err != nil { // Without the quota and the records, a claim that is needed might be deleted.
 			unread[svc.Namespace] = err
 			for _, o := range is.claims[string(svc.UID)] {
 				needed[o.Name] = true
 			}
 			continue
 		}
-		req, err := c.requests.of(svc, namespace)
-		if err != nil {
-			continue
-		}
-		c.ledger.reconsider(svc, req)
 		all := claimed[svc.Namespace]
 		if _, has := is.first[req.Owner.UID]; has {
 			req.Claimed = append(req.Claimed, all[len(is.counted[svc.Namespace]):]...)

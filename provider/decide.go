@@ -20,7 +20,6 @@ const establishedAfter = time.Minute
 func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([]ipam.Allocation, []notice, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dropUngranted(svc, req)
 	// The address that the Service left because of a conflict is kept for its name. It must not be assigned to it again.
 	req.Leave = slices.Concat(req.Leave, l.leftForConflict(req.Owner))
 	leave := l.toLeave(req, now)
@@ -48,16 +47,18 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 	return allocations, notices, nil
 }
 
-// dropUngranted makes a Service lose, in memory, addresses that were granted to it and are not any more, and that were neither
-// recorded for it nor written into its status in between.
-func (l *ledger) dropUngranted(svc *corev1.Service, req ipam.Request) {
+// ungranted lists addresses that were granted to a Service and are not any more, and that are neither known to be recorded nor in its
+// status. The Service is to lose them.
+func (l *ledger) ungranted(svc *corev1.Service, req ipam.Request) (list []netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, a := range l.alloc.HeldBy(req.Owner) {
 		if l.needsGrantLocked(a) && len(l.alloc.Holders(a.Address)) == 1 &&
 			!slices.Contains(req.Granted, ipam.Grant{Address: a.Address, Pool: a.Pool}) && !slices.Contains(Carried(svc), a.Address) {
-			l.alloc.Release(a.Address, req.Owner)
-			l.setPending(a.Address, nil) // It was the only one.
+			list = append(list, a.Address)
 		}
 	}
+	return list
 }
 
 // withdraw makes all holders of an address lose it, if another system must grant it, it is not recorded, and keeps returns false for the
@@ -81,11 +82,12 @@ func (l *ledger) needsGrantLocked(a ipam.Allocation) bool {
 	return l.terms[a.Pool].external != nil && l.addresses[a.Address].record == nil
 }
 
-// reconsider is dropUngranted.
-func (l *ledger) reconsider(svc *corev1.Service, req ipam.Request) {
+// mayBeUngranted reports whether another system must grant an address that is not known to be recorded, and keeps returns false for
+// its holders.
+func (l *ledger) mayBeUngranted(a ipam.Allocation, keeps func(holders []ipam.Allocation) bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dropUngranted(svc, req)
+	return l.needsGrantLocked(a) && !keeps(l.alloc.Holders(a.Address))
 }
 
 // wants returns the new addresses that a request needs from pools whose addresses another system grants, and the names of those

@@ -123,6 +123,9 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
 		}
+		if err := b.records.dropUngranted(ctx, svc, req); err != nil {
+			return nil, err
+		}
 		allocations, notices, err := b.ledger.decide(svc, req, time.Now())
 		if err != nil {
 			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
@@ -130,7 +133,9 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if grants != b.requests.grants.Load() {
 			continue // The claim for the address may be about to be deleted. If not, the ledger has the address in time to prevent that.
 		}
-		if b.dropUngranted(allocations, grants) {
+		if dropped, err := b.dropUngranted(ctx, allocations, grants); err != nil {
+			return nil, err
+		} else if dropped {
 			continue
 		}
 		if len(allocations) == wanted(req) {
@@ -166,7 +171,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 
 // dropUngranted makes all holders of an address lose it, in memory, if another system must grant it, and it neither is granted to one of
 // them, nor recorded, nor in the status of one. A Service may be about to share an address of a Service that is gone.
-func (b *loadBalancers) dropUngranted(allocations []ipam.Allocation, grants *Grants) (dropped bool) {
+func (b *loadBalancers) dropUngranted(ctx context.Context, allocations []ipam.Allocation, grants *Grants) (dropped bool, _ error) {
 	for _, a := range allocations {
 		keeps := func(holders []ipam.Allocation) bool {
 			return grants.claimFor(a.Address, holders) != "" || slices.ContainsFunc(holders, func(h ipam.Allocation) bool {
@@ -174,9 +179,16 @@ func (b *loadBalancers) dropUngranted(allocations []ipam.Allocation, grants *Gra
 				return svc != nil && slices.Contains(Carried(svc), a.Address)
 			})
 		}
-		dropped = b.ledger.withdraw(a, keeps) || dropped
+		if !b.ledger.mayBeUngranted(a, keeps) {
+			continue
+		}
+		none, err := b.records.confirm(ctx, a.Address)
+		if err != nil {
+			return dropped, err
+		}
+		dropped = none && b.ledger.withdraw(a, keeps) || dropped
 	}
-	return dropped
+	return dropped, nil
 }
 
 // unannounced returns notices about the new addresses of the Service that nothing announces.

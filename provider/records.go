@@ -143,6 +143,35 @@ func (r *records) fetch(ctx context.Context, name string) (*herald.IPAllocation,
 	return rec, err
 }
 
+// confirm asks the API server for the record of an address before the address counts as unrecorded: the record may have been written
+// although the answer was lost. It learns the record, and reports whether there is none. A record that cannot be decoded is one.
+func (r *records) confirm(ctx context.Context, address netip.Addr) (none bool, err error) {
+	rec, err := r.fetch(ctx, herald.AllocationName(address))
+	if _, unreadable := errors.AsType[*client.DecodeError](err); unreadable {
+		return false, nil
+	}
+	if rec == nil || err != nil {
+		return err == nil, err
+	}
+	_, err = r.learn(rec)
+	return false, err
+}
+
+// dropUngranted makes a Service lose, in memory, addresses that were granted to it and are not any more, and that were neither
+// recorded for it nor written into its status in between.
+func (r *records) dropUngranted(ctx context.Context, svc *corev1.Service, req ipam.Request) error {
+	for _, address := range r.ledger.ungranted(svc, req) {
+		none, err := r.confirm(ctx, address)
+		if err != nil {
+			return err
+		}
+		if none && slices.Contains(r.ledger.ungranted(svc, req), address) {
+			r.ledger.drop(address, req.Owner)
+		}
+	}
+	return nil
+}
+
 // areForeign reports whether a controller of another class recorded an address in the status of a Service for it. It asks the API
 // server, because the cache and the ledger may have the Service before they have its record. A record that cannot be decoded counts.
 func (r *records) areForeign(ctx context.Context, svc *corev1.Service) (bool, error) {
