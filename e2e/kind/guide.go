@@ -37,6 +37,5 @@ func Guide() string {
 Nodes, with the names of their containers in docker: %s, %s.
 An image for pods: %s, a web server on port %d. There is no registry: kind load docker-image --name %s IMAGE brings another image to the nodes.
 Addresses for an IPPool: %s.
-A node that docker start starts again has no routes to the pods of the other nodes: make e2e-down and e2e-up begin anew.
 `, Overlay, controlPlane, strings.Join(nodes, ", "), app, appPort, name, free)
 }
