@@ -229,7 +229,7 @@ recording: root packages build kubernetes ## Record the demo into docs/pictures,
 	@$(bin)/recording build/demo.log build/demo.timing docs/pictures/demo.cast docs/pictures/demo.svg
 
 # Stories that are told of the lab by make test, and here of kind, and those that need kubelets and containers.
-stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestWhatFollowsTheDeathOfANode|TestUninstall|TestHelm|TestQuickStart|TestShownCommandsOnKind|TestPodsRollUnderPolicyLocal
+stories := TestAClientReachesAService|TestUsersManifests|TestChangesUnderLoad|TestWhatFollowsTheDeathOfANode|TestUninstall|TestHelm|TestQuickStart|TestTheClusterForContributors|TestShownCommandsOnKind|TestPodsRollUnderPolicyLocal
 # Long ones, which are told of kind by make soak. make test tells the first two of the lab, and make e2e short forms of the last three.
 long_stories := TestNodesComeAndGo|TestPeersThatCannotWork|TestTwoClassesSideBySide|TestIPv6Only|TestQuickStart|TestPodsRollUnderPolicyLocal|TestWhatFollowsTheDeathOfANode
 # Stories with the real MetalLB, which takes minutes to build. make e2e runs them, and so does make test where MetalLB is built.

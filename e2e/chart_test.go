@@ -295,6 +295,36 @@ func overlay(t testing.TB, component string) string {
 	return dir
 }
 
+// TestDocumentedOverlay renders the overlay of docs/install.md where the page says that it is.
+func TestDocumentedOverlay(t *testing.T) {
+	block := blockOf(t, "docs/install.md", "resources: [../../base]")
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS("../manifests")); err != nil {
+		t.Fatal(err)
+	}
+	mine := filepath.Join(root, "overlays", "mine")
+	if err := os.Mkdir(mine, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(mine, "kustomization.yaml"), []byte(strings.NewReplacer("REGISTRY", "registry.example.com", "TAG", "v1").Replace(block)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kubectl := exec.Command("../build/bin/kubernetes", "kustomize", mine)
+	kubectl.Args[0] = "kubectl"
+	out, err := kubectl.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{"image: registry.example.com/herald:v1\n", "- --serve-classless=false\n", "  name: external-ips.herald.dev\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the overlay does not give %q", want)
+		}
+	}
+	if strings.Contains(string(out), "herald:dev") {
+		t.Error("an image has the tag of the base")
+	}
+}
+
 // objects returns the objects in a stream of YAML documents, by kind, namespace and name, without fields that only Helm
 // needs.
 func objects(t testing.TB, stream []byte) map[string]map[string]any {

@@ -194,7 +194,7 @@ spec: {address: 198.18.0.240}
 	r := f.reads(placed(t)[inLab],
 		"renumber NAMESPACE/NAME", "renumber default/moved", "service NAMESPACE/NAME", "service default/web", "service NAME", "service web",
 		"pools NAME", "pools segment", "peers NAME", "peers tor-a", "bgppeers.herald.dev NAME", "bgppeers.herald.dev tor-a",
-		"clusterrolebinding NAME", "clusterrolebinding team", "NODE", node.Name, "node-3", node.Name, "ADDRESS", "198.18.0.200",
+		"clusterrolebinding NAME", "clusterrolebinding team", "NODE-ADDRESS", node.IPv4.String(), "NODE", node.Name, "node-3", node.Name, "ADDRESS", "198.18.0.200",
 		"198.51.100.7", "198.18.0.200", ":9000", ":80", "FILE", "pools.yaml", "/tmp/", "./", "$@", "status")
 	for _, name := range []string{"pools.yaml", "herald.yaml"} {
 		r.file(name, "apiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: other}\nspec: {addresses: [203.0.113.0/28]}\n")

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/e2e/lab"
 )
@@ -112,6 +114,17 @@ func TestPreflightWhereHeraldRuns(t *testing.T) {
 		"✓ Herald's admission policies are there and bound", "✓ IPPool segment has no address of nodes", "✓ 2 speakers run, so they have TCP port 7475", "✓ speakers hear each other on eth0 of "}
 	said := f.comesToSay("preflight", 0, append([]string{"0 problems, 0 warnings"}, inOrder...)...)
 	f.says(said, inOrder...)
+
+	// herald-ccm says the same of a pool of another network once it is applied.
+	const off = "the pool's addresses are in no subnet of the nodes that L2Advertisement all announces them from: 203.0.113.0/29; their IPv4 subnet is 198.18.0.0/24 on eth0: take addresses of such a subnet"
+	stray := "apiVersion: herald.dev/v1alpha1\nkind: IPPool\nmetadata: {name: stray}\nspec: {addresses: [203.0.113.0/29]}\n"
+	f.comesToSay("preflight -f "+file(t, stray), 2, "✗ IPPool stray: spec.addresses: "+off, "1 problem, 0 warnings")
+	f.comesToSay("plan -f "+file(t, stray), 0, "+ stray", "off subnet "+off, "Nothing would be lost. Correct spec.addresses or the advertisement of IPPool stray: see off subnet above.")
+	byBGP := stray + "---\napiVersion: herald.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: stray}\nspec: {pools: [stray]}\n"
+	f.comesToSay("preflight -f "+file(t, byBGP), 0, "0 problems, 0 warnings", "✓ IPPool stray has no address of nodes")
+	f.must(f.access.Apply(f.ctx, stray))
+	f.condition("stray", herald.ConditionAnnounced, metav1.ConditionFalse, off)
+	f.must(f.herald.Pools.Delete(f.ctx, "stray", metav1.DeleteOptions{}))
 
 	node := f.site.Nodes[0].IPv4.String()
 	f.pool("taken", delay(0), herald.AddressRange(node))

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/heraldlb/herald/e2e/lab"
 )
 
 const quickStart = "docs/quick-start.md"
@@ -29,6 +31,18 @@ func quickStartBlocks(t testing.TB) (blocks []string) {
 		}
 	}
 	return blocks
+}
+
+// TestTheClusterForContributors runs the commands of CONTRIBUTING.md for the cluster of make e2e-up, which the shared cluster is like.
+func TestTheClusterForContributors(t *testing.T) {
+	if !onKind() {
+		t.Skip("a story of kind: make e2e")
+	}
+	f := withKind(t, lab.Options{})
+	said, err := shared.Shell(f.ctx, "exec 2>&1\n"+blockOf(t, "CONTRIBUTING.md", "--image=test/app"))
+	if err != nil || !strings.Contains(said, `"pod":"web-`) {
+		t.Errorf("%v: no pod of web answers:\n%s", err, said)
+	}
 }
 
 // TestQuickStart runs the commands of docs/quick-start.md up to an answered request: with Helm, and in make soak also the

@@ -154,11 +154,11 @@ var places = []struct {
 	like string
 	why  string // Why nothing runs it.
 }{
-	{nowhere, `^(kubectl (apply|describe|drain|edit|get|delete -f|herald( bgp| import| explain( service)?| plan| renumber| takeover)?)|helm (template|test|uninstall|upgrade)|herald-speaker test)$`, "it is the name of a command"},
-	{nowhere, `^docker (build|buildx|push|save) `, "it needs a registry: TestQuickStart loads an image that was built without one"},
+	{nowhere, `^(kubectl (apply( -k)?|describe|drain|edit|get|delete -f|herald( bgp| import| explain( service)?| plan| renumber| takeover)?)|helm (template|test|uninstall|upgrade)|herald-speaker test)$`, "it is the name of a command"},
+	{nowhere, `^(docker (build|buildx|push|save)|kind load) `, "it needs a registry: TestQuickStart loads an image that was built without one"},
 	{nowhere, `^(ctr|cosign|gh|kubectl krew|git tag|make release) `, "it needs a release, or makes one"},
 	{nowhere, `^(docker (kill|start)|kind delete) |kind create cluster|^while sleep`, "it begins or ends the user's cluster or a node of it"},
-	{nowhere, `^(kubectl herald ui|tcpdump)( |$)`, "it runs until it is interrupted"},
+	{nowhere, `^(kubectl herald ui|(sudo nsenter .* )?tcpdump)( |$)`, "it runs until it is interrupted"},
 	{nowhere, `^build/bin/cluster `, "it needs the cluster of make e2e-up, of which a machine has one"},
 	{nowhere, `^herald-speaker test `, "the pod of helm test runs it: TestHelm"},
 	{nowhere, `^(kubectl delete (-f manifests/|-k |crd )|helm uninstall )`, "TestUninstall and TestHelm do it: an API server may take five minutes to delete kinds that it created seconds ago"},

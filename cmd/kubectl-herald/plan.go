@@ -7,7 +7,9 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/resource"
@@ -22,7 +24,7 @@ func planCommand(a *access) *cobra.Command {
 	var deletions []string
 	var kustomize, own string
 	files := genericclioptions.FileNameFlags{
-		Usage: "Files, directories or URLs with IPPools, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
+		Usage: "Files, directories or URLs with IPPools and advertisements, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
 	}
 	var ccm ccm
 	cmd := &cobra.Command{
@@ -30,9 +32,11 @@ func planCommand(a *access) *cobra.Command {
 		Short: "Say what a change of pools would do, before it is made.",
 		Long: `Say what a change of pools would do, before it is made: which Services keep their addresses, which addresses
 would be out of range of their pool, which Services that wait now would be served and with which address, and what
-becomes of each pool. Nothing is written.
+becomes of each pool. A warning says if L2Advertisements would announce addresses that are in no subnet of the nodes.
+Nothing is written.
 
-The cluster's pools are the base. Each IPPool in the files takes the place of the one of its name, or is added.
+The cluster's pools and advertisements are the base. Each IPPool, L2Advertisement and BGPAdvertisement in the files takes the
+place of the one of its name, or is added.
 
 The exit code is 0 if nothing is lost, 2 if an address in use would be out of range, a pool invalid or an object of the
 cluster cannot be read, and 1 if the plan cannot be made.`,
@@ -44,7 +48,7 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 			if len(from.Filenames) == 0 && from.Kustomize == "" && len(deletions) == 0 {
 				return errors.New("there is nothing to plan: give IPPools with -f or -k, or --delete NAME")
 			}
-			wanted, others, err := readPools(&from)
+			wanted, others, err := readFiles(&from)
 			if err != nil {
 				return err
 			}
@@ -53,7 +57,7 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 				return err
 			}
 			o, err := c.readAll(cmd.Context(), "ippools.herald.dev", "ipallocations.herald.dev", "services", "namespaces",
-				"nodes", "bgppeers.herald.dev", "speakerstatuses.herald.dev")
+				"nodes", "l2advertisements.herald.dev", "bgpadvertisements.herald.dev", "bgppeers.herald.dev", "speakerstatuses.herald.dev")
 			if err != nil {
 				return err
 			}
@@ -65,7 +69,7 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 				return err
 			}
 			if others > 0 {
-				fmt.Fprintln(cmd.ErrOrStderr(), "Objects of other kinds than IPPool are not looked at:", others)
+				fmt.Fprintln(cmd.ErrOrStderr(), "Objects of other kinds than IPPool, L2Advertisement and BGPAdvertisement are not looked at:", others)
 			}
 			if err := out.write(cmd.OutOrStdout(), r, r.Text); err != nil {
 				return err
@@ -87,35 +91,49 @@ cluster cannot be read, and 1 if the plan cannot be made.`,
 // strict is a decoder that refuses unknown fields, which are typing errors.
 var strict = jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, client.Scheme, client.Scheme, jsonserializer.SerializerOptions{Strict: true})
 
-// readPools reads IPPools from files as kubectl does, and counts the objects of other kinds.
-func readPools(from *resource.FilenameOptions) (pools []*herald.IPPool, others int, err error) {
+// readFiles reads IPPools and advertisements from files as kubectl does, and counts the objects of other kinds.
+func readFiles(from *resource.FilenameOptions) (wanted report.Wanted, others int, err error) {
 	if len(from.Filenames) == 0 && from.Kustomize == "" {
-		return nil, 0, nil
+		return wanted, 0, nil
 	}
 	read := resource.NewLocalBuilder().Unstructured().FilenameParam(false, from).Flatten().Do()
 	err = read.Visit(func(info *resource.Info, err error) error {
 		if err != nil {
 			return err
 		}
-		p, err := poolFrom(info.Object.(*unstructured.Unstructured))
-		switch {
-		case err != nil:
-			return fmt.Errorf("%s: %w", info.Source, err)
-		case p == nil:
-			others++
-		case slices.ContainsFunc(pools, func(o *herald.IPPool) bool { return o.Name == p.Name }):
-			return fmt.Errorf("%s: IPPool %s is there twice: leave one out", info.Source, p.Name)
+		o, err := objectFrom(info.Object.(*unstructured.Unstructured))
+		switch o := o.(type) {
+		case *herald.IPPool:
+			o.Spec = report.WithDefaults(o.Spec)
+			wanted.Pools, err = added(wanted.Pools, o, "IPPool")
+		case *herald.L2Advertisement:
+			wanted.L2Advertisements, err = added(wanted.L2Advertisements, o, "L2Advertisement")
+		case *herald.BGPAdvertisement:
+			wanted.BGPAdvertisements, err = added(wanted.BGPAdvertisements, o, "BGPAdvertisement")
 		default:
-			pools = append(pools, p)
+			others++
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", info.Source, err)
 		}
 		return nil
 	})
-	return pools, others, err
+	return wanted, others, err
 }
 
-// poolFrom decodes an IPPool, and sets the defaults of the API server. It returns nil if the object is of another
-// kind.
-func poolFrom(u *unstructured.Unstructured) (*herald.IPPool, error) {
+// added appends an object that must have a name, and one that no object of the list has.
+func added[T metav1.Object](all []T, o T, kind string) ([]T, error) {
+	if o.GetName() == "" {
+		return all, fmt.Errorf("metadata.name is empty: name the %s", kind)
+	}
+	if slices.ContainsFunc(all, func(x T) bool { return x.GetName() == o.GetName() }) {
+		return all, fmt.Errorf("%s %s is there twice: leave one out", kind, o.GetName())
+	}
+	return append(all, o), nil
+}
+
+// objectFrom decodes an object of Herald. It returns nil if the object is not Herald's.
+func objectFrom(u *unstructured.Unstructured) (runtime.Object, error) {
 	if u.GroupVersionKind().Group != herald.GroupVersion.Group {
 		return nil, nil
 	}
@@ -127,13 +145,5 @@ func poolFrom(u *unstructured.Unstructured) (*herald.IPPool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, ok := object.(*herald.IPPool)
-	if !ok {
-		return nil, nil
-	}
-	if p.Name == "" {
-		return nil, errors.New("metadata.name is empty: name the IPPool")
-	}
-	p.Spec = report.WithDefaults(p.Spec)
-	return p, nil
+	return object, nil
 }

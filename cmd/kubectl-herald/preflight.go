@@ -20,14 +20,14 @@ func preflightCommand(a *access) *cobra.Command {
 	var ccm ccm
 	var own, kustomize string
 	files := genericclioptions.FileNameFlags{
-		Usage: "Files, directories or URLs with the IPPools that are to be applied, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
+		Usage: "Files, directories or URLs with the IPPools and advertisements that are to be applied, in YAML or JSON; - is standard input.", Filenames: &[]string{}, Kustomize: &kustomize, Recursive: new(bool),
 	}
 	cmd := &cobra.Command{
 		Use:   "preflight [-f FILE]... [-k DIRECTORY]",
 		Short: "Say what would go wrong with Herald on this cluster, before it is installed.",
 		Long: `Say what would go wrong with Herald on this cluster, all at once, before it is installed or after: the version of Kubernetes,
 kube-proxy, nodes, CustomResourceDefinitions, admission policies, Pod Security, other load balancers, Services that have
-addresses already, the ranges of pools, ports of the nodes, and whether the nodes hear each other.
+addresses already, the ranges of pools and whether nodes can announce them, ports of the nodes, and whether the nodes hear each other.
 
 It reads with your own rights, and writes nothing. What could not be checked is marked with a question mark.
 
@@ -37,7 +37,7 @@ The exit code is 0 if there is no problem, 2 if there is one or Nodes or Service
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			from := files.ToOptions()
-			wanted, _, err := readPools(&from)
+			wanted, _, err := readFiles(&from)
 			if err != nil {
 				return err
 			}

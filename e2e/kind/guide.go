@@ -36,7 +36,6 @@ func Guide() string {
 	return fmt.Sprintf(`Herald is what kubectl apply -k %s installs: manifests/base with the component dead-nodes.
 Nodes, with the names of their containers in docker: %s, %s.
 An image for pods: %s, a web server on port %d. There is no registry: kind load docker-image --name %s IMAGE brings another image to the nodes.
-Addresses for an IPPool: %s.
-A node that docker start starts again has no routes to the pods of the other nodes: make e2e-down and e2e-up begin anew.
+Addresses for an IPPool: %s. There is no pool yet: CONTRIBUTING.md has the commands for one, and for a Service.
 `, Overlay, controlPlane, strings.Join(nodes, ", "), app, appPort, name, free)
 }

@@ -57,6 +57,7 @@ func TestTheGuideIsTrue(t *testing.T) {
 	for file, want := range map[string]string{
 		"images.sh":                 "docker build -q -t test/app -\n",
 		"../app/main.go":            `cmp.Or(os.Getenv("PORT"), "8080")`,
+		"../../CONTRIBUTING.md":     "spec: {addresses: [" + free + "]}\n",
 		"herald/kustomization.yaml": "resources:\n  - ../../../manifests/base\ncomponents:\n  - ../../../manifests/components/dead-nodes\npatches:\n",
 	} {
 		content, err := os.ReadFile(file)

@@ -39,6 +39,7 @@ func TestCluster(t *testing.T) {
 			t.Run("names of Services are resolved", func(t *testing.T) { resolved(t, c) })
 			t.Run("a host can join the segment", func(t *testing.T) { joined(t, c) })
 			t.Run("logs are collected", func(t *testing.T) { collected(t, c) })
+			t.Run("a node that is started again reaches pods", func(t *testing.T) { restarted(t, c) })
 		})
 	}
 }
@@ -239,6 +240,33 @@ func collected(t *testing.T, c *kind.Cluster) {
 	} {
 		if content, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !strings.Contains(string(content), want) {
 			t.Errorf("%s: %d bytes without %q, %v", file, len(content), want, err)
+		}
+	}
+}
+
+// restarted starts the last node again. Its network namespace is then another one than that of Cluster.Nodes, so it must be the last
+// test. The pod of reached runs on the first node.
+func restarted(t *testing.T, c *kind.Cluster) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pod, err := c.Client.CoreV1().Pods(metav1.NamespaceDefault).Get(ctx, "pod-1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := c.Nodes[len(c.Nodes)-1].Container
+	if said, err := c.Shell(ctx, "docker restart --time 0 "+node); err != nil {
+		t.Fatal(err, said)
+	}
+	for _, ip := range pod.Status.PodIPs {
+		target := netip.AddrPortFrom(netip.MustParseAddr(ip.IP), 8080).String()
+		if err := lab.Eventually(ctx, func(ctx context.Context) error {
+			said, err := c.Shell(ctx, fmt.Sprintf("docker exec %s curl --silent --max-time 2 http://%s", node, target))
+			if err == nil && !strings.Contains(said, `"pod":"pod-1"`) {
+				err = fmt.Errorf("%s: %s", target, said)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
 		}
 	}
 }

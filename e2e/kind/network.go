@@ -47,7 +47,8 @@ func (c *Cluster) createNetwork(ctx context.Context) error {
 	`, bridge)
 }
 
-// connectPods acts as the CNI: each pod has a cable to its node, and nodes have routes to each other's pods.
+// connectPods acts as the CNI, because no image of one can be pulled: each pod has a cable to its node, and nodes have routes to each
+// other's pods.
 func (c *Cluster) connectPods(ctx context.Context) error {
 	ranges := map[string][]netip.Prefix{}
 	err := lab.Eventually(ctx, func(ctx context.Context) error {
@@ -80,6 +81,15 @@ func (c *Cluster) connectPods(ctx context.Context) error {
 	return all.Wait()
 }
 
+const connectPodsUnit = `[Unit]
+Description=routes to the pods of other nodes
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -eu /etc/connect-pods
+[Install]
+WantedBy=multi-user.target`
+
 func (c *Cluster) connectPodsOf(ctx context.Context, n *Node, ranges map[string][]netip.Prefix) error {
 	var script strings.Builder
 	// The CNI plugin enables forwarding only on nodes with pods, but every node must forward.
@@ -95,7 +105,13 @@ func (c *Cluster) connectPodsOf(ctx context.Context, n *Node, ranges map[string]
 			}
 		}
 	}
-	if err := n.Host.Script("%s", script.String()); err != nil {
+	// A unit runs the script, now and whenever docker starts the node again.
+	_, err := c.docker.run(ctx, strings.NewReader(script.String()), "exec", "--interactive", n.Container, "sh", "-euc", fmt.Sprintf(`
+		cat >/etc/connect-pods
+		echo '%s' >/etc/systemd/system/connect-pods.service
+		systemctl enable --quiet --now connect-pods
+	`, connectPodsUnit))
+	if err != nil {
 		return err
 	}
 	conf, err := conflist(ranges[n.Name])

@@ -879,7 +879,7 @@ func TestForeignAnnotations(t *testing.T) {
 		t.Errorf("status says %q", why)
 	}
 	s.annotate("metallb.io/loadBalancerIPs", "first")
-	plan, err := Plan(s.Objects, ccm, nil, nil)
+	plan, err := Plan(s.Objects, ccm, Wanted{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

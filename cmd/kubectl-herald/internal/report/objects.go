@@ -90,9 +90,11 @@ func (o *Objects) occupied() map[netip.Addr]string {
 	return c.Occupied()
 }
 
-// network returns what is known about the network: BGPPeers, Nodes, and the speakers' reports of the nodes' interfaces.
+// network returns what is known about the network: advertisements, BGPPeers, Nodes, and the speakers' reports of the nodes' interfaces.
 func (o *Objects) network() configuration.Cluster {
-	c := configuration.Cluster{Peers: o.BGPPeers, Nodes: o.Nodes, Speakers: map[string]configuration.Speaker{}}
+	c := configuration.Cluster{
+		L2Advertisements: o.L2Advertisements, BGPAdvertisements: o.BGPAdvertisements, Peers: o.BGPPeers, Nodes: o.Nodes, Speakers: map[string]configuration.Speaker{},
+	}
 	for _, s := range o.Speakers {
 		var of configuration.Speaker
 		for _, i := range s.Status.Interfaces {
@@ -109,6 +111,7 @@ func (o *Objects) network() configuration.Cluster {
 			}
 			of.Interfaces = append(of.Interfaces, x)
 		}
+		of.Problem = s.Status.Problem
 		c.Speakers[s.Name] = of
 	}
 	return c

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
 	"github.com/heraldlb/herald/provider"
+	"github.com/heraldlb/herald/provider/configuration"
 )
 
 // state is the starting point of a plan.
@@ -26,15 +28,39 @@ type state struct {
 	// misread are the Services whose requests are invalid, and why.
 	misread []waitingReport
 	unread  []string
+	// network are the nodes, with the advertisements of the cluster, and wanted the advertisements that would be applied.
+	network configuration.Cluster
+	wanted  Wanted
 	// grants are the addresses that other systems granted; nil if no pool has spec.externalPoolRef, or if they cannot be read.
 	grants *provider.Grants
 }
 
-// Plan returns the effect of applying and deleting these pools. It needs Pools, Allocations, Services, Namespaces,
-// BGPPeers, Nodes and Speakers. Without Grants, Services count as waiting for another system also if it granted them an address.
-func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*PlanReport, error) {
+// Wanted are the objects that are to be applied.
+type Wanted struct {
+	Pools             []*herald.IPPool
+	L2Advertisements  []*herald.L2Advertisement
+	BGPAdvertisements []*herald.BGPAdvertisement
+}
+
+// in returns the cluster with the advertisements as they would be.
+func (w Wanted) in(c configuration.Cluster) configuration.Cluster {
+	c.L2Advertisements, c.BGPAdvertisements = withWanted(c.L2Advertisements, w.L2Advertisements), withWanted(c.BGPAdvertisements, w.BGPAdvertisements)
+	return c
+}
+
+// withWanted returns the objects with the wanted ones, of which each takes the place of the one of its name.
+func withWanted[T metav1.Object](objects, wanted []T) []T {
+	stay := slices.DeleteFunc(slices.Clone(objects), func(o T) bool {
+		return slices.ContainsFunc(wanted, func(w T) bool { return w.GetName() == o.GetName() })
+	})
+	return append(stay, wanted...)
+}
+
+// Plan returns the effect of applying these objects and deleting these pools. It needs Pools, Allocations, Services, Namespaces,
+// advertisements, BGPPeers, Nodes and Speakers. Without Grants, Services count as waiting for another system also if it granted them an address.
+func Plan(o *Objects, ccm *CCM, wanted Wanted, deletions []string) (*PlanReport, error) {
 	o.sort()
-	s := state{pools: o.Pools, held: o.held(), occupied: o.occupied()}
+	s := state{pools: o.Pools, held: o.held(), occupied: o.occupied(), network: o.network(), wanted: wanted}
 	s.records, s.unread, s.grants = o.Allocations, o.Unread, o.Grants
 	namespaces := map[string]*corev1.Namespace{}
 	for _, n := range o.Namespaces {
@@ -60,7 +86,7 @@ func Plan(o *Objects, ccm *CCM, wanted []*herald.IPPool, deletions []string) (*P
 		}
 		s.asks = append(s.asks, ipam.Ask{Request: req, Carried: provider.Carried(svc)})
 	}
-	return s.plan(wanted, deletions)
+	return s.plan(wanted.Pools, deletions)
 }
 
 // holds reports whether an address is recorded for an owner.
@@ -89,7 +115,22 @@ func (s *state) plan(wanted []*herald.IPPool, deletions []string) (*PlanReport, 
 	if err != nil {
 		return nil, err
 	}
-	return s.report(then, invalid, effect), nil
+	r := s.report(then, invalid, effect)
+	now, off := offSubnets(s.network, s.pools, before), offSubnets(s.wanted.in(s.network), then, after)
+	for i := range r.Pools {
+		if c := &r.Pools[i]; c.Change == "added" || c.Change == "changed" || now[c.Name] != off[c.Name] {
+			c.OffSubnet = Clean(off[c.Name].Problem)
+		}
+	}
+	return r, nil
+}
+
+// offSubnets returns the pools with addresses that no node can announce on a segment: see [configuration.Cluster.OffSubnets].
+func offSubnets(c configuration.Cluster, pools []*herald.IPPool, inForce []ipam.Pool) map[string]configuration.OffSubnet {
+	for i, o := range pools {
+		c.Pools = append(c.Pools, configuration.Pool{IPPool: o, Addresses: inForce[i].Addresses})
+	}
+	return c.OffSubnets()
 }
 
 // edited returns the pools as they would be, oldest first. New pools are created within one second, so their order is that
@@ -102,11 +143,15 @@ func (s *state) edited(wanted []*herald.IPPool, deletions []string) ([]*herald.I
 	for _, w := range slices.SortedFunc(slices.Values(wanted), func(x, y *herald.IPPool) int { return strings.Compare(x.Name, y.Name) }) {
 		i := at(w.Name)
 		if i < 0 {
-			then = append(then, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: w.Name}, Spec: w.Spec})
+			then = append(then, &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: w.Name, Labels: w.Labels}, Spec: w.Spec})
 			continue
 		}
 		o := *then[i]
-		o.Spec = w.Spec
+		o.Spec, o.Labels = w.Spec, maps.Clone(o.Labels)
+		if o.Labels == nil {
+			o.Labels = map[string]string{}
+		}
+		maps.Copy(o.Labels, w.Labels)
 		then[i] = &o
 	}
 	for _, name := range deletions {

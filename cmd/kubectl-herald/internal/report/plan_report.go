@@ -48,6 +48,8 @@ type poolChange struct {
 	Overlaps []overlapReport `json:"overlaps"`
 	// Invalid says what would be wrong with the spec. The last valid spec then stays in force; a new pool has none.
 	Invalid string `json:"invalid,omitempty"`
+	// OffSubnet says which addresses L2Advertisements would announce, although no node has a subnet with them.
+	OffSubnet string `json:"offSubnet,omitempty"`
 }
 
 // breaks reports whether an edited or added pool would be invalid.

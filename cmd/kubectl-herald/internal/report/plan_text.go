@@ -84,10 +84,20 @@ func (r *PlanReport) verdict(s Style) string {
 	if len(r.Unread) > 0 {
 		verdicts = append(verdicts, "The effect on objects that cannot be read is not known.")
 	}
+	text := s.bad.Render(strings.Join(verdicts, " "))
 	if len(verdicts) == 0 {
-		return s.good.Render("Nothing would be lost.")
+		text = s.good.Render("Nothing would be lost.")
 	}
-	return s.bad.Render(strings.Join(verdicts, " "))
+	var off []string
+	for _, p := range r.Pools {
+		if p.OffSubnet != "" {
+			off = append(off, p.Name)
+		}
+	}
+	if len(off) > 0 {
+		text += " " + s.warn.Render("Correct spec.addresses or the advertisement of IPPool "+some(off)+": see off subnet above.")
+	}
+	return text
 }
 
 func (p placeReport) where(what string) string {
@@ -138,6 +148,9 @@ func (p poolChange) text(l *lines, s Style) {
 	}
 	if p.Invalid != "" {
 		rows = append(rows, []string{"invalid", s.bad.Render(p.Invalid)})
+	}
+	if p.OffSubnet != "" {
+		rows = append(rows, []string{"off subnet", s.warn.Render(p.OffSubnet)})
 	}
 	if mark == "" && len(rows) == 0 {
 		return

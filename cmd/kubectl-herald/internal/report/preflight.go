@@ -15,9 +15,9 @@ import (
 // Surroundings are the objects that preflight checks.
 type Surroundings struct {
 	*Objects
-	Wanted  []*herald.IPPool // The pools to be applied.
-	Own     string           // Herald's own namespace.
-	Version string           // Of the API server, for example v1.36.3.
+	Wanted  Wanted
+	Own     string // Herald's own namespace.
+	Version string // Of the API server, for example v1.36.3.
 	// Served are the resources that the API server serves. NotServed says which API groups could not be queried, and why.
 	Served    []*metav1.APIResourceList
 	NotServed string

@@ -10,6 +10,8 @@ import (
 
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/ipam"
@@ -23,7 +25,7 @@ func (p *preflight) pools() {
 		return
 	}
 	s := state{pools: p.Pools, held: p.held()}
-	then, err := s.edited(p.Wanted, nil)
+	then, err := s.edited(p.Wanted.Pools, nil)
 	if err != nil {
 		p.problem(poolRanges, nil, "%v", err)
 		return
@@ -40,7 +42,9 @@ func (p *preflight) pools() {
 	for i, o := range then {
 		c.Pools = append(c.Pools, configuration.Pool{IPPool: o, Addresses: inForce[i].Addresses})
 	}
-	assessed := configuration.Assess(c).Pools
+	c = p.Wanted.in(c)
+	all := configuration.Assess(c)
+	assessed, off := all.Pools, p.offSubnets(c)
 	inside := p.inside()
 	for i, o := range then {
 		before := len(p.Problems) + len(p.Warnings)
@@ -60,11 +64,35 @@ func (p *preflight) pools() {
 			p.warn(poolRanges, nil, "IPPool %s has addresses that are taken, and never gives them out: %s: choose spec.addresses without them", o.Name, some(a.Occupied))
 		}
 		p.families(o.Name, addresses)
+		if at, is := off[o.Name]; is && at.Certain {
+			p.problem(poolRanges, nil, "IPPool %s: spec.addresses: %s", o.Name, at.Problem)
+		} else if is {
+			p.warn(poolRanges, nil, "IPPool %s: spec.addresses: %s", o.Name, at.Problem)
+		}
 		if len(p.Problems)+len(p.Warnings) == before {
 			p.fine(poolRanges, "IPPool %s has no address of nodes, pods, Services or other pools, as far as is known", o.Name)
 		}
 	}
+	for _, o := range c.L2Advertisements {
+		if accepted := meta.FindStatusCondition(all.L2Advertisements[o.Name].Conditions, herald.ConditionAccepted); accepted.Status == metav1.ConditionFalse {
+			p.problem(poolRanges, nil, "L2Advertisement %s: %s", o.Name, accepted.Message)
+		}
+	}
 	p.blind()
+}
+
+// offSubnets returns the pools with addresses that no node can announce on a segment, although an L2Advertisement announces them.
+func (p *preflight) offSubnets(c configuration.Cluster) map[string]configuration.OffSubnet {
+	if !p.may(poolRanges, "whether the nodes have subnets with the addresses of L2Advertisements", "l2advertisements.herald.dev", "bgpadvertisements.herald.dev", "speakerstatuses.herald.dev") {
+		return nil
+	}
+	for name := range p.gone {
+		if s, reports := c.Speakers[name]; reports {
+			s.Silent = true
+			c.Speakers[name] = s
+		}
+	}
+	return c.OffSubnets()
 }
 
 // families checks that the nodes, and the ClusterIPs, have the families of a pool.

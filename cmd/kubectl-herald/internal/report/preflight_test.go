@@ -255,6 +255,39 @@ func TestPreflight(t *testing.T) {
 		{name: "a node that cannot forward", running: running, change: func(in *Surroundings) { in.Speakers[0].Status.Problem = "kube-proxy does not serve" },
 			want: []string{"✗ KubeProxy node n1 announces nothing: kube-proxy does not serve", "✓ KubeProxy 1 speaker reports that its node can forward"}},
 
+		{name: "pools off every subnet", running: running, change: func(in *Surroundings) {
+			in.L2Advertisements = []*herald.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}}
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("stray", 0, "203.0.113.0/28"), pool("half", 0, "203.0.113.32/28", "198.51.100.32/28"), pool("fits", 0, "198.51.100.0-198.51.100.9"))
+			in.Wanted.Pools[2].Spec.Exclude = []herald.AddressRange{"198.51.100.0"}
+		}, want: []string{
+			"✗ Pools IPPool stray: spec.addresses: the pool's addresses are in no subnet of the nodes that L2Advertisement all announces them from: 203.0.113.0/28; their IPv4 subnet is 198.51.100.0/24 on eth0: take addresses of such a subnet",
+			"! Pools IPPool half: spec.addresses: these addresses of the pool are in no subnet of the nodes", "✓ Pools IPPool fits",
+		}, not: []string{"✓ Pools IPPool stray", "✓ Pools IPPool half"}},
+		{name: "pools off every subnet, by BGP", running: running, change: func(in *Surroundings) {
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("stray", 0, "203.0.113.0/28"))
+			in.Wanted.BGPAdvertisements = []*herald.BGPAdvertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}}
+		}, want: []string{"✓ Pools IPPool stray"}},
+		{name: "pools far from all nodes", change: func(in *Surroundings) {
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("stray", 0, "203.0.113.0/28"), pool("near", 0, "198.51.7.0/28"))
+			in.Wanted.Pools[0].Labels = map[string]string{"on": "segments"}
+			in.Wanted.L2Advertisements = []*herald.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}, Spec: herald.L2AdvertisementSpec{
+				Selection: herald.Selection{PoolSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"on": "segments"}}},
+			}}}
+		}, want: []string{
+			"! Pools IPPool stray: spec.addresses: L2Advertisement all announces 203.0.113.0/28 on the segments of nodes whose internal addresses are far from these (198.51.100.101, 198.51.100.102): take addresses of a subnet of the nodes",
+			"? Pools the nodes' subnets and gateways are known once speakers run", "✓ Pools IPPool near",
+		}, not: []string{"✓ Pools IPPool stray"}},
+		{name: "the subnets may not be read", running: running, change: func(in *Surroundings) {
+			in.Unseen = []string{"bgpadvertisements.herald.dev"}
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("stray", 0, "203.0.113.0/28"))
+			in.Wanted.L2Advertisements = []*herald.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}}
+		}, want: []string{"? Pools whether the nodes have subnets with the addresses of L2Advertisements: you may not read bgpadvertisements.herald.dev", "✓ Pools IPPool stray"}},
+		{name: "an advertisement of a pool that does not exist", change: func(in *Surroundings) {
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("segment", 0, "198.51.100.32/28"))
+			in.Wanted.L2Advertisements = []*herald.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}, Spec: herald.L2AdvertisementSpec{Selection: herald.Selection{Pools: []string{"segmnet"}}}}}
+		}, want: []string{`✗ Pools L2Advertisement all: spec.pools: there is no IPPool "segmnet": correct the name, or create it; there is only segment`,
+			"? Pools the nodes' subnets and gateways are known once speakers run", "✓ Pools IPPool segment"}},
+
 		{name: "nodes that announce nothing", change: func(in *Surroundings) {
 			in.Nodes[0].Labels = map[string]string{corev1.LabelOSStable: "windows"}
 			in.Nodes[1].Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
@@ -379,7 +412,7 @@ func TestPreflight(t *testing.T) {
 			in.service("other", "kube-vip", "203.0.113.6").Annotations = map[string]string{herald.AnnotationIPs: "203.0.113.7"}
 			class := "other"
 			in.service("theirs", "other", "192.0.2.7").Spec.LoadBalancerClass = &class
-			in.Wanted = append(in.Wanted, pool("public", 0, "203.0.113.0/29"))
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("public", 0, "203.0.113.0/29"))
 		}, want: []string{
 			"✗ Services default/lost has 192.0.2.5, which kube-vip wrote, and would wait with Herald: status.loadBalancer carries 192.0.2.5, which is in no IPPool: add it to spec.addresses of one to keep it",
 			"✗ Services default/other has 203.0.113.6, which kube-vip wrote, and would be given 203.0.113.7 by Herald",
@@ -398,7 +431,7 @@ func TestPreflight(t *testing.T) {
 		{name: "Services may not be listed", change: func(in *Surroundings) { in.Unseen = []string{"services"} }, want: []string{"? Services which Services have addresses"}},
 
 		{name: "pools in the cluster's networks", change: func(in *Surroundings) {
-			in.Wanted = append(in.Wanted, pool("a", 0, "10.244.1.128/25"), pool("b", 0, "10.96.1.0/24"))
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("a", 0, "10.244.1.128/25"), pool("b", 0, "10.96.1.0/24"))
 		}, want: []string{
 			"✗ Pools IPPool a: the cluster uses addresses of the pool itself: 10.244.1.0/24, the addresses of pods on node n2: choose other",
 			"✗ Pools IPPool b: the cluster uses addresses of the pool itself: 10.96.0.0/16, the range of ClusterIPs",
@@ -412,20 +445,20 @@ func TestPreflight(t *testing.T) {
 			o.Spec.HostNetwork, o.Status.PodIPs = false, []corev1.PodIP{{IP: "172.16.0.9"}}
 			svc := in.service("web", "x")
 			svc.Spec.Type, svc.Spec.ClusterIPs = corev1.ServiceTypeClusterIP, []string{"172.16.1.9"}
-			in.Wanted = append(in.Wanted, pool("a", 0, "172.16.0.0/16"))
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("a", 0, "172.16.0.0/16"))
 		}, want: []string{
 			"✗ Pools IPPool a: the cluster uses addresses of the pool itself: 172.16.0.9 (the address of pod x/web), 172.16.1.9 (the ClusterIP of default/web): choose other",
 			"? Pools the API server has no ServiceCIDRs", "? Pools the Nodes have no spec.podCIDRs",
 		}},
 		{name: "pools with each other, and nodes in one", change: func(in *Surroundings) {
 			in.Pools = append(in.Pools, pool("old", 0, "203.0.113.0/28"))
-			in.Wanted = append(in.Wanted, pool("new", 0, "203.0.113.8-203.0.113.40", "198.51.100.101"))
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("new", 0, "203.0.113.8-203.0.113.40", "198.51.100.101"))
 		}, want: []string{"✗ Pools IPPool new: the older pool old has these addresses, too, and gives them out: 203.0.113.8-203.0.113.15", "! Pools IPPool new has addresses that are taken, and never gives them out: 198.51.100.101 (the address of node n1)"}},
 		{name: "a gateway in a pool, as speakers tell", running: running, change: func(in *Surroundings) {
 			in.Pools = append(in.Pools, pool("public", 0, "198.51.100.250-198.51.100.254"))
 		}, want: []string{"! Pools IPPool public has addresses that are taken, and never gives them out: 198.51.100.254 (the gateway of node n1 on eth0)"}},
 		{name: "an invalid pool, and one of a family that is not there", change: func(in *Surroundings) {
-			in.Wanted = append(in.Wanted, pool("six", 0, "2001:db8::/120"), pool("wrong", 0, "127.0.0.0/24"))
+			in.Wanted.Pools = append(in.Wanted.Pools, pool("six", 0, "2001:db8::/120"), pool("wrong", 0, "127.0.0.0/24"))
 		}, want: []string{"✗ Pools IPPool wrong is not valid: spec.addresses[0]", "! Pools IPPool six has addresses of IPv6, and no node", "! Pools IPPool six has addresses of IPv6, and the cluster has no ClusterIPs of that family"}},
 
 		{name: "ports that pods declare", change: func(in *Surroundings) {

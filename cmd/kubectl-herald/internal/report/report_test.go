@@ -324,7 +324,7 @@ func TestPlanOfAddressesFromAnotherController(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := &Objects{Pools: []*herald.IPPool{c.before}, Allocations: c.held, Services: []*corev1.Service{gateway}}
-			r, err := Plan(o, &CCM{Class: herald.LoadBalancerClass, Classless: true}, []*herald.IPPool{c.after}, nil)
+			r, err := Plan(o, &CCM{Class: herald.LoadBalancerClass, Classless: true}, Wanted{Pools: []*herald.IPPool{c.after}}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -347,7 +347,7 @@ func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
 	s.Pools = nil
 	s.Nodes[0].Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "198.51.100.1"}}
 	s.BGPPeers[0].Spec.Address = "198.51.100.2"
-	r, err := Plan(s.Objects, &CCM{Class: herald.LoadBalancerClass, Classless: true}, []*herald.IPPool{pool("public", 0, "198.51.100.0/29")}, nil)
+	r, err := Plan(s.Objects, &CCM{Class: herald.LoadBalancerClass, Classless: true}, Wanted{Pools: []*herald.IPPool{pool("public", 0, "198.51.100.0/29")}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,6 +357,44 @@ func TestPlanPromisesNoAddressOfTheNetwork(t *testing.T) {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q in\n%s", want, said)
 		}
+	}
+}
+
+// TestPlanOfPoolsOffEverySubnet is about addresses that no node could announce on a segment, although an L2Advertisement says so.
+func TestPlanOfPoolsOffEverySubnet(t *testing.T) {
+	everything := []*herald.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}}
+	for _, c := range []struct {
+		name    string
+		applied []*herald.L2Advertisement // They are in the cluster.
+		pools   []*herald.IPPool          // These, too.
+		wanted  Wanted
+		want    string // Of the pool stray; empty: nothing.
+	}{
+		{"a pool is added", everything, nil, Wanted{Pools: []*herald.IPPool{pool("stray", 0, "203.0.113.0/28")}}, "+ stray"},
+		{"a pool is changed", everything, []*herald.IPPool{pool("stray", 0, "198.51.100.32/28")}, Wanted{Pools: []*herald.IPPool{pool("stray", 0, "203.0.113.0/28")}}, "~ stray"},
+		{"an advertisement is added", nil, []*herald.IPPool{pool("stray", 0, "203.0.113.0/28")}, Wanted{L2Advertisements: everything}, "  stray"},
+		{"nothing is different", everything, []*herald.IPPool{pool("stray", 0, "203.0.113.0/28")}, Wanted{L2Advertisements: everything}, ""},
+		{"the advertisement is to be one of another pool", everything, nil, Wanted{
+			Pools:            []*herald.IPPool{pool("stray", 0, "203.0.113.0/28"), pool("fits", 0, "198.51.100.32/28")},
+			L2Advertisements: []*herald.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}, Spec: herald.L2AdvertisementSpec{Selection: herald.Selection{Pools: []string{"fits"}}}}},
+		}, ""},
+		{"by BGP", nil, nil, Wanted{Pools: []*herald.IPPool{pool("stray", 0, "203.0.113.0/28")}, BGPAdvertisements: []*herald.BGPAdvertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}}}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := installed(t).Objects
+			o.L2Advertisements, o.Pools = c.applied, c.pools
+			r, err := Plan(o, ours, c.wanted, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := plainText(r.Text)
+			const problem, verdict = "the pool's addresses are in no subnet of the nodes that L2Advertisement all announces them from: 203.0.113.0/28;",
+				"Nothing would be lost. Correct spec.addresses or the advertisement of IPPool stray: see off subnet above.\n"
+			warned := strings.Contains(said, c.want+"\n") && strings.Contains(said, "    off subnet  "+problem) && strings.HasSuffix(said, verdict)
+			if warned != (c.want != "") || !warned && strings.Contains(said, "subnet") || r.Loses {
+				t.Errorf("loses %t:\n%s", r.Loses, said)
+			}
+		})
 	}
 }
 

@@ -57,7 +57,8 @@ func (p *planner) losses(pools []*herald.IPPool, add func(string, ...any)) error
 		}
 		then.Services = append(then.Services, svc)
 	}
-	r, err := Plan(&then, p.CCM, slices.DeleteFunc(slices.Clone(pools), func(o *herald.IPPool) bool { return o.Spec.Disabled }), nil)
+	enabled := slices.DeleteFunc(slices.Clone(pools), func(o *herald.IPPool) bool { return o.Spec.Disabled })
+	r, err := Plan(&then, p.CCM, Wanted{Pools: enabled}, nil)
 	if err != nil {
 		return err
 	}
