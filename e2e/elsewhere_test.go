@@ -323,7 +323,7 @@ func (c *cluster) programsFirst(ccm *lab.Process) {
 	content, err := os.ReadFile(complete)
 	c.must(err)
 	c.must(os.WriteFile(manifests, []byte(strings.ReplaceAll(string(content), lab.HeraldNamespace, elsewhere)), 0o600))
-	c.kubectl("delete", "-f", manifests, "--wait=false")
+	c.documented(strings.Replace(blockOf(c.t, "docs/install.md", "kubectl delete -f -"), "kubectl delete", "kubectl delete --wait=false", 1))
 	c.kubectl("delete", "service", "web", "-n", "red", "--wait=false")
 	c.eventually("the pool waits", func(ctx context.Context) error {
 		pool, err := c.herald.Pools.Get(ctx, "again", metav1.GetOptions{})

@@ -125,7 +125,7 @@ func TestAlertsAndDashboards(t *testing.T) {
 			alerts: []string{"HeraldPoolFull", "HeraldServicesPending"},
 		},
 		{
-			name: "a Service names a pool that does not exist, and another one an address of no pool",
+			name: "a Service names a pool that does not exist, and another Service asks for an address that is in no pool",
 			make: func(f *field) {
 				f.service("misspelt", annotated(herald.AnnotationPool, "segmnet"))
 				f.service("outside", annotated(herald.AnnotationIPs, "203.0.113.7"))

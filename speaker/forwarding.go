@@ -79,7 +79,7 @@ func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *fo
 		}),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "forwarding_wait_expired_total",
-			Help: "Addresses that were announced although kube-proxy did not say that it had written rules that have them.",
+			Help: "Addresses that were announced after the limit of the wait, although kube-proxy had not said that it had written rules for them.",
 		}),
 	}
 }

@@ -93,7 +93,7 @@ func newLoop(s *Speaker) *loop {
 		passes:  prometheus.NewCounter(prometheus.CounterOpts(metric("passes_total", "How often the speaker decided again about the addresses that changes concern."))),
 		decided: prometheus.NewCounter(prometheus.CounterOpts(metric("decisions_total", "Decisions about one address."))),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: "herald", Subsystem: "speaker", Name: "pass_duration_seconds", Help: "How long a pass took.",
+			Namespace: "herald", Subsystem: "speaker", Name: "pass_duration_seconds", Help: "How long the speaker took to decide again about the addresses that changes concern.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
 		}),
 	}

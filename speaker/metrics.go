@@ -42,7 +42,7 @@ var (
 	bgpFlaps    = desc("bgp_session_flaps_total", "How often the session left Established, by cause. What the speaker closed on purpose does not count.", "peer", "cause")
 	bgpUpdates  = desc("bgp_updates_total", "UPDATE messages, by direction.", "peer", "direction")
 	bgpRoutes   = desc("bgp_routes", "Routes announced to the peer.", "peer", "family")
-	bgpWithheld = desc("bgp_routes_withheld", "Routes that the peer cannot be told: there is no next hop of their family, or the router does not speak it.", "peer", "family")
+	bgpWithheld = desc("bgp_routes_withheld", "Routes that cannot be sent to the peer: there is no next hop of their family, or the router does not speak it.", "peer", "family")
 )
 
 func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {

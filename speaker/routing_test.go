@@ -174,7 +174,7 @@ func TestMetricsOfSessions(t *testing.T) {
 # TYPE herald_bgp_routes gauge
 herald_bgp_routes{family="IPv4",peer="tor"} 0
 herald_bgp_routes{family="IPv6",peer="tor"} 0
-# HELP herald_bgp_routes_withheld Routes that the peer cannot be told: there is no next hop of their family, or the router does not speak it.
+# HELP herald_bgp_routes_withheld Routes that cannot be sent to the peer: there is no next hop of their family, or the router does not speak it.
 # TYPE herald_bgp_routes_withheld gauge
 herald_bgp_routes_withheld{family="IPv4",peer="tor"} 0
 herald_bgp_routes_withheld{family="IPv6",peer="tor"} 0

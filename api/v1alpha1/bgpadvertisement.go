@@ -55,8 +55,9 @@ type BGPAdvertisementSpec struct {
 	// the node discards them. An address is announced by itself in each of these cases: its network is not a part of
 	// spec.addresses of the IPPool; the network contains an address that spec.exclude lists or that a node, a gateway or a
 	// BGPPeer has; the Service has externalTrafficPolicy Local or sessionAffinity ClientIP, so that not every node can serve
-	// it. A network is announced while any address in it is. It makes all Services with addresses in it reachable, even a
-	// Service that opts out by the annotation herald.dev/bgp-announce.
+	// it. A node announces a network as long as there is an address in it that the node would otherwise announce. The
+	// network makes all Services with addresses in it reachable, even a Service that opts out by the annotation
+	// herald.dev/bgp-announce.
 	// +optional
 	AggregationLength *AggregationLength `json:"aggregationLength,omitempty"`
 

@@ -64,8 +64,8 @@ type BGPPeerSpec struct {
 	PeerASNFrom *NodeValueSource `json:"peerASNFrom,omitempty"`
 
 	// Set this in place of peerASN if the AS number of the router is not known. Internal: the router is in the AS of the
-	// node. External: it is in any other AS, and the session is closed if it is in the same AS. Packets to such a router
-	// have the default TTL of the system.
+	// node. External: it is in any other AS, and the session is closed if it is in the same AS. With peerType, packets
+	// to the router have the default TTL of the system, unless ttlSecurityHops is set.
 	// +optional
 	PeerType PeerType `json:"peerType,omitempty"`
 

@@ -8,16 +8,17 @@ const (
 	// ConditionAccepted: the spec is valid and in force. If it is not valid, the message names the field and the remedy.
 	ConditionAccepted = "Accepted"
 	// ConditionAnnounced of an IPPool: each of its addresses is announced, or would be if a Service had it. Of an
-	// advertisement: it selects pools, and nodes that can announce their addresses. A BGPAdvertisement also selects peers
-	// with an established session.
+	// L2Advertisement: it selects pools, and nodes that can announce their addresses. Of a BGPAdvertisement: it selects
+	// pools, nodes that can announce their addresses, and peers with an established session.
 	ConditionAnnounced = "Announced"
 	// ConditionExclusive of an IPPool: no older pool, no pod and no ClusterIP has addresses of it. Of a BGPAdvertisement: no
 	// other BGPAdvertisement sets the attributes of routes that both announce.
 	ConditionExclusive = "Exclusive"
-	// ConditionEstablished of a BGPPeer: every node that it selects has an established session with the router.
+	// ConditionEstablished of a BGPPeer: every node that it selects and that has a SpeakerStatus has an established
+	// session with the router.
 	ConditionEstablished = "Established"
-	// ConditionPathsAlive of a BGPPeer with spec.bfd: BFD is up between the router and every node that it selects. Sessions
-	// do not wait for this.
+	// ConditionPathsAlive of a BGPPeer with spec.bfd: BFD is up between the router and every node that it selects and
+	// that has a SpeakerStatus. Sessions do not wait for this.
 	ConditionPathsAlive = "PathsAlive"
 )
 

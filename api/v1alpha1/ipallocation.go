@@ -92,6 +92,8 @@ type AllocationOwner struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
+	// The UID of the Service. Empty: the address is kept for the Service of this namespace and name. Accounts without the
+	// verb assign of ipallocations.herald.dev cannot write it.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=128
@@ -143,8 +145,10 @@ const (
 
 // IPAllocationStatus is what herald-ccm observes of the address.
 type IPAllocationStatus struct {
-	// Kept: no Service has the address, and it is kept for the Service with the namespace and name in spec.owners.
-	// Reserved: there are no owners. Empty: a Service has the address or, if spec.releasedAt is set, had it.
+	// Kept: no Service has the address, and only a Service that spec.owners names can get it: a user reserved the
+	// address for that Service, or the address was retained when that Service was deleted. Reserved: spec.owners is
+	// empty, and no Service can get the address. Empty: a Service has the address or, if spec.releasedAt is set, had
+	// it.
 	// +optional
 	State AllocationState `json:"state,omitempty"`
 

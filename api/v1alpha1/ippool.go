@@ -144,7 +144,8 @@ type IPPoolSpec struct {
 	// +kubebuilder:default=Defend
 	OnConflict ConflictPolicy `json:"onConflict,omitempty"`
 
-	// If true, the pool gives out no addresses. Services keep the addresses that they have.
+	// If true, the pool gives out no new addresses. Services keep the addresses that they have, and a Service gets an
+	// address that is kept for it.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 }

@@ -45,7 +45,8 @@ type L2AdvertisementSpec struct {
 	// +listType=set
 	Interfaces []string `json:"interfaces,omitempty"`
 
-	// Selects preferred nodes. A node that is not selected owns an address only while no preferred node can serve it.
+	// Selects preferred nodes. When an address gets a new owner, preferred nodes that can serve it come before all
+	// others. An address that another node owns moves back to a preferred node only with rebalance: Gradual.
 	// +optional
 	PreferredNodes *metav1.LabelSelector `json:"preferredNodes,omitempty"`
 

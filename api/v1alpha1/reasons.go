@@ -5,8 +5,8 @@ package v1alpha1
 
 // Reasons of conditions, all of which herald-ccm writes.
 const (
-	// ReasonValid: the spec is valid and in force. The message lists the addresses of an IPPool that are not given out because
-	// they are addresses of nodes, gateways or peers, or network or broadcast addresses.
+	// ReasonValid: the spec is valid and in force. Of an IPPool: the spec is valid and in force. The message lists the addresses
+	// that are not given out because they are addresses of nodes, gateways or BGPPeers, or network or broadcast addresses.
 	//
 	// Accepted=True: IPPool, IPAllocation, L2Advertisement, BGPAdvertisement, BGPPeer.
 	ReasonValid = "Valid"
@@ -31,7 +31,6 @@ const (
 	// the password under the key "password", in the namespace that the message names.
 	//
 	// Accepted=False: BGPPeer.
-	// Established=False: BGPPeer.
 	ReasonSecretMissing = "SecretMissing"
 
 	// ReasonAnnounced: addresses are announced, or will be when Services have them. If a part of an advertisement has no effect,
@@ -58,9 +57,11 @@ const (
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	ReasonNodesExcluded = "NodesExcluded"
-	// ReasonNoSpeaker: no selected node has a SpeakerStatus or, for an advertisement, none of their speakers
-	// renews its Lease, or none of those with a subnet of a selected IPPool does. Check whether the pods of the
-	// DaemonSet herald-speaker run on these nodes.
+	// ReasonNoSpeaker of an advertisement: no selected node has a SpeakerStatus, or the speakers that have one do not renew their
+	// Leases. The reason is also given if this is so for all selected nodes that have a subnet of a selected IPPool. Check
+	// whether the pods of the DaemonSet herald-speaker run on these nodes. Of a BGPPeer: no node that the BGPPeer selects has a
+	// SpeakerStatus, so no node holds a session. Check whether the pods of the DaemonSet herald-speaker run on these nodes. If
+	// the BGPPeer selects no node, the condition Accepted says so.
 	//
 	// Announced=False: L2Advertisement, BGPAdvertisement.
 	// Established=False: BGPPeer.
@@ -129,13 +130,13 @@ const (
 	//
 	// Exclusive=False: IPPool.
 	ReasonInClusterNetwork = "InClusterNetwork"
-	// ReasonNoOverlap: no other pool or network has addresses of the IPPool; no other BGPAdvertisement sets the attributes of routes
-	// of this one.
+	// ReasonNoOverlap of an IPPool: no older pool, no pod and no ClusterIP has addresses of the IPPool. Of a BGPAdvertisement: no
+	// other BGPAdvertisement sets other attributes of its routes.
 	//
 	// Exclusive=True: IPPool, BGPAdvertisement.
 	ReasonNoOverlap = "NoOverlap"
 
-	// ReasonEstablished: every node that the BGPPeer selects has an established session.
+	// ReasonEstablished: every node that the BGPPeer selects and that has a SpeakerStatus has an established session.
 	//
 	// Established=True: BGPPeer.
 	ReasonEstablished = "Established"
@@ -144,7 +145,7 @@ const (
 	//
 	// Established=False: BGPPeer.
 	ReasonSessionsDown = "SessionsDown"
-	// ReasonAlive: BFD is up with every node.
+	// ReasonAlive: BFD is up with every node that the BGPPeer selects and that has a SpeakerStatus.
 	//
 	// PathsAlive=True: BGPPeer.
 	ReasonAlive = "Alive"
@@ -162,7 +163,8 @@ const (
 	//
 	// Ready=False: IPPool.
 	ReasonDeleting = "Deleting"
-	// ReasonDisabled: spec.disabled is true, so the pool gives out no addresses. Services keep the addresses that they have.
+	// ReasonDisabled: spec.disabled is true, so the pool gives out no new addresses. Services keep the addresses that they have,
+	// and a Service gets an address that is kept for it.
 	//
 	// Ready=False: IPPool.
 	ReasonDisabled = "Disabled"
@@ -245,9 +247,10 @@ const (
 	//
 	// Warning: Service, by herald-ccm.
 	EventAnnotationWithoutEffect = "AnnotationWithoutEffect"
-	// EventNotAnnounced: no advertisement announces the address: see the condition Announced of its IPPool. Or the address is that of
-	// a node, a gateway or a peer: remove it from the pool, and give the Services another one. Or another controller gave the
-	// address, and Herald refuses to announce it: the message says why, and what to do.
+	// EventNotAnnounced of a Service: no advertisement announces the address: see the condition Announced of its IPPool. Or
+	// another controller gave the address, and Herald refuses to announce it: the message says why, and what to do. Of an
+	// IPAllocation: the address is that of a node, a gateway or a BGPPeer. Remove it from the pool, and give the Services another
+	// one.
 	//
 	// Warning: Service, by herald-ccm.
 	// Warning: IPAllocation, by herald-speaker.

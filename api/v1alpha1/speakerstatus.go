@@ -3,8 +3,9 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // SpeakerStatus is the report of the speaker of one node, for people and for herald-ccm. Its name is the name of the node,
-// and only the speaker of that node may write it. Other speakers read only the identity in it, to verify what this speaker
-// sends on a segment.
+// and only the speaker of that node may write it. Other speakers read the identity in it, to verify what this speaker
+// sends on a segment, and the interfaces: their MAC addresses, to tell speakers from other machines, and their subnets,
+// to know which speakers should be heard on a segment.
 //
 // It is written at most once a second. It has no status subresource, because only the speaker writes it.
 //
@@ -71,7 +72,7 @@ type SpeakerStatusStatus struct {
 	// +listMapKey=interface
 	Conflicts []SpeakerConflict `json:"conflicts,omitempty"`
 
-	// BGP sessions, sorted by peer: the first 64. Established counts all.
+	// BGP sessions, sorted by peer: the first 64. The field established counts all.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=map

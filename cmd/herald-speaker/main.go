@@ -82,7 +82,8 @@ func command() *cobra.Command {
 	set.StringVar(&f.proxyHealth, "kube-proxy-healthz", "http://127.0.0.1:10256/healthz",
 		"The URL of the health check of the node's kube-proxy. The node announces nothing while it fails. Empty: another data path serves Services.")
 	set.StringVar(&f.proxyMetrics, "kube-proxy-metrics", "http://127.0.0.1:10249/metrics",
-		"The URL of the metrics of the node's kube-proxy. An address is announced once they show that kube-proxy forwards it. Empty: at once.")
+		"The URL of the metrics of the node's kube-proxy. A new address is announced once they show that kube-proxy forwards it, or after three seconds at the latest; "+
+			"after ten seconds at the latest if kube-proxy says that it does not forward the address yet. Empty: at once.")
 	set.BoolVar(&f.l2Only, "l2-only", false, "Announce on the segment only: no BGPPeer, BGPAdvertisement or Secret is read.")
 	set.DurationVar(&f.refresh, "l2-refresh", time.Minute,
 		"The time between two unsolicited announcements of an address on the segment. 0: only when it moves.")

@@ -80,7 +80,7 @@ func bgpPeersCommand(a *access) *cobra.Command {
 		Aliases: []string{"peer"},
 		Short:   "Show the BGP sessions of the nodes, as their speakers have them, and what is wrong with them.",
 		Long: `Show the BGP sessions of the nodes, as their speakers have them, and what is wrong with them: sessions that are down, with
-the reason, paths that BFD has found dead, and routes that a router cannot be told. For BGPPeers that are named it shows
+the reason, paths that BFD has found dead, and routes that cannot be sent to a router. For BGPPeers that are named it shows
 all that is known: the last error, timers, families and capabilities of both ends, and the measured intervals of BFD.
 
 ` + asksSpeakers + ` For a speaker that cannot be asked,

@@ -63,19 +63,19 @@ type ccm struct {
 
 func (c *ccm) bind(cmd *cobra.Command) {
 	c.bindServices(cmd)
-	cmd.Flags().Var(&c.quota, "namespace-quota", "The value with which herald-ccm runs for the flag of this name.")
+	cmd.Flags().Var(&c.quota, "namespace-quota", "The value of this flag of herald-ccm.")
 }
 
 // bindServices adds the flags that say which Services herald-ccm serves, and how it reads them.
 func (c *ccm) bindServices(cmd *cobra.Command) {
 	bindForeign(cmd, &c.Foreign)
-	cmd.Flags().StringVar(&c.Class, "load-balancer-class", herald.LoadBalancerClass, "The value with which herald-ccm runs for the flag of this name.")
-	cmd.Flags().BoolVar(&c.Classless, "serve-classless", true, "The value with which herald-ccm runs for the flag of this name.")
+	cmd.Flags().StringVar(&c.Class, "load-balancer-class", herald.LoadBalancerClass, "The value of this flag of herald-ccm.")
+	cmd.Flags().BoolVar(&c.Classless, "serve-classless", true, "The value of this flag of herald-ccm.")
 }
 
 // bindForeign adds the flag that says which annotations herald-ccm reads besides its own.
 func bindForeign(cmd *cobra.Command, foreign *provider.Foreign) {
-	cmd.Flags().Var(foreign, "foreign-annotations", "The value with which herald-ccm runs for the flag of this name.")
+	cmd.Flags().Var(foreign, "foreign-annotations", "The value of this flag of herald-ccm.")
 }
 
 func (c *ccm) get() *report.CCM {

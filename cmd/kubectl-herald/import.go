@@ -37,8 +37,8 @@ func importCommand(a *access) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import " + strings.Join(names, "|") + " [-f FILE]... [-k DIRECTORY] [--check]",
 		Short: "Translate the configuration of another load balancer.",
-		Long: `Translate the configuration of another load balancer into Herald's objects, and write them to standard output as YAML. They are
-read from the cluster or, with -f or -k, from files. Nothing is applied.
+		Long: `Translate the configuration of another load balancer into Herald's objects, and write them to standard output as YAML. The
+objects of the other load balancer and the Services are read from the cluster or, with -f or -k, from files. Nothing is applied.
 
 A report goes to standard error: which Services would not keep their addresses, what is translated, what is only approximated and
 how it differs, and what cannot be translated and what to do. It also has the commands that give Services Herald's annotations. No

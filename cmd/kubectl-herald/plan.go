@@ -38,8 +38,8 @@ Nothing is written.
 The cluster's pools and advertisements are the base. Each IPPool, L2Advertisement and BGPAdvertisement in the files takes the
 place of the one of its name, or is added.
 
-The exit code is 0 if nothing is lost, 2 if an address in use would be out of range, a pool invalid or an object of the
-cluster cannot be read, and 1 if the plan cannot be made.`,
+The exit code is 0 if nothing is lost; 2 if an address in use would newly be out of range or would no longer be announced, if
+a pool in the files would be invalid, or if an object of the cluster cannot be read; and 1 if the plan cannot be made.`,
 		Example: `  kubectl herald plan -f pools.yaml
   kubectl herald plan --delete old-pool -o json`,
 		Args: cobra.NoArgs,

@@ -23,9 +23,10 @@ func verifyCommand(a *access) *cobra.Command {
 		Use:   "verify [ADDRESS]...",
 		Short: "Have the speakers ask their segments who answers for addresses.",
 		Long: `Have the speakers ask their segments, by ARP and NDP, who answers for addresses: for those that are given, or all that
-L2Advertisements announce. Only the owner of an address should answer. What is wrong is asked again two seconds later
-and is reported if it is still wrong: two nodes that answer for one address, one that answers and is not the owner, a
-machine that is not a speaker, and silence. What a speaker found that cannot be asked again is reported as it was.
+L2Advertisements announce. Only the owner of an address should answer. If something is wrong, the speakers ask again
+two seconds later, and a problem is reported if it is still there: two nodes that answer for one address, one that answers
+and is not the owner, a machine that is not a speaker, and silence. If a speaker cannot be asked a second time, its first
+result is reported.
 
 The command connects to the speakers at the InternalIP of each node, and verifies each by the key in its SpeakerStatus. It
 authenticates with a token of the ServiceAccount herald-viewer that only speakers accept. You need the right to create

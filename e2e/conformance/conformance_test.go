@@ -67,7 +67,7 @@ func TestReport(t *testing.T) {
 		"| LoadBalancers should work | passed, 1m1s | passed, 1m1s |\n",
 		"| LoadBalancers should work from pods | **failed** (6) | **failed** (7) |\n",
 		"| LoadBalancers should need nodes | skipped (4) | skipped (5) |\n",
-		"3. L2: expected: on a segment",
+		"3. On L2 this failure is expected. On a segment",
 		"4. BGP: too few\n",
 	} {
 		if !strings.Contains(string(text), want) {

@@ -24,7 +24,7 @@ var remarks = map[string]string{
 }
 
 // alone is the reason for specs that cannot pass on a segment.
-const alone = "on a segment one node answers for an address, and with `externalTrafficPolicy: Local` it serves its own endpoints only"
+const alone = "On a segment one node answers for an address, and with `externalTrafficPolicy: Local` it serves its own endpoints only"
 
 var modes = []mode{{
 	name: "bgp", title: "BGP",
@@ -64,7 +64,7 @@ spec: {pools: [conformance]}
 	cannot: map[string]string{
 		allNodes: alone,
 		"LoadBalancers should be able to switch session affinity for LoadBalancer service with Local traffic policy": alone +
-			"; without affinity two of three pods have to answer, which they do only if the scheduler put both on that node",
+			". Without affinity, the spec wants answers from at least two of its three pods. For that, two pods have to be on that node, and the scheduler decides this",
 	},
 }}
 

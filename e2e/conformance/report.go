@@ -94,7 +94,7 @@ func (s *suite) verdict(m mode, title string) (cell, note string) {
 	case !ok:
 		return "not run", ""
 	case f != nil && m.cannot[title] != "":
-		return "failed", m.title + ": expected: " + m.cannot[title] + "."
+		return "failed", "On " + m.title + " this failure is expected. " + m.cannot[title] + "."
 	case f != nil:
 		return "**failed**", m.title + ": " + f.reason()
 	case t.Skip != nil:

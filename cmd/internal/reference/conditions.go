@@ -150,7 +150,7 @@ func Conditions(dir string) (string, error) {
 				for _, c := range all {
 					for _, u := range c.uses {
 						if u.condition == condition && u.status == status && slices.Contains(u.kinds, of.kind) {
-							out.WriteString(row(status, code(c.value), cell(upper(c.text))))
+							out.WriteString(row(status, code(c.value), cell(about(c.text, of.kind))))
 						}
 					}
 				}
@@ -161,7 +161,7 @@ func Conditions(dir string) (string, error) {
 	for _, c := range all {
 		for _, u := range c.uses {
 			if u.level != "" {
-				events[u.kinds[0]] += row(u.level, code(c.value), u.by, cell(upper(c.text)))
+				events[u.kinds[0]] += row(u.level, code(c.value), u.by, cell(about(c.text, u.kinds[0])))
 			}
 		}
 	}
@@ -174,8 +174,8 @@ func Conditions(dir string) (string, error) {
 // ofKind is the beginning of the part of a comment that is about one kind: "Of an IPPool: ", or "of a BGPPeer with spec.bfd: ".
 var ofKind = regexp.MustCompile(`(?:^|\. )[Oo]f an? (\w+) ?([^:]*): `)
 
-// about returns the part of a comment that is about a kind, or the whole comment if no part is: "of an IPPool: ... Of an
-// advertisement: ...".
+// about returns the part of a comment that is about a kind: "of an IPPool: ... Of an advertisement: ...". If no part is about this
+// kind, it returns what precedes the first part or, if nothing does, the whole comment.
 func about(text, kind string) string {
 	parts := ofKind.FindAllStringSubmatchIndex(text, -1)
 	for i, at := range parts {
@@ -191,6 +191,9 @@ func about(text, kind string) string {
 			what = qualifier + ": " + what
 		}
 		return strings.TrimSuffix(upper(what), ".") + "."
+	}
+	if len(parts) > 0 && parts[0][0] > 0 {
+		return upper(text[:parts[0][0]]) + "."
 	}
 	return upper(text)
 }

@@ -70,6 +70,8 @@ func TestAbout(t *testing.T) {
 		{both, "BGPAdvertisement", "It selects pools."},
 		{"of a BGPPeer with spec.bfd: BFD is up.", "BGPPeer", "With spec.bfd: BFD is up."},
 		{"the spec is valid.", "BGPPeer", "The spec is valid."},
+		{"the spec is valid. Of an IPPool: it lists addresses.", "BGPPeer", "The spec is valid."},
+		{"the spec is valid. Of an IPPool: it lists addresses.", "IPPool", "It lists addresses."},
 	} {
 		if got := about(c.text, c.kind); got != c.want {
 			t.Errorf("%q of %s: %q, want %q", c.text, c.kind, got, c.want)
