@@ -53,9 +53,14 @@ const (
 func (s *speakers) run(ctx context.Context) error {
 	ticker := time.NewTicker(leasesPeriod)
 	defer ticker.Stop()
+	var told map[string]bool // what silent returned when changed was called last
 	for {
 		if err := s.list(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("failed to list the Leases of the speakers, trying again: until then the metric herald_node_speaker_up is missing or old", zap.Error(err))
+		}
+		if silent := s.silent(); !maps.Equal(silent, told) { // A list that is too old says nothing any more.
+			told = silent
+			s.changed()
 		}
 		select {
 		case <-ctx.Done():
@@ -74,11 +79,7 @@ func (s *speakers) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before := s.silent()
 	s.count(list.Items, time.Now())
-	if !maps.Equal(before, s.silent()) {
-		s.changed()
-	}
 	return nil
 }
 

@@ -124,19 +124,25 @@ func TestNodesWithoutSpeaker(t *testing.T) {
 		renew("never", now.Add(2*time.Second))
 		periods(1)
 		silent("ended", "excluded", "hangs", "timeless")
-		if changes != before+1 {
-			t.Errorf("%d changes were told, want 1", changes-before)
+		changed := func(want int) {
+			t.Helper()
+			if changes != before+want {
+				t.Errorf("%d changes were told, want %d", changes-before, want)
+			}
 		}
+		changed(1)
 		away.Store(true)
 		periods(10)
 		compare("nothing is known for five minutes", "early", "late", "never")
 		periods(1)
 		compare("nothing is known for longer")
 		silent()
+		changed(2)
 		away.Store(false)
 		renew("late", now)
 		periods(1)
 		compare("the Leases are known again", "late")
+		changed(3)
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)
