@@ -90,10 +90,11 @@ func (c *claims) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			c.report(err)
+			c.report(c.unread(), err)
 			again = time.After(claimsRetry)
+		} else {
+			c.know(c.unread())
 		}
-		c.know(newGrants(c.namespace, nil, nil, c.ledger.external(), c.records.haveClaim))
 		c.retell()
 		select {
 		case <-ctx.Done():
@@ -110,6 +111,11 @@ func (c *claims) run(ctx context.Context) error {
 		case <-look:
 		}
 	}
+}
+
+// unread is what is known of the claims when they are not read.
+func (c *claims) unread() *Grants {
+	return newGrants(c.namespace, nil, nil, c.ledger.external(), c.records.haveClaim)
 }
 
 // needed reports whether claims are to be created, now or later, or to be deleted when their addresses are free.

@@ -33,7 +33,7 @@ func TestAServiceThatGetsItsAddressWaitsForNoOtherClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, l := newWorld(t), newLender()
-			w.claims.report(nil)
+			w.claims.report(w.claims.known, nil)
 			w.pool("lent", lent(func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"198.51.100.0/24"} }))
 			services := make([]*corev1.Service, 250)
 			for i := range services {
@@ -190,6 +190,45 @@ func TestAClaimStaysIfTheAnswerToTheWriteOfItsRecordIsLost(t *testing.T) {
 	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
 	delete(l.answers, "herald-web-ipv4-0")
 	w.claimed(l, "herald-web-ipv4-0", "herald-web-ipv4-1")
+}
+
+// TestAGrantIsNotLostWhileClaimsCannotBeRead asks for the condition of a pool at the moments at which claims cannot be read any more, and
+// at which they can be read again.
+func TestAGrantIsNotLostWhileClaimsCannotBeRead(t *testing.T) {
+	w, l := newWorld(t), newLender()
+	o := w.pool("lent", lent())
+	web := service("web", four)
+	w.grantedTo(l, web, "198.51.100.1")
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	w.claimed(l, "herald-web-ipv4-0")
+	read, between := w.claims.known, func() {}
+	w.records.cache = interruptedIndexer{w.records.cache, func() { between() }}
+	for _, change := range []struct {
+		between func()
+		want    string
+	}{
+		{func() {}, herald.ReasonGranted},
+		{func() { w.claims.report(w.claims.unread(), errors.New("not now")) }, herald.ReasonNotReadable},
+		{func() { w.claims.report(read, nil) }, herald.ReasonGranted},
+	} {
+		between = change.between
+		if is := w.claims.condition(o); is.Reason != change.want {
+			t.Errorf("the reason is %s (%s), want %s", is.Reason, is.Message, change.want)
+		}
+	}
+}
+
+// interruptedIndexer is a cache in which something happens before an index is read.
+type interruptedIndexer struct {
+	cache.Indexer
+	then func()
+}
+
+func (i interruptedIndexer) ByIndex(name, value string) ([]any, error) {
+	i.then()
+	return i.Indexer.ByIndex(name, value)
 }
 
 // grantedAndNotWanted has a Service that was granted an address, and asks for an address of another pool now.

@@ -31,7 +31,7 @@ import (
 // Namespace.
 func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 	w, l := newWorld(t), newLender()
-	w.claims.report(nil) // The claims can be read.
+	w.claims.report(w.claims.known, nil) // The claims can be read.
 	w.pool("lent", lent())
 	for _, name := range []string{"a", "b", "c"} {
 		w.wait(service(name, four))

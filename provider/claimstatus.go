@@ -14,19 +14,22 @@ import (
 	"github.com/heraldlb/herald/ipam"
 )
 
-// report notes whether claims can be read.
-func (c *claims) report(err error) {
+// report notes what is known of the claims and, at the same moment, whether they can be read: claims that are not known because they
+// cannot be read are not lost. It returns what was known before.
+func (c *claims) report(is *Grants, err error) (was *Grants) {
 	c.mu.Lock()
 	changed := !c.read || fmt.Sprint(err) != fmt.Sprint(c.problem)
 	c.problem, c.read = err, true
+	was = c.know(is)
 	c.mu.Unlock()
 	if !changed {
-		return
+		return was
 	}
 	if err != nil {
 		c.log.Warn("cannot read IPAddressClaims, trying again", zap.Error(err))
 	}
 	c.changes.usage.set()
+	return was
 }
 
 // refuse notes what is wrong with claims.
@@ -142,10 +145,12 @@ func (c *claims) words(req ipam.Request) string {
 	return grants.WaitWords(req.Owner, wants, idle, func(o Claim) *ipam.Error { return c.ledger.refused(req, o) })
 }
 
-// condition returns the condition Granted of a pool; nil if it is not known.
+// condition returns the condition Granted of a pool; nil if it is not known. The records are read before the grants, because a claim
+// is known before a record names it.
 func (c *claims) condition(o *herald.IPPool) *metav1.Condition {
+	records := c.records.ofPool(o.Name)
 	c.mu.Lock()
-	problem, read, refusals := c.problem, c.read, c.refusals[o.Name]
+	problem, read, refusals, grants := c.problem, c.read, c.refusals[o.Name], c.grants.Load()
 	c.mu.Unlock()
 	if o.Spec.ExternalPoolRef == nil || !read {
 		return nil
@@ -159,8 +164,8 @@ func (c *claims) condition(o *herald.IPPool) *metav1.Condition {
 		return is
 	}
 	var lost []string
-	for _, rec := range c.records.ofPool(o.Name) {
-		if text := c.grants.Load().LostWords(rec); text != "" && !released(rec) {
+	for _, rec := range records {
+		if text := grants.LostWords(rec); text != "" && !released(rec) {
 			lost = append(lost, rec.Spec.Address+": "+text)
 		}
 	}

@@ -27,11 +27,10 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	start, served := time.Now(), c.grants.Load()
 	recorded := c.ledger.claims() // The ledger knows a new record before the cache does.
 	is := newGrants(c.namespace, asked, granted, c.ledger.external(), func(claim string) bool { return recorded[claim] || c.records.haveClaim(claim) })
-	if was := c.know(is); !was.equal(is) {
+	if was := c.report(is, nil); !was.equal(is) {
 		c.changes.capacity.set()
 		c.changes.usage.set()
 	}
-	c.report(nil)
 	needed, refusals, unread := map[string]bool{}, map[string][]string{}, map[string]error{}
 	var create []Claim
 	claimed := map[string][]ipam.Claimed{} // by namespace: the claims that count, and after them those in create
