@@ -112,18 +112,18 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 		{"without a conflict", service("web", four), func(rec *herald.IPAllocation) { rec.Status.Conditions = nil }, false},
 		{"when the conflict is over", service("web", four), func(rec *herald.IPAllocation) { rec.Status.Conditions[0].Status = metav1.ConditionFalse }, false},
 		{"an address in established use", service("web", four), func(rec *herald.IPAllocation) {
-			rec.CreationTimestamp = metav1.NewTime(time.Now().Add(-establishedAfter - time.Second))
+			rec.CreationTimestamp = metav1.NewTime(moment.Add(-establishedAfter - time.Second))
 		}, false},
 		{"one that it asks for", service("web", wish{families: four.families, ips: "198.51.100.0"}), nil, false},
 		{"one that spec.loadBalancerIP asks for", service("web", wish{families: four.families, ip: "198.51.100.0"}), nil, false},
 		{"one that was reserved for it by hand", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.ReclaimPolicy = herald.ReclaimRetain }, false},
-		{"one that it has left", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.ReleasedAt = &metav1.Time{Time: time.Now()} }, false},
+		{"one that it has left", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.ReleasedAt = &metav1.Time{Time: moment} }, false},
 		{"one of another class", service("web", four), func(rec *herald.IPAllocation) { rec.Spec.Class = "example.com/other" }, false},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			l := storyLedger()
 			rec := recordOf(ipam.Allocation{Address: address, Pool: "public"}, herald.LoadBalancerClass, ownerEntry(story.svc))
-			rec.CreationTimestamp = metav1.Now()
+			rec.CreationTimestamp = metav1.NewTime(moment)
 			rec.Status.Conditions = []metav1.Condition{{Type: herald.AllocationConflict, Status: metav1.ConditionTrue}}
 			if story.edit != nil {
 				story.edit(rec)
@@ -139,7 +139,7 @@ func TestWhoMovesBecauseOfAConflict(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := l.leaves(req, address, time.Now()); got != story.want {
+			if got := l.leaves(req, address, moment); got != story.want {
 				t.Errorf("it moves: %v, want %v", got, story.want)
 			}
 		})

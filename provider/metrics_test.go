@@ -132,7 +132,8 @@ func TestStateMetrics(t *testing.T) {
 	now := time.Now()
 	c.report(now, nil, sees("a", now, "198.51.100.7 02:00:00:00:00:01 0s"))
 	c.report(now, nil, sees("b", now, "198.51.100.7 02:00:00:00:00:01 0s"))
-	c.report(now.Add(-conflictFresh), nil, sees("c", now.Add(-conflictFresh), "198.51.100.8 02:00:00:00:00:01 0s"))
+	past := now.Add(-conflictFresh - time.Minute)
+	c.report(past, nil, sees("c", past, "198.51.100.8 02:00:00:00:00:01 0s"))
 	s := &services{cached: corelisters.NewServiceLister(all), class: herald.LoadBalancerClass, classless: true}
 	if err := testutil.CollectAndCompare(stateCollector{s, c}, strings.NewReader(`
 # HELP herald_address_conflicts Addresses that are also used by machines that are not speakers.
