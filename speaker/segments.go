@@ -222,8 +222,8 @@ func (s *segments) answer(iface string, a segment.Answer) {
 	s.respond(iface, a)
 }
 
-// forwards passes on the answers that were held back for addresses that do not wait any more.
-func (s *segments) forwards(addrs []netip.Addr) {
+// release passes on the answers that were held back for addresses that do not wait any more.
+func (s *segments) release(addrs []netip.Addr) {
 	ready := map[netip.Addr]bool{}
 	for _, a := range addrs {
 		ready[a] = true
@@ -256,9 +256,9 @@ func (s *segments) responder(addr netip.Addr) *responder.Responder {
 	return s.ndp
 }
 
-// silent reports whether the responders must not send on an interface: no segment runs there, or it has made no progress
+// mustNotSend reports whether the responders must not send on an interface: no segment runs there, or it has made no progress
 // for too long.
-func (s *segments) silent(iface string) bool {
+func (s *segments) mustNotSend(iface string) bool {
 	s.mu.Lock()
 	seg := s.running[iface]
 	s.mu.Unlock()
