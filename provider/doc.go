@@ -9,8 +9,8 @@
 //     are to be read, are translated into Herald's before any other code sees the Service.
 //   - decide (ledger.go, decide.go): the ledger, which is the allocator in memory, chooses the addresses.
 //   - record (records.go): each address is recorded as an IPAllocation. The records are the truth: the API server refuses
-//     a second record of one address, so an address has one owner, whatever a stale cache or a second leader believes. The
-//     ledger is an index over the records, rebuilt before the first Service is served.
+//     a second record of one address, so an address has one record, which names its holders, whatever a stale cache or a second
+//     leader believes. The ledger is an index over the records, rebuilt before the first Service is served.
 //   - status: the addresses are returned, and the service controller writes them into the status of the Service.
 //
 // These parts run beside the four steps, in goroutines of their own:
