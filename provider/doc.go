@@ -27,7 +27,7 @@
 //   - others records the addresses that controllers of other classes give their Services, if the pools admit these classes;
 //   - conflicts reads the speakers' reports of other machines that use an address and, if this is enabled, deadNodes marks
 //     pods as not ready when their node is reported dead;
-//   - speakers lists the speakers' Leases, for the metric that says which nodes lack a working speaker.
+//   - speakers lists the speakers' Leases, for the metric that says which nodes lack a working speaker, and for the assessor.
 //
 // If one part sees a change that another must act on, it calls changes. The only way to the service controller is the
 // projection, which puts a Service into that controller's own queue. The service controller thus stays the only writer of
