@@ -91,8 +91,8 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 }
 
 // judge is called after note. It determines which nodes come last from the point of view of this node, and whether this node
-// leaves the address to others on the segments (docs/adr/0013-announced-once-forwarded.md). What this node's kube-proxy says is more certain than the time since the node
-// became ready:
+// leaves the address to others on the segments (docs/adr/0013-announced-once-forwarded.md). What this node's kube-proxy says is
+// more certain than the time since the node became ready:
 //
 //   - no: this node comes last, however long ago it became ready. If all others are fresh, too, this node alone comes last,
 //     after them. A new address is left as it is, because new addresses are spread over the nodes in any case.

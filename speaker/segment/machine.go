@@ -67,7 +67,7 @@ const (
 	maxGap          = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
 	lastDeputyTime  = 500 * time.Millisecond // the last part of Grace, in which only one deputy answers
 	formerTime      = time.Second            // for a new speaker to claim what its predecessor claimed
-	holdOff         = time.Second            // before a node takes an address that its owner released as not wanted, or that it gave up itself because it was cut off
+	holdOff         = time.Second            // before a node takes an address that was released as not wanted, or that it gave up itself because it was cut off
 	misplacedTime   = 5 * time.Second        // before an address is taken from an owner that is not a candidate
 	aliveBeforeMove = 30 * time.Second       // a node must be alive this long before addresses move to it
 	moveInterval    = time.Second            // between two such moves

@@ -11,8 +11,11 @@ import (
 // Defend is given up: the owner names the stranger as the reason, and all nodes leave the address alone until the stranger
 // has been silent for a time.
 //
-// An address is conflicting after a stranger was found, until a later probe finds none or another node claims it. It is disputed if, besides, it is not to
-// be defended: then its owner cedes it. It is doubtful if it has to be probed before this node takes it.
+// An address is conflicting after a stranger was found, until a later probe finds none or another node claims it. It is disputed if,
+// besides, it is not to be defended: then its owner cedes it. It is doubtful if it has to be probed before this node takes it.
+//
+// contend (takeover.go) asks for the probes, speaker/strangers.go has speaker/responder send them, and released and receiveUpdate
+// (claims.go) read the reason in a release.
 const (
 	recheck      = 10 * time.Second // before an address in conflict is probed again
 	strangerTime = time.Minute      // of a stranger's silence before an address without Defend is used again
