@@ -79,8 +79,8 @@ func (c Claim) object(version, class string) *unstructured.Unstructured {
 	}}
 }
 
-// claimOf reads an IPAddressClaim. The family is zero if the claim is not one that a herald-ccm created.
-func claimOf(u *unstructured.Unstructured) Claim {
+// readClaim reads an IPAddressClaim. The family is zero if the claim is not one that a herald-ccm created.
+func readClaim(u *unstructured.Unstructured) Claim {
 	said := u.GetAnnotations()
 	c := Claim{
 		Name: u.GetName(), Pool: said[herald.AnnotationClaimPool],

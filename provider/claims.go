@@ -181,7 +181,7 @@ func (c *claims) serve(ctx context.Context, version string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 1)
-	asked := c.informer(c.resource(version, claimsResource), ourClaims, failed, func(u *unstructured.Unstructured) any { return claimOf(u) })
+	asked := c.informer(c.resource(version, claimsResource), ourClaims, failed, func(u *unstructured.Unstructured) any { return readClaim(u) })
 	granted := c.informer(c.resource(version, grantsResource), "", failed, func(u *unstructured.Unstructured) any { return grantOf(u) })
 	synced := make(chan struct{})
 	running.Go(func() { asked.RunWithContext(ctx) })

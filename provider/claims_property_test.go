@@ -290,7 +290,7 @@ func (p *plane) claim(ctx context.Context, l *leader) {
 	var asked []Claim
 	var granted []grant
 	for _, name := range slices.Sorted(maps.Keys(l.claims)) {
-		asked = append(asked, claimOf(l.claims[name]))
+		asked = append(asked, readClaim(l.claims[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.answers)) {
 		granted = append(granted, grantOf(l.answers[name]))
@@ -388,7 +388,7 @@ func (p *plane) settle(t *rapid.T) {
 			t.Fatalf("nothing settles: %s\n%s", last, state())
 		}
 		for _, claim := range p.lender.names() {
-			c := claimOf(p.lender.claims[claim])
+			c := readClaim(p.lender.claims[claim])
 			if a := p.lender.answers[claim]; a == nil || p.unusable(c, a) {
 				free := slices.DeleteFunc(slices.Clone(lentAddresses[:4]), func(a string) bool {
 					_, err := p.records.get(a)
@@ -439,7 +439,7 @@ func (p *plane) settle(t *rapid.T) {
 	}
 	open := 0
 	for name, u := range p.lender.claims {
-		c := claimOf(u)
+		c := readClaim(u)
 		svc := p.services[c.Owner.Name]
 		if named[name] {
 			continue

@@ -106,7 +106,9 @@ func (c *claims) retell() {
 			continue
 		}
 		now := c.words(req)
-		if now == "" { // If all is granted, waiting has the Service synced. If claims of others use up the quota, it does not.
+		if now == "" {
+			// If all is granted, the type waiting has the Service synced. If claims of other Services use up the quota, it does not,
+			// and then the text without those claims counts.
 			req.Claimed = nil
 			if c.words(req) == "" {
 				continue

@@ -92,7 +92,8 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	})
 	if len(superfluous) > 0 {
 		// From now on no Service gets an address for them. Whether a claim is in use is asked last: a Service that no longer waits
-		// for it may just have got the address.
+		// for it may just have got the address. loadBalancers.ensure does the two steps in the other order: it takes the address, and
+		// then checks that the grants are still the same. So one of the two sees what the other has done.
 		c.grants.Store(is.without(superfluous))
 		superfluous = slices.DeleteFunc(superfluous, func(o Claim) bool { return !c.idle(o) })
 	}

@@ -9,8 +9,8 @@
 //     are to be read, are translated into Herald's before any other code sees the Service.
 //   - decide (ledger.go, decide.go): the ledger, which is the allocator in memory, chooses the addresses.
 //   - record (records.go): each address is recorded as an IPAllocation. The records are the truth: the API server refuses
-//     a second record of one address, so an address has one owner, whatever a stale cache or a second leader believes. The
-//     ledger is an index over the records, rebuilt before the first Service is served.
+//     a second record of one address, so an address has one record, which names its holders, whatever a stale cache or a second
+//     leader believes. The ledger is an index over the records, rebuilt before the first Service is served.
 //   - status: the addresses are returned, and the service controller writes them into the status of the Service.
 //
 // These parts run beside the four steps, in goroutines of their own:
@@ -27,7 +27,7 @@
 //   - others records the addresses that controllers of other classes give their Services, if the pools admit these classes;
 //   - conflicts reads the speakers' reports of other machines that use an address and, if this is enabled, deadNodes marks
 //     pods as not ready when their node is reported dead;
-//   - speakers lists the speakers' Leases, for the metric that says which nodes lack a working speaker.
+//   - speakers lists the speakers' Leases, for the metric that says which nodes lack a working speaker, and for the assessor.
 //
 // If one part sees a change that another must act on, it calls changes. The only way to the service controller is the
 // projection, which puts a Service into that controller's own queue. The service controller thus stays the only writer of

@@ -32,7 +32,7 @@ type Grants struct {
 func GrantsOf(namespace string, claims, addresses []*unstructured.Unstructured, pools []*herald.IPPool, records []*herald.IPAllocation) *Grants {
 	var all []Claim
 	for _, u := range claims {
-		all = append(all, claimOf(u))
+		all = append(all, readClaim(u))
 	}
 	var granted []grant
 	for _, u := range addresses {
@@ -80,7 +80,7 @@ func newGrants(namespace string, claims []Claim, granted []grant, refs map[strin
 	for _, all := range g.claims {
 		slices.SortFunc(all, older)
 		for i, c := range all {
-			// An address for which the Service has a grant already is none that it can have beside the other.
+			// The same address was granted twice. The Service can hold it once, so the younger claim has no address.
 			at := slices.IndexFunc(all[:i], func(o Claim) bool { return c.Address.IsValid() && o.Address == c.Address })
 			if at >= 0 {
 				all[i].failure = fmt.Sprintf("it granted %s, which it granted for IPAddressClaim %s as well", c.Address, all[at].Name)

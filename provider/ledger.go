@@ -32,7 +32,7 @@ type ledger struct {
 	classes map[string]bool
 }
 
-// entry is what is known of one address except its holders, which the allocator knows.
+// entry is what is known of the record of one address. The allocator knows who holds the address now, which may be others than tenants.
 type entry struct {
 	// record is the last known version of the record; nil if there is none.
 	record *herald.IPAllocation
@@ -171,10 +171,10 @@ func (l *ledger) admitsAt(address netip.Addr, class string) bool {
 	return l.alloc.Admits(address, class)
 }
 
-// claim makes a Service hold, in memory, the addresses of the request, which another controller gave it. invalid is the error
+// holdElsewhere makes a Service hold, in memory, the addresses of the request, which another controller gave it. invalid is the error
 // of the request, if it has one: the Service then holds no further address. Addresses that a herald-ccm of another class
 // recorded for the Service are left to that one.
-func (l *ledger) claim(req ipam.Request, invalid error) (held []ipam.Allocation, refused []refusal) {
+func (l *ledger) holdElsewhere(req ipam.Request, invalid error) (held []ipam.Allocation, refused []refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.alloc.HeldBy(req.Owner)
@@ -361,10 +361,10 @@ func (l *ledger) agrees(a netip.Addr, others []ipam.Tenant, t ipam.Tenant) bool 
 }
 
 // learn stores a version of a record, with the holders that it names. A record overrides what memory has: learn returns
-// the Services that wrongly believed that they hold the address, so that they are served again. Pending Services are not
+// the Services that wrongly believed that they hold the address, the losers, so that they are served again. Pending Services are not
 // among them. A version that is older than the known one is ignored, and stale is true. learn fails if the address
 // cannot be held.
-func (l *ledger) learn(a netip.Addr, rec *herald.IPAllocation, tenants []ipam.Tenant) (displaced []ipam.Owner, stale bool, err error) {
+func (l *ledger) learn(a netip.Addr, rec *herald.IPAllocation, tenants []ipam.Tenant) (losers []ipam.Owner, stale bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if order, err := resourceversion.CompareResourceVersion(rec.ResourceVersion, l.addresses[a].version()); err == nil && order < 0 {
@@ -427,11 +427,11 @@ func (l *ledger) set(a netip.Addr, e entry) {
 	}
 }
 
-// resume makes the pool of a continue after a.
-func (l *ledger) resume(a netip.Addr) {
+// resume makes the pool of an address continue after it: see ipam.Allocator.Resume.
+func (l *ledger) resume(address netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.alloc.Resume(a)
+	l.alloc.Resume(address)
 }
 
 // drop releases an address for these owners. If it then has no holder, drop also forgets its record, and returns true.
@@ -506,6 +506,14 @@ func (l *ledger) gone(a netip.Addr, known string, keeps func(ipam.Owner) bool) (
 
 // forget removes what is known of the record of an address. The holders stay.
 func (l *ledger) forget(a netip.Addr) { l.set(a, entry{pending: l.addresses[a].pending}) }
+
+// poolOf returns the pool that has an address; empty if there is none.
+func (l *ledger) poolOf(a netip.Addr) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pool, _ := l.alloc.PoolOf(a)
+	return pool
+}
 
 // displaced reports whether a held address is not in the pool that its record names, and returns the pool that has it,
 // if any.

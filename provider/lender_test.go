@@ -80,7 +80,7 @@ func (l *lender) names() []string { return slices.Sorted(maps.Keys(l.claims)) }
 // seen returns what an informer has of the claims and the answers.
 func (l *lender) seen() (asked []Claim, granted []grant) {
 	for _, u := range l.claims {
-		asked = append(asked, claimOf(u))
+		asked = append(asked, readClaim(u))
 	}
 	for _, u := range l.answers {
 		granted = append(granted, grantOf(u))

@@ -131,7 +131,9 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
 		}
 		if grants != b.requests.grants.Load() {
-			continue // The claim for the address may be about to be deleted. If not, the ledger has the address in time to prevent that.
+			// The grants have changed since the decision, so the claim for the address may be about to be deleted. If they had not
+			// changed, claims.sync would still find that the Service holds the address, and keep the claim.
+			continue
 		}
 		if dropped, err := b.dropUngranted(ctx, allocations, grants); err != nil {
 			return nil, err

@@ -78,8 +78,8 @@ func (o *others) add(svc *corev1.Service) { o.queue.Add(serviceName(svc)) }
 func (o *others) adopt(ctx context.Context) {
 	for _, svc := range o.services.listElsewhere() {
 		namespace, _ := o.requests.find(ctx, svc.Namespace) // Without an answer, the Service keeps what it carries.
-		if req, err := o.requests.claim(svc, namespace); o.ledger.admits(req.Class) {
-			o.ledger.claim(req, err)
+		if req, err := o.requests.elsewhere(svc, namespace); o.ledger.admits(req.Class) {
+			o.ledger.holdElsewhere(req, err)
 			if o.services.of(req.Owner) == nil {
 				o.waiting.gone(svc) // The Service was deleted in between.
 			}
@@ -166,8 +166,8 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	req, invalid := o.requests.claim(svc, namespace)
-	held, refused := o.ledger.claim(req, invalid)
+	req, invalid := o.requests.elsewhere(svc, namespace)
+	held, refused := o.ledger.holdElsewhere(req, invalid)
 	mine := ownerEntry(svc)
 	for _, a := range held {
 		// If another owner turns out to hold the address, the ledger knows this now, and refuses it the next time.

@@ -205,7 +205,7 @@ func (r *records) ofPool(pool string) []*herald.IPAllocation {
 	for _, o := range unnamed {
 		rec := o.(*herald.IPAllocation)
 		address, err := netip.ParseAddr(rec.Spec.Address)
-		if home, _ := r.ledger.displaced(address); err == nil && home == pool {
+		if err == nil && r.ledger.poolOf(address) == pool {
 			at[rec.Name] = len(list)
 			list = append(list, rec)
 		}
@@ -241,7 +241,7 @@ const unreadableRetry = time.Minute
 func (r *records) ensure(ctx context.Context, a ipam.Allocation, mine herald.AllocationOwner, claim string) error {
 	name := herald.AllocationName(a.Address)
 	if a.Pool == "" {
-		a.Pool, _ = r.ledger.displaced(a.Address) // The address was reserved by hand, in any pool.
+		a.Pool = r.ledger.poolOf(a.Address) // The address was reserved by hand, in any pool.
 	}
 	rec, fresh := r.cached(name), false
 	var known string // the version that was known before the record was fetched

@@ -29,7 +29,7 @@ func (r requests) of(svc *corev1.Service, namespace *corev1.Namespace) (ipam.Req
 	return r.with(r.grants.Load(), svc, namespace)
 }
 
-// with is of, with these grants.
+// with is like of, and uses these grants in place of the current ones.
 func (r requests) with(grants *Grants, svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
 	req, err := RequestOf(svc, namespace, r.quota)
 	req.Granted, req.Claimed = grants.Of(req.Owner), grants.Claimed(req.Owner)
@@ -46,10 +46,10 @@ func (r requests) withoutQuota(svc *corev1.Service) (ipam.Request, error) {
 	return req, err
 }
 
-// claim returns the request for the addresses that another controller gave a Service in a Namespace. The error is written for
+// elsewhere returns the request for the addresses that another controller gave a Service in a Namespace. The error is written for
 // the Service's owner.
-func (r requests) claim(svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
-	return ClaimOf(svc, namespace, r.quota)
+func (r requests) elsewhere(svc *corev1.Service, namespace *corev1.Namespace) (ipam.Request, error) {
+	return RequestElsewhere(svc, namespace, r.quota)
 }
 
 // quotaOf returns the limits of a namespace for all pools together.

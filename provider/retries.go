@@ -101,8 +101,8 @@ func (r *retries) run(ctx context.Context) error {
 	}
 }
 
-// round retries Services: one that is due if a sync failed since the last round or if that had no Services, or this many. It
-// returns how many the next round may retry.
+// round retries up to most Services, due or not. If a sync has failed since the last round, or if most is 1, as at the start and after a
+// round without Services, it retries at most one, and only one that is due. It returns how many the next round may retry.
 func (r *retries) round(most int) int {
 	next := r.next(most, time.Now())
 	for _, svc := range next {

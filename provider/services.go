@@ -41,8 +41,8 @@ func (s *services) wants(svc *corev1.Service) bool {
 // elsewhere reports whether another controller gives a Service its addresses.
 func (s *services) elsewhere(svc *corev1.Service) bool { return Elsewhere(svc, s.class) }
 
-// ofAnother reports whether a Service is of type LoadBalancer, and we do not serve its class or, if it has none, Services
-// without a class.
+// ofAnother reports whether a Service is of type LoadBalancer and not served by us. Unlike elsewhere, this includes a Service without a
+// class, if we serve none of those.
 func (s *services) ofAnother(svc *corev1.Service) bool {
 	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !s.serves(svc)
 }

@@ -19,7 +19,7 @@ import (
 
 // speakers exports a metric for each node that must announce addresses: whether its speaker works. It uses the Leases,
 // because a SpeakerStatus stays when its speaker ends, and Prometheus itself does not know of a pod that was never created.
-// It also tells the assessor which speakers are silent.
+// It also tells the assessor which speakers do not work.
 type speakers struct {
 	leases     typedcoordinationv1.LeaseInterface
 	announcers func() []string // the nodes that must announce addresses

@@ -34,10 +34,10 @@ func Elsewhere(svc *corev1.Service, class string) bool {
 	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass != nil && *svc.Spec.LoadBalancerClass != class
 }
 
-// ClaimOf returns the request for the addresses that another controller gave a Service: see [ipam.Allocator.Claim].
+// RequestElsewhere returns the request for the addresses that another controller gave a Service: see [ipam.Allocator.Claim].
 // namespace and quota are those of RequestOf. An error is for the user, says what to change, and concerns all addresses of
 // the request.
-func ClaimOf(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limits) (ipam.Request, error) {
+func RequestElsewhere(svc *corev1.Service, namespace *corev1.Namespace, quota ipam.Limits) (ipam.Request, error) {
 	req := ipam.Request{
 		Owner:   owner(svc),
 		Subject: ipam.Subject{Namespace: svc.Namespace, Labels: svc.Labels},

@@ -100,7 +100,8 @@ func (w *waiting) serve() {
 		if _, _, err := w.ledger.decide(svc, req, time.Now()); err != nil {
 			continue
 		}
-		waits := w.waits(svc) // This is read first: who served the Service before it read the same version of it or an older one.
+		// Read waits before now: then whoever ended the wait had read the version in now, or an older one.
+		waits := w.waits(svc)
 		switch now := w.services.of(req.Owner); {
 		case now == nil:
 			w.gone(svc) // The Service was deleted in between, and asks for nothing any more.

@@ -91,8 +91,8 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 }
 
 // judge is called after note. It determines which nodes come last from the point of view of this node, and whether this node
-// leaves the address to others on the segments. What this node's kube-proxy says is more certain than the time since the node
-// became ready:
+// leaves the address to others on the segments (docs/adr/0013-announced-once-forwarded.md). What this node's kube-proxy says is
+// more certain than the time since the node became ready:
 //
 //   - no: this node comes last, however long ago it became ready. If all others are fresh, too, this node alone comes last,
 //     after them. A new address is left as it is, because new addresses are spread over the nodes in any case.
@@ -100,7 +100,9 @@ func (d *deliveries) note(a *announce.Address, cluster map[string]announce.Node,
 //   - unknown: this node has the same place as the other nodes give it.
 //
 // On the segments the other nodes do not know what this node's kube-proxy says. The nodes must agree on the order of the
-// candidates, so the time since a node became ready counts there. What kube-proxy says counts only among the fresh nodes.
+// candidates, so the time since a node became ready counts there. If this node's kube-proxy forwards, this node comes before the
+// other fresh nodes, and not before the nodes that are not fresh. If its kube-proxy says no, this node leaves the address to the
+// other candidates, fresh or not, unless the address is new.
 func (d *deliveries) judge(a *announce.Address, own answer) {
 	nodes := d.local[a.Addr]
 	if nodes == nil {

@@ -16,9 +16,10 @@ import (
 type drain struct {
 	// since is when the drain began; zero: there is none.
 	since time.Time
-	// stopping is set when the process must end. Closing stop begins this. done is closed when the routes are drained.
-	stopping bool
+	// Speaker.drain closes stop, by the copy in loop.stop, when the process must end. The loop then sets stop to nil, so that its
+	// select takes it once, and sets stopping. done is closed when the routes are drained.
 	stop     chan struct{}
+	stopping bool
 	done     chan struct{}
 	next     *time.Timer // for the end of the next advertisement's drain time
 }

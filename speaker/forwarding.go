@@ -23,14 +23,14 @@ const (
 	doubtedPatience = 10 * time.Second
 	// forwardingPeriod is how often kube-proxy is asked while an address waits.
 	forwardingPeriod = 50 * time.Millisecond
-	// heardWithin is how much later than this speaker kube-proxy may hear of a change. heardSurelyWithin is the same for a node
-	// whose processors are busy.
+	// kube-proxy hears of a change at most heardWithin after this speaker, and at most heardSurelyWithin after it on a node whose
+	// processors are busy.
 	heardWithin       = 100 * time.Millisecond
 	heardSurelyWithin = 500 * time.Millisecond
 	// quietAfter is the time after the end of a write within which kube-proxy has begun the next one, if it has heard of
 	// changes. By default, kube-proxy begins after a second.
 	quietAfter = 1250 * time.Millisecond
-	// measuredWithin is by how much the measured duration of a write may extend beyond its recorded end.
+	// kube-proxy measures the duration of a write up to measuredWithin beyond the end that it records.
 	measuredWithin = 2 * time.Millisecond
 )
 
@@ -43,8 +43,8 @@ const (
 type forwarding struct {
 	url string // empty: nothing waits
 	log *zap.Logger
-	// forwards is called with the addresses that do not wait any more.
-	forwards func([]netip.Addr)
+	// released is called with the addresses that do not wait any more.
+	released func([]netip.Addr)
 	// wake gets a value when the first address waits; capacity one.
 	wake chan struct{}
 
@@ -69,9 +69,9 @@ type wait struct {
 	mute    time.Time // when kube-proxy, after it had doubted, stopped answering on the ports; zero: it answers
 }
 
-func newForwarding(url string, log *zap.Logger, forwards func([]netip.Addr)) *forwarding {
+func newForwarding(url string, log *zap.Logger, released func([]netip.Addr)) *forwarding {
 	return &forwarding{
-		url: url, log: log, forwards: forwards, wake: make(chan struct{}, 1), waiting: map[netip.Addr]*wait{},
+		url: url, log: log, released: released, wake: make(chan struct{}, 1), waiting: map[netip.Addr]*wait{},
 		waits: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "herald", Subsystem: "speaker", Name: "forwarding_wait_seconds",
 			Help:    "How long addresses that this node became able to deliver waited for its kube-proxy to write its rules.",
@@ -269,7 +269,7 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 			zap.Stringer("first", late[0]), zap.Int("addresses", len(late)), zap.String("url", f.url), zap.Error(err))
 	}
 	if len(all) > 0 {
-		f.forwards(all)
+		f.released(all)
 	}
 }
 

@@ -433,7 +433,7 @@ func TestAnAnswerThatIsHeldBackIsNotLost(t *testing.T) {
 	for range 200 {
 		l := newSegments(segment.Config{Node: "n1"}, zap.NewNop(), nil, func() {})
 		l.arp = loopOf(t, "n1").s.arp
-		f := newForwarding(proxyURL, zap.NewNop(), l.forwards)
+		f := newForwarding(proxyURL, zap.NewNop(), l.release)
 		l.waits = f.isWaiting
 		f.await(vip, time.Now().Add(-time.Hour), false, healthPorts{})
 		var both sync.WaitGroup

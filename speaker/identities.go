@@ -243,7 +243,7 @@ func (d *identities) expect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fresh, err := d.lease.fresh(ctx)
+	renewed, err := d.lease.renewed(ctx)
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (d *identities) expect(ctx context.Context) error {
 			var expected []segment.Expected
 			for i := range list {
 				o := &list[i]
-				if o.Name == d.self || !fresh[o.Name] || !d.exists(o.Name) {
+				if o.Name == d.self || !renewed[o.Name] || !d.exists(o.Name) {
 					continue
 				}
 				for _, other := range o.Status.Interfaces {

@@ -284,7 +284,7 @@ func TestSpeakersAreExpectedWhileNoneIsHeard(t *testing.T) {
 	})
 }
 
-func TestWhichLeasesAreFresh(t *testing.T) {
+func TestWhichLeasesWereRenewedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newAPIServer()
 		kube, _ := server.clients(t)
@@ -294,7 +294,7 @@ func TestWhichLeasesAreFresh(t *testing.T) {
 		l := &lease{leases: leases, node: "n1", owner: func() []metav1.OwnerReference { return owner }, log: zap.NewNop(), changed: func(bool) { told++ }}
 		fresh := func() []string {
 			t.Helper()
-			all, err := l.fresh(t.Context())
+			all, err := l.renewed(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -22,8 +22,8 @@ const (
 )
 
 // lease maintains the Lease that shows that this speaker runs. Leases are listed and not watched: a speaker that hears no
-// other on its segment lists them to find out whether there are others, and herald-ccm lists them for its metrics. A
-// successful renewal also shows that this node reaches the API server.
+// other on its segment lists them to find out whether there are others, and herald-ccm lists them for its metrics and to know
+// which speakers do not work. A successful renewal also shows that this node reaches the API server.
 type lease struct {
 	leases  typedcoordinationv1.LeaseInterface
 	node    string
@@ -96,9 +96,9 @@ func (l *lease) write(ctx context.Context, holder string) error {
 	return err
 }
 
-// fresh returns the nodes whose Leases have been renewed in time. The clocks of nodes may differ by a few seconds. A renewal
+// renewed returns the nodes whose Leases have been renewed in time. The clocks of nodes may differ by a few seconds. A renewal
 // that is further in the future does not count, like one that is too long ago.
-func (l *lease) fresh(ctx context.Context) (map[string]bool, error) {
+func (l *lease) renewed(ctx context.Context) (map[string]bool, error) {
 	list, err := l.leases.List(ctx, metav1.ListOptions{LabelSelector: herald.SpeakerLeaseLabel + "=" + herald.SpeakerLeaseLabelValue, ResourceVersion: "0"})
 	if err != nil {
 		return nil, err

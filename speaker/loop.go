@@ -58,7 +58,7 @@ type loop struct {
 	aggregates aggregates
 	weights    weights
 	drain      drain
-	stop       chan<- struct{}                              // drain.stop, which another goroutine closes
+	stop       chan<- struct{}                              // drain.stop, for Speaker.drain: this copy never changes
 	routes     map[netip.Prefix]map[string]route.Attributes // routes that routers must be told about; empty: to withdraw
 
 	nextFull  time.Time // no pass over all addresses begins before this time
@@ -154,8 +154,8 @@ func (l *loop) run(ctx context.Context) error {
 			l.s.inputs.touch(l.weights.due(time.Now())...)
 		case <-l.drain.next.C:
 			l.s.inputs.touchAll()
-		case look := <-l.s.looks:
-			look(l)
+		case call := <-l.s.calls:
+			call(l)
 		case <-l.drain.stop:
 			l.beginStop()
 		case <-l.full.C:
@@ -336,7 +336,7 @@ func (l *loop) pass(c changes) {
 			}
 			if !anew && !l.usable.Contains(address) {
 				// The record is newer than the edit that took the address out of its pool. A pass over all addresses has just read the
-				// records. One that came meanwhile causes a pass of its own.
+				// records. A record that came meanwhile causes a pass of its own.
 				l.s.inputs.touchAll()
 			}
 			l.decisions[address] = l.decide(a, before, began)
@@ -354,7 +354,7 @@ func (l *loop) pass(c changes) {
 	}
 	l.tellRouters()
 	l.handOn(wants)
-	l.s.segments.forwards(slices.DeleteFunc(forgotten, func(a netip.Addr) bool { return !l.mayAnswer(a) }))
+	l.s.segments.release(slices.DeleteFunc(forgotten, func(a netip.Addr) bool { return !l.mayAnswer(a) }))
 	l.deliveries.fresh.await(began)
 	l.weights.await(began)
 	if anew || c.peers {
@@ -381,12 +381,13 @@ func (l *loop) decide(a *announce.Address, before announce.Decision, began time.
 	return l.weights.damp(a.Addr, before, l.whenForwarded(d, before, a.Addr), began)
 }
 
-// notice brings an address up to date before the decision: the nodes that became ready a moment ago, and endpoints that terminate and
-// count as ready. It makes an address that this node has just become able to deliver wait for kube-proxy. If other nodes take an address
-// over, this node goes on delivering it for a moment. now is the time at which the address was read. The address may include
-// changes that came after the pass began, and kube-proxy gets the full time to hear of those, too. Addresses that this node
-// delivers when it starts do not wait: kube-proxy already knows them. notice reports whether it ended the address's wait
-// because this node does not deliver the address any more.
+// notice completes an address before the decision: the fresh nodes, and the nodes that come last. While other nodes take the address
+// over, it counts the terminating endpoints of this node as ready, so that this node delivers the address for a moment longer.
+//
+// An address that this node has just become able to deliver has to wait for kube-proxy (docs/adr/0013-announced-once-forwarded.md), but
+// not in the first pass after the start, because kube-proxy knows those addresses already. now is when the address was read, which is
+// after the pass began: the address may have changes from in between, and kube-proxy gets the full time to hear of them. forgotten is
+// true if notice has ended the wait of the address, because this node does not deliver it any more.
 func (l *loop) notice(a *announce.Address, now time.Time, first bool) (forgotten bool) {
 	switch began := l.deliveries.note(a, l.shared.Nodes, now); {
 	case began && !first:
@@ -421,8 +422,8 @@ func (l *loop) healthPorts(a *announce.Address, node string) healthPorts {
 	return healthPortsOf(a, node, nodeAddress(o.(*corev1.Node), family))
 }
 
-// mayAnswer reports whether this node may own an address on a segment. If it may own an address that it does not deliver,
-// withoutEndpoints of the advertisement is Announce.
+// mayAnswer reports whether this node may own an address on a segment. If withoutEndpoints of the advertisement is Announce, it may
+// also own an address that it does not deliver.
 func (l *loop) mayAnswer(address netip.Addr) bool {
 	return slices.ContainsFunc(l.decisions[address].Segments, func(p announce.Placement) bool { return l.among(p.Candidates) })
 }

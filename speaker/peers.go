@@ -38,8 +38,8 @@ type site struct {
 // findings are the values that a node has found for one BGPPeer because the spec does not give them.
 type findings struct {
 	peer types.UID
-	// router is the address that spec.addressFrom yielded. It is kept while a route to the router is replaced or the router is
-	// silent for a while, but not if it was found in another place than source.
+	// router is the address that spec.addressFrom yielded. It is kept while a route to the router is replaced or the router is not
+	// heard for a while. It is dropped when the spec says to look in another place than source, where it was found.
 	router netip.Addr
 	source routerSource
 	// proved is the router with which there was a session last. If several routers are found, this one is chosen.
@@ -110,7 +110,7 @@ func (s *site) peers(all []*herald.BGPPeer) (peers []bgp.Peer, rejected []announ
 		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(x.Name, y.Name))
 	})
 	s.found = map[string]*findings{}
-	holders := map[router]string{}
+	holders := map[sessionKey]string{}
 	for _, o := range all {
 		selected, err := selects(o, s.node)
 		if err == nil && !selected {
@@ -121,7 +121,7 @@ func (s *site) peers(all []*herald.BGPPeer) (peers []bgp.Peer, rejected []announ
 			peer, err = s.peer(o)
 		}
 		if err == nil {
-			at := routerOf(peer)
+			at := sessionKeyOf(peer)
 			if first, taken := holders[at]; taken {
 				err = fmt.Errorf("spec.address: the session with %v is that of the older BGPPeer %s: delete one of the two, or let their nodeSelectors match different nodes",
 					peer.Address, first)
@@ -146,15 +146,15 @@ func selects(o *herald.BGPPeer, node *corev1.Node) (bool, error) {
 	return err == nil && selector.Matches(labels.Set(node.Labels)), err
 }
 
-// router identifies a session of a node: a router takes a second session with the same values for a collision.
-type router struct {
+// sessionKey identifies a session of a node. A router takes a second session with the same values for a collision.
+type sessionKey struct {
 	address, source netip.Addr
 	port            uint16
 	device          string
 }
 
-func routerOf(p bgp.Peer) router {
-	return router{p.Address, p.LocalAddress, cmp.Or(p.Port, bgp.DefaultPort), p.Interface}
+func sessionKeyOf(p bgp.Peer) sessionKey {
+	return sessionKey{p.Address, p.LocalAddress, cmp.Or(p.Port, bgp.DefaultPort), p.Interface}
 }
 
 // peer translates one BGPPeer for this node.

@@ -34,12 +34,12 @@ func (s *Speaker) Routing(ctx context.Context, q inspect.RoutingQuery) (*inspect
 		}
 	}
 	done := make(chan struct{})
-	look := func(l *loop) {
+	call := func(l *loop) {
 		defer close(done)
 		l.addTo(r, &q)
 	}
 	select {
-	case s.looks <- look:
+	case s.calls <- call:
 		<-done // The loop has taken it.
 	case <-ctx.Done():
 		return nil, ctx.Err()

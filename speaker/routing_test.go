@@ -51,7 +51,7 @@ func TestRoutingOfASpeaker(t *testing.T) {
 		come := make(chan struct{})
 		go func() {
 			defer close(come)
-			(<-l.s.looks)(l)
+			(<-l.s.calls)(l)
 		}()
 		r, err := l.s.Routing(t.Context(), q)
 		<-come

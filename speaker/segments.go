@@ -31,7 +31,7 @@ const (
 )
 
 // segments runs a segment.Segment on each interface on which addresses may be announced, and passes its answers to the
-// responders. The loop owns open with its values, failed and left.
+// responders. The loop owns opened with its values, failed and left.
 type segments struct {
 	config  segment.Config
 	log     *zap.Logger
@@ -55,7 +55,7 @@ type segments struct {
 	held      map[conflictKey]segment.Answer
 
 	mu        sync.Mutex
-	running   map[string]*segment.Segment // the segments in open, for other goroutines
+	running   map[string]*segment.Segment // the segments in opened, for other goroutines
 	members   map[string][]segment.Member // by interface
 	conflicts map[conflictKey]conflict
 	deaths    map[deathKey]time.Time
@@ -222,8 +222,8 @@ func (s *segments) answer(iface string, a segment.Answer) {
 	s.respond(iface, a)
 }
 
-// forwards passes on the answers that were held back for addresses that do not wait any more.
-func (s *segments) forwards(addrs []netip.Addr) {
+// release passes on the answers that were held back for addresses that do not wait any more.
+func (s *segments) release(addrs []netip.Addr) {
 	ready := map[netip.Addr]bool{}
 	for _, a := range addrs {
 		ready[a] = true
@@ -256,9 +256,9 @@ func (s *segments) responder(addr netip.Addr) *responder.Responder {
 	return s.ndp
 }
 
-// silent reports whether the responders must not send on an interface: no segment runs there, or it has made no progress
+// mustNotSend reports whether the responders must not send on an interface: no segment runs there, or it has made no progress
 // for too long.
-func (s *segments) silent(iface string) bool {
+func (s *segments) mustNotSend(iface string) bool {
 	s.mu.Lock()
 	seg := s.running[iface]
 	s.mu.Unlock()
@@ -296,7 +296,7 @@ func (s *segments) event(log *zap.Logger, iface string, e segment.Event) {
 		delete(s.deaths, key)
 		s.mu.Unlock()
 	case segment.EventSuspect:
-		log.Debug("a neighbour is silent", fields...)
+		log.Debug("a neighbour is suspected: no beat came in time", fields...)
 	default:
 		log.Info("segment", fields...)
 	}

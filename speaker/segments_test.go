@@ -85,7 +85,7 @@ func join(t *testing.T, server *apiServer, i int) *member {
 	keys := newIdentities(set, &lease{leases: kube.CoordinationV1().Leases("herald-system")}, c.Node, func(string) bool { return true }, zap.NewNop())
 	m := &member{t: t, iface: fmt.Sprint("eth", i)}
 	m.segments = newSegments(segment.Config{Cluster: "c", Node: c.Node, Boot: c.Boot, Key: key}, zap.NewNop(), keys, func() {})
-	options := responder.Options{Silent: m.silent, Sibling: m.sibling, Conflict: m.conflict}
+	options := responder.Options{Silent: m.mustNotSend, Sibling: m.sibling, Conflict: m.conflict}
 	m.arp, m.ndp = responder.New(zap.NewNop(), arp.Protocol{}, options), responder.New(zap.NewNop(), ndp.Protocol{}, options)
 	keys.segments, keys.joined = m.list, m.joined
 	m.ctx, m.end = context.WithCancel(t.Context())

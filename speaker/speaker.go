@@ -94,7 +94,7 @@ type Speaker struct {
 	handovers  *handovers
 	lease      *lease
 
-	looks chan func(*loop) // functions that the loop calls
+	calls chan func(*loop) // functions that the loop calls
 
 	ready  atomic.Bool
 	began  time.Time
@@ -103,7 +103,7 @@ type Speaker struct {
 
 // New wires a Speaker. Nothing runs before Run.
 func New(c Config) (*Speaker, error) {
-	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp")), looks: make(chan func(*loop))}
+	s := &Speaker{config: c, log: c.Log, began: time.Now(), links: link.Watch(c.Log.Named("link")), bgp: bgp.New(c.Log.Named("bgp")), calls: make(chan func(*loop))}
 	in, err := newInputs(c.Kube, c.Herald, c.Node, c.PeersNamespace, c.L2Only)
 	if err != nil {
 		return nil, err
@@ -111,12 +111,12 @@ func New(c Config) (*Speaker, error) {
 	s.inputs = in
 	s.paths = newPaths(c.Log.Named("bfd"), s.bgp)
 	s.forwarding = newForwarding(c.KubeProxyMetrics, c.Log.Named("kube-proxy"), func(addrs []netip.Addr) {
-		s.segments.forwards(addrs)
+		s.segments.release(addrs)
 		s.inputs.touch(addrs...)
 	})
 	s.handovers = newHandovers(func(ctx context.Context, address netip.Addr, node string, said answer, asked time.Time) {
 		select {
-		case s.looks <- func(l *loop) {
+		case s.calls <- func(l *loop) {
 			l.deliveries.answered(address, node, said, asked)
 			l.deliveries.fresh.await(time.Now())
 		}:
@@ -133,7 +133,7 @@ func New(c Config) (*Speaker, error) {
 	s.segments.waits = s.forwarding.isWaiting
 	s.identities.segments, s.identities.joined = s.segments.list, s.segments.joined
 	options := responder.Options{
-		Refresh: c.Refresh, Silent: s.segments.silent, Sibling: s.segments.sibling, Conflict: s.segments.conflict,
+		Refresh: c.Refresh, Silent: s.segments.mustNotSend, Sibling: s.segments.sibling, Conflict: s.segments.conflict,
 	}
 	if c.Refresh == 0 {
 		options.Refresh = -1

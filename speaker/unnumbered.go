@@ -21,9 +21,9 @@ const (
 	// time. A router answers within half a second, or within three and a half after its last advertisement (RFC 4861 section
 	// 6.2.6).
 	timeToAnswer = 5 * time.Second
-	// silentFor is how long a router still counts as present after it was last heard. It could have answered three
+	// presentFor is how long a router still counts as present after it was last heard. It could have answered three
 	// solicitations in this time.
-	silentFor = 3*link.SolicitationPeriod + timeToAnswer
+	presentFor = 3*link.SolicitationPeriod + timeToAnswer
 	// maxHeard bounds the routers that are remembered for a link: any machine there can advertise itself.
 	maxHeard = 64
 )
@@ -69,7 +69,7 @@ func (l linkRouters) router(established, before, proved netip.Addr, now time.Tim
 // present returns the routers that have been heard lately.
 func (l linkRouters) present(now time.Time) (all []netip.Addr) {
 	for a, last := range l.heard {
-		if now.Sub(last) < silentFor {
+		if now.Sub(last) < presentFor {
 			all = append(all, a)
 		}
 	}
@@ -78,7 +78,7 @@ func (l linkRouters) present(now time.Time) (all []netip.Addr) {
 
 // hear records that a router has advertised itself. It fails if there are too many routers to remember.
 func (l *linkRouters) hear(router netip.Addr, now time.Time) error {
-	maps.DeleteFunc(l.heard, func(_ netip.Addr, last time.Time) bool { return now.Sub(last) >= silentFor })
+	maps.DeleteFunc(l.heard, func(_ netip.Addr, last time.Time) bool { return now.Sub(last) >= presentFor })
 	if _, known := l.heard[router]; !known && len(l.heard) >= maxHeard {
 		return fmt.Errorf("more than %d machines advertise themselves as routers on %s: see to it that only the router sends Router Advertisements", maxHeard, l.iface)
 	}

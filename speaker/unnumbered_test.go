@@ -58,10 +58,10 @@ func TestWhichRouterANodeTakes(t *testing.T) {
 
 		{name: "the router reboots, and the rogue advertises itself", listening: time.Hour, heard: heard{genuine: ago(time.Minute), rogue: ago(0)}, kernel: []netip.Addr{rogue}, before: genuine, proved: genuine, want: genuine},
 		{name: "the same, and there was no session", listening: time.Hour, heard: heard{genuine: ago(time.Minute), rogue: ago(0)}, kernel: []netip.Addr{rogue}, before: genuine, err: "fe80::a%eth1 and fe80::b%eth1 are"},
-		{name: "the router was replaced", listening: time.Hour, heard: heard{genuine: ago(silentFor), rogue: ago(0)}, kernel: []netip.Addr{genuine, rogue}, before: genuine, proved: genuine, want: rogue},
+		{name: "the router was replaced", listening: time.Hour, heard: heard{genuine: ago(presentFor), rogue: ago(0)}, kernel: []netip.Addr{genuine, rogue}, before: genuine, proved: genuine, want: rogue},
 
-		{name: "the rogue has gone, and the kernel still has it", listening: time.Hour, heard: heard{genuine: ago(time.Minute), rogue: ago(silentFor)}, kernel: []netip.Addr{genuine, rogue}, want: genuine},
-		{name: "the rogue may have gone", listening: time.Hour, heard: heard{genuine: ago(time.Minute), rogue: ago(silentFor - 1)}, kernel: []netip.Addr{genuine, rogue}, err: "fe80::a%eth1 and fe80::b%eth1 are"},
+		{name: "the rogue has gone, and the kernel still has it", listening: time.Hour, heard: heard{genuine: ago(time.Minute), rogue: ago(presentFor)}, kernel: []netip.Addr{genuine, rogue}, want: genuine},
+		{name: "the rogue may have gone", listening: time.Hour, heard: heard{genuine: ago(time.Minute), rogue: ago(presentFor - 1)}, kernel: []netip.Addr{genuine, rogue}, err: "fe80::a%eth1 and fe80::b%eth1 are"},
 
 		{name: "it is not listened", fault: errors.New("operation not permitted"), kernel: []netip.Addr{rogue}, err: "routers on the link of eth1 cannot be told from other machines: operation not permitted"},
 		{name: "it is not listened any more", fault: errors.New("operation not permitted"), kernel: []netip.Addr{rogue}, before: genuine, want: genuine},
@@ -102,9 +102,9 @@ func TestTooManyRouters(t *testing.T) {
 	}{
 		{time.Second, genuine, maxHeard, says},
 		{2 * time.Second, forged, maxHeard, ""},
-		{silentFor - 1, genuine, maxHeard, says},
-		{silentFor, genuine, 2, ""},
-		{silentFor + 2*time.Second, genuine, 1, ""},
+		{presentFor - 1, genuine, maxHeard, says},
+		{presentFor, genuine, 2, ""},
+		{presentFor + 2*time.Second, genuine, 1, ""},
 	} {
 		err := l.hear(step.router, noon.Add(step.after))
 		if got := len(l.present(noon.Add(step.after))); got != step.known || (step.err == "") != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), step.err) {

@@ -21,8 +21,8 @@ const (
 	// NDP. Otherwise it would be a matter of chance whether the reason is that there is no answer or no route to the host.
 	minDialTime = 4 * time.Second
 	// dialPause is how long a new server waits before it connects. A router that watches the path by BFD may find only now that
-	// the speaker before this one is dead, or that the path was. It would end the new session for it, with the routes that it has
-	// kept over a restart.
+	// the speaker before this one is dead, or that the path was. Because of that failure it would end the new session, and drop
+	// the routes that it has kept over a restart.
 	dialPause = 2 * time.Second
 )
 
@@ -47,7 +47,9 @@ func (s *session) dial(ctx context.Context, to chan<- net.Conn) {
 			return
 		}
 		if !s.status.stillWaits() {
-			_ = conn.Close() // gobgp would close it, too. It does not wait, as when the time of a graceful restart has passed.
+			// gobgp does not wait for a connection any more, for example because the time of a graceful restart has passed. It
+			// would close this one, too.
+			_ = conn.Close()
 			continue
 		}
 		select {
@@ -100,7 +102,7 @@ func connect(ctx context.Context, p Peer, limit time.Duration) (*net.TCPConn, er
 	return conn.(*net.TCPConn), nil
 }
 
-// prepare gives a socket that is not connected yet what the router may demand of its first packet.
+// prepare sets, on a socket that is not connected yet, what must hold from its first packet on: the interface, the password, the TTL.
 func (p Peer) prepare(fd int) error {
 	var errs []error
 	if p.Interface != "" {

@@ -10,9 +10,9 @@
 // The protocol implementation is gobgp. Every peer has a gobgp server of its own, with that peer as its only neighbour. The
 // local RIB of that server is therefore the peer's Adj-RIB-Out: attributes may differ from peer to peer without an export
 // policy, a peer that is added or fails cannot affect another, and the same router address may appear in two VRFs. The
-// interface to gobgp is in server.go, accept.go, handshake.go, lockstep.go, status.go, detail.go, reason.go and pathdown.go. Callers
-// do not see it. Connections are this package's own: dial.go opens them, listener.go accepts those of passive peers, and gobgp
-// takes both from a channel.
+// interface to gobgp is in the files that import github.com/osrg/gobgp: server.go runs a server, and the others configure it, watch it or
+// read messages with its types. Callers do not see it. Connections are this package's own: dial.go opens them, listener.go accepts
+// those of passive peers, and gobgp takes both from a channel.
 //
 // # The path of a prefix
 //

@@ -23,7 +23,7 @@ type handshake struct {
 	unread []byte // what gobgp has not read of the last message
 }
 
-// shake makes a connection the one of a session.
+// shake returns a connection as the handshake of this session.
 func (s *status) shake(conn *net.TCPConn) *handshake { return &handshake{TCPConn: conn, status: s} }
 
 // RemoteAddr is the router's address as the peer has it. gobgp looks for its neighbour by this address, and package net may

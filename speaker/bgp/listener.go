@@ -29,7 +29,7 @@ type endpoint struct {
 
 // endpoints returns the endpoints at which to listen, with the peers of each. For a peer with a local address this node listens
 // only at that address, unless other peers with the same port need all addresses.
-func endpoints(wished map[string]*member) map[endpoint][]*member {
+func endpoints(wanted map[string]*member) map[endpoint][]*member {
 	everywhere := map[endpoint]bool{}
 	wildcard := func(p Peer) endpoint {
 		address := netip.IPv6Unspecified()
@@ -38,13 +38,13 @@ func endpoints(wished map[string]*member) map[endpoint][]*member {
 		}
 		return endpoint{address: address, port: p.port(), device: p.Interface}
 	}
-	for _, m := range wished {
+	for _, m := range wanted {
 		if m.peer.Passive && !m.peer.LocalAddress.IsValid() {
 			everywhere[wildcard(m.peer)] = true
 		}
 	}
 	all := map[endpoint][]*member{}
-	for _, m := range wished {
+	for _, m := range wanted {
 		if !m.peer.Passive {
 			continue
 		}
@@ -67,8 +67,8 @@ type listeners struct {
 }
 
 // follow opens and closes listeners so that exactly the passive peers among the members can connect.
-func (l *listeners) follow(ctx context.Context, wished map[string]*member) {
-	want := endpoints(wished)
+func (l *listeners) follow(ctx context.Context, wanted map[string]*member) {
+	want := endpoints(wanted)
 	for at, old := range l.at {
 		if want[at] == nil { // Old listeners are closed first: a new one may need the same address.
 			old.cancel()
@@ -256,7 +256,8 @@ func (l *listener) handOver(conn *net.TCPConn) {
 	}
 	i := peerAt(to)
 	if i < 0 {
-		i = peerAt(netip.Addr{}) // It takes what is not for another peer of this router.
+		// A peer without a local address takes the connections from its router that are not to the local address of another peer.
+		i = peerAt(netip.Addr{})
 	}
 	if i < 0 {
 		_ = conn.Close()

@@ -156,12 +156,12 @@ func TestWherePassivePeersAreWaitedFor(t *testing.T) {
 		{"devices", []*member{of("a", "198.18.0.2", "", "red", 0, true), of("b", "198.18.0.2", "", "blue", 0, true)},
 			map[endpoint][]string{{addr("0.0.0.0"), 179, "red", 0}: {"a"}, {addr("0.0.0.0"), 179, "blue", 0}: {"b"}}},
 	} {
-		wished := map[string]*member{}
+		wanted := map[string]*member{}
 		for _, m := range c.members {
-			wished[m.peer.Name] = m
+			wanted[m.peer.Name] = m
 		}
 		got := map[endpoint][]string{}
-		for at, members := range endpoints(wished) {
+		for at, members := range endpoints(wanted) {
 			for _, m := range members {
 				got[at] = append(got[at], m.peer.Name)
 			}

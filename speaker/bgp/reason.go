@@ -109,7 +109,7 @@ func (s *status) advertised(failure error) {
 	}
 }
 
-// instead records a reason that replaces any from before, and that any later reason replaces.
+// instead records a reason in place of any that is known, as a guess, so that any later reason replaces it.
 func (s *status) instead(by Side, reason string) {
 	s.mu.Lock()
 	s.reason.source = guess
@@ -248,7 +248,7 @@ func (s *status) stateNow() State {
 	return s.state
 }
 
-// cured replaces the reason was, whose cause is gone.
+// cured replaces the reason `was`, whose cause is gone, by the reason `now`, if `was` is still the reason.
 func (s *status) cured(was, now string) {
 	s.mu.Lock()
 	is := was != "" && s.reason.Text == was

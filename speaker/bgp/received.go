@@ -62,7 +62,8 @@ func (r *received) note(record slog.Record) (tooMuch bool) {
 
 // update counts an UPDATE. Like gobgp, it handles the withdrawn prefixes last.
 func (r *received) update(announced, withdrawn []bgp.PathNLRI, attributes []bgp.PathAttributeInterface) {
-	k := &kept{bytes: 5 * (len(announced) + len(withdrawn)), routes: 1} // One too many, until the end: a prefix may come twice.
+	// routes begins at 1, so that it does not fall to 0 when a prefix that comes twice replaces itself. The last line takes the 1 off.
+	k := &kept{bytes: 5 * (len(announced) + len(withdrawn)), routes: 1}
 	for _, a := range attributes {
 		k.bytes += a.Len()
 		switch a := a.(type) {

@@ -12,14 +12,14 @@ import (
 // it. It belongs to the peer's name and outlives sessions, so a peer that is added later finds its routes.
 type ribOut struct {
 	mu      sync.Mutex
-	wished  map[netip.Prefix]route.Attributes
+	wanted  map[netip.Prefix]route.Attributes
 	changed map[netip.Prefix]struct{} // prefixes that changed since the session last looked
 	wake    chan struct{}             // capacity one
 }
 
 func newRibOut() *ribOut {
 	return &ribOut{
-		wished:  map[netip.Prefix]route.Attributes{},
+		wanted:  map[netip.Prefix]route.Attributes{},
 		changed: map[netip.Prefix]struct{}{},
 		wake:    make(chan struct{}, 1),
 	}
@@ -29,10 +29,10 @@ func newRibOut() *ribOut {
 func (r *ribOut) announce(prefix netip.Prefix, a route.Attributes) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.wished[prefix]; ok && old.Same(a) {
+	if old, ok := r.wanted[prefix]; ok && old.Same(a) {
 		return
 	}
-	r.wished[prefix] = a
+	r.wanted[prefix] = a
 	r.touch(prefix)
 }
 
@@ -40,10 +40,10 @@ func (r *ribOut) announce(prefix netip.Prefix, a route.Attributes) {
 func (r *ribOut) withdraw(prefix netip.Prefix) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.wished[prefix]; !ok {
+	if _, ok := r.wanted[prefix]; !ok {
 		return
 	}
-	delete(r.wished, prefix)
+	delete(r.wanted, prefix)
 	r.touch(prefix)
 }
 
@@ -58,7 +58,7 @@ func (r *ribOut) touch(prefix netip.Prefix) {
 func (r *ribOut) empty() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.wished) == 0
+	return len(r.wanted) == 0
 }
 
 // all returns all wanted routes. takeChanged then returns the changes since this call.
@@ -66,14 +66,14 @@ func (r *ribOut) all() map[netip.Prefix]route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.changed)
-	return maps.Clone(r.wished)
+	return maps.Clone(r.wanted)
 }
 
 // list returns all wanted routes. The attributes must not be modified.
 func (r *ribOut) list() map[netip.Prefix]route.Attributes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.wished)
+	return maps.Clone(r.wanted)
 }
 
 // takeChanged returns the current attributes of each prefix that has changed since the last call; nil stands for a withdrawal.
@@ -83,7 +83,7 @@ func (r *ribOut) takeChanged() map[netip.Prefix]*route.Attributes {
 	changes := make(map[netip.Prefix]*route.Attributes, len(r.changed))
 	for prefix := range r.changed {
 		changes[prefix] = nil
-		if a, ok := r.wished[prefix]; ok {
+		if a, ok := r.wanted[prefix]; ok {
 			changes[prefix] = &a
 		}
 	}

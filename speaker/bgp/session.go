@@ -230,10 +230,10 @@ func discard[C io.Closer](all <-chan C) {
 func (s *session) apply(ctx context.Context, changes map[netip.Prefix]*route.Attributes) error {
 	var announce []announcement
 	var withdraw []netip.Prefix
-	for prefix, wished := range changes {
+	for prefix, wanted := range changes {
 		old, told := s.told.of[prefix]
 		s.withheld.remove(prefix)
-		if wished == nil {
+		if wanted == nil {
 			if told {
 				withdraw = append(withdraw, prefix)
 			}
@@ -242,9 +242,9 @@ func (s *session) apply(ctx context.Context, changes map[netip.Prefix]*route.Att
 		nextHop, ok := s.peer.nextHop(prefix.Addr().Is4())
 		switch {
 		case !ok:
-			s.withheld.set(prefix, *wished)
-		case !told || !old.Same(*wished):
-			announce = append(announce, announcement{prefix, nextHop, *wished})
+			s.withheld.set(prefix, *wanted)
+		case !told || !old.Same(*wanted):
+			announce = append(announce, announcement{prefix, nextHop, *wanted})
 		}
 	}
 	if len(announce)+len(withdraw) > 0 && s.connects && !s.server.established(ctx) {

@@ -74,9 +74,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 	defer sessions.wait()
 	defer listeners.wait()
 	for {
-		wished := s.wished()
-		listeners.follow(ctx, wished)
-		sessions.follow(ctx, wished)
+		wanted := s.wanted()
+		listeners.follow(ctx, wanted)
+		sessions.follow(ctx, wanted)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -94,9 +94,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 // not listed. This does not affect the others.
 func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 	faults := map[string]error{}
-	wished := map[string]Peer{}
+	wanted := map[string]Peer{}
 	for _, p := range peers {
-		if _, twice := wished[p.Name]; twice {
+		if _, twice := wanted[p.Name]; twice {
 			faults[p.Name] = errors.New("Name: is used twice; the first is taken")
 			continue
 		}
@@ -104,19 +104,19 @@ func (s *Speaker) SetPeers(peers []Peer) map[string]error {
 			faults[p.Name] = err
 			continue
 		}
-		wished[p.Name] = p
+		wanted[p.Name] = p
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	news := false
 	for name, m := range s.members {
-		if p, ok := wished[name]; !ok || !m.peer.same(p) {
+		if p, ok := wanted[name]; !ok || !m.peer.same(p) {
 			delete(s.members, name)
 			news = true
 		}
 	}
-	for name, p := range wished {
+	for name, p := range wanted {
 		if s.members[name] != nil {
 			continue
 		}
@@ -188,7 +188,7 @@ func (s *Speaker) Sessions() []Session {
 // capacity is one: all changes until the value is received count as one.
 func (s *Speaker) Changed() <-chan struct{} { return s.changed }
 
-func (s *Speaker) wished() map[string]*member {
+func (s *Speaker) wanted() map[string]*member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.members)
@@ -230,10 +230,10 @@ type running struct {
 
 // follow closes the sessions that are not wanted any more, and opens the missing ones. It first waits until the old ones are
 // closed: a router has only one session with an address, and takes a second one for a collision (RFC 4271 §6.8).
-func (s *sessions) follow(ctx context.Context, wished map[string]*member) {
+func (s *sessions) follow(ctx context.Context, wanted map[string]*member) {
 	var closing []*running
 	for name, r := range s.of {
-		if next := wished[name]; next != r.member {
+		if next := wanted[name]; next != r.member {
 			cause := errRemoved
 			if next != nil && next.peer.succeeds(r.peer) {
 				cause = ErrRestart
@@ -246,7 +246,7 @@ func (s *sessions) follow(ctx context.Context, wished map[string]*member) {
 	for _, r := range closing {
 		r.join()
 	}
-	for name, m := range wished {
+	for name, m := range wanted {
 		if s.of[name] == nil {
 			s.open(ctx, name, m)
 		}

@@ -260,7 +260,7 @@ func (s *status) begin() {
 }
 
 // errOver ends a server whose session has ended. gobgp (v4.8.0) keeps what it had queued for the router, and would send that in
-// the next session: routes that were withdrawn meanwhile, or the mark that ends the sending.
+// the next session: routes that were withdrawn meanwhile, or the End-of-RIB marker (RFC 4724, section 2).
 var errOver = errors.New("the session is over")
 
 // over reports whether the next session needs a new server. It does not if the router has graceful restart and may be
@@ -274,7 +274,8 @@ func (s *status) over() bool {
 	return s.ended != "" && (g == nil || !restarts)
 }
 
-// stillWaits reports whether gobgp waits for a connection. The next value of waits is for another one.
+// stillWaits reports whether gobgp waits for a connection. It empties the channel waits, so the next value there is for another
+// connection.
 func (s *status) stillWaits() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

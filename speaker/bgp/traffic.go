@@ -23,7 +23,8 @@ var errTooManyRefreshes = fmt.Errorf("the router asked for all routes more than 
 
 // errSendHold ends a session with a router that takes nothing from its connection although it sends KEEPALIVEs (RFC 9687). Such a
 // router would keep routes that are withdrawn.
-var errSendHold = fmt.Errorf("the router has taken no message from its connection for %v or twice the hold time: its BGP daemon hangs: restart it", minSendHold)
+var errSendHold = fmt.Errorf("the router has taken no message from its connection for %v, or for twice the hold time if that is longer; "+
+	"its BGP daemon hangs: restart it", minSendHold)
 
 // messages counts the messages of an established session.
 type messages struct {

@@ -92,8 +92,10 @@ func (m *Machine) place(a *address, holder *claim) (place int) {
 	mine := a.order(r.self, len(m.owned), bound)
 	for i := range r.slots {
 		s := &r.slots[i]
+		// With a holder, the place is among its deputies. The holder is none, and a node that listens cannot be one, because a
+		// deputy is needed at once.
 		if !m.eligible(s) || holder != nil && (s.n == holder.n || s.n.has(flagListening)) {
-			continue // A deputy is needed at once. A node that listens cannot be one.
+			continue
 		}
 		if a.order(s, s.load(), bound).before(mine) {
 			if place++; place == lastPlace {

@@ -37,6 +37,8 @@ func (m *Machine) flush() {
 		for part := range m.split(changes) {
 			m.sendUpdate(update{from: m.claims, to: m.claims + 1, changes: part})
 		}
+		// A Hello has the number of the claims, too. If this node owns nothing any more, it sends a Hello with the update, so a
+		// neighbour that missed the update does not have to wait for the next beat, which comes a second later.
 		m.helloDirty = m.helloDirty || len(m.owned) == 0
 	}
 	if m.helloDirty && !m.shadowed() {
@@ -389,7 +391,7 @@ func (m *Machine) receiveFormer(f former) {
 		if a == nil || a.ownTerm != 0 || a.want == nil {
 			continue
 		}
-		if h := a.holder(); h != nil && a.beats(h.term, h.n.hash, c.term, m.hash) {
+		if h := a.holder(); h != nil && a.wins(h.term, h.n.hash, c.term, m.hash) {
 			continue
 		}
 		a.sawTerm(c.term)

@@ -1,7 +1,9 @@
 package segment
 
 import (
+	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -80,6 +82,58 @@ func TestASpeakerAnswersUntilItsSuccessorIsAnnounced(t *testing.T) {
 	victim.input(func(m *Machine, now Time) { m.Leave(now, true) })
 	same()
 	w.run(3*leavePeriod, same)
+}
+
+// TestAReplacedSpeakerDoesNotYieldAndIsNotWaitedFor: the first candidate was stalled, and claims an address that the second one has
+// taken. The claim of the first one is higher, but the second one is just being replaced. Both answer until its process ends, and
+// then the first one answers alone. A wait would leave the address without an answer if the process ended during that time.
+func TestAReplacedSpeakerDoesNotYieldAndIsNotWaitedFor(t *testing.T) {
+	w, addrs := began(t, 3, 1)
+	w.delay = 0 // Frames stay in order.
+	a, owner := addrs[0], w.owner(addrs[0])
+	var first, second *host
+	for _, h := range w.nodes {
+		switch {
+		case h == owner:
+		case w.placeWithout(h, owner, a) == 0:
+			first = h
+		default:
+			second = h
+		}
+	}
+	answered := func(want ...MAC) {
+		t.Helper()
+		if macs := w.answersFor(a); !slices.Equal(macs, want) {
+			w.fail("%v is answered with %v, want %v", a, macs, want)
+		}
+	}
+	first.frozen = true
+	owner.suffer("unhealthy")
+	w.run(time.Microsecond)
+	release := first.waiting[0]
+	first.frozen, first.waiting = false, first.waiting[1:]
+	release()
+	first.frozen = true
+	w.run(placeDelay + 2*rivalTime)
+	answered(second.mac)
+	second.input(func(m *Machine, now Time) { m.Leave(now, true) })
+	first.m.Tick(first.clock())
+	first.drain()
+	first.goOn()
+	w.run(2*leavePeriod, func() {
+		if second.answers[a].Node != second.name {
+			w.fail("%s, which is being replaced, has yielded %v", second.name, a)
+		}
+	})
+	both := []MAC{first.mac, second.mac}
+	slices.SortFunc(both, func(x, y MAC) int { return bytes.Compare(x[:], y[:]) })
+	answered(both...)
+	second.kill()
+	w.run(10 * time.Millisecond)
+	alone := func() { answered(first.mac) }
+	w.run(100*time.Millisecond, alone)
+	second.start()
+	w.run(Grace+time.Second, alone)
 }
 
 // TestLongLists: a speaker that starts gets lists of many pages, which are not sent at once, before its time to listen is over.

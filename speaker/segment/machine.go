@@ -6,7 +6,7 @@
 //
 //	neighbour.go   the other speakers, and whether they are alive
 //	receive.go     handles frames: beats (heartbeats), Hellos, questions; signed.go verifies the signed ones
-//	suspicion.go   neighbours that fall silent, and their kernels as second witnesses
+//	suspicion.go   neighbours whose beats are missing, and their kernels as second witnesses
 //	ownership.go   which node owns an address: claims with terms, and how this node answers
 //	takeover.go    how this node takes an address, and gives it up
 //	strangers.go   machines that are not speakers and use one of the addresses
@@ -45,7 +45,9 @@ func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 // on them.
 //
 // A new timer needs a constant, a field of type Time for its deadline in Machine, neighbour or address, and a function that Tick
-// calls. Next should return the deadline; if it does not, the timer is up to idleTick late.
+// calls. Next should return the deadline; if it does not, the timer is up to idleTick late. A timer about the failure of a neighbour
+// stores when it began, such as neighbour.suspect. detectFailure compares that with the constant, and scheduleDetection moves
+// Machine.detectAt, which Next returns.
 const (
 	fastPeriod = 100 * time.Millisecond // between two beats of a node that owns addresses
 	slowPeriod = time.Second            // between two beats of a node that owns none
@@ -59,13 +61,13 @@ const (
 	lossyWindow     = 300 * time.Millisecond // the same for a neighbour many of whose beats are lost
 	blindWindow     = 400 * time.Millisecond // the same for a neighbour that has no address to ask for
 	placeDelay      = 50 * time.Millisecond  // a candidate waits this long for each candidate before it
-	rivalTime       = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first
+	rivalTime       = 30 * time.Millisecond  // between the claim and the first answer of a candidate that is not the first, or not Settled
 	listenTime      = 300 * time.Millisecond // of listening before a node's first claim
 	maxListening    = 2 * time.Second        // the same, at most, while a neighbour has not answered
 	maxGap          = 250 * time.Millisecond // without a turn of this speaker, after which it has to listen again
-	lastDeputyTime  = 500 * time.Millisecond // before the end of Grace, from when on only one deputy answers
+	lastDeputyTime  = 500 * time.Millisecond // the last part of Grace, in which only one deputy answers
 	formerTime      = time.Second            // for a new speaker to claim what its predecessor claimed
-	holdOff         = time.Second            // before a node takes an address that nobody wanted, or that the node gave up because it was cut off
+	holdOff         = time.Second            // before a node takes an address that was released as not wanted, or that it gave up itself because it was cut off
 	misplacedTime   = 5 * time.Second        // before an address is taken from an owner that is not a candidate
 	aliveBeforeMove = 30 * time.Second       // a node must be alive this long before addresses move to it
 	moveInterval    = time.Second            // between two such moves
@@ -178,7 +180,7 @@ type EventKind string
 // Events. Their values are used in metrics.
 const (
 	EventHeard     EventKind = "heard"     // a neighbour is heard for the first time, or again
-	EventSuspect   EventKind = "suspicion" // a neighbour was silent for too long
+	EventSuspect   EventKind = "suspicion" // no beat of a neighbour came in time
 	EventSilent    EventKind = "silent"    // the kernel of a neighbour answers and its speaker does not
 	EventDead      EventKind = "death"     // its kernel does not answer either, or Grace is over
 	EventLeft      EventKind = "left"      // a neighbour said that it ends
@@ -186,7 +188,7 @@ const (
 	EventYield     EventKind = "yield"
 	EventRelease   EventKind = "release"
 	EventListening EventKind = "listening"
-	EventMember    EventKind = "member"
+	EventMember    EventKind = "member" // this node does not listen any more
 )
 
 // Drop says why a frame was refused. The values are labels of a metric.
@@ -214,7 +216,7 @@ type Counters struct {
 	Refused     map[Drop]uint64
 	Events      map[EventKind]uint64
 	Deputised   time.Duration // the time as a deputy, summed over all addresses
-	TakeoverSum time.Duration // the sum of the times from the last sign of life of an owner that fell silent to the takeover
+	TakeoverSum time.Duration // the sum of the times from the last sign of life of an owner that died to the takeover
 	Takeovers   uint64        // the number of takeovers in TakeoverSum
 }
 
@@ -272,11 +274,11 @@ type Machine struct {
 	rebalanced   Time                  // when a better candidate was last looked for
 
 	received       uint64 // frames of any kind on the interface
-	receivedBefore uint64 // received when the last neighbour fell silent; notCounted until frames have been counted
+	receivedBefore uint64 // received when the last neighbour was suspected; notCounted until frames have been counted
 	cutOff         bool
 	cutOffSince    Time
 	sequence       uint64
-	claims         uint32 // counts changes of owned
+	claims         uint32 // the version of our claims: counts changes of owned
 	pending        []change
 	pagesFrom      Time // when pages may be sent again
 	askedPages     bool // a speaker waits for pages, from askedPage on

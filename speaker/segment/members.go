@@ -66,8 +66,9 @@ func (m *Machine) Expect(now Time, expected []Expected) {
 
 func (m *Machine) degraded() bool { return !m.everHeard && len(m.expected) > 0 }
 
-// outsider reports whether others hear one another. The callers know that this node has heard none of them.
-func (m *Machine) outsider() bool {
+// othersHearOneAnother reports whether some of the expected speakers hear others. The callers know that this node has heard none of
+// them, so only this node is cut off.
+func (m *Machine) othersHearOneAnother() bool {
 	for _, e := range m.expected {
 		if e.Hears {
 			return true
@@ -91,13 +92,13 @@ func (m *Machine) greetExpected() {
 	}
 }
 
-// Member is another speaker, as this node knows it.
+// Member is another speaker, as this node knows it: a neighbour, or an expected speaker that was never heard.
 type Member struct {
 	Node      string
 	MAC       MAC
 	Interface string // the name of its interface on its own node
 	Prefixes  []netip.Prefix
-	// Life is "alive", "suspected", "silent" or "dead"; "expected" if the speaker was never heard.
+	// Life is the status of the neighbour: "alive", "suspected", "silent" or "dead"; "expected" if the speaker was never heard.
 	Life   string
 	Silent time.Duration // since the last sign of life of its speaker
 	Claims int
@@ -116,7 +117,7 @@ func (m *Machine) Members() []Member {
 	for _, n := range m.sorted {
 		all = append(all, Member{
 			Node: n.node, MAC: n.mac, Interface: n.said.ifname, Prefixes: n.said.prefixes, Life: n.status.String(),
-			Silent: m.now - n.sign, Claims: len(n.claims), HearsUs: n.hearsMe,
+			Silent: m.now - n.lastSign, Claims: len(n.claims), HearsUs: n.hearsMe,
 		})
 	}
 	if m.degraded() {

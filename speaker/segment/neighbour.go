@@ -48,8 +48,8 @@ type neighbour struct {
 	index       uint32 // of the last beat
 	secret      secret // of the last beat
 	history     uint32 // of the last 32 beats: a bit is set for each that arrived
-	heard       Time   // the time from which silence counts: as sign, or later if this node could not hear
-	sign        Time   // the last sign of life of its speaker
+	heard       Time   // since then beats may be missing: lastSign, or the later time at which this node could hear again
+	lastSign    Time   // the last sign of life of its speaker
 	since       Time   // when it became alive
 	hearsMe     bool   // it has said that it hears this boot
 	welcomes    int    // how many of our next Hellos say that we hear it
@@ -80,12 +80,12 @@ type neighbour struct {
 
 func (n *neighbour) interval() time.Duration { return time.Duration(n.said.period) * time.Millisecond }
 
-// silenceOf returns how long a neighbour that sends a beat in each period may be silent before it is suspected.
+// silenceOf returns how long the next beat of a neighbour that sends one in each period may be missing before it is suspected.
 func silenceOf(period time.Duration) time.Duration { return period * 3 / 2 }
 
 func (n *neighbour) has(flag uint8) bool { return n.said.flags&flag != 0 }
 
-// living reports whether the claims of the neighbour count.
+// living reports whether the claims of the neighbour count: it is not dead.
 func (n *neighbour) living() bool { return n.status != dead }
 
 // eligible reports whether the neighbour can take an address, now or after it has listened.
@@ -103,7 +103,7 @@ func (n *neighbour) hasAddress() bool { return len(n.said.prefixes) > 0 }
 
 // hear records a sign of life of a neighbour's speaker, and when it came.
 func (m *Machine) hear(n *neighbour, came Time) {
-	n.heard, n.sign, m.lastHeard = max(n.heard, came), max(n.sign, came), max(m.lastHeard, came)
+	n.heard, n.lastSign, m.lastHeard = max(n.heard, came), max(n.lastSign, came), max(m.lastHeard, came)
 }
 
 // meet adds a neighbour whose boot is heard for the first time. It keeps the claims of the previous speaker of that node
@@ -112,7 +112,7 @@ func (m *Machine) meet(e envelope) *neighbour {
 	n := &neighbour{
 		node: e.node, hash: hashNode(e.node), boot: e.boot, mac: e.mac,
 		id:     idOf(e.cluster, e.boot, e.node, e.mac),
-		status: alive, heard: m.now, sign: m.now, since: m.now, history: ^uint32(0),
+		status: alive, heard: m.now, lastSign: m.now, since: m.now, history: ^uint32(0),
 		claims: map[netip.Addr]uint64{}, verifies: bucket{rate: 500, size: 1000},
 	}
 	if w := m.ended[source{n.node, n.mac}]; w.boot == n.boot {
@@ -156,7 +156,7 @@ func (m *Machine) setStatus(n *neighbour, to status) {
 	m.statuses[to]++
 	m.loadChanges++
 	m.count()
-	after := m.now - n.sign
+	after := m.now - n.lastSign
 	switch to {
 	case alive:
 		if from == dead {
@@ -211,7 +211,7 @@ func (n *neighbour) allClaims() iter.Seq[netip.Addr] {
 func (m *Machine) ignoreClaims(n *neighbour) {
 	for addr := range n.allClaims() {
 		a := m.address(addr)
-		a.ownerLastHeard = max(a.ownerLastHeard, n.sign)
+		a.ownerLastHeard = max(a.ownerLastHeard, n.lastSign)
 		m.unclaimed(n, a)
 	}
 }
@@ -219,7 +219,7 @@ func (m *Machine) ignoreClaims(n *neighbour) {
 // recordMissing records, for each address of a neighbour that seems to be dead, since when the neighbour's beats are missing. It may be
 // this node, and not the neighbour, that has been cut off since then: see hearsOthers.
 func (m *Machine) recordMissing(n *neighbour) {
-	since := n.sign + silenceOf(fastPeriod)
+	since := n.lastSign + silenceOf(fastPeriod)
 	for addr := range n.allClaims() {
 		a := m.address(addr)
 		a.ownerMissing = max(a.ownerMissing, since)

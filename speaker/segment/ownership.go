@@ -106,8 +106,8 @@ func (a *address) plausible() uint64 {
 	return lowest + maxJump
 }
 
-// beats reports whether the first claim wins: the higher term wins, and among equal terms the higher rank.
-func (a *address) beats(term, hash, otherTerm, otherHash uint64) bool {
+// wins reports whether the first claim wins: the higher term wins, and among equal terms the higher rank.
+func (a *address) wins(term, hash, otherTerm, otherHash uint64) bool {
 	return cmp.Or(cmp.Compare(term, otherTerm), cmp.Compare(mix(a.hash^hash), mix(a.hash^otherHash))) > 0
 }
 
@@ -120,7 +120,7 @@ func (a *address) holder() *claim {
 		if c.term > limit {
 			continue
 		}
-		if best == nil || a.beats(c.term, c.n.hash, best.term, best.n.hash) {
+		if best == nil || a.wins(c.term, c.n.hash, best.term, best.n.hash) {
 			best = c
 		}
 	}
@@ -168,10 +168,10 @@ func (m *Machine) decide(a *address) {
 	case a.ownTerm != 0 && a.want == nil:
 		m.release(a, true, "it is not to be announced on this segment any more")
 	case a.ownTerm != 0 && m.replaced:
-		// This node keeps it for the successor. Deputies answer, too.
+		// This node keeps it for the successor, also if another claim is higher. Deputies answer, too.
 	case a.ownTerm != 0 && place < 0 && m.shadowed():
 		m.release(a, false, "another interface of this node is on the same segment")
-	case a.ownTerm != 0 && m.degraded() && (place > 0 || m.outsider()):
+	case a.ownTerm != 0 && m.degraded() && (place > 0 || m.othersHearOneAnother()):
 		// This node took it before it knew that there are other speakers.
 		m.release(a, false, "others come first, and none is heard")
 	case a.ownTerm != 0 && a.disputed():
@@ -213,10 +213,10 @@ func (m *Machine) decide(a *address) {
 // yields reports whether this node gives up its claim. A node that listens was away, and leaves the address to the node
 // that stood in for it.
 func (m *Machine) yields(a *address, holder *claim) bool {
-	if m.listening && !holder.n.has(flagListening) && m.ownSince(a) {
+	if m.listening && !holder.n.has(flagListening) && m.ownedBeforeListening(a) {
 		return true
 	}
-	return a.beats(holder.term, holder.n.hash, a.ownTerm, m.hash)
+	return a.wins(holder.term, holder.n.hash, a.ownTerm, m.hash)
 }
 
 // answersNow reports whether this node answers for an address that it owns. Another node may have taken the
@@ -226,8 +226,10 @@ func (m *Machine) yields(a *address, holder *claim) bool {
 //   - If the claim of the other node is higher, this node has yielded by then.
 //   - If it is lower, the other node may have begun to answer, even if its speaker is silent now. So this node waits until the
 //     other node has yielded, but for listenTime at most.
-//   - This node does not wait for a node that said that it does not answer, nor for an owner that is not a candidate, which may
-//     never yield: see takeMisplaced.
+//   - This node does not wait for a node that listens, because that node does not answer.
+//   - This node does not wait for a node that is being replaced, because that node does not yield. If it has begun to answer, both
+//     answer until its process ends: docs/l2-protocol.md, "Leaving".
+//   - This node does not wait for an owner that is not a candidate, because that node may never yield: see takeMisplaced.
 func (m *Machine) answersNow(a *address) bool {
 	if a.answerFrom == 0 {
 		return true
@@ -250,8 +252,8 @@ func (m *Machine) answersNow(a *address) bool {
 	return true
 }
 
-// ownSince reports whether this node owned the address before it began to listen.
-func (m *Machine) ownSince(a *address) bool { return a.since <= m.since }
+// ownedBeforeListening reports whether this node owned the address before it began to listen.
+func (m *Machine) ownedBeforeListening(a *address) bool { return a.since <= m.since }
 
 // answer adds an Answer for an address to the Output, if it differs from the last one.
 func (m *Machine) answer(a *address, node string, mac MAC) {

@@ -93,8 +93,8 @@ func (m *Machine) receiveBeat(r *reader) Drop {
 	return ""
 }
 
-// freeHashes is how far after the last verified beat a beat may be without counting against the budget of hashes. To verify it
-// costs as many hashes.
+// freeHashes is how many hashes the verification of a beat may cost without counting against the budget of hashes. It costs one for
+// each beat since the last verified one.
 const freeHashes = 4
 
 // signOfLife records that a neighbour's speaker is alive.
@@ -213,7 +213,8 @@ func (m *Machine) receiveAsk(r *reader) Drop {
 		switch {
 		case !m.askedPages:
 			m.askedPages, m.askedPage, m.pagesOf, m.pagesAgain = true, a.page, m.claims, noPage
-		case a.page < m.askedPage: // The list goes on to its end first, or those who ask could keep it from getting there.
+		case a.page < m.askedPage:
+			// The list is first sent to its end. Otherwise speakers that ask for earlier pages could keep it from reaching its end.
 			m.pagesAgain = min(m.pagesAgain, a.page)
 		}
 	}

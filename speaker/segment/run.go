@@ -227,7 +227,8 @@ func (s *Segment) turn() {
 		m.Tick(BootTime())
 	}
 	s.perform()
-	// If the process was frozen after looked, it has not read the frames that arrived meanwhile.
+	// If the process was frozen since the time looked, it has not read the frames that arrived meanwhile, so turned is that time and
+	// not a later one.
 	s.turned.Store(int64(looked))
 	if g := m.Generation(); g != s.generation {
 		s.generation = g

@@ -10,6 +10,12 @@ import (
 // node takes the address. An address with Defend stays with its owner when a stranger comes later. An address without
 // Defend is given up: the owner names the stranger as the reason, and all nodes leave the address alone until the stranger
 // has been silent for a time.
+//
+// An address is conflicting after a stranger was found, until a later probe finds none or another node claims it. It is disputed if,
+// besides, it is not to be defended: then its owner cedes it. It is doubtful if it has to be probed before this node takes it.
+//
+// contend (takeover.go) asks for the probes, speaker/strangers.go has speaker/responder send them, and released and receiveUpdate
+// (claims.go) read the reason in a release.
 const (
 	recheck      = 10 * time.Second // before an address in conflict is probed again
 	strangerTime = time.Minute      // of a stranger's silence before an address without Defend is used again
@@ -35,9 +41,9 @@ func (m *Machine) Checked(now Time, addr netip.Addr, stranger bool) {
 	switch {
 	case stranger:
 		a.stranger = now
-		a.conflict(now)
+		a.probeLater(now)
 	case a.stranger != 0 && !a.defended() && now-a.stranger < strangerTime:
-		a.conflict(now)
+		a.probeLater(now)
 	default:
 		a.checked, a.stranger = free, 0
 	}
@@ -62,13 +68,13 @@ func (m *Machine) dispute(a *address) {
 func (m *Machine) leaveToStranger(a *address) {
 	known := a.checked == conflicting || a.checked == checking // It will be probed again, or is being probed.
 	if !a.defended() && !known && a.stranger != 0 && m.now-a.stranger < strangerTime {
-		a.conflict(m.now)
+		a.probeLater(m.now)
 		m.touch(a)
 	}
 }
 
-// conflict schedules another probe of the address.
-func (a *address) conflict(now Time) { a.checked, a.recheck = conflicting, now+recheck }
+// probeLater makes this node leave the address alone until another probe, which it schedules.
+func (a *address) probeLater(now Time) { a.checked, a.recheck = conflicting, now+recheck }
 
 func (a *address) defended() bool { return a.want != nil && a.want.Defend }
 

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// detectFailures finds neighbours that have been silent for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
+// detectFailures finds neighbours whose beats have been missing for too long: docs/l2-protocol.md, "A neighbour" and "A quarter of a second".
 func (m *Machine) detectFailures() {
 	if m.now < m.detectAt {
 		return
@@ -34,7 +34,7 @@ func (m *Machine) detectFailure(n *neighbour) {
 		m.probe(n, askPeriod)
 	case silent:
 		switch {
-		case m.now-n.sign > Grace:
+		case m.now-n.lastSign > Grace:
 			m.setStatus(n, dead)
 		case m.now-max(n.answered, n.heard) > silentAskPeriod+m.windowOf(n) && n.unanswered():
 			m.setStatus(n, dead)
@@ -51,10 +51,11 @@ func (m *Machine) detectFailure(n *neighbour) {
 // Until they learn it, none of them answers with the old MAC.
 //
 // Each node counts the grace by its own clock, from the last sign of life that it received. lastDeputyTime is long enough even
-// if a node lost three beats, or if the clocks differ by 4 %.
+// if a node lost three beats, or if the clocks differ by 4 %. docs/l2-protocol.md, "The last deputy", has the whole rule; its other
+// parts are in deputies, expectDeputies and contend.
 func (m *Machine) detectEnding(n *neighbour) {
 	asked := n.asks > 1 || n.asks == 1 && m.now-n.probed >= askPeriod
-	if ending := asked || m.now-n.sign > Grace-lastDeputyTime; ending != n.ending {
+	if ending := asked || m.now-n.lastSign > Grace-lastDeputyTime; ending != n.ending {
 		n.ending = ending
 		m.touchClaims(n)
 	}
@@ -191,6 +192,9 @@ const notCounted = math.MaxUint64
 
 // updateCutOff decides whether this node counts as cut off: it hears no other speaker and receives nothing at all. Then it may be
 // cut off from its segment, or unable to receive, and does not announce. If it receives any frame, it is neither.
+//
+// The other parts of this rule: Received and NeedsReceived count the frames, setStatus and remove say from which count on, answer
+// sets Announce, pause gives addresses up, and hearsOthers chooses between even and odd terms.
 func (m *Machine) updateCutOff() {
 	cutOff := m.living == 0 && m.received <= m.receivedBefore
 	if cutOff == m.cutOff {

@@ -10,7 +10,7 @@ import (
 // contend handles an address that no node claims. The first candidate takes it. Each candidate after it waits longer than the
 // one before, in case those before it do not take the address.
 func (m *Machine) contend(a *address, place int) {
-	if place < 0 || m.listening || m.degraded() && (place > 0 || m.outsider()) {
+	if place < 0 || m.listening || m.degraded() && (place > 0 || m.othersHearOneAnother()) {
 		m.endContention(a)
 		return
 	}

@@ -18,7 +18,7 @@ func (r *ServiceReport) elsewhere(o *Objects, svc *corev1.Service, ccm *CCM, now
 	r.Class = "is of class " + class + ": its controller gives the addresses, and Herald announces those that a pool admits"
 	s := situationOf(o, now).about(svc)
 	r.Unread, r.Endpoints, r.served = list(o.Unread), s.ready(), true
-	req, invalid := provider.ClaimOf(svc, s.namespace, ccm.Quota)
+	req, invalid := provider.RequestElsewhere(svc, s.namespace, ccm.Quota)
 	if len(req.Addresses) > 0 {
 		r.Asks = []string{"exactly " + join(req.Addresses, ", ") + " (status.loadBalancer)"}
 	}

@@ -72,7 +72,7 @@ func Plan(o *Objects, ccm *CCM, wanted Wanted, deletions []string) (*PlanReport,
 	slices.SortFunc(services, func(x, y *corev1.Service) int { return provider.Older(x, y) })
 	for _, svc := range services {
 		if !ccm.Serves(svc) {
-			req, err := provider.ClaimOf(svc, namespaces[svc.Namespace], ccm.Quota)
+			req, err := provider.RequestElsewhere(svc, namespaces[svc.Namespace], ccm.Quota)
 			if err != nil { // Herald records no further address for it.
 				req.Addresses = slices.DeleteFunc(req.Addresses, func(address netip.Addr) bool { return !s.holds(req.Owner, address) })
 			}
