@@ -50,16 +50,18 @@ type loop struct {
 	usable     *netipx.IPSet    // the addresses of all pools and of all records
 	interfaces []link.Interface // that matter to L2Advertisements
 	gateways   []netip.Addr     // of all interfaces, sorted
-	decisions  map[netip.Addr]announce.Decision
-	candidate  map[string]map[netip.Addr]bool // by interface, addresses that this node may own
-	prepare    map[string]bool                // interfaces whose set of candidate addresses has changed
-	own        map[*ownership.Candidates]bool // whether this node is one of the candidates
-	deliveries deliveries
-	aggregates aggregates
-	weights    weights
-	drain      drain
-	stop       chan<- struct{}                              // drain.stop, for Speaker.drain: this copy never changes
-	routes     map[netip.Prefix]map[string]route.Attributes // routes that routers must be told about; empty: to withdraw
+	// refusedHere are the addresses of the infrastructure that not all nodes know as such.
+	refusedHere []netip.Addr
+	decisions   map[netip.Addr]announce.Decision
+	candidate   map[string]map[netip.Addr]bool // by interface, addresses that this node may own
+	prepare     map[string]bool                // interfaces whose set of candidate addresses has changed
+	own         map[*ownership.Candidates]bool // whether this node is one of the candidates
+	deliveries  deliveries
+	aggregates  aggregates
+	weights     weights
+	drain       drain
+	stop        chan<- struct{}                              // drain.stop, for Speaker.drain: this copy never changes
+	routes      map[netip.Prefix]map[string]route.Attributes // routes that routers must be told about; empty: to withdraw
 
 	nextFull  time.Time // no pass over all addresses begins before this time
 	postponed bool      // whether a pass over all addresses is due and waits for nextFull
@@ -200,23 +202,28 @@ func (l *loop) look() {
 	l.takePeers()
 }
 
-// refuseGateways makes the gateways of this node part of the infrastructure.
-func refuseGateways(s *announce.Shared, gateways []netip.Addr) {
+// refuseGateways makes the gateways of this node part of the infrastructure. It returns those that were no part of it.
+func refuseGateways(s *announce.Shared, gateways []netip.Addr) (added []netip.Addr) {
 	for _, a := range gateways {
 		if _, known := s.Infrastructure[a]; !known {
 			s.Infrastructure[a] = "a gateway of node " + s.Self
+			added = append(added, a)
 		}
 	}
+	return added
 }
 
-// refuseRouters makes the routers that this node has found for BGPPeers part of the infrastructure.
-func refuseRouters(s *announce.Shared, found map[string]netip.Addr) {
+// refuseRouters makes the routers that this node has found for BGPPeers part of the infrastructure. It returns those that were no part
+// of it.
+func refuseRouters(s *announce.Shared, found map[string]netip.Addr) (added []netip.Addr) {
 	for _, peer := range slices.Sorted(maps.Keys(found)) {
 		a := found[peer].WithZone("")
 		if _, known := s.Infrastructure[a]; !known {
 			s.Infrastructure[a] = "the address of BGPPeer " + peer + " on node " + s.Self
+			added = append(added, a)
 		}
 	}
+	return added
 }
 
 // gatewaysOf returns the gateways behind all interfaces, sorted.
@@ -437,17 +444,24 @@ func (l *loop) whenForwarded(d, before announce.Decision, address netip.Addr) an
 	return d
 }
 
-// refuse reports that an address is not announced because it belongs to the infrastructure. Every node refuses it, but only
-// one node records the event: the Ready node with the highest rank.
+// refuse reports that an address is not announced because it belongs to the infrastructure. All nodes that know this refuse it, but
+// only one of them records the event: the Ready node with the highest rank.
 func (l *loop) refuse(a *announce.Address, what string) {
 	if what == "" {
 		return
 	}
 	l.s.log.Warn("an address is not announced", zap.Stringer("address", a.Addr), zap.String("reason", what))
 	var reporter string
-	for name, node := range l.shared.Nodes {
-		if node.Ready && (reporter == "" || cmp.Or(cmp.Compare(announce.Rank(a.Addr, name), announce.Rank(a.Addr, reporter)), cmp.Compare(name, reporter)) > 0) {
+	consider := func(name string) {
+		if l.shared.Nodes[name].Ready && (reporter == "" || cmp.Or(cmp.Compare(announce.Rank(a.Addr, name), announce.Rank(a.Addr, reporter)), cmp.Compare(name, reporter)) > 0) {
 			reporter = name
+		}
+	}
+	if slices.Contains(l.refusedHere, a.Addr) {
+		l.sameSubnet(a.Addr, consider) // They have the same gateway or router.
+	} else {
+		for name := range l.shared.Nodes {
+			consider(name)
 		}
 	}
 	if reporter != "" && reporter != l.s.config.Node {
@@ -456,6 +470,23 @@ func (l *loop) refuse(a *announce.Address, what string) {
 	if o, exists, _ := l.s.inputs.allocations.GetStore().GetByKey(herald.AllocationName(a.Addr)); exists {
 		l.s.config.Events.Eventf(o.(*herald.IPAllocation), corev1.EventTypeWarning, herald.EventNotAnnounced,
 			"%s is not announced: it is %s. Take it out of the IPPool %s, and let the Services that have it move to another address", a.Addr, what, a.Pool)
+	}
+}
+
+// sameSubnet calls yield with each node that is heard on a segment of this node, and has a subnet with an address there, as this node has.
+func (l *loop) sameSubnet(a netip.Addr, yield func(node string)) {
+	has := func(n announce.Neighbour) bool {
+		return slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	for _, on := range l.shared.Segments {
+		if !slices.ContainsFunc(on.Nodes, func(n announce.Neighbour) bool { return n.Node == l.s.config.Node && has(n) }) {
+			continue
+		}
+		for _, n := range on.Nodes {
+			if has(n) {
+				yield(n.Node)
+			}
+		}
 	}
 }
 
@@ -468,8 +499,7 @@ func (l *loop) share() {
 	l.takeInterfaces()
 	l.shared.Segments = l.s.segments.nodes(l.s.config.Node, l.interfaces)
 	l.gateways = gatewaysOf(l.s.links.Interfaces())
-	refuseGateways(l.shared, l.gateways)
-	refuseRouters(l.shared, routersIn(l.found))
+	l.refusedHere = slices.Concat(refuseGateways(l.shared, l.gateways), refuseRouters(l.shared, routersIn(l.found)))
 	clear(l.own)
 	var gone []string
 	if before != nil {

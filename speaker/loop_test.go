@@ -290,6 +290,41 @@ func TestInfrastructureIsNotAnnounced(t *testing.T) {
 	}
 }
 
+// A gateway is known only to the nodes that have it. One of those on the segment reports it, and a node that hears no other does.
+func TestOneNodeThatHasAGatewayReportsIt(t *testing.T) {
+	const address = "198.51.100.7"
+	names := []string{"n1", "n2", "n3", "n4", "n5", "n6"}
+	var nodes []metav1.Object
+	for _, name := range names {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		nodes = append(nodes, n)
+	}
+	subnet, other := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	var segment []announce.Neighbour
+	for _, name := range names[:4] {
+		segment = append(segment, announce.Neighbour{Node: name, Interface: "eth0", Subnets: subnet})
+	}
+	segment = append(segment, announce.Neighbour{Node: "n5", Interface: "eth0", Subnets: other})
+	events := func(self string, segments ...announce.Segment) int {
+		l := loopOf(t, self, append(nodes, recordFor(address, "web-uid"))...)
+		l.shared = l.s.inputs.shared(self, true, nil)
+		l.shared.Segments, l.refusedHere = segments, refuseGateways(l.shared, parseAddresses(address))
+		l.refuse(&announce.Address{Addr: vip}, l.shared.Infrastructure[vip])
+		return len(l.events())
+	}
+	n := 0
+	for _, self := range names[:4] {
+		n += events(self, announce.Segment{Interface: "eth0", Nodes: segment})
+	}
+	if n != 1 {
+		t.Errorf("%d events of four nodes with the gateway, want 1", n)
+	}
+	if n := events("n6"); n != 1 {
+		t.Errorf("%d events of a node without a segment, want 1", n)
+	}
+}
+
 // Labels that change all the time cause passes over all addresses, but not all the time. Changes of single addresses are not
 // delayed.
 func TestPassesOverAllAddressesAreBounded(t *testing.T) {
