@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -564,6 +565,26 @@ func (l *ledger) deleting(a netip.Addr, pool string) bool {
 		pool, _ = l.alloc.PoolOf(a)
 	}
 	return l.terms[pool].deleting
+}
+
+// holdersIn lists the Services that records name for addresses of a pool, ordered by address. Those that cool down are left out. inside
+// also leaves out those that the pool does not have any more.
+func (l *ledger) holdersIn(pool string, inside bool) (owners []ipam.Owner) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range slices.SortedFunc(maps.Keys(l.addresses), netip.Addr.Compare) {
+		e := l.addresses[a]
+		home, _ := l.alloc.PoolOf(a)
+		if e.record == nil || e.cooling() || cmp.Or(e.pool(), home) != pool || inside && home != pool {
+			continue
+		}
+		for _, t := range e.tenants {
+			if t.Owner.UID != "" {
+				owners = append(owners, t.Owner)
+			}
+		}
+	}
+	return owners
 }
 
 // size returns the number of recorded addresses.

@@ -30,7 +30,7 @@ type loadBalancers struct {
 	requests requests
 	ledger   *ledger
 	records  *records
-	pools    *pools
+	untold   *untold
 	services *services
 	waiting  *waiting
 	claims   *claims
@@ -156,9 +156,11 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 			b.changes.record(a.Address)
 		}
 		b.changes.usage.set()
-		for _, n := range append(notices, b.unannounced(svc, allocations)...) {
+		for _, n := range notices {
 			b.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
 		}
+		had := Carried(svc)
+		b.untold.addNew(svc, slices.DeleteFunc(slices.Clone(allocations), func(a ipam.Allocation) bool { return slices.Contains(had, a.Address) }))
 		return allocations, nil
 	}
 	return nil, ctx.Err()
@@ -177,20 +179,6 @@ func (b *loadBalancers) dropUngranted(allocations []ipam.Allocation, grants *Gra
 		dropped = b.ledger.withdraw(a, keeps) || dropped
 	}
 	return dropped
-}
-
-// unannounced returns notices about the new addresses of the Service that nothing announces.
-func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
-	for _, a := range allocations {
-		if slices.Contains(Carried(svc), a.Address) {
-			continue
-		}
-		n := notice{herald.EventNotAnnounced, b.pools.unannounced(a.Pool)}
-		if n.message != "" && !slices.Contains(list, n) {
-			list = append(list, n)
-		}
-	}
-	return list
 }
 
 // record makes sure that every address is recorded for the Service, with the claim for which it was granted. grants are those
