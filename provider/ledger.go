@@ -567,6 +567,19 @@ func (l *ledger) deleting(a netip.Addr, pool string) bool {
 	return l.terms[pool].deleting
 }
 
+// versions returns the versions of the known records.
+func (l *ledger) versions() map[netip.Addr]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make(map[netip.Addr]string, len(l.addresses))
+	for a, e := range l.addresses {
+		if e.record != nil {
+			all[a] = e.version()
+		}
+	}
+	return all
+}
+
 // holdersIn lists the Services that records name for addresses of a pool, ordered by address. Those that cool down are left out. inside
 // also leaves out those that the pool does not have any more.
 func (l *ledger) holdersIn(pool string, inside bool) (owners []ipam.Owner) {
