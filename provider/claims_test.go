@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,13 +121,27 @@ func TestClaimsOfAnEarlierRunAreDeleted(t *testing.T) {
 	})
 }
 
+// undecodableUntil is a client for IPAllocations until the one that cannot be decoded is deleted.
+type undecodableUntil struct {
+	recordsAPI
+	deleted atomic.Bool
+	then    recordsAPI
+}
+
+func (u *undecodableUntil) Get(ctx context.Context, name string, options metav1.GetOptions) (*herald.IPAllocation, error) {
+	if u.deleted.Load() {
+		return u.then.Get(ctx, name, options)
+	}
+	return u.recordsAPI.Get(ctx, name, options)
+}
+
 // TestAClaimStaysWhileARecordThatMayNameItCannotBeDecoded has a claim for a Service that is gone. The record of the granted address cannot
 // be decoded, so it may name the claim. That is logged once. When the record is deleted, which no informer reports, the claim is, too.
 func TestAClaimStaysWhileARecordThatMayNameItCannotBeDecoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pool("lent", lent())
-		record := &undecodable{w.recordsAPI, "198.51.100.1"}
+		record := &undecodableUntil{recordsAPI: &undecodable{w.recordsAPI, "198.51.100.1"}, then: w.recordsAPI}
 		w.records.api = record
 		w.kube.Discovery().(*fakediscovery.FakeDiscovery).Resources = []*metav1.APIResourceList{{
 			GroupVersion: IPAMGroup + "/v1beta2", APIResources: []metav1.APIResource{{Name: claimsResource}, {Name: grantsResource}},
@@ -160,7 +175,7 @@ func TestAClaimStaysWhileARecordThatMayNameItCannotBeDecoded(t *testing.T) {
 		if all := logged.All(); len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()), left.GetName()) || !strings.Contains(fmt.Sprint(all[0].ContextMap()), "ipallocations/198.51.100.1 cannot be read") {
 			t.Errorf("logged is %v", all)
 		}
-		record.name = ""
+		record.deleted.Store(true)
 		stays(false)
 		cancel()
 		running.Wait()
