@@ -620,6 +620,8 @@ func TestARecordThatIsDeletedBeforeTheCacheHadItIsForgotten(t *testing.T) {
 		}
 		w.recordsAre("198.51.100.0 public default/web")
 		end()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	})
 }

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,7 +73,9 @@ func TestManyServicesAreToldOneAfterTheOther(t *testing.T) {
 			t.Errorf("%d Services are told at once", rest)
 		}
 		end()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 		if w.untold.tell(time.Now().Add(time.Hour)) || len(told.Events) != rest || len(w.untold.in) > 0 {
 			t.Errorf("%d Services are told of a pool that is announced", len(told.Events)-rest)
 		}
@@ -85,7 +88,7 @@ type laggingPools struct {
 	writes func()
 }
 
-func (l *laggingPools) UpdateStatus(ctx context.Context, o *herald.IPPool, _ metav1.UpdateOptions) (*herald.IPPool, error) {
+func (l *laggingPools) UpdateStatus(_ context.Context, o *herald.IPPool, _ metav1.UpdateOptions) (*herald.IPPool, error) {
 	l.writes()
 	return o, nil
 }
