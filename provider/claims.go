@@ -52,6 +52,8 @@ type claims struct {
 	grants *atomic.Pointer[Grants]
 	// known has all. It belongs to run.
 	known *Grants
+	// kept has the claims that stay although they seem superfluous, with the reason. It belongs to run.
+	kept map[string]string
 
 	mu sync.Mutex
 	// problem is why claims cannot be read; nil if they can. Until read is true, it is not known whether they can.
@@ -205,6 +207,8 @@ func (c *claims) serve(ctx context.Context, version string) error {
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("failed to write IPAddressClaims, trying again", zap.Error(err))
 			again = time.After(claimsRetry)
+		} else if len(c.kept) > 0 {
+			again = time.After(unreadableRetry) // No informer reports that such a record is deleted.
 		}
 		select {
 		case <-ctx.Done():

@@ -8,10 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -113,6 +116,67 @@ func TestClaimsOfAnEarlierRunAreDeleted(t *testing.T) {
 		if err != nil || len(list.Items) > 0 {
 			t.Errorf("%d claims are left, %v", len(list.Items), err)
 		}
+		cancel()
+		running.Wait()
+	})
+}
+
+// undecodableUntil is a client for IPAllocations until the one that cannot be decoded is deleted.
+type undecodableUntil struct {
+	recordsAPI
+	deleted atomic.Bool
+	then    recordsAPI
+}
+
+func (u *undecodableUntil) Get(ctx context.Context, name string, options metav1.GetOptions) (*herald.IPAllocation, error) {
+	if u.deleted.Load() {
+		return u.then.Get(ctx, name, options)
+	}
+	return u.recordsAPI.Get(ctx, name, options)
+}
+
+// TestAClaimStaysWhileARecordThatMayNameItCannotBeDecoded has a claim for a Service that is gone. The record of the granted address cannot
+// be decoded, so it may name the claim. That is logged once. When the record is deleted, which no informer reports, the claim is, too.
+func TestAClaimStaysWhileARecordThatMayNameItCannotBeDecoded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pool("lent", lent())
+		record := &undecodableUntil{recordsAPI: &undecodable{w.recordsAPI, "198.51.100.1"}, then: w.recordsAPI}
+		w.records.api = record
+		w.kube.Discovery().(*fakediscovery.FakeDiscovery).Resources = []*metav1.APIResourceList{{
+			GroupVersion: IPAMGroup + "/v1beta2", APIResources: []metav1.APIResource{{Name: claimsResource}, {Name: grantsResource}},
+		}}
+		claims := w.claims.resource("v1beta2", claimsResource)
+		left := newClaim(owner(service("web", four)), ipam.Want{Pool: "lent", Family: ipam.IPv4}, corp, 0).object("v1beta2", herald.LoadBalancerClass)
+		granted := answer(left.GetName(), "198.51.100.1")
+		left.SetNamespace("herald-system")
+		granted.SetAPIVersion(IPAMGroup + "/v1beta2")
+		granted.SetKind("IPAddress")
+		granted.SetNamespace("herald-system")
+		w.claims.namespace = "herald-system"
+		w.claims.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+			claims: "IPAddressClaimList", w.claims.resource("v1beta2", grantsResource): "IPAddressList",
+		}, left, granted)
+		log, logged := observer.New(zap.WarnLevel)
+		w.claims.log = zap.New(log)
+		var running sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		running.Go(func() { _ = w.claims.run(ctx) })
+		stays := func(want bool) {
+			t.Helper()
+			time.Sleep(3 * unreadableRetry)
+			synctest.Wait()
+			list, err := w.claims.dynamic.Resource(claims).Namespace("herald-system").List(t.Context(), metav1.ListOptions{})
+			if err != nil || len(list.Items) > 0 != want {
+				t.Errorf("%d claims are left, %v", len(list.Items), err)
+			}
+		}
+		stays(true)
+		if all := logged.All(); len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()), left.GetName()) || !strings.Contains(fmt.Sprint(all[0].ContextMap()), "ipallocations/198.51.100.1 cannot be read") {
+			t.Errorf("logged is %v", all)
+		}
+		record.deleted.Store(true)
+		stays(false)
 		cancel()
 		running.Wait()
 	})

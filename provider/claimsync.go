@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -99,7 +100,9 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 	}
 	decided = time.Since(start)
 	errs := slices.Collect(maps.Values(unread))
-	errs = append(errs, write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) })...)
+	removed := write(ctx, superfluous, func(ctx context.Context, o Claim) error { return c.remove(ctx, api, o) })
+	c.keep(superfluous, removed)
+	errs = append(errs, removed...)
 	created := write(ctx, create, func(ctx context.Context, o Claim) error {
 		_, err := api.Create(ctx, o.object(version, c.class), metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
@@ -111,6 +114,23 @@ func (c *claims) sync(ctx context.Context, api dynamic.ResourceInterface, versio
 		c.retell()
 	}
 	return decided, errors.Join(append(errs, created...)...)
+}
+
+// keep notes the claims that were not deleted because a record cannot be decoded, and takes these errors out of errs. Such a record may name
+// the claim: without the claim the other system could grant the address to somebody else. They are tried again from time to time.
+func (c *claims) keep(claims []Claim, errs []error) {
+	kept := map[string]string{}
+	for i, o := range claims {
+		if _, unreadable := errors.AsType[*client.DecodeError](errs[i]); !unreadable {
+			continue
+		}
+		if kept[o.Name] = errs[i].Error(); kept[o.Name] != c.kept[o.Name] {
+			c.log.Warn("an IPAddressClaim that nobody seems to need stays as long as an IPAllocation that may name it cannot be decoded",
+				zap.String("ipaddressclaim", o.Name), zap.Error(errs[i]))
+		}
+		errs[i] = nil
+	}
+	c.kept = kept
 }
 
 // know notes what is known of the claims, and returns what was known before. If nothing has changed, decisions that were made with
@@ -189,7 +209,7 @@ func (c *claims) concerned(is *Grants) []*corev1.Service {
 
 // remove deletes a claim. It asks the API server for the Service, because another leader may have created the claim for a
 // Service that the cache does not have yet, and for the records of the addresses, because another leader may have recorded them, or
-// the answer to our own write may have been lost.
+// the answer to our own write may have been lost. It fails with a DecodeError if one of these records cannot be decoded.
 // The preconditions keep a claim that has changed in the meantime.
 func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Claim) error {
 	if c.services.of(o.Owner) == nil {
@@ -210,9 +230,10 @@ func (c *claims) remove(ctx context.Context, api dynamic.ResourceInterface, o Cl
 	}
 	for _, a := range addresses {
 		rec, err := c.records.fetch(ctx, herald.AllocationName(a))
-		if _, unreadable := errors.AsType[*client.DecodeError](err); err != nil && !unreadable {
+		if err != nil {
 			return err
-		} else if unreadable || rec != nil && rec.Spec.Claim == o.Name {
+		}
+		if rec != nil && rec.Spec.Claim == o.Name {
 			return nil
 		}
 	}

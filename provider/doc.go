@@ -18,6 +18,7 @@
 //   - the reconciler makes each record, the ledger and the Services agree, and frees released addresses after their reuse
 //     delay;
 //   - pools brings the IPPools into the ledger, and keeps their status and finalizer up to date;
+//   - untold tells Services, one after the other, that nothing announces their addresses;
 //   - the assessor writes the status of each configuration object (package configuration), and tells the ledger which
 //     addresses are those of nodes, gateways and routers;
 //   - waiting retries the Services that could not be served, the oldest first, when an address may have become free;

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -572,6 +573,39 @@ func (l *ledger) deleting(a netip.Addr, pool string) bool {
 		pool, _ = l.alloc.PoolOf(a)
 	}
 	return l.terms[pool].deleting
+}
+
+// versions returns the versions of the known records.
+func (l *ledger) versions() map[netip.Addr]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make(map[netip.Addr]string, len(l.addresses))
+	for a, e := range l.addresses {
+		if e.record != nil {
+			all[a] = e.version()
+		}
+	}
+	return all
+}
+
+// holdersIn lists the Services that records name for addresses of a pool, ordered by address. Those that cool down are left out. inside
+// also leaves out those that the pool does not have any more.
+func (l *ledger) holdersIn(pool string, inside bool) (owners []ipam.Owner) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range slices.SortedFunc(maps.Keys(l.addresses), netip.Addr.Compare) {
+		e := l.addresses[a]
+		home, _ := l.alloc.PoolOf(a)
+		if e.record == nil || e.cooling() || cmp.Or(e.pool(), home) != pool || inside && home != pool {
+			continue
+		}
+		for _, t := range e.tenants {
+			if t.Owner.UID != "" {
+				owners = append(owners, t.Owner)
+			}
+		}
+	}
+	return owners
 }
 
 // size returns the number of recorded addresses.

@@ -30,7 +30,7 @@ type loadBalancers struct {
 	requests requests
 	ledger   *ledger
 	records  *records
-	pools    *pools
+	untold   *untold
 	services *services
 	waiting  *waiting
 	claims   *claims
@@ -114,6 +114,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 	for ctx.Err() == nil {
 		// The Service waits from before the decision, so that no change in between is missed.
 		b.waiting.add(svc)
+		before := b.ledger.heldBy(owner(svc))
 		namespace, err := b.requests.find(ctx, svc.Namespace)
 		if err != nil {
 			return nil, err
@@ -121,14 +122,14 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		grants := b.requests.grants.Load()
 		req, err := b.requests.with(grants, svc, namespace)
 		if err != nil {
-			return nil, b.refuse(ctx, svc, err, ipam.ErrInvalid)
+			return nil, b.refuse(ctx, svc, before, err, ipam.ErrInvalid)
 		}
 		if err := b.records.dropUngranted(ctx, svc, req); err != nil {
 			return nil, err
 		}
 		allocations, notices, err := b.ledger.decide(svc, req, time.Now())
 		if err != nil {
-			return nil, b.refuse(ctx, svc, b.claims.tell(svc, req, err), err)
+			return nil, b.refuse(ctx, svc, before, b.claims.tell(svc, req, err), err)
 		}
 		if grants != b.requests.grants.Load() {
 			// The grants have changed since the decision, so the claim for the address may be about to be deleted. If they had not
@@ -155,7 +156,7 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 		if err != nil {
 			return nil, err
 		}
-		if err := b.releaseOthers(ctx, svc, allocations, always); err != nil {
+		if err := b.releaseUncarried(ctx, svc, b.ledger.superfluous(owner(svc), allocations), always); err != nil {
 			return nil, err
 		}
 		// Addresses that are kept for the name, from an earlier Service, are no longer needed.
@@ -163,9 +164,11 @@ func (b *loadBalancers) ensure(ctx context.Context, svc *corev1.Service) ([]ipam
 			b.changes.record(a.Address)
 		}
 		b.changes.usage.set()
-		for _, n := range append(notices, b.unannounced(svc, allocations)...) {
+		for _, n := range notices {
 			b.events.Event(svc, corev1.EventTypeWarning, n.reason, n.message)
 		}
+		had := Carried(svc)
+		b.untold.addNew(svc, slices.DeleteFunc(slices.Clone(allocations), func(a ipam.Allocation) bool { return slices.Contains(had, a.Address) }))
 		return allocations, nil
 	}
 	return nil, ctx.Err()
@@ -193,20 +196,6 @@ func (b *loadBalancers) dropUngranted(ctx context.Context, allocations []ipam.Al
 	return dropped, nil
 }
 
-// unannounced returns notices about the new addresses of the Service that nothing announces.
-func (b *loadBalancers) unannounced(svc *corev1.Service, allocations []ipam.Allocation) (list []notice) {
-	for _, a := range allocations {
-		if slices.Contains(Carried(svc), a.Address) {
-			continue
-		}
-		n := notice{herald.EventNotAnnounced, b.pools.unannounced(a.Pool)}
-		if n.message != "" && !slices.Contains(list, n) {
-			list = append(list, n)
-		}
-	}
-	return list
-}
-
 // record makes sure that every address is recorded for the Service, with the claim for which it was granted. grants are those
 // that the decision was made with: a grant that is lost since then is reported, because the record names its claim.
 func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocation, mine herald.AllocationOwner, grants *Grants) error {
@@ -219,11 +208,10 @@ func (b *loadBalancers) record(ctx context.Context, allocations []ipam.Allocatio
 	return nil
 }
 
-// releaseOthers releases the addresses that a Service holds and that are not in keep, except those that its status still
+// releaseUncarried releases addresses that a Service holds and need not keep, except those that its status still
 // has. A Service that moves has both addresses until its status has the new one; then the projection queues it again.
-// releaseOthers gets the status from the API server, because the cache may lag behind.
-func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Allocation, policy reclaimPolicyOf) error {
-	others := b.ledger.superfluous(owner(svc), keep)
+// releaseUncarried gets the status from the API server, because the cache may lag behind.
+func (b *loadBalancers) releaseUncarried(ctx context.Context, svc *corev1.Service, others []ipam.Allocation, policy reclaimPolicyOf) error {
 	if len(others) == 0 {
 		return nil
 	}
@@ -246,8 +234,9 @@ func (b *loadBalancers) releaseOthers(ctx context.Context, svc *corev1.Service, 
 }
 
 // refuse returns why a Service cannot have what it asks for. The Service keeps its addresses. refuse also finishes a
-// move that is over, and releases addresses that were recorded for the Service and were never in its status.
-func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, reason error) error {
+// move that is over, and releases addresses that were recorded for the Service and were never in its status. before are the addresses
+// that the Service held before the decision: waiting may have given it another one since, and has the Service synced again.
+func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, before []ipam.Allocation, why, reason error) error {
 	keep, policy := b.ledger.carriedFirst(svc), reclaimPolicyOf(always)
 	if len(Carried(svc)) == 0 && len(keep) > 0 {
 		now, err := b.services.fetch(ctx, svc.Namespace, svc.Name)
@@ -259,7 +248,8 @@ func (b *loadBalancers) refuse(ctx context.Context, svc *corev1.Service, why, re
 			keep, policy = nil, b.records.reclaims(ownerEntry(svc).ReclaimPolicy)
 		}
 	}
-	if err := b.releaseOthers(ctx, svc, keep, policy); err != nil {
+	others := slices.DeleteFunc(b.ledger.superfluous(owner(svc), keep), func(a ipam.Allocation) bool { return !contains(before, a.Address) })
+	if err := b.releaseUncarried(ctx, svc, others, policy); err != nil {
 		return err
 	}
 	return &unservedError{why, reason}

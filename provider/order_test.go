@@ -14,8 +14,8 @@ var order = []string{
 	"doc.go", "changes.go", "quote.go", "quota.go", "translate.go", "foreign.go", "owners.go", "pool.go", // translate
 	"usage.go", "holding.go", "poolstatus.go", "words.go", "claim.go", "grants.go", "grantwords.go", "notices.go", "requests.go", "services.go", "annotations.go",
 	"ledger.go", "decide.go", // decide
-	"records.go",                                              // record
-	"reports.go", "conflicts.go", "reconciler.go", "pools.go", // what happens elsewhere
+	"records.go",                                                           // record
+	"reports.go", "conflicts.go", "reconciler.go", "untold.go", "pools.go", // what happens elsewhere
 	"retries.go", "client.go", "projection.go", "waiting.go", "claims.go", "claimsync.go", "claimstatus.go", "metrics.go", "loadbalancer.go", // status
 	"others.go",        // addresses that other controllers gave
 	"configuration.go", // what became of configuration objects

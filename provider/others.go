@@ -31,7 +31,7 @@ type others struct {
 	requests requests
 	ledger   *ledger
 	records  *records
-	pools    *pools
+	untold   *untold
 	waiting  *waiting
 	changes  *changes
 	events   record.EventRecorder
@@ -169,16 +169,18 @@ func (o *others) sync(ctx context.Context, name types.NamespacedName) error {
 	req, invalid := o.requests.elsewhere(svc, namespace)
 	held, refused := o.ledger.holdElsewhere(req, invalid)
 	mine := ownerEntry(svc)
+	var given []ipam.Allocation // those that are new
 	for _, a := range held {
 		// If another owner turns out to hold the address, the ledger knows this now, and refuses it the next time.
 		if err := o.records.ensure(ctx, a, mine, ""); err != nil {
 			errs = append(errs, fmt.Errorf("record %s: %w", a.Address, err))
 			continue
 		}
-		if message := o.pools.unannounced(a.Pool); message != "" && !contains(before, a.Address) {
-			o.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)
+		if !contains(before, a.Address) {
+			given = append(given, a)
 		}
 	}
+	o.untold.addNew(svc, given)
 	errs = append(errs, o.release(ctx, svc, held, refused))
 	if o.services.of(owner(svc)) == nil {
 		o.waiting.gone(svc) // The Service was deleted in between, and may have been given an address after that.

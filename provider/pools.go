@@ -5,19 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/heraldlb/herald/api/client"
 	herald "github.com/heraldlb/herald/api/v1alpha1"
@@ -48,7 +48,7 @@ type pools struct {
 	records  *records
 	ledger   *ledger
 	changes  *changes
-	events   record.EventRecorder
+	untold   *untold
 	log      *zap.Logger
 	// assessed returns the last assessment of a pool; nil if there is none.
 	assessed func(name string) *configuration.PoolAssessment
@@ -60,6 +60,10 @@ type pools struct {
 	invalid map[types.UID]error
 	valid   map[types.UID]*herald.IPPool
 	loaded  map[types.UID]int64
+
+	mu sync.Mutex
+	// whys has, for each pool whose status was compared or written, why nothing announces it; empty if something does.
+	whys map[string]string
 }
 
 // poolHandler sets edited when a pool is created, edited or deleted.
@@ -191,7 +195,11 @@ func (s *pools) publish(ctx context.Context) error {
 		s.load() // The status is then about this generation, and a pool is certainly closed before it is deleted.
 	}
 	var errs []error
-	uses := s.ledger.use(namesOfPools(list))
+	names := namesOfPools(list)
+	s.mu.Lock()
+	maps.DeleteFunc(s.whys, func(pool, _ string) bool { return !slices.Contains(names, pool) })
+	s.mu.Unlock()
+	uses := s.ledger.use(names)
 	for _, o := range list {
 		u := uses[o.Name]
 		if o.DeletionTimestamp != nil {
@@ -231,45 +239,48 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 		meta.SetStatusCondition(&edit.Status.Conditions, *c)
 	}
 	if equality.Semantic.DeepEqual(edit.Status, o.Status) {
+		s.know(o.Name, unannounced(o))
 		return nil
 	}
+	was := s.unannounced(o.Name) // The cache may have the new status as soon as it is written.
 	if _, err := s.api.UpdateStatus(ctx, edit, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
-	if unannounced(o) == "" {
+	s.know(o.Name, unannounced(edit))
+	if was == "" {
 		s.tellUnannounced(edit)
 	}
 	return nil
 }
 
-// tellUnannounced writes an event on the Services that have addresses of a pool if nothing announces the pool, or nothing does any more.
-// Later Services get the event with their addresses. That the pool is in no subnet of the nodes says nothing of an address that was taken
-// out of the pool: it may still be announced.
+// tellUnannounced has the Services told that have addresses of a pool if nothing announces the pool, or nothing does any more. Later
+// Services are told with their addresses. The reason is known before the ledger is read, and a Service asks for it after the ledger has
+// its record, so a Service that is being recorded is told as well. That the pool is in no subnet of the nodes says nothing of an address that was taken out of the pool: it may still be
+// announced.
 func (s *pools) tellUnannounced(o *herald.IPPool) {
-	message := unannounced(o)
-	if message == "" {
-		return
+	if unannounced(o) != "" {
+		offSubnet := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced).Reason == herald.ReasonOffSubnet
+		s.untold.add(o.Name, s.ledger.holdersIn(o.Name, offSubnet)...)
 	}
-	offSubnet := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced).Reason == herald.ReasonOffSubnet
-	told := map[types.UID]bool{} // A Service may have several addresses of the pool.
-	for _, rec := range s.records.ofPool(o.Name) {
-		if address, err := netip.ParseAddr(rec.Spec.Address); offSubnet && err == nil {
-			if home, _ := s.ledger.displaced(address); home != o.Name {
-				continue
-			}
-		}
-		for _, owner := range rec.Spec.Owners {
-			if svc := s.services.of(ownerOf(owner)); svc != nil && !told[svc.UID] {
-				told[svc.UID] = true
-				s.events.Event(svc, corev1.EventTypeWarning, herald.EventNotAnnounced, message)
-			}
-		}
-	}
+}
+
+// know notes why the configuration announces no addresses of a pool, as its status in the API server says. The cache has that status
+// later.
+func (s *pools) know(pool, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.whys[pool] = why
 }
 
 // unannounced returns why the configuration announces no addresses of a pool. It is empty if something announces them,
 // or if this is not known yet.
 func (s *pools) unannounced(pool string) string {
+	s.mu.Lock()
+	why, known := s.whys[pool]
+	s.mu.Unlock()
+	if known {
+		return why
+	}
 	o, exists, err := s.cache.GetByKey(pool)
 	if err != nil || !exists {
 		return ""

@@ -38,8 +38,11 @@ type Config struct {
 	Services coreinformers.ServiceInformer
 	// Namespaces is an informer of the same factory.
 	Namespaces coreinformers.NamespaceInformer
-	// Events receives the events on Services and IPPools.
+	// Events receives the events on Services and Nodes.
 	Events record.EventRecorder
+	// Many receives the events of which there may be thousands at once. Its broadcaster has no other events, which would be dropped with
+	// these.
+	Many record.EventRecorder
 	// Class is the spec.loadBalancerClass of the Services to serve.
 	Class string
 	// Classless says whether Services without a class are served as well.
@@ -64,6 +67,7 @@ type Provider struct {
 	changes       *changes
 	services      *services
 	records       *records
+	untold        *untold
 	pools         *pools
 	waiting       *waiting
 	conflicts     *conflicts
@@ -92,7 +96,7 @@ func New(c Config) *Provider {
 		kube: c.Kube, services: c.Services, namespaces: c.Namespaces.Lister(),
 		records: c.Herald.Allocations, recordCache: allocations.GetIndexer(),
 		pools: c.Herald.Pools, poolCache: ippools.GetStore(),
-		events: c.Events, log: c.Log, dynamic: c.Dynamic, namespace: c.Namespace,
+		events: c.Events, many: c.Many, log: c.Log, dynamic: c.Dynamic, namespace: c.Namespace,
 	})
 	p.reports = newReports(c.Dynamic)
 	p.conflicts.follow(p.reports)
@@ -140,6 +144,7 @@ type dependencies struct {
 	pools       poolsAPI
 	poolCache   cache.Store
 	events      record.EventRecorder
+	many        record.EventRecorder
 	dynamic     dynamic.Interface
 	namespace   string
 	log         *zap.Logger
@@ -154,12 +159,14 @@ func wire(d dependencies) *Provider {
 	records := &records{
 		api: d.records, cache: d.recordCache, class: d.class, services: services, ledger: ledger, changes: changes, log: d.log,
 	}
+	untold := newUntold(services, ledger, d.many)
 	pools := &pools{
 		api: d.pools, cache: d.poolCache, services: services, records: records, ledger: ledger, changes: changes,
-		events: d.events, log: d.log,
-		invalid: map[types.UID]error{}, loaded: map[types.UID]int64{},
+		untold: untold, log: d.log,
+		invalid: map[types.UID]error{}, loaded: map[types.UID]int64{}, whys: map[string]string{},
 		assessed: func(string) *configuration.PoolAssessment { return nil },
 	}
+	untold.why = pools.unannounced
 	conflicts := newConflicts(ledger.recorded, func(a netip.Addr) { changes.record(a) })
 	reconciler := &reconciler{
 		records: records, services: services, requests: requests, ledger: ledger, conflicts: conflicts, changes: changes, events: d.events, log: d.log,
@@ -182,7 +189,7 @@ func wire(d dependencies) *Provider {
 	pools.granted = claims.condition
 	metrics := newAllocationMetrics()
 	loadBalancers := &loadBalancers{
-		requests: requests, ledger: ledger, records: records, pools: pools, services: services, waiting: waiting, claims: claims, changes: changes,
+		requests: requests, ledger: ledger, records: records, untold: untold, services: services, waiting: waiting, claims: claims, changes: changes,
 		retries: retries, events: d.events, metrics: metrics, log: d.log,
 	}
 	projection.holds = ledger.hasOurs
@@ -192,7 +199,7 @@ func wire(d dependencies) *Provider {
 		reconciler.serviceGone(svc)
 	}
 	others := &others{
-		services: services, requests: requests, ledger: ledger, records: records, pools: pools, waiting: waiting, changes: changes,
+		services: services, requests: requests, ledger: ledger, records: records, untold: untold, waiting: waiting, changes: changes,
 		events: d.events, metrics: metrics, log: d.log, queue: newQueue[types.NamespacedName](), told: map[types.NamespacedName]told{},
 	}
 	changes.serve = func(svc *corev1.Service) {
@@ -203,7 +210,7 @@ func wire(d dependencies) *Provider {
 		}
 	}
 	return &Provider{
-		log: d.log, ledger: ledger, changes: changes, services: services, records: records, pools: pools, waiting: waiting,
+		log: d.log, ledger: ledger, changes: changes, services: services, records: records, untold: untold, pools: pools, waiting: waiting,
 		conflicts: conflicts, reconciler: reconciler, retries: retries, loadBalancers: loadBalancers, projection: projection, others: others,
 		claims: claims,
 	}
@@ -262,6 +269,7 @@ func (p *Provider) Run(ctx context.Context, serve func(context.Context)) error {
 		p.log.Info("ledger rebuilt", zap.Int("addresses", p.ledger.size()), zap.Duration("took", time.Since(start)))
 		g.Go(func() error { return p.reconciler.run(ctx) })
 		g.Go(func() error { return p.pools.run(ctx) })
+		g.Go(func() error { return p.untold.run(ctx) })
 		// Services are served even if the SpeakerStatuses cannot be read.
 		g.Go(func() error { p.reports.RunWithContext(ctx); return nil })
 		g.Go(func() error {

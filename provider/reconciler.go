@@ -28,6 +28,8 @@ const (
 	// reconcileWorkers is how many records are reconciled at once. One may have to wait for a write while others are to
 	// be freed, for example when an edit of a pool leaves thousands of addresses out of range.
 	reconcileWorkers = 4
+	// comparePeriod is the time between two comparisons of the ledger with the cache.
+	comparePeriod = time.Minute
 )
 
 // reconciler makes the record of an address, the ledger and the Services agree, from any state, whenever one of them
@@ -51,8 +53,37 @@ func (r *reconciler) run(ctx context.Context) error {
 	for range reconcileWorkers {
 		workers.Go(func() { r.work(ctx) })
 	}
+	workers.Go(func() {
+		rounds := time.NewTicker(comparePeriod)
+		defer rounds.Stop()
+		for missing := map[netip.Addr]string{}; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-rounds.C:
+				missing = r.compare(missing)
+			}
+		}
+	})
 	workers.Wait()
 	return ctx.Err()
+}
+
+// compare queues the records that the ledger knows, and that the cache has not had since the last round. We wrote such a record; if it was
+// deleted while the watch was interrupted, before the cache had it, no event says so. compare returns the versions of the records that
+// the cache does not have now.
+func (r *reconciler) compare(before map[netip.Addr]string) (missing map[netip.Addr]string) {
+	missing = map[netip.Addr]string{}
+	for a, version := range r.ledger.versions() {
+		if r.records.cached(herald.AllocationName(a)) != nil {
+			continue
+		}
+		missing[a] = version
+		if before[a] == version {
+			r.changes.record(a)
+		}
+	}
+	return missing
 }
 
 // work takes names from the queue. The queue never gives a name to two workers at a time.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -573,5 +574,54 @@ func TestARecordThatIsNotSeenYetIsNotGone(t *testing.T) {
 		}}
 		w.reconcile()
 		settled(w, again)
+	})
+}
+
+// TestARecordThatIsDeletedBeforeTheCacheHadItIsForgotten has a watch that is interrupted while a record is created and deleted: the list
+// after it is as before. The Service gets its record again, and the address of a Service that is gone as well is free.
+func TestARecordThatIsDeletedBeforeTheCacheHadItIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pool("public", public())
+		served := make(chan string, 1)
+		w.changes.serve = func(svc *corev1.Service) { served <- svc.Name }
+		w.recordsAPI.changed = func(string) {} // Nobody hears of what happens in the gap.
+		web, lost := service("web", four), service("lost", four)
+		for _, svc := range []*corev1.Service{web, lost} {
+			got, err := w.serve(svc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.recordsAPI.Delete(t.Context(), got[0], metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = w.services.Delete(lost) // Delete fails only for an object without a name.
+		ctx, end := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.reconciler.run(ctx) }()
+		select {
+		case name := <-served:
+			if name != "web" {
+				t.Errorf("%s is served", name)
+			}
+		case <-time.After(3 * comparePeriod):
+			t.Error("the record stays known")
+		}
+		synctest.Wait()
+		if n := w.ledger.size(); n != 0 {
+			t.Errorf("%d records are known", n)
+		}
+		if held := w.ledger.heldBy(owner(lost)); len(held) > 0 {
+			t.Errorf("a Service that is gone holds %v", held)
+		}
+		if _, err := w.serve(web); err != nil {
+			t.Error(err)
+		}
+		w.recordsAre("198.51.100.0 public default/web")
+		end()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	})
 }

@@ -130,3 +130,59 @@ func TestATenantCannotTakeAPort(t *testing.T) {
 		})
 	}
 }
+
+// TestARefusalLeavesWhatWaitingHasGiven has an address that becomes free after the decision about a Service, and before the Service is
+// refused. waiting gives it to the Service in between, so a younger Service does not get it.
+func TestARefusalLeavesWhatWaitingHasGiven(t *testing.T) {
+	for name, moves := range map[string]bool{"a new Service": false, "a Service that moves": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.pool("public", func(o *herald.IPPool) {
+				o.Spec.Addresses, o.Spec.ReuseDelay = []herald.AddressRange{"198.51.100.0"}, &metav1.Duration{}
+			})
+			w.pool("other", func(o *herald.IPPool) { o.Spec.Addresses = []herald.AddressRange{"203.0.113.0"} })
+			web, holder := service("web", four), service("holder", four)
+			holder.Annotations[herald.AnnotationPool] = "public"
+			if moves {
+				web.Annotations[herald.AnnotationPool] = "other"
+				if _, err := w.serve(web); err != nil {
+					t.Fatal(err)
+				}
+			}
+			web.Annotations[herald.AnnotationPool] = "public"
+			if _, err := w.serve(holder); err != nil {
+				t.Fatal(err)
+			}
+			w.put(web)
+			w.waiting.add(web)
+			before := w.ledger.heldBy(owner(web))
+			req, err := w.loadBalancers.requests.of(web, w.loadBalancers.requests.namespace("default"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, why := w.ledger.decide(web, req, time.Now())
+			if why == nil {
+				t.Fatal("there is an address for it")
+			}
+			w.gone(holder)
+			w.waiting.serve()
+			if !slices.Contains(w.queued.names, "web") {
+				t.Fatalf("synced are %q", w.queued.names)
+			}
+			if err := w.loadBalancers.refuse(t.Context(), web, before, why, why); err == nil {
+				t.Error("it is not refused")
+			}
+			if held := w.ledger.heldBy(owner(web)); !contains(held, addresses("198.51.100.0")[0]) {
+				t.Errorf("it holds %v", held)
+			}
+			younger := service("younger", four)
+			younger.Annotations[herald.AnnotationPool] = "public"
+			if got, err := w.serve(younger); err == nil {
+				t.Errorf("a younger Service gets %v", got)
+			}
+			if got, err := w.serve(web); err != nil || !slices.Equal(got, []string{"198.51.100.0"}) {
+				t.Errorf("%v (%v)", got, err)
+			}
+		})
+	}
+}

@@ -167,7 +167,7 @@ func newWorld(t *testing.T) *world {
 		services: informer, kube: kube, namespaces: corelisters.NewNamespaceLister(w.namespaces),
 		records: w.recordsAPI, recordCache: w.recordsAPI.cache,
 		pools: w.poolsAPI, poolCache: w.poolsAPI.cache,
-		events: w.recorder, log: zap.NewNop(),
+		events: w.recorder, many: w.recorder, log: zap.NewNop(),
 	})
 	w.pools.assessed = w.assess
 	w.recordsAPI.changed, w.poolsAPI.changed = w.changes.queue.Add, func(string) {}

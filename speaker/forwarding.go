@@ -21,6 +21,9 @@ const (
 	forwardingPatience = 3 * time.Second
 	// doubtedPatience is the same limit for an address that kube-proxy has said it does not forward.
 	doubtedPatience = 10 * time.Second
+	// vainWaits is how many waits in a row, each begun after the end of the one before, may end without one reading of kube-proxy's metrics.
+	// After that no address waits until they can be read again. A restart of kube-proxy takes less time.
+	vainWaits = 3
 	// forwardingPeriod is how often kube-proxy is asked while an address waits.
 	forwardingPeriod = 50 * time.Millisecond
 	// kube-proxy hears of a change at most heardWithin after this speaker, and at most heardSurelyWithin after it on a node whose
@@ -39,7 +42,7 @@ const (
 //
 // kube-proxy's metrics tell when it last heard of a change, when it last finished writing its rules, and how long that took.
 // A write includes the changes that kube-proxy had heard of when the write began. (Its gauges of pending changes are of no
-// use: each IP family resets those of the other.) If kube-proxy has no such metrics, no address waits for it.
+// use: each IP family resets those of the other.) If kube-proxy has no such metrics, or has lost them, no address waits for it.
 type forwarding struct {
 	url string // empty: nothing waits
 	log *zap.Logger
@@ -49,7 +52,9 @@ type forwarding struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	told    bool // whether kube-proxy's metrics could be read
+	told    bool      // whether kube-proxy's metrics could be read
+	vain    int       // how many waits have ended in vain since they were read last
+	ended   time.Time // when the last of these waits ended
 	waiting map[netip.Addr]*wait
 
 	waits   prometheus.Histogram
@@ -220,13 +225,16 @@ func (f *forwarding) questions(asked time.Time, state proxyState) map[netip.Addr
 // time only once.
 func (f *forwarding) release(asked, answered time.Time, state proxyState, err error, said map[netip.Addr]answer) {
 	f.mu.Lock()
-	if err == nil && !f.told {
+	if err == nil {
+		f.vain = 0
+		if !f.told {
+			f.log.Info("kube-proxy reports when it has written its rules", zap.String("url", f.url))
+		}
 		f.told = true
-		f.log.Info("kube-proxy reports when it has written its rules", zap.String("url", f.url))
 	}
 	var all, late []netip.Addr
 	var e net.Error
-	tells := f.told || errors.As(err, &e) && e.Timeout()
+	tells := f.vain < vainWaits && (f.told || errors.As(err, &e) && e.Timeout())
 	for address, w := range f.waiting {
 		if asked.Before(w.since) {
 			continue // The answers belong to an earlier wait.
@@ -257,12 +265,24 @@ func (f *forwarding) release(asked, answered time.Time, state proxyState, err er
 		}
 		if !ready {
 			late = append(late, address)
+			if err != nil && tells && !w.since.Before(f.ended) {
+				f.vain++
+				f.ended = answered
+			}
 		}
 		f.waits.Observe(max(0, asked.Sub(w.since)).Seconds())
 		all = append(all, address)
 		delete(f.waiting, address)
 	}
+	lost := f.told && f.vain >= vainWaits
+	if lost {
+		f.told = false
+	}
 	f.mu.Unlock()
+	if lost {
+		f.log.Warn("kube-proxy no longer reports when it has written its rules: until it does, no address waits for it",
+			zap.String("url", f.url), zap.Error(err))
+	}
 	if len(late) > 0 {
 		f.expired.Add(float64(len(late)))
 		f.log.Info("kube-proxy has not reported that it forwards these addresses: announcing them without its report",

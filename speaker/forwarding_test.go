@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,6 +218,60 @@ func TestAWaitEnds(t *testing.T) {
 	f = newForwarding("", zap.NewNop(), nil)
 	if f.await(vip, time.Now(), false, healthPorts{}); f.isWaiting(vip) || f.run(t.Context()) != nil {
 		t.Error("an address waits where nobody can be asked")
+	}
+}
+
+// A kube-proxy that has lost its metrics delays a few announcements, and then none until its metrics can be read again. A restart, during
+// which many addresses wait, is not taken for that.
+func TestAKubeProxyThatHasLostItsMetricsDelaysNoFurtherAddress(t *testing.T) {
+	timeout := &url.Error{Err: context.DeadlineExceeded}
+	for _, story := range []struct {
+		name string
+		told bool
+		err  error
+	}{
+		{"they are gone", true, errors.New("connection refused")}, {"they are behind a firewall", false, timeout}, {"it hangs", true, timeout},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			over := make(chan []netip.Addr, 10)
+			f := newForwarding(proxyURL, zap.NewNop(), func(addrs []netip.Addr) { over <- addrs })
+			f.told = story.told
+			var broken atomic.Bool
+			broken.Store(true)
+			go func() {
+				_ = f.follow(t.Context(), func() (proxyState, error) {
+					if broken.Load() {
+						return nil, story.err
+					}
+					return idleProxy(), nil
+				}, nil)
+			}()
+			waits := func(what string, want time.Duration) {
+				t.Helper()
+				since := time.Now()
+				f.await(vip, since, false, healthPorts{})
+				if <-over; time.Since(since) < want || time.Since(since) > want+2*forwardingPeriod {
+					t.Errorf("%s, %s: it waited %v, want %v", story.name, what, time.Since(since), want)
+				}
+			}
+			begin := time.Now()
+			for i := range 5 { // They all wait at the same time.
+				f.await(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), begin.Add(time.Duration(i)*forwardingPeriod), false, healthPorts{})
+			}
+			for range 5 {
+				<-over
+			}
+			for i := range vainWaits - 1 {
+				waits(fmt.Sprint("address ", i), forwardingPatience)
+			}
+			for range 3 {
+				waits("a later address", 0)
+			}
+			broken.Store(false)
+			waits("they can be read", heardWithin)
+			broken.Store(true)
+			waits("they cannot be read for a moment", forwardingPatience)
+		})
 	}
 }
 

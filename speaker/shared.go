@@ -9,7 +9,7 @@ import (
 	"github.com/heraldlb/herald/speaker/announce"
 )
 
-// shared assembles the inputs that all decisions of a node share. An advertisement that is not valid counts as it was before,
+// shared assembles the inputs that all decisions of a node share. An advertisement or a pool that is not valid counts as it was before,
 // if it is in before; herald-ccm reports it in its conditions.
 func (in *inputs) shared(self string, healthy bool, before *announce.Shared) *announce.Shared {
 	objects := in.objects()

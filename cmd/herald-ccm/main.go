@@ -89,7 +89,7 @@ type manager struct {
 
 	serving serving
 	lease   *lease
-	events  record.EventBroadcaster
+	events  []record.EventBroadcaster
 }
 
 // command returns the stock command with Herald's defaults and flags, and only the service controller.
@@ -162,14 +162,18 @@ func (m *manager) cloud(c *config.CompletedConfig) cloudprovider.Interface {
 	}
 	kinds := runtime.NewScheme()
 	_, _ = scheme.AddToScheme(kinds), herald.AddToScheme(kinds) // They fail only if one name has two types.
-	m.events = record.NewBroadcaster()
-	m.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+	recorder := func() record.EventRecorder {
+		events := record.NewBroadcaster()
+		events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+		m.events = append(m.events, events)
+		return events.NewRecorder(kinds, corev1.EventSource{Component: "herald"})
+	}
 	return provider.New(provider.Config{
 		Kube: kube, Herald: set, Dynamic: untyped,
 		Services:   c.SharedInformers.Core().V1().Services(),
 		Namespaces: c.SharedInformers.Core().V1().Namespaces(),
-		Events:     m.events.NewRecorder(kinds, corev1.EventSource{Component: "herald"}),
-		Class:      m.class, Classless: m.classless, Quota: m.quota.Limits, Foreign: m.foreign, Namespace: namespace(), MarkPodsOnDeadNodes: m.deadNodes,
+		Events:     recorder(), Many: recorder(),
+		Class: m.class, Classless: m.classless, Quota: m.quota.Limits, Foreign: m.foreign, Namespace: namespace(), MarkPodsOnDeadNodes: m.deadNodes,
 		Metrics: legacyregistry.Registerer(),
 		Log:     m.log,
 	})
@@ -204,8 +208,8 @@ func (m *manager) serviceController(init app.ControllerInitContext, c *config.Co
 // have one address.
 func (m *manager) leave() {
 	m.serving.end()
-	if m.events != nil {
-		m.events.Shutdown()
+	for _, events := range m.events {
+		events.Shutdown()
 	}
 	if m.lease != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

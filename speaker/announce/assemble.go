@@ -2,6 +2,7 @@ package announce
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,14 +29,14 @@ type Objects struct {
 	BGPPeers          []*herald.BGPPeer
 }
 
-// Rejected is an object that decisions ignore because its spec is not valid.
+// Rejected is an object whose spec is not valid. Decisions ignore such an advertisement. Of such a pool they use what can be read.
 type Rejected struct {
 	Kind, Name string
 	Err        error // It names the field.
 }
 
-// Shared assembles the inputs that all decisions share, without Self and Segments. It also returns the objects that it left
-// out. Speakers call it, too, and add the gateways of their node to Infrastructure. A copy of the result with Self, Healthy
+// Shared assembles the inputs that all decisions share, without Self and Segments. It also returns the objects that are not
+// valid. Speakers call it, too, and add the gateways of their node to Infrastructure. A copy of the result with Self, Healthy
 // and Segments set is the snapshot of one node.
 func (o *Objects) Shared() (*Shared, []Rejected) {
 	s := &Shared{
@@ -48,13 +49,17 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 			s.Nodes[o.Name] = NodeOf(o)
 		}
 	}
+	var rejected []Rejected
 	for _, o := range o.Pools {
-		s.Pools[o.Name] = Pool{Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield, Addresses: addressesIn(&o.Spec)}
+		pool, err := poolOf(o)
+		if err != nil {
+			rejected = append(rejected, Rejected{"IPPool", o.Name, err})
+		}
+		s.Pools[o.Name] = pool
 	}
 	for _, o := range o.Namespaces {
 		s.Namespaces[o.Name] = o.Labels
 	}
-	var rejected []Rejected
 	for _, o := range o.L2Advertisements {
 		ad, err := l2Advertisement(o)
 		if err != nil {
@@ -75,10 +80,15 @@ func (o *Objects) Shared() (*Shared, []Rejected) {
 	return s, rejected
 }
 
-// Keep adds the advertisements of before that were rejected now. An edit that is not valid must not withdraw addresses. peers are
-// the peers of now: those that the last valid spec selects may be others than before.
+// Keep adds the advertisements of before that were rejected now, and gives the pools that were rejected what they had before, except
+// for their labels. An edit that is not valid must not withdraw addresses or networks. peers are the peers of now: those that the last
+// valid spec selects may be others than before.
 func (s *Shared) Keep(before *Shared, rejected []Rejected, peers []*herald.BGPPeer) {
 	for _, r := range rejected {
+		if pool, was := before.Pools[r.Name]; r.Kind == "IPPool" && was && pool.UID == s.Pools[r.Name].UID {
+			pool.Labels = s.Pools[r.Name].Labels
+			s.Pools[r.Name] = pool
+		}
 		for _, ad := range before.L2 {
 			if r.Kind == "L2Advertisement" && ad.Name == r.Name {
 				s.L2 = append(s.L2, ad)
@@ -322,12 +332,28 @@ func RangesOf(texts []herald.AddressRange) (all []netipx.IPRange) {
 	return all
 }
 
-// addressesIn returns the addresses of a pool without the excluded ones. It returns nil if the pool has no addresses, or if an
-// excluded range is not valid.
-func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
+// poolOf translates one IPPool. It fails if herald-ccm refuses the spec, except for what the schema or the admission policy refuses before.
+// Of a pool that is not valid it returns what can be read.
+func poolOf(o *herald.IPPool) (Pool, error) {
+	addresses, err := addressesIn(&o.Spec)
+	if err == nil {
+		_, err = herald.CompileSelector("serviceSelector", o.Spec.ServiceSelector)
+	}
+	if err == nil {
+		_, err = herald.CompileSelector("namespaceSelector", o.Spec.NamespaceSelector)
+	}
+	return Pool{UID: o.UID, Labels: o.Labels, Yield: o.Spec.OnConflict == herald.ConflictYield, Addresses: addresses}, err
+}
+
+// addressesIn returns the addresses of a pool without the excluded ones. If an entry is not valid, it fails, and returns the addresses
+// that can be read; nil if there are none, or if an excluded range is not valid.
+func addressesIn(spec *herald.IPPoolSpec) (*netipx.IPSet, error) {
 	all, excluded := RangesOf(spec.Addresses), RangesOf(spec.Exclude)
-	if len(all) == 0 || len(excluded) < len(spec.Exclude) {
-		return nil
+	if len(excluded) < len(spec.Exclude) {
+		return nil, errors.New("spec.exclude has an entry that is not valid")
+	}
+	if len(all) == 0 {
+		return nil, errors.New("spec.addresses has no valid entry")
 	}
 	var b netipx.IPSetBuilder
 	for _, r := range all {
@@ -338,9 +364,18 @@ func addressesIn(spec *herald.IPPoolSpec) *netipx.IPSet {
 	}
 	set, err := b.IPSet()
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return set
+	if len(all) < len(spec.Addresses) {
+		return set, errors.New("spec.addresses has an entry that is not valid")
+	}
+	slices.SortFunc(all, func(x, y netipx.IPRange) int { return x.From().Compare(y.From()) })
+	for i := 1; i < len(all); i++ { // If any two overlap, then two neighbours do.
+		if all[i].Overlaps(all[i-1]) {
+			return set, errors.New("spec.addresses has entries that overlap")
+		}
+	}
+	return set, nil
 }
 
 // What Exclusion returns of a node that somebody, or kubeadm, has taken out by the label, and of one that is being deleted.

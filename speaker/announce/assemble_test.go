@@ -20,6 +20,8 @@ func objectsOf(objects ...metav1.Object) *Objects {
 		switch o := o.(type) {
 		case *corev1.Node:
 			all.Nodes = append(all.Nodes, o)
+		case *herald.IPPool:
+			all.Pools = append(all.Pools, o)
 		case *herald.L2Advertisement:
 			all.L2Advertisements = append(all.L2Advertisements, o)
 		case *herald.BGPAdvertisement:
@@ -31,6 +33,12 @@ func objectsOf(objects ...metav1.Object) *Objects {
 		}
 	}
 	return all
+}
+
+// poolWith returns the pool with this spec, as far as it can be read.
+func poolWith(spec herald.IPPoolSpec) Pool {
+	pool, _ := poolOf(&herald.IPPool{Spec: spec})
+	return pool
 }
 
 func TestInfrastructureIsNodesAndPeers(t *testing.T) {
@@ -84,6 +92,60 @@ func TestAnInvalidEditChangesNothing(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{"a", "b"}) || len(after.BGP) != 1 || after.BGP[0].Name != "a" {
 		t.Errorf("L2Advertisements %v, BGPAdvertisements %v", names, after.BGP)
+	}
+}
+
+// An edit of a pool that is not valid changes no network that is announced in place of its addresses. The pool's labels are not part of
+// its spec. A pool whose first spec is not valid has the addresses that can be read.
+func TestAnInvalidEditOfAPoolDissolvesNoNetwork(t *testing.T) {
+	wrong := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
+	pool := func(label string, edit func(*herald.IPPoolSpec)) *herald.IPPool {
+		o := &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "public", Labels: map[string]string{"is": label}}}
+		o.Spec.Addresses, o.Spec.OnConflict = []herald.AddressRange{"198.51.100.0/24"}, herald.ConflictYield
+		edit(&o.Spec)
+		return o
+	}
+	smaller := func(s *herald.IPPoolSpec) {
+		s.Addresses, s.OnConflict = []herald.AddressRange{"198.51.100.0/28"}, herald.ConflictDefend
+	}
+	for name, edit := range map[string]func(*herald.IPPoolSpec){
+		"no addresses":             func(s *herald.IPPoolSpec) { s.Addresses = nil },
+		"a reversed range":         func(s *herald.IPPoolSpec) { s.Addresses = append(s.Addresses, "203.0.113.9-203.0.113.2") },
+		"entries that overlap":     func(s *herald.IPPoolSpec) { s.Addresses = append(s.Addresses, "203.0.113.0/24", "198.51.100.9") },
+		"a reversed exclude":       func(s *herald.IPPoolSpec) { s.Exclude = []herald.AddressRange{"198.51.100.9-198.51.100.2"} },
+		"the selector":             func(s *herald.IPPoolSpec) { s.ServiceSelector = wrong },
+		"the namespaces' selector": func(s *herald.IPPoolSpec) { s.NamespaceSelector = wrong },
+	} {
+		before, rejected := objectsOf(pool("old", func(*herald.IPPoolSpec) {})).Shared()
+		if len(rejected) > 0 {
+			t.Fatal(rejected)
+		}
+		for range 2 { // The last valid spec stays in force however often the inputs are assembled.
+			after, rejected := objectsOf(pool("new", func(s *herald.IPPoolSpec) { smaller(s); edit(s) })).Shared()
+			if len(rejected) != 1 || rejected[0].Kind != "IPPool" || rejected[0].Name != "public" {
+				t.Errorf("%s: rejected are %v", name, rejected)
+			}
+			after.Keep(before, rejected, nil)
+			is := after.Pools["public"]
+			if is.Addresses == nil || !is.Addresses.Equal(before.Pools["public"].Addresses) || !is.Yield || is.Labels["is"] != "new" {
+				t.Errorf("%s: the pool is %+v", name, is)
+			}
+			before = after
+		}
+		after, rejected := objectsOf(pool("new", smaller)).Shared()
+		after.Keep(before, rejected, nil)
+		if is := after.Pools["public"]; len(rejected) > 0 || !is.Addresses.Equal(poolWith(pool("", smaller).Spec).Addresses) || is.Yield {
+			t.Errorf("%s: after the next valid edit %+v, %v", name, is, rejected)
+		}
+	}
+	invalid := func(s *herald.IPPoolSpec) { s.Addresses = append(s.Addresses, "garbage") }
+	before, _ := objectsOf(pool("", smaller)).Shared()
+	another := pool("", invalid)
+	another.UID = "another"
+	first, rejected := objectsOf(another).Shared()
+	first.Keep(before, rejected, nil) // A pool of the same name that was deleted is another one.
+	if is := first.Pools["public"].Addresses; is == nil || !is.ContainsPrefix(netip.MustParsePrefix("198.51.100.0/24")) {
+		t.Errorf("a pool that was never valid has %v", is)
 	}
 }
 

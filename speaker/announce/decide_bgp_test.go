@@ -165,7 +165,7 @@ func TestWhatIsAnnouncedInPlaceOfAnAddress(t *testing.T) {
 	const alone = "198.51.100.7/32"
 	pool := func(exclude ...herald.AddressRange) func(*Shared, *Address) {
 		return func(s *Shared, _ *Address) {
-			s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/25"}, Exclude: exclude})}
+			s.Pools["public"] = poolWith(herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/25"}, Exclude: exclude})
 		}
 	}
 	for _, story := range []struct {
@@ -216,7 +216,7 @@ func TestWhatIsAnnouncedInPlaceOfAnAddress(t *testing.T) {
 // A router may get both the addresses, for its own use, and the network, to pass on to others.
 func TestANetworkAndTheAddressesInItGoToOnePeer(t *testing.T) {
 	s, a := cluster()
-	s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})}
+	s.Pools["public"] = poolWith(herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})
 	near := route.Attributes{Communities: []route.Community{route.NoAdvertise}}
 	s.BGP = []BGPAdvertisement{
 		{Name: "a", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Length4: 24},

@@ -98,9 +98,11 @@ func drawShared(t *rapid.T) *Shared {
 		s.Nodes[name] = drawNode(t, name)
 	}
 	for _, name := range drawSome(t, somePools, "pools") {
-		s.Pools[name] = Pool{Labels: drawLabels(t, "pool "+name), Yield: rapid.Bool().Draw(t, name+" yields"), Addresses: addressesIn(&herald.IPPoolSpec{
+		pool := poolWith(herald.IPPoolSpec{
 			Addresses: []herald.AddressRange{"198.51.100.0/24", "2001:db8::/32"}, Exclude: drawSome(t, []herald.AddressRange{"198.51.100.9"}, name+" excludes"),
-		})}
+		})
+		pool.Labels, pool.Yield = drawLabels(t, "pool "+name), rapid.Bool().Draw(t, name+" yields")
+		s.Pools[name] = pool
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "L2Advertisements") {
 		ad := L2Advertisement{Name: fmt.Sprint("l2-", i), Selector: drawSelection(t, fmt.Sprint("l2-", i))}

@@ -59,7 +59,7 @@ func TestWhatAServiceDecidesForItself(t *testing.T) {
 // An address with attributes of its own is announced as a separate route in addition to the network.
 func TestAnAddressWithAttributesOfItsOwnIsNotInANetwork(t *testing.T) {
 	s, a := cluster()
-	s.Pools["public"] = Pool{Addresses: addressesIn(&herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})}
+	s.Pools["public"] = poolWith(herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.0/24"}})
 	s.BGP = []BGPAdvertisement{{
 		Name: "some", Selector: compile(t, herald.Selection{}), Peers: []string{"tor"}, Length4: 24, Permits: []herald.ServiceOverride{herald.OverrideMED},
 	}}

@@ -70,6 +70,7 @@ type Node struct {
 
 // Pool has the parts of an IPPool that speakers need.
 type Pool struct {
+	UID    types.UID
 	Labels map[string]string
 	// Yield says that an address that a stranger uses is given up. Otherwise it is defended.
 	Yield bool

@@ -33,23 +33,44 @@ type reason struct {
 	Error
 }
 
-// learn records a reason unless a better one is known. The lock is held.
+// knownFor is how long a reason stays that nothing has confirmed, while only worse evidence comes. A router that goes on refusing the session
+// says so again before: BIRD waits for five minutes at most after an error.
+const knownFor = 10 * time.Minute
+
+// learn records a reason unless a better one is known. After knownFor the better one is only the earlier reason: the router may have got
+// another configuration since, or it may have nothing else to say. The lock is held.
 func (s *status) learn(why reason) {
-	if why.source < s.reason.source && s.reason.Text != "" {
+	now := time.Now()
+	switch worse := why.source < s.reason.source && s.reason.Text != ""; {
+	case worse && now.Sub(s.known) < knownFor:
 		return
+	case worse:
+		s.earlier = s.reason.Text
+	case why.source > guess:
+		s.earlier = ""
 	}
+	s.known = now
 	if why.At = s.reason.At; why.Text != s.reason.Text {
-		why.At = time.Now()
+		why.At = now
 	}
 	s.reason = why
+}
+
+// why returns the reason with the earlier one, if there is one. The lock is held.
+func (s *status) why() Error {
+	why := s.reason.Error
+	if s.earlier != "" {
+		why.Text += "; before that, " + s.earlier
+	}
+	return why
 }
 
 // because records why the session is not up.
 func (s *status) because(from source, by Side, format string, args ...any) {
 	s.mu.Lock()
-	before := s.reason.Text
+	before := s.why().Text
 	s.learn(reason{from, Error{Text: fmt.Sprintf(format, args...), By: by}})
-	text := s.reason.Text
+	text := s.why().Text
 	news := before != text && s.state != Established // otherwise the coming change of state reports it
 	s.mu.Unlock()
 	if news {
@@ -112,7 +133,7 @@ func (s *status) advertised(failure error) {
 // instead records a reason in place of any that is known, as a guess, so that any later reason replaces it.
 func (s *status) instead(by Side, reason string) {
 	s.mu.Lock()
-	s.reason.source = guess
+	s.reason.source, s.earlier = guess, ""
 	s.mu.Unlock()
 	s.because(guess, by, "%s", reason)
 }

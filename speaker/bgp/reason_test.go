@@ -132,6 +132,58 @@ func TestReasonsDoNotAlternate(t *testing.T) {
 	}
 }
 
+// A router has refused the session for one reason, and then got a configuration without this node: it only closes connections. The reason
+// is the present one before long, with the earlier one behind it, and does not alternate.
+func TestAReasonIsThePresentOne(t *testing.T) {
+	reset := func(s *status) { s.unreachable(os.NewSyscallError("connect", unix.ECONNRESET)) }
+	refuses := func(s *status) { s.told(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_BAD_PEER_AS, "", nil) }
+	rejects := func(s *status) { s.told(bgp.BGP_ERROR_CEASE, bgp.BGP_ERROR_SUB_CONNECTION_REJECTED, "", nil) }
+	refusal := "the router refused our OPEN: it expects another AS number than 64512 (spec.localASN) from this node"
+	both := closedAtOnce + "; before that, " + refusal
+	s := newStatus(Peer{LocalASN: 64512, PeerASN: 64513}, zap.NewNop(), func() {})
+	later := func(d time.Duration) { s.known = s.known.Add(-d) }
+	for _, step := range []struct {
+		name    string
+		happens func()
+		want    string
+	}{
+		{"it refuses", func() { refuses(s) }, refusal},
+		{"it closes connections", func() { later(knownFor - time.Minute); reset(s) }, refusal},
+		{"it refuses again", func() { refuses(s) }, refusal},
+		{"it closes connections after that", func() { later(knownFor - time.Minute); reset(s) }, refusal},
+		{"it only closes connections", func() { later(time.Minute); reset(s) }, both},
+		{"it goes on", func() {
+			later(time.Hour)
+			reset(s)
+			active(s)
+			disconnect("write-failed")(s)
+			opens(s)
+			disconnect("read-failed")(s)
+			reset(s)
+		}, both},
+		{"it refuses in the end", func() { refuses(s) }, refusal},
+		{"it closes connections for long", func() { later(knownFor); reset(s) }, both},
+		{"it cannot be reached", func() { s.unreachable(unix.ETIMEDOUT) }, s.explainDial(unix.ETIMEDOUT)},
+		{"it is back", func() { reset(s) }, closedAtOnce},
+		{"it rejects connections", func() { rejects(s); reset(s) }, "the router ended the session: Cease, Connection Rejected"},
+	} {
+		if step.happens(); s.session().Reason != step.want || s.session().LastError.Text != step.want {
+			t.Errorf("%s: %q, want %q", step.name, s.session().Reason, step.want)
+		}
+	}
+	refuses(s)
+	later(knownFor)
+	reset(s)
+	s.enter(Established, time.Now(), "", reason{}, agreed{})
+	if got := s.session(); got.Reason != "" || got.LastError.Text != both {
+		t.Errorf("the session is up: %q, %q", got.Reason, got.LastError.Text)
+	}
+	disconnect("read-failed")(s)
+	if got := s.session().Reason; strings.Contains(got, "before that") {
+		t.Errorf("a session in between: %q", got)
+	}
+}
+
 // A passive router is waited for again once it can be told of this node.
 func TestAnInterfaceThatIsBack(t *testing.T) {
 	s := newStatus(Peer{Passive: true, Address: netip.MustParseAddr("fe80::1%eth1")}, zap.NewNop(), func() {})

@@ -117,10 +117,12 @@ type status struct {
 	closing bool // this node closes the session for good
 	state   State
 	since   time.Time
-	reason  reason // why the session is not established; empty while it is
-	last    Error  // the reason before the session was established last
-	agreed  agreed // valid while established
-	cause   Cause  // of the session's coming end, from the NOTIFICATION
+	reason  reason    // why the session is not established; empty while it is
+	known   time.Time // when the reason was learned, or confirmed, last
+	earlier string    // a better reason from before, which nothing has confirmed for long; empty if there is none
+	last    Error     // the reason before the session was established last
+	agreed  agreed    // valid while established
+	cause   Cause     // of the session's coming end, from the NOTIFICATION
 	flaps   map[Cause]uint64
 	ended   Cause      // of the last end of a session of the present server; empty if it has had none
 	asked   time.Time  // since when the router owes an OPEN or, in OpenConfirm, a KEEPALIVE; zero if it owes none
@@ -177,7 +179,8 @@ func (s *status) current() Session {
 		Peer: s.peer.Name, Address: s.peer.Address, State: s.state, Since: s.since, LastError: s.last, Flaps: maps.Clone(s.flaps),
 	}
 	if s.state != Established && s.reason.Text != "" {
-		out.Reason, out.LastError = s.reason.Text, s.reason.Error
+		out.LastError = s.why()
+		out.Reason = out.LastError.Text
 	}
 	var why []string
 	for _, f := range []struct {
@@ -360,9 +363,9 @@ func (s *status) enter(state State, at time.Time, cause Cause, why reason, with 
 	}
 	if state == Established {
 		if s.reason.Text != "" {
-			s.last = s.reason.Error
+			s.last = s.why()
 		}
-		s.agreed, s.reason, s.cause = with, reason{}, ""
+		s.agreed, s.reason, s.earlier, s.cause = with, reason{}, "", ""
 	}
 	if (was == Established) != (state == Established) {
 		s.since = at

@@ -76,7 +76,7 @@ func TestTheReferenceIsComplete(t *testing.T) {
 	}
 	provider.New(provider.Config{
 		Kube: kube, Herald: set, Dynamic: fake.NewSimpleDynamicClient(client.Scheme), Services: shared.Services(), Namespaces: shared.Namespaces(),
-		Events: &record.FakeRecorder{}, MarkPodsOnDeadNodes: true, Metrics: ccm, Log: zap.NewNop(),
+		Events: &record.FakeRecorder{}, Many: &record.FakeRecorder{}, MarkPodsOnDeadNodes: true, Metrics: ccm, Log: zap.NewNop(),
 	})
 	if _, err := speaker.New(speaker.Config{
 		Kube: kube, Herald: set, Events: &record.FakeRecorder{}, Node: "n", Namespace: "h", PeersNamespace: "p",

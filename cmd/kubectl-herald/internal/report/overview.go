@@ -199,7 +199,7 @@ func (s *situation) routers(sessions []sessionOverview) map[string][]announcedTo
 
 // unannounced adds the addresses that BGPAdvertisements select, and that no node announces to a router. Addresses of a pool whose
 // condition Announced is not True are left out: that is a problem of its own. Nothing is added if not all sessions are known, or if
-// an advertisement is not valid: speakers may go on with its last valid spec.
+// an advertisement or a pool is not valid: speakers may go on with its last valid spec.
 func (s *situation) unannounced(r *StatusReport) {
 	if len(s.rejected) > 0 || slices.ContainsFunc(s.Speakers, func(o *herald.SpeakerStatus) bool { return len(o.Status.Sessions) >= herald.MaxStatusSessions }) {
 		return
