@@ -238,13 +238,11 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 	} else if c != nil {
 		meta.SetStatusCondition(&edit.Status.Conditions, *c)
 	}
-	if equality.Semantic.DeepEqual(edit.Status, o.Status) {
-		s.know(o.Name, unannounced(o))
-		return nil
-	}
-	was := s.unannounced(o.Name) // The cache may have the new status as soon as it is written.
-	if _, err := s.api.UpdateStatus(ctx, edit, metav1.UpdateOptions{}); err != nil {
-		return err
+	was := s.unannounced(o.Name) // The cache may have the new status as soon as it is written, also if the answer to the write is lost.
+	if !equality.Semantic.DeepEqual(edit.Status, o.Status) {
+		if _, err := s.api.UpdateStatus(ctx, edit, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
 	}
 	s.know(o.Name, unannounced(edit))
 	if was == "" {
@@ -255,8 +253,8 @@ func (s *pools) publishOne(ctx context.Context, o *herald.IPPool, u use) error {
 
 // tellUnannounced has the Services told that have addresses of a pool if nothing announces the pool, or nothing does any more. Later
 // Services are told with their addresses. The reason is known before the ledger is read, and a Service asks for it after the ledger has
-// its record, so a Service that is being recorded is told as well. That the pool is in no subnet of the nodes says nothing of an address that was taken out of the pool: it may still be
-// announced.
+// its record, so a Service that is being recorded is told as well. That the pool is in no subnet of the nodes says nothing of an address
+// that was taken out of the pool: it may still be announced.
 func (s *pools) tellUnannounced(o *herald.IPPool) {
 	if unannounced(o) != "" {
 		offSubnet := meta.FindStatusCondition(o.Status.Conditions, herald.ConditionAnnounced).Reason == herald.ReasonOffSubnet

@@ -125,3 +125,38 @@ func TestAServiceThatIsRecordedWhileThePoolIsFoundToBeUnannouncedIsTold(t *testi
 		t.Errorf("%d Services are told, want three: %q", n, events)
 	}
 }
+
+// unansweredPools writes the status of pools, and its answers are lost.
+type unansweredPools struct{ poolsAPI }
+
+func (u unansweredPools) UpdateStatus(ctx context.Context, o *herald.IPPool, opts metav1.UpdateOptions) (*herald.IPPool, error) {
+	if _, err := u.poolsAPI.UpdateStatus(ctx, o, opts); err != nil {
+		return nil, err
+	}
+	return nil, errLost
+}
+
+// TestAServiceIsToldThoughTheAnswerOfTheAPIServerIsLost has a pool that nothing announces any more.
+func TestAServiceIsToldThoughTheAnswerOfTheAPIServerIsLost(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public())
+	advertisement := &herald.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "all"}}
+	if err := w.l2.Add(advertisement); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("public")
+	if _, err := w.serve(service("web", four)); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.l2.Delete(advertisement) // Delete fails only for an object without a name.
+	api := w.pools.api
+	w.pools.api = unansweredPools{api}
+	if err := w.pools.publish(t.Context()); !errors.Is(err, errLost) {
+		t.Fatalf("%v, want that the answer is lost", err)
+	}
+	w.pools.api = api
+	for range 2 {
+		w.publish("public")
+	}
+	w.eventsSay("Warning NotAnnounced IPPool public is not announced")
+}
