@@ -101,6 +101,7 @@ const (
 	stateOwned      addressState = "Owned"
 	stateDeputy     addressState = "Deputy"     // A node answers for another one.
 	stateNone       addressState = "None"       // It must be announced, and nobody owns it.
+	stateNew        addressState = "New"        // As None, but so new that no speaker can be expected to have reported it.
 	stateNoEndpoint addressState = "NoEndpoint" // Nobody owns it, because no endpoint is ready.
 	stateUnknown    addressState = "Unknown"    // No node lists it, but some nodes own more than they list.
 )
@@ -119,7 +120,7 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
 		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
 	}
-	n.addressStatuses(r, s)
+	n.addressStatuses(r, s, func(rec *herald.IPAllocation) bool { return now.Sub(rec.CreationTimestamp.Time) < reportedWithin })
 	n.addressProblems(r, s, now, add)
 	n.nodeStatuses(r, s, gone, add)
 	speakerProblems(s, now, add)
@@ -133,8 +134,8 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 
 type addProblem func(kind problemKind, address string, nodes []string, format string, args ...any)
 
-// addressStatuses adds the owners of the addresses.
-func (n *Network) addressStatuses(r *StatusReport, s *segments) {
+// addressStatuses adds the owners of the addresses. An address without an owner counts as new if isNew says so of its record.
+func (n *Network) addressStatuses(r *StatusReport, s *segments, isNew func(*herald.IPAllocation) bool) {
 	known := map[string]bool{}
 	for _, a := range n.announcements() {
 		known[a.address] = true
@@ -148,6 +149,8 @@ func (n *Network) addressStatuses(r *StatusReport, s *segments) {
 			status.State = stateNoEndpoint
 		case s.hides(a.address):
 			status.State = stateUnknown
+		case isNew(a.record):
+			status.State = stateNew
 		default:
 			status.State = stateNone
 		}

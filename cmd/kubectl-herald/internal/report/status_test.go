@@ -176,6 +176,14 @@ func TestStatus(t *testing.T) {
 		}, nil, "3 owned"},
 		{"no owner", func(n *Network) { n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0 },
 			[]string{"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why"}, "2 owned, 1 without an owner"},
+		{"an address that is too new to be reported", func(n *Network) {
+			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0
+			n.records[0].CreationTimestamp = metav1.NewTime(now.Add(time.Second - reportedWithin))
+		}, nil, "2 owned, 1 too new to be reported"},
+		{"an address that should have been reported", func(n *Network) {
+			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0
+			n.records[0].CreationTimestamp = metav1.NewTime(now.Add(-reportedWithin))
+		}, []string{"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why"}, "2 owned, 1 without an owner"},
 		{"no endpoint", func(n *Network) {
 			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses, n.ready = nil, 0, nil
 		}, nil, "2 owned, 1 without a ready endpoint"},

@@ -134,7 +134,7 @@ func (r *StatusReport) summary() string {
 		state addressState
 		text  string
 	}{
-		{stateDeputy, "answered for by another node"}, {stateNone, "without an owner"}, {stateNoEndpoint, "without a ready endpoint"},
+		{stateDeputy, "answered for by another node"}, {stateNone, "without an owner"}, {stateNew, "too new to be reported"}, {stateNoEndpoint, "without a ready endpoint"},
 		{stateUnknown, "not known, as SpeakerStatuses list 500 each at most"},
 	} {
 		if n := counts[x.state]; n > 0 {
@@ -161,7 +161,7 @@ func (r *StatusReport) addresses(l *lines, s Style, now time.Time) {
 		if len(a.Owners) == 0 {
 			state := map[addressState]lipgloss.Style{stateNone: s.bad}[a.State]
 			rows = append(rows, []string{address, service, "-", state.Render(map[addressState]string{
-				stateNone: "nobody", stateNoEndpoint: "nobody: no ready endpoint", stateUnknown: "not known",
+				stateNone: "nobody", stateNew: "not reported yet", stateNoEndpoint: "nobody: no ready endpoint", stateUnknown: "not known",
 			}[a.State]), "", ""})
 		}
 		for _, o := range a.Owners {
