@@ -10,6 +10,9 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
+// noPools says what to do first in a cluster.
+const noPools = "There are no IPPools, so no Service is given an address: create one. docs/quick-start.md shows how."
+
 // Text writes the report for people.
 func (r *PoolsReport) Text(s Style) string {
 	var l lines
@@ -20,7 +23,7 @@ func (r *PoolsReport) Text(s Style) string {
 		l.add()
 	}
 	if len(r.Pools) == 0 && len(r.Unread) == 0 {
-		l.add("There are no IPPools: create one to give out addresses.")
+		l.add(noPools)
 	}
 	columns := r.columns()
 	row := 0

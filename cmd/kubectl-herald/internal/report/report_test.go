@@ -94,7 +94,7 @@ new  203.0.113.8/29
 	if diff := cmp.Diff(want, report.Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff("There are no IPPools: create one to give out addresses.\n", (&PoolsReport{}).Text(StyleOf(&bytes.Buffer{}))); diff != "" {
+	if diff := cmp.Diff(noPools+"\n", (&PoolsReport{}).Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -21,6 +21,8 @@ type StatusReport struct {
 	Nodes     []nodeReport    `json:"nodes"`    // By name.
 	Addresses []addressStatus `json:"addresses"`
 	Unseen    []string        `json:"unseen"` // Resources that the user may not read: what is wrong with them is not known.
+
+	noPool bool // There is no IPPool.
 }
 
 // problem is something that needs attention.
@@ -128,6 +130,7 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 	gone := n.gone(now)
 	s := segmentsOf(n.speakers, gone)
 	r := &StatusReport{Problems: append([]problem{}, n.unreadable...), Nodes: []nodeReport{}, Addresses: []addressStatus{}, Unseen: list(n.unseen)}
+	r.noPool = len(n.pools) == 0 && len(n.unreadable) == 0
 	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
 		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
 	}

@@ -150,6 +150,24 @@ ADDRESS       SERVICE       INTERFACE  OWNER  FOR  WHY
 	}
 }
 
+// TestStatusOfANewCluster checks that status says what to do next where there is no IPPool.
+func TestStatusOfANewCluster(t *testing.T) {
+	const hint = "There are no IPPools, so no Service is given an address: create one"
+	n := healthy()
+	n.pools, n.records, n.services = nil, nil, nil
+	r := n.status(ours, now)
+	if said := r.Text(coloured(), false, now); len(r.Problems) > 0 || !strings.Contains(said, hint) || !strings.Contains(said, "docs/quick-start.md") {
+		t.Errorf("%+v in\n%s", r.Problems, said)
+	}
+	n.unreadable = []problem{{Kind: unreadable, Text: "IPPool public cannot be read"}}
+	if said := n.status(ours, now).Text(coloured(), false, now); strings.Contains(said, hint) {
+		t.Errorf("there is one:\n%s", said)
+	}
+	if said := healthy().status(ours, now).Text(coloured(), false, now); strings.Contains(said, hint) {
+		t.Errorf("there is one:\n%s", said)
+	}
+}
+
 // TestStatus changes one thing at a time, and checks all resulting problems.
 func TestStatus(t *testing.T) {
 	for _, c := range []struct {

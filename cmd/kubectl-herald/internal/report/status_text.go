@@ -31,6 +31,9 @@ func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	r.nodes(&l, s, now)
 	l.add()
 	l.add(r.summary())
+	if r.noPool {
+		l.add(noPools)
+	}
 	if list {
 		r.addresses(&l, s, now)
 	}
