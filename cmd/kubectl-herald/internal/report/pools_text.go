@@ -47,6 +47,9 @@ func (r *PoolsReport) Text(s Style) string {
 		if users := p.users(); users != "" {
 			l.add("  used by ", users)
 		}
+		if len(p.OutOfRange) > 0 {
+			l.add("  out of range, and still in use by ", strings.Join(texts(p.OutOfRange), ", "))
+		}
 		for _, a := range p.Attention {
 			mark := s.warn
 			if a.Type == herald.PoolReady {
@@ -70,14 +73,19 @@ func (r *PoolsReport) columns() (c struct{ used, cooling, free []string }) {
 }
 
 func (p poolReport) users() string {
-	var users []string
-	for _, n := range p.Namespaces {
-		users = append(users, n.Namespace+" "+strconv.Itoa(n.Addresses))
-	}
+	users := texts(p.Namespaces)
 	if p.Reserved > 0 {
 		users = append(users, "none yet (reserved) "+strconv.Itoa(p.Reserved))
 	}
 	return strings.Join(users, ", ")
+}
+
+// texts says how many addresses each namespace has.
+func texts(all []namespaceReport) (texts []string) {
+	for _, n := range all {
+		texts = append(texts, n.Namespace+" "+strconv.Itoa(n.Addresses))
+	}
+	return texts
 }
 
 const barWidth = 24
