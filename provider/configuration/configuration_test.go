@@ -457,6 +457,12 @@ func TestAssess(t *testing.T) {
 			{"BGPPeer tor", accepted, "Invalid", []string{"node n3: link-local  and needs its interface"}},
 			{"BGPPeer tor", established, "SessionsDown", []string{"node n3"}},
 		}},
+		{"a peer that one node cannot use, without a reason", func(c *configuration.Cluster) {
+			speaker(c, "n3", func(s *configuration.Speaker) { s.Sessions[0] = session("tor", "Invalid", "") })
+		}, []wanted{
+			{"BGPPeer tor", accepted, "Invalid", []string{"node n3: its speaker cannot use the BGPPeer: see its log"}},
+			{"BGPPeer tor", established, "SessionsDown", []string{"node n3: its speaker cannot use the BGPPeer: see its log"}},
+		}},
 		{"a peer with BFD", func(c *configuration.Cluster) {
 			c.Peers[0].Spec.BFD = &herald.BFD{}
 			for _, n := range []string{"n1", "n2", "n3"} {
@@ -522,7 +528,7 @@ func TestAssess(t *testing.T) {
 						t.Errorf("%s: %s says %q, which lacks %q", w.object, is.Type, is.Message, part)
 					}
 				}
-				if is.Status != metav1.ConditionTrue && is.Message == "" {
+				if (is.Status != metav1.ConditionTrue || strings.HasPrefix(w.object, "IPPool ")) && is.Message == "" {
 					t.Errorf("%s: %s=%s has no message", w.object, is.Type, is.Status)
 				}
 				if is.ObservedGeneration != generation {
