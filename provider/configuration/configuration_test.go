@@ -282,6 +282,13 @@ func TestAssess(t *testing.T) {
 			}},
 			{"L2Advertisement all", announced, "OffSubnet", nil},
 		}},
+		{"a pool off every subnet from which addresses in use were taken out", func(c *configuration.Cluster) {
+			c.Pools = []configuration.Pool{pool("public", "198.51.100.0/24"), pool("other", "198.51.101.0/24")}
+			c.Pools[0].Status.Conditions = []metav1.Condition{{Type: herald.PoolInRange, Status: metav1.ConditionFalse}}
+			c.Pools[1].Status.Conditions = []metav1.Condition{{Type: herald.PoolInRange, Status: metav1.ConditionTrue}}
+		}, []wanted{{"L2Advertisement all", announced, "OffSubnet", []string{
+			"; addresses that Services still have and that were taken out of IPPool public are announced as before: its condition InRange names them",
+		}}}},
 		{"a pool on the subnet of a node that announces nothing", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.19.0.0/26")
 			speaker(c, "n3", func(s *configuration.Speaker) {
