@@ -80,7 +80,9 @@ func newAssessor(
 	_ = s.peers.SetTransform(lean) // SetTransform fails only for a started informer.
 	_ = s.serviceCIDRs.SetTransform(lean)
 	_ = s.nodes.SetTransform(leanNode)
-	inRange := func(o *herald.IPPool) bool { return !meta.IsStatusConditionFalse(o.Status.Conditions, herald.PoolInRange) }
+	inRange := func(o *herald.IPPool) bool {
+		return !meta.IsStatusConditionFalse(o.Status.Conditions, herald.PoolInRange)
+	}
 	edited := func(before, after any) bool {
 		b, a := before.(metav1.Object), after.(metav1.Object)
 		return b.GetGeneration() != a.GetGeneration() || !maps.Equal(b.GetLabels(), a.GetLabels())
