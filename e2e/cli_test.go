@@ -205,8 +205,14 @@ func TestAServiceIsRenumbered(t *testing.T) {
 	c.holds("web", "198.51.100.1")
 	annotation := func(name string) string { return c.get(name).Annotations[herald.AnnotationRenumber] }
 
-	said, code := c.ask("renumber", "default/web")
-	c.says(said, "default/web: 198.51.100.1 → 198.51.100.2")
+	before := c.get("web").ResourceVersion
+	said, code := c.ask("renumber", "default/web", "--dry-run")
+	c.says(said, "default/web would leave 198.51.100.1, and get 198.51.100.2 of pool public.", "Connections to 198.51.100.1 would break off. Nothing was changed.")
+	if now := c.get("web").ResourceVersion; code != 0 || now != before {
+		t.Errorf("exit code %d; the Service was written: %s → %s", code, before, now)
+	}
+	said, code = c.ask("renumber", "default/web")
+	c.says(said, "default/web: 198.51.100.1 → 198.51.100.2", "Connections to 198.51.100.1 break off. Point clients to 198.51.100.2, for example in DNS.")
 	if code != 0 || annotation("web") != "" {
 		t.Errorf("exit code %d; the annotation says %q", code, annotation("web"))
 	}
@@ -230,7 +236,12 @@ func TestAServiceIsRenumbered(t *testing.T) {
 		c := c.within(t)
 		c.service("neighbour", annotated(herald.AnnotationIPs, "198.51.100.1"))
 		c.holds("neighbour", "198.51.100.1")
-		said, code := c.ask("renumber", "web", "--timeout", "5s", "-n", "default")
+		said, code := c.ask("renumber", "web", "--dry-run", "-n", "default")
+		c.says(said, "error: default/web would keep 198.51.100.2: no auto-assigning pool (public) has a free IPv4 address")
+		if code != 1 {
+			t.Errorf("exit code %d", code)
+		}
+		said, code = c.ask("renumber", "web", "--timeout", "5s", "-n", "default")
 		c.says(said, "error: default/web: no other address within 5s; it keeps 198.51.100.2: ", "no auto-assigning pool (public) has a free IPv4 address")
 		if code != 1 || annotation("web") != "" {
 			t.Errorf("exit code %d; the annotation says %q", code, annotation("web"))

@@ -102,6 +102,34 @@ func TestConditionsReportMistakes(t *testing.T) {
 		f.told("ippools elsewhere", announced, "OffSubnet", "198.51.100.0/26", "198.18.0.0/24 on ", "2001:db8:18::/64 on ", "BGPAdvertisement")
 		f.table("l2advertisements.herald.dev", "NAME POOLS NODES ACCEPTED ANNOUNCED AGE", "all 2 2 True True *")
 	})
+	t.Run("an address that was taken out of its pool, which is off every subnet now", func(t *testing.T) {
+		f := f.within(t)
+		f.pool("moved", with(delay(0), named), "2001:db8:18::100/126")
+		_, err := f.herald.L2Advertisements.Create(f.ctx, &herald.L2Advertisement{
+			ObjectMeta: metav1.ObjectMeta{Name: "moved"}, Spec: herald.L2AdvertisementSpec{Selection: herald.Selection{Pools: []string{"moved"}}},
+		}, metav1.CreateOptions{})
+		f.must(err)
+		f.service("web", families(corev1.IPv6Protocol), annotated(herald.AnnotationPool, "moved"))
+		f.holds("web", "2001:db8:18::100")
+		f.told("l2advertisements moved", announced, "Announced")
+		_, err = f.access.Kubectl(f.ctx, "patch", "ippools.herald.dev", "moved", "--type=merge", "-p", `{"spec":{"addresses":["2001:db8:77::/126"]}}`)
+		f.must(err)
+		f.told("ippools moved", herald.PoolInRange, "InUse", "2001:db8:18::100 (default/web)")
+		f.told("l2advertisements moved", announced, "OffSubnet", "no selected node has an interface in a subnet", "taken out of IPPool moved are announced as before")
+		f.remove("web")
+		f.gone("web")
+		f.told("ippools moved", herald.PoolInRange, "InRange")
+		f.eventually("the advertisement does not say it any more", func(ctx context.Context) error {
+			conditions, err := f.conditionsOf(ctx, "l2advertisements", "moved")
+			if c := meta.FindStatusCondition(conditions, announced); err == nil && (c.Reason != "OffSubnet" || strings.Contains(c.Message, "announced as before")) {
+				err = fmt.Errorf("it says %+v", c)
+			}
+			return err
+		})
+		f.must(f.herald.L2Advertisements.Delete(f.ctx, "moved", metav1.DeleteOptions{}))
+		f.must(f.herald.Pools.Delete(f.ctx, "moved", metav1.DeleteOptions{}))
+		f.poolGone("moved")
+	})
 	t.Run("names and selectors that are misspelt", func(t *testing.T) {
 		f := f.within(t)
 		for name, spec := range map[string]herald.L2AdvertisementSpec{

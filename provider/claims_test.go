@@ -62,6 +62,9 @@ func TestOneClaimThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 		t.Errorf("more-7 is told %v", err)
 	}
 	_ = w.claim(l)
+	if is := w.claims.condition(&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "other"}, Spec: herald.IPPoolSpec{ExternalPoolRef: &corp}}); is == nil || is.Status != metav1.ConditionTrue || is.Message == "" {
+		t.Errorf("the condition of another pool is %v", is)
+	}
 	is := w.claims.condition(&herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "lent"}, Spec: herald.IPPoolSpec{ExternalPoolRef: &corp}})
 	if is == nil || is.Reason != herald.ReasonGrantRefused || !strings.Contains(is.Message, refusal.Error()) {
 		t.Errorf("the condition is %v", is)

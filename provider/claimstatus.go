@@ -179,7 +179,7 @@ func (c *claims) condition(o *herald.IPPool) *metav1.Condition {
 	case len(refusals) > 0:
 		is.Reason, is.Message = herald.ReasonGrantRefused, someOf(refusals)
 	default:
-		is.Status, is.Reason = metav1.ConditionTrue, herald.ReasonGranted
+		is.Status, is.Reason, is.Message = metav1.ConditionTrue, herald.ReasonGranted, "every address in use is granted"
 	}
 	return is
 }

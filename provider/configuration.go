@@ -80,12 +80,19 @@ func newAssessor(
 	_ = s.peers.SetTransform(lean) // SetTransform fails only for a started informer.
 	_ = s.serviceCIDRs.SetTransform(lean)
 	_ = s.nodes.SetTransform(leanNode)
+	inRange := func(o *herald.IPPool) bool {
+		return !meta.IsStatusConditionFalse(o.Status.Conditions, herald.PoolInRange)
+	}
 	edited := func(before, after any) bool {
 		b, a := before.(metav1.Object), after.(metav1.Object)
 		return b.GetGeneration() != a.GetGeneration() || !maps.Equal(b.GetLabels(), a.GetLabels())
 	}
 	for i, differs := range map[cache.SharedIndexInformer]func(before, after any) bool{
-		s.pools: edited, s.l2: edited, s.bgp: edited, s.peers: edited, s.serviceCIDRs: edited,
+		s.pools: func(before, after any) bool {
+			b, a := before.(*herald.IPPool), after.(*herald.IPPool)
+			return edited(b, a) || inRange(b) != inRange(a)
+		},
+		s.l2: edited, s.bgp: edited, s.peers: edited, s.serviceCIDRs: edited,
 		s.reports: func(before, after any) bool {
 			return !reflect.DeepEqual(before.(*report).speaker, after.(*report).speaker)
 		},

@@ -217,7 +217,9 @@ func (c *conflicts) condition(rec *herald.IPAllocation, address netip.Addr, now 
 	case is == nil, lasts > 0, !synced:
 		return is, lasts
 	}
-	return &metav1.Condition{Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: herald.ReasonNotReported}, 0
+	return &metav1.Condition{
+		Type: herald.AllocationConflict, Status: metav1.ConditionFalse, Reason: herald.ReasonNotReported, Message: "no speaker reports another machine with the address any more",
+	}, 0
 }
 
 // mayReplace reports whether the message about an address may be replaced, and notes that it is. A node that reports a

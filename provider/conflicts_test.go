@@ -169,6 +169,10 @@ func TestAReportThatChangesCostsFewWrites(t *testing.T) {
 	if text := rec.Status.Conditions[0].Message; writes < 4 || writes > 7 {
 		t.Errorf("%d writes in five minutes, the last: %s", writes, text)
 	}
+	c.synced.Store(true)
+	if is, _ := c.condition(rec, address, moment.Add(time.Hour)); is.Status != metav1.ConditionFalse || is.Message == "" {
+		t.Errorf("an hour later: %+v", is)
+	}
 }
 
 // TestConflictsOfAddressesWithoutARecord checks that conflicts of addresses without a record are not kept.

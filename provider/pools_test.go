@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -191,6 +192,43 @@ func TestAnAddressThatWasTakenOutOfAPoolSaysNothingOfTheSubnetsOfThePool(t *test
 		t.Errorf("%d events, want one, for the Service whose address is in the pool", n)
 	}
 	w.eventsSay("IPPool public is not announced: in no subnet")
+}
+
+// TestEveryConditionOfAPoolHasAMessage checks pools with and without anything wrong.
+func TestEveryConditionOfAPoolHasAMessage(t *testing.T) {
+	full := map[ipam.Family]ipam.Usage{ipam.IPv4: {Capacity: 8, Assigned: 8}}
+	for _, c := range []struct {
+		name     string
+		edit     func(o *herald.IPPool)
+		use      use
+		assessed *configuration.PoolAssessment
+		invalid  error
+	}{
+		{"nothing is wrong", func(*herald.IPPool) {}, use{families: map[ipam.Family]ipam.Usage{ipam.IPv4: {Capacity: 8, Available: 8}}}, &configuration.PoolAssessment{}, nil},
+		{"not assessed yet", func(*herald.IPPool) {}, use{families: map[ipam.Family]ipam.Usage{ipam.IPv4: {Capacity: 8, Available: 8}}}, nil, nil},
+		{"everything is wrong", func(o *herald.IPPool) { o.Spec.Disabled = true },
+			use{families: full, overlaps: []string{"198.51.100.0 (pool old)"}, outside: []string{"198.51.100.9 (default/web)"}}, &configuration.PoolAssessment{}, errors.New("nonsense")},
+		{"it is full", func(*herald.IPPool) {}, use{families: full}, &configuration.PoolAssessment{InClusterNetwork: "pods have them"}, nil},
+		{"it is being deleted", func(o *herald.IPPool) { now := metav1.Now(); o.DeletionTimestamp = &now }, use{families: full}, nil, nil},
+		{"it has no addresses", func(*herald.IPPool) {}, use{}, nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := &herald.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "public"}}
+			c.edit(o)
+			if c.assessed != nil { // Package configuration has tests of its own.
+				c.assessed.Announced = metav1.Condition{Type: herald.ConditionAnnounced, Status: metav1.ConditionTrue, Reason: herald.ReasonAnnounced, Message: "all is announced"}
+			}
+			describePool(o, c.use, c.assessed, c.invalid, true)
+			if len(o.Status.Conditions) < 4 {
+				t.Errorf("%d conditions", len(o.Status.Conditions))
+			}
+			for _, is := range o.Status.Conditions {
+				if is.Message == "" {
+					t.Errorf("%s=%s, %s has no message", is.Type, is.Status, is.Reason)
+				}
+			}
+		})
+	}
 }
 
 // TestAServiceIsToldOnceOfAPoolThatNothingAnnounces has a Service with two addresses of the pool.

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -40,6 +41,7 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 		ready, reason, message = false, herald.ReasonExhausted, u.none("")+": add some to spec.addresses, or delete Services"
 	}
 	set(herald.PoolReady, ready, reason, message)
+	const valid = "the spec is valid and in force"
 	switch {
 	case invalid != nil:
 		inForce := "nothing new is given out, and what is in use stays in use"
@@ -48,14 +50,14 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 		}
 		set(herald.ConditionAccepted, false, herald.ReasonInvalid, fmt.Sprintf("%v; %s", invalid, inForce))
 	case assessed != nil:
-		set(herald.ConditionAccepted, true, herald.ReasonValid, skippedText(assessed.Occupied))
+		set(herald.ConditionAccepted, true, herald.ReasonValid, cmp.Or(skippedText(assessed.Occupied), valid))
 	case !meta.IsStatusConditionTrue(o.Status.Conditions, herald.ConditionAccepted):
-		set(herald.ConditionAccepted, true, herald.ReasonValid, "")
+		set(herald.ConditionAccepted, true, herald.ReasonValid, valid)
 	}
 	if len(exhausted) > 0 {
 		set(herald.PoolAddressesAvailable, false, herald.ReasonNoneAvailable, u.none(strings.Join(exhausted, " and ")+" "))
 	} else {
-		set(herald.PoolAddressesAvailable, true, herald.ReasonAvailable, "")
+		set(herald.PoolAddressesAvailable, true, herald.ReasonAvailable, "each family of the pool has a free address")
 	}
 	switch {
 	case len(u.overlaps) > 0:
@@ -63,12 +65,12 @@ func describePool(o *herald.IPPool, u use, assessed *configuration.PoolAssessmen
 	case assessed != nil && assessed.InClusterNetwork != "":
 		set(herald.PoolExclusive, false, herald.ReasonInClusterNetwork, assessed.InClusterNetwork)
 	case assessed != nil:
-		set(herald.PoolExclusive, true, herald.ReasonNoOverlap, "")
+		set(herald.PoolExclusive, true, herald.ReasonNoOverlap, "no older pool has addresses of this one, and the cluster uses none for pods or ClusterIPs")
 	}
 	if len(u.outside) > 0 {
 		set(herald.PoolInRange, false, herald.ReasonInUse, "in use though the pool no longer holds them: "+someOf(u.outside))
 	} else {
-		set(herald.PoolInRange, true, herald.ReasonInRange, "")
+		set(herald.PoolInRange, true, herald.ReasonInRange, "the pool has every address that is recorded for it")
 	}
 	if assessed != nil {
 		meta.SetStatusCondition(&o.Status.Conditions, assessed.Announced)

@@ -241,7 +241,7 @@ func TestWithoutHerald(t *testing.T) {
 			"/apis/herald.dev/v1alpha1":           metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: "herald.dev/v1alpha1"},
 		}
 		flags := serverWithout(t, content, c.gone)
-		for _, args := range [][]string{{"status"}, {"pools"}, {"explain", "service", "red/web"}, {"verify"}, {"bgp", "routes"}} {
+		for _, args := range [][]string{{"status"}, {"pools"}, {"explain", "service", "red/web"}, {"verify"}, {"bgp", "routes"}, {"renumber", "red/web"}, {"renumber", "red/web", "--dry-run"}} {
 			if _, err := ran(t, append(slices.Clone(flags), args...)...); err == nil || err.Error() != c.want {
 				t.Errorf("%s: %v: %v", c.name, args, err)
 			}

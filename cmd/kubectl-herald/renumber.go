@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,12 +24,18 @@ import (
 
 func renumberCommand(a *access) *cobra.Command {
 	var timeout time.Duration
-	var foreign provider.Foreign
+	var dry bool
+	var ccm ccm
+	var own string
 	cmd := &cobra.Command{
 		Use:   "renumber NAMESPACE/NAME",
 		Short: "Give a Service other addresses.",
 		Long: `Give a Service other addresses, for example because its addresses are out of range of their pool or on a blocklist.
-Clients have to learn the new addresses. The old addresses cool down, and then are free.
+The old addresses cool down, and then are free.
+
+Clients notice: connections to the old addresses break off when the status of the Service changes, and clients that do not
+know the new addresses, for example from DNS, cannot connect. --dry-run says which addresses the Service would get, and
+changes nothing.
 
 If no other addresses are free, the Service keeps those that it has. If another system grants the addresses of the pool, it has to
 do so before the timeout; after that nothing is asked for any more.`,
@@ -39,17 +46,54 @@ do so before the timeout; after that nothing is asked for any more.`,
 			if err != nil {
 				return err
 			}
-			old, now, err := c.renumber(cmd.Context(), name, &foreign, timeout)
+			if _, err := c.read(cmd.Context(), "ippools.herald.dev"); err != nil { // Herald is not installed.
+				return err
+			}
+			if dry {
+				text, err := c.renumbered(cmd.Context(), name, own, ccm.get())
+				if err != nil {
+					return err
+				}
+				_, err = io.WriteString(cmd.OutOrStdout(), text)
+				return err
+			}
+			before, after, err := c.renumber(cmd.Context(), name, &ccm.Foreign, timeout)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s → %s\n", name, strings.Join(old, ", "), strings.Join(now, ", "))
+			old, now := strings.Join(before, ", "), strings.Join(after, ", ")
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s → %s\nConnections to %[2]s break off. Point clients to %[3]s, for example in DNS.\n", name, old, now)
 			return err
 		},
 	}
-	bindForeign(cmd, &foreign)
+	ccm.bind(cmd)
+	bindOwn(cmd, &own)
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "Say which addresses the Service would get, and change nothing.")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "How long to wait for other addresses.")
 	return cmd
+}
+
+// renumbered says which other addresses a Service would get.
+func (c *cluster) renumbered(ctx context.Context, name types.NamespacedName, own string, ccm *report.CCM) (string, error) {
+	svc, err := c.kube.CoreV1().Services(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	if err := movable(ccm.Foreign.Read(svc)); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	o, err := c.readAll(ctx, "ippools.herald.dev", "ipallocations.herald.dev", "namespaces", "nodes", "bgppeers.herald.dev", "speakerstatuses.herald.dev")
+	if err != nil {
+		return "", err
+	}
+	if err := c.grants(ctx, own, o); err != nil {
+		return "", err
+	}
+	text, err := report.Renumbered(o, svc, ccm)
+	if err != nil {
+		return "", fmt.Errorf("%s would keep %s: %w", name, strings.Join(report.Addresses(svc), ", "), err)
+	}
+	return text, nil
 }
 
 // renumber asks for other addresses with an annotation, and removes the annotation at the end, whatever

@@ -47,6 +47,28 @@ func TestRenumberInterrupted(t *testing.T) {
 	}
 }
 
+// TestRenumberDryRun checks what renumber says without writing anything: the server knows no request that writes.
+func TestRenumberDryRun(t *testing.T) {
+	content := map[string]any{
+		"/api/v1/namespaces/red/services/web": web,
+		"/apis/herald.dev/v1alpha1/ippools": herald.IPPoolList{
+			TypeMeta: metav1.TypeMeta{Kind: "IPPoolList", APIVersion: "herald.dev/v1alpha1"},
+			Items:    []herald.IPPool{{ObjectMeta: metav1.ObjectMeta{Name: "public"}, Spec: herald.IPPoolSpec{Addresses: []herald.AddressRange{"198.51.100.1-198.51.100.2"}, AddressOrder: herald.OrderLowest}}},
+		},
+		"/apis/herald.dev/v1alpha1/ipallocations": herald.IPAllocationList{
+			TypeMeta: metav1.TypeMeta{Kind: "IPAllocationList", APIVersion: "herald.dev/v1alpha1"},
+			Items: []herald.IPAllocation{{ObjectMeta: metav1.ObjectMeta{Name: "198.51.100.1"}, Spec: herald.IPAllocationSpec{
+				Address: "198.51.100.1", Pool: "public", Owners: []herald.AllocationOwner{{Namespace: "red", Name: "web", UID: "web"}},
+			}}},
+		},
+	}
+	flags := server(t, content, func(string) bool { return true })
+	const want = "red/web would leave 198.51.100.1, and get 198.51.100.2 of pool public.\nConnections to 198.51.100.1 would break off. Nothing was changed.\n"
+	if said, err := ran(t, append(flags, "renumber", "red/web", "--dry-run")...); err != nil || said != want {
+		t.Errorf("%v: %s", err, said)
+	}
+}
+
 func TestRenumberLeavesAnotherAlone(t *testing.T) {
 	svc := web.DeepCopy()
 	svc.Annotations = map[string]string{herald.AnnotationRenumber: "198.51.100.9"}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -259,6 +260,16 @@ func (v *view) status(ad *advertisement) herald.AdvertisementStatus {
 	return st
 }
 
+// stillInUse returns the names of the pools that do not have every address any more that is recorded for them.
+func stillInUse(pools []Pool) (names []string) {
+	for _, p := range pools {
+		if meta.IsStatusConditionFalse(p.Status.Conditions, herald.PoolInRange) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
 // offEverySubnet returns why an advertisement reaches no address of the pools that it selects, although it has nodes that announce.
 func offEverySubnet(ad *advertisement, selected []Pool) (reason, message string) {
 	for _, p := range selected {
@@ -271,5 +282,9 @@ func offEverySubnet(ad *advertisement, selected []Pool) (reason, message string)
 				nodes[0].Name, nodes[0].trouble(), andMore(len(nodes)-1, "node"))
 		}
 	}
-	return herald.ReasonOffSubnet, "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
+	message = "no selected node has an interface in a subnet that holds an address of a selected IPPool: the condition Announced of the IPPools tells more"
+	if left := stillInUse(selected); len(left) > 0 {
+		message += fmt.Sprintf("; addresses that Services still have and that were taken out of IPPool %s are announced as before: its condition InRange names them", some(left))
+	}
+	return herald.ReasonOffSubnet, message
 }

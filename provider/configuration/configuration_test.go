@@ -282,6 +282,13 @@ func TestAssess(t *testing.T) {
 			}},
 			{"L2Advertisement all", announced, "OffSubnet", nil},
 		}},
+		{"a pool off every subnet from which addresses in use were taken out", func(c *configuration.Cluster) {
+			c.Pools = []configuration.Pool{pool("public", "198.51.100.0/24"), pool("other", "198.51.101.0/24")}
+			c.Pools[0].Status.Conditions = []metav1.Condition{{Type: herald.PoolInRange, Status: metav1.ConditionFalse}}
+			c.Pools[1].Status.Conditions = []metav1.Condition{{Type: herald.PoolInRange, Status: metav1.ConditionTrue}}
+		}, []wanted{{"L2Advertisement all", announced, "OffSubnet", []string{
+			"; addresses that Services still have and that were taken out of IPPool public are announced as before: its condition InRange names them",
+		}}}},
 		{"a pool on the subnet of a node that announces nothing", func(c *configuration.Cluster) {
 			c.Pools[0] = pool("public", "198.19.0.0/26")
 			speaker(c, "n3", func(s *configuration.Speaker) {
@@ -457,6 +464,12 @@ func TestAssess(t *testing.T) {
 			{"BGPPeer tor", accepted, "Invalid", []string{"node n3: link-local  and needs its interface"}},
 			{"BGPPeer tor", established, "SessionsDown", []string{"node n3"}},
 		}},
+		{"a peer that one node cannot use, without a reason", func(c *configuration.Cluster) {
+			speaker(c, "n3", func(s *configuration.Speaker) { s.Sessions[0] = session("tor", "Invalid", "") })
+		}, []wanted{
+			{"BGPPeer tor", accepted, "Invalid", []string{"node n3: its speaker cannot use the BGPPeer: see its log"}},
+			{"BGPPeer tor", established, "SessionsDown", []string{"node n3: its speaker cannot use the BGPPeer: see its log"}},
+		}},
 		{"a peer with BFD", func(c *configuration.Cluster) {
 			c.Peers[0].Spec.BFD = &herald.BFD{}
 			for _, n := range []string{"n1", "n2", "n3"} {
@@ -522,7 +535,7 @@ func TestAssess(t *testing.T) {
 						t.Errorf("%s: %s says %q, which lacks %q", w.object, is.Type, is.Message, part)
 					}
 				}
-				if is.Status != metav1.ConditionTrue && is.Message == "" {
+				if (is.Status != metav1.ConditionTrue || strings.HasPrefix(w.object, "IPPool ")) && is.Message == "" {
 					t.Errorf("%s: %s=%s has no message", w.object, is.Type, is.Status)
 				}
 				if is.ObservedGeneration != generation {

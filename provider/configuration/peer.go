@@ -40,6 +40,9 @@ func (v *view) peer(o *herald.BGPPeer) herald.BGPPeerStatus {
 		expected++
 		s, known := n.sessions[o.Name]
 		text := printable(s.Reason, maxReport)
+		if s.State == sessionInvalid && text == "" {
+			text = "its speaker cannot use the BGPPeer: see its log"
+		}
 		switch {
 		case o.Spec.BFD == nil:
 		case !n.ready:

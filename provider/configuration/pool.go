@@ -44,7 +44,8 @@ func announcedPool(p Pool, ads []*advertisement) metav1.Condition {
 	}
 	off := offSubnet(p.Addresses, able)
 	if len(off) == 0 {
-		return condition(herald.ConditionAnnounced, true, herald.ReasonAnnounced, "", p.Generation)
+		return condition(herald.ConditionAnnounced, true, herald.ReasonAnnounced, fmt.Sprintf("%s selects the pool, and nodes can announce each of its addresses%s",
+			able[0].object, andMore(len(able)-1, "advertisement")), p.Generation)
 	}
 	reason, which := herald.ReasonPartlyOffSubnet, "these addresses of the pool"
 	if slices.Equal(off, p.Addresses.Ranges()) {

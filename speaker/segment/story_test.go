@@ -2,6 +2,7 @@ package segment
 
 import (
 	"net/netip"
+	"regexp"
 	"testing"
 	"time"
 
@@ -558,7 +559,11 @@ func TestATakeoverTellsWhatHappenedToTheLastOwner(t *testing.T) {
 	w, addrs := began(t, 3, 1)
 	w.owner(addrs[0]).power(false)
 	w.run(10 * time.Second)
-	w.owner(addrs[0]).suffer("unhealthy")
+	h := w.owner(addrs[0])
+	if got, want := h.m.Holdings()[0].Reason, regexp.MustCompile(`^taken over \d+ ms after its former owner was last heard$`); !want.MatchString(got) {
+		w.fail("%s: %v: %s, want %v", h.name, addrs[0], got, want)
+	}
+	h.suffer("unhealthy")
 	w.run(time.Second)
 	last := w.owner(addrs[0])
 	if got, want := last.m.Holdings()[0].Reason, "its owner released it"; got != want {

@@ -116,7 +116,7 @@ func (m *Machine) take(a *address, place int) {
 	a.since = m.now
 	switch {
 	case a.ownerLastHeard != 0:
-		a.reason = fmt.Sprintf("its owner fell silent %d ms before", (m.now - a.ownerLastHeard).Milliseconds())
+		a.reason = fmt.Sprintf("taken over %d ms after its former owner was last heard", (m.now - a.ownerLastHeard).Milliseconds())
 		m.counters.Takeovers++
 		m.counters.TakeoverSum += m.now - a.ownerLastHeard
 	case before == 0:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,6 +41,8 @@ type ServiceReport struct {
 	Unseen    []string         `json:"unseen"` // Resources that the user may not read.
 	Unread    []string         `json:"unread"` // Objects that could not be read, and why.
 	Next      string           `json:"next"`   // Empty: nothing has to be done, as far as can be seen.
+	// Check is what to check if clients cannot connect although nothing has to be done; empty if there is nothing to suggest.
+	Check string `json:"check"`
 
 	served bool // It has the addresses that it asks for, so the pools' free addresses do not matter.
 }
@@ -173,8 +176,36 @@ func Explain(o *Objects, svc *corev1.Service, ccm *CCM, now time.Time) (*Service
 			next = append(next, f.next())
 		}
 	}
-	r.Next = cmp.Or(slices.Concat(next, r.Endpoints.Unserved, r.Ignored, r.Unread)...)
+	if r.Next = cmp.Or(slices.Concat(next, r.Endpoints.Unserved, r.Ignored, r.Unread)...); r.Next == "" && r.Endpoints.Ready > 0 {
+		r.Check = whetherPodsListen(svc)
+	}
 	return r, nil
+}
+
+// whetherPodsListen says how to find out whether the pods of a Service listen on its ports, which the API does not know. It is empty for a
+// Service without pods or without TCP ports, because kubectl port-forward does not serve it.
+func whetherPodsListen(svc *corev1.Service) string {
+	if len(svc.Spec.Selector) == 0 {
+		return ""
+	}
+	const most = 5
+	var ports, targets, forwarded []string
+	for _, p := range svc.Spec.Ports {
+		if cmp.Or(p.Protocol, corev1.ProtocolTCP) != corev1.ProtocolTCP || len(ports) == most {
+			continue
+		}
+		port := strconv.Itoa(int(p.Port))
+		target := p.TargetPort.String()
+		if target == "0" || target == "" { // The API server sets it to the port.
+			target = port
+		}
+		ports, targets, forwarded = append(ports, port), append(targets, quoted(target)), append(forwarded, ":"+port)
+	}
+	if len(ports) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("If clients cannot connect to port %s, see whether the pods listen on targetPort %s: kubectl -n %s port-forward service/%s %s, and connect to the port of localhost that it prints.",
+		strings.Join(ports, " or "), strings.Join(targets, " or "), svc.Namespace, svc.Name, strings.Join(forwarded, " "))
 }
 
 // situationOf returns the situation of all Services; about turns it into that of one Service.

@@ -160,6 +160,37 @@ func (s *story) report(t *testing.T) *ServiceReport {
 
 func (r *ServiceReport) plain() string { return r.Text(StyleOf(&bytes.Buffer{})) }
 
+// TestExplainSaysHowToFindOutWhetherPodsListen checks for which Services explain says so.
+func TestExplainSaysHowToFindOutWhetherPodsListen(t *testing.T) {
+	https := corev1.ServicePort{Name: "https", Port: 443, TargetPort: intstr.FromString("tls")}
+	for _, c := range []struct {
+		name   string
+		change func(s *story)
+		want   string
+	}{
+		{"a number", func(s *story) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8081) },
+			"If clients cannot connect to port 80, see whether the pods listen on targetPort 8081: kubectl -n default port-forward service/web :80, and connect to the port of localhost that it prints."},
+		{"several ports", func(s *story) {
+			s.service.Spec.Ports = append(s.service.Spec.Ports, https)
+			s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, discoveryv1.EndpointPort{Name: new("https"), Port: new(int32(8443))})
+		}, "If clients cannot connect to port 80 or 443, see whether the pods listen on targetPort 80 or tls: kubectl -n default port-forward service/web :80 :443, and connect to the port of localhost that it prints."},
+		{"UDP only", func(s *story) {
+			s.service.Spec.Ports[0].Protocol, s.Endpoints[0].Ports[0].Protocol = corev1.ProtocolUDP, new(corev1.ProtocolUDP)
+		}, ""},
+		{"EndpointSlices written by hand", func(s *story) { s.service.Spec.Selector = nil }, ""},
+		{"something else is to be done", func(s *story) { s.L2Advertisements, s.BGPAdvertisements = nil, nil }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := served()
+			c.change(s)
+			r := s.report(t)
+			if r.Check != c.want || c.want != "" && !strings.HasSuffix(r.plain(), c.want+"\n") {
+				t.Errorf("check: %s, want %s, in\n%s", r.Check, c.want, r.plain())
+			}
+		})
+	}
+}
+
 func TestExplainWhatIsServed(t *testing.T) {
 	want := `default/web has no class: herald-ccm serves it
   asks for      IPv4
@@ -171,6 +202,7 @@ func TestExplainWhatIsServed(t *testing.T) {
              ✓  198.51.100.1 by BGP: n1, n2 to tor-b
 
 Nothing has to be done in Herald: it announces the Service.
+If clients cannot connect to port 80, see whether the pods listen on targetPort 80: kubectl -n default port-forward service/web :80, and connect to the port of localhost that it prints.
 `
 	if diff := cmp.Diff(want, served().report(t).plain()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -205,6 +237,7 @@ announced:
 - {address: 198.51.100.1, text: 'by BGP: the session of node n1 with tor-b is Down: no answer', wrong: true}
 unread: []
 unseen: []
+check: ''
 next: "198.51.100.1 by BGP: the session of node n1 with tor-b is Down: no answer: compare the BGPPeer with the router's configuration: kubectl describe bgppeers.herald.dev tor-b"
 `},
 		{"waiting, without an endpoint", local, `service: default/web
@@ -218,6 +251,7 @@ endpoints: {ready: 0, ipv4: 0, ipv6: 0, nodes: [], local: true, unserved: []}
 announced: []
 unread: []
 unseen: []
+check: ''
 next: 'it can have 198.51.100.1 of pool public, and has not been given it: see whether herald-ccm runs'
 `},
 		{"of another type", other, `service: default/web
@@ -229,6 +263,7 @@ addresses: []
 announced: []
 unread: []
 unseen: []
+check: ''
 next: 'set spec.type to LoadBalancer: only that type is given addresses'
 `},
 	} {

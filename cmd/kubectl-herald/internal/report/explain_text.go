@@ -72,6 +72,9 @@ func (r *ServiceReport) Text(s Style) string {
 	default:
 		l.add(s.good.Render("Nothing has to be done in Herald: it announces the Service."))
 	}
+	if r.Check != "" {
+		l.add(r.Check)
+	}
 	return l.String()
 }
 

@@ -32,8 +32,6 @@ type Overview struct {
 // nodeOverview is a node in the report of status.
 type nodeOverview struct {
 	nodeReport
-	// Stale says why the report of the node's speaker is out of date; empty if it is not.
-	Stale string `json:"stale"`
 	// Problem says why the node announces nothing; empty if it does, or if it is Excluded.
 	Problem string `json:"problem"`
 	// Foreign is the operating system of the node if no speaker can run on it.
@@ -95,7 +93,8 @@ func OverviewOf(o *Objects, ccm *CCM, now time.Time) *Overview {
 		Pools: Pools(o).Pools, Services: []serviceOverview{}, addresses: status.Addresses,
 	}
 	for _, node := range status.Nodes {
-		x := nodeOverview{nodeReport: node, Stale: s.segments.stale[node.Node], Foreign: node.os}
+		x := nodeOverview{nodeReport: node, Foreign: node.os}
+		x.Stale, x.SilentSince = s.segments.stale[node.Node], "" // Stale says since when.
 		if st := statusOf(o, node.Node); st != nil {
 			if st.Status.Problem != announce.ExcludedByLabel {
 				x.Problem = st.Status.Problem

@@ -13,14 +13,14 @@ func TestChanges(t *testing.T) {
 	}
 	before := &Overview{
 		addresses: []addressStatus{owned("198.51.100.1", "n1", ""), owned("198.51.100.2", "n1", ""), owned("198.51.100.3", "n2", ""), owned("198.51.100.10", "n2", ""), owned("198.51.100.9", "n3", "n1")},
-		Nodes:     []nodeOverview{{nodeReport: nodeReport{Node: "n1"}}, {nodeReport: nodeReport{Node: "n2"}, Stale: "its speaker ended"}},
+		Nodes:     []nodeOverview{{nodeReport: nodeReport{Node: "n1"}}, {nodeReport: nodeReport{Node: "n2", Stale: "its speaker ended"}}},
 		Sessions: []sessionOverview{
 			{Node: "n1", Peer: "tor-a", State: established, BFD: bfdUp}, {Node: "n2", Peer: "tor-a", State: "Down"}, {Node: "n3", Peer: "tor-a", State: established},
 		},
 	}
 	after := &Overview{
 		addresses: []addressStatus{owned("198.51.100.1", "n2", ""), owned("198.51.100.2", "n2", ""), owned("198.51.100.3", "n3", "n2"), owned("198.51.100.4", "n3", ""), {Address: "198.51.100.9"}},
-		Nodes:     []nodeOverview{{nodeReport: nodeReport{Node: "n1"}, Stale: "it is dead"}, {nodeReport: nodeReport{Node: "n2"}}},
+		Nodes:     []nodeOverview{{nodeReport: nodeReport{Node: "n1", Stale: "it is dead"}}, {nodeReport: nodeReport{Node: "n2"}}},
 		Sessions: []sessionOverview{
 			{Node: "n1", Peer: "tor-a", State: "Down", Since: "2026-01-02T00:00:00Z", Reason: "no answer", BFD: "Down"}, {Node: "n2", Peer: "tor-a", State: established}, {Node: "n3", Peer: "tor-a", State: established},
 		},

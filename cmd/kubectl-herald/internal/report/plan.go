@@ -175,7 +175,7 @@ func (s *state) edited(wanted []*herald.IPPool, deletions []string) ([]*herald.I
 
 // inUse reports whether an address of the pool is held, or recorded for the pool.
 func (s *state) inUse(o *herald.IPPool) bool {
-	homes := homesOf(s.pools)
+	homes := homesOf(s.pools, s.held)
 	return slices.ContainsFunc(s.held, func(r ipam.Record) bool {
 		in, _ := homes.PoolOf(r.Address)
 		return r.Pool == o.Name || in == o.Name

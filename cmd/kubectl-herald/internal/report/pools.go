@@ -31,8 +31,11 @@ type poolReport struct {
 	// Namespaces are those whose Services have addresses of the pool, sorted by the number of addresses, most first.
 	Namespaces []namespaceReport `json:"namespaces"`
 	// Reserved counts the addresses that are reserved for a Service that does not exist yet, or for nobody.
-	Reserved  int         `json:"reserved"`
-	Attention []attention `json:"attention"`
+	Reserved int `json:"reserved"`
+	// OutOfRange are the namespaces whose Services have addresses that are recorded for the pool and that the pool does not have
+	// any more, in the same order. They do not count in Families and Namespaces.
+	OutOfRange []namespaceReport `json:"outOfRange"`
+	Attention  []attention       `json:"attention"`
 }
 
 // familyReport counts addresses. 9007199254740991 stands for this number or more.
@@ -59,8 +62,8 @@ type attention struct {
 // Pools reports on all pools. It needs Pools and Allocations.
 func Pools(o *Objects) *PoolsReport {
 	o.sort()
-	o.held() // held notes what cannot be decoded.
-	return &PoolsReport{poolReports(o.Pools, o.Allocations), list(o.Unread)}
+	held := o.held()
+	return &PoolsReport{poolReports(o.Pools, o.Allocations, held, len(o.Unread) == 0), list(o.Unread)}
 }
 
 // Only returns the report of one pool.
@@ -72,61 +75,106 @@ func (r *PoolsReport) Only(name string) (*PoolsReport, error) {
 	return &PoolsReport{r.Pools[i : i+1], r.Unread}, nil
 }
 
-func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation) []poolReport {
-	users, reserved := usersOf(pools, records)
+// poolReports reports on pools. held has the content of the records. If not all records could be read, only herald-ccm can count the
+// addresses.
+func poolReports(pools []*herald.IPPool, records []*herald.IPAllocation, held []ipam.Record, all bool) []poolReport {
+	uses := usesOf(pools, records, held)
 	reports := make([]poolReport, 0, len(pools))
 	for _, o := range pools {
-		r := poolReport{Name: o.Name, Addresses: o.Spec.Addresses, GrantedBy: o.Spec.ExternalPoolRef, Families: []familyReport{}, Namespaces: []namespaceReport{},
-			Reserved: reserved[o.Name], Attention: attentionOf(o.Status.Conditions)}
+		use := uses[o.Name]
+		r := poolReport{
+			Name: o.Name, Addresses: o.Spec.Addresses, GrantedBy: o.Spec.ExternalPoolRef, Families: []familyReport{},
+			Namespaces: byAddresses(use.namespaces), Reserved: use.reserved, OutOfRange: byAddresses(use.outside), Attention: attentionOf(o.Status.Conditions),
+		}
 		for _, u := range []struct {
 			family ipam.Family
 			*herald.PoolUsage
 		}{{ipam.IPv4, o.Status.IPv4}, {ipam.IPv6, o.Status.IPv6}} {
-			if u.PoolUsage != nil {
-				r.Families = append(r.Families, familyReport{u.family.String(), u.Capacity, u.Assigned, u.Cooling, u.Available})
+			if u.PoolUsage == nil {
+				continue
 			}
+			f := familyReport{u.family.String(), u.Capacity, u.Assigned, u.Cooling, u.Available}
+			if all {
+				f.count(use.used[u.family], use.cooling[u.family])
+			}
+			r.Families = append(r.Families, f)
 		}
-		for namespace, n := range users[o.Name] {
-			r.Namespaces = append(r.Namespaces, namespaceReport{namespace, n})
-		}
-		slices.SortFunc(r.Namespaces, func(x, y namespaceReport) int {
-			return cmp.Or(cmp.Compare(y.Addresses, x.Addresses), cmp.Compare(x.Namespace, y.Namespace))
-		})
 		reports = append(reports, r)
 	}
 	return reports
 }
 
-// usersOf counts, for each pool, the addresses that each namespace has, and those that are reserved. It does not count
-// addresses that cool down, because nobody uses them.
-func usersOf(pools []*herald.IPPool, records []*herald.IPAllocation) (users map[string]map[string]int, reserved map[string]int) {
-	homes := homesOf(pools)
-	users, reserved = map[string]map[string]int{}, map[string]int{}
-	for _, rec := range records {
-		if rec.Spec.ReleasedAt != nil {
-			continue
-		}
-		pool := rec.Spec.Pool
-		if address, err := netip.ParseAddr(rec.Spec.Address); err == nil && pool == "" {
-			pool, _ = homes.PoolOf(address) // A reservation by hand may leave out the pool.
-		}
+// count sets how many addresses are used and cool down, according to the records. herald-ccm writes the status of a pool somewhat
+// later than the records.
+func (f *familyReport) count(used, cooling int64) {
+	if f.Free < herald.MaxCount {
+		f.Free = max(0, f.Free+f.Used+f.Cooling-used-cooling)
+	}
+	f.Used, f.Cooling = used, cooling
+}
+
+// byAddresses sorts namespaces by the number of their addresses, most first.
+func byAddresses(count map[string]int) []namespaceReport {
+	all := []namespaceReport{}
+	for namespace, n := range count {
+		all = append(all, namespaceReport{namespace, n})
+	}
+	slices.SortFunc(all, func(x, y namespaceReport) int {
+		return cmp.Or(cmp.Compare(y.Addresses, x.Addresses), cmp.Compare(x.Namespace, y.Namespace))
+	})
+	return all
+}
+
+// poolUse is the use of one pool, according to the records.
+type poolUse struct {
+	used, cooling map[ipam.Family]int64
+	// namespaces has the number of addresses that the Services of each namespace have, and outside the number of those that the pool
+	// does not have any more. Addresses that cool down are not counted, because nobody uses them.
+	namespaces, outside map[string]int
+	reserved            int
+}
+
+// usesOf returns the use of each pool. An address counts for the pool that has it. If no pool or another one has it, it is outside of
+// the pool that it is recorded for.
+func usesOf(pools []*herald.IPPool, records []*herald.IPAllocation, held []ipam.Record) map[string]*poolUse {
+	homes := homesOf(pools, held)
+	uses := map[string]*poolUse{}
+	for _, o := range pools {
+		uses[o.Name] = &poolUse{used: map[ipam.Family]int64{}, cooling: map[ipam.Family]int64{}, namespaces: map[string]int{}, outside: map[string]int{}}
+	}
+	for i, rec := range records {
 		namespaces := map[string]bool{}
 		for _, o := range rec.Spec.Owners {
 			if o.UID != "" {
 				namespaces[o.Namespace] = true
 			}
 		}
-		if len(namespaces) == 0 {
-			reserved[pool]++
+		home, _ := homes.PoolOf(held[i].Address)
+		if use := uses[home]; use != nil {
+			if family := ipam.FamilyOf(held[i].Address); rec.Spec.ReleasedAt != nil {
+				use.cooling[family]++
+			} else {
+				use.used[family]++
+			}
 		}
-		if users[pool] == nil {
-			users[pool] = map[string]int{}
+		if rec.Spec.ReleasedAt != nil {
+			continue
 		}
-		for n := range namespaces {
-			users[pool][n]++
+		if use := uses[home]; use != nil {
+			if len(namespaces) == 0 {
+				use.reserved++
+			}
+			for n := range namespaces {
+				use.namespaces[n]++
+			}
+		}
+		if use := uses[rec.Spec.Pool]; use != nil && rec.Spec.Pool != home {
+			for n := range namespaces {
+				use.outside[n]++
+			}
 		}
 	}
-	return users, reserved
+	return uses
 }
 
 // poolsInForce converts the pools to pools of package ipam, and returns the errors of those whose spec is invalid. For an
@@ -173,9 +221,9 @@ func invalidWords(o *herald.IPPool, err error) string {
 	return fmt.Sprintf("IPPool %s is invalid: %s", o.Name, text)
 }
 
-// homesOf returns an Allocator that knows which of the pools has an address.
-func homesOf(pools []*herald.IPPool) *ipam.Allocator {
-	inForce, _ := poolsInForce(pools, nil, nil)
+// homesOf returns an Allocator that knows which of the pools has an address. held has the addresses in use.
+func homesOf(pools []*herald.IPPool, held []ipam.Record) *ipam.Allocator {
+	inForce, _ := poolsInForce(pools, nil, held)
 	a := ipam.New()
 	a.SetPools(inForce)
 	return a

@@ -10,6 +10,9 @@ import (
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 )
 
+// noPools says what to do first in a cluster.
+const noPools = "There are no IPPools, so no Service is given an address: create one. docs/quick-start.md shows how."
+
 // Text writes the report for people.
 func (r *PoolsReport) Text(s Style) string {
 	var l lines
@@ -20,7 +23,7 @@ func (r *PoolsReport) Text(s Style) string {
 		l.add()
 	}
 	if len(r.Pools) == 0 && len(r.Unread) == 0 {
-		l.add("There are no IPPools: create one to give out addresses.")
+		l.add(noPools)
 	}
 	columns := r.columns()
 	row := 0
@@ -43,6 +46,9 @@ func (r *PoolsReport) Text(s Style) string {
 		l.table("  ", rows)
 		if users := p.users(); users != "" {
 			l.add("  used by ", users)
+		}
+		if len(p.OutOfRange) > 0 {
+			l.add("  out of range, and still in use by ", strings.Join(texts(p.OutOfRange), ", "))
 		}
 		for _, a := range p.Attention {
 			mark := s.warn
@@ -67,14 +73,19 @@ func (r *PoolsReport) columns() (c struct{ used, cooling, free []string }) {
 }
 
 func (p poolReport) users() string {
-	var users []string
-	for _, n := range p.Namespaces {
-		users = append(users, n.Namespace+" "+strconv.Itoa(n.Addresses))
-	}
+	users := texts(p.Namespaces)
 	if p.Reserved > 0 {
 		users = append(users, "none yet (reserved) "+strconv.Itoa(p.Reserved))
 	}
 	return strings.Join(users, ", ")
+}
+
+// texts says how many addresses each namespace has.
+func texts(all []namespaceReport) (texts []string) {
+	for _, n := range all {
+		texts = append(texts, n.Namespace+" "+strconv.Itoa(n.Addresses))
+	}
+	return texts
 }
 
 const barWidth = 24

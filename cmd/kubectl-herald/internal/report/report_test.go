@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -73,19 +74,26 @@ func TestPools(t *testing.T) {
 		IPv4:       &herald.PoolUsage{Capacity: 1, Assigned: 1},
 		Conditions: []metav1.Condition{{Type: herald.PoolReady, Status: metav1.ConditionFalse, Reason: "Exhausted", Message: "every address is in use"}},
 	}
-	report := &PoolsReport{Pools: poolReports([]*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, []*herald.IPAllocation{
-		record("198.51.100.1", "public", "red/a"), record("198.51.100.2", "public", "default/b"), record("198.51.100.3", "public", "red/c"),
-		cooling(record("198.51.100.4", "public", "red/gone")), record("198.51.100.5", "", ""), reserved(record("198.51.100.6", "public", "red/later")), record("203.0.113.0", "tiny", "red/d"),
-	})}
+	objects := &Objects{Pools: []*herald.IPPool{public, tiny, pool("new", 2, "203.0.113.8/29")}, Allocations: []*herald.IPAllocation{
+		record("198.51.100.1", "public", "red/a"), record("198.51.100.2", "public", "default/b"), record("198.51.100.3", "public", "red/c"), record("2001:db8::1", "public", "red/c"),
+		cooling(record("198.51.100.4", "public", "red/gone")), cooling(record("198.51.100.62", "public", "red/gone")),
+		record("198.51.100.5", "", ""), reserved(record("198.51.100.6", "public", "red/later")), record("203.0.113.0", "tiny", "red/d"),
+		record("203.0.113.7", "tiny", "red/e"), record("203.0.113.6", "tiny", "default/f"), cooling(record("203.0.113.5", "tiny", "red/g")), // Outside of the pool now.
+	}}
+	for i := range 25 {
+		objects.Allocations = append(objects.Allocations, record(fmt.Sprintf("198.51.100.%d", 7+i), "public", "blue/web"))
+	}
+	report := Pools(objects)
 	want := `public  198.51.100.0/26, 2001:db8::/64
   IPv4  ███████████▒░░░░░░░░░░░░  30 used  2 cooling     32 free  of 64
   IPv6  █░░░░░░░░░░░░░░░░░░░░░░░   1 used  0 cooling  2^53+ free  of 2^53+
-  used by red 2, default 1, none yet (reserved) 2
+  used by blue 25, red 3, default 1, none yet (reserved) 2
   ! Announced: NoAdvertisement: create one
 
 tiny  203.0.113.0/32
   IPv4  ████████████████████████   1 used  0 cooling      0 free  of 1
   used by red 1
+  out of range, and still in use by default 1, red 1
   ! Ready: Exhausted: every address is in use
 
 new  203.0.113.8/29
@@ -94,8 +102,40 @@ new  203.0.113.8/29
 	if diff := cmp.Diff(want, report.Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff("There are no IPPools: create one to give out addresses.\n", (&PoolsReport{}).Text(StyleOf(&bytes.Buffer{}))); diff != "" {
+	if diff := cmp.Diff(noPools+"\n", (&PoolsReport{}).Text(StyleOf(&bytes.Buffer{}))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestPoolsCountTheRecords checks that the numbers fit together before herald-ccm has written the status of a pool again.
+func TestPoolsCountTheRecords(t *testing.T) {
+	public := pool("public", 0, "198.51.100.0/29")
+	public.Status.IPv4 = &herald.PoolUsage{Capacity: 8, Assigned: 1, Available: 6} // It never gives out one.
+	public.Status.Conditions = []metav1.Condition{{Type: herald.PoolReady, Status: metav1.ConditionTrue}}
+	o := &Objects{Pools: []*herald.IPPool{public}, Allocations: []*herald.IPAllocation{
+		cooling(record("198.51.100.1", "public", "red/gone")), record("198.51.100.2", "public", "default/b"), record("198.51.100.3", "public", "red/c"),
+	}}
+	says := func(want string) {
+		t.Helper()
+		if said := strings.Join(strings.Fields(Pools(o).Text(StyleOf(&bytes.Buffer{}))), " "); !strings.Contains(said, want) {
+			t.Errorf("%s\ndoes not have %s", said, want)
+		}
+	}
+	says("2 used 1 cooling 4 free of 8 used by default 1, red 1")
+	o.Allocations = nil
+	says("0 used 0 cooling 7 free of 8")
+	o.Unread = []string{"IPAllocation 198.51.100.1 cannot be read"}
+	says("1 used 0 cooling 6 free of 8")
+}
+
+// TestPoolsWithAnInvalidSpec checks that the addresses of a pool whose last valid spec only herald-ccm knows are in range.
+func TestPoolsWithAnInvalidSpec(t *testing.T) {
+	public := pool("public", 0, "198.51.100.0/29", "nonsense")
+	public.Status.IPv4 = &herald.PoolUsage{Capacity: 16, Assigned: 1, Available: 15}
+	o := &Objects{Pools: []*herald.IPPool{public}, Allocations: []*herald.IPAllocation{record("198.51.100.9", "public", "default/b")}}
+	said := Pools(o).Text(StyleOf(&bytes.Buffer{}))
+	if !strings.Contains(said, "1 used") || !strings.Contains(said, "used by default 1") || strings.Contains(said, "out of range") {
+		t.Error(said)
 	}
 }
 

@@ -271,6 +271,19 @@ func (s *segments) deputise(claims []owner) {
 	}
 }
 
+// deputisedSince returns since when the first deputy has answered for an address of a node on the segment of this interface; empty
+// if there is no deputy.
+func (s *segments) deputisedSince(at place) (since string) {
+	for _, claims := range s.owners {
+		for _, d := range claims {
+			if d.DeputyFor == at.Node && d.Stale == "" && s.same(d.place, at) && (since == "" || d.Since < since) {
+				since = d.Since
+			}
+		}
+	}
+	return since
+}
+
 // current returns the owners of an address whose claims are up to date, including deputies.
 func (s *segments) current(address string) (all []owner) {
 	for _, o := range s.owners[address] {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/announce"
@@ -20,6 +21,8 @@ type StatusReport struct {
 	Nodes     []nodeReport    `json:"nodes"`    // By name.
 	Addresses []addressStatus `json:"addresses"`
 	Unseen    []string        `json:"unseen"` // Resources that the user may not read: what is wrong with them is not known.
+
+	noPool bool // There is no IPPool.
 }
 
 // problem is something that needs attention.
@@ -68,13 +71,18 @@ type nodeReport struct {
 	Speaker bool   `json:"speaker"` // It has a SpeakerStatus.
 	// Excluded says that somebody, or kubeadm, has taken the node out by a label, so that it announces nothing.
 	Excluded bool `json:"excluded"`
+	// Stale says why the report of its speaker is out of date; empty if it is not. The fields below are of the last report.
+	Stale string `json:"stale"`
+	// SilentSince is when the speaker last renewed its Lease, or when the node died, if the speaker does not reach the API server.
+	SilentSince string `json:"silentSince,omitempty"`
 	// Interfaces are those on which the speaker works.
 	Interfaces  []interfaceReport `json:"interfaces"`
 	L2Addresses int               `json:"l2Addresses"` // An address on two segments counts twice.
 	Sessions    string            `json:"sessions"`    // Established, of all.
 	BFD         string            `json:"bfd"`         // Up, of the sessions with BFD. Empty: none has it.
 
-	os string // The node's operating system, if no speaker can run on it.
+	os   string // The node's operating system, if no speaker can run on it.
+	sign string // What SilentSince is the time of.
 }
 
 type interfaceReport struct {
@@ -84,6 +92,11 @@ type interfaceReport struct {
 	Neighbours int      `json:"neighbours"`
 	// Addresses counts the addresses listed in the SpeakerStatus that the node owns here.
 	Addresses int `json:"addresses"`
+	// Unheard is true if no other speaker hears this one here, or if another node answers for it. The rest is then only what its own
+	// speaker reports.
+	Unheard bool `json:"unheard"`
+	// UnheardSince is since when another node has answered for this one.
+	UnheardSince string `json:"unheardSince,omitempty"`
 }
 
 // addressStatus is an address that L2Advertisements announce, or that a node owns.
@@ -101,6 +114,7 @@ const (
 	stateOwned      addressState = "Owned"
 	stateDeputy     addressState = "Deputy"     // A node answers for another one.
 	stateNone       addressState = "None"       // It must be announced, and nobody owns it.
+	stateNew        addressState = "New"        // As None, but so new that no speaker can be expected to have reported it.
 	stateNoEndpoint addressState = "NoEndpoint" // Nobody owns it, because no endpoint is ready.
 	stateUnknown    addressState = "Unknown"    // No node lists it, but some nodes own more than they list.
 )
@@ -116,10 +130,11 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 	gone := n.gone(now)
 	s := segmentsOf(n.speakers, gone)
 	r := &StatusReport{Problems: append([]problem{}, n.unreadable...), Nodes: []nodeReport{}, Addresses: []addressStatus{}, Unseen: list(n.unseen)}
+	r.noPool = len(n.pools) == 0 && len(n.unreadable) == 0
 	add := func(kind problemKind, address string, nodes []string, format string, args ...any) {
 		r.Problems = append(r.Problems, problem{kind, address, nodes, fmt.Sprintf(format, args...)})
 	}
-	n.addressStatuses(r, s)
+	n.addressStatuses(r, s, func(rec *herald.IPAllocation) bool { return now.Sub(rec.CreationTimestamp.Time) < reportedWithin })
 	n.addressProblems(r, s, now, add)
 	n.nodeStatuses(r, s, gone, add)
 	speakerProblems(s, now, add)
@@ -133,8 +148,8 @@ func (n *Network) status(ccm *CCM, now time.Time) *StatusReport {
 
 type addProblem func(kind problemKind, address string, nodes []string, format string, args ...any)
 
-// addressStatuses adds the owners of the addresses.
-func (n *Network) addressStatuses(r *StatusReport, s *segments) {
+// addressStatuses adds the owners of the addresses. An address without an owner counts as new if isNew says so of its record.
+func (n *Network) addressStatuses(r *StatusReport, s *segments, isNew func(*herald.IPAllocation) bool) {
 	known := map[string]bool{}
 	for _, a := range n.announcements() {
 		known[a.address] = true
@@ -148,6 +163,8 @@ func (n *Network) addressStatuses(r *StatusReport, s *segments) {
 			status.State = stateNoEndpoint
 		case s.hides(a.address):
 			status.State = stateUnknown
+		case isNew(a.record):
+			status.State = stateNew
 		default:
 			status.State = stateNone
 		}
@@ -214,7 +231,11 @@ func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]str
 		case i < 0:
 			without = append(without, node.Name)
 		default:
-			report.fill(s.speakers[i])
+			report.fill(s.speakers[i], s)
+			report.Stale = s.stale[node.Name]
+			if gone[node.Name] != "" || report.Stale != "" {
+				report.sign, report.SilentSince = n.lastSign(node.Name, s)
+			}
 			if why := gone[node.Name]; why != "" && !s.dead[node.Name] {
 				add(silentSpeaker, "", []string{node.Name}, "node %s: %s: see whether its herald-speaker runs and reaches the API server", node.Name, why)
 			}
@@ -229,7 +250,34 @@ func (n *Network) nodeStatuses(r *StatusReport, s *segments, gone map[string]str
 	}
 }
 
-func (r *nodeReport) fill(o *herald.SpeakerStatus) {
+// The last signs of a speaker.
+const (
+	signDeath   = "death"   // Neighbours have witnessed the death of the node.
+	signEnd     = "end"     // The speaker has given up its Lease.
+	signRenewal = "renewal" // The speaker has renewed its Lease.
+)
+
+// lastSign returns the last sign of a speaker that does not reach the API server, and its time; both are empty if none is known.
+func (n *Network) lastSign(node string, s *segments) (sign, at string) {
+	for _, o := range s.speakers {
+		for _, d := range o.Status.Deaths {
+			if s.dead[node] && d.Node == node && s.stale[o.Name] == "" && (at == "" || d.At < at) { // Times in UTC, so their order is that of their text.
+				sign, at = signDeath, d.At
+			}
+		}
+	}
+	for _, l := range n.leases {
+		if sign == "" && l.Name == herald.SpeakerLeasePrefix+node && l.Spec.RenewTime != nil {
+			sign, at = signRenewal, l.Spec.RenewTime.UTC().Format(time.RFC3339)
+			if ptr.Deref(l.Spec.HolderIdentity, "") == "" {
+				sign = signEnd
+			}
+		}
+	}
+	return sign, at
+}
+
+func (r *nodeReport) fill(o *herald.SpeakerStatus, s *segments) {
 	r.Speaker, r.L2Addresses, r.Sessions = true, int(o.Status.L2Addresses), o.Status.Established
 	up, watched := 0, 0
 	for _, x := range o.Status.Sessions {
@@ -253,7 +301,10 @@ func (r *nodeReport) fill(o *herald.SpeakerStatus) {
 		if i.State == "" && i.Neighbours == 0 && owned[i.Name] == 0 {
 			continue // For example, the interface of a pod.
 		}
-		x := interfaceReport{i.Name, i.State, i.Subnets, int(i.Neighbours), owned[i.Name]}
+		x := interfaceReport{Name: i.Name, State: i.State, Subnets: i.Subnets, Neighbours: int(i.Neighbours), Addresses: owned[i.Name]}
+		at := place{o.Name, i.Name}
+		x.UnheardSince = s.deputisedSince(at)
+		x.Unheard = s.unheard[at] || x.UnheardSince != ""
 		if x.Subnets == nil {
 			x.Subnets = []string{}
 		}

@@ -150,6 +150,24 @@ ADDRESS       SERVICE       INTERFACE  OWNER  FOR  WHY
 	}
 }
 
+// TestStatusOfANewCluster checks that status says what to do next where there is no IPPool.
+func TestStatusOfANewCluster(t *testing.T) {
+	const hint = "There are no IPPools, so no Service is given an address: create one"
+	n := healthy()
+	n.pools, n.records, n.services = nil, nil, nil
+	r := n.status(ours, now)
+	if said := r.Text(coloured(), false, now); len(r.Problems) > 0 || !strings.Contains(said, hint) || !strings.Contains(said, "docs/quick-start.md") {
+		t.Errorf("%+v in\n%s", r.Problems, said)
+	}
+	n.unreadable = []problem{{Kind: unreadable, Text: "IPPool public cannot be read"}}
+	if said := n.status(ours, now).Text(coloured(), false, now); strings.Contains(said, hint) {
+		t.Errorf("there is one:\n%s", said)
+	}
+	if said := healthy().status(ours, now).Text(coloured(), false, now); strings.Contains(said, hint) {
+		t.Errorf("there is one:\n%s", said)
+	}
+}
+
 // TestStatus changes one thing at a time, and checks all resulting problems.
 func TestStatus(t *testing.T) {
 	for _, c := range []struct {
@@ -176,6 +194,14 @@ func TestStatus(t *testing.T) {
 		}, nil, "3 owned"},
 		{"no owner", func(n *Network) { n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0 },
 			[]string{"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why"}, "2 owned, 1 without an owner"},
+		{"an address that is too new to be reported", func(n *Network) {
+			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0
+			n.records[0].CreationTimestamp = metav1.NewTime(now.Add(time.Second - reportedWithin))
+		}, nil, "2 owned, 1 too new to be reported"},
+		{"an address that should have been reported", func(n *Network) {
+			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses = nil, 0
+			n.records[0].CreationTimestamp = metav1.NewTime(now.Add(-reportedWithin))
+		}, []string{"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why"}, "2 owned, 1 without an owner"},
 		{"no endpoint", func(n *Network) {
 			n.speakers[0].Status.Claims, n.speakers[0].Status.L2Addresses, n.ready = nil, 0, nil
 		}, nil, "2 owned, 1 without a ready endpoint"},
@@ -198,7 +224,7 @@ func TestStatus(t *testing.T) {
 			hears(n.eth0(2), "n2")
 			old := metav1.NewMicroTime(now.Add(-time.Hour))
 			n.leases[0].Spec.RenewTime = &old
-		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "3 owned"},
+		}, []string{"NodeDead: node n1 died 4s ago, as n2, n3 witnessed on eth0: see to the machine"}, "n1 - dead for 4s - - - n2 eth0 Member 1 2 1/1"},
 		{"a segment that is split", func(n *Network) { n.split() }, []string{
 			"SegmentSplit: the segment of eth0 is split: these nodes hear only each other, and all reach the API server: n1 | n2, n3: see to the switches and cables between them",
 			"TwoOwners: 198.51.100.1 has 2 owners on one segment: n1 (eth0, for 3m), n2 (eth0, for 5s): kubectl herald verify 198.51.100.1 asks who answers",
@@ -211,7 +237,20 @@ func TestStatus(t *testing.T) {
 		{"a deputy", func(n *Network) { n.claim(2, "n1"); hears(n.eth0(1), "n3"); hears(n.eth0(2), "n2") }, []string{
 			"SilentSpeaker: the speaker of node n1 is silent, and node n3 answers on eth0 for 1 address of that node: see why it is silent",
 			"UnheardSpeaker: no other speaker hears the speaker of node n1 on eth0, which reports that it has heard n2, n3: see whether it runs, and whether the network drops its frames",
-		}, "2 owned, 1 answered for by another node"},
+		}, "n1 eth0 not heard for 5s 2 - 1/1"},
+		{"a deputy on one of two segments", func(n *Network) {
+			n.claim(2, "n1")
+			n.speakers[0].Status.Interfaces[1] = herald.SpeakerInterface{Name: "eth1", State: herald.SegmentMember, Subnets: []string{"192.0.2.101/24"}}
+		}, []string{
+			"SilentSpeaker: the speaker of node n1 is silent, and node n3 answers on eth0 for 1 address of that node: see why it is silent",
+		}, "n1 eth0 not heard for 5s 2 - 1/1 eth1 Member 0 0"},
+		{"a speaker that nobody hears", func(n *Network) {
+			hears(n.eth0(1), "n3")
+			hears(n.eth0(2), "n2")
+		}, []string{
+			"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why",
+			"UnheardSpeaker: no other speaker hears the speaker of node n1 on eth0, which reports that it has heard n2, n3: see whether it runs, and whether the network drops its frames",
+		}, "n1 eth0 not heard 2 - 1/1"},
 		{"a speaker that ended", func(n *Network) {
 			*n.leases[0].Spec.HolderIdentity = ""
 			hears(n.eth0(1), "n3")
@@ -219,13 +258,22 @@ func TestStatus(t *testing.T) {
 		}, []string{
 			"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why",
 			"SilentSpeaker: node n1: its speaker ended 10s ago: see whether its herald-speaker runs and reaches the API server",
-		}, "2 owned, 1 without an owner"},
+		}, "n1 - ended 10s ago - - -"},
+		{"a speaker that is silent", func(n *Network) {
+			old := metav1.NewMicroTime(now.Add(-time.Hour))
+			n.leases[0].Spec.RenewTime = &old
+			hears(n.eth0(1), "n3")
+			hears(n.eth0(2), "n2")
+		}, []string{
+			"NoOwner: 198.51.100.1 of default/web1 has no owner: kubectl herald explain service default/web1 says why",
+			"SilentSpeaker: node n1: its speaker has not renewed the Lease speaker-n1 for 60m: see whether its herald-speaker runs and reaches the API server",
+		}, "n1 - silent for 60m - - -"},
 		{"a speaker that is heard and does not reach the API server", func(n *Network) {
 			old := metav1.NewMicroTime(now.Add(-time.Hour))
 			n.leases[0].Spec.RenewTime = &old
 		}, []string{
 			"SilentSpeaker: node n1: its speaker has not renewed the Lease speaker-n1 for 60m: see whether its herald-speaker runs and reaches the API server",
-		}, "3 owned"},
+		}, "n1 eth0 Member, reported 60m ago 2 1 1/1"},
 		{"one way", func(n *Network) { hears(n.eth0(0), "n3") },
 			[]string{"OneWay: node n1 does not hear n2 on eth0, though it is heard there: see whether the network drops multicast frames to it"}, ""},
 		{"one way, perhaps: the list is cut", func(n *Network) { n.eth0(0).Hears, n.eth0(0).Neighbours = []string{"n2"}, 70 }, nil, ""},

@@ -28,16 +28,19 @@ func (r *StatusReport) Text(s Style, list bool, now time.Time) string {
 	}
 	told(&l, s, r.Problems, nil)
 	l.add()
-	r.nodes(&l, s)
+	r.nodes(&l, s, now)
 	l.add()
 	l.add(r.summary())
+	if r.noPool {
+		l.add(noPools)
+	}
 	if list {
 		r.addresses(&l, s, now)
 	}
 	return l.String()
 }
 
-func (r *StatusReport) nodes(l *lines, s Style) {
+func (r *StatusReport) nodes(l *lines, s Style, now time.Time) {
 	if len(r.Nodes) == 0 {
 		l.add("There are no nodes.")
 		return
@@ -52,6 +55,10 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 		}
 		if !n.Ready {
 			name += s.bad.Render(" (not Ready)")
+		}
+		if n.Stale != "" {
+			rows = append(rows, []string{name, "-", s.bad.Render(n.silence(now)), "-", "-", "-"})
+			continue
 		}
 		if len(n.Interfaces) == 0 {
 			state := "-"
@@ -87,7 +94,13 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 			default:
 				owned = ""
 			}
-			rows = append(rows, []string{name, i.Name, look.Render(orDash(i.State)), strconv.Itoa(i.Neighbours), owned, sessions})
+			state := orDash(i.State)
+			if i.Unheard {
+				state, look, owned = timed("not heard", " for %s", i.UnheardSince, now), s.bad, "-"
+			} else if n.SilentSince != "" { // Other speakers hear it, and it does not reach the API server.
+				state, look = timed(state, ", reported %s ago", n.SilentSince, now), s.warn
+			}
+			rows = append(rows, []string{name, i.Name, look.Render(state), strconv.Itoa(i.Neighbours), owned, sessions})
 			name, sessions = "", ""
 		}
 	}
@@ -96,6 +109,25 @@ func (r *StatusReport) nodes(l *lines, s Style) {
 		l.add()
 		l.add("Excluded by the label ", corev1.LabelNodeExcludeBalancers, ", so that nothing is announced from there: ", some(excluded), ".")
 	}
+}
+
+// silence says since when the report of a node has been out of date.
+func (r *nodeReport) silence(now time.Time) string {
+	switch r.sign {
+	case signDeath:
+		return timed("dead", " for %s", r.SilentSince, now)
+	case signEnd:
+		return timed("ended", " %s ago", r.SilentSince, now)
+	}
+	return timed("silent", " for %s", r.SilentSince, now)
+}
+
+// timed adds the age of a time to a text, if the time can be parsed.
+func timed(text, format, since string, now time.Time) string {
+	if at, err := time.Parse(time.RFC3339, since); err == nil {
+		text += fmt.Sprintf(format, age(at, now))
+	}
+	return text
 }
 
 // sessions counts the established sessions, and those whose BFD is up.
@@ -134,7 +166,7 @@ func (r *StatusReport) summary() string {
 		state addressState
 		text  string
 	}{
-		{stateDeputy, "answered for by another node"}, {stateNone, "without an owner"}, {stateNoEndpoint, "without a ready endpoint"},
+		{stateDeputy, "answered for by another node"}, {stateNone, "without an owner"}, {stateNew, "too new to be reported"}, {stateNoEndpoint, "without a ready endpoint"},
 		{stateUnknown, "not known, as SpeakerStatuses list 500 each at most"},
 	} {
 		if n := counts[x.state]; n > 0 {
@@ -161,7 +193,7 @@ func (r *StatusReport) addresses(l *lines, s Style, now time.Time) {
 		if len(a.Owners) == 0 {
 			state := map[addressState]lipgloss.Style{stateNone: s.bad}[a.State]
 			rows = append(rows, []string{address, service, "-", state.Render(map[addressState]string{
-				stateNone: "nobody", stateNoEndpoint: "nobody: no ready endpoint", stateUnknown: "not known",
+				stateNone: "nobody", stateNew: "not reported yet", stateNoEndpoint: "nobody: no ready endpoint", stateUnknown: "not known",
 			}[a.State]), "", ""})
 		}
 		for _, o := range a.Owners {

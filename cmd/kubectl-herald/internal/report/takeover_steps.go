@@ -242,7 +242,7 @@ func (p *planner) unowned() (waits []string) {
 		}
 	}
 	n, r := NewNetwork(&then), &StatusReport{}
-	n.addressStatuses(r, p.at.segments)
+	n.addressStatuses(r, p.at.segments, func(*herald.IPAllocation) bool { return false }) // A new address is waited for, too.
 	n.addressProblems(r, p.at.segments, p.at.now, func(_ problemKind, _ string, _ []string, format string, args ...any) {
 		waits = append(waits, fmt.Sprintf(format, args...))
 	})

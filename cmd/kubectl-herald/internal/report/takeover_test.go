@@ -318,6 +318,10 @@ func TestTakeoverWaits(t *testing.T) {
 			c.Pools[0].Status.Conditions = []metav1.Condition{{Type: herald.ConditionAccepted, Status: metav1.ConditionFalse, Message: "spec.addresses is empty"}}
 		}, "pools", "IPPool public is not accepted: spec.addresses is empty: correct it, and give your objects with -f"},
 		{"an address has no owner", "prepare", func(c *takenOver) { c.Speakers[0].Status.Claims = nil; c.Speakers[0].Status.L2Addresses = 0 }, "segments", "198.51.100.1 of default/web has no owner: kubectl herald explain service default/web says why"},
+		{"an address is too new to be reported", "prepare", func(c *takenOver) {
+			c.Allocations[0].CreationTimestamp = metav1.NewTime(now)
+			c.Speakers[0].Status.Claims, c.Speakers[0].Status.L2Addresses = nil, 0
+		}, "segments", "198.51.100.1 of default/web has no owner"},
 		{"a machine without a speaker has an address", "prepare", func(c *takenOver) {
 			c.Speakers[1].Status.Conflicts = []herald.SpeakerConflict{{Address: "198.51.100.1", Interface: "eth0", MAC: "02:00:5e:00:53:99"}}
 		}, "segments", "198.51.100.1: a machine that is not a speaker uses it: 02:00:5e:00:53:99 on eth0 of n2"},

@@ -104,6 +104,15 @@ func (c *cluster) objects() *report.Objects {
 	for i := range c.services {
 		c.service(o, speakers, i, ago(time.Duration(i)*time.Hour))
 	}
+	for i := range 16 { // They cool down.
+		released := metav1.NewTime(now)
+		o.Allocations = append(o.Allocations, &herald.IPAllocation{
+			ObjectMeta: metav1.ObjectMeta{Name: address(800 + i)},
+			Spec: herald.IPAllocationSpec{
+				Address: address(800 + i), Pool: "public", Owners: []herald.AllocationOwner{{Namespace: "shop", Name: "gone", UID: "gone"}}, ReleasedAt: &released,
+			},
+		})
+	}
 	if c.edit != nil {
 		c.edit(o)
 	}

@@ -18,6 +18,7 @@ function pool(p) {
     h("p", { class: "address faint" }, p.addresses.slice(0, 4).join(", "), p.addresses.length > 4 && ` and ${p.addresses.length - 4} more`),
     p.families.map(family),
     used.length > 0 && h("p", { class: "faint" }, `Used by ${used.join(", ")}`),
+    p.outOfRange.length > 0 && h("p", { class: "faint" }, `Out of range, and still in use by ${p.outOfRange.map((n) => `${n.namespace} ${number(n.addresses)}`).join(", ")}`),
     p.attention.map((a) => h("p", {}, marked("warn", `${a.type}: ${a.reason}: ${a.message}`))));
 }
 

@@ -42,6 +42,7 @@ function owners(a) {
     case "Owned": return marked("good", a.owners.map((o) => o.node).join(", "));
     case "Deputy": return marked("warn", a.owners.map((o) => `${o.node} answers for ${o.deputyFor}`).join(", "));
     case "None": return marked("bad", "nobody");
+    case "New": return marked("idle", "not reported yet");
     case "NoEndpoint": return marked("idle", "no endpoint is ready");
     case "Unknown": return marked("unknown", "not in the lists of the speakers");
   }

@@ -41,6 +41,7 @@ function told(r) {
   const e = r.endpoints;
   return [
     h("p", { class: `next ${r.next ? "bad" : "good"}` }, next),
+    r.check && h("p", {}, r.check),
     h("dl", {},
       entry("Load balancer", [r.class]),
       entry("Asks for", r.asks),
