@@ -442,22 +442,6 @@ func (m *Machine) Answered(now Time, addr netip.Addr, mac MAC) {
 	}
 }
 
-// Received tells the Machine how many frames of any kind have arrived on the interface so far. A node that hears no other
-// speaker and receives nothing at all is cut off, and does not announce.
-func (m *Machine) Received(now Time, frames uint64) {
-	defer m.startInput(now)()
-	m.received = frames
-	if m.receivedBefore == notCounted {
-		m.receivedBefore = frames
-	}
-	m.updateCutOff()
-}
-
-// NeedsReceived reports whether Received matters now.
-func (m *Machine) NeedsReceived() bool {
-	return m.cutOff || m.living > 0 && m.statuses[alive] == 0
-}
-
 // Leave ends the membership. If a successor follows, the neighbours answer in place of this node for a while, with the MAC
 // address of this node. This node itself answers until it ends. Without a successor, the neighbours take over at once.
 func (m *Machine) Leave(now Time, successor bool) {

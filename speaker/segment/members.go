@@ -66,17 +66,6 @@ func (m *Machine) Expect(now Time, expected []Expected) {
 
 func (m *Machine) degraded() bool { return !m.everHeard && len(m.expected) > 0 }
 
-// othersHearOneAnother reports whether some of the expected speakers hear others. The callers know that this node has heard none of
-// them, so only this node is cut off.
-func (m *Machine) othersHearOneAnother() bool {
-	for _, e := range m.expected {
-		if e.Hears {
-			return true
-		}
-	}
-	return false
-}
-
 // greetExpected sends our Hello by unicast to expected speakers that are not heard, because multicast may be filtered.
 func (m *Machine) greetExpected() {
 	if m.helloFrame == nil || m.now-m.greetedExpected < fastPeriod && m.greetedExpected != 0 {

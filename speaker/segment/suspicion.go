@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"math"
 	"slices"
 	"time"
 )
@@ -185,23 +184,4 @@ func (m *Machine) amongFirst(of *neighbour, limit int) bool {
 		}
 	}
 	return before < limit
-}
-
-// notCounted stands for a number of frames that is not known yet.
-const notCounted = math.MaxUint64
-
-// updateCutOff decides whether this node counts as cut off: it hears no other speaker and receives nothing at all. Then it may be
-// cut off from its segment, or unable to receive, and does not announce. If it receives any frame, it is neither.
-//
-// The other parts of this rule: Received and NeedsReceived count the frames, setStatus and remove say from which count on, answer
-// sets Announce, pause gives addresses up, and hearsOthers chooses between even and odd terms.
-func (m *Machine) updateCutOff() {
-	cutOff := m.living == 0 && m.received <= m.receivedBefore
-	if cutOff == m.cutOff {
-		return
-	}
-	m.cutOff, m.cutOffSince = cutOff, m.now
-	for a := range m.owned {
-		m.touch(a)
-	}
 }

@@ -141,14 +141,6 @@ func (m *Machine) take(a *address, place int) {
 	m.setDue(a.due)
 }
 
-// hearsOthers reports whether this node is not cut off, as far as it knows. A suspected neighbour is not proof, because a
-// node that is cut off suspects all others, one after the other. If the owner seems to be dead, another node must have been
-// heard after this node missed the owner's beat: see receiveSuspect. An earlier beat is not enough, because a node that
-// owns nothing sends only one beat a second.
-func (m *Machine) hearsOthers(a *address) bool {
-	return m.lastHeard >= a.ownerMissing && m.statuses[alive]+m.statuses[silent] > 0
-}
-
 // takeMisplaced takes an address from an owner that cannot serve it and does not know this, because it does not reach the API.
 // This node does reach the API. The owner yields when it receives the new claim. A node that is fresh takes no address in
 // this way: the owner may be handing the address over to it, and answers until this node can.
