@@ -8,6 +8,7 @@
 //	receive.go     handles frames: beats (heartbeats), Hellos, questions; signed.go verifies the signed ones
 //	suspicion.go   neighbours whose beats are missing, and their kernels as second witnesses
 //	ownership.go   which node owns an address: claims with terms, and how this node answers
+//	cutoff.go      whether this node hears the segment at all
 //	takeover.go    how this node takes an address, and gives it up
 //	strangers.go   machines that are not speakers and use one of the addresses
 //	candidates.go  the order of the nodes that may own an address
