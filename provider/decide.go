@@ -49,13 +49,13 @@ func (l *ledger) decide(svc *corev1.Service, req ipam.Request, now time.Time) ([
 
 // ungranted lists addresses that were granted to a Service and are not any more, and that are neither known to be recorded nor in its
 // status. The Service is to lose them.
-func (l *ledger) ungranted(svc *corev1.Service, req ipam.Request) (list []netip.Addr) {
+func (l *ledger) ungranted(svc *corev1.Service, req ipam.Request) (list []ipam.Allocation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, a := range l.alloc.HeldBy(req.Owner) {
 		if l.needsGrantLocked(a) && len(l.alloc.Holders(a.Address)) == 1 &&
 			!slices.Contains(req.Granted, ipam.Grant{Address: a.Address, Pool: a.Pool}) && !slices.Contains(Carried(svc), a.Address) {
-			list = append(list, a.Address)
+			list = append(list, a)
 		}
 	}
 	return list

@@ -61,7 +61,7 @@ func (r *reconciler) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			case <-rounds.C:
-				missing = r.compare(missing)
+				missing = r.compare(ctx, missing)
 			}
 		}
 	})
@@ -69,17 +69,20 @@ func (r *reconciler) run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// compare queues the records that the ledger knows, and that the cache has not had since the last round. We wrote such a record; if it was
-// deleted while the watch was interrupted, before the cache had it, no event says so. compare returns the versions of the records that
-// the cache does not have now.
-func (r *reconciler) compare(before map[netip.Addr]string) (missing map[netip.Addr]string) {
+// compare queues the records that the ledger knows, that the cache has not had since the last round, and that the API server does not
+// have. We wrote such a record; if it was deleted while the watch was interrupted, before the cache had it, no event says so. compare
+// returns the versions of the records that the cache does not have now.
+func (r *reconciler) compare(ctx context.Context, before map[netip.Addr]string) (missing map[netip.Addr]string) {
 	missing = map[netip.Addr]string{}
 	for a, version := range r.ledger.versions() {
 		if r.records.cached(herald.AllocationName(a)) != nil {
 			continue
 		}
 		missing[a] = version
-		if before[a] == version {
+		if before[a] != version {
+			continue
+		}
+		if none, err := r.records.confirm(ctx, a); err == nil && none { // After an error it is asked for in the next round.
 			r.changes.record(a)
 		}
 	}

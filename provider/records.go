@@ -160,13 +160,13 @@ func (r *records) confirm(ctx context.Context, address netip.Addr) (none bool, e
 // dropUngranted makes a Service lose, in memory, addresses that were granted to it and are not any more, and that were neither
 // recorded for it nor written into its status in between.
 func (r *records) dropUngranted(ctx context.Context, svc *corev1.Service, req ipam.Request) error {
-	for _, address := range r.ledger.ungranted(svc, req) {
-		none, err := r.confirm(ctx, address)
+	for _, a := range r.ledger.ungranted(svc, req) {
+		none, err := r.confirm(ctx, a.Address)
 		if err != nil {
 			return err
 		}
-		if none && slices.Contains(r.ledger.ungranted(svc, req), address) {
-			r.ledger.drop(address, req.Owner)
+		if none {
+			r.ledger.withdraw(a, func(holders []ipam.Allocation) bool { return len(holders) != 1 || holders[0].Owner.UID != req.Owner.UID })
 		}
 	}
 	return nil

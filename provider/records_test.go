@@ -625,3 +625,25 @@ func TestARecordThatIsDeletedBeforeTheCacheHadItIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestARecordThatTheCacheLacksStaysKnown has an address that cools down, and a watch that is interrupted for some minutes.
+func TestARecordThatTheCacheLacksStaysKnown(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", public(func(o *herald.IPPool) { o.Spec.ReuseDelay = &metav1.Duration{Duration: time.Hour} }))
+	web := service("web", four)
+	if _, err := w.serve(web); err != nil {
+		t.Fatal(err)
+	}
+	w.gone(web)
+	w.reconcile()
+	w.recordsAre("198.51.100.0 public default/web released")
+	w.records.cache = cache.NewIndexer(cache.MetaNamespaceKeyFunc, recordIndexers)
+	var missing map[netip.Addr]string
+	for range 3 {
+		missing = w.reconciler.compare(t.Context(), missing)
+		w.reconcile()
+	}
+	if n := w.ledger.size(); n != 1 || len(missing) != 1 {
+		t.Errorf("%d records are known, and %d are missing in the cache, want 1 and 1", n, len(missing))
+	}
+}
