@@ -320,7 +320,7 @@ func RunsOn(node *corev1.Node) bool {
 // RangesOf parses address ranges. It leaves out those that are not valid.
 func RangesOf(texts []herald.AddressRange) (all []netipx.IPRange) {
 	for _, text := range texts {
-		text := strings.ReplaceAll(string(text), " ", "")
+		text := strings.Join(strings.Fields(string(text)), "")
 		if p, err := netip.ParsePrefix(text); err == nil {
 			all = append(all, netipx.RangeOfPrefix(p))
 		} else if r, err := netipx.ParseIPRange(text); err == nil {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	herald "github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
 )
 
 // objectsOf sorts objects by their kinds.
@@ -288,6 +289,17 @@ func TestWhichNodesHoldTheSessionWithAPeer(t *testing.T) {
 	for peer, want := range map[string][2]bool{"all": {true, true}, "some": {true, false}, "invalid": {false, false}} {
 		if got := [2]bool{s.holds(peer, a), s.holds(peer, b)}; got != want {
 			t.Errorf("%s: held by nodes in rack a and b: %v, want %v", peer, got, want)
+		}
+	}
+}
+
+func TestRangesOfReadsWhatHeraldCCMReads(t *testing.T) {
+	for _, text := range []herald.AddressRange{"198.51.100.10-198.51.100.20", " 198.51.100.10 - 198.51.100.20 ", "198.51.100.10\t-\t198.51.100.20"} {
+		if _, err := ipam.ParseRange(string(text)); err != nil {
+			t.Errorf("herald-ccm does not read %q: %v", text, err)
+		}
+		if all := RangesOf([]herald.AddressRange{text}); len(all) != 1 || all[0].String() != "198.51.100.10-198.51.100.20" {
+			t.Errorf("%q is read as %v", text, all)
 		}
 	}
 }
