@@ -166,7 +166,9 @@ func (r *records) dropUngranted(ctx context.Context, svc *corev1.Service, req ip
 			return err
 		}
 		if none {
-			r.ledger.withdraw(a, func(holders []ipam.Allocation) bool { return len(holders) != 1 || holders[0].Owner.UID != req.Owner.UID })
+			r.ledger.withdraw(a, func(holders []ipam.Allocation) bool {
+				return len(holders) != 1 || holders[0].Owner.UID != req.Owner.UID
+			})
 		}
 	}
 	return nil

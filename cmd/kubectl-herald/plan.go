@@ -32,14 +32,15 @@ func planCommand(a *access) *cobra.Command {
 		Short: "Say what a change of pools would do, before it is made.",
 		Long: `Say what a change of pools would do, before it is made: which Services keep their addresses, which addresses
 would be out of range of their pool, which Services that wait now would be served and with which address, and what
-becomes of each pool. A warning says if L2Advertisements would announce addresses that are in no subnet of the nodes.
-Nothing is written.
+becomes of each pool. A warning says if L2Advertisements would announce addresses that are in no subnet of the nodes;
+whether an edited advertisement would still announce the addresses in use is not planned. Nothing is written.
 
 The cluster's pools and advertisements are the base. Each IPPool, L2Advertisement and BGPAdvertisement in the files takes the
 place of the one of its name, or is added.
 
-The exit code is 0 if nothing is lost; 2 if an address in use would newly be out of range or would no longer be announced, if
-a pool in the files would be invalid, or if an object of the cluster cannot be read; and 1 if the plan cannot be made.`,
+The exit code is 0 if nothing is lost; 2 if an address in use would newly be out of range, if one that another controller gave
+would no longer be announced, if a pool in the files would be invalid, or if an object of the cluster cannot be read; and 1 if
+the plan cannot be made.`,
 		Example: `  kubectl herald plan -f pools.yaml
   kubectl herald plan --delete old-pool -o json`,
 		Args: cobra.NoArgs,
@@ -70,6 +71,9 @@ a pool in the files would be invalid, or if an object of the cluster cannot be r
 			}
 			if others > 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Objects of other kinds than IPPool, L2Advertisement and BGPAdvertisement are not looked at:", others)
+			}
+			if len(wanted.L2Advertisements)+len(wanted.BGPAdvertisements) > 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "Advertisements are only compared with the subnets of the nodes: addresses that would no longer be announced are not named.")
 			}
 			if err := out.write(cmd.OutOrStdout(), r, r.Text); err != nil {
 				return err
